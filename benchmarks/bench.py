@@ -1,0 +1,272 @@
+"""The benchmarks: ``make bench``, or ``python benchmarks/bench.py [--quick] [--no-peers] [--only SECTION ...]``.
+
+A full run prints its tables and writes ``docs/benchmarks.md``, ``docs/benchmarks.svg`` and
+``benchmarks/benchmarks.json``; a partial or quick one only prints. The bars are shown, never enforced: a figure hangs
+on the machine, and a test that hangs on the machine is no test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from contest import BLOCK_MS, HERE, Contestant, Entry, Samples, Unavailable, contest
+from report import Bar, Table, chart, machine, number
+from workload import Workload
+
+DOCS = HERE.parent / "docs"
+
+LIMIT = Contestant("hand-written coroutine", "hand_written")
+LOOP = Contestant("hand-written loop", "hand_written", arguments=("--loop",))
+OURS = Contestant("llm-nano-vm, this tree", "execution_vm")
+V01 = Contestant("llm-nano-vm 0.1.4", "execution_vm", "llm-nano-vm-0.1.4")
+# 0.8 takes a reference inside quotes for text and would run the wrong branch
+V08 = Contestant("llm-nano-vm 0.8.9", "execution_vm", "llm-nano-vm-0.8.9", ("--condition", "'ok' in ${output}"))
+BURR = Contestant("Apache Burr 0.43.0", "burr_application", "burr")
+LANGGRAPH = Contestant("LangGraph 1.2.22", "state_graph", "langgraph")
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure."""
+
+    rounds: int
+    growth_rounds: int
+    import_rounds: int
+    block_ms: float
+    peers: bool
+
+
+def per(count: int) -> Callable[[float], str]:
+    return lambda us: number(us / count)
+
+
+def stress(effort: Effort) -> Table:
+    table = Table(
+        "The stress test",
+        "20 tool steps, a condition, one more tool step, 50 context keys; the runs follow each other in one task. "
+        "The limit is the hand-written coroutine, one line a step; the loop makes its names as it goes. "
+        "Neither keeps a trace. A ratio is taken within a round; ± is half the interquartile range of those to the limit.",
+        ["", "µs a program", "programs/s", "× limit", "±", "× ours"],
+    )
+    contestants = [LIMIT, LOOP, OURS, *([V01, V08, BURR, LANGGRAPH] if effort.peers else [])]
+    results = contest([(who, Workload()) for who in contestants], effort.rounds, effort.block_ms)
+    samples = {who: result for (who, _), result in results.items() if isinstance(result, Samples)}
+    for (who, _), result in results.items():
+        if isinstance(result, Unavailable):
+            table.add(who.name, str(result), "", "", "", "")
+            continue
+        bars = []
+        if OURS in samples:
+            behind = result.over(samples[OURS])
+            if who is OURS:
+                bars.append(Bar("× the hand-written coroutine", result.over(samples[LIMIT]), 2.5, "× limit"))
+            elif who is V01:
+                bars.append(Bar("× faster than 0.1.4", behind, 15, "× ours", at_least=True))
+            elif who is LANGGRAPH:
+                bars.append(Bar("× faster than LangGraph", behind, 400, "× ours", at_least=True))
+        over, spread = result.over(samples[LIMIT]), f"{result.spread_over(samples[LIMIT]) * 100:.0f} %"
+        behind_ours = number(result.over(samples[OURS])) if OURS in samples else ""
+        cells = [number(result.median), number(1e6 / result.median), number(over), spread, behind_ours]
+        table.add(who.name, *cells, bars=bars)
+        table.raw[who.name] = {"us": result.median, "over_limit": over, "samples_us": result.us}
+        table.plot[who.name] = (result.median, over)
+    return table
+
+
+def growth(
+    effort: Effort, table: Table, workloads: dict[int, Workload], count: Callable[[Workload], int]
+) -> dict[int, Samples]:
+    """A row for each workload: this tree and the limit, by the step or program as *count* says."""
+    entries: list[Entry] = [(who, work) for work in workloads.values() for who in (LIMIT, OURS)]
+    results = contest(entries, effort.growth_rounds, effort.block_ms)
+    ours: dict[int, Samples] = {}
+    for size, work in workloads.items():
+        limit, mine = results[LIMIT, work], results[OURS, work]
+        if not isinstance(limit, Samples) or not isinstance(mine, Samples):
+            missing = mine if isinstance(mine, Unavailable) else limit
+            table.add(f"{size:,}", "", str(missing), "")
+            continue
+        text = per(count(work))
+        table.add(f"{size:,}", text(limit.median), text(mine.median), number(mine.over(limit)))
+        table.raw[str(size)] = {"limit_us": limit.median, "ours_us": mine.median, "ratio": mine.over(limit)}
+        ours[size] = mine
+    return ours
+
+
+def steps(effort: Effort) -> Table:
+    table = Table(
+        "Growth with steps",
+        "Tool steps in a straight line, microseconds a step.",
+        ["steps", "limit", "ours", "× limit"],
+    )
+    workloads = {size: Workload(steps=size, branch=0) for size in (20, 100, 1_000, 10_000)}
+    ours = growth(effort, table, workloads, lambda work: work.steps)
+    if 20 in ours and 10_000 in ours:
+        bar = Bar("growth of a step's cost, 20 to 10,000 steps", ours[10_000].over(ours[20]) / 500, 1.2, "× that at 20")
+        table.bars.append(bar)
+        table.rows[-1][-1] = str(bar)
+    return table
+
+
+def concurrent(effort: Effort) -> Table:
+    table = Table(
+        "Growth with concurrent runs",
+        "The stress test in one `asyncio.gather`, with a tool that awaits `asyncio.sleep(0)`; microseconds a program.",
+        ["runs", "limit", "ours", "× limit"],
+    )
+    workloads = {size: Workload(concurrent=size, yielding=1) for size in (1, 10, 100, 1_000, 10_000)}
+    growth(effort, table, workloads, lambda work: 1)
+    return table
+
+
+def keys(effort: Effort) -> Table:
+    table = Table(
+        "Growth with the context",
+        "The stress test over a larger context, each value of which is checked at the border; microseconds a program.",
+        ["keys", "limit", "ours", "× limit"],
+    )
+    growth(effort, table, {size: Workload(keys=size) for size in (5, 50, 500, 5_000)}, lambda work: 1)
+    return table
+
+
+def measured(*arguments: str) -> dict[str, float]:
+    """The figures that a fresh process measures; see ``measure.py``."""
+    process = subprocess.run([sys.executable, "-m", "measure", *arguments], cwd=HERE, capture_output=True, text=True)
+    if process.returncode:
+        raise Unavailable(process.stderr.strip().splitlines()[-1])
+    figures: dict[str, float] = json.loads(process.stdout)
+    return figures
+
+
+def memory(effort: Effort) -> Table:
+    table = Table(
+        "Memory",
+        "A finished step: of a 10,000-step trace that is kept, beside its values. A waiting run: of 10,000 runs of the "
+        "stress test that wait in their eleventh tool. Allocated is what `tracemalloc` counts, resident what the "
+        "process has grown by.",
+        ["bytes", "limit", "ours", "ours less limit"],
+    )
+
+    def row(name: str, limit: float, ours: float, bars: list[Bar]) -> None:
+        table.add(name, number(limit), number(ours), number(ours - limit), bars=bars)
+        table.raw[name] = {"limit_bytes": limit, "ours_bytes": ours}
+
+    kept = measured("kept_steps")
+    row("a finished step", kept["by_hand"], kept["trace"], [Bar("bytes a finished step", kept["trace"], 400, "bytes")])
+    row("a finished step, once looked at", kept["by_hand"], kept["trace"] + kept["looked_at"], [])
+    for how, word in (("traced", "allocated"), ("resident", "resident")):
+        limit, ours = (measured("waiting_runs", who, how)["bytes"] for who in ("by_hand", "ours"))
+        row(f"a waiting run, {word}", limit, ours, [Bar(f"bytes a waiting run, {word}", ours, 8192, "bytes")])
+    return table
+
+
+def conditions(effort: Effort) -> Table:
+    table = Table("Conditions", "One evaluation by the closure that a run calls.", ["condition", "µs"])
+    for text, us in measured("conditions").items():
+        table.add(f"`{text}`", number(us), bars=[Bar(f"µs for {text}", us, 0.5, "µs")])
+        table.raw[text] = us
+    return table
+
+
+def loading(effort: Effort) -> Table:
+    table = Table(
+        "Loading, checking and compiling",
+        "Milliseconds from a dict or a YAML text to a program that `vm.check` has passed and compiled.",
+        ["steps", "dict", "dict to Program", "YAML", "YAML to Program", "check and compile"],
+    )
+    for size in (100, 1_000, 10_000):
+        ms = measured("loading", str(size))
+        bars = []
+        if size == 1_000:
+            bars = [Bar("ms from a dict", ms["dict_all"], 100, "ms"), Bar("ms from YAML", ms["yaml_all"], 300, "ms")]
+        parts = ("dict_all", "dict_load", "yaml_all", "yaml_load", "dict_check")
+        table.add(f"{size:,}", *(number(ms[part]) for part in parts), bars=bars)
+        table.raw[str(size)] = ms
+    return table
+
+
+def imports(effort: Effort) -> Table:
+    table = Table("Imports", "Milliseconds of CPU time, each in a fresh process, in turns.", ["statement", "ms"])
+    ms = measured("imports", str(effort.import_rounds))
+    for statement, took in ms.items():
+        bars = []
+        if statement == "import nano_vm":
+            bars = [Bar("× import pydantic", took / ms["import pydantic"], 2, "× import pydantic")]
+        table.add(f"`{statement}`", number(took), bars=bars)
+        table.raw[statement] = took
+    return table
+
+
+SECTIONS: dict[str, Callable[[Effort], Table]] = {
+    "stress": stress,
+    "steps": steps,
+    "concurrent": concurrent,
+    "keys": keys,
+    "memory": memory,
+    "conditions": conditions,
+    "loading": loading,
+    "imports": imports,
+}
+
+
+def page(tables: dict[str, Table], described: str, date: str) -> str:
+    bars = [bar for table in tables.values() for bar in table.bars]
+    missed = [f"- {bar.what}: {bar}" for bar in bars if not bar.met]
+    head = [
+        "# Benchmarks",
+        "",
+        "<!-- written by `make bench`; do not edit -->",
+        f"Measured on {date}: {described}.",
+        "",
+        "Process CPU time, medians. Every contestant is a process of its own in an environment of its own; they take "
+        f"turns of about {BLOCK_MS} ms, each round on one core, so that a busy machine slows all of them alike. The "
+        "garbage collector is as Python sets it, and every answer is checked. `make bench` does it again.",
+        "",
+        "![CPU time for one program of the stress test, on a logarithmic axis](benchmarks.svg)",
+        "",
+        f"Bars met: {len(bars) - len(missed)} of {len(bars)}.",
+        *(["", "Missed:", "", *missed] if missed else []),
+    ]
+    return "\n".join(head) + "\n\n" + "\n\n".join(table.markdown() for table in tables.values()) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure this tree, its limit and its peers.")
+    parser.add_argument("--quick", action="store_true", help="few and short rounds: a look, not a result")
+    parser.add_argument("--no-peers", action="store_true", help="leave out what needs other environments")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
+    parser.add_argument("--date", default=datetime.datetime.now(datetime.UTC).date().isoformat())
+    options = parser.parse_args()
+    effort = Effort(rounds=41, growth_rounds=15, import_rounds=21, block_ms=BLOCK_MS, peers=not options.no_peers)
+    if options.quick:
+        effort = replace(effort, rounds=7, growth_rounds=3, import_rounds=5, block_ms=20)
+    described = machine()
+    tables: dict[str, Table] = {}
+    for name in options.only:
+        try:
+            tables[name] = SECTIONS[name](effort)
+        except Unavailable as reason:
+            sys.exit(f"{name}: {reason}")
+        print(tables[name].markdown(), end="\n\n", flush=True)
+    if options.quick or options.no_peers or len(tables) < len(SECTIONS):
+        return
+    DOCS.mkdir(exist_ok=True)
+    (DOCS / "benchmarks.md").write_text(page(tables, described, options.date))
+    subtitle = "20 tool steps, a condition, one more tool step; CPU time for one program, logarithmic axis"
+    (DOCS / "benchmarks.svg").write_text(
+        chart("The stress test", subtitle, tables["stress"].plot, ours=OURS.name, limit=LIMIT.name)
+    )
+    figures = {name: table.raw for name, table in tables.items()}
+    (HERE / "benchmarks.json").write_text(
+        json.dumps({"date": options.date, "machine": described, "figures": figures}, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The limit: a coroutine that does the work and nothing else, and keeps no trace.
+
+It is written out one line a step with every name in place, as the fastest plain Python is (the source is generated,
+since there are workloads of 10,000 steps); with ``--loop`` it is the loop over names that most people would write.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from workload import Tool, Workload, read_workload, serve
+
+Coroutine = Callable[[Mapping[str, Tool], Mapping[str, str]], Awaitable[object]]
+
+
+def written_out(workload: Workload) -> Coroutine:
+    """The coroutine with one line for each step."""
+    lines = ["async def run(tools, context):", "    outputs = {}"]
+    for _, key, output in workload.calls:
+        lines.append(f"    outputs[{output!r}] = await tools['work'](x=context[{key!r}])")
+    last = workload.calls[-1][2]
+    if workload.branch:
+        finish, reject = workload.ends
+        lines += [
+            f"    if 'ok' in outputs[{last!r}].lower():",
+            f"        outputs['end'] = await tools['work'](x=context[{finish!r}])",
+            "    else:",
+            f"        outputs['end'] = await tools['work'](x=context[{reject!r}])",
+        ]
+        last = "end"
+    lines.append(f"    return outputs[{last!r}]")
+    namespace: dict[str, Any] = {}
+    exec("\n".join(lines), namespace)
+    run: Coroutine = namespace["run"]
+    return run
+
+
+def loop(workload: Workload) -> Coroutine:
+    """The coroutine as a loop that makes its names as it goes."""
+    steps, keys, branch = workload.steps, workload.keys, workload.branch
+
+    async def run(tools: Mapping[str, Tool], context: Mapping[str, str]) -> object:
+        outputs = {}
+        for i in range(steps):
+            outputs[f"out_{i}"] = await tools["work"](x=context[f"key_{i % keys}"])
+        if not branch:
+            return outputs[f"out_{steps - 1}"]
+        i = steps if "ok" in outputs[f"out_{steps - 1}"].lower() else steps + 1
+        outputs["end"] = await tools["work"](x=context[f"key_{i % keys}"])
+        return outputs["end"]
+
+    return run
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loop", action="store_true")
+    workload, options = read_workload(parser)
+    run = (loop if options.loop else written_out)(workload)
+    tools, context = workload.tools, workload.context
+    serve(workload, lambda: run(tools, context))
