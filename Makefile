@@ -37,7 +37,7 @@ format: $(VENV)/.check ## Let ruff put the sources in form
 	@$(BIN)/ruff format
 
 bench: $(VENV)/.core ## Print the benchmark table and write its plot
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## Remove the environment and the caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -74,16 +74,18 @@ $(VENV)/.others: $(VENV)/.core
 		for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python3; do \
 			"$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
 			echo "installing llm-nano-vm for Python $$version"; \
-			"$$python" -m venv --clear $(VENV)/others/$$version || exit 1; \
 			set -- $(VENV)/others/$$version/bin/python $(INSTALL_ARGS); \
+			"$$1" -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV)/others/$$version || exit 1; \
 			"$$@" hatchling editables && "$$@" -e . || exit 1; \
 			break; \
 		done; \
 	done
 	@touch $@
 
+# An environment that is there and can be used is used.
 $(VENV)/.python:
-	@for python in $(PYTHON); do \
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && touch $@ && exit; \
+	for python in $(PYTHON); do \
 		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
 		"$$python" -c 'import ensurepip, venv' 2>/dev/null \
 			|| { echo "make: $$python cannot make environments; install its venv module (apt-get install python3-venv)" >&2; exit 1; }; \
