@@ -1,0 +1,36 @@
+"""Model APIs: one adapter for each way to reach a model, all with the same two methods, `complete` and `stream`.
+
+Importing this package imports no provider library; a name is loaded when it is first used, and a missing
+library is named, with the extra that brings it, when an adapter is made.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..protocols import LLMAdapter
+    from .litellm import LiteLLMAdapter
+    from .local import LocalAdapter
+    from .openai import OpenAIAdapter
+
+__all__ = ["LLMAdapter", "LiteLLMAdapter", "LocalAdapter", "OpenAIAdapter"]
+
+_HOMES = {
+    "LLMAdapter": "nano_vm.protocols",
+    "LiteLLMAdapter": "nano_vm.adapters.litellm",
+    "LocalAdapter": "nano_vm.adapters.local",
+    "OpenAIAdapter": "nano_vm.adapters.openai",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,244 @@
+"""The chat shape that all providers here speak: messages in, one answer out, and what can go wrong between.
+
+In come the messages of a step and what the provider returned, whole or in pieces: objects of an SDK, or llama.cpp's
+dicts. Out goes a `Completion`, or a `ModelError` that says whether another try can help. No provider library
+is known by name here: its exceptions are told apart by the status and the class names they share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from math import isfinite
+from typing import Any
+
+from ..errors import ModelError, ModelTimeout, RateLimited
+from ..protocols import Completion, Message
+from ..trace import LLMUsage
+
+ROLES = ("system", "user", "assistant")
+
+MAX_ERROR_CHARS = 500
+"""Characters kept of a provider's error text: some gateways answer with a whole HTML page."""
+
+TIMEOUT_NAMES = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError"})
+"""Names of the bases of timeouts: openai and litellm, httpx and httpx2, Python and asyncio."""
+
+
+def checked_messages(messages: Any) -> list[Message]:
+    """*messages*, if they are a list of texts with roles.
+
+    Raises:
+        ModelError: Not retryable, with the place of what is wrong.
+    """
+    if not isinstance(messages, list) or not messages:
+        raise ModelError(f"messages: expected a list with at least one message, not {messages!r:.80}", retryable=False)
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise ModelError(f"messages[{i}]: expected a dict, not {type(message).__name__}", retryable=False)
+        if message.get("role") not in ROLES:
+            allowed = ", ".join(ROLES)
+            raise ModelError(f"messages[{i}].role: {message.get('role')!r} is none of {allowed}", retryable=False)
+        content = message.get("content")
+        if not isinstance(content, str):
+            kind = type(content).__name__
+            raise ModelError(f"messages[{i}].content: only text can be sent, not {kind}", retryable=False)
+        if (bad := unencodable(content)) is not None:
+            raise ModelError(f"messages[{i}].content: character {bad} is a lone surrogate", retryable=False)
+    return messages
+
+
+def unencodable(text: str) -> int | None:
+    """The place of the first lone surrogate in *text*, which has no form in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
+
+
+def schema_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``response_format`` that asks for JSON of *schema*.
+
+    ``strict`` is set only where the schema keeps to OpenAI's rules for it, which refuses the call otherwise.
+    """
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": dict(schema), "strict": is_strict(schema)},
+    }
+
+
+def is_strict(schema: Any) -> bool:
+    """Whether every object in *schema* is closed and requires all its properties.
+
+    Source: OpenAI, "Structured model outputs", supported schemas.
+    """
+    if isinstance(schema, list):
+        return all(map(is_strict, schema))
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object" or "properties" in schema:
+        properties = schema.get("properties", {})
+        if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(properties):
+            return False
+        return all(map(is_strict, properties.values())) and is_strict(schema.get("$defs", {}))
+    return all(is_strict(value) for key, value in schema.items() if key not in ("enum", "const", "default"))
+
+
+def read(source: Any, name: str) -> Any:
+    """A field of an SDK's object or of a dict; None where there is none."""
+    return source.get(name) if isinstance(source, dict) else getattr(source, name, None)
+
+
+class Answer:
+    """An answer as it arrives: `add` takes the whole of it or one piece of a stream, `completion` closes it.
+
+    *where* names the model and its address in messages; none of *secrets* is left in one, since some servers repeat
+    the key that they refuse.
+    """
+
+    def __init__(self, model: str, *, where: str, secrets: Iterable[str | None] = ()) -> None:
+        self.model = model
+        self._where = where
+        self._secrets = [secret for secret in secrets if secret and len(secret) > 7]  # shorter ones are placeholders
+        self.usage: LLMUsage | None = None
+        self.finish_reason: str | None = None
+        self._texts: list[str] = []
+        self._refusal = ""
+        self._tool_calls = False
+        self._streamed = False
+
+    def add(self, response: Any) -> str:
+        """Take in *response* and return the text that it brought.
+
+        Raises:
+            ModelError: It is no chat completion, or an error in the place of one, as some gateways send with status
+                200.
+        """
+        if error := read(response, "error"):
+            raise failed(self._message(str(read(error, "message") or error)), status_of(read(error, "code")))
+        choices = read(response, "choices")
+        if not isinstance(choices, list) or not (choices or self._streamed or read(response, "usage")):
+            raise ModelError(self._message(f"the answer is no chat completion: {response!r:.200}"))
+        model = read(response, "model")
+        self.model = model if isinstance(model, str) and model else self.model
+        self.usage = usage_of(read(response, "usage")) or self.usage
+        if not choices or read(choices[0], "index"):  # usage alone, or a further choice that nobody asked us for
+            return ""
+        reason = read(choices[0], "finish_reason")
+        self.finish_reason = reason if isinstance(reason, str) else self.finish_reason
+        delta = read(choices[0], "delta")
+        self._streamed = self._streamed or delta is not None
+        message = read(choices[0], "message") if delta is None else delta
+        self._refusal += read(message, "refusal") or ""
+        self._tool_calls = self._tool_calls or bool(read(message, "tool_calls"))
+        text = read(message, "content")
+        if not isinstance(text, str):
+            return ""
+        self._texts.append(text)
+        return text
+
+    def completion(self) -> Completion:
+        """The answer, now that all of it has arrived.
+
+        Raises:
+            ModelError: It broke off, or holds no text.
+        """
+        text = "".join(self._texts)
+        if self._streamed and self.finish_reason is None:
+            raise ModelError(self._message(f"the stream broke off after {len(text)} characters"))
+        spoken = bool(self._texts) or (
+            self._streamed and self.finish_reason == "stop"
+        )  # a stream may send no "" at all
+        if text or (spoken and not self._refusal and not self._tool_calls):
+            return Completion(text, self.usage, self.model, self.finish_reason)
+        if self._refusal:
+            why = f"the model refused to answer: {self._refusal}"
+        elif self._tool_calls:
+            why = "the model answered with a tool call, not with text; offer it no tools"
+        elif self.finish_reason == "length":
+            why = "max_tokens were used up before the first character of text"
+        else:
+            raise ModelError(self._message(f"the answer has no text (finish_reason: {self.finish_reason!r})"))
+        raise ModelError(self._message(why), retryable=False)
+
+    def failure(self, error: Exception) -> ModelError:
+        """The `ModelError` for an exception of the provider's library."""
+        names = {kind.__name__ for kind in type(error).__mro__}
+        status = status_of(getattr(error, "status_code", None))
+        body = getattr(error, "body", None)
+        message = self._message(f"HTTP {status}: " * bool(status) + error_text(error, body))
+        if names & TIMEOUT_NAMES:
+            return ModelTimeout(message, status=status)
+        if isinstance(error, TypeError):  # an argument that the library does not know
+            return ModelError(message, retryable=False)
+        if status == 429 and read(body, "code") == "insufficient_quota":  # waiting buys no credit
+            return ModelError(message, status=status, retryable=False)
+        wait = retry_after_seconds(headers_of(error), time.time())
+        return failed(message, status or status_of(read(body, "code")), wait)
+
+    def _message(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        line = " ".join(text.split())
+        return f"{self._where}: {line if len(line) <= MAX_ERROR_CHARS else line[:MAX_ERROR_CHARS] + '...'}"
+
+
+def usage_of(usage: Any) -> LLMUsage | None:
+    """The tokens that a provider reports; None where it does not say, since 0 would be a lie to the budget."""
+    prompt, completion = read(usage, "prompt_tokens"), read(usage, "completion_tokens")
+    if not (isinstance(prompt, int) and isinstance(completion, int)) or prompt < 0 or completion < 0:
+        return None
+    total = read(usage, "total_tokens")  # more than the sum where a provider counts its thinking apart
+    return LLMUsage(
+        prompt, completion, max(total, prompt + completion) if isinstance(total, int) else prompt + completion
+    )
+
+
+def failed(message: str, status: int | None, retry_after: float | None = None) -> ModelError:
+    """The kind of failure that an HTTP status stands for; without one, the connection failed."""
+    match status:
+        case 429:
+            return RateLimited(message, retry_after_seconds=retry_after)
+        case 408 | 504:
+            return ModelTimeout(message, status=status)
+        case _:
+            return ModelError(message, status=status, retryable=status is None or status in (409, 425) or status >= 500)
+
+
+def status_of(code: Any) -> int | None:
+    return code if isinstance(code, int) and 400 <= code <= 599 else None
+
+
+def error_text(error: Exception, body: Any) -> str:
+    """What the provider said, else what the library said, with the cause that a bare "Connection error." hides."""
+    inner = read(body, "error") or body
+    said = read(inner, "message") or read(inner, "detail") or (body if isinstance(body, str) else None)
+    text = str(said or str(error) or type(error).__name__)
+    return text if said or error.__cause__ is None else f"{text} {error.__cause__}"
+
+
+def headers_of(error: Exception) -> Mapping[str, str]:
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(
+        error, "litellm_response_headers", None
+    )
+    return headers if isinstance(headers, Mapping) else {}
+
+
+def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
+    """How long a provider asks to wait; *now* is in seconds since the epoch.
+
+    Source: RFC 9110, 10.2.3: seconds, or a date. ``retry-after-ms`` is OpenAI's.
+    """
+    try:
+        if (milliseconds := headers.get("retry-after-ms")) is not None:
+            wait = float(milliseconds) / 1000
+        else:
+            wait = float(headers.get("retry-after", "nan"))
+    except ValueError:
+        try:
+            wait = parsedate_to_datetime(headers["retry-after"]).timestamp() - now
+        except (ValueError, KeyError, OverflowError):
+            return None
+    return max(wait, 0.0) if isfinite(wait) else None

@@ -1,0 +1,222 @@
+"""The hundred providers of LiteLLM: in go a step's messages, out comes a `Completion` or a `ModelError`.
+
+LiteLLM is imported on the first call, in a thread (4 s of CPU), from its bundled price list (it would fetch one from
+the network), and asked for one attempt only: retries belong to the VM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from asyncio import AbstractEventLoop, get_running_loop
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+from ..errors import MissingExtra, ModelError, VMError
+from ..protocols import Completion, Message
+from ._chat import Answer, checked_messages, read, schema_format
+from ._loops import PerLoop
+
+STOLEN_VERSIONS = frozenset({"1.82.7", "1.82.8"})
+"""Uploaded in March 2026 with a stolen token; they send the machine's credentials away (PYSEC-2026-2)."""
+
+
+class LiteLLMAdapter:
+    """A model reached through LiteLLM: ``LiteLLMAdapter("groq/llama-3.3-70b-versatile")``.
+
+    *fallbacks* are models tried in order when one fails. *timeout* is in seconds. *max_retries* is accepted so that
+    code written for 0.1 runs, and has no effect: LiteLLM's retries would multiply with the VM's, unseen by budget and
+    trace; say ``max_retries`` on the step. *temperature* None leaves the choice to the model. *structured* says
+    whether an output schema is sent as ``response_format``. *kwargs* go into each request (``api_base``, ``api_key``,
+    ``drop_params``, ...).
+
+    It names no ``allowed_outputs``, for which its providers have no common form: the VM checks the answer.
+    The cost is the one that LiteLLM knows for the model, else None.
+
+    Raises:
+        MissingExtra: The ``litellm`` package is not installed.
+        VMError: The installed version is one of `STOLEN_VERSIONS`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        fallbacks: list[str] | None = None,
+        timeout: float = 30.0,
+        max_retries: int = 0,
+        temperature: float | None = 0.0,
+        *,
+        structured: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if find_spec("litellm") is None:
+            raise MissingExtra("LiteLLMAdapter", "litellm")
+        if (found := version("litellm")) in STOLEN_VERSIONS:  # read from its metadata: nothing of it has run yet
+            raise VMError(
+                f"litellm {found} holds a credential stealer (PYSEC-2026-2): uninstall it, install another version,"
+                " and renew every credential that this machine could read"
+            )
+        self.model = model
+        """The model that a call uses which names none."""
+        self.fallbacks = fallbacks
+        self.timeout = timeout
+        self.max_retries = max_retries
+        self.temperature = temperature
+        self._structured = structured
+        self._defaults = kwargs
+        self._litellm: Any = None
+        self._loops = PerLoop(get_running_loop, self._close)
+
+    async def complete(
+        self,
+        messages: list[Message],
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Completion:
+        """The model's answer to *messages*. *kwargs* are further arguments of ``litellm.acompletion``.
+
+        Raises:
+            RateLimited: Status 429, with the wait that the provider asked for.
+            ModelTimeout: No answer in time, or status 408 or 504.
+            ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer and status 5xx.
+        """
+        request = self._request(messages, max_tokens, temperature, seed, output_schema, kwargs)
+        *others, last = self._models(model)
+        for name in others:
+            try:
+                return await self._complete(name, request)
+            except ModelError:
+                continue
+        return await self._complete(last, request)
+
+    async def stream(
+        self,
+        messages: list[Message],
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[str | Completion]:
+        """As `complete`, in pieces of text as they come; last, one `Completion` with the whole.
+
+        A fallback is tried only before the first piece: what was shown cannot be taken back.
+        """
+        request = self._request(messages, max_tokens, temperature, seed, output_schema, kwargs)
+        request = {"stream_options": {"include_usage": True}, **request, "stream": True}
+        *others, last = self._models(model)
+        for name in [*others, last]:
+            answer = self._answer(name)
+            begun = False
+            try:
+                async for chunk in await self._call(name, request):
+                    if text := answer.add(chunk):
+                        begun = True
+                        yield text
+                yield self._priced(answer.completion(), name, None)
+                return
+            except ModelError:
+                if begun or name is last:
+                    raise
+            except Exception as error:  # LiteLLM lets those of its providers' libraries through
+                if begun or name is last:
+                    raise answer.failure(error) from error
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; `asyncio.run` does it at its end."""
+        await self._loops.aclose()
+
+    def _models(self, model: str | None) -> list[str]:
+        return [model or self.model, *(self.fallbacks or ())]
+
+    def _request(
+        self,
+        messages: list[Message],
+        max_tokens: int | None,
+        temperature: float | None,
+        seed: int | None,
+        output_schema: Mapping[str, Any] | None,
+        further: dict[str, Any],
+    ) -> dict[str, Any]:
+        request = {"timeout": self.timeout, **self._defaults, **further, "messages": checked_messages(messages)}
+        request.update(num_retries=0, max_retries=0)
+        if temperature is None:
+            temperature = self.temperature
+        if temperature is not None:
+            request["temperature"] = temperature
+        if max_tokens is not None:
+            request["max_tokens"] = max_tokens
+        if seed is not None:
+            request["seed"] = seed
+        if output_schema is not None and self._structured:
+            request["response_format"] = schema_format(output_schema)
+        return request
+
+    async def _complete(self, model: str, request: dict[str, Any]) -> Completion:
+        answer = self._answer(model)
+        try:
+            response = await self._call(model, request)
+            answer.add(response)
+            return self._priced(answer.completion(), model, response)
+        except ModelError:
+            raise
+        except Exception as error:  # LiteLLM lets those of its providers' libraries through
+            raise answer.failure(error) from error
+
+    async def _call(self, model: str, request: dict[str, Any]) -> Any:
+        if self._litellm is None:
+            self._litellm = await asyncio.to_thread(_imported)
+        await self._loops.get()
+        return await self._litellm.acompletion(model=model, **request)
+
+    def _priced(self, completion: Completion, model: str, response: Any) -> Completion:
+        """*completion* with the cost that LiteLLM knows, which it hides in a private field, and in a stream forgets."""
+        if completion.usage is None:
+            return completion
+        cost = read(getattr(response, "_hidden_params", None), "response_cost")
+        if response is None:
+            tokens = completion.usage.prompt_tokens, completion.usage.completion_tokens
+            try:
+                cost = sum(self._litellm.cost_per_token(model, *tokens))
+            except Exception:  # noqa: BLE001  a bare Exception is how it says that it has no price
+                cost = None
+        usage = completion.usage if cost is None else replace(completion.usage, cost_usd=Decimal(str(cost)))
+        return replace(completion, usage=usage)
+
+    def _answer(self, model: str) -> Answer:
+        secrets = [value for name, value in os.environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]
+        return Answer(model, where=model, secrets=[self._defaults.get("api_key"), *secrets])
+
+    async def _close(self, loop: AbstractEventLoop) -> None:
+        """Close and forget LiteLLM's clients of *loop*, which it caches under the loop's id.
+
+        It closes none of them itself, and Python gives the id to a later loop, which would be handed a dead client.
+        """
+        cache = getattr(getattr(self._litellm, "in_memory_llm_clients_cache", None), "cache_dict", {})
+        for key in [key for key in cache if str(key).endswith(f"-{id(loop)}")]:
+            client = cache.pop(key)
+            if (close := getattr(client, "close", None)) is not None:
+                await close()
+
+    def __repr__(self) -> str:
+        fallbacks = f", fallbacks={self.fallbacks!r}" if self.fallbacks else ""
+        return f"LiteLLMAdapter({self.model!r}{fallbacks})"
+
+
+def _imported() -> Any:
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    litellm: Any = import_module("litellm")
+    litellm.suppress_debug_info = True  # else each error prints advertising
+    return litellm

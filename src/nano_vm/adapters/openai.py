@@ -1,0 +1,257 @@
+"""Any API that speaks OpenAI's chat completions: in go a step's messages, out comes a `Completion` or a `ModelError`.
+
+One request for each call, none repeated here: retries, deadlines and budgets belong to the VM, and two owners of
+retries multiply them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import MissingExtra, ModelError
+from ..protocols import Completion, Message
+from ._chat import Answer, checked_messages, schema_format
+from ._grammar import choice_grammar
+from ._loops import PerLoop
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Where an OpenAI-compatible API lives, and the few ways in which they differ.
+
+    For a provider named ``groq``, the variable ``GROQ_BASE_URL`` overrides ``base_url`` and ``GROQ_API_KEY`` is the
+    key.
+    """
+
+    base_url: str
+    needs_key: bool = True
+    max_tokens: str = "max_tokens"
+    """The field that limits the answer. OpenAI's newer models refuse the old name, most others know no new one."""
+    grammar: bool = False
+    """Whether it takes llama.cpp's ``grammar``."""
+
+
+PROVIDERS: Mapping[str, Provider] = {
+    "openai": Provider("https://api.openai.com/v1", max_tokens="max_completion_tokens"),
+    "groq": Provider("https://api.groq.com/openai/v1"),
+    "openrouter": Provider("https://openrouter.ai/api/v1"),
+    "together": Provider("https://api.together.ai/v1"),
+    "ollama": Provider("http://localhost:11434/v1", needs_key=False),
+    "vllm": Provider("http://localhost:8000/v1", needs_key=False),
+    "llamacpp": Provider("http://localhost:8080/v1", needs_key=False, grammar=True),
+}
+"""The providers known by name, from the documentation of each."""
+
+
+class OpenAIAdapter:
+    """A model behind an OpenAI-compatible API.
+
+    ::
+
+        OpenAIAdapter("gpt-4.1-mini")                              # OPENAI_API_KEY
+        OpenAIAdapter("groq/llama-3.3-70b-versatile")              # GROQ_API_KEY
+        OpenAIAdapter("ollama/llama3.2")                           # this machine, no key
+        OpenAIAdapter("my-model", base_url="http://gpu:8000/v1")   # any other server
+
+    The first part of *model* names the provider, one of `PROVIDERS`. With *base_url* or *provider* given, *model* is
+    sent as it stands. A key from the environment goes only to the provider that it is named for: with a *base_url* of
+    your own, pass *api_key*, or *provider* if the server takes that provider's key.
+
+    *timeout* is in seconds, for each wait on the network. *temperature* None leaves the choice to the model: some
+    refuse the field. *structured* says whether an output schema is sent as ``response_format``; switch it off for a
+    model that refuses it, and ask for JSON in the prompt. *grammar* says whether allowed outputs are sent as a
+    llama.cpp grammar (by default where the provider is ``llamacpp``); elsewhere they are not sent, and the VM checks
+    the answer. *http_client* is an asynchronous client of the HTTP library that ``openai`` uses, yours to close.
+    *defaults* go into each request.
+
+    Raises:
+        MissingExtra: The ``openai`` package is not installed.
+        ValueError: *model* or *provider* names an unknown provider.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        provider: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 120.0,
+        temperature: float | None = 0.0,
+        structured: bool = True,
+        grammar: bool | None = None,
+        http_client: Any = None,
+        **defaults: Any,
+    ) -> None:
+        if find_spec("openai") is None:
+            raise MissingExtra("OpenAIAdapter", "openai")
+        self._prefix = ""
+        if provider is None and base_url is None:
+            provider, slash, rest = model.partition("/")
+            if not slash:
+                provider = "openai"
+            elif provider in PROVIDERS:
+                self._prefix, model = provider + slash, rest
+        if provider is not None and provider not in PROVIDERS:
+            known = ", ".join(PROVIDERS)
+            raise ValueError(f"unknown provider {provider!r}; known are {known}; for any other server give base_url")
+        self.model = model
+        """The model that a call uses which names none."""
+        self.provider = provider
+        """The name of the provider; None for a server that is known by its address only."""
+        traits = PROVIDERS[provider] if provider else Provider("", needs_key=False)
+        self.base_url = base_url or os.environ.get(f"{provider}_BASE_URL".upper()) or traits.base_url
+        self.temperature = temperature
+        self.timeout = timeout
+        self._traits = traits
+        self._api_key = api_key
+        self._structured = structured
+        self._grammar = traits.grammar if grammar is None else grammar
+        self._http_client = http_client
+        self._defaults = defaults
+        self._sdk: Any = None
+        self._clients = PerLoop[Any](self._open, self._close)
+
+    async def complete(
+        self,
+        messages: list[Message],
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        allowed_outputs: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        **kwargs: Any,
+    ) -> Completion:
+        """The model's answer to *messages*.
+
+        *idempotency_key* becomes the header ``Idempotency-Key``; *kwargs* are further fields of the request, as the
+        ``openai`` package names them.
+
+        Raises:
+            RateLimited: Status 429, with the wait that the provider asked for.
+            ModelTimeout: No answer in time, or status 408 or 504.
+            ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer and status 5xx.
+        """
+        request = self._request(
+            messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, idempotency_key, kwargs
+        )
+        answer = self._answer(request["model"])
+        client = await self._client()
+        try:
+            answer.add(await client.chat.completions.create(**request))
+            return answer.completion()
+        except ModelError:
+            raise
+        except Exception as error:  # the SDK lets those of its HTTP and JSON libraries through
+            raise answer.failure(error) from error
+
+    async def stream(
+        self,
+        messages: list[Message],
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        allowed_outputs: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[str | Completion]:
+        """As `complete`, in pieces of text as they come; last, one `Completion` with the whole."""
+        request = self._request(
+            messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, idempotency_key, kwargs
+        )
+        request = {"stream_options": {"include_usage": True}, **request, "stream": True}
+        answer = self._answer(request["model"])
+        client = await self._client()
+        try:
+            async with await client.chat.completions.create(**request) as chunks:
+                async for chunk in chunks:
+                    if text := answer.add(chunk):
+                        yield text
+            yield answer.completion()
+        except ModelError:
+            raise
+        except Exception as error:  # as in complete
+            raise answer.failure(error) from error
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; `asyncio.run` does it at its end."""
+        await self._clients.aclose()
+
+    def _request(
+        self,
+        messages: list[Message],
+        model: str | None,
+        max_tokens: int | None,
+        temperature: float | None,
+        seed: int | None,
+        allowed_outputs: Sequence[str] | None,
+        output_schema: Mapping[str, Any] | None,
+        idempotency_key: str | None,
+        further: dict[str, Any],
+    ) -> dict[str, Any]:
+        request = {**self._defaults, **further, "messages": checked_messages(messages)}
+        request["model"] = model.removeprefix(self._prefix) if model else self.model
+        if temperature is None:
+            temperature = self.temperature
+        if temperature is not None:
+            request["temperature"] = temperature
+        if max_tokens is not None:
+            request[self._traits.max_tokens] = max_tokens
+        if seed is not None:
+            request["seed"] = seed
+        if output_schema is not None and self._structured:
+            request["response_format"] = schema_format(output_schema)
+        if allowed_outputs and self._grammar:
+            request["extra_body"] = {**request.get("extra_body", {}), "grammar": choice_grammar(allowed_outputs)}
+        if idempotency_key is not None:
+            request["extra_headers"] = {**request.get("extra_headers", {}), "Idempotency-Key": idempotency_key}
+        return request
+
+    async def _client(self) -> Any:
+        if self._sdk is None:  # 1.1 s of CPU: in a thread, so that the loop's other runs and deadlines go on
+            self._sdk = await asyncio.to_thread(import_module, "openai")
+        return await self._clients.get()
+
+    def _open(self) -> Any:
+        key = self._key()
+        if key is None and self._traits.needs_key:
+            name = f"{self.provider}_API_KEY".upper()
+            raise ModelError(f"no key for {self.provider}: set {name}, or pass api_key", retryable=False)
+        return self._sdk.AsyncOpenAI(
+            api_key=key or "none",  # the SDK wants some text
+            base_url=self.base_url,
+            timeout=self.timeout,
+            max_retries=0,
+            http_client=self._http_client,
+        )
+
+    async def _close(self, client: Any) -> None:
+        if self._http_client is None:
+            await client.close()
+
+    def _key(self) -> str | None:
+        return self._api_key or (os.environ.get(f"{self.provider}_API_KEY".upper()) if self.provider else None)
+
+    def _answer(self, model: str) -> Answer:
+        return Answer(model, where=f"{model} at {self._host}", secrets=[self._key()])
+
+    @property
+    def _host(self) -> str:
+        """The address without what may be secret in it: user, password and query."""
+        return urlsplit(self.base_url).netloc.rpartition("@")[2]
+
+    def __repr__(self) -> str:
+        return f"OpenAIAdapter({self._prefix + self.model!r}) <{self._host}>"

@@ -1,0 +1,460 @@
+"""Flow in, Plan out: one op for each node, each edge an object reference, each name a slot.
+
+Everything that can be decided before a run is decided here. The graph is taken as it is: no node is added, dropped or
+connected otherwise, since the proofs are about the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any
+
+from .errors import ExprError
+from .expr import (
+    Eval,
+    Frame,
+    Ref,
+    Template,
+    compile_condition,
+    compile_expr,
+    compile_value,
+    index,
+    load,
+    parse_expr,
+    parse_template,
+    references,
+)
+from .flow import Flow, FrameGraph, Names, Node
+from .plan import (
+    END,
+    FAIL,
+    BranchOp,
+    CloseOp,
+    FramePlan,
+    ForkOp,
+    Handler,
+    LoopOp,
+    ModelOp,
+    Op,
+    PauseOp,
+    Plan,
+    SetOp,
+    SwitchOp,
+    TestOp,
+    ToolOp,
+)
+from .program import (
+    DEFAULT_ANSWER_ATTEMPTS,
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    LLMStep,
+    LoopStep,
+    MapStep,
+    ParallelStep,
+    Retry,
+    SetStep,
+    Step,
+    SwitchStep,
+    ToolStep,
+    WaitStep,
+)
+from .schemas import schema_check
+from .tools import ToolContract, checked, handed
+from .values import CONTAINERS, UNSET
+
+TOOL_TIMEOUT_SECONDS = 60.0
+"""One attempt of a tool without ``timeout_seconds``; LANGUAGE 6."""
+
+MODEL_TIMEOUT_SECONDS = 120.0
+"""One attempt of a model call without ``timeout_seconds``; LANGUAGE 6."""
+
+
+def compile_flow(flow: Flow, contracts: Mapping[str, ToolContract]) -> Plan:
+    """The plan of *flow*, which must have no faults; *contracts* are the tools that it may call."""
+    return _Compiler(flow, contracts).plan()
+
+
+class _Compiler:
+    def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract]) -> None:
+        self.flow = flow
+        self.contracts = contracts
+        self.tools: list[str] = []
+        self.numbers: dict[str, int] = {}
+        self.ops: list[Op] = []
+        self.twice = _entered_twice(flow)
+
+    def plan(self) -> Plan:
+        flow = self.flow
+        frames = [self.frame(frame) for frame in flow.frames]
+        self.ops = [self.op(node, frames) for node in flow.nodes]
+        for node, op in zip(flow.nodes, self.ops, strict=True):
+            op.index = node.index
+            self.connect(node, op)
+        for node, op in zip(flow.nodes, self.ops, strict=True):
+            self.place(node, op)
+        for graph, frame in zip(flow.frames, frames, strict=True):
+            frame.entry = self.ops[graph.entry]
+        for node in flow.nodes:
+            if self.ops[node.index].path is None and node.kind == "step":
+                frames[node.frame.index].static = False
+        _ceilings(flow, frames)
+        root = flow.frames[0].names
+        models = list(dict.fromkeys(op.model for op in self.ops if isinstance(op, ModelOp)))
+        return Plan(
+            name=flow.program.name,
+            program=flow.program,
+            frames=frames,
+            ops=self.ops,
+            tools=self.tools,
+            models=models,
+            budget=flow.program.budget,
+            slots=slot_names(root),
+        )
+
+    def frame(self, graph: FrameGraph) -> FramePlan:
+        names = graph.names
+        frame = FramePlan(graph.index, graph.name, size=names.size, keeps_last=graph.kind in ("branch", "item"))
+        if graph.kind in ("run", "call"):
+            program = names.program
+            frame.inputs = tuple((name, slot) for name, slot in names.keys.items())
+            schema = program.inputs
+            required = list(names.needed)
+            if schema is not None:
+                properties = schema.get("properties", {})
+                frame.defaults = {
+                    name: part["default"] for name, part in properties.items() if isinstance(part, dict) and "default" in part
+                }
+                required += [name for name in schema.get("required", []) if name not in names.needed]
+                frame.check = schema_check(schema)
+                optional = names.declared - set(schema.get("required", []))
+                required = [name for name in required if name not in optional or name not in properties]
+            frame.needed = tuple(name for name in required if name not in frame.defaults)
+            if program.output is not None:
+                frame.output = compile_value(program.output, names)
+        return frame
+
+    # --- ops ---
+
+    def op(self, node: Node, frames: list[FramePlan]) -> Op:
+        step, names = node.step, node.frame.names
+        if node.kind in ("end", "fail"):
+            return Op(code=END if node.kind == "end" else FAIL, type=node.kind)
+        if node.kind == "close":
+            op: Op = CloseOp()
+        elif node.kind == "test":
+            assert isinstance(step, LoopStep)
+            until = compile_condition(parse_expr(step.until), names) if step.until is not None else None
+            op = TestOp(until=until, text=step.until or "")
+        else:
+            op = self.step_op(node, step, names, frames)
+        op.step_id, op.type = step.id, step.type.value
+        op.out = names.outputs[step.id]
+        op.key = names.keys[step.output_key] if step.output_key is not None else -1
+        if node.kind != "close":
+            op.has_default, op.default = step.has_default, step.default if step.has_default else None
+        return op
+
+    def step_op(self, node: Node, step: Step, names: Names, frames: list[FramePlan]) -> Op:
+        defaults = names.program.defaults
+        timeout = step.timeout_seconds
+        match step:
+            case ToolStep():
+                return self.tool_step(step, names, timeout or defaults.timeout_seconds)
+            case LLMStep():
+                return self.model(step, names, timeout or defaults.timeout_seconds)
+            case ConditionStep():
+                return condition(step, names)
+            case SwitchStep():
+                return SwitchOp(on=compile_value(step.on, names))
+            case SetStep():
+                values = tuple((name, names.keys[name], _set_value(value, names)) for name, value in step.values.items())
+                return SetOp(values=values)
+            case LoopStep():
+                return LoopOp(max_iterations=step.max_iterations, timeout_ns=_ns(timeout))
+            case ParallelStep() | MapStep() | CallStep():
+                children = tuple(frames[graph.index] for graph in node.frames)
+                op = ForkOp(kind=step.type.value, frames=children, timeout_ns=_ns(timeout))  # type: ignore[arg-type]
+                if isinstance(step, MapStep):
+                    op.over, op.item = compile_value(step.over, names), names.keys[step.item_name]
+                    op.max_items, op.max_concurrency = step.max_items, step.max_concurrency
+                elif isinstance(step, ParallelStep):
+                    op.max_concurrency = step.max_concurrency
+                else:
+                    op.arguments = compile_value(step.arguments, names)
+                return op
+            case ApprovalStep():
+                request = {"kind": "approval", "role": step.role, "show": step.show}
+                if timeout is not None:
+                    request["timeout_seconds"] = timeout
+                return PauseOp(request=compile_value(request, names))
+            case WaitStep():
+                fields = {"seconds": step.seconds, "until": step.until, "event": step.event}
+                given = {name: value for name, value in fields.items() if value is not None}
+                return PauseOp(request=compile_value({"kind": "wait", **given}, names))
+        raise AssertionError(step)
+
+    def tool_step(self, step: ToolStep, names: Names, timeout: float | None) -> ToolOp:
+        op = self.tool(step.tool, step.args, names, timeout)
+        op.attempts, op.retry = step.attempts, step.retry or Retry()
+        for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
+            if reference is not None:
+                args = reference.args if kind == "undo" or "args" in reference.model_fields_set else step.args
+                beside = self.tool(reference.tool, args, names, None)
+                beside.step_id, beside.type = f"{step.id}/{kind}", "tool"
+                setattr(op, kind, beside)
+        return op
+
+    def tool(self, tool: str, args: dict[str, Any], names: Names, timeout: float | None) -> ToolOp:
+        contract = self.contracts[tool]
+        if tool not in self.numbers:
+            self.numbers[tool] = len(self.tools)
+            self.tools.append(tool)
+        seconds = timeout or contract.timeout_seconds or TOOL_TIMEOUT_SECONDS
+        return ToolOp(
+            tool=tool,
+            number=self.numbers[tool],
+            names=tuple(args),
+            arguments=compile_arguments(contract, args, names),
+            effect=contract.effect,
+            takes_key=contract.takes_key,
+            timeout_ns=_ns(seconds),
+        )
+
+    def model(self, step: LLMStep, names: Names, timeout: float | None) -> ModelOp:
+        program = names.program
+        defaults = program.defaults
+        messages = step.messages
+        if messages is None:
+            system = [{"role": "system", "content": step.system}] if step.system is not None else []
+            messages = [*system, {"role": "user", "content": step.prompt}]
+        # a content is text, also where it is one reference to something else
+        parts = [(m["role"], _text(m["content"], names)) for m in messages]
+        declared = step.model or defaults.model
+        model = program.models.get(declared, declared) if declared is not None else None
+        options: dict[str, Any] = {}
+        for name in ("max_tokens", "temperature", "seed"):
+            value = getattr(step, name) if getattr(step, name) is not None else getattr(defaults, name)
+            if value is not None:
+                options[name] = value
+        constrained = step.constrained
+        return ModelOp(
+            messages=lambda frame: [{"role": role, "content": content(frame)} for role, content in parts],
+            options=options,
+            model=model,
+            max_tokens=options.get("max_tokens"),
+            allowed=tuple(step.allowed_outputs) if step.allowed_outputs is not None else None,
+            schema=step.output_schema,
+            validate=schema_check(step.output_schema) if step.output_schema is not None else None,
+            attempts=step.attempts,
+            answer_attempts=max(step.attempts, DEFAULT_ANSWER_ATTEMPTS if constrained and step.max_retries is None else 1),
+            on_invalid=step.on_invalid,
+            has_on_invalid="on_invalid" in step.model_fields_set,
+            retry=step.retry or Retry(),
+            timeout_ns=_ns(timeout or MODEL_TIMEOUT_SECONDS),
+        )
+
+    # --- edges ---
+
+    def connect(self, node: Node, op: Op) -> None:
+        ops = self.ops
+        handlers = []
+        for edge in node.edges:
+            target = ops[edge.target]
+            label = edge.label
+            if label in ("catch", "skip"):
+                by = ops[edge.by] if edge.by != node.index else op
+                handlers.append(Handler(edge.errors if label == "catch" else None, target, by))
+            elif isinstance(op, BranchOp | PauseOp) and label in ("then", "otherwise"):
+                setattr(op, label, target)
+            elif isinstance(op, SwitchOp) and label.startswith("case:"):
+                op.cases[label[5:]] = target
+            elif isinstance(op, SwitchOp) and label == "default":
+                op.other = target
+            elif isinstance(op, TestOp) and label in ("again", "exhausted"):
+                setattr(op, label, target)
+            elif label == "until" or label == "next":
+                op.next = target
+                if isinstance(op, PauseOp):
+                    op.then = target
+        op.handlers = tuple(handlers)
+        step = node.step
+        if isinstance(op, BranchOp):
+            assert isinstance(step, ConditionStep)
+            op.missing = (
+                step.then is None and isinstance(step.otherwise, str),
+                step.otherwise is None and isinstance(step.then, str),
+            )
+        elif isinstance(op, SwitchOp):
+            assert isinstance(step, SwitchStep)
+            targets = {**step.cases, "default": step.default}
+            op.labels = {name: target if isinstance(target, str) else name for name, target in targets.items()}
+        elif isinstance(op, TestOp):
+            assert node.of is not None
+            loop = ops[node.of.index]
+            assert isinstance(loop, LoopOp)
+            op.loop = loop
+
+    def place(self, node: Node, op: Op) -> None:
+        if node.kind in ("end", "fail"):
+            return
+        op.owner = self.ops[node.owner.index] if node.owner is not None else None
+        op.twice = node.step.id in self.twice and node.kind == "step"
+        ids = [node.step.id]
+        dynamic = op.twice
+        at = node.owner
+        while at is not None:
+            ids.append(at.step.id)
+            dynamic = dynamic or isinstance(at.step, LoopStep) or at.step.id in self.twice
+            at = at.owner
+        if not dynamic:
+            op.path = "/".join(reversed(ids))
+
+
+def _ns(seconds: float | None) -> int:
+    return int(seconds * 1e9) if seconds is not None else 0
+
+
+def _set_value(value: Any, names: Names) -> Eval:
+    if isinstance(value, dict) and "expr" in value:
+        return compile_expr(parse_expr(value["expr"]), names)
+    return compile_value(value, names)
+
+
+def _text(content: str, names: Names) -> Eval:
+    template = parse_template(content)
+    return compile_expr(Template(template.parts), names)
+
+
+def condition(step: ConditionStep, names: Names) -> BranchOp:
+    """A condition with its test, and what it will show of the values it read."""
+    node = parse_expr(step.condition)
+    seen: dict[str, tuple[int, tuple[str | int, ...]]] = {}
+    for ref, in_text in references(node):
+        slot, path, rest = names.load(ref, in_text)
+        text = str(Ref(ref.name)) if rest else str(ref)
+        seen[text] = (slot, path)
+    slots = [slot for slot, _ in seen.values()]
+    capture: Callable[[Frame], tuple[Any, ...]]
+    if not slots:
+        capture = lambda frame: ()  # noqa: E731 - a def of one line more
+    elif len(slots) == 1:
+        slot = slots[0]
+        capture = lambda frame: (frame[slot],)  # noqa: E731
+    else:
+        capture = itemgetter(*slots)
+    paths = [(text, path) for text, (_, path) in seen.items()]
+
+    def show(values: tuple[Any, ...]) -> dict[str, Any]:
+        shown = {}
+        for (text, path), value in zip(paths, values, strict=True):
+            try:
+                for part in path:
+                    value = index(value, part)
+            except ExprError:
+                value = UNSET
+            if value is not UNSET:  # a branch of `or` that was not needed
+                shown[text] = value
+        return shown
+
+    then, otherwise = step.then, step.otherwise
+    return BranchOp(
+        test=compile_condition(node, names),
+        capture=capture,
+        show=show,
+        text=step.condition,
+        labels=(then if isinstance(then, str) else "then", otherwise if isinstance(otherwise, str) else "otherwise"),
+    )
+
+
+def compile_arguments(
+    contract: ToolContract, args: dict[str, Any], names: Names
+) -> Callable[[Frame], tuple[tuple[Any, ...], dict[str, Any]]]:
+    """A closure that gives the values of the arguments, as recorded, and the keywords, as the tool receives them."""
+    keys = tuple(args)
+    gets = [_argument(value, names) for value in args.values()]
+    tool = contract.name
+    converters = [contract.parameters[key] if key in contract.parameters else None for key in keys]
+    if any(p is not None and p.convert is not None for p in converters):
+
+        def with_types(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            values = tuple([get(frame) for get in gets])
+            keywords = {}
+            for key, parameter, value in zip(keys, converters, values, strict=True):
+                keywords[key] = handed(value) if parameter is None else checked(tool, parameter, value)
+            return values, keywords
+
+        return with_types
+    if len(keys) == 1:
+        (key,), (get,) = keys, gets
+
+        def single(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            value = get(frame)
+            return (value,), {key: handed(value) if type(value) in CONTAINERS else value}
+
+        return single
+
+    def plain(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        values = tuple([get(frame) for get in gets])
+        return values, {key: handed(value) for key, value in zip(keys, values, strict=True)}
+
+    return plain
+
+
+def _argument(value: Any, names: Names) -> Eval:
+    """An argument as recorded: one reference gives the frame's own value, which nobody changes; the tool gets a copy."""
+    if type(value) is str:
+        template = parse_template(value)
+        if template.typed:
+            return load(template.parts[0], names)  # type: ignore[arg-type]
+    return compile_value(value, names)
+
+
+def _entered_twice(flow: Flow) -> set[str]:
+    """Ids of steps that have a node for both ways of entering: their second run in a frame has a path of its own."""
+    modes: dict[str, set[str]] = {}
+    for node in flow.nodes:
+        if node.kind == "step":
+            modes.setdefault(node.step.id, set()).add(node.mode)
+    return {step_id for step_id, found in modes.items() if len(found) > 1}
+
+
+def slot_names(names: Names) -> list[str]:
+    """The name of each slot, for people."""
+    result = [""] * names.size
+    for name, slot in names.keys.items():
+        result[slot] = f"${name}"
+    for step_id, slot in names.outputs.items():
+        result[slot] = f"${step_id}.output"
+    return result
+
+
+def _ceilings(flow: Flow, frames: list[FramePlan]) -> None:
+    """Most steps, model calls and tool calls of one execution of each frame: what a branch may reserve at a fork.
+
+    An upper bound by summing over the frame's nodes, times the bounds of loops around them; children first.
+    """
+    totals = [[0, 0, 0] for _ in frames]
+    inside: list[list[Node]] = [[] for _ in frames]
+    for node in flow.nodes:
+        if node.kind == "step":
+            inside[node.frame.index].append(node)
+    for graph in reversed(flow.frames):  # a child's index is higher than its parent's
+        for node in inside[graph.index]:
+            step, times = node.step, 1
+            at = node.owner
+            while at is not None:
+                if isinstance(at.step, LoopStep):
+                    times *= at.step.max_iterations
+                at = at.owner
+            own = [1, 0, 0]
+            if isinstance(step, LLMStep):
+                own[1] = max(step.attempts, DEFAULT_ANSWER_ATTEMPTS)
+            elif isinstance(step, ToolStep):
+                own[2] = step.attempts
+            for child in node.frames:
+                each = step.max_items if isinstance(step, MapStep) else 1
+                own = [a + each * b for a, b in zip(own, totals[child.index], strict=True)]
+            totals[graph.index] = [a + times * b for a, b in zip(totals[graph.index], own, strict=True)]
+        frames[graph.index].ceiling = tuple(totals[graph.index])  # type: ignore[assignment]

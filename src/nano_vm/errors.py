@@ -1,0 +1,205 @@
+"""The exception tree, and Diagnostic: a fault in a program with the place where it stands.
+
+Nothing in the package raises an exception of ours that is not declared here. A failed step is not an
+exception but data (`StepError` in a trace); `RunFailed` is for those who ask for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Loc = tuple[str | int, ...]
+"""Path into a program's document: ``("steps", 1, "then")``."""
+
+Severity = Literal["error", "warning", "hint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """A fault in a program: its code, place, message and, where one is known, its remedy.
+
+    ``loc`` is the path into the document; ``file``, ``line`` and ``column`` (both from 1) are set where
+    the program was read from text.
+    """
+
+    code: str
+    loc: Loc
+    message: str
+    hint: str | None = None
+    severity: Severity = "error"
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+    @property
+    def place(self) -> str:
+        """The place in one text: ``program.yaml:4:7: steps[1].then``."""
+        mark = format_loc(self.loc)
+        if self.line is None:
+            return f"{self.file}: {mark}" if self.file else mark
+        return f"{self.file or '<text>'}:{self.line}:{self.column}: {mark}"
+
+    def __str__(self) -> str:
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.place}: {self.code}: {self.message}{hint}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; absent fields are left out."""
+        fields = {
+            "code": self.code,
+            "severity": self.severity,
+            "loc": list(self.loc),
+            "place": self.place,
+            "message": self.message,
+            "hint": self.hint,
+            "file": self.file,
+            "line": self.line,
+            "column": self.column,
+        }
+        return {key: value for key, value in fields.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        fields = {key: value for key, value in data.items() if key != "place"}
+        return cls(**{**fields, "loc": tuple(fields["loc"])})
+
+
+def format_loc(loc: Loc) -> str:
+    """``("steps", 1, "then")`` as ``steps[1].then``."""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "program"
+
+
+class VMError(Exception):
+    """Base of every exception that this package raises."""
+
+
+class ProgramError(VMError, ValueError):
+    """A malformed program; ``diagnostics`` holds every fault found, in document order."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__(summary(self.diagnostics))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.diagnostics,))
+
+
+def summary(diagnostics: Iterable[Diagnostic]) -> str:
+    """The errors among *diagnostics*, one a line."""
+    return "\n".join(str(d) for d in diagnostics if d.severity == "error")
+
+
+class StepFault(VMError):
+    """Why a step failed, while it travels to the machine; ``kind`` is what `catch` and `retry.on` match."""
+
+    kind = "value"
+    retryable = True
+
+
+class ExprError(StepFault):
+    """An expression or template that is malformed, or that met values it has no meaning for."""
+
+
+class ValueRefused(StepFault):
+    """A value that is not JSON and has no exact JSON form, or one that exceeds a limit."""
+
+
+class LimitExceeded(StepFault):
+    """A limit of the host was reached: size of a value, number of items or iterations."""
+
+    kind = "limit"
+
+
+class BudgetExceeded(StepFault):
+    """The budget does not cover what the step would reserve. Never skipped."""
+
+    kind = "budget"
+    retryable = False
+
+
+class InvalidAnswer(StepFault):
+    """A model's answer that is not one of ``allowed_outputs``, or does not fit ``output_schema``."""
+
+    kind = "invalid_answer"
+
+
+class Refused(StepFault):
+    """The host or a person said no. Never skipped."""
+
+    kind = "refused"
+    retryable = False
+
+
+class ToolError(StepFault):
+    """A tool that failed; a tool may raise it itself to set ``retryable``."""
+
+    kind = "tool"
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class OutcomeUnknown(StepFault):
+    """Raised by a tool that does not know whether its effect took place: the step is *in doubt*."""
+
+    kind = "in_doubt"
+    retryable = False
+
+
+class ModelError(StepFault):
+    """A model call that failed.
+
+    ``retryable`` is false where the same request can not succeed later (bad request, bad key, unknown
+    model); ``status`` is the HTTP status, where there was one.
+    """
+
+    kind = "model"
+
+    def __init__(self, message: str, *, status: int | None = None, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retryable = retryable
+
+
+class RateLimited(ModelError):
+    """The provider asks to wait; ``retry_after_seconds`` is how long, where it said so."""
+
+    kind = "rate_limit"
+
+    def __init__(
+        self, message: str, *, retry_after_seconds: float | None = None, status: int | None = 429
+    ) -> None:
+        super().__init__(message, status=status)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ModelTimeout(ModelError):
+    """The provider or the connection gave no answer in time."""
+
+    kind = "timeout"
+
+
+class RunFailed(VMError):
+    """Raised by `Trace.raise_for_status`; ``trace`` is the trace of the run."""
+
+    def __init__(self, message: str, trace: Any) -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
+class MissingExtra(VMError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra: pip install 'llm-nano-vm[{extra}]'")
+        self.extra = extra

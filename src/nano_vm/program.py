@@ -1,0 +1,958 @@
+"""The language: what a user writes, as frozen models.
+
+Plain data or text comes in; a `Program` goes out, or one `ProgramError` with every fault that a single step shows:
+fields, types, expressions, templates, bounds, ids. What needs the whole graph or the host
+(targets, names, tools) is found over the `Flow`, in `verify`. Nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from .errors import Diagnostic, ExprError, Loc, ProgramError, ValueRefused, VMError
+from .expr import parse_expr, parse_template
+from .reader import placed, read_text
+from .schemas import schema_fault
+from .values import admit, canonical, short
+
+LANGUAGE_VERSION = 1
+
+MAX_STEPS = 10_000
+"""Steps in a program, nested ones included; what a person can review has a hundredth of it."""
+
+MAX_ID_CHARS = 200
+
+ATTEMPTS_LIMIT = 10
+"""Attempts at one call; with doubling waits from 0.5 s the tenth starts after four minutes."""
+
+DEFAULT_RETRY_ATTEMPTS = 3  # on_error: retry without max_retries; the default of botocore and Temporal's samples
+DEFAULT_ANSWER_ATTEMPTS = 2  # a constrained answer without max_retries: one more try, with the error shown
+DEFAULT_MAX_ITEMS = 1_000
+END, FAIL, NEXT = "$end", "$fail", "$next"
+ERROR_KINDS = ("timeout", "invalid_answer", "tool", "model", "rate_limit", "limit", "budget", "refused", "value", "*")
+
+
+class StepType(str, Enum):
+    """The types of steps."""
+
+    LLM = "llm"
+    TOOL = "tool"
+    CONDITION = "condition"
+    SWITCH = "switch"
+    PARALLEL = "parallel"
+    MAP = "map"
+    LOOP = "loop"
+    CALL = "call"
+    SET = "set"
+    APPROVAL = "approval"
+    WAIT = "wait"
+
+
+class OnError(str, Enum):
+    """What a step does when its attempts and catches are used up."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    RETRY = "retry"
+
+
+_CONFIG = ConfigDict(frozen=True, extra="ignore", defer_build=True, populate_by_name=True)
+Count = Annotated[int, Field(strict=True, ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
+
+
+class Retry(BaseModel):
+    """Waits between attempts, in seconds: ``delay_seconds`` times ``factor`` to the power of the attempt, with jitter."""
+
+    model_config = _CONFIG
+    delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.5
+    factor: Annotated[float, Field(ge=1, le=100)] = 2.0
+    max_delay_seconds: Annotated[float, Field(ge=0, le=24 * 3600)] = 30.0
+    on: list[str] | None = None
+
+
+class Catch(BaseModel):
+    """Jumps to ``next`` on one of ``errors``: kinds, exception class names, or ``*``."""
+
+    model_config = _CONFIG
+    errors: list[str] = ["*"]
+    next: str
+
+
+class ToolRef(BaseModel):
+    """A tool call beside a step: its ``undo`` or ``reconcile``."""
+
+    model_config = _CONFIG
+    tool: str
+    args: dict[str, Any] = {}
+
+
+class Budget(BaseModel):
+    """Hard limits of a run; what is absent is not limited. ``max_seconds`` leaves approvals and waits out."""
+
+    model_config = _CONFIG
+    max_steps: Count | None = None
+    max_llm_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
+    max_tool_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
+    max_cost_usd: Annotated[float, Field(ge=0)] | None = None
+    max_seconds: Seconds | None = None
+
+
+class Step(BaseModel):
+    """One step. ``Step(type=..., ...)`` builds the class of that type."""
+
+    model_config = _CONFIG
+    id: str
+    type: StepType
+    output_key: str | None = None
+    next: str | None = None
+    on_error: OnError = OnError.FAIL
+    max_retries: Annotated[int, Field(strict=True, ge=1, le=ATTEMPTS_LIMIT)] | None = None
+    default: Any = None
+    retry: Retry | None = None
+    catch: list[Catch] = []
+    timeout_seconds: Seconds | None = None
+    description: str = ""
+    metadata: dict[str, Any] = {}
+
+    BLOCKS: ClassVar[tuple[str, ...]] = ()
+    CALLS: ClassVar[bool] = False
+
+    def __new__(cls, *args: Any, **data: Any) -> Step:
+        if cls is Step:
+            try:
+                cls = _STEP_CLASSES[StepType(data.get("type"))]
+            except ValueError:
+                raise ProgramError([_unknown_type((), data.get("type"))]) from None
+        return super().__new__(cls)
+
+    @classmethod
+    def model_validate(cls, obj: Any, **kwargs: Any) -> Any:
+        """As pydantic's; on `Step` itself, an object of the class of its type."""
+        if cls is Step and isinstance(obj, dict):
+            return Step(**obj)
+        return super().model_validate(obj, **kwargs)
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts the step has in all."""
+        if self.max_retries is not None:
+            return self.max_retries
+        return DEFAULT_RETRY_ATTEMPTS if self.on_error is OnError.RETRY else 1
+
+    @property
+    def has_default(self) -> bool:
+        """Whether a literal is written when the step is skipped."""
+        return "default" in self.model_fields_set
+
+
+class LLMStep(Step):
+    """One model call."""
+
+    type: Literal[StepType.LLM] = StepType.LLM  # type: ignore[assignment]
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    system: str | None = None
+    model: str | None = None
+    allowed_outputs: Annotated[list[str], Field(min_length=1)] | None = None
+    output_schema: dict[str, Any] | None = None
+    on_invalid: Any = None
+    max_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    seed: Annotated[int, Field(strict=True)] | None = None
+
+    CALLS: ClassVar[bool] = True
+
+    @property
+    def constrained(self) -> bool:
+        """Whether an answer can be invalid."""
+        return self.allowed_outputs is not None or self.output_schema is not None
+
+
+class ToolStep(Step):
+    """One tool call."""
+
+    type: Literal[StepType.TOOL] = StepType.TOOL  # type: ignore[assignment]
+    tool: str
+    args: dict[str, Any] = {}
+    undo: ToolRef | None = None
+    reconcile: ToolRef | None = None
+
+    CALLS: ClassVar[bool] = True
+
+
+Target = Union[str, "list[AnyStep]"]
+
+
+class ConditionStep(Step):
+    """A branch that the VM decides."""
+
+    type: Literal[StepType.CONDITION] = StepType.CONDITION  # type: ignore[assignment]
+    condition: str
+    then: Target | None = None
+    otherwise: Target | None = None
+
+    BLOCKS: ClassVar[tuple[str, ...]] = ("then", "otherwise")
+
+
+class SwitchStep(Step):
+    """A branch by value."""
+
+    type: Literal[StepType.SWITCH] = StepType.SWITCH  # type: ignore[assignment]
+    on: Any
+    cases: Annotated[dict[str, Target], Field(min_length=1)]
+    default: Target | None = None
+
+    BLOCKS: ClassVar[tuple[str, ...]] = ("cases", "default")
+
+    @property
+    def has_default(self) -> bool:
+        """A switch's ``default`` is a branch, not a literal."""
+        return False
+
+
+class ParallelStep(Step):
+    """Branches at the same time; yields an object by branch id. A list of steps is named by its first step."""
+
+    type: Literal[StepType.PARALLEL] = StepType.PARALLEL  # type: ignore[assignment]
+    parallel_steps: Annotated[list[Union[AnyStep, list[AnyStep]]], Field(min_length=1)]
+    max_concurrency: Count | None = None
+
+    BLOCKS: ClassVar[tuple[str, ...]] = ("parallel_steps",)
+
+    def branches(self) -> Iterator[tuple[str, list[Step], Loc]]:
+        """Name, steps and place of each branch."""
+        for i, branch in enumerate(self.parallel_steps):
+            if isinstance(branch, list):
+                yield branch[0].id, list(branch), ("parallel_steps", i)
+            else:
+                yield branch.id, [branch], ("parallel_steps", i)
+
+
+class MapStep(Step):
+    """The same steps for each item; yields a list in item order."""
+
+    type: Literal[StepType.MAP] = StepType.MAP  # type: ignore[assignment]
+    over: Any
+    item_name: str = Field(default="item", alias="as")
+    steps: Annotated[list[AnyStep], Field(min_length=1)]
+    max_items: Count = DEFAULT_MAX_ITEMS
+    max_concurrency: Count | None = None
+
+    BLOCKS: ClassVar[tuple[str, ...]] = ("steps",)
+
+
+class LoopStep(Step):
+    """The same steps until a condition holds; the bound is mandatory."""
+
+    type: Literal[StepType.LOOP] = StepType.LOOP  # type: ignore[assignment]
+    steps: Annotated[list[AnyStep], Field(min_length=1)]
+    until: str | None = None
+    max_iterations: Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+    on_exhausted: Literal["fail", "continue"] = "fail"
+
+    BLOCKS: ClassVar[tuple[str, ...]] = ("steps",)
+
+
+class CallStep(Step):
+    """Another program, inline or by name."""
+
+    type: Literal[StepType.CALL] = StepType.CALL  # type: ignore[assignment]
+    program: Union[str, Program]
+    arguments: dict[str, Any] = Field(default={}, alias="with")
+
+
+class SetStep(Step):
+    """Writes names without any call. Every value reads what was there before the step."""
+
+    type: Literal[StepType.SET] = StepType.SET  # type: ignore[assignment]
+    values: Annotated[dict[str, Any], Field(min_length=1)]
+
+
+class ApprovalStep(Step):
+    """A pause for a person."""
+
+    type: Literal[StepType.APPROVAL] = StepType.APPROVAL  # type: ignore[assignment]
+    role: str
+    show: Any = None
+    then: Target | None = None
+    otherwise: Target | None = None
+
+    BLOCKS: ClassVar[tuple[str, ...]] = ("then", "otherwise")
+
+
+class WaitStep(Step):
+    """A timer or an event from outside."""
+
+    type: Literal[StepType.WAIT] = StepType.WAIT  # type: ignore[assignment]
+    seconds: Annotated[float, Field(ge=0)] | str | None = None
+    until: str | None = None
+    event: str | None = None
+
+
+AnyStep = Annotated[
+    Union[
+        LLMStep,
+        ToolStep,
+        ConditionStep,
+        SwitchStep,
+        ParallelStep,
+        MapStep,
+        LoopStep,
+        CallStep,
+        SetStep,
+        ApprovalStep,
+        WaitStep,
+    ],
+    Field(discriminator="type"),
+]
+
+_STEP_CLASSES: dict[StepType, type[Step]] = {
+    StepType.LLM: LLMStep,
+    StepType.TOOL: ToolStep,
+    StepType.CONDITION: ConditionStep,
+    StepType.SWITCH: SwitchStep,
+    StepType.PARALLEL: ParallelStep,
+    StepType.MAP: MapStep,
+    StepType.LOOP: LoopStep,
+    StepType.CALL: CallStep,
+    StepType.SET: SetStep,
+    StepType.APPROVAL: ApprovalStep,
+    StepType.WAIT: WaitStep,
+}
+
+
+class Defaults(BaseModel):
+    """Values for steps that do not say otherwise."""
+
+    model_config = _CONFIG
+    model: str | None = None
+    max_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    seed: Annotated[int, Field(strict=True)] | None = None
+    timeout_seconds: Seconds | None = None
+
+
+class Program(BaseModel):
+    """A program: declared steps, and what surrounds them. Immutable."""
+
+    model_config = _CONFIG
+    dsl: Literal[1] = 1
+    name: str = "unnamed"
+    description: str = ""
+    version: str = "1.0"
+    inputs: dict[str, Any] | None = None
+    output: Any = None
+    budget: Budget | None = None
+    models: dict[str, str] = {}
+    defaults: Defaults = Defaults.model_construct()
+    metadata: dict[str, Any] = {}
+    steps: Annotated[list[AnyStep], Field(min_length=1)]
+
+    _warnings: tuple[Diagnostic, ...] = PrivateAttr(default=())
+    _digest: str | None = PrivateAttr(default=None)
+    _text: tuple[str, str | None] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prepared(cls, data: Any) -> Any:
+        """What is built by the constructor is checked as what is loaded; `_Prepared` was checked already."""
+        if isinstance(data, _Prepared) or not isinstance(data, dict):
+            return dict(data) if isinstance(data, _Prepared) else data
+        document, faults = prepare(data)
+        errors = [d for d in faults if d.severity == "error"]
+        if errors:
+            raise ProgramError(errors)
+        return dict(document)
+
+    # --- loading ---
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Program:
+        """A program from plain data.
+
+        Raises:
+            ProgramError: With every fault that a single step shows.
+        """
+        document, faults = prepare(data)
+        program = None
+        try:
+            program = cls.model_validate(document)
+        except ValidationError as error:
+            faults = merge(faults, translate(error))
+        if program is None or any(d.severity == "error" for d in faults):
+            raise ProgramError(faults)
+        program._warnings = tuple(faults)
+        return program
+
+    @classmethod
+    def from_yaml(cls, text: str, *, file: str | None = None) -> Program:
+        """A program from YAML 1.2 text; faults name line and column."""
+        return cls._from_text(text, file, "yaml")
+
+    @classmethod
+    def from_json(cls, text: str, *, file: str | None = None) -> Program:
+        """A program from JSON text; faults name line and column."""
+        return cls._from_text(text, file, "json")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Program:
+        """A program from a ``.json`` file, or a YAML file of any other name.
+
+        Raises:
+            ProgramError: If the file can not be read, is not UTF-8, or holds a faulty program.
+        """
+        path = Path(path)
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            raise ProgramError([Diagnostic("P001", (), f"can not read it: {error.strerror}", file=str(path))]) from None
+        except UnicodeDecodeError as error:
+            message = f"not UTF-8: byte {error.start}"
+            raise ProgramError([Diagnostic("P001", (), message, "save it as UTF-8", file=str(path))]) from None
+        return cls._from_text(text, str(path), "json" if path.suffix == ".json" else "yaml")
+
+    @classmethod
+    def _from_text(cls, text: str, file: str | None, format: str) -> Program:
+        data = read_text(text, file=file, format=format)
+        try:
+            program = cls.from_dict(data)
+        except ProgramError as error:
+            raise ProgramError(placed(list(error.diagnostics), text, file)) from None
+        program._text = (text, file)
+        return program
+
+    # --- views ---
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """What was noticed at load and is no error: unknown fields."""
+        return self._warnings
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of the canonical form of what was written."""
+        if self._digest is None:
+            body = {"language": LANGUAGE_VERSION, "program": _digested(self.to_dict())}
+            self._digest = hashlib.sha256(canonical(body)).hexdigest()
+        return self._digest
+
+    def get_step(self, step_id: str) -> Step | None:
+        """The step with this id, in whatever block it stands."""
+        return next((step for step, _ in self.walk() if step.id == step_id), None)
+
+    def walk(self) -> Iterator[tuple[Step, Loc]]:
+        """Each step of this program with its place, in document order; called programs are left out."""
+        for i, step in enumerate(self.steps):
+            yield from _walk(step, ("steps", i))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The canonical form of what was written: fields in the language's order, absent ones absent."""
+        return self.model_dump(mode="json", exclude_unset=True, by_alias=True, warnings=False)
+
+    def place(self, diagnostics: list[Diagnostic]) -> list[Diagnostic]:
+        """*diagnostics* with line and column, where the program was read from text."""
+        if self._text is None or not diagnostics:
+            return diagnostics
+        return placed(diagnostics, *self._text)
+
+    @staticmethod
+    def json_schema() -> dict[str, Any]:
+        """A JSON Schema of the language, by which editors complete and check programs."""
+        schema = Program.model_json_schema(by_alias=True)
+        schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+        schema["title"] = "llm-nano-vm program"
+        schema["properties"] |= {key: {"$ref": f"#/$defs/Budget/properties/{key}"} for key in _BUDGET_AT_TOP}
+        return schema
+
+
+def _walk(step: Step, loc: Loc) -> Iterator[tuple[Step, Loc]]:
+    yield step, loc
+    for block, at in blocks(step):
+        for i, inner in enumerate(block):
+            # a branch of `parallel` that is one step has no list of its own in the document
+            single = isinstance(step, ParallelStep) and not isinstance(step.parallel_steps[at[1]], list)  # type: ignore[index]
+            yield from _walk(inner, (*loc, *at) if single else (*loc, *at, i))
+
+
+def blocks(step: Step) -> Iterator[tuple[list[Step], Loc]]:
+    """Each block of steps in *step*, with its place there."""
+    if isinstance(step, ParallelStep):
+        for _, steps, loc in step.branches():
+            yield steps, loc
+    elif isinstance(step, (MapStep, LoopStep)):
+        yield list(step.steps), ("steps",)
+    elif isinstance(step, SwitchStep):
+        for name, target in step.cases.items():
+            if isinstance(target, list):
+                yield list(target), ("cases", name)
+        if isinstance(step.default, list):
+            yield list(step.default), ("default",)
+    elif isinstance(step, (ConditionStep, ApprovalStep)):
+        for name in step.BLOCKS:
+            target = getattr(step, name)
+            if isinstance(target, list):
+                yield list(target), (name,)
+
+
+
+# --- shape: faults that plain data shows, found before any model is built ----------------------------------------
+
+
+class _Prepared(dict[str, Any]):
+    """A document that `prepare` made."""
+
+
+_ALIASES = {"next_step": "next"}
+_LATER = {
+    "cache": "caching of steps is not built yet",
+    "policy": "policies are not built yet",
+    "tools": "a program's own list of tools is not built yet",
+}
+_BUDGET_AT_TOP = ("max_steps", "max_tokens")
+_ID = re.compile(r"[^/\[\]#$\x00-\x1f\x7f\u0085\u2028\u2029]+\Z")
+_NAME = re.compile(r"[^\W\d]\w*\Z")
+_EXPRESSIONS = ("condition",)
+_TEMPLATES = ("prompt", "system", "messages", "args", "show", "on", "over", "with", "event", "seconds")
+_NULLABLE = ("default", "on_invalid", "show", "over", "on")
+_COMMON = frozenset({"description", "metadata", "id", "type", "output_key", "next", "on_error", "max_retries"})
+
+
+def _fields(model: type[BaseModel]) -> dict[str, None]:
+    return {field.alias or name: None for name, field in model.model_fields.items()}
+
+
+_STEP_FIELDS = {kind.value: _fields(model) for kind, model in _STEP_CLASSES.items()}
+_ALL_STEP_FIELDS = {name: None for fields in _STEP_FIELDS.values() for name in fields}
+_PROGRAM_FIELDS = _fields(Program)
+_BLOCK_FIELDS = ("steps", "parallel_steps", "then", "otherwise", "cases", "default")
+
+
+def prepare(data: Any) -> tuple[_Prepared, list[Diagnostic]]:
+    """*data* as plain data with aliases resolved, and the faults that its shape shows."""
+    if not isinstance(data, dict):
+        kind = "nothing" if data is None else f"{short(data)}"
+        raise ProgramError([Diagnostic("P013", (), f"a program is an object with 'steps', not {kind}")])
+    try:
+        plain, _ = admit(_unmodelled(data))
+    except VMError as error:
+        raise ProgramError([Diagnostic("P004", (), str(error))]) from None
+    shape = _Shape()
+    document = shape.program(plain, ())
+    return _Prepared(document), shape.faults
+
+
+def _unmodelled(value: Any) -> Any:
+    """Models inside *value* as what was written into them."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True, by_alias=True, warnings=False) | (
+            {"type": value.type.value} if isinstance(value, Step) else {}
+        )
+    if type(value) is list:
+        return [_unmodelled(item) for item in value]
+    if type(value) is dict and ("steps" in value or any(field in value for field in _BLOCK_FIELDS)):
+        return {key: _unmodelled(item) for key, item in value.items()}
+    return value
+
+
+class _Shape:
+    """One walk over a plain document: resolves aliases, collects faults."""
+
+    def __init__(self) -> None:
+        self.faults: list[Diagnostic] = []
+        self.steps = 0
+
+    def add(
+        self, code: str, loc: Loc, message: str, hint: str | None = None, severity: Literal["error", "warning"] = "error"
+    ) -> None:
+        self.faults.append(Diagnostic(code, loc, message, hint, severity))
+
+    def program(self, data: dict[str, Any], loc: Loc) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in data.items():
+            if key in _BUDGET_AT_TOP:
+                if value is not None:
+                    budget = data.get("budget")
+                    result.setdefault("budget", dict(budget) if isinstance(budget, dict) else {})[key] = value
+            elif key == "budget" and isinstance(value, dict):
+                result["budget"] = {**value, **result.get("budget", {})}
+            elif self.known(key, _PROGRAM_FIELDS, value, (*loc, key)) and value is not None:
+                result[key] = value
+        version = result.get("dsl")
+        if version is not None:
+            if version in (1, "1", "1.0", 1.0) and version is not True:
+                result["dsl"] = 1
+            else:
+                self.add("P013", (*loc, "dsl"), f"language version {short(version)} is not known", "this is version 1")
+                del result["dsl"]
+        if isinstance(result.get("version"), (int, float)) and not isinstance(result["version"], bool):
+            result["version"] = str(result["version"])
+        ids: dict[str, Loc] = {}
+        if isinstance(result.get("steps"), list):
+            result["steps"] = self.block(result["steps"], (*loc, "steps"), ids)
+        self.inputs(result.get("inputs"), loc, ids)
+        if "output" in result:
+            self.templates(result["output"], (*loc, "output"))
+        self.nested(result.get("budget"), (*loc, "budget"), Budget)
+        self.nested(result.get("defaults"), (*loc, "defaults"), Defaults)
+        return {name: result[name] for name in _PROGRAM_FIELDS if name in result}
+
+    def inputs(self, schema: Any, loc: Loc, ids: dict[str, Loc]) -> None:
+        if not isinstance(schema, dict):
+            return
+        properties = schema.get("properties")
+        if schema.get("type", "object") != "object" or not isinstance(properties, dict):
+            hint = "write inputs: {type: object, properties: {user_input: {type: string}}, required: [user_input]}"
+            self.add("P013", (*loc, "inputs"), "inputs is a JSON Schema of an object with 'properties'", hint)
+            return
+        self.schema(schema, (*loc, "inputs"))
+        for name in properties:
+            if name in ids:
+                message = f"{name!r} is both an input and a step id"
+                self.add("P020", (*loc, "inputs", "properties", name), message, "rename one of them")
+
+    def schema(self, schema: dict[str, Any], loc: Loc) -> None:
+        if fault := schema_fault(schema):
+            self.add("P032", loc, f"not a usable JSON Schema: {fault}")
+
+    def block(self, steps: list[Any], loc: Loc, ids: dict[str, Loc]) -> list[Any]:
+        return [self.step(step, (*loc, i), ids) for i, step in enumerate(steps)]
+
+    def target(self, value: Any, loc: Loc, ids: dict[str, Loc]) -> Any:
+        if isinstance(value, dict):
+            self.add("P013", loc, "a target is a step id or a list of steps", "put the step into a list")
+        return self.block(value, loc, ids) if isinstance(value, list) else value
+
+    def known(self, key: str, fields: dict[str, None], value: Any, loc: Loc) -> bool:
+        if key in fields:
+            return True
+        if key in _LATER:
+            if value is not None:
+                self.add("P022", loc, _LATER[key], "remove the field")
+        elif near := get_close_matches(key, fields, n=1, cutoff=0.75):
+            self.add("P012", loc, f"unknown field {key!r}", f"did you mean {near[0]!r}?")
+        else:
+            self.add("P011", loc, f"unknown field {short(key)} has no meaning and is left out", severity="warning")
+        return False
+
+    def nested(self, value: Any, loc: Loc, model: type[BaseModel]) -> None:
+        if isinstance(value, dict):
+            fields = _fields(model)
+            for key in value:
+                self.known(key, fields, value[key], (*loc, key))
+
+    def step(self, data: Any, loc: Loc, ids: dict[str, Loc]) -> Any:
+        self.steps += 1
+        if self.steps == MAX_STEPS + 1:
+            self.add("P005", loc, f"more than {MAX_STEPS} steps", "split it with 'call'")
+        if not isinstance(data, dict):
+            return data
+        kind = data.get("type")
+        fields = _STEP_FIELDS.get(kind) if isinstance(kind, str) else None
+        if fields is None:
+            self.add(*_unknown_type_parts(loc, kind, "type" in data))
+            fields = _ALL_STEP_FIELDS
+        found: dict[str, Any] = {}
+        for key, value in data.items():
+            key = _ALIASES.get(key, key)
+            if key == "is_terminal":
+                if value is True:
+                    found["next"] = END
+                elif value not in (False, None):
+                    self.add("P013", (*loc, key), f"is_terminal is true or false, not {short(value)}")
+            elif key in fields:
+                if value is not None or key in _NULLABLE:
+                    found[key] = value
+            elif key in _ALL_STEP_FIELDS and key not in _COMMON:
+                if value is not None and value != {} and value != []:
+                    message = f"field {key!r} means nothing in a step of type {kind!r} and is left out"
+                    self.add("P015", (*loc, key), message, severity="warning")
+            else:
+                self.known(key, fields, value, (*loc, key))
+        result = {name: found[name] for name in fields if name in found}
+        self.identity(result, loc, ids)
+        if kind in _CHECKS and fields is not _ALL_STEP_FIELDS:
+            _CHECKS[kind](self, result, loc)
+        self.common(result, kind, loc)
+        for field in _EXPRESSIONS:
+            if field in result:
+                self.expression(result[field], (*loc, field))
+        for field in _TEMPLATES:
+            if field in result:
+                self.templates(result[field], (*loc, field))
+        self.inner(result, kind, loc, ids)
+        return result
+
+    def identity(self, step: dict[str, Any], loc: Loc, ids: dict[str, Loc]) -> None:
+        step_id = step.get("id")
+        if isinstance(step_id, str):
+            if not _ID.match(step_id) or len(step_id) > MAX_ID_CHARS or step_id != step_id.strip():
+                hint = f"use letters, digits, '_' and '-', at most {MAX_ID_CHARS}; not / [ ] # $ or control characters"
+                self.add("P021", (*loc, "id"), f"{short(step_id)} can not be a step id", hint)
+            elif step_id in ids:
+                from .errors import format_loc
+
+                message = f"step id {step_id!r} stands twice, first at {format_loc(ids[step_id])}"
+                self.add("P020", (*loc, "id"), message, "give each step its own id, also across blocks")
+            else:
+                ids[step_id] = loc
+        for field in ("output_key", "as"):
+            name = step.get(field)
+            if isinstance(name, str) and not _NAME.match(name):
+                self.add("P021", (*loc, field), f"{short(name)} can not be a name", "use letters, digits and '_'")
+
+    def common(self, step: dict[str, Any], kind: Any, loc: Loc) -> None:
+        model = _STEP_CLASSES.get(StepType(kind)) if kind in _STEP_FIELDS else None
+        retries = [f for f in ("max_retries", "retry") if f in step and step[f] != 1]
+        if step.get("on_error") == "retry":
+            retries.append("on_error")
+        if model is not None and not model.CALLS and retries:
+            message = f"{retries[0]!r} does not apply to a step of type {kind!r}"
+            hint = "its calls would run twice; give the steps inside their own retries" if model.BLOCKS else "it makes no call"
+            self.add("P015", (*loc, retries[0]), message, hint)
+        if kind in ("condition", "switch", "set") and "timeout_seconds" in step:
+            message = f"'timeout_seconds' does not apply to a step of type {kind!r}"
+            self.add("P015", (*loc, "timeout_seconds"), message, "it waits for nothing; put it on a step inside")
+        retry = step.get("retry")
+        self.nested(retry, (*loc, "retry"), Retry)
+        if isinstance(retry, dict):
+            self.kinds(retry.get("on"), (*loc, "retry", "on"))
+        for i, catch in enumerate(step["catch"]) if isinstance(step.get("catch"), list) else ():
+            self.nested(catch, (*loc, "catch", i), Catch)
+            if isinstance(catch, dict):
+                self.kinds(catch.get("errors"), (*loc, "catch", i, "errors"))
+        for field in ("undo", "reconcile"):
+            reference = step.get(field)
+            self.nested(reference, (*loc, field), ToolRef)
+            if isinstance(reference, str):
+                step[field] = {"tool": reference}
+            elif isinstance(reference, dict):
+                self.templates(reference.get("args"), (*loc, field, "args"))
+
+    def kinds(self, kinds: Any, loc: Loc) -> None:
+        for i, kind in enumerate(kinds) if isinstance(kinds, list) else ():
+            if isinstance(kind, str) and kind not in ERROR_KINDS and not kind[:1].isupper():
+                near = get_close_matches(kind, ERROR_KINDS, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"kinds are {', '.join(ERROR_KINDS)}"
+                self.add("P013", (*loc, i), f"{kind!r} is neither a kind of error nor a class name", hint)
+
+    def expression(self, text: Any, loc: Loc) -> None:
+        if isinstance(text, str):
+            try:
+                parse_expr(text)
+            except ExprError as error:
+                self.add("P030", loc, str(error))
+
+    def templates(self, value: Any, loc: Loc) -> None:
+        kind = type(value)
+        if kind is str:
+            if "$" in value:
+                try:
+                    parse_template(value)
+                except ExprError as error:
+                    self.add("P031", loc, str(error))
+        elif kind is list:
+            for i, item in enumerate(value):
+                self.templates(item, (*loc, i))
+        elif kind is dict:
+            for key, item in value.items():
+                self.templates(item, (*loc, key))
+
+    def inner(self, step: dict[str, Any], kind: Any, loc: Loc, ids: dict[str, Loc]) -> None:
+        for field in ("then", "otherwise"):
+            if field in step:
+                step[field] = self.target(step[field], (*loc, field), ids)
+        if kind == "switch":
+            if isinstance(step.get("cases"), dict):
+                step["cases"] = {k: self.target(v, (*loc, "cases", k), ids) for k, v in step["cases"].items()}
+            if "default" in step:
+                step["default"] = self.target(step["default"], (*loc, "default"), ids)
+        if isinstance(step.get("steps"), list):
+            step["steps"] = self.block(step["steps"], (*loc, "steps"), ids)
+        if isinstance(step.get("parallel_steps"), list):
+            step["parallel_steps"] = [
+                self.block(b, (*loc, "parallel_steps", i), ids)
+                if isinstance(b, list) and b
+                else self.step(b, (*loc, "parallel_steps", i), ids)
+                for i, b in enumerate(step["parallel_steps"])
+            ]
+            if [] in step["parallel_steps"]:
+                self.add("P013", (*loc, "parallel_steps"), "a branch has no steps")
+        if kind == "call" and isinstance(step.get("program"), dict):
+            step["program"] = self.program(step["program"], (*loc, "program"))
+
+    # --- what one type demands ---
+
+    def llm(self, step: dict[str, Any], loc: Loc) -> None:
+        given = [field for field in ("prompt", "messages") if step.get(field)]
+        if len(given) != 1:
+            what = "has both 'prompt' and 'messages'" if given else "needs a 'prompt' or 'messages'"
+            self.add("P010", loc, f"llm step {short(step.get('id'))} {what}")
+        if "messages" in given and "system" in step:
+            self.add("P015", (*loc, "system"), "'system' stands beside 'messages'", "make it the first message")
+        for i, message in enumerate(step["messages"]) if isinstance(step.get("messages"), list) else ():
+            self.message(message, (*loc, "messages", i))
+        allowed = step.get("allowed_outputs")
+        if allowed is not None and "output_schema" in step:
+            self.add("P015", (*loc, "output_schema"), "'allowed_outputs' and 'output_schema' exclude each other")
+        if isinstance(step.get("output_schema"), dict):
+            self.schema(step["output_schema"], (*loc, "output_schema"))
+        if isinstance(allowed, list):
+            texts = [a for a in allowed if isinstance(a, str)]
+            folded = [a.strip().casefold() for a in texts]
+            if len(set(folded)) < len(folded):
+                self.add("P013", (*loc, "allowed_outputs"), "two allowed outputs differ only in case or spaces")
+            if any(not f for f in folded):
+                self.add("P013", (*loc, "allowed_outputs"), "an empty text can not be an allowed output")
+            for i, a in enumerate(allowed):
+                if isinstance(a, (bool, int, float)):
+                    self.add("P013", (*loc, "allowed_outputs", i), f"{short(a)} is not a text", "quote it")
+        if "on_invalid" in step and allowed is None and "output_schema" not in step:
+            message = "'on_invalid' without 'allowed_outputs' or 'output_schema': every answer is valid"
+            self.add("P015", (*loc, "on_invalid"), message)
+
+    def message(self, message: Any, loc: Loc) -> None:
+        if not isinstance(message, dict):
+            return
+        for key in message:
+            self.known(key, {"role": None, "content": None}, message[key], (*loc, key))
+        if message.get("role") not in ("system", "user", "assistant"):
+            self.add("P013", (*loc, "role"), f"role is system, user or assistant, not {short(message.get('role'))}")
+        if not isinstance(message.get("content"), str):
+            self.add("P013", (*loc, "content"), f"content is a text, not {short(message.get('content'))}")
+
+    def condition(self, step: dict[str, Any], loc: Loc) -> None:
+        if not step.get("then") and not step.get("otherwise"):
+            self.add("P010", loc, f"condition {short(step.get('id'))} needs 'then' or 'otherwise'")
+
+    def loop(self, step: dict[str, Any], loc: Loc) -> None:
+        if "until" in step:
+            self.expression(step["until"], (*loc, "until"))
+        elif step.get("on_exhausted") != "continue":
+            message = f"loop {short(step.get('id'))} without 'until' always fails"
+            self.add("P010", loc, message, "give it 'until', or 'on_exhausted: continue' to run a fixed number of times")
+
+    def set(self, step: dict[str, Any], loc: Loc) -> None:
+        values = step.get("values")
+        for name, value in values.items() if isinstance(values, dict) else ():
+            at = (*loc, "values", name)
+            if not _NAME.match(name):
+                self.add("P021", at, f"{short(name)} can not be a name", "use letters, digits and '_'")
+            if isinstance(value, dict) and "expr" in value:
+                if len(value) == 1 and isinstance(value["expr"], str):
+                    self.expression(value["expr"], (*at, "expr"))
+                else:
+                    self.add("P013", at, "an expression is {expr: text} and nothing else")
+            else:
+                self.templates(value, at)
+
+    def wait(self, step: dict[str, Any], loc: Loc) -> None:
+        given = [field for field in ("seconds", "until", "event") if field in step]
+        if len(given) != 1:
+            what = " and ".join(given) if given else "nothing"
+            self.add("P010", loc, f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has {what}")
+        self.templates(step.get("until"), (*loc, "until"))
+
+
+_CHECKS = {
+    "llm": _Shape.llm,
+    "condition": _Shape.condition,
+    "loop": _Shape.loop,
+    "set": _Shape.set,
+    "wait": _Shape.wait,
+}
+
+
+def _unknown_type_parts(loc: Loc, kind: Any, given: bool) -> tuple[str, Loc, str, str]:
+    known = [k.value for k in StepType]
+    near = get_close_matches(kind, known, n=1) if isinstance(kind, str) else []
+    hint = f"did you mean {near[0]!r}?" if near else f"types are {', '.join(known)}"
+    if not given:
+        return "P010", loc, "a step needs a 'type'", hint
+    return "P014", (*loc, "type"), f"unknown step type {short(kind)}", hint
+
+
+def _unknown_type(loc: Loc, kind: Any) -> Diagnostic:
+    return Diagnostic(*_unknown_type_parts(loc, kind, kind is not None))
+
+
+_STEP_TYPES = frozenset(kind.value for kind in StepType)
+_MESSAGES = {
+    "missing": ("P010", "field required"),
+    "union_tag_not_found": ("P010", "a step needs a 'type'"),
+    "union_tag_invalid": ("P014", "unknown step type"),
+}
+
+
+def translate(error: ValidationError) -> list[Diagnostic]:
+    """pydantic's errors as Diagnostics, in the words and places of the document."""
+    result: list[Diagnostic] = []
+    for item in error.errors(include_url=False):
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, ProgramError):
+            result.extend(cause.diagnostics)
+            continue
+        loc = _document_loc(item["loc"])
+        if item["type"] == "string_type" and isinstance(item["input"], (list, dict)) and item["loc"][-1] == "str":
+            continue  # the other member of `str | list of steps` says what is wrong inside
+        code, message = _MESSAGES.get(item["type"], ("P013", ""))
+        if code == "P010" and item["type"] == "missing":
+            message = f"field {loc[-1]!r} is required"
+            loc = loc[:-1]
+        elif not message:
+            message = f"{item['msg'][0].lower()}{item['msg'][1:]}, not {short(item['input'])}"
+        result.append(Diagnostic(code, loc, message))
+    return result
+
+
+def _document_loc(loc: tuple[int | str, ...]) -> Loc:
+    """pydantic's place without the tags and members of unions, which the document does not have."""
+    result: list[str | int] = []
+    for i, part in enumerate(loc):
+        last = result[-1] if result else None
+        tag = part in _STEP_TYPES and isinstance(last, int)
+        member = isinstance(part, str) and "[" in part or (part == "Program" and last == "program")
+        if not (tag or member or (part == "str" and i == len(loc) - 1 and last != "cases")):
+            result.append(part)
+    return tuple(result)
+
+
+def merge(faults: list[Diagnostic], more: list[Diagnostic]) -> list[Diagnostic]:
+    """*more* added to *faults*, but for places that have an error already."""
+    errors = [f.loc for f in faults if f.severity == "error"]
+    seen = set(errors)
+    result = list(faults)
+    for d in more:
+        missing_type = d.code in ("P010", "P014") and (d.loc in seen or (*d.loc, "type") in seen)
+        if d.loc not in seen and not missing_type:
+            seen.add(d.loc)
+            result.append(d)
+    return result
+
+
+def _digested(document: dict[str, Any]) -> dict[str, Any]:
+    """*document* without what does not change its meaning."""
+    result = {key: value for key, value in document.items() if key not in ("description", "metadata")}
+    for key in ("steps", "parallel_steps", "then", "otherwise", "default"):
+        if isinstance(result.get(key), list):
+            result[key] = [_digested_block(item) for item in result[key]]
+    if isinstance(result.get("cases"), dict):
+        result["cases"] = {name: _digested_block(item) for name, item in result["cases"].items()}
+    if isinstance(result.get("program"), dict):
+        result["program"] = _digested(result["program"])
+    return result
+
+
+def _digested_block(item: Any) -> Any:
+    if isinstance(item, list):
+        return [_digested_block(inner) for inner in item]
+    return _digested(item) if isinstance(item, dict) and "id" in item else item

@@ -1,0 +1,72 @@
+"""What the outside implements. A user's class needs the method, never an import of ours.
+
+The optional parts of an adapter are found by name: a method ``stream`` or ``count_tokens``, and the keyword
+parameters that ``complete`` names in its signature (``allowed_outputs``, ``output_schema``,
+``idempotency_key``): they are handed over only to an adapter that names them, since one that
+merely takes ``**kwargs`` would pass them on to a provider that refuses what it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from .trace import LLMUsage
+
+Message = dict[str, str]
+"""``{"role": "system" | "user" | "assistant", "content": text}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's answer: its text, what it consumed, which model gave it and why it stopped.
+
+    ``usage`` is None where the provider does not say; a budget then charges the whole reservation.
+    ``finish_reason`` is the provider's word: ``stop``, ``length``, ...
+    """
+
+    text: str
+    usage: LLMUsage | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+
+
+@runtime_checkable
+class LLMAdapter(Protocol):
+    """Calls a model. The one thing that an adapter must have."""
+
+    async def complete(
+        self, messages: list[Message], **kwargs: Any
+    ) -> str | tuple[str, dict[str, Any] | None] | Completion:
+        """The model's answer to *messages*.
+
+        *kwargs* holds what the step declares: ``model``, ``max_tokens``, ``temperature``, ``seed``.
+        Failures are best raised as `ModelError`, `RateLimited` or `ModelTimeout`; anything else counts as kind ``model``.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamingAdapter(Protocol):
+    """An adapter that can also give its answer piece by piece."""
+
+    def stream(self, messages: list[Message], **kwargs: Any) -> AsyncIterator[str | Completion]:
+        """Pieces of text in order; last, if known, one `Completion` with the whole text and its usage."""
+        ...
+
+
+class Clock(Protocol):
+    """The time, for the drivers; the machine is told it and never asks."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that never go back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; a test's clock returns at once."""
+        ...

@@ -1,0 +1,147 @@
+"""JSON Schemas and constrained answers: a model's text in, the value that the program may use out.
+
+No remote reference is followed, no code is generated, patterns run on a linear-time engine. An answer is valid or it
+is not: nothing is guessed from a text that merely contains an allowed output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .errors import InvalidAnswer
+from .values import MAX_DEPTH, canonical, parse_json, short
+
+
+def schema_check(schema: dict[str, Any]) -> Callable[[Any], str | None]:
+    """A function that gives the first fault of a value by *schema*, or None; the validator is built at first use."""
+    validator: Any = None
+
+    def check(value: Any) -> str | None:
+        nonlocal validator
+        if validator is None:
+            validator = _validator(schema)
+        for error in validator.iter_errors(value):
+            place = "".join(f"[{part!r}]" for part in error.instance_path)
+            return f"{place}: {error.message}".lstrip(": ") if len(error.message) < 500 else f"{place} does not fit the schema"
+        return None
+
+    return check
+
+
+def schema_fault(schema: dict[str, Any]) -> str | None:
+    """What is wrong with *schema* itself, or None."""
+    try:
+        _validator(schema)
+    except ValueError as error:
+        return str(error).split("\n", 1)[0]
+    return None
+
+
+MAX_PATTERN_BYTES = 256 * 1024
+"""Size of a compiled pattern. "Linear" has a constant: at 1 MB a pattern was found that takes 32 s per MB of text, at this
+limit the slowest takes 24 ms."""
+
+MAX_SCHEMA_COST = 100_000
+"""Subschemas of a schema with its references unfolded: doubling references reach 2^24 in a page of text."""
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    import jsonschema_rs  # 36 ms: only where a schema is used
+
+    _check_cost(schema)
+    patterns = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES, dfa_size_limit=4 * MAX_PATTERN_BYTES)
+    # 2020-12 whatever "$schema" says: a schema that names another draft or host fetches nothing either
+    body = {key: value for key, value in schema.items() if key != "$schema"}
+    try:
+        return jsonschema_rs.Draft202012Validator(body, pattern_options=patterns, offline=True)
+    except jsonschema_rs.ValidationError as error:
+        place = "".join(f"[{part!r}]" for part in error.instance_path)
+        kind = error.kind.name
+        if kind == "format":
+            raise ValueError(
+                f"{place}: the pattern is malformed, too large, or uses look-around or back-references; "
+                "write a plain one, or minLength and maxLength"
+            ) from None
+        if kind == "$ref" or "retrieving" in error.message or "resource" in error.message.lower():
+            raise ValueError(f"a $ref leads out of the schema or nowhere: {short(error.message, 200)}") from None
+        raise ValueError(f"{place}: {short(error.message, 300)}".lstrip(": ")) from None
+
+
+def _check_cost(schema: dict[str, Any]) -> None:
+    """Refuse a schema whose references unfold to more than `MAX_SCHEMA_COST` subschemas; a cyclic one counts once round."""
+    costs: dict[str, int] = {}
+
+    def target(reference: str) -> Any:
+        at: Any = schema
+        for part in reference[1:].split("/")[1:]:
+            part = part.replace("~1", "/").replace("~0", "~")
+            at = at[int(part)] if isinstance(at, list) else at[part]
+        return at
+
+    def cost(node: Any) -> int:
+        if isinstance(node, list):
+            return sum(map(cost, node))
+        if not isinstance(node, dict):
+            return 0
+        total = 1 + sum(cost(value) for value in node.values())
+        reference = node.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#"):
+            if reference not in costs:
+                costs[reference] = 0
+                try:
+                    costs[reference] = cost(target(reference))
+                except (KeyError, IndexError, ValueError, TypeError):
+                    pass  # the validator says that it leads nowhere
+            total += costs[reference]
+        if total > MAX_SCHEMA_COST:
+            raise ValueError(f"its references unfold to more than {MAX_SCHEMA_COST} subschemas")
+        return total
+
+    cost(schema)
+
+
+def allowed_answer(text: str, allowed: tuple[str, ...]) -> str:
+    """The allowed output that *text* is: exactly, or but for case, spaces, quotes and a final full stop.
+
+    Raises:
+        InvalidAnswer: If it is none of them.
+    """
+    trimmed = text.strip()
+    if trimmed in allowed:
+        return trimmed
+    folded = trimmed.strip("\"'`*").rstrip(".!").strip("\"'`*").strip().casefold()
+    for literal in allowed:
+        if literal.strip().casefold() == folded:
+            return literal
+    raise InvalidAnswer(f"answer {short(text)} is not one of {', '.join(repr(a) for a in allowed)}")
+
+
+def schema_answer(text: str, check: Callable[[Any], str | None]) -> Any:
+    """The JSON value in *text*, which may stand in one fenced block, valid by the schema of *check*.
+
+    Raises:
+        InvalidAnswer: If it is not JSON, or not valid.
+    """
+    body = text.strip()
+    if body.startswith("```") and body.endswith("```") and len(body) > 6:
+        first, _, rest = body[3:-3].partition("\n")
+        body = rest if first.strip().casefold() in ("", "json") else body
+    try:
+        value = parse_json(body)
+        canonical(value)  # refuses lone surrogates, and what is nested too deep
+    except (ValueError, RecursionError) as error:
+        raise InvalidAnswer(f"answer {short(text)} is not JSON: {error or f'deeper than {MAX_DEPTH} levels'}") from None
+    fault = check(value)
+    if fault is not None:
+        raise InvalidAnswer(f"answer does not fit the schema: {fault}")
+    return value
+
+
+def correction(text: str, error: str) -> list[dict[str, str]]:
+    """The messages that show a model its invalid answer and what was wrong with it."""
+    shown = text if len(text) <= 4000 else text[:4000] + "..."
+    return [
+        {"role": "assistant", "content": shown},
+        {"role": "user", "content": f"That can not be used: {error}. Answer again, with nothing but a valid answer."},
+    ]

@@ -1,0 +1,340 @@
+"""Tools: a Python signature becomes a contract.
+
+A callable comes in; a `ToolContract` goes out: parameter names, converters and JSON Schemas, effect, and how it is to be
+called. Contracts are made when tools are registered; no tool is called here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, overload
+
+from .errors import StepFault, VMError
+from .expr import described, number_in
+from .values import CONTAINERS, as_text, copied, kind_name, short
+
+Effect = Literal["read", "idempotent", "write", "irreversible"]
+EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "irreversible")
+IDEMPOTENCY_KEY = "idempotency_key"
+_OPTIONS = "__nano_vm_tool__"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Converter = Callable[[Any], Any]
+
+
+class ArgumentError(StepFault):
+    """An argument of the wrong type; the message names tool and argument."""
+
+    retryable = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOptions:
+    """What `tool` declares."""
+
+    name: str | None = None
+    effect: Effect | None = None
+    inline: bool = False
+    timeout_seconds: float | None = None
+
+
+@overload
+def tool(function: Function, /) -> Function: ...
+@overload
+def tool(
+    *, name: str | None = None, effect: Effect | None = None, inline: bool = False, timeout_seconds: float | None = None
+) -> Callable[[Function], Function]: ...
+def tool(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    effect: Effect | None = None,
+    inline: bool = False,
+    timeout_seconds: float | None = None,
+) -> Any:
+    """Declare what a function is as a tool; the function itself stays as it is.
+
+    ``effect`` is ``read``, ``idempotent``, ``write`` (as if undeclared) or ``irreversible``. ``inline`` runs a sync function
+    in the event loop's thread: for cheap ones that never block. ``timeout_seconds`` holds for each attempt, unless the step says otherwise.
+    """
+    if effect is not None and effect not in EFFECTS:
+        raise VMError(f"effect is one of {', '.join(EFFECTS)}, not {effect!r}")
+
+    def mark(target: Function) -> Function:
+        setattr(target, _OPTIONS, ToolOptions(name, effect, inline, timeout_seconds))
+        return target
+
+    return mark if function is None else mark(function)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a tool; ``convert`` checks a value and gives what the tool receives, None takes any value as it is."""
+
+    name: str
+    required: bool
+    hint: Any = Any
+    convert: Converter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContract:
+    """What is known of a tool before it is called."""
+
+    name: str
+    function: Callable[..., Any]
+    parameters: Mapping[str, Parameter]
+    open: bool = False  # takes any keyword
+    effect: Effect = "write"
+    declared: bool = False  # whether the effect was declared
+    takes_key: bool = False
+    how: Literal["async", "thread", "inline"] = "async"
+    timeout_seconds: float | None = None
+    doc: str = ""
+    options: ToolOptions = field(default_factory=ToolOptions)
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether a call whose outcome is unknown may have changed the world."""
+        return self.effect in ("write", "irreversible")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, with a JSON Schema of the arguments."""
+        from pydantic import TypeAdapter
+
+        properties = {}
+        for parameter in self.parameters.values():
+            try:
+                schema = TypeAdapter(parameter.hint).json_schema() if parameter.hint is not Any else {}
+            except Exception:  # a type without a JSON form: any value
+                schema = {}
+            properties[parameter.name] = schema
+        return {
+            "name": self.name,
+            "description": self.doc,
+            "effect": self.effect,
+            "arguments": {
+                "type": "object",
+                "properties": properties,
+                "required": [p.name for p in self.parameters.values() if p.required],
+                "additionalProperties": self.open,
+            },
+        }
+
+
+def contract(name: str, function: Any) -> ToolContract:
+    """The contract of *function* under *name*.
+
+    Raises:
+        VMError: If it can not be called with keywords.
+    """
+    if not isinstance(name, str) or not name:
+        raise VMError(f"a tool's name is a text, not {name!r}")
+    if not callable(function):
+        raise VMError(f"tool {name!r} is {kind_name(function)}, which can not be called")
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    options = getattr(function, _OPTIONS, None) or getattr(inner, _OPTIONS, None) or ToolOptions()
+    target = inner if inspect.isroutine(inner) or isinstance(inner, type) else type(inner).__call__
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        signature = None
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise VMError(f"tool {name!r} is a generator; return a list instead")
+    parameters, is_open = _parameters(name, signature, target) if signature is not None else ({}, True)
+    takes_key = IDEMPOTENCY_KEY in parameters
+    parameters.pop(IDEMPOTENCY_KEY, None)
+    how: Literal["async", "thread", "inline"] = "thread"
+    if inspect.iscoroutinefunction(target):
+        how = "async"
+    elif options.inline or _is_lambda(inner):
+        how = "inline"
+    return ToolContract(
+        name=name,
+        function=function,
+        parameters=parameters,
+        open=is_open,
+        effect=options.effect or "write",
+        declared=options.effect is not None,
+        takes_key=takes_key,
+        how=how,
+        timeout_seconds=options.timeout_seconds,
+        doc=inspect.getdoc(inner) or "" if inspect.isroutine(inner) else "",
+        options=options,
+    )
+
+
+def _is_lambda(function: Any) -> bool:
+    """A lambda is an expression: it is called at once, and what it returns is awaited if it can be."""
+    return isinstance(function, types.FunctionType) and function.__name__ == "<lambda>"
+
+
+def _parameters(name: str, signature: inspect.Signature, target: Any) -> tuple[dict[str, Parameter], bool]:
+    try:
+        hints = typing.get_type_hints(target, include_extras=True)
+    except Exception:  # a hint that names what is not importable says nothing
+        hints = {}
+    result: dict[str, Parameter] = {}
+    is_open = False
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            is_open = True
+        elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.default is inspect.Parameter.empty:
+            raise VMError(f"tool {name!r} takes {parameter.name!r} by position only; arguments are given by name")
+        elif parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+            hint = hints.get(parameter.name, Any)
+            required = parameter.default is inspect.Parameter.empty
+            result[parameter.name] = Parameter(parameter.name, required, hint, converter(hint))
+    return result, is_open
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+
+
+def converter(hint: Any) -> Converter | None:
+    """A function that checks a plain value against a type hint and gives what the tool receives; None for any value.
+
+    A text that is a JSON number is taken for a number, and a scalar for a text, as inside templates: what
+    comes from a model or from 0.1 programs is text. Nothing else is converted between plain types.
+    """
+    if hint is Any or hint is inspect.Parameter.empty or hint is object or isinstance(hint, TypeVar):
+        return None
+    if hint in _PLAIN:
+        return _PLAIN[hint]
+    origin = typing.get_origin(hint)
+    if origin is dict and typing.get_args(hint) in ((str, Any), (typing.Any, typing.Any)):
+        return _PLAIN[dict]
+    if origin is list and typing.get_args(hint) == (Any,):
+        return _PLAIN[list]
+    if origin in (typing.Union, types.UnionType):
+        return _union(typing.get_args(hint))
+    return _modelled(hint)
+
+
+def _union(members: tuple[Any, ...]) -> Converter | None:
+    converters = [converter(member) for member in members]
+    if any(c is None for c in converters):
+        return None
+    names = " or ".join(_hint_name(member) for member in members)
+
+    def convert(value: Any) -> Any:
+        for member in members:  # a value of the very type first: "5" for int | str is a text
+            if member is type(value) or (value is None and member is types.NoneType):
+                return value
+        for one in converters:
+            try:
+                return one(value)  # type: ignore[misc]
+            except ValueError:
+                continue
+        raise ValueError(f"takes {names}, not {described(value)}")
+
+    return convert
+
+
+def _hint_name(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint)
+
+
+def _modelled(hint: Any) -> Converter | None:
+    """Through pydantic, built at first use: models, dataclasses, dates, enums, literals, typed containers."""
+    adapter: Any = None
+
+    def convert(value: Any) -> Any:
+        nonlocal adapter
+        from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+
+        if adapter is None:
+            try:
+                adapter = TypeAdapter(hint)
+            except (PydanticSchemaGenerationError, PydanticUserError):
+                adapter = False  # a class that pydantic does not know: nothing to check by
+        if adapter is False:
+            return value
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = "".join(f"[{part!r}]" for part in first["loc"])
+            raise ValueError(f"{place}: {first['msg']}, got {short(first['input'])}".lstrip(": ")) from None
+
+    return convert
+
+
+def _exactly(kind: type, name: str) -> Converter:
+    def convert(value: Any) -> Any:
+        if type(value) is kind:
+            return value
+        raise ValueError(f"takes {name}, not {described(value)}")
+
+    return convert
+
+
+def _to_int(value: Any) -> Any:
+    if type(value) is int:
+        return value
+    number = number_in(value) if type(value) is str else value
+    if type(number) is int or (type(number) is float and number.is_integer()):
+        return int(number)
+    raise ValueError(f"takes a whole number, not {described(value)}")
+
+
+def _to_float(value: Any) -> Any:
+    if type(value) is float:
+        return value
+    number = number_in(value) if type(value) is str else value
+    if type(number) is int or type(number) is float:
+        try:
+            return float(number)
+        except OverflowError:
+            pass
+    raise ValueError(f"takes a number, not {described(value)}")
+
+
+def _to_str(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return value
+    if kind is int or kind is float or kind is bool:
+        return as_text(value)
+    raise ValueError(f"takes a text, not {described(value)}")
+
+
+_PLAIN: dict[Any, Converter] = {
+    str: _to_str,
+    int: _to_int,
+    float: _to_float,
+    bool: _exactly(bool, "true or false"),
+    list: _exactly(list, "a list"),
+    dict: _exactly(dict, "an object"),
+    type(None): _exactly(type(None), "null"),
+}
+
+
+def handed(value: Any) -> Any:
+    """*value* as a tool may have it: containers are copied, so that no tool changes the state behind the machine's back."""
+    return copied(value) if type(value) in CONTAINERS else value
+
+
+def checked(tool_name: str, parameter: Parameter, value: Any) -> Any:
+    """What the tool receives for *value*.
+
+    Raises:
+        ArgumentError: If the value is of the wrong type.
+    """
+    value = handed(value)
+    if parameter.convert is None:
+        return value
+    try:
+        return parameter.convert(value)
+    except ValueError as error:
+        raise ArgumentError(f"argument {parameter.name!r} of tool {tool_name!r} {error}") from None
+
+

@@ -1,0 +1,635 @@
+"""The record of a run: what the machine appends, and `Trace`, the view of it that users see.
+
+While a program runs, a finished step is one tuple (`Record`), made in C and never changed; `StepResult` is built
+when somebody looks. The *digest* says what happened and is equal for equal runs; the *seal* covers every
+stored byte and holds salted hashes of values only (LANGUAGE 9). JSON only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Any, NamedTuple
+
+from .errors import Diagnostic, RunFailed, VMError
+from .values import as_text, canonical, copied, kind_name, parse_json
+
+TRACE_FORMAT = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class StepStatus(str, Enum):
+    """How a step stands or ended."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+    SUSPENDED = "suspended"
+    IN_DOUBT = "in_doubt"
+
+
+class TraceStatus(str, Enum):
+    """How a run stands or ended. ``SUSPENDED`` waits for a person, a time or an event; see `Trace.waiting`."""
+
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class LLMUsage:
+    """What model calls consumed. ``cost_usd`` is None where it is not known, never 0 for that."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cost_usd: Decimal | None = None
+
+    def __str__(self) -> str:
+        cost = f", cost=${self.cost_usd:.6f}" if self.cost_usd is not None else ""
+        return f"tokens={self.total_tokens}{cost}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; cost is a decimal text."""
+        counts = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+        }
+        return counts if self.cost_usd is None else {**counts, "cost_usd": str(self.cost_usd)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LLMUsage:
+        """From an adapter's or a trace's dict; missing counts are 0, the total is their sum unless given.
+
+        Raises:
+            ValueError: If a count is not a whole number of at least 0, or the cost is not a finite amount.
+        """
+        counts = [data.get(key) for key in ("prompt_tokens", "completion_tokens", "total_tokens")]
+        for count in counts:
+            if count is not None and (type(count) is not int or count < 0):
+                raise ValueError(f"a token count is a whole number of at least 0, not {count!r}")
+        prompt, completion = counts[0] or 0, counts[1] or 0
+        cost = data.get("cost_usd")
+        if cost is not None:
+            try:
+                amount = Decimal(str(cost))
+            except InvalidOperation:
+                raise ValueError(f"cost_usd is an amount in dollars, not {cost!r}") from None
+            if not amount.is_finite() or amount < 0:
+                raise ValueError(f"cost_usd is an amount of at least 0, not {cost!r}")
+            cost = amount
+        return cls(prompt, completion, counts[2] if counts[2] is not None else prompt + completion, cost)
+
+    def __add__(self, other: LLMUsage) -> LLMUsage:
+        known = self.cost_usd is not None and other.cost_usd is not None
+        return LLMUsage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+            self.cost_usd + other.cost_usd if known else None,  # type: ignore[operator]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepError:
+    """Why an attempt or a step failed: ``kind`` is what `catch` matches, ``type`` the exception's class name."""
+
+    kind: str
+    type: str
+    message: str
+    retryable: bool = True
+    retry_after_seconds: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+    @classmethod
+    def of(cls, error: BaseException, kind: str = "value") -> StepError:
+        """From an exception; one that declares its own ``kind`` has it."""
+        try:
+            message = str(error)
+            message.encode()  # a lone surrogate could not be written
+        except UnicodeEncodeError:
+            message = message.encode("ascii", "backslashreplace").decode()
+        except Exception:  # a hostile __str__
+            message = "<no message>"
+        own = isinstance(error, VMError)
+        return cls(
+            getattr(error, "kind", kind) if own else kind,
+            type(error).__name__,
+            message if len(message) <= 10_000 else message[:10_000] + "...",
+            getattr(error, "retryable", True) if own else True,
+            getattr(error, "retry_after_seconds", None) if own else None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"kind": self.kind, "type": self.type, "message": self.message}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> StepError:
+        """The inverse of `to_dict`."""
+        return cls(data["kind"], data["type"], data["message"])
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that failed before the one that decided."""
+
+    error: StepError
+    started_ns: int
+    finished_ns: int
+    usage: LLMUsage | None = None
+    answer: str | None = None
+
+    def outcome(self) -> dict[str, Any]:
+        """What belongs into the digest."""
+        result: dict[str, Any] = {"error": self.error.to_dict()}
+        if self.answer is not None:
+            result["answer"] = self.answer
+        if self.usage is not None:
+            result["usage"] = _counts(self.usage)
+        return result
+
+
+class StepName(NamedTuple):
+    """What a record says of its step; the machine's ops have the same attributes."""
+
+    step_id: str
+    type: str
+    names: tuple[str, ...] = ()
+
+
+# A finished step: op, path, status, output, error, request, started_ns, finished_ns (monotonic), attempts, usage, extra.
+# The request of a tool is the tuple of its argument values (names are the op's), that of a model its messages and options.
+Record = tuple[Any, str, StepStatus, Any, StepError | None, Any, int, int, "tuple[Attempt, ...] | None", LLMUsage | None, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One finished step of a run.
+
+    ``path`` is its identity in the run (``items[3]/classify``), ``request`` what was asked of a tool or model,
+    ``references`` what a condition read and ``branch`` where it went, ``retries`` the number of failed attempts before the last,
+    ``duration_ms`` the time from being reached to its end, with waits between attempts.
+    """
+
+    step_id: str
+    status: StepStatus
+    output: Any = None
+    error: str | None = None
+    retries: int = 0
+    usage: LLMUsage | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration_ms: float | None = None
+    path: str = ""
+    type: str = ""
+    error_kind: str | None = None
+    request: Any = None
+    attempts: tuple[Attempt, ...] = ()
+    references: dict[str, Any] | None = None
+    branch: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cost_source(self) -> str | None:
+        """Where ``usage.cost_usd`` comes from: ``prices`` of the host, or the ``adapter``."""
+        return self.extra.get("cost_source")
+
+
+class Trace:
+    """What happened in one run. Made by the VM; `from_json` reads one back."""
+
+    __slots__ = (
+        "__weakref__",
+        "_base_ns",
+        "_digest",
+        "_program_digest",
+        "_records",
+        "_steps",
+        "diagnostics",
+        "error",
+        "error_kind",
+        "final_output",
+        "finished_ns",
+        "inputs",
+        "program_name",
+        "run_id",
+        "salt",
+        "seed",
+        "started_ns",
+        "status",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        *,
+        program_name: str,
+        program_digest: Any = "",
+        run_id: str = "",
+        seed: int = 0,
+        salt: str = "",
+        inputs: dict[str, Any] | None = None,
+        status: TraceStatus = TraceStatus.RUNNING,
+        final_output: Any = None,
+        error: str | None = None,
+        error_kind: str | None = None,
+        records: list[Record] | None = None,
+        started_ns: int = 0,
+        finished_ns: int = 0,
+        base_ns: int = 0,
+        waiting: list[dict[str, Any]] | None = None,
+        diagnostics: tuple[Diagnostic, ...] = (),
+    ) -> None:
+        self.program_name = program_name
+        self._program_digest = program_digest
+        self.run_id = run_id
+        self.seed = seed
+        self.salt = salt
+        self.inputs = inputs if inputs is not None else {}
+        self.status = status
+        self.final_output = final_output
+        self.error = error
+        self.error_kind = error_kind
+        self._records = records if records is not None else []
+        self.started_ns = started_ns
+        self.finished_ns = finished_ns
+        self._base_ns = base_ns  # added to a record's monotonic time it gives nanoseconds since the epoch
+        self.waiting = waiting if waiting is not None else []
+        self.diagnostics = diagnostics
+        self._steps: list[StepResult] | None = None
+        self._digest: str | None = None
+
+    # --- what it says ---
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run ended well."""
+        return self.status is TraceStatus.SUCCESS
+
+    @property
+    def steps(self) -> list[StepResult]:
+        """The finished steps in order; those of branches and items before the step that joined them."""
+        if self._steps is None:
+            self._steps = [self._result(record) for record in flattened(self._records)]
+        return self._steps
+
+    @property
+    def program_digest(self) -> str:
+        """The digest of the program that ran."""
+        if not isinstance(self._program_digest, str):
+            self._program_digest = self._program_digest.digest
+        return self._program_digest  # type: ignore[no-any-return]
+
+    @property
+    def started_at(self) -> datetime:
+        """When the run began, UTC."""
+        return _moment(self.started_ns + self._base_ns)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the run ended, UTC."""
+        return _moment(self.finished_ns + self._base_ns) if self.finished_ns else None
+
+    @property
+    def duration_ms(self) -> float | None:
+        """Milliseconds from start to end."""
+        return (self.finished_ns - self.started_ns) / 1e6 if self.finished_ns else None
+
+    def usage(self) -> LLMUsage:
+        """What all model calls consumed, failed attempts included; the cost is None if that of any is unknown."""
+        total = LLMUsage(cost_usd=Decimal(0))
+        for record in flattened(self._records):
+            if record[0].type == "llm" and (record[9] is not None or record[2] is StepStatus.SUCCESS):
+                total = total + (record[9] or LLMUsage())
+        return total
+
+    def total_tokens(self) -> int:
+        """Tokens of all model calls, failed attempts included."""
+        return self.usage().total_tokens
+
+    def total_cost_usd(self) -> Decimal | None:
+        """Dollars for all model calls; 0 without one, None if the cost of any is not known."""
+        return self.usage().cost_usd
+
+    def last_output(self) -> Any:
+        """The output of the last step that succeeded."""
+        return next((step.output for step in reversed(self.steps) if step.status is StepStatus.SUCCESS), None)
+
+    def raise_for_status(self) -> Trace:
+        """Itself, if the run ended well.
+
+        Raises:
+            RunFailed: If it failed, was cancelled, or is suspended.
+        """
+        if self.ok:
+            return self
+        what = self.error or f"run is waiting for {', '.join(w['kind'] for w in self.waiting)}"
+        raise RunFailed(f"{self.program_name}: {self.status.value}: {what}", self)
+
+    def __repr__(self) -> str:
+        return f"Trace(program_name={self.program_name!r}, run_id={self.run_id!r}, status={self.status.value!r})"
+
+    # --- identity ---
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of what happened: equal for equal program, inputs and outcomes."""
+        if self._digest is None:
+            start = {"trace": TRACE_FORMAT, "program": self.program_digest, "inputs": self.inputs}
+            head = _chain(hashlib.sha256(canonical(start)).digest(), self._records)
+            last = {"status": self.status.value, "output": self.final_output, "error": self.error, "waiting": self.waiting}
+            self._digest = hashlib.sha256(head + canonical(last)).hexdigest()
+        return self._digest
+
+    @property
+    def seal(self) -> str:
+        """SHA-256 chain, in hex, over every line of `lines` in order, values by salted hash."""
+        head = b""
+        salt = bytes.fromhex(self.salt)
+        for line in self.lines():
+            hidden = {k: _salted(salt, v) if k in _HIDDEN and v is not None else v for k, v in line.items()}
+            head = hashlib.sha256(head + canonical(hidden)).digest()
+        return head.hex()
+
+    # --- JSON ---
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The records as JSON objects: a header, each step, an end."""
+        yield {
+            "record": "run",
+            "format": TRACE_FORMAT,
+            "run_id": self.run_id,
+            "program_name": self.program_name,
+            "program_digest": self.program_digest,
+            "seed": self.seed,
+            "started_ns": self.started_ns + self._base_ns,
+            "inputs": self.inputs,
+        }
+        for record, level in _levels(self._records, 0):
+            yield self._line(record, level)
+        end: dict[str, Any] = {
+            "record": "end",
+            "status": self.status.value,
+            "finished_ns": self.finished_ns + self._base_ns,
+            "output": self.final_output,
+        }
+        if self.error is not None:
+            end |= {"error": self.error, "error_kind": self.error_kind}
+        if self.waiting:
+            end["waiting"] = self.waiting
+        if self.diagnostics:
+            end["diagnostics"] = [d.to_dict() for d in self.diagnostics]
+        yield end
+
+    def _line(self, record: Record, level: int) -> dict[str, Any]:
+        op, path, status, output, error, request, started, finished, attempts, usage, extra = record
+        line: dict[str, Any] = {
+            "record": "step",
+            "path": path,
+            "step": op.step_id,
+            "type": op.type,
+            "status": status.value,
+            "started_ns": started + self._base_ns,
+            "finished_ns": finished + self._base_ns,
+            "output": output,
+        }
+        if level:
+            line["level"] = level
+        if request is not None:
+            line["request"] = _request(op, request)
+        if error is not None:
+            line["error"] = error.to_dict()
+        if attempts:
+            line["attempts"] = [
+                {
+                    **attempt.outcome(),
+                    "started_ns": attempt.started_ns + self._base_ns,
+                    "finished_ns": attempt.finished_ns + self._base_ns,
+                }
+                for attempt in attempts
+            ]
+        if usage is not None:
+            line["usage"] = usage.to_dict()
+        if extra is not None:
+            line["extra"] = _extra_json(op, extra)
+        return line
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form: the records, with digest, seal and salt."""
+        return {"format": TRACE_FORMAT, "digest": self.digest, "seal": self.seal, "salt": self.salt, "records": list(self.lines())}
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+
+    model_dump = to_dict
+    model_dump_json = to_json
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Trace:
+        """The inverse of `to_json`.
+
+        Raises:
+            TraceError: If it is not a trace, or its digest or seal does not fit what it says.
+        """
+        try:
+            data = parse_json(text if isinstance(text, str) else text.decode())
+        except ValueError as error:
+            raise TraceError(f"not a trace: {error}") from None
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Trace:
+        """The inverse of `to_dict`; raises as `from_json`."""
+        try:
+            trace = _read(data)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise TraceError(f"not a trace of format {TRACE_FORMAT}: {kind_name(error)}: {error}") from None
+        for name in ("digest", "seal"):
+            if data.get(name) != getattr(trace, name):
+                raise TraceError(f"the trace was changed: its {name} does not fit its records")
+        return trace
+
+    def _result(self, record: Record) -> StepResult:
+        op, path, status, output, error, request, started, finished, attempts, usage, extra = record
+        shown = _extra_json(op, extra) if extra is not None else {}
+        return StepResult(
+            step_id=op.step_id,
+            status=status,
+            output=copied(output),
+            error=str(error) if error is not None else None,
+            retries=len(attempts) if attempts else 0,
+            usage=usage,
+            started_at=_moment(started + self._base_ns),
+            finished_at=_moment(finished + self._base_ns),
+            duration_ms=(finished - started) / 1e6,
+            path=path,
+            type=op.type,
+            error_kind=error.kind if error is not None else None,
+            request=copied(_request(op, request)),
+            attempts=attempts or (),
+            references=shown.get("references"),
+            branch=shown.get("branch"),
+            extra=shown,
+        )
+
+
+class TraceError(VMError, ValueError):
+    """A text that is not a trace, or one that was changed."""
+
+
+_HIDDEN = frozenset({"inputs", "output", "request", "error", "attempts", "extra", "waiting"})
+
+
+def _salted(salt: bytes, value: Any) -> str:
+    return hashlib.sha256(salt + canonical(value)).hexdigest()
+
+
+def _moment(ns: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def _counts(usage: LLMUsage) -> list[int]:
+    return [usage.prompt_tokens, usage.completion_tokens, usage.total_tokens]
+
+
+def _request(op: Any, request: Any) -> Any:
+    return dict(zip(op.names, request, strict=False)) if type(request) is tuple else request
+
+
+def _extra_json(op: Any, extra: Any) -> dict[str, Any]:
+    """``extra`` as JSON: that of a condition is the tuple (branch, values read), so that a run makes no dict for it."""
+    if type(extra) is tuple:
+        branch, values = extra
+        return {"branch": branch, "references": op.shown(values)}
+    return {key: value for key, value in extra.items() if key != "children"}
+
+
+_PRICED = frozenset({"children", "cost_source"})
+
+
+def _chain(head: bytes, records: list[Record]) -> bytes:
+    """The digest chain of one frame; a fork's record holds the heads of its children, in declared order."""
+    for op, path, status, output, error, request, _, _, attempts, usage, extra in records:
+        body: dict[str, Any] = {"path": path, "type": op.type, "status": status.value, "output": output}
+        if request is not None:
+            body["request"] = _request(op, request)
+        if error is not None:
+            body["error"] = error.to_dict()
+        if attempts:
+            body["attempts"] = [attempt.outcome() for attempt in attempts]
+        if usage is not None:
+            body["usage"] = _counts(usage)
+        if extra is not None:
+            body["extra"] = {k: v for k, v in _extra_json(op, extra).items() if k not in _PRICED}
+            if type(extra) is dict and "children" in extra:
+                body["children"] = [_chain(b"", child).hex() for child in extra["children"]]
+        head = hashlib.sha256(head + canonical(body)).digest()
+    return head
+
+
+def _levels(records: list[Record], level: int) -> Iterator[tuple[Record, int]]:
+    """Each record with its depth; those of a child frame before the record that joined it, child by child."""
+    for record in records:
+        extra = record[10]
+        if type(extra) is dict and "children" in extra:
+            for child in extra["children"]:
+                yield from _levels(child, level + 1)
+                yield _BOUNDARY, level + 1
+        yield record, level
+
+
+_BOUNDARY: Record = (StepName("", "frame"), "", StepStatus.SUCCESS, None, None, None, 0, 0, None, None, None)
+
+
+def flattened(records: list[Record]) -> Iterator[Record]:
+    """Each record, those of child frames before the record that joined them."""
+    return (record for record, _ in _levels(records, 0) if record is not _BOUNDARY)
+
+
+def _read(data: Any) -> Trace:
+    """The trace that the JSON form *data* says."""
+    if data["format"] != TRACE_FORMAT:
+        raise ValueError(f"format {data['format']!r} is not {TRACE_FORMAT}")
+    head, *middle, end = data["records"]
+    if head["record"] != "run" or end["record"] != "end":
+        raise ValueError("cut short")
+    open_frames: dict[int, list[list[Record]]] = {}  # by level: child frames that are complete
+    current: dict[int, list[Record]] = {0: []}
+    for line in middle:
+        level = line.get("level", 0)
+        if line["type"] == "frame":
+            open_frames.setdefault(level, []).append(current.pop(level, []))
+            continue
+        record = _read_step(line)
+        if line.get("extra", {}).get("forked"):
+            record[10]["children"] = open_frames.pop(level + 1, [])
+        current.setdefault(level, []).append(record)
+    return Trace(
+        program_name=head["program_name"],
+        program_digest=str(head["program_digest"]),
+        run_id=head["run_id"],
+        seed=head["seed"],
+        salt=str(data["salt"]),
+        inputs=dict(head["inputs"]),
+        status=TraceStatus(end["status"]),
+        final_output=end["output"],
+        error=end.get("error"),
+        error_kind=end.get("error_kind"),
+        records=current[0],
+        started_ns=int(head["started_ns"]),
+        finished_ns=int(end["finished_ns"]),
+        waiting=end.get("waiting", []),
+        diagnostics=tuple(Diagnostic.from_dict(d) for d in end.get("diagnostics", [])),
+    )
+
+
+def _read_step(line: dict[str, Any]) -> Record:
+    request = line.get("request")
+    return (
+        StepName(line["step"], line["type"]),
+        line["path"],
+        StepStatus(line["status"]),
+        line["output"],
+        StepError.from_dict(line["error"]) if "error" in line else None,
+        request,
+        int(line["started_ns"]),
+        int(line["finished_ns"]),
+        tuple(
+            Attempt(
+                StepError.from_dict(a["error"]),
+                int(a["started_ns"]),
+                int(a["finished_ns"]),
+                _read_counts(a["usage"]) if "usage" in a else None,
+                a.get("answer"),
+            )
+            for a in line["attempts"]
+        )
+        if line.get("attempts")
+        else None,
+        LLMUsage.from_dict(line["usage"]) if "usage" in line else None,
+        dict(line["extra"]) if "extra" in line else None,
+    )
+
+
+def _read_counts(counts: list[int]) -> LLMUsage:
+    return LLMUsage(*counts)
+
+
+def error_text(step_id: str, error: StepError) -> str:
+    """What `Trace.error` says of the step that failed the run."""
+    return f"Step '{step_id}' failed: {as_text(str(error))}"

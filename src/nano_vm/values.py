@@ -1,0 +1,257 @@
+"""JSON values: what may enter at the border, its canonical bytes, and its text inside a template.
+
+A value comes in from outside (inputs, outcomes of calls, literals of a program), and goes out plain: None, bool,
+int, float, str, list, dict with text keys; finite, acyclic, of bounded size, in containers that
+nobody else holds. Nothing here looks at what a text says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from math import isfinite
+from typing import Any
+
+from .errors import LimitExceeded, ValueRefused
+
+MAX_DEPTH = 100
+"""Levels of nesting in one value. Python's own JSON reader stops near 1,000; .NET's at 64, PHP's at 512."""
+
+MAX_INT_BITS = 4096
+"""Bits of an integer: room for RSA-4096 numbers; Python's own text limit of 4,300 digits is above it."""
+
+MAX_VALUE_BYTES = 16 * 1024 * 1024
+"""Size of one value; MongoDB's document limit. A host may set another in `Limits`."""
+
+NODE_BYTES = 8
+"""What a scalar, or an entry of a container, counts for, beside its text."""
+
+SMALL_INT = 1 << 63  # below this an int needs no look at its bit length
+
+
+class Unset:
+    """The value of a name that nothing has written yet."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Any = Unset()
+
+
+def admit(value: object, limit: int = MAX_VALUE_BYTES) -> tuple[Any, int]:
+    """*value* as plain data in fresh containers, with its size in bytes.
+
+    Raises:
+        ValueRefused: If it has no exact JSON form; the message says where and what to return instead.
+        LimitExceeded: If it is larger than *limit* bytes.
+    """
+    kind = type(value)
+    if kind is str:
+        size = text_size(value, ())  # type: ignore[arg-type]
+        if size > limit:
+            raise LimitExceeded(f"value is larger than {limit} bytes")
+        return value, size
+    if value is None or kind is bool:
+        return value, NODE_BYTES
+    walk = _Walk(limit)
+    return walk.plain(value, 0, ()), walk.size
+
+
+class _Walk:
+    """One pass over one value; ``size`` grows as it goes, so that sharing can not make it endless."""
+
+    __slots__ = ("limit", "size")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+
+    def plain(self, value: Any, depth: int, at: tuple[Any, ...]) -> Any:
+        self.size += NODE_BYTES
+        kind = type(value)
+        if kind is str:
+            self.size += text_size(value, at)
+        elif value is None or kind is bool:
+            return value
+        elif kind is int:
+            if not -SMALL_INT < value < SMALL_INT and value.bit_length() > MAX_INT_BITS:
+                raise refused(at, f"an integer of {value.bit_length()} bits", f"return at most {MAX_INT_BITS} bits, or a text")
+        elif kind is float:
+            if not isfinite(value):
+                raise refused(at, repr(value), "JSON has no such number; return None or a text")
+        elif kind is list:
+            return self.items(value, depth, at)
+        elif kind is dict:
+            return self.entries(value, depth, at)
+        else:
+            return self.converted(value, depth, at)
+        if self.size > self.limit:
+            raise LimitExceeded(f"value is larger than {self.limit} bytes")
+        return value
+
+    def items(self, value: Any, depth: int, at: tuple[Any, ...]) -> list[Any]:
+        self.check(depth, at)
+        plain, below = self.plain, depth + 1
+        return [plain(item, below, (*at, i)) for i, item in enumerate(value)]
+
+    def entries(self, value: Any, depth: int, at: tuple[Any, ...]) -> dict[str, Any]:
+        self.check(depth, at)
+        plain, below = self.plain, depth + 1
+        result = {}
+        for key, item in value.items():
+            if type(key) is not str:
+                if not isinstance(key, str):
+                    raise refused(at, f"a dict with the key {short(key)}", "keys must be texts")
+                key = key.value if isinstance(key, Enum) else str.__str__(key)
+            self.size += text_size(key, at)
+            result[key] = plain(item, below, (*at, key))
+        return result
+
+    def check(self, depth: int, at: tuple[Any, ...]) -> None:
+        if depth >= MAX_DEPTH:
+            raise refused(at[:8], f"nested deeper than {MAX_DEPTH} levels, or contains itself", "flatten it")
+        if self.size > self.limit:
+            raise LimitExceeded(f"value is larger than {self.limit} bytes")
+
+    def converted(self, value: Any, depth: int, at: tuple[Any, ...]) -> Any:
+        """What has an exact JSON form under another type."""
+        if isinstance(value, Enum):
+            self.check(depth, at)
+            return self.plain(value.value, depth + 1, at)
+        if isinstance(value, str):
+            return self.plain(str.__str__(value), depth, at)
+        if isinstance(value, int):
+            return self.plain(int.__int__(value), depth, at)
+        if isinstance(value, float):
+            return self.plain(float.__float__(value), depth, at)
+        if isinstance(value, (list, tuple)):
+            return self.items(value, depth, at)
+        if isinstance(value, dict):
+            return self.entries(value, depth, at)
+        if isinstance(value, (datetime, date, time)):
+            return value.isoformat()
+        if isinstance(value, Decimal):
+            return exact_number(value, at)
+        if not isinstance(value, type):
+            if callable(getattr(type(value), "model_dump", None)):
+                return self.plain(value.model_dump(), depth, at)
+            if dataclasses.is_dataclass(value):
+                fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+                return self.entries(fields, depth, at)
+        raise refused(at, f"a value of type {kind_name(value)}", remedy(value))
+
+
+def text_size(text: str, at: tuple[Any, ...]) -> int:
+    """The UTF-8 length of *text*, which must not hold a lone surrogate."""
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise refused(at, "a text with a lone surrogate", "decode it with errors='replace'") from None
+
+
+def exact_number(value: Decimal, at: tuple[Any, ...] = ()) -> int | float:
+    """A Decimal as the JSON number that reads back as the same Decimal."""
+    if value.is_finite() and value.adjusted() < 400:  # above it no float; an int this long is no amount
+        if value == value.to_integral_value() and value.as_tuple().exponent >= 0:  # type: ignore[operator]
+            return int(value)
+        number = float(value)
+        if isfinite(number) and Decimal(repr(number)) == value:
+            return number
+    raise refused(at, f"{value!r}, which no JSON number holds exactly", "return str(value)")
+
+
+def refused(at: tuple[Any, ...], what: str, hint: str) -> ValueRefused:
+    """The error for what can not come in, with its place inside the value."""
+    place = "value" + "".join(f"[{part!r}]" for part in at)
+    return ValueRefused(f"{place} is {what}; {hint}")
+
+
+def kind_name(value: object) -> str:
+    """``module.Class`` of *value*, or the bare name of a builtin."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def remedy(value: object) -> str:
+    """What to return instead of a *value* that is not JSON."""
+    if inspect.isasyncgen(value) or inspect.isgenerator(value):
+        return "collect it into a list"
+    if inspect.isawaitable(value):
+        return "await it"
+    if isinstance(value, (set, frozenset)):
+        return "return a sorted list"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "decode it to a text"
+    return "return None, bool, int, float, str, list or dict"
+
+
+def short(value: object, length: int = 60) -> str:
+    """`repr` cut to *length* characters; a hostile ``__repr__`` does no harm."""
+    try:
+        text = repr(value[: length * 2]) if type(value) is str else repr(value)
+    except Exception:
+        text = f"<{kind_name(value)}>"
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+_encode: Callable[[Any], str] = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+).encode
+
+
+def canonical(value: Any) -> bytes:
+    """The canonical bytes of a plain value (LANGUAGE 2): no spaces, insertion order, shortest floats, UTF-8."""
+    return _encode(value).encode()
+
+
+def as_text(value: Any) -> str:
+    """A plain value inside text: texts as they are, scalars by ``str``, lists and dicts as canonical JSON."""
+    kind = type(value)
+    if kind is str:
+        return value  # type: ignore[no-any-return]
+    if kind is list or kind is dict:
+        return _encode(value)
+    return str(value)
+
+
+def copied(value: Any) -> Any:
+    """A plain value in fresh containers."""
+    kind = type(value)
+    if kind is list:
+        return [copied(item) if type(item) in CONTAINERS else item for item in value]
+    if kind is dict:
+        return {key: copied(item) if type(item) in CONTAINERS else item for key, item in value.items()}
+    return value
+
+
+CONTAINERS = frozenset({list, dict})
+
+
+def parse_json(text: str) -> Any:
+    """The one JSON value in *text*; duplicate keys and non-finite numbers are errors.
+
+    Raises:
+        ValueError: With what is wrong and where.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(items)
+        if len(result) < len(items):
+            raise ValueError("a key stands twice in one object")
+        return result
+
+    def constant(word: str) -> Any:
+        raise ValueError(f"{word} is not a JSON number")
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
