@@ -304,10 +304,15 @@ class _Compiler:
         ids = [node.step.id]
         dynamic = op.twice
         at = node.owner
+        timed = []
         while at is not None:
+            around = self.ops[at.index]
+            if isinstance(around, LoopOp) and around.timeout_ns:
+                timed.append(around)
             ids.append(at.step.id)
             dynamic = dynamic or isinstance(at.step, LoopStep) or at.step.id in self.twice
             at = at.owner
+        op.timed = tuple(timed)
         if not dynamic:
             op.path = "/".join(reversed(ids))
 

@@ -18,8 +18,8 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Protocol
 
-from .errors import ExprError
-from .values import CONTAINERS, MAX_INT_BITS, UNSET, as_text, copied, kind_name, short
+from .errors import ExprError, LimitExceeded
+from .values import CONTAINERS, MAX_INT_BITS, MAX_VALUE_BYTES, UNSET, as_text, kind_name, short
 
 MAX_EXPR_CHARS = 2_000
 """Length of a condition: a page of text; longer ones are generated, and belong into a `switch`."""
@@ -666,7 +666,18 @@ def compile_template(template: Template, scope: Scope) -> Eval:
             loads.append(_texted(load(part, scope, in_text=True), rest))
     if len(loads) == 1:
         return loads[0]
-    return lambda frame: "".join([part(frame) for part in loads])
+
+    def joined(frame: Frame) -> str:
+        parts, total = [], 0
+        for get in loads:
+            text = get(frame)
+            total += len(text)
+            if total > MAX_VALUE_BYTES:  # before the join allocates: "$a$a" in a loop doubles
+                raise LimitExceeded(f"a text of more than {MAX_VALUE_BYTES} characters")
+            parts.append(text)
+        return "".join(parts)
+
+    return joined
 
 
 def _constant(value: Any) -> Eval:
@@ -685,21 +696,13 @@ def _texted(get: Eval, rest: str) -> Eval:
 
 
 def compile_value(value: Any, scope: Scope) -> Eval:
-    """A literal with templates anywhere inside; the result is in fresh containers at each evaluation."""
+    """A literal with templates anywhere inside. What references give is the frame's own, which nobody may change."""
     kind = type(value)
     if kind is str:
         template = parse_template(value)
         if not any(isinstance(part, Ref) for part in template.parts):
             return _constant("".join(template.parts))  # type: ignore[arg-type]
-        get = compile_template(template, scope)
-        if not template.typed:
-            return get
-
-        def fresh(frame: Frame) -> Any:
-            result = get(frame)
-            return copied(result) if type(result) in CONTAINERS else result
-
-        return fresh
+        return compile_template(template, scope)
     if kind is list:
         items = [compile_value(item, scope) for item in value]
         return lambda frame: [item(frame) for item in items]

@@ -419,7 +419,7 @@ def _programs_around(node: Node) -> Iterator[Program]:
 
 
 def _end_step() -> Step:
-    return Step.model_construct(id="$end")
+    return SetStep.model_construct(id="$end", values={})
 
 
 # --- what a step reads and writes ----------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Op:
     path: str | None = None
     twice: bool = False
     owner: Op | None = None
+    timed: tuple[LoopOp, ...] = ()  # the loops around it that have a deadline
     out: int = -1
     key: int = -1
     next: Op = None  # type: ignore[assignment]

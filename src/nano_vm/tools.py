@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from .errors import StepFault, VMError
 from .expr import described, number_in
-from .values import CONTAINERS, as_text, copied, kind_name, short
+from .values import CONTAINERS, admit, as_text, kind_name, short
 
 Effect = Literal["read", "idempotent", "write", "irreversible"]
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "irreversible")
@@ -320,7 +320,7 @@ _PLAIN: dict[Any, Converter] = {
 
 def handed(value: Any) -> Any:
     """*value* as a tool may have it: containers are copied, so that no tool changes the state behind the machine's back."""
-    return copied(value) if type(value) in CONTAINERS else value
+    return admit(value)[0] if type(value) in CONTAINERS else value
 
 
 def checked(tool_name: str, parameter: Parameter, value: Any) -> Any:

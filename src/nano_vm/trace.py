@@ -216,6 +216,7 @@ class Trace:
         "__weakref__",
         "_base_ns",
         "_digest",
+        "_host",
         "_program_digest",
         "_records",
         "_steps",
@@ -270,6 +271,7 @@ class Trace:
         self._base_ns = base_ns  # added to a record's monotonic time it gives nanoseconds since the epoch
         self.waiting = waiting if waiting is not None else []
         self.diagnostics = diagnostics
+        self._host: Any = None  # where a run's calls go, while it runs
         self._steps: list[StepResult] | None = None
         self._digest: str | None = None
 
@@ -380,7 +382,7 @@ class Trace:
             "inputs": self.inputs,
         }
         for record, level in _levels(self._records, 0):
-            yield self._line(record, level)
+            yield self._line(record, level) if record is not _BOUNDARY else {"record": "joined", "level": level}
         end: dict[str, Any] = {
             "record": "end",
             "status": self.status.value,
@@ -572,7 +574,7 @@ def _read(data: Any) -> Trace:
     current: dict[int, list[Record]] = {0: []}
     for line in middle:
         level = line.get("level", 0)
-        if line["type"] == "frame":
+        if line["record"] == "joined":
             open_frames.setdefault(level, []).append(current.pop(level, []))
             continue
         record = _read_step(line)

@@ -1,0 +1,510 @@
+"""The asyncio driver: takes requests from a `Machine`, calls tools and models, hands the outcomes back.
+
+What an outcome means is the machine's matter; here are tasks, threads, deadlines and cancellation. One `Watchdog` for
+each event loop cancels what is overdue: `asyncio.timeout` around each call would cost ten times the step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from .errors import ModelError
+from .machine import DEFAULT_MAX_TOKENS, FOREVER, Machine, effect_key, model_error, token_bound, tool_error
+from .plan import END, FORK, MODEL, TOOL, ForkOp, ModelOp, Op, ToolOp
+from .protocols import Completion
+from .trace import LLMUsage
+from .values import kind_name
+
+MAP_CONCURRENCY = 16
+"""Items of a `map` at a time without ``max_concurrency``: within the rate limits that providers give to small accounts."""
+
+WATCHDOG_GRAIN_SECONDS = 0.02
+"""How late a deadline may be noticed when thousands of calls run: 50 looks a second at the most."""
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    time_ns = staticmethod(time.time_ns)
+    monotonic_ns = staticmethod(time.monotonic_ns)
+    sleep = staticmethod(asyncio.sleep)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a run: ``kind`` is ``step_started``, ``text``, ``step_finished`` or ``run_finished``.
+
+    ``text`` is a piece of a model's answer as the adapter streams it, ``result`` the `StepResult` of a finished step, ``trace`` that of the run.
+    """
+
+    kind: str
+    path: str = ""
+    step_id: str = ""
+    type: str = ""
+    text: str | None = None
+    result: Any = None
+    trace: Any = None
+
+
+class Lane:
+    """One chain of calls: a run, or a branch or item that runs beside others."""
+
+    __slots__ = ("deadline", "expired", "task")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+        self.deadline = FOREVER
+        self.expired = False
+
+
+class Watchdog:
+    """Cancels the task of each lane whose deadline has passed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> None:
+        self.loop = loop
+        self.now = now
+        self.lanes: set[Lane] = set()
+        self.wake_at = FOREVER
+        self.timer: asyncio.TimerHandle | None = None
+
+    def arm(self, deadline: int) -> None:
+        """Look again at *deadline* at the latest."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.wake_at = deadline
+        self.timer = self.loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look)
+
+    def look(self) -> None:
+        """Cancel what is overdue, and set the next look."""
+        now = self.now()
+        nearest = FOREVER
+        for lane in self.lanes:
+            if lane.deadline <= now:
+                lane.expired = True
+                lane.task.cancel()
+                lane.deadline = now + 1_000_000_000  # one that swallows its cancellation is asked again
+            nearest = min(nearest, lane.deadline)
+        self.timer, self.wake_at = None, FOREVER
+        if nearest < FOREVER:
+            self.arm(max(nearest, now + int(WATCHDOG_GRAIN_SECONDS * 1e9)))
+
+
+_watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watchdog] = weakref.WeakKeyDictionary()
+
+
+def watchdog(now: Callable[[], int]) -> Watchdog:
+    """The one of the running event loop."""
+    loop = asyncio.get_running_loop()
+    found = _watchdogs.get(loop)
+    if found is None or found.now is not now:
+        found = _watchdogs[loop] = Watchdog(loop, now)
+    return found
+
+
+class Threads:
+    """Daemon threads for sync tools, at most *size*. A tool that never returns holds its thread, and not the interpreter's exit."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self.lock = threading.Lock()
+        self.count = 0
+        self.idle = 0
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """Run *call* in a thread as soon as one is free."""
+        future: Future[Any] = Future()
+        with self.lock:
+            if self.idle > 0:
+                self.idle -= 1
+            elif self.count < self.size:
+                self.count += 1
+                threading.Thread(target=self.serve, name=f"nano-vm-tool-{self.count}", daemon=True).start()
+            self.work.put((future, call))
+        return future
+
+    def serve(self) -> None:
+        while True:
+            future, call = self.work.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as error:  # noqa: BLE001 - handed to the waiter, whatever it is
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            del future, call
+            with self.lock:
+                # threads that wait for work minus work that waits for threads
+                self.idle += 1 if self.work.empty() else 0
+
+
+class Adapter:
+    """An LLM adapter and what its ``complete`` takes."""
+
+    def __init__(self, adapter: Any) -> None:
+        self.adapter = adapter
+        self.complete = adapter.complete
+        self.stream = getattr(adapter, "stream", None)
+        self.count = getattr(adapter, "count_tokens", None)
+        model = getattr(adapter, "model", None)
+        self.model = model if isinstance(model, str) else None
+        try:
+            parameters = inspect.signature(adapter.complete).parameters
+        except (TypeError, ValueError):
+            parameters = None
+        self.named = frozenset(parameters or ())
+        self.open = parameters is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+    def takes(self, name: str) -> bool:
+        """Whether the option *name* may be passed."""
+        return self.open or name in self.named
+
+
+@dataclass(slots=True)
+class Host:
+    """What calls go to: functions by `ToolOp.number`, adapters by model name (None is the default)."""
+
+    functions: list[Callable[..., Any]]
+    how: list[str]
+    direct: list[Callable[..., Any] | None]  # functions that are coroutine functions, for the short way
+    adapters: dict[str | None, Adapter]
+    threads: Threads
+    clock: Any
+    prices: dict[str, tuple[Decimal, Decimal]] | None
+
+
+class Driver:
+    """Runs the machines of one run."""
+
+    __slots__ = ("clock", "dog", "host", "now", "sink")
+
+    def __init__(self, host: Host, sink: Callable[[str, Any, Any], None] | None = None) -> None:
+        self.host = host
+        self.clock = host.clock
+        self.now: Callable[[], int] = host.clock.monotonic_ns
+        self.dog = watchdog(self.now)
+        self.sink = sink
+
+    async def run(self, machine: Machine, started: int) -> bool:
+        """Drive *machine* to its end; whether it was cancelled from outside on the way."""
+        lane = Lane(asyncio.current_task())  # type: ignore[arg-type]
+        self.dog.lanes.add(lane)
+        try:
+            return await self.drive(machine, lane, started)
+        finally:
+            self.dog.lanes.discard(lane)
+
+    async def drive(self, machine: Machine, lane: Lane, now: int) -> bool:
+        read, dog, sink = self.now, self.dog, self.sink
+        direct = self.host.direct
+        cancelled = False
+        seen = 0
+        op: Any = machine.start(now)
+        while True:
+            if sink is not None:
+                seen = self.tell(machine, op, seen)
+            code = op.code
+            called = False
+            try:
+                if machine.delay_seconds:
+                    lane.deadline = machine.deadline
+                    self.watch(lane)
+                    await self.clock.sleep(machine.delay_seconds)
+                    machine.delay_seconds = 0.0
+                    now = read()
+                if code == TOOL:
+                    function = direct[op.number]
+                    if function is None:
+                        value, called = await self.call(machine, op, lane, now)
+                    else:
+                        called = True
+                        deadline = now + op.timeout_ns
+                        if machine.deadline < deadline:
+                            deadline = machine.deadline
+                        lane.deadline = deadline
+                        if deadline < dog.wake_at:
+                            dog.arm(deadline)
+                        value = await function(**machine.keywords)
+                    now = read()
+                    if lane.expired:
+                        op = self.swallowed(machine, lane, now)
+                    else:
+                        op = machine.resume(value, now)
+                    value = None
+                elif code == FORK:
+                    lane.deadline = FOREVER
+                    cancelled |= await self.fork(machine, op, lane, now)
+                    now = read()
+                    op = machine.join(now)
+                elif code == MODEL:
+                    called = True
+                    op = await self.ask(machine, op, lane, now)
+                    now = read()
+                else:
+                    assert code == END
+                    return cancelled
+            except asyncio.CancelledError as error:
+                now = read()
+                if isinstance(error, _NotCalled):
+                    called = False
+                if lane.expired:
+                    lane.expired = False
+                    if lane.task.uncancel() == 0:
+                        machine.delay_seconds = 0.0
+                        op = machine.expire(now, called=called)
+                        continue
+                elif lane.task.cancelling() == 0:  # not ours: the tool itself was cancelled somewhere inside
+                    lost = tool_error(op, TimeoutError("the tool's own call was cancelled")) if code == TOOL else model_error(error)
+                    op = machine.fail(lost, now)
+                    continue
+                cancelled = True
+                machine.delay_seconds = 0.0
+                op = machine.cancel(now, called=called)
+            except (KeyboardInterrupt, GeneratorExit):  # the loop or the interpreter goes down: nothing more can be awaited
+                machine.cancel(read(), called=called)
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever a tool raises, SystemExit too, is its outcome
+                now = read()
+                if lane.expired:
+                    op = self.swallowed(machine, lane, now)
+                else:
+                    op = machine.fail(model_error(error) if code == MODEL else tool_error(op, error), now)
+
+    def swallowed(self, machine: Machine, lane: Lane, now: int) -> Op:
+        """A call that answered its cancellation with something else: its deadline has passed all the same."""
+        lane.expired = False
+        lane.task.uncancel()
+        return machine.expire(now)
+
+    def watch(self, lane: Lane) -> None:
+        if lane.deadline < self.dog.wake_at:
+            self.dog.arm(lane.deadline)
+
+    def tell(self, machine: Machine, op: Op, seen: int) -> int:
+        """Send what was recorded since, and what is called now."""
+        assert self.sink is not None
+        for record in machine.records[seen:]:
+            self.sink("step_finished", machine, record)
+        if op.code in (TOOL, MODEL, FORK):
+            self.sink("step_started", machine, op)
+        return len(machine.records)
+
+    # --- tools ---
+
+    async def call(self, machine: Machine, op: ToolOp, lane: Lane, now: int) -> tuple[Any, bool]:
+        """A tool that is no coroutine function."""
+        function = self.host.functions[op.number]
+        lane.deadline = deadline = min(now + op.timeout_ns, machine.deadline)
+        self.watch(lane)
+        if self.host.how[op.number] != "thread":
+            value = function(**machine.keywords)
+        else:
+            value = await self.threaded(function, machine, op, lane)
+        if inspect.isawaitable(value):
+            lane.deadline = deadline
+            value = await value
+        return value, True
+
+    async def threaded(self, function: Callable[..., Any], machine: Machine, op: ToolOp, lane: Lane) -> Any:
+        """A sync tool, in a thread of the pool; its deadline starts when a thread takes it."""
+        loop = asyncio.get_running_loop()
+        keywords = machine.keywords
+        context = contextvars.copy_context()
+        lane.deadline = machine.deadline
+        started = False
+
+        def begin() -> None:
+            nonlocal started
+            started = True
+            lane.deadline = min(self.now() + op.timeout_ns, machine.deadline)
+            self.watch(lane)
+
+        def work() -> Any:
+            try:
+                loop.call_soon_threadsafe(begin)
+            except RuntimeError:  # the loop was closed while this waited
+                raise asyncio.CancelledError from None
+            try:
+                return context.run(function, **keywords)
+            except StopIteration as error:  # a future can not carry it
+                raise RuntimeError(f"tool raised StopIteration: {error}") from error
+
+        future = self.host.threads.submit(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if future.cancelled() and not started:
+                raise _NotCalled from None
+            raise
+
+    # --- models ---
+
+    async def ask(self, machine: Machine, op: ModelOp, lane: Lane, now: int) -> Op:
+        """One model call, and the machine's request after it."""
+        adapter = self.host.adapters.get(op.model) or self.host.adapters[None]
+        if machine.reserves:
+            refusal = machine.reserve(self.bound(adapter, machine.messages))
+            if refusal is not None:
+                return machine.fail(refusal, now)
+        lane.deadline = min(now + op.timeout_ns, machine.deadline)
+        self.watch(lane)
+        keywords = self.options(adapter, machine, op)
+        messages = [dict(message) for message in machine.messages]
+        if self.sink is not None and adapter.stream is not None:
+            answer: Any = await self.streamed(adapter, machine, op, messages, keywords)
+        else:
+            answer = adapter.complete(messages, **keywords)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        completion = completed(answer)
+        now = self.now()
+        if lane.expired:
+            return self.swallowed(machine, lane, now)
+        usage, source = self.priced(completion.usage, op, adapter)
+        extra = {"model": completion.model, "finish_reason": completion.finish_reason, "cost_source": source}
+        return machine.answer(
+            completion.text, usage, now, {key: value for key, value in extra.items() if value is not None}
+        )
+
+    async def streamed(
+        self, adapter: Adapter, machine: Machine, op: ModelOp, messages: list[dict[str, Any]], keywords: dict[str, Any]
+    ) -> Any:
+        assert self.sink is not None and adapter.stream is not None
+        pieces: list[str] = []
+        last: Completion | None = None
+        stream = adapter.stream(messages, **keywords)
+        try:
+            async for piece in stream:
+                if isinstance(piece, str):
+                    pieces.append(piece)
+                    self.sink("text", machine, (op, piece))
+                elif isinstance(piece, Completion):
+                    last = piece
+                else:
+                    raise ModelError(f"the adapter's stream gave {kind_name(piece)}; it yields texts and one Completion", retryable=False)
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+        return last if last is not None else "".join(pieces)
+
+    def bound(self, adapter: Adapter, messages: list[dict[str, str]]) -> int:
+        """The most tokens that *messages* can have."""
+        if adapter.count is not None:
+            count = adapter.count([dict(message) for message in messages])
+            if type(count) is int and count >= 0:
+                return count
+        return token_bound(messages)
+
+    def options(self, adapter: Adapter, machine: Machine, op: ModelOp) -> dict[str, Any]:
+        """The keywords of ``complete``: what the step declares, and what only an adapter that names it gets."""
+        keywords = dict(op.options)
+        if op.model is not None and op.model not in self.host.adapters:
+            keywords["model"] = op.model
+        if machine.reserves and "max_tokens" not in keywords and adapter.takes("max_tokens"):
+            keywords["max_tokens"] = DEFAULT_MAX_TOKENS
+        named = adapter.named
+        if op.allowed is not None and "allowed_outputs" in named:
+            keywords["allowed_outputs"] = list(op.allowed)
+        if op.schema is not None and "output_schema" in named:
+            keywords["output_schema"] = op.schema
+        if "idempotency_key" in named:
+            keywords["idempotency_key"] = effect_key(machine.facts.run_id, machine.path)
+        return keywords
+
+    def priced(self, usage: LLMUsage | None, op: ModelOp, adapter: Adapter) -> tuple[LLMUsage | None, str | None]:
+        """*usage* with its cost by the host's prices, or as the adapter says; and which of both."""
+        if usage is None:
+            return None, None
+        price = (self.host.prices or {}).get(op.model or adapter.model or "")
+        if price is not None:
+            cost = (price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens) / 1_000_000
+            return LLMUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cost), "prices"
+        return usage, "adapter" if usage.cost_usd is not None else None
+
+    # --- forks ---
+
+    async def fork(self, machine: Machine, op: ForkOp, lane: Lane, now: int) -> bool:
+        """Run the children; whether the run was cancelled meanwhile."""
+        count = machine.fork_size
+        limit = op.max_concurrency or (MAP_CONCURRENCY if op.kind == "map" else count)
+        if count == 1 or (limit == 1 and count):
+            cancelled = False
+            for number in range(count):
+                cancelled |= await self.drive(machine.child(number), lane, self.now() if number else now)
+                if cancelled:
+                    break
+            return cancelled
+        numbers = iter(range(count))
+        stop = False
+
+        async def worker() -> None:
+            own = Lane(asyncio.current_task())  # type: ignore[arg-type]
+            self.dog.lanes.add(own)
+            try:
+                for number in numbers:
+                    if await self.drive(machine.child(number), own, self.now()) or stop:
+                        return
+            finally:
+                self.dog.lanes.discard(own)
+
+        tasks = [asyncio.create_task(worker()) for _ in range(min(limit, count))]
+        pending = set(tasks)
+        while pending:
+            try:
+                _, pending = await asyncio.wait(pending)
+            except asyncio.CancelledError:
+                stop = True
+                for task in pending:
+                    task.cancel()
+        for task in tasks:
+            task.result()
+        return stop
+
+
+class _NotCalled(asyncio.CancelledError):
+    """Cancelled before the tool was called."""
+
+
+def completed(answer: Any) -> Completion:
+    """An adapter's return value as a `Completion`.
+
+    Raises:
+        ModelError: If it is of a kind that an adapter may not return, or its usage is none.
+    """
+    if isinstance(answer, str):
+        return Completion(str(answer))
+    usage: Any = None
+    if isinstance(answer, tuple) and len(answer) == 2:
+        text, usage = answer
+        completion = Completion(text)
+    elif isinstance(answer, Completion):
+        completion, text, usage = answer, answer.text, answer.usage
+    else:
+        raise ModelError(
+            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a Completion", retryable=False
+        )
+    if not isinstance(text, str):
+        raise ModelError(f"the adapter returned {kind_name(text)} for the text of its answer", retryable=False)
+    if isinstance(usage, dict):
+        try:
+            usage = LLMUsage.from_dict(usage) if usage else None
+        except ValueError as error:
+            raise ModelError(f"the adapter's usage is malformed: {error}", retryable=False) from None
+    if usage is not None and not isinstance(usage, LLMUsage):
+        raise ModelError(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage", retryable=False)
+    return Completion(str(text), usage, completion.model, completion.finish_reason)
+

@@ -1,0 +1,8 @@
+"""Names of ``llm-nano-vm`` 0.1 where it had them. Nothing new belongs here."""
+
+from __future__ import annotations
+
+from .program import OnError, Program, Step, StepType
+from .trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
+
+__all__ = ["LLMUsage", "OnError", "Program", "Step", "StepResult", "StepStatus", "StepType", "Trace", "TraceStatus"]

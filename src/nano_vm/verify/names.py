@@ -1,0 +1,231 @@
+"""Definite assignment: is every name that a step reads written on the paths that lead there?
+
+Forward data flow over the graph, two bit sets a node: what every path has written (*must*) and what some path has (*may*).
+At a merge *must* is the intersection and *may* the union; a skip without default and a caught failure clear
+what the step would have written. Nodes are visited in reverse postorder, so that an acyclic graph is done in
+one pass; loops go on to the fixed point. Source: Aho, Lam, Sethi, Ullman, *Compilers*, 2nd ed., 9.2.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Literal
+
+from ..errors import Diagnostic, ExprError, Loc
+from ..expr import Ref, value_references
+from ..flow import Flow, FrameGraph, Names, Node, reads, written_keys
+from ..program import CallStep, MapStep, Step, ToolStep
+
+State = tuple[int, int]  # must, may: bit i is slot i
+
+
+def check_names(flow: Flow, given: frozenset[str] = frozenset()) -> Iterator[Diagnostic]:
+    """Unknown names, reads that no path has written (errors), reads that only some paths have (warnings)."""
+    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+        yield from _unknown(names)
+    checker = _Assignment(flow, given)
+    checker.solve()
+    yield from checker.faults()
+
+
+def _unknown(names: Names) -> Iterator[Diagnostic]:
+    """Names that are neither written nor declared, in a program that declares its inputs; steps read as values."""
+    known = [*names.declared, *names.written, *names.outputs]
+    for name, loc in names.needed.items():
+        if names.program.inputs is not None and name not in names.declared:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean '${near[0]}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
+            yield Diagnostic("V012", (*names.loc, *loc), f"unknown name '${name}'", hint)
+    everything = [((*at, *where), ref, text) for step, at in names.program.walk() for ref, text, where in reads(step)]
+    everything += [(("output",), ref, text) for ref, text in value_references(names.program.output)]
+    for loc, ref, text in everything:
+        try:
+            names.load(ref, text)
+        except ExprError as error:
+            yield Diagnostic("V010", (*names.loc, *loc), str(error))
+            continue
+        if ref.path[:1] == ("output",) and ref.name in names.needed and ref.name not in names.declared:
+            near = get_close_matches(ref.name, list(names.outputs), n=1)
+            hint = f"did you mean '${near[0]}.output'?" if near else "write the id of a step before '.output'"
+            yield Diagnostic("V010", (*names.loc, *loc), f"{str(ref)!r}: no step {ref.name!r}", hint)
+
+
+class _Assignment:
+    def __init__(self, flow: Flow, given: frozenset[str]) -> None:
+        self.flow = flow
+        self.given = given
+        self.states: list[State | None] = [None] * len(flow.nodes)
+        self.reads: dict[int, list[tuple[Ref, bool, Loc]]] = {}
+
+    def solve(self) -> None:
+        flow = self.flow
+        order = self.order()
+        root = flow.frames[0]
+        self.states[root.entry] = (start := self.initial(root), start)
+        heap = [(order[root.entry], root.entry)]
+        queued = {root.entry}
+        while heap:
+            _, index = heapq.heappop(heap)
+            queued.discard(index)
+            node = flow.nodes[index]
+            state = self.states[index]
+            assert state is not None
+            for target, after in self.after(node, state):
+                old = self.states[target]
+                new = after if old is None else (old[0] & after[0], old[1] | after[1])
+                if new != old:
+                    self.states[target] = new
+                    if target not in queued:
+                        queued.add(target)
+                        heapq.heappush(heap, (order[target], target))
+
+    def order(self) -> list[int]:
+        """The place of each node in reverse postorder from the entry."""
+        nodes = self.flow.nodes
+        place = [0] * len(nodes)
+        seen = bytearray(len(nodes))
+        count = len(nodes)
+        entry = self.flow.frames[0].entry
+        seen[entry] = 1
+        stack = [(entry, iter(nodes[entry].edges))]
+        while stack:
+            index, edges = stack[-1]
+            for edge in edges:
+                if not seen[edge.target]:
+                    seen[edge.target] = 1
+                    stack.append((edge.target, iter(nodes[edge.target].edges)))
+                    break
+            else:
+                count -= 1
+                place[index] = count
+                stack.pop()
+        return place
+
+    def initial(self, frame: FrameGraph) -> int:
+        """What a run or called program surely has at its start."""
+        names = frame.names
+        schema = names.program.inputs
+        if frame.kind == "run":
+            have = set(self.given) | (set(names.needed) if schema is None else set(schema.get("required", [])))
+        else:
+            assert frame.owner is not None and isinstance(frame.owner.step, CallStep)
+            have = set(frame.owner.step.arguments)
+        for name, part in (schema or {}).get("properties", {}).items():
+            if isinstance(part, dict) and "default" in part:
+                have.add(name)
+        return sum(1 << names.keys[name] for name in have if name in names.keys)
+
+    def optional(self, frame: FrameGraph) -> int:
+        """Inputs that are declared and may be left out: some runs have them."""
+        names = frame.names
+        return sum(1 << names.keys[name] for name in names.declared)
+
+    def after(self, node: Node, state: State) -> Iterator[tuple[int, State]]:
+        must, may = state
+        if node.frame.kind == "run" and node.index == node.frame.entry:
+            may |= self.optional(node.frame)
+        names, step = node.frame.names, node.step
+        if node.kind in ("end", "fail"):
+            return
+        own = writes(step, names) if node.kind == "step" else 1 << names.outputs[step.id]
+        if node.kind == "close" or node.kind == "test":
+            if step.output_key is not None:
+                own |= 1 << names.keys[step.output_key]
+        written = (must | own, may | own)
+        cleared = (must & ~own, may & ~own)
+        for edge in node.edges:
+            label = edge.label
+            if label == "fork":
+                child = self.flow.nodes[edge.target].frame
+                if child.kind == "call":
+                    start = self.initial(child)
+                    yield edge.target, (start, start)
+                else:
+                    item = 1 << names.keys[step.item_name] if isinstance(step, MapStep) else 0
+                    yield edge.target, (must | item, may | item)
+            elif label in ("skip", "catch", "error"):
+                if edge.by not in (node.index, -1):
+                    # out of a loop: its body may have written any part
+                    around = self.flow.nodes[edge.by]
+                    own_outer = writes(around.step, names)
+                    yield edge.target, self.skipped(around.step, label, (must & ~own_outer, may & ~own_outer), own_outer)
+                else:
+                    yield edge.target, self.skipped(step, label, cleared, own)
+            elif label == "again":
+                yield edge.target, state
+            elif node.kind == "step" and _is_loop(step):
+                yield edge.target, state
+            else:
+                yield edge.target, written
+
+    @staticmethod
+    def skipped(step: Step, label: str, cleared: State, own: int) -> State:
+        if label == "skip" and step.has_default:
+            return cleared[0] | own, cleared[1] | own
+        return cleared
+
+    def faults(self) -> Iterator[Diagnostic]:
+        found: dict[tuple[Loc, str], Literal["error", "warning"]] = {}
+        hints: dict[tuple[Loc, str], tuple[Ref, Names]] = {}
+        for node in self.flow.nodes:
+            state = self.states[node.index]
+            if state is None:
+                continue
+            for ref, text, where, extra in self.node_reads(node):
+                try:
+                    slot = node.frame.names.load(ref, text)[0]
+                except ExprError:
+                    continue  # reported as unknown
+                must, may = state[0] | extra, state[1] | extra
+                if node.frame.kind == "run" and node.index == node.frame.entry:
+                    may |= self.optional(node.frame)
+                if must >> slot & 1:
+                    continue
+                key = ((*node.loc, *where) if where != ("output",) else (*node.frame.names.loc, "output"), str(ref))
+                severity: Literal["error", "warning"] = "warning" if may >> slot & 1 else "error"
+                hints[key] = (ref, node.frame.names)
+                found[key] = "warning" if "warning" in (severity, found.get(key)) else "error"
+        for (loc, ref_text), severity in found.items():
+            ref, names = hints[loc, ref_text]
+            if severity == "warning":
+                message = f"{ref_text!r} is not written on every path that leads here"
+                yield Diagnostic("V011", loc, message, "give the step that may be skipped a default, or set it before", "warning")
+            else:
+                yield Diagnostic("V010", loc, f"{ref_text!r} is read before any step has written it", _where(ref, names))
+
+    def node_reads(self, node: Node) -> Iterator[tuple[Ref, bool, Loc, int]]:
+        step = node.step
+        if node.kind == "end":
+            if node.frame.kind in ("run", "call"):
+                for ref, text in value_references(node.frame.names.program.output):
+                    yield ref, text, ("output",), 0
+            return
+        if node.kind in ("fail", "close") or (node.kind == "step") == _is_loop(step):
+            return
+        own = writes(step, node.frame.names)
+        for ref, text, where in reads(step):
+            # undo's arguments are fixed when the step has finished
+            yield ref, text, where, own if isinstance(step, ToolStep) and where[0] == "undo" else 0
+
+
+def _is_loop(step: Step) -> bool:
+    return step.type.value == "loop"
+
+
+def writes(step: Step, names: Names) -> int:
+    """The slots that *step* itself writes, as bits."""
+    bits = 1 << names.outputs[step.id]
+    for name in written_keys(step):
+        if not isinstance(step, MapStep) or name != step.item_name:
+            bits |= 1 << names.keys[name]
+    return bits
+
+
+def _where(ref: Ref, names: Names) -> str:
+    """Where the value that is missed is written, in a branch or later."""
+    step_id = ref.name if ref.path[:1] == ("output",) else None
+    if step_id is not None and step_id in names.ids:
+        return f"step {step_id!r} stands in a branch or item that is not seen from here, or runs later"
+    return "it is written in a branch or item that is not seen from here, or later"

@@ -1,0 +1,523 @@
+"""`ExecutionVM`: what users call. A program and inputs come in, a `Trace` goes out.
+
+Program and host meet once: flow, checks and plan of a program are made at its first run and kept. A program that the host's
+tools or models refuse gives a FAILED trace with the Diagnostics and no step run; what a run does is decided in `machine`,
+and `drive` makes its calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from .compile import compile_flow
+from .drive import Adapter, Driver, Event, Host, SystemClock, Threads
+from .errors import Diagnostic, ProgramError, VMError, summary
+from .flow import Flow
+from .machine import FOREVER, Facts, Ledger, Limits, Machine
+from .plan import FramePlan, Plan
+from .program import Budget, LLMStep, Program
+from .tools import ToolContract, contract
+from .trace import Trace, TraceStatus
+from .values import admit, canonical, kind_name, short
+from .verify import check, check_names
+
+PREPARED_PROGRAMS = 1024
+"""Programs whose plan is kept; the least recently used goes first."""
+
+REMEMBERED_RUNS = 10_000
+"""Runs with an id given by the caller that are remembered, so that the same id joins and does not repeat."""
+
+TOOL_THREADS = 32
+"""Threads for sync tools; the number that Python's own default executor has on most machines."""
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A program as this host runs it: its plan and where calls go, or why not."""
+
+    program: Program
+    diagnostics: tuple[Diagnostic, ...]
+    errors: tuple[Diagnostic, ...]
+    flow: Flow
+    plan: Plan | None = None
+    host: Host | None = None
+    default_model: str | None = None
+
+
+class ExecutionVM:
+    """Runs programs.
+
+    ``llm`` is any object with ``async def complete(messages, **kwargs)``, or a dict of them by the names that steps
+    use as ``model``, the first being the default; ``tools`` are callables by name. ``prices`` are dollars per million
+    tokens, ``{model: (input, output)}``; ``programs`` are those that `call` steps name; ``budget`` bounds every run.
+    ``threads`` bounds the sync tools that run at the same time. One VM serves any number of runs at a time.
+
+    Raises:
+        VMError: If an adapter, tool or price can not be one.
+    """
+
+    def __init__(
+        self,
+        llm: Any = None,
+        tools: Mapping[str, Callable[..., Any]] | None = None,
+        *,
+        programs: Mapping[str, Program] | None = None,
+        prices: Mapping[str, tuple[Any, Any]] | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        threads: int = TOOL_THREADS,
+        clock: Any = None,
+    ) -> None:
+        self._adapters = _adapters(llm)
+        self._contracts: dict[str, ToolContract] = {}
+        self._programs = dict(programs or {})
+        self._prices = _prices(prices)
+        self._budget = _budget(budget)
+        self._limits = limits or Limits()
+        self._clock = clock or SystemClock
+        if type(threads) is not int or threads < 1:
+            raise VMError(f"threads is a whole number of at least 1, not {threads!r}")
+        self._threads = Threads(threads)
+        self._prepared: OrderedDict[int, _Prepared] = OrderedDict()
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        for name, function in (tools or {}).items():
+            self.register_tool(name, function)
+
+    def register_tool(self, name: str, function: Callable[..., Any]) -> None:
+        """Make *function* callable as the tool *name*, in place of any that had it.
+
+        Raises:
+            VMError: If it can not be called with keywords.
+        """
+        self._contracts[name] = contract(name, function)
+        self._prepared.clear()
+
+    @property
+    def tools(self) -> Mapping[str, ToolContract]:
+        """The registered tools and what is known of each."""
+        return dict(self._contracts)
+
+    # --- checking ---
+
+    def check(self, program: Program) -> list[Diagnostic]:
+        """Every fault that *program* shows for this host, warnings included; an empty list means it is ready to run."""
+        return program.place(list(self._prepare(program).diagnostics))
+
+    def plan(self, program: Program) -> Plan:
+        """What is executed for *program*; ``plan.explain()`` prints it.
+
+        Raises:
+            ProgramError: If the program has faults.
+        """
+        prepared = self._prepare(program)
+        if prepared.plan is None:
+            raise ProgramError(program.place(list(prepared.errors)))
+        return prepared.plan
+
+    def _prepare(self, program: Program) -> _Prepared:
+        key = id(program)
+        prepared = self._prepared.get(key)
+        if prepared is None or prepared.program is not program:
+            if not isinstance(program, Program):
+                raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
+            prepared = self._prepared[key] = self._meet(program)
+            if len(self._prepared) > PREPARED_PROGRAMS:
+                self._prepared.popitem(last=False)
+        return prepared
+
+    def _meet(self, program: Program) -> _Prepared:
+        flow = Flow(program, self._programs)
+        found = [*program.warnings, *check(flow, self._contracts), *self._check_models(flow)]
+        errors = tuple(d for d in found if d.severity == "error")
+        prepared = _Prepared(program, tuple(found), errors, flow)
+        if not errors or all(d.code == "V010" for d in errors):
+            # a name that inputs give may still be missing at check; everything else is decided
+            prepared.plan = compile_flow(flow, self._contracts) if not _broken(flow, errors) else None
+        if prepared.plan is not None:
+            contracts = [self._contracts[name] for name in prepared.plan.tools]
+            prepared.host = Host(
+                functions=[c.function for c in contracts],
+                how=[c.how for c in contracts],
+                direct=[c.function if c.how == "async" else None for c in contracts],
+                adapters=self._adapters,
+                threads=self._threads,
+                clock=self._clock,
+                prices=self._prices,
+            )
+            default = self._adapters.get(None)
+            prepared.default_model = default.model if default is not None else None
+        return prepared
+
+    def _check_models(self, flow: Flow) -> list[Diagnostic]:
+        """Model steps against the adapters: one is there, it has the model, it takes the options."""
+        found = []
+        for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+            program = names.program
+            for step, at in program.walk():
+                if not isinstance(step, LLMStep):
+                    continue
+                loc = (*names.loc, *at)
+                if not self._adapters:
+                    message = f"step {step.id!r} calls a model, and the VM has none"
+                    found.append(Diagnostic("V030", loc, message, "give one by ExecutionVM(llm=...) or --model"))
+                    continue
+                declared = step.model or program.defaults.model
+                model = program.models.get(declared, declared) if declared is not None else None
+                adapter = self._adapters.get(model)
+                if adapter is None:
+                    if len(self._adapters) > 1 or not self._adapters[None].takes("model"):
+                        known = [name for name in self._adapters if name is not None]
+                        hint = f"the VM has {', '.join(map(repr, known))}" if known else "remove it: the adapter has one model"
+                        message = f"step {step.id!r} wants model {model!r}, which no adapter has"
+                        found.append(Diagnostic("V031", (*loc, "model"), message, hint))
+                        continue
+                    adapter = self._adapters[None]
+                for option in ("max_tokens", "temperature", "seed"):
+                    given = getattr(step, option) is not None or getattr(program.defaults, option) is not None
+                    if given and not adapter.takes(option):
+                        message = f"the adapter of step {step.id!r} takes no {option!r}"
+                        hint = f"let its complete() take {option} or **kwargs, or remove the field"
+                        found.append(Diagnostic("V032", (*loc, option), message, hint))
+        return found
+
+    # --- running ---
+
+    async def run(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        seed: int | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+    ) -> Trace:
+        """Run *program* on the inputs *context* and give its trace; a failed step is data in it.
+
+        The same *run_id* with the same program and inputs joins the existing run. *seed* decides the waits between attempts.
+        *budget* bounds this run beside those of the program and the VM; the tightest counts.
+
+        Raises:
+            VMError: If *run_id* belongs to another program or other inputs.
+            asyncio.CancelledError: If the caller's task is cancelled; what was done is undone first.
+        """
+        if run_id is not None:
+            return await asyncio.shield(self.start(program, context, run_id=run_id, seed=seed, budget=budget).result())
+        trace, machine = self._begin(program, context, None, seed, budget)
+        if machine is None:
+            return trace
+        cancelled = await self._execute(trace, machine, None)
+        if cancelled and trace.status is TraceStatus.CANCELLED:
+            raise asyncio.CancelledError
+        return trace
+
+    def run_sync(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        seed: int | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+    ) -> Trace:
+        """`run` for code without an event loop.
+
+        Raises:
+            VMError: If an event loop is running in this thread.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.run(program, context, run_id=run_id, seed=seed, budget=budget))
+        raise VMError("run_sync() was called inside an event loop; write: await vm.run(...)")
+
+    def start(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        seed: int | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Begin a run in a task of its own and give a handle to it; needs a running event loop. Arguments as `run`."""
+        if run_id is not None:
+            known = self._runs.get(run_id)
+            if known is not None:
+                if known.identity != _identity(program, context):
+                    raise VMError(f"run {run_id!r} exists, with another program or other inputs")
+                return known
+        trace, machine = self._begin(program, context, run_id, seed, budget)
+        run = Run(trace, self._execute(trace, machine, None) if machine is not None else None)
+        if run_id is not None:
+            run.identity = _identity(program, context)
+            self._runs[run_id] = run
+            if len(self._runs) > REMEMBERED_RUNS:
+                self._runs.popitem(last=False)
+        return run
+
+    async def stream(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        seed: int | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Event]:
+        """Run *program* and give events as they happen, the last one ``run_finished`` with the trace.
+
+        Leaving the iteration early cancels the run.
+        """
+        if run_id is not None and run_id in self._runs:
+            raise VMError(f"run {run_id!r} exists; its events are gone, its trace is vm.run(...)")
+        trace, machine = self._begin(program, context, run_id, seed, budget)
+        if machine is None:
+            yield Event("run_finished", trace=trace)
+            return
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def sink(kind: str, source: Machine, what: Any) -> None:
+            if kind == "step_finished":
+                op, path = what[0], what[1]
+                events.put_nowait(Event(kind, path, op.step_id, op.type, result=trace._result(what)))
+            elif kind == "text":
+                events.put_nowait(Event(kind, source.path, what[0].step_id, "llm", text=what[1]))
+            else:
+                events.put_nowait(Event(kind, source.path, what.step_id, what.type))
+
+        run = Run(trace, self._execute(trace, machine, sink))
+        if run_id is not None:
+            run.identity = _identity(program, context)
+            self._runs[run_id] = run
+        run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            yield Event("run_finished", trace=await run.result())
+        finally:
+            await run.cancel()
+
+    # --- inside ---
+
+    def _begin(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None,
+        run_id: str | None,
+        seed: int | None,
+        budget: Budget | Mapping[str, Any] | None,
+    ) -> tuple[Trace, Machine | None]:
+        """The trace of a new run, and its machine, or None where it was refused."""
+        prepared = self._prepare(program)
+        clock = self._clock
+        now = clock.monotonic_ns()
+        drawn = os.urandom(40).hex()
+        own_seed = int(drawn[64:], 16) >> 1 if seed is None else seed
+        trace = Trace(
+            program_name=program.name,
+            program_digest=program,
+            run_id=drawn[:32] if run_id is None else run_id,
+            seed=own_seed,
+            salt=drawn[32:64],
+            started_ns=now,
+            base_ns=clock.time_ns() - now,
+        )
+        plan = prepared.plan
+        inputs, faults = _inputs(context, plan.frames[0] if plan is not None else None)
+        trace.inputs = inputs
+        errors = prepared.errors
+        if errors and plan is not None:  # only names that inputs may give
+            errors = tuple(d for d in check_names(prepared.flow, frozenset(inputs)) if d.severity == "error")
+        all_budgets = [b for b in (program.budget, self._budget, _budget(budget)) if b is not None]
+        tightest = all_budgets[0] if len(all_budgets) == 1 else _tightest(all_budgets)
+        if plan is not None and tightest is not None and tightest.max_cost_usd is not None:
+            faults += self._unpriced(plan)
+        if errors or faults or plan is None or prepared.host is None:
+            return self._refused(trace, program, [*errors, *faults]), None
+        facts = Facts(trace.run_id, own_seed, self._limits, self._prices, prepared.default_model)
+        deadline = FOREVER
+        if tightest is not None and tightest.max_seconds is not None:
+            deadline = now + int(tightest.max_seconds * 1e9)
+        machine = Machine.of(plan, inputs, facts, Ledger.of(self._limits, tightest), deadline=deadline)
+        trace._records = machine.records
+        trace._host = prepared.host
+        return trace, machine
+
+    def _refused(self, trace: Trace, program: Program, faults: list[Diagnostic]) -> Trace:
+        placed = tuple(program.place(faults))
+        trace.diagnostics = placed
+        trace.status = TraceStatus.FAILED
+        trace.error = summary(placed)
+        trace.error_kind = "refused"
+        trace.finished_ns = trace.started_ns
+        return trace
+
+    def _unpriced(self, plan: Plan) -> list[Diagnostic]:
+        found = []
+        for model in plan.models:
+            adapter = self._adapters.get(model) or self._adapters[None]
+            name = model or adapter.model
+            if name is None or name not in (self._prices or {}):
+                message = f"the budget limits cost, and no price is known for model {name!r}"
+                found.append(Diagnostic("V033", ("budget", "max_cost_usd"), message, "give ExecutionVM(prices={model: (input, output)})"))
+        return found
+
+    async def _execute(self, trace: Trace, machine: Machine, sink: Any) -> bool:
+        """Drive *machine* to its end and complete *trace*; whether it was cancelled from outside."""
+        cancelled = False
+        try:
+            cancelled = await Driver(trace._host, sink).run(machine, trace.started_ns)
+        finally:
+            trace._host = None
+            trace.status = machine.status
+            trace.final_output = machine.output
+            trace.waiting = machine.waiting
+            if machine.error is not None:
+                trace.error = machine.error_summary()
+                trace.error_kind = machine.error.kind
+            trace.finished_ns = self._clock.monotonic_ns()
+            trace._steps = trace._digest = None
+        return cancelled
+
+
+class Run:
+    """A handle to a run: ``await run`` or ``await run.result()`` gives its trace."""
+
+    def __init__(self, trace: Trace, execution: Any) -> None:
+        self.trace = trace
+        self.identity: bytes | None = None
+        self.task = asyncio.get_running_loop().create_task(execution) if execution is not None else None
+
+    @property
+    def run_id(self) -> str:
+        """The run's identity."""
+        return self.trace.run_id
+
+    @property
+    def status(self) -> TraceStatus:
+        """How the run stands."""
+        return self.trace.status
+
+    async def result(self) -> Trace:
+        """The trace, once the run has ended; also after `cancel`."""
+        if self.task is not None:
+            await asyncio.wait([self.task])
+            if not self.task.cancelled():
+                self.task.result()
+        return self.trace
+
+    async def cancel(self) -> Trace:
+        """Stop the run and give its trace; what was done is undone first. A run that has ended stays as it is."""
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+        return await self.result()
+
+    def __await__(self) -> Generator[Any, None, Trace]:
+        return self.result().__await__()
+
+
+def _identity(program: Program, context: Mapping[str, Any] | None) -> bytes:
+    inputs, _ = _inputs(context, None)
+    return canonical([program.digest, inputs])
+
+
+def _broken(flow: Flow, errors: tuple[Diagnostic, ...]) -> bool:
+    """Whether names in *errors* are unknown rather than perhaps given: then there is no slot to compile to."""
+    return any("is a step, not a value" in d.message or "unknown name" in d.message or "no step" in d.message for d in errors)
+
+
+def _inputs(context: Mapping[str, Any] | None, frame: FramePlan | None) -> tuple[dict[str, Any], list[Diagnostic]]:
+    """The inputs as plain data, and what is wrong with them."""
+    faults: list[Diagnostic] = []
+    if context is None:
+        inputs: dict[str, Any] = {}
+    elif not isinstance(context, Mapping):
+        return {}, [Diagnostic("V041", ("context",), f"context is a dict, not {kind_name(context)}")]
+    else:
+        inputs = {}
+        for name, value in context.items():
+            if type(name) is str and type(value) is str and value.isascii() and len(value) < 4096:
+                inputs[name] = value
+                continue
+            if not isinstance(name, str):
+                faults.append(Diagnostic("V041", ("context",), f"input name {short(name)} is not a text"))
+                continue
+            try:
+                inputs[str(name)] = admit(value)[0]
+            except VMError as error:
+                faults.append(Diagnostic("V041", ("context", str(name)), str(error)))
+    if frame is None:
+        return inputs, faults
+    missing = [name for name in frame.needed if name not in inputs and (context is None or name not in context)]
+    for name in missing:
+        hint = "give it by vm.run(program, context={...}) or -i name=value"
+        faults.append(Diagnostic("V040", ("context",), f"input {name!r} is needed and not given", hint))
+    if frame.check is not None and not faults:
+        fault = frame.check({name: value for name, value in inputs.items()})
+        if fault is not None:
+            faults.append(Diagnostic("V041", ("context",), f"inputs do not fit the program's schema: {fault}"))
+    return inputs, faults
+
+
+def _adapters(llm: Any) -> dict[str | None, Adapter]:
+    if llm is None:
+        return {}
+    named = llm if isinstance(llm, dict) else {None: llm}
+    if not named:
+        raise VMError("llm is an adapter or a dict of adapters by model name, and the dict is empty")
+    result: dict[str | None, Adapter] = {}
+    for name, adapter in named.items():
+        if not callable(getattr(adapter, "complete", None)):
+            raise VMError(f"{kind_name(adapter)} is no adapter: it has no method complete(messages, **kwargs)")
+        result[name] = Adapter(adapter)
+    result.setdefault(None, next(iter(result.values())))
+    return result
+
+
+def _prices(prices: Mapping[str, tuple[Any, Any]] | None) -> dict[str, tuple[Decimal, Decimal]] | None:
+    if prices is None:
+        return None
+    result = {}
+    for model, pair in prices.items():
+        try:
+            first, second = (Decimal(str(amount)) for amount in pair)
+            if not (first.is_finite() and second.is_finite() and first >= 0 and second >= 0):
+                raise ValueError
+        except (ValueError, TypeError, InvalidOperation):
+            hint = "dollars per million tokens, (input, output)"
+            raise VMError(f"the price of {model!r} is {pair!r}; it is a pair of amounts: {hint}") from None
+        result[model] = (first, second)
+    return result
+
+
+def _budget(budget: Budget | Mapping[str, Any] | None) -> Budget | None:
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    if not isinstance(budget, Mapping):
+        raise VMError(f"a budget is a Budget or a dict, not {kind_name(budget)}")
+    unknown = [key for key in budget if key not in Budget.model_fields]
+    if unknown:
+        raise VMError(f"a budget has no field {unknown[0]!r}; fields are {', '.join(Budget.model_fields)}")
+    try:
+        return Budget.model_validate(dict(budget))
+    except ValueError as error:
+        raise VMError(f"not a budget: {error}") from None
+
+
+def _tightest(budgets: list[Budget]) -> Budget | None:
+    if not budgets:
+        return None
+    amounts = {}
+    for name in Budget.model_fields:
+        given = [getattr(b, name) for b in budgets if getattr(b, name) is not None]
+        if given:
+            amounts[name] = min(given)
+    return Budget.model_construct(**amounts)
+
+
