@@ -15,7 +15,7 @@ Rule 3: a frame (the run, a called program, a branch, an item) is left by its ow
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
@@ -256,8 +256,15 @@ class Flow:
 
     def _connect(self, node: Node, block: _Block, position: int) -> None:
         step = node.step
-        after = self._after(node, block, position)
         add = node.edges.append
+        follows = -1
+
+        def after() -> int:  # asked for only where an edge leads there: a condition that jumps both ways is followed by nothing
+            nonlocal follows
+            if follows < 0:
+                follows = self._after(node, block, position)
+            return follows
+
         match step:
             case ConditionStep() | ApprovalStep():
                 self._two_ways(node, block, after, step)
@@ -273,26 +280,26 @@ class Flow:
                 test.of = node
                 body = self._block(node, block, step.steps, test.index, ("steps",))
                 add(Edge("next", body))
-                test.edges.append(Edge("until", after))
+                test.edges.append(Edge("until", after()))
                 test.edges.append(Edge("again", body))
                 self._handlers(test, block, after)
                 if step.on_exhausted == "continue":
-                    test.edges.append(Edge("exhausted", after))
+                    test.edges.append(Edge("exhausted", after()))
             case ParallelStep():
                 for name, steps, at in step.branches():
                     single = not isinstance(step.parallel_steps[at[1]], list)  # type: ignore[index]
                     locs = [(*node.loc, *at) if single else (*node.loc, *at, i) for i in range(len(steps))]
                     self._fork(node, name, "branch", block.frame.names, steps, locs)
-                add(Edge("next", after))
+                add(Edge("next", after()))
             case MapStep():
                 locs = [(*node.loc, "steps", i) for i in range(len(step.steps))]
                 self._fork(node, step.item_name, "item", block.frame.names, step.steps, locs)
-                add(Edge("next", after))
+                add(Edge("next", after()))
             case CallStep():
                 self._call(node, step)
-                add(Edge("next", after))
+                add(Edge("next", after()))
             case _:
-                add(Edge("next", after))
+                add(Edge("next", after()))
         if not isinstance(step, LoopStep):
             self._handlers(node, block, after)
 
@@ -307,22 +314,22 @@ class Flow:
             return node.frame.end
         return self._resolve(node, block, step.next, ("next",), "order")
 
-    def _two_ways(self, node: Node, block: _Block, after: int, step: ConditionStep | ApprovalStep) -> None:
+    def _two_ways(self, node: Node, block: _Block, after: Callable[[], int], step: ConditionStep | ApprovalStep) -> None:
         for label, target, other in (("then", step.then, step.otherwise), ("otherwise", step.otherwise, step.then)):
             if target is not None:
                 found = self._target(node, block, target, after, (label,))
             elif isinstance(step, ApprovalStep):
-                found = after if label == "then" else node.frame.fail
+                found = after() if label == "then" else node.frame.fail
             else:  # the form of the branch that is there decides: beside a block an empty block, beside a jump a failure
-                found = after if isinstance(other, list) else node.frame.fail
+                found = after() if isinstance(other, list) else node.frame.fail
             node.edges.append(Edge(label, found))
 
-    def _target(self, node: Node, block: _Block, target: str | list[Step], after: int, at: Loc) -> int:
+    def _target(self, node: Node, block: _Block, target: str | list[Step], after: Callable[[], int], at: Loc) -> int:
         if isinstance(target, str):
-            return after if target == NEXT else self._resolve(node, block, target, at, "jump")
+            return after() if target == NEXT else self._resolve(node, block, target, at, "jump")
         close = self._node("close", node.step, node.mode, node.frame, node.loc, node.owner)
         close.of = node
-        close.edges.append(Edge("next", after))
+        close.edges.append(Edge("next", after()))
         return self._block(node, block, target, close.index, at) if target else close.index
 
     def _block(self, node: Node, outer: _Block, steps: list[Step], after: int, at: Loc) -> int:
@@ -359,11 +366,10 @@ class Flow:
             f"did you mean {near[0]!r}?" if near else "add the step, or use $end or $fail",
         )
 
-    def _handlers(self, node: Node, block: _Block, after: int) -> None:
+    def _handlers(self, node: Node, block: _Block, after: Callable[[], int]) -> None:
         """Edges of a failure: the step's own catches and skip, then those of the loops around it, then the frame's fail."""
         at: Node | None = node
         here: _Block | None = block
-        follow = after
         while at is not None:
             step = at.step
             if at is node or isinstance(step, LoopStep):
@@ -372,13 +378,13 @@ class Flow:
                     target = self._resolve(at, here, catch.next, ("catch", i, "next"), "jump")
                     node.edges.append(Edge("catch", target, tuple(catch.errors), at.index))
                 if step.on_error is OnError.SKIP:
-                    skip: int | None = follow if at is node else None
+                    skip: int | None = None
                     if at is node and isinstance(step, (ConditionStep, SwitchStep)):
                         skip = node.follow("otherwise" if isinstance(step, ConditionStep) else "default")
                         if skip is None:
                             skip = node.frame.fail
                     if skip is None:
-                        skip = self._after(at, here, here.positions[step.id])
+                        skip = after() if at is node else self._after(at, here, here.positions[step.id])
                     node.edges.append(Edge("skip", skip, (), at.index))
             at = at.owner
             here = here.parent if here is not None else None
