@@ -147,22 +147,24 @@ def measured(*arguments: str) -> dict[str, float]:
 def memory(effort: Effort) -> Table:
     table = Table(
         "Memory",
-        "A finished step: of a 10,000-step trace that is kept, beside its values. A waiting run: of 10,000 runs of the "
-        "stress test that wait in their eleventh tool. Allocated is what `tracemalloc` counts, resident what the "
-        "process has grown by.",
+        "A finished step: of a 10,000-step trace that is kept, beside its values; looked at, its `StepResult` is there "
+        "as well. A waiting run: of 10,000 runs of the stress test that wait in a tool, the first or the eleventh. "
+        "Allocated is what `tracemalloc` counts, resident what the process has grown by.",
         ["bytes", "limit", "ours", "ours less limit"],
     )
 
-    def row(name: str, limit: float, ours: float, bars: list[Bar]) -> None:
+    def row(name: str, limit: float, ours: float, most: float | None = None) -> None:
+        bars = [Bar(f"bytes of {name}", ours, most, "bytes")] if most is not None else []
         table.add(name, number(limit), number(ours), number(ours - limit), bars=bars)
         table.raw[name] = {"limit_bytes": limit, "ours_bytes": ours}
 
     kept = measured("kept_steps")
-    row("a finished step", kept["by_hand"], kept["trace"], [Bar("bytes a finished step", kept["trace"], 400, "bytes")])
-    row("a finished step, once looked at", kept["by_hand"], kept["trace"] + kept["looked_at"], [])
-    for how, word in (("traced", "allocated"), ("resident", "resident")):
-        limit, ours = (measured("waiting_runs", who, how)["bytes"] for who in ("by_hand", "ours"))
-        row(f"a waiting run, {word}", limit, ours, [Bar(f"bytes a waiting run, {word}", ours, 8192, "bytes")])
+    row("a finished step", kept["by_hand"], kept["trace"], 400)
+    row("a finished step, looked at", kept["by_hand"], kept["trace"] + kept["looked_at"])
+    for after, where in ((0, "first"), (10, "eleventh")):
+        for how, word in (("traced", "allocated"), ("resident", "resident")):
+            limit, ours = (measured("waiting_runs", who, how, str(after))["bytes"] for who in ("by_hand", "ours"))
+            row(f"a run waiting in its {where} tool, {word}", limit, ours, 8192)
     return table
 
 

@@ -79,14 +79,15 @@ def kept_steps() -> Figures:
     return asyncio.run(main())
 
 
-def waiting_runs(who: str, how: str) -> Figures:
-    """Bytes for each of 10,000 runs of the stress test that wait in their eleventh tool call."""
+def waiting_runs(who: str, how: str, after: int) -> Figures:
+    """Bytes for each of 10,000 runs of the stress test that wait in a tool *after* so many finished steps."""
     workload = Workload()
     context = workload.context
+    waits_at = context[workload.calls[after][1]]
     gates: list[asyncio.Future[None]] = []
 
     async def work(x: str) -> str:
-        if x == context["key_10"]:
+        if x == waits_at:
             gates.append(gate := asyncio.get_running_loop().create_future())
             await gate
         return x
@@ -211,6 +212,7 @@ IMPORTS = {
     "import pydantic": "import pydantic",
     "from pydantic import BaseModel": "from pydantic import BaseModel",
     "import nano_vm": "import nano_vm",
+    "from nano_vm import ExecutionVM, Program": "from nano_vm import ExecutionVM, Program",
     "import nano_vm, first from_dict": f"import nano_vm; nano_vm.Program.from_dict({FIRST_PROGRAM!r})",
 }
 
@@ -230,7 +232,7 @@ if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
     measures: dict[str, Callable[..., Figures]] = {
         "kept_steps": kept_steps,
-        "waiting_runs": waiting_runs,
+        "waiting_runs": lambda who, how, after: waiting_runs(who, how, int(after)),
         "conditions": conditions,
         "loading": lambda steps: loading(int(steps)),
         "imports": lambda rounds: imports(int(rounds)),
