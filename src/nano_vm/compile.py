@@ -24,8 +24,9 @@ from .expr import (
     parse_expr,
     parse_template,
     references,
+    value_references,
 )
-from .flow import Flow, FrameGraph, Names, Node
+from .flow import Flow, FrameGraph, Names, Node, reads
 from .plan import (
     END,
     FAIL,
@@ -62,7 +63,7 @@ from .program import (
 )
 from .schemas import schema_check
 from .tools import ToolContract, checked, handed
-from .values import CONTAINERS, UNSET
+from .values import CONTAINERS, SCALARS, UNSET
 
 TOOL_TIMEOUT_SECONDS = 60.0
 """One attempt of a tool without ``timeout_seconds``; LANGUAGE 6."""
@@ -84,13 +85,14 @@ class _Compiler:
         self.numbers: dict[str, int] = {}
         self.ops: list[Op] = []
         self.twice = _entered_twice(flow)
+        self.read = {id(frame.names): slots_read(frame.names) for frame in flow.frames}
 
     def plan(self) -> Plan:
         flow = self.flow
         frames = [self.frame(frame) for frame in flow.frames]
         self.ops = [self.op(node, frames) for node in flow.nodes]
         for node, op in zip(flow.nodes, self.ops, strict=True):
-            op.index = node.index
+            op.index, op.frame = node.index, node.frame.index
             self.connect(node, op)
         for node, op in zip(flow.nodes, self.ops, strict=True):
             self.place(node, op)
@@ -115,22 +117,28 @@ class _Compiler:
 
     def frame(self, graph: FrameGraph) -> FramePlan:
         names = graph.names
-        frame = FramePlan(graph.index, graph.name, size=names.size, keeps_last=graph.kind in ("branch", "item"))
+        frame = FramePlan(graph.index, graph.name, keeps_last=graph.kind in ("branch", "item"))
         if graph.kind in ("run", "call"):
             program = names.program
-            frame.inputs = tuple((name, slot) for name, slot in names.keys.items())
             schema = program.inputs
-            required = list(names.needed)
+            frame.blank = [UNSET] * names.size
+            read = self.read[id(names)]
+            needed = set(names.needed)
             if schema is not None:
-                properties = schema.get("properties", {})
-                frame.defaults = {
-                    name: part["default"] for name, part in properties.items() if isinstance(part, dict) and "default" in part
-                }
-                required += [name for name in schema.get("required", []) if name not in names.needed]
+                required = set(schema.get("required", []))
+                needed = (needed - names.declared) | required
+                for name, part in schema.get("properties", {}).items():
+                    if isinstance(part, dict) and "default" in part:
+                        frame.blank[names.keys[name]] = part["default"]
+                        needed.discard(name)
                 frame.check = schema_check(schema)
-                optional = names.declared - set(schema.get("required", []))
-                required = [name for name in required if name not in optional or name not in properties]
-            frame.needed = tuple(name for name in required if name not in frame.defaults)
+            frame.needed = tuple(name for name in names.keys if name in needed)
+            frame.needed += tuple(sorted(needed - names.keys.keys()))  # required by the schema, and read by no step
+            others = [name for name, slot in names.keys.items() if slot in read and name not in needed]
+            frame.inputs = tuple((name, names.keys[name]) for name in [*frame.needed, *others] if name in names.keys)
+            frame.others = tuple(others)
+            if len(frame.needed) > 1 and [names.keys.get(n) for n in frame.needed] == list(range(len(frame.needed))):
+                frame.take = itemgetter(*frame.needed)
             if program.output is not None:
                 frame.output = compile_value(program.output, names)
         return frame
@@ -198,11 +206,17 @@ class _Compiler:
     def tool_step(self, step: ToolStep, names: Names, timeout: float | None) -> ToolOp:
         op = self.tool(step.tool, step.args, names, timeout)
         op.attempts, op.retry = step.attempts, step.retry or Retry()
+        read = self.read[id(names)]
+        out, key = names.outputs[step.id], names.keys[step.output_key] if step.output_key is not None else -1
+        if step.undo is None and not op.takes_key and (key < 0 or out not in read):
+            op.slot = out if key < 0 else key
+            op.single = single_argument(self.contracts[step.tool], step.args, names)
         for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
             if reference is not None:
                 args = reference.args if kind == "undo" or "args" in reference.model_fields_set else step.args
                 beside = self.tool(reference.tool, args, names, None)
                 beside.step_id, beside.type = f"{step.id}/{kind}", "tool"
+                beside.function = None  # what follows its outcome is never simply the next op
                 setattr(op, kind, beside)
         return op
 
@@ -220,6 +234,7 @@ class _Compiler:
             effect=contract.effect,
             takes_key=contract.takes_key,
             timeout_ns=_ns(seconds),
+            function=contract.function if contract.how == "async" else None,
         )
 
     def model(self, step: LLMStep, names: Names, timeout: float | None) -> ModelOp:
@@ -405,6 +420,30 @@ def compile_arguments(
         return values, {key: handed(value) for key, value in zip(keys, values, strict=True)}
 
     return plain
+
+
+def single_argument(contract: ToolContract, args: dict[str, Any], names: Names) -> tuple[str, int, frozenset[Any]] | None:
+    """Of a tool with one argument that is one name: the parameter, the slot, and the types that need no look and no copy."""
+    if len(args) != 1:
+        return None
+    ((name, value),) = args.items()
+    template = parse_template(value) if type(value) is str else None
+    if template is None or not template.typed:
+        return None
+    slot, path, _ = names.load(template.parts[0], False)  # type: ignore[arg-type]
+    hint = contract.parameters[name].hint if name in contract.parameters else Any
+    if path:
+        return None
+    if hint is Any:
+        return name, slot, SCALARS
+    return (name, slot, frozenset((hint,))) if hint in SCALARS else None
+
+
+def slots_read(names: Names) -> frozenset[int]:
+    """The slots that anything in the program reads."""
+    refs = [(ref, text) for step, _ in names.program.walk() for ref, text, _ in reads(step)]
+    refs += value_references(names.program.output)
+    return frozenset(names.load(ref, text)[0] for ref, text in refs)
 
 
 def _argument(value: Any, names: Names) -> Eval:

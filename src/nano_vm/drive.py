@@ -29,8 +29,11 @@ from .values import kind_name
 MAP_CONCURRENCY = 16
 """Items of a `map` at a time without ``max_concurrency``: within the rate limits that providers give to small accounts."""
 
-WATCHDOG_GRAIN_SECONDS = 0.02
+WATCHDOG_GRAIN_NS = 20_000_000
 """How late a deadline may be noticed when thousands of calls run: 50 looks a second at the most."""
+
+SWALLOWED_NS = 1_000_000_000
+"""How long a call that was cancelled may take to end before it is cancelled again."""
 
 
 class SystemClock:
@@ -58,18 +61,35 @@ class Event:
 
 
 class Lane:
-    """One chain of calls: a run, or a branch or item that runs beside others."""
+    """One chain of calls: a run, or a branch or item that runs beside others.
 
-    __slots__ = ("deadline", "expired", "task")
+    While ``op`` is set its call is under way since ``machine.now``; else ``until`` is when whatever is awaited is overdue.
+    """
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
+    __slots__ = ("expired", "machine", "op", "shortest", "task", "until")
+
+    def __init__(self, task: asyncio.Task[Any], machine: Machine | None, shortest: int) -> None:
         self.task = task
-        self.deadline = FOREVER
+        self.machine = machine
+        self.shortest = shortest
+        self.op: Any = None
+        self.until = FOREVER
         self.expired = False
+
+    def due(self) -> int:
+        """When what is awaited is overdue."""
+        if self.op is None:
+            return self.until
+        assert self.machine is not None
+        return min(self.machine.now + self.op.timeout_ns, self.machine.deadline)
 
 
 class Watchdog:
-    """Cancels the task of each lane whose deadline has passed."""
+    """Cancels the task of each lane whose deadline has passed.
+
+    It looks at least as often as the shortest deadline of any plan in flight is long. So a lane that
+    begins a call does nothing but leave a note of it: the next look comes before the call is due.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> None:
         self.loop = loop
@@ -79,33 +99,35 @@ class Watchdog:
         self.timer: asyncio.TimerHandle | None = None
 
     def arm(self, deadline: int) -> None:
-        """Look again at *deadline* at the latest."""
-        if self.timer is not None:
-            self.timer.cancel()
-        self.wake_at = deadline
-        self.timer = self.loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look)
+        """Look at *deadline* at the latest."""
+        if deadline < self.wake_at:
+            if self.timer is not None:
+                self.timer.cancel()
+            self.wake_at = deadline
+            self.timer = self.loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look)
 
     def look(self) -> None:
         """Cancel what is overdue, and set the next look."""
         now = self.now()
         nearest = FOREVER
         for lane in self.lanes:
-            if lane.deadline <= now:
+            due = lane.due()
+            if due <= now:
                 lane.expired = True
                 lane.task.cancel()
-                lane.deadline = now + 1_000_000_000  # one that swallows its cancellation is asked again
-            nearest = min(nearest, lane.deadline)
+                lane.op, lane.until = None, now + SWALLOWED_NS  # one that swallows its cancellation is asked again
+                due = lane.until
+            nearest = min(nearest, due, now + lane.shortest)
         self.timer, self.wake_at = None, FOREVER
         if nearest < FOREVER:
-            self.arm(max(nearest, now + int(WATCHDOG_GRAIN_SECONDS * 1e9)))
+            self.arm(max(nearest, now + WATCHDOG_GRAIN_NS))
 
 
 _watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watchdog] = weakref.WeakKeyDictionary()
 
 
-def watchdog(now: Callable[[], int]) -> Watchdog:
-    """The one of the running event loop."""
-    loop = asyncio.get_running_loop()
+def watchdog(loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> Watchdog:
+    """The one of *loop*."""
     found = _watchdogs.get(loop)
     if found is None or found.now is not now:
         found = _watchdogs[loop] = Watchdog(loop, now)
@@ -179,11 +201,12 @@ class Host:
 
     functions: list[Callable[..., Any]]
     how: list[str]
-    direct: list[Callable[..., Any] | None]  # functions that are coroutine functions, for the short way
     adapters: dict[str | None, Adapter]
     threads: Threads
     clock: Any
+    shortest: int  # nanoseconds: the shortest deadline in the plan
     prices: dict[str, tuple[Decimal, Decimal]] | None
+    dog: Watchdog | None = None  # of the event loop that was used last
 
 
 class Driver:
@@ -195,103 +218,121 @@ class Driver:
         self.host = host
         self.clock = host.clock
         self.now: Callable[[], int] = host.clock.monotonic_ns
-        self.dog = watchdog(self.now)
+        loop = asyncio.get_running_loop()
+        if host.dog is None or host.dog.loop is not loop:
+            host.dog = watchdog(loop, self.now)
+        self.dog = host.dog
         self.sink = sink
+
+    def lane(self, machine: Machine | None, now: int) -> Lane:
+        """A lane of the current task, watched until `Watchdog.lanes` loses it."""
+        shortest = self.host.shortest
+        lane = Lane(asyncio.current_task(), machine, shortest)  # type: ignore[arg-type]
+        dog = self.dog
+        dog.lanes.add(lane)
+        if now + shortest < dog.wake_at:
+            dog.arm(now + shortest)
+        return lane
 
     async def run(self, machine: Machine, started: int) -> bool:
         """Drive *machine* to its end; whether it was cancelled from outside on the way."""
-        lane = Lane(asyncio.current_task())  # type: ignore[arg-type]
-        self.dog.lanes.add(lane)
+        lane = self.lane(machine, started)
+        if machine.base_deadline < FOREVER:
+            self.dog.arm(machine.base_deadline)
         try:
             return await self.drive(machine, lane, started)
         finally:
             self.dog.lanes.discard(lane)
 
     async def drive(self, machine: Machine, lane: Lane, now: int) -> bool:
-        read, dog, sink = self.now, self.dog, self.sink
-        direct = self.host.direct
-        cancelled = False
+        read, sink = self.now, self.sink
+        cancelled = called = False
         seen = 0
+        lane.machine = machine
         op: Any = machine.start(now)
         while True:
             if sink is not None:
                 seen = self.tell(machine, op, seen)
-            code = op.code
             called = False
             try:
                 if machine.delay_seconds:
-                    lane.deadline = machine.deadline
-                    self.watch(lane)
-                    await self.clock.sleep(machine.delay_seconds)
-                    machine.delay_seconds = 0.0
-                    now = read()
-                if code == TOOL:
-                    function = direct[op.number]
-                    if function is None:
-                        value, called = await self.call(machine, op, lane, now)
-                    else:
-                        called = True
-                        deadline = now + op.timeout_ns
-                        if machine.deadline < deadline:
-                            deadline = machine.deadline
-                        lane.deadline = deadline
-                        if deadline < dog.wake_at:
-                            dog.arm(deadline)
+                    await self.wait(machine, lane)
+                function = op.function
+                if function is not None and sink is None:
+                    called = True
+                    send = machine.send
+                    while True:  # from tool to tool: all that a step costs here stands in these lines
+                        lane.op = op
                         value = await function(**machine.keywords)
-                    now = read()
+                        machine.now = read()
+                        if lane.expired:
+                            op = self.swallowed(machine, lane)
+                            break
+                        op = send(value)
+                        function = op.function
+                        if function is None:
+                            break
+                    continue
+                lane.op = None
+                code = op.code
+                if code == TOOL:
+                    called = True
+                    value = await self.call(machine, op, lane)
                     if lane.expired:
-                        op = self.swallowed(machine, lane, now)
+                        machine.now = read()
+                        op = self.swallowed(machine, lane)
                     else:
-                        op = machine.resume(value, now)
+                        op = machine.resume(value, read())
                     value = None
                 elif code == FORK:
-                    lane.deadline = FOREVER
-                    cancelled |= await self.fork(machine, op, lane, now)
-                    now = read()
-                    op = machine.join(now)
+                    lane.until = FOREVER
+                    cancelled |= await self.fork(machine, op, lane)
+                    lane.machine, lane.op = machine, None
+                    op = machine.join(read())
                 elif code == MODEL:
                     called = True
-                    op = await self.ask(machine, op, lane, now)
-                    now = read()
+                    op = await self.ask(machine, op, lane)
                 else:
                     assert code == END
                     return cancelled
             except asyncio.CancelledError as error:
-                now = read()
                 if isinstance(error, _NotCalled):
                     called = False
+                machine.delay_seconds = 0.0
                 if lane.expired:
                     lane.expired = False
                     if lane.task.uncancel() == 0:
-                        machine.delay_seconds = 0.0
-                        op = machine.expire(now, called=called)
+                        op = machine.expire(read(), called=called)
                         continue
                 elif lane.task.cancelling() == 0:  # not ours: the tool itself was cancelled somewhere inside
-                    lost = tool_error(op, TimeoutError("the tool's own call was cancelled")) if code == TOOL else model_error(error)
-                    op = machine.fail(lost, now)
+                    inner = TimeoutError("the tool's own call was cancelled")
+                    op = machine.fail(tool_error(op, inner) if op.code == TOOL else model_error(error), read())
                     continue
                 cancelled = True
-                machine.delay_seconds = 0.0
-                op = machine.cancel(now, called=called)
+                op = machine.cancel(read(), called=called)
             except (KeyboardInterrupt, GeneratorExit):  # the loop or the interpreter goes down: nothing more can be awaited
                 machine.cancel(read(), called=called)
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever a tool raises, SystemExit too, is its outcome
-                now = read()
+                machine.now = read()
                 if lane.expired:
-                    op = self.swallowed(machine, lane, now)
+                    op = self.swallowed(machine, lane)
                 else:
-                    op = machine.fail(model_error(error) if code == MODEL else tool_error(op, error), now)
+                    op = machine.fail(model_error(error) if op.code == MODEL else tool_error(op, error), machine.now)
 
-    def swallowed(self, machine: Machine, lane: Lane, now: int) -> Op:
+    async def wait(self, machine: Machine, lane: Lane) -> None:
+        """The wait before another attempt."""
+        lane.op, lane.until = None, machine.deadline
+        self.dog.arm(lane.until)
+        seconds, machine.delay_seconds = machine.delay_seconds, 0.0
+        await self.clock.sleep(seconds)
+        machine.now = self.now()
+
+    def swallowed(self, machine: Machine, lane: Lane) -> Op:
         """A call that answered its cancellation with something else: its deadline has passed all the same."""
         lane.expired = False
         lane.task.uncancel()
-        return machine.expire(now)
-
-    def watch(self, lane: Lane) -> None:
-        if lane.deadline < self.dog.wake_at:
-            self.dog.arm(lane.deadline)
+        return machine.expire(machine.now)
 
     def tell(self, machine: Machine, op: Op, seen: int) -> int:
         """Send what was recorded since, and what is called now."""
@@ -304,33 +345,31 @@ class Driver:
 
     # --- tools ---
 
-    async def call(self, machine: Machine, op: ToolOp, lane: Lane, now: int) -> tuple[Any, bool]:
-        """A tool that is no coroutine function."""
+    async def call(self, machine: Machine, op: ToolOp, lane: Lane) -> Any:
+        """A tool that takes more than one await of a coroutine function."""
         function = self.host.functions[op.number]
-        lane.deadline = deadline = min(now + op.timeout_ns, machine.deadline)
-        self.watch(lane)
+        lane.op = op
         if self.host.how[op.number] != "thread":
             value = function(**machine.keywords)
         else:
             value = await self.threaded(function, machine, op, lane)
         if inspect.isawaitable(value):
-            lane.deadline = deadline
             value = await value
-        return value, True
+        return value
 
     async def threaded(self, function: Callable[..., Any], machine: Machine, op: ToolOp, lane: Lane) -> Any:
         """A sync tool, in a thread of the pool; its deadline starts when a thread takes it."""
         loop = asyncio.get_running_loop()
         keywords = machine.keywords
         context = contextvars.copy_context()
-        lane.deadline = machine.deadline
+        lane.op, lane.until = None, machine.deadline  # while it waits for a thread
         started = False
 
         def begin() -> None:
             nonlocal started
             started = True
-            lane.deadline = min(self.now() + op.timeout_ns, machine.deadline)
-            self.watch(lane)
+            machine.now = self.now()
+            lane.op = op
 
         def work() -> Any:
             try:
@@ -352,15 +391,14 @@ class Driver:
 
     # --- models ---
 
-    async def ask(self, machine: Machine, op: ModelOp, lane: Lane, now: int) -> Op:
+    async def ask(self, machine: Machine, op: ModelOp, lane: Lane) -> Op:
         """One model call, and the machine's request after it."""
         adapter = self.host.adapters.get(op.model) or self.host.adapters[None]
         if machine.reserves:
             refusal = machine.reserve(self.bound(adapter, machine.messages))
             if refusal is not None:
-                return machine.fail(refusal, now)
-        lane.deadline = min(now + op.timeout_ns, machine.deadline)
-        self.watch(lane)
+                return machine.fail(refusal, self.now())
+        lane.op = op
         keywords = self.options(adapter, machine, op)
         messages = [dict(message) for message in machine.messages]
         if self.sink is not None and adapter.stream is not None:
@@ -370,9 +408,9 @@ class Driver:
             if inspect.isawaitable(answer):
                 answer = await answer
         completion = completed(answer)
-        now = self.now()
+        now = machine.now = self.now()
         if lane.expired:
-            return self.swallowed(machine, lane, now)
+            return self.swallowed(machine, lane)
         usage, source = self.priced(completion.usage, op, adapter)
         extra = {"model": completion.model, "finish_reason": completion.finish_reason, "cost_source": source}
         return machine.answer(
@@ -437,14 +475,14 @@ class Driver:
 
     # --- forks ---
 
-    async def fork(self, machine: Machine, op: ForkOp, lane: Lane, now: int) -> bool:
+    async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> bool:
         """Run the children; whether the run was cancelled meanwhile."""
         count = machine.fork_size
         limit = op.max_concurrency or (MAP_CONCURRENCY if op.kind == "map" else count)
         if count == 1 or (limit == 1 and count):
             cancelled = False
             for number in range(count):
-                cancelled |= await self.drive(machine.child(number), lane, self.now() if number else now)
+                cancelled |= await self.drive(machine.child(number), lane, self.now())
                 if cancelled:
                     break
             return cancelled
@@ -452,8 +490,7 @@ class Driver:
         stop = False
 
         async def worker() -> None:
-            own = Lane(asyncio.current_task())  # type: ignore[arg-type]
-            self.dog.lanes.add(own)
+            own = self.lane(None, self.now())
             try:
                 for number in numbers:
                     if await self.drive(machine.child(number), own, self.now()) or stop:

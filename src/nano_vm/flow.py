@@ -15,10 +15,10 @@ Rule 3: a frame (the run, a called program, a branch, an item) is left by its ow
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import Diagnostic, ExprError, Loc
 from .expr import Ref, parse_expr, references, value_references
@@ -68,26 +68,29 @@ class Names:
     def of(cls, program: Program, loc: Loc) -> Names:
         """The names that *program* declares, writes and reads."""
         names = cls(program, loc)
+        steps = list(program.walk())
+        for step, at in steps:
+            names.ids[step.id] = at
+            names.outputs[step.id] = -1
+            names.written.update(written_keys(step))
+            names.objects |= set(object_keys(step))
+        # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
         schema = program.inputs or {}
         for name, part in schema.get("properties", {}).items():
             names.declared.add(name)
             names.key(name)
             if isinstance(part, dict) and part.get("type") in ("object", "array"):
                 names.objects.add(name)
-        steps = list(program.walk())
-        for step, at in steps:
-            names.ids[step.id] = at
-            names.outputs[step.id] = names.size
-            names.size += 1
-            for name in written_keys(step):
-                names.written.add(name)
-                names.key(name)
-            names.objects |= set(object_keys(step))
         for step, at in steps:
             for ref, _, where in reads(step):
                 names.note(ref, (*at, *where))
         for ref, _ in value_references(program.output):
             names.note(ref, ("output",))
+        for step, _ in steps:
+            names.outputs[step.id] = names.size
+            names.size += 1
+            for name in written_keys(step):
+                names.key(name)
         return names
 
     def key(self, name: str) -> int:
@@ -231,7 +234,7 @@ class Flow:
         kind: Literal["run", "call", "branch", "item"],
         names: Names,
         owner: Node | None,
-        steps: list[Step] | tuple[Step, ...],
+        steps: Sequence[Step],
         locs: list[Loc],
         loc: Loc,
     ) -> FrameGraph:
@@ -324,7 +327,7 @@ class Flow:
                 found = after() if isinstance(other, list) else node.frame.fail
             node.edges.append(Edge(label, found))
 
-    def _target(self, node: Node, block: _Block, target: str | list[Step], after: Callable[[], int], at: Loc) -> int:
+    def _target(self, node: Node, block: _Block, target: str | Sequence[Step], after: Callable[[], int], at: Loc) -> int:
         if isinstance(target, str):
             return after() if target == NEXT else self._resolve(node, block, target, at, "jump")
         close = self._node("close", node.step, node.mode, node.frame, node.loc, node.owner)
@@ -332,7 +335,7 @@ class Flow:
         close.edges.append(Edge("next", after()))
         return self._block(node, block, target, close.index, at) if target else close.index
 
-    def _block(self, node: Node, outer: _Block, steps: list[Step], after: int, at: Loc) -> int:
+    def _block(self, node: Node, outer: _Block, steps: Sequence[Step], after: int, at: Loc) -> int:
         locs = [(*node.loc, *at, i) for i in range(len(steps))]
         return self._enter(_Block(list(steps), locs, after, outer, node, node.frame), 0, "order")
 
@@ -391,7 +394,7 @@ class Flow:
         node.edges.append(Edge("error", node.frame.fail))
 
     def _fork(
-        self, node: Node, name: str, kind: Literal["call", "branch", "item"], names: Names, steps: list[Step], locs: list[Loc]
+        self, node: Node, name: str, kind: Literal["call", "branch", "item"], names: Names, steps: Sequence[Step], locs: list[Loc]
     ) -> None:
         frame = self._new_frame(name, kind, names, node, steps, locs, node.loc)
         node.frames.append(frame)
@@ -455,6 +458,7 @@ def object_keys(step: Step) -> Iterator[str]:
 
 def reads(step: Step) -> Iterator[tuple[Ref, bool, Loc]]:
     """Each reference that *step* itself reads, whether it stands in text, and its place in the step."""
+    fields: dict[str, Any]
     match step:
         case LLMStep():
             fields = {"prompt": step.prompt, "system": step.system, "messages": step.messages}

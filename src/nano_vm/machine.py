@@ -6,7 +6,8 @@
     request = machine.fail(error, now)       # what went wrong
     request = machine.join(now)              # the children of a fork have ended
 
-A machine executes one frame. Branches, items and called programs are child machines that the driver runs, at the same
+These are one `send` each to the machine's generator, whose locals hold what a step needs; a driver in a hurry sets ``now``
+and sends a tool's value itself. A machine executes one frame. Branches, items and called programs are child machines that the driver runs, at the same
 time or one by one: what comes out does not depend on it. A driver reads ``keywords`` or ``messages``, ``path``,
 ``deadline`` and ``delay_seconds`` between two of these calls and changes nothing.
 
@@ -18,7 +19,7 @@ Rule 3: a record, once appended, never changes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
@@ -46,7 +47,6 @@ from .plan import (
     ModelOp,
     Op,
     PauseOp,
-    Plan,
     SetOp,
     SwitchOp,
     TestOp,
@@ -54,8 +54,8 @@ from .plan import (
 )
 from .program import MAX_STEPS, Budget
 from .schemas import allowed_answer, correction, schema_answer
-from .trace import Attempt, LLMUsage, Record, StepError, StepStatus, TraceStatus, error_text
-from .values import MAX_VALUE_BYTES, SMALL_INT, UNSET, admit, canonical, short
+from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, error_text
+from .values import MAX_VALUE_BYTES, UNSET, admit, canonical, short
 
 UNLIMITED = 1 << 62
 FOREVER = 1 << 62
@@ -73,6 +73,12 @@ UNSKIPPABLE = frozenset({"refused", "budget", "cancelled", "in_doubt"})
 UNCATCHABLE = frozenset({"cancelled", "in_doubt"})
 UNKNOWN_OUTCOME = frozenset({"timeout", "cancelled", "in_doubt"})
 
+SMALL_TEXT = 4096
+"""Shorter texts are not counted one by one: as many as a run may have steps are a sixth of its state."""
+
+SMALL_KINDS = frozenset({bool, type(None)})
+OTHER: Any = object()  # sent in place of a tool's value
+
 SUCCESS, FAILED, SKIPPED = StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.SKIPPED
 
 
@@ -88,7 +94,7 @@ class Limits:
     """Size of all values of a run together: sixteen of the largest."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Facts:
     """What is given for a run and never drawn by the machine. ``prices`` are dollars per million tokens, in and out."""
 
@@ -204,48 +210,39 @@ def backoff(op: CallOp, attempt: int, seed: int, path: str, error: StepError) ->
 class Machine:
     """The execution of one frame of a plan."""
 
-    __slots__ = (
-        "_aside",
-        "_attempts",
-        "_block_last",
-        "_children",
-        "_correction",
-        "_counts",
-        "_deadline_error",
-        "_failed_step",
-        "_fork",
-        "_granted",
-        "_last",
-        "_loops",
-        "_op",
-        "_original",
-        "_plain",
-        "_prefix",
-        "_reserved",
-        "_reserved_cost",
-        "_root",
-        "_started",
-        "_undo",
-        "_undo_errors",
-        "base_deadline",
-        "deadline",
-        "delay_seconds",
-        "error",
-        "facts",
-        "fork_size",
-        "frame",
-        "frame_plan",
-        "keywords",
-        "ledger",
-        "messages",
-        "output",
-        "path",
-        "records",
-        "request",
-        "skipped",
-        "status",
-        "waiting",
-    )
+    # No __slots__: what few runs need has its default here and costs a run nothing until it is set.
+    now: int
+    send: Callable[[Any], Op]
+    path = ""
+    request: Any = None
+    keywords: dict[str, Any]
+    messages: list[dict[str, str]]
+    delay_seconds = 0.0
+    fork_size = 0
+    output: Any = None
+    error: StepError | None = None
+    waiting: Sequence[dict[str, Any]] = ()
+    skipped = False
+    _ask: Op  # the request to make
+    _op: Any = None
+    _started = 0
+    _attempts: list[Attempt] | None = None
+    _outcome: tuple[Callable[..., Op | None], tuple[Any, ...]]
+    _last: Any = None
+    _block_last: Any = None
+    _aside: str | None = None
+    _undo: list[tuple[ToolOp, str, tuple[Any, ...], dict[str, Any]]] | None = None
+    _undo_errors: list[str] | None = None
+    _counts: dict[str, int]  # runs of steps that can run twice, by path
+    _loops: dict[int, list[Any]]  # by LoopOp.index: iteration, start, deadline, path
+    _fork: Any  # of a map its items, of a call its inputs, of an aside the op that it is for
+    _children: list[Machine | None]
+    _granted: list[Ledger]
+    _correction: tuple[StepError, Any, tuple[Any, ...]]  # of a reconcile: the error, the call's request, its own
+    _original: list[dict[str, str]]
+    _reserved = 0
+    _reserved_cost: Decimal | None = None
+    _failed_step = ""
 
     def __init__(
         self,
@@ -263,161 +260,59 @@ class Machine:
         self.frame = frame
         self.facts = facts
         self.ledger = ledger
-        self.records: list[Record] = []
+        self.records: list[Any] = []
         self.status = TraceStatus.RUNNING
-        self.output: Any = None
-        self.error: StepError | None = None
-        self.waiting: list[dict[str, Any]] = []
-        self.skipped = False
-        self.path = ""
-        self.request: Any = None
-        self.keywords: dict[str, Any] = {}
-        self.messages: list[dict[str, str]] = []
-        self.delay_seconds = 0.0
         self.base_deadline = self.deadline = deadline
-        self.fork_size = 0
         self._deadline_error = deadline_error
         self._prefix = prefix
         self._root = root
         self._plain = root and frame_plan.static
-        self._op: Any = None
-        self._started = 0
-        self._attempts: list[Attempt] | None = None
-        self._aside: str | None = None
-        self._undo: list[tuple[ToolOp, str, tuple[Any, ...], dict[str, Any]]] | None = None
-        self._last: Any = None
-        self._block_last: Any = None
-
-    # These are rare, and a run that has none of them should not pay for their slots being set.
-    # `_counts`, `_loops`: runs of a step and state of loops; `_children`, `_granted`, `_fork`: of a fork; and so on.
 
     @classmethod
-    def of(cls, plan: Plan, inputs: Mapping[str, Any], facts: Facts, ledger: Ledger, *, deadline: int = FOREVER) -> Machine:
-        """The machine of a run; *inputs* are plain data and hold every needed name."""
-        root = plan.frames[0]
-        error = None
-        if deadline < FOREVER:
-            error = StepError("budget", "BudgetExceeded", "the budget's max_seconds is used up", retryable=False)
-        return cls(root, _loaded(root, inputs), facts, ledger, deadline=deadline, deadline_error=error)
+    def of_run(cls, frame_plan: FramePlan, frame: list[Any], facts: Facts, ledger: Ledger, deadline: int = FOREVER) -> Machine:
+        """The machine of a run; *frame* is `loaded` with its inputs."""
+        error = None if deadline >= FOREVER else _budget("the budget's max_seconds is used up")
+        return cls(frame_plan, frame, facts, ledger, deadline=deadline, deadline_error=error)
 
     # --- what a driver calls ---
 
     def start(self, now: int) -> Op:
         """The first request; *now* is monotonic nanoseconds, here and everywhere."""
-        return self._run(self.frame_plan.entry, now)
+        self.now = now
+        self.send = self._steps().send
+        return self.send(None)
 
     def resume(self, value: Any, now: int) -> Op:
         """Take what a tool returned."""
-        if self._aside is not None:
-            return self._resume_aside(value, now)
-        op = self._op
-        kind = type(value)
-        if value is None or kind is bool or (kind is int and -SMALL_INT < value < SMALL_INT):
-            size = 8
-        else:
-            if kind is not str or not value.isascii():
-                try:
-                    value, size = admit(value, self.facts.limits.value_bytes)
-                except VMError as error:
-                    return self.fail(_finally(StepError.of(error)), now)
-            else:
-                size = len(value)
-                if size > self.facts.limits.value_bytes:
-                    return self.fail(_finally(_too_large(self.facts.limits.value_bytes)), now)
-        ledger = self.ledger
-        ledger.state -= size
-        if ledger.state < 0:
-            return self.fail(_finally(_state_full()), now)
-        frame = self.frame
-        frame[op.out] = self._last = self._block_last = value
-        if op.key >= 0:
-            frame[op.key] = value
-        attempts = self._attempts
-        self.records.append(
-            (
-                op,
-                self.path,
-                SUCCESS,
-                value,
-                None,
-                self.request,
-                self._started,
-                now,
-                None if attempts is None else tuple(attempts),
-                None,
-                None,
-            )
-        )
-        if op.undo is not None:
-            self._remember_undo(op)
-        return self._run(op.next, now)
+        self.now = now
+        return self.send(value)
 
     def answer(self, text: str, usage: LLMUsage | None, now: int, extra: dict[str, Any] | None = None) -> Op:
         """Take what a model answered."""
-        op: ModelOp = self._op
-        self._settle(usage)
-        extra = dict(extra) if extra else {}
-        value: Any
-        try:
-            if op.allowed is not None:
-                value = allowed_answer(text, op.allowed)
-            elif op.validate is not None:
-                value = schema_answer(text, op.validate)
-            else:
-                value = text
-            value, size = admit(value, self.facts.limits.value_bytes)
-        except VMError as error:
-            fault = StepError.of(error)
-            if fault.kind == "invalid_answer":
-                return self._invalid(op, text, fault, usage, now, extra)
-            return self._failed(op, fault, now, usage, extra)
-        if op.allowed is not None or op.validate is not None:
-            extra["answer"] = text
-        return self._answered(op, value, size, usage, now, extra)
+        return self._other(now, self._answer, text, usage, extra)
 
     def fail(self, error: StepError, now: int) -> Op:
         """Take what went wrong with the call; what follows (retry, catch, in doubt, ...) is decided here."""
-        if self._aside is not None:
-            return self._failed_aside(error, now)
-        op = self._op
-        if op.code == MODEL:
-            self._release(error)
-        elif op.effect in ("write", "irreversible") and error.kind in UNKNOWN_OUTCOME:
-            return self._unknown_outcome(op, error, now)
-        if self._may_retry(op, error, op.attempts):
-            return self._retry(op, error, now)
-        return self._failed(op, error, now)
+        return self._other(now, self._failure, error)
 
     def expire(self, now: int, *, called: bool = True) -> Op:
         """Take that the call's deadline passed and the call was stopped; *called* is false if it had not begun."""
-        error = self._expired(now)
-        if error is None:
-            seconds = self._op.timeout_ns / 1e9
-            error = StepError("timeout", "TimeoutError", f"no outcome within {seconds:g} s")
-        if not called and self._aside is None:
-            return self._failed(self._op, error, now)
-        return self.fail(error, now)
+        return self._other(now, self._expiry, called)
 
     def cancel(self, now: int, *, called: bool = True) -> Op:
         """Take that the run is to be cancelled; an interrupted effect is in doubt. *called* is false if no call was under way."""
-        if self.status is not TraceStatus.RUNNING:
-            return self._op  # type: ignore[no-any-return]
-        if self._aside is not None:
-            return self._failed_aside(StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False), now)
-        error = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
-        op = self._op
-        doubtful = isinstance(op, ToolOp) and op.effect in ("write", "irreversible") and called
-        if isinstance(op, ForkOp):
-            self._adopt(op)
-            self._record(op, StepStatus.CANCELLED, None, error, now, extra=self._join_extra(op))
-        else:
-            if isinstance(op, ModelOp):
-                self._release(error)
-            self._record(op, StepStatus.IN_DOUBT if doubtful else StepStatus.CANCELLED, None, error, now)
-        self.status = TraceStatus.CANCELLED
-        self.error = error
-        self._failed_step = op.step_id
-        return self._wind_up(now)
+        if self.status is not TraceStatus.RUNNING and self._aside is None:
+            return END_OP
+        return self._other(now, self._cancellation, called)
+
+    def join(self, now: int) -> Op:
+        """Take that every child of the fork has ended."""
+        return self._other(now, self._joined)
+
+    def _other(self, now: int, take: Callable[..., Op | None], *arguments: Any) -> Op:
+        self.now = now
+        self._outcome = take, arguments
+        return self.send(OTHER)
 
     def reserve(self, prompt_tokens: int) -> StepError | None:
         """Reserve the most that the requested model call can use; the error, where the budget does not cover it."""
@@ -450,7 +345,7 @@ class Machine:
         op: ForkOp = self._op
         frame_plan = op.frames[0 if op.kind == "map" else number]
         if op.kind == "call":
-            frame = _loaded(frame_plan, self._fork)
+            frame = loaded(frame_plan, self._fork)
             prefix = f"{self.path}/"
         else:
             frame = self.frame.copy()
@@ -475,25 +370,24 @@ class Machine:
         self._children[number] = child
         return child
 
-    def join(self, now: int) -> Op:
-        """Take that every child of the fork has ended."""
+    def _joined(self) -> Op | None:
         op: ForkOp = self._op
         children = self._adopt(op)
         extra = self._join_extra(op)
         waiting = [entry for child in children for entry in child.waiting]
         if any(child.status is TraceStatus.CANCELLED for child in children):
-            return self.cancel(now)
+            return self._cancellation(called=True)
         if waiting:
-            self._record(op, StepStatus.SUSPENDED, None, None, now, extra=extra)
+            self._record(op, StepStatus.SUSPENDED, None, None, extra=extra)
             return self._suspend(waiting)
         for name, child in zip(self._child_names(op), children, strict=True):
             if child.status is TraceStatus.FAILED:
                 cause = cast(StepError, child.error)
                 inner = StepError(cause.kind, cause.type, f"{name}: {error_text(child._failed_step, cause)}", False)
-                return self._failed(op, inner, now, extra=extra)
-        if op.timeout_ns and now >= self._started + op.timeout_ns:
+                return self._failed(op, inner, extra=extra)
+        if op.timeout_ns and self.now >= self._started + op.timeout_ns:
             late = StepError("timeout", "TimeoutError", f"did not end within {op.timeout_ns / 1e9:g} s", False)
-            return self._failed(op, late, now, extra=extra)
+            return self._failed(op, late, extra=extra)
         outputs = [child.output for child in children]
         value: Any = outputs
         if op.kind == "call":
@@ -508,90 +402,180 @@ class Machine:
         try:
             value, size = admit(value, self.facts.limits.value_bytes)
         except VMError as error:
-            return self._failed(op, StepError.of(error), now, extra=extra)
-        return self._answered(op, value, size, None, now, extra)
+            return self._failed(op, StepError.of(error), extra=extra)
+        return self._answered(op, value, size, None, extra)
 
     # --- the loop ---
 
-    def _run(self, op: Any, now: int) -> Op:
-        """Go on at *op* until something outside is needed."""
+    def _steps(self) -> Generator[Op, Any, None]:
+        """Go on from op to op; what is yielded is a request, what is sent a tool's value, or `OTHER` beside `_outcome`.
+
+        The straight way from one tool to the next is written out, in locals, and costs half a microsecond; all else calls a method.
+        A method gives the op to go on with, or None to make the request `_ask` (again).
+        """
         frame, ledger = self.frame, self.ledger
+        append = self.records.append
+        fuel = ledger.steps
+        quick = self._plain and ledger.tool_calls >= UNLIMITED and self.base_deadline >= FOREVER
+        op: Any = self.frame_plan.entry
+        follow: Any
         while True:
             code = op.code
-            if code == CLOSE:
+            if code == TOOL:
+                started = self.now
+                fuel -= 1
+                single = op.single
+                if single is not None and quick and fuel >= 0:
+                    name, slot, kinds = single
+                    value = frame[slot]
+                    if type(value) in kinds:
+                        request: Any = (value,)
+                        self.keywords = {name: value}
+                        self.path = op.path
+                        value = yield op
+                        if value is not OTHER:
+                            kind = type(value)
+                            if (kind is str and len(value) < SMALL_TEXT and value.isascii()) or kind in SMALL_KINDS:
+                                frame[op.slot] = value
+                                self._last = self._block_last = value
+                                append((op, value, request, started, self.now))
+                                op = op.next
+                                continue
+                        ledger.steps = fuel
+                        self._op, self._started, self._attempts, self.request = op, started, None, request
+                        follow = self._taken(value)
+                    else:
+                        ledger.steps = fuel
+                        follow = self._begin(op)
+                else:
+                    ledger.steps = fuel
+                    follow = self._begin(op)
+            elif code == BRANCH:
+                ledger.steps = fuel - 1
+                follow = self._branch(op)
+            elif code == CLOSE:
                 frame[op.out] = self._block_last
                 if op.key >= 0:
                     frame[op.key] = self._block_last
                 op = op.next
                 continue
-            if code == END or code == FAIL:
-                return self._ended(op, now)
-            if code == TEST:
-                op = self._test(op, now)
-                if op is None:
-                    return self._op  # type: ignore[no-any-return]
-                continue
-            self._op = op
-            self._started = now
-            self._attempts = None
-            self.path = op.path if self._plain else self._path_of(op)
-            ledger.steps -= 1
-            if ledger.steps < 0:
-                ledger.steps = 0
-                return self._failed(op, _budget("the run has used all its steps (max_steps)"), now)
-            try:
-                if code == TOOL:
-                    ledger.tool_calls -= 1
-                    if ledger.tool_calls < 0:
-                        ledger.tool_calls = 0
-                        raise BudgetExceeded("the run has used all its tool calls (max_tool_calls)")
-                    self.request, self.keywords = op.arguments(frame)
-                    if op.takes_key:
-                        self.keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
-                    self.deadline = self._nearest(op) if op.timed else self.base_deadline
-                    if now >= self.deadline:
-                        return self._failed(op, cast(StepError, self._expired(now)), now)
-                    return op  # type: ignore[no-any-return]
-                if code == BRANCH:
-                    found = op.test(frame)
-                    if op.missing[0 if found else 1]:
-                        word = "true and has no 'then'" if found else "false and has no 'otherwise'"
-                        return self._failed(op, StepError("value", "NoBranch", f"condition is {word}", False), now)
-                    which = 0 if found else 1
-                    label = op.labels[which]
-                    frame[op.out] = label
-                    self._block_last = None
-                    if op.key >= 0:
-                        frame[op.key] = label
-                    branch = ("otherwise", "then")[found]
-                    self.records.append(
-                        (op, self.path, SUCCESS, label, None, None, now, now, None, None, (branch, op.capture(frame)))
-                    )
-                    op = op.then if found else op.otherwise
-                elif code == MODEL:
-                    ledger.llm_calls -= 1
-                    if ledger.llm_calls < 0:
-                        ledger.llm_calls = 0
-                        raise BudgetExceeded("the run has used all its model calls (max_llm_calls)")
-                    self._begin_model(op)
-                    if now >= self.deadline:
-                        return self._failed(op, cast(StepError, self._expired(now)), now)
-                    return op  # type: ignore[no-any-return]
-                elif code == SWITCH:
-                    op = self._switch(op, now)
-                elif code == SET:
-                    op = self._set(op, now)
-                elif code == FORK:
-                    self._begin_fork(op)
-                    return op  # type: ignore[no-any-return]
-                elif code == LOOP:
-                    self._enter_loop(op, now)
-                    op = op.next
-                else:
-                    assert code == PAUSE
-                    return self._pause(op, now)
-            except StepFault as error:
-                return self._failed(op, StepError.of(error), now)
+            elif code == END or code == FAIL:
+                ledger.steps = fuel
+                if self.status is TraceStatus.RUNNING:
+                    follow = self._ended(op)
+                    while follow is None:
+                        follow = self._taken((yield self._ask))
+                del self.send  # or generator and machine would keep each other alive
+                yield END_OP
+                return
+            elif code == TEST:
+                ledger.steps = fuel
+                follow = self._test(op)
+            else:
+                ledger.steps = fuel - 1
+                follow = self._begin(op)
+            while follow is None:
+                follow = self._taken((yield self._ask))
+            fuel = ledger.steps
+            op = follow
+
+    def _taken(self, value: Any) -> Op | None:
+        """What follows a tool's *value*, or the other outcome that waits in `_outcome`."""
+        if value is OTHER:
+            take, arguments = self._outcome
+            return take(*arguments)
+        return self._value(value)
+
+    def _value(self, value: Any) -> Op | None:
+        """Take what a tool returned, whatever it is."""
+        if self._aside is not None:
+            return self._value_aside(value)
+        op: ToolOp = self._op
+        try:
+            value, size = admit(value, self.facts.limits.value_bytes)
+            self._charge(size)
+        except VMError as error:  # the call was made: another would repeat its effect
+            fault = StepError.of(error)
+            return self._failed(op, StepError(fault.kind, fault.type, fault.message, retryable=False))
+        self._write(op, value)
+        self._record(op, SUCCESS, value, None)
+        if op.undo is not None:
+            self._remember_undo(op)
+        return op.next
+
+    def _write(self, op: Op, value: Any) -> None:
+        """A step's output: into its slots, and last of its block and frame."""
+        frame = self.frame
+        frame[op.out] = self._last = self._block_last = value
+        if op.key >= 0:
+            frame[op.key] = value
+
+    def _begin(self, op: Any) -> Op | None:
+        """Begin a step: None, with its request in `_ask`, or what follows where it needs nothing outside."""
+        code = op.code
+        now = self._started = self.now
+        self._op, self._attempts = op, None
+        self.path = op.path if self._plain else self._path_of(op)
+        ledger = self.ledger
+        if ledger.steps < 0:
+            ledger.steps = 0
+            return self._failed(op, _budget("the run has used all its steps (max_steps)"))
+        try:
+            if code == TOOL:
+                ledger.tool_calls -= 1
+                if ledger.tool_calls < 0:
+                    ledger.tool_calls = 0
+                    raise BudgetExceeded("the run has used all its tool calls (max_tool_calls)")
+                self.request, self.keywords = op.arguments(self.frame)
+                if op.takes_key:
+                    self.keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
+            elif code == MODEL:
+                ledger.llm_calls -= 1
+                if ledger.llm_calls < 0:
+                    ledger.llm_calls = 0
+                    raise BudgetExceeded("the run has used all its model calls (max_llm_calls)")
+                self._begin_model(op)
+            elif code == FORK:
+                self._begin_fork(op)
+            elif code == SWITCH:
+                return self._switch(op)
+            elif code == SET:
+                return self._set(op)
+            elif code == LOOP:
+                return self._enter_loop(op)
+            else:
+                assert code == PAUSE
+                return self._pause(op)
+        except StepFault as error:
+            return self._failed(op, StepError.of(error))
+        self.deadline = self._nearest(op) if op.timed else self.base_deadline
+        if now >= self.deadline:
+            return self._failed(op, cast(StepError, self._expired()))
+        self._ask = op
+        return None
+
+    def _branch(self, op: BranchOp) -> Op | None:
+        now = self._started = self.now
+        self._op, self._attempts = op, None
+        path = self.path = op.path if self._plain else self._path_of(op)  # type: ignore[assignment]
+        if self.ledger.steps < 0:
+            return self._begin(op)  # told there
+        frame = self.frame
+        try:
+            found = op.test(frame)
+        except StepFault as error:
+            return self._failed(op, StepError.of(error))
+        which = 0 if found else 1
+        if op.missing[which]:
+            word = "true and has no 'then'" if found else "false and has no 'otherwise'"
+            return self._failed(op, StepError("value", "NoBranch", f"condition is {word}", False))
+        frame[op.out] = label = op.labels[which]
+        if op.key >= 0:
+            frame[op.key] = label
+        self._block_last = None
+        branch = "then" if found else "otherwise"
+        self.records.append((op, path, SUCCESS, label, None, None, now, now, None, None, (branch, op.capture(frame))))
+        return op.then if found else op.otherwise
 
     def _path_of(self, op: Op) -> str:
         """The path of *op* as it is reached now; a second run in this frame is another path."""
@@ -600,7 +584,7 @@ class Machine:
         base = self._prefix + self._inner_path(op)
         if not op.twice:
             return base
-        counts = self._rare("_counts", dict)
+        counts = self._own("_counts")
         count = counts[base] = counts.get(base, 0) + 1
         return base if count == 1 else f"{base}#{count}"
 
@@ -610,36 +594,31 @@ class Machine:
             return op.step_id
         around = self._inner_path(owner)
         if owner.twice:
-            count = self._rare("_counts", dict).get(self._prefix + around, 1)
+            count = self._own("_counts").get(self._prefix + around, 1)
             around = around if count == 1 else f"{around}#{count}"
         if isinstance(owner, LoopOp):
             around = f"{around}#{self._loops[owner.index][0]}"
         return f"{around}/{op.step_id}"
 
-    def _rare(self, name: str, make: type) -> Any:
-        """A slot that few runs need, set at first use."""
-        try:
-            return getattr(self, name)
-        except AttributeError:
-            value = make()
-            setattr(self, name, value)
-            return value
+    def _own(self, name: str) -> Any:
+        """A dict that few runs need, made at first use."""
+        return self.__dict__.setdefault(name, {})
 
     # --- steps that need no outside ---
 
-    def _switch(self, op: SwitchOp, now: int) -> Op:
+    def _switch(self, op: SwitchOp) -> Op:
         value = op.on(self.frame)
         if type(value) in (list, dict):
             raise ExprError(f"'on' is {described(value)}; a switch takes a text, a number, true, false or null")
         text = value if type(value) is str else canonical(value).decode()
         for case, target in op.cases.items():
             if case == text or (type(value) in (int, float) and equal(case, value)):
-                return self._branched(op, case, target, value, now)
+                return self._branched(op, case, target, value)
         if op.other is None:
             raise _NoCase(f"no case for {short(value)}, and no default")
-        return self._branched(op, "default", op.other, value, now)
+        return self._branched(op, "default", op.other, value)
 
-    def _branched(self, op: SwitchOp, case: str, target: Op, value: Any, now: int) -> Op:
+    def _branched(self, op: SwitchOp, case: str, target: Op, value: Any) -> Op:
         frame = self.frame
         label = op.labels[case]
         frame[op.out] = label
@@ -647,10 +626,10 @@ class Machine:
             frame[op.key] = label
         self._block_last = None
         extra = {"branch": case, "references": {"on": value}}
-        self._record(op, SUCCESS, label, None, now, extra=extra)
+        self._record(op, SUCCESS, label, None, extra=extra)
         return target
 
-    def _set(self, op: SetOp, now: int) -> Op:
+    def _set(self, op: SetOp) -> Op:
         frame = self.frame
         limit = self.facts.limits.value_bytes
         values, total = {}, 0
@@ -663,28 +642,28 @@ class Machine:
         frame[op.out] = self._last = self._block_last = values
         if op.key >= 0:
             frame[op.key] = values
-        self._record(op, SUCCESS, values, None, now)
+        self._record(op, SUCCESS, values, None)
         return op.next
 
-    def _enter_loop(self, op: LoopOp, now: int) -> None:
-        loops = self._rare("_loops", dict)
-        deadline = now + op.timeout_ns if op.timeout_ns else FOREVER
-        loops[op.index] = [1, now, deadline, self.path]
+    def _enter_loop(self, op: LoopOp) -> Op | None:
+        loops = self._own("_loops")
+        deadline = self.now + op.timeout_ns if op.timeout_ns else FOREVER
+        loops[op.index] = [1, self.now, deadline, self.path]
         self._block_last = None
+        return op.next
 
-    def _test(self, op: TestOp, now: int) -> Op | None:
-        """The end of an iteration: what follows, or None where a failure has been dealt with."""
+    def _test(self, op: TestOp) -> Op | None:
+        """The end of an iteration: the body again, or what follows the loop."""
         state = self._loops[op.loop.index]
         self._op, self.path, self._started, self._attempts, self.request = op, state[3], state[1], None, None
         try:
-            if now >= state[2]:
+            if self.now >= state[2]:
                 raise _LoopLate(f"did not end within {op.loop.timeout_ns / 1e9:g} s")
             done = op.until is not None and op.until(self.frame)
             if not done and state[0] >= op.loop.max_iterations and op.exhausted is None:
                 raise _Exhausted(f"'until' did not hold within {state[0]} iterations")
         except StepFault as error:
-            self._op = self._failed(op, StepError.of(error), now)
-            return None
+            return self._failed(op, StepError.of(error))
         if not done and state[0] < op.loop.max_iterations:
             state[0] += 1
             self._block_last = None
@@ -693,14 +672,77 @@ class Machine:
         self.frame[op.out] = self._last = value
         if op.key >= 0:
             self.frame[op.key] = value
-        self._record(op, SUCCESS, value, None, now, extra={"iterations": state[0], "exhausted": not done})
+        self._record(op, SUCCESS, value, None, extra={"iterations": state[0], "exhausted": not done})
         return op.next if done else cast(Op, op.exhausted)
 
-    def _pause(self, op: PauseOp, now: int) -> Op:
+    def _pause(self, op: PauseOp) -> Op | None:
         request, _ = admit(op.request(self.frame), self.facts.limits.value_bytes)
         self.request = request
-        self._record(op, StepStatus.SUSPENDED, None, None, now)
+        self._record(op, StepStatus.SUSPENDED, None, None)
         return self._suspend([{"path": self.path, "step_id": op.step_id, **request}])
+
+    # --- outcomes other than a tool's value ---
+
+    def _answer(self, text: str, usage: LLMUsage | None, extra: dict[str, Any] | None) -> Op | None:
+        op: ModelOp = self._op
+        self._settle(usage)
+        extra = dict(extra) if extra else {}
+        value: Any
+        try:
+            if op.allowed is not None:
+                value = allowed_answer(text, op.allowed)
+            elif op.validate is not None:
+                value = schema_answer(text, op.validate)
+            else:
+                value = text
+            value, size = admit(value, self.facts.limits.value_bytes)
+        except VMError as error:
+            fault = StepError.of(error)
+            if fault.kind == "invalid_answer":
+                return self._invalid(op, text, fault, usage, extra)
+            return self._failed(op, fault, usage, extra)
+        if op.allowed is not None or op.validate is not None:
+            extra["answer"] = text
+        return self._answered(op, value, size, usage, extra)
+
+    def _failure(self, error: StepError) -> Op | None:
+        if self._aside is not None:
+            return self._failed_aside(error)
+        op = self._op
+        if op.code == MODEL:
+            self._release(error)
+        elif op.effect in ("write", "irreversible") and error.kind in UNKNOWN_OUTCOME:
+            return self._unknown_outcome(op, error)
+        if self._may_retry(op, error, op.attempts):
+            return self._retry(op, error)
+        return self._failed(op, error)
+
+    def _expiry(self, called: bool) -> Op | None:
+        error = self._expired()
+        if error is None:
+            seconds = self._op.timeout_ns / 1e9
+            error = StepError("timeout", "TimeoutError", f"no outcome within {seconds:g} s")
+        if not called and self._aside is None:
+            return self._failed(self._op, error)
+        return self._failure(error)
+
+    def _cancellation(self, called: bool) -> Op | None:
+        error = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
+        if self._aside is not None:
+            return self._failed_aside(error)
+        op = self._op
+        if isinstance(op, ForkOp):
+            self._adopt(op)
+            self._record(op, StepStatus.CANCELLED, None, error, extra=self._join_extra(op))
+        else:
+            if isinstance(op, ModelOp):
+                self._release(error)
+            doubtful = isinstance(op, ToolOp) and op.effect in ("write", "irreversible") and called
+            self._record(op, StepStatus.IN_DOUBT if doubtful else StepStatus.CANCELLED, None, error)
+        self.status = TraceStatus.CANCELLED
+        self.error = error
+        self._failed_step = op.step_id
+        return self._wind_up()
 
     # --- calls ---
 
@@ -713,19 +755,18 @@ class Machine:
             request["model"] = op.model
         self.request = {**request, **op.options}
         self._original = messages
-        self._reserved, self._reserved_cost = 0, None
         self.deadline = self._nearest(op)
 
     def _nearest(self, op: Op) -> int:
         """The deadline around *op*: that of the frame, or of a loop in it."""
         return min([self.base_deadline, *(self._loops[loop.index][2] for loop in op.timed)])
 
-    def _expired(self, now: int) -> StepError | None:
+    def _expired(self) -> StepError | None:
         """The error of a deadline around the call, where one has passed."""
-        if now >= self.base_deadline:
+        if self.now >= self.base_deadline:
             return self._deadline_error
         for loop in self._op.timed:
-            if now >= self._loops[loop.index][2]:
+            if self.now >= self._loops[loop.index][2]:
                 return StepError("timeout", "TimeoutError", f"loop {loop.step_id!r} did not end in time", False)
         return None
 
@@ -737,53 +778,51 @@ class Machine:
         return (len(self._attempts) if self._attempts else 0) + 1 < attempts
 
     def _retry(
-        self, op: CallOp, error: StepError, now: int, usage: LLMUsage | None = None, answer: str | None = None
-    ) -> Op:
+        self, op: CallOp, error: StepError, usage: LLMUsage | None = None, answer: str | None = None
+    ) -> Op | None:
         """The same call once more, after `delay_seconds`; the attempt is kept for the record."""
         ledger = self.ledger
         if op.code == MODEL:
             if ledger.llm_calls <= 0:
-                return self._failed(op, _budget("no model call is left for another attempt (max_llm_calls)"), now, usage)
+                return self._failed(op, _budget("no model call is left for another attempt (max_llm_calls)"), usage)
             ledger.llm_calls -= 1
         else:
             if ledger.tool_calls <= 0:
-                return self._failed(op, _budget("no tool call is left for another attempt (max_tool_calls)"), now)
+                return self._failed(op, _budget("no tool call is left for another attempt (max_tool_calls)"))
             ledger.tool_calls -= 1
         if self._attempts is None:
             self._attempts = []
         started = self._attempts[-1].finished_ns if self._attempts else self._started
-        self._attempts.append(Attempt(error, started, now, usage, answer))
+        self._attempts.append(Attempt(error, started, self.now, usage, answer))
         # an invalid answer is asked again at once: the provider did nothing wrong
         self.delay_seconds = 0.0 if answer is not None else backoff(op, len(self._attempts), self.facts.seed, self.path, error)
-        return op
+        self._ask = op
+        return None
 
     def _invalid(
-        self, op: ModelOp, text: str, error: StepError, usage: LLMUsage | None, now: int, extra: dict[str, Any]
-    ) -> Op:
+        self, op: ModelOp, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any]
+    ) -> Op | None:
         shown = text[:10_000]
         if self._may_retry(op, error, op.answer_attempts):
             self.messages = [*self._original, *correction(text, error.message)]
-            return self._retry(op, error, now, usage, shown)
+            return self._retry(op, error, usage, shown)
         if op.has_on_invalid:
             extra |= {"answer": shown, "on_invalid": True, "reason": error.message}
             value, size = admit(op.on_invalid)
-            return self._answered(op, value, size, usage, now, extra)
-        return self._failed(op, error, now, usage, {**extra, "answer": shown})
+            return self._answered(op, value, size, usage, extra)
+        return self._failed(op, error, usage, {**extra, "answer": shown})
 
     def _answered(
-        self, op: Any, value: Any, size: int, usage: LLMUsage | None, now: int, extra: dict[str, Any] | None
-    ) -> Op:
+        self, op: Any, value: Any, size: int, usage: LLMUsage | None, extra: dict[str, Any] | None
+    ) -> Op | None:
         """A model step or a fork succeeded."""
         try:
             self._charge(size)
         except StepFault as error:
-            return self._failed(op, StepError.of(error), now, usage, extra)
-        frame = self.frame
-        frame[op.out] = self._last = self._block_last = value
-        if op.key >= 0:
-            frame[op.key] = value
-        self._record(op, SUCCESS, value, None, now, usage, extra or None)
-        return self._run(op.next, now)
+            return self._failed(op, StepError.of(error), usage, extra)
+        self._write(op, value)
+        self._record(op, SUCCESS, value, None, usage, extra or None)
+        return op.next  # type: ignore[no-any-return]
 
     def _charge(self, size: int) -> None:
         self.ledger.state -= size
@@ -816,73 +855,74 @@ class Machine:
 
     # --- unknown outcomes ---
 
-    def _unknown_outcome(self, op: ToolOp, error: StepError, now: int) -> Op:
+    def _unknown_outcome(self, op: ToolOp, error: StepError) -> Op | None:
         """A call that may have changed the world ended without an outcome."""
         if op.takes_key and error.kind != "cancelled":
             repeatable = StepError(error.kind, error.type, error.message)
             if self._may_retry(op, StepError("timeout", error.type, error.message), op.attempts):
-                return self._retry(op, repeatable, now)
+                return self._retry(op, repeatable)
         if op.reconcile is not None:
             try:
                 values, keywords = op.reconcile.arguments(self.frame)
             except StepFault as fault:
-                return self._in_doubt(op, error, f"; its reconcile could not be asked: {fault}", now)
+                return self._in_doubt(op, error, f"; its reconcile could not be asked: {fault}")
             if op.reconcile.takes_key:
                 keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
             self._aside = "reconcile"
             self._correction = (error, self.request, values)
             self.keywords = keywords
-            self._op = op.reconcile
+            self._op = self._ask = op.reconcile
             self._fork = op
-            return op.reconcile
-        return self._in_doubt(op, error, "", now)
+            return None
+        return self._in_doubt(op, error, "")
 
-    def _in_doubt(self, op: ToolOp, error: StepError, more: str, now: int) -> Op:
+    def _in_doubt(self, op: ToolOp, error: StepError, more: str) -> Op | None:
         doubt = StepError("in_doubt", error.type, f"{error.message}; whether {op.tool!r} took effect is not known{more}", False)
-        self._record(op, StepStatus.IN_DOUBT, None, doubt, now)
+        self._record(op, StepStatus.IN_DOUBT, None, doubt)
         key = effect_key(self.facts.run_id, self.path)
         entry = {"path": self.path, "step_id": op.step_id, "kind": "in_doubt", "tool": op.tool, "effect_key": key}
         self.error = doubt
         self._failed_step = op.step_id
         return self._suspend([entry])
 
-    def _resume_aside(self, value: Any, now: int) -> Op:
+    def _value_aside(self, value: Any) -> Op | None:
         """What a reconcile or undo tool returned."""
         try:
             value, _ = admit(value, self.facts.limits.value_bytes)
-        except VMError as error:
-            return self._failed_aside(StepError.of(error), now)
+        except VMError as fault:
+            return self._failed_aside(StepError.of(fault))
         if self._aside == "undo":
-            self._record(self._op, SUCCESS, value, None, now)
-            return self._next_undo(now)
+            self._record(self._op, SUCCESS, value, None)
+            return self._next_undo()
         error, request, values = self._correction
         aside, op = self._op, self._fork
         self._aside, self._op = None, op
         done = value.get("done") if type(value) is dict else None
         self.records.append(
-            (aside, f"{self.path}/reconcile", SUCCESS, value, None, values, self._started, now, None, None, None)
+            (aside, f"{self.path}/reconcile", SUCCESS, value, None, values, self._started, self.now, None, None, None)
         )
         self.request = request
         if done is True:
-            return self.resume(value.get("output"), now)
+            return self._value(value.get("output"))
         if done is False:  # nothing happened: it may be tried again, like after an error of its own
             clean = StepError(error.kind, error.type, error.message)
-            return self._retry(op, clean, now) if self._may_retry(op, clean, op.attempts) else self._failed(op, clean, now)
+            return self._retry(op, clean) if self._may_retry(op, clean, op.attempts) else self._failed(op, clean)
         hint = "; its reconcile returned " + short(value) + " and not {'done': true or false, 'output': ...}"
-        return self._in_doubt(op, error, hint, now)
+        return self._in_doubt(op, error, hint)
 
-    def _failed_aside(self, error: StepError, now: int) -> Op:
+    def _failed_aside(self, error: StepError) -> Op | None:
         if self._aside == "undo":
-            self._record(self._op, FAILED, None, error, now)
+            self._record(self._op, FAILED, None, error)
+            assert self._undo_errors is not None
             self._undo_errors.append(f"undo of '{self._op.step_id.removesuffix('/undo')}' failed: {error}")
-            return self._next_undo(now)
+            return self._next_undo()
         cause, request, values = self._correction
         self.records.append(
-            (self._op, f"{self.path}/reconcile", FAILED, None, error, values, self._started, now, None, None, None)
+            (self._op, f"{self.path}/reconcile", FAILED, None, error, values, self._started, self.now, None, None, None)
         )
         op = self._op = self._fork
         self._aside, self.request = None, request
-        return self._in_doubt(op, cause, f"; its reconcile failed: {error}", now)
+        return self._in_doubt(op, cause, f"; its reconcile failed: {error}")
 
     # --- failures ---
 
@@ -890,10 +930,9 @@ class Machine:
         self,
         op: Any,
         error: StepError,
-        now: int,
         usage: LLMUsage | None = None,
         extra: dict[str, Any] | None = None,
-    ) -> Op:
+    ) -> Op | None:
         """A step failed for good: the first handler that takes the error, or the end of the frame."""
         for handler in op.handlers:
             if handler.errors is None:
@@ -904,20 +943,20 @@ class Machine:
             by = handler.by
             caught = {"caught": handler.target.step_id or "$end"} if handler.errors is not None else {}
             if by is op:
-                self._leave(op, error, now, usage, {**(extra or {}), **caught}, skip=handler.errors is None)
+                self._leave(op, error, usage, {**(extra or {}), **caught}, skip=handler.errors is None)
             else:
-                self._record(op, FAILED, None, error, now, usage, extra)
-                self._unwind(op, by, error, now, caught)
-            return self._run(handler.target, now)
-        self._record(op, FAILED, None, error, now, usage, extra)
-        self._unwind(op, None, error, now, {})
+                self._record(op, FAILED, None, error, usage, extra)
+                self._unwind(op, by, error, caught)
+            return handler.target  # type: ignore[no-any-return]
+        self._record(op, FAILED, None, error, usage, extra)
+        self._unwind(op, None, error, {})
         self.status = TraceStatus.FAILED
         self.error = error
         self._failed_step = op.step_id
-        return self._wind_up(now)
+        return self._wind_up()
 
     def _leave(
-        self, op: Any, error: StepError, now: int, usage: LLMUsage | None, extra: dict[str, Any], *, skip: bool
+        self, op: Any, error: StepError, usage: LLMUsage | None, extra: dict[str, Any], *, skip: bool
     ) -> None:
         """Record that *op* was skipped or that its failure is caught; what it had written is cleared."""
         value: Any = UNSET
@@ -935,9 +974,9 @@ class Machine:
                 self._last = value
             elif self.frame_plan.keeps_last:
                 self._last = _SKIPPED
-        self._record(op, SKIPPED if skip else FAILED, output, error, now, usage, extra or None)
+        self._record(op, SKIPPED if skip else FAILED, output, error, usage, extra or None)
 
-    def _unwind(self, op: Any, by: Op | None, error: StepError, now: int, caught: dict[str, Any]) -> None:
+    def _unwind(self, op: Any, by: Op | None, error: StepError, caught: dict[str, Any]) -> None:
         """Record the loops that a failure inside them ends, inner first, up to the one that handles it."""
         around = op.owner
         while around is not None:
@@ -946,9 +985,9 @@ class Machine:
                 self.path, self._started, self._attempts, self.request = state[3], state[1], None, None
                 extra = {"iterations": state[0]}
                 if around is by:
-                    self._leave(around, error, now, None, {**extra, **caught}, skip=not caught)
+                    self._leave(around, error, None, {**extra, **caught}, skip=not caught)
                     return
-                self._record(around, FAILED, None, error, now, extra=extra)
+                self._record(around, FAILED, None, error, extra=extra)
             around = around.owner
 
     def _record(
@@ -957,7 +996,6 @@ class Machine:
         status: StepStatus,
         output: Any,
         error: StepError | None,
-        now: int,
         usage: LLMUsage | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
@@ -968,7 +1006,7 @@ class Machine:
                     usage = attempt.usage if usage is None else usage + attempt.usage
         request = self.request if op.code in (TOOL, MODEL, PAUSE) else None
         self.records.append(
-            (op, self.path, status, output, error, request, self._started, now, tuple(attempts) if attempts else None, usage, extra)
+            (op, self.path, status, output, error, request, self._started, self.now, tuple(attempts) if attempts else None, usage, extra)
         )
 
     # --- forks ---
@@ -993,7 +1031,7 @@ class Machine:
         frames = op.frames * count if op.kind == "map" else op.frames
         self.fork_size = count
         self._granted = self.ledger.shares([frame.ceiling for frame in frames]) if count else []
-        self._children: list[Machine | None] = [None] * count
+        self._children = [None] * count
         self.deadline = self._nearest(op)
 
     def _child_names(self, op: ForkOp) -> list[str]:
@@ -1019,13 +1057,13 @@ class Machine:
 
     # --- ends ---
 
-    def _ended(self, op: Op, now: int) -> Op:
+    def _ended(self, op: Op) -> Op | None:
         if op.code == FAIL:
             last = self._op
             self.status = TraceStatus.FAILED
             self.error = StepError("value", "Failed", f"went to $fail after step {last.step_id!r}", False)
             self._failed_step = last.step_id
-            return self._wind_up(now)
+            return self._wind_up()
         self.skipped = self._last is _SKIPPED
         self.output = None if self.skipped else self._last
         declared = self.frame_plan.output
@@ -1036,23 +1074,20 @@ class Machine:
                 self.status = TraceStatus.FAILED
                 self.error = StepError.of(error)
                 self._failed_step = "output"
-                return self._wind_up(now)
+                return self._wind_up()
         self.status = TraceStatus.SUCCESS
-        self._op = END_OP
         return END_OP
 
-    def _suspend(self, waiting: list[dict[str, Any]]) -> Op:
+    def _suspend(self, waiting: list[dict[str, Any]]) -> Op | None:
         self.status = TraceStatus.SUSPENDED
         self.waiting = waiting
-        self._op = END_OP
         return END_OP
 
-    def _wind_up(self, now: int) -> Op:
+    def _wind_up(self) -> Op | None:
         """The run failed or was cancelled: undo what was done, last first."""
         if self._root and self._undo:
-            self._undo_errors: list[str] = []
-            return self._next_undo(now)
-        self._op = END_OP
+            self._undo_errors = []
+            return self._next_undo()
         return END_OP
 
     def _remember_undo(self, op: ToolOp) -> None:
@@ -1067,19 +1102,20 @@ class Machine:
             keywords["idempotency_key"] = effect_key(self.facts.run_id, f"{self.path}/undo")
         self._undo.append((undo, f"{self.path}/undo", values, keywords))
 
-    def _next_undo(self, now: int) -> Op:
+    def _next_undo(self) -> Op | None:
         while self._undo:
             op, path, values, keywords = self._undo.pop()
             self._aside, self._op, self.path, self.request, self.keywords = "undo", op, path, values, keywords
-            self._started, self._attempts, self.delay_seconds = now, None, 0.0
+            self._started, self._attempts, self.delay_seconds = self.now, None, 0.0
             self.deadline = self.base_deadline = FOREVER  # what was done is undone even when time or money is up
             if "" not in keywords:
-                return op
+                self._ask = op
+                return None
             error: StepError = keywords[""]
-            self._record(op, FAILED, None, error, now)
+            self._record(op, FAILED, None, error)
+            assert self._undo_errors is not None
             self._undo_errors.append(f"undo of '{op.step_id.removesuffix('/undo')}' failed: {error}")
         self._aside = None
-        self._op = END_OP
         return END_OP
 
     def error_summary(self) -> str | None:
@@ -1087,7 +1123,7 @@ class Machine:
         if self.error is None:
             return None
         parts = [error_text(self._failed_step, self.error)]
-        return "; ".join(parts + getattr(self, "_undo_errors", []))
+        return "; ".join(parts + (self._undo_errors or []))
 
 
 class _LoopLate(StepFault):
@@ -1144,15 +1180,13 @@ def model_error(error: BaseException) -> StepError:
     return StepError.of(error, "timeout" if isinstance(error, TimeoutError) else "model")
 
 
-def _loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
-    """A new frame with its inputs."""
-    frame = [UNSET] * frame_plan.size
-    defaults = frame_plan.defaults
+def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
+    """A new frame with its inputs, which hold every needed name."""
+    frame = frame_plan.blank.copy()
     for name, slot in frame_plan.inputs:
-        if name in inputs:
-            frame[slot] = inputs[name]
-        elif name in defaults:
-            frame[slot] = defaults[name]
+        value = inputs.get(name, UNSET)
+        if value is not UNSET:
+            frame[slot] = value
     return frame
 
 

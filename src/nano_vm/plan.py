@@ -33,6 +33,7 @@ class Op:
     """What every op has. ``path`` is None where it depends on the run: inside loops, and where a step can run twice."""
 
     index: int = -1
+    frame: int = 0
     step_id: str = ""
     type: str = ""
     path: str | None = None
@@ -46,6 +47,7 @@ class Op:
     default: Any = None
     has_default: bool = False
     names: tuple[str, ...] = ()
+    function: Any = None  # of a tool call: a coroutine function that the driver may await without further questions
     code: int = END
 
     def targets(self) -> Iterator[tuple[str, Op]]:
@@ -77,6 +79,9 @@ class ToolOp(CallOp):
     tool: str = ""
     number: int = -1  # index into Plan.tools
     arguments: Callable[[Frame], tuple[tuple[Any, ...], dict[str, Any]]] = None  # type: ignore[assignment]
+    # the short way: one argument that is one name (name, slot, types that pass as they are), one slot to write, nothing else
+    single: tuple[str, int, frozenset[Any]] | None = None
+    slot: int = -1
     effect: Effect = "write"
     takes_key: bool = False
     undo: ToolOp | None = None
@@ -255,10 +260,11 @@ class FramePlan:
     index: int
     name: str
     entry: Op = None  # type: ignore[assignment]
-    size: int = 0
-    inputs: tuple[tuple[str, int], ...] = ()  # of the run and of called programs: name and slot
-    defaults: dict[str, Any] = field(default_factory=dict)
-    needed: tuple[str, ...] = ()
+    blank: list[Any] = field(default_factory=list)  # the slots at the start, without inputs
+    inputs: tuple[tuple[str, int], ...] = ()  # names that inputs may give and something reads, with their slots
+    needed: tuple[str, ...] = ()  # those that inputs must give; they have the first of `inputs`
+    others: tuple[str, ...] = ()  # the rest of `inputs`
+    take: Callable[[Any], tuple[Any, ...]] | None = None  # all needed values at once, where they are two or more and have the first slots
     check: Callable[[Any], str | None] | None = None  # the inputs against the declared schema; the fault, or None
     output: Eval | None = None
     static: bool = True  # whether every path in it is known beforehand
@@ -279,16 +285,20 @@ class Plan:
     budget: Budget | None
     slots: list[str]
 
+    def shortest_ns(self) -> int:
+        """The shortest deadline of anything in the plan."""
+        return min((t for op in self.ops if (t := getattr(op, "timeout_ns", 0))), default=60_000_000_000)
+
     def explain(self) -> str:
         """The plan as text: a line an op, with what may follow it."""
         lines = [f"program {self.name!r}: {len(self.ops)} ops, {len(self.slots)} slots, {len(self.frames)} frames"]
         lines.append(f"slots: {', '.join(f'{i}={name}' for i, name in enumerate(self.slots))}")
-        by_op: dict[int, list[FramePlan]] = {}
-        for frame in self.frames:
-            by_op.setdefault(frame.entry.index, []).append(frame)
-        for op in self.ops:
-            for frame in by_op.get(op.index, ()):
-                lines.append(f"frame {frame.index} {frame.name!r}:")
+        shown = -1
+        for op in sorted(self.ops, key=lambda op: (op.frame, op.code in (END, FAIL), op.index)):
+            if op.frame != shown:
+                shown = op.frame
+                frame = self.frames[shown]
+                lines.append(f"frame {shown} {frame.name!r}: begins at {frame.entry.index}")
             what = " ".join(part for part in (CODES[op.code], op.step_id, op.describe()) if part)
             if op.code in (END, FAIL):
                 what = CODES[op.code]

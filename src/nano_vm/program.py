@@ -712,7 +712,7 @@ class _Shape:
 
     def common(self, step: dict[str, Any], kind: Any, loc: Loc) -> None:
         model = _STEP_CLASSES.get(StepType(kind)) if kind in _STEP_FIELDS else None
-        retries = [f for f in ("max_retries", "retry") if f in step and step[f] != 1]
+        retries: list[str] = [f for f in ("max_retries", "retry") if f in step and step[f] != 1]
         if step.get("on_error") == "retry":
             retries.append("on_error")
         if model is not None and not model.CALLS and retries:

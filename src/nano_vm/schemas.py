@@ -131,7 +131,7 @@ def schema_answer(text: str, check: Callable[[Any], str | None]) -> Any:
         value = parse_json(body)
         canonical(value)  # refuses lone surrogates, and what is nested too deep
     except (ValueError, RecursionError) as error:
-        raise InvalidAnswer(f"answer {short(text)} is not JSON: {error or f'deeper than {MAX_DEPTH} levels'}") from None
+        raise InvalidAnswer(f"answer {short(text)} is not JSON: {str(error) or f'deeper than {MAX_DEPTH} levels'}") from None
     fault = check(value)
     if fault is not None:
         raise InvalidAnswer(f"answer does not fit the schema: {fault}")

@@ -173,7 +173,16 @@ class StepName(NamedTuple):
 
 # A finished step: op, path, status, output, error, request, started_ns, finished_ns (monotonic), attempts, usage, extra.
 # The request of a tool is the tuple of its argument values (names are the op's), that of a model its messages and options.
+# A tool's first success in five fields (op, output, request, started_ns, finished_ns): its path is the op's own.
 Record = tuple[Any, str, StepStatus, Any, StepError | None, Any, int, int, "tuple[Attempt, ...] | None", LLMUsage | None, Any]
+
+
+def full(record: Any) -> Record:
+    """A record in its eleven fields."""
+    if len(record) == 5:
+        op, output, request, started, finished = record
+        return (op, op.path, StepStatus.SUCCESS, output, None, request, started, finished, None, None, None)
+    return record  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +226,7 @@ class Trace:
         "_base_ns",
         "_digest",
         "_host",
+        "_inputs",
         "_program_digest",
         "_records",
         "_steps",
@@ -225,7 +235,6 @@ class Trace:
         "error_kind",
         "final_output",
         "finished_ns",
-        "inputs",
         "program_name",
         "run_id",
         "salt",
@@ -248,7 +257,7 @@ class Trace:
         final_output: Any = None,
         error: str | None = None,
         error_kind: str | None = None,
-        records: list[Record] | None = None,
+        records: list[Any] | None = None,
         started_ns: int = 0,
         finished_ns: int = 0,
         base_ns: int = 0,
@@ -260,7 +269,7 @@ class Trace:
         self.run_id = run_id
         self.seed = seed
         self.salt = salt
-        self.inputs = inputs if inputs is not None else {}
+        self._inputs: Any = inputs if inputs is not None else {}
         self.status = status
         self.final_output = final_output
         self.error = error
@@ -276,6 +285,21 @@ class Trace:
         self._digest: str | None = None
 
     # --- what it says ---
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the run was given, of what the program can read."""
+        if type(self._inputs) is tuple:
+            self._inputs = dict(zip(*self._inputs, strict=True))
+        return self._inputs  # type: ignore[no-any-return]
+
+    @inputs.setter
+    def inputs(self, value: dict[str, Any]) -> None:
+        self._inputs = value
+
+    def set_inputs(self, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        """As names and values, of which a dict is made when somebody looks."""
+        self._inputs = names, values
 
     @property
     def ok(self) -> bool:
@@ -467,7 +491,7 @@ class Trace:
         return trace
 
     def _result(self, record: Record) -> StepResult:
-        op, path, status, output, error, request, started, finished, attempts, usage, extra = record
+        op, path, status, output, error, request, started, finished, attempts, usage, extra = full(record)
         shown = _extra_json(op, extra) if extra is not None else {}
         return StepResult(
             step_id=op.step_id,
@@ -524,9 +548,10 @@ def _extra_json(op: Any, extra: Any) -> dict[str, Any]:
 _PRICED = frozenset({"children", "cost_source"})
 
 
-def _chain(head: bytes, records: list[Record]) -> bytes:
+def _chain(head: bytes, records: list[Any]) -> bytes:
     """The digest chain of one frame; a fork's record holds the heads of its children, in declared order."""
-    for op, path, status, output, error, request, _, _, attempts, usage, extra in records:
+    for record in records:
+        op, path, status, output, error, request, _, _, attempts, usage, extra = full(record)
         body: dict[str, Any] = {"path": path, "type": op.type, "status": status.value, "output": output}
         if request is not None:
             body["request"] = _request(op, request)
@@ -544,9 +569,9 @@ def _chain(head: bytes, records: list[Record]) -> bytes:
     return head
 
 
-def _levels(records: list[Record], level: int) -> Iterator[tuple[Record, int]]:
+def _levels(records: list[Any], level: int) -> Iterator[tuple[Record, int]]:
     """Each record with its depth; those of a child frame before the record that joined it, child by child."""
-    for record in records:
+    for record in map(full, records):
         extra = record[10]
         if type(extra) is dict and "children" in extra:
             for child in extra["children"]:
@@ -558,7 +583,7 @@ def _levels(records: list[Record], level: int) -> Iterator[tuple[Record, int]]:
 _BOUNDARY: Record = (StepName("", "frame"), "", StepStatus.SUCCESS, None, None, None, 0, 0, None, None, None)
 
 
-def flattened(records: list[Record]) -> Iterator[Record]:
+def flattened(records: list[Any]) -> Iterator[Record]:
     """Each record, those of child frames before the record that joined them."""
     return (record for record, _ in _levels(records, 0) if record is not _BOUNDARY)
 
@@ -629,7 +654,7 @@ def _read_step(line: dict[str, Any]) -> Record:
 
 
 def _read_counts(counts: list[int]) -> LLMUsage:
-    return LLMUsage(*counts)
+    return LLMUsage(counts[0], counts[1], counts[2])
 
 
 def error_text(step_id: str, error: StepError) -> str:

@@ -233,6 +233,7 @@ def copied(value: Any) -> Any:
 
 
 CONTAINERS = frozenset({list, dict})
+SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def parse_json(text: str) -> Any:

@@ -19,12 +19,12 @@ from .compile import compile_flow
 from .drive import Adapter, Driver, Event, Host, SystemClock, Threads
 from .errors import Diagnostic, ProgramError, VMError, summary
 from .flow import Flow
-from .machine import FOREVER, Facts, Ledger, Limits, Machine
+from .machine import FOREVER, SMALL_TEXT, Facts, Ledger, Limits, Machine, loaded
 from .plan import FramePlan, Plan
 from .program import Budget, LLMStep, Program
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
-from .values import admit, canonical, kind_name, short
+from .values import admit, canonical, kind_name
 from .verify import check, check_names
 
 PREPARED_PROGRAMS = 1024
@@ -48,6 +48,7 @@ class _Prepared:
     plan: Plan | None = None
     host: Host | None = None
     default_model: str | None = None
+    budget: Budget | None = None
 
 
 class ExecutionVM:
@@ -144,12 +145,14 @@ class ExecutionVM:
             prepared.host = Host(
                 functions=[c.function for c in contracts],
                 how=[c.how for c in contracts],
-                direct=[c.function if c.how == "async" else None for c in contracts],
                 adapters=self._adapters,
                 threads=self._threads,
                 clock=self._clock,
+                shortest=prepared.plan.shortest_ns(),
                 prices=self._prices,
             )
+            budgets = [b for b in (program.budget, self._budget) if b is not None]
+            prepared.budget = budgets[0] if len(budgets) == 1 else _tightest(budgets)
             default = self._adapters.get(None)
             prepared.default_model = default.model if default is not None else None
         return prepared
@@ -246,16 +249,15 @@ class ExecutionVM:
         budget: Budget | Mapping[str, Any] | None = None,
     ) -> Run:
         """Begin a run in a task of its own and give a handle to it; needs a running event loop. Arguments as `run`."""
-        if run_id is not None:
-            known = self._runs.get(run_id)
-            if known is not None:
-                if known.identity != _identity(program, context):
-                    raise VMError(f"run {run_id!r} exists, with another program or other inputs")
-                return known
         trace, machine = self._begin(program, context, run_id, seed, budget)
+        known = self._runs.get(run_id) if run_id is not None else None
+        if known is not None:
+            if known.identity != _identity(program, trace):
+                raise VMError(f"run {run_id!r} exists, with another program or other inputs")
+            return known
         run = Run(trace, self._execute(trace, machine, None) if machine is not None else None)
         if run_id is not None:
-            run.identity = _identity(program, context)
+            run.identity = _identity(program, trace)
             self._runs[run_id] = run
             if len(self._runs) > REMEMBERED_RUNS:
                 self._runs.popitem(last=False)
@@ -293,7 +295,7 @@ class ExecutionVM:
 
         run = Run(trace, self._execute(trace, machine, sink))
         if run_id is not None:
-            run.identity = _identity(program, context)
+            run.identity = _identity(program, trace)
             self._runs[run_id] = run
         run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
         try:
@@ -329,22 +331,30 @@ class ExecutionVM:
             base_ns=clock.time_ns() - now,
         )
         plan = prepared.plan
-        inputs, faults = _inputs(context, plan.frames[0] if plan is not None else None)
-        trace.inputs = inputs
+        root = plan.frames[0] if plan is not None else None
+        texts = _texts(context, root) if root is not None and not prepared.errors else None
+        faults: list[Diagnostic] = []
+        if texts is None:
+            trace.inputs, faults = _inputs(context, root)
         errors = prepared.errors
         if errors and plan is not None:  # only names that inputs may give
-            errors = tuple(d for d in check_names(prepared.flow, frozenset(inputs)) if d.severity == "error")
-        all_budgets = [b for b in (program.budget, self._budget, _budget(budget)) if b is not None]
-        tightest = all_budgets[0] if len(all_budgets) == 1 else _tightest(all_budgets)
+            errors = tuple(d for d in check_names(prepared.flow, frozenset(trace.inputs)) if d.severity == "error")
+        tightest = prepared.budget
+        if budget is not None:
+            tightest = _tightest([b for b in (tightest, _budget(budget)) if b is not None])
         if plan is not None and tightest is not None and tightest.max_cost_usd is not None:
             faults += self._unpriced(plan)
-        if errors or faults or plan is None or prepared.host is None:
+        if errors or faults or root is None or prepared.host is None:
             return self._refused(trace, program, [*errors, *faults]), None
         facts = Facts(trace.run_id, own_seed, self._limits, self._prices, prepared.default_model)
-        deadline = FOREVER
-        if tightest is not None and tightest.max_seconds is not None:
-            deadline = now + int(tightest.max_seconds * 1e9)
-        machine = Machine.of(plan, inputs, facts, Ledger.of(self._limits, tightest), deadline=deadline)
+        if texts is not None:
+            trace.set_inputs(root.needed, texts)
+            frame = [*texts, *root.blank[len(texts) :]]
+        else:
+            frame = loaded(root, trace.inputs)
+        seconds = tightest.max_seconds if tightest is not None else None
+        deadline = now + int(seconds * 1e9) if seconds is not None else FOREVER
+        machine = Machine.of_run(root, frame, facts, Ledger.of(self._limits, tightest), deadline)
         trace._records = machine.records
         trace._host = prepared.host
         return trace, machine
@@ -377,7 +387,7 @@ class ExecutionVM:
             trace._host = None
             trace.status = machine.status
             trace.final_output = machine.output
-            trace.waiting = machine.waiting
+            trace.waiting = list(machine.waiting)
             if machine.error is not None:
                 trace.error = machine.error_summary()
                 trace.error_kind = machine.error.kind
@@ -422,9 +432,8 @@ class Run:
         return self.result().__await__()
 
 
-def _identity(program: Program, context: Mapping[str, Any] | None) -> bytes:
-    inputs, _ = _inputs(context, None)
-    return canonical([program.digest, inputs])
+def _identity(program: Program, trace: Trace) -> bytes:
+    return canonical([program.digest, trace.inputs])
 
 
 def _broken(flow: Flow, errors: tuple[Diagnostic, ...]) -> bool:
@@ -432,37 +441,60 @@ def _broken(flow: Flow, errors: tuple[Diagnostic, ...]) -> bool:
     return any("is a step, not a value" in d.message or "unknown name" in d.message or "no step" in d.message for d in errors)
 
 
+_MISSING: Any = object()
+
+
 def _inputs(context: Mapping[str, Any] | None, frame: FramePlan | None) -> tuple[dict[str, Any], list[Diagnostic]]:
-    """The inputs as plain data, and what is wrong with them."""
-    faults: list[Diagnostic] = []
-    if context is None:
-        inputs: dict[str, Any] = {}
-    elif not isinstance(context, Mapping):
+    """Of *context* what the program can read, as plain data, and what is wrong with it.
+
+    What no step reads stays outside: it can not change the run, and does not belong into its record. Against
+    a declared schema the whole context is held.
+    """
+    if context is not None and not isinstance(context, Mapping):
         return {}, [Diagnostic("V041", ("context",), f"context is a dict, not {kind_name(context)}")]
-    else:
-        inputs = {}
-        for name, value in context.items():
-            if type(name) is str and type(value) is str and value.isascii() and len(value) < 4096:
-                inputs[name] = value
-                continue
-            if not isinstance(name, str):
-                faults.append(Diagnostic("V041", ("context",), f"input name {short(name)} is not a text"))
-                continue
+    given = context or {}
+    inputs: dict[str, Any] = {}
+    faults: list[Diagnostic] = []
+    names = [name for name, _ in frame.inputs] if frame is not None and frame.check is None else list(given)
+    for name in names:
+        value = given.get(name, _MISSING)
+        if type(value) is str and value.isascii() and len(value) < SMALL_TEXT:
+            inputs[name] = value
+        elif value is not _MISSING:
             try:
-                inputs[str(name)] = admit(value)[0]
+                inputs[name] = admit(value)[0]
             except VMError as error:
                 faults.append(Diagnostic("V041", ("context", str(name)), str(error)))
-    if frame is None:
+    if frame is None or (frame.check is None and all(name in inputs for name in frame.needed)):
         return inputs, faults
-    missing = [name for name in frame.needed if name not in inputs and (context is None or name not in context)]
-    for name in missing:
+    for name in [name for name in frame.needed if name not in given]:
         hint = "give it by vm.run(program, context={...}) or -i name=value"
         faults.append(Diagnostic("V040", ("context",), f"input {name!r} is needed and not given", hint))
     if frame.check is not None and not faults:
-        fault = frame.check({name: value for name, value in inputs.items()})
+        fault = frame.check(inputs) if all(type(name) is str for name in inputs) else "a name is not a text"
         if fault is not None:
             faults.append(Diagnostic("V041", ("context",), f"inputs do not fit the program's schema: {fault}"))
     return inputs, faults
+
+
+def _texts(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
+    """The needed inputs, where they are what they mostly are: all given, all short ASCII texts. Looked at in C."""
+    if frame.take is None or frame.check is not None or type(context) is not dict:
+        return None
+    for name in frame.others:
+        if name in context:
+            return None
+    try:
+        values = frame.take(context)
+    except KeyError:
+        return None
+    if set(map(type, values)) != _ONLY_TEXTS:
+        return None
+    text = "".join(values)
+    return values if len(text) < SMALL_TEXT and text.isascii() else None
+
+
+_ONLY_TEXTS = {str}
 
 
 def _adapters(llm: Any) -> dict[str | None, Adapter]:

@@ -1,0 +1,129 @@
+"""``nano-vm fmt``: the canonical form of a program as text.
+
+Fields in the language's order, aliases resolved, absent fields absent. What is written is read again first, and nothing goes out
+that does not say the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import yaml
+
+from ..errors import ProgramError
+from ..program import Program
+from .faults import Failure, UsageFault
+from .inspect import write_file
+from .sources import STDIN, load
+from .text import FAILED, OK, diagnostic_lines, emit, note, safe, say
+
+FLOW_WIDTH = 80  # a list of scalars up to here stands on one line
+
+
+def fmt(options: argparse.Namespace) -> int:
+    """Print the canonical form, write it, or say whether the file has it."""
+    path = options.program
+    if path == STDIN and options.write:
+        raise UsageFault("-w needs a file to write to")
+    loaded = load_alone(path)
+    source, file = loaded._text or ("", None)
+    text = formatted(loaded, json_form=(file or "").endswith(".json"))
+    for line in diagnostic_lines(loaded.place(list(loaded.warnings))):
+        note(line)
+    same = text == source
+    if options.check:
+        if not same:
+            say(safe(f"{path}: not in canonical form"))
+        return OK if same else FAILED
+    if options.write:
+        if not same:
+            write_file(path, text)
+            say(safe(f"{path}: written"))
+        return OK
+    emit(text)
+    return OK
+
+
+def load_alone(path: str) -> Program:
+    """The program of one file; those that it calls have files of their own."""
+    return load(path, follow=False).program
+
+
+def formatted(program: Program, *, json_form: bool = False) -> str:
+    """The canonical form of *program*, checked to be the same program.
+
+    Raises:
+        Failure: If no text could be written that is.
+    """
+    document = program.to_dict()
+    for write in (_as_json,) if json_form else (_as_yaml, _as_quoted_yaml):
+        text = write(document)
+        try:
+            again = Program.from_json(text) if json_form else Program.from_yaml(text)
+        except ProgramError:
+            continue
+        if again.digest == program.digest and json.dumps(again.to_dict()) == json.dumps(document):
+            return text
+    raise Failure("this program can not be written as text that reads the same; nothing was changed")
+
+
+def _as_json(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+
+
+class _Writer(yaml.SafeDumper):
+    """YAML that reads the same by 1.2 and by 1.1: texts that either takes for something else are quoted."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Lists stand deeper than their key."""
+        super().increase_indent(flow, False)  # type: ignore[no-untyped-call]
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Every value is written out."""
+        return True
+
+
+def _text(writer: _Writer, text: str) -> yaml.Node:
+    lines = "\n" in text and not text.isspace() and text.isprintable() is False and _plain_lines(text)
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style="|" if lines else None)
+
+
+def _plain_lines(text: str) -> bool:
+    """Whether every line can stand as it is in a block of text."""
+    return all(line.isprintable() and line == line.rstrip() for line in text.split("\n")) and not text.startswith((" ", "\n"))
+
+
+def _list(writer: _Writer, items: list[Any]) -> yaml.Node:
+    scalars = all(item is None or type(item) in (str, int, float, bool) for item in items)
+    short = scalars and sum(len(str(item)) + 2 for item in items) <= FLOW_WIDTH and not any("\n" in str(i) for i in items)
+    return writer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=short)
+
+
+def _dict(writer: _Writer, items: dict[str, Any]) -> yaml.Node:
+    return writer.represent_mapping("tag:yaml.org,2002:map", items.items(), flow_style=not items)  # items(): not sorted
+
+
+_Writer.add_representer(str, _text)
+_Writer.add_representer(list, _list)
+_Writer.add_representer(dict, _dict)
+# numbers of YAML 1.2 that 1.1 reads as texts
+for _tag, _pattern, _first in (
+    ("int", r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z", "-+.0123456789"),
+):
+    import re as _re
+
+    _Writer.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _re.compile(_pattern, _re.ASCII), list(_first))  # type: ignore[no-untyped-call]
+
+
+def _as_yaml(document: Any) -> str:
+    text: str = yaml.dump(document, Dumper=_Writer, allow_unicode=True, width=1 << 20, sort_keys=False)
+    return text
+
+
+def _as_quoted_yaml(document: Any) -> str:
+    """Every text in double quotes, all but ASCII escaped: for what the readable form can not carry."""
+    text: str = yaml.dump(document, Dumper=yaml.SafeDumper, default_style='"', width=1 << 20, sort_keys=False)
+    return text

@@ -1,0 +1,161 @@
+"""What the terminal is told: text that can do nothing but be read, and the few forms that all commands share.
+
+Values, names and messages come in from programs, models and tools; out goes text without control sequences, line breaks or
+characters that reorder what is around them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from ..errors import Diagnostic
+from ..values import as_text
+
+OK, FAILED, USAGE, SUSPENDED, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 70, 130, 141
+
+SHOWN_DIAGNOSTICS = 15
+"""What fits one screen of 24 lines, with wrapped lines and the prompt."""
+
+SHOWN_OUTPUT_CHARS = 10_000
+"""A final output is shown in full up to here: two screens. `--json` has no limit."""
+
+# Control characters, lone surrogates, line and paragraph separators, and the format characters that hide or reorder
+# text; but for the two joiners (200C, 200D), without which Persian and emoji are not written right.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e0fff]"
+)
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    code = ord(char)
+    return _ESCAPES.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+
+
+def safe(text: str) -> str:
+    """*text* on one line, with everything escaped that is not plainly visible."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def safe_lines(text: str) -> str:
+    """As `safe`, but line breaks stay."""
+    return "\n".join(safe(line) for line in text.split("\n"))
+
+
+def safe_json(text: str) -> str:
+    """JSON text with the same characters as JSON escapes, so that it means the same and can be shown."""
+
+    def escape(match: re.Match[str]) -> str:
+        return match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1]  # a raw line break is indentation
+
+    return _UNSAFE.sub(escape, text)
+
+
+def shown(value: Any, length: int | None = None) -> str:
+    """A value on one line: JSON, so that a text is told from a number; cut to *length*."""
+    if type(value) is str:
+        cut = value if length is None else value[: length + 1]
+        text = safe_json(json.dumps(cut, ensure_ascii=False))
+    else:
+        text = safe_json(as_text(value) if isinstance(value, (list, dict)) else json.dumps(value))
+    return text if length is None else shorten(text, length)
+
+
+def shorten(text: str, length: int) -> str:
+    """*text* of at most *length* characters."""
+    return text if len(text) <= length else text[: max(length - 1, 0)] + "…"
+
+
+def seconds(ms: float | None) -> str:
+    """A duration for people."""
+    if ms is None:
+        return "-"
+    if ms < 1:
+        return f"{ms * 1000:.0f} µs"
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    return f"{ms / 1000:.1f} s" if ms < 100_000 else f"{ms / 60_000:.1f} min"
+
+
+def dollars(cost: Decimal | None) -> str:
+    """A cost for people; two figures that count."""
+    if cost is None:
+        return "cost unknown"
+    places = 2 if cost >= 1 or not cost else min(2 - cost.adjusted(), 9)
+    return f"${cost:.{places}f}"
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def say(text: str = "") -> None:
+    """A line for people, to stdout."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """A line about the work, to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def complain(message: str) -> None:
+    """The one line that says what is wrong, to stderr."""
+    note(f"nano-vm: {safe(message)}")
+
+
+def emit(text: str) -> None:
+    """Text for programs, to stdout: UTF-8 whatever the locale."""
+    sys.stdout.flush()
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:
+        sys.stdout.write(text)
+        return
+    buffer.write(text.encode("utf-8", "backslashreplace"))
+    buffer.flush()
+
+
+def emit_json(value: Any) -> None:
+    """A JSON document, to stdout."""
+    emit(safe_json(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
+
+
+def prepare_streams() -> None:
+    """What the terminal's encoding lacks is escaped; it is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def abandon_stdout() -> None:
+    """After the reader has gone: what is left in buffers goes nowhere, also at the interpreter's exit."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError):  # a stdout without a descriptor has no pipe either
+        pass
+
+
+# --- diagnostics -----------------------------------------------------------------------------------------------------
+
+
+def diagnostic_lines(diagnostics: Sequence[Diagnostic], limit: int = SHOWN_DIAGNOSTICS) -> Iterable[str]:
+    """One line each, errors first where not all are shown, and how many more there are."""
+    chosen = list(diagnostics)
+    if len(chosen) > limit:
+        chosen.sort(key=lambda d: d.severity != "error")
+    for d in chosen[:limit]:
+        severity = "" if d.severity == "error" else f"{d.severity}: "
+        hint = f"; {d.hint}" if d.hint else ""
+        yield safe(f"{d.place}: {severity}{d.code}: {d.message}{hint}")
+    if len(chosen) > limit:
+        yield f"and {len(chosen) - limit} more"
