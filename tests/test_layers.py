@@ -19,12 +19,14 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 ROOMS = (
     "errors",
     "values",
+    "schemas",
     "reader",
     "expr",
     "program",
     "flow",
     "policy",
     "trace",
+    "graph",
     "protocols",
     "tools",
     "verify",
@@ -45,6 +47,7 @@ ROOMS = (
     "cli",
     "models",
     "__init__",
+    "__main__",
 )
 
 # Each can be left out of an installation, so none may need another.

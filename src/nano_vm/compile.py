@@ -121,6 +121,7 @@ class _Compiler:
         if graph.kind in ("run", "call"):
             program = names.program
             schema = program.inputs
+            frame.budget = program.budget if graph.kind == "call" else None
             frame.blank = [UNSET] * names.size
             read = self.read[id(names)]
             needed = set(names.needed)

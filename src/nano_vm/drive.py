@@ -81,7 +81,8 @@ class Lane:
         if self.op is None:
             return self.until
         assert self.machine is not None
-        return min(self.machine.now + self.op.timeout_ns, self.machine.deadline)
+        own: int = self.machine.now + self.op.timeout_ns
+        return min(own, self.machine.deadline)
 
 
 class Watchdog:
@@ -206,11 +207,11 @@ class Host:
     clock: Any
     shortest: int  # nanoseconds: the shortest deadline in the plan
     prices: dict[str, tuple[Decimal, Decimal]] | None
-    dog: Watchdog | None = None  # of the event loop that was used last
+    driver: Driver | None = None  # of the event loop that was used last
 
 
 class Driver:
-    """Runs the machines of one run."""
+    """Runs machines in one event loop."""
 
     __slots__ = ("clock", "dog", "host", "now", "sink")
 
@@ -218,33 +219,31 @@ class Driver:
         self.host = host
         self.clock = host.clock
         self.now: Callable[[], int] = host.clock.monotonic_ns
-        loop = asyncio.get_running_loop()
-        if host.dog is None or host.dog.loop is not loop:
-            host.dog = watchdog(loop, self.now)
-        self.dog = host.dog
+        self.dog = watchdog(asyncio.get_running_loop(), self.now)
         self.sink = sink
 
+    @classmethod
+    def of(cls, host: Host) -> Driver:
+        """The driver without a sink: it knows nothing of any run, so all runs in one event loop share it."""
+        driver = host.driver
+        if driver is None or driver.dog.loop is not asyncio.get_running_loop():
+            driver = host.driver = cls(host)
+        return driver
+
     def lane(self, machine: Machine | None, now: int) -> Lane:
-        """A lane of the current task, watched until `Watchdog.lanes` loses it."""
+        """A lane of the current task; it is watched until it is taken out of ``dog.lanes``."""
         shortest = self.host.shortest
         lane = Lane(asyncio.current_task(), machine, shortest)  # type: ignore[arg-type]
         dog = self.dog
         dog.lanes.add(lane)
         if now + shortest < dog.wake_at:
             dog.arm(now + shortest)
+        if machine is not None and machine.base_deadline < dog.wake_at:
+            dog.arm(machine.base_deadline)
         return lane
 
-    async def run(self, machine: Machine, started: int) -> bool:
-        """Drive *machine* to its end; whether it was cancelled from outside on the way."""
-        lane = self.lane(machine, started)
-        if machine.base_deadline < FOREVER:
-            self.dog.arm(machine.base_deadline)
-        try:
-            return await self.drive(machine, lane, started)
-        finally:
-            self.dog.lanes.discard(lane)
-
     async def drive(self, machine: Machine, lane: Lane, now: int) -> bool:
+        """Drive *machine* to its end; whether it was cancelled from outside on the way."""
         read, sink = self.now, self.sink
         cancelled = called = False
         seen = 0
@@ -337,6 +336,8 @@ class Driver:
     def tell(self, machine: Machine, op: Op, seen: int) -> int:
         """Send what was recorded since, and what is called now."""
         assert self.sink is not None
+        if op.path is not None and machine.static:
+            machine.path = op.path  # on the short way nobody asks for it
         for record in machine.records[seen:]:
             self.sink("step_finished", machine, record)
         if op.code in (TOOL, MODEL, FORK):

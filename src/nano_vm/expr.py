@@ -483,9 +483,9 @@ def equal(a: Any, b: Any) -> bool:
             return len(a) == len(b) and all(k in b and strictly_equal(v, b[k]) for k, v in a.items())
         return bool(a == b)
     if ta is str and is_number(b):
-        return number_in(a) == b
+        return bool(number_in(a) == b)
     if tb is str and is_number(a):
-        return number_in(b) == a
+        return bool(number_in(b) == a)
     return bool(is_number(a) and is_number(b) and a == b)
 
 

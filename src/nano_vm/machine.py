@@ -153,6 +153,16 @@ class Ledger:
             Ledger(columns[0][i], columns[1][i], columns[2][i], tokens[i], cost[i], self.state) for i in range(count)
         ]
 
+    def tighten(self, other: Ledger) -> None:
+        """The lesser of both, amount by amount."""
+        self.steps = min(self.steps, other.steps)
+        self.llm_calls = min(self.llm_calls, other.llm_calls)
+        self.tool_calls = min(self.tool_calls, other.tool_calls)
+        self.tokens = min(self.tokens, other.tokens)
+        self.state = min(self.state, other.state)
+        if other.cost is not None:
+            self.cost = other.cost if self.cost is None else min(self.cost, other.cost)
+
     def settle(self, granted: Ledger, left: Ledger) -> None:
         """Charge what a child used of its share."""
         self.steps -= granted.steps - left.steps
@@ -266,7 +276,7 @@ class Machine:
         self._deadline_error = deadline_error
         self._prefix = prefix
         self._root = root
-        self._plain = root and frame_plan.static
+        self.static = root and frame_plan.static  # whether each path is its op's own
 
     @classmethod
     def of_run(cls, frame_plan: FramePlan, frame: list[Any], facts: Facts, ledger: Ledger, deadline: int = FOREVER) -> Machine:
@@ -357,6 +367,10 @@ class Machine:
         if op.timeout_ns and self._started + op.timeout_ns < deadline:
             deadline = self._started + op.timeout_ns
             error = StepError("timeout", "TimeoutError", f"{op.step_id!r} did not end within {op.timeout_ns / 1e9:g} s", False)
+        seconds = frame_plan.budget.max_seconds if frame_plan.budget is not None else None
+        if seconds is not None and self._started + int(seconds * 1e9) < deadline:
+            deadline = self._started + int(seconds * 1e9)
+            error = _budget(f"the max_seconds of program {frame_plan.name!r} are used up")
         child = Machine(
             frame_plan,
             frame,
@@ -416,7 +430,7 @@ class Machine:
         frame, ledger = self.frame, self.ledger
         append = self.records.append
         fuel = ledger.steps
-        quick = self._plain and ledger.tool_calls >= UNLIMITED and self.base_deadline >= FOREVER
+        quick = self.static and ledger.tool_calls >= UNLIMITED and self.base_deadline >= FOREVER
         op: Any = self.frame_plan.entry
         follow: Any
         while True:
@@ -431,7 +445,6 @@ class Machine:
                     if type(value) in kinds:
                         request: Any = (value,)
                         self.keywords = {name: value}
-                        self.path = op.path
                         value = yield op
                         if value is not OTHER:
                             kind = type(value)
@@ -442,7 +455,7 @@ class Machine:
                                 op = op.next
                                 continue
                         ledger.steps = fuel
-                        self._op, self._started, self._attempts, self.request = op, started, None, request
+                        self._op, self.path, self._started, self._attempts, self.request = op, op.path, started, None, request
                         follow = self._taken(value)
                     else:
                         ledger.steps = fuel
@@ -515,7 +528,7 @@ class Machine:
         code = op.code
         now = self._started = self.now
         self._op, self._attempts = op, None
-        self.path = op.path if self._plain else self._path_of(op)
+        self.path = op.path if self.static else self._path_of(op)
         ledger = self.ledger
         if ledger.steps < 0:
             ledger.steps = 0
@@ -557,7 +570,7 @@ class Machine:
     def _branch(self, op: BranchOp) -> Op | None:
         now = self._started = self.now
         self._op, self._attempts = op, None
-        path = self.path = op.path if self._plain else self._path_of(op)  # type: ignore[assignment]
+        path = self.path = op.path if self.static else self._path_of(op)  # type: ignore[assignment]
         if self.ledger.steps < 0:
             return self._begin(op)  # told there
         frame = self.frame
@@ -759,7 +772,8 @@ class Machine:
 
     def _nearest(self, op: Op) -> int:
         """The deadline around *op*: that of the frame, or of a loop in it."""
-        return min([self.base_deadline, *(self._loops[loop.index][2] for loop in op.timed)])
+        deadlines: list[int] = [self._loops[loop.index][2] for loop in op.timed]
+        return min([self.base_deadline, *deadlines])
 
     def _expired(self) -> StepError | None:
         """The error of a deadline around the call, where one has passed."""
@@ -1031,6 +1045,9 @@ class Machine:
         frames = op.frames * count if op.kind == "map" else op.frames
         self.fork_size = count
         self._granted = self.ledger.shares([frame.ceiling for frame in frames]) if count else []
+        budget = op.frames[0].budget
+        if budget is not None:
+            self._granted[0].tighten(Ledger.of(self.facts.limits, budget))
         self._children = [None] * count
         self.deadline = self._nearest(op)
 

@@ -267,6 +267,7 @@ class FramePlan:
     take: Callable[[Any], tuple[Any, ...]] | None = None  # all needed values at once, where they are two or more and have the first slots
     check: Callable[[Any], str | None] | None = None  # the inputs against the declared schema; the fault, or None
     output: Eval | None = None
+    budget: Budget | None = None  # of a called program, within what its caller has left
     static: bool = True  # whether every path in it is known beforehand
     keeps_last: bool = False  # a branch or item gives null where its last step was skipped
     ceiling: tuple[int, int, int] = (0, 0, 0)  # most steps, model calls, tool calls of one execution

@@ -158,7 +158,7 @@ class Step(BaseModel):
 class LLMStep(Step):
     """One model call."""
 
-    type: Literal[StepType.LLM] = StepType.LLM  # type: ignore[assignment]
+    type: Literal[StepType.LLM] = StepType.LLM
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
     system: str | None = None
@@ -181,7 +181,7 @@ class LLMStep(Step):
 class ToolStep(Step):
     """One tool call."""
 
-    type: Literal[StepType.TOOL] = StepType.TOOL  # type: ignore[assignment]
+    type: Literal[StepType.TOOL] = StepType.TOOL
     tool: str
     args: dict[str, Any] = {}
     undo: ToolRef | None = None
@@ -196,7 +196,7 @@ Target = Union[str, "list[AnyStep]"]
 class ConditionStep(Step):
     """A branch that the VM decides."""
 
-    type: Literal[StepType.CONDITION] = StepType.CONDITION  # type: ignore[assignment]
+    type: Literal[StepType.CONDITION] = StepType.CONDITION
     condition: str
     then: Target | None = None
     otherwise: Target | None = None
@@ -207,7 +207,7 @@ class ConditionStep(Step):
 class SwitchStep(Step):
     """A branch by value."""
 
-    type: Literal[StepType.SWITCH] = StepType.SWITCH  # type: ignore[assignment]
+    type: Literal[StepType.SWITCH] = StepType.SWITCH
     on: Any
     cases: Annotated[dict[str, Target], Field(min_length=1)]
     default: Target | None = None
@@ -223,7 +223,7 @@ class SwitchStep(Step):
 class ParallelStep(Step):
     """Branches at the same time; yields an object by branch id. A list of steps is named by its first step."""
 
-    type: Literal[StepType.PARALLEL] = StepType.PARALLEL  # type: ignore[assignment]
+    type: Literal[StepType.PARALLEL] = StepType.PARALLEL
     parallel_steps: Annotated[list[Union[AnyStep, list[AnyStep]]], Field(min_length=1)]
     max_concurrency: Count | None = None
 
@@ -241,7 +241,7 @@ class ParallelStep(Step):
 class MapStep(Step):
     """The same steps for each item; yields a list in item order."""
 
-    type: Literal[StepType.MAP] = StepType.MAP  # type: ignore[assignment]
+    type: Literal[StepType.MAP] = StepType.MAP
     over: Any
     item_name: str = Field(default="item", alias="as")
     steps: Annotated[list[AnyStep], Field(min_length=1)]
@@ -254,7 +254,7 @@ class MapStep(Step):
 class LoopStep(Step):
     """The same steps until a condition holds; the bound is mandatory."""
 
-    type: Literal[StepType.LOOP] = StepType.LOOP  # type: ignore[assignment]
+    type: Literal[StepType.LOOP] = StepType.LOOP
     steps: Annotated[list[AnyStep], Field(min_length=1)]
     until: str | None = None
     max_iterations: Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
@@ -266,7 +266,7 @@ class LoopStep(Step):
 class CallStep(Step):
     """Another program, inline or by name."""
 
-    type: Literal[StepType.CALL] = StepType.CALL  # type: ignore[assignment]
+    type: Literal[StepType.CALL] = StepType.CALL
     program: Union[str, Program]
     arguments: dict[str, Any] = Field(default={}, alias="with")
 
@@ -274,14 +274,14 @@ class CallStep(Step):
 class SetStep(Step):
     """Writes names without any call. Every value reads what was there before the step."""
 
-    type: Literal[StepType.SET] = StepType.SET  # type: ignore[assignment]
+    type: Literal[StepType.SET] = StepType.SET
     values: Annotated[dict[str, Any], Field(min_length=1)]
 
 
 class ApprovalStep(Step):
     """A pause for a person."""
 
-    type: Literal[StepType.APPROVAL] = StepType.APPROVAL  # type: ignore[assignment]
+    type: Literal[StepType.APPROVAL] = StepType.APPROVAL
     role: str
     show: Any = None
     then: Target | None = None
@@ -293,7 +293,7 @@ class ApprovalStep(Step):
 class WaitStep(Step):
     """A timer or an event from outside."""
 
-    type: Literal[StepType.WAIT] = StepType.WAIT  # type: ignore[assignment]
+    type: Literal[StepType.WAIT] = StepType.WAIT
     seconds: Annotated[float, Field(ge=0)] | str | None = None
     until: str | None = None
     event: str | None = None
@@ -453,7 +453,7 @@ class Program(BaseModel):
     def walk(self) -> Iterator[tuple[Step, Loc]]:
         """Each step of this program with its place, in document order; called programs are left out."""
         for i, step in enumerate(self.steps):
-            yield from _walk(step, ("steps", i))
+            yield from walk(step, ("steps", i))
 
     def to_dict(self) -> dict[str, Any]:
         """The canonical form of what was written: fields in the language's order, absent ones absent."""
@@ -475,13 +475,14 @@ class Program(BaseModel):
         return schema
 
 
-def _walk(step: Step, loc: Loc) -> Iterator[tuple[Step, Loc]]:
+def walk(step: Step, loc: Loc) -> Iterator[tuple[Step, Loc]]:
+    """*step* and each step in its blocks, with their places."""
     yield step, loc
     for block, at in blocks(step):
         for i, inner in enumerate(block):
             # a branch of `parallel` that is one step has no list of its own in the document
             single = isinstance(step, ParallelStep) and not isinstance(step.parallel_steps[at[1]], list)  # type: ignore[index]
-            yield from _walk(inner, (*loc, *at) if single else (*loc, *at, i))
+            yield from walk(inner, (*loc, *at) if single else (*loc, *at, i))
 
 
 def blocks(step: Step) -> Iterator[tuple[list[Step], Loc]]:
@@ -662,8 +663,8 @@ class _Shape:
             self.add(*_unknown_type_parts(loc, kind, "type" in data))
             fields = _ALL_STEP_FIELDS
         found: dict[str, Any] = {}
-        for key, value in data.items():
-            key = _ALIASES.get(key, key)
+        for written, value in data.items():
+            key: str = _ALIASES[written] if written in _ALIASES else str(written)
             if key == "is_terminal":
                 if value is True:
                     found["next"] = END
@@ -917,13 +918,17 @@ def translate(error: ValidationError) -> list[Diagnostic]:
 def _document_loc(loc: tuple[int | str, ...]) -> Loc:
     """pydantic's place without the tags and members of unions, which the document does not have."""
     result: list[str | int] = []
+    tagged = False  # whether the part before was a tag: a field may have the name of a type
     for i, part in enumerate(loc):
         last = result[-1] if result else None
-        tag = part in _STEP_TYPES and isinstance(last, int)
-        member = isinstance(part, str) and "[" in part or (part == "Program" and last == "program")
-        if not (tag or member or (part == "str" and i == len(loc) - 1 and last != "cases")):
+        tagged = part in _STEP_TYPES and isinstance(last, int) and not tagged
+        member = isinstance(part, str) and ("[" in part or (part == "Program" and last == "program"))
+        if not (tagged or member or (part in _MEMBERS and i == len(loc) - 1 and last not in ("cases", "values", "args"))):
             result.append(part)
     return tuple(result)
+
+
+_MEMBERS = frozenset({"str", "float", "constrained-float"})  # of unions, as pydantic names them
 
 
 def merge(faults: list[Diagnostic], more: list[Diagnostic]) -> list[Diagnostic]:

@@ -128,7 +128,7 @@ class ToolContract:
         }
 
 
-def contract(name: str, function: Any) -> ToolContract:
+def contract(name: Any, function: Any) -> ToolContract:
     """The contract of *function* under *name*.
 
     Raises:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -221,68 +221,38 @@ class StepResult:
 class Trace:
     """What happened in one run. Made by the VM; `from_json` reads one back."""
 
-    __slots__ = (
-        "__weakref__",
-        "_base_ns",
-        "_digest",
-        "_host",
-        "_inputs",
-        "_program_digest",
-        "_records",
-        "_steps",
-        "diagnostics",
-        "error",
-        "error_kind",
-        "final_output",
-        "finished_ns",
-        "program_name",
-        "run_id",
-        "salt",
-        "seed",
-        "started_ns",
-        "status",
-        "waiting",
-    )
+    # No __slots__: what a run changes late or never has its default here.
+    status = TraceStatus.RUNNING
+    final_output: Any = None
+    error: str | None = None
+    error_kind: str | None = None
+    finished_ns = 0
+    waiting: Sequence[dict[str, Any]] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
+    _inputs: Any = None
+    _host: Any = None  # where a run's calls go, while it runs
+    _steps: list[StepResult] | None = None
+    _digest: str | None = None
 
     def __init__(
         self,
-        *,
         program_name: str,
-        program_digest: Any = "",
-        run_id: str = "",
-        seed: int = 0,
-        salt: str = "",
-        inputs: dict[str, Any] | None = None,
-        status: TraceStatus = TraceStatus.RUNNING,
-        final_output: Any = None,
-        error: str | None = None,
-        error_kind: str | None = None,
-        records: list[Any] | None = None,
-        started_ns: int = 0,
-        finished_ns: int = 0,
+        program_digest: Any,
+        run_id: str,
+        seed: int,
+        salt: str,
+        started_ns: int,
         base_ns: int = 0,
-        waiting: list[dict[str, Any]] | None = None,
-        diagnostics: tuple[Diagnostic, ...] = (),
+        records: list[Any] | None = None,
     ) -> None:
         self.program_name = program_name
-        self._program_digest = program_digest
+        self._program_digest = program_digest  # or the program, which is asked for it when somebody looks
         self.run_id = run_id
         self.seed = seed
         self.salt = salt
-        self._inputs: Any = inputs if inputs is not None else {}
-        self.status = status
-        self.final_output = final_output
-        self.error = error
-        self.error_kind = error_kind
-        self._records = records if records is not None else []
         self.started_ns = started_ns
-        self.finished_ns = finished_ns
         self._base_ns = base_ns  # added to a record's monotonic time it gives nanoseconds since the epoch
-        self.waiting = waiting if waiting is not None else []
-        self.diagnostics = diagnostics
-        self._host: Any = None  # where a run's calls go, while it runs
-        self._steps: list[StepResult] | None = None
-        self._digest: str | None = None
+        self._records = records if records is not None else []
 
     # --- what it says ---
 
@@ -291,6 +261,8 @@ class Trace:
         """What the run was given, of what the program can read."""
         if type(self._inputs) is tuple:
             self._inputs = dict(zip(*self._inputs, strict=True))
+        elif self._inputs is None:
+            self._inputs = {}
         return self._inputs  # type: ignore[no-any-return]
 
     @inputs.setter
@@ -318,7 +290,7 @@ class Trace:
         """The digest of the program that ran."""
         if not isinstance(self._program_digest, str):
             self._program_digest = self._program_digest.digest
-        return self._program_digest  # type: ignore[no-any-return]
+        return self._program_digest
 
     @property
     def started_at(self) -> datetime:
@@ -377,7 +349,7 @@ class Trace:
         if self._digest is None:
             start = {"trace": TRACE_FORMAT, "program": self.program_digest, "inputs": self.inputs}
             head = _chain(hashlib.sha256(canonical(start)).digest(), self._records)
-            last = {"status": self.status.value, "output": self.final_output, "error": self.error, "waiting": self.waiting}
+            last = {"status": self.status.value, "output": self.final_output, "error": self.error, "waiting": list(self.waiting)}
             self._digest = hashlib.sha256(head + canonical(last)).hexdigest()
         return self._digest
 
@@ -416,7 +388,7 @@ class Trace:
         if self.error is not None:
             end |= {"error": self.error, "error_kind": self.error_kind}
         if self.waiting:
-            end["waiting"] = self.waiting
+            end["waiting"] = list(self.waiting)
         if self.diagnostics:
             end["diagnostics"] = [d.to_dict() for d in self.diagnostics]
         yield end
@@ -440,11 +412,12 @@ class Trace:
         if error is not None:
             line["error"] = error.to_dict()
         if attempts:
+            attempts = self._dated(attempts)
             line["attempts"] = [
                 {
                     **attempt.outcome(),
-                    "started_ns": attempt.started_ns + self._base_ns,
-                    "finished_ns": attempt.finished_ns + self._base_ns,
+                    "started_ns": attempt.started_ns,
+                    "finished_ns": attempt.finished_ns,
                 }
                 for attempt in attempts
             ]
@@ -453,6 +426,11 @@ class Trace:
         if extra is not None:
             line["extra"] = _extra_json(op, extra)
         return line
+
+    def _dated(self, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+        """*attempts* with times since the epoch."""
+        base = self._base_ns
+        return tuple(replace(a, started_ns=a.started_ns + base, finished_ns=a.finished_ns + base) for a in attempts)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: the records, with digest, seal and salt."""
@@ -507,7 +485,7 @@ class Trace:
             type=op.type,
             error_kind=error.kind if error is not None else None,
             request=copied(_request(op, request)),
-            attempts=attempts or (),
+            attempts=self._dated(attempts or ()),
             references=shown.get("references"),
             branch=shown.get("branch"),
             extra=shown,
@@ -606,23 +584,23 @@ def _read(data: Any) -> Trace:
         if line.get("extra", {}).get("forked"):
             record[10]["children"] = open_frames.pop(level + 1, [])
         current.setdefault(level, []).append(record)
-    return Trace(
-        program_name=head["program_name"],
-        program_digest=str(head["program_digest"]),
-        run_id=head["run_id"],
-        seed=head["seed"],
-        salt=str(data["salt"]),
-        inputs=dict(head["inputs"]),
-        status=TraceStatus(end["status"]),
-        final_output=end["output"],
-        error=end.get("error"),
-        error_kind=end.get("error_kind"),
+    trace = Trace(
+        head["program_name"],
+        str(head["program_digest"]),
+        head["run_id"],
+        head["seed"],
+        str(data["salt"]),
+        int(head["started_ns"]),
         records=current[0],
-        started_ns=int(head["started_ns"]),
-        finished_ns=int(end["finished_ns"]),
-        waiting=end.get("waiting", []),
-        diagnostics=tuple(Diagnostic.from_dict(d) for d in end.get("diagnostics", [])),
     )
+    trace.inputs = dict(head["inputs"])
+    trace.status = TraceStatus(end["status"])
+    trace.final_output = end["output"]
+    trace.error, trace.error_kind = end.get("error"), end.get("error_kind")
+    trace.finished_ns = int(end["finished_ns"])
+    trace.waiting = end.get("waiting", [])
+    trace.diagnostics = tuple(Diagnostic.from_dict(d) for d in end.get("diagnostics", []))
+    return trace
 
 
 def _read_step(line: dict[str, Any]) -> Record:

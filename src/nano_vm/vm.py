@@ -322,13 +322,13 @@ class ExecutionVM:
         drawn = os.urandom(40).hex()
         own_seed = int(drawn[64:], 16) >> 1 if seed is None else seed
         trace = Trace(
-            program_name=program.name,
-            program_digest=program,
-            run_id=drawn[:32] if run_id is None else run_id,
-            seed=own_seed,
-            salt=drawn[32:64],
-            started_ns=now,
-            base_ns=clock.time_ns() - now,
+            program.name,
+            program,
+            drawn[:32] if run_id is None else run_id,
+            own_seed,
+            drawn[32:64],
+            now,
+            clock.time_ns() - now,
         )
         plan = prepared.plan
         root = plan.frames[0] if plan is not None else None
@@ -380,20 +380,22 @@ class ExecutionVM:
 
     async def _execute(self, trace: Trace, machine: Machine, sink: Any) -> bool:
         """Drive *machine* to its end and complete *trace*; whether it was cancelled from outside."""
-        cancelled = False
+        driver = Driver.of(trace._host) if sink is None else Driver(trace._host, sink)
+        lane = driver.lane(machine, trace.started_ns)
         try:
-            cancelled = await Driver(trace._host, sink).run(machine, trace.started_ns)
+            return await driver.drive(machine, lane, trace.started_ns)
         finally:
+            driver.dog.lanes.discard(lane)
             trace._host = None
             trace.status = machine.status
             trace.final_output = machine.output
-            trace.waiting = list(machine.waiting)
+            if machine.waiting:
+                trace.waiting = machine.waiting
             if machine.error is not None:
                 trace.error = machine.error_summary()
                 trace.error_kind = machine.error.kind
+            trace._steps = trace._digest = None  # of one that was looked at while it ran
             trace.finished_ns = self._clock.monotonic_ns()
-            trace._steps = trace._digest = None
-        return cancelled
 
 
 class Run:
@@ -444,7 +446,7 @@ def _broken(flow: Flow, errors: tuple[Diagnostic, ...]) -> bool:
 _MISSING: Any = object()
 
 
-def _inputs(context: Mapping[str, Any] | None, frame: FramePlan | None) -> tuple[dict[str, Any], list[Diagnostic]]:
+def _inputs(context: Any, frame: FramePlan | None) -> tuple[dict[str, Any], list[Diagnostic]]:
     """Of *context* what the program can read, as plain data, and what is wrong with it.
 
     What no step reads stays outside: it can not change the run, and does not belong into its record. Against
@@ -528,7 +530,7 @@ def _prices(prices: Mapping[str, tuple[Any, Any]] | None) -> dict[str, tuple[Dec
     return result
 
 
-def _budget(budget: Budget | Mapping[str, Any] | None) -> Budget | None:
+def _budget(budget: Any) -> Budget | None:
     if budget is None or isinstance(budget, Budget):
         return budget
     if not isinstance(budget, Mapping):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..errors import Diagnostic
+from ..errors import Diagnostic, Loc
 from ..flow import Flow
 from ..tools import ToolContract
 from .names import check_names
@@ -22,4 +22,10 @@ def check(flow: Flow, contracts: Mapping[str, ToolContract], given: Iterable[str
     found = [*flow.diagnostics, *check_shape(flow), *check_tools(flow, contracts)]
     if not any(d.severity == "error" for d in flow.diagnostics):  # data flow over a broken graph says nonsense
         found += check_names(flow, frozenset(given))
-    return sorted(found, key=lambda d: [(0, part, "") if isinstance(part, int) else (1, 0, part) for part in d.loc])
+    return sorted(found, key=lambda d: _step_place(d.loc))
+
+
+def _step_place(loc: Loc) -> list[tuple[int, int, str]]:
+    """A key that orders places by their step; within a step they stay as they were found."""
+    last = max((i for i, part in enumerate(loc) if isinstance(part, int)), default=-1)
+    return [(0, part, "") if isinstance(part, int) else (1, 0, part) for part in loc[: last + 1]]

@@ -16,7 +16,7 @@ from typing import Literal
 from ..errors import Diagnostic, ExprError, Loc
 from ..expr import Ref, value_references
 from ..flow import Flow, FrameGraph, Names, Node, reads, written_keys
-from ..program import CallStep, MapStep, Step, ToolStep
+from ..program import CallStep, MapStep, ParallelStep, Step, ToolStep, walk
 
 State = tuple[int, int]  # must, may: bit i is slot i
 
@@ -25,6 +25,7 @@ def check_names(flow: Flow, given: frozenset[str] = frozenset()) -> Iterator[Dia
     """Unknown names, reads that no path has written (errors), reads that only some paths have (warnings)."""
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         yield from _unknown(names)
+        yield from _written_by_two(names)
     checker = _Assignment(flow, given)
     checker.solve()
     yield from checker.faults()
@@ -50,6 +51,26 @@ def _unknown(names: Names) -> Iterator[Diagnostic]:
             near = get_close_matches(ref.name, list(names.outputs), n=1)
             hint = f"did you mean '${near[0]}.output'?" if near else "write the id of a step before '.output'"
             yield Diagnostic("V010", (*names.loc, *loc), f"{str(ref)!r}: no step {ref.name!r}", hint)
+
+
+def _written_by_two(names: Names) -> Iterator[Diagnostic]:
+    """Branches of one `parallel` that write the same name: which of the values should it be afterwards?"""
+    for step, at in names.program.walk():
+        if not isinstance(step, ParallelStep):
+            continue
+        writers: dict[str, int] = {}
+        for number, (_, steps, where) in enumerate(step.branches()):
+            single = not isinstance(step.parallel_steps[number], list)
+            for i, first in enumerate(steps):
+                for inner, inside in walk(first, (*at, *where) if single else (*at, *where, i)):
+                    for name in written_keys(inner):
+                        if isinstance(inner, MapStep) and name == inner.item_name:
+                            continue
+                        if writers.setdefault(name, number) != number:
+                            field = "output_key" if name == inner.output_key else "values"
+                            message = f"two branches of {step.id!r} write the name {name!r}"
+                            hint = "give each its own name; the step's output holds both by branch"
+                            yield Diagnostic("V013", (*names.loc, *inside, field), message, hint)
 
 
 class _Assignment:

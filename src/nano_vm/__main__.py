@@ -1,0 +1,7 @@
+"""``python -m nano_vm`` is the command ``nano-vm``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
