@@ -1,13 +1,14 @@
 """``nano-vm fmt``: the canonical form of a program as text.
 
-Fields in the language's order, aliases resolved, absent fields absent. What is written is read again first, and nothing goes out
-that does not say the same.
+Fields in the language's order, aliases resolved, absent fields absent. What is written is read again first, and
+nothing goes out that does not say the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from typing import Any
 
 import yaml
@@ -78,44 +79,54 @@ class _Writer(yaml.SafeDumper):
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         """Lists stand deeper than their key."""
-        super().increase_indent(flow, False)  # type: ignore[no-untyped-call]
+        super().increase_indent(flow, False)
 
     def ignore_aliases(self, data: Any) -> bool:
         """Every value is written out."""
         return True
 
 
-def _text(writer: _Writer, text: str) -> yaml.Node:
-    lines = "\n" in text and not text.isspace() and text.isprintable() is False and _plain_lines(text)
-    return writer.represent_scalar("tag:yaml.org,2002:str", text, style="|" if lines else None)
+def _text(writer: yaml.SafeDumper, text: str) -> yaml.Node:
+    block = "\n" in text and _fits_block(text)
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style="|" if block else None)
 
 
-def _plain_lines(text: str) -> bool:
+def _quoted(writer: yaml.SafeDumper, text: str) -> yaml.Node:
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+
+
+def _fits_block(text: str) -> bool:
     """Whether every line can stand as it is in a block of text."""
-    return all(line.isprintable() and line == line.rstrip() for line in text.split("\n")) and not text.startswith((" ", "\n"))
+    lines = text.split("\n")
+    return not text.startswith((" ", "\n")) and all(line.isprintable() and line == line.rstrip() for line in lines)
 
 
-def _list(writer: _Writer, items: list[Any]) -> yaml.Node:
+def _list(writer: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
     scalars = all(item is None or type(item) in (str, int, float, bool) for item in items)
-    short = scalars and sum(len(str(item)) + 2 for item in items) <= FLOW_WIDTH and not any("\n" in str(i) for i in items)
+    short = (
+        scalars and sum(len(str(item)) + 2 for item in items) <= FLOW_WIDTH and not any("\n" in str(i) for i in items)
+    )
     return writer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=short)
 
 
-def _dict(writer: _Writer, items: dict[str, Any]) -> yaml.Node:
+def _dict(writer: yaml.SafeDumper, items: dict[str, Any]) -> yaml.Node:
     return writer.represent_mapping("tag:yaml.org,2002:map", items.items(), flow_style=not items)  # items(): not sorted
+
+
+class _QuotedWriter(_Writer):
+    """Every text in double quotes: for what the readable form can not carry."""
 
 
 _Writer.add_representer(str, _text)
 _Writer.add_representer(list, _list)
 _Writer.add_representer(dict, _dict)
-# numbers of YAML 1.2 that 1.1 reads as texts
-for _tag, _pattern, _first in (
-    ("int", r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z", "-+.0123456789"),
-):
-    import re as _re
+_QuotedWriter.add_representer(str, _quoted)
 
-    _Writer.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _re.compile(_pattern, _re.ASCII), list(_first))  # type: ignore[no-untyped-call]
+# Numbers of YAML 1.2 that PyYAML, a reader of 1.1, takes for texts.
+_INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z", re.ASCII)
+_Writer.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
+_Writer.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def _as_yaml(document: Any) -> str:
@@ -124,6 +135,5 @@ def _as_yaml(document: Any) -> str:
 
 
 def _as_quoted_yaml(document: Any) -> str:
-    """Every text in double quotes, all but ASCII escaped: for what the readable form can not carry."""
-    text: str = yaml.dump(document, Dumper=yaml.SafeDumper, default_style='"', width=1 << 20, sort_keys=False)
+    text: str = yaml.dump(document, Dumper=_QuotedWriter, width=1 << 20, sort_keys=False)
     return text

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ProgramError, VMError
 from ..program import Program, ToolStep
@@ -19,13 +19,15 @@ from ..tools import _OPTIONS, ToolOptions, contract
 from ..values import kind_name, parse_json, short
 from .faults import UsageFault
 
+Result = TypeVar("Result")
+
 # --- inputs ----------------------------------------------------------------------------------------------------------
 
 _INPUT = re.compile(r"(.+?)(:?=)(.*)\Z", re.DOTALL)
 
 
 def read_inputs(given: Sequence[str], file: str | None) -> dict[str, Any]:
-    """The inputs of a run: those of *file*, and over them each ``key=text``, ``key:=json``, ``key=@file``, ``key:=@file``."""
+    """The inputs of a run: those of *file*, and over them each ``key=text``, ``key:=json``, ``key=@file``."""
     inputs = _input_file(file) if file is not None else {}
     seen: set[str] = set()
     for entry in given:
@@ -83,8 +85,8 @@ _ATTRIBUTE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 def load_tools(spec: str) -> dict[str, Callable[..., Any]]:
     """The tools that ``module:object`` or ``file.py:object`` names.
 
-    The object is a dict of callables, a list of functions, or anything with functions that `tool` marks. Without an object
-    it is the module's ``tools``, or else the module itself.
+    The object is a dict of callables, a list of functions, or anything with functions that `tool` marks. Without an
+    object it is the module's ``tools``, or else the module itself.
     """
     source, _, attribute = spec.rpartition(":")
     if not source or not _ATTRIBUTE.match(attribute):  # C:\tools.py has a colon as well
@@ -169,13 +171,13 @@ def _importable(folder: str) -> None:
         sys.path.insert(0, folder)
 
 
-def _guarded(source: str, load: Callable[[], Any]) -> Any:
+def _guarded(source: str, load: Callable[[], Result]) -> Result:
     """*load* runs the user's code: whatever it raises is told with its place."""
     try:
         return load()
     except (KeyboardInterrupt, UsageFault):
         raise
-    except BaseException as error:  # noqa: BLE001 - SystemExit too: an import is not to end the command
+    except BaseException as error:  # SystemExit too: an import is not to end the command
         if isinstance(error, ModuleNotFoundError) and error.name and f"{source}.".startswith(f"{error.name}."):
             raise
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
@@ -230,7 +232,9 @@ def load_models(specs: Sequence[str], base_url: str | None) -> Any:
         match = _NAMED_MODEL.match(spec)
         name, wanted = match.groups() if match else (None, spec)
         if name in adapters:
-            raise UsageFault(f"--model gives {name!r} twice" if name else "--model is given twice; name them: fast=MODEL")
+            raise UsageFault(
+                f"--model gives {name!r} twice" if name else "--model is given twice; name them: fast=MODEL"
+            )
         adapters[name] = _adapter(wanted, base_url)
     if not adapters:
         return None

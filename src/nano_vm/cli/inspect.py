@@ -36,7 +36,11 @@ def check(options: argparse.Namespace) -> int:
     for line in diagnostic_lines(found):
         say(line)
     counts = [f"{n} {what}{'s' * (n != 1)}" for n, what in ((errors, "error"), (warnings, "warning")) if n]
-    hints = {"tools": "tools (give --tools)", "models": "models (give --model)", "graph": "what follows from the whole program"}
+    hints = {
+        "tools": "tools (give --tools)",
+        "models": "models (give --model)",
+        "graph": "what follows from the whole program",
+    }
     rest = f"; not checked: {', '.join(hints[name] for name in skipped)}" if skipped else ""
     say(safe(f"{options.program}: {', '.join(counts) or 'no faults'}{rest}"))
     return FAILED if failed else OK
@@ -58,7 +62,7 @@ def _checked(loaded: Loaded, options: argparse.Namespace) -> tuple[list[Diagnost
 
 
 def host_of(loaded: Loaded, options: argparse.Namespace) -> tuple[ExecutionVM, list[str]]:
-    """A VM with the tools and models that the command line gives, and stubs that take anything for those that it does not."""
+    """A VM with the tools and models of the command line, and stubs that take anything for those not given."""
     from ..vm import ExecutionVM
     from . import host
 

@@ -9,11 +9,11 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..trace import Trace, TraceStatus
 from .faults import UsageFault
@@ -35,6 +35,7 @@ from .text import (
 )
 
 if TYPE_CHECKING:
+    from ..drive import Event
     from ..program import Program
     from ..vm import ExecutionVM
     from .sources import Loaded
@@ -93,7 +94,11 @@ def exit_code(trace: Trace, signalled: int | None) -> int:
 
 
 def _executed(
-    vm: ExecutionVM, program: Program, inputs: dict[str, Any], budget: dict[str, Any] | None, options: argparse.Namespace
+    vm: ExecutionVM,
+    program: Program,
+    inputs: dict[str, Any],
+    budget: dict[str, Any] | None,
+    options: argparse.Namespace,
 ) -> tuple[Trace, int | None]:
     from .view import open_view
 
@@ -106,7 +111,12 @@ def _executed(
 
 
 async def _followed(
-    vm: ExecutionVM, program: Program, inputs: dict[str, Any], budget: dict[str, Any] | None, seed: int | None, view: View
+    vm: ExecutionVM,
+    program: Program,
+    inputs: dict[str, Any],
+    budget: dict[str, Any] | None,
+    seed: int | None,
+    view: View,
 ) -> tuple[Trace, int | None]:
     """The trace of the run, and the signal that stopped it, if one did."""
     loop = asyncio.get_running_loop()
@@ -131,7 +141,8 @@ async def _followed(
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
-        async with aclosing(vm.stream(program, inputs, run_id=run_id, seed=seed, budget=budget)) as events:
+        stream = cast("AsyncGenerator[Event]", vm.stream(program, inputs, run_id=run_id, seed=seed, budget=budget))
+        async with aclosing(stream) as events:
             async for event in events:
                 if event.kind == "run_finished":
                     return event.trace, received[0] if received else None
@@ -184,7 +195,7 @@ def summary_lines(trace: Trace) -> Sequence[str]:
 
 @contextmanager
 def _only_json(wanted: bool) -> Generator[Callable[[str], None]]:
-    """With ``--json``, what tools and libraries print goes to stderr: in Python, and below it where stdout is a descriptor."""
+    """With ``--json``, what tools and libraries print goes to stderr: in Python, and below it."""
     if not wanted:
         yield emit
         return
@@ -210,7 +221,7 @@ def _only_json(wanted: bool) -> Generator[Callable[[str], None]]:
 
 @dataclass(slots=True)
 class _TraceFile:
-    """Where the trace goes: a stream, or a temporary file that takes the place of *target*, so that it is there whole or not at all."""
+    """Where the trace goes: a stream, or a temporary file that takes the place of *target* when whole."""
 
     path: str
     target: Path

@@ -71,8 +71,10 @@ def _called(
                     yield here, inner
 
 
-def load(path: str, named: Sequence[str] = ()) -> Loaded:
+def load(path: str, named: Sequence[str] = (), *, follow: bool = True) -> Loaded:
     """The program at *path* (``-`` is standard input), with the files that it calls and those given as ``name=FILE``.
+
+    Without *follow* it is the one program alone.
 
     Raises:
         UsageFault: If a file of the command line can not be read.
@@ -87,7 +89,8 @@ def load(path: str, named: Sequence[str] = ()) -> Loaded:
         if name in loader.programs:
             raise UsageFault(f"--program names {name!r} twice")
         loader.programs[name] = loader.root(file)
-    loader.follow()
+    if follow:
+        loader.follow()
     if loader.faults or program is None:
         raise ProgramError(loader.faults)
     return Loaded(program, {name: found for name, found in loader.programs.items() if found is not None})
@@ -152,7 +155,10 @@ class _Loader:
         if not real.is_relative_to(boundary):
             return "which is outside the program's folder", elsewhere
         if self.meant.setdefault(name, real) != real:
-            return f"which here is another file than elsewhere ({_within(self.meant[name], boundary)})", "rename one of them"
+            return (
+                f"which here is another file than elsewhere ({_within(self.meant[name], boundary)})",
+                "rename one of them",
+            )
         try:
             if not real.is_file():
                 return ("which is no file" if real.exists() else "and there is no such file"), None

@@ -1,7 +1,7 @@
 """What the terminal is told: text that can do nothing but be read, and the few forms that all commands share.
 
-Values, names and messages come in from programs, models and tools; out goes text without control sequences, line breaks or
-characters that reorder what is around them.
+Values, names and messages come in from programs, models and tools; out goes text without control sequences, line
+breaks or characters that reorder what is around them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def _escape(match: re.Match[str]) -> str:
     char = match[0]
     code = ord(char)
-    return _ESCAPES.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+    return _ESCAPES.get(char) or (
+        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    )
 
 
 def safe(text: str) -> str:

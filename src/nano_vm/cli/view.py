@@ -1,7 +1,7 @@
 """The steps of a run as they happen: a table that fills where stdout is a terminal, else a line for each step.
 
-Finished steps are printed once and stay; only what is running is redrawn. So a run of ten thousand steps scrolls like any
-output, and nothing flickers. Every text of a value goes through `safe`, and never through markup.
+Finished steps are printed once and stay; only what is running is redrawn. So a run of ten thousand steps scrolls like
+any output, and nothing flickers. Every text of a value goes through `safe`, and never through markup.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..drive import Event
 
 RUNNING_SHOWN = 8
-"""Running calls that the live part lists; the rest is a number. With the text of an answer it stays under a third of a screen."""
+"""Running calls that the live part lists; the rest is a number. A third of a screen of 24 lines."""
 
 REDRAWS_PER_SECOND = 8
 TEXT_KEPT_CHARS = 2_000  # of a running answer; one line of it is shown
@@ -144,7 +144,7 @@ def columns(width: int, parts: list[tuple[str, str]]) -> Any:
     path_width = max(12, min(40, (width - 45) // 2)) if not narrow else max(8, (width - 24) // 2)
     widths = [MARK_WIDTH, path_width, 0 if narrow else TYPE_WIDTH, TIME_WIDTH, 0 if narrow else TOKENS_WIDTH, 0]
     widths[5] = max(width - sum(w + 1 for w in widths[:5] if w) - 1, 4)
-    line = Text(no_wrap=True, overflow="ellipsis", end="")
+    line = Text(no_wrap=True, overflow="ellipsis")
     for i, ((text, style), room) in enumerate(zip(parts, widths, strict=True)):
         if not room:
             continue
@@ -214,5 +214,12 @@ class Table:
     def _running(self, path: str, kind: str, took: float, width: int) -> Iterator[Any]:
         text = self.texts.get(path, "")
         answer = _tail(safe(text[-4 * width :]), max(width // 2, 10)) if text else ""
-        parts = [("running", "cyan"), (safe(path), "bold"), (kind, "dim"), (f"{took:.1f} s", ""), ("", ""), (answer, "italic dim")]
+        parts = [
+            ("running", "cyan"),
+            (safe(path), "bold"),
+            (kind, "dim"),
+            (f"{took:.1f} s", ""),
+            ("", ""),
+            (answer, "italic dim"),
+        ]
         yield columns(width, parts)

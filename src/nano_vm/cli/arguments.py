@@ -1,0 +1,208 @@
+"""The command line's grammar and its help. Nothing heavy is imported: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from .text import USAGE, note, safe
+
+EXIT_CODES = """\
+exit codes:
+  0    success
+  1    the run failed; check found errors; the file is not what it should be
+  2    the command line is wrong, or a file that it names can not be used
+  3    the run is suspended: it waits for a person, a time or an event
+  70   an error in nano-vm itself (NANO_VM_DEBUG=1 shows the traceback)
+  130  interrupted by Ctrl-C; the run was cancelled and undone (143: terminated)
+  141  stdout was closed by its reader
+"""
+
+DESCRIPTION = """\
+Run, check and explain programs that call language models and tools.
+
+A program is YAML or JSON. The VM owns every transition; models and tools only answer.
+"""
+
+EXAMPLES = """\
+examples:
+  nano-vm check refund.yaml --tools refund.py:tools
+  nano-vm run refund.yaml --tools refund.py:tools --model local -i user_input="It arrived broken"
+  nano-vm run refund.yaml --tools refund.py:tools --model groq/llama-3.3-70b-versatile \\
+      --input-file order.json --trace run.json
+  nano-vm trace show run.json
+  nano-vm graph refund.yaml --format svg -o refund.svg
+
+"""
+
+RUN_HELP = """\
+Run a program and show its steps as they happen.
+
+inputs:
+  -i name=text        the value is the text
+  -i name:=json       the value is JSON: -i amount:=30 -i tags:='["a", "b"]'
+  -i name=@FILE       the text of a file (@- is standard input); name:=@FILE reads JSON
+  --input-file FILE   an object of inputs, in JSON or YAML; -i goes over it
+
+tools:
+  --tools refund.py:tools      object 'tools' of a file
+  --tools package.module:obj   object of a module, found from the current folder
+  The object is a dict of callables, a list of functions, or whatever holds functions marked
+  with @tool. Without ':object' it is the module's 'tools', else its functions marked with @tool.
+
+models:
+  local, local:FILE.gguf              in this process            pip install 'llm-nano-vm[local]'
+  openai/NAME, groq/NAME, ollama/NAME, openrouter/NAME, together/NAME, vllm/NAME, llamacpp/NAME
+                                      key from OPENAI_API_KEY, GROQ_API_KEY, ...
+                                                                 pip install 'llm-nano-vm[openai]'
+  NAME with --base-url URL            any OpenAI-compatible server
+  litellm:NAME                        what LiteLLM knows         pip install 'llm-nano-vm[litellm]'
+  Several models: --model fast=groq/NAME --model good=openai/NAME, for steps with 'model: fast'.
+
+called programs:
+  A 'call' may name a file, relative to the file that it stands in, inside the program's folder.
+  Any other is given as --program name=FILE.
+
+"""
+
+RUN_EXAMPLES = """\
+examples:
+  nano-vm run refund.yaml --tools refund.py:tools --model local -i user_input="It arrived broken"
+  nano-vm run report.yaml --model ollama/llama3.2 -i text=@mail.txt --budget max_tokens=5000
+  nano-vm run refund.yaml --tools refund.py:tools --model local --json | jq .digest
+
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, whose errors are one line that shows how to go on."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        note(f"{self.prog}: {safe(message)}; see {self.prog} --help")
+        raise SystemExit(USAGE)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar; ``handler`` of what it parses names the module and function that do the work."""
+    top = _Parser(prog="nano-vm", description=DESCRIPTION, epilog=EXAMPLES + EXIT_CODES)
+    top.add_argument("--version", action="store_true", help="print the version and leave")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    def command(name: str, handler: str, help: str, **kwargs: Any) -> argparse.ArgumentParser:
+        kwargs.setdefault("description", f"{help[0].upper()}{help[1:]}.")
+        kwargs["epilog"] = kwargs.get("epilog", "") + EXIT_CODES
+        made: argparse.ArgumentParser = commands.add_parser(name, help=help, **kwargs)
+        made.set_defaults(handler=handler)
+        return made
+
+    run = command("run", "run.run", "run a program", description=RUN_HELP, epilog=RUN_EXAMPLES)
+    _program(run)
+    _host(run)
+    run.add_argument(
+        "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="an input; repeat for more"
+    )
+    run.add_argument("--input-file", metavar="FILE", help="inputs in JSON or YAML (- is standard input)")
+    run.add_argument("--json", action="store_true", help="print the trace as JSON, and nothing else")
+    run.add_argument("--trace", metavar="FILE", help="write the trace to FILE")
+    run.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="a limit: max_steps, max_tokens, max_seconds, ...",
+    )
+    run.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        metavar="MODEL=IN,OUT",
+        help="dollars per million tokens, for max_cost_usd",
+    )
+    run.add_argument("--seed", type=int, metavar="N", help="seed of the waits between attempts")
+
+    check = command(
+        "check",
+        "inspect.check",
+        "list every fault of a program",
+        description="List every fault of a program, with its place. Nothing is run.\n\n"
+        "Without --tools and --model, what depends on them is not checked, and the last line says so.",
+        epilog="examples:\n  nano-vm check refund.yaml --tools refund.py:tools --strict\n\n",
+    )
+    _program(check)
+    _host(check)
+    check.add_argument("--strict", action="store_true", help="take warnings for errors")
+    check.add_argument("--json", action="store_true", help="print the faults as JSON")
+
+    explain = command("explain", "inspect.explain", "print the plan: what is executed, operation by operation")
+    _program(explain)
+    _host(explain)
+
+    graph = command(
+        "graph",
+        "inspect.graph",
+        "draw a program",
+        description="Draw the graph of a program: the one that is verified and executed.",
+        epilog="examples:\n  nano-vm graph refund.yaml --format svg -o refund.svg\n"
+        "  nano-vm graph refund.yaml >> README.md   (Mermaid, which GitHub shows)\n\n",
+    )
+    _program(graph)
+    graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid", help="default: mermaid")
+    graph.add_argument("-o", "--output", metavar="FILE", help="write to FILE")
+
+    command(
+        "schema",
+        "inspect.schema",
+        "print the JSON Schema of the language",
+        epilog="examples:\n  nano-vm schema > nano-vm.schema.json   (editors complete and check programs by it)\n\n",
+    )
+
+    fmt = command(
+        "fmt",
+        "fmt.fmt",
+        "print a program in canonical form",
+        description="Print a program in canonical form: YAML, or JSON for a .json file.\n\n"
+        "The form holds what the program means: COMMENTS ARE LOST, and so are fields without meaning, aliases and\n"
+        "anchors. The result is read again before it goes out, and is the same program, with the same digest.",
+        epilog="examples:\n  nano-vm fmt refund.yaml -w\n  nano-vm fmt refund.yaml --check\n\n",
+    )
+    fmt.add_argument("program", metavar="PROGRAM", help="a file in YAML or JSON (- is standard input)")
+    how = fmt.add_mutually_exclusive_group()
+    how.add_argument("--check", action="store_true", help="print nothing; exit code 1 if the file has another form")
+    how.add_argument("-w", "--write", action="store_true", help="write it back to the file")
+
+    trace = command("trace", "", "look at recorded runs")
+    inner = trace.add_subparsers(dest="trace_command", metavar="COMMAND", required=True)
+    show = inner.add_parser(
+        "show",
+        help="show a trace: steps, why each branch was taken, attempts and errors",
+        description="Show a trace that 'run --trace' or 'run --json' wrote. One that was changed or cut is refused.",
+        epilog="examples:\n  nano-vm trace show run.json\n\n" + EXIT_CODES,
+    )
+    show.add_argument("file", metavar="FILE", help="a trace in JSON (- is standard input)")
+    show.set_defaults(handler="traces.show")
+    return top
+
+
+def _program(command: argparse.ArgumentParser) -> None:
+    command.add_argument("program", metavar="PROGRAM", help="a file in YAML or JSON (- is standard input)")
+    command.add_argument(
+        "--program",
+        action="append",
+        default=[],
+        dest="program_file",
+        metavar="NAME=FILE",
+        help="a program that 'call' steps name",
+    )
+
+
+def _host(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tools", metavar="MODULE:OBJECT", help="the tools: module:object or file.py:object")
+    command.add_argument(
+        "--model", action="append", default=[], metavar="MODEL", help="the model: local, openai/NAME, litellm:NAME, ..."
+    )
+    command.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server that has the model")
