@@ -471,7 +471,8 @@ class Program(BaseModel):
         schema = Program.model_json_schema(by_alias=True)
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         schema["title"] = "llm-nano-vm program"
-        schema["properties"] |= {key: {"$ref": f"#/$defs/Budget/properties/{key}"} for key in _BUDGET_AT_TOP}
+        program = schema["$defs"]["Program"]  # there and not at the top, since it contains itself by `call`
+        program["properties"] |= {key: {"$ref": f"#/$defs/Budget/properties/{key}"} for key in _BUDGET_AT_TOP}
         return schema
 
 

@@ -286,8 +286,8 @@ class ExecutionVM:
 
         def sink(kind: str, source: Machine, what: Any) -> None:
             if kind == "step_finished":
-                op, path = what[0], what[1]
-                events.put_nowait(Event(kind, path, op.step_id, op.type, result=trace._result(what)))
+                result = trace._result(what)
+                events.put_nowait(Event(kind, result.path, result.step_id, result.type, result=result))
             elif kind == "text":
                 events.put_nowait(Event(kind, source.path, what[0].step_id, "llm", text=what[1]))
             else:
