@@ -324,7 +324,7 @@ class Flow:
             elif isinstance(step, ApprovalStep):
                 found = after() if label == "then" else node.frame.fail
             else:  # the form of the branch that is there decides: beside a block an empty block, beside a jump a failure
-                found = after() if isinstance(other, list) else node.frame.fail
+                found = self._target(node, block, [], after, (label,)) if isinstance(other, list) else node.frame.fail
             node.edges.append(Edge(label, found))
 
     def _target(self, node: Node, block: _Block, target: str | Sequence[Step], after: Callable[[], int], at: Loc) -> int:

@@ -248,7 +248,7 @@ class Machine:
     _fork: Any  # of a map its items, of a call its inputs, of an aside the op that it is for
     _children: list[Machine | None]
     _granted: list[Ledger]
-    _correction: tuple[StepError, Any, tuple[Any, ...]]  # of a reconcile: the error, the call's request, its own
+    _correction: tuple[StepError, Any, tuple[Any, ...], dict[str, Any]]  # of a reconcile: the call's error and request, its own, the call's keywords
     _original: list[dict[str, str]]
     _reserved = 0
     _reserved_cost: Decimal | None = None
@@ -883,7 +883,7 @@ class Machine:
             if op.reconcile.takes_key:
                 keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
             self._aside = "reconcile"
-            self._correction = (error, self.request, values)
+            self._correction = (error, self.request, values, self.keywords)
             self.keywords = keywords
             self._op = self._ask = op.reconcile
             self._fork = op
@@ -908,14 +908,8 @@ class Machine:
         if self._aside == "undo":
             self._record(self._op, SUCCESS, value, None)
             return self._next_undo()
-        error, request, values = self._correction
-        aside, op = self._op, self._fork
-        self._aside, self._op = None, op
+        op, error = self._back_from(StepStatus.SUCCESS, value, None)
         done = value.get("done") if type(value) is dict else None
-        self.records.append(
-            (aside, f"{self.path}/reconcile", SUCCESS, value, None, values, self._started, self.now, None, None, None)
-        )
-        self.request = request
         if done is True:
             return self._value(value.get("output"))
         if done is False:  # nothing happened: it may be tried again, like after an error of its own
@@ -924,18 +918,25 @@ class Machine:
         hint = "; its reconcile returned " + short(value) + " and not {'done': true or false, 'output': ...}"
         return self._in_doubt(op, error, hint)
 
+    def _back_from(self, status: StepStatus, value: Any, fault: StepError | None) -> tuple[ToolOp, StepError]:
+        """Record what the reconcile tool said; the call that it was asked about, and that call's error."""
+        aside, op = self._op, self._fork
+        error, request, values, keywords = self._correction
+        counts = self._own("_counts")
+        path = f"{self.path}/reconcile"
+        count = counts[path] = counts.get(path, 0) + 1
+        path = path if count == 1 else f"{path}#{count}"
+        self.records.append((aside, path, status, value, fault, values, self._started, self.now, None, None, None))
+        self._aside, self._op, self.request, self.keywords = None, op, request, keywords
+        return op, error
+
     def _failed_aside(self, error: StepError) -> Op | None:
         if self._aside == "undo":
             self._record(self._op, FAILED, None, error)
             assert self._undo_errors is not None
             self._undo_errors.append(f"undo of '{self._op.step_id.removesuffix('/undo')}' failed: {error}")
             return self._next_undo()
-        cause, request, values = self._correction
-        self.records.append(
-            (self._op, f"{self.path}/reconcile", FAILED, None, error, values, self._started, self.now, None, None, None)
-        )
-        op = self._op = self._fork
-        self._aside, self.request = None, request
+        op, cause = self._back_from(FAILED, None, error)
         return self._in_doubt(op, cause, f"; its reconcile failed: {error}")
 
     # --- failures ---

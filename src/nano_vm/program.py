@@ -580,15 +580,19 @@ class _Shape:
 
     def program(self, data: dict[str, Any], loc: Loc) -> dict[str, Any]:
         result: dict[str, Any] = {}
+        top: dict[str, Any] = {}
         for key, value in data.items():
             if key in _BUDGET_AT_TOP:
                 if value is not None:
-                    budget = data.get("budget")
-                    result.setdefault("budget", dict(budget) if isinstance(budget, dict) else {})[key] = value
-            elif key == "budget" and isinstance(value, dict):
-                result["budget"] = {**value, **result.get("budget", {})}
+                    top[key] = value
             elif self.known(key, _PROGRAM_FIELDS, value, (*loc, key)) and value is not None:
                 result[key] = value
+        if top and isinstance(result.get("budget", {}), dict):
+            budget = dict(result.get("budget", {}))
+            for key, value in top.items():  # the tightest counts
+                both = type(value) is int and type(budget.get(key)) is int
+                budget[key] = min(value, budget[key]) if both else value
+            result["budget"] = budget
         version = result.get("dsl")
         if version is not None:
             if version in (1, "1", "1.0", 1.0) and version is not True:
@@ -668,11 +672,13 @@ class _Shape:
             key: str = _ALIASES[written] if written in _ALIASES else str(written)
             if key == "is_terminal":
                 if value is True:
+                    self.twice(found, "next", written, loc)
                     found["next"] = END
                 elif value not in (False, None):
                     self.add("P013", (*loc, key), f"is_terminal is true or false, not {short(value)}")
             elif key in fields:
                 if value is not None or key in _NULLABLE:
+                    self.twice(found, key, written, loc)
                     found[key] = value
             elif key in _ALL_STEP_FIELDS and key not in _COMMON:
                 if value is not None and value != {} and value != []:
@@ -693,6 +699,10 @@ class _Shape:
                 self.templates(result[field], (*loc, field))
         self.inner(result, kind, loc, ids)
         return result
+
+    def twice(self, found: dict[str, Any], key: str, written: str, loc: Loc) -> None:
+        if key in found:
+            self.add("P015", (*loc, key), f"{written!r} says what {key!r} says already", "keep one of them")
 
     def identity(self, step: dict[str, Any], loc: Loc, ids: dict[str, Loc]) -> None:
         step_id = step.get("id")

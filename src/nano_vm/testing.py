@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .drive import Adapter, completed
 from .errors import ModelError, VMError
 from .protocols import Completion, Message
 from .trace import LLMUsage
@@ -100,22 +101,29 @@ class RecordedLLM:
             except (ValueError, KeyError, TypeError) as error:
                 raise VMError(f"{self.path}:{number}: not a recorded answer: {error}") from None
 
-    async def complete(self, messages: list[Message], **kwargs: Any) -> Completion:
+    async def complete(
+        self,
+        messages: list[Message],
+        *,
+        allowed_outputs: list[str] | None = None,
+        output_schema: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Completion:
         """The recorded answer to these messages and options.
 
         Raises:
             ModelError: If it is not recorded, and there is no adapter to ask.
         """
-        request = {"messages": messages, **kwargs}
+        constraints = {"allowed_outputs": allowed_outputs, "output_schema": output_schema}
+        request = {"messages": messages, **kwargs, **{k: v for k, v in constraints.items() if v is not None}}
         key = hashlib.sha256(canonical(request)).hexdigest()
         found = self._known.get(key)
         if found is not None:
             return found
         if self.adapter is None:
             raise ModelError(f"not recorded: {short(messages[-1]['content'])}; record it again with record=adapter", retryable=False)
-        from .drive import completed
-
-        answer = completed(await self.adapter.complete(messages, **kwargs))
+        taken = {k: v for k, v in request.items() if k not in constraints or k in Adapter(self.adapter).named}
+        answer = completed(await self.adapter.complete(**taken))
         entry = {
             "key": key,
             "request": request,

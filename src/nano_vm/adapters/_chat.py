@@ -119,19 +119,19 @@ class Answer:
         if error := read(response, "error"):
             raise failed(self._message(str(read(error, "message") or error)), status_of(read(error, "code")))
         choices = read(response, "choices")
-        if not isinstance(choices, list) or not (choices or self._streamed or read(response, "usage")):
+        if not isinstance(choices, list):
             raise ModelError(self._message(f"the answer is no chat completion: {response!r:.200}"))
         model = read(response, "model")
         self.model = model if isinstance(model, str) and model else self.model
         self.usage = usage_of(read(response, "usage")) or self.usage
-        if not choices or read(choices[0], "index"):  # usage alone, or a further choice that nobody asked us for
+        if not choices or read(choices[0], "index"):  # usage, a content filter's note; or a further choice
             return ""
         reason = read(choices[0], "finish_reason")
         self.finish_reason = reason if isinstance(reason, str) else self.finish_reason
         delta = read(choices[0], "delta")
         self._streamed = self._streamed or delta is not None
         message = read(choices[0], "message") if delta is None else delta
-        self._refusal += read(message, "refusal") or ""
+        self._refusal = self._refusal or str(read(message, "refusal") or "")
         self._tool_calls = self._tool_calls or bool(read(message, "tool_calls"))
         text = read(message, "content")
         if not isinstance(text, str):
@@ -148,10 +148,8 @@ class Answer:
         text = "".join(self._texts)
         if self._streamed and self.finish_reason is None:
             raise ModelError(self._message(f"the stream broke off after {len(text)} characters"))
-        spoken = bool(self._texts) or (
-            self._streamed and self.finish_reason == "stop"
-        )  # a stream may send no "" at all
-        if text or (spoken and not self._refusal and not self._tool_calls):
+        empty = self._texts or (self._streamed and self.finish_reason == "stop")  # a stream need not send "" to mean it
+        if text or (empty and not self._refusal and not self._tool_calls):
             return Completion(text, self.usage, self.model, self.finish_reason)
         if self._refusal:
             why = f"the model refused to answer: {self._refusal}"
@@ -182,7 +180,9 @@ class Answer:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         line = " ".join(text.split())
-        return f"{self._where}: {line if len(line) <= MAX_ERROR_CHARS else line[:MAX_ERROR_CHARS] + '...'}"
+        if len(line) > MAX_ERROR_CHARS:
+            line = line[:MAX_ERROR_CHARS] + "..."
+        return f"{self._where}: " + "".join(char if char.isprintable() else "\ufffd" for char in line)
 
 
 def usage_of(usage: Any) -> LLMUsage | None:
@@ -191,9 +191,7 @@ def usage_of(usage: Any) -> LLMUsage | None:
     if not (isinstance(prompt, int) and isinstance(completion, int)) or prompt < 0 or completion < 0:
         return None
     total = read(usage, "total_tokens")  # more than the sum where a provider counts its thinking apart
-    return LLMUsage(
-        prompt, completion, max(total, prompt + completion) if isinstance(total, int) else prompt + completion
-    )
+    return LLMUsage(prompt, completion, max(total if isinstance(total, int) else 0, prompt + completion))
 
 
 def failed(message: str, status: int | None, retry_after: float | None = None) -> ModelError:

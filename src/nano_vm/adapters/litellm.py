@@ -116,8 +116,8 @@ class LiteLLMAdapter:
         """
         request = self._request(messages, max_tokens, temperature, seed, output_schema, kwargs)
         request = {"stream_options": {"include_usage": True}, **request, "stream": True}
-        *others, last = self._models(model)
-        for name in [*others, last]:
+        models = self._models(model)
+        for place, name in enumerate(models, 1):
             answer = self._answer(name)
             begun = False
             try:
@@ -128,10 +128,10 @@ class LiteLLMAdapter:
                 yield self._priced(answer.completion(), name, None)
                 return
             except ModelError:
-                if begun or name is last:
+                if begun or place == len(models):
                     raise
             except Exception as error:  # LiteLLM lets those of its providers' libraries through
-                if begun or name is last:
+                if begun or place == len(models):
                     raise answer.failure(error) from error
 
     async def aclose(self) -> None:
@@ -192,8 +192,10 @@ class LiteLLMAdapter:
                 cost = sum(self._litellm.cost_per_token(model, *tokens))
             except Exception:  # noqa: BLE001  a bare Exception is how it says that it has no price
                 cost = None
-        usage = completion.usage if cost is None else replace(completion.usage, cost_usd=Decimal(str(cost)))
-        return replace(completion, usage=usage)
+        if cost is None:
+            return completion
+        exact = Decimal(f"{cost:.12g}")  # it multiplies floats: 2.2499999999999996e-06 was 0.00000225
+        return replace(completion, usage=replace(completion.usage, cost_usd=exact))
 
     def _answer(self, model: str) -> Answer:
         secrets = [value for name, value in os.environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]

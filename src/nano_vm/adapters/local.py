@@ -8,7 +8,6 @@ port, under a key that nobody is told.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -235,10 +234,6 @@ class _Engine:
             raise errors[0]
         return answer.completion()
 
-    def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
-        self._server = None  # its destructor ends llama.cpp's threads
-
 
 _ENGINES: dict[tuple[Path, int, int, int], _Engine] = {}
 _ENGINES_LOCK = Lock()
@@ -249,13 +244,6 @@ def _engine(*key: Any) -> _Engine:
         if key not in _ENGINES:
             _ENGINES[key] = _Engine(*key)
         return _ENGINES[key]
-
-
-@atexit.register
-def _close_engines() -> None:
-    """While Python still stands: llama.cpp's threads must not outlive the interpreter that they call."""
-    for engine in _ENGINES.values():
-        engine.close()
 
 
 def _packaged_model() -> Path:

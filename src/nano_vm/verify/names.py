@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Literal
 
 from ..errors import Diagnostic, ExprError, Loc
 from ..expr import Ref, value_references
@@ -188,32 +187,34 @@ class _Assignment:
         return cleared
 
     def faults(self) -> Iterator[Diagnostic]:
-        found: dict[tuple[Loc, str], Literal["error", "warning"]] = {}
-        hints: dict[tuple[Loc, str], tuple[Ref, Names]] = {}
+        # A step has several states: what one lacks and another has is lacking on some paths only.
+        found: dict[tuple[Loc, str], tuple[bool, bool]] = {}  # lacking in some state, there in some
+        refs: dict[tuple[Loc, str], tuple[Ref, Names]] = {}
         for node in self.flow.nodes:
             state = self.states[node.index]
             if state is None:
                 continue
+            names = node.frame.names
             for ref, text, where, extra in self.node_reads(node):
                 try:
-                    slot = node.frame.names.load(ref, text)[0]
+                    slot = names.load(ref, text)[0]
                 except ExprError:
-                    continue  # reported as unknown
+                    continue  # told as unknown
+                if ref.name in names.needed and ref.name not in names.declared and names.program.inputs is not None:
+                    continue  # likewise
                 must, may = state[0] | extra, state[1] | extra
                 if node.frame.kind == "run" and node.index == node.frame.entry:
                     may |= self.optional(node.frame)
-                if must >> slot & 1:
-                    continue
-                key = ((*node.loc, *where) if where != ("output",) else (*node.frame.names.loc, "output"), str(ref))
-                severity: Literal["error", "warning"] = "warning" if may >> slot & 1 else "error"
-                hints[key] = (ref, node.frame.names)
-                found[key] = "warning" if "warning" in (severity, found.get(key)) else "error"
-        for (loc, ref_text), severity in found.items():
-            ref, names = hints[loc, ref_text]
-            if severity == "warning":
+                key = ((*node.loc, *where) if where != ("output",) else (*names.loc, "output"), str(ref))
+                lacking, there = found.get(key, (False, False))
+                found[key] = (lacking or not must >> slot & 1, there or bool(may >> slot & 1))
+                refs[key] = (ref, names)
+        for (loc, ref_text), (lacking, there) in found.items():
+            ref, names = refs[loc, ref_text]
+            if lacking and there:
                 message = f"{ref_text!r} is not written on every path that leads here"
                 yield Diagnostic("V011", loc, message, "give the step that may be skipped a default, or set it before", "warning")
-            else:
+            elif lacking:
                 yield Diagnostic("V010", loc, f"{ref_text!r} is read before any step has written it", _where(ref, names))
 
     def node_reads(self, node: Node) -> Iterator[tuple[Ref, bool, Loc, int]]:
