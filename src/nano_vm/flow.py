@@ -14,6 +14,7 @@ Rule 3: a frame (the run, a called program, a branch, an item) is left by its ow
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ from .program import (
     ToolStep,
     WaitStep,
 )
+from .values import canonical
 
 MAX_NODES = 100_000
 """Nodes of a graph: ten a step at the largest program. Only calls of calls and nested double entries come near it."""
@@ -200,6 +202,7 @@ class Flow:
         self.nodes: list[Node] = []
         self.frames: list[FrameGraph] = []
         self.diagnostics: list[Diagnostic] = []
+        self.called: dict[str, Program] = {}  # those of *programs* that are called, by name
         self._seen: set[tuple[str, Loc]] = set()
         self._work: deque[tuple[Node, _Block, int]] = deque()
         self._end = _end_step()
@@ -212,6 +215,14 @@ class Flow:
                 break
             node, block, position = self._work.popleft()
             self._connect(node, block, position)
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the program together with those that it calls by name; None where it calls none."""
+        if not self.called:
+            return None
+        called = {name: self.called[name].digest for name in sorted(self.called)}
+        return hashlib.sha256(canonical({"program": self.program.digest, "programs": called})).hexdigest()
 
     def fault(
         self, code: str, loc: Loc, message: str, hint: str | None = None, severity: Literal["error", "warning"] = "error"
@@ -410,6 +421,7 @@ class Flow:
                 hint = f"did you mean {near[0]!r}?" if near else "give it by ExecutionVM(programs={...})"
                 self.fault("V006", loc, f"step {step.id!r} calls unknown program {program!r}", hint)
                 return
+            self.called[program] = found
             program = found
         if any(around is program for around in _programs_around(node)):
             message = f"step {step.id!r} calls program {program.name!r}, in which it runs itself"

@@ -959,7 +959,7 @@ def _digested(document: dict[str, Any]) -> dict[str, Any]:
     """*document* without what does not change its meaning."""
     result = {key: value for key, value in document.items() if key not in ("description", "metadata")}
     for key in ("steps", "parallel_steps", "then", "otherwise", "default"):
-        if isinstance(result.get(key), list):
+        if isinstance(result.get(key), list) and (key != "default" or result.get("type") == "switch"):
             result[key] = [_digested_block(item) for item in result[key]]
     if isinstance(result.get("cases"), dict):
         result["cases"] = {name: _digested_block(item) for name, item in result["cases"].items()}

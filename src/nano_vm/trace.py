@@ -349,7 +349,8 @@ class Trace:
         if self._digest is None:
             start = {"trace": TRACE_FORMAT, "program": self.program_digest, "inputs": self.inputs}
             head = _chain(hashlib.sha256(canonical(start)).digest(), self._records)
-            last = {"status": self.status.value, "output": self.final_output, "error": self.error, "waiting": list(self.waiting)}
+            waiting = [{k: v for k, v in entry.items() if k != "effect_key"} for entry in self.waiting]
+            last = {"status": self.status.value, "output": self.final_output, "error": self.error, "waiting": waiting}
             self._digest = hashlib.sha256(head + canonical(last)).hexdigest()
         return self._digest
 
@@ -540,7 +541,9 @@ def _chain(head: bytes, records: list[Any]) -> bytes:
         if usage is not None:
             body["usage"] = _counts(usage)
         if extra is not None:
-            body["extra"] = {k: v for k, v in _extra_json(op, extra).items() if k not in _PRICED}
+            told = {k: v for k, v in _extra_json(op, extra).items() if k not in _PRICED}
+            if told:
+                body["extra"] = told
             if type(extra) is dict and "children" in extra:
                 body["children"] = [_chain(b"", child).hex() for child in extra["children"]]
         head = hashlib.sha256(head + canonical(body)).digest()

@@ -49,6 +49,7 @@ class _Prepared:
     host: Host | None = None
     default_model: str | None = None
     budget: Budget | None = None
+    digest: Any = None  # of program and called programs, or the program, which is asked for it when somebody looks
 
 
 class ExecutionVM:
@@ -136,7 +137,7 @@ class ExecutionVM:
         flow = Flow(program, self._programs)
         found = [*program.warnings, *check(flow, self._contracts), *self._check_models(flow)]
         errors = tuple(d for d in found if d.severity == "error")
-        prepared = _Prepared(program, tuple(found), errors, flow)
+        prepared = _Prepared(program, tuple(found), errors, flow, digest=flow.digest or program)
         if not errors or all(d.code == "V010" for d in errors):
             # a name that inputs give may still be missing at check; everything else is decided
             prepared.plan = compile_flow(flow, self._contracts) if not _broken(flow, errors) else None
@@ -252,12 +253,12 @@ class ExecutionVM:
         trace, machine = self._begin(program, context, run_id, seed, budget)
         known = self._runs.get(run_id) if run_id is not None else None
         if known is not None:
-            if known.identity != _identity(program, trace):
+            if known.identity != _identity(trace):
                 raise VMError(f"run {run_id!r} exists, with another program or other inputs")
             return known
         run = Run(trace, self._execute(trace, machine, None) if machine is not None else None)
         if run_id is not None:
-            run.identity = _identity(program, trace)
+            run.identity = _identity(trace)
             self._runs[run_id] = run
             if len(self._runs) > REMEMBERED_RUNS:
                 self._runs.popitem(last=False)
@@ -295,7 +296,7 @@ class ExecutionVM:
 
         run = Run(trace, self._execute(trace, machine, sink))
         if run_id is not None:
-            run.identity = _identity(program, trace)
+            run.identity = _identity(trace)
             self._runs[run_id] = run
         run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
         try:
@@ -323,7 +324,7 @@ class ExecutionVM:
         own_seed = int(drawn[64:], 16) >> 1 if seed is None else seed
         trace = Trace(
             program.name,
-            program,
+            prepared.digest,
             drawn[:32] if run_id is None else run_id,
             own_seed,
             drawn[32:64],
@@ -434,8 +435,8 @@ class Run:
         return self.result().__await__()
 
 
-def _identity(program: Program, trace: Trace) -> bytes:
-    return canonical([program.digest, trace.inputs])
+def _identity(trace: Trace) -> bytes:
+    return canonical([trace.program_digest, trace.inputs])
 
 
 def _broken(flow: Flow, errors: tuple[Diagnostic, ...]) -> bool:

@@ -214,6 +214,7 @@ def error_text(error: Exception, body: Any) -> str:
     inner = read(body, "error") or body
     said = read(inner, "message") or read(inner, "detail") or (body if isinstance(body, str) else None)
     text = str(said or str(error) or type(error).__name__)
+    text = text.partition("Traceback (most recent call last)")[0]  # which LiteLLM puts into its messages
     return text if said or error.__cause__ is None else f"{text} {error.__cause__}"
 
 

@@ -27,8 +27,9 @@ class PerLoop(Generic[T]):
     async def get(self) -> T:
         loop = get_running_loop()
         if loop not in self._held:
-            for closed in [other for other in self._held if other.is_closed()]:  # closed by hand, without asyncio.run
-                del self._held[closed]
+            for other in list(self._held):
+                if other.is_closed():  # by hand, without asyncio.run
+                    self._held.pop(other, None)
             holder = self._hold(loop)
             self._held[loop] = await anext(holder), holder  # suspends nothing: no second caller comes between
         return self._held[loop][0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -70,7 +71,6 @@ class LiteLLMAdapter:
         self._structured = structured
         self._defaults = kwargs
         self._litellm: Any = None
-        self._loops = PerLoop(get_running_loop, self._close)
 
     async def complete(
         self,
@@ -135,8 +135,8 @@ class LiteLLMAdapter:
                     raise answer.failure(error) from error
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop; `asyncio.run` does it at its end."""
-        await self._loops.aclose()
+        """Close LiteLLM's connections in the running event loop; `asyncio.run` does it at its end."""
+        await _CLIENTS.aclose()
 
     def _models(self, model: str | None) -> list[str]:
         return [model or self.model, *(self.fallbacks or ())]
@@ -178,7 +178,7 @@ class LiteLLMAdapter:
     async def _call(self, model: str, request: dict[str, Any]) -> Any:
         if self._litellm is None:
             self._litellm = await asyncio.to_thread(_imported)
-        await self._loops.get()
+        await _CLIENTS.get()
         return await self._litellm.acompletion(model=model, **request)
 
     def _priced(self, completion: Completion, model: str, response: Any) -> Completion:
@@ -201,17 +201,6 @@ class LiteLLMAdapter:
         secrets = [value for name, value in os.environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]
         return Answer(model, where=model, secrets=[self._defaults.get("api_key"), *secrets])
 
-    async def _close(self, loop: AbstractEventLoop) -> None:
-        """Close and forget LiteLLM's clients of *loop*, which it caches under the loop's id.
-
-        It closes none of them itself, and Python gives the id to a later loop, which would be handed a dead client.
-        """
-        cache = getattr(getattr(self._litellm, "in_memory_llm_clients_cache", None), "cache_dict", {})
-        for key in [key for key in cache if str(key).endswith(f"-{id(loop)}")]:
-            client = cache.pop(key)
-            if (close := getattr(client, "close", None)) is not None:
-                await close()
-
     def __repr__(self) -> str:
         fallbacks = f", fallbacks={self.fallbacks!r}" if self.fallbacks else ""
         return f"LiteLLMAdapter({self.model!r}{fallbacks})"
@@ -222,3 +211,17 @@ def _imported() -> Any:
     litellm: Any = import_module("litellm")
     litellm.suppress_debug_info = True  # else each error prints advertising
     return litellm
+
+
+async def _close_clients(loop: AbstractEventLoop) -> None:
+    """Close and forget LiteLLM's clients of *loop*, which it caches, for all adapters, under the loop's id.
+
+    It closes none of them itself, and Python gives the id to a later loop, which would be handed a dead client.
+    """
+    cache = getattr(getattr(sys.modules.get("litellm"), "in_memory_llm_clients_cache", None), "cache_dict", {})
+    for key in [key for key in cache if str(key).endswith(f"-{id(loop)}")]:
+        if (close := getattr(cache.pop(key, None), "close", None)) is not None:
+            await close()
+
+
+_CLIENTS = PerLoop(get_running_loop, _close_clients)
