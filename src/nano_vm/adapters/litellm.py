@@ -11,6 +11,7 @@ import os
 import sys
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from decimal import Decimal
 from importlib import import_module
@@ -121,10 +122,11 @@ class LiteLLMAdapter:
             answer = self._answer(name)
             begun = False
             try:
-                async for chunk in await self._call(name, request):
-                    if text := answer.add(chunk):
-                        begun = True
-                        yield text
+                async with aclosing(await self._call(name, request)) as chunks:  # it does not close by itself
+                    async for chunk in chunks:
+                        if text := answer.add(chunk):
+                            begun = True
+                            yield text
                 yield self._priced(answer.completion(), name, None)
                 return
             except ModelError:

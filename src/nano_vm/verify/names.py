@@ -246,8 +246,15 @@ def writes(step: Step, names: Names) -> int:
 
 
 def _where(ref: Ref, names: Names) -> str:
-    """Where the value that is missed is written, in a branch or later."""
+    """Where the value that is missed is written, and how it is read from outside."""
     step_id = ref.name if ref.path[:1] == ("output",) else None
-    if step_id is not None and step_id in names.ids:
-        return f"step {step_id!r} stands in a branch or item that is not seen from here, or runs later"
-    return "it is written in a branch or item that is not seen from here, or later"
+    for step, at in names.program.walk():
+        if isinstance(step, ParallelStep):
+            for branch, steps, _ in step.branches():
+                for first in steps:
+                    for inner, _ in walk(first, at):
+                        if inner.id == step_id or (step_id is None and ref.name in written_keys(inner)):
+                            return f"from outside a branch is read as ${step.id}.output.{branch}"
+    if step_id in names.ids:
+        return f"step {step_id!r} stands in an item that is not seen from here, or runs later"
+    return "it is written in an item that is not seen from here, or later"

@@ -1,0 +1,118 @@
+"""The examples: each runs from a script here, and on the real model where that is installed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nano_vm import ExecutionVM, LocalAdapter, Program, Trace
+from nano_vm.testing import ScriptedLLM
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NOTE = "Mrs Alvarez called about her coffee machine. It smokes when switched on, she needs a replacement today."
+ANGRY = "The lamp arrived broken, I want my money back"
+
+
+def tools(name: str) -> dict[str, Any]:
+    spec = spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return dict(module.tools)
+
+
+def run(name: str, llm: Any, inputs: dict[str, Any]) -> Trace:
+    program = Program.from_file(EXAMPLES / f"{name}.yaml")
+    vm = ExecutionVM(llm=llm, tools=tools(name))
+    assert vm.check(program) == []
+    return vm.run_sync(program, inputs)
+
+
+def paths(trace: Trace) -> list[str]:
+    return [step.path for step in trace.steps]
+
+
+def test_every_example_is_run_here() -> None:
+    assert {file.stem for file in EXAMPLES.glob("*.yaml")} == {"refund", "extract", "triage"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("unhappy", ["analyze", "guardrail", "order", "refund"]), ("happy", ["analyze", "guardrail", "reject"])],
+)
+def test_refund_goes_where_the_guardrail_says(answer: str, expected: list[str]) -> None:
+    trace = run("refund", ScriptedLLM([answer]), {"user_input": ANGRY})
+    assert trace.ok, trace.error
+    assert paths(trace) == expected
+
+
+def test_refund_is_not_paid_for_an_answer_that_is_none() -> None:
+    trace = run("refund", ScriptedLLM(["unhappy, I suppose", "Certainly!"]), {"user_input": ANGRY})
+    assert paths(trace) == ["analyze", "guardrail", "reject"]
+    assert trace.steps[0].extra["on_invalid"] is True
+
+
+def test_extract_asks_again_with_the_fault_shown() -> None:
+    good = json.dumps({"name": "Alvarez", "product": "coffee machine", "urgent": True})
+
+    def answer(messages: list[dict[str, str]]) -> str:
+        if messages[0]["content"].startswith("Summarise"):
+            return "It smokes."
+        return good if len(messages) > 1 else '{"name": "Alvarez"}'
+
+    trace = run("extract", ScriptedLLM(answer), {"note": NOTE})
+    assert trace.ok, trace.error
+    assert trace.final_output["summary"] == "It smokes."
+    assert trace.final_output["fields"]["urgent"] is True
+    fields = next(step for step in trace.steps if step.step_id == "fields")
+    assert fields.retries == 1
+    assert "does not fit the schema" in fields.attempts[0].error.message
+    assert paths(trace)[-1] == "urgent/page"
+
+
+def test_triage_routes_each_line_by_its_label() -> None:
+    llm = ScriptedLLM({"money": "unhappy", "refund": "unhappy", "broken": "unhappy", "": "happy"})
+    trace = run("triage", llm, {})
+    assert trace.ok, trace.error
+    rows = [item["row"] for item in trace.final_output["rows"]]
+    assert [row["mood"] for row in rows] == ["unhappy", "happy", "happy", "unhappy", "happy", "unhappy"]
+    assert [row["ticket"] is not None for row in rows] == [row["mood"] == "unhappy" for row in rows]
+    assert "triage[0]/route/care/ticket" in paths(trace)
+
+
+@pytest.mark.real_llm
+def test_refund_on_the_real_model() -> None:
+    first, second = (run("refund", LocalAdapter(), {"user_input": ANGRY}) for _ in range(2))
+    assert first.ok, first.error
+    assert paths(first) == ["analyze", "guardrail", "order", "refund"]
+    assert first.steps[0].output == "unhappy"  # as recorded from this model; another may say otherwise
+    assert 0 < first.total_tokens() < 400
+    assert first.digest != second.digest  # the receipt holds the run's own effect key
+    assert first.steps[0].output == second.steps[0].output
+
+
+@pytest.mark.real_llm
+def test_extract_on_the_real_model() -> None:
+    trace = run("extract", LocalAdapter(), {"note": NOTE})
+    assert trace.ok, trace.error
+    fields = trace.final_output["fields"]
+    assert set(fields) == {"name", "product", "urgent"}
+    assert type(fields["urgent"]) is bool
+    assert ("urgent/page" in paths(trace)) == fields["urgent"]
+    assert trace.total_tokens() > 0
+
+
+@pytest.mark.real_llm
+def test_triage_on_the_real_model_is_deterministic() -> None:
+    first, second = (run("triage", LocalAdapter(), {}) for _ in range(2))
+    assert first.ok, first.error
+    assert first.final_output["messages"] == 6
+    assert {item["row"]["mood"] for item in first.final_output["rows"]} <= {"happy", "unhappy"}
+    assert first.digest == second.digest
