@@ -12,12 +12,13 @@ import datetime
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from contest import BLOCK_MS, HERE, Contestant, Entry, Samples, Unavailable, contest
 from report import Bar, Table, chart, machine, number
-from workload import Workload
+from workload import KINDS, Workload
 
 DOCS = HERE.parent / "docs"
 
@@ -80,20 +81,21 @@ def stress(effort: Effort) -> Table:
 
 
 def growth(
-    effort: Effort, table: Table, workloads: dict[int, Workload], count: Callable[[Workload], int]
-) -> dict[int, Samples]:
+    effort: Effort, table: Table, workloads: Mapping[Any, Workload], count: Callable[[Workload], int]
+) -> dict[Any, Samples]:
     """A row for each workload: this tree and the limit, by the step or program as *count* says."""
     entries: list[Entry] = [(who, work) for work in workloads.values() for who in (LIMIT, OURS)]
     results = contest(entries, effort.growth_rounds, effort.block_ms)
-    ours: dict[int, Samples] = {}
+    ours: dict[Any, Samples] = {}
     for size, work in workloads.items():
         limit, mine = results[LIMIT, work], results[OURS, work]
+        name = f"{size:,}" if isinstance(size, int) else str(size)
         if not isinstance(limit, Samples) or not isinstance(mine, Samples):
             missing = mine if isinstance(mine, Unavailable) else limit
-            table.add(f"{size:,}", "", str(missing), "")
+            table.add(name, "", str(missing), "")
             continue
         text = per(count(work))
-        table.add(f"{size:,}", text(limit.median), text(mine.median), number(mine.over(limit)))
+        table.add(name, text(limit.median), text(mine.median), number(mine.over(limit)))
         table.raw[str(size)] = {"limit_us": limit.median, "ours_us": mine.median, "ratio": mine.over(limit)}
         ours[size] = mine
     return ours
@@ -128,10 +130,29 @@ def concurrent(effort: Effort) -> Table:
 def keys(effort: Effort) -> Table:
     table = Table(
         "Growth with the context",
-        "The stress test over a larger context, each value of which is checked at the border; microseconds a program.",
+        "The stress test over a larger context, of which it reads the same 21 keys; microseconds a program.",
         ["keys", "limit", "ours", "× limit"],
     )
     growth(effort, table, {size: Workload(keys=size) for size in (5, 50, 500, 5_000)}, lambda work: 1)
+    return table
+
+
+def kinds(effort: Effort) -> Table:
+    table = Table(
+        "Other values and arguments",
+        "The 20 steps of the stress test with other things to pass on; microseconds a program. Objects are copied for "
+        "the tool and checked when they come back.",
+        ["the tool takes", "limit", "ours", "× limit"],
+    )
+    names = {
+        "text": "a short text",
+        "number": "a number",
+        "accents": "a text that is not ASCII",
+        "object": "an object with a list in it",
+        "template": "`got $key`",
+        "two": "two arguments",
+    }
+    growth(effort, table, {names[kind]: Workload(kind=kind, branch=0) for kind in KINDS}, lambda work: 1)
     return table
 
 
@@ -210,6 +231,7 @@ SECTIONS: dict[str, Callable[[Effort], Table]] = {
     "steps": steps,
     "concurrent": concurrent,
     "keys": keys,
+    "kinds": kinds,
     "memory": memory,
     "conditions": conditions,
     "loading": loading,

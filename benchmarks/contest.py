@@ -122,7 +122,9 @@ class Turn:
 @contextmanager
 def started(contestant: Contestant, workload: Workload, block_ms: float) -> Iterator[Turn]:
     command = [interpreter(contestant.environment), "-m", f"peers.{contestant.module}"]
-    command += [*workload.arguments, *contestant.arguments]
+    if contestant.environment is not None:
+        command.insert(1, "-E")  # a PYTHONPATH that leads to this tree would put it in place of the peer
+    command += [*workload.options, *contestant.arguments]
     with ExitStack() as stack:
         errors = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".txt"))
         process = subprocess.Popen(

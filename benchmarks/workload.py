@@ -22,6 +22,10 @@ CONDITION = "'ok' in '${output}'.lower()"
 """As programs for llm-nano-vm 0.1 spell it; ``{output}`` stands for the name of the last step's output."""
 
 
+KINDS = ("text", "number", "accents", "object", "template", "two")
+"""What the context holds and what a step passes on; see `Workload.value` and `Workload.arguments`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A chain of tool steps over a context; by default the stress test that llm-nano-vm 0.1 was published with."""
@@ -31,14 +35,34 @@ class Workload:
     branch: int = 1  # 1: a condition on the last output and one more step follow
     concurrent: int = 1  # runs in one gather; 1 awaits each run without a task of its own
     yielding: int = 0  # 1: the tool goes once through the event loop, as every real call does
+    kind: str = "text"
+
+    def value(self, number: int) -> Any:
+        match self.kind:
+            case "number":
+                return number * 1000
+            case "accents":
+                return f"ok é {number}"
+            case "object":
+                return {"id": number, "name": f"ok {number}", "tags": ["new", "paid"]}
+        return f"ok {number}"
+
+    def arguments(self, key: str) -> dict[str, str]:
+        """The arguments of a step, in the language of llm-nano-vm."""
+        match self.kind:
+            case "template":
+                return {"x": f"got ${key}"}
+            case "two":
+                return {"x": f"${key}", "y": "$key_0"}
+        return {"x": f"${key}"}
 
     @property
-    def context(self) -> dict[str, str]:
-        return {f"key_{i}": f"ok {i}" for i in range(self.keys)}
+    def context(self) -> dict[str, Any]:
+        return {f"key_{i}": self.value(i) for i in range(self.keys)}
 
     @property
     def tools(self) -> dict[str, Tool]:
-        return {"work": yielding_work if self.yielding else work}
+        return {"work": yielding_work if self.yielding else TOOLS.get(self.kind, work)}
 
     @property
     def calls(self) -> list[tuple[str, str, str]]:
@@ -51,14 +75,15 @@ class Workload:
         return f"key_{self.steps % self.keys}", f"key_{(self.steps + 1) % self.keys}"
 
     @property
-    def answer(self) -> str:
-        return self.context[self.ends[0] if self.branch else self.calls[-1][1]]
+    def answer(self) -> Any:
+        last = self.context[self.ends[0] if self.branch else self.calls[-1][1]]
+        return f"got {last}" if self.kind == "template" else last
 
     def program(self, condition: str = CONDITION) -> dict[str, Any]:
         """The work in the language of llm-nano-vm."""
 
         def step(name: str, key: str) -> dict[str, Any]:
-            return {"id": name, "type": "tool", "tool": "work", "args": {"x": f"${key}"}}
+            return {"id": name, "type": "tool", "tool": "work", "args": self.arguments(key)}
 
         steps = [{**step(name, key), "output_key": output} for name, key, output in self.calls]
         if self.branch:
@@ -71,7 +96,7 @@ class Workload:
         return {"name": "stress", "steps": steps}
 
     @property
-    def arguments(self) -> list[str]:
+    def options(self) -> list[str]:
         """What `read_workload` reads back."""
         return [f"--{field.name}={getattr(self, field.name)}" for field in fields(self)]
 
@@ -85,10 +110,25 @@ async def yielding_work(x: str) -> str:
     return x
 
 
+async def number_work(x: int) -> int:
+    return x
+
+
+async def object_work(x: dict[str, Any]) -> dict[str, Any]:
+    return x
+
+
+async def work_of_two(x: str, y: str) -> str:
+    return x
+
+
+TOOLS: dict[str, Tool] = {"number": number_work, "object": object_work, "two": work_of_two}
+
+
 def read_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.Namespace]:
     """The workload named on the command line, and what else *parser* finds there."""
     for field in fields(Workload):
-        parser.add_argument(f"--{field.name}", type=int, default=field.default)
+        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
     options = parser.parse_args()
     return Workload(**{field.name: getattr(options, field.name) for field in fields(Workload)}), options
 

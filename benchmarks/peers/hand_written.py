@@ -18,8 +18,10 @@ Coroutine = Callable[[Mapping[str, Tool], Mapping[str, str]], Awaitable[object]]
 def written_out(workload: Workload) -> Coroutine:
     """The coroutine with one line for each step."""
     lines = ["async def run(tools, context):", "    outputs = {}"]
+    arguments = {"template": "x='got ' + context[{!r}]", "two": "x=context[{!r}], y=context['key_0']"}
+    argument = arguments.get(workload.kind, "x=context[{!r}]")
     for _, key, output in workload.calls:
-        lines.append(f"    outputs[{output!r}] = await tools['work'](x=context[{key!r}])")
+        lines.append(f"    outputs[{output!r}] = await tools['work']({argument.format(key)})")
     last = workload.calls[-1][2]
     if workload.branch:
         finish, reject = workload.ends
