@@ -26,7 +26,7 @@ from .expr import (
     references,
     value_references,
 )
-from .flow import Flow, FrameGraph, Names, Node, reads
+from .flow import Flow, FrameGraph, Names, Node
 from .plan import (
     END,
     FAIL,
@@ -442,7 +442,7 @@ def single_argument(contract: ToolContract, args: dict[str, Any], names: Names) 
 
 def slots_read(names: Names) -> frozenset[int]:
     """The slots that anything in the program reads."""
-    refs = [(ref, text) for step, _ in names.program.walk() for ref, text, _ in reads(step)]
+    refs = [(ref, text) for step, _ in names.steps for ref, text, _ in names.reads[step.id]]
     refs += value_references(names.program.output)
     return frozenset(names.load(ref, text)[0] for ref, text in refs)
 

@@ -64,15 +64,18 @@ class Names:
     written: set[str] = field(default_factory=set)
     needed: dict[str, Loc] = field(default_factory=dict)
     ids: dict[str, Loc] = field(default_factory=dict)
+    steps: list[tuple[Step, Loc]] = field(default_factory=list)  # all of the program, in document order
+    reads: dict[str, list[tuple[Ref, bool, Loc]]] = field(default_factory=dict)  # by step id: what `reads` gives
     size: int = 0
 
     @classmethod
     def of(cls, program: Program, loc: Loc) -> Names:
         """The names that *program* declares, writes and reads."""
         names = cls(program, loc)
-        steps = list(program.walk())
+        steps = names.steps = list(program.walk())
         for step, at in steps:
             names.ids[step.id] = at
+            names.reads[step.id] = list(reads(step))
             names.outputs[step.id] = -1
             names.written.update(written_keys(step))
             names.objects |= set(object_keys(step))
@@ -84,7 +87,7 @@ class Names:
             if isinstance(part, dict) and part.get("type") in ("object", "array"):
                 names.objects.add(name)
         for step, at in steps:
-            for ref, _, where in reads(step):
+            for ref, _, where in names.reads[step.id]:
                 names.note(ref, (*at, *where))
         for ref, _ in value_references(program.output):
             names.note(ref, ("output",))

@@ -347,6 +347,10 @@ ROW_WIDTH = 1500.0  # frames of a fork beyond this stand in another row
 MARGIN = 16.0
 MAX_SPAN = 10
 """Layers that a line crosses; one to a place further away is a tag that names it, else a long program is all lines."""
+LONG = 40
+PULL = 0.85
+"""From so many layers on each box is drawn so far to the middle: else each join moves what follows a little to one side, and
+a thousand of them make a staircase."""
 SWEEPS = 6
 
 _FILLS = {
@@ -377,7 +381,8 @@ class _Box:
     inner: list[tuple[_Drawing, float, float, str]] = field(default_factory=list)  # areas, from the box's corner
     ups: list[_Box] = field(default_factory=list)
     downs: list[_Box] = field(default_factory=list)
-    tags: list[tuple[str, bool]] = field(default_factory=list)  # lines that are only named
+    tags: list[str] = field(default_factory=list)  # lines that are only named, below the shape
+    shape: float = 0.0  # width of the shape, where its tags are wider
 
 
 @dataclass(slots=True, eq=False)
@@ -431,7 +436,8 @@ def _lay_out(area: Area, *, root: bool) -> _Drawing:
             backs.append((line, source, target))
         elif target.layer - source.layer > MAX_SPAN:
             text = f"{line.label} \u2192 {line.target.title}" if line.labels else f"\u2192 {line.target.title}"
-            source.tags.append((text, line.handled))
+            source.shape = source.shape or source.width
+            source.tags.append(text)
             source.height += TEXT_HEIGHT
             source.width = max(source.width, len(text) * CHAR + 2 * PAD)
         else:
@@ -563,7 +569,7 @@ def _place(drawing: _Drawing, backs: list[tuple[Line, _Box, _Box]]) -> None:
     for sweep in range(2 * SWEEPS):
         down = sweep % 2 == 0
         for layer in layers if down else reversed(layers):
-            _settle(layer, down)
+            _settle(layer, down, PULL if len(layers) > LONG else 1.0)
     y = 0.0
     for layer in layers:
         height = max(box.height for box in layer)
@@ -587,7 +593,7 @@ def _place(drawing: _Drawing, backs: list[tuple[Line, _Box, _Box]]) -> None:
     drawing.width, drawing.height = right, max(y - GAP_Y, 0.0)
 
 
-def _settle(layer: list[_Box], down: bool) -> None:
+def _settle(layer: list[_Box], down: bool, pull: float) -> None:
     """Each box as near to the mean of its neighbours as the order allows: least squares by pooling (Ayer, 1955)."""
     pools: list[list[float]] = []  # sum of weight times wish, weight, number of boxes
     offsets, offset = [], 0.0
@@ -597,6 +603,7 @@ def _settle(layer: list[_Box], down: bool) -> None:
         offsets.append(offset)
         near = box.ups if down else box.downs
         wish = sum(n.x for n in near) / len(near) if near else box.x
+        wish *= pull
         weight = 8.0 if box.dot is None else 1.0 if near else 0.1  # bends first: straight lines are easiest to follow
         pools.append([weight * (wish - offset), weight, 1])
         while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
@@ -680,7 +687,8 @@ def _path(path: str, dashed: bool) -> str:
 
 
 def _draw_box(box: _Box, item: Dot, dx: float, dy: float, parts: list[str]) -> None:
-    x, y, w, h = dx + box.x - box.width / 2, dy + box.y, box.width, box.height
+    w, h = box.shape or box.width, box.height
+    x, y = dx + box.x - w / 2, dy + box.y
     h -= len(box.tags) * TEXT_HEIGHT
     fill, stroke = _FORK if item.frames else _FILLS.get(item.kind, ("#f7f7f7", "#777777"))
     paint = f'fill="{fill}" stroke="{stroke}" stroke-width="1.2"'
@@ -700,7 +708,7 @@ def _draw_box(box: _Box, item: Dot, dx: float, dy: float, parts: list[str]) -> N
     for i, text in enumerate(texts):
         style = 'font-weight="bold"' if i == 0 and len(texts) > 1 else 'fill="#555"' if i else ""
         parts.append(_text(x + w / 2, top + i * TEXT_HEIGHT, text, "middle", style))
-    for i, (tag, _) in enumerate(box.tags):
+    for i, tag in enumerate(box.tags):
         parts.append(
             _text(
                 x + w / 2, y + h + 12 + i * TEXT_HEIGHT, tag, "middle", 'fill="#555" font-size="11" font-style="italic"'

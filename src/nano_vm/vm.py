@@ -163,7 +163,7 @@ class ExecutionVM:
         found = []
         for names in {id(frame.names): frame.names for frame in flow.frames}.values():
             program = names.program
-            for step, at in program.walk():
+            for step, at in names.steps:
                 if not isinstance(step, LLMStep):
                     continue
                 loc = (*names.loc, *at)

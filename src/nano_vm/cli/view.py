@@ -136,31 +136,47 @@ def rich_row(step: StepResult, width: int) -> Any:
     )
 
 
+def widths(width: int) -> list[int]:
+    """How wide each of the six columns is; a narrow terminal has no room for some."""
+    path = max(12, min(40, (width - 45) // 2))
+    if width < 45:
+        return [MARK_WIDTH, max(width - MARK_WIDTH - 2, 4), 0, 0, 0, 0]
+    if width < 70:
+        path = (width - MARK_WIDTH - TIME_WIDTH - 4) // 2
+        return [MARK_WIDTH, path, 0, TIME_WIDTH, 0, width - MARK_WIDTH - TIME_WIDTH - path - 4]
+    rest = width - MARK_WIDTH - TYPE_WIDTH - TIME_WIDTH - TOKENS_WIDTH - path - 6
+    return [MARK_WIDTH, path, TYPE_WIDTH, TIME_WIDTH, TOKENS_WIDTH, rest]
+
+
 def columns(width: int, parts: list[tuple[str, str]]) -> Any:
-    """The six parts in their columns; a narrow terminal has no room for type and tokens."""
+    """The six parts, each text with its style, in their columns."""
     from rich.text import Text
 
-    narrow = width < 70
-    path_width = max(12, min(40, (width - 45) // 2)) if not narrow else max(8, (width - 24) // 2)
-    widths = [MARK_WIDTH, path_width, 0 if narrow else TYPE_WIDTH, TIME_WIDTH, 0 if narrow else TOKENS_WIDTH, 0]
-    widths[5] = max(width - sum(w + 1 for w in widths[:5] if w) - 1, 4)
     line = Text(no_wrap=True, overflow="ellipsis")
-    for i, ((text, style), room) in enumerate(zip(parts, widths, strict=True)):
+    for i, ((text, style), room) in enumerate(zip(parts, widths(width), strict=True)):
         if not room:
             continue
         cell = Text(_tail(text, room) if i == 1 else text, style=style)
-        cell.truncate(room, overflow="ellipsis", pad=i != 5 and i not in (3, 4))
-        if i in (3, 4):
+        number = i in (3, 4)
+        cell.truncate(room, overflow="ellipsis", pad=not number and i != 5)
+        if number:
             cell.align("right", room)
-        line.append_text(cell)
-        if i < 5:
+        if line:
             line.append(" ")
+        line.append_text(cell)
     return line
 
 
-def _tail(path: str, room: int) -> str:
-    """The end of a long path says more than its beginning."""
-    return path if len(path) <= room else "…" + path[len(path) - room + 1 :]
+def _tail(text: str, room: int) -> str:
+    """The end of *text*, which says more of a long path or answer than its beginning, in *room* cells of the terminal."""
+    from rich.cells import cell_len
+
+    if cell_len(text) <= room:
+        return text
+    text = text[-room:] if room else ""
+    while text and cell_len(text) >= room:
+        text = text[1:]
+    return f"…{text}"
 
 
 def heading(width: int) -> Any:
@@ -213,7 +229,7 @@ class Table:
 
     def _running(self, path: str, kind: str, took: float, width: int) -> Iterator[Any]:
         text = self.texts.get(path, "")
-        answer = _tail(safe(text[-4 * width :]), max(width // 2, 10)) if text else ""
+        answer = _tail(safe(text[-width:]), widths(width)[5]) if text else ""
         parts = [
             ("running", "cyan"),
             (safe(path), "bold"),

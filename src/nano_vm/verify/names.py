@@ -14,7 +14,7 @@ from difflib import get_close_matches
 
 from ..errors import Diagnostic, ExprError, Loc
 from ..expr import Ref, value_references
-from ..flow import Flow, FrameGraph, Names, Node, reads, written_keys
+from ..flow import Flow, FrameGraph, Names, Node, written_keys
 from ..program import CallStep, MapStep, ParallelStep, Step, ToolStep, walk
 
 State = tuple[int, int]  # must, may: bit i is slot i
@@ -38,7 +38,7 @@ def _unknown(names: Names) -> Iterator[Diagnostic]:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean '${near[0]}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
             yield Diagnostic("V012", (*names.loc, *loc), f"unknown name '${name}'", hint)
-    everything = [((*at, *where), ref, text) for step, at in names.program.walk() for ref, text, where in reads(step)]
+    everything = [((*at, *where), ref, text) for step, at in names.steps for ref, text, where in names.reads[step.id]]
     everything += [(("output",), ref, text) for ref, text in value_references(names.program.output)]
     for loc, ref, text in everything:
         try:
@@ -54,7 +54,7 @@ def _unknown(names: Names) -> Iterator[Diagnostic]:
 
 def _written_by_two(names: Names) -> Iterator[Diagnostic]:
     """Branches of one `parallel` that write the same name: which of the values should it be afterwards?"""
-    for step, at in names.program.walk():
+    for step, at in names.steps:
         if not isinstance(step, ParallelStep):
             continue
         writers: dict[str, int] = {}
@@ -227,7 +227,7 @@ class _Assignment:
         if node.kind in ("fail", "close") or (node.kind == "step") == _is_loop(step):
             return
         own = writes(step, node.frame.names)
-        for ref, text, where in reads(step):
+        for ref, text, where in node.frame.names.reads[step.id]:
             # undo's arguments are fixed when the step has finished
             yield ref, text, where, own if isinstance(step, ToolStep) and where[0] == "undo" else 0
 
@@ -248,7 +248,7 @@ def writes(step: Step, names: Names) -> int:
 def _where(ref: Ref, names: Names) -> str:
     """Where the value that is missed is written, and how it is read from outside."""
     step_id = ref.name if ref.path[:1] == ("output",) else None
-    for step, at in names.program.walk():
+    for step, at in names.steps:
         if isinstance(step, ParallelStep):
             for branch, steps, _ in step.branches():
                 for first in steps:

@@ -56,7 +56,7 @@ def _unreachable(flow: Flow, seen: set[Loc]) -> Iterator[Diagnostic]:
     """Steps that the search did not see; of a lost block only the outermost step is told."""
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         lost: set[Loc] = set()
-        for step, at in names.program.walk():
+        for step, at in names.steps:
             loc = (*names.loc, *at)
             if loc in seen:
                 continue

@@ -16,7 +16,7 @@ from ..tools import IDEMPOTENCY_KEY, ToolContract, checked
 def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[Diagnostic]:
     """Unknown tools; missing, unknown and ill-typed literal arguments, also of `undo` and `reconcile`."""
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
-        for step, at in names.program.walk():
+        for step, at in names.steps:
             if isinstance(step, ToolStep):
                 loc = (*names.loc, *at)
                 yield from _call(step.id, step.tool, step.args, loc, contracts)
