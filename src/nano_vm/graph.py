@@ -349,8 +349,8 @@ MAX_SPAN = 10
 """Layers that a line crosses; one to a place further away is a tag that names it, else a long program is all lines."""
 LONG = 40
 PULL = 0.85
-"""From so many layers on each box is drawn so far to the middle: else each join moves what follows a little to one side, and
-a thousand of them make a staircase."""
+"""From so many layers on each box is drawn so far to the middle: else each join moves what follows a little to one
+side, and a thousand of them make a staircase."""
 SWEEPS = 6
 
 _FILLS = {
@@ -648,7 +648,7 @@ def _port(box: _Box, routes: list[list[_Box]], route: list[_Box]) -> float:
     if len(routes) == 1:
         return box.x
     number = next(i for i, other in enumerate(routes) if other is route)
-    spread = min(box.width * 0.6, 40.0 * (len(routes) - 1))
+    spread = min((box.shape or box.width) * 0.6, 40.0 * (len(routes) - 1))
     return box.x + spread * (number / (len(routes) - 1) - 0.5)
 
 

@@ -168,7 +168,7 @@ def columns(width: int, parts: list[tuple[str, str]]) -> Any:
 
 
 def _tail(text: str, room: int) -> str:
-    """The end of *text*, which says more of a long path or answer than its beginning, in *room* cells of the terminal."""
+    """The end of *text* in *room* cells: it says more of a long path or answer than the beginning."""
     from rich.cells import cell_len
 
     if cell_len(text) <= room:
