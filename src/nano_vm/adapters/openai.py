@@ -7,6 +7,8 @@ retries multiply them.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,8 +136,8 @@ class OpenAIAdapter:
     ) -> Completion:
         """The model's answer to *messages*.
 
-        *idempotency_key* becomes the header ``Idempotency-Key``; *kwargs* are further fields of the request, as the
-        ``openai`` package names them.
+        *idempotency_key*, with a digest of *messages*, becomes the header ``Idempotency-Key``; *kwargs* are further
+        fields of the request, as the ``openai`` package names them.
 
         Raises:
             RateLimited: Status 429, with the wait that the provider asked for.
@@ -217,7 +219,10 @@ class OpenAIAdapter:
         if allowed_outputs and self._grammar:
             request["extra_body"] = {**request.get("extra_body", {}), "grammar": choice_grammar(allowed_outputs)}
         if idempotency_key is not None:
-            request["extra_headers"] = {**request.get("extra_headers", {}), "Idempotency-Key": idempotency_key}
+            # the step's key is the same when an invalid answer is shown to the model, and that is another request
+            content = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
+            headers = {"Idempotency-Key": f"{idempotency_key}-{content}"}
+            request["extra_headers"] = {**request.get("extra_headers", {}), **headers}
         return request
 
     async def _client(self) -> Any:

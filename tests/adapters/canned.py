@@ -1,0 +1,111 @@
+"""Servers that answer as told, for the adapters' tests: one in memory, one on a free loopback port."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from threading import Event
+from typing import Any
+
+import pytest
+from openai import DefaultAsyncHttpxClient
+
+from nano_vm.adapters import OpenAIAdapter
+
+# openai 2 stands on httpx, openai 3 on httpx2; the adapter works with both, and so do its tests
+_client = next(kind for kind in DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient")
+http: Any = import_module(_client.__module__.partition(".")[0])
+
+# pydantic warns of what it finds in LiteLLM's own types
+LITELLM_NOISE = [
+    pytest.mark.filterwarnings("ignore:Item .* on TypedDict class"),
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_[a-z_]*' attribute"),
+]
+
+
+def canned(*responses: Any, **options: Any) -> OpenAIAdapter:
+    """An adapter whose server gives *responses* in turn, or raises them; `adapter.requests` keeps the calls."""
+    requests: list[Any] = []
+
+    def answer(request: Any) -> Any:
+        requests.append(request)
+        response = responses[min(len(requests), len(responses)) - 1]
+        if isinstance(response, Exception):
+            raise response
+        return response
+
+    client = http.AsyncClient(transport=http.MockTransport(answer))
+    options = {"base_url": "http://llm.test/v1", "api_key": "sk-0123456789"} | options
+    adapter = OpenAIAdapter("tiny", http_client=client, **options)
+    adapter.requests = requests  # type: ignore[attr-defined]
+    return adapter
+
+
+def chat(content: Any = "yes", finish_reason: str | None = "stop", **message: Any) -> dict[str, Any]:
+    """The body of a chat completion."""
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "tiny-2026",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": finish_reason,
+                "message": {"role": "assistant", "content": content, **message},
+            }
+        ],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+    }
+
+
+class FaultyServer:
+    """A server that is told by the name of the model how to answer: a status, ``slow``, or else with "yes"."""
+
+    calls = 0
+
+    def __init__(self) -> None:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # headers and body in one packet: in two, each call waits 40 ms for an acknowledgement
+
+            def do_POST(self) -> None:
+                outer.calls += 1
+                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                model = request["model"]
+                status = int(model) if model.isdigit() else 200
+                if model == "slow":
+                    outer.released.wait(5)
+                body = chat() if status == 200 else {"error": {"message": "no: " + self.headers["authorization"]}}
+                if request.get("stream") and status == 200:
+                    sent = b"".join(b"data: " + json.dumps(part).encode() + b"\n\n" for part in pieces("yes"))
+                    kind = "text/event-stream"
+                else:
+                    sent, kind = json.dumps(body).encode(), "application/json"
+                self.send_response(status)
+                self.send_header("retry-after", "3")
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(sent)))
+                self.end_headers()
+                self.wfile.write(sent)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.released = Event()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+
+def pieces(text: str) -> list[dict[str, Any]]:
+    """A streamed chat completion of *text*."""
+    delta = {"model": "tiny-2026", "id": "1", "object": "chat.completion.chunk", "created": 1}
+    return [
+        {**delta, "choices": [{"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}]},
+        {**delta, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {**delta, "choices": [], "usage": chat()["usage"]},
+    ]

@@ -1,0 +1,433 @@
+"""The OpenAI-compatible adapter against a server that answers as told, faults first."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import warnings
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from canned import canned, chat, http
+
+from nano_vm.adapters import OpenAIAdapter
+from nano_vm.adapters._chat import is_strict, retry_after_seconds
+from nano_vm.adapters.openai import PROVIDERS
+from nano_vm.errors import ModelError, ModelTimeout, RateLimited
+from nano_vm.protocols import Completion
+from nano_vm.trace import LLMUsage
+
+MESSAGES = [{"role": "user", "content": "What is 2+2?"}]
+SSE = {"content-type": "text/event-stream"}
+
+
+def reply(status: int = 200, body: Any = None, **headers: str) -> Any:
+    sent = {key.replace("_", "-"): value for key, value in headers.items()}
+    if isinstance(body, str):
+        return http.Response(status, text=body, headers=sent)
+    return http.Response(status, json=chat() if body is None else body, headers=sent)
+
+
+def sent(adapter: Any) -> Any:
+    return json.loads(adapter.requests[-1].content)
+
+
+async def failure(adapter: OpenAIAdapter) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        await adapter.complete(MESSAGES)
+    return caught.value
+
+
+async def test_answer() -> None:
+    completion = await canned(reply()).complete(MESSAGES)
+    assert completion == Completion("yes", LLMUsage(7, 2, 9), "tiny-2026", "stop")
+
+
+async def test_request_has_what_the_step_declares() -> None:
+    adapter = canned(reply(), top_p=0.5)
+    await adapter.complete(
+        MESSAGES, model="other", max_tokens=5, temperature=0.7, seed=3, idempotency_key="k1", user="u"
+    )
+    assert sent(adapter) == {
+        "model": "other",
+        "messages": MESSAGES,
+        "max_tokens": 5,
+        "temperature": 0.7,
+        "seed": 3,
+        "top_p": 0.5,
+        "user": "u",
+    }
+    headers = adapter.requests[-1].headers  # type: ignore[attr-defined]
+    assert headers["idempotency-key"].startswith("k1-")
+    assert headers["authorization"] == "Bearer sk-0123456789"
+
+
+async def test_idempotency_key_is_that_of_the_request() -> None:
+    """The same for the same messages, another one when the model is shown what was wrong with its answer."""
+    adapter = canned(reply())
+    for messages in (MESSAGES, MESSAGES, [*MESSAGES, {"role": "user", "content": "Answer yes or no."}]):
+        await adapter.complete(messages, idempotency_key="k1")
+    first, again, other = [request.headers["idempotency-key"] for request in adapter.requests]  # type: ignore[attr-defined]
+    assert first == again != other
+
+
+async def test_request_has_nothing_that_nobody_declared() -> None:
+    adapter = canned(reply())
+    await adapter.complete(MESSAGES)
+    assert sent(adapter) == {"model": "tiny", "messages": MESSAGES, "temperature": 0.0}
+    adapter = canned(reply(), temperature=None)
+    await adapter.complete(MESSAGES)
+    assert sent(adapter) == {"model": "tiny", "messages": MESSAGES}
+
+
+CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+OPEN = {"type": "object", "properties": {"a": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(("schema", "strict"), [(CLOSED, True), (OPEN, False)])
+async def test_output_schema(schema: dict[str, Any], strict: bool) -> None:
+    adapter = canned(reply(body=chat('{"a": "b"}')))
+    await adapter.complete(MESSAGES, output_schema=schema)
+    assert sent(adapter)["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema, "strict": strict},
+    }
+    adapter = canned(reply(), structured=False)
+    await adapter.complete(MESSAGES, output_schema=schema)
+    assert "response_format" not in sent(adapter)
+
+
+def test_strict_looks_into_every_part() -> None:
+    assert is_strict({"type": "array", "items": CLOSED})
+    assert not is_strict({"type": "array", "items": OPEN})
+    assert not is_strict({**CLOSED, "properties": {"a": OPEN}})
+    assert not is_strict({**CLOSED, "$defs": {"x": OPEN}})
+    assert not is_strict({"anyOf": [CLOSED, OPEN]})
+    assert not is_strict({**CLOSED, "required": []})
+    assert is_strict({"enum": [{"type": "object"}]})
+
+
+async def test_allowed_outputs() -> None:
+    adapter = canned(reply())
+    await adapter.complete(MESSAGES, allowed_outputs=["yes", "no"])
+    assert set(sent(adapter)) == {"model", "messages", "temperature"}
+    for options in ({"grammar": True}, {"provider": "llamacpp"}):
+        adapter = canned(reply(), **options)
+        await adapter.complete(MESSAGES, allowed_outputs=["yes", "no"], extra_body={"cache_prompt": False})
+        assert sent(adapter)["grammar"] == 'root ::= "yes" | "no"'
+        assert sent(adapter)["cache_prompt"] is False
+
+
+async def test_rate_limit_then_answer() -> None:
+    adapter = canned(reply(429, {"error": {"message": "slow down"}}, retry_after="3"), reply())
+    error = await failure(adapter)
+    assert isinstance(error, RateLimited)
+    assert (error.retry_after_seconds, error.status, error.retryable) == (3.0, 429, True)
+    assert str(error) == "tiny at llm.test: HTTP 429: slow down"
+    assert len(adapter.requests) == 1  # type: ignore[attr-defined]  the SDK's own retries are off
+    assert (await adapter.complete(MESSAGES)).text == "yes"
+
+
+async def test_rate_limit_that_waiting_cannot_end() -> None:
+    error = await failure(canned(reply(429, {"error": {"message": "no credit", "code": "insufficient_quota"}})))
+    assert not isinstance(error, RateLimited)
+    assert not error.retryable
+
+
+def test_retry_after() -> None:
+    now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+    date = format_datetime(now + timedelta(seconds=90), usegmt=True)
+    past = format_datetime(now - timedelta(seconds=90), usegmt=True)
+    stamp = now.timestamp()
+    assert retry_after_seconds({"retry-after": date}, stamp) == 90
+    assert retry_after_seconds({"retry-after": past}, stamp) == 0
+    assert retry_after_seconds({"retry-after": "1.5"}, stamp) == 1.5
+    assert retry_after_seconds({"retry-after-ms": "250", "retry-after": "9"}, stamp) == 0.25
+    for nonsense in ("soon", "nan", "inf", "", "Fri, 99 Nov 2026"):
+        assert retry_after_seconds({"retry-after": nonsense}, stamp) is None
+    assert retry_after_seconds({}, stamp) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "retryable"),
+    [
+        (400, False),
+        (401, False),
+        (403, False),
+        (404, False),
+        (408, True),
+        (409, True),
+        (413, False),
+        (422, False),
+        (500, True),
+        (502, True),
+        (503, True),
+        (504, True),
+    ],
+)
+async def test_status(status: int, retryable: bool) -> None:
+    error = await failure(canned(reply(status, {"error": {"message": "because"}})))
+    assert (error.status, error.retryable) == (status, retryable)
+    assert isinstance(error, ModelTimeout) == (status in (408, 504))
+    assert str(error) == f"tiny at llm.test: HTTP {status}: because"
+
+
+async def test_error_texts() -> None:
+    error = await failure(canned(reply(401, {"error": {"message": "bad key: sk-0123456789"}})))
+    assert str(error) == "tiny at llm.test: HTTP 401: bad key: ***"
+    error = await failure(canned(reply(422, {"detail": [{"loc": ["x"], "msg": "bad"}]})))
+    assert "'msg': 'bad'" in str(error)
+    error = await failure(canned(reply(500, "<html>\n\x1b[2J\u2028" + "x" * 10_000)))
+    assert str(error).startswith("tiny at llm.test: HTTP 500: <html> \ufffd[2J xxx")
+    assert len(str(error)) < 600
+    assert "\n" not in str(error)
+
+
+async def test_no_connection() -> None:
+    error = await failure(canned(http.ConnectError("refused")))
+    assert str(error) == "tiny at llm.test: Connection error. refused"
+    assert (error.kind, error.status, error.retryable) == ("model", None, True)
+    error = await failure(canned(http.ReadTimeout("slow")))
+    assert isinstance(error, ModelTimeout)
+    assert error.retryable
+
+
+@pytest.mark.parametrize("body", ["<html>hello</html>", "", [1], "null", {}, {"choices": []}, {"choices": "yes"}])
+async def test_answer_that_is_none(body: Any) -> None:
+    error = await failure(canned(reply(body=body)))
+    assert error.retryable
+
+
+async def test_body_that_is_no_json() -> None:
+    error = await failure(canned(reply(body="{oops", content_type="application/json")))
+    assert error.retryable
+    assert "tiny at llm.test" in str(error)
+
+
+async def test_error_with_status_200() -> None:
+    """As OpenRouter sends when the provider behind it fails."""
+    error = await failure(canned(reply(body={"error": {"message": "upstream is down", "code": 502}})))
+    assert (str(error), error.status, error.retryable) == ("tiny at llm.test: upstream is down", 502, True)
+    error = await failure(canned(reply(body={"error": {"message": "slow down", "code": 429}})))
+    assert isinstance(error, RateLimited)
+
+
+@pytest.mark.parametrize(
+    ("body", "says", "retryable"),
+    [
+        (chat(None), "no text", True),
+        (chat(None, refusal="I can not\nhelp"), "refused to answer: I can not help", False),
+        (chat("", refusal=["no"]), "refused to answer: ['no']", False),
+        (chat(None, "tool_calls", tool_calls=[{"id": "1"}]), "a tool call, not with text", False),
+        (chat(None, "length"), "max_tokens", False),
+        (chat(None, "content_filter"), "finish_reason: 'content_filter'", True),
+    ],
+)
+async def test_answer_without_text(body: Any, says: str, retryable: bool) -> None:
+    error = await failure(canned(reply(body=body)))
+    assert says in str(error)
+    assert error.retryable == retryable
+
+
+async def test_empty_text_is_an_answer() -> None:
+    assert (await canned(reply(body=chat(""))).complete(MESSAGES)).text == ""
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (None, None),
+        ({}, None),
+        ({"prompt_tokens": 7}, None),
+        ({"prompt_tokens": 7, "completion_tokens": -1}, None),
+        ({"prompt_tokens": 7, "completion_tokens": 2}, LLMUsage(7, 2, 9)),
+        ({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 30}, LLMUsage(7, 2, 30)),
+        ({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 0}, LLMUsage(7, 2, 9)),
+    ],
+)
+async def test_usage(usage: Any, expected: LLMUsage | None) -> None:
+    assert (await canned(reply(body={**chat(), "usage": usage})).complete(MESSAGES)).usage == expected
+
+
+async def test_argument_that_the_library_does_not_know() -> None:
+    with pytest.raises(ModelError, match="unexpected keyword argument 'tempurature'") as caught:
+        await canned(reply()).complete(MESSAGES, tempurature=1)
+    assert not caught.value.retryable
+
+
+def events(*data: Any) -> bytes:
+    return b"".join(
+        b"data: " + (item if isinstance(item, bytes) else json.dumps(item).encode()) + b"\n\n" for item in data
+    )
+
+
+def piece(text: str | None = None, finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
+    return {
+        "model": "tiny",
+        "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish_reason}],
+        **more,
+    }
+
+
+LAST = {"model": "tiny", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}}
+
+
+class Broken(http.AsyncByteStream):  # type: ignore[misc]
+    """A body whose connection is lost, or goes silent, after the first piece."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield events(piece("2+2 "))
+        raise self.error
+
+
+async def streamed(adapter: OpenAIAdapter) -> list[str | Completion]:
+    return [part async for part in adapter.stream(MESSAGES)]
+
+
+async def test_stream() -> None:
+    filtered = {"model": "", "choices": [], "prompt_filter_results": []}  # Azure's first piece
+    body = events(filtered, piece(""), piece("2+2 "), piece("is 4"), piece(None, "stop"), LAST, b"[DONE]")
+    adapter = canned(http.Response(200, content=body, headers=SSE))
+    assert await streamed(adapter) == ["2+2 ", "is 4", Completion("2+2 is 4", LLMUsage(7, 2, 9), "tiny", "stop")]
+    assert sent(adapter)["stream_options"] == {"include_usage": True}
+
+
+async def test_stream_of_an_empty_answer() -> None:
+    body = events(piece(None), piece(None, "stop"), b"[DONE]")
+    assert await streamed(canned(http.Response(200, content=body, headers=SSE))) == [
+        Completion("", None, "tiny", "stop")
+    ]
+
+
+async def test_stream_without_usage() -> None:
+    body = events(piece("4"), piece(None, "stop"), b"[DONE]")
+    assert (await streamed(canned(http.Response(200, content=body, headers=SSE))))[-1] == Completion(
+        "4", None, "tiny", "stop"
+    )
+
+
+@pytest.mark.parametrize(
+    ("response", "says", "kind"),
+    [
+        (http.Response(200, content=events(piece("2+2 ")), headers=SSE), "broke off after 4 characters", "model"),
+        (http.Response(200, content=b"", headers=SSE), "no text", "model"),
+        (http.Response(200, stream=Broken(http.RemoteProtocolError("peer left")), headers=SSE), "peer left", "model"),
+        (http.Response(200, stream=Broken(http.ReadTimeout("silence")), headers=SSE), "", "timeout"),
+        (http.Response(200, content=events(b"{oops"), headers=SSE), "tiny at llm.test", "model"),
+        (http.Response(200, content=events({"error": {"message": "boom", "code": 500}}), headers=SSE), "boom", "model"),
+        (http.Response(200, html="<html>"), "no text", "model"),
+        (http.Response(503, json={"error": {"message": "loading"}}), "loading", "model"),
+    ],
+)
+async def test_stream_that_fails(response: Any, says: str, kind: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        await streamed(canned(response))
+    assert says in str(caught.value)
+    assert (caught.value.kind, caught.value.retryable) == (kind, True)
+
+
+async def test_stream_that_nobody_reads_to_its_end_is_closed() -> None:
+    closed = asyncio.Event()
+
+    class Endless(http.AsyncByteStream):  # type: ignore[misc]
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                yield events(piece("again "))
+
+        async def aclose(self) -> None:
+            closed.set()
+
+    pieces = canned(http.Response(200, stream=Endless(), headers=SSE)).stream(MESSAGES)
+    assert await anext(pieces) == "again "
+    await pieces.aclose()  # type: ignore[attr-defined]
+    assert closed.is_set()
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_providers_by_prefix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = OpenAIAdapter(f"{name}/org/model")
+    assert (adapter.provider, adapter.model, adapter.base_url) == (name, "org/model", PROVIDERS[name].base_url)
+    monkeypatch.setenv(f"{name.upper()}_BASE_URL", "http://proxy/v1")
+    assert OpenAIAdapter(f"{name}/model").base_url == "http://proxy/v1"
+
+
+def test_providers_otherwise() -> None:
+    assert OpenAIAdapter("gpt-4.1-mini").provider == "openai"
+    adapter = OpenAIAdapter("openai/gpt-oss-20b", base_url="http://gpu:8000/v1")
+    assert (adapter.provider, adapter.model) == (None, "openai/gpt-oss-20b")
+    adapter = OpenAIAdapter("openai/gpt-oss-20b", provider="vllm")
+    assert (adapter.model, adapter.base_url) == ("openai/gpt-oss-20b", "http://localhost:8000/v1")
+    with pytest.raises(ValueError, match="unknown provider 'meta'; known are openai, groq"):
+        OpenAIAdapter("meta/llama")
+
+
+async def test_step_may_name_the_model_with_its_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", "gsk-0123456789")
+    client = http.AsyncClient(
+        transport=http.MockTransport(lambda request: http.Response(200, json=chat(request.content.decode())))
+    )
+    adapter = OpenAIAdapter("groq/big", http_client=client)
+    assert '"model":"small"' in (await adapter.complete(MESSAGES, model="groq/small")).text
+    assert '"model":"big"' in (await adapter.complete(MESSAGES)).text
+
+
+async def test_openai_limits_by_its_new_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = canned(reply(), provider="openai")
+    await adapter.complete(MESSAGES, max_tokens=5)
+    assert sent(adapter)["max_completion_tokens"] == 5
+    assert "max_tokens" not in sent(adapter)
+
+
+async def test_key_goes_only_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    adapter = canned(reply(), api_key=None)
+    await adapter.complete(MESSAGES)
+    assert adapter.requests[-1].headers["authorization"] == "Bearer none"  # type: ignore[attr-defined]
+    adapter = canned(reply(), api_key=None, provider="openai")
+    await adapter.complete(MESSAGES)
+    assert adapter.requests[-1].headers["authorization"] == "Bearer sk-of-openai"  # type: ignore[attr-defined]
+
+
+async def test_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    with pytest.raises(ModelError, match="no key for groq: set GROQ_API_KEY, or pass api_key") as caught:
+        await OpenAIAdapter("groq/llama").complete(MESSAGES)
+    assert not caught.value.retryable
+
+
+def test_address_is_shown_without_credentials() -> None:
+    adapter = OpenAIAdapter("tiny", base_url="http://me:secret@llm.test:81/v1?key=secret")
+    assert repr(adapter) == "OpenAIAdapter('tiny') <llm.test:81>"
+
+
+def test_several_loops_one_adapter(http_server: str) -> None:
+    """Each loop has connections of its own, and leaves none behind."""
+    adapter = OpenAIAdapter("tiny", base_url=http_server)
+
+    async def calls() -> list[str]:
+        answers = await asyncio.gather(*(adapter.complete(MESSAGES) for _ in range(3)))
+        return [answer.text for answer in answers]
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            assert asyncio.run(calls()) == ["yes"] * 3
+        gc.collect()
+    assert [str(warning.message) for warning in seen] == []
+    assert adapter._clients._held == {}
+
+
+async def test_aclose_then_again(http_server: str) -> None:
+    adapter = OpenAIAdapter("tiny", base_url=http_server)
+    await adapter.complete(MESSAGES)
+    await adapter.aclose()
+    await adapter.aclose()
+    assert (await adapter.complete(MESSAGES)).text == "yes"
+    await adapter.aclose()
