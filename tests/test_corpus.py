@@ -1,14 +1,17 @@
-"""The language as cases of data: every file of ``tests/corpus`` holds programs, inputs, scripted outcomes and what must follow.
+"""The language as cases of data: ``tests/corpus`` holds programs, inputs, scripted outcomes and what must follow.
 
-A case is ``case`` (its name), ``says`` (the sentence of the language that it shows), ``program`` (or ``text``, YAML as written),
-``inputs``, ``model`` and ``tools`` (scripts of outcomes), ``vm`` and ``run`` (options of both), and what is expected:
+A case is ``case`` (its name), ``says`` (the sentence of the language that it shows), ``program`` (or ``text`` or
+``json`` as written), ``inputs``, ``model`` and ``tools`` (scripts of outcomes), ``vm`` and ``run`` (options of both),
+and what is expected:
 
 - ``load``: diagnostics of the loader, ``check``: those of ``vm.check``, ``refused``: those of the run. Each is
   ``[code, place]`` or ``[code, place, part of its text]``; ``warning X`` before the code is one that is no error.
 - ``status``, ``output``, ``error`` (a part or several of the text), ``kind``, ``waiting``.
 - ``steps``: all finished steps as ``[path, status]``, ``[path, status, output]`` or with a dict of further attributes.
-- ``calls``: all tool calls as ``[tool, arguments]``; ``asked``: the text of each message sent; ``options``: those of each model call.
-- ``variants``: changes to the case, each with ``digest: same`` or ``digest: other`` (of the trace) and ``program_digest`` likewise.
+- ``calls``: all tool calls as ``[tool, arguments]``; ``asked``: the text of each message sent; ``options``: those of
+  each model call.
+- ``variants``: changes to the case, each with ``digest: same`` or ``digest: other`` (of the trace), and
+  ``program_digest`` likewise.
 
 A script is one outcome, given for every call, or a list that must be used up exactly. An outcome is a value or one of
 the tags below. Time is virtual: what waits, waits no time.
@@ -32,6 +35,7 @@ from typing import Any
 import pydantic
 import pytest
 import yaml
+
 from nano_vm import (
     Completion,
     Diagnostic,
@@ -260,7 +264,7 @@ class HostScripts:
         return script
 
     def tool(self, name: str, spec: Any) -> Any:
-        """A tool of a script, or of ``!tool {does, effect, takes: {argument: type}, optional, key, timeout_seconds}``."""
+        """A tool of a script, or of ``!tool {does, effect, takes: {name: type}, optional, key, timeout_seconds}``."""
         options = spec.content if isinstance(spec, Outcome) and spec.kind == "tool" else {"does": spec}
         script = self.script(f"tool {name}", options["does"])
 
@@ -466,8 +470,8 @@ def merged(case: Any, change: Any) -> Any:
 
 
 FIELDS = frozenset(
-    "case says program text json inputs model tools vm run load check refused status output error kind waiting steps calls asked "
-    "options variants total_tokens cost digest program_digest diagnostics".split()
+    "case says program text json inputs model tools vm run load check refused status output error kind waiting steps "
+    "calls asked options variants total_tokens cost".split()
 )
 
 

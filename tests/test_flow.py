@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from nano_vm import ExecutionVM, Program
 from nano_vm.flow import Flow, Node
 
@@ -24,7 +25,7 @@ def flow_of(*steps: dict[str, Any], **programs: dict[str, Any]) -> Flow:
 
 
 def name(node: Node) -> str:
-    """``a`` for a step reached in order, ``a!`` by jump; ``test a``, ``close a``, ``end``, ``fail``; frames but the first in brackets."""
+    """``a`` for a step reached in order, ``a!`` by jump; ``test a``, ``close a``, ``end``; inner frames in brackets."""
     frame = f"[{node.frame.name}]" if node.frame.index else ""
     if node.kind in ("end", "fail"):
         return node.kind + frame
@@ -80,6 +81,7 @@ def test_reached_by_jump_any_form_ends_its_frame_after_its_blocks() -> None:
         "b! otherwise close b!",
         "i next close b!",
         "close b! next end",
+        "close b! next end",  # each branch has its own
     ]
 
 
@@ -162,7 +164,9 @@ def test_a_fork_has_an_edge_to_each_branch_and_one_round_them() -> None:
 def test_sibling_branches_are_not_before_each_other() -> None:
     flow = flow_of(step("p", "parallel", parallel_steps=[step("a"), step("b")]), step("d"))
     assert not [
-        edge for edge in edges(flow) if edge.startswith("a[") and "b[" in edge or edge.startswith("b[") and "a[" in edge
+        edge
+        for edge in edges(flow)
+        if (edge.startswith("a[") and "b[" in edge) or (edge.startswith("b[") and "a[" in edge)
     ]
 
 

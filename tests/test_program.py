@@ -1,4 +1,4 @@
-"""`Program`: every fault of a single step by its code, what is written back, digests, JSON Schema, the seed's constructors."""
+"""`Program`: every fault of a single step by its code, what is written back, digests, JSON Schema, constructors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
+
 from nano_vm import Budget, OnError, Program, ProgramError, Step, StepType
 from nano_vm.errors import Diagnostic
 from nano_vm.program import (
@@ -54,7 +55,7 @@ def of_step(**fields: Any) -> list[Diagnostic]:
         ({"steps": [{**SET, 5: 1}]}, "P004", "program", "keys must be texts"),
         ({"steps": [{"type": "set", "values": {"x": 1}}]}, "P010", "steps[0]", "'id' is required"),
         ({"steps": [{"id": "a"}]}, "P010", "steps[0]", "a step needs a 'type'"),
-        ({"steps": [{"id": "a", "type": "loop", "steps": [SET | {"id": "b"}], "until": "true"}]}, "P010", "steps[0]", "max_iter"),
+        ({"steps": [{"id": "a", "type": "loop", "steps": [SET | {"id": "b"}], "until": "true"}]}, "P010", "steps[0]", "max"),
         ({"steps": [SET], "nmae": "x"}, "P012", "nmae", "did you mean 'name'"),
         ({"steps": [SET], "name": 5}, "P013", "name", "valid string"),
         ({"steps": [{"id": "a", "type": "sett"}]}, "P014", "steps[0].type", "did you mean 'set'"),
@@ -64,9 +65,9 @@ def of_step(**fields: Any) -> list[Diagnostic]:
         ({"steps": [{**SET, "id": "x" * 201}]}, "P021", "steps[0].id", "at most 200"),
         ({"steps": [{**SET, "output_key": "a b"}]}, "P021", "steps[0].output_key", "can not be a name"),
         ({"steps": [SET], "policy": {}}, "P022", "policy", "not built yet"),
-        ({"steps": [{"id": "a", "type": "condition", "condition": "1 +", "then": "$end"}]}, "P030", "steps[0].condition", "the end"),
+        ({"steps": [{"id": "a", "type": "condition", "condition": "1 +", "then": "b"}]}, "P030", "steps[0].condition", "end"),
         ({"steps": [{"id": "a", "type": "llm", "prompt": "${a b}"}]}, "P031", "steps[0].prompt", "is not a reference"),
-        ({"steps": [SET], "inputs": {"properties": {"x": {"type": "q"}}}}, "P032", "inputs", "not a usable JSON Schema"),
+        ({"steps": [SET], "inputs": {"properties": {"x": {"type": "q"}}}}, "P032", "inputs", "usable JSON Schema"),
     ],
 )  # fmt: skip
 def test_codes(data: Any, code: str, place: str, part: str) -> None:
@@ -340,7 +341,7 @@ def test_digests_are_told_apart() -> None:
         assert bare == {k: v for k, v in value.to_dict().items() if k not in ("description", "metadata")}
 
 
-# --- constructors of 0.1, copies ---------------------------------------------------------------------------------------
+# --- constructors of 0.1, copies ------------------------------------------------------------
 
 
 def test_step_builds_the_right_class() -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nano_vm import Program, ProgramError
 from nano_vm.reader import MAX_ALIAS_NODES, marks, read_text
 
@@ -296,7 +297,7 @@ def test_marks() -> None:
     assert found[("steps", 0, "id")] == (4, 5)
     assert found[("steps", 0, "values", "y")] == (6, 20)
     assert found[("steps", 0, "values", "y", 1)] == (6, 27)
-    assert found[("steps", 1, "then", 0, "values", "x")] == (12, 36)
+    assert found[("steps", 1, "then", 0, "values", "x")] == (12, 37)
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])

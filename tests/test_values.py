@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
+
 from nano_vm.errors import LimitExceeded, ValueRefused
 from nano_vm.values import MAX_DEPTH, admit, as_text, canonical, copied, parse_json, short
-from pydantic import BaseModel
 
 json_values = st.recursive(
     st.none()
@@ -90,7 +91,7 @@ class Pair:
     right: list[Any] = field(default_factory=list)
 
 
-Coordinates = namedtuple("Coordinates", "x y")  # noqa: PYI024 - the untyped kind is under test
+Coordinates = namedtuple("Coordinates", "x y")
 
 
 @pytest.mark.parametrize(
