@@ -61,7 +61,7 @@ def chat(content: Any = "yes", finish_reason: str | None = "stop", **message: An
 
 
 class FaultyServer:
-    """A server that is told by the name of the model how to answer: a status, ``slow``, or else with "yes"."""
+    """A server that is told by the name of the model how to answer: a status, ``slow``, ``cut``, or else with "yes"."""
 
     calls = 0
 
@@ -85,10 +85,12 @@ class FaultyServer:
                     kind = "text/event-stream"
                 else:
                     sent, kind = json.dumps(body).encode(), "application/json"
+                if model == "cut":
+                    sent, self.close_connection = sent[: sent.index(b"\n\n") + 2], True
                 self.send_response(status)
                 self.send_header("retry-after", "3")
                 self.send_header("content-type", kind)
-                self.send_header("content-length", str(len(sent)))
+                self.send_header("content-length", str(len(sent) + 99 * (model == "cut")))
                 self.end_headers()
                 self.wfile.write(sent)
 

@@ -16,6 +16,7 @@ import pytest
 from canned import LITELLM_NOISE
 
 from nano_vm.adapters import LiteLLMAdapter
+from nano_vm.adapters._chat import Answer
 from nano_vm.errors import ModelError, ModelTimeout, RateLimited, VMError
 from nano_vm.protocols import Completion
 
@@ -115,6 +116,21 @@ async def test_fallbacks(faulty_server: Any) -> None:
     *_, last = [part async for part in adapter.stream(MESSAGES)]
     assert isinstance(last, Completion)
     assert last.text == "yes"
+
+
+async def test_no_fallback_after_the_first_piece(faulty_server: Any) -> None:
+    adapter = LiteLLMAdapter("openai/cut", ["openai/ok"], api_base=faulty_server.url, api_key="none")
+    pieces = adapter.stream(MESSAGES)
+    assert await anext(pieces) == "yes"
+    with pytest.raises(ModelError) as caught:
+        await anext(pieces)
+    assert caught.value.retryable
+    assert faulty_server.calls == 1
+
+
+def test_tracebacks_in_its_messages_are_cut_off() -> None:
+    error = Answer("tiny", where="tiny").failure(KeyError("Boom. Traceback (most recent call last): File x"))
+    assert str(error) == "tiny: 'Boom."
 
 
 @pytest.mark.slow
