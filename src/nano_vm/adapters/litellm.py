@@ -114,6 +114,8 @@ class LiteLLMAdapter:
         """As `complete`, in pieces of text as they come; last, one `Completion` with the whole.
 
         A fallback is tried only before the first piece: what was shown cannot be taken back.
+        A stream that the server ends too early, without an error, LiteLLM passes on as whole, with a usage that it
+        guesses; `OpenAIAdapter` tells.
         """
         request = self._request(messages, max_tokens, temperature, seed, output_schema, kwargs)
         request = {"stream_options": {"include_usage": True}, **request, "stream": True}
