@@ -386,7 +386,7 @@ TAKES: list[tuple[Any, Any, Any]] = [
 
 REFUSES: list[tuple[Any, Any, str]] = [
     (str, None, "takes a text, not null"),
-    (str, ["x"], "takes a text, not ["),
+    (str, ["x"], "takes a text, not the list"),
     (str, {"x": 1}, "takes a text, not"),
     (int, "five", "takes a whole number"),
     (int, 5.5, "takes a whole number"),
