@@ -541,7 +541,9 @@ def assert_holds_for_every_run(case: dict[str, Any], trace: Trace) -> None:
     paths = [step.path for step in trace.steps]
     assert len(set(paths)) == len(paths), paths
     program = load(case)
-    assert Program.from_dict(program.to_dict()).digest == program.digest == trace.program_digest
+    assert Program.from_dict(program.to_dict()).digest == program.digest
+    if "programs" not in case.get("vm", {}):  # those that it calls by name are in the trace's
+        assert trace.program_digest == program.digest
 
 
 def shown(step: StepResult) -> tuple[Any, ...]:

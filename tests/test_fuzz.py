@@ -1,4 +1,4 @@
-"""What must hold for any input: the loader raises `ProgramError` only, a program that passes ends, its digest is its own.
+"""What must hold for any input: the loader raises `ProgramError` only; a program that passes ends, always alike.
 
 Programs are drawn with all step types in all nestings; tools and model answer as a number drawn for the run says.
 Nothing sleeps: tools give way to others a drawn number of times, so that branches end in every order.
@@ -33,9 +33,9 @@ fuzz = settings(
 # --- the loader and the parser ---------------------------------------------------------------------------------------
 
 WORDS = (
-    "steps id type llm tool condition switch parallel parallel_steps map over as loop until max_iterations call program "
-    "with set values approval role wait seconds event then otherwise next prompt args cases default on_error skip "
-    "catch errors retry budget inputs "
+    "steps id type llm tool condition switch parallel parallel_steps map over as loop until max_iterations call "
+    "program with set values approval role wait seconds event then otherwise next prompt args cases default on_error "
+    "skip catch errors retry budget inputs "
     "properties output $x $a.output ${ } $end true null 1 -1 1e9 .nan "
     "[ ] { } : , - & * &a *a ! !!str | > ' \" # % @ ` --- ... ? << \n"
 ).split(" ")
