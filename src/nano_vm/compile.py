@@ -184,7 +184,7 @@ class _Compiler:
                 return LoopOp(max_iterations=step.max_iterations, timeout_ns=_ns(timeout))
             case ParallelStep() | MapStep() | CallStep():
                 children = tuple(frames[graph.index] for graph in node.frames)
-                op = ForkOp(kind=step.type.value, frames=children, timeout_ns=_ns(timeout))  # type: ignore[arg-type]
+                op = ForkOp(kind=step.type.value, frames=children, timeout_ns=_ns(timeout))
                 if isinstance(step, MapStep):
                     op.over, op.item = compile_value(step.over, names), names.keys[step.item_name]
                     op.max_items, op.max_concurrency = step.max_items, step.max_concurrency

@@ -66,7 +66,7 @@ class Lane:
     While ``op`` is set its call is under way since ``machine.now``; else ``until`` is when whatever is awaited is overdue.
     """
 
-    __slots__ = ("expired", "machine", "op", "shortest", "task", "until")
+    __slots__ = ("before", "expired", "machine", "op", "shortest", "task", "until")
 
     def __init__(self, task: asyncio.Task[Any], machine: Machine | None, shortest: int) -> None:
         self.task = task
@@ -75,6 +75,15 @@ class Lane:
         self.op: Any = None
         self.until = FOREVER
         self.expired = False
+        self.before = task.cancelling()  # cancellations that were there before and are not this run's
+
+    def cancelled(self) -> bool:
+        """Whether somebody else cancelled the task since; told once."""
+        count = self.task.cancelling()
+        if count <= self.before:
+            return False
+        self.before = count
+        return True
 
     def due(self) -> int:
         """When what is awaited is overdue."""
@@ -93,7 +102,7 @@ class Watchdog:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> None:
-        self.loop = loop
+        self.loop = weakref.ref(loop)  # the table of watchdogs must not keep loops alive
         self.now = now
         self.lanes: set[Lane] = set()
         self.wake_at = FOREVER
@@ -105,7 +114,9 @@ class Watchdog:
             if self.timer is not None:
                 self.timer.cancel()
             self.wake_at = deadline
-            self.timer = self.loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look)
+            loop = self.loop()
+            assert loop is not None
+            self.timer = loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look)
 
     def look(self) -> None:
         """Cancel what is overdue, and set the next look."""
@@ -177,13 +188,13 @@ class Threads:
 class Adapter:
     """An LLM adapter and what its ``complete`` takes."""
 
-    def __init__(self, adapter: Any) -> None:
+    def __init__(self, adapter: Any, name: str | None = None) -> None:
         self.adapter = adapter
         self.complete = adapter.complete
         self.stream = getattr(adapter, "stream", None)
         self.count = getattr(adapter, "count_tokens", None)
         model = getattr(adapter, "model", None)
-        self.model = model if isinstance(model, str) else None
+        self.model = name or (model if isinstance(model, str) else None)
         try:
             parameters = inspect.signature(adapter.complete).parameters
         except (TypeError, ValueError):
@@ -226,7 +237,7 @@ class Driver:
     def of(cls, host: Host) -> Driver:
         """The driver without a sink: it knows nothing of any run, so all runs in one event loop share it."""
         driver = host.driver
-        if driver is None or driver.dog.loop is not asyncio.get_running_loop():
+        if driver is None or driver.dog.loop() is not asyncio.get_running_loop():
             driver = host.driver = cls(host)
         return driver
 
@@ -248,6 +259,7 @@ class Driver:
         cancelled = called = False
         seen = 0
         lane.machine = machine
+        cancelling = lane.task.cancelling
         op: Any = machine.start(now)
         while True:
             if sink is not None:
@@ -260,28 +272,31 @@ class Driver:
                 if function is not None and sink is None:
                     called = True
                     send = machine.send
+                    before = lane.before
                     while True:  # from tool to tool: all that a step costs here stands in these lines
                         lane.op = op
                         value = await function(**machine.keywords)
                         machine.now = read()
-                        if lane.expired:
-                            op = self.swallowed(machine, lane)
+                        if lane.expired or cancelling() > before:
+                            op = self.stopped(machine, lane, value)
                             break
                         op = send(value)
                         function = op.function
                         if function is None:
                             break
+                    cancelled |= machine.cancelling
                     continue
                 lane.op = None
                 code = op.code
                 if code == TOOL:
                     called = True
                     value = await self.call(machine, op, lane)
-                    if lane.expired:
-                        machine.now = read()
-                        op = self.swallowed(machine, lane)
+                    machine.now = read()
+                    if lane.expired or cancelling() > lane.before:
+                        op = self.stopped(machine, lane, value)
+                        cancelled |= machine.cancelling
                     else:
-                        op = machine.resume(value, read())
+                        op = machine.resume(value, machine.now)
                     value = None
                 elif code == FORK:
                     lane.until = FOREVER
@@ -291,6 +306,7 @@ class Driver:
                 elif code == MODEL:
                     called = True
                     op = await self.ask(machine, op, lane)
+                    cancelled |= machine.cancelling
                 else:
                     assert code == END
                     return cancelled
@@ -298,26 +314,34 @@ class Driver:
                 if isinstance(error, _NotCalled):
                     called = False
                 machine.delay_seconds = 0.0
-                if lane.expired:
-                    lane.expired = False
-                    if lane.task.uncancel() == 0:
-                        op = machine.expire(read(), called=called)
-                        continue
-                elif lane.task.cancelling() == 0:  # not ours: the tool itself was cancelled somewhere inside
+                expired, lane.expired = lane.expired, False
+                if expired:
+                    lane.task.uncancel()
+                if lane.cancelled():
+                    cancelled = True
+                    op = machine.cancel(read(), called=called)
+                elif expired:
+                    op = machine.expire(read(), called=called)
+                else:  # not ours: the tool itself was cancelled somewhere inside
                     inner = TimeoutError("the tool's own call was cancelled")
                     op = machine.fail(tool_error(op, inner) if op.code == TOOL else model_error(error), read())
-                    continue
-                cancelled = True
-                op = machine.cancel(read(), called=called)
-            except (KeyboardInterrupt, GeneratorExit):  # the loop or the interpreter goes down: nothing more can be awaited
-                machine.cancel(read(), called=called)
+            except KeyboardInterrupt:  # the interpreter goes down: nothing more can be awaited
+                if not machine.broken:
+                    machine.cancel(read(), called=called)
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever a tool raises, SystemExit too, is its outcome
+                closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
+                if machine.broken or closing or op.code not in (TOOL, MODEL):
+                    raise  # a fault of ours, or this coroutine is being closed
                 machine.now = read()
                 if lane.expired:
-                    op = self.swallowed(machine, lane)
+                    op = self.stopped(machine, lane, None)
                 else:
                     op = machine.fail(model_error(error) if op.code == MODEL else tool_error(op, error), machine.now)
+                    if lane.cancelled():  # it answered its cancellation with an error
+                        cancelled = True
+                        machine.delay_seconds = 0.0
+                        op = machine.cancel(machine.now, called=False)
 
     async def wait(self, machine: Machine, lane: Lane) -> None:
         """The wait before another attempt."""
@@ -327,11 +351,19 @@ class Driver:
         await self.clock.sleep(seconds)
         machine.now = self.now()
 
-    def swallowed(self, machine: Machine, lane: Lane) -> Op:
-        """A call that answered its cancellation with something else: its deadline has passed all the same."""
-        lane.expired = False
-        lane.task.uncancel()
-        return machine.expire(machine.now)
+    def stopped(self, machine: Machine, lane: Lane, value: Any) -> Op:
+        """A call that answered its cancellation with a value: after its deadline it is late all the same; if the run was
+        cancelled, the outcome is taken, and the run stops there."""
+        if lane.expired:
+            lane.expired = False
+            lane.task.uncancel()
+            op = machine.expire(machine.now)
+        else:
+            op = machine.resume(value, machine.now)
+        if lane.cancelled():
+            machine.delay_seconds = 0.0
+            op = machine.cancel(machine.now, called=False)
+        return op
 
     def tell(self, machine: Machine, op: Op, seen: int) -> int:
         """Send what was recorded since, and what is called now."""
@@ -340,7 +372,7 @@ class Driver:
             machine.path = op.path  # on the short way nobody asks for it
         for record in machine.records[seen:]:
             self.sink("step_finished", machine, record)
-        if op.code in (TOOL, MODEL, FORK):
+        if op.code in (TOOL, MODEL, FORK) and not machine.retrying:
             self.sink("step_started", machine, op)
         return len(machine.records)
 
@@ -411,12 +443,13 @@ class Driver:
         completion = completed(answer)
         now = machine.now = self.now()
         if lane.expired:
-            return self.swallowed(machine, lane)
+            return self.stopped(machine, lane, None)
         usage, source = self.priced(completion.usage, op, adapter)
         extra = {"model": completion.model, "finish_reason": completion.finish_reason, "cost_source": source}
-        return machine.answer(
+        following = machine.answer(
             completion.text, usage, now, {key: value for key, value in extra.items() if value is not None}
         )
+        return machine.cancel(now, called=False) if lane.cancelled() else following
 
     async def streamed(
         self, adapter: Adapter, machine: Machine, op: ModelOp, messages: list[dict[str, Any]], keywords: dict[str, Any]
@@ -511,6 +544,13 @@ class Driver:
         for task in tasks:
             task.result()
         return stop
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 class _NotCalled(asyncio.CancelledError):

@@ -250,7 +250,7 @@ class _Parser:
 
     def unexpected(self) -> ExprError:
         what = f"{self.token!r}" if self.kind != "end" else "the end"
-        hint = _HINTS.get(self.token, "")
+        hint = _HINTS.get(self.token) or _HINTS.get(self.token[:1], "")
         if self.kind == "bad" and self.token[:1] in "'\"":
             hint = "; a quote is not closed"
         return ExprError(f"unexpected {what} at column {self.start + 1} of {short(self.text, 80)}{hint}")
@@ -393,7 +393,7 @@ class _Parser:
                 break
             items.append(self.disjunction(self.deeper(depth)))
         self.expect(close)
-        if all(isinstance(item, Const) for item in items):
+        if all(isinstance(item, Const) and type(item.value) is not list for item in items):
             return Const([item.value for item in items if isinstance(item, Const)])
         return Items(tuple(items))
 
@@ -432,13 +432,14 @@ _HINTS = {
 
 def _number(text: str) -> int | float:
     if text.isdigit():
-        if len(text) > 1300:  # 4,096 bits have 1,234 digits
+        value = int(text) if len(text) < 1300 else 1 << MAX_INT_BITS  # 4,096 bits have 1,234 digits
+        if value.bit_length() > MAX_INT_BITS:
             raise ExprError(f"a number of {len(text)} digits; the limit is {MAX_INT_BITS} bits")
-        return int(text)
-    value = float(text)
-    if not isfinite(value):
+        return value
+    number = float(text)
+    if not isfinite(number):
         raise ExprError(f"{text} is not a finite number")
-    return value
+    return number
 
 
 def _unescape(match: re.Match[str]) -> str:
@@ -465,7 +466,8 @@ def number_in(text: str) -> int | float | None:
     if match[2] or match[3]:
         value = float(digits)
         return value if isfinite(value) else None
-    return int(digits) if len(digits) < 1300 else None
+    whole = int(digits) if len(digits) < 1300 else None
+    return whole if whole is not None and whole.bit_length() <= MAX_INT_BITS else None
 
 
 def is_number(value: object) -> bool:

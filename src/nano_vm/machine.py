@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, cast
 
@@ -77,6 +77,7 @@ SMALL_TEXT = 4096
 """Shorter texts are not counted one by one: as many as a run may have steps are a sixth of its state."""
 
 SMALL_KINDS = frozenset({bool, type(None)})
+CANCELLED = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
 OTHER: Any = object()  # sent in place of a tool's value
 
 SUCCESS, FAILED, SKIPPED = StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.SKIPPED
@@ -245,10 +246,12 @@ class Machine:
     _undo_errors: list[str] | None = None
     _counts: dict[str, int]  # runs of steps that can run twice, by path
     _loops: dict[int, list[Any]]  # by LoopOp.index: iteration, start, deadline, path
-    _fork: Any  # of a map its items, of a call its inputs, of an aside the op that it is for
+    _fork: Any  # of a map its items, of a call its inputs
     _children: list[Machine | None]
     _granted: list[Ledger]
-    _correction: tuple[StepError, Any, tuple[Any, ...], dict[str, Any]]  # of a reconcile: the call's error and request, its own, the call's keywords
+    _call: tuple[ToolOp, StepError, str, Any, dict[str, Any]]  # what a reconcile is about: op, error, path, request, keywords
+    _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
+    _cancelling = False
     _original: list[dict[str, str]]
     _reserved = 0
     _reserved_cost: Decimal | None = None
@@ -346,6 +349,22 @@ class Machine:
         return None
 
     @property
+    def cancelling(self) -> bool:
+        """Whether the run was cancelled and only asks or undoes what it must."""
+        return self._cancelling
+
+    @property
+    def retrying(self) -> bool:
+        """Whether the request is another attempt of one made before."""
+        return bool(self._attempts) and self._aside is None
+
+    @property
+    def broken(self) -> bool:
+        """Whether an exception of our own ended the machine: a fault of this package, not an outcome."""
+        send = self.__dict__.get("send")
+        return send is not None and send.__self__.gi_frame is None
+
+    @property
     def reserves(self) -> bool:
         """Whether a model call must be reserved."""
         return self.ledger.tokens < UNLIMITED or self.ledger.cost is not None
@@ -363,10 +382,10 @@ class Machine:
             if op.kind == "map":
                 frame[op.item] = self._fork[number]
                 prefix = f"{self.path}[{number}]/"
-        deadline, error = self.deadline, self._deadline_error
+        deadline, error = self.deadline, self._cause(op, self.deadline)
         if op.timeout_ns and self._started + op.timeout_ns < deadline:
             deadline = self._started + op.timeout_ns
-            error = StepError("timeout", "TimeoutError", f"{op.step_id!r} did not end within {op.timeout_ns / 1e9:g} s", False)
+            error = _timeout(f"{op.step_id!r} did not end within {op.timeout_ns / 1e9:g} s")
         seconds = frame_plan.budget.max_seconds if frame_plan.budget is not None else None
         if seconds is not None and self._started + int(seconds * 1e9) < deadline:
             deadline = self._started + int(seconds * 1e9)
@@ -389,7 +408,7 @@ class Machine:
         children = self._adopt(op)
         extra = self._join_extra(op)
         waiting = [entry for child in children for entry in child.waiting]
-        if any(child.status is TraceStatus.CANCELLED for child in children):
+        if len(children) < self.fork_size or any(child.status is TraceStatus.CANCELLED for child in children):
             return self._cancellation(called=True)
         if waiting:
             self._record(op, StepStatus.SUSPENDED, None, None, extra=extra)
@@ -400,8 +419,7 @@ class Machine:
                 inner = StepError(cause.kind, cause.type, f"{name}: {error_text(child._failed_step, cause)}", False)
                 return self._failed(op, inner, extra=extra)
         if op.timeout_ns and self.now >= self._started + op.timeout_ns:
-            late = StepError("timeout", "TimeoutError", f"did not end within {op.timeout_ns / 1e9:g} s", False)
-            return self._failed(op, late, extra=extra)
+            return self._failed(op, _timeout(f"did not end within {op.timeout_ns / 1e9:g} s"), extra=extra)
         outputs = [child.output for child in children]
         value: Any = outputs
         if op.kind == "call":
@@ -455,7 +473,8 @@ class Machine:
                                 op = op.next
                                 continue
                         ledger.steps = fuel
-                        self._op, self.path, self._started, self._attempts, self.request = op, op.path, started, None, request
+                        self._op, self.path, self._started, self._attempts, self._doubt = op, op.path, started, None, None
+                        self.request = request
                         follow = self._taken(value)
                     else:
                         ledger.steps = fuel
@@ -509,7 +528,9 @@ class Machine:
             self._charge(size)
         except VMError as error:  # the call was made: another would repeat its effect
             fault = StepError.of(error)
+            self._doubt = None
             return self._failed(op, StepError(fault.kind, fault.type, fault.message, retryable=False))
+        self._doubt = None
         self._write(op, value)
         self._record(op, SUCCESS, value, None)
         if op.undo is not None:
@@ -527,7 +548,7 @@ class Machine:
         """Begin a step: None, with its request in `_ask`, or what follows where it needs nothing outside."""
         code = op.code
         now = self._started = self.now
-        self._op, self._attempts = op, None
+        self._op, self._attempts, self._doubt = op, None, None
         self.path = op.path if self.static else self._path_of(op)
         ledger = self.ledger
         if ledger.steps < 0:
@@ -718,17 +739,19 @@ class Machine:
             extra["answer"] = text
         return self._answered(op, value, size, usage, extra)
 
-    def _failure(self, error: StepError) -> Op | None:
+    def _failure(self, error: StepError, lost: bool = False) -> Op | None:
+        """The call failed; *lost* where it was stopped and nobody knows what it did."""
         if self._aside is not None:
             return self._failed_aside(error)
         op = self._op
+        usage = None
         if op.code == MODEL:
-            self._release(error)
-        elif op.effect in ("write", "irreversible") and error.kind in UNKNOWN_OUTCOME:
+            usage = self._release(error)
+        elif op.effect in ("write", "irreversible") and (lost or error.kind in UNKNOWN_OUTCOME):
             return self._unknown_outcome(op, error)
         if self._may_retry(op, error, op.attempts):
-            return self._retry(op, error)
-        return self._failed(op, error)
+            return self._retry(op, error, usage)
+        return self._failed(op, error, usage)
 
     def _expiry(self, called: bool) -> Op | None:
         error = self._expired()
@@ -737,23 +760,32 @@ class Machine:
             error = StepError("timeout", "TimeoutError", f"no outcome within {seconds:g} s")
         if not called and self._aside is None:
             return self._failed(self._op, error)
-        return self._failure(error)
+        return self._failure(error, lost=True)
 
     def _cancellation(self, called: bool) -> Op | None:
-        error = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
+        if self._aside == "undo":
+            return self._failed_aside(CANCELLED)
+        self._cancelling = True
         if self._aside is not None:
-            return self._failed_aside(error)
+            return self._failed_aside(CANCELLED)
         op = self._op
+        extra = None
         if isinstance(op, ForkOp):
-            self._adopt(op)
-            self._record(op, StepStatus.CANCELLED, None, error, extra=self._join_extra(op))
-        else:
-            if isinstance(op, ModelOp):
-                self._release(error)
-            doubtful = isinstance(op, ToolOp) and op.effect in ("write", "irreversible") and called
-            self._record(op, StepStatus.IN_DOUBT if doubtful else StepStatus.CANCELLED, None, error)
+            self.waiting = [entry for child in self._adopt(op) for entry in child.waiting]
+            extra = self._join_extra(op)
+        elif isinstance(op, ModelOp):
+            self._release(CANCELLED)
+        elif isinstance(op, ToolOp):
+            if called and op.effect in ("write", "irreversible"):
+                self._doubt = CANCELLED
+            if self._doubt is not None:
+                return self._resolve(op)
+        self._record(op, StepStatus.CANCELLED, None, CANCELLED, extra=extra)
+        return self._cancelled(op)
+
+    def _cancelled(self, op: Op) -> Op | None:
         self.status = TraceStatus.CANCELLED
-        self.error = error
+        self.error = CANCELLED
         self._failed_step = op.step_id
         return self._wind_up()
 
@@ -775,14 +807,17 @@ class Machine:
         deadlines: list[int] = [self._loops[loop.index][2] for loop in op.timed]
         return min([self.base_deadline, *deadlines])
 
+    def _cause(self, op: Op, deadline: int) -> StepError | None:
+        """The error that tells which of the deadlines around *op* is the *deadline*."""
+        if deadline >= self.base_deadline:
+            return self._deadline_error
+        loop = next(loop for loop in op.timed if self._loops[loop.index][2] == deadline)
+        return _timeout(f"loop {loop.step_id!r} did not end within {loop.timeout_ns / 1e9:g} s")
+
     def _expired(self) -> StepError | None:
         """The error of a deadline around the call, where one has passed."""
-        if self.now >= self.base_deadline:
-            return self._deadline_error
-        for loop in self._op.timed:
-            if self.now >= self._loops[loop.index][2]:
-                return StepError("timeout", "TimeoutError", f"loop {loop.step_id!r} did not end in time", False)
-        return None
+        nearest = self._nearest(self._op) if self._aside is None else self.base_deadline
+        return self._cause(self._op, nearest) if self.now >= nearest else None
 
     def _may_retry(self, op: CallOp, error: StepError, attempts: int) -> bool:
         if not error.retryable or error.kind in UNSKIPPABLE:
@@ -861,40 +896,52 @@ class Machine:
                 ledger.cost += self._reserved_cost - used
         self._reserved, self._reserved_cost = 0, None
 
-    def _release(self, error: StepError) -> None:
-        """Give a reservation back where the provider refused the call; else it may have used all of it."""
-        if error.kind == "rate_limit" or (error.kind == "model" and not error.retryable):
+    def _release(self, error: StepError) -> LLMUsage | None:
+        """What a failed call consumed: nothing where the provider refused it; else nobody knows, and its reservation is spent."""
+        refused = error.kind == "rate_limit" or (error.kind == "model" and not error.retryable)
+        if refused or error.kind == "budget":
             self._settle(LLMUsage())
         self._reserved, self._reserved_cost = 0, None
+        return LLMUsage(cost_usd=Decimal(0)) if refused else None
 
     # --- unknown outcomes ---
 
     def _unknown_outcome(self, op: ToolOp, error: StepError) -> Op | None:
         """A call that may have changed the world ended without an outcome."""
-        if op.takes_key and error.kind != "cancelled":
-            repeatable = StepError(error.kind, error.type, error.message)
-            if self._may_retry(op, StepError("timeout", error.type, error.message), op.attempts):
-                return self._retry(op, repeatable)
-        if op.reconcile is not None:
-            try:
-                values, keywords = op.reconcile.arguments(self.frame)
-            except StepFault as fault:
-                return self._in_doubt(op, error, f"; its reconcile could not be asked: {fault}")
-            if op.reconcile.takes_key:
-                keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
-            self._aside = "reconcile"
-            self._correction = (error, self.request, values, self.keywords)
-            self.keywords = keywords
-            self._op = self._ask = op.reconcile
-            self._fork = op
-            return None
-        return self._in_doubt(op, error, "")
+        self._doubt = error
+        repeatable = StepError("timeout", error.type, error.message)
+        if op.takes_key and self._expired() is None and self._may_retry(op, repeatable, op.attempts):
+            return self._retry(op, error)
+        return self._resolve(op)
+
+    def _resolve(self, op: ToolOp, more: str = "") -> Op | None:
+        """Ask the reconcile tool whether the effect took place; without one, leave it to a person."""
+        error = cast(StepError, self._doubt)
+        self._doubt = None
+        if op.reconcile is None:
+            return self._in_doubt(op, error, more)
+        try:
+            values, keywords = op.reconcile.arguments(self.frame)
+        except StepFault as fault:
+            return self._in_doubt(op, error, f"{more}; its reconcile could not be asked: {fault}")
+        if op.reconcile.takes_key:
+            keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
+        counts = self._own("_counts")
+        path = f"{self.path}/reconcile"
+        count = counts[path] = counts.get(path, 0) + 1
+        self._aside, self._call = "reconcile", (op, error, self.path, self.request, self.keywords)
+        self._op = self._ask = op.reconcile
+        self.path, self.request, self.keywords = path if count == 1 else f"{path}#{count}", values, keywords
+        return None
 
     def _in_doubt(self, op: ToolOp, error: StepError, more: str) -> Op | None:
         doubt = StepError("in_doubt", error.type, f"{error.message}; whether {op.tool!r} took effect is not known{more}", False)
         self._record(op, StepStatus.IN_DOUBT, None, doubt)
         key = effect_key(self.facts.run_id, self.path)
         entry = {"path": self.path, "step_id": op.step_id, "kind": "in_doubt", "tool": op.tool, "effect_key": key}
+        if self._cancelling:
+            self.waiting = [entry]
+            return self._cancelled(op)
         self.error = doubt
         self._failed_step = op.step_id
         return self._suspend([entry])
@@ -908,26 +955,27 @@ class Machine:
         if self._aside == "undo":
             self._record(self._op, SUCCESS, value, None)
             return self._next_undo()
-        op, error = self._back_from(StepStatus.SUCCESS, value, None)
+        op, error = self._back_from(SUCCESS, value, None)
         done = value.get("done") if type(value) is dict else None
         if done is True:
-            return self._value(value.get("output"))
-        if done is False:  # nothing happened: it may be tried again, like after an error of its own
-            clean = StepError(error.kind, error.type, error.message)
+            follow = self._value(value.get("output"))
+            return self._cancelled(op) if self._cancelling and self.status is TraceStatus.RUNNING else follow
+        if done is False:
+            if self._cancelling:
+                self._record(op, StepStatus.CANCELLED, None, CANCELLED)
+                return self._cancelled(op)
+            # nothing happened: it may be tried again, like after an error of its own
+            clean = StepError("timeout" if error.kind == "in_doubt" else error.kind, error.type, error.message, self._expired() is None)
             return self._retry(op, clean) if self._may_retry(op, clean, op.attempts) else self._failed(op, clean)
         hint = "; its reconcile returned " + short(value) + " and not {'done': true or false, 'output': ...}"
         return self._in_doubt(op, error, hint)
 
     def _back_from(self, status: StepStatus, value: Any, fault: StepError | None) -> tuple[ToolOp, StepError]:
         """Record what the reconcile tool said; the call that it was asked about, and that call's error."""
-        aside, op = self._op, self._fork
-        error, request, values, keywords = self._correction
-        counts = self._own("_counts")
-        path = f"{self.path}/reconcile"
-        count = counts[path] = counts.get(path, 0) + 1
-        path = path if count == 1 else f"{path}#{count}"
-        self.records.append((aside, path, status, value, fault, values, self._started, self.now, None, None, None))
-        self._aside, self._op, self.request, self.keywords = None, op, request, keywords
+        record = (self._op, self.path, status, value, fault, self.request, self._started, self.now, None, None, None)
+        self.records.append(record)
+        op, error, self.path, self.request, self.keywords = self._call
+        self._aside, self._op = None, op
         return op, error
 
     def _failed_aside(self, error: StepError) -> Op | None:
@@ -949,6 +997,8 @@ class Machine:
         extra: dict[str, Any] | None = None,
     ) -> Op | None:
         """A step failed for good: the first handler that takes the error, or the end of the frame."""
+        if self._doubt is not None and op is self._op:
+            return self._resolve(op, f"; then: {error}")
         for handler in op.handlers:
             if handler.errors is None:
                 if error.kind in UNSKIPPABLE:
@@ -1015,10 +1065,8 @@ class Machine:
         extra: dict[str, Any] | None = None,
     ) -> None:
         attempts = self._attempts
-        if attempts:
-            for attempt in attempts:
-                if attempt.usage is not None:
-                    usage = attempt.usage if usage is None else usage + attempt.usage
+        if attempts and op.code == MODEL:
+            usage = _total([*(attempt.usage for attempt in attempts), usage])
         request = self.request if op.code in (TOOL, MODEL, PAUSE) else None
         self.records.append(
             (op, self.path, status, output, error, request, self._started, self.now, tuple(attempts) if attempts else None, usage, extra)
@@ -1144,6 +1192,15 @@ class Machine:
         return "; ".join(parts + (self._undo_errors or []))
 
 
+def _total(usages: list[LLMUsage | None]) -> LLMUsage | None:
+    """The sum of what attempts consumed; its cost is not known where that of one is not."""
+    known = [usage for usage in usages if usage is not None]
+    if not known:
+        return None
+    total = sum(known[1:], known[0])
+    return total if len(known) == len(usages) else replace(total, cost_usd=None)
+
+
 class _LoopLate(StepFault):
     kind = "timeout"
 
@@ -1185,6 +1242,9 @@ def tool_error(op: ToolOp, error: BaseException) -> StepError:
         return StepError("tool", fault.type, fault.message)
     if isinstance(error, VMError):
         return fault
+    if isinstance(error, BaseExceptionGroup):
+        inner = [tool_error(op, part) for part in error.exceptions]
+        return next((part for part in inner if part.kind == "in_doubt" or (unsafe and part.kind == "timeout")), fault)
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, TimeoutError):
         return StepError("timeout", fault.type, fault.message)
@@ -1210,6 +1270,10 @@ def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
 
 def _budget(message: str) -> StepError:
     return StepError("budget", "BudgetExceeded", message, retryable=False)
+
+
+def _timeout(message: str) -> StepError:
+    return StepError("timeout", "TimeoutError", message, retryable=False)
 
 
 def _too_large(limit: int) -> StepError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -465,10 +465,36 @@ class Program(BaseModel):
             return diagnostics
         return placed(diagnostics, *self._text)
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Program:
+        """As pydantic's; what was derived from the fields is not taken along."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._digest = copy._text = None
+        return copy
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     @staticmethod
     def json_schema() -> dict[str, Any]:
-        """A JSON Schema of the language, by which editors complete and check programs."""
+        """A JSON Schema of the language, by which editors complete and check programs; typos are faults there."""
         schema = Program.model_json_schema(by_alias=True)
+        for part in [schema, *schema["$defs"].values()]:
+            if part.get("type") != "object":
+                continue
+            part["additionalProperties"] = False
+            properties = part["properties"]
+            if "next" in properties and "id" in properties:
+                properties["next_step"] = properties["next"]
+                properties["is_terminal"] = {"type": "boolean"}
+            for beside in ("undo", "reconcile"):
+                if beside in properties:
+                    properties[beside]["anyOf"].append({"type": "string"})
+            for version in ("dsl", "version"):
+                if version in properties:
+                    properties[version] = {"type": ["string", "number"]}
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         schema["title"] = "llm-nano-vm program"
         program = schema["$defs"]["Program"]  # there and not at the top, since it contains itself by `call`
@@ -943,14 +969,17 @@ _MEMBERS = frozenset({"str", "float", "constrained-float"})  # of unions, as pyd
 
 
 def merge(faults: list[Diagnostic], more: list[Diagnostic]) -> list[Diagnostic]:
-    """*more* added to *faults*, but for places that have an error already."""
-    errors = [f.loc for f in faults if f.severity == "error"]
-    seen = set(errors)
+    """*more* added to *faults*, but for places that have an error already. Several fields may lack at one place."""
+    errors = {f.loc for f in faults if f.severity == "error"}
+    typeless = {f.loc[:-1] if f.code == "P014" else f.loc for f in faults if f.code == "P014" or "'type'" in f.message}
     result = list(faults)
     for d in more:
-        missing_type = d.code in ("P010", "P014") and (d.loc in seen or (*d.loc, "type") in seen)
-        if d.loc not in seen and not missing_type:
-            seen.add(d.loc)
+        lacking = d.code == "P010" and "is required" in d.message
+        if d.code in ("P010", "P014") and (d.loc in typeless or d.loc[:-1] in typeless):
+            continue
+        if d.loc not in errors or lacking:
+            if not lacking:
+                errors.add(d.loc)
             result.append(d)
     return result
 

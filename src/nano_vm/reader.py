@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import isfinite
 from typing import Any
 
 import yaml
@@ -34,13 +35,19 @@ _CORE_TAG = "tag:yaml.org,2002:"
 Marks = dict[Loc, tuple[int, int]]
 
 
-def read_text(text: str, *, file: str | None = None, format: str = "yaml") -> Any:
+def read_text(text: Any, *, file: str | None = None, format: str = "yaml") -> Any:
     """The document in *text*, as plain data.
 
     Raises:
         ProgramError: If it is too large, malformed, or holds a key twice.
     """
-    size = len(text.encode("utf-8", "surrogatepass"))
+    if not isinstance(text, str):
+        raise _fault("P001", f"a program's text is a str, not {type(text).__name__}", file, hint="decode it, or see Program.from_file")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise _fault("P001", "not YAML: a lone surrogate", file, line, 1, "save it as UTF-8") from None
     if size > MAX_PROGRAM_BYTES:
         raise _fault("P005", f"program text has {size} bytes, the limit is {MAX_PROGRAM_BYTES}", file)
     if format == "json":
@@ -92,8 +99,14 @@ def _read_json(text: str, file: str | None) -> Any:
     def constant(word: str) -> Any:
         raise _fault("P004", f"{word} is not a JSON number", file)
 
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if not isfinite(number):
+            raise _fault("P004", f"{digits} is not a finite number", file)
+        return number
+
     try:
-        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=finite)
     except json.JSONDecodeError as error:
         raise _fault("P001", f"not JSON: {error.msg}", file, error.lineno, error.colno) from None
     except RecursionError:
@@ -252,7 +265,10 @@ class _Reader:
                     return 0
                 return int(digits, {"0o": 8, "0x": 16}.get(text[:2], 10))
             if _FLOAT.match(text):
-                return float(text)
+                number = float(text)
+                if isfinite(number):
+                    return number
+                self.add_fault("P004", f"{text} is not a finite number", event, hint="quote it")
             if _ODD_FLOAT.match(text):
                 self.add_fault("P004", f"{text} is not a JSON number", event, hint="quote it")
         return text

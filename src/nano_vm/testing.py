@@ -93,12 +93,18 @@ class RecordedLLM:
             raise VMError(f"no recording at {str(self.path)!r}; make one with RecordedLLM(path, record=adapter)")
 
     def _load(self) -> None:
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise VMError(f"{self.path}: not a recording: {error}") from None
+        for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
                 usage = LLMUsage.from_dict(entry["usage"]) if entry["usage"] is not None else None
+                if not isinstance(entry["text"], str):
+                    raise TypeError("the text is none")
                 self._known[entry["key"]] = Completion(entry["text"], usage, entry["model"], entry["finish_reason"])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise VMError(f"{self.path}:{number}: not a recorded answer: {error}") from None
 
     async def complete(

@@ -21,6 +21,8 @@ from .values import CONTAINERS, admit, as_text, kind_name, short
 Effect = Literal["read", "idempotent", "write", "irreversible"]
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "irreversible")
 IDEMPOTENCY_KEY = "idempotency_key"
+MAX_TIMEOUT_SECONDS = 366 * 24 * 3600.0
+"""A year, as for steps."""
 _OPTIONS = "__nano_vm_tool__"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -66,8 +68,16 @@ def tool(
     if effect is not None and effect not in EFFECTS:
         raise VMError(f"effect is one of {', '.join(EFFECTS)}, not {effect!r}")
 
+    seconds = timeout_seconds
+    if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= MAX_TIMEOUT_SECONDS):
+        raise VMError(f"timeout_seconds is a number of seconds above 0, not {seconds!r}")
+
     def mark(target: Function) -> Function:
-        setattr(target, _OPTIONS, ToolOptions(name, effect, inline, timeout_seconds))
+        try:
+            setattr(target, _OPTIONS, ToolOptions(name, effect, inline, seconds))
+        except (AttributeError, TypeError):
+            hint = "wrap it: tool(...)(functools.partial(f))"
+            raise VMError(f"{kind_name(target)} can not carry a declaration; {hint}") from None
         return target
 
     return mark if function is None else mark(function)
@@ -142,7 +152,7 @@ def contract(name: Any, function: Any) -> ToolContract:
     while isinstance(inner, functools.partial):
         inner = inner.func
     options = getattr(function, _OPTIONS, None) or getattr(inner, _OPTIONS, None) or ToolOptions()
-    target = inner if inspect.isroutine(inner) or isinstance(inner, type) else type(inner).__call__
+    target: Any = inner if inspect.isroutine(inner) or isinstance(inner, type) else type(inner).__call__
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some builtins have none
@@ -178,10 +188,7 @@ def _is_lambda(function: Any) -> bool:
 
 
 def _parameters(name: str, signature: inspect.Signature, target: Any) -> tuple[dict[str, Parameter], bool]:
-    try:
-        hints = typing.get_type_hints(target, include_extras=True)
-    except Exception:  # a hint that names what is not importable says nothing
-        hints = {}
+    hints = _hints(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009 - mypy: unsound on an instance
     result: dict[str, Parameter] = {}
     is_open = False
     for parameter in signature.parameters.values():
@@ -194,6 +201,20 @@ def _parameters(name: str, signature: inspect.Signature, target: Any) -> tuple[d
             required = parameter.default is inspect.Parameter.empty
             result[parameter.name] = Parameter(parameter.name, required, hint, converter(hint))
     return result, is_open
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """The type hints of *function*; one that names what is not importable says nothing, and the others still hold."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # noqa: BLE001 - an annotation may raise anything
+        hints: dict[str, Any] = {}
+        for name, hint in getattr(function, "__annotations__", {}).items():
+            try:
+                hints |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: hint}), function.__globals__)
+            except Exception:  # noqa: BLE001
+                continue
+        return hints
 
 
 # --- arguments -----------------------------------------------------------------------------------------------------

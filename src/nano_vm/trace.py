@@ -118,19 +118,22 @@ class StepError:
     def of(cls, error: BaseException, kind: str = "value") -> StepError:
         """From an exception; one that declares its own ``kind`` has it."""
         try:
-            message = str(error)
+            message = str.__str__(str(error))
             message.encode()  # a lone surrogate could not be written
         except UnicodeEncodeError:
             message = message.encode("ascii", "backslashreplace").decode()
-        except Exception:  # a hostile __str__
+        except BaseException:  # noqa: BLE001 - a hostile __str__ may raise anything, and is no outcome
             message = "<no message>"
+        wait: Any = getattr(error, "retry_after_seconds", None)
+        if type(wait) not in (int, float) or not 0 <= wait < float("inf"):
+            wait = None
         own = isinstance(error, VMError)
         return cls(
             getattr(error, "kind", kind) if own else kind,
             type(error).__name__,
             message if len(message) <= 10_000 else message[:10_000] + "...",
             getattr(error, "retryable", True) if own else True,
-            getattr(error, "retry_after_seconds", None) if own else None,
+            wait if own else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -223,7 +226,7 @@ class Trace:
 
     # No __slots__: what a run changes late or never has its default here.
     status = TraceStatus.RUNNING
-    final_output: Any = None
+    output: Any = None  # of the run, as recorded: `final_output` gives a copy
     error: str | None = None
     error_kind: str | None = None
     finished_ns = 0
@@ -261,13 +264,16 @@ class Trace:
         """What the run was given, of what the program can read."""
         if type(self._inputs) is tuple:
             self._inputs = dict(zip(*self._inputs, strict=True))
-        elif self._inputs is None:
-            self._inputs = {}
-        return self._inputs  # type: ignore[no-any-return]
+        return copied(self._inputs or {})  # type: ignore[no-any-return]
 
     @inputs.setter
     def inputs(self, value: dict[str, Any]) -> None:
         self._inputs = value
+
+    @property
+    def final_output(self) -> Any:
+        """The run's output: the program's declared one, or that of its last step."""
+        return copied(self.output)
 
     def set_inputs(self, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
         """As names and values, of which a dict is made when somebody looks."""
@@ -311,8 +317,13 @@ class Trace:
         """What all model calls consumed, failed attempts included; the cost is None if that of any is unknown."""
         total = LLMUsage(cost_usd=Decimal(0))
         for record in flattened(self._records):
-            if record[0].type == "llm" and (record[9] is not None or record[2] is StepStatus.SUCCESS):
-                total = total + (record[9] or LLMUsage())
+            if record[0].type != "llm":
+                continue
+            usage, error = record[9], record[4]
+            if usage is None and (error is None or error.kind in _CALLED):
+                usage = LLMUsage()  # a call was made, and nobody knows what it consumed
+            if usage is not None:
+                total = total + usage
         return total
 
     def total_tokens(self) -> int:
@@ -350,7 +361,7 @@ class Trace:
             start = {"trace": TRACE_FORMAT, "program": self.program_digest, "inputs": self.inputs}
             head = _chain(hashlib.sha256(canonical(start)).digest(), self._records)
             waiting = [{k: v for k, v in entry.items() if k != "effect_key"} for entry in self.waiting]
-            last = {"status": self.status.value, "output": self.final_output, "error": self.error, "waiting": waiting}
+            last = {"status": self.status.value, "output": self.output, "error": self.error, "waiting": waiting}
             self._digest = hashlib.sha256(head + canonical(last)).hexdigest()
         return self._digest
 
@@ -384,7 +395,7 @@ class Trace:
             "record": "end",
             "status": self.status.value,
             "finished_ns": self.finished_ns + self._base_ns,
-            "output": self.final_output,
+            "output": self.output,
         }
         if self.error is not None:
             end |= {"error": self.error, "error_kind": self.error_kind}
@@ -462,11 +473,14 @@ class Trace:
         """The inverse of `to_dict`; raises as `from_json`."""
         try:
             trace = _read(data)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            whole = canonical(trace.to_dict()) == canonical(data)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, VMError) as error:
             raise TraceError(f"not a trace of format {TRACE_FORMAT}: {kind_name(error)}: {error}") from None
         for name in ("digest", "seal"):
-            if data.get(name) != getattr(trace, name):
+            if data[name] != getattr(trace, name):
                 raise TraceError(f"the trace was changed: its {name} does not fit its records")
+        if not whole:
+            raise TraceError("the trace was changed: it holds what no run writes")
         return trace
 
     def _result(self, record: Record) -> StepResult:
@@ -524,6 +538,7 @@ def _extra_json(op: Any, extra: Any) -> dict[str, Any]:
     return {key: value for key, value in extra.items() if key != "children"}
 
 
+_CALLED = frozenset({"timeout", "model", "rate_limit", "cancelled", "invalid_answer"})
 _PRICED = frozenset({"children", "cost_source"})
 
 
@@ -598,7 +613,7 @@ def _read(data: Any) -> Trace:
     )
     trace.inputs = dict(head["inputs"])
     trace.status = TraceStatus(end["status"])
-    trace.final_output = end["output"]
+    trace.output = end["output"]
     trace.error, trace.error_kind = end.get("error"), end.get("error_kind")
     trace.finished_ns = int(end["finished_ns"])
     trace.waiting = end.get("waiting", [])

@@ -60,7 +60,15 @@ def admit(value: object, limit: int = MAX_VALUE_BYTES) -> tuple[Any, int]:
     if value is None or kind is bool:
         return value, NODE_BYTES
     walk = _Walk(limit)
-    return walk.plain(value, 0, ()), walk.size
+    try:
+        plain = walk.plain(value, 0, ())
+    except (ValueRefused, LimitExceeded):
+        raise
+    except Exception as error:  # noqa: BLE001 - of a conversion: a property, model_dump() or items() that fails
+        raise ValueRefused(f"{kind_name(value)} could not be converted: {kind_name(error)}; return plain data") from error
+    if walk.size > limit:
+        raise LimitExceeded(f"value is larger than {limit} bytes")
+    return plain, walk.size
 
 
 class _Walk:
@@ -252,7 +260,13 @@ def parse_json(text: str) -> Any:
     def constant(word: str) -> Any:
         raise ValueError(f"{word} is not a JSON number")
 
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if not isfinite(number):
+            raise ValueError(f"{digits} is not a finite number")
+        return number
+
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=finite)
     except RecursionError:
         raise ValueError("nested too deep") from None

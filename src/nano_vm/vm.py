@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -28,7 +29,7 @@ from .values import admit, canonical, kind_name
 from .verify import check, check_names
 
 PREPARED_PROGRAMS = 1024
-"""Programs whose plan is kept; the least recently used goes first."""
+"""Programs whose plan is kept; the oldest goes first."""
 
 REMEMBERED_RUNS = 10_000
 """Runs with an id given by the caller that are remembered, so that the same id joins and does not repeat."""
@@ -211,7 +212,7 @@ class ExecutionVM:
             asyncio.CancelledError: If the caller's task is cancelled; what was done is undone first.
         """
         if run_id is not None:
-            return await asyncio.shield(self.start(program, context, run_id=run_id, seed=seed, budget=budget).result())
+            return await self.start(program, context, run_id=run_id, seed=seed, budget=budget).joined()
         trace, machine = self._begin(program, context, None, seed, budget)
         if machine is None:
             return trace
@@ -259,10 +260,16 @@ class ExecutionVM:
         run = Run(trace, self._execute(trace, machine, None) if machine is not None else None)
         if run_id is not None:
             run.identity = _identity(trace)
-            self._runs[run_id] = run
-            if len(self._runs) > REMEMBERED_RUNS:
-                self._runs.popitem(last=False)
+            self._remember(run)
         return run
+
+    def _remember(self, run: Run) -> None:
+        """Keep a run by its id; beyond `REMEMBERED_RUNS` the oldest that has ended is forgotten."""
+        self._runs[run.run_id] = run
+        if len(self._runs) > REMEMBERED_RUNS:
+            ended = next((known for known, old in self._runs.items() if old.status is not TraceStatus.RUNNING), None)
+            if ended is not None:
+                del self._runs[ended]
 
     async def stream(
         self,
@@ -272,7 +279,7 @@ class ExecutionVM:
         run_id: str | None = None,
         seed: int | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Run *program* and give events as they happen, the last one ``run_finished`` with the trace.
 
         Leaving the iteration early cancels the run.
@@ -297,7 +304,7 @@ class ExecutionVM:
         run = Run(trace, self._execute(trace, machine, sink))
         if run_id is not None:
             run.identity = _identity(trace)
-            self._runs[run_id] = run
+            self._remember(run)
         run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
         try:
             while (event := await events.get()) is not None:
@@ -318,6 +325,10 @@ class ExecutionVM:
     ) -> tuple[Trace, Machine | None]:
         """The trace of a new run, and its machine, or None where it was refused."""
         prepared = self._prepare(program)
+        if run_id is not None and (type(run_id) is not str or not _ID.match(run_id)):
+            raise VMError(f"a run id is a text of 1 to 200 visible ASCII characters, not {run_id!r}")
+        if seed is not None and type(seed) is not int:
+            raise VMError(f"a seed is a whole number, not {seed!r}")
         clock = self._clock
         now = clock.monotonic_ns()
         drawn = os.urandom(40).hex()
@@ -389,7 +400,7 @@ class ExecutionVM:
             driver.dog.lanes.discard(lane)
             trace._host = None
             trace.status = machine.status
-            trace.final_output = machine.output
+            trace.output = machine.output
             if machine.waiting:
                 trace.waiting = machine.waiting
             if machine.error is not None:
@@ -405,6 +416,7 @@ class Run:
     def __init__(self, trace: Trace, execution: Any) -> None:
         self.trace = trace
         self.identity: bytes | None = None
+        self.waiters = 0
         self.task = asyncio.get_running_loop().create_task(execution) if execution is not None else None
 
     @property
@@ -418,12 +430,35 @@ class Run:
         return self.trace.status
 
     async def result(self) -> Trace:
-        """The trace, once the run has ended; also after `cancel`."""
-        if self.task is not None:
-            await asyncio.wait([self.task])
-            if not self.task.cancelled():
-                self.task.result()
+        """The trace, once the run has ended; also after `cancel`.
+
+        Raises:
+            VMError: If the run is under way in another event loop.
+        """
+        task = self.task
+        if task is not None and not task.done():
+            if task.get_loop() is not asyncio.get_running_loop():
+                raise VMError(f"run {self.run_id!r} is under way in another event loop")
+            await asyncio.wait([task])
+        if task is not None and task.cancelled():
+            if self.trace.status is TraceStatus.RUNNING:  # before its first step
+                self.trace.status, self.trace.finished_ns = TraceStatus.CANCELLED, self.trace.started_ns
+                self.trace.error, self.trace.error_kind = "the run was cancelled before it began", "cancelled"
+        elif task is not None:
+            task.result()
         return self.trace
+
+    async def joined(self) -> Trace:
+        """As `result`; the run is cancelled when the last of those who wait here is."""
+        self.waiters += 1
+        try:
+            return await self.result()
+        except asyncio.CancelledError:
+            if self.waiters == 1:
+                await self.cancel()
+            raise
+        finally:
+            self.waiters -= 1
 
     async def cancel(self) -> Trace:
         """Stop the run and give its trace; what was done is undone first. A run that has ended stays as it is."""
@@ -444,6 +479,7 @@ def _broken(flow: Flow, errors: tuple[Diagnostic, ...]) -> bool:
     return any("is a step, not a value" in d.message or "unknown name" in d.message or "no step" in d.message for d in errors)
 
 
+_ID = re.compile(r"[!-~]{1,200}\Z")
 _MISSING: Any = object()
 
 
@@ -510,7 +546,7 @@ def _adapters(llm: Any) -> dict[str | None, Adapter]:
     for name, adapter in named.items():
         if not callable(getattr(adapter, "complete", None)):
             raise VMError(f"{kind_name(adapter)} is no adapter: it has no method complete(messages, **kwargs)")
-        result[name] = Adapter(adapter)
+        result[name] = Adapter(adapter, name)
     result.setdefault(None, next(iter(result.values())))
     return result
 
