@@ -90,7 +90,7 @@ def machine() -> str:
 
 # --- the plot ----------------------------------------------------------------------------------------------------
 
-WIDTH, LEFT, RIGHT, ROW, BAR_HEIGHT, TOP = 860, 250, 130, 34, 20, 62
+WIDTH, LEFT, RIGHT, ROW, BAR_HEIGHT, TOP = 860, 220, 160, 34, 20, 62
 INK, FAINT, GRID, OURS, OTHERS, LIMIT = "#1f2430", "#667085", "#e4e7ec", "#0f766e", "#a8b3c4", "#475467"
 
 
