@@ -65,7 +65,7 @@ def of_step(**fields: Any) -> list[Diagnostic]:
         ({"steps": [{**SET, "id": "x" * 201}]}, "P021", "steps[0].id", "at most 200"),
         ({"steps": [{**SET, "output_key": "a b"}]}, "P021", "steps[0].output_key", "can not be a name"),
         ({"steps": [SET], "policy": {}}, "P022", "policy", "not built yet"),
-        ({"steps": [{"id": "a", "type": "condition", "condition": "1+", "then": "b"}]}, "P030", "steps[0].condition", ""),
+        ({"steps": [{**SET, "values": {"x": {"expr": "1 +"}}}]}, "P030", "steps[0].values.x.expr", "the end"),
         ({"steps": [{"id": "a", "type": "llm", "prompt": "${a b}"}]}, "P031", "steps[0].prompt", "is not a reference"),
         ({"steps": [SET], "inputs": {"properties": {"x": {"type": "q"}}}}, "P032", "inputs", "usable JSON Schema"),
     ],
