@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -799,6 +800,10 @@ def test_graph_writes_each_format(folder: Path, capsys: pytest.CaptureFixture[st
         assert main(["graph", "demo.yaml", "--format", form, "-o", "g"]) == 0
         assert (folder / "g").read_text() == out
     assert main(["graph", "demo.yaml", "-o", "nowhere/g"]) == 2
+    steps = ", ".join(f"{{id: s{i}, type: set, values: {{a: 1}}}}" for i in range(502))
+    write(folder, "long.yaml", f"steps: [{steps}]")
+    assert main(["graph", "long.yaml"]) == 0
+    assert "--format svg" in capsys.readouterr().err
     assert main(["graph", "demo.yaml", "--format", "gif"]) == 2
 
 
@@ -1014,11 +1019,12 @@ def test_trace_show_of_what_is_no_file(folder: Path, capsys: pytest.CaptureFixtu
 # --- signals and pipes -----------------------------------------------------------------------------------------------
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def start(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     def own_signals() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner in the background ignores it
 
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "nano_vm", *arguments],
         cwd=folder,
         env=environment(),
@@ -1026,7 +1032,11 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         encoding="utf-8",
         preexec_fn=own_signals,
-    )
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()  # a test that fails is not to wait for ever
 
 
 def until(condition: Any, seconds: float = 30.0) -> None:
@@ -1058,7 +1068,7 @@ steps:
 
 def test_a_second_interrupt_ends_what_does_not_let_itself_be_cancelled(folder: Path) -> None:
     write(folder, "w.yaml", "steps: [{id: a, type: tool, tool: stubborn, args: {mark: m}}]")
-    with start(folder, "run", "w.yaml", "--tools", "demo_tools.py:tools") as running:
+    with start(folder, "run", "w.yaml", "--tools", "demo_tools.py:tools", "--trace", "t.json") as running:
         until((folder / "m").exists)
         running.send_signal(signal.SIGINT)
         until(lambda: (folder / "m").read_text() == "asked to stop")
@@ -1066,6 +1076,7 @@ def test_a_second_interrupt_ends_what_does_not_let_itself_be_cancelled(folder: P
         _, err = running.communicate(timeout=30)
     assert running.returncode == 130
     assert err == "nano-vm: stopped at once; what was under way is unknown\n"
+    assert not [p for p in folder.iterdir() if "t.json" in p.name], "nothing is left behind"
 
 
 def test_an_ignored_interrupt_stays_ignored(folder: Path) -> None:

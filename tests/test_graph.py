@@ -114,6 +114,8 @@ def test_dot_has_the_same_nodes_and_edges() -> None:
     assert set(re.findall(r"(\w+) -> (\w+)", text)) == arrows
     assert "n3 [label=\"sure\\ncondition\\n$ask.output == 'yes'\", shape=hexagon];" in text
     assert text.count("{") == text.count("}")
+    quoted = dot(flow(tool(r'a\N" c')))
+    assert r'[label="a\\N\" c\ntool' in quoted, "a backslash is a backslash, and not Graphviz's escape"
 
 
 def test_a_step_entered_both_ways_is_drawn_twice() -> None:

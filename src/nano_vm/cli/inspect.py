@@ -98,7 +98,7 @@ def explain(options: argparse.Namespace) -> int:
 def graph(options: argparse.Namespace) -> int:
     """The graph that is verified and executed, drawn."""
     from ..flow import Flow
-    from ..graph import FORMATS
+    from ..graph import FORMATS, MERMAID_MAX_EDGES
     from . import sources
 
     loaded = sources.load(options.program, options.program_file)
@@ -107,6 +107,8 @@ def graph(options: argparse.Namespace) -> int:
     if errors:
         raise ProgramError(loaded.placed(loaded.program.place(errors)))
     text = FORMATS[options.format](flow)
+    if options.format == "mermaid" and sum("->" in line for line in text.splitlines()) > MERMAID_MAX_EDGES:
+        note(f"more than {MERMAID_MAX_EDGES} edges, which Mermaid does not draw by default; --format svg does")
     if options.output is None:
         emit(text)
     else:

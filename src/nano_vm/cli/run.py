@@ -9,11 +9,11 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from ..trace import Trace, TraceStatus
 from .faults import UsageFault
@@ -35,7 +35,6 @@ from .text import (
 )
 
 if TYPE_CHECKING:
-    from ..drive import Event
     from ..program import Program
     from ..vm import ExecutionVM
     from .sources import Loaded
@@ -70,7 +69,7 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
         stack.callback(file.close)
     for line in diagnostic_lines([*loaded.warnings(), *_warnings(vm, loaded)]):
         note(line)
-    trace, signalled = _executed(vm, loaded.program, inputs, budget, options)
+    trace, signalled = _executed(vm, loaded.program, inputs, budget, options, stack.close)
     code = exit_code(trace, signalled)
     _print_end(trace, loaded, json=options.json)
     if file is not None and (fault := file.write(trace)):
@@ -99,13 +98,14 @@ def _executed(
     inputs: dict[str, Any],
     budget: dict[str, Any] | None,
     options: argparse.Namespace,
+    leave: Callable[[], None],
 ) -> tuple[Trace, int | None]:
     from .view import open_view
 
     view = open_view(silent=options.json)
     try:
         with asyncio.Runner() as runner:
-            return runner.run(_followed(vm, program, inputs, budget, options.seed, view))
+            return runner.run(_followed(vm, program, inputs, budget, options.seed, view, leave))
     finally:
         view.close()
 
@@ -117,8 +117,9 @@ async def _followed(
     budget: dict[str, Any] | None,
     seed: int | None,
     view: View,
+    leave: Callable[[], None],
 ) -> tuple[Trace, int | None]:
-    """The trace of the run, and the signal that stopped it, if one did."""
+    """The trace of the run, and the signal that stopped it, if one did; *leave* tidies up before a sudden end."""
     loop = asyncio.get_running_loop()
     run_id = os.urandom(16).hex()
     received: list[int] = []
@@ -132,6 +133,7 @@ async def _followed(
     def on_signal(number: int, _: Any) -> None:
         if received:  # the second time: something does not let itself be cancelled
             view.close()
+            leave()
             note("nano-vm: stopped at once; what was under way is unknown")
             os._exit(128 + number)
         received.append(number)
@@ -141,7 +143,7 @@ async def _followed(
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
-        stream = cast("AsyncGenerator[Event]", vm.stream(program, inputs, run_id=run_id, seed=seed, budget=budget))
+        stream = vm.stream(program, inputs, run_id=run_id, seed=seed, budget=budget)
         async with aclosing(stream) as events:
             async for event in events:
                 if event.kind == "run_finished":
