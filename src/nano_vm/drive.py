@@ -66,7 +66,7 @@ class Lane:
     While ``op`` is set its call is under way since ``machine.now``; else ``until`` is when whatever is awaited is overdue.
     """
 
-    __slots__ = ("before", "expired", "machine", "op", "shortest", "task", "until")
+    __slots__ = ("before", "expired", "machine", "op", "shortest", "stopped", "task", "until")
 
     def __init__(self, task: asyncio.Task[Any], machine: Machine | None, shortest: int) -> None:
         self.task = task
@@ -76,6 +76,7 @@ class Lane:
         self.until = FOREVER
         self.expired = False
         self.before = task.cancelling()  # cancellations that were there before and are not this run's
+        self.stopped = False  # whether this run was cancelled
 
     def cancelled(self) -> bool:
         """Whether somebody else cancelled the task since; told once."""
@@ -83,6 +84,7 @@ class Lane:
         if count <= self.before:
             return False
         self.before = count
+        self.stopped = True
         return True
 
     def due(self) -> int:
@@ -135,14 +137,17 @@ class Watchdog:
             self.arm(max(nearest, now + WATCHDOG_GRAIN_NS))
 
 
-_watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watchdog] = weakref.WeakKeyDictionary()
+# Held by the drivers that use them: a timer holds its loop, and an entry here must not.
+_watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Watchdog]] = weakref.WeakKeyDictionary()
 
 
 def watchdog(loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> Watchdog:
     """The one of *loop*."""
-    found = _watchdogs.get(loop)
+    reference = _watchdogs.get(loop)
+    found = reference() if reference is not None else None
     if found is None or found.now is not now:
-        found = _watchdogs[loop] = Watchdog(loop, now)
+        found = Watchdog(loop, now)
+        _watchdogs[loop] = weakref.ref(found)
     return found
 
 
@@ -256,7 +261,7 @@ class Driver:
     async def drive(self, machine: Machine, lane: Lane, now: int) -> bool:
         """Drive *machine* to its end; whether it was cancelled from outside on the way."""
         read, sink = self.now, self.sink
-        cancelled = called = False
+        called = False
         seen = 0
         lane.machine = machine
         cancelling = lane.task.cancelling
@@ -284,7 +289,6 @@ class Driver:
                         function = op.function
                         if function is None:
                             break
-                    cancelled |= machine.cancelling
                     continue
                 lane.op = None
                 code = op.code
@@ -294,22 +298,22 @@ class Driver:
                     machine.now = read()
                     if lane.expired or cancelling() > lane.before:
                         op = self.stopped(machine, lane, value)
-                        cancelled |= machine.cancelling
                     else:
                         op = machine.resume(value, machine.now)
                     value = None
                 elif code == FORK:
                     lane.until = FOREVER
-                    cancelled |= await self.fork(machine, op, lane)
+                    await self.fork(machine, op, lane)
                     lane.machine, lane.op = machine, None
                     op = machine.join(read())
+                    if lane.stopped:
+                        op = machine.cancel(machine.now, called=False)
                 elif code == MODEL:
                     called = True
                     op = await self.ask(machine, op, lane)
-                    cancelled |= machine.cancelling
                 else:
                     assert code == END
-                    return cancelled
+                    return lane.stopped
             except asyncio.CancelledError as error:
                 if isinstance(error, _NotCalled):
                     called = False
@@ -318,7 +322,6 @@ class Driver:
                 if expired:
                     lane.task.uncancel()
                 if lane.cancelled():
-                    cancelled = True
                     op = machine.cancel(read(), called=called)
                 elif expired:
                     op = machine.expire(read(), called=called)
@@ -336,12 +339,10 @@ class Driver:
                 machine.now = read()
                 if lane.expired:
                     op = self.stopped(machine, lane, None)
+                elif lane.cancelled():  # it answered its cancellation with an error
+                    op = machine.cancel(machine.now, called=True)
                 else:
                     op = machine.fail(model_error(error) if op.code == MODEL else tool_error(op, error), machine.now)
-                    if lane.cancelled():  # it answered its cancellation with an error
-                        cancelled = True
-                        machine.delay_seconds = 0.0
-                        op = machine.cancel(machine.now, called=False)
 
     async def wait(self, machine: Machine, lane: Lane) -> None:
         """The wait before another attempt."""
@@ -411,8 +412,8 @@ class Driver:
                 raise asyncio.CancelledError from None
             try:
                 return context.run(function, **keywords)
-            except StopIteration as error:  # a future can not carry it
-                raise RuntimeError(f"tool raised StopIteration: {error}") from error
+            except (StopIteration, GeneratorExit) as error:  # a future can not carry them
+                raise RuntimeError(f"the tool raised {type(error).__name__}: {error}") from error
 
         future = self.host.threads.submit(work)
         try:
@@ -509,25 +510,22 @@ class Driver:
 
     # --- forks ---
 
-    async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> bool:
-        """Run the children; whether the run was cancelled meanwhile."""
+    async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> None:
+        """Run the children to their ends; if the run is cancelled meanwhile, each of them is, and no further one begins."""
         count = machine.fork_size
         limit = op.max_concurrency or (MAP_CONCURRENCY if op.kind == "map" else count)
-        if count == 1 or (limit == 1 and count):
-            cancelled = False
+        if count == 1 or limit == 1:
             for number in range(count):
-                cancelled |= await self.drive(machine.child(number), lane, self.now())
-                if cancelled:
-                    break
-            return cancelled
+                if await self.drive(machine.child(number), lane, self.now()):
+                    return
+            return
         numbers = iter(range(count))
-        stop = False
 
         async def worker() -> None:
             own = self.lane(None, self.now())
             try:
                 for number in numbers:
-                    if await self.drive(machine.child(number), own, self.now()) or stop:
+                    if await self.drive(machine.child(number), own, self.now()) or lane.stopped:
                         return
             finally:
                 self.dog.lanes.discard(own)
@@ -538,12 +536,12 @@ class Driver:
             try:
                 _, pending = await asyncio.wait(pending)
             except asyncio.CancelledError:
-                stop = True
+                lane.cancelled()
                 for task in pending:
                     task.cancel()
         for task in tasks:
-            task.result()
-        return stop
+            if not task.cancelled():  # before its first step: its child never began
+                task.result()
 
 
 def _current_task() -> asyncio.Task[Any] | None:

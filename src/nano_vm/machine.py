@@ -349,11 +349,6 @@ class Machine:
         return None
 
     @property
-    def cancelling(self) -> bool:
-        """Whether the run was cancelled and only asks or undoes what it must."""
-        return self._cancelling
-
-    @property
     def retrying(self) -> bool:
         """Whether the request is another attempt of one made before."""
         return bool(self._attempts) and self._aside is None

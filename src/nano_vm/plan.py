@@ -288,7 +288,10 @@ class Plan:
 
     def shortest_ns(self) -> int:
         """The shortest deadline of anything in the plan."""
-        return min((t for op in self.ops if (t := getattr(op, "timeout_ns", 0))), default=60_000_000_000)
+        beside = [aside for op in self.ops if isinstance(op, ToolOp) for aside in (op.undo, op.reconcile) if aside]
+        times = [getattr(op, "timeout_ns", 0) for op in [*self.ops, *beside]]
+        times += [int(frame.budget.max_seconds * 1e9) for frame in self.frames if frame.budget and frame.budget.max_seconds]
+        return min((time for time in times if time), default=60_000_000_000)
 
     def explain(self) -> str:
         """The plan as text: a line an op, with what may follow it."""

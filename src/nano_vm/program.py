@@ -487,10 +487,12 @@ class Program(BaseModel):
             part["additionalProperties"] = False
             properties = part["properties"]
             if "next" in properties and "id" in properties:
+                for name in _ALL_STEP_FIELDS:
+                    properties.setdefault(name, {"type": "null"})  # of another type: may stand there without a value
                 properties["next_step"] = properties["next"]
                 properties["is_terminal"] = {"type": "boolean"}
             for beside in ("undo", "reconcile"):
-                if beside in properties:
+                if "anyOf" in properties.get(beside, {}):
                     properties[beside]["anyOf"].append({"type": "string"})
             for version in ("dsl", "version"):
                 if version in properties:

@@ -73,11 +73,13 @@ def tool(
         raise VMError(f"timeout_seconds is a number of seconds above 0, not {seconds!r}")
 
     def mark(target: Function) -> Function:
+        options = ToolOptions(name, effect, inline, seconds)
         try:
-            setattr(target, _OPTIONS, ToolOptions(name, effect, inline, seconds))
-        except (AttributeError, TypeError):
-            hint = "wrap it: tool(...)(functools.partial(f))"
-            raise VMError(f"{kind_name(target)} can not carry a declaration; {hint}") from None
+            setattr(target, _OPTIONS, options)
+        except (AttributeError, TypeError):  # a bound method or a builtin
+            wrapped: Any = functools.partial(target)
+            setattr(wrapped, _OPTIONS, options)
+            return wrapped  # type: ignore[no-any-return]
         return target
 
     return mark if function is None else mark(function)
