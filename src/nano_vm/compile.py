@@ -32,8 +32,8 @@ from .plan import (
     FAIL,
     BranchOp,
     CloseOp,
-    FramePlan,
     ForkOp,
+    FramePlan,
     Handler,
     LoopOp,
     ModelOp,
@@ -178,7 +178,9 @@ class _Compiler:
             case SwitchStep():
                 return SwitchOp(on=compile_value(step.on, names))
             case SetStep():
-                values = tuple((name, names.keys[name], _set_value(value, names)) for name, value in step.values.items())
+                values = tuple(
+                    (name, names.keys[name], _set_value(value, names)) for name, value in step.values.items()
+                )
                 return SetOp(values=values)
             case LoopStep():
                 return LoopOp(max_iterations=step.max_iterations, timeout_ns=_ns(timeout))
@@ -264,7 +266,9 @@ class _Compiler:
             schema=step.output_schema,
             validate=schema_check(step.output_schema) if step.output_schema is not None else None,
             attempts=step.attempts,
-            answer_attempts=max(step.attempts, DEFAULT_ANSWER_ATTEMPTS if constrained and step.max_retries is None else 1),
+            answer_attempts=max(
+                step.attempts, DEFAULT_ANSWER_ATTEMPTS if constrained and step.max_retries is None else 1
+            ),
             on_invalid=step.on_invalid,
             has_on_invalid="on_invalid" in step.model_fields_set,
             retry=step.retry or Retry(),
@@ -396,7 +400,7 @@ def compile_arguments(
     keys = tuple(args)
     gets = [_argument(value, names) for value in args.values()]
     tool = contract.name
-    converters = [contract.parameters[key] if key in contract.parameters else None for key in keys]
+    converters = [contract.parameters.get(key) for key in keys]
     if any(p is not None and p.convert is not None for p in converters):
 
         def with_types(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -423,7 +427,9 @@ def compile_arguments(
     return plain
 
 
-def single_argument(contract: ToolContract, args: dict[str, Any], names: Names) -> tuple[str, int, frozenset[Any]] | None:
+def single_argument(
+    contract: ToolContract, args: dict[str, Any], names: Names
+) -> tuple[str, int, frozenset[Any]] | None:
     """Of a tool with one argument that is one name: the parameter, the slot, and the types that need no look and no copy."""
     if len(args) != 1:
         return None

@@ -48,7 +48,8 @@ class SystemClock:
 class Event:
     """Something that happened in a run: ``kind`` is ``step_started``, ``text``, ``step_finished`` or ``run_finished``.
 
-    ``text`` is a piece of a model's answer as the adapter streams it, ``result`` the `StepResult` of a finished step, ``trace`` that of the run.
+    ``text`` is a piece of a model's answer as the adapter streams it, ``result`` the `StepResult` of a finished step,
+    ``trace`` that of the run.
     """
 
     kind: str
@@ -108,17 +109,18 @@ class Watchdog:
         self.now = now
         self.lanes: set[Lane] = set()
         self.wake_at = FOREVER
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Callable[[], asyncio.TimerHandle | None] = lambda: None  # weakly: a timer holds its loop
 
     def arm(self, deadline: int) -> None:
         """Look at *deadline* at the latest."""
         if deadline < self.wake_at:
-            if self.timer is not None:
-                self.timer.cancel()
+            timer = self.timer()
+            if timer is not None:
+                timer.cancel()
             self.wake_at = deadline
             loop = self.loop()
             assert loop is not None
-            self.timer = loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look)
+            self.timer = weakref.ref(loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look))
 
     def look(self) -> None:
         """Cancel what is overdue, and set the next look."""
@@ -132,7 +134,7 @@ class Watchdog:
                 lane.op, lane.until = None, now + SWALLOWED_NS  # one that swallows its cancellation is asked again
                 due = lane.until
             nearest = min(nearest, due, now + lane.shortest)
-        self.timer, self.wake_at = None, FOREVER
+        self.wake_at = FOREVER
         if nearest < FOREVER:
             self.arm(max(nearest, now + WATCHDOG_GRAIN_NS))
 
@@ -332,7 +334,7 @@ class Driver:
                 if not machine.broken:
                     machine.cancel(read(), called=called)
                 raise
-            except BaseException as error:  # noqa: BLE001 - whatever a tool raises, SystemExit too, is its outcome
+            except BaseException as error:
                 closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
                 if machine.broken or closing or op.code not in (TOOL, MODEL):
                     raise  # a fault of ours, or this coroutine is being closed
@@ -455,7 +457,8 @@ class Driver:
     async def streamed(
         self, adapter: Adapter, machine: Machine, op: ModelOp, messages: list[dict[str, Any]], keywords: dict[str, Any]
     ) -> Any:
-        assert self.sink is not None and adapter.stream is not None
+        assert self.sink is not None
+        assert adapter.stream is not None
         pieces: list[str] = []
         last: Completion | None = None
         stream = adapter.stream(messages, **keywords)
@@ -467,7 +470,10 @@ class Driver:
                 elif isinstance(piece, Completion):
                     last = piece
                 else:
-                    raise ModelError(f"the adapter's stream gave {kind_name(piece)}; it yields texts and one Completion", retryable=False)
+                    raise ModelError(
+                        f"the adapter's stream gave {kind_name(piece)}; it yields texts and one Completion",
+                        retryable=False,
+                    )
         finally:
             close = getattr(stream, "aclose", None)
             if close is not None:
@@ -571,7 +577,8 @@ def completed(answer: Any) -> Completion:
         completion, text, usage = answer, answer.text, answer.usage
     else:
         raise ModelError(
-            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a Completion", retryable=False
+            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a Completion",
+            retryable=False,
         )
     if not isinstance(text, str):
         raise ModelError(f"the adapter returned {kind_name(text)} for the text of its answer", retryable=False)
@@ -583,4 +590,3 @@ def completed(answer: Any) -> Completion:
     if usage is not None and not isinstance(usage, LLMUsage):
         raise ModelError(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage", retryable=False)
     return Completion(str(text), usage, completion.model, completion.finish_reason)
-

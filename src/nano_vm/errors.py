@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Loc = tuple[str | int, ...]
 """Path into a program's document: ``("steps", 1, "then")``."""
@@ -176,9 +176,7 @@ class RateLimited(ModelError):
 
     kind = "rate_limit"
 
-    def __init__(
-        self, message: str, *, retry_after_seconds: float | None = None, status: int | None = 429
-    ) -> None:
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None, status: int | None = 429) -> None:
         super().__init__(message, status=status)
         self.retry_after_seconds = retry_after_seconds
 

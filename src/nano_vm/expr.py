@@ -200,7 +200,9 @@ def _reference(match: re.Match[str]) -> Ref:
         return Ref(match["name"], _ref_path(match["path"]))
     inner = _BRACED.match(braced)
     if not inner:
-        raise ExprError(f"'${{{short(braced)[1:-1]}}}' is not a reference; write ${{name}}, ${{step.output}} or $$ for a dollar sign")
+        raise ExprError(
+            f"'${{{short(braced)[1:-1]}}}' is not a reference; write ${{name}}, ${{step.output}} or $$ for a dollar sign"
+        )
     return Ref(inner["name"], _ref_path(inner["path"]), delimited=True)
 
 
@@ -559,10 +561,14 @@ _ARITH: dict[str, Callable[[Any, Any], Any]] = {
 def arithmetic(op: str, a: Any, b: Any) -> int | float:
     """``a op b`` on numbers; the result is finite and bounded, or it is an error."""
     if not (is_number(a) and is_number(b)):
-        raise ExprError(f"can not compute {described(a)} {op} {described(b)}; both must be numbers (see int(), float())")
+        raise ExprError(
+            f"can not compute {described(a)} {op} {described(b)}; both must be numbers (see int(), float())"
+        )
     try:
         result = _ARITH[op](a, b)
-        if (type(result) is int and result.bit_length() <= MAX_INT_BITS) or (type(result) is float and isfinite(result)):
+        if (type(result) is int and result.bit_length() <= MAX_INT_BITS) or (
+            type(result) is float and isfinite(result)
+        ):
             return result
     except ZeroDivisionError:
         raise ExprError(f"{short(a)} {op} {short(b)} divides by zero") from None
@@ -670,13 +676,15 @@ def compile_template(template: Template, scope: Scope) -> Eval:
         return loads[0]
 
     def joined(frame: Frame) -> str:
-        parts, total = [], 0
-        for get in loads:
-            text = get(frame)
-            total += len(text)
-            if total > MAX_VALUE_BYTES:  # before the join allocates: "$a$a" in a loop doubles
-                raise LimitExceeded(f"a text of more than {MAX_VALUE_BYTES} characters")
-            parts.append(text)
+        parts = [get(frame) for get in loads]
+        if (
+            len(parts) > 8 or sum(map(len, parts)) > MAX_VALUE_BYTES
+        ):  # before the join allocates: "$a$a" in a loop doubles
+            total = 0
+            for text in parts:
+                total += len(text)
+                if total > MAX_VALUE_BYTES:
+                    raise LimitExceeded(f"a text of more than {MAX_VALUE_BYTES} characters")
         return "".join(parts)
 
     return joined
@@ -746,6 +754,11 @@ def compile_expr(node: Node, scope: Scope) -> Eval:
             return compile_template(node, scope)
         case Bool(op, operands):
             tests = [_boolean(operand, scope) for operand in operands]
+            if len(tests) == 2:  # most have two, and all() builds a generator
+                first, second = tests
+                if op == "and":
+                    return lambda frame: first(frame) and second(frame)
+                return lambda frame: first(frame) or second(frame)
             if op == "and":
                 return lambda frame: all(test(frame) for test in tests)
             return lambda frame: any(test(frame) for test in tests)

@@ -44,8 +44,8 @@ from .program import (
 )
 from .values import canonical
 
-MAX_NODES = 100_000
-"""Nodes of a graph: ten a step at the largest program. Only calls of calls and nested double entries come near it."""
+MAX_NODES = 50_000
+"""Nodes of a graph: five a step at the largest program. Only calls of calls and nested double entries come near it."""
 
 Mode = Literal["order", "jump"]
 Kind = Literal["step", "test", "close", "end", "fail"]
@@ -228,7 +228,12 @@ class Flow:
         return hashlib.sha256(canonical({"program": self.program.digest, "programs": called})).hexdigest()
 
     def fault(
-        self, code: str, loc: Loc, message: str, hint: str | None = None, severity: Literal["error", "warning"] = "error"
+        self,
+        code: str,
+        loc: Loc,
+        message: str,
+        hint: str | None = None,
+        severity: Literal["error", "warning"] = "error",
     ) -> None:
         """Add a Diagnostic, once for each place."""
         if (code, loc) not in self._seen:
@@ -276,7 +281,9 @@ class Flow:
         add = node.edges.append
         follows = -1
 
-        def after() -> int:  # asked for only where an edge leads there: a condition that jumps both ways is followed by nothing
+        def after() -> (
+            int
+        ):  # asked for only where an edge leads there: a condition that jumps both ways is followed by nothing
             nonlocal follows
             if follows < 0:
                 follows = self._after(node, block, position)
@@ -331,7 +338,9 @@ class Flow:
             return node.frame.end
         return self._resolve(node, block, step.next, ("next",), "order")
 
-    def _two_ways(self, node: Node, block: _Block, after: Callable[[], int], step: ConditionStep | ApprovalStep) -> None:
+    def _two_ways(
+        self, node: Node, block: _Block, after: Callable[[], int], step: ConditionStep | ApprovalStep
+    ) -> None:
         for label, target, other in (("then", step.then, step.otherwise), ("otherwise", step.otherwise, step.then)):
             if target is not None:
                 found = self._target(node, block, target, after, (label,))
@@ -341,7 +350,9 @@ class Flow:
                 found = self._target(node, block, [], after, (label,)) if isinstance(other, list) else node.frame.fail
             node.edges.append(Edge(label, found))
 
-    def _target(self, node: Node, block: _Block, target: str | Sequence[Step], after: Callable[[], int], at: Loc) -> int:
+    def _target(
+        self, node: Node, block: _Block, target: str | Sequence[Step], after: Callable[[], int], at: Loc
+    ) -> int:
         if isinstance(target, str):
             return after() if target == NEXT else self._resolve(node, block, target, at, "jump")
         close = self._node("close", node.step, node.mode, node.frame, node.loc, node.owner)
@@ -373,7 +384,12 @@ class Flow:
         step_id = node.step.id
         if target in ids:
             message = f"step {step_id!r} jumps to {target!r}, which stands inside a block or in another branch"
-            self.fault("V004", loc, message, "a jump leads to its own block or to one around it, and never out of a branch or item")
+            self.fault(
+                "V004",
+                loc,
+                message,
+                "a jump leads to its own block or to one around it, and never out of a branch or item",
+            )
             return
         near = get_close_matches(target, [*ids, END, FAIL, NEXT], n=1)
         self.fault(
@@ -408,7 +424,13 @@ class Flow:
         node.edges.append(Edge("error", node.frame.fail))
 
     def _fork(
-        self, node: Node, name: str, kind: Literal["call", "branch", "item"], names: Names, steps: Sequence[Step], locs: list[Loc]
+        self,
+        node: Node,
+        name: str,
+        kind: Literal["call", "branch", "item"],
+        names: Names,
+        steps: Sequence[Step],
+        locs: list[Loc],
     ) -> None:
         frame = self._new_frame(name, kind, names, node, steps, locs, node.loc)
         node.frames.append(frame)
@@ -421,7 +443,7 @@ class Flow:
             found = self.programs.get(program)
             if found is None:
                 near = get_close_matches(program, list(self.programs), n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "give it by ExecutionVM(programs={...})"
+                hint = f"did you mean {near[0]!r}?" if near else "give it by ExecutionVM(programs={...}) or --program name=FILE"
                 self.fault("V006", loc, f"step {step.id!r} calls unknown program {program!r}", hint)
                 return
             self.called[program] = found

@@ -6,10 +6,10 @@
     request = machine.fail(error, now)       # what went wrong
     request = machine.join(now)              # the children of a fork have ended
 
-These are one `send` each to the machine's generator, whose locals hold what a step needs; a driver in a hurry sets ``now``
-and sends a tool's value itself. A machine executes one frame. Branches, items and called programs are child machines that the driver runs, at the same
-time or one by one: what comes out does not depend on it. A driver reads ``keywords`` or ``messages``, ``path``,
-``deadline`` and ``delay_seconds`` between two of these calls and changes nothing.
+These are one `send` each to the machine's generator, whose locals hold what a step needs; a driver in a hurry sets
+``now`` and sends a tool's value itself. A machine executes one frame. Branches, items and called programs are child
+machines that the driver runs, at the same time or one by one: what comes out does not depend on it. A driver reads
+``keywords`` or ``messages``, ``path``, ``deadline`` and ``delay_seconds`` between two of these calls and changes nothing.
 
 Rule 1: what an outcome does is decided here, the same for every driver: retry, catch, skip, in doubt, undo, budget.
 Rule 2: a value in a frame is never changed, only replaced; tools get copies.
@@ -55,7 +55,7 @@ from .plan import (
 from .program import MAX_STEPS, Budget
 from .schemas import allowed_answer, correction, schema_answer
 from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, error_text
-from .values import MAX_VALUE_BYTES, UNSET, admit, canonical, short
+from .values import MAX_VALUE_BYTES, SMALL_TEXT, UNSET, admit, canonical, is_small, short
 
 UNLIMITED = 1 << 62
 FOREVER = 1 << 62
@@ -73,10 +73,6 @@ UNSKIPPABLE = frozenset({"refused", "budget", "cancelled", "in_doubt"})
 UNCATCHABLE = frozenset({"cancelled", "in_doubt"})
 UNKNOWN_OUTCOME = frozenset({"timeout", "cancelled", "in_doubt"})
 
-SMALL_TEXT = 4096
-"""Shorter texts are not counted one by one: as many as a run may have steps are a sixth of its state."""
-
-SMALL_KINDS = frozenset({bool, type(None)})
 CANCELLED = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
 OTHER: Any = object()  # sent in place of a tool's value
 
@@ -249,7 +245,9 @@ class Machine:
     _fork: Any  # of a map its items, of a call its inputs
     _children: list[Machine | None]
     _granted: list[Ledger]
-    _call: tuple[ToolOp, StepError, str, Any, dict[str, Any]]  # what a reconcile is about: op, error, path, request, keywords
+    _call: tuple[
+        ToolOp, StepError, str, Any, dict[str, Any]
+    ]  # what a reconcile is about: op, error, path, request, keywords
     _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
     _cancelling = False
     _original: list[dict[str, str]]
@@ -282,7 +280,9 @@ class Machine:
         self.static = root and frame_plan.static  # whether each path is its op's own
 
     @classmethod
-    def of_run(cls, frame_plan: FramePlan, frame: list[Any], facts: Facts, ledger: Ledger, deadline: int = FOREVER) -> Machine:
+    def of_run(
+        cls, frame_plan: FramePlan, frame: list[Any], facts: Facts, ledger: Ledger, deadline: int = FOREVER
+    ) -> Machine:
         """The machine of a run; *frame* is `loaded` with its inputs."""
         error = None if deadline >= FOREVER else _budget("the budget's max_seconds is used up")
         return cls(frame_plan, frame, facts, ledger, deadline=deadline, deadline_error=error)
@@ -338,10 +338,14 @@ class Machine:
         if ledger.cost is not None:
             price = self._price(op)
             if price is None:
-                return _budget(f"no price is known for model {op.model or self.facts.default_model!r}, and the budget limits cost")
+                return _budget(
+                    f"no price is known for model {op.model or self.facts.default_model!r}, and the budget limits cost"
+                )
             cost = (price[0] * prompt_tokens + price[1] * (op.max_tokens or DEFAULT_MAX_TOKENS)) / 1_000_000
             if cost > ledger.cost:
-                return _budget(f"the call may cost ${cost:.6f}, ${max(ledger.cost, Decimal(0)):.6f} are left of max_cost_usd")
+                return _budget(
+                    f"the call may cost ${cost:.6f}, ${max(ledger.cost, Decimal(0)):.6f} are left of max_cost_usd"
+                )
             ledger.cost -= cost
         if ledger.tokens < UNLIMITED:
             ledger.tokens -= most
@@ -461,14 +465,20 @@ class Machine:
                         value = yield op
                         if value is not OTHER:
                             kind = type(value)
-                            if (kind is str and len(value) < SMALL_TEXT and value.isascii()) or kind in SMALL_KINDS:
+                            if (kind is str and len(value) < SMALL_TEXT and value.isascii()) or is_small(value):
                                 frame[op.slot] = value
                                 self._last = self._block_last = value
                                 append((op, value, request, started, self.now))
                                 op = op.next
                                 continue
                         ledger.steps = fuel
-                        self._op, self.path, self._started, self._attempts, self._doubt = op, op.path, started, None, None
+                        self._op, self.path, self._started, self._attempts, self._doubt = (
+                            op,
+                            op.path,
+                            started,
+                            None,
+                            None,
+                        )
                         self.request = request
                         follow = self._taken(value)
                     else:
@@ -486,7 +496,7 @@ class Machine:
                     frame[op.key] = self._block_last
                 op = op.next
                 continue
-            elif code == END or code == FAIL:
+            elif code in (END, FAIL):
                 ledger.steps = fuel
                 if self.status is TraceStatus.RUNNING:
                     follow = self._ended(op)
@@ -839,7 +849,9 @@ class Machine:
         started = self._attempts[-1].finished_ns if self._attempts else self._started
         self._attempts.append(Attempt(error, started, self.now, usage, answer))
         # an invalid answer is asked again at once: the provider did nothing wrong
-        self.delay_seconds = 0.0 if answer is not None else backoff(op, len(self._attempts), self.facts.seed, self.path, error)
+        self.delay_seconds = (
+            0.0 if answer is not None else backoff(op, len(self._attempts), self.facts.seed, self.path, error)
+        )
         self._ask = op
         return None
 
@@ -930,7 +942,9 @@ class Machine:
         return None
 
     def _in_doubt(self, op: ToolOp, error: StepError, more: str) -> Op | None:
-        doubt = StepError("in_doubt", error.type, f"{error.message}; whether {op.tool!r} took effect is not known{more}", False)
+        doubt = StepError(
+            "in_doubt", error.type, f"{error.message}; whether {op.tool!r} took effect is not known{more}", False
+        )
         self._record(op, StepStatus.IN_DOUBT, None, doubt)
         key = effect_key(self.facts.run_id, self.path)
         entry = {"path": self.path, "step_id": op.step_id, "kind": "in_doubt", "tool": op.tool, "effect_key": key}
@@ -960,7 +974,12 @@ class Machine:
                 self._record(op, StepStatus.CANCELLED, None, CANCELLED)
                 return self._cancelled(op)
             # nothing happened: it may be tried again, like after an error of its own
-            clean = StepError("timeout" if error.kind == "in_doubt" else error.kind, error.type, error.message, self._expired() is None)
+            clean = StepError(
+                "timeout" if error.kind == "in_doubt" else error.kind,
+                error.type,
+                error.message,
+                self._expired() is None,
+            )
             return self._retry(op, clean) if self._may_retry(op, clean, op.attempts) else self._failed(op, clean)
         hint = "; its reconcile returned " + short(value) + " and not {'done': true or false, 'output': ...}"
         return self._in_doubt(op, error, hint)
@@ -1015,9 +1034,7 @@ class Machine:
         self._failed_step = op.step_id
         return self._wind_up()
 
-    def _leave(
-        self, op: Any, error: StepError, usage: LLMUsage | None, extra: dict[str, Any], *, skip: bool
-    ) -> None:
+    def _leave(self, op: Any, error: StepError, usage: LLMUsage | None, extra: dict[str, Any], *, skip: bool) -> None:
         """Record that *op* was skipped or that its failure is caught; what it had written is cleared."""
         value: Any = UNSET
         if skip and op.has_default:
@@ -1064,7 +1081,19 @@ class Machine:
             usage = _total([*(attempt.usage for attempt in attempts), usage])
         request = self.request if op.code in (TOOL, MODEL, PAUSE) else None
         self.records.append(
-            (op, self.path, status, output, error, request, self._started, self.now, tuple(attempts) if attempts else None, usage, extra)
+            (
+                op,
+                self.path,
+                status,
+                output,
+                error,
+                request,
+                self._started,
+                self.now,
+                tuple(attempts) if attempts else None,
+                usage,
+                extra,
+            )
         )
 
     # --- forks ---
@@ -1226,7 +1255,9 @@ def matches(error: StepError, patterns: tuple[str, ...]) -> bool:
 # Names of exceptions, anywhere in a class's ancestry, after which nobody knows whether a request arrived: Python's own
 # ConnectionError and TimeoutError, requests' ConnectionError and Timeout, httpx's TransportError, aiohttp's ClientConnectionError.
 _LOST = frozenset({"ConnectionError", "TimeoutError", "Timeout", "TransportError", "ClientConnectionError"})
-_NEVER_SENT = frozenset({"ConnectionRefusedError", "ConnectError", "ConnectTimeout", "ConnectTimeoutError", "ClientConnectorError"})
+_NEVER_SENT = frozenset(
+    {"ConnectionRefusedError", "ConnectError", "ConnectTimeout", "ConnectTimeoutError", "ClientConnectorError"}
+)
 
 
 def tool_error(op: ToolOp, error: BaseException) -> StepError:

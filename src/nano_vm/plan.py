@@ -264,7 +264,9 @@ class FramePlan:
     inputs: tuple[tuple[str, int], ...] = ()  # names that inputs may give and something reads, with their slots
     needed: tuple[str, ...] = ()  # those that inputs must give; they have the first of `inputs`
     others: tuple[str, ...] = ()  # the rest of `inputs`
-    take: Callable[[Any], tuple[Any, ...]] | None = None  # all needed values at once, where they are two or more and have the first slots
+    take: Callable[[Any], tuple[Any, ...]] | None = (
+        None  # all needed values at once, where they are two or more and have the first slots
+    )
     check: Callable[[Any], str | None] | None = None  # the inputs against the declared schema; the fault, or None
     output: Eval | None = None
     budget: Budget | None = None  # of a called program, within what its caller has left
@@ -290,7 +292,9 @@ class Plan:
         """The shortest deadline of anything in the plan."""
         beside = [aside for op in self.ops if isinstance(op, ToolOp) for aside in (op.undo, op.reconcile) if aside]
         times = [getattr(op, "timeout_ns", 0) for op in [*self.ops, *beside]]
-        times += [int(frame.budget.max_seconds * 1e9) for frame in self.frames if frame.budget and frame.budget.max_seconds]
+        times += [
+            int(frame.budget.max_seconds * 1e9) for frame in self.frames if frame.budget and frame.budget.max_seconds
+        ]
         return min((time for time in times if time), default=60_000_000_000)
 
     def explain(self) -> str:

@@ -17,9 +17,9 @@ from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from .errors import Diagnostic, ExprError, Loc, ProgramError, ValueRefused, VMError
+from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
 from .expr import parse_expr, parse_template
-from .reader import placed, read_text
+from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .schemas import schema_fault
 from .values import admit, canonical, short
 
@@ -413,7 +413,12 @@ class Program(BaseModel):
         """
         path = Path(path)
         try:
-            text = path.read_bytes().decode("utf-8-sig")
+            with path.open("rb") as file:
+                data = file.read(MAX_PROGRAM_BYTES + 4)  # and no more: /dev/zero has no end
+            if len(data) > MAX_PROGRAM_BYTES + 3:
+                message = f"program text has more than {MAX_PROGRAM_BYTES} bytes"
+                raise ProgramError([Diagnostic("P005", (), message, file=str(path))])
+            text = data.decode("utf-8-sig")
         except OSError as error:
             raise ProgramError([Diagnostic("P001", (), f"can not read it: {error.strerror}", file=str(path))]) from None
         except UnicodeDecodeError as error:
@@ -486,13 +491,16 @@ class Program(BaseModel):
                 continue
             part["additionalProperties"] = False
             properties = part["properties"]
+            for name, kind in properties.items():
+                if name not in part.get("required", ()) and {"type": "null"} not in kind.get("anyOf", ()):
+                    properties[name] = {"anyOf": [kind, {"type": "null"}]}  # written, and absent
             if "next" in properties and "id" in properties:
                 for name in _ALL_STEP_FIELDS:
-                    properties.setdefault(name, {"type": "null"})  # of another type: may stand there without a value
+                    properties.setdefault(name, {"enum": [None, {}, []]})  # of another type: may stand there empty
                 properties["next_step"] = properties["next"]
                 properties["is_terminal"] = {"type": "boolean"}
             for beside in ("undo", "reconcile"):
-                if "anyOf" in properties.get(beside, {}):
+                if "anyOf" in properties[beside]:
                     properties[beside]["anyOf"].append({"type": "string"})
             for version in ("dsl", "version"):
                 if version in properties:
@@ -532,7 +540,6 @@ def blocks(step: Step) -> Iterator[tuple[list[Step], Loc]]:
             target = getattr(step, name)
             if isinstance(target, list):
                 yield list(target), (name,)
-
 
 
 # --- shape: faults that plain data shows, found before any model is built ----------------------------------------
@@ -602,7 +609,12 @@ class _Shape:
         self.steps = 0
 
     def add(
-        self, code: str, loc: Loc, message: str, hint: str | None = None, severity: Literal["error", "warning"] = "error"
+        self,
+        code: str,
+        loc: Loc,
+        message: str,
+        hint: str | None = None,
+        severity: Literal["error", "warning"] = "error",
     ) -> None:
         self.faults.append(Diagnostic(code, loc, message, hint, severity))
 
@@ -716,7 +728,7 @@ class _Shape:
                 self.known(key, fields, value, (*loc, key))
         result = {name: found[name] for name in fields if name in found}
         self.identity(result, loc, ids)
-        if kind in _CHECKS and fields is not _ALL_STEP_FIELDS:
+        if fields is not _ALL_STEP_FIELDS and kind in _CHECKS:
             _CHECKS[kind](self, result, loc)
         self.common(result, kind, loc)
         for field in _EXPRESSIONS:
@@ -751,15 +763,19 @@ class _Shape:
                 self.add("P021", (*loc, field), f"{short(name)} can not be a name", "use letters, digits and '_'")
 
     def common(self, step: dict[str, Any], kind: Any, loc: Loc) -> None:
-        model = _STEP_CLASSES.get(StepType(kind)) if kind in _STEP_FIELDS else None
+        model = _STEP_CLASSES[StepType(kind)] if isinstance(kind, str) and kind in _STEP_FIELDS else None
         retries: list[str] = [f for f in ("max_retries", "retry") if f in step and step[f] != 1]
         if step.get("on_error") == "retry":
             retries.append("on_error")
         if model is not None and not model.CALLS and retries:
             message = f"{retries[0]!r} does not apply to a step of type {kind!r}"
-            hint = "its calls would run twice; give the steps inside their own retries" if model.BLOCKS else "it makes no call"
+            hint = (
+                "its calls would run twice; give the steps inside their own retries"
+                if model.BLOCKS
+                else "it makes no call"
+            )
             self.add("P015", (*loc, retries[0]), message, hint)
-        if kind in ("condition", "switch", "set") and "timeout_seconds" in step:
+        if model is not None and kind in ("condition", "switch", "set") and "timeout_seconds" in step:
             message = f"'timeout_seconds' does not apply to a step of type {kind!r}"
             self.add("P015", (*loc, "timeout_seconds"), message, "it waits for nothing; put it on a step inside")
         retry = step.get("retry")
@@ -879,7 +895,9 @@ class _Shape:
             self.expression(step["until"], (*loc, "until"))
         elif step.get("on_exhausted") != "continue":
             message = f"loop {short(step.get('id'))} without 'until' always fails"
-            self.add("P010", loc, message, "give it 'until', or 'on_exhausted: continue' to run a fixed number of times")
+            self.add(
+                "P010", loc, message, "give it 'until', or 'on_exhausted: continue' to run a fixed number of times"
+            )
 
     def set(self, step: dict[str, Any], loc: Loc) -> None:
         values = step.get("values")
@@ -899,7 +917,9 @@ class _Shape:
         given = [field for field in ("seconds", "until", "event") if field in step]
         if len(given) != 1:
             what = " and ".join(given) if given else "nothing"
-            self.add("P010", loc, f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has {what}")
+            self.add(
+                "P010", loc, f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has {what}"
+            )
         self.templates(step.get("until"), (*loc, "until"))
 
 
@@ -962,7 +982,9 @@ def _document_loc(loc: tuple[int | str, ...]) -> Loc:
         last = result[-1] if result else None
         tagged = part in _STEP_TYPES and isinstance(last, int) and not tagged
         member = isinstance(part, str) and ("[" in part or (part == "Program" and last == "program"))
-        if not (tagged or member or (part in _MEMBERS and i == len(loc) - 1 and last not in ("cases", "values", "args"))):
+        if not (
+            tagged or member or (part in _MEMBERS and i == len(loc) - 1 and last not in ("cases", "values", "args"))
+        ):
             result.append(part)
     return tuple(result)
 

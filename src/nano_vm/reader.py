@@ -42,7 +42,12 @@ def read_text(text: Any, *, file: str | None = None, format: str = "yaml") -> An
         ProgramError: If it is too large, malformed, or holds a key twice.
     """
     if not isinstance(text, str):
-        raise _fault("P001", f"a program's text is a str, not {type(text).__name__}", file, hint="decode it, or see Program.from_file")
+        raise _fault(
+            "P001",
+            f"a program's text is a str, not {type(text).__name__}",
+            file,
+            hint="decode it, or see Program.from_file",
+        )
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
@@ -81,7 +86,12 @@ def placed(diagnostics: list[Diagnostic], text: str, file: str | None) -> list[D
 
 
 def _fault(
-    code: str, message: str, file: str | None, line: int | None = None, column: int | None = None, hint: str | None = None
+    code: str,
+    message: str,
+    file: str | None,
+    line: int | None = None,
+    column: int | None = None,
+    hint: str | None = None,
 ) -> ProgramError:
     return ProgramError([Diagnostic(code, (), message, hint, file=file, line=line, column=column)])
 
@@ -186,7 +196,12 @@ class _Reader:
         while True:
             event = loader.get_event()
             kind = type(event)
-            if kind is yaml.ScalarEvent or kind is yaml.AliasEvent or kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            if (
+                kind is yaml.ScalarEvent
+                or kind is yaml.AliasEvent
+                or kind is yaml.MappingStartEvent
+                or kind is yaml.SequenceStartEvent
+            ):
                 self.nodes += 1
                 wants_key = bool(stack) and type(stack[-1][0]) is dict and stack[-1][1] is None
                 if wants_key:
@@ -197,7 +212,9 @@ class _Reader:
                     if key in level[0]:
                         self.add_fault("P002", f"duplicate key {key!r}", event, (*level[2], key))
                     elif key == "<<" and not event.style:
-                        self.add_fault("P001", "merge keys are not part of YAML 1.2", event, level[2], "write the fields out")
+                        self.add_fault(
+                            "P001", "merge keys are not part of YAML 1.2", event, level[2], "write the fields out"
+                        )
                     level[1] = key
                     if tracking:
                         self.marks[(*level[2], key)] = (event.start_mark.line + 1, event.start_mark.column + 1)  # type: ignore[index]

@@ -23,7 +23,11 @@ def schema_check(schema: dict[str, Any]) -> Callable[[Any], str | None]:
             validator = _validator(schema)
         for error in validator.iter_errors(value):
             place = "".join(f"[{part!r}]" for part in error.instance_path)
-            return f"{place}: {error.message}".lstrip(": ") if len(error.message) < 500 else f"{place} does not fit the schema"
+            return (
+                f"{place}: {error.message}".lstrip(": ")
+                if len(error.message) < 500
+                else f"{place} does not fit the schema"
+            )
         return None
 
     return check
@@ -131,7 +135,9 @@ def schema_answer(text: str, check: Callable[[Any], str | None]) -> Any:
         value = parse_json(body)
         canonical(value)  # refuses lone surrogates, and what is nested too deep
     except (ValueError, RecursionError) as error:
-        raise InvalidAnswer(f"answer {short(text)} is not JSON: {str(error) or f'deeper than {MAX_DEPTH} levels'}") from None
+        raise InvalidAnswer(
+            f"answer {short(text)} is not JSON: {str(error) or f'deeper than {MAX_DEPTH} levels'}"
+        ) from None
     fault = check(value)
     if fault is not None:
         raise InvalidAnswer(f"answer does not fit the schema: {fault}")

@@ -28,7 +28,12 @@ class ScriptedLLM:
         ScriptedLLM({"refund": "yes", "": "no"})        # "" occurs in everything
     """
 
-    def __init__(self, answers: Iterable[Rule] | Mapping[str, Rule] | Callable[[list[Message]], Answer], *, model: str = "scripted") -> None:
+    def __init__(
+        self,
+        answers: Iterable[Rule] | Mapping[str, Rule] | Callable[[list[Message]], Answer],
+        *,
+        model: str = "scripted",
+    ) -> None:
         self.model = model
         self.calls: list[dict[str, Any]] = []
         self._rules = dict(answers) if isinstance(answers, Mapping) else None
@@ -60,7 +65,9 @@ class ScriptedLLM:
         if self._rules is None:
             if number < len(self._answers):
                 return self._answers[number]
-            raise ModelError(f"the script has {len(self._answers)} answers, and this is call {number + 1}", retryable=False)
+            raise ModelError(
+                f"the script has {len(self._answers)} answers, and this is call {number + 1}", retryable=False
+            )
         asked = messages[-1]["content"]
         for key, answer in self._rules.items():
             if key in asked:
@@ -127,7 +134,9 @@ class RecordedLLM:
         if found is not None:
             return found
         if self.adapter is None:
-            raise ModelError(f"not recorded: {short(messages[-1]['content'])}; record it again with record=adapter", retryable=False)
+            raise ModelError(
+                f"not recorded: {short(messages[-1]['content'])}; record it again with record=adapter", retryable=False
+            )
         taken = {k: v for k, v in request.items() if k not in constraints or k in Adapter(self.adapter).named}
         answer = completed(await self.adapter.complete(**taken))
         entry = {

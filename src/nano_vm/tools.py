@@ -124,7 +124,7 @@ class ToolContract:
         for parameter in self.parameters.values():
             try:
                 schema = TypeAdapter(parameter.hint).json_schema() if parameter.hint is not Any else {}
-            except Exception:  # a type without a JSON form: any value
+            except Exception:  # noqa: BLE001 - a type without a JSON form, or whose schema fails: any value
                 schema = {}
             properties[parameter.name] = schema
         return {
@@ -213,8 +213,10 @@ def _hints(function: Any) -> dict[str, Any]:
         hints: dict[str, Any] = {}
         for name, hint in getattr(function, "__annotations__", {}).items():
             try:
-                hints |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: hint}), function.__globals__)
-            except Exception:  # noqa: BLE001
+                hints |= typing.get_type_hints(
+                    types.SimpleNamespace(__annotations__={name: hint}), function.__globals__
+                )
+            except Exception:  # noqa: BLE001, S112 - the others still hold
                 continue
         return hints
 
@@ -359,5 +361,3 @@ def checked(tool_name: str, parameter: Parameter, value: Any) -> Any:
         return parameter.convert(value)
     except ValueError as error:
         raise ArgumentError(f"argument {parameter.name!r} of tool {tool_name!r} {error}") from None
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -177,7 +177,9 @@ class StepName(NamedTuple):
 # A finished step: op, path, status, output, error, request, started_ns, finished_ns (monotonic), attempts, usage, extra.
 # The request of a tool is the tuple of its argument values (names are the op's), that of a model its messages and options.
 # A tool's first success in five fields (op, output, request, started_ns, finished_ns): its path is the op's own.
-Record = tuple[Any, str, StepStatus, Any, StepError | None, Any, int, int, "tuple[Attempt, ...] | None", LLMUsage | None, Any]
+Record = tuple[
+    Any, str, StepStatus, Any, StepError | None, Any, int, int, "tuple[Attempt, ...] | None", LLMUsage | None, Any
+]
 
 
 def full(record: Any) -> Record:
@@ -232,6 +234,7 @@ class Trace:
     finished_ns = 0
     waiting: Sequence[dict[str, Any]] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
+    _salt: str | Callable[[], str] = ""
     _inputs: Any = None
     _host: Any = None  # where a run's calls go, while it runs
     _steps: list[StepResult] | None = None
@@ -243,7 +246,6 @@ class Trace:
         program_digest: Any,
         run_id: str,
         seed: int,
-        salt: str,
         started_ns: int,
         base_ns: int = 0,
         records: list[Any] | None = None,
@@ -252,7 +254,6 @@ class Trace:
         self._program_digest = program_digest  # or the program, which is asked for it when somebody looks
         self.run_id = run_id
         self.seed = seed
-        self.salt = salt
         self.started_ns = started_ns
         self._base_ns = base_ns  # added to a record's monotonic time it gives nanoseconds since the epoch
         self._records = records if records is not None else []
@@ -366,6 +367,13 @@ class Trace:
         return self._digest
 
     @property
+    def salt(self) -> str:
+        """The run's own random bytes, in hex: without them the seal's hashes of values tell nothing. Drawn at first need."""
+        if not isinstance(self._salt, str):
+            self._salt = self._salt()
+        return self._salt
+
+    @property
     def seal(self) -> str:
         """SHA-256 chain, in hex, over every line of `lines` in order, values by salted hash."""
         head = b""
@@ -430,6 +438,7 @@ class Trace:
                     **attempt.outcome(),
                     "started_ns": attempt.started_ns,
                     "finished_ns": attempt.finished_ns,
+                    **({"usage": attempt.usage.to_dict()} if attempt.usage is not None else {}),
                 }
                 for attempt in attempts
             ]
@@ -446,7 +455,13 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: the records, with digest, seal and salt."""
-        return {"format": TRACE_FORMAT, "digest": self.digest, "seal": self.seal, "salt": self.salt, "records": list(self.lines())}
+        return {
+            "format": TRACE_FORMAT,
+            "digest": self.digest,
+            "seal": self.seal,
+            "salt": self.salt,
+            "records": list(self.lines()),
+        }
 
     def to_json(self, *, indent: int | None = None) -> str:
         """`to_dict` as text."""
@@ -477,7 +492,7 @@ class Trace:
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, VMError) as error:
             raise TraceError(f"not a trace of format {TRACE_FORMAT}: {kind_name(error)}: {error}") from None
         for name in ("digest", "seal"):
-            if data[name] != getattr(trace, name):
+            if data.get(name) != getattr(trace, name):
                 raise TraceError(f"the trace was changed: its {name} does not fit its records")
         if not whole:
             raise TraceError("the trace was changed: it holds what no run writes")
@@ -607,10 +622,10 @@ def _read(data: Any) -> Trace:
         str(head["program_digest"]),
         head["run_id"],
         head["seed"],
-        str(data["salt"]),
         int(head["started_ns"]),
         records=current[0],
     )
+    trace._salt = bytes.fromhex(data["salt"]).hex()
     trace.inputs = dict(head["inputs"])
     trace.status = TraceStatus(end["status"])
     trace.output = end["output"]
@@ -637,7 +652,7 @@ def _read_step(line: dict[str, Any]) -> Record:
                 StepError.from_dict(a["error"]),
                 int(a["started_ns"]),
                 int(a["finished_ns"]),
-                _read_counts(a["usage"]) if "usage" in a else None,
+                LLMUsage.from_dict(a["usage"]) if "usage" in a else None,
                 a.get("answer"),
             )
             for a in line["attempts"]
@@ -647,10 +662,6 @@ def _read_step(line: dict[str, Any]) -> Record:
         LLMUsage.from_dict(line["usage"]) if "usage" in line else None,
         dict(line["extra"]) if "extra" in line else None,
     )
-
-
-def _read_counts(counts: list[int]) -> LLMUsage:
-    return LLMUsage(counts[0], counts[1], counts[2])
 
 
 def error_text(step_id: str, error: StepError) -> str:

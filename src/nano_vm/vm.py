@@ -12,20 +12,21 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from .compile import compile_flow
 from .drive import Adapter, Driver, Event, Host, SystemClock, Threads
-from .errors import Diagnostic, ProgramError, VMError, summary
+from .errors import Diagnostic, ExprError, ProgramError, VMError, summary
 from .flow import Flow
-from .machine import FOREVER, SMALL_TEXT, Facts, Ledger, Limits, Machine, loaded
+from .machine import FOREVER, Facts, Ledger, Limits, Machine, loaded
 from .plan import FramePlan, Plan
 from .program import Budget, LLMStep, Program
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
-from .values import admit, canonical, kind_name
+from .values import SMALL_TEXT, admit, canonical, is_small, kind_name
 from .verify import check, check_names
 
 PREPARED_PROGRAMS = 1024
@@ -50,6 +51,7 @@ class _Prepared:
     host: Host | None = None
     default_model: str | None = None
     budget: Budget | None = None
+    ledger: Ledger = field(default_factory=lambda: Ledger(0))  # what a run of it may use, to be copied
     digest: Any = None  # of program and called programs, or the program, which is asked for it when somebody looks
 
 
@@ -140,8 +142,9 @@ class ExecutionVM:
         errors = tuple(d for d in found if d.severity == "error")
         prepared = _Prepared(program, tuple(found), errors, flow, digest=flow.digest or program)
         if not errors or all(d.code == "V010" for d in errors):
-            # a name that inputs give may still be missing at check; everything else is decided
-            prepared.plan = compile_flow(flow, self._contracts) if not _broken(flow, errors) else None
+            # A name that is read before it is written may still come with the inputs; one that means nothing has no slot.
+            with suppress(ExprError):
+                prepared.plan = compile_flow(flow, self._contracts)
         if prepared.plan is not None:
             contracts = [self._contracts[name] for name in prepared.plan.tools]
             prepared.host = Host(
@@ -155,6 +158,7 @@ class ExecutionVM:
             )
             budgets = [b for b in (program.budget, self._budget) if b is not None]
             prepared.budget = budgets[0] if len(budgets) == 1 else _tightest(budgets)
+            prepared.ledger = Ledger.of(self._limits, prepared.budget)
             default = self._adapters.get(None)
             prepared.default_model = default.model if default is not None else None
         return prepared
@@ -178,7 +182,11 @@ class ExecutionVM:
                 if adapter is None:
                     if len(self._adapters) > 1 or not self._adapters[None].takes("model"):
                         known = [name for name in self._adapters if name is not None]
-                        hint = f"the VM has {', '.join(map(repr, known))}" if known else "remove it: the adapter has one model"
+                        hint = (
+                            f"the VM has {', '.join(map(repr, known))}"
+                            if known
+                            else "remove it: the adapter has one model"
+                        )
                         message = f"step {step.id!r} wants model {model!r}, which no adapter has"
                         found.append(Diagnostic("V031", (*loc, "model"), message, hint))
                         continue
@@ -331,26 +339,28 @@ class ExecutionVM:
             raise VMError(f"a seed is a whole number, not {seed!r}")
         clock = self._clock
         now = clock.monotonic_ns()
-        drawn = os.urandom(40).hex()
-        own_seed = int(drawn[64:], 16) >> 1 if seed is None else seed
+        drawn = os.urandom(24).hex()
+        own_seed = int(drawn[32:], 16) >> 1 if seed is None else seed
         trace = Trace(
             program.name,
             prepared.digest,
             drawn[:32] if run_id is None else run_id,
             own_seed,
-            drawn[32:64],
             now,
             clock.time_ns() - now,
         )
+        trace._salt = _salt
         plan = prepared.plan
         root = plan.frames[0] if plan is not None else None
-        texts = _texts(context, root) if root is not None and not prepared.errors else None
+        texts = _scalars(context, root) if root is not None and not prepared.errors else None
         faults: list[Diagnostic] = []
         if texts is None:
             trace.inputs, faults = _inputs(context, root)
         errors = prepared.errors
         if errors and plan is not None:  # only names that inputs may give
             errors = tuple(d for d in check_names(prepared.flow, frozenset(trace.inputs)) if d.severity == "error")
+            if errors:  # and what is missing has been told
+                faults = [fault for fault in faults if fault.code != "V040"]
         tightest = prepared.budget
         if budget is not None:
             tightest = _tightest([b for b in (tightest, _budget(budget)) if b is not None])
@@ -366,7 +376,8 @@ class ExecutionVM:
             frame = loaded(root, trace.inputs)
         seconds = tightest.max_seconds if tightest is not None else None
         deadline = now + int(seconds * 1e9) if seconds is not None else FOREVER
-        machine = Machine.of_run(root, frame, facts, Ledger.of(self._limits, tightest), deadline)
+        ledger = prepared.ledger.copy() if budget is None else Ledger.of(self._limits, tightest)
+        machine = Machine.of_run(root, frame, facts, ledger, deadline)
         trace._records = machine.records
         trace._host = prepared.host
         return trace, machine
@@ -387,7 +398,11 @@ class ExecutionVM:
             name = model or adapter.model
             if name is None or name not in (self._prices or {}):
                 message = f"the budget limits cost, and no price is known for model {name!r}"
-                found.append(Diagnostic("V033", ("budget", "max_cost_usd"), message, "give ExecutionVM(prices={model: (input, output)})"))
+                found.append(
+                    Diagnostic(
+                        "V033", ("budget", "max_cost_usd"), message, "give ExecutionVM(prices={model: (input, output)})"
+                    )
+                )
         return found
 
     async def _execute(self, trace: Trace, machine: Machine, sink: Any) -> bool:
@@ -474,9 +489,8 @@ def _identity(trace: Trace) -> bytes:
     return canonical([trace.program_digest, trace.inputs])
 
 
-def _broken(flow: Flow, errors: tuple[Diagnostic, ...]) -> bool:
-    """Whether names in *errors* are unknown rather than perhaps given: then there is no slot to compile to."""
-    return any("is a step, not a value" in d.message or "unknown name" in d.message or "no step" in d.message for d in errors)
+def _salt() -> str:
+    return os.urandom(16).hex()
 
 
 _ID = re.compile(r"[!-~]{1,200}\Z")
@@ -497,7 +511,7 @@ def _inputs(context: Any, frame: FramePlan | None) -> tuple[dict[str, Any], list
     names = [name for name, _ in frame.inputs] if frame is not None and frame.check is None else list(given)
     for name in names:
         value = given.get(name, _MISSING)
-        if type(value) is str and value.isascii() and len(value) < SMALL_TEXT:
+        if is_small(value):
             inputs[name] = value
         elif value is not _MISSING:
             try:
@@ -516,8 +530,8 @@ def _inputs(context: Any, frame: FramePlan | None) -> tuple[dict[str, Any], list
     return inputs, faults
 
 
-def _texts(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
-    """The needed inputs, where they are what they mostly are: all given, all short ASCII texts. Looked at in C."""
+def _scalars(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
+    """The needed inputs, where they are what they mostly are: all given, all small scalars. ASCII texts are looked at in C."""
     if frame.take is None or frame.check is not None or type(context) is not dict:
         return None
     for name in frame.others:
@@ -527,10 +541,11 @@ def _texts(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
         values = frame.take(context)
     except KeyError:
         return None
-    if set(map(type, values)) != _ONLY_TEXTS:
-        return None
-    text = "".join(values)
-    return values if len(text) < SMALL_TEXT and text.isascii() else None
+    if set(map(type, values)) == _ONLY_TEXTS:
+        text = "".join(values)
+        if len(text) < SMALL_TEXT and text.isascii():
+            return values
+    return values if all(map(is_small, values)) else None
 
 
 _ONLY_TEXTS = {str}
@@ -590,5 +605,3 @@ def _tightest(budgets: list[Budget]) -> Budget | None:
         if given:
             amounts[name] = min(given)
     return Budget.model_construct(**amounts)
-
-

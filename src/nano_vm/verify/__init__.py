@@ -19,6 +19,8 @@ __all__ = ["check", "check_names", "check_shape", "check_tools"]
 
 def check(flow: Flow, contracts: Mapping[str, ToolContract], given: Iterable[str] = ()) -> list[Diagnostic]:
     """Every fault of *flow* for a host with these tools, in document order; *given* are names that the inputs hold."""
+    if any(d.code == "V008" for d in flow.diagnostics):  # too large, and not all of it is there
+        return list(flow.diagnostics)
     found = [*flow.diagnostics, *check_shape(flow), *check_tools(flow, contracts)]
     if not any(d.severity == "error" for d in flow.diagnostics):  # data flow over a broken graph says nonsense
         found += check_names(flow, frozenset(given))

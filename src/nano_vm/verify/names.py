@@ -130,7 +130,8 @@ class _Assignment:
         if frame.kind == "run":
             have = set(self.given) | (set(names.needed) if schema is None else set(schema.get("required", [])))
         else:
-            assert frame.owner is not None and isinstance(frame.owner.step, CallStep)
+            assert frame.owner is not None
+            assert isinstance(frame.owner.step, CallStep)
             have = set(frame.owner.step.arguments)
         for name, part in (schema or {}).get("properties", {}).items():
             if isinstance(part, dict) and "default" in part:
@@ -170,12 +171,13 @@ class _Assignment:
                     # out of a loop: its body may have written any part
                     around = self.flow.nodes[edge.by]
                     own_outer = writes(around.step, names)
-                    yield edge.target, self.skipped(around.step, label, (must & ~own_outer, may & ~own_outer), own_outer)
+                    yield (
+                        edge.target,
+                        self.skipped(around.step, label, (must & ~own_outer, may & ~own_outer), own_outer),
+                    )
                 else:
                     yield edge.target, self.skipped(step, label, cleared, own)
-            elif label == "again":
-                yield edge.target, state
-            elif node.kind == "step" and _is_loop(step):
+            elif label == "again" or (node.kind == "step" and _is_loop(step)):
                 yield edge.target, state
             else:
                 yield edge.target, written
@@ -213,9 +215,13 @@ class _Assignment:
             ref, names = refs[loc, ref_text]
             if lacking and there:
                 message = f"{ref_text!r} is not written on every path that leads here"
-                yield Diagnostic("V011", loc, message, "give the step that may be skipped a default, or set it before", "warning")
+                yield Diagnostic(
+                    "V011", loc, message, "give the step that may be skipped a default, or set it before", "warning"
+                )
             elif lacking:
-                yield Diagnostic("V010", loc, f"{ref_text!r} is read before any step has written it", _where(ref, names))
+                yield Diagnostic(
+                    "V010", loc, f"{ref_text!r} is read before any step has written it", _where(ref, names)
+                )
 
     def node_reads(self, node: Node) -> Iterator[tuple[Ref, bool, Loc, int]]:
         step = node.step

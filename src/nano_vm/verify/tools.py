@@ -38,7 +38,9 @@ def _call(
     parameters = contract.parameters
     for name in parameters:
         if parameters[name].required and name not in args:
-            yield Diagnostic("V021", loc, f"tool {tool!r} needs argument {name!r}", f"add it to the args of {step_id!r}")
+            yield Diagnostic(
+                "V021", loc, f"tool {tool!r} needs argument {name!r}", f"add it to the args of {step_id!r}"
+            )
     for name, value in args.items():
         at = (*loc, "args", name)
         if name == IDEMPOTENCY_KEY and contract.takes_key:
