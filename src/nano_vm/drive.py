@@ -307,9 +307,7 @@ class Driver:
                     lane.until = FOREVER
                     await self.fork(machine, op, lane)
                     lane.machine, lane.op = machine, None
-                    op = machine.join(read())
-                    if lane.stopped:
-                        op = machine.cancel(machine.now, called=False)
+                    op = machine.cancel(read()) if lane.stopped else machine.join(read())
                 elif code == MODEL:
                     called = True
                     op = await self.ask(machine, op, lane)

@@ -443,7 +443,11 @@ class Flow:
             found = self.programs.get(program)
             if found is None:
                 near = get_close_matches(program, list(self.programs), n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "give it by ExecutionVM(programs={...}) or --program name=FILE"
+                hint = (
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else "give it by ExecutionVM(programs={...}) or --program name=FILE"
+                )
                 self.fault("V006", loc, f"step {step.id!r} calls unknown program {program!r}", hint)
                 return
             self.called[program] = found

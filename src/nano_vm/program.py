@@ -500,7 +500,7 @@ class Program(BaseModel):
                 properties["next_step"] = properties["next"]
                 properties["is_terminal"] = {"type": "boolean"}
             for beside in ("undo", "reconcile"):
-                if "anyOf" in properties[beside]:
+                if "anyOf" in properties.get(beside, {}):
                     properties[beside]["anyOf"].append({"type": "string"})
             for version in ("dsl", "version"):
                 if version in properties:
