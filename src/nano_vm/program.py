@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -126,6 +126,10 @@ class Step(BaseModel):
 
     BLOCKS: ClassVar[tuple[str, ...]] = ()
     CALLS: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # which fields there are depends on the type; 0.1 took them all
+
+        def __init__(self, **data: Any) -> None: ...
 
     def __new__(cls, *args: Any, **data: Any) -> Step:
         if cls is Step:
@@ -357,6 +361,10 @@ class Program(BaseModel):
     defaults: Defaults = Defaults.model_construct()
     metadata: dict[str, Any] = {}
     steps: Annotated[list[AnyStep], Field(min_length=1)]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None: ...
 
     _warnings: tuple[Diagnostic, ...] = PrivateAttr(default=())
     _digest: str | None = PrivateAttr(default=None)
