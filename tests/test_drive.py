@@ -223,7 +223,7 @@ async def test_context_variables_are_seen_by_every_tool() -> None:
     async def coroutine() -> str:
         return user.get()
 
-    vm = ExecutionVM(tools={"t": plain, "u": coroutine, "v": tool(inline=True)(plain)})
+    vm = ExecutionVM(tools={"t": plain, "u": coroutine, "v": tool(inline=True)(lambda: plain())})
     one = program(step("a"), step("b", "u"), step("c", "v"), parallel(step("d"), step("e", "u")))
 
     async def run_as(name: str) -> list[Any]:

@@ -493,9 +493,11 @@ def test_the_digest_of_a_fixed_run_does_not_change() -> None:
     """A digest written down years ago must still verify: what it is made of is a format."""
     trace = vm(tools={"t": lambda x: {"n": x}}).run_sync(program(step(args={"x": "$x"})), {"x": "ü"})
     assert trace.digest == FIXED
+    assert rich().digest == FIXED_RICH
 
 
 FIXED = "e0dae5bb3aa2e844eff135129fe8c80e0a96f2a308405ab4b2fcd7fb6b182096"
+FIXED_RICH = "bbb7b92d3fcb0f41127202499dd662b0cadc4f1ca69c1f551b5e00a7cf204c92"
 
 
 # --- the seal ------------------------------------------------------------------------------------------------------

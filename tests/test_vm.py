@@ -700,6 +700,11 @@ async def test_ceilings_that_fit_are_given_and_what_is_unspent_returns() -> None
     one = program(parallel([jump], step("y")), step("a"), step("b"), step("d"))
     assert (await vm.run(one, budget={"max_tool_calls": 5})).ok  # the fork reserves 5 and uses 2
     assert (await vm.run(one, budget={"max_tool_calls": 4})).error_kind == "budget"
+    asks = program(parallel(llm("x", max_retries=2), llm("y", max_retries=2)), llm("z"))
+    model = ExecutionVM(ScriptedLLM({"": "ok"}))
+    assert (await model.run(asks, budget={"max_llm_calls": 4})).ok
+    assert (await model.run(asks, budget={"max_llm_calls": 3})).ok
+    assert (await model.run(asks, budget={"max_llm_calls": 2})).error_kind == "budget"
     wide = program(parallel([step(f"x{i}") for i in range(3)], step("y")))
     assert (await vm.run(wide, budget={"max_tool_calls": 4})).ok  # unequal ceilings, where all fit
 
