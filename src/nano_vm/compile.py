@@ -85,6 +85,7 @@ class _Compiler:
         self.numbers: dict[str, int] = {}
         self.ops: list[Op] = []
         self.twice = _entered_twice(flow)
+        self.slots = {id(frame.names): slot_names(frame.names) for frame in flow.frames}
         self.read = {id(frame.names): slots_read(frame.names) for frame in flow.frames}
 
     def plan(self) -> Plan:
@@ -102,7 +103,6 @@ class _Compiler:
             if self.ops[node.index].path is None and node.kind == "step":
                 frames[node.frame.index].static = False
         _ceilings(flow, frames)
-        root = flow.frames[0].names
         models = list(dict.fromkeys(op.model for op in self.ops if isinstance(op, ModelOp)))
         return Plan(
             name=flow.program.name,
@@ -112,12 +112,12 @@ class _Compiler:
             tools=self.tools,
             models=models,
             budget=flow.program.budget,
-            slots=slot_names(root),
         )
 
     def frame(self, graph: FrameGraph) -> FramePlan:
         names = graph.names
         frame = FramePlan(graph.index, graph.name, keeps_last=graph.kind in ("branch", "item"))
+        frame.slots = self.slots[id(names)]
         if graph.kind in ("run", "call"):
             program = names.program
             schema = program.inputs

@@ -138,14 +138,21 @@ class Ledger:
         )
 
     def shares(self, ceilings: list[tuple[int, int, int]]) -> list[Ledger]:
-        """One ledger a child: its ceiling where all fit, else equal shares in declared order. What is unspent returns by `settle`."""
+        """One ledger a child: its ceiling where all fit, else equal shares in declared order. What is unspent returns by `settle`.
+
+        Tokens and money have no ceiling yet: those who call models share them equally.
+        """
         count = len(ceilings)
         columns = [
             _granted(have, [ceiling[i] for ceiling in ceilings])
             for i, have in enumerate((self.steps, self.llm_calls, self.tool_calls))
         ]
-        tokens = [UNLIMITED] * count if self.tokens >= UNLIMITED else _equal(self.tokens, count)
-        cost = [None if self.cost is None else self.cost / count for _ in range(count)]
+        callers = [i for i, ceiling in enumerate(ceilings) if ceiling[1]]
+        tokens = [UNLIMITED] * count if self.tokens >= UNLIMITED else [0] * count
+        cost: list[Decimal | None] = [None if self.cost is None else Decimal(0)] * count
+        for i, share in zip(callers, _equal(self.tokens, len(callers)) if callers else (), strict=True):
+            tokens[i] = tokens[i] or share
+            cost[i] = None if self.cost is None else self.cost / len(callers)
         return [
             Ledger(columns[0][i], columns[1][i], columns[2][i], tokens[i], cost[i], self.state) for i in range(count)
         ]
@@ -419,6 +426,8 @@ class Machine:
                 return self._failed(op, inner, extra=extra)
         if op.timeout_ns and self.now >= self._started + op.timeout_ns:
             return self._failed(op, _timeout(f"did not end within {op.timeout_ns / 1e9:g} s"), extra=extra)
+        if self.ledger.state < 0:  # before the join allocates
+            return self._failed(op, _state_full(), extra=extra)
         outputs = [child.output for child in children]
         value: Any = outputs
         if op.kind == "call":

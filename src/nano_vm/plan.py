@@ -144,7 +144,7 @@ class BranchOp(Op):
         return self.show(values)
 
     def describe(self) -> str:
-        return self.text
+        return " ".join(self.text.split())
 
 
 @dataclass(slots=True, eq=False)
@@ -227,7 +227,7 @@ class TestOp(Op):
         yield from list(Op.targets(self))[1:]
 
     def describe(self) -> str:
-        return f"until {self.text}" if self.text else ""
+        return f"until {' '.join(self.text.split())}" if self.text else ""
 
 
 @dataclass(slots=True, eq=False)
@@ -259,6 +259,7 @@ class FramePlan:
 
     index: int
     name: str
+    slots: list[str] = field(default_factory=list)  # their names, for people
     entry: Op = None  # type: ignore[assignment]
     blank: list[Any] = field(default_factory=list)  # the slots at the start, without inputs
     inputs: tuple[tuple[str, int], ...] = ()  # names that inputs may give and something reads, with their slots
@@ -286,7 +287,6 @@ class Plan:
     tools: list[str]
     models: list[str | None]
     budget: Budget | None
-    slots: list[str]
 
     def shortest_ns(self) -> int:
         """The shortest deadline of anything in the plan."""
@@ -299,19 +299,30 @@ class Plan:
 
     def explain(self) -> str:
         """The plan as text: a line an op, with what may follow it."""
-        lines = [f"program {self.name!r}: {len(self.ops)} ops, {len(self.slots)} slots, {len(self.frames)} frames"]
-        lines.append(f"slots: {', '.join(f'{i}={name}' for i, name in enumerate(self.slots))}")
+        lines = [
+            f"program {self.name!r}: {len(self.ops)} ops, {len(self.frames[0].slots)} slots, {len(self.frames)} frames"
+        ]
+        slots = self.frames[0].slots
+        lines.append(f"slots: {_numbered(slots)}")
+        frame = self.frames[0]
         shown = -1
         for op in sorted(self.ops, key=lambda op: (op.frame, op.code in (END, FAIL), op.index)):
             if op.frame != shown:
                 shown = op.frame
                 frame = self.frames[shown]
+                if frame.slots is not self.frames[0].slots and frame.slots is not slots:
+                    slots = frame.slots
+                    lines.append(f"slots: {_numbered(slots)}")
                 lines.append(f"frame {shown} {frame.name!r}: begins at {frame.entry.index}")
             what = " ".join(part for part in (CODES[op.code], op.step_id, op.describe()) if part)
             if op.code in (END, FAIL):
                 what = CODES[op.code]
-            writes = [self.slots[slot] for slot in (op.out, op.key) if slot >= 0]
+            writes = [frame.slots[slot] for slot in (op.out, op.key) if slot >= 0]
             arrow = f" -> {', '.join(dict.fromkeys(writes))}" if writes and op.code not in (TEST, CLOSE) else ""
             follows = ", ".join(f"{label} {target.index}" for label, target in op.targets())
             lines.append(f"  {op.index:>4} {what}{arrow}" + (f"  [{follows}]" if follows else ""))
         return "\n".join(lines)
+
+
+def _numbered(slots: list[str]) -> str:
+    return ", ".join(f"{i}={name}" for i, name in enumerate(slots))

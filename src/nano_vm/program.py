@@ -176,6 +176,12 @@ class LLMStep(Step):
 
     CALLS: ClassVar[bool] = True
 
+    @model_validator(mode="after")
+    def _asks(self) -> LLMStep:
+        if not self.prompt and not self.messages:
+            raise ValueError(f"llm step {self.id!r} needs a 'prompt' or 'messages'")
+        return self
+
     @property
     def constrained(self) -> bool:
         """Whether an answer can be invalid."""
@@ -206,6 +212,12 @@ class ConditionStep(Step):
     otherwise: Target | None = None
 
     BLOCKS: ClassVar[tuple[str, ...]] = ("then", "otherwise")
+
+    @model_validator(mode="after")
+    def _branches(self) -> ConditionStep:
+        if not self.then and not self.otherwise:
+            raise ValueError(f"condition {self.id!r} needs 'then' or 'otherwise'")
+        return self
 
 
 class SwitchStep(Step):

@@ -108,8 +108,9 @@ class StepError:
     kind: str
     type: str
     message: str
-    retryable: bool = True
-    retry_after_seconds: float | None = None
+    # What the machine needs of it, and no record keeps:
+    retryable: bool = field(default=True, compare=False)
+    retry_after_seconds: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"

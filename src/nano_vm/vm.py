@@ -61,7 +61,8 @@ class ExecutionVM:
     ``llm`` is any object with ``async def complete(messages, **kwargs)``, or a dict of them by the names that steps
     use as ``model``, the first being the default; ``tools`` are callables by name. ``prices`` are dollars per million
     tokens, ``{model: (input, output)}``; ``programs`` are those that `call` steps name; ``budget`` bounds every run.
-    ``threads`` bounds the sync tools that run at the same time. One VM serves any number of runs at a time.
+    ``threads`` bounds the sync tools that run at the same time; one that never returns keeps its thread, and those that wait for
+    a thread have no deadline but that of the run. One VM serves any number of runs at a time.
 
     Raises:
         VMError: If an adapter, tool or price can not be one.
