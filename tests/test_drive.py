@@ -16,30 +16,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from build import parallel, program, statuses, step
 
-from nano_vm import Completion, ExecutionVM, Program, Trace, TraceStatus, tool
+from nano_vm import Completion, ExecutionVM, Trace, TraceStatus, tool
 from nano_vm.drive import Threads, completed, watchdog
 from nano_vm.errors import ModelError
 
 SHORT = 0.02  # seconds: a deadline that passes
 SOON = 0.1  # seconds after it, by which the run has to be over on a busy machine
 LONG = 2.0  # seconds that nobody waits
-
-
-def program(*steps: dict[str, Any], **fields: Any) -> Program:
-    return Program.from_dict({"name": "p", "steps": list(steps), **fields})
-
-
-def step(id: str = "a", tool: str = "t", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "tool", "tool": tool, **fields}
-
-
-def parallel(*branches: Any, id: str = "p", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "parallel", "parallel_steps": list(branches), **fields}
-
-
-def statuses(trace: Trace) -> dict[str, str]:
-    return {s.path: s.status.value for s in trace.steps}
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from build import NOW, llm, program, step
 
 import nano_vm.machine
 from nano_vm import ExecutionVM, LLMUsage, Program, Trace, TraceStatus, tool
@@ -30,20 +31,6 @@ from nano_vm.plan import END, FORK, MODEL, TOOL, ToolOp
 from nano_vm.program import Budget, Retry
 from nano_vm.testing import ScriptedLLM
 from nano_vm.trace import StepError
-
-NOW = {"delay_seconds": 0}
-
-
-def program(*steps: dict[str, Any], **fields: Any) -> Program:
-    return Program.from_dict({"name": "p", "steps": list(steps), **fields})
-
-
-def step(id: str = "a", tool: str = "t", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "tool", "tool": tool, **fields}
-
-
-def llm(id: str = "m", prompt: str = "x", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "llm", "prompt": prompt, **fields}
 
 
 class ByHand:

@@ -15,19 +15,10 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 import pydantic
 import pytest
+from build import NOW, program, step
 
-from nano_vm import ExecutionVM, OutcomeUnknown, Program, ToolError, Trace, TraceStatus, VMError, tool
+from nano_vm import ExecutionVM, OutcomeUnknown, ToolError, Trace, TraceStatus, VMError, tool
 from nano_vm.tools import ArgumentError, Parameter, checked, contract, converter
-
-NOW = {"delay_seconds": 0}
-
-
-def program(*steps: dict[str, Any], **fields: Any) -> Program:
-    return Program.from_dict({"name": "p", "steps": list(steps), **fields})
-
-
-def step(id: str = "a", tool: str = "t", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "tool", "tool": tool, **fields}
 
 
 def run(function: Callable[..., Any], *, inputs: dict[str, Any] | None = None, **fields: Any) -> Trace:

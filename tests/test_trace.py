@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from build import NOW, llm, parallel, program, step
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,6 @@ from nano_vm import (
     Completion,
     ExecutionVM,
     LLMUsage,
-    Program,
     RunFailed,
     StepResult,
     StepStatus,
@@ -31,24 +31,6 @@ from nano_vm import (
 )
 from nano_vm.testing import ScriptedLLM
 from nano_vm.trace import TraceError
-
-NOW = {"delay_seconds": 0}
-
-
-def program(*steps: dict[str, Any], **fields: Any) -> Program:
-    return Program.from_dict({"name": "p", "steps": list(steps), **fields})
-
-
-def step(id: str = "a", tool: str = "t", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "tool", "tool": tool, **fields}
-
-
-def llm(id: str = "m", prompt: str = "x", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "llm", "prompt": prompt, **fields}
-
-
-def parallel(*branches: Any, id: str = "p", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "parallel", "parallel_steps": list(branches), **fields}
 
 
 async def echo(x: Any = None) -> Any:

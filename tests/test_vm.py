@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from build import NOW, llm, mapped, parallel, program, statuses, step
 
 from nano_vm import (
     Budget,
@@ -29,32 +30,6 @@ from nano_vm import (
     tool,
 )
 from nano_vm.testing import ScriptedLLM
-
-NOW = {"delay_seconds": 0}
-
-
-def program(*steps: dict[str, Any], **fields: Any) -> Program:
-    return Program.from_dict({"name": "p", "steps": list(steps), **fields})
-
-
-def step(id: str = "a", tool: str = "t", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "tool", "tool": tool, **fields}
-
-
-def llm(id: str = "m", prompt: str = "x", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "llm", "prompt": prompt, **fields}
-
-
-def parallel(*branches: Any, id: str = "p", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "parallel", "parallel_steps": list(branches), **fields}
-
-
-def mapped(*steps: Any, over: Any, id: str = "m", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "map", "over": over, "steps": list(steps), **fields}
-
-
-def statuses(trace: Trace) -> dict[str, str]:
-    return {s.path: s.status.value for s in trace.steps}
 
 
 class Waits:

@@ -5,16 +5,12 @@ To record the cassettes anew: ``pytest tests/adapters/test_cassettes.py --record
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 from canned import FaultyServer
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from real_llm import MODEL_NAME, llm_server
 
 
