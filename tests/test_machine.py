@@ -89,7 +89,9 @@ class ByHand:
         root = vm.plan(one).frames[0]
         facts = Facts("by hand", 3, default_model="scripted")
         machine = Machine.of_run(root, loaded(root, inputs), facts, Ledger.of(Limits(), one.budget))
-        trace = Trace(one.name, one.digest, "by hand", 3, started_ns=self.now, records=machine.records)
+        trace = Trace(
+            one.name, one.digest, "by hand", 3, started_ns=self.now, records=machine.records, ops=vm.plan(one).ops
+        )
         trace.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
         self.drive(machine)
         trace.status, trace.output, trace.waiting = machine.status, machine.output, machine.waiting

@@ -477,7 +477,7 @@ class Machine:
                             if (kind is str and len(value) < SMALL_TEXT and value.isascii()) or is_small(value):
                                 frame[op.slot] = value
                                 self._last = self._block_last = value
-                                append((op, value, request, started, self.now))
+                                append((op.index, value, request, started, self.now))
                                 op = op.next
                                 continue
                         ledger.steps = fuel

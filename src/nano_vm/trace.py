@@ -177,16 +177,18 @@ class StepName(NamedTuple):
 
 # A finished step: op, path, status, output, error, request, started_ns, finished_ns (monotonic), attempts, usage, extra.
 # The request of a tool is the tuple of its argument values (names are the op's), that of a model its messages and options.
-# A tool's first success in five fields (op, output, request, started_ns, finished_ns): its path is the op's own.
+# A tool's first success in five fields (index of the op, output, request, started_ns, finished_ns): its path is the
+# op's own. An index and not the op, so that it holds nothing that the garbage collector tracks, and is soon not tracked itself.
 Record = tuple[
     Any, str, StepStatus, Any, StepError | None, Any, int, int, "tuple[Attempt, ...] | None", LLMUsage | None, Any
 ]
 
 
-def full(record: Any) -> Record:
-    """A record in its eleven fields."""
+def full(record: Any, ops: Sequence[Any]) -> Record:
+    """A record in its eleven fields; *ops* are those of the plan."""
     if len(record) == 5:
-        op, output, request, started, finished = record
+        index, output, request, started, finished = record
+        op = ops[index]
         return (op, op.path, StepStatus.SUCCESS, output, None, request, started, finished, None, None, None)
     return record  # type: ignore[no-any-return]
 
@@ -250,6 +252,7 @@ class Trace:
         started_ns: int,
         base_ns: int = 0,
         records: list[Any] | None = None,
+        ops: Sequence[Any] = (),
     ) -> None:
         self.program_name = program_name
         self._program_digest = program_digest  # or the program, which is asked for it when somebody looks
@@ -258,6 +261,7 @@ class Trace:
         self.started_ns = started_ns
         self._base_ns = base_ns  # added to a record's monotonic time it gives nanoseconds since the epoch
         self._records = records if records is not None else []
+        self._ops = ops  # of the plan: short records name theirs by index
 
     # --- what it says ---
 
@@ -290,7 +294,7 @@ class Trace:
     def steps(self) -> list[StepResult]:
         """The finished steps in order; those of branches and items before the step that joined them."""
         if self._steps is None:
-            self._steps = [self._result(record) for record in flattened(self._records)]
+            self._steps = [self._result(record) for record in flattened(self._full())]
         return self._steps
 
     @property
@@ -318,7 +322,7 @@ class Trace:
     def usage(self) -> LLMUsage:
         """What all model calls consumed, failed attempts included; the cost is None if that of any is unknown."""
         total = LLMUsage(cost_usd=Decimal(0))
-        for record in flattened(self._records):
+        for record in flattened(self._full()):
             if record[0].type != "llm":
                 continue
             usage, error = record[9], record[4]
@@ -361,7 +365,7 @@ class Trace:
         """SHA-256, in hex, of what happened: equal for equal program, inputs and outcomes."""
         if self._digest is None:
             start = {"trace": TRACE_FORMAT, "program": self.program_digest, "inputs": self.inputs}
-            head = _chain(hashlib.sha256(canonical(start)).digest(), self._records)
+            head = _chain(hashlib.sha256(canonical(start)).digest(), self._full())
             waiting = [{k: v for k, v in entry.items() if k != "effect_key"} for entry in self.waiting]
             last = {"status": self.status.value, "output": self.output, "error": self.error, "waiting": waiting}
             self._digest = hashlib.sha256(head + canonical(last)).hexdigest()
@@ -398,7 +402,7 @@ class Trace:
             "started_ns": self.started_ns + self._base_ns,
             "inputs": self.inputs,
         }
-        for record, level in _levels(self._records, 0):
+        for record, level in _levels(self._full(), 0):
             yield self._line(record, level) if record is not _BOUNDARY else {"record": "joined", "level": level}
         end: dict[str, Any] = {
             "record": "end",
@@ -499,8 +503,11 @@ class Trace:
             raise TraceError("the trace was changed: it holds what no run writes")
         return trace
 
+    def _full(self) -> list[Record]:
+        return [full(record, self._ops) for record in self._records]
+
     def _result(self, record: Record) -> StepResult:
-        op, path, status, output, error, request, started, finished, attempts, usage, extra = full(record)
+        op, path, status, output, error, request, started, finished, attempts, usage, extra = full(record, self._ops)
         shown = _extra_json(op, extra) if extra is not None else {}
         return StepResult(
             step_id=op.step_id,
@@ -561,7 +568,7 @@ _PRICED = frozenset({"children", "cost_source"})
 def _chain(head: bytes, records: list[Any]) -> bytes:
     """The digest chain of one frame; a fork's record holds the heads of its children, in declared order."""
     for record in records:
-        op, path, status, output, error, request, _, _, attempts, usage, extra = full(record)
+        op, path, status, output, error, request, _, _, attempts, usage, extra = record
         body: dict[str, Any] = {"path": path, "type": op.type, "status": status.value, "output": output}
         if request is not None:
             body["request"] = _request(op, request)
@@ -583,7 +590,7 @@ def _chain(head: bytes, records: list[Any]) -> bytes:
 
 def _levels(records: list[Any], level: int) -> Iterator[tuple[Record, int]]:
     """Each record with its depth; those of a child frame before the record that joined it, child by child."""
-    for record in map(full, records):
+    for record in records:
         extra = record[10]
         if type(extra) is dict and "children" in extra:
             for child in extra["children"]:

@@ -367,7 +367,7 @@ class ExecutionVM:
             tightest = _tightest([b for b in (tightest, _budget(budget)) if b is not None])
         if plan is not None and tightest is not None and tightest.max_cost_usd is not None:
             faults += self._unpriced(plan)
-        if errors or faults or root is None or prepared.host is None:
+        if errors or faults or plan is None or root is None or prepared.host is None:
             return self._refused(trace, program, [*errors, *faults]), None
         facts = Facts(trace.run_id, own_seed, self._limits, self._prices, prepared.default_model)
         if texts is not None:
@@ -379,7 +379,7 @@ class ExecutionVM:
         deadline = now + int(seconds * 1e9) if seconds is not None else FOREVER
         ledger = prepared.ledger.copy() if budget is None else Ledger.of(self._limits, tightest)
         machine = Machine.of_run(root, frame, facts, ledger, deadline)
-        trace._records = machine.records
+        trace._records, trace._ops = machine.records, plan.ops
         trace._host = prepared.host
         return trace, machine
 
