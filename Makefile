@@ -25,7 +25,7 @@ demo: $(VENV)/.demo ## Run the refund program on a small real model, on this mac
 		-i user_input="The lamp arrived broken, I want my money back" $(ARGS)
 
 test: $(VENV)/.test ## Run every test, those on the real model too (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.check ## What must hold without running: ruff and mypy --strict
 	@$(BIN)/ruff check
