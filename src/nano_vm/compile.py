@@ -7,6 +7,7 @@ connected otherwise, since the proofs are about the graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -159,6 +160,8 @@ class _Compiler:
         else:
             op = self.step_op(node, step, names, frames)
         op.step_id, op.type = step.id, step.type.value
+        if isinstance(op, ToolOp) and op.quick is not None:
+            op.quick.step_id, op.quick.type = op.step_id, op.type
         op.out = names.outputs[step.id]
         op.key = names.keys[step.output_key] if step.output_key is not None else -1
         if node.kind != "close":
@@ -213,7 +216,11 @@ class _Compiler:
         out, key = names.outputs[step.id], names.keys[step.output_key] if step.output_key is not None else -1
         if step.undo is None and not op.takes_key and (key < 0 or out not in read):
             op.slot = out if key < 0 else key
-            op.single = single_argument(self.contracts[step.tool], step.args, names)
+            contract = self.contracts[step.tool]
+            op.single = single_argument(contract, step.args, names)
+            first = contract.parameters.get(op.single[0]) if op.single is not None else None
+            if first is not None and first.first and op.function is not None:
+                op.quick = replace(op, direct=op.function)
         for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
             if reference is not None:
                 args = reference.args if kind == "undo" or "args" in reference.model_fields_set else step.args
@@ -335,6 +342,8 @@ class _Compiler:
         op.timed = tuple(timed)
         if not dynamic:
             op.path = "/".join(reversed(ids))
+            if isinstance(op, ToolOp) and op.quick is not None:
+                op.quick.path = op.path
 
 
 def _ns(seconds: float | None) -> int:

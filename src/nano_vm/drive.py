@@ -267,6 +267,7 @@ class Driver:
         seen = 0
         lane.machine = machine
         cancelling = lane.task.cancelling
+        machine.positional = True
         op: Any = machine.start(now)
         while True:
             if sink is not None:
@@ -282,7 +283,11 @@ class Driver:
                     before = lane.before
                     while True:  # from tool to tool: all that a step costs here stands in these lines
                         lane.op = op
-                        value = await function(**machine.keywords)
+                        direct = op.direct
+                        if direct is None:
+                            value = await function(**machine.keywords)
+                        else:
+                            value = await direct(machine.argument)
                         machine.now = read()
                         if lane.expired or cancelling() > before:
                             op = self.stopped(machine, lane, value)
@@ -383,7 +388,9 @@ class Driver:
         """A tool that takes more than one await of a coroutine function."""
         function = self.host.functions[op.number]
         lane.op = op
-        if self.host.how[op.number] != "thread":
+        if op.direct is not None:
+            value = op.direct(machine.argument)
+        elif self.host.how[op.number] != "thread":
             value = function(**machine.keywords)
         else:
             value = await self.threaded(function, machine, op, lane)

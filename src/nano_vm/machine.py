@@ -54,7 +54,7 @@ from .plan import (
 )
 from .program import MAX_STEPS, Budget
 from .schemas import allowed_answer, correction, schema_answer
-from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, error_text
+from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, error_text, seed_of
 from .values import MAX_VALUE_BYTES, SMALL_TEXT, UNSET, admit, canonical, is_small, short
 
 UNLIMITED = 1 << 62
@@ -96,7 +96,7 @@ class Facts:
     """What is given for a run and never drawn by the machine. ``prices`` are dollars per million tokens, in and out."""
 
     run_id: str = ""
-    seed: int = 0
+    seed: int | None = None
     limits: Limits = Limits()
     prices: Mapping[str, tuple[Decimal, Decimal]] | None = None
     default_model: str | None = None
@@ -231,6 +231,8 @@ class Machine:
     request: Any = None
     keywords: dict[str, Any]
     messages: list[dict[str, str]]
+    argument: Any = None  # of a request with `direct`
+    positional = False  # whether the driver knows such requests
     delay_seconds = 0.0
     fork_size = 0
     output: Any = None
@@ -456,6 +458,7 @@ class Machine:
         frame, ledger = self.frame, self.ledger
         append = self.records.append
         fuel = ledger.steps
+        positional = self.positional
         quick = self.static and ledger.tool_calls >= UNLIMITED and self.base_deadline >= FOREVER
         op: Any = self.frame_plan.entry
         follow: Any
@@ -470,8 +473,12 @@ class Machine:
                     value = frame[slot]
                     if type(value) in kinds:
                         request: Any = (value,)
-                        self.keywords = {name: value}
-                        value = yield op
+                        if positional and op.quick is not None:
+                            self.argument = value
+                            value = yield op.quick
+                        else:
+                            self.keywords = {name: value}
+                            value = yield op
                         if value is not OTHER:
                             kind = type(value)
                             if (kind is str and len(value) < SMALL_TEXT and value.isascii()) or is_small(value):
@@ -488,7 +495,7 @@ class Machine:
                             None,
                             None,
                         )
-                        self.request = request
+                        self.request, self.keywords = request, {name: request[0]}
                         follow = self._taken(value)
                     else:
                         ledger.steps = fuel
@@ -833,6 +840,10 @@ class Machine:
         nearest = self._nearest(self._op) if self._aside is None else self.base_deadline
         return self._cause(self._op, nearest) if self.now >= nearest else None
 
+    def _seed(self) -> int:
+        seed = self.facts.seed
+        return seed_of(self.facts.run_id) if seed is None else seed
+
     def _may_retry(self, op: CallOp, error: StepError, attempts: int) -> bool:
         if not error.retryable or error.kind in UNSKIPPABLE:
             return False
@@ -859,7 +870,7 @@ class Machine:
         self._attempts.append(Attempt(error, started, self.now, usage, answer))
         # an invalid answer is asked again at once: the provider did nothing wrong
         self.delay_seconds = (
-            0.0 if answer is not None else backoff(op, len(self._attempts), self.facts.seed, self.path, error)
+            0.0 if answer is not None else backoff(op, len(self._attempts), self._seed(), self.path, error)
         )
         self._ask = op
         return None

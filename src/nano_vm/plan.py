@@ -48,6 +48,7 @@ class Op:
     has_default: bool = False
     names: tuple[str, ...] = ()
     function: Any = None  # of a tool call: a coroutine function that the driver may await without further questions
+    direct: Any = None  # likewise, to be called with the one argument by position: half the time of a call by keyword
     code: int = END
 
     def targets(self) -> Iterator[tuple[str, Op]]:
@@ -82,6 +83,7 @@ class ToolOp(CallOp):
     # the short way: one argument that is one name (name, slot, types that pass as they are), one slot to write, nothing else
     single: tuple[str, int, frozenset[Any]] | None = None
     slot: int = -1
+    quick: ToolOp | None = None  # this op with `direct`, requested where the short way was taken
     effect: Effect = "write"
     takes_key: bool = False
     undo: ToolOp | None = None

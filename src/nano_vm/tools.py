@@ -93,6 +93,7 @@ class Parameter:
     required: bool
     hint: Any = Any
     convert: Converter | None = None
+    first: bool = False  # whether it may be given as the one positional argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,8 @@ def _parameters(name: str, signature: inspect.Signature, target: Any) -> tuple[d
         elif parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
             hint = hints.get(parameter.name, Any)
             required = parameter.default is inspect.Parameter.empty
-            result[parameter.name] = Parameter(parameter.name, required, hint, converter(hint))
+            first = not result and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+            result[parameter.name] = Parameter(parameter.name, required, hint, converter(hint), first)
     return result, is_open
 
 

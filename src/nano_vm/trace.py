@@ -248,7 +248,7 @@ class Trace:
         program_name: str,
         program_digest: Any,
         run_id: str,
-        seed: int,
+        seed: int | None,
         started_ns: int,
         base_ns: int = 0,
         records: list[Any] | None = None,
@@ -257,7 +257,7 @@ class Trace:
         self.program_name = program_name
         self._program_digest = program_digest  # or the program, which is asked for it when somebody looks
         self.run_id = run_id
-        self.seed = seed
+        self._seed = seed
         self.started_ns = started_ns
         self._base_ns = base_ns  # added to a record's monotonic time it gives nanoseconds since the epoch
         self._records = records if records is not None else []
@@ -370,6 +370,11 @@ class Trace:
             last = {"status": self.status.value, "output": self.output, "error": self.error, "waiting": waiting}
             self._digest = hashlib.sha256(head + canonical(last)).hexdigest()
         return self._digest
+
+    @property
+    def seed(self) -> int:
+        """What the waits between attempts were drawn from: as given, or by the run's id."""
+        return seed_of(self.run_id) if self._seed is None else self._seed
 
     @property
     def salt(self) -> str:
@@ -528,6 +533,11 @@ class Trace:
             branch=shown.get("branch"),
             extra=shown,
         )
+
+
+def seed_of(run_id: str) -> int:
+    """The seed of a run that was given none: 63 bits of its id's hash, so that a run that is taken up again has the same."""
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8], "big") >> 1
 
 
 class TraceError(VMError, ValueError):

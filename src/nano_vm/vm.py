@@ -213,7 +213,8 @@ class ExecutionVM:
     ) -> Trace:
         """Run *program* on the inputs *context* and give its trace; a failed step is data in it.
 
-        The same *run_id* with the same program and inputs joins the existing run. *seed* decides the waits between attempts.
+        The same *run_id* with the same program and inputs joins the existing run. *seed* decides the waits between
+        attempts; without one they follow from the run's id.
         *budget* bounds this run beside those of the program and the VM; the tightest counts.
 
         Raises:
@@ -340,13 +341,12 @@ class ExecutionVM:
             raise VMError(f"a seed is a whole number, not {seed!r}")
         clock = self._clock
         now = clock.monotonic_ns()
-        drawn = os.urandom(24).hex()
-        own_seed = int(drawn[32:], 16) >> 1 if seed is None else seed
+        identity = os.urandom(16).hex() if run_id is None else run_id
         trace = Trace(
             program.name,
             prepared.digest,
-            drawn[:32] if run_id is None else run_id,
-            own_seed,
+            identity,
+            seed,
             now,
             clock.time_ns() - now,
         )
@@ -369,7 +369,7 @@ class ExecutionVM:
             faults += self._unpriced(plan)
         if errors or faults or plan is None or root is None or prepared.host is None:
             return self._refused(trace, program, [*errors, *faults]), None
-        facts = Facts(trace.run_id, own_seed, self._limits, self._prices, prepared.default_model)
+        facts = Facts(identity, seed, self._limits, self._prices, prepared.default_model)
         if texts is not None:
             trace.set_inputs(root.needed, texts)
             frame = [*texts, *root.blank[len(texts) :]]
