@@ -665,26 +665,46 @@ def compile_template(template: Template, scope: Scope) -> Eval:
     """Text with its references filled in; a ``typed`` template gives the value itself."""
     if template.typed:
         return load(template.parts[0], scope)  # type: ignore[arg-type]
-    loads: list[Eval] = []
+    pieces: list[Any] = []  # the text, with None where a reference stands
+    loads: list[tuple[int, Eval]] = []
     for part in template.parts:
-        if isinstance(part, str):
-            loads.append(_constant(part))
-        else:
+        if isinstance(part, Ref):
             rest = scope.load(part, True)[2]
-            loads.append(_texted(load(part, scope, in_text=True), rest))
-    if len(loads) == 1:
-        return loads[0]
+            loads.append((len(pieces), _texted(load(part, scope, in_text=True), rest)))
+            pieces.append(None)
+        else:
+            pieces.append(part)
+    if len(pieces) == 1 and loads:
+        return loads[0][1]
+    if len(loads) > FEW_REFERENCES:
+        return _joined_with_care(pieces, loads)
 
     def joined(frame: Frame) -> str:
-        parts = [get(frame) for get in loads]
-        if (
-            len(parts) > 8 or sum(map(len, parts)) > MAX_VALUE_BYTES
-        ):  # before the join allocates: "$a$a" in a loop doubles
-            total = 0
-            for text in parts:
-                total += len(text)
-                if total > MAX_VALUE_BYTES:
-                    raise LimitExceeded(f"a text of more than {MAX_VALUE_BYTES} characters")
+        parts = pieces.copy()
+        for position, get in loads:
+            parts[position] = get(frame)
+        text = "".join(parts)
+        if len(text) > MAX_VALUE_BYTES:  # "$a$a" in a loop doubles
+            raise LimitExceeded(f"a text of more than {MAX_VALUE_BYTES} characters")
+        return text
+
+    return joined
+
+
+FEW_REFERENCES = 8
+"""References whose texts may be joined before anybody looks at their length: each is of at most `MAX_VALUE_BYTES`."""
+
+
+def _joined_with_care(pieces: list[Any], loads: list[tuple[int, Eval]]) -> Eval:
+    """As `joined` above for many references: a program of a megabyte could name a large value 500,000 times."""
+
+    def joined(frame: Frame) -> str:
+        parts, total = pieces.copy(), 0
+        for position, get in loads:
+            text = parts[position] = get(frame)
+            total += len(text)
+            if total > MAX_VALUE_BYTES:
+                raise LimitExceeded(f"a text of more than {MAX_VALUE_BYTES} characters")
         return "".join(parts)
 
     return joined
@@ -837,6 +857,13 @@ def _comparison(first: Node, rest: tuple[tuple[str, Node], ...], scope: Scope) -
             return found
         if isinstance(operand, Const):
             constant = operand.value
+            if op == "==" and type(constant) is str:
+
+                def is_constant(frame: Frame) -> bool:
+                    value = left(frame)
+                    return value == constant if type(value) is str else equal(value, constant)
+
+                return is_constant
             return lambda frame: test(left(frame), constant)
         right = compile_expr(operand, scope)
         return lambda frame: test(left(frame), right(frame))
