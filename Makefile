@@ -22,7 +22,7 @@ help: ## This list
 
 demo: $(VENV)/.demo ## Run the refund program on a small real model, on this machine
 	@$(BIN)/nano-vm run examples/refund.yaml --tools examples/refund.py:tools --model local \
-		-i user_input="The lamp arrived broken, I want my money back" $(ARGS)
+		-i user_input="The blender arrived broken, I want my money back" $(ARGS)
 
 test: $(VENV)/.test ## Run every test, those on the real model too (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

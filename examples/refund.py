@@ -15,8 +15,8 @@ async def get_order(order_id: str) -> dict:
 
 @tool(effect="irreversible")
 async def issue_refund(order_id: str, amount: float, idempotency_key: str) -> str:
-    """Pay back *amount* dollars. A real one would call the bank with the key."""
-    return f"refunded ${amount:.2f} for {order_id} (key {idempotency_key[:8]})"
+    """Pay back *amount* dollars. A real one would give the key to the bank, which then knows a repeated call."""
+    return f"refunded ${amount:.2f} for {order_id}"
 
 
 @tool(effect="idempotent")

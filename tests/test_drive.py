@@ -927,3 +927,20 @@ def test_the_three_kinds_of_answer() -> None:
     assert usage is not None
     assert (usage.total_tokens, str(usage.cost_usd)) == (5, "0.1")
     assert completed(Completion("x", None, "m", "stop")).finish_reason == "stop"
+
+
+async def test_a_call_that_takes_its_time_to_stop_is_a_timeout_of_its_own() -> None:
+    """The watchdog asks again after a second; what it takes back is as often as it asked."""
+
+    async def slow_to_stop() -> None:
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            await asyncio.sleep(1.2)
+
+    vm = ExecutionVM(tools={"t": tool(effect="read")(slow_to_stop)})
+    trace = await vm.run(program(step(timeout_seconds=SHORT)))
+    assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "timeout")
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0

@@ -15,7 +15,7 @@ from nano_vm.testing import ScriptedLLM
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTE = "Mrs Alvarez called about her coffee machine. It smokes when switched on, she needs a replacement today."
-ANGRY = "The lamp arrived broken, I want my money back"
+ANGRY = "The blender arrived broken, I want my money back"
 
 
 def tools(name: str) -> dict[str, Any]:
@@ -94,8 +94,8 @@ def test_refund_on_the_real_model() -> None:
     assert paths(first) == ["analyze", "guardrail", "order", "refund"]
     assert first.steps[0].output == "unhappy"  # as recorded from this model; another may say otherwise
     assert 0 < first.total_tokens() < 400
-    assert first.digest != second.digest  # the receipt holds the run's own effect key
-    assert first.steps[0].output == second.steps[0].output
+    assert first.digest == second.digest
+    assert first.run_id != second.run_id
 
 
 @pytest.mark.real_llm

@@ -1043,3 +1043,47 @@ async def test_a_run_inside_a_tool_of_a_run() -> None:
 
     vm.register_tool("inner", inner)
     assert (await vm.run(program(mapped(step("x", "inner", args={"n": "$item"}), over=[1, 2])))).final_output == [2, 3]
+
+
+@pytest.mark.parametrize("how", ["cause", "context", "reason"])
+async def test_a_lost_connection_under_another_error_is_in_doubt(how: str) -> None:
+    calls = []
+
+    async def pay() -> None:
+        calls.append(1)
+        lost = ConnectionResetError("gone")
+        if how == "cause":
+            raise RuntimeError("sdk") from lost
+        if how == "reason":
+            error = OSError("urllib")
+            error.reason = lost  # type: ignore[attr-defined]
+            raise error
+        try:
+            raise lost
+        except ConnectionResetError:
+            raise RuntimeError("sdk")  # noqa: B904 - as a careless tool does
+
+    trace = await ExecutionVM(tools={"t": pay}).run(program(step(on_error="retry", retry=NOW)))
+    assert (trace.status, len(calls)) == (TraceStatus.SUSPENDED, 1)
+
+
+async def test_a_refused_value_does_not_lose_the_undo() -> None:
+    """The call was made: what it did is undone when the run fails, whatever it returned."""
+    undone = []
+
+    async def pay() -> object:
+        return object()
+
+    async def refund(order: str) -> None:
+        undone.append(order)
+
+    one = program(step(tool="pay", undo={"tool": "refund", "args": {"order": "o1"}}))
+    trace = await ExecutionVM(tools={"pay": pay, "refund": refund}).run(one)
+    assert (trace.status, undone) == (TraceStatus.FAILED, ["o1"])
+
+
+async def test_a_misspelled_input_is_told() -> None:
+    inputs = {"type": "object", "properties": {"order_id": {"type": "string", "default": "A"}}}
+    one = program(step(args={"x": "$order_id"}), inputs=inputs)
+    trace = await ExecutionVM(tools={"t": lambda x: x}).run(one, {"order_di": "B"})
+    assert [(d.code, d.hint) for d in trace.diagnostics] == [("V042", "did you mean 'order_id'?")]

@@ -134,6 +134,7 @@ class _Compiler:
                         frame.blank[names.keys[name]] = part["default"]
                         needed.discard(name)
                 frame.check = schema_check(schema)
+                frame.declared = tuple(schema.get("properties", {}))
             frame.needed = tuple(name for name in names.keys if name in needed)
             frame.needed += tuple(sorted(needed - names.keys.keys()))  # required by the schema, and read by no step
             others = [name for name, slot in names.keys.items() if slot in read and name not in needed]

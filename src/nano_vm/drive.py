@@ -75,7 +75,7 @@ class Lane:
         self.shortest = shortest
         self.op: Any = None
         self.until = FOREVER
-        self.expired = False
+        self.expired = 0  # how often the watchdog cancelled the task for the call under way
         self.before = task.cancelling()  # cancellations that were there before and are not this run's
         self.stopped = False  # whether this run was cancelled
 
@@ -87,6 +87,13 @@ class Lane:
         self.before = count
         self.stopped = True
         return True
+
+    def forgive(self) -> bool:
+        """Take back the watchdog's own cancellations; whether there were any."""
+        count, self.expired = self.expired, 0
+        for _ in range(count):
+            self.task.uncancel()
+        return count > 0
 
     def due(self) -> int:
         """When what is awaited is overdue."""
@@ -129,7 +136,7 @@ class Watchdog:
         for lane in self.lanes:
             due = lane.due()
             if due <= now:
-                lane.expired = True
+                lane.expired += 1
                 lane.task.cancel()
                 lane.op, lane.until = None, now + SWALLOWED_NS  # one that swallows its cancellation is asked again
                 due = lane.until
@@ -323,9 +330,7 @@ class Driver:
                 if isinstance(error, _NotCalled):
                     called = False
                 machine.delay_seconds = 0.0
-                expired, lane.expired = lane.expired, False
-                if expired:
-                    lane.task.uncancel()
+                expired = lane.forgive()
                 if lane.cancelled():
                     op = machine.cancel(read(), called=called)
                 elif expired:
@@ -360,9 +365,7 @@ class Driver:
     def stopped(self, machine: Machine, lane: Lane, value: Any) -> Op:
         """A call that answered its cancellation with a value: after its deadline it is late all the same; if the run was
         cancelled, the outcome is taken, and the run stops there."""
-        if lane.expired:
-            lane.expired = False
-            lane.task.uncancel()
+        if lane.forgive():
             op = machine.expire(machine.now)
         else:
             op = machine.resume(value, machine.now)

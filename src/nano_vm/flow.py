@@ -59,7 +59,8 @@ class Names:
     loc: Loc
     keys: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
-    objects: set[str] = field(default_factory=set)
+    objects: set[str] = field(default_factory=set)  # known to hold an object or a list
+    scalars: set[str] = field(default_factory=set)  # known to hold neither
     declared: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
     needed: dict[str, Loc] = field(default_factory=dict)
@@ -79,13 +80,18 @@ class Names:
             names.outputs[step.id] = -1
             names.written.update(written_keys(step))
             names.objects |= set(object_keys(step))
+            if isinstance(step, LLMStep) and step.output_schema is None and step.output_key is not None:
+                names.scalars.add(step.output_key)
         # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
         schema = program.inputs or {}
         for name, part in schema.get("properties", {}).items():
             names.declared.add(name)
             names.key(name)
-            if isinstance(part, dict) and part.get("type") in ("object", "array"):
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind in ("object", "array"):
                 names.objects.add(name)
+            elif isinstance(kind, str):
+                names.scalars.add(name)
         for step, at in steps:
             for ref, _, where in names.reads[step.id]:
                 names.note(ref, (*at, *where))

@@ -342,7 +342,8 @@ class Machine:
         ledger = self.ledger
         most = prompt_tokens + (op.max_tokens or DEFAULT_MAX_TOKENS)
         if most > ledger.tokens:
-            return _budget(f"the call may use {most} tokens, {max(ledger.tokens, 0)} are left of max_tokens")
+            share = "" if self._root else "this branch's share of "
+            return _budget(f"the call may use {most} tokens, {max(ledger.tokens, 0)} are left of {share}max_tokens")
         cost = None
         if ledger.cost is not None:
             price = self._price(op)
@@ -550,6 +551,9 @@ class Machine:
         except VMError as error:  # the call was made: another would repeat its effect
             fault = StepError.of(error)
             self._doubt = None
+            self.frame[op.out] = UNSET
+            if op.undo is not None:
+                self._remember_undo(op)
             return self._failed(op, StepError(fault.kind, fault.type, fault.message, retryable=False))
         self._doubt = None
         self._write(op, value)
@@ -670,7 +674,7 @@ class Machine:
             if case == text or (type(value) in (int, float) and equal(case, value)):
                 return self._branched(op, case, target, value)
         if op.other is None:
-            raise _NoCase(f"no case for {short(value)}, and no default")
+            raise NoCase(f"no case for {short(value)}, and no default")
         return self._branched(op, "default", op.other, value)
 
     def _branched(self, op: SwitchOp, case: str, target: Op, value: Any) -> Op:
@@ -713,10 +717,10 @@ class Machine:
         self._op, self.path, self._started, self._attempts, self.request = op, state[3], state[1], None, None
         try:
             if self.now >= state[2]:
-                raise _LoopLate(f"did not end within {op.loop.timeout_ns / 1e9:g} s")
+                raise LoopTimeout(f"did not end within {op.loop.timeout_ns / 1e9:g} s")
             done = op.until is not None and op.until(self.frame)
             if not done and state[0] >= op.loop.max_iterations and op.exhausted is None:
-                raise _Exhausted(f"'until' did not hold within {state[0]} iterations")
+                raise LoopExhausted(f"'until' did not hold within {state[0]} iterations")
         except StepFault as error:
             return self._failed(op, StepError.of(error))
         if not done and state[0] < op.loop.max_iterations:
@@ -1245,15 +1249,15 @@ def _total(usages: list[LLMUsage | None]) -> LLMUsage | None:
     return total if len(known) == len(usages) else replace(total, cost_usd=None)
 
 
-class _LoopLate(StepFault):
+class LoopTimeout(StepFault):
     kind = "timeout"
 
 
-class _Exhausted(StepFault):
+class LoopExhausted(StepFault):
     kind = "limit"
 
 
-class _NoCase(StepFault):
+class NoCase(StepFault):
     """No case of a switch fits."""
 
 
@@ -1273,8 +1277,12 @@ def matches(error: StepError, patterns: tuple[str, ...]) -> bool:
 
 
 # Names of exceptions, anywhere in a class's ancestry, after which nobody knows whether a request arrived: Python's own
-# ConnectionError and TimeoutError, requests' ConnectionError and Timeout, httpx's TransportError, aiohttp's ClientConnectionError.
-_LOST = frozenset({"ConnectionError", "TimeoutError", "Timeout", "TransportError", "ClientConnectionError"})
+# ConnectionError, TimeoutError and cut streams, requests' and urllib3's, httpx's TransportError, aiohttp's, those of SDKs on top.
+_LOST = frozenset(
+    "ConnectionError TimeoutError Timeout TransportError ClientConnectionError ClientPayloadError ProtocolError "
+    "ChunkedEncodingError IncompleteRead IncompleteReadError SSLEOFError SSLZeroReturnError APIConnectionError "
+    "APITimeoutError".split()
+)
 _NEVER_SENT = frozenset(
     {"ConnectionRefusedError", "ConnectError", "ConnectTimeout", "ConnectTimeoutError", "ClientConnectorError"}
 )
@@ -1291,12 +1299,23 @@ def tool_error(op: ToolOp, error: BaseException) -> StepError:
     if isinstance(error, BaseExceptionGroup):
         inner = [tool_error(op, part) for part in error.exceptions]
         return next((part for part in inner if part.kind == "in_doubt" or (unsafe and part.kind == "timeout")), fault)
-    names = {kind.__name__ for kind in type(error).__mro__}
+    names = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
     if isinstance(error, TimeoutError):
         return StepError("timeout", fault.type, fault.message)
     if unsafe and names & _LOST and not names & _NEVER_SENT:
         return StepError("in_doubt", fault.type, fault.message, retryable=False)
     return fault
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """*error* and what it was raised from, or carries as its reason."""
+    found: list[BaseException] = []
+    at: Any = error
+    while isinstance(at, BaseException) and at not in found and len(found) < 16:
+        found.append(at)
+        reason = getattr(at, "reason", None)  # urllib's URLError
+        at = reason if isinstance(reason, BaseException) else at.__cause__ or at.__context__
+    return found
 
 
 def model_error(error: BaseException) -> StepError:

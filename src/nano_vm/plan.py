@@ -266,6 +266,7 @@ class FramePlan:
     blank: list[Any] = field(default_factory=list)  # the slots at the start, without inputs
     inputs: tuple[tuple[str, int], ...] = ()  # names that inputs may give and something reads, with their slots
     needed: tuple[str, ...] = ()  # those that inputs must give; they have the first of `inputs`
+    declared: tuple[str, ...] = ()  # by the program's schema
     others: tuple[str, ...] = ()  # the rest of `inputs`
     take: Callable[[Any], tuple[Any, ...]] | None = (
         None  # all needed values at once, where they are two or more and have the first slots

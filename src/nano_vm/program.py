@@ -799,6 +799,9 @@ class _Shape:
             message = f"'timeout_seconds' does not apply to a step of type {kind!r}"
             self.add("P015", (*loc, "timeout_seconds"), message, "it waits for nothing; put it on a step inside")
         retry = step.get("retry")
+        if isinstance(retry, dict) and "max_retries" not in step and step.get("on_error") != "retry":
+            message = "'retry' says how to wait, and there is one attempt"
+            self.add("P034", (*loc, "retry"), message, "add max_retries", severity="warning")
         self.nested(retry, (*loc, "retry"), Retry)
         if isinstance(retry, dict):
             self.kinds(retry.get("on"), (*loc, "retry", "on"))
@@ -840,6 +843,9 @@ class _Shape:
             for i, item in enumerate(value):
                 self.templates(item, (*loc, i))
         elif kind is dict:
+            if len(value) == 1 and isinstance(value.get("expr"), str) and "$" in value["expr"]:
+                message = "an expression outside of 'set' is data like any other"
+                self.add("P033", loc, message, "compute it in a 'set' step before", severity="warning")
             for key, item in value.items():
                 self.templates(item, (*loc, key))
 

@@ -121,6 +121,8 @@ def _read_json(text: str, file: str | None) -> Any:
         raise _fault("P001", f"not JSON: {error.msg}", file, error.lineno, error.colno) from None
     except RecursionError:
         raise _fault("P005", f"nested deeper than {MAX_DEPTH} levels", file) from None
+    except ProgramError:
+        raise
     except ValueError as error:  # an integer beyond Python's digit limit
         raise _fault("P004", f"not a usable number: {error}", file) from None
     if doubles:

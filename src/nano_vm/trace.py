@@ -496,6 +496,8 @@ class Trace:
     @classmethod
     def from_dict(cls, data: Any) -> Trace:
         """The inverse of `to_dict`; raises as `from_json`."""
+        if not isinstance(data, dict) or not {"format", "records", "digest", "seal"} <= data.keys():
+            raise TraceError("not a trace: it has no 'format', 'records', 'digest' and 'seal'")
         try:
             trace = _read(data)
             whole = canonical(trace.to_dict()) == canonical(data)

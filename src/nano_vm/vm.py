@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from typing import Any
 
 from .compile import compile_flow
@@ -401,7 +402,12 @@ class ExecutionVM:
                 message = f"the budget limits cost, and no price is known for model {name!r}"
                 found.append(
                     Diagnostic(
-                        "V033", ("budget", "max_cost_usd"), message, "give ExecutionVM(prices={model: (input, output)})"
+                        "V033",
+                        ("budget", "max_cost_usd"),
+                        message,
+                        "give ExecutionVM(prices={model: (input, output)})"
+                        if name
+                        else "give the adapter an attribute 'model', and its price",
                     )
                 )
         return found
@@ -524,6 +530,12 @@ def _inputs(context: Any, frame: FramePlan | None) -> tuple[dict[str, Any], list
     for name in [name for name in frame.needed if name not in given]:
         hint = "give it by vm.run(program, context={...}) or -i name=value"
         faults.append(Diagnostic("V040", ("context",), f"input {name!r} is needed and not given", hint))
+    if frame.check is not None:
+        for name in given:
+            near = get_close_matches(str(name), [n for n in frame.declared if n not in given], n=1)
+            if near and name not in frame.declared:
+                hint = f"did you mean {near[0]!r}?"
+                faults.append(Diagnostic("V042", ("context", str(name)), f"the program takes no input {name!r}", hint))
     if frame.check is not None and not faults:
         fault = frame.check(inputs) if all(type(name) is str for name in inputs) else "a name is not a text"
         if fault is not None:

@@ -71,8 +71,9 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
         note(line)
     trace, signalled = _executed(vm, loaded.program, inputs, budget, options, stack.close)
     code = exit_code(trace, signalled)
+    fault = file.write(trace) if file is not None else None  # before anything is printed: a reader may be gone
     _print_end(trace, loaded, json=options.json)
-    if file is not None and (fault := file.write(trace)):
+    if fault:
         complain(fault)
         code = code or FAILED
     return code, trace
@@ -125,6 +126,7 @@ async def _followed(
     received: list[int] = []
     stopping: list[asyncio.Task[Trace]] = []
     begun = False
+    shows = True
 
     def stop() -> None:
         if begun and not stopping:  # the id joins the run that the stream began
@@ -151,7 +153,11 @@ async def _followed(
                 begun = True
                 if received:
                     stop()
-                view.event(event)
+                if shows:
+                    try:
+                        view.event(event)
+                    except (OSError, ValueError):  # nobody reads any more, or the disk is full: no reason to stop a run
+                        shows = False
         raise AssertionError("a stream ends with run_finished")
     finally:
         for number, handler in before.items():

@@ -25,6 +25,9 @@ def check_names(flow: Flow, given: frozenset[str] = frozenset()) -> Iterator[Dia
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         yield from _unknown(names)
         yield from _written_by_two(names)
+    for frame in flow.frames:
+        if frame.kind == "call":
+            yield from _arguments(frame)
     checker = _Assignment(flow, given)
     checker.solve()
     yield from checker.faults()
@@ -46,10 +49,40 @@ def _unknown(names: Names) -> Iterator[Diagnostic]:
         except ExprError as error:
             yield Diagnostic("V010", (*names.loc, *loc), str(error))
             continue
+        rest = names.load(ref, text)[2]
+        if rest[:1] == "." and not rest[1:2].isupper() and ref.name not in names.scalars and ref.path[0] != "output":
+            # `$invoice.id` in a sentence, and not `$name.Thanks`
+            message = f"in text '${ref.name}' is followed by the text {rest!r}, not by a field"
+            yield Diagnostic(
+                "V014", (*names.loc, *loc), message, f"write ${{{ref.name}{rest}}} for the field", "warning"
+            )
         if ref.path[:1] == ("output",) and ref.name in names.needed and ref.name not in names.declared:
             near = get_close_matches(ref.name, list(names.outputs), n=1)
             hint = f"did you mean '${near[0]}.output'?" if near else "write the id of a step before '.output'"
             yield Diagnostic("V010", (*names.loc, *loc), f"{str(ref)!r}: no step {ref.name!r}", hint)
+
+
+def _arguments(frame: FrameGraph) -> Iterator[Diagnostic]:
+    """What a `call` gives its program, against what the program takes."""
+    names, caller = frame.names, frame.owner
+    assert caller is not None
+    assert isinstance(caller.step, CallStep)
+    given = caller.step.arguments
+    schema = names.program.inputs or {}
+    properties = schema.get("properties", {})
+    defaulted = {name for name, part in properties.items() if isinstance(part, dict) and "default" in part}
+    needed = (set(names.needed) - names.declared) | set(schema.get("required", []))
+    unused = [name for name in given if name not in names.keys]
+    for name in sorted(needed - set(given) - defaulted):
+        near = get_close_matches(name, unused, n=1)
+        hint = f"did you mean it for {near[0]!r}?" if near else "give it by 'with'"
+        message = f"program {names.program.name!r} needs input {name!r}"
+        yield Diagnostic("V040", (*caller.loc, "with"), message, hint)
+    for name in unused:
+        near = get_close_matches(name, [n for n in names.keys if n not in given], n=1)
+        message = f"program {names.program.name!r} reads no input {name!r}"
+        meant = f"did you mean {near[0]!r}?" if near else None
+        yield Diagnostic("V042", (*caller.loc, "with", name), message, meant, "error" if near else "warning")
 
 
 def _written_by_two(names: Names) -> Iterator[Diagnostic]:
@@ -202,8 +235,10 @@ class _Assignment:
                     slot = names.load(ref, text)[0]
                 except ExprError:
                     continue  # told as unknown
-                if ref.name in names.needed and ref.name not in names.declared and names.program.inputs is not None:
-                    continue  # likewise
+                if ref.name in names.needed and (
+                    node.frame.names.loc or (ref.name not in names.declared and names.program.inputs is not None)
+                ):
+                    continue  # likewise: an unknown name, or an input that the call does not give
                 must, may = state[0] | extra, state[1] | extra
                 if node.frame.kind == "run" and node.index == node.frame.entry:
                     may |= self.optional(node.frame)

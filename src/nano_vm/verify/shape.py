@@ -61,6 +61,6 @@ def _unreachable(flow: Flow, seen: set[Loc]) -> Iterator[Diagnostic]:
             if loc in seen:
                 continue
             if not any(loc[:i] in lost for i in range(1, len(loc))):
-                hint = "remove it, or lead a branch or 'next' to it"
+                hint = "what is reached by a jump ends the run unless it has 'next'; lead a branch or 'next' here, or remove it"
                 yield Diagnostic("V009", loc, f"no path reaches step {step.id!r}", hint, severity="warning")
             lost.add(loc)

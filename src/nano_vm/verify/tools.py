@@ -38,9 +38,9 @@ def _call(
     parameters = contract.parameters
     for name in parameters:
         if parameters[name].required and name not in args:
-            yield Diagnostic(
-                "V021", loc, f"tool {tool!r} needs argument {name!r}", f"add it to the args of {step_id!r}"
-            )
+            beside = loc[-1] in ("undo", "reconcile")
+            hint = f"add it to the args of {loc[-1]!r}" if beside else f"add it to the args of {step_id!r}"
+            yield Diagnostic("V021", loc, f"tool {tool!r} needs argument {name!r}", hint)
     for name, value in args.items():
         at = (*loc, "args", name)
         if name == IDEMPOTENCY_KEY and contract.takes_key:
