@@ -1201,3 +1201,14 @@ def test_nothing_is_imported_that_is_not_needed(folder: Path, arguments: list[st
         [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, encoding="utf-8"
     )
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("redirect", "code"), [("> /dev/full", 1), (">&-", 0), ("| head -c 1 > /dev/null", 0)])
+def test_a_run_whose_output_goes_nowhere_still_leaves_its_trace(tmp_path: Path, redirect: str, code: int) -> None:
+    (tmp_path / "p.yaml").write_text("steps: [{id: a, type: set, values: {x: 1}}]", encoding="utf-8")
+    command = f"{sys.executable} -m nano_vm run p.yaml --trace t.json {redirect}"
+    ran = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == code
+    assert "nano-vm itself" not in ran.stderr
+    assert Trace.from_json((tmp_path / "t.json").read_text(encoding="utf-8")).ok

@@ -5,6 +5,7 @@ Whatever happens below becomes one line and an exit code here; no traceback reac
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -39,14 +40,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as leaving:  # argparse, after its help or an error
         return leaving.code if isinstance(leaving.code, int) else OK
-    except Exception as error:
-        if os.environ.get("NANO_VM_DEBUG", "") not in ("", "0"):
-            raise
-        complain(
-            f"an error in nano-vm itself: {type(error).__name__}: {error}; please report it, with the traceback that "
-            "NANO_VM_DEBUG=1 shows"
-        )
-        return INTERNAL
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            return _internal(error)
+        abandon_stdout()
+        complain(f"can not write the output: {error.strerror}")
+        return FAILED
+    except Exception as error:  # noqa: BLE001 - one line, whatever it is
+        return _internal(error)
+
+
+def _internal(error: Exception) -> int:
+    """An exception that nobody expected: one line, or the traceback where it is asked for."""
+    if os.environ.get("NANO_VM_DEBUG", "") not in ("", "0"):
+        raise error
+    complain(
+        f"an error in nano-vm itself: {type(error).__name__}: {error}; please report it, with the traceback that "
+        "NANO_VM_DEBUG=1 shows"
+    )
+    return INTERNAL
 
 
 def _main(arguments: Sequence[str] | None) -> int:

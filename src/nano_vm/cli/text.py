@@ -130,7 +130,10 @@ def emit_json(value: Any) -> None:
 
 
 def prepare_streams() -> None:
-    """What the terminal's encoding lacks is escaped; it is no reason to fail."""
+    """What the terminal's encoding lacks is escaped, and a stream that was closed goes nowhere: no reasons to fail."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the rest of the process
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
