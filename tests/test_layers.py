@@ -32,6 +32,8 @@ ROOMS = (
     "verify",
     "plan",
     "compile",
+    "ledger",
+    "outcomes",
     "machine",
     "store",
     "drive",

@@ -13,20 +13,9 @@ from build import NOW, llm, program, step
 import nano_vm.machine
 from nano_vm import ExecutionVM, LLMUsage, Program, Trace, TraceStatus, tool
 from nano_vm.errors import RateLimited, StepFault
-from nano_vm.machine import (
-    FOREVER,
-    Facts,
-    Ledger,
-    Limits,
-    Machine,
-    backoff,
-    effect_key,
-    loaded,
-    matches,
-    model_error,
-    token_bound,
-    tool_error,
-)
+from nano_vm.ledger import Ledger, Limits, token_bound
+from nano_vm.machine import FOREVER, Facts, Machine, loaded
+from nano_vm.outcomes import backoff, effect_key, matches, model_error, tool_error
 from nano_vm.plan import END, FORK, MODEL, TOOL, ToolOp
 from nano_vm.program import Budget, Retry
 from nano_vm.testing import ScriptedLLM

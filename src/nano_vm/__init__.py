@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ToolError,
         VMError,
     )
-    from .machine import Limits
+    from .ledger import Limits
     from .program import Budget, OnError, Program, Step, StepType
     from .protocols import Completion, LLMAdapter
     from .tools import tool
@@ -41,7 +41,7 @@ _HOMES = {
     "ExecutionVM": "vm",
     "LLMAdapter": "protocols",
     "LLMUsage": "trace",
-    "Limits": "machine",
+    "Limits": "ledger",
     "LiteLLMAdapter": "adapters",
     "LocalAdapter": "adapters",
     "ModelError": "errors",

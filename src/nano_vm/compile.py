@@ -67,10 +67,10 @@ from .tools import ToolContract, checked, handed
 from .values import CONTAINERS, SCALARS, UNSET
 
 TOOL_TIMEOUT_SECONDS = 60.0
-"""One attempt of a tool without ``timeout_seconds``; LANGUAGE 6."""
+"""One attempt of a tool without ``timeout_seconds``: longer than any request that a person would wait for."""
 
 MODEL_TIMEOUT_SECONDS = 120.0
-"""One attempt of a model call without ``timeout_seconds``; LANGUAGE 6."""
+"""One attempt of a model call without ``timeout_seconds``: a long answer of a slow model takes a minute."""
 
 
 def compile_flow(flow: Flow, contracts: Mapping[str, ToolContract]) -> Plan:

@@ -20,7 +20,9 @@ from decimal import Decimal
 from typing import Any
 
 from .errors import ModelError
-from .machine import DEFAULT_MAX_TOKENS, FOREVER, Machine, effect_key, model_error, token_bound, tool_error
+from .ledger import DEFAULT_MAX_TOKENS, token_bound
+from .machine import FOREVER, Machine
+from .outcomes import effect_key, model_error, tool_error
 from .plan import END, FORK, MODEL, TOOL, ForkOp, ModelOp, Op, ToolOp
 from .protocols import Completion
 from .trace import LLMUsage

@@ -18,7 +18,6 @@ Rule 3: a record, once appended, never changes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -26,6 +25,8 @@ from typing import Any, cast
 
 from .errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
 from .expr import described, equal
+from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
+from .outcomes import CANCELLED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
 from .plan import (
     BRANCH,
     CLOSE,
@@ -52,43 +53,15 @@ from .plan import (
     TestOp,
     ToolOp,
 )
-from .program import MAX_STEPS, Budget
 from .schemas import allowed_answer, correction, schema_answer
 from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, error_text, seed_of
-from .values import MAX_VALUE_BYTES, SMALL_TEXT, UNSET, admit, canonical, is_small, short
+from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, short
 
-UNLIMITED = 1 << 62
 FOREVER = 1 << 62
 
-DEFAULT_MAX_TOKENS = 1024
-"""Reserved for an answer whose step declares no ``max_tokens``, and then also asked of the adapter; LANGUAGE 7."""
-
-MESSAGE_TOKENS = 16
-"""Added to the UTF-8 bytes of each message: role and separators; chat formats in use take 3 to 8 tokens."""
-
-MAX_RETRY_AFTER_SECONDS = 600.0
-"""The longest wait that a provider's Retry-After can ask for; their windows are a minute, some ten."""
-
-UNSKIPPABLE = frozenset({"refused", "budget", "cancelled", "in_doubt"})
-UNCATCHABLE = frozenset({"cancelled", "in_doubt"})
-UNKNOWN_OUTCOME = frozenset({"timeout", "cancelled", "in_doubt"})
-
-CANCELLED = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
 OTHER: Any = object()  # sent in place of a tool's value
 
 SUCCESS, FAILED, SKIPPED = StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.SKIPPED
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the host bounds, whatever a program says."""
-
-    steps: int = MAX_STEPS
-    """Executed steps of a run: as many as a program may have."""
-    value_bytes: int = MAX_VALUE_BYTES
-    """Size of one value."""
-    state_bytes: int = 256 * 1024 * 1024
-    """Size of all values of a run together: sixteen of the largest."""
 
 
 @dataclass(slots=True)
@@ -97,128 +70,9 @@ class Facts:
 
     run_id: str = ""
     seed: int | None = None
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT_LIMITS
     prices: Mapping[str, tuple[Decimal, Decimal]] | None = None
     default_model: str | None = None
-
-
-class Ledger:
-    """What a frame may still use; `UNLIMITED` or None where nothing bounds it."""
-
-    __slots__ = ("cost", "llm_calls", "state", "steps", "tokens", "tool_calls")
-
-    def __init__(
-        self,
-        steps: int,
-        llm_calls: int = UNLIMITED,
-        tool_calls: int = UNLIMITED,
-        tokens: int = UNLIMITED,
-        cost: Decimal | None = None,
-        state: int = UNLIMITED,
-    ) -> None:
-        self.steps = steps
-        self.llm_calls = llm_calls
-        self.tool_calls = tool_calls
-        self.tokens = tokens
-        self.cost = cost
-        self.state = state
-
-    @classmethod
-    def of(cls, limits: Limits, budget: Budget | None) -> Ledger:
-        """What a run may use under *budget*."""
-        if budget is None:
-            return cls(limits.steps, state=limits.state_bytes)
-        return cls(
-            min(limits.steps, _or_unlimited(budget.max_steps)),
-            _or_unlimited(budget.max_llm_calls),
-            _or_unlimited(budget.max_tool_calls),
-            _or_unlimited(budget.max_tokens),
-            Decimal(str(budget.max_cost_usd)) if budget.max_cost_usd is not None else None,
-            limits.state_bytes,
-        )
-
-    def shares(self, ceilings: list[tuple[int, int, int]]) -> list[Ledger]:
-        """One ledger a child: its ceiling where all fit, else equal shares in declared order. What is unspent returns by `settle`.
-
-        Tokens and money have no ceiling yet: those who call models share them equally.
-        """
-        count = len(ceilings)
-        columns = [
-            _granted(have, [ceiling[i] for ceiling in ceilings])
-            for i, have in enumerate((self.steps, self.llm_calls, self.tool_calls))
-        ]
-        callers = [i for i, ceiling in enumerate(ceilings) if ceiling[1]]
-        tokens = [UNLIMITED] * count if self.tokens >= UNLIMITED else [0] * count
-        cost: list[Decimal | None] = [None if self.cost is None else Decimal(0)] * count
-        for i, share in zip(callers, _equal(self.tokens, len(callers)) if callers else (), strict=True):
-            tokens[i] = tokens[i] or share
-            cost[i] = None if self.cost is None else self.cost / len(callers)
-        return [
-            Ledger(columns[0][i], columns[1][i], columns[2][i], tokens[i], cost[i], self.state) for i in range(count)
-        ]
-
-    def tighten(self, other: Ledger) -> None:
-        """The lesser of both, amount by amount."""
-        self.steps = min(self.steps, other.steps)
-        self.llm_calls = min(self.llm_calls, other.llm_calls)
-        self.tool_calls = min(self.tool_calls, other.tool_calls)
-        self.tokens = min(self.tokens, other.tokens)
-        self.state = min(self.state, other.state)
-        if other.cost is not None:
-            self.cost = other.cost if self.cost is None else min(self.cost, other.cost)
-
-    def settle(self, granted: Ledger, left: Ledger) -> None:
-        """Charge what a child used of its share."""
-        self.steps -= granted.steps - left.steps
-        self.llm_calls -= granted.llm_calls - left.llm_calls
-        self.tool_calls -= granted.tool_calls - left.tool_calls
-        self.tokens -= granted.tokens - left.tokens
-        self.state -= granted.state - left.state
-        if self.cost is not None and granted.cost is not None and left.cost is not None:
-            self.cost -= granted.cost - left.cost
-
-    def copy(self) -> Ledger:
-        """The same amounts."""
-        return Ledger(self.steps, self.llm_calls, self.tool_calls, self.tokens, self.cost, self.state)
-
-
-def _or_unlimited(value: int | None) -> int:
-    return UNLIMITED if value is None else value
-
-
-def _granted(have: int, ceilings: list[int]) -> list[int]:
-    if have >= UNLIMITED:
-        return [UNLIMITED] * len(ceilings)
-    return list(ceilings) if sum(ceilings) <= have else _equal(have, len(ceilings))
-
-
-def _equal(have: int, count: int) -> list[int]:
-    have = max(have, 0)
-    return [have // count + (1 if i < have % count else 0) for i in range(count)]
-
-
-def effect_key(run_id: str, path: str) -> str:
-    """The identity of an effect: the same over retries and crashes, another for every step of every run."""
-    return hashlib.sha256(f"{run_id}\0{path}".encode()).hexdigest()[:32]
-
-
-def token_bound(messages: list[dict[str, str]]) -> int:
-    """An upper bound of the tokens of *messages*: no tokenizer in use makes more than one of a byte."""
-    return sum(len(m["content"].encode()) + MESSAGE_TOKENS for m in messages)
-
-
-def backoff(op: CallOp, attempt: int, seed: int, path: str, error: StepError) -> float:
-    """Seconds to wait after failed attempt number *attempt* (1 is the first): full jitter, drawn from the run's seed.
-
-    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-    """
-    retry = op.retry
-    highest = min(retry.max_delay_seconds, retry.delay_seconds * retry.factor ** min(attempt - 1, 64))
-    drawn = hashlib.sha256(f"{seed}\0{path}\0{attempt}".encode()).digest()
-    wait = highest * int.from_bytes(drawn[:8], "big") / 2**64
-    if error.retry_after_seconds is not None:
-        wait = max(wait, min(error.retry_after_seconds, MAX_RETRY_AFTER_SECONDS))
-    return wait
 
 
 class Machine:
@@ -1269,60 +1123,6 @@ _SKIPPED: Any = _Skipped()
 END_OP = Op(code=END, type="end")
 
 
-def matches(error: StepError, patterns: tuple[str, ...]) -> bool:
-    """Whether *error* is one of *patterns*: its kind, its class name, or ``*``, which takes all that may be caught."""
-    if error.kind in UNCATCHABLE:
-        return False
-    return "*" in patterns or error.kind in patterns or error.type in patterns
-
-
-# Names of exceptions, anywhere in a class's ancestry, after which nobody knows whether a request arrived: Python's own
-# ConnectionError, TimeoutError and cut streams, requests' and urllib3's, httpx's TransportError, aiohttp's, those of SDKs on top.
-_LOST = frozenset(
-    "ConnectionError TimeoutError Timeout TransportError ClientConnectionError ClientPayloadError ProtocolError "
-    "ChunkedEncodingError IncompleteRead IncompleteReadError SSLEOFError SSLZeroReturnError APIConnectionError "
-    "APITimeoutError".split()
-)
-_NEVER_SENT = frozenset(
-    {"ConnectionRefusedError", "ConnectError", "ConnectTimeout", "ConnectTimeoutError", "ClientConnectorError"}
-)
-
-
-def tool_error(op: ToolOp, error: BaseException) -> StepError:
-    """What a tool's exception means. After a lost connection or a timeout of its own, a write is in doubt."""
-    fault = StepError.of(error, "tool")
-    unsafe = op.effect in ("write", "irreversible")
-    if fault.kind == "in_doubt" and not unsafe:
-        return StepError("tool", fault.type, fault.message)
-    if isinstance(error, VMError):
-        return fault
-    if isinstance(error, BaseExceptionGroup):
-        inner = [tool_error(op, part) for part in error.exceptions]
-        return next((part for part in inner if part.kind == "in_doubt" or (unsafe and part.kind == "timeout")), fault)
-    names = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
-    if isinstance(error, TimeoutError):
-        return StepError("timeout", fault.type, fault.message)
-    if unsafe and names & _LOST and not names & _NEVER_SENT:
-        return StepError("in_doubt", fault.type, fault.message, retryable=False)
-    return fault
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """*error* and what it was raised from, or carries as its reason."""
-    found: list[BaseException] = []
-    at: Any = error
-    while isinstance(at, BaseException) and at not in found and len(found) < 16:
-        found.append(at)
-        reason = getattr(at, "reason", None)  # urllib's URLError
-        at = reason if isinstance(reason, BaseException) else at.__cause__ or at.__context__
-    return found
-
-
-def model_error(error: BaseException) -> StepError:
-    """What an adapter's exception means."""
-    return StepError.of(error, "timeout" if isinstance(error, TimeoutError) else "model")
-
-
 def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
     """A new frame with its inputs, which hold every needed name."""
     frame = frame_plan.blank.copy()
@@ -1341,14 +1141,5 @@ def _timeout(message: str) -> StepError:
     return StepError("timeout", "TimeoutError", message, retryable=False)
 
 
-def _too_large(limit: int) -> StepError:
-    return StepError("limit", "LimitExceeded", f"value is larger than {limit} bytes")
-
-
 def _state_full() -> StepError:
     return StepError("limit", "LimitExceeded", "the values of the run together are larger than its limit")
-
-
-def _finally(error: StepError) -> StepError:
-    """*error* of a call that was made and ended: calling again would repeat its effect."""
-    return StepError(error.kind, error.type, error.message, retryable=False)

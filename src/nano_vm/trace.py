@@ -2,7 +2,7 @@
 
 While a program runs, a finished step is one tuple (`Record`), made in C and never changed; `StepResult` is built
 when somebody looks. The *digest* says what happened and is equal for equal runs; the *seal* covers every
-stored byte and holds salted hashes of values only (LANGUAGE 9). JSON only.
+stored byte and holds salted hashes in place of values. JSON only.
 """
 
 from __future__ import annotations

@@ -297,7 +297,7 @@ _encode: Callable[[Any], str] = json.JSONEncoder(
 
 
 def canonical(value: Any) -> bytes:
-    """The canonical bytes of a plain value (LANGUAGE 2): no spaces, insertion order, shortest floats, UTF-8."""
+    """The canonical bytes of a plain value: no spaces, insertion order, shortest floats, UTF-8."""
     return _encode(value).encode()
 
 

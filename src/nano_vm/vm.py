@@ -22,7 +22,8 @@ from .compile import compile_flow
 from .drive import Adapter, Driver, Event, Host, SystemClock, Threads
 from .errors import Diagnostic, ExprError, ProgramError, VMError, summary
 from .flow import Flow
-from .machine import FOREVER, Facts, Ledger, Limits, Machine, loaded
+from .ledger import Ledger, Limits
+from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
 from .program import Budget, LLMStep, Program
 from .tools import ToolContract, contract

@@ -1,0 +1,136 @@
+"""What a run may still use: limits of the host and budgets of program, host and run, as one ledger a frame.
+
+Amounts are reserved before a call and settled after it; at a fork each child gets its share beforehand, so that what is refused does
+not hang on who finished first. Nothing here decides what a refusal leads to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from .program import MAX_STEPS, Budget
+from .values import MAX_VALUE_BYTES
+
+UNLIMITED = 1 << 62
+
+DEFAULT_MAX_TOKENS = 1024
+"""Reserved for an answer whose step declares no ``max_tokens``, and then also asked of the adapter; chat answers rarely need more."""
+
+MESSAGE_TOKENS = 16
+"""Added to the UTF-8 bytes of each message: role and separators; chat formats in use take 3 to 8 tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the host bounds, whatever a program says."""
+
+    steps: int = MAX_STEPS
+    """Executed steps of a run: as many as a program may have."""
+    value_bytes: int = MAX_VALUE_BYTES
+    """Size of one value."""
+    state_bytes: int = 256 * 1024 * 1024
+    """Size of all values of a run together: sixteen of the largest."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Ledger:
+    """What a frame may still use; `UNLIMITED` or None where nothing bounds it."""
+
+    __slots__ = ("cost", "llm_calls", "state", "steps", "tokens", "tool_calls")
+
+    def __init__(
+        self,
+        steps: int,
+        llm_calls: int = UNLIMITED,
+        tool_calls: int = UNLIMITED,
+        tokens: int = UNLIMITED,
+        cost: Decimal | None = None,
+        state: int = UNLIMITED,
+    ) -> None:
+        self.steps = steps
+        self.llm_calls = llm_calls
+        self.tool_calls = tool_calls
+        self.tokens = tokens
+        self.cost = cost
+        self.state = state
+
+    @classmethod
+    def of(cls, limits: Limits, budget: Budget | None) -> Ledger:
+        """What a run may use under *budget*."""
+        if budget is None:
+            return cls(limits.steps, state=limits.state_bytes)
+        return cls(
+            min(limits.steps, _or_unlimited(budget.max_steps)),
+            _or_unlimited(budget.max_llm_calls),
+            _or_unlimited(budget.max_tool_calls),
+            _or_unlimited(budget.max_tokens),
+            Decimal(str(budget.max_cost_usd)) if budget.max_cost_usd is not None else None,
+            limits.state_bytes,
+        )
+
+    def shares(self, ceilings: list[tuple[int, int, int]]) -> list[Ledger]:
+        """One ledger a child: its ceiling where all fit, else equal shares in declared order. What is unspent returns by `settle`.
+
+        Tokens and money have no ceiling yet: those who call models share them equally.
+        """
+        count = len(ceilings)
+        columns = [
+            _granted(have, [ceiling[i] for ceiling in ceilings])
+            for i, have in enumerate((self.steps, self.llm_calls, self.tool_calls))
+        ]
+        callers = [i for i, ceiling in enumerate(ceilings) if ceiling[1]]
+        tokens = [UNLIMITED] * count if self.tokens >= UNLIMITED else [0] * count
+        cost: list[Decimal | None] = [None if self.cost is None else Decimal(0)] * count
+        for i, share in zip(callers, _equal(self.tokens, len(callers)) if callers else (), strict=True):
+            tokens[i] = tokens[i] or share
+            cost[i] = None if self.cost is None else self.cost / len(callers)
+        return [
+            Ledger(columns[0][i], columns[1][i], columns[2][i], tokens[i], cost[i], self.state) for i in range(count)
+        ]
+
+    def tighten(self, other: Ledger) -> None:
+        """The lesser of both, amount by amount."""
+        self.steps = min(self.steps, other.steps)
+        self.llm_calls = min(self.llm_calls, other.llm_calls)
+        self.tool_calls = min(self.tool_calls, other.tool_calls)
+        self.tokens = min(self.tokens, other.tokens)
+        self.state = min(self.state, other.state)
+        if other.cost is not None:
+            self.cost = other.cost if self.cost is None else min(self.cost, other.cost)
+
+    def settle(self, granted: Ledger, left: Ledger) -> None:
+        """Charge what a child used of its share."""
+        self.steps -= granted.steps - left.steps
+        self.llm_calls -= granted.llm_calls - left.llm_calls
+        self.tool_calls -= granted.tool_calls - left.tool_calls
+        self.tokens -= granted.tokens - left.tokens
+        self.state -= granted.state - left.state
+        if self.cost is not None and granted.cost is not None and left.cost is not None:
+            self.cost -= granted.cost - left.cost
+
+    def copy(self) -> Ledger:
+        """The same amounts."""
+        return Ledger(self.steps, self.llm_calls, self.tool_calls, self.tokens, self.cost, self.state)
+
+
+def _or_unlimited(value: int | None) -> int:
+    return UNLIMITED if value is None else value
+
+
+def _granted(have: int, ceilings: list[int]) -> list[int]:
+    if have >= UNLIMITED:
+        return [UNLIMITED] * len(ceilings)
+    return list(ceilings) if sum(ceilings) <= have else _equal(have, len(ceilings))
+
+
+def _equal(have: int, count: int) -> list[int]:
+    have = max(have, 0)
+    return [have // count + (1 if i < have % count else 0) for i in range(count)]
+
+
+def token_bound(messages: list[dict[str, str]]) -> int:
+    """An upper bound of the tokens of *messages*: no tokenizer in use makes more than one of a byte."""
+    return sum(len(m["content"].encode()) + MESSAGE_TOKENS for m in messages)

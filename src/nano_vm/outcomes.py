@@ -1,0 +1,95 @@
+"""What an error means: its kind, whether it may be caught or skipped, how long to wait before another attempt.
+
+Exceptions of tools and adapters come in, `StepError` goes out. Every driver asks here, so that all of them agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from .errors import VMError
+from .plan import CallOp, ToolOp
+from .trace import StepError
+
+MAX_RETRY_AFTER_SECONDS = 600.0
+"""The longest wait that a provider's Retry-After can ask for; their windows are a minute, some ten."""
+
+UNSKIPPABLE = frozenset({"refused", "budget", "cancelled", "in_doubt"})
+UNCATCHABLE = frozenset({"cancelled", "in_doubt"})
+UNKNOWN_OUTCOME = frozenset({"timeout", "cancelled", "in_doubt"})
+
+CANCELLED = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
+
+
+def effect_key(run_id: str, path: str) -> str:
+    """The identity of an effect: the same over retries and crashes, another for every step of every run."""
+    return hashlib.sha256(f"{run_id}\0{path}".encode()).hexdigest()[:32]
+
+
+def backoff(op: CallOp, attempt: int, seed: int, path: str, error: StepError) -> float:
+    """Seconds to wait after failed attempt number *attempt* (1 is the first): full jitter, drawn from the run's seed.
+
+    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+    retry = op.retry
+    highest = min(retry.max_delay_seconds, retry.delay_seconds * retry.factor ** min(attempt - 1, 64))
+    drawn = hashlib.sha256(f"{seed}\0{path}\0{attempt}".encode()).digest()
+    wait = highest * int.from_bytes(drawn[:8], "big") / 2**64
+    if error.retry_after_seconds is not None:
+        wait = max(wait, min(error.retry_after_seconds, MAX_RETRY_AFTER_SECONDS))
+    return wait
+
+
+def matches(error: StepError, patterns: tuple[str, ...]) -> bool:
+    """Whether *error* is one of *patterns*: its kind, its class name, or ``*``, which takes all that may be caught."""
+    if error.kind in UNCATCHABLE:
+        return False
+    return "*" in patterns or error.kind in patterns or error.type in patterns
+
+
+# Names of exceptions, anywhere in a class's ancestry, after which nobody knows whether a request arrived: Python's own
+# ConnectionError, TimeoutError and cut streams, requests' and urllib3's, httpx's TransportError, aiohttp's, those of SDKs on top.
+_LOST = frozenset(
+    "ConnectionError TimeoutError Timeout TransportError ClientConnectionError ClientPayloadError ProtocolError "
+    "ChunkedEncodingError IncompleteRead IncompleteReadError SSLEOFError SSLZeroReturnError APIConnectionError "
+    "APITimeoutError".split()
+)
+_NEVER_SENT = frozenset(
+    {"ConnectionRefusedError", "ConnectError", "ConnectTimeout", "ConnectTimeoutError", "ClientConnectorError"}
+)
+
+
+def tool_error(op: ToolOp, error: BaseException) -> StepError:
+    """What a tool's exception means. After a lost connection or a timeout of its own, a write is in doubt."""
+    fault = StepError.of(error, "tool")
+    unsafe = op.effect in ("write", "irreversible")
+    if fault.kind == "in_doubt" and not unsafe:
+        return StepError("tool", fault.type, fault.message)
+    if isinstance(error, VMError):
+        return fault
+    if isinstance(error, BaseExceptionGroup):
+        inner = [tool_error(op, part) for part in error.exceptions]
+        return next((part for part in inner if part.kind == "in_doubt" or (unsafe and part.kind == "timeout")), fault)
+    names = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
+    if isinstance(error, TimeoutError):
+        return StepError("timeout", fault.type, fault.message)
+    if unsafe and names & _LOST and not names & _NEVER_SENT:
+        return StepError("in_doubt", fault.type, fault.message, retryable=False)
+    return fault
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """*error* and what it was raised from, or carries as its reason."""
+    found: list[BaseException] = []
+    at: Any = error
+    while isinstance(at, BaseException) and at not in found and len(found) < 16:
+        found.append(at)
+        reason = getattr(at, "reason", None)  # urllib's URLError
+        at = reason if isinstance(reason, BaseException) else at.__cause__ or at.__context__
+    return found
+
+
+def model_error(error: BaseException) -> StepError:
+    """What an adapter's exception means."""
+    return StepError.of(error, "timeout" if isinstance(error, TimeoutError) else "model")
