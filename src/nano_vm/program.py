@@ -511,6 +511,9 @@ class Program(BaseModel):
                 continue
             part["additionalProperties"] = False
             properties = part["properties"]
+            for name, text in _SCHEMA_TEXTS.items():
+                if name in properties:
+                    properties[name] = {**properties[name], "description": text}
             for name, kind in properties.items():
                 if name not in part.get("required", ()) and {"type": "null"} not in kind.get("anyOf", ()):
                     properties[name] = {"anyOf": [kind, {"type": "null"}]}  # written, and absent
@@ -561,6 +564,46 @@ def blocks(step: Step) -> Iterator[tuple[list[Step], Loc]]:
             if isinstance(target, list):
                 yield list(target), (name,)
 
+
+_SCHEMA_TEXTS = {
+    "id": "The step's name: $id.output is its output, jumps lead to it.",
+    "output_key": "A name for the output: $output_key.",
+    "next": "What follows, in list order from there: a step's id, $end or $fail.",
+    "on_error": "After retries and catches: fail, skip, or retry (3 attempts unless max_retries says otherwise).",
+    "max_retries": "Attempts in all, the first included.",
+    "retry": "Waits between attempts and which errors they are for.",
+    "catch": "Jumps to `next` on one of `errors`: kinds, exception class names, or *.",
+    "timeout_seconds": "Of one attempt; on parallel, map, call and loop of the whole.",
+    "prompt": "One user message; a template.",
+    "messages": "The whole conversation: role and content each; templates.",
+    "allowed_outputs": "The only answers that are valid; the stored value is one of these texts.",
+    "output_schema": "A JSON Schema by which the answer, parsed as JSON, must be valid.",
+    "on_invalid": "Taken where no attempt gave a valid answer; without it the step fails.",
+    "args": "Arguments by name; templates. One that is exactly one reference keeps its type.",
+    "undo": "Called if the run fails or is cancelled later; its arguments are fixed when the step ends.",
+    "reconcile": "Asked where the outcome is unknown; returns {done: true, output: ...} or {done: false}.",
+    "condition": "True or false; $name is a value, '$name' is text.",
+    "then": "A step's id (a jump: without `next` there the run ends after it) or a list of steps (a block).",
+    "otherwise": "As `then`. Without it, beside a block nothing happens, beside a jump the step fails.",
+    "on": "What is compared with the cases, as text.",
+    "cases": "A target for each value.",
+    "parallel_steps": "Branches: a step, or a list of steps that is named by its first.",
+    "max_concurrency": "How many branches or items run at a time.",
+    "over": "A list, mostly one reference.",
+    "as": "The item's name inside: $item unless given.",
+    "max_items": "More items than this fail the step; they are never cut.",
+    "until": "A loop ends when this holds after an iteration; a wait ends at this time.",
+    "max_iterations": "The loop's bound.",
+    "on_exhausted": "What a loop does whose `until` never held: fail, or continue.",
+    "program": "Another program: inline, or its name in ExecutionVM(programs=...), or a file in the command line.",
+    "with": "The called program's inputs; templates.",
+    "values": "Names to write: templates, or {expr: text}. All read what was there before the step.",
+    "inputs": "A JSON Schema of the program's inputs.",
+    "output": "The program's output; templates. Without it, that of the last step that succeeded.",
+    "budget": "Hard limits; the tightest of program, VM and run counts.",
+    "models": "Names that steps use, and what they stand for.",
+    "defaults": "For steps that do not say otherwise.",
+}  # what an editor shows beside a field
 
 # --- shape: faults that plain data shows, found before any model is built ----------------------------------------
 
