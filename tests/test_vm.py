@@ -1087,3 +1087,13 @@ async def test_a_misspelled_input_is_told() -> None:
     one = program(step(args={"x": "$order_id"}), inputs=inputs)
     trace = await ExecutionVM(tools={"t": lambda x: x}).run(one, {"order_di": "B"})
     assert [(d.code, d.hint) for d in trace.diagnostics] == [("V042", "did you mean 'order_id'?")]
+
+
+@pytest.mark.parametrize("stops", ["no budget", "no value"])
+async def test_a_call_that_was_never_made_has_no_request(stops: str) -> None:
+    """The record of a refused step does not show what the step before it asked."""
+    second = {"x": "two", "y": 3} if stops == "no budget" else {"x": "$a.output.nope"}
+    one = program(step("a", args={"x": "one", "y": 2}), step("b", args=second))
+    vm = ExecutionVM(tools={"t": lambda x=None, y=None: x})
+    trace = await vm.run(one, budget={"max_tool_calls": 1} if stops == "no budget" else None)
+    assert [(s.step_id, s.request) for s in trace.steps] == [("a", {"x": "one", "y": 2}), ("b", None)]

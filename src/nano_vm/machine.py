@@ -427,7 +427,7 @@ class Machine:
         """Begin a step: None, with its request in `_ask`, or what follows where it needs nothing outside."""
         code = op.code
         now = self._started = self.now
-        self._op, self._attempts, self._doubt = op, None, None
+        self._op, self._attempts, self._doubt, self.request = op, None, None, None
         self.path = op.path if self.static else self._path_of(op)
         ledger = self.ledger
         if ledger.steps < 0:
