@@ -98,6 +98,11 @@ class _Compiler:
             self.connect(node, op)
         for node, op in zip(flow.nodes, self.ops, strict=True):
             self.place(node, op)
+        for op in self.ops:  # complete by now, so that a twin is the same in all but how it is called
+            if isinstance(op, ToolOp) and op.single is not None and op.function is not None:
+                parameter = self.contracts[op.tool].parameters.get(op.single[0])
+                if parameter is not None and parameter.first:
+                    op.quick = replace(op, direct=op.function)
         for graph, frame in zip(flow.frames, frames, strict=True):
             frame.entry = self.ops[graph.entry]
         for node in flow.nodes:
@@ -107,12 +112,10 @@ class _Compiler:
         models = list(dict.fromkeys(op.model for op in self.ops if isinstance(op, ModelOp)))
         return Plan(
             name=flow.program.name,
-            program=flow.program,
             frames=frames,
             ops=self.ops,
             tools=self.tools,
             models=models,
-            budget=flow.program.budget,
         )
 
     def frame(self, graph: FrameGraph) -> FramePlan:
@@ -161,8 +164,6 @@ class _Compiler:
         else:
             op = self.step_op(node, step, names, frames)
         op.step_id, op.type = step.id, step.type.value
-        if isinstance(op, ToolOp) and op.quick is not None:
-            op.quick.step_id, op.quick.type = op.step_id, op.type
         op.out = names.outputs[step.id]
         op.key = names.keys[step.output_key] if step.output_key is not None else -1
         if node.kind != "close":
@@ -217,11 +218,7 @@ class _Compiler:
         out, key = names.outputs[step.id], names.keys[step.output_key] if step.output_key is not None else -1
         if step.undo is None and not op.takes_key and (key < 0 or out not in read):
             op.slot = out if key < 0 else key
-            contract = self.contracts[step.tool]
-            op.single = single_argument(contract, step.args, names)
-            first = contract.parameters.get(op.single[0]) if op.single is not None else None
-            if first is not None and first.first and op.function is not None:
-                op.quick = replace(op, direct=op.function)
+            op.single = single_argument(self.contracts[step.tool], step.args, names)
         for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
             if reference is not None:
                 args = reference.args if kind == "undo" or "args" in reference.model_fields_set else step.args
@@ -343,8 +340,6 @@ class _Compiler:
         op.timed = tuple(timed)
         if not dynamic:
             op.path = "/".join(reversed(ids))
-            if isinstance(op, ToolOp) and op.quick is not None:
-                op.quick.path = op.path
 
 
 def _ns(seconds: float | None) -> int:

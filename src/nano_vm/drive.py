@@ -344,7 +344,7 @@ class Driver:
                 if not machine.broken:
                     machine.cancel(read(), called=called)
                 raise
-            except BaseException as error:
+            except BaseException as error:  # whatever a tool raises, SystemExit too, is its outcome
                 closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
                 if machine.broken or closing or op.code not in (TOOL, MODEL):
                     raise  # a fault of ours, or this coroutine is being closed

@@ -132,13 +132,6 @@ class InvalidAnswer(StepFault):
     kind = "invalid_answer"
 
 
-class Refused(StepFault):
-    """The host or a person said no. Never skipped."""
-
-    kind = "refused"
-    retryable = False
-
-
 class ToolError(StepFault):
     """A tool that failed; a tool may raise it itself to set ``retryable``."""
 

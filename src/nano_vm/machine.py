@@ -626,7 +626,7 @@ class Machine:
         usage = None
         if op.code == MODEL:
             usage = self._release(error)
-        elif op.effect in ("write", "irreversible") and (lost or error.kind in UNKNOWN_OUTCOME):
+        elif op.unsafe and (lost or error.kind in UNKNOWN_OUTCOME):
             return self._unknown_outcome(op, error)
         if self._may_retry(op, error, op.attempts):
             return self._retry(op, error, usage)
@@ -655,7 +655,7 @@ class Machine:
         elif isinstance(op, ModelOp):
             self._release(CANCELLED)
         elif isinstance(op, ToolOp):
-            if called and op.effect in ("write", "irreversible"):
+            if called and op.unsafe:
                 self._doubt = CANCELLED
             if self._doubt is not None:
                 return self._resolve(op)

@@ -63,7 +63,7 @@ _NEVER_SENT = frozenset(
 def tool_error(op: ToolOp, error: BaseException) -> StepError:
     """What a tool's exception means. After a lost connection or a timeout of its own, a write is in doubt."""
     fault = StepError.of(error, "tool")
-    unsafe = op.effect in ("write", "irreversible")
+    unsafe = op.unsafe
     if fault.kind == "in_doubt" and not unsafe:
         return StepError("tool", fault.type, fault.message)
     if isinstance(error, VMError):

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from .expr import Eval, Frame
 from .program import Budget, Retry
+from .tools import UNSAFE, Effect
 
 TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL = range(12)
 CODES = ("tool", "model", "branch", "switch", "set", "fork", "loop", "test", "close", "pause", "end", "fail")
-
-Effect = Literal["read", "idempotent", "write", "irreversible"]
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +88,11 @@ class ToolOp(CallOp):
     undo: ToolOp | None = None
     reconcile: ToolOp | None = None
     code: int = TOOL
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether a call whose outcome is unknown may have changed the world."""
+        return self.effect in UNSAFE
 
     def describe(self) -> str:
         parts = [f"{self.tool}({', '.join(self.names)})", self.effect]
@@ -284,12 +288,10 @@ class Plan:
     """A program ready to run. ``frames[0]`` is the run itself; ``tools`` names what `ToolOp.number` counts."""
 
     name: str
-    program: Any
     frames: list[FramePlan]
     ops: list[Op]
     tools: list[str]
     models: list[str | None]
-    budget: Budget | None
 
     def shortest_ns(self) -> int:
         """The shortest deadline of anything in the plan."""

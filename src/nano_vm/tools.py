@@ -20,6 +20,7 @@ from .values import CONTAINERS, admit, as_text, kind_name, short
 
 Effect = Literal["read", "idempotent", "write", "irreversible"]
 EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "irreversible")
+UNSAFE = frozenset({"write", "irreversible"})
 IDEMPOTENCY_KEY = "idempotency_key"
 MAX_TIMEOUT_SECONDS = 366 * 24 * 3600.0
 """A year, as for steps."""
@@ -115,7 +116,7 @@ class ToolContract:
     @property
     def unsafe(self) -> bool:
         """Whether a call whose outcome is unknown may have changed the world."""
-        return self.effect in ("write", "irreversible")
+        return self.effect in UNSAFE
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, with a JSON Schema of the arguments."""

@@ -94,6 +94,7 @@ def _plain_copy(value: Any, depth: int, size: list[int], limit: int) -> Any:
         raise _Odd
     total = 0
     result: Any
+    # The look at a scalar stands in both loops: as a function of its own it would double the time of each.
     if type(value) is dict:
         result = {}
         for key, item in value.items():
