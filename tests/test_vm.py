@@ -1097,3 +1097,21 @@ async def test_a_call_that_was_never_made_has_no_request(stops: str) -> None:
     vm = ExecutionVM(tools={"t": lambda x=None, y=None: x})
     trace = await vm.run(one, budget={"max_tool_calls": 1} if stops == "no budget" else None)
     assert [(s.step_id, s.request) for s in trace.steps] == [("a", {"x": "one", "y": 2}), ("b", None)]
+
+
+async def test_a_failed_attempt_does_not_change_the_arguments_of_the_next() -> None:
+    seen = []
+
+    async def takes(items: list[int], more: dict[str, int]) -> int:
+        seen.append((list(items), dict(more)))
+        items.clear()
+        more["b"] = 2
+        if len(seen) < 3:
+            raise ValueError("again")
+        return len(seen)
+
+    one = program(step(args={"items": "$items", "more": {"a": 1}}, max_retries=3, retry=NOW))
+    trace = await ExecutionVM(tools={"t": takes}).run(one, {"items": [1, 2]})
+    assert trace.ok, trace.error
+    assert seen == [([1, 2], {"a": 1})] * 3
+    assert trace.steps[0].request == {"items": [1, 2], "more": {"a": 1}}

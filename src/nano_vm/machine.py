@@ -439,9 +439,7 @@ class Machine:
                 if ledger.tool_calls < 0:
                     ledger.tool_calls = 0
                     raise BudgetExceeded("the run has used all its tool calls (max_tool_calls)")
-                self.request, self.keywords = op.arguments(self.frame)
-                if op.takes_key:
-                    self.keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
+                self._take_arguments(op)
             elif code == MODEL:
                 ledger.llm_calls -= 1
                 if ledger.llm_calls < 0:
@@ -466,6 +464,12 @@ class Machine:
             return self._failed(op, cast(StepError, self._expired()))
         self._ask = op
         return None
+
+    def _take_arguments(self, op: ToolOp) -> None:
+        """What a call is made with: fresh for each attempt, since the one before may have changed what it was given."""
+        self.request, self.keywords = op.arguments(self.frame)
+        if op.takes_key:
+            self.keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
 
     def _branch(self, op: BranchOp) -> Op | None:
         now = self._started = self.now
@@ -722,6 +726,7 @@ class Machine:
             if ledger.tool_calls <= 0:
                 return self._failed(op, _budget("no tool call is left for another attempt (max_tool_calls)"))
             ledger.tool_calls -= 1
+            self._take_arguments(cast(ToolOp, op))
         if self._attempts is None:
             self._attempts = []
         started = self._attempts[-1].finished_ns if self._attempts else self._started
