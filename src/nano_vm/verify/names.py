@@ -110,7 +110,6 @@ class _Assignment:
         self.flow = flow
         self.given = given
         self.states: list[State | None] = [None] * len(flow.nodes)
-        self.reads: dict[int, list[tuple[Ref, bool, Loc]]] = {}
 
     def solve(self) -> None:
         flow = self.flow
