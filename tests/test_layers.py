@@ -22,19 +22,21 @@ ROOMS = (
     "schemas",
     "reader",
     "expr",
+    "policy",
     "program",
     "flow",
-    "policy",
     "trace",
     "graph",
     "protocols",
     "tools",
-    "verify",
     "plan",
     "compile",
     "ledger",
     "outcomes",
     "machine",
+    "simulate",
+    "explore",
+    "verify",
     "store",
     "drive",
     "vm",
@@ -56,7 +58,7 @@ ROOMS = (
 APART = frozenset({"planner", "adapters", "telemetry", "mcp", "temporal", "testing"})
 
 # These answer from their arguments alone, so that every driver, replay and proof gets the same answer.
-PURE = ROOMS[: ROOMS.index("machine") + 1]
+PURE = ROOMS[: ROOMS.index("verify") + 1]
 
 # Where time, chance, files, sockets, processes and threads come from.
 IMPURE_MODULES = frozenset(

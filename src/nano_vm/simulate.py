@@ -1,0 +1,31 @@
+"""Drives a `Machine` with outcomes that are given instead of made: no call, no await, no clock.
+
+What asks "what would happen if" stands on it: the search for counterexamples, the all-paths test, replay. The outcomes come
+from a *feed*, which is given the machine and its request and hands the machine an outcome (``send``, ``answer``, ``fail``,
+``expire``, ``cancel``). Children of a fork run one by one, in the order that is asked for: what comes out does not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from .machine import Machine
+from .plan import END, FORK, Op
+
+Feed = Callable[[Machine, Op], Op]
+Order = Callable[[Machine, Op], Iterable[int]]
+
+
+def simulate(machine: Machine, feed: Feed, order: Order | None = None) -> None:
+    """Drive *machine*, and the children of its forks, to the end; times stand still unless the feed moves ``machine.now``."""
+    op = machine.start(machine.__dict__.get("now", 0))
+    while op.code != END:
+        if op.code == FORK:
+            for number in range(machine.fork_size) if order is None else order(machine, op):
+                child = machine.child(number)
+                child.now = machine.now
+                simulate(child, feed, order)
+                machine.now = max(machine.now, child.now)
+            op = machine.join(machine.now)
+        else:
+            op = feed(machine, op)
