@@ -70,6 +70,7 @@ IMPURE_CALLS = frozenset("__import__ breakpoint compile eval exec input open pri
 CLOCK_METHODS = frozenset("now today utcnow".split())
 
 ALLOWED = {
+    ("policy", "pathlib"): "as Program.from_file: the one file that its caller names",
     ("program", "pathlib"): "Program.from_file reads the one file that its caller names; what is in it is the reader's",
 }
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
 from .expr import parse_expr, parse_template
+from .policy import POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .schemas import schema_fault
 from .values import admit, canonical, short
@@ -65,8 +66,6 @@ class OnError(str, Enum):
 
 
 _CONFIG = ConfigDict(frozen=True, extra="ignore", defer_build=True, populate_by_name=True)
-Count = Annotated[int, Field(strict=True, ge=1)]
-Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
 
 
 class Retry(BaseModel):
@@ -93,18 +92,6 @@ class ToolRef(BaseModel):
     model_config = _CONFIG
     tool: str
     args: dict[str, Any] = {}
-
-
-class Budget(BaseModel):
-    """Hard limits of a run; what is absent is not limited. ``max_seconds`` leaves approvals and waits out."""
-
-    model_config = _CONFIG
-    max_steps: Count | None = None
-    max_llm_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
-    max_tool_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
-    max_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
-    max_cost_usd: Annotated[float, Field(ge=0)] | None = None
-    max_seconds: Seconds | None = None
 
 
 class Step(BaseModel):
@@ -369,6 +356,8 @@ class Program(BaseModel):
     inputs: dict[str, Any] | None = None
     output: Any = None
     budget: Budget | None = None
+    policy: dict[str, Any] | None = None
+    untrusted: bool = False
     models: dict[str, str] = {}
     defaults: Defaults = Defaults.model_construct()
     metadata: dict[str, Any] = {}
@@ -380,6 +369,7 @@ class Program(BaseModel):
 
     _warnings: tuple[Diagnostic, ...] = PrivateAttr(default=())
     _digest: str | None = PrivateAttr(default=None)
+    _policy: Policy | None = PrivateAttr(default=None)
     _text: tuple[str, str | None] | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
@@ -471,6 +461,13 @@ class Program(BaseModel):
             self._digest = hashlib.sha256(canonical(body)).hexdigest()
         return self._digest
 
+    @property
+    def own_policy(self) -> Policy | None:
+        """What the program demands of itself, beside what the host does."""
+        if self._policy is None and self.policy is not None:
+            self._policy = Policy.from_dict(self.policy)
+        return self._policy
+
     def get_step(self, step_id: str) -> Step | None:
         """The step with this id, in whatever block it stands."""
         return next((step for step, _ in self.walk() if step.id == step_id), None)
@@ -531,6 +528,7 @@ class Program(BaseModel):
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         schema["title"] = "llm-nano-vm program"
         program = schema["$defs"]["Program"]  # there and not at the top, since it contains itself by `call`
+        program["properties"]["policy"] = {"anyOf": [POLICY_SCHEMA, {"type": "null"}]}
         program["properties"] |= {key: {"$ref": f"#/$defs/Budget/properties/{key}"} for key in _BUDGET_AT_TOP}
         return schema
 
@@ -601,6 +599,8 @@ _SCHEMA_TEXTS = {
     "inputs": "A JSON Schema of the program's inputs.",
     "output": "The program's output; templates. Without it, that of the last step that succeeded.",
     "budget": "Hard limits; the tightest of program, VM and run counts.",
+    "policy": "What the program demands of itself, in the words of a host's policy; it can only tighten that.",
+    "untrusted": "Whether the program comes from an untrusted source: its literals are untrusted until its digest is approved.",
     "models": "Names that steps use, and what they stand for.",
     "defaults": "For steps that do not say otherwise.",
 }  # what an editor shows beside a field
@@ -615,7 +615,6 @@ class _Prepared(dict[str, Any]):
 _ALIASES = {"next_step": "next"}
 _LATER = {
     "cache": "caching of steps is not built yet",
-    "policy": "policies are not built yet",
     "tools": "a program's own list of tools is not built yet",
 }
 _BUDGET_AT_TOP = ("max_steps", "max_tokens")
@@ -712,6 +711,8 @@ class _Shape:
         if "output" in result:
             self.templates(result["output"], (*loc, "output"))
         self.nested(result.get("budget"), (*loc, "budget"), Budget)
+        if isinstance(result.get("policy"), dict):
+            self.faults += read_policy(result["policy"], (*loc, "policy"))[1]
         self.nested(result.get("defaults"), (*loc, "defaults"), Defaults)
         return {name: result[name] for name in _PROGRAM_FIELDS if name in result}
 

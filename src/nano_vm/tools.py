@@ -10,16 +10,15 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, overload
 
 from .errors import StepFault, VMError
 from .expr import described, number_in
+from .policy import EFFECTS, Effect, Returns
 from .values import CONTAINERS, admit, as_text, kind_name, short
 
-Effect = Literal["read", "idempotent", "write", "irreversible"]
-EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "irreversible")
 UNSAFE = frozenset({"write", "irreversible"})
 IDEMPOTENCY_KEY = "idempotency_key"
 MAX_TIMEOUT_SECONDS = 366 * 24 * 3600.0
@@ -44,13 +43,21 @@ class ToolOptions:
     effect: Effect | None = None
     inline: bool = False
     timeout_seconds: float | None = None
+    trusted: tuple[str, ...] = ()
+    returns: Returns | None = None
 
 
 @overload
 def tool(function: Function, /) -> Function: ...
 @overload
 def tool(
-    *, name: str | None = None, effect: Effect | None = None, inline: bool = False, timeout_seconds: float | None = None
+    *,
+    name: str | None = None,
+    effect: Effect | None = None,
+    inline: bool = False,
+    timeout_seconds: float | None = None,
+    trusted: Iterable[str] = (),
+    returns: Returns | None = None,
 ) -> Callable[[Function], Function]: ...
 def tool(
     function: Any = None,
@@ -60,21 +67,28 @@ def tool(
     effect: Effect | None = None,
     inline: bool = False,
     timeout_seconds: float | None = None,
+    trusted: Iterable[str] = (),
+    returns: Returns | None = None,
 ) -> Any:
     """Declare what a function is as a tool; the function itself stays as it is.
 
     ``effect`` is ``read``, ``idempotent``, ``write`` (as if undeclared) or ``irreversible``. ``inline`` runs a sync function
     in the event loop's thread: for cheap ones that never block. ``timeout_seconds`` holds for each attempt, unless the step says otherwise.
+    ``trusted`` names arguments (or ``*``) that no text from outside may reach. What the tool returns counts as text from outside,
+    unless ``returns`` is ``trusted``, or ``args`` for a pure function, whose result is as trusted as its arguments.
     """
     if effect is not None and effect not in EFFECTS:
         raise VMError(f"effect is one of {', '.join(EFFECTS)}, not {effect!r}")
 
+    protected = (trusted,) if isinstance(trusted, str) else tuple(trusted)
+    if returns not in (None, "trusted", "args"):
+        raise VMError(f"returns is 'trusted' or 'args', not {returns!r}")
     seconds = timeout_seconds
     if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= MAX_TIMEOUT_SECONDS):
         raise VMError(f"timeout_seconds is a number of seconds above 0, not {seconds!r}")
 
     def mark(target: Function) -> Function:
-        options = ToolOptions(name, effect, inline, seconds)
+        options = ToolOptions(name, effect, inline, seconds, protected, returns)
         try:
             setattr(target, _OPTIONS, options)
         except (AttributeError, TypeError):  # a bound method or a builtin
@@ -112,6 +126,7 @@ class ToolContract:
     timeout_seconds: float | None = None
     doc: str = ""
     options: ToolOptions = field(default_factory=ToolOptions)
+    result: Any = Any  # the type hint of what it returns
 
     @property
     def unsafe(self) -> bool:
@@ -133,6 +148,8 @@ class ToolContract:
             "name": self.name,
             "description": self.doc,
             "effect": self.effect,
+            **({"trusted": list(self.options.trusted)} if self.options.trusted else {}),
+            **({"returns": self.options.returns} if self.options.returns else {}),
             "arguments": {
                 "type": "object",
                 "properties": properties,
@@ -164,6 +181,9 @@ def contract(name: Any, function: Any) -> ToolContract:
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise VMError(f"tool {name!r} is a generator; return a list instead")
     parameters, is_open = _parameters(name, signature, target) if signature is not None else ({}, True)
+    for protected in options.trusted:
+        if protected not in parameters and protected != "*" and not is_open:
+            raise VMError(f"tool {name!r} has no argument {protected!r} to be trusted")
     takes_key = IDEMPOTENCY_KEY in parameters
     parameters.pop(IDEMPOTENCY_KEY, None)
     how: Literal["async", "thread", "inline"] = "thread"
@@ -183,6 +203,7 @@ def contract(name: Any, function: Any) -> ToolContract:
         timeout_seconds=options.timeout_seconds,
         doc=inspect.getdoc(inner) or "" if inspect.isroutine(inner) else "",
         options=options,
+        result=_hints(target).get("return", Any) if not isinstance(inner, type) else inner,
     )
 
 

@@ -1,0 +1,182 @@
+"""What verification says: faults, proofs, the worst case, where outside text flows. Data only; nothing is proved here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import Diagnostic, Loc, format_loc
+from ..values import canonical
+
+if TYPE_CHECKING:
+    from .ceiling import Ceiling
+    from .witness import Witness
+
+ProofStatus = Literal["proved", "refuted", "unproved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of a path through the `Flow`: the node and the label of the edge that is taken from it; the last has none."""
+
+    node: int
+    step_id: str
+    label: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.step_id}.{self.label}" if self.label else self.step_id
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One statement about every run of the program, and what is known of it.
+
+    ``kind`` is ``guard``, ``approval``, ``after``, ``before``, ``max_calls``, ``flow`` or ``allow``. ``proved``: no run breaks it,
+    if tools are what their contracts say. ``refuted``: ``run`` breaks it; it was found and executed. ``unproved``: the
+    graph has the path ``path`` that would break it, and no run along it was found; ``reason`` says why.
+    """
+
+    kind: str
+    tool: str
+    statement: str
+    status: ProofStatus
+    loc: Loc = ()
+    path: tuple[Move, ...] = ()
+    run: Witness | None = None
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.status}: {self.statement}"
+        if self.status == "proved":
+            return text
+        lines = [text]
+        if self.loc:
+            lines[0] += f" (at {format_loc(self.loc)})"
+        if self.path:
+            lines.append("  path: " + " -> ".join(str(move) for move in self.path))
+        if self.run is not None:
+            lines += [f"  {line}" for line in self.run.text().splitlines()]
+        if self.reason:
+            lines.append(f"  {self.reason}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        fields: dict[str, Any] = {
+            "kind": self.kind,
+            "tool": self.tool,
+            "statement": self.statement,
+            "status": self.status,
+            "place": format_loc(self.loc) if self.loc else None,
+            "path": [{"step": move.step_id, "edge": move.label} for move in self.path] or None,
+            "run": self.run.to_dict() if self.run is not None else None,
+            "reason": self.reason,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a static pass says of one statement: it holds, or the shortest path through the graph that breaks it.
+
+    ``moves`` are what a search for a run prefers to take, (node, label); ``breaks`` says of an ended root machine whether its run
+    breaks the statement.
+    """
+
+    kind: str
+    tool: str
+    statement: str
+    holds: bool
+    loc: Loc = ()
+    path: tuple[Move, ...] = ()
+    breaks: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """Untrusted text that reaches an argument or decides a branch: ``source`` says whose it is, ``way`` the steps between.
+
+    ``allowed`` says by what right it may: a declassifier, or that it is only a branch (``kind`` is ``branch``).
+    """
+
+    kind: Literal["argument", "branch"]
+    step_id: str
+    target: str  # `tool.argument`, or the step whose branch it decides
+    source: str
+    way: tuple[str, ...] = ()
+    allowed: str | None = None
+    loc: Loc = ()
+
+    def __str__(self) -> str:
+        way = f" by way of {' -> '.join(self.way)}" if self.way else ""
+        right = f" ({self.allowed})" if self.allowed else ""
+        verb = "reaches" if self.kind == "argument" else "decides"
+        return f"{self.source} {verb} {self.target}{way}{right}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        fields: dict[str, Any] = {
+            "kind": self.kind,
+            "step": self.step_id,
+            "target": self.target,
+            "source": self.source,
+            "way": list(self.way),
+            "allowed": self.allowed,
+            "place": format_loc(self.loc),
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that `verify` found; ``ok`` says whether the program may run."""
+
+    program: str
+    digest: str
+    diagnostics: tuple[Diagnostic, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+    ceiling: Ceiling | None = None
+    flows: tuple[Influence, ...] = ()
+    _proofs_digest: list[str] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against running it: no error, and every statement is proved."""
+        return all(d.severity != "error" for d in self.diagnostics) and all(p.status == "proved" for p in self.proofs)
+
+    @property
+    def proofs_digest(self) -> str:
+        """SHA-256, in hex, of the statements and what is known of each."""
+        if not self._proofs_digest:
+            said = [[proof.statement, proof.status] for proof in self.proofs]
+            self._proofs_digest.append(hashlib.sha256(canonical(said)).hexdigest())
+        return self._proofs_digest[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "ok": self.ok,
+            "program": self.program,
+            "digest": self.digest,
+            "proofs_digest": self.proofs_digest,
+            "diagnostics": [d.to_dict() for d in self.diagnostics],
+            "proofs": [p.to_dict() for p in self.proofs],
+            "ceiling": self.ceiling.to_dict() if self.ceiling is not None else None,
+            "flows": [f.to_dict() for f in self.flows],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """What `str` joins, a line each."""
+        for diagnostic in self.diagnostics:
+            yield f"{diagnostic.severity}: {diagnostic}" if diagnostic.severity != "error" else str(diagnostic)
+        for proof in self.proofs:
+            yield from str(proof).splitlines()
+        for flow in self.flows:
+            yield f"flow: {flow}"
+        if self.ceiling is not None:
+            yield from str(self.ceiling).splitlines()
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
