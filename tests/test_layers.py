@@ -25,6 +25,7 @@ ROOMS = (
     "policy",
     "program",
     "flow",
+    "bounds",
     "trace",
     "graph",
     "protocols",

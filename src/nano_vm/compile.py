@@ -11,6 +11,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
+from .bounds import counted, longest
 from .errors import ExprError
 from .expr import (
     Eval,
@@ -487,30 +488,6 @@ def slot_names(names: Names) -> list[str]:
 
 
 def _ceilings(flow: Flow, frames: list[FramePlan]) -> None:
-    """Most steps, model calls and tool calls of one execution of each frame: what a branch may reserve at a fork.
-
-    An upper bound by summing over the frame's nodes, times the bounds of loops around them; children first.
-    """
-    totals = [[0, 0, 0] for _ in frames]
-    inside: list[list[Node]] = [[] for _ in frames]
-    for node in flow.nodes:
-        if node.kind == "step":
-            inside[node.frame.index].append(node)
-    for graph in reversed(flow.frames):  # a child's index is higher than its parent's
-        for node in inside[graph.index]:
-            step, times = node.step, 1
-            at = node.owner
-            while at is not None:
-                if isinstance(at.step, LoopStep):
-                    times *= at.step.max_iterations
-                at = at.owner
-            own = [1, 0, 0]
-            if isinstance(step, LLMStep):
-                own[1] = max(step.attempts, DEFAULT_ANSWER_ATTEMPTS)
-            elif isinstance(step, ToolStep):
-                own[2] = step.attempts
-            for child in node.frames:
-                each = step.max_items if isinstance(step, MapStep) else 1
-                own = [a + each * b for a, b in zip(own, totals[child.index], strict=True)]
-            totals[graph.index] = [a + times * b for a, b in zip(totals[graph.index], own, strict=True)]
-        frames[graph.index].ceiling = tuple(totals[graph.index])  # type: ignore[assignment]
+    """Most steps, model calls and tool calls of one execution of each frame: what a branch may reserve at a fork."""
+    for frame, (steps, llm_calls, tool_calls) in zip(frames, longest(flow, 3, counted).totals, strict=True):
+        frame.ceiling = (steps, llm_calls, tool_calls)
