@@ -113,6 +113,13 @@ class ValueRefused(StepFault):
     """A value that is not JSON and has no exact JSON form, or one that exceeds a limit."""
 
 
+class PolicyRefused(StepFault):
+    """An argument that the host's policy does not allow; the call was not made."""
+
+    kind = "refused"
+    retryable = False
+
+
 class LimitExceeded(StepFault):
     """A limit of the host was reached: size of a value, number of items or iterations."""
 
@@ -186,6 +193,29 @@ class RunFailed(VMError):
     def __init__(self, message: str, trace: Any) -> None:
         super().__init__(message)
         self.trace = trace
+
+
+class PlannerError(VMError):
+    """There is no program for an intent: the model failed, or what it wrote is no program or does not pass.
+
+    ``reply`` is what the model wrote, None where it gave no answer; ``diagnostics`` are the faults of the program in it, and
+    ``counterexamples`` the runs that would break a demand, as text.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        reply: str | None = None,
+        diagnostics: Iterable[Diagnostic] = (),
+        counterexamples: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.reply = reply
+        self.diagnostics = tuple(diagnostics)
+        self.counterexamples = tuple(counterexamples)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (str(self), self.reply, self.diagnostics, self.counterexamples))
 
 
 class MissingExtra(VMError, ImportError):
