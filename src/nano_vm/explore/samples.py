@@ -1,0 +1,708 @@
+"""Values worth trying: what a program asks of the values that come from outside, and values that answer either way.
+
+A `Flow` and the contracts of tools come in. `Questions` reads every condition, switch, loop and map of the flow and notes, by the step
+or input that the value comes from, what it is compared with and which fields are read. `samples` gives values by that and by a JSON
+Schema, where there is one: each side of each question, every member of an enum. Nothing is run, and nothing is drawn at random.
+
+What is tried is a choice of values, not all values: a branch that no sample reaches can still be reachable.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from ..expr import (
+    Arith,
+    Bool,
+    Call,
+    Compare,
+    Const,
+    Index,
+    Items,
+    Node,
+    Not,
+    Ref,
+    Template,
+    children,
+    parse_expr,
+    parse_template,
+)
+from ..expr import number_in as number_of
+from ..flow import Flow, FrameGraph, Names, written_keys
+from ..program import (
+    CallStep,
+    ConditionStep,
+    LLMStep,
+    LoopStep,
+    MapStep,
+    ParallelStep,
+    SetStep,
+    Step,
+    SwitchStep,
+    ToolStep,
+)
+from ..schemas import schema_check
+from ..tools import ToolContract, _hints
+from ..values import UNSET, as_text, canonical
+
+MAX_SAMPLES = 32
+"""Values tried for one call or input: five questions of two sides each, asked together."""
+
+MAX_DEPTH = 8
+"""Levels of a schema or value that are filled in; deeper ones are cut, which a schema that recurs needs."""
+
+TEXT = "text"
+"""A text of which nothing is asked."""
+
+OTHER_TEXT = "something else"
+"""A text that is none of those asked for."""
+
+Schema = Mapping[str, Any] | bool
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a program asks of one value: what it is compared with, and of its parts."""
+
+    equal: dict[bytes, Any] = field(default_factory=dict)  # by canonical bytes, in order
+    near: dict[float, None] = field(default_factory=dict)  # numbers it is ordered by
+    inside: dict[bytes, Any] = field(default_factory=dict)  # what is looked for in it
+    starts: dict[str, None] = field(default_factory=dict)
+    ends: dict[str, None] = field(default_factory=dict)
+    lengths: dict[int, None] = field(default_factory=dict)
+    kinds: dict[str, None] = field(default_factory=dict)  # boolean, number, list, object
+    schemas: list[dict[str, Any]] = field(default_factory=list)  # of tools that take it
+    fields: dict[str, Asked] = field(default_factory=dict)
+    item: Asked | None = None
+
+    def part(self, name: str | int) -> Asked:
+        """What is asked of a field, or of the items of a list."""
+        if isinstance(name, str):
+            return self.fields.setdefault(name, Asked())
+        if self.item is None:
+            self.item = Asked()
+        return self.item
+
+    @property
+    def anything(self) -> bool:
+        """Whether anything is asked at all."""
+        return bool(
+            self.equal
+            or self.near
+            or self.inside
+            or self.starts
+            or self.ends
+            or self.lengths
+            or self.kinds
+            or self.fields
+            or self.item is not None
+        )
+
+    @property
+    def errs(self) -> bool:
+        """Whether a value of another type would be an error where it is read."""
+        return bool(self.near or self.inside or self.starts or self.ends or self.lengths or self.kinds or self.fields)
+
+
+NOTHING = Asked()
+
+Source = tuple[int, str, str]
+"""Where a value comes from: index of the first frame with the names, ``step`` or ``input``, and its name."""
+
+Origin = tuple[Source, tuple[str | int, ...]]
+
+
+class Questions:
+    """What *flow* asks, by source; ``of`` a step's output or a run's input, ``sources`` of a node's condition."""
+
+    def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract]) -> None:
+        self.flow = flow
+        self.contracts = contracts
+        self.asked: dict[Source, Asked] = {}
+        self.scopes: dict[int, FrameGraph] = {}  # by id of the names: the first frame that has them
+        for frame in flow.frames:
+            self.scopes.setdefault(id(frame.names), frame)
+        self.steps = {id(names): {s.id: s for s, _ in names.steps} for names in self._names()}
+        self.writers: dict[int, dict[str, list[Step]]] = {}
+        for names in self._names():
+            writers: dict[str, list[Step]] = {}
+            for step, _ in names.steps:
+                for key in written_keys(step):
+                    writers.setdefault(key, []).append(step)
+            self.writers[id(names)] = writers
+        for names in self._names():
+            for step, _ in names.steps:
+                self._step(names, step)
+
+    def of(self, names: Names, kind: str, name: str) -> Asked:
+        """What is asked of the output of a step (*kind* ``step``) or of an input."""
+        return self.asked.get(self._source(names, kind, name), NOTHING)
+
+    def sources(self, names: Names, step: Step) -> dict[Source, None]:
+        """The sources that the branch of *step* hangs on."""
+        found: dict[Source, None] = {}
+        for ref, _, _ in names.reads[step.id]:
+            for source, _ in self.origins(names, ref):
+                found[source] = None
+        return found
+
+    def _names(self) -> list[Names]:
+        return [frame.names for frame in self.scopes.values()]
+
+    def _source(self, names: Names, kind: str, name: str) -> Source:
+        return (self.scopes[id(names)].index, kind, name)
+
+    # --- where a value comes from ---
+
+    def origins(self, names: Names, ref: Ref, depth: int = 0) -> Iterator[Origin]:
+        """The sources of what *ref* reads, each with the path to it there."""
+        if depth > MAX_DEPTH:
+            return
+        name, path = ref.name, ref.path
+        steps = self.steps[id(names)]
+        if name in steps and (name not in names.keys or (path and path[0] == "output")):
+            yield from self._output(names, steps[name], path[1:] if path and path[0] == "output" else path, depth + 1)
+            return
+        for step in self.writers[id(names)].get(name, ()):
+            if step.output_key == name:
+                yield from self._output(names, step, path, depth + 1)
+            if isinstance(step, SetStep) and name in step.values:
+                yield from self._value(names, step.values[name], path, depth + 1)
+            if isinstance(step, MapStep) and step.item_name == name:
+                yield from self._value(names, step.over, (0, *path), depth + 1)
+        if name in names.needed or name in names.declared:
+            yield from self._input(names, name, path, depth + 1)
+
+    def _input(self, names: Names, name: str, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+        frame = self.scopes[id(names)]
+        caller = frame.owner
+        if frame.kind == "call" and caller is not None and isinstance(caller.step, CallStep):
+            if name in caller.step.arguments:
+                yield from self._value(caller.frame.names, caller.step.arguments[name], path, depth + 1)
+            return
+        yield self._source(names, "input", name), path
+
+    def _output(self, names: Names, step: Step, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+        if depth > MAX_DEPTH:
+            return
+        last: Step | None = None
+        match step:
+            case ToolStep() | LLMStep():
+                yield self._source(names, "step", step.id), path
+            case SetStep():
+                if path and path[0] in step.values:
+                    yield from self._value(names, step.values[str(path[0])], path[1:], depth + 1)
+            case ParallelStep():
+                last = next((steps[-1] for name, steps, _ in step.branches() if path and name == path[0]), None)
+                path = path[1:]
+            case MapStep():
+                last, path = step.steps[-1] if path else None, path[1:]
+            case LoopStep():
+                last = step.steps[-1]
+            case CallStep():
+                yield from self._called(names, step, path, depth + 1)
+            case ConditionStep() | SwitchStep():
+                blocks = [step.then, step.otherwise] if isinstance(step, ConditionStep) else [*step.cases.values()]
+                for block in blocks:
+                    if isinstance(block, list) and block:
+                        yield from self._output(names, block[-1], path, depth + 1)
+        if last is not None:
+            yield from self._output(names, last, path, depth + 1)
+
+    def _called(self, names: Names, step: CallStep, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+        for frame in self.scopes.values():
+            if frame.owner is not None and frame.owner.step is step and frame.owner.frame.names is names:
+                program = frame.names.program
+                if program.output is not None:
+                    yield from self._value(frame.names, program.output, path, depth + 1)
+                else:
+                    yield from self._output(frame.names, program.steps[-1], path, depth + 1)
+                return
+
+    def _value(self, names: Names, value: Any, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+        """The sources of a literal with templates inside, at *path* of it."""
+        if depth > MAX_DEPTH:
+            return
+        if type(value) is str:
+            template = parse_template(value)
+            if template.typed:
+                ref = template.parts[0]
+                assert isinstance(ref, Ref)
+                yield from self.origins(names, Ref(ref.name, ref.path + path), depth + 1)
+            elif not path:
+                for part in template.parts:
+                    if isinstance(part, Ref):
+                        yield from self.origins(names, part, depth + 1)
+        elif type(value) is dict:
+            if "expr" in value and len(value) == 1:
+                yield from self._expression(names, parse_expr(value["expr"]), path, depth + 1)
+            elif path and path[0] in value:
+                yield from self._value(names, value[path[0]], path[1:], depth + 1)
+        elif type(value) is list and path and isinstance(path[0], int):
+            for item in value:
+                yield from self._value(names, item, path[1:], depth + 1)
+
+    def _expression(self, names: Names, node: Node, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+        if isinstance(node, Ref):
+            yield from self.origins(names, Ref(node.name, node.path + path), depth + 1)
+        elif isinstance(node, Template):
+            for part in node.parts:
+                if isinstance(part, Ref):
+                    yield from self.origins(names, part, depth + 1)
+        else:
+            for child in children(node):
+                yield from self._expression(names, child, path, depth + 1)
+
+    # --- what is asked ---
+
+    def _at(self, origin: Origin) -> Asked:
+        source, path = origin
+        asked = self.asked.setdefault(source, Asked())
+        for part in path:
+            asked = asked.part(part)
+        return asked
+
+    def _ask(self, names: Names, ref: Ref) -> list[Asked]:
+        return [self._at(origin) for origin in self.origins(names, ref)]
+
+    def _step(self, names: Names, step: Step) -> None:
+        for ref, _, _ in names.reads[step.id]:
+            if ref.path:
+                self._ask(names, ref)  # a field that is read has to be there
+        match step:
+            case ConditionStep():
+                self._truth(names, parse_expr(step.condition))
+            case LoopStep():
+                if step.until is not None:
+                    self._truth(names, parse_expr(step.until))
+            case SwitchStep():
+                for asked in self._of_value(names, step.on):
+                    for case in step.cases:
+                        _note(asked.equal, case)
+            case MapStep():
+                for asked in self._of_value(names, step.over):
+                    asked.kinds["list"] = None
+                    asked.part(0)
+            case SetStep():
+                for value in step.values.values():
+                    if type(value) is dict and "expr" in value:
+                        self._within(names, parse_expr(value["expr"]))
+            case ToolStep():
+                self._taken(names, step)
+            case CallStep():
+                self._given(names, step)
+
+    def _of_value(self, names: Names, value: Any) -> list[Asked]:
+        return [self._at(origin) for origin in self._value(names, value, (), 0)]
+
+    def _taken(self, names: Names, step: ToolStep) -> None:
+        """A value that goes to a tool unchanged is of the type that the tool takes."""
+        contract = self.contracts.get(step.tool)
+        for name, value in step.args.items():
+            parameter = contract.parameters.get(name) if contract is not None else None
+            template = parse_template(value) if type(value) is str else None
+            if parameter is None or parameter.convert is None or template is None or not template.typed:
+                continue
+            schema = hint_schema(parameter.hint)
+            if schema is not None:
+                for asked in self._of_value(names, value):
+                    asked.schemas.append(schema)
+
+    def _given(self, names: Names, step: CallStep) -> None:
+        """A value that is an input of a called program is of its declared type."""
+        program = self.flow.programs.get(step.program) if isinstance(step.program, str) else step.program
+        declared = (program.inputs or {}).get("properties", {}) if program is not None else {}
+        for name, value in step.arguments.items():
+            if isinstance(declared.get(name), dict) and type(value) is str and parse_template(value).typed:
+                for asked in self._of_value(names, value):
+                    asked.schemas.append(declared[name])
+
+    def _truth(self, names: Names, node: Node) -> None:
+        """*node* stands where true or false is asked for."""
+        match node:
+            case Ref():
+                for asked in self._ask(names, node):
+                    asked.kinds["boolean"] = None
+            case Bool(operands=operands):
+                for operand in operands:
+                    self._truth(names, operand)
+            case Not(operand):
+                self._truth(names, operand)
+            case Index():
+                for asked, _ in self._measured(names, node):
+                    asked.kinds["boolean"] = None
+            case _:
+                self._within(names, node)
+
+    def _within(self, names: Names, node: Node) -> None:
+        match node:
+            case Compare(first, rest):
+                left = first
+                for op, right in rest:
+                    self._compared(names, left, op, right)
+                    left = right
+            case Call("startswith" | "endswith" as name, (box, Const(str(text)))):
+                for asked, _ in self._measured(names, box):
+                    (asked.starts if name == "startswith" else asked.ends)[text] = None
+            case Bool() | Not():
+                self._truth(names, node)
+                return
+            case Arith():
+                for asked, _ in self._measured(names, node):
+                    asked.kinds["number"] = None
+        for child in children(node):
+            self._within(names, child)
+
+    def _measured(self, names: Names, node: Node) -> Iterator[tuple[Asked, str]]:
+        """What *node* takes the measure of: its value (``value``), its length (``length``)."""
+        match node:
+            case Ref():
+                yield from ((asked, "value") for asked in self._ask(names, node))
+            case Template(parts):
+                for part in parts:
+                    if isinstance(part, Ref):
+                        yield from ((asked, "value") for asked in self._ask(names, part))
+            case Call("len", (inner,)):
+                yield from ((asked, "length") for asked, _ in self._measured(names, inner))
+            case Call("lower" | "upper" | "strip" | "int" | "float" | "str", args):
+                yield from self._measured(names, args[0])
+            case Arith(left=left, right=right):
+                yield from self._measured(names, left)
+                yield from self._measured(names, right)
+            case Index(box, Const(str() | int() as key)) if type(key) is not bool:
+                yield from ((asked.part(key), how) for asked, how in self._measured(names, box))
+            case Index(box):
+                yield from ((asked.part(0), how) for asked, how in self._measured(names, box))
+
+    def _compared(self, names: Names, left: Node, op: str, right: Node) -> None:
+        for one, two, swapped in ((left, right, False), (right, left, True)):
+            for asked, how in list(self._measured(names, one)):
+                literals = list(_literals(two))
+                other = literals[0] if literals else None
+                if not literals:  # of two values that are both unknown: equal and not, less and more
+                    literals, other = ([1], 1) if op in ("<", "<=", ">", ">=") else (["same"], "same")
+                if how == "length":
+                    if type(other) is int:
+                        asked.lengths[other] = None
+                elif op in ("==", "!="):
+                    _note(asked.equal, other)
+                elif op in ("<", "<=", ">", ">="):
+                    number = number_of(other) if type(other) is str else other
+                    if isinstance(number, (int, float)):
+                        asked.near[number] = None
+                    else:
+                        _note(asked.equal, other)
+                elif swapped:  # something in the value
+                    _note(asked.inside, other)
+                elif type(other) is list:
+                    for item in other:
+                        _note(asked.equal, item)
+                else:
+                    _note(asked.equal, other)
+
+
+def _literals(node: Node) -> Iterator[Any]:
+    """The literal that *node* is, or the literal items of the list that it is."""
+    if isinstance(node, Const):
+        yield node.value
+    elif isinstance(node, Items):
+        yield [item.value for item in node.items if isinstance(item, Const)]
+    elif isinstance(node, Call) and node.method and node.args and isinstance(node.args[0], Const):
+        yield from _literals(node.args[0])
+
+
+def _note(table: dict[bytes, Any], value: Any) -> None:
+    table.setdefault(canonical(value), value)
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def samples(asked: Asked, schema: Schema | None = None) -> list[Any]:
+    """Values that answer what is *asked* each way, the plainest first; only such as *schema* allows, where there is one.
+
+    None at all where none could be made for the schema: a pattern, say, that no text here fits.
+    """
+    if schema is None and asked.schemas:
+        schema = asked.schemas[0]
+    if schema is None or schema is True or schema == {}:
+        return _distinct(_free(asked, 0))
+    found = _distinct(_by_schema(schema, asked, schema, 0))
+    if isinstance(schema, Mapping):
+        try:
+            check = schema_check(dict(schema))
+            found = [value for value in found if check(value) is None]
+        except ValueError:  # a type's own schema that is none of ours
+            pass
+    return found
+
+
+def texts(asked: Asked) -> list[str]:
+    """As `samples`, for a text of which a model or a person may make anything."""
+    found = [value if type(value) is str else as_text(value) for value in _free(asked, 0) if value is not None]
+    return [text for text in _distinct(found) if type(text) is str]
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    found: dict[bytes, Any] = {}
+    for value in values:
+        if value is not UNSET:
+            _note(found, value)
+        if len(found) >= MAX_SAMPLES:
+            break
+    return list(found.values())
+
+
+def _free(asked: Asked, depth: int) -> Iterator[Any]:
+    """Values of no declared type."""
+    if depth > MAX_DEPTH or not asked.anything:
+        yield TEXT
+        return
+    if "boolean" in asked.kinds:
+        yield from (True, False)
+    if asked.fields:
+        yield from _objects(asked.fields, {}, dict.fromkeys(asked.fields), None, depth)
+    if "list" in asked.kinds or asked.item is not None:
+        yield from _lists(asked, None, None, depth)
+    yield from asked.equal.values()
+    yield from _numbers(asked)
+    if "number" in asked.kinds and not asked.near:
+        yield 1
+    plain = [value for value in asked.equal.values() if type(value) in (str, int, float)]
+    if asked.inside or asked.starts or asked.ends or (asked.lengths and asked.item is None):
+        yield from _texts(asked)
+    elif plain and not asked.near:
+        # unequal to all, of the type of the first
+        yield OTHER_TEXT if any(type(value) is str for value in plain) else max(plain) + 1
+    elif asked.equal and not asked.near:
+        yield OTHER_TEXT
+    if asked.errs:
+        yield None
+
+
+def _numbers(asked: Asked) -> Iterator[Any]:
+    for number in asked.near:
+        step = 1 if number == int(number) else abs(number) / 2
+        whole = int(number) if number == int(number) else number
+        yield from (whole + step, whole - step, whole)
+
+
+def _texts(asked: Asked) -> Iterator[str]:
+    """Texts with and without what is looked for, and of the lengths asked."""
+    inside = [value for value in asked.inside.values() if type(value) is str]
+    start, end = "".join(list(asked.starts)[:1]), "".join(list(asked.ends)[:1])
+    if inside:
+        yield start + " ".join(inside) + end
+    yield from inside
+    yield from (f"{text}..." for text in asked.starts)
+    yield from (f"...{text}" for text in asked.ends)
+    for length in asked.lengths:
+        yield from ("x" * n for n in (length + 1, length - 1, length) if 0 <= n <= 10_000)
+    yield "-" if any(text in OTHER_TEXT for text in inside) else OTHER_TEXT
+
+
+def _lists(asked: Asked, schema: Schema | None, root: Any, depth: int) -> Iterator[list[Any]]:
+    """Lists of no, one and two items, and of the lengths asked."""
+    item = asked.item or NOTHING
+    if schema is None:
+        inside = list(asked.inside.values())
+        items = inside + [value for value in _distinct(_free(item, depth + 1)) if value not in inside]
+    else:
+        items = _distinct(_by_schema(schema, item, root, depth + 1))
+    if not items:
+        yield []
+        return
+    first = items[0]
+    yield [first]
+    yield []
+    yield [first, items[1] if len(items) > 1 else first]
+    yield from ([value] for value in items[1:])
+    yield from ([first, value] for value in items[2:])
+    if len(items) > 1:
+        yield from ([value, first] for value in items[1:])
+    for length in asked.lengths:
+        yield from ([first] * n for n in (length + 1, length - 1, length) if 0 <= n <= 1_000)
+
+
+def _objects(
+    asked: Mapping[str, Asked], declared: Mapping[str, Any], names: Iterable[str], root: Any, depth: int
+) -> Iterator[dict[str, Any]]:
+    """Objects: what is asked of their fields in all combinations, of the others one by one, and each field asked of left out."""
+    choices: dict[str, list[Any]] = {}
+    for name in names:
+        part = asked.get(name, NOTHING)
+        found = _by_schema(declared[name], part, root, depth + 1) if name in declared else _free(part, depth + 1)
+        choices[name] = _distinct(found) or [TEXT]
+    base = {name: values[0] for name, values in choices.items()}
+    yield base
+    matter = [name for name in choices if name in asked and len(choices[name]) > 1]
+    total = 1
+    for name in matter:
+        total *= len(choices[name])
+    if total <= MAX_SAMPLES // 2:
+        for combined in product(*(choices[name] for name in matter)):
+            yield base | dict(zip(matter, combined, strict=True))
+    for name, values in choices.items():
+        if name not in asked or total > MAX_SAMPLES // 2:
+            yield from (base | {name: value} for value in values[1:])
+    for name in asked:
+        if name in base:
+            yield {key: value for key, value in base.items() if key != name}
+
+
+def _by_schema(schema: Schema, asked: Asked, root: Any, depth: int) -> Iterator[Any]:
+    """Values that *schema* mostly allows; who asks holds them against it."""
+    if not isinstance(schema, Mapping) or depth > MAX_DEPTH * 2:
+        if schema is not False:
+            yield from _free(asked, depth)
+        return
+    if isinstance(schema.get("$ref"), str):
+        target = _referred(schema["$ref"], root)
+        if target is not None:
+            yield from _by_schema(target, asked, root, depth + 2)
+        return
+    if "const" in schema:
+        yield schema["const"]
+        return
+    if isinstance(schema.get("enum"), list):
+        yield from schema["enum"]
+        return
+    for name in ("default", "examples"):
+        if name in schema:
+            yield from schema[name] if name == "examples" and type(schema[name]) is list else [schema[name]]
+    either = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    if either:
+        for part in either:
+            yield from _by_schema(part, asked, root, depth + 1)
+        return
+    merged: dict[str, Any] = dict(schema)
+    for part in merged.pop("allOf", ()):
+        if isinstance(part, Mapping):
+            part = _referred(part["$ref"], root) or {} if isinstance(part.get("$ref"), str) else part
+            properties = {**merged.get("properties", {}), **part.get("properties", {})}
+            merged = {**part, **merged, **({"properties": properties} if properties else {})}
+            merged["required"] = [*merged.get("required", ()), *part.get("required", ())]
+    kinds = merged.get("type")
+    if kinds is None:
+        kinds = "object" if "properties" in merged else "array" if "items" in merged else None
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
+        yield from _of_type(kind, merged, asked, root, depth)
+
+
+def _of_type(kind: Any, schema: Mapping[str, Any], asked: Asked, root: Any, depth: int) -> Iterator[Any]:
+    match kind:
+        case "boolean":
+            yield from (True, False)
+        case "null":
+            yield None
+        case "integer" | "number":
+            numbers: list[Any] = [value for value in asked.equal.values() if type(value) in (int, float)]
+            numbers += [n for text in asked.equal.values() if type(text) is str and (n := number_of(text)) is not None]
+            numbers += _numbers(asked)
+            low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
+            yield from (int(n) if kind == "integer" and n == int(n) else n for n in numbers)
+            if isinstance(low, (int, float)):
+                yield from (low, low + 1)
+            if isinstance(high, (int, float)):
+                yield from (high, high - 1)
+            step = schema.get("multipleOf")
+            yield from [step] if type(step) in (int, float) else [1, 0]
+        case "string":
+            yield from _strings(schema, asked)
+        case "array":
+            smallest = schema.get("minItems", 0)
+            items = schema.get("items", True)
+            for value in _lists(asked, items, root, depth):
+                if value and type(smallest) is int and len(value) < smallest <= 1_000:
+                    value = [*value, *[value[-1]] * (smallest - len(value))]
+                yield value
+        case "object":
+            properties = schema.get("properties", {})
+            required = [name for name in schema.get("required", ()) if isinstance(name, str)]
+            names = dict.fromkeys([*properties, *required])
+            if schema.get("additionalProperties", True) is not False:
+                names |= dict.fromkeys(asked.fields)
+            yield from _objects(asked.fields, properties, names, root, depth)
+            optional = [name for name in properties if name not in required]
+            if optional:
+                yield from _objects(asked.fields, properties, [n for n in names if n not in optional], root, depth)
+        case _:
+            yield from _free(asked, depth)
+
+
+def _strings(schema: Mapping[str, Any], asked: Asked) -> Iterator[str]:
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    found = [value for value in asked.equal.values() if type(value) is str]
+    found += [as_text(number) for number in _numbers(asked)]
+    if asked.inside or asked.starts or asked.ends or asked.lengths:
+        found += _texts(asked)
+    found += _FORMATS.get(schema.get("format", ""), [])
+    found.append(OTHER_TEXT if found else TEXT)
+    for text in found:
+        if type(low) is int and len(text) < low <= 10_000:
+            text += "x" * (low - len(text))
+        yield text[:high] if type(high) is int else text
+
+
+_FORMATS = {
+    "date": ["2026-01-02"],
+    "date-time": ["2026-01-02T03:04:05Z"],
+    "time": ["03:04:05Z"],
+    "email": ["someone@example.com"],
+    "uri": ["https://example.com/"],
+    "uuid": ["123e4567-e89b-12d3-a456-426614174000"],
+}
+
+
+def _referred(reference: str, root: Any) -> Any:
+    """What a reference within the schema *root* leads to."""
+    if not reference.startswith("#") or not isinstance(root, Mapping):
+        return None
+    at: Any = root
+    for part in reference[1:].split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        try:
+            at = at[int(part)] if isinstance(at, list) else at[part]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return None
+    return at
+
+
+# --- types of tools ------------------------------------------------------------------------------------------------------
+
+
+def hint_schema(hint: Any) -> dict[str, Any] | None:
+    """The JSON Schema of a type hint; None where it has none or says nothing."""
+    from pydantic import TypeAdapter
+
+    if hint is Any or hint is object or hint is inspect.Parameter.empty:
+        return None
+    try:
+        return TypeAdapter(hint).json_schema(mode="serialization") or None
+    except Exception:  # noqa: BLE001 - a type without a JSON form, or whose schema fails: any value
+        return None
+
+
+def returned(contract: ToolContract) -> dict[str, Any] | None:
+    """The JSON Schema of what a tool declares to return; None where it declares nothing."""
+    function: Any = contract.function
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, type):
+        return None
+    target: Callable[..., Any] = function if inspect.isroutine(function) else type(function).__call__
+    hint = _hints(target).get("return", Any)
+    if typing.get_origin(hint) in (Awaitable, Coroutine):
+        hint = typing.get_args(hint)[-1]
+    if hint is None or hint is type(None):
+        return {"type": "null"}
+    return hint_schema(hint)
+
+
+__all__ = ["NOTHING", "Asked", "Questions", "Source", "hint_schema", "returned", "samples", "texts"]

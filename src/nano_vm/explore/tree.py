@@ -1,0 +1,750 @@
+"""Every run of a plan under chosen outcomes: the tree of choices, what a run took of the graph, and a run as people read it.
+
+A plan, its flow and the contracts of its tools come in. `Choices` lists what may come back from each call: values, errors, a
+timeout, a cancellation; `Runner` executes the real `Machine` along one list of choices; `Edges` reads off the records
+which edges of the `Flow` it took. No tool is called, no model asked; time counts outcomes and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import VMError
+from ..flow import Flow, Node
+from ..ledger import Ledger, Limits, token_bound
+from ..machine import Facts, Machine, loaded
+from ..outcomes import UNSKIPPABLE, matches
+from ..plan import CLOSE, LOOP, MODEL, TEST, TOOL, CallOp, ForkOp, ModelOp, Op, PauseOp, Plan, ToolOp
+from ..schemas import schema_answer
+from ..simulate import simulate
+from ..tools import IDEMPOTENCY_KEY, ToolContract, contract
+from ..trace import StepError, StepStatus, Trace, flattened, full
+from ..values import UNSET, canonical, short
+from .samples import NOTHING, Asked, Questions, Source, returned, samples, texts
+
+RUN_ID = "explored"
+"""Of every explored run: its effect keys are the same each time."""
+
+INVALID_ANSWER = "\N{REPLACEMENT CHARACTER} none of these"
+"""An answer that is no allowed output and no JSON."""
+
+Kind = Literal["value", "answer", "error", "timeout", "cancel", "order", "input"]
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """One thing that may come back: what ``value`` is depends on ``kind``. ``every`` says that all further attempts fail alike."""
+
+    kind: Kind
+    value: Any = None
+    every: bool = True
+    plain: bool = False  # a tool's value: handed over without further question
+
+    def __str__(self) -> str:
+        attempts = "" if self.every else ", the first attempt only"
+        match self.kind:
+            case "value" | "input":
+                return "is not given" if self.value is UNSET else f"returns {short(self.value)}"
+            case "answer":
+                return f"answers {short(self.value)}{attempts}"
+            case "error":
+                return f"fails: {self.value}{attempts}"
+            case "timeout":
+                return f"times out{attempts}"
+            case "cancel":
+                return "the run is cancelled " + ("during this call" if self.value else "before this call")
+        return f"children run in the order {self.value}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        data: dict[str, Any] = {"kind": self.kind}
+        if self.kind == "error":
+            data["error"] = self.value.to_dict()
+        elif self.kind == "cancel":
+            data["called"] = self.value
+        elif self.kind in ("value", "answer", "order"):
+            data["value"] = self.value
+        return data if self.every else {**data, "attempts": 1}
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """A place where something is chosen: a call, an input, the order of a fork's children."""
+
+    name: str
+    outcomes: list[Outcome]
+    source: Source | None = None
+    node: int = -1
+    retry: Site | None = None  # what may come of another attempt, after one that failed
+    tried: int = 1  # bits: choices that a run was made for, or will be
+
+
+# --- what may come back ------------------------------------------------------------------------------------------------
+
+
+class Choices:
+    """The sites of a plan; *errors* injects failures, *cancels* cancellations, *orders* other orders of a fork's children."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        flow: Flow,
+        contracts: Mapping[str, ToolContract],
+        *,
+        errors: bool = True,
+        cancels: bool = False,
+        orders: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.flow = flow
+        self.contracts = contracts
+        self.questions = Questions(flow, contracts)
+        self.errors, self.cancels = errors, cancels
+        self.notes: list[str] = []  # what could not be made up
+        self.calls: dict[Op, Site] = {}
+        self.forks: dict[Op, dict[int, Site]] | None = {} if orders else None
+        for node, op in zip(flow.nodes, plan.ops, strict=True):
+            if isinstance(op, (ToolOp, ModelOp, PauseOp)):
+                self._add(node, op)
+
+    def _add(self, node: Node, op: Op) -> None:
+        source = (self._scope(node), "step", node.step.id)
+        asked = self.questions.asked.get(source, NOTHING)
+        good: list[Outcome] = []
+        bad: list[Outcome] = []
+        attempts = 1
+        if isinstance(op, ToolOp):
+            attempts = op.attempts
+            good = [Outcome("value", value, plain=True) for value in self._returns(op, asked)]
+            bad = self._tool_errors(op)
+            for beside in (op.undo, op.reconcile):
+                if beside is not None:
+                    self._add_beside(node, beside, op, good)
+        elif isinstance(op, ModelOp):
+            attempts = max(op.attempts, op.answer_attempts)
+            good = self._answers(op, asked, node.step.id)
+            bad = self._model_errors(op)
+            if op.allowed is not None or op.validate is not None:
+                bad.append(Outcome("answer", INVALID_ANSWER))
+        elif isinstance(op, PauseOp):
+            good = self._decisions(op)
+        if not self.errors and good:
+            bad = []
+        once = [Outcome(outcome.kind, outcome.value, every=False) for outcome in bad] if attempts > 1 and good else []
+        site = Site(node.step.id, self._cancelling([*good, *bad, *once]), source, node.index)
+        if attempts > 1:
+            site.retry = Site(node.step.id, self._cancelling(good or bad), source, node.index)
+        self.calls[op] = site
+
+    def _add_beside(self, node: Node, beside: ToolOp, op: ToolOp, good: Sequence[Outcome]) -> None:
+        """The undo or reconcile call of a step."""
+        failed = Outcome("error", StepError("tool", "Exception", f"injected into {beside.tool!r}"))
+        if beside is op.reconcile:
+            outcomes = [Outcome("value", {"done": True, "output": outcome.value}, plain=True) for outcome in good]
+            outcomes.append(Outcome("value", {"done": False}, plain=True))
+        else:
+            outcomes = [Outcome("value", plain=True)]
+        if self.errors:
+            outcomes.append(failed)
+        if beside is op.reconcile:
+            outcomes = self._cancelling(outcomes)
+        self.calls[beside] = Site(beside.step_id, outcomes, node=node.index)
+
+    def _cancelling(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        return [*outcomes, Outcome("cancel", False), Outcome("cancel", True)] if self.cancels else list(outcomes)
+
+    def _scope(self, node: Node) -> int:
+        return self.questions.scopes[id(node.frame.names)].index
+
+    def _returns(self, op: ToolOp, asked: Asked) -> list[Any]:
+        known = self.contracts.get(op.tool)
+        schema = returned(known) if known is not None else None
+        found = samples(asked, schema)
+        if not found:
+            self.notes.append(f"no value could be made up for what tool {op.tool!r} returns; any is taken")
+            found = samples(asked)
+        return found
+
+    def _answers(self, op: ModelOp, asked: Asked, step_id: str) -> list[Outcome]:
+        if op.allowed is not None:
+            found = list(op.allowed)
+        elif op.validate is not None:
+            found = []
+            for value in samples(asked, op.schema):
+                text = canonical(value).decode()
+                try:
+                    schema_answer(text, op.validate)
+                except VMError:
+                    continue
+                found.append(text)
+            if not found:
+                self.notes.append(
+                    f"no answer could be made up for the schema of step {step_id!r}; it is always invalid"
+                )
+        else:
+            found = texts(asked)
+        return [Outcome("answer", text) for text in found]
+
+    def _tool_errors(self, op: ToolOp) -> list[Outcome]:
+        plain = StepError("tool", "Exception", f"injected into {op.tool!r}")
+        named = [StepError("tool", name, f"injected into {op.tool!r}") for name in _named(op, _TOOL_KINDS)]
+        found = [Outcome("error", error) for error in [plain, *named]]
+        return [*found[:1], Outcome("timeout"), *found[1:]]
+
+    def _model_errors(self, op: ModelOp) -> list[Outcome]:
+        plain = StepError("model", "ModelError", "injected into the model call")
+        others = [StepError("rate_limit", "RateLimited", "injected into the model call")]
+        others += [StepError("model", name, "injected into the model call") for name in _named(op, _MODEL_KINDS)]
+        if _led_alike(op, plain, others[0]):
+            del others[0]
+        return [Outcome("error", plain), Outcome("timeout"), *(Outcome("error", error) for error in others)]
+
+    def _decisions(self, op: PauseOp) -> list[Outcome]:
+        """What may become of an approval or a wait. The machine suspends there and asks for nothing, so that there is no choice."""
+        return []
+
+    def inputs(self, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Site]]:
+        """Inputs that are always the same, and a site for each that is chosen: those *given*, else made up."""
+        root = self.plan.frames[0]
+        names = self.flow.frames[0].names
+        if given is not None:
+            return dict(given), []
+        fixed: dict[str, Any] = {}
+        sites: list[Site] = []
+        properties = (names.program.inputs or {}).get("properties", {})
+        for name in [*root.needed, *root.others]:
+            optional = name not in root.needed
+            if optional and name not in names.declared:
+                continue  # something else writes it
+            asked = self.questions.of(names, "input", name)
+            declared = properties.get(name)
+            values = samples(asked, declared) or samples(asked)
+            if optional:
+                values = [UNSET, *values] if asked.anything else [UNSET]
+            if len(values) == 1:
+                if values[0] is not UNSET:
+                    fixed[name] = values[0]
+                continue
+            source = (0, "input", name)
+            outcomes = [Outcome("input", value) for value in values]
+            sites.append(Site(name, outcomes, source))
+        return fixed, sites
+
+    def order(self, op: ForkOp, size: int) -> Site | None:
+        """In which order the children of a fork run: as declared, the other way round, and each one first."""
+        if self.forks is None or size < 2:
+            return None
+        sites = self.forks.setdefault(op, {})
+        if size not in sites:
+            declared = list(range(size))
+            orders = {tuple(declared): None, tuple(reversed(declared)): None}
+            if size <= 4:
+                orders |= {(first, *(n for n in declared if n != first)): None for first in declared}
+            outcomes = [Outcome("order", list(order)) for order in orders]
+            sites[size] = Site(op.step_id, outcomes, node=op.index)
+        return sites[size]
+
+
+_TOOL_KINDS = frozenset({"tool", "timeout", "Exception", "TimeoutError"})
+_MODEL_KINDS = frozenset(
+    {"model", "timeout", "rate_limit", "invalid_answer", "ModelError", "RateLimited", "TimeoutError"}
+)
+_OTHER_KINDS = frozenset(
+    {"*", "value", "limit", "budget", "refused", "cancelled", "in_doubt", "tool", "model", "rate_limit"}
+)
+
+
+def _named(op: CallOp, known: frozenset[str]) -> list[str]:
+    """Class names that a ``catch`` or ``retry.on`` of the step names, and that no other injected error has."""
+    patterns = [name for handler in op.handlers for name in handler.errors or ()] + list(op.retry.on or ())
+    skipped = known | _OTHER_KINDS | {"timeout", "invalid_answer"}
+    return [name for name in dict.fromkeys(patterns) if name not in skipped]
+
+
+def _led_alike(op: CallOp, one: StepError, two: StepError) -> bool:
+    """Whether both errors go the same way: to the same handler, after the same retries."""
+    on = op.retry.on
+    retried = on is None or matches(one, tuple(on)) == matches(two, tuple(on))
+    return retried and _handler(op, one) == _handler(op, two)
+
+
+def _handler(op: Op, error: StepError) -> int | None:
+    """The number of the handler that takes *error*."""
+    for number, handler in enumerate(op.handlers):
+        if handler.errors is None:
+            if error.kind not in UNSKIPPABLE:
+                return number
+        elif matches(error, handler.errors):
+            return number
+    return None
+
+
+def assumed(flow: Flow, contracts: Mapping[str, ToolContract]) -> dict[str, ToolContract]:
+    """*contracts*, and for each other tool that the flow calls one that takes anything and says nothing."""
+    found = dict(contracts)
+    for frame in flow.frames:
+        for step, _ in frame.names.steps:
+            references = [getattr(step, "undo", None), getattr(step, "reconcile", None)]
+            for tool in (getattr(step, "tool", None), *(r.tool for r in references if r is not None)):
+                if isinstance(tool, str) and tool not in found:
+                    found[tool] = contract(tool, lambda **_: None)
+    return found
+
+
+# --- running -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One outcome of a run: where, what was asked, what came back."""
+
+    path: str
+    asked: str
+    outcome: Outcome
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.asked} {self.outcome}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"path": self.path, "asked": self.asked, **self.outcome.to_dict()}
+
+
+class Runner:
+    """Executes a plan along lists of choices. After `run`: ``root`` is the ended machine, ``taken`` the choices, ``sites`` theirs."""
+
+    def __init__(self, choices: Choices, given: Mapping[str, Any] | None = None, limits: Limits | None = None) -> None:
+        self.choices = choices
+        self.plan = choices.plan
+        self.frame_plan = choices.plan.frames[0]
+        self.fixed, self.inputs = choices.inputs(given)
+        self.blank = loaded(self.frame_plan, self.fixed)
+        self.slots = dict(self.frame_plan.inputs)
+        self.facts = Facts(RUN_ID, 0, limits or Limits())
+        self.ledger = Ledger.of(self.facts.limits, choices.flow.program.budget)
+        self.ledger.cost = None  # without prices nothing is known of it
+        self.root: Machine = None  # type: ignore[assignment]
+        self.taken: list[int] = []
+        self.sites: list[Site] = []
+        self.fresh = 0  # records of the root before the prefix's last choice: those of a run that was made before
+        self.log: list[Given] | None = None
+        self.cancelled = False
+
+    def run(self, prefix: Sequence[int]) -> Machine:
+        """Execute with the choices *prefix*, and the first of each site after it."""
+        script = iter(prefix)
+        taken: list[int] = []
+        sites: list[Site] = []
+        self.taken, self.sites, self.fresh, self.cancelled = taken, sites, 0, False
+        frame = self.blank.copy()
+        for site in self.inputs:
+            choice = next(script, 0)
+            taken.append(choice)
+            sites.append(site)
+            value = site.outcomes[choice].value
+            if value is not UNSET and site.name in self.slots:
+                frame[self.slots[site.name]] = value
+        root = self.root = self.machine(frame)
+        records = root.records
+        calls, log = self.choices.calls, self.log
+        took, noted = taken.append, sites.append
+
+        def feed(machine: Machine, op: Op) -> Op:
+            if self.cancelled and machine._aside is None:
+                return machine.cancel(machine.now, called=False)
+            site = calls[op]
+            if site.retry is not None and machine.retrying:
+                site = site.retry
+            choice = next(script, 0)
+            took(choice)
+            noted(site)
+            if choice:
+                self.fresh = len(records)
+            outcome = site.outcomes[choice]
+            machine.now += 1
+            if log is not None:
+                log.append(Given(path_of(machine, op), asked(machine, op), outcome))
+            if outcome.plain:
+                return machine.send(outcome.value)
+            self.cancelled = self.cancelled or outcome.kind == "cancel"
+            return applied(machine, op, outcome)
+
+        def order(machine: Machine, op: Op) -> Iterable[int]:
+            assert isinstance(op, ForkOp)
+            site = self.choices.order(op, machine.fork_size)
+            if site is None:
+                return range(machine.fork_size)
+            choice = next(script, 0)
+            took(choice)
+            noted(site)
+            if choice:
+                self.fresh = len(records)
+            outcome = site.outcomes[choice]
+            if log is not None:
+                log.append(Given(machine.path, op.type, outcome))
+            return outcome.value  # type: ignore[no-any-return]
+
+        simulate(root, feed, order if self.choices.forks is not None else None)
+        return root
+
+    def machine(self, frame: list[Any]) -> Machine:
+        """A new machine for the root frame."""
+        machine = Machine.of_run(self.frame_plan, frame, self.facts, self.ledger.copy())
+        machine.now = 0
+        return machine
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The inputs of the run."""
+        chosen = zip(self.inputs, self.taken, strict=False)
+        values = {site.name: site.outcomes[choice].value for site, choice in chosen}
+        return self.fixed | {name: value for name, value in values.items() if value is not UNSET}
+
+    def fits(self) -> bool:
+        """Whether the run's inputs fit the program's schema together."""
+        check = self.frame_plan.check
+        return check is None or check(self.used) is None
+
+    def recorded(self, taken: Sequence[int]) -> list[Given]:
+        """The outcomes of the run with the choices *taken*, which is made once more."""
+        kept = self.root, self.taken, self.sites, self.fresh, self.cancelled
+        self.log = []
+        try:
+            self.run(taken)
+            return self.log
+        finally:
+            self.log = None
+            self.root, self.taken, self.sites, self.fresh, self.cancelled = kept
+
+    def replayed(self, inputs: Mapping[str, Any], given: Sequence[Given]) -> Machine:
+        """The ended machine of a run on *inputs* whose calls have the outcomes *given*, in order.
+
+        Raises:
+            VMError: If the run asks for something else than was given.
+        """
+        rest = iter(given)
+        cancelled = False
+
+        def next_at(path: str) -> Outcome:
+            entry = next(rest, None)
+            if entry is None or entry.path != path:
+                raise VMError(
+                    f"the run asks at {path!r}, and was given {entry and entry.path!r}; it is another program"
+                )
+            return entry.outcome
+
+        def feed(machine: Machine, op: Op) -> Op:
+            nonlocal cancelled
+            if cancelled and machine._aside is None:
+                return machine.cancel(machine.now, called=False)
+            outcome = next_at(path_of(machine, op))
+            machine.now += 1
+            cancelled = cancelled or outcome.kind == "cancel"
+            return applied(machine, op, outcome)
+
+        def order(machine: Machine, op: Op) -> Iterable[int]:
+            if self.choices.forks is None or machine.fork_size < 2:
+                return range(machine.fork_size)
+            return next_at(machine.path).value  # type: ignore[no-any-return]
+
+        root = self.machine(loaded(self.frame_plan, inputs))
+        simulate(root, feed, order)
+        return root
+
+
+def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
+    """The request after *outcome*; one that holds for every attempt is given to each."""
+    now = machine.now
+    while True:
+        if op.code == MODEL and machine.reserves and outcome.value is not False:
+            machine.ledger.cost = None
+            refusal = machine.reserve(token_bound(machine.messages))
+            if refusal is not None:
+                return machine.fail(refusal, now)
+        match outcome.kind:
+            case "value":
+                return machine.resume(outcome.value, now)
+            case "answer":
+                following = machine.answer(outcome.value, None, now)
+            case "error":
+                following = machine.fail(outcome.value, now)
+            case "timeout":
+                following = machine.expire(now)
+            case "cancel":
+                return machine.cancel(now, called=outcome.value)
+            case _:
+                raise AssertionError(outcome.kind)
+        machine.delay_seconds = 0.0
+        if not (outcome.every and following is op and machine.retrying):
+            return following
+
+
+def path_of(machine: Machine, op: Op) -> str:
+    """The path of a request; on the short way from tool to tool the machine leaves it to the op."""
+    return op.path if machine.static and op.path is not None else machine.path
+
+
+def asked(machine: Machine, op: Op) -> str:
+    """What a request asks for, in words."""
+    if isinstance(op, ToolOp):
+        arguments = (f"{name}={short(value)}" for name, value in machine.keywords.items() if name != IDEMPOTENCY_KEY)
+        return f"{op.tool}({', '.join(arguments)})"
+    return "the model" if isinstance(op, ModelOp) else op.type
+
+
+# --- what a run took of the graph ----------------------------------------------------------------------------------------
+
+Edge = tuple[int, int]
+"""Index of a node, and of one of its edges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """An edge that a run took, when, and by which record; ``edge`` is -1 where the step was reached and the run stopped in it."""
+
+    node: int
+    edge: int
+    label: str
+    at: int
+    record: Any = None
+
+
+class Edges:
+    """Reads the edges of a flow off the records of a machine of its plan."""
+
+    def __init__(self, plan: Plan, flow: Flow) -> None:
+        self.ops = plan.ops
+        self.flow = flow
+        self.labels: list[dict[str, int]] = []
+        self.handlers: list[list[int]] = []
+        for node in flow.nodes:
+            self.labels.append({edge.label: i for i, edge in reversed(list(enumerate(node.edges)))})
+            self.handlers.append([i for i, edge in enumerate(node.edges) if edge.label in ("catch", "skip")])
+
+    def of(self, machine: Machine, fresh: int = 0) -> Iterator[Took]:
+        """The edges in the order of the records, those of a fork's children before it; *fresh* leaves out what earlier records say."""
+        records = machine.records
+        start = max(fresh - 1, 0)
+        at: Op | None = machine.frame_plan.entry
+        if start:
+            before = full(records[start], self.ops)[0]
+            at = before if before.index >= 0 and before.code != LOOP else None
+            if at is None:
+                start, at = 0, machine.frame_plan.entry
+        yield from self._frame(records[start:], at)
+
+    def _frame(self, records: Sequence[Any], at: Op | None) -> Iterator[Took]:
+        labels, nodes, ops = self.labels, self.flow.nodes, self.ops
+        when = 0
+        for record in records:
+            if len(record) == 5:
+                op, when = ops[record[0]], record[4]
+            else:
+                op, when = record[0], record[7]
+            if op.index < 0 or op.code == LOOP:  # an undo or reconcile; a loop that ended by what failed inside it
+                continue
+            yield from self._way(at, op, when)
+            extra = None if len(record) == 5 else record[10]
+            if isinstance(op, ForkOp) and extra is not None and "children" in extra:
+                forks = [i for i, edge in enumerate(nodes[op.index].edges) if edge.label == "fork"]
+                for number, child in enumerate(extra["children"]):
+                    which = 0 if op.kind == "map" else number
+                    yield Took(op.index, forks[which], "fork", record[6])
+                    yield from self._frame(child, op.frames[which].entry)
+            edge = labels[op.index]["next"] if len(record) == 5 else self._edge(op, record)
+            if edge is None:
+                yield Took(op.index, -1, "", when, record)
+                return
+            yield Took(op.index, edge, nodes[op.index].edges[edge].label, when, record)
+            at = ops[nodes[op.index].edges[edge].target]
+        yield from self._way(at, None, when)
+
+    def _way(self, at: Op | None, to: Op | None, when: int) -> Iterator[Took]:
+        """The edges of ends of blocks and iterations between *at* and *to*, which leave no record."""
+        while at is not None and at is not to and at.code in (CLOSE, LOOP, TEST):
+            if at.code == TEST and to is None:
+                return  # the run ended in between
+            label = "again" if at.code == TEST else "next"
+            edge = self.labels[at.index][label]
+            yield Took(at.index, edge, label, when)
+            at = self.ops[self.flow.nodes[at.index].edges[edge].target]
+
+    def _edge(self, op: Op, record: Any) -> int | None:
+        """The edge behind a record; None where its frame stops there."""
+        labels = self.labels[op.index]
+        status, error, extra = record[2], record[4], record[10]
+        if status is StepStatus.SUCCESS:
+            if type(extra) is tuple:
+                return labels[extra[0]]
+            if op.code == TEST:
+                return labels["exhausted" if extra["exhausted"] else "until"]
+            branch = extra.get("branch") if type(extra) is dict else None
+            if branch is not None:
+                return labels.get(f"case:{branch}", labels.get(branch))
+            return labels.get("next", labels.get("then"))
+        if status not in (StepStatus.FAILED, StepStatus.SKIPPED) or error is None:
+            return None
+        number = _handler(op, error)
+        return labels.get("error") if number is None else self.handlers[op.index][number]
+
+
+# --- a run as people read it ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool: its arguments, and what came of it. ``attempts`` counts those made; each may have had its effect."""
+
+    path: str
+    step_id: str
+    tool: str
+    args: dict[str, Any]
+    status: str
+    attempts: int
+    output: Any = None
+    error_kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch that was taken: ``references`` are the values it was decided by."""
+
+    path: str
+    branch: str
+    references: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"path": self.path, "branch": self.branch, "references": self.references}
+
+
+class ExploredRun:
+    """A run under chosen outcomes: ``inputs``, ``given`` (what each call got), ``branches``, ``calls``, ``trace``.
+
+    What a property sees. All but the machine is made when somebody looks.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.machine = runner.root
+        self._runner = runner
+        self._taken = runner.taken
+        self._inputs: dict[str, Any] | None = None
+        self._given: list[Given] | None = None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the run was given."""
+        chosen = zip(self._runner.inputs, self._taken, strict=False)
+        values = {site.name: site.outcomes[choice].value for site, choice in chosen}
+        return self._runner.fixed | {name: value for name, value in values.items() if value is not UNSET}
+
+    @property
+    def given(self) -> list[Given]:
+        """What came back from each call, in the order in which they were made."""
+        if self._given is None:
+            self._given = self._runner.recorded(self._taken)
+        return self._given
+
+    @property
+    def status(self) -> str:
+        """How the run ended."""
+        return self.machine.status.value
+
+    @property
+    def trace(self) -> Trace:
+        """The trace, as `ExecutionVM.run` gives it for these outcomes; times count outcomes."""
+        machine, flow = self.machine, self._runner.choices.flow
+        plan = self._runner.plan
+        trace = Trace(plan.name, flow.digest or flow.program, RUN_ID, 0, 0, records=machine.records, ops=plan.ops)
+        read = dict(self._runner.frame_plan.inputs)
+        declared = self._runner.frame_plan.check is not None
+        trace.inputs = {name: value for name, value in self.inputs.items() if declared or name in read}
+        trace._salt = "00" * 16
+        trace.status, trace.output, trace.finished_ns = machine.status, machine.output, machine.now
+        trace.waiting = machine.waiting
+        if machine.error is not None:
+            trace.error, trace.error_kind = machine.error_summary(), machine.error.kind
+        return trace
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """Every tool call that was made, undo and reconcile calls too, in the order in which they ended."""
+        found = [(record[7], record) for record in self.records if record[0].code == TOOL and record[5] is not None]
+        found.sort(key=lambda entry: entry[0])
+        return [_call(record) for _, record in found]
+
+    @property
+    def tree(self) -> list[Any]:
+        """The records in eleven fields; those of a fork's children stand in its ``extra["children"]``."""
+        return [full(record, self._runner.plan.ops) for record in self.machine.records]
+
+    @property
+    def records(self) -> Iterator[Any]:
+        """The records in eleven fields, those of a fork's children before it."""
+        return flattened(self.tree)
+
+    @property
+    def length(self) -> int:
+        """How many outcomes the run had."""
+        return len(self._taken)
+
+    @property
+    def branches(self) -> list[Branch]:
+        """Every branch that was taken, with the values that decided it."""
+        found = []
+        for record in self.records:
+            op, path, extra = record[0], record[1], record[10]
+            if type(extra) is tuple:
+                found.append(Branch(path, extra[0], op.shown(extra[1])))
+            elif extra and "branch" in extra:
+                found.append(Branch(path, extra["branch"], extra.get("references", {})))
+            elif extra and "exhausted" in extra:
+                label = "exhausted" if extra["exhausted"] else "until"
+                found.append(Branch(path, label, {"iterations": extra["iterations"]}))
+        return found
+
+    def replay(self) -> Machine:
+        """The ended machine of the same run, made again from its outcomes."""
+        return self._runner.replayed(self.inputs, self.given)
+
+    def lines(self) -> Iterator[str]:
+        """The run for people, a line each: inputs, outcomes and branches in order, its end."""
+        for name, value in self.inputs.items():
+            yield f"input {name} = {short(value)}"
+        for entry in self.given:
+            yield str(entry)
+        for branch in self.branches:
+            values = ", ".join(f"{name} = {short(value)}" for name, value in branch.references.items())
+            yield f"{branch.path} -> {branch.branch}" + (f" ({values})" if values else "")
+        error = self.machine.error_summary()
+        yield f"run: {self.status}" + (f": {error}" if error else "")
+
+    def text(self) -> str:
+        """`lines` in one text."""
+        return "\n".join(self.lines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "inputs": self.inputs,
+            "outcomes": [entry.to_dict() for entry in self.given],
+            "branches": [branch.to_dict() for branch in self.branches],
+            "status": self.status,
+            "error": self.machine.error_summary(),
+        }
+
+
+def _call(record: Any) -> ToolCall:
+    op, path, status, output, error, request, _, _, attempts, _, _ = record
+    return ToolCall(
+        path,
+        op.step_id,
+        op.tool,
+        dict(zip(op.names, request, strict=False)),
+        status.value,
+        len(attempts or ()) + 1,
+        output,
+        error.kind if error is not None else None,
+    )
