@@ -20,8 +20,7 @@ from datetime import date
 from statistics import median
 from typing import Any, Literal
 
-from nano_vm import LocalAdapter, Program, tool
-from nano_vm.planner import Planner, PlannerError
+from nano_vm import LocalAdapter, Planner, PlannerError, Program, tool
 
 
 @tool(effect="read")

@@ -14,8 +14,8 @@ import nano_vm
 
 DOCUMENTED = """
 Budget Completion Diagnostic Event ExecutionVM LLMAdapter LLMUsage Limits LiteLLMAdapter LocalAdapter ModelError
-OnError OpenAIAdapter OutcomeUnknown Program ProgramError RateLimited Run RunFailed Step StepResult StepStatus StepType
-ToolError Trace TraceStatus VMError __version__ tool
+OnError OpenAIAdapter OutcomeUnknown Planner PlannerError Policy Program ProgramError RateLimited Run RunFailed Step StepResult
+StepStatus StepType ToolError Trace TraceStatus VMError __version__ tool
 """.split()
 
 
@@ -57,7 +57,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_errors_are_one_tree() -> None:
-    for name in ("ModelError", "OutcomeUnknown", "ProgramError", "RateLimited", "RunFailed", "ToolError"):
+    for name in ("ModelError", "OutcomeUnknown", "PlannerError", "ProgramError", "RateLimited", "RunFailed", "ToolError"):
         assert issubclass(getattr(nano_vm, name), nano_vm.VMError)
     errors = importlib.import_module("nano_vm.errors")
     own = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, BaseException)]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Diagnostic,
         ModelError,
         OutcomeUnknown,
+        PlannerError,
         ProgramError,
         RateLimited,
         RunFailed,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
         VMError,
     )
     from .ledger import Limits
-    from .program import Budget, OnError, Program, Step, StepType
+    from .planner import Planner
+    from .policy import Budget, Policy
+    from .program import OnError, Program, Step, StepType
     from .protocols import Completion, LLMAdapter
     from .tools import tool
     from .trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
 # Loaded at first use, as pydantic does it: `import nano_vm` alone builds no model.
 _HOMES = {
-    "Budget": "program",
+    "Budget": "policy",
     "Completion": "protocols",
     "Diagnostic": "errors",
     "Event": "drive",
@@ -48,6 +51,9 @@ _HOMES = {
     "OnError": "program",
     "OpenAIAdapter": "adapters",
     "OutcomeUnknown": "errors",
+    "Planner": "planner",
+    "PlannerError": "errors",
+    "Policy": "policy",
     "Program": "program",
     "ProgramError": "errors",
     "RateLimited": "errors",
@@ -79,6 +85,9 @@ __all__ = [
     "OnError",
     "OpenAIAdapter",
     "OutcomeUnknown",
+    "Planner",
+    "PlannerError",
+    "Policy",
     "Program",
     "ProgramError",
     "RateLimited",
