@@ -1,0 +1,456 @@
+"""The worst case of a program: the most steps, calls, tokens and money that any run of it can use.
+
+A `Flow` without faults comes in; a `Ceiling` goes out, and Diagnostics where it is over a budget. Nothing is run.
+
+Theory. The amounts are longest paths, see `bounds`: each has its own path, loops count by their bound, forks by the sum of
+their children, calls by their attempts. So for every amount A and every run r of the machine, A(r) <= ceiling.A. What stands in for
+what a run decides is always the larger: any branch may be taken, any call may fail, any map may have ``max_items`` items.
+
+Calls. A step makes at most its attempts (`bounds.attempts_of`), corrections included. ``tools`` counts two more: its
+``undo``, once for each time that the step can finish, and its ``reconcile``, once for each attempt of a tool whose effect can be in
+doubt. Budgets do not count these two, and neither does ``tool_calls``.
+
+Tokens. A prompt has at most one token for each UTF-8 byte (`ledger.token_bound`), `MESSAGE_TOKENS` for each message, and its schema,
+which some providers put into it. How long the text can get is the matter of `sizes`. An answer has at most ``max_tokens``;
+a step that declares none is held to `DEFAULT_MAX_TOKENS` only in a run whose budget limits tokens or cost, since only then is the
+adapter told so; elsewhere it has no bound. From the second attempt on, a constrained step may show the model its last answer and what
+was wrong with it. Where there is no bound the amount is None, and never a guess: the limit of one value (16 MB) says
+nothing of the program, and counts only for a caller who gives ``limits``.
+
+Money. ``prices`` are dollars per million tokens, exact. Where the price of a model is not known, or its tokens have no bound, the
+cost is an interval that is open above: what is known is its lower end.
+
+Assumed: inputs are no larger than was said; adapters hold ``max_tokens`` and make no more calls than they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from ..bounds import LLM_CALLS, STEPS, TOOL_CALLS, Gain, attempts_of, capped, counted, longest
+from ..errors import Diagnostic, InvalidAnswer, Loc
+from ..flow import Flow, FrameGraph, Names, Node
+from ..ledger import DEFAULT_MAX_TOKENS, MESSAGE_TOKENS, Limits
+from ..policy import Budget
+from ..program import LLMStep, ToolStep
+from ..schemas import allowed_answer, correction
+from ..tools import ToolContract
+from ..values import canonical
+from .sizes import DEFAULT_INPUT_BYTES, TOKEN_BYTES, Sizes
+
+__all__ = ["DEFAULT_INPUT_BYTES", "Ceiling", "Interval", "ceiling", "over_budget"]
+
+Prices = Mapping[str, tuple[Decimal, Decimal]]
+
+DEFAULT_MODEL = "default"
+"""How a step that names no model is told in `Ceiling.models`."""
+
+PROMPT, COMPLETION, TOKENS, COST, OPEN_PROMPT, OPEN_COMPLETION, OPEN_COST = range(3, 10)
+_TRACED = {"steps": STEPS, "llm_calls": LLM_CALLS, "tool_calls": TOOL_CALLS, "tokens": TOKENS, "cost_usd": COST}
+_FIRST = 10  # amounts from here on: calls by tool, then by model
+
+SHOWN_BYTES = 4 * 4000 + 3
+"""Of an invalid answer that is shown to the model again: 4,000 characters of at most four bytes, and an ellipsis."""
+
+FAULT_BYTES = 4 * 10_000 + 3
+"""Of what was wrong with it: an error's message is cut at 10,000 characters."""
+
+QUOTED_CHARS = 60
+"""Of an invalid answer that its message quotes, see `values.short`."""
+
+PATH_SHOWN = 12
+"""Steps of a path that a message names: one line of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """From ``low`` to ``high``; None where no upper bound is known."""
+
+    low: int | Decimal
+    high: int | Decimal | None
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"at least {self.low}"
+        return str(self.high) if self.low == self.high else f"{self.low} to {self.high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most that a run can use; None where nothing bounds it.
+
+    ``steps``, ``llm_calls`` and ``tool_calls`` are what a budget counts. ``tools`` are the calls of each tool with those for
+    undo and reconcile, ``models`` those of each model, ``default`` where a step names none; both sorted by name. ``cost_usd``
+    is from what is priced to the whole. ``paths`` gives, for each amount, the ids of the steps on the path that has the most of it.
+    ``open`` says why an amount has no bound.
+    """
+
+    steps: int
+    llm_calls: int
+    tool_calls: int
+    tools: dict[str, int]
+    models: dict[str, int]
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    tokens: int | None
+    cost: Interval
+    paths: dict[str, tuple[str, ...]]
+    open: tuple[str, ...] = ()
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """The most dollars; None where a price or a bound is not known."""
+        return Decimal(self.cost.high) if self.cost.high is not None else None
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The path that costs most: in money, tokens, calls or steps, whichever of them there is."""
+        return next((self.paths[name] for name in ("cost_usd", "tokens", "steps") if self.paths.get(name)), ())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; amounts of money are texts, since a float is not exact."""
+        return {
+            "steps": self.steps,
+            "llm_calls": self.llm_calls,
+            "tool_calls": self.tool_calls,
+            "tools": dict(self.tools),
+            "models": dict(self.models),
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "tokens": self.tokens,
+            "cost_usd": {
+                "low": f"{self.cost.low:f}",
+                "high": f"{self.cost.high:f}" if self.cost.high is not None else None,
+            },
+            "paths": {name: list(path) for name, path in self.paths.items()},
+            "open": list(self.open),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"ceiling: {_count(self.steps, 'step')}, {_count(self.llm_calls, 'model call')}, "]
+        lines[0] += _count(self.tool_calls, "tool call")
+        for title, calls in (("tools", self.tools), ("models", self.models)):
+            if calls:
+                lines.append(f"  {title}: " + ", ".join(f"{name} {count:,}" for name, count in calls.items()))
+        if self.llm_calls:
+            known = [
+                f"{title} {amount:,}" if amount is not None else f"{title} without bound"
+                for title, amount in (("prompt", self.prompt_tokens), ("completion", self.completion_tokens))
+            ]
+            whole = f"{self.tokens:,}" if self.tokens is not None else "no bound known"
+            lines.append(f"  tokens: {whole} ({', '.join(known)})")
+            lines.append(f"  cost: {_money(self.cost)}")
+            lines += [f"    {reason}" for reason in self.open]
+        lines.append(f"  path: {_shown(self.path)}")
+        return "\n".join(lines)
+
+
+def ceiling(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    *,
+    prices: Prices | None = None,
+    default_model: str | None = None,
+    input_bytes: int | Mapping[str, int] = DEFAULT_INPUT_BYTES,
+    budget: Budget | None = None,
+    limits: Limits | None = None,
+) -> Ceiling:
+    """The worst case of *flow*, which must have no faults.
+
+    *prices* are dollars per million tokens of prompt and answer; *default_model* is what a step without one is priced as.
+    *input_bytes* is the most of each input, or of those that it names, as JSON. *budget* is what a run will be held to: it
+    caps no amount, but where it limits tokens or cost, answers have at most `DEFAULT_MAX_TOKENS`. With *limits*, a value without
+    any other bound has that of one value.
+
+    Raises:
+        VMError: If steps run in a circle.
+    """
+    return _Counting(flow, contracts, prices or {}, default_model, input_bytes, budget, limits).ceiling()
+
+
+class _Counting:
+    def __init__(
+        self,
+        flow: Flow,
+        contracts: Mapping[str, ToolContract],
+        prices: Prices,
+        default_model: str | None,
+        input_bytes: int | Mapping[str, int],
+        budget: Budget | None,
+        limits: Limits | None,
+    ) -> None:
+        self.flow = flow
+        self.contracts = contracts
+        self.prices = prices
+        self.default_model = default_model
+        self.value_bytes = limits.value_bytes if limits is not None else None
+        self.sizes = Sizes(flow, input_bytes, self.completion, self.value_bytes)
+        self.open: dict[str, None] = {}
+        self.amounts: dict[tuple[str, str], int] = {}  # of calls by tool or model, in order of first sight
+        self.answers: dict[tuple[int, str], Gain] = {}
+        self.reserving: dict[int, bool] = {}  # by names: whether a budget that limits tokens or cost holds
+        for frame in flow.frames:
+            at = id(frame.names)
+            if at not in self.reserving:
+                outer = frame.owner is not None and self.reserving[id(frame.owner.frame.names)]
+                held = [frame.names.program.budget, *([budget] if frame.owner is None else [])]
+                self.reserving[at] = outer or any(_reserves(each) for each in held)
+        self.exponent = _exponent(prices)
+
+    def ceiling(self) -> Ceiling:
+        for node in self.flow.nodes:
+            if node.kind == "step":
+                for called in self.called(node):
+                    self.amounts.setdefault(called, _FIRST + len(self.amounts))
+        found = longest(
+            self.flow,
+            _FIRST + len(self.amounts),
+            self.gain,
+            self.cap,
+            tuple(_TRACED.values()) if self.amounts else (STEPS,),
+        )
+        total = found.totals[0]
+        calls: dict[str, dict[str, int]] = {"tool": {}, "model": {}}
+        for (kind, name), amount in sorted(self.amounts.items()):
+            if total[amount]:
+                calls[kind][name] = total[amount]
+        low = Decimal(f"{total[COST]}E{self.exponent}")  # exact, which arithmetic of Decimals is not beyond 28 digits
+        prompt = None if total[OPEN_PROMPT] else total[PROMPT]
+        completion = None if total[OPEN_COMPLETION] else total[COMPLETION]
+        known = prompt is not None and completion is not None
+        paths = {name: found.path(i) for i, (name, amount) in enumerate(_TRACED.items()) if total[amount]}
+        return Ceiling(
+            steps=total[STEPS],
+            llm_calls=total[LLM_CALLS],
+            tool_calls=total[TOOL_CALLS],
+            tools=calls["tool"],
+            models=calls["model"],
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            tokens=total[TOKENS] if known else None,
+            cost=Interval(low, None if total[OPEN_COST] else low),
+            paths=paths,
+            open=tuple(self.open),
+        )
+
+    # --- what a step adds ---
+
+    def called(self, node: Node) -> Iterable[tuple[str, str]]:
+        step = node.step
+        if isinstance(step, ToolStep):
+            for call in (step.tool, *(beside.tool for beside in (step.undo, step.reconcile) if beside is not None)):
+                yield "tool", call
+        elif isinstance(step, LLMStep):
+            yield "model", _model(step, node.frame.names) or DEFAULT_MODEL
+
+    def gain(self, node: Node) -> Gain:
+        step = node.step
+        if isinstance(step, ToolStep):
+            attempts = attempts_of(step)
+            gain = [*counted(node), (self.amounts["tool", step.tool], attempts)]
+            if step.undo is not None:
+                gain.append((self.amounts["tool", step.undo.tool], 1))
+            if step.reconcile is not None and self.contracts[step.tool].unsafe:
+                gain.append((self.amounts["tool", step.reconcile.tool], attempts))
+            return gain
+        if isinstance(step, LLMStep):
+            at = (id(node.frame.names), step.id)
+            found = self.answers.get(at)
+            if found is None:
+                found = self.answers[at] = (*counted(node), *self.asked(step, node.frame.names))
+            return found
+        return counted(node)
+
+    def asked(self, step: LLMStep, names: Names) -> Iterable[tuple[int, int]]:
+        """Calls, tokens and money of all attempts of a model step."""
+        attempts = attempts_of(step)
+        name = _model(step, names)
+        yield self.amounts["model", name or DEFAULT_MODEL], attempts
+        prompt = self.prompt(step, names)
+        completion = self.completion(step, names)
+        price = self.prices.get(name or self.default_model or "")
+        if prompt is None:
+            self.because(step, names, "its prompt has no bound")
+            yield OPEN_PROMPT, 1
+        else:
+            prompt = attempts * prompt + (attempts - 1) * self.corrected(step, names)
+            yield PROMPT, prompt
+        if completion is None:
+            self.because(step, names, "it declares no max_tokens, and no budget limits tokens or cost")
+            yield OPEN_COMPLETION, 1
+        else:
+            completion = attempts * completion
+            yield COMPLETION, completion
+        yield TOKENS, (prompt or 0) + (completion or 0)
+        if price is None:
+            self.because(step, names, f"no price is known for model {name or self.default_model or DEFAULT_MODEL!r}")
+            yield OPEN_COST, 1
+            return
+        of_prompt, of_answer = (_units(part, self.exponent + 6) for part in price)
+        yield COST, of_prompt * (prompt or 0) + of_answer * (completion or 0)
+        if (prompt is None and of_prompt) or (completion is None and of_answer):
+            yield OPEN_COST, 1
+
+    def prompt(self, step: LLMStep, names: Names) -> int | None:
+        """The most tokens of the messages of a first attempt."""
+        if step.messages is not None:
+            contents = [str(message["content"]) for message in step.messages]
+        else:
+            contents = [text for text in (step.system, step.prompt) if text is not None]
+        total: int | None = 0
+        for content in contents:
+            size = self.sizes.text(content, names)
+            total = total + size if total is not None and size is not None else None
+        if self.value_bytes is not None:  # the messages together are one value
+            total = min(total, self.value_bytes) if total is not None else self.value_bytes
+        if total is None:
+            return None
+        beside = canonical(step.output_schema or step.allowed_outputs) if step.constrained else b""
+        return total + len(beside) + MESSAGE_TOKENS * len(contents)
+
+    def completion(self, step: LLMStep, names: Names) -> int | None:
+        """The most tokens of one answer."""
+        declared = step.max_tokens if step.max_tokens is not None else names.program.defaults.max_tokens
+        if declared is not None:
+            return declared
+        return DEFAULT_MAX_TOKENS if self.reserving[id(names)] else None
+
+    def corrected(self, step: LLMStep, names: Names) -> int:
+        """The most tokens that showing a model its invalid answer adds to the prompt."""
+        if not step.constrained:
+            return 0
+        fault = FAULT_BYTES
+        if step.allowed_outputs is not None:
+            fault = min(fault, _refusal_bytes(step.allowed_outputs))
+        answer = self.completion(step, names)
+        shown = SHOWN_BYTES if answer is None else min(SHOWN_BYTES, answer * TOKEN_BYTES)
+        around = sum(len(message["content"].encode()) + MESSAGE_TOKENS for message in correction("", ""))
+        return around + shown + fault
+
+    def because(self, step: LLMStep, names: Names, reason: str) -> None:
+        where = f"{'/'.join(str(part) for part in names.loc)}: " if names.loc else ""
+        self.open.setdefault(f"{where}step {step.id!r}: {reason}")
+
+    def cap(self, frame: FrameGraph, total: list[int]) -> None:
+        """A called program keeps to its own budget."""
+        capped(frame, total)
+        budget = frame.names.program.budget if frame.kind == "call" else None
+        if budget is None:
+            return
+        if budget.max_tokens is not None:
+            closed = not (total[OPEN_PROMPT] or total[OPEN_COMPLETION])
+            total[TOKENS] = min(total[TOKENS], budget.max_tokens) if closed else budget.max_tokens
+            for amount, flag in ((PROMPT, OPEN_PROMPT), (COMPLETION, OPEN_COMPLETION)):
+                total[amount] = min(total[amount], budget.max_tokens) if not total[flag] else budget.max_tokens
+                total[flag] = 0
+        if budget.max_cost_usd is not None:
+            most = _units(Decimal(str(budget.max_cost_usd)), self.exponent)
+            total[COST] = min(total[COST], most) if not total[OPEN_COST] else most
+            total[OPEN_COST] = 0
+
+
+def _refusal_bytes(allowed: Sequence[str]) -> int:
+    """The longest message about an answer that is none of *allowed*."""
+    try:
+        allowed_answer("x" * (4 * max(map(len, allowed)) + 1), tuple(allowed))
+    except InvalidAnswer as error:
+        return len(str(error).encode()) + 4 * QUOTED_CHARS
+    raise AssertionError(allowed)
+
+
+def _model(step: LLMStep, names: Names) -> str | None:
+    declared = step.model or names.program.defaults.model
+    return names.program.models.get(declared, declared) if declared is not None else None
+
+
+def _reserves(budget: Budget | None) -> bool:
+    return budget is not None and (budget.max_tokens is not None or budget.max_cost_usd is not None)
+
+
+def _exponent(prices: Prices) -> int:
+    """The power of ten of which every price of one token is a whole multiple: so sums of money are sums of integers."""
+    lowest = 0
+    for pair in prices.values():
+        for price in pair:
+            exponent = price.as_tuple().exponent
+            lowest = min(lowest, exponent) if isinstance(exponent, int) else lowest
+    return lowest - 6
+
+
+def _units(money: Decimal, exponent: int) -> int:
+    """*money* in units of ten to the power of *exponent*, rounded up."""
+    _, digits, own = money.as_tuple()
+    assert isinstance(own, int)
+    whole = int("".join(map(str, digits)))
+    power: int = 10 ** abs(own - exponent)
+    return whole * power if own >= exponent else -(-whole // power)
+
+
+# --- budgets -------------------------------------------------------------------------------------------------------
+
+_FIELDS: tuple[tuple[str, str, str, Callable[[Ceiling], int | Decimal | None]], ...] = (
+    ("V070", "max_steps", "steps", lambda c: c.steps),
+    ("V071", "max_llm_calls", "llm_calls", lambda c: c.llm_calls),
+    ("V072", "max_tool_calls", "tool_calls", lambda c: c.tool_calls),
+    ("V073", "max_tokens", "tokens", lambda c: c.tokens),
+    ("V074", "max_cost_usd", "cost_usd", lambda c: c.cost_usd),
+)
+_WORDS = {
+    "steps": "take {} steps",
+    "llm_calls": "make {} model calls",
+    "tool_calls": "make {} tool calls",
+    "tokens": "use {} tokens",
+    "cost_usd": "cost ${}",
+}
+
+
+def over_budget(ceiling: Ceiling, budget: Budget, loc: Loc = ("budget",)) -> list[Diagnostic]:
+    """The fields of *budget* that the worst case exceeds, each with by how much and on which path; *loc* is where it stands.
+
+    An amount without a bound is a warning: the budget then holds while the program runs, and may stop it. What is known to be more
+    is an error all the same.
+    """
+    found = []
+    for code, name, amount, value in _FIELDS:
+        most = getattr(budget, name)
+        if most is None:
+            continue
+        limit = Decimal(str(most)) if amount == "cost_usd" else most
+        worst = value(ceiling)
+        known: int | Decimal = worst if worst is not None else ceiling.cost.low if amount == "cost_usd" else 0
+        if known > limit:
+            words = _WORDS[amount].format(f"{known:,f}" if isinstance(known, Decimal) else f"{known:,}")
+            over = f"{known - limit:f}" if isinstance(known, Decimal) else f"{known - limit:,}"
+            message = (
+                f"a run can {words}, {over} more than the {name} of {limit:,}: {_shown(ceiling.paths.get(amount, ()))}"
+            )
+            hint = (
+                f"raise {name}, or lower what the path uses: bounds of loops and maps, max_retries, max_tokens, prompts"
+            )
+            found.append(Diagnostic(code, (*loc, name), message, hint))
+        elif worst is None:
+            reason = ceiling.open[0] if ceiling.open else "no bound is known"
+            message = f"whether a run keeps to the {name} of {limit:,} is known only when it runs: {reason}"
+            hint = "declare max_tokens, bound what the prompt shows (allowed_outputs, output_schema), give prices"
+            found.append(Diagnostic("V075", (*loc, name), message, hint, "warning"))
+    return found
+
+
+def _shown(path: tuple[str, ...]) -> str:
+    if len(path) > PATH_SHOWN:
+        left = PATH_SHOWN - 2
+        return " -> ".join((*path[:left], f"... {len(path) - PATH_SHOWN + 1:,} more ...", path[-1]))
+    return " -> ".join(path)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _money(cost: Interval) -> str:
+    if cost.high is not None:
+        return f"${cost.high:f}"
+    return f"${cost.low:f} and what is not known" if cost.low else "not known"

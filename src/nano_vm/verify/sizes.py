@@ -1,0 +1,451 @@
+"""How large a value can get: bounds of names, outputs and prompts, in bytes.
+
+A `Flow` and bounds of what comes from outside go in; for a text of the program goes out how many UTF-8 bytes it can have, or
+None where nothing bounds it. No value is made and no program is run.
+
+A name may hold what any of its writers writes, whenever it is read: the order of steps is left out of account, so the bound
+is the largest of the writers' bounds, and a name that is computed from itself has none. What is fixed by the program's text is
+counted exactly (literals, allowed outputs, labels of branches); a model's free answer by its tokens; inputs by a cap that the
+caller gives, or by their schema. What a tool, a person or an event gives has no bound, but for the host's limit of one value
+where the caller wants that to count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any
+
+from ..bounds import items_of
+from ..errors import ExprError
+from ..expr import Const, Node, Ref, Template, children, parse_expr, parse_template
+from ..flow import Flow, FrameGraph, Names
+from ..program import (
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    LLMStep,
+    LoopStep,
+    MapStep,
+    ParallelStep,
+    SetStep,
+    Step,
+    SwitchStep,
+    ToolStep,
+    WaitStep,
+)
+from ..values import NODE_BYTES, canonical
+
+DEFAULT_INPUT_BYTES = 64 * 1024
+"""One input as canonical JSON, where the caller knows no better: thirty pages of text, more than mail or chat brings."""
+
+TOKEN_BYTES = 1024
+"""The longest text of one token: 128 bytes in r50k_base, cl100k_base and o200k_base (tiktoken), 1,024 in the tokenizer that Anthropic
+has published (a run of spaces). Longer ones may exist in tokenizers that nobody can look into."""
+
+NUMBER_BYTES = 1 + 1234
+"""A number: the digits of an integer of `MAX_INT_BITS`, and its sign; a float has 24."""
+
+ESCAPED = 6
+"""Bytes of one byte of text inside JSON: a control character is ``\\u0000``."""
+
+WRITTEN = NUMBER_BYTES // NODE_BYTES + 2
+"""JSON of a value for each byte that it counts for in `Limits`, where texts are counted as they are and a number as `NODE_BYTES`."""
+
+CASE = 3
+"""By how much ``upper`` and ``lower`` can lengthen a text in UTF-8: U+0390 and U+03B0 have two bytes, in capitals six."""
+
+NUMBERS = 5
+"""By how much JSON can grow when it is parsed and written again: ``1e15`` becomes ``1000000000000000.0``."""
+
+Size = tuple[int, int] | None
+"""Most UTF-8 bytes inside text, and as canonical JSON; None without a bound."""
+
+Key = tuple[str, int, str]
+_Work = Generator[Key, Size, Size]
+
+_NULL = (4, 4)  # "None" in text, null in JSON
+
+
+class Sizes:
+    """Bounds of the values in one `Flow`.
+
+    *inputs* gives the most bytes of an input, by name or of each. Names that steps write are taken for written, unless `inputs` of the
+    program declares them or the mapping names them: a read that no write may precede is a fault of its own. *answer* gives
+    the most tokens of a step's answer, *value_bytes* the most of any value, if that is to count.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        inputs: int | Mapping[str, int],
+        answer: Callable[[LLMStep, Names], int | None],
+        value_bytes: int | None = None,
+    ) -> None:
+        self.flow = flow
+        self.inputs = inputs
+        self.answer = answer
+        self.largest: Size = None if value_bytes is None else (WRITTEN * value_bytes, WRITTEN * value_bytes)
+        self.known: dict[Key, Size] = {}
+        self.names: dict[int, Names] = {}
+        self.callers: dict[int, FrameGraph] = {}  # by names: the frame of the called program
+        self.forks: dict[tuple[int, str], tuple[FrameGraph, ...]] = {}
+        for frame in flow.frames:
+            self.names.setdefault(id(frame.names), frame.names)
+            if frame.owner is not None:
+                at = (id(frame.owner.frame.names), frame.owner.step.id)
+                if at not in self.forks:
+                    self.forks[at] = tuple(frame.owner.frames)
+                if frame.kind == "call":
+                    self.callers[id(frame.names)] = frame
+        self.written: dict[int, dict[str, list[Step]]] = {}
+        self.steps: dict[int, dict[str, Step]] = {}
+
+    def text(self, content: str, names: Names) -> int | None:
+        """The most bytes of a template rendered as text."""
+        total = 0
+        for part in parse_template(content).parts:
+            if isinstance(part, str):
+                total += len(part.encode())
+                continue
+            try:
+                _, _, rest = names.load(part, True)
+            except ExprError:
+                return None  # told elsewhere
+            size = self.of(_key(part, names, rest))
+            if size is None:
+                return None
+            total += size[0] + len(rest.encode())
+        return total
+
+    def of(self, key: Key) -> Size:
+        """The bound behind *key*, and of all that it is made of; what is made of itself has none."""
+        known = self.known
+        if key in known:
+            return known[key]
+        under_way: dict[Key, None] = {key: None}
+        stack = [(key, self.work(key))]
+        given: Size = None
+        asked = False
+        while stack:
+            at, work = stack[-1]
+            try:
+                wanted = work.send(given) if asked else next(work)
+            except StopIteration as stop:
+                size: Size = stop.value
+                if size is not None and self.largest is not None:
+                    size = (min(size[0], self.largest[0]), min(size[1], self.largest[1]))
+                known[at] = size if size is not None else self.largest
+                del under_way[at]
+                stack.pop()
+                given, asked = known[at], True
+                continue
+            if wanted in known:
+                given, asked = known[wanted], True
+            elif wanted in under_way:
+                given, asked = self.largest, True
+            else:
+                under_way[wanted] = None
+                stack.append((wanted, self.work(wanted)))
+                given, asked = None, False
+        return known[key]
+
+    def work(self, key: Key) -> _Work:
+        kind, number, name = key
+        if kind == "frame":
+            return self.frame(self.flow.frames[number])
+        names = self.names[number]
+        return self.output(self.step(names, name), names) if kind == "output" else self.name(name, names)
+
+    def step(self, names: Names, step_id: str) -> Step:
+        steps = self.steps.get(id(names))
+        if steps is None:
+            steps = self.steps[id(names)] = {step.id: step for step, _ in names.steps}
+        return steps[step_id]
+
+    # --- names ---
+
+    def name(self, name: str, names: Names) -> _Work:
+        """Whatever may be written under a name."""
+        found: list[Size] = []
+        for step in self.writers(names).get(name, ()):
+            if step.output_key == name:
+                found.append((yield ("output", id(names), step.id)))
+            if isinstance(step, SetStep) and name in step.values:
+                found.append((yield from self.value(step.values[name], names, computed=True)))
+            if isinstance(step, MapStep) and name == step.item_name:
+                found.append((yield from self.item(step, names)))
+        caller = self.callers.get(id(names))
+        schema = (names.program.inputs or {}).get("properties", {}).get(name, True)
+        if caller is None:
+            if not found or name in names.declared or (isinstance(self.inputs, Mapping) and name in self.inputs):
+                most = self.inputs.get(name, DEFAULT_INPUT_BYTES) if isinstance(self.inputs, Mapping) else self.inputs
+                found.append(_lesser((most, most), of_schema(schema)))
+        else:
+            assert caller.owner is not None
+            assert isinstance(caller.owner.step, CallStep)
+            arguments = caller.owner.step.arguments
+            if name in arguments:
+                given = yield from self.value(arguments[name], caller.owner.frame.names)
+                found.append(_lesser(given, of_schema(schema)))
+        if isinstance(schema, dict) and "default" in schema:
+            found.append(literal(schema["default"]))
+        return _largest(found)
+
+    def writers(self, names: Names) -> dict[str, list[Step]]:
+        written = self.written.get(id(names))
+        if written is None:
+            written = self.written[id(names)] = {}
+            for step, _ in names.steps:
+                keys = [step.output_key] if step.output_key is not None else []
+                keys += step.values if isinstance(step, SetStep) else []
+                keys += [step.item_name] if isinstance(step, MapStep) else []
+                for key in dict.fromkeys(keys):
+                    written.setdefault(key, []).append(step)
+        return written
+
+    def item(self, step: MapStep, names: Names) -> _Work:
+        if isinstance(step.over, list):
+            found = []
+            for item in step.over:
+                found.append((yield from self.value(item, names)))
+            return _largest(found)
+        return (yield from self.value(step.over, names))
+
+    # --- outputs ---
+
+    def output(self, step: Step, names: Names) -> _Work:
+        """What a step, its blocks or its literals leave as its output."""
+        found: list[Size] = [_NULL]
+        if step.has_default:
+            found.append(literal(step.default))
+        match step:
+            case LLMStep():
+                found.append(self.answered(step, names))
+                if "on_invalid" in step.model_fields_set:
+                    found.append(literal(step.on_invalid))
+            case ToolStep() | WaitStep() | ApprovalStep():
+                found.append(None)
+            case SetStep():
+                found.append((yield from self.entries(step.values, names, computed=True)))
+            case ConditionStep():
+                found.append(_labels(("then", step.then), ("otherwise", step.otherwise)))
+            case SwitchStep():
+                found.append(_labels(*step.cases.items(), ("default", step.default)))
+            case ParallelStep() | MapStep() | CallStep():
+                found.append((yield from self.joined(step, names)))
+        if not isinstance(step, (ParallelStep, MapStep, CallStep)):
+            for inner in _inside(step):
+                found.append((yield ("output", id(names), inner.id)))
+        return _largest(found)
+
+    def answered(self, step: LLMStep, names: Names) -> Size:
+        if step.allowed_outputs is not None:
+            return _largest([literal(text) for text in step.allowed_outputs])
+        tokens = self.answer(step, names)
+        answer = tokens * TOKEN_BYTES if tokens is not None else None
+        if step.output_schema is not None:
+            parsed = (NUMBERS * answer, NUMBERS * answer) if answer is not None else None
+            return _lesser(parsed, of_schema(step.output_schema))
+        return (answer, 2 + ESCAPED * answer) if answer is not None else None
+
+    def joined(self, step: ParallelStep | MapStep | CallStep, names: Names) -> _Work:
+        frames = self.forks.get((id(names), step.id), ())
+        sizes: list[Size] = []
+        for frame in frames:
+            sizes.append((yield ("frame", frame.index, "")))
+        if isinstance(step, CallStep):
+            return _largest(sizes) if sizes else None
+        total = 2
+        for frame, size in zip(frames, sizes, strict=True):
+            if size is None:
+                return None
+            each = size[1] + 1
+            total += (
+                each * items_of(step) if isinstance(step, MapStep) else each + ESCAPED * len(frame.name.encode()) + 3
+            )
+        return total, total
+
+    def frame(self, frame: FrameGraph) -> _Work:
+        """The output that is declared, else that of the step which ran last."""
+        names = frame.names
+        if frame.kind in ("run", "call"):
+            program = names.program
+            if program.output is not None:
+                return (yield from self.value(program.output, names))
+            steps: Iterable[Step] = program.steps
+        else:
+            assert frame.owner is not None
+            owner = frame.owner.step
+            steps = ()
+            if isinstance(owner, MapStep):
+                steps = owner.steps
+            elif isinstance(owner, ParallelStep):
+                steps = next(inner for name, inner, _ in owner.branches() if name == frame.name)
+        found: list[Size] = [_NULL]
+        for step in steps:
+            found.append((yield ("output", id(names), step.id)))
+        return _largest(found)
+
+    # --- templates ---
+
+    def value(self, value: Any, names: Names, computed: bool = False) -> _Work:
+        """A literal with templates inside; *computed* where ``{expr: ...}`` is an expression."""
+        if computed and isinstance(value, dict) and "expr" in value:
+            return (yield from self.expression(parse_expr(value["expr"]), names))
+        kind = type(value)
+        if kind is str and "$" in value:
+            template = parse_template(value)
+            if template.typed and isinstance(template.parts[0], Ref):
+                key = _found(template.parts[0], names, in_text=False)
+                return None if key is None else (yield key)
+            return (yield from self.template(template, names))
+        if kind is dict:
+            return (yield from self.entries(value, names))
+        if kind is list:
+            total = 2
+            for item in value:
+                size = yield from self.value(item, names)
+                if size is None:
+                    return None
+                total += size[1] + 1
+            return total, total
+        return literal(value)
+
+    def entries(self, values: Mapping[str, Any], names: Names, computed: bool = False) -> _Work:
+        total = 2
+        for key, value in values.items():
+            size = yield from self.value(value, names, computed)
+            if size is None:
+                return None
+            total += ESCAPED * len(key.encode()) + 4 + size[1]
+        return total, total
+
+    def template(self, template: Template, names: Names) -> _Work:
+        text, json = 0, 2
+        for part in template.parts:
+            if isinstance(part, str):
+                size: Size = literal(part)
+                rest = ""
+            else:
+                key = _found(part, names, in_text=True)
+                if key is None:
+                    return None
+                rest = names.load(part, True)[2]
+                size = yield key
+            if size is None:
+                return None
+            text += size[0] + len(rest.encode())
+            # JSON that stands in a text has its quotes and backslashes escaped once more
+            json += (2 * size[1] if isinstance(part, Ref) else size[1]) + ESCAPED * len(rest.encode())
+        return text, json
+
+    def expression(self, node: Node, names: Names) -> _Work:
+        """A number, a boolean, or one of the operands; texts are never joined, only their case may change."""
+        text, json = NUMBER_BYTES, NUMBER_BYTES
+        work = [node]
+        while work:
+            at = work.pop()
+            size: Size = (0, 0)
+            if isinstance(at, Const):
+                size = literal(at.value)
+            elif isinstance(at, Ref):
+                key = _found(at, names, in_text=False)
+                size = None if key is None else (yield key)
+            elif isinstance(at, Template):
+                size = yield from self.template(at, names)
+            else:
+                work += children(at)
+            if size is None:
+                return None
+            text += CASE * size[0] + 1
+            json += CASE * size[1] + 3
+        return text, json
+
+
+def _key(ref: Ref, names: Names, rest: str) -> Key:
+    """Where the value of a reference comes from; its fields are no larger than the whole."""
+    name, path = ref.name, ref.path
+    as_output = name in names.outputs and ((path and path[0] == "output") or name not in names.keys)
+    return ("output" if as_output else "name", id(names), name)
+
+
+def _found(ref: Ref, names: Names, *, in_text: bool) -> Key | None:
+    try:
+        rest = names.load(ref, in_text)[2]
+    except ExprError:
+        return None
+    return _key(ref, names, rest)
+
+
+def _inside(step: Step) -> Iterable[Step]:
+    """The steps directly in the blocks of *step*."""
+    blocks: list[Any] = []
+    match step:
+        case ConditionStep() | ApprovalStep():
+            blocks = [step.then, step.otherwise]
+        case SwitchStep():
+            blocks = [*step.cases.values(), step.default]
+        case LoopStep():
+            blocks = [step.steps]
+    for block in blocks:
+        if isinstance(block, list):
+            yield from block
+
+
+def _labels(*targets: tuple[str, Any]) -> Size:
+    return _largest([literal(target if isinstance(target, str) else name) for name, target in targets])
+
+
+def literal(value: Any) -> Size:
+    """The exact size of a plain value."""
+    json = len(canonical(value))
+    if type(value) is str:
+        return len(value.encode()), json
+    return (max(json, 5), json) if value is None or isinstance(value, bool) else (json, json)
+
+
+def _largest(sizes: Iterable[Size]) -> Size:
+    text, json = 0, 0
+    for size in sizes:
+        if size is None:
+            return None
+        text, json = max(text, size[0]), max(json, size[1])
+    return text, json
+
+
+def _lesser(a: Size, b: Size) -> Size:
+    if a is None or b is None:
+        return b if a is None else a
+    return min(a[0], b[0]), min(a[1], b[1])
+
+
+def of_schema(schema: Any) -> Size:
+    """The size of what a JSON Schema lets through, where it says it plainly; None where it does not."""
+    if not isinstance(schema, dict):
+        return None
+    given = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if isinstance(given, list) and all(value is None or isinstance(value, (str, bool)) for value in given):
+        return _largest([literal(value) for value in given])
+    properties = schema.get("properties", {})
+    match schema.get("type"):
+        case "boolean" | "null":
+            return 5, 5
+        case "integer" | "number":
+            return NUMBER_BYTES, NUMBER_BYTES
+        case "string" if type(schema.get("maxLength")) is int:
+            characters = schema["maxLength"]
+            return 4 * characters, 2 + ESCAPED * characters
+        case "array" if type(schema.get("maxItems")) is int and "prefixItems" not in schema:
+            item = of_schema(schema.get("items"))
+            if item is not None:
+                total = 2 + schema["maxItems"] * (item[1] + 1)
+                return total, total
+        case "object" if schema.get("additionalProperties") is False and "patternProperties" not in schema:
+            total = 2
+            for name, part in properties.items():
+                size = of_schema(part)
+                if size is None:
+                    return None
+                total += ESCAPED * len(name.encode()) + 4 + size[1]
+            return total, total
+    return None
