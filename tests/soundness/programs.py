@@ -1,0 +1,576 @@
+"""Random programs, as documents. A generator of numbers comes in, plain data goes out.
+
+The programs are drawn from the language as it is written down; nothing here knows how the package lowers or checks them.
+Most are valid, all step types occur, and calls of the protected tool ``pay`` mostly stand behind some decision, so
+that what a policy says of them is neither trivially true nor trivially false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, Literal
+
+from nano_vm import tool
+
+YES_NO = ["yes", "no"]
+KINDS = ["a", "b", "c"]
+WORDS = [*YES_NO, *KINDS]
+ROLES = ("boss", "clerk")
+
+# What a value may be, for those who write conditions on it: yes (yes or no), kind (a, b, c), bool, num, list, any.
+Ref = tuple[str, str]
+
+
+@tool(effect="irreversible")
+def pay(to: Any = None, amount: Any = None) -> Any: ...
+
+
+@tool(effect="write")
+def mail(to: Any = None, text: Any = None) -> Any: ...
+
+
+@tool(effect="read")
+def fetch(q: Any = None) -> Any: ...
+
+
+@tool(effect="read")
+def look(q: Any = None) -> bool: ...
+
+
+@tool(effect="read")
+def sort(q: Any = None) -> Literal["a", "b", "c"]: ...
+
+
+@tool(effect="idempotent")
+def keep(v: Any = None) -> Any: ...
+
+
+@tool(effect="write")
+def keyed(v: Any = None, idempotency_key: str = "") -> Any: ...
+
+
+@tool(effect="read", returns="args")
+def join(v: Any = None, w: Any = None) -> Any: ...
+
+
+TOOLS: dict[str, Callable[..., Any]] = {
+    "pay": pay, "mail": mail, "fetch": fetch, "look": look, "sort": sort, "keep": keep, "keyed": keyed, "join": join,
+}  # fmt: skip
+PARAMETERS = {
+    "pay": ["to", "amount"], "mail": ["to", "text"], "fetch": ["q"], "look": ["q"], "sort": ["q"], "keep": ["v"],
+    "keyed": ["v"], "join": ["v", "w"],
+}  # fmt: skip
+RESULTS = {"look": "bool", "sort": "kind"}
+UNSAFE = frozenset({"pay", "mail", "keyed"})
+
+
+@dataclass(frozen=True)
+class Style:
+    """How often things occur in one program; drawn once for each, so that programs differ in kind."""
+
+    forks: float = 1.0
+    jumps: float = 0.4
+    handlers: float = 0.15
+    pauses: float = 0.0
+    undo: float = 0.1
+    overwrites: float = 0.2
+    loose: float = 0.15  # calls of the protected tool outside of any decision
+    wild: float = 0.1  # conditions that may err
+
+    @classmethod
+    def drawn(cls, rng: Random, pauses: bool) -> Style:
+        return cls(
+            rng.choice((0.0, 0.5, 1.0, 2.0)),
+            rng.choice((0.0, 0.2, 0.6)),
+            rng.choice((0.0, 0.1, 0.35)),
+            rng.choice((0.0, 0.5, 1.5)) if pauses else 0.0,
+            rng.choice((0.0, 0.0, 0.25)),
+            rng.choice((0.0, 0.1, 0.4)),
+            rng.choice((0.0, 0.05, 0.3)),
+            rng.choice((0.0, 0.0, 0.3)),
+        )
+
+
+@dataclass
+class Place:
+    """Where a step is to stand: what can be read there, where jumps may go, what decisions are around it."""
+
+    refs: list[Ref]
+    later: tuple[str, ...] = ()
+    guarded: bool = False
+    shown: tuple[str, ...] = ()  # templates that an approval around has shown
+    depth: int = 0
+    branch: bool = False  # inside a branch of `parallel`, where outer names are not overwritten
+    taken: list[str] = field(default_factory=list)  # ids that should become calls of the protected tool
+
+
+class Maker:
+    """Draws one program; called programs have makers of their own."""
+
+    def __init__(self, rng: Random, style: Style, size: int, depth: int = 0) -> None:
+        self.rng, self.style, self.left, self.depth = rng, style, size, depth
+        self.steps = self.keys = 0
+        self.budgeted: dict[str, Any] = {}
+
+    # --- small things ---
+
+    def chance(self, p: float) -> bool:
+        return self.rng.random() < p
+
+    def new_id(self) -> str:
+        self.steps += 1
+        return f"s{self.steps}"
+
+    def new_key(self) -> str:
+        self.keys += 1
+        return f"k{self.keys}"
+
+    def literal(self, kind: str = "any") -> Any:
+        rng = self.rng
+        match kind:
+            case "yes":
+                return rng.choice(YES_NO)
+            case "kind":
+                return rng.choice(KINDS)
+            case "bool":
+                return rng.choice((True, False))
+            case "num":
+                return rng.randrange(4)
+            case "list":
+                return [self.literal(rng.choice(("yes", "num"))) for _ in range(rng.randrange(4))]
+        return rng.choice((True, False, 0, 1, 2, 3, *WORDS, None))
+
+    def ref(self, at: Place, *kinds: str) -> Ref | None:
+        fitting = [ref for ref in at.refs if not kinds or ref[1] in kinds]
+        if not fitting:
+            return None
+        # what was written last is mostly what is looked at
+        return fitting[-1 - min(int(self.rng.expovariate(0.5)), len(fitting) - 1)]
+
+    def value(self, at: Place) -> Any:
+        """A template: a reference, a text or a list with one in it, or a literal."""
+        ref = self.ref(at)
+        if ref is None or self.chance(0.2):
+            return self.literal()
+        match self.rng.randrange(6):
+            case 0:
+                return f"about ${{{ref[0]}}}"
+            case 1:
+                return [f"${ref[0]}", self.literal()]
+            case 2:
+                return {"v": f"${ref[0]}"}
+        return f"${ref[0]}"
+
+    def condition(self, at: Place, depth: int = 0) -> str:
+        rng = self.rng
+        if depth == 0 and self.chance(0.15):
+            joined = f" {rng.choice(('and', 'or'))} "
+            return joined.join(f"({self.condition(at, 1)})" for _ in range(2))
+        if depth == 0 and self.chance(0.04):
+            return rng.choice(("true", "1 > 2", "'a' == 'a'", "not true"))
+        ref = self.ref(at)
+        if ref is None:
+            return rng.choice(("true", "false", "1 < 2"))
+        name, kind = ref
+        if self.chance(self.style.wild):
+            return rng.choice((f"${name}", f"${name} > 1", f"not ${name}", f"${name}.lower() == 'yes'"))
+        match kind:
+            case "yes":
+                return rng.choice(
+                    (f'${name} == "yes"', f"'yes' in '${{{name}}}'", f'${name} != "no"', f"${name} in ['yes']")
+                )
+            case "kind":
+                word = rng.choice(KINDS)
+                return rng.choice((f"${name} == '{word}'", f"${name} != '{word}'", f"${name} in ['a', 'b']"))
+            case "bool":
+                return rng.choice((f"${name}", f"not ${name}", f"${name} == true"))
+            case "num":
+                return f"${name} {rng.choice(('>', '<', '==', '!=', '<='))} {rng.randrange(4)}"
+            case "list":
+                return rng.choice((f"len(${name}) > 1", f"'yes' in ${name}", f"${name} == []"))
+        return f"${name} {rng.choice(('==', '!='))} {rng.choice(('true', '1', repr(rng.choice(WORDS))))}"
+
+    # --- blocks ---
+
+    def block(self, at: Place, most: int = 4, key_ok: bool = True) -> list[dict[str, Any]]:
+        """Steps in order; `at.refs` grows with what they write."""
+        count = max(1, min(self.left, self.rng.randint(1, most)))
+        ids = [self.new_id() for _ in range(count)]
+        self.left -= count
+        outer = at.later
+        steps = []
+        for i, step_id in enumerate(ids):
+            at.later = (*ids[i + 1 :], *outer)
+            steps.append(self.step(step_id, at))
+        at.later = outer
+        return steps
+
+    def inner(self, at: Place, **changes: Any) -> Place:
+        return replace(at, refs=list(at.refs), depth=at.depth + 1, **changes)
+
+    def after_block(self, at: Place, inner: Place) -> None:
+        """What a block wrote may be read after it, on paths that went through it."""
+        new = [ref for ref in inner.refs if ref not in at.refs]
+        at.refs += [ref for ref in new if self.chance(0.3)]
+
+    def target(self, at: Place, others: tuple[str, ...] = ("$end", "$fail", "$next")) -> str:
+        if at.later and self.chance(0.75):
+            chosen = self.rng.choice(at.later[:4])
+            return chosen
+        return self.rng.choice(others)
+
+    # --- steps ---
+
+    def step(self, step_id: str, at: Place) -> dict[str, Any]:
+        rng, style = self.rng, self.style
+        deep = at.depth >= 3 or self.left <= 0
+        protected = 0.5 if at.guarded else style.loose
+        if step_id in at.taken or self.chance(protected):
+            return self.tool(step_id, at, "pay")
+        weights = {
+            self.llm: 2.0,
+            self.tool: 2.5,
+            self.set: 1.0,
+            self.two_ways: 0.0 if deep else 2.5,
+            self.switch: 0.0 if deep else 0.8,
+            self.loop: 0.0 if deep else 0.7,
+            self.parallel: 0.0 if deep else 0.6 * style.forks,
+            self.map: 0.0 if deep else 0.5 * style.forks,
+            self.call: 0.0 if deep or self.depth >= 2 else 0.5 * style.forks,
+            self.approval: 0.0 if deep else style.pauses,
+            self.wait: 0.1 * style.pauses,
+        }
+        make: Any = rng.choices(list(weights), list(weights.values()))[0]
+        step: dict[str, Any] = make(step_id, at)
+        return step
+
+    def common(self, step: dict[str, Any], at: Place, kind: str = "any", *, calls: bool = False) -> dict[str, Any]:
+        """What any step may have: an output key, handlers, a next."""
+        rng, style = self.rng, self.style
+        base = step["type"]
+        if base not in ("condition", "switch") and self.chance(0.05 * style.jumps / 0.4) and at.later:
+            step["next"] = self.target(at, ("$end",))
+        if self.chance(style.handlers) and (at.later or self.chance(0.3)):
+            errors = rng.choice((["*"], ["tool"], ["timeout"], ["value"], ["invalid_answer", "model"], ["limit"]))
+            step["catch"] = [{"errors": errors, "next": self.target(at, ("$end", "$fail"))}]
+        if self.chance(style.handlers):
+            step["on_error"] = "skip"
+            if base != "switch" and self.chance(0.5):
+                step["default"] = self.literal(kind)
+        if calls and self.chance(0.25):
+            step["max_retries"] = rng.randint(1, 3)
+            step["retry"] = {"delay_seconds": 0}
+            if self.chance(0.3):
+                step["retry"]["on"] = rng.choice((["tool"], ["timeout"], ["Oops"]))
+        elif calls and self.chance(0.05) and "on_error" not in step:
+            step["on_error"] = "retry"
+            step["retry"] = {"delay_seconds": 0}
+        if self.chance(0.5 if base in ("llm", "tool") else 0.12):
+            olds = [r for r in at.refs if r[1] == kind and "." not in r[0] and r[0] != "item"]
+            if olds and not at.branch and self.chance(style.overwrites):
+                step["output_key"] = rng.choice(olds)[0]
+            else:
+                step["output_key"] = self.new_key()
+            at.refs.append((step["output_key"], kind))
+        at.refs.append((f"{step['id']}.output", kind))
+        return step
+
+    def llm(self, step_id: str, at: Place) -> dict[str, Any]:
+        rng = self.rng
+        ref = self.ref(at)
+        step: dict[str, Any] = {"id": step_id, "type": "llm", "prompt": f"say: ${{{ref[0]}}}" if ref else "say"}
+        if self.chance(0.2):
+            other = self.ref(at)
+            step["system"] = f"you are ${{{other[0]}}}" if other else "you"
+        kind = "any"
+        form = rng.randrange(4)
+        if form < 2:
+            words, kind = rng.choice(((YES_NO, "yes"), (KINDS, "kind")))
+            step["allowed_outputs"] = list(words)
+        elif form == 2:
+            step["output_schema"] = {
+                "type": "object",
+                "properties": {
+                    "ok": {"type": "boolean"},
+                    "kind": {"enum": list(KINDS)},
+                    "n": {"type": "integer"},
+                    "text": {"type": "string"},
+                },
+                "required": ["ok", "kind", "n", "text"],
+                "additionalProperties": False,
+            }
+        if form < 3 and self.chance(0.2):
+            # what the machine takes unasked for; mostly of the right kind
+            step["on_invalid"] = (
+                self.literal(kind) if form < 2 else {"ok": self.literal("bool"), "kind": "a", "n": 1, "text": "x"}
+            )
+        if self.chance(0.3):
+            step["max_tokens"] = rng.choice((1, 16, 200))
+        if self.chance(0.1):
+            step["model"] = rng.choice(("big", "small"))
+        self.common(step, at, kind, calls=True)
+        if form == 2:
+            at.refs.pop()
+            names = [f"{step_id}.output"] + ([step["output_key"]] if "output_key" in step else [])
+            at.refs = [r for r in at.refs if r[0] not in names]
+            for name in names:
+                at.refs += [
+                    (f"{name}.ok", "bool"),
+                    (f"{name}.kind", "kind"),
+                    (f"{name}.n", "num"),
+                    (f"{name}.text", "any"),
+                ]
+        return step
+
+    def tool(self, step_id: str, at: Place, name: str | None = None) -> dict[str, Any]:
+        rng, style = self.rng, self.style
+        name = name or rng.choice(("mail", "fetch", "fetch", "fetch", "look", "look", "sort", "keep", "keyed", "join"))
+        step: dict[str, Any] = {"id": step_id, "type": "tool", "tool": name, "args": self.args(name, at)}
+        kind = RESULTS.get(name, "any")
+        if name == "fetch" and self.chance(0.2):
+            kind = "list"  # what it gives is looped over; it may be no list, and then the map fails
+        self.common(step, at, kind, calls=True)
+        if name in UNSAFE or self.chance(0.2):
+            if self.chance(style.undo):
+                undo = rng.choice(("mail", "keep", "keep", "pay"))
+                step["undo"] = {"tool": undo, "args": self.args(undo, at)}
+            if self.chance(style.undo):
+                ask = rng.choice(("fetch", "fetch", "fetch", "pay"))
+                step["reconcile"] = {"tool": ask, "args": self.args(ask, at)}
+        return step
+
+    def args(self, name: str, at: Place) -> dict[str, Any]:
+        args = {}
+        for parameter in PARAMETERS[name]:
+            if at.shown and name == "pay" and self.chance(0.8):
+                args[parameter] = self.rng.choice(at.shown)
+            elif self.chance(0.8):
+                args[parameter] = self.value(at)
+        return args
+
+    def set(self, step_id: str, at: Place) -> dict[str, Any]:
+        rng = self.rng
+        values: dict[str, Any] = {}
+        written: list[Ref] = []
+        for _ in range(rng.choice((1, 1, 2))):
+            kind = rng.choice(("yes", "kind", "bool", "num", "list"))
+            olds = [r for r in at.refs if "." not in r[0] and r[0] != "item"]
+            if olds and not at.branch and self.chance(self.style.overwrites * 1.5):
+                name, kind = rng.choice(olds)
+            else:
+                name = self.new_key()
+            number = self.ref(at, "num")
+            same = self.ref(at, kind)
+            if kind == "num" and number and self.chance(0.4):
+                values[name] = {"expr": f"${number[0]} + 1"}
+            elif kind == "bool" and self.chance(0.4):
+                values[name] = {"expr": self.condition(at)}
+            elif same and self.chance(0.4):
+                values[name] = f"${same[0]}"
+            else:
+                values[name] = self.literal(kind)
+            written.append((name, kind))
+        step = self.common({"id": step_id, "type": "set", "values": values}, at)
+        at.refs.pop()  # an object: read by key
+        if "output_key" in step:
+            at.refs = [r for r in at.refs if r[0] != step["output_key"]]
+        at.refs += written
+        return step
+
+    def two_ways(self, step_id: str, at: Place) -> dict[str, Any]:
+        step: dict[str, Any] = {"id": step_id, "type": "condition", "condition": self.condition(at)}
+        self.branches(step, at, ("then", "otherwise"))
+        return self.common(step, at, "label")
+
+    def branches(self, step: dict[str, Any], at: Place, names: tuple[str, str], shown: tuple[str, ...] = ()) -> None:
+        """The two targets of a condition or approval, in either form."""
+        first, second = names
+        jumps = self.chance(self.style.jumps)
+        if jumps:
+            step[first] = self.target(at)
+            if not step[first].startswith("$") and self.chance(0.7):
+                at.taken = [*at.taken, step[first]]
+                if shown:
+                    at.shown = shown
+            if self.chance(0.75):
+                step[second] = self.target(at)
+            elif self.chance(0.3):
+                inside = self.inner(at)
+                step[second] = self.block(inside, 2)
+                self.after_block(at, inside)
+        else:
+            inside = self.inner(at, guarded=True, shown=shown or at.shown)
+            step[first] = self.block(inside, 3)
+            self.after_block(at, inside)
+            if self.chance(0.35):
+                other = self.inner(at)
+                step[second] = self.block(other, 2)
+                self.after_block(at, other)
+            elif self.chance(0.3):
+                step[second] = self.target(at)
+
+    def switch(self, step_id: str, at: Place) -> dict[str, Any]:
+        rng = self.rng
+        ref = self.ref(at, "yes", "kind", "bool", "num", "any")
+        name, kind = ref or ("", "yes")
+        pool = {"yes": YES_NO, "kind": KINDS, "bool": ["true", "false"], "num": ["0", "1", "2"]}.get(kind, WORDS)
+        step: dict[str, Any] = {"id": step_id, "type": "switch", "on": f"${name}" if ref else "yes"}
+        cases: dict[str, Any] = {}
+        for word in rng.sample(pool, rng.randint(1, len(pool))):
+            if self.chance(self.style.jumps):
+                cases[word] = self.target(at)
+            else:
+                inside = self.inner(at, guarded=True)
+                cases[word] = self.block(inside, 2)
+                self.after_block(at, inside)
+        step["cases"] = cases
+        if self.chance(0.6):
+            if self.chance(0.5):
+                step["default"] = self.target(at)
+            else:
+                inside = self.inner(at)
+                step["default"] = self.block(inside, 2)
+                self.after_block(at, inside)
+        return self.common(step, at, "label")
+
+    def loop(self, step_id: str, at: Place) -> dict[str, Any]:
+        inside = self.inner(at)
+        step: dict[str, Any] = {"id": step_id, "type": "loop", "max_iterations": self.rng.randint(1, 3)}
+        step["steps"] = self.block(inside, 3)
+        at.refs = inside.refs  # the body runs at least once
+        if self.chance(0.75):
+            step["until"] = self.condition(at)
+        if "until" not in step or self.chance(0.5):
+            step["on_exhausted"] = "continue"
+        return self.common(step, at)
+
+    def parallel(self, step_id: str, at: Place) -> dict[str, Any]:
+        branches: list[Any] = []
+        for _ in range(self.rng.randint(1, 3)):
+            inside = self.inner(at, later=(), branch=True)
+            steps = self.block(inside, 3)
+            branches.append(steps[0] if len(steps) == 1 and self.chance(0.7) else steps)
+        step = {"id": step_id, "type": "parallel", "parallel_steps": branches}
+        self.common(step, at, "object")
+        at.refs = [r for r in at.refs if r[1] != "object"]
+        first = branches[0]["id"] if isinstance(branches[0], dict) else branches[0][0]["id"]
+        at.refs.append((f"{step_id}.output.{first}", "any"))
+        return step
+
+    def map(self, step_id: str, at: Place) -> dict[str, Any]:
+        rng = self.rng
+        ref = self.ref(at, "list")
+        over = f"${ref[0]}" if ref and self.chance(0.7) else self.literal("list")
+        inside = self.inner(at, later=(), branch=True)
+        step: dict[str, Any] = {"id": step_id, "type": "map", "over": over, "max_items": rng.choice((1, 2, 3, 3, 5))}
+        name = "item"
+        if self.chance(0.3):
+            olds = [r[0] for r in at.refs if "." not in r[0]]
+            name = rng.choice(olds) if olds and self.chance(0.4) else self.new_key()
+            step["as"] = name
+        inside.refs = [r for r in inside.refs if r[0] != name] + [(name, "any")]
+        step["steps"] = self.block(inside, 3)
+        return self.common(step, at, "list")
+
+    def call(self, step_id: str, at: Place) -> dict[str, Any]:
+        rng = self.rng
+        inner = Maker(rng, self.style, max(2, min(self.left, rng.randint(2, 6))), self.depth + 1)
+        inputs = [(f"p{i + 1}", "any") for i in range(rng.randrange(3))]
+        arguments = {}
+        for i, (name, _) in enumerate(inputs):
+            ref = self.ref(at)
+            if ref is not None and self.chance(0.8):
+                arguments[name] = f"${ref[0]}"
+                inputs[i] = (name, ref[1])
+            else:
+                arguments[name] = self.literal()
+        program: dict[str, Any] = {"name": f"called {step_id}"}
+        if inputs and self.chance(0.5):
+            program["inputs"] = {
+                "type": "object",
+                "properties": {name: {} for name, _ in inputs},
+                "required": [name for name, _ in inputs],
+            }
+        place = Place(list(inputs), guarded=at.guarded and self.chance(0.5), shown=())
+        program["steps"] = inner.block(place, 4)
+        self.left -= inner.steps
+        if "inputs" not in program:  # what nothing reads is no input of a program that declares none
+            text = str(program["steps"])
+            arguments = {name: value for name, value in arguments.items() if f"${name}" in text or f"${{{name}" in text}
+        if self.chance(0.4):
+            ref = inner.ref(place)
+            if ref is not None:
+                program["output"] = f"${ref[0]}"
+        step: dict[str, Any] = {"id": step_id, "type": "call", "program": program}
+        if arguments:
+            step["with"] = arguments
+        return self.common(step, at)
+
+    def approval(self, step_id: str, at: Place) -> dict[str, Any]:
+        rng = self.rng
+        shown = tuple(value for value in (self.value(at) for _ in range(rng.randint(1, 2))) if type(value) is str)
+        step: dict[str, Any] = {"id": step_id, "type": "approval", "role": rng.choice((*ROLES, "boss"))}
+        if shown:
+            step["show"] = {f"v{i}": value for i, value in enumerate(shown)}
+        if self.chance(0.75):
+            self.branches(step, at, ("then", "otherwise"), shown)
+        else:
+            at.shown = shown
+            at.guarded = True
+        return self.common(step, at)
+
+    def wait(self, step_id: str, at: Place) -> dict[str, Any]:
+        step: dict[str, Any] = {"id": step_id, "type": "wait"}
+        step.update(self.rng.choice(({"seconds": 1}, {"event": "paid"})))
+        return self.common(step, at)
+
+
+INPUTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("i1", "yes", {"enum": YES_NO}),
+    ("i2", "bool", {"type": "boolean"}),
+    ("i3", "any", {}),
+    ("i4", "list", {"type": "array"}),
+    ("i5", "num", {"type": "integer"}),
+]
+
+
+def draw_program(rng: Random, *, most: int = 22, pauses: bool = False) -> dict[str, Any]:
+    """One program: 3 to about 25 steps."""
+    maker = Maker(rng, Style.drawn(rng, pauses), rng.randint(3, most))
+    inputs = rng.sample(INPUTS, rng.randint(0, 4))
+    place = Place([(name, kind) for name, kind, _ in inputs])
+    document: dict[str, Any] = {"name": "drawn"}
+    if inputs:
+        document["inputs"] = {
+            "type": "object",
+            "properties": {name: schema for name, _, schema in inputs},
+            "required": [name for name, _, _ in inputs],
+        }
+    steps: list[dict[str, Any]] = []
+    outer: list[dict[str, Any]] = maker.block(place, 7)
+    steps += outer
+    document["steps"] = steps
+    if rng.random() < 0.15:
+        ref = maker.ref(place)
+        if ref is not None:
+            document["output"] = f"${ref[0]}"
+    return document
+
+
+def draw_inputs(rng: Random, document: dict[str, Any]) -> dict[str, Any]:
+    """Inputs that fit the program's schema."""
+    values: dict[str, Any] = {}
+    for name, schema in document.get("inputs", {}).get("properties", {}).items():
+        if "enum" in schema:
+            values[name] = rng.choice(schema["enum"])
+        elif schema.get("type") == "boolean":
+            values[name] = rng.random() < 0.5
+        elif schema.get("type") == "integer":
+            values[name] = rng.randrange(4)
+        elif schema.get("type") == "array":
+            values[name] = [rng.choice((*YES_NO, 1, 2)) for _ in range(rng.randrange(4))]
+        else:
+            values[name] = rng.choice((True, False, 0, 1, 2, *WORDS, None, [1, 2], {"v": "yes"}))
+    return values
