@@ -20,17 +20,27 @@ from ..program import CallStep, MapStep, ParallelStep, Step, ToolStep, walk
 State = tuple[int, int]  # must, may: bit i is slot i
 
 
-def check_names(flow: Flow, given: frozenset[str] = frozenset()) -> Iterator[Diagnostic]:
-    """Unknown names, reads that no path has written (errors), reads that only some paths have (warnings)."""
+def check_names(
+    flow: Flow, given: frozenset[str] = frozenset(), solved: Assigned | None = None
+) -> Iterator[Diagnostic]:
+    """Unknown names, reads that no path has written (errors), reads that only some paths have (warnings).
+
+    *solved* is what `assigned` gives for the same flow and names, where it is there already.
+    """
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         yield from _unknown(names)
         yield from _written_by_two(names)
     for frame in flow.frames:
         if frame.kind == "call":
             yield from _arguments(frame)
-    checker = _Assignment(flow, given)
-    checker.solve()
-    yield from checker.faults()
+    yield from (solved or assigned(flow, given)).faults()
+
+
+def assigned(flow: Flow, given: frozenset[str] = frozenset()) -> Assigned:
+    """What is written at each node of *flow*, where inputs hold the names *given* beside those that they must hold."""
+    found = Assigned(flow, given)
+    found.solve()
+    return found
 
 
 def _unknown(names: Names) -> Iterator[Diagnostic]:
@@ -105,15 +115,18 @@ def _written_by_two(names: Names) -> Iterator[Diagnostic]:
                             yield Diagnostic("V013", (*names.loc, *inside, field), message, hint)
 
 
-class _Assignment:
+class Assigned:
+    """By node, what every path to it has written and what some path has; ``order`` is reverse postorder."""
+
     def __init__(self, flow: Flow, given: frozenset[str]) -> None:
         self.flow = flow
         self.given = given
         self.states: list[State | None] = [None] * len(flow.nodes)
+        self.order: list[int] = []
 
     def solve(self) -> None:
         flow = self.flow
-        order = self.order()
+        order = self.order = self.ordered()
         root = flow.frames[0]
         self.states[root.entry] = (start := self.initial(root), start)
         heap = [(order[root.entry], root.entry)]
@@ -133,7 +146,7 @@ class _Assignment:
                         queued.add(target)
                         heapq.heappush(heap, (order[target], target))
 
-    def order(self) -> list[int]:
+    def ordered(self) -> list[int]:
         """The place of each node in reverse postorder from the entry."""
         nodes = self.flow.nodes
         place = [0] * len(nodes)
