@@ -1,0 +1,825 @@
+"""Trust: which protected arguments can untrusted text reach, and by what right?
+
+A `Flow`, contracts and the joined rules of the policies come in; findings, flows and the value checks that a run must make
+go out. Nothing is run, and no value is seen: names are never computed, so every label follows from the program's text.
+
+Theory. One bit, *untrusted*, flows from sources along a graph whose vertices are the slots of each `Names`: an edge stands
+wherever a step reads one name and writes another. A label is the join of all writes to its slot, in whatever order
+(flow-insensitive), so the least fixed point is what the sources reach, and breadth-first search finds it in linear
+time with the shortest way to each. Sources: inputs named as untrusted; what a tool returns, unless its contract says
+``trusted`` (nothing) or ``args`` (edges from its arguments); what its reconcile returns, likewise, since that may become its
+output; events; an approver's comment. With untrusted literals also whatever the program's text spells out.
+A model's answer joins what it was asked with. A caught error gives no data. Frames of `parallel` and `map` share the
+slots of the frame around them; each node that calls has frames, and so slots, of its own.
+Source: D. E. Denning, "A Lattice Model of Secure Information Flow", CACM 19(5), 1976.
+
+*Declassifiers* cut an edge: an answer that is one of `allowed_outputs`, and what an `output_schema` says is an enum, a const or
+a boolean, read at that place. The cut edges are kept apart (*weak*): they tell what outside text decides, which is
+listed and never refused. For a program whose literals are untrusted they cut nothing, since the choice is the program's.
+An approval trusts the very values that it showed: forward *must* analysis over the Flow, of the facts "this expression was
+approved by this role, and no name that it reads was written since"; intersection at merges; what is approved inside a branch
+or item is lost at its end, and a called program begins with nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ExprError, Loc
+from ..expr import Ref, parse_expr, parse_template, value_references
+from ..flow import Flow, FrameGraph, Names, Node, written_keys
+from ..policy import ArgRule, Returns, Rules
+from ..program import (
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    LLMStep,
+    LoopStep,
+    MapStep,
+    ParallelStep,
+    SetStep,
+    Step,
+    SwitchStep,
+    ToolStep,
+    WaitStep,
+)
+from ..tools import ToolContract
+from ..values import canonical, short
+from .names import writes
+from .report import Finding, Influence, Move
+
+ONLY_A_BRANCH = "only a branch"
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What the analysis says.
+
+    ``findings``: one for each protected argument of each call. ``flows``: what untrusted text reaches, and by what right.
+    ``checks``: the rules whose value check must hold before the call, by the argument's place: the call's own ``loc``, then
+    ``undo`` or ``reconcile`` where it is one, then ``args`` and the name (also where a reconcile takes the step's own arguments).
+    """
+
+    findings: tuple[Finding, ...] = ()
+    flows: tuple[Influence, ...] = ()
+    checks: Mapping[Loc, tuple[ArgRule, ...]] = field(default_factory=dict)
+
+
+def analyse(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    rules: Mapping[str, Rules],
+    *,
+    untrusted: frozenset[str] = frozenset(),
+    untrusted_literals: bool = False,
+) -> Trust:
+    """Every flow into an argument that *rules* (by tool) protect; *untrusted* names inputs of the run.
+
+    ``untrusted_literals`` says that nobody vouches for the program's own text, nor for that of the programs that it calls.
+    """
+    graph = _Graph(flow, contracts, rules, untrusted, untrusted_literals)
+    graph.build()
+    graph.spread()
+    return _judge(graph, rules)
+
+
+# --- the graph of influence ----------------------------------------------------------------------------------------
+
+CLEAN, WEAK, STRONG = 0, 1, 2
+
+
+@dataclass(slots=True)
+class _Reached:
+    """What reaches a place: how, from which vertex (-1: from the program's own text), and the right of a weak one."""
+
+    level: int = CLEAN
+    vertex: int = -1
+    right: str = ""
+
+
+class _Graph:
+    """Vertices are slots: ``base[id(names)]`` plus the slot's number."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        contracts: Mapping[str, ToolContract],
+        rules: Mapping[str, Rules],
+        untrusted: frozenset[str],
+        untrusted_literals: bool,
+    ) -> None:
+        self.flow = flow
+        self.contracts = contracts
+        self.rules = rules
+        self.untrusted = untrusted
+        self.base: dict[int, int] = {}
+        self.spaces: list[FrameGraph] = []  # the first frame of each Names
+        self.literals: dict[int, bool] = {}  # by Names: whether its program's own text is untrusted
+        size = 0
+        for frame in flow.frames:
+            key = id(frame.names)
+            if key not in self.base:
+                self.base[key] = size
+                size += frame.names.size
+                self.spaces.append(frame)
+                self.literals[key] = untrusted_literals or (frame.index > 0 and frame.names.program.untrusted)
+        self.strong: list[list[tuple[int, int]]] = [[] for _ in range(size)]  # target, and the node that carries it
+        self.weak: dict[int, list[tuple[int, int, str]]] = {}
+        self.seeds: dict[int, tuple[str, int]] = {}  # vertex: what it is, and its node
+        self.shapes: dict[int, list[dict[str, Any]]] = {}  # schemas of all that is written to a vertex
+        self.level = bytearray(size)
+        self.depth = [0] * size
+        self.before: list[tuple[int, int]] = [
+            (-1, -1)
+        ] * size  # vertex before it on the shortest way, and the node between
+        self.right: dict[int, str] = {}
+        self.whole: dict[int, int] = {}  # by output with keys that the program spells: the vertex of the whole
+
+    # --- building ---
+
+    def build(self) -> None:
+        if any(self.literals.values()):
+            self.structures()
+        for frame in self.spaces:
+            self.inputs(frame)
+            self.shaped(frame)
+        for frame in self.flow.frames:
+            if frame.kind == "call" and frame.names.program.output is not None:
+                assert frame.owner is not None
+                self.value(frame.names, frame.names.program.output, self.out(frame.owner), frame.owner.index)
+        strong, base = self.strong, self.base
+        for node in self.flow.nodes:
+            if node.kind != "step":
+                continue
+            step, frame = node.step, node.frame
+            names = frame.names
+            start = base[id(names)]
+            out = start + names.outputs[step.id]
+            result = self.whole.get(out, out) if self.whole else out
+            if step.output_key is not None:
+                strong[result].append((start + names.keys[step.output_key], node.index))
+            # The end of a block gives its last output to the container, the end of a frame to the step that forked.
+            around = node.owner
+            if around is None and not (frame.kind == "call" and names.program.output is not None):
+                around = frame.owner
+            if around is not None:
+                strong[result].append((self.out(around), around.index))
+            if self.literals[id(names)]:
+                self.spelt(node, step, names, start, out)
+            if isinstance(step, ToolStep):
+                self.tool(node, step, names, out)
+            elif isinstance(step, LLMStep):
+                self.model(node, step, names, out)
+            elif not isinstance(step, (ConditionStep, LoopStep, ParallelStep, SwitchStep)):
+                self.other(node, step, names, start, out)
+
+    def out(self, node: Node) -> int:
+        """The vertex of a step's output."""
+        names = node.frame.names
+        return self.base[id(names)] + names.outputs[node.step.id]
+
+    def structures(self) -> None:
+        """An object whose keys are the program's own text is that text only where it is read as a whole, not by a field."""
+        for node in self.flow.nodes:
+            out = self.out(node) if node.kind == "step" and isinstance(node.step, (ParallelStep, SetStep)) else -1
+            if out >= 0 and self.literals[id(node.frame.names)] and out not in self.whole:
+                whole = self.whole[out] = len(self.strong)
+                self.strong.append([])
+                self.strong[out].append((whole, node.index))
+                self.level.append(CLEAN)
+                self.depth.append(0)
+                self.before.append((-1, -1))
+                self.seed(whole, self.own_text(self.place(node.index)), node.index)
+
+    def inputs(self, frame: FrameGraph) -> None:
+        names = frame.names
+        start = self.base[id(names)]
+        if frame.kind == "run" and self.untrusted:
+            for name, slot in names.keys.items():  # also one that a step writes: a run may be given it too
+                if name in self.untrusted:
+                    self.seed(start + slot, f"untrusted input {name!r}", -1)
+        if self.literals[id(names)]:
+            for name, part in (names.program.inputs or {}).get("properties", {}).items():
+                if isinstance(part, dict) and "default" in part:
+                    self.seed(start + names.keys[name], self.own_text(f"default of input {name!r}"), -1)
+
+    def shaped(self, frame: FrameGraph) -> None:
+        """The schemas of outputs, and of names under which nothing but such outputs is written."""
+        names = frame.names
+        if self.literals[id(names)]:
+            return
+        asked = [step for step, _ in names.steps if isinstance(step, LLMStep) and step.output_schema]
+        if not asked:
+            return
+        start = self.base[id(names)]
+        writers: dict[str, list[Step]] = {}
+        for step, _ in names.steps:
+            for name in written_keys(step):
+                writers.setdefault(name, []).append(step)
+        given: Iterable[str] = self.untrusted
+        if isinstance(frame.owner, Node) and isinstance(frame.owner.step, CallStep):
+            given = frame.owner.step.arguments
+        for step in asked:
+            assert step.output_schema is not None
+            self.shapes[start + names.outputs[step.id]] = [step.output_schema]
+            name = step.output_key
+            if name is not None and name not in given:
+                schemas = [w.output_schema if isinstance(w, LLMStep) else None for w in writers[name]]
+                if all(schemas):
+                    self.shapes[start + names.keys[name]] = [schema for schema in schemas if schema]
+
+    def seed(self, vertex: int, source: str, node: int) -> None:
+        self.seeds.setdefault(vertex, (source, node))
+
+    @staticmethod
+    def own_text(where: str) -> str:
+        return f"untrusted text of the program ({where})"
+
+    def read(self, names: Names, ref: Ref, text: bool) -> tuple[int, str | None]:
+        """The vertex that a reference reads, and why what it reads there is harmless, if it is; -1 for an unknown name."""
+        try:
+            slot, path, _ = names.load(ref, text)
+        except ExprError:  # told elsewhere, and never compiled
+            return -1, None
+        vertex = self.base[id(names)] + slot
+        if not path:
+            return self.whole.get(vertex, vertex) if self.whole else vertex, None
+        if vertex in self.shapes:
+            found = [restricted(schema, path) for schema in self.shapes[vertex]]
+            if all(found):
+                return vertex, " or ".join(dict.fromkeys(filter(None, found)))
+        return vertex, None
+
+    def edge(self, names: Names, ref: Ref, text: bool, target: int, node: int, right: str | None = None) -> None:
+        vertex, harmless = self.read(names, ref, text)
+        if vertex < 0:
+            return
+        if right is None:
+            right = harmless
+        if right is None:
+            self.strong[vertex].append((target, node))
+        else:
+            self.weak.setdefault(vertex, []).append((target, node, right))
+
+    def value(self, names: Names, value: Any, target: int, node: int) -> None:
+        """Edges from all that *value* reads, and from what it spells out."""
+        for ref, text in value_references(value):
+            self.edge(names, ref, text, target, node)
+        if self.literals[id(names)] and spells(value):
+            self.seed(target, self.own_text(self.place(node)), node)
+
+    def place(self, node: int) -> str:
+        return f"step {self.flow.nodes[node].step.id!r}"
+
+    def spelt(self, node: Node, step: Step, names: Names, start: int, out: int) -> None:
+        """What a step writes of the program's own text, where that is untrusted."""
+        source = self.own_text(self.place(node.index))
+        # What a model is asked stands in the program, and so does all that it may answer where that is restricted.
+        if step.has_default or isinstance(step, (LLMStep, ConditionStep, SwitchStep)):
+            self.seed(out, source, node.index)
+        if isinstance(step, MapStep) and spells(step.over):
+            self.seed(start + names.keys[step.item_name], source, node.index)
+        if isinstance(step, SetStep):
+            for name, value in step.values.items():
+                # what is computed counts as spelt: any number can be made of another
+                if not isinstance(parse_expr(value["expr"]), Ref) if _is_expression(value) else spells(value):
+                    self.seed(start + names.keys[name], source, node.index)
+                    self.seed(out, source, node.index)
+
+    def returned(self, tool: str, args: Mapping[str, Any], names: Names, out: int, node: Node, where: str) -> None:
+        """What *tool* returns, into *out*."""
+        returns = returns_of(tool, self.contracts, self.rules)
+        if returns == "args":
+            for value in args.values():
+                self.value(names, value, out, node.index)
+        elif returns is None:
+            self.seed(out, f"result of tool {tool!r} ({where} {node.step.id!r})", node.index)
+
+    def tool(self, node: Node, step: ToolStep, names: Names, out: int) -> None:
+        self.returned(step.tool, step.args, names, out, node, "step")
+        if step.reconcile is not None:  # may say that the call was done, and what it returned
+            self.returned(step.reconcile.tool, reconcile_args(step), names, out, node, "reconcile of step")
+
+    def model(self, node: Node, step: LLMStep, names: Names, out: int) -> None:
+        right = None
+        if not self.literals[id(names)]:
+            if step.allowed_outputs is not None:
+                right = f"one of {', '.join(map(repr, step.allowed_outputs))}"
+            elif step.output_schema is not None:
+                right = restricted(step.output_schema, ())
+        for ref, text, _ in names.reads[step.id]:
+            self.edge(names, ref, text, out, node.index, right)
+
+    def other(self, node: Node, step: Step, names: Names, start: int, out: int) -> None:
+        match step:
+            case SetStep():
+                for ref, text, where in names.reads[step.id]:
+                    self.edge(names, ref, text, start + names.keys[str(where[1])], node.index)
+                    self.edge(names, ref, text, out, node.index)
+            case MapStep():
+                for ref, text, _ in names.reads[step.id]:
+                    self.edge(names, ref, text, start + names.keys[step.item_name], node.index)
+            case CallStep():
+                for frame in node.frames:
+                    inner = self.base[id(frame.names)]
+                    for name, value in step.arguments.items():
+                        if name in frame.names.keys:
+                            self.value(names, value, inner + frame.names.keys[name], node.index)
+            case ApprovalStep():
+                self.seed(out, f"comment of approval {step.id!r}", node.index)
+            case WaitStep():
+                self.seed(out, f"event of step {step.id!r}", node.index)
+            case _:  # a step of a kind that this pass does not know: nothing is known of what it writes
+                self.seed(out, f"output of step {step.id!r}", node.index)
+
+    # --- the fixed point ---
+
+    def spread(self) -> None:
+        """Levels of all vertices, and the shortest way to each: first along strong edges, then along weak ones too."""
+        level, depth, before = self.level, self.depth, self.before
+        queue = list(self.seeds)
+        for vertex in queue:
+            level[vertex] = STRONG
+        for vertex in queue:  # grows as it is walked
+            for target, node in self.strong[vertex]:
+                if not level[target]:
+                    level[target] = STRONG
+                    depth[target] = depth[vertex] + 1
+                    before[target] = vertex, node
+                    queue.append(target)
+        if not self.weak:
+            return
+        for vertex in queue:
+            edges: list[tuple[int, int, str]] = self.weak.get(vertex, [])
+            if level[vertex] == WEAK:
+                own = self.right[vertex]
+                edges = [*edges, *((target, node, own) for target, node in self.strong[vertex])]
+            for target, node, right in edges:
+                if not level[target]:
+                    level[target] = WEAK
+                    depth[target] = depth[vertex] + 1
+                    before[target] = vertex, node
+                    self.right[target] = right
+                    queue.append(target)
+
+    # --- asking ---
+
+    def reached(self, names: Names, references: Iterable[tuple[Ref, bool]]) -> _Reached:
+        """The worst that any of *references* reads, and of equals the nearest."""
+        best = _Reached()
+        for ref, text in references:
+            vertex, right = self.read(names, ref, text)
+            found = self.level[vertex] if vertex >= 0 else CLEAN
+            if not found:
+                continue
+            if found == WEAK or right is not None:
+                found, right = WEAK, right or self.right[vertex]
+            if found > best.level or (found == best.level and self.depth[vertex] < self.depth[best.vertex]):
+                best = _Reached(found, vertex, right or "")
+        return best
+
+    def way(self, vertex: int) -> list[tuple[int, int]]:
+        """The vertices from a source to *vertex*, each with the node that carried the value there."""
+        way = []
+        while vertex >= 0:
+            previous, node = self.before[vertex]
+            way.append((vertex, node if previous >= 0 else self.seeds[vertex][1]))
+            vertex = previous
+        return way[::-1]
+
+    def labels(self) -> dict[int, str]:
+        """What each vertex is called."""
+        result = {}
+        for frame in self.spaces:
+            prefix, start = path_of(frame), self.base[id(frame.names)]
+            for name, slot in frame.names.keys.items():
+                result[start + slot] = f"{prefix}${name}"
+            for step_id, slot in frame.names.outputs.items():
+                result[start + slot] = f"{prefix}{step_id}.output"
+        for output, whole in self.whole.items():
+            result[whole] = result[output]
+        return result
+
+
+def returns_of(tool: str, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]) -> Returns | None:
+    """What may be said of what *tool* returns; nothing for a tool that nobody knows."""
+    if tool in rules and rules[tool].returns is not None:
+        return rules[tool].returns
+    return contracts[tool].options.returns if tool in contracts else None
+
+
+def reconcile_args(step: ToolStep) -> dict[str, Any]:
+    """The arguments of a step's reconcile: its own, or those of the call."""
+    assert step.reconcile is not None
+    return step.reconcile.args if "args" in step.reconcile.model_fields_set else step.args
+
+
+def path_of(frame: FrameGraph) -> str:
+    """The calls that lead to *frame*'s program, each with a slash."""
+    ids: list[str] = []
+    at: FrameGraph | None = frame
+    while at is not None and at.owner is not None:
+        if at.kind == "call":
+            ids.append(f"{at.owner.step.id}/")
+        at = at.owner.frame
+    return "".join(reversed(ids))
+
+
+def _is_expression(value: Any) -> bool:
+    return type(value) is dict and "expr" in value
+
+
+def spells(value: Any) -> bool:
+    """Whether a literal with templates inside has anything of its own: not so for references, and lists of them."""
+    if type(value) is str:
+        return not parse_template(value).typed
+    return not (type(value) is list and value) or any(map(spells, value))
+
+
+# --- what a schema restricts -----------------------------------------------------------------------------------------
+
+MAX_SCHEMA_HOPS = 64
+"""References and members followed from one place; a hand-written schema has a handful, and a cyclic one no end."""
+
+_LOCAL = re.compile(r"#/(\$defs|definitions)/([A-Za-z0-9_.-]+)\Z")
+
+
+def restricted(schema: dict[str, Any], path: Path) -> str | None:
+    """What a valid value has at *path*, if that is a choice among literals of the schema or a boolean; else None."""
+    return _restricted(schema, path, schema, [MAX_SCHEMA_HOPS])
+
+
+def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) -> str | None:
+    hops[0] -= 1
+    if type(schema) is not dict or hops[0] < 0:
+        return None
+    if "const" in schema:
+        return f"always {short(schema['const'])}"
+    if type(schema.get("enum")) is list:
+        return f"one of {', '.join(map(short, schema['enum']))}"
+    kinds = schema.get("type")
+    if kinds is not None and all(kind in ("boolean", "null") for kind in ([kinds] if type(kinds) is str else kinds)):
+        return "true or false"
+    found = None
+    reference = _LOCAL.match(schema["$ref"]) if type(schema.get("$ref")) is str else None
+    if reference is not None and not _rebased(root):
+        found = _restricted(root.get(reference[1], {}).get(reference[2]), path, root, hops)
+    for member in schema["allOf"] if found is None and type(schema.get("allOf")) is list else ():
+        found = found or _restricted(member, path, root, hops)
+    for name in ("anyOf", "oneOf"):
+        if found is None and type(schema.get(name)) is list:
+            members = [_restricted(member, path, root, hops) for member in schema[name]]
+            if members and all(members):
+                found = " or ".join(dict.fromkeys(filter(None, members)))
+    if found is not None or not path:
+        return found
+    head, rest = path[0], path[1:]
+    if isinstance(head, str):
+        # `properties` says nothing of what is no object, and a field can be taken of nothing else
+        properties = schema.get("properties")
+        return _restricted(properties.get(head), rest, root, hops) if type(properties) is dict else None
+    if kinds != "array":  # `items` says nothing of a text, and `[0]` of a text is a part of it
+        return None
+    first = schema.get("prefixItems", [])
+    return _restricted(first[head] if head < len(first) else schema.get("items"), rest, root, hops)
+
+
+def _rebased(schema: Any) -> bool:
+    """Whether an ``$id`` anywhere gives references another meaning."""
+    if type(schema) is dict:
+        return "$id" in schema or any(map(_rebased, schema.values()))
+    return type(schema) is list and any(map(_rebased, schema))
+
+
+# --- approvals -----------------------------------------------------------------------------------------------------
+
+Fact = tuple[int, bytes, str]  # Names, expression, role
+
+
+class _Approvals:
+    """Which expressions are surely approved, unchanged, where a node begins."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.bits: dict[Fact, int] = {}
+        self.kills: dict[tuple[int, int], int] = {}  # by Names and slot
+        self.steps: list[Node] = [n for n in flow.nodes if n.kind == "step" and isinstance(n.step, ApprovalStep)]
+        self.states: list[int | None] = []
+        self.granted: dict[int, int] = {}  # by node of an approval: what it approves
+
+    def ask(self, names: Names, value: Any, role: str) -> Fact | None:
+        """The fact that *value* was approved, to be looked for; None where no step could approve it."""
+        key = expression(names, value)
+        fact = (id(names), key, role)
+        if fact in self.bits:
+            return fact
+        shown = [node for node in self.steps if node.frame.names is names and self.shows(node, key, role)]
+        if not shown:
+            return None
+        bit = self.bits[fact] = 1 << len(self.bits)
+        for node in shown:
+            self.granted[node.index] = self.granted.get(node.index, 0) | bit
+        for ref, text in value_references(value):
+            slot = (id(names), names.load(ref, text)[0])
+            self.kills[slot] = self.kills.get(slot, 0) | bit
+        return fact
+
+    @staticmethod
+    def shows(node: Node, key: bytes, role: str) -> bool:
+        step, names = node.step, node.frame.names
+        assert isinstance(step, ApprovalStep)
+        return step.role == role and any(expression(names, part) == key for part in parts(step.show))
+
+    def killed(self, names: Names, slots: int) -> int:
+        """The facts that a write to *slots* (bits) ends."""
+        mask = 0
+        for (space, slot), bits in self.kills.items():
+            if space == id(names) and slots >> slot & 1:
+                mask |= bits
+        return mask
+
+    def written(self, node: Node) -> int:
+        """The facts that end with what the step itself writes, or clears where it fails."""
+        return self.killed(node.frame.names, writes(node.step, node.frame.names))
+
+    def solve(self) -> None:
+        """What holds where each node begins, down from everything, to the fixed point."""
+        if not self.bits:
+            return
+        nodes = self.flow.nodes
+        self.states = [None] * len(nodes)
+        entry = self.flow.frames[0].entry
+        self.states[entry] = 0
+        queue, queued = deque([entry]), {entry}
+        while queue:
+            index = queue.popleft()
+            queued.discard(index)
+            state = self.states[index]
+            assert state is not None
+            for target, after in self.after(nodes[index], state):
+                old = self.states[target]
+                new = after if old is None else old & after
+                if new != old:
+                    self.states[target] = new
+                    if target not in queued:
+                        queued.add(target)
+                        queue.append(target)
+
+    def after(self, node: Node, state: int) -> Iterator[tuple[int, int]]:
+        step, names = node.step, node.frame.names
+        own = self.written(node) if node.edges else 0
+        for edge in node.edges:
+            label, held = edge.label, state
+            if label == "fork":
+                child = self.flow.nodes[edge.target].frame
+                if child.kind == "call":
+                    held = 0
+                elif isinstance(step, MapStep):
+                    held &= ~self.killed(names, 1 << names.keys[step.item_name])
+            elif label in ("skip", "catch", "error"):
+                held &= ~own
+                if edge.by >= 0:
+                    held &= ~self.written(self.flow.nodes[edge.by])
+            elif label != "again" and not (node.kind == "step" and isinstance(step, LoopStep)):
+                if label == "then" and node.kind == "step":
+                    held |= self.granted.get(node.index, 0)
+                held &= ~own
+            yield edge.target, held
+
+    def holds(self, fact: Fact, node: Node, *, after: bool) -> bool:
+        """Whether *fact* holds where *node* begins, or *after* it has written."""
+        state = self.states[node.index]
+        if state is None:  # no path leads there
+            return True
+        if after:
+            state &= ~self.written(node)
+        return bool(state & self.bits[fact])
+
+    def by(self, fact: Fact) -> list[str]:
+        """The steps that may have approved it."""
+        found = [node.step.id for node in self.steps if self.granted.get(node.index, 0) & self.bits[fact]]
+        return list(dict.fromkeys(found))
+
+
+def expression(names: Names, value: Any) -> bytes:
+    """What two values with templates have in common only if they are read as the same value."""
+    if type(value) is str and "$" in value:
+        template = parse_template(value)
+        if template.typed:
+            slot, path, _ = names.load(template.parts[0], False)  # type: ignore[arg-type]
+            return canonical({"slot": slot, "path": list(path)})
+    return canonical([value])
+
+
+def parts(value: Any) -> Iterator[Any]:
+    """*value* and each value in it."""
+    yield value
+    if type(value) is list:
+        for item in value:
+            yield from parts(item)
+    elif type(value) is dict:
+        for item in value.values():
+            yield from parts(item)
+
+
+# --- the verdict ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Place:
+    """A protected argument of one call, in one state of its step; ``kind`` is "" for the step's own call."""
+
+    node: Node
+    kind: str
+    tool: str
+    name: str
+    loc: Loc
+    rules: list[ArgRule]
+    given: bool
+    reached: _Reached
+    approvals: list[tuple[ArgRule, Fact]]
+
+    @property
+    def where(self) -> str:
+        return f"{self.kind} of step {self.node.step.id!r}" if self.kind else f"step {self.node.step.id!r}"
+
+
+def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
+    approvals = _Approvals(graph.flow)
+    places = list(_places(graph, rules, approvals))
+    approvals.solve()
+    writer = _Writer(graph)
+    findings: dict[tuple[Loc, str], Finding] = {}
+    flows: dict[tuple[Loc, str], Influence] = {}
+    checks: dict[Loc, tuple[ArgRule, ...]] = {}
+    for place in places:
+        verdict = _verdict(place, approvals)
+        if verdict.checks:
+            checks[place.loc] = tuple(dict.fromkeys((*checks.get(place.loc, ()), *verdict.checks)))
+        key = place.loc, place.tool
+        known = findings.get(key)
+        if known is None or (known.holds and not verdict.holds):
+            findings[key] = writer.finding(place, verdict.holds)
+        if place.reached.level:
+            listed = flows.get(key)
+            if listed is None or (listed.allowed is not None and not verdict.holds):
+                flows[key] = writer.influence(place, verdict.allowed)
+    branches: dict[Loc, Influence] = {}
+    for node in graph.flow.nodes:
+        if node.kind == "step" and isinstance(node.step, (ConditionStep, SwitchStep, MapStep, LoopStep)):
+            names = node.frame.names
+            reached = graph.reached(names, ((ref, text) for ref, text, _ in names.reads[node.step.id]))
+            if reached.level and node.loc not in branches:
+                branches[node.loc] = writer.branch(node, reached)
+    return Trust(tuple(findings.values()), (*flows.values(), *branches.values()), checks)
+
+
+def _places(graph: _Graph, rules: Mapping[str, Rules], approvals: _Approvals) -> Iterator[_Place]:
+    if not any(rule.protected for rule in rules.values()):
+        return
+    for node in graph.flow.nodes:
+        step = node.step
+        if node.kind != "step" or not isinstance(step, ToolStep):
+            continue
+        yield from _arguments(graph, rules, approvals, node, "", step.tool, step.args)
+        if step.undo is not None:
+            yield from _arguments(graph, rules, approvals, node, "undo", step.undo.tool, step.undo.args)
+        if step.reconcile is not None:
+            yield from _arguments(graph, rules, approvals, node, "reconcile", step.reconcile.tool, reconcile_args(step))
+
+
+def _arguments(
+    graph: _Graph,
+    rules: Mapping[str, Rules],
+    approvals: _Approvals,
+    node: Node,
+    kind: str,
+    tool: str,
+    args: Mapping[str, Any],
+) -> Iterator[_Place]:
+    if tool not in rules or not rules[tool].protected:
+        return
+    names = node.frame.names
+    at: Loc = (*node.loc, kind, "args") if kind else (*node.loc, "args")
+    for name, value in args.items():
+        demands = rules[tool].argument(name)
+        if not demands:
+            continue
+        if graph.literals[id(names)] and spells(value):
+            reached = _Reached(STRONG)
+        else:
+            reached = graph.reached(names, value_references(value))
+        facts = []
+        for rule in demands:
+            for role in dict.fromkeys(_roles(rule, rules[tool])):
+                fact = approvals.ask(names, value, role)
+                if fact is not None:
+                    facts.append((rule, fact))
+        yield _Place(node, kind, tool, name, (*at, name), demands, True, reached, facts)
+    for name in dict.fromkeys(pattern for pattern, rule in rules[tool].args if not rule.trusted):
+        # Left to the tool's own default, which nobody sees: the rule that a value must pass can not be kept.
+        contract = graph.contracts.get(tool)
+        if name not in args and name != "*" and (contract is None or contract.open or name in contract.parameters):
+            demands = [rule for rule in rules[tool].argument(name) if not rule.trusted]
+            yield _Place(node, kind, tool, name, (*at, name), demands, False, _Reached(), [])
+
+
+def _roles(rule: ArgRule, rules: Rules) -> Iterator[str]:
+    """Whose approval is enough: that which the rule names, and where trust is enough, that which the tool needs anyway."""
+    if rule.approval is not None:
+        yield rule.approval
+    if rule.trusted:
+        yield from rules.approvals
+
+
+@dataclass(slots=True)
+class _Verdict:
+    holds: bool
+    checks: list[ArgRule]
+    allowed: str | None
+
+
+def _verdict(place: _Place, approvals: _Approvals) -> _Verdict:
+    """Whether every rule is kept: by trust, by an approval, or by a check before the call."""
+    holds, checks, rights = place.given, [], []
+    for rule in place.rules:
+        if rule.trusted and place.reached.level != STRONG:
+            continue
+        approved = [
+            f"approved by {fact[2]} at step {step_id}"
+            for of, fact in place.approvals
+            if of is rule and approvals.holds(fact, place.node, after=place.kind == "undo")
+            for step_id in approvals.by(fact)
+        ]
+        if approved:
+            rights += approved
+        elif rule.check is not None:
+            checks.append(rule)
+            rights.append(f"checked before the call: {check_text(rule)}")
+        else:
+            holds = False
+    if place.reached.level == WEAK:
+        rights.insert(0, place.reached.right)
+    return _Verdict(holds, checks, "; ".join(dict.fromkeys(rights)) if holds else None)
+
+
+def check_text(rule: ArgRule) -> str:
+    """The value check of a rule, as written."""
+    text = rule.text.removeprefix("trusted or ")
+    return text.removeprefix(f"approved by {rule.approval} or ")
+
+
+def _demand(rule: ArgRule) -> str:
+    said = ["is trusted"] if rule.trusted else []
+    said += [f"is approved by {rule.approval}"] if rule.approval is not None else []
+    said += [f"passes {check_text(rule)}"] if rule.check is not None else []
+    return " or ".join(said)
+
+
+class _Writer:
+    """Puts verdicts into words; names of vertices are made when the first is needed."""
+
+    def __init__(self, graph: _Graph) -> None:
+        self.graph = graph
+        self.names: dict[int, str] | None = None
+
+    def way(self, reached: _Reached, node: Node) -> tuple[str, tuple[str, ...]]:
+        """The source, and the names between it and the place."""
+        if reached.vertex < 0:
+            return self.graph.own_text(f"step {node.step.id!r}"), ()
+        if self.names is None:
+            self.names = self.graph.labels()
+        way = self.graph.way(reached.vertex)
+        source = self.graph.seeds[way[0][0]][0]
+        return source, tuple(self.names[vertex] for vertex, _ in way[1:])
+
+    def finding(self, place: _Place, holds: bool) -> Finding:
+        if all(rule.text == "trusted" for rule in place.rules):
+            what = "only trusted values reach"
+        else:
+            what = f"only what {' and '.join(dict.fromkeys(map(_demand, place.rules)))} reaches"
+        statement = f"{what} argument {place.name!r} of tool {place.tool!r} ({place.where})"
+        path: tuple[Move, ...] = ()
+        if not holds:
+            nodes = [node for _, node in self.graph.way(place.reached.vertex) if node >= 0]
+            path = self.moves([*nodes, place.node.index])
+        return Finding("flow", place.tool, statement, holds, place.loc, path)
+
+    def moves(self, indexes: list[int]) -> tuple[Move, ...]:
+        nodes = self.graph.flow.nodes
+        return tuple(Move(index, nodes[index].step.id) for index in dict.fromkeys(indexes))
+
+    def influence(self, place: _Place, allowed: str | None) -> Influence:
+        source, way = self.way(place.reached, place.node)
+        target = f"argument {place.name!r} of {place.tool!r}"
+        return Influence("argument", place.node.step.id, target, source, way, allowed, place.loc)
+
+    def branch(self, node: Node, reached: _Reached) -> Influence:
+        source, way = self.way(reached, node)
+        allowed = reached.right if reached.level == WEAK else ONLY_A_BRANCH
+        return Influence("branch", node.step.id, node.step.id, source, way, allowed, node.loc)
