@@ -1,4 +1,4 @@
-"""For tests, yours too: models that answer from a script or from a recording. No network, no randomness."""
+"""For tests, yours too: models that answer from a script or from a recording, and the all-paths test. No network, no randomness."""
 
 from __future__ import annotations
 
@@ -8,11 +8,28 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .compile import compile_flow
 from .drive import Adapter, completed
-from .errors import ModelError, VMError
+from .errors import ModelError, ProgramError, VMError
+from .explore import (
+    DEFAULT_MAX_RUNS,
+    Broken,
+    Exploration,
+    ExploredRun,
+    Property,
+    assumed,
+    at_most,
+    explore_plan,
+    never,
+    only_after,
+)
+from .flow import Flow
+from .program import Program
 from .protocols import Completion, Message
+from .tools import contract
 from .trace import LLMUsage
-from .values import canonical, short
+from .values import admit, canonical, kind_name, short
+from .verify import check
 
 Answer = str | Completion | BaseException
 Rule = Answer | Callable[[list[Message]], Answer]
@@ -153,4 +170,67 @@ class RecordedLLM:
         return answer
 
 
-__all__ = ["Answer", "RecordedLLM", "ScriptedLLM"]
+def explore(
+    program: Program,
+    *,
+    tools: Mapping[str, Callable[..., Any]] | None = None,
+    policy: Any = None,
+    properties: Mapping[str, Property] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    programs: Mapping[str, Program] | None = None,
+    max_runs: int = DEFAULT_MAX_RUNS,
+    errors: bool = True,
+    orders: bool = False,
+    cancels: bool = False,
+) -> Exploration:
+    """Run *program* on the real machine under every combination of outcomes worth trying, and hold *properties* against each run.
+
+    Nothing is called: *tools* are looked at for their types and effects only, and without them every tool may return
+    anything. A call gives each member of an enum, each side of every comparison that its value meets, an error, a timeout;
+    retries fail once or for good. *inputs* are as given, else made up likewise. *errors* false injects no failure; *orders*
+    runs the children of a fork in other orders too, *cancels* cancels the run at each call.
+
+    A property is called with the `ExploredRun` and breaks by returning False or by an AssertionError; `at_most`, `never` and
+    `only_after` give common ones.
+
+        exploration = explore(program, tools=tools, properties=at_most("issue_refund", 1))
+        exploration.check()                      # AssertionError with the shortest run that breaks it
+
+    Raises:
+        ProgramError: If the program has faults.
+    """
+    if not isinstance(program, Program):
+        raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
+    flow = Flow(program, programs)
+    known = {name: contract(name, function) for name, function in (tools or {}).items()}
+    contracts = known if tools is not None else assumed(flow, known)
+    # What a policy demands beside the program is to be looked at here, once policies are enforced at run time.
+    faults = [d for d in check(flow, contracts, inputs or ()) if d.severity == "error"]
+    if faults:
+        raise ProgramError(program.place(faults))
+    return explore_plan(
+        compile_flow(flow, contracts),
+        flow,
+        contracts,
+        properties=properties,
+        inputs=admit(dict(inputs))[0] if inputs is not None else None,
+        max_runs=max_runs,
+        errors=errors,
+        orders=orders,
+        cancels=cancels,
+    )
+
+
+__all__ = [
+    "Answer",
+    "Broken",
+    "Exploration",
+    "ExploredRun",
+    "Property",
+    "RecordedLLM",
+    "ScriptedLLM",
+    "at_most",
+    "explore",
+    "never",
+    "only_after",
+]
