@@ -31,6 +31,7 @@ from .tree import (
     Took,
     ToolCall,
     assumed,
+    replay,
 )
 
 DEFAULT_MAX_RUNS = 10_000
@@ -401,4 +402,5 @@ __all__ = [
     "explore_plan",
     "never",
     "only_after",
+    "replay",
 ]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..errors import VMError
 from ..flow import Flow, Node
-from ..ledger import Ledger, Limits, token_bound
+from ..ledger import DEFAULT_LIMITS, Ledger, token_bound
 from ..machine import Facts, Machine, loaded
 from ..outcomes import UNSKIPPABLE, matches
 from ..plan import CLOSE, LOOP, MODEL, TEST, TOOL, CallOp, ForkOp, ModelOp, Op, PauseOp, Plan, ToolOp
@@ -67,6 +67,15 @@ class Outcome:
         elif self.kind in ("value", "answer", "order"):
             data["value"] = self.value
         return data if self.every else {**data, "attempts": 1}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Outcome:
+        """The inverse of `to_dict`."""
+        kind: Kind = data["kind"]
+        value = data.get("called") if kind == "cancel" else data.get("value")
+        if kind == "error":
+            value = StepError.from_dict(data["error"])
+        return cls(kind, value, every="attempts" not in data)
 
 
 @dataclass(slots=True, eq=False)
@@ -311,18 +320,23 @@ class Given:
         """The JSON form."""
         return {"path": self.path, "asked": self.asked, **self.outcome.to_dict()}
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Given:
+        """The inverse of `to_dict`."""
+        return cls(data["path"], data["asked"], Outcome.from_dict(data))
+
 
 class Runner:
     """Executes a plan along lists of choices. After `run`: ``root`` is the ended machine, ``taken`` the choices, ``sites`` theirs."""
 
-    def __init__(self, choices: Choices, given: Mapping[str, Any] | None = None, limits: Limits | None = None) -> None:
+    def __init__(self, choices: Choices, given: Mapping[str, Any] | None = None) -> None:
         self.choices = choices
         self.plan = choices.plan
         self.frame_plan = choices.plan.frames[0]
         self.fixed, self.inputs = choices.inputs(given)
         self.blank = loaded(self.frame_plan, self.fixed)
         self.slots = dict(self.frame_plan.inputs)
-        self.facts = Facts(RUN_ID, 0, limits or Limits())
+        self.facts = Facts(RUN_ID, 0, DEFAULT_LIMITS)
         self.ledger = Ledger.of(self.facts.limits, choices.flow.program.budget)
         self.ledger.cost = None  # without prices nothing is known of it
         self.root: Machine = None  # type: ignore[assignment]
@@ -418,40 +432,42 @@ class Runner:
             self.log = None
             self.root, self.taken, self.sites, self.fresh, self.cancelled = kept
 
-    def replayed(self, inputs: Mapping[str, Any], given: Sequence[Given]) -> Machine:
-        """The ended machine of a run on *inputs* whose calls have the outcomes *given*, in order.
 
-        Raises:
-            VMError: If the run asks for something else than was given.
-        """
-        rest = iter(given)
-        cancelled = False
+def replay(plan: Plan, inputs: Mapping[str, Any], given: Sequence[Given], ledger: Ledger | None = None) -> Machine:
+    """The ended machine of a run of *plan* on *inputs* whose calls have the outcomes *given*, in order.
 
-        def next_at(path: str) -> Outcome:
-            entry = next(rest, None)
-            if entry is None or entry.path != path:
-                raise VMError(
-                    f"the run asks at {path!r}, and was given {entry and entry.path!r}; it is another program"
-                )
-            return entry.outcome
+    Raises:
+        VMError: If the run asks at another place than where an outcome was given: it is another program.
+    """
+    rest = list(reversed(given))
+    cancelled = False
 
-        def feed(machine: Machine, op: Op) -> Op:
-            nonlocal cancelled
-            if cancelled and machine._aside is None:
-                return machine.cancel(machine.now, called=False)
-            outcome = next_at(path_of(machine, op))
-            machine.now += 1
-            cancelled = cancelled or outcome.kind == "cancel"
-            return applied(machine, op, outcome)
+    def feed(machine: Machine, op: Op) -> Op:
+        nonlocal cancelled
+        if cancelled and machine._aside is None:
+            return machine.cancel(machine.now, called=False)
+        path = path_of(machine, op)
+        if not rest or rest[-1].path != path:
+            found = f"the next outcome is for {rest[-1].path!r}" if rest else "there are no more outcomes"
+            raise VMError(f"the run asks at {path!r}, and {found}; it is of another program, or of other inputs")
+        outcome = rest.pop().outcome
+        machine.now += 1
+        cancelled = cancelled or outcome.kind == "cancel"
+        return applied(machine, op, outcome)
 
-        def order(machine: Machine, op: Op) -> Iterable[int]:
-            if self.choices.forks is None or machine.fork_size < 2:
-                return range(machine.fork_size)
-            return next_at(machine.path).value  # type: ignore[no-any-return]
+    def order(machine: Machine, op: Op) -> Iterable[int]:
+        if rest and rest[-1].outcome.kind == "order" and rest[-1].path == machine.path:
+            return rest.pop().outcome.value  # type: ignore[no-any-return]
+        return range(machine.fork_size)
 
-        root = self.machine(loaded(self.frame_plan, inputs))
-        simulate(root, feed, order)
-        return root
+    facts = Facts(RUN_ID, 0, DEFAULT_LIMITS)
+    frame_plan = plan.frames[0]
+    root = Machine.of_run(
+        frame_plan, loaded(frame_plan, inputs), facts, (ledger or Ledger.of(facts.limits, None)).copy()
+    )
+    root.now = 0
+    simulate(root, feed, order)
+    return root
 
 
 def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
@@ -705,9 +721,9 @@ class ExploredRun:
                 found.append(Branch(path, label, {"iterations": extra["iterations"]}))
         return found
 
-    def replay(self) -> Machine:
-        """The ended machine of the same run, made again from its outcomes."""
-        return self._runner.replayed(self.inputs, self.given)
+    def replay(self, plan: Plan | None = None) -> Machine:
+        """The ended machine of the same run, made again from its outcomes, on *plan* if it is given."""
+        return replay(plan or self._runner.plan, self.inputs, self.given, self._runner.ledger)
 
     def lines(self) -> Iterator[str]:
         """The run for people, a line each: inputs, outcomes and branches in order, its end."""

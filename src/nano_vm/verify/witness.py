@@ -1,0 +1,218 @@
+"""A run that breaks a statement: searched for along a path of the graph, found by executing the machine, and kept to be shown.
+
+A static pass says that a statement may be broken, and by which edges. `find_run` looks for outcomes of calls under which a run takes
+them: it runs the real `Machine` from the start again and again, each time with one choice changed, and goes on from the runs that
+followed the path furthest. Where a run leaves the path at a branch, choices that the branch reads are changed
+first, the latest before the others; where the path takes an error, the outcome of that call. The same candidates as the all-paths
+test's (`nano_vm.explore`), so that not to find a run proves nothing.
+
+The search is best-first over the tree of choices (the generational search of P. Godefroid, M. Levin, D. Molnar, "Automated Whitebox
+Fuzz Testing", NDSS 2008, with candidate values in place of a solver). It is deterministic and bounded by a number of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any
+
+from ..explore import Branch, Choices, Edges, ExploredRun, Given, Runner, Site, Took
+from ..flow import Flow, Node
+from ..machine import Machine
+from ..plan import FORK, Plan
+from ..tools import ToolContract
+
+DEFAULT_BUDGET_RUNS = 2_000
+"""Runs of one search: a tenth of a second for a program of 20 steps."""
+
+MAX_VARIED = 400
+"""Choices of one run that are varied: what a loop of many iterations makes beyond is left as it is."""
+
+CANCEL = "cancel"
+"""The label that ends a path on which the run is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A run that was executed and breaks the statement ``goal``."""
+
+    goal: str
+    run: ExploredRun
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The inputs of the run."""
+        return self.run.inputs
+
+    @property
+    def outcomes(self) -> list[Given]:
+        """What each call got, in the order in which they were made."""
+        return self.run.given
+
+    @property
+    def branches(self) -> list[Branch]:
+        """The branches that were taken, with the values that decided them."""
+        return self.run.branches
+
+    def replay(self, plan: Plan | None = None) -> Machine:
+        """The ended root machine of the same run, executed again on *plan*, or on the one that it was found with."""
+        return self.run.replay(plan)
+
+    def text(self) -> str:
+        """The run for people: inputs, outcomes, branches, its end."""
+        return self.run.text()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; `Given.from_dict` reads the outcomes back."""
+        return {"goal": self.goal, **self.run.to_dict()}
+
+
+def find_run(
+    plan: Plan,
+    flow: Flow,
+    goal: str,
+    *,
+    breaks: Callable[[Machine], bool],
+    prefer: Sequence[tuple[int, str]] = (),
+    contracts: Mapping[str, ToolContract] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    budget_runs: int = DEFAULT_BUDGET_RUNS,
+) -> Witness | None:
+    """A run that *breaks* the statement *goal*, or None where none was found within *budget_runs*.
+
+    *prefer* is a path through the flow, node and edge label, that runs are steered along; one that breaks the statement elsewhere
+    is as good. *breaks* is asked about the ended root machine of every run. *contracts* tell the types of tools.
+    """
+    return Search(plan, flow, contracts, inputs).find(goal, breaks=breaks, prefer=prefer, budget_runs=budget_runs)
+
+
+class Search:
+    """Searches for several runs of one plan: what may come back from its calls is made up once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        flow: Flow,
+        contracts: Mapping[str, ToolContract] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.flow = flow
+        self.contracts = contracts or {}
+        self.inputs = inputs
+        self.edges = Edges(plan, flow)
+        self.runners: dict[bool, Runner] = {}
+
+    def runner(self, cancels: bool) -> Runner:
+        """The one that cancels runs, or that does not."""
+        if cancels not in self.runners:
+            choices = Choices(self.plan, self.flow, self.contracts, cancels=cancels, orders=True)
+            self.runners[cancels] = Runner(choices, self.inputs)
+        return self.runners[cancels]
+
+    def find(
+        self,
+        goal: str,
+        *,
+        breaks: Callable[[Machine], bool],
+        prefer: Sequence[tuple[int, str]] = (),
+        budget_runs: int = DEFAULT_BUDGET_RUNS,
+    ) -> Witness | None:
+        """As `find_run`."""
+        cancels = bool(prefer) and prefer[-1][1] == CANCEL
+        runner = self.runner(cancels)
+        path = [(node, label) for node, label in prefer if label != CANCEL]
+        checked = self.plan.frames[0].check is not None and self.inputs is None
+        # by how much of the path is left, then by how far-fetched the choices are, then by age
+        heap: list[tuple[int, int, int, list[int], int, int]] = []
+        prefix: list[int] = []
+        cost = serial = 0
+        for _ in range(budget_runs):
+            machine = runner.run(prefix)
+            taken, sites = runner.taken, runner.sites
+            fits = not checked or runner.fits()
+            if fits and breaks(machine):
+                witness = Witness(goal, ExploredRun(runner))
+                _ = witness.outcomes  # made while the runner still is where it is
+                return witness
+            left, relevant = self._left(path, machine, runner.choices)
+            last = min(len(taken), MAX_VARIED) if fits else len(runner.inputs)
+            for place in reversed(range(len(prefix), last)):
+                site = sites[place]
+                near, erring = relevant(site)
+                for choice in range(1, len(site.outcomes)):
+                    serial += 1
+                    more = cost + _far_fetched(site, choice, near, erring, done=left == 0)
+                    heappush(heap, (left, more, serial, taken, place, choice))
+            if not heap:
+                return None
+            _, cost, _, before, place, choice = heappop(heap)
+            prefix = [*before[:place], choice]
+        return None
+
+    def _left(
+        self, path: Sequence[tuple[int, str]], machine: Machine, choices: Choices
+    ) -> tuple[int, Callable[[Site], tuple[bool, bool]]]:
+        """How much of *path* the run did not take, and which sites the place where it left the path hangs on."""
+        if not path:
+            return 0, _nothing
+        took = sorted(self.edges.of(machine), key=_when)
+        at = done = 0
+        missed: tuple[int, str] | None = None
+        for node, label in path:
+            found = next((i for i in range(at, len(took)) if _is(took[i], node, label)), None)
+            if found is not None:
+                at, done = found + 1, done + 1
+            elif label in _PASSING:
+                done += 1  # what leaves no record is no turning
+            else:
+                missed = (node, label)
+                break
+        if missed is None:
+            return 0, _nothing
+        return len(path) - done, self._relevant(self.flow.nodes[missed[0]], missed[1], choices)
+
+    def _relevant(self, node: Node, label: str, choices: Choices) -> Callable[[Site], tuple[bool, bool]]:
+        """Whether a site decides if the edge *label* of *node* is taken, and whether by an error of its own."""
+        sources = choices.questions.sources(node.frame.names, node.step)
+        nodes = {node.index}
+        if self.plan.ops[node.index].code == FORK and label in ("catch", "skip", "error"):
+            inside = {id(frame) for frame in node.frames}
+            for other in self.flow.nodes:  # frames inside come after those around them
+                if id(other.frame) in inside:
+                    nodes.add(other.index)
+                    inside |= {id(frame) for frame in other.frames}
+        wanted = label in ("catch", "skip", "error")
+        return lambda site: (site.source in sources or (wanted and site.node in nodes), wanted and site.node in nodes)
+
+
+_PASSING = frozenset({"", "next", "fork"})
+
+
+def _when(took: Took) -> int:
+    return took.at
+
+
+def _is(took: Took, node: int, label: str) -> bool:
+    return took.node == node and (took.label == label or not label)
+
+
+def _nothing(site: Site) -> tuple[bool, bool]:
+    return False, False
+
+
+def _far_fetched(site: Site, choice: int, near: bool, erring: bool, *, done: bool) -> int:
+    """What a change of a choice costs: nothing where the path asks for it."""
+    kind = site.outcomes[choice].kind
+    failing = kind in ("error", "timeout")
+    if near and kind != CANCEL and failing <= erring:
+        return 0
+    if kind == CANCEL:
+        return 1 if done else 6
+    if kind == "order":
+        return 1 if done else 3
+    return 4 if failing else 2
+
+
+__all__ = ["DEFAULT_BUDGET_RUNS", "Search", "Witness", "find_run"]
