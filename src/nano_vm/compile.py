@@ -6,13 +6,13 @@ connected otherwise, since the proofs are about the graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
 from .bounds import counted, longest
-from .errors import ExprError
+from .errors import ExprError, Loc, PolicyRefused
 from .expr import (
     Eval,
     Frame,
@@ -47,6 +47,7 @@ from .plan import (
     TestOp,
     ToolOp,
 )
+from .policy import VALUE, ArgRule, boxes
 from .program import (
     DEFAULT_ANSWER_ATTEMPTS,
     ApprovalStep,
@@ -74,15 +75,20 @@ MODEL_TIMEOUT_SECONDS = 120.0
 """One attempt of a model call without ``timeout_seconds``: a long answer of a slow model takes a minute."""
 
 
-def compile_flow(flow: Flow, contracts: Mapping[str, ToolContract]) -> Plan:
+Checks = Mapping[Loc, Sequence[ArgRule]]
+"""By the place of an argument: the policy's rules whose check must hold before the call."""
+
+
+def compile_flow(flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None) -> Plan:
     """The plan of *flow*, which must have no faults; *contracts* are the tools that it may call."""
-    return _Compiler(flow, contracts).plan()
+    return _Compiler(flow, contracts, checks or {}).plan()
 
 
 class _Compiler:
-    def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract]) -> None:
+    def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks) -> None:
         self.flow = flow
         self.contracts = contracts
+        self.checks = checks
         self.tools: list[str] = []
         self.numbers: dict[str, int] = {}
         self.ops: list[Op] = []
@@ -117,6 +123,9 @@ class _Compiler:
             ops=self.ops,
             tools=self.tools,
             models=models,
+            given=tuple(
+                dict.fromkeys(name for rules in self.checks.values() for rule in rules for name in rule.reads())
+            ),
         )
 
     def frame(self, graph: FrameGraph) -> FramePlan:
@@ -176,7 +185,7 @@ class _Compiler:
         timeout = step.timeout_seconds
         match step:
             case ToolStep():
-                return self.tool_step(step, names, timeout or defaults.timeout_seconds)
+                return self.tool_step(step, names, timeout or defaults.timeout_seconds, node.loc)
             case LLMStep():
                 return self.model(step, names, timeout or defaults.timeout_seconds)
             case ConditionStep():
@@ -212,24 +221,24 @@ class _Compiler:
                 return PauseOp(request=compile_value({"kind": "wait", **given}, names))
         raise AssertionError(step)
 
-    def tool_step(self, step: ToolStep, names: Names, timeout: float | None) -> ToolOp:
-        op = self.tool(step.tool, step.args, names, timeout)
+    def tool_step(self, step: ToolStep, names: Names, timeout: float | None, loc: Loc) -> ToolOp:
+        op = self.tool(step.tool, step.args, names, timeout, (*loc, "args"))
         op.attempts, op.retry = step.attempts, step.retry or Retry()
         read = self.read[id(names)]
         out, key = names.outputs[step.id], names.keys[step.output_key] if step.output_key is not None else -1
-        if step.undo is None and not op.takes_key and (key < 0 or out not in read):
+        if step.undo is None and not op.takes_key and not op.checks and (key < 0 or out not in read):
             op.slot = out if key < 0 else key
             op.single = single_argument(self.contracts[step.tool], step.args, names)
         for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
             if reference is not None:
                 args = reference.args if kind == "undo" or "args" in reference.model_fields_set else step.args
-                beside = self.tool(reference.tool, args, names, None)
+                beside = self.tool(reference.tool, args, names, None, (*loc, kind, "args"))
                 beside.step_id, beside.type = f"{step.id}/{kind}", "tool"
                 beside.function = None  # what follows its outcome is never simply the next op
                 setattr(op, kind, beside)
         return op
 
-    def tool(self, tool: str, args: dict[str, Any], names: Names, timeout: float | None) -> ToolOp:
+    def tool(self, tool: str, args: dict[str, Any], names: Names, timeout: float | None, loc: Loc) -> ToolOp:
         contract = self.contracts[tool]
         if tool not in self.numbers:
             self.numbers[tool] = len(self.tools)
@@ -242,6 +251,11 @@ class _Compiler:
             arguments=compile_arguments(contract, args, names),
             effect=contract.effect,
             takes_key=contract.takes_key,
+            checks=tuple(
+                (position, name, rule.text, value_check(rule))
+                for position, name in enumerate(args)
+                for rule in self.checks.get((*loc, name), ())
+            ),
             timeout_ns=_ns(seconds),
             function=contract.function if contract.how == "async" else None,
         )
@@ -397,6 +411,40 @@ def condition(step: ConditionStep, names: Names) -> BranchOp:
         text=step.condition,
         labels=(then if isinstance(then, str) else "then", otherwise if isinstance(otherwise, str) else "otherwise"),
     )
+
+
+def value_check(rule: ArgRule) -> Callable[[Any, Mapping[str, Any]], bool]:
+    """Whether a value passes the check of *rule*, given the inputs that the check reads.
+
+    The policy's own values are constants; what stands right of ``in`` must be a list, since in a text any part is found.
+    """
+    assert rule.check is not None
+    inputs = rule.reads()
+    scope = _CheckScope({name: i for i, name in enumerate([VALUE, *inputs, *rule.values])})
+    test = compile_condition(rule.check, scope)
+    lists = [compile_expr(box, scope) for box in boxes(rule.check)]
+    constants = list(rule.values.values())
+
+    def passes(value: Any, given: Mapping[str, Any]) -> bool:
+        frame = [value, *(given.get(name, UNSET) for name in inputs), *constants]
+        for box in lists:
+            if type(box(frame)) is not list:
+                raise PolicyRefused(
+                    f"the policy's check {rule.text!r} can not be made: what stands right of 'in' is no list"
+                )
+        return bool(test(frame))
+
+    return passes
+
+
+class _CheckScope:
+    """The names of a value check, each in its slot."""
+
+    def __init__(self, slots: dict[str, int]) -> None:
+        self.slots = slots
+
+    def load(self, ref: Ref, in_text: bool) -> tuple[int, tuple[str | int, ...], str]:
+        return self.slots[ref.name], ref.path, ""
 
 
 def compile_arguments(

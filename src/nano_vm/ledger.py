@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from .program import MAX_STEPS, Budget
+from .policy import Budget
+from .program import MAX_STEPS
 from .values import MAX_VALUE_BYTES
 
 UNLIMITED = 1 << 62

@@ -19,11 +19,11 @@ Rule 3: a record, once appended, never changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
 
-from .errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
+from .errors import BudgetExceeded, ExprError, LimitExceeded, PolicyRefused, StepFault, VMError
 from .expr import described, equal
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
 from .outcomes import CANCELLED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
@@ -73,6 +73,7 @@ class Facts:
     limits: Limits = DEFAULT_LIMITS
     prices: Mapping[str, tuple[Decimal, Decimal]] | None = None
     default_model: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)  # inputs that the policy's value checks read
 
 
 class Machine:
@@ -467,9 +468,19 @@ class Machine:
 
     def _take_arguments(self, op: ToolOp) -> None:
         """What a call is made with: fresh for each attempt, since the one before may have changed what it was given."""
-        self.request, self.keywords = op.arguments(self.frame)
+        self.request, self.keywords = self._arguments(op)
         if op.takes_key:
             self.keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
+
+    def _arguments(self, op: ToolOp) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Values and keywords of a call that the policy lets pass."""
+        values, keywords = op.arguments(self.frame)
+        for position, name, text, passes in op.checks:
+            if not passes(values[position], self.facts.given):
+                raise PolicyRefused(
+                    f"argument {name!r} of tool {op.tool!r} is {short(values[position])}, and the policy demands {text!r}"
+                )
+        return values, keywords
 
     def _branch(self, op: BranchOp) -> Op | None:
         now = self._started = self.now
@@ -811,7 +822,7 @@ class Machine:
         if op.reconcile is None:
             return self._in_doubt(op, error, more)
         try:
-            values, keywords = op.reconcile.arguments(self.frame)
+            values, keywords = self._arguments(op.reconcile)
         except StepFault as fault:
             return self._in_doubt(op, error, f"{more}; its reconcile could not be asked: {fault}")
         if op.reconcile.takes_key:
@@ -1068,7 +1079,7 @@ class Machine:
         if self._undo is None:
             self._undo = []
         try:
-            values, keywords = undo.arguments(self.frame)
+            values, keywords = self._arguments(undo)
         except StepFault as error:
             values, keywords = (), {"": StepError.of(error)}  # told when the time for it comes
         if undo.takes_key:

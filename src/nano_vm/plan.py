@@ -6,13 +6,14 @@ plan serves any number of runs at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .expr import Eval, Frame
-from .program import Budget, Retry
-from .tools import UNSAFE, Effect
+from .policy import Budget, Effect
+from .program import Retry
+from .tools import UNSAFE
 
 TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL = range(12)
 CODES = ("tool", "model", "branch", "switch", "set", "fork", "loop", "test", "close", "pause", "end", "fail")
@@ -85,6 +86,8 @@ class ToolOp(CallOp):
     quick: ToolOp | None = None  # this op with `direct`, requested where the short way was taken
     effect: Effect = "write"
     takes_key: bool = False
+    # the policy's value checks: position of the argument, its name, the rule's text, and whether a value passes, given the inputs
+    checks: tuple[tuple[int, str, str, Callable[[Any, Mapping[str, Any]], bool]], ...] = ()
     undo: ToolOp | None = None
     reconcile: ToolOp | None = None
     code: int = TOOL
@@ -96,6 +99,7 @@ class ToolOp(CallOp):
 
     def describe(self) -> str:
         parts = [f"{self.tool}({', '.join(self.names)})", self.effect]
+        parts += [f"check {name}: {text}" for _, name, text, _ in self.checks]
         if self.undo:
             parts.append(f"undo {self.undo.tool}")
         return " ".join(parts)
@@ -292,6 +296,7 @@ class Plan:
     ops: list[Op]
     tools: list[str]
     models: list[str | None]
+    given: tuple[str, ...] = ()  # inputs that value checks read
 
     def shortest_ns(self) -> int:
         """The shortest deadline of anything in the plan."""

@@ -46,15 +46,21 @@ class Budget(BaseModel):
     max_seconds: Seconds | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ArgRule:
     """What an argument's value must be, one of: trusted (where that is enough), shown to and approved by ``approval``,
-    or such that ``check`` holds before the call."""
+    or such that ``check`` holds before the call; ``values`` are those of the policy that the check may name."""
 
     text: str
     trusted: bool = True
     check: Node | None = None
     approval: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def reads(self) -> list[str]:
+        """The inputs that the check reads, as the run was given them."""
+        names = [ref.name for ref, _ in references(self.check)] if self.check is not None else []
+        return [name for name in dict.fromkeys(names) if name != VALUE and name not in self.values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +400,7 @@ class _Reader:
             parts += [f"approved by {body['approval']}"] if "approval" in body else []
             parts += [str(body["check"])] if "check" in body else []
             check = self.check(body["check"], loc, values, names) if "check" in body else None
-            return ArgRule(" or ".join(parts), trusted, check, body.get("approval"))
+            return ArgRule(" or ".join(parts), trusted, check, body.get("approval"), values)
         if type(data) is not str or not data.strip():
             self.add("P040", loc, f"{short(data)} is no rule of an argument", hint)
             return ArgRule("trusted")
@@ -402,7 +408,7 @@ class _Reader:
         if text == "trusted":
             return ArgRule(text)
         trusted = text.startswith("trusted or ")
-        return ArgRule(text, trusted, self.check(text.removeprefix("trusted or "), loc, values, names))
+        return ArgRule(text, trusted, self.check(text.removeprefix("trusted or "), loc, values, names), None, values)
 
     def check(self, text: Any, loc: Loc, values: dict[str, Any], names: frozenset[str]) -> Node | None:
         """A value check: an expression over $value, the policy's values, and inputs that it calls trusted."""

@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -25,11 +25,12 @@ from .flow import Flow
 from .ledger import Ledger, Limits
 from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
-from .program import Budget, LLMStep, Program
+from .policy import Budget, Policy
+from .program import LLMStep, Program
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, admit, canonical, is_small, kind_name
-from .verify import check, check_names
+from .verify import Examined, Report, check_names, examine, policy_of
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -54,6 +55,7 @@ class _Prepared:
     default_model: str | None = None
     budget: Budget | None = None
     ledger: Ledger = field(default_factory=lambda: Ledger(0))  # what a run of it may use, to be copied
+    examined: Examined | None = None
     digest: Any = None  # of program and called programs, or the program, which is asked for it when somebody looks
 
 
@@ -63,6 +65,8 @@ class ExecutionVM:
     ``llm`` is any object with ``async def complete(messages, **kwargs)``, or a dict of them by the names that steps
     use as ``model``, the first being the default; ``tools`` are callables by name. ``prices`` are dollars per million
     tokens, ``{model: (input, output)}``; ``programs`` are those that `call` steps name; ``budget`` bounds every run.
+    ``policy`` (a `Policy`, a dict, or a file's path) says what programs may do: one that does not provably keep to it is refused before
+    any effect. ``approved`` are digests of programs from untrusted sources that a person has approved.
     ``threads`` bounds the sync tools that run at the same time; one that never returns keeps its thread, and those that wait for
     a thread have no deadline but that of the run. One VM serves any number of runs at a time.
 
@@ -78,6 +82,8 @@ class ExecutionVM:
         programs: Mapping[str, Program] | None = None,
         prices: Mapping[str, tuple[Any, Any]] | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
+        policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        approved: Iterable[str] = (),
         limits: Limits | None = None,
         threads: int = TOOL_THREADS,
         clock: Any = None,
@@ -87,12 +93,14 @@ class ExecutionVM:
         self._programs = dict(programs or {})
         self._prices = _prices(prices)
         self._budget = _budget(budget)
+        self._policy = policy_of(policy)
+        self._approved = frozenset(approved)
         self._limits = limits or Limits()
         self._clock = clock or SystemClock
         if type(threads) is not int or threads < 1:
             raise VMError(f"threads is a whole number of at least 1, not {threads!r}")
         self._threads = Threads(threads)
-        self._prepared: OrderedDict[int, _Prepared] = OrderedDict()
+        self._prepared: OrderedDict[tuple[int, tuple[str, ...]], _Prepared] = OrderedDict()
         self._runs: OrderedDict[str, Run] = OrderedDict()
         for name, function in (tools or {}).items():
             self.register_tool(name, function)
@@ -128,26 +136,54 @@ class ExecutionVM:
             raise ProgramError(program.place(list(prepared.errors)))
         return prepared.plan
 
-    def _prepare(self, program: Program) -> _Prepared:
-        key = id(program)
+    def verify(self, program: Program, *, untrusted: Iterable[str] = ()) -> Report:
+        """What can be said of every run of *program* for this host, before any: faults, proofs, the worst case, flows.
+
+        *untrusted* names inputs whose values come from outside, beside those that the policy names.
+        """
+        return self._examine(program, tuple(untrusted))[1].report
+
+    def _prepare(self, program: Program, untrusted: tuple[str, ...] = ()) -> _Prepared:
+        key = (id(program), untrusted)
         prepared = self._prepared.get(key)
         if prepared is None or prepared.program is not program:
             if not isinstance(program, Program):
                 raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
-            prepared = self._prepared[key] = self._meet(program)
+            prepared = self._prepared[key] = self._meet(program, untrusted)
             if len(self._prepared) > PREPARED_PROGRAMS:
                 self._prepared.popitem(last=False)
         return prepared
 
-    def _meet(self, program: Program) -> _Prepared:
+    def _examine(self, program: Program, untrusted: tuple[str, ...]) -> tuple[Flow, Examined]:
+        """What the static passes say of *program* for this host."""
+        if not isinstance(program, Program):
+            raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
         flow = Flow(program, self._programs)
-        found = [*program.warnings, *check(flow, self._contracts), *self._check_models(flow)]
+        found = [*program.warnings, *self._check_models(flow)]
+        default = self._adapters.get(None)
+        examined = examine(
+            flow,
+            self._contracts,
+            policy=self._policy,
+            budget=_tightest([b for b in (program.budget, self._budget) if b is not None]),
+            prices=self._prices,
+            default_model=default.model if default is not None else None,
+            untrusted=untrusted,
+            literals_untrusted=program.untrusted and program.digest not in self._approved,
+            limits=self._limits,
+            more=found,
+        )
+        return flow, examined
+
+    def _meet(self, program: Program, untrusted: tuple[str, ...]) -> _Prepared:
+        flow, examined = self._examine(program, untrusted)
+        found = list(examined.report.diagnostics)
         errors = tuple(d for d in found if d.severity == "error")
-        prepared = _Prepared(program, tuple(found), errors, flow, digest=flow.digest or program)
+        prepared = _Prepared(program, tuple(found), errors, flow, digest=flow.digest or program, examined=examined)
         if not errors or all(d.code == "V010" for d in errors):
             # A name that is read before it is written may still come with the inputs; one that means nothing has no slot.
             with suppress(ExprError):
-                prepared.plan = compile_flow(flow, self._contracts)
+                prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
         if prepared.plan is not None:
             contracts = [self._contracts[name] for name in prepared.plan.tools]
             prepared.host = Host(
@@ -159,8 +195,8 @@ class ExecutionVM:
                 shortest=prepared.plan.shortest_ns(),
                 prices=self._prices,
             )
-            budgets = [b for b in (program.budget, self._budget) if b is not None]
-            prepared.budget = budgets[0] if len(budgets) == 1 else _tightest(budgets)
+            budgets = [program.budget, self._budget, *(policy.budget for policy in examined.policies)]
+            prepared.budget = _tightest([b for b in budgets if b is not None])
             prepared.ledger = Ledger.of(self._limits, prepared.budget)
             default = self._adapters.get(None)
             prepared.default_model = default.model if default is not None else None
@@ -212,20 +248,24 @@ class ExecutionVM:
         run_id: str | None = None,
         seed: int | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
     ) -> Trace:
         """Run *program* on the inputs *context* and give its trace; a failed step is data in it.
 
         The same *run_id* with the same program and inputs joins the existing run. *seed* decides the waits between
         attempts; without one they follow from the run's id.
-        *budget* bounds this run beside those of the program and the VM; the tightest counts.
+        *budget* bounds this run beside those of the program and the VM; the tightest counts. *untrusted* names inputs
+        whose values come from outside: what a policy protects, they must not reach.
 
         Raises:
             VMError: If *run_id* belongs to another program or other inputs.
             asyncio.CancelledError: If the caller's task is cancelled; what was done is undone first.
         """
         if run_id is not None:
-            return await self.start(program, context, run_id=run_id, seed=seed, budget=budget).joined()
-        trace, machine = self._begin(program, context, None, seed, budget)
+            return await self.start(
+                program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted
+            ).joined()
+        trace, machine = self._begin(program, context, None, seed, budget, untrusted)
         if machine is None:
             return trace
         cancelled = await self._execute(trace, machine, None)
@@ -241,6 +281,7 @@ class ExecutionVM:
         run_id: str | None = None,
         seed: int | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
     ) -> Trace:
         """`run` for code without an event loop.
 
@@ -250,7 +291,7 @@ class ExecutionVM:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self.run(program, context, run_id=run_id, seed=seed, budget=budget))
+            return asyncio.run(self.run(program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted))
         raise VMError("run_sync() was called inside an event loop; write: await vm.run(...)")
 
     def start(
@@ -261,9 +302,10 @@ class ExecutionVM:
         run_id: str | None = None,
         seed: int | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
     ) -> Run:
         """Begin a run in a task of its own and give a handle to it; needs a running event loop. Arguments as `run`."""
-        trace, machine = self._begin(program, context, run_id, seed, budget)
+        trace, machine = self._begin(program, context, run_id, seed, budget, untrusted)
         known = self._runs.get(run_id) if run_id is not None else None
         if known is not None:
             if known.identity != _identity(trace):
@@ -291,6 +333,7 @@ class ExecutionVM:
         run_id: str | None = None,
         seed: int | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
     ) -> AsyncGenerator[Event, None]:
         """Run *program* and give events as they happen, the last one ``run_finished`` with the trace.
 
@@ -298,7 +341,7 @@ class ExecutionVM:
         """
         if run_id is not None and run_id in self._runs:
             raise VMError(f"run {run_id!r} exists; its events are gone, its trace is vm.run(...)")
-        trace, machine = self._begin(program, context, run_id, seed, budget)
+        trace, machine = self._begin(program, context, run_id, seed, budget, untrusted)
         if machine is None:
             yield Event("run_finished", trace=trace)
             return
@@ -334,9 +377,10 @@ class ExecutionVM:
         run_id: str | None,
         seed: int | None,
         budget: Budget | Mapping[str, Any] | None,
+        untrusted: Iterable[str],
     ) -> tuple[Trace, Machine | None]:
         """The trace of a new run, and its machine, or None where it was refused."""
-        prepared = self._prepare(program)
+        prepared = self._prepare(program, _names(untrusted) if untrusted else ())
         if run_id is not None and (type(run_id) is not str or not _ID.match(run_id)):
             raise VMError(f"a run id is a text of 1 to 200 visible ASCII characters, not {run_id!r}")
         if seed is not None and type(seed) is not int:
@@ -355,10 +399,11 @@ class ExecutionVM:
         trace._salt = _salt
         plan = prepared.plan
         root = plan.frames[0] if plan is not None else None
-        texts = _scalars(context, root) if root is not None and not prepared.errors else None
+        given = plan.given if plan is not None else ()
+        texts = _scalars(context, root) if root is not None and not given and not prepared.errors else None
         faults: list[Diagnostic] = []
         if texts is None:
-            trace.inputs, faults = _inputs(context, root)
+            trace.inputs, faults = _inputs(context, root, given)
         errors = prepared.errors
         if errors and plan is not None:  # only names that inputs may give
             errors = tuple(d for d in check_names(prepared.flow, frozenset(trace.inputs)) if d.severity == "error")
@@ -372,6 +417,8 @@ class ExecutionVM:
         if errors or faults or plan is None or root is None or prepared.host is None:
             return self._refused(trace, program, [*errors, *faults]), None
         facts = Facts(identity, seed, self._limits, self._prices, prepared.default_model)
+        if given:
+            facts.given = {name: trace.inputs[name] for name in given}
         if texts is not None:
             trace.set_inputs(root.needed, texts)
             frame = [*texts, *root.blank[len(texts) :]]
@@ -501,12 +548,22 @@ def _salt() -> str:
     return os.urandom(16).hex()
 
 
+def _names(untrusted: Iterable[str]) -> tuple[str, ...]:
+    names = (untrusted,) if isinstance(untrusted, str) else tuple(untrusted)
+    for name in names:
+        if not isinstance(name, str):
+            raise VMError(f"untrusted names inputs, and {name!r} is no name")
+    return tuple(sorted(set(names)))
+
+
 _ID = re.compile(r"[!-~]{1,200}\Z")
 _MISSING: Any = object()
 
 
-def _inputs(context: Any, frame: FramePlan | None) -> tuple[dict[str, Any], list[Diagnostic]]:
-    """Of *context* what the program can read, as plain data, and what is wrong with it.
+def _inputs(
+    context: Any, frame: FramePlan | None, also: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[Diagnostic]]:
+    """Of *context* what the program can read and what the policy's checks read (*also*), as plain data, and what is wrong with it.
 
     What no step reads stays outside: it can not change the run, and does not belong into its record. Against
     a declared schema the whole context is held.
@@ -517,6 +574,7 @@ def _inputs(context: Any, frame: FramePlan | None) -> tuple[dict[str, Any], list
     inputs: dict[str, Any] = {}
     faults: list[Diagnostic] = []
     names = [name for name, _ in frame.inputs] if frame is not None and frame.check is None else list(given)
+    names += [name for name in also if name not in names]
     for name in names:
         value = given.get(name, _MISSING)
         if is_small(value):
@@ -526,9 +584,9 @@ def _inputs(context: Any, frame: FramePlan | None) -> tuple[dict[str, Any], list
                 inputs[name] = admit(value)[0]
             except VMError as error:
                 faults.append(Diagnostic("V041", ("context", str(name)), str(error)))
-    if frame is None or (frame.check is None and all(name in inputs for name in frame.needed)):
+    if frame is None or (frame.check is None and all(name in inputs for name in (*frame.needed, *also))):
         return inputs, faults
-    for name in [name for name in frame.needed if name not in given]:
+    for name in [name for name in dict.fromkeys((*frame.needed, *also)) if name not in given]:
         hint = "give it by vm.run(program, context={...}) or -i name=value"
         faults.append(Diagnostic("V040", ("context",), f"input {name!r} is needed and not given", hint))
     if frame.check is not None:

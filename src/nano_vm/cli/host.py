@@ -278,7 +278,7 @@ def read_budget(given: Sequence[str]) -> dict[str, Any] | None:
     """``max_tokens=1000`` and its kin."""
     from pydantic import ValidationError
 
-    from ..program import Budget
+    from ..policy import Budget
 
     budget: dict[str, Any] = {}
     for entry in given:
