@@ -11,22 +11,24 @@ import asyncio
 import dataclasses
 import inspect
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from .drive import Adapter, completed
 from .errors import Diagnostic, PlannerError, ProgramError, VMError
+from .expr import value_references
 from .flow import Flow
 from .policy import Budget, Policy, Rules, rules_of
 from .program import Program
 from .protocols import Completion, Message
 from .tools import _OPTIONS, ToolContract, contract
 from .values import admit, kind_name, parse_json, short, text_size
+from .verify import policy_of
 from .vm import ExecutionVM, _adapters, _budget, _tightest
 
 MAX_REPLY_BYTES = 1_000_000
@@ -73,7 +75,7 @@ class Planner:
         self,
         llm: Any,
         tools: Mapping[str, Any] | Iterable[Any] | None = None,
-        policy: Policy | Mapping[str, Any] | str | Path | None = None,
+        policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
         *,
         programs: Mapping[str, Program] | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
@@ -90,7 +92,7 @@ class Planner:
         self._llm = llm
         self._adapter: Adapter = adapters[None]
         self._contracts = _contracts(tools)
-        self._policy = _policy(policy)
+        self._policy = policy_of(policy)
         self._programs = dict(programs or {})
         self._budget = _budget(budget)
         self._max_tokens = max_tokens
@@ -227,8 +229,13 @@ class Planner:
     def _faults(self, program: Program) -> tuple[list[Diagnostic], list[str]]:
         """What speaks against *program*: faults, and the runs that break a demand."""
         functions = {name: known.function for name, known in self._contracts.items()}
-        vm = ExecutionVM(self._llm, functions, programs=self._programs, budget=self._budget)
-        return [d for d in vm.check(program) if d.severity == "error"], []
+        vm = ExecutionVM(self._llm, functions, programs=self._programs, budget=self._budget, policy=self._policy)
+        report = vm.verify(program)
+        faults = [d for d in report.diagnostics if d.severity == "error"]
+        broken = [str(proof) for proof in report.proofs if proof.status != "proved"]
+        if not report.ok and not faults and not broken:
+            broken.append(str(report))
+        return faults, broken
 
 
 # --- what the planner is given -------------------------------------------------------------------------------------
@@ -265,16 +272,6 @@ def _tool_name(tool: Any) -> Any:
 
 async def _unknown_tool(**_: Any) -> None:
     raise AssertionError("stands for a tool of which only the name is known, and is never called")
-
-
-def _policy(policy: Any) -> Policy | None:
-    if policy is None or isinstance(policy, Policy):
-        return policy
-    if isinstance(policy, Mapping):
-        return Policy.from_dict(dict(policy))
-    if isinstance(policy, (str, Path)):
-        return Policy.from_file(policy)
-    raise VMError(f"a policy is a Policy, a dict or the path of a file, not {kind_name(policy)}")
 
 
 def _check_intent(wish: Any) -> None:
@@ -509,7 +506,7 @@ class _Shapes:
             yield _object(
                 {"id": _const(id), "type": _const("tool"), "tool": {"enum": tools}, "args": self.guessed(names)}
             )
-        prompt = {"type": "string", "pattern": f"^{_CHAR}{{8,120}}{_inserted(names, needed=bool(outputs or item))}$"}
+        prompt = {"type": "string", "pattern": f"^{_CHAR}{{4,120}}{_inserted(names, needed=bool(outputs or item))}$"}
         label = {"type": "string", "pattern": "^[a-z][a-z_]{1,15}$"}
         labels = {"type": "array", "items": label, "minItems": 2, "maxItems": 4}
         yield _object(
@@ -588,7 +585,7 @@ class _Shapes:
             return [written for member in members for written in self.literal(member, names, depth + 1)]
         if "const" in schema or isinstance(schema.get("enum"), list):
             choices = schema["enum"] if "enum" in schema else [schema["const"]]
-            return [{"enum": [c.replace("$", "$$") if isinstance(c, str) else c for c in choices]}]
+            return [{"enum": [c.replace("$", "$$") if any(True for _ in value_references(c)) else c for c in choices]}]
         match kind:
             case "string" if schema.get("format") in ("date", "date-time", "time", "uuid"):
                 return [{"type": "string", "format": schema["format"]}]
