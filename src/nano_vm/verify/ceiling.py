@@ -142,7 +142,7 @@ class Ceiling:
             ]
             whole = f"{self.tokens:,}" if self.tokens is not None else "no bound known"
             lines.append(f"  tokens: {whole} ({', '.join(known)})")
-            lines.append(f"  cost: {_money(self.cost)}")
+            lines.append(f"  cost: {_dollars(self.cost)}")
             lines += [f"    {reason}" for reason in self.open]
         lines.append(f"  path: {_shown(self.path)}")
         return "\n".join(lines)
@@ -217,7 +217,7 @@ class _Counting:
         for (kind, name), amount in sorted(self.amounts.items()):
             if total[amount]:
                 calls[kind][name] = total[amount]
-        low = Decimal(f"{total[COST]}E{self.exponent}")  # exact, which arithmetic of Decimals is not beyond 28 digits
+        low = _money(total[COST], self.exponent)
         prompt = None if total[OPEN_PROMPT] else total[PROMPT]
         completion = None if total[OPEN_COMPLETION] else total[COMPLETION]
         known = prompt is not None and completion is not None
@@ -380,6 +380,14 @@ def _exponent(prices: Prices) -> int:
     return lowest - 6
 
 
+def _money(units: int, exponent: int) -> Decimal:
+    """The inverse of `_units`; exact, which arithmetic of Decimals is not beyond 28 digits."""
+    digits = str(units)
+    kept = digits.rstrip("0") or "0"
+    zeros = min(len(digits) - len(kept), -exponent)
+    return Decimal(f"{digits[: len(digits) - zeros]}E{exponent + zeros}")
+
+
 def _units(money: Decimal, exponent: int) -> int:
     """*money* in units of ten to the power of *exponent*, rounded up."""
     _, digits, own = money.as_tuple()
@@ -450,7 +458,7 @@ def _count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def _money(cost: Interval) -> str:
+def _dollars(cost: Interval) -> str:
     if cost.high is not None:
         return f"${cost.high:f}"
     return f"${cost.low:f} and what is not known" if cost.low else "not known"
