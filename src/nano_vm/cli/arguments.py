@@ -73,6 +73,22 @@ examples:
 
 """
 
+PLAN_HELP = """\
+Let a model write a program for a text, by one call, and check it. Nothing of it is run.
+
+The model is shown the tools and the names and types of the inputs, never their values. What it writes is printed only
+if it passes: every name, tool and argument, the policy, the budget. Read it before it is run.
+
+"""
+
+PLAN_EXAMPLES = """\
+examples:
+  nano-vm plan "Refund the customer if the message asks for it" --tools refund.py:tools \\
+      --model groq/llama-3.3-70b-versatile -i user_input= -i order_id= -o plan.yaml
+  nano-vm check plan.yaml --tools refund.py:tools
+
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse, whose errors are one line that shows how to go on."""
@@ -153,6 +169,39 @@ def parser() -> argparse.ArgumentParser:
     _program(graph)
     graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid", help="default: mermaid")
     graph.add_argument("-o", "--output", metavar="FILE", help="write to FILE")
+
+    plan = command(
+        "plan",
+        "plan.plan",
+        "let a model write a program",
+        description=PLAN_HELP,
+        epilog=PLAN_EXAMPLES,
+    )
+    plan.add_argument("intent", metavar="INTENT", help="what the program is to do")
+    _host(plan)
+    plan.add_argument("--policy", metavar="FILE", help="what programs may do; one that does not keep to it is refused")
+    plan.add_argument(
+        "--program",
+        action="append",
+        default=[],
+        dest="program_file",
+        metavar="NAME=FILE",
+        help="a program that the new one may call",
+    )
+    plan.add_argument(
+        "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="an input that it may read"
+    )
+    plan.add_argument("--input-file", metavar="FILE", help="such inputs in JSON or YAML (- is standard input)")
+    plan.add_argument(
+        "--budget", action="append", default=[], metavar="NAME=N", help="a limit for the program: max_steps, ..."
+    )
+    plan.add_argument(
+        "--untrusted",
+        action="store_true",
+        help="the intent comes from outside: so does what the program says, until its digest is approved",
+    )
+    plan.add_argument("-o", "--output", metavar="FILE", help="write the program to FILE, in YAML or, if .json, in JSON")
+    plan.add_argument("--json", action="store_true", help="print the program and its report as JSON")
 
     command(
         "schema",
