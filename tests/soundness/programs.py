@@ -101,6 +101,7 @@ class Place:
     later: tuple[str, ...] = ()
     guarded: bool = False
     shown: tuple[str, ...] = ()  # templates that an approval around has shown
+    decided: tuple[str, ...] = ()  # conditions around, which may be asked again
     depth: int = 0
     branch: bool = False  # inside a branch of `parallel`, where outer names are not overwritten
     taken: list[str] = field(default_factory=list)  # ids that should become calls of the protected tool
@@ -168,6 +169,9 @@ class Maker:
         if depth == 0 and self.chance(0.15):
             joined = f" {rng.choice(('and', 'or'))} "
             return joined.join(f"({self.condition(at, 1)})" for _ in range(2))
+        if at.decided and self.chance(0.2):
+            again = rng.choice(at.decided)
+            return again if self.chance(0.6) else f"not ({again})"
         if depth == 0 and self.chance(0.04):
             return rng.choice(("true", "1 > 2", "'a' == 'a'", "not true"))
         ref = self.ref(at)
@@ -176,6 +180,10 @@ class Maker:
         name, kind = ref
         if self.chance(self.style.wild):
             return rng.choice((f"${name}", f"${name} > 1", f"not ${name}", f"${name}.lower() == 'yes'"))
+        if kind in ("yes", "kind", "bool", "label") and self.chance(0.2):
+            kind = rng.choice(("yes", "kind", "num"))  # a comparison that never matches, or always
+            if kind == "num":
+                return f"${name} {rng.choice(('==', '!='))} 7"
         match kind:
             case "yes":
                 return rng.choice(
@@ -380,8 +388,12 @@ class Maker:
         return step
 
     def two_ways(self, step_id: str, at: Place) -> dict[str, Any]:
-        step: dict[str, Any] = {"id": step_id, "type": "condition", "condition": self.condition(at)}
+        text = self.condition(at)
+        step: dict[str, Any] = {"id": step_id, "type": "condition", "condition": text}
+        outer = at.decided
+        at.decided = (*outer, text) if len(text) < 200 else outer
         self.branches(step, at, ("then", "otherwise"))
+        at.decided = outer
         return self.common(step, at, "label")
 
     def branches(self, step: dict[str, Any], at: Place, names: tuple[str, str], shown: tuple[str, ...] = ()) -> None:
@@ -549,7 +561,7 @@ def draw_program(rng: Random, *, most: int = 22, pauses: bool = False) -> dict[s
             "required": [name for name, _, _ in inputs],
         }
     steps: list[dict[str, Any]] = []
-    outer: list[dict[str, Any]] = maker.block(place, 7)
+    outer: list[dict[str, Any]] = maker.block(place, 8)
     steps += outer
     document["steps"] = steps
     if rng.random() < 0.15:

@@ -1,0 +1,459 @@
+"""The campaign: drawn programs and policies, what the passes say of them, and runs that look for a contradiction.
+
+Each pass has an *attack*: it asks the pass what it claims of a case, and holds every run against the claims. What is claimed is told apart
+from how it is judged: claims come from the pass, judgements from `oracles` and from what the driver of the run saw.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from nano_vm.compile import compile_flow
+from nano_vm.errors import Diagnostic
+from nano_vm.flow import Flow
+from nano_vm.ledger import DEFAULT_LIMITS, Ledger
+from nano_vm.machine import Facts, Machine, loaded
+from nano_vm.plan import Plan
+from nano_vm.program import Program
+from nano_vm.simulate import simulate
+from nano_vm.tools import ToolContract, contract
+from nano_vm.trace import Trace, full
+from nano_vm.verify import check
+
+from .history import Document, History, Steps
+from .oracles import Statement, broken
+from .outcomes import MARK, Outcomes
+from .policies import Demands, draw_demands
+from .programs import TOOLS, draw_inputs, draw_program
+
+CONTRACTS: dict[str, ToolContract] = {name: contract(name, function) for name, function in TOOLS.items()}
+
+
+@dataclass
+class Case:
+    """A program that passes `check`, a policy for it, and all that is needed to run it."""
+
+    seed: int
+    document: Document
+    demands: Demands
+    program: Program
+    flow: Flow
+    plan: Plan
+    steps: Steps
+    diagnostics: list[Diagnostic]
+
+    @classmethod
+    def of(cls, document: Document, demands: Demands | None = None, seed: int = 0) -> Case | None:
+        """None for a program with errors."""
+        program = Program.from_dict(document)
+        flow = Flow(program)
+        found = check(flow, CONTRACTS)
+        if any(d.severity == "error" for d in found):
+            return None
+        steps = Steps(document)
+        if demands is None:
+            demands = draw_demands(Random(f"policy {seed}"), document, steps)
+        return cls(seed, document, demands, program, flow, compile_flow(flow, CONTRACTS), steps, found)
+
+
+def drawn(seed: int, *, pauses: bool = False, most: int = 22) -> Case | None:
+    """The case of a seed."""
+    return Case.of(draw_program(Random(seed), pauses=pauses, most=most), seed=seed)
+
+
+@dataclass
+class Seen:
+    """One run, as the oracles see it."""
+
+    case: Case
+    inputs: dict[str, Any]
+    feed: Outcomes
+    machine: Machine
+    used_steps: int
+    _lines: list[dict[str, Any]] | None = None
+    _history: History | None = None
+
+    @property
+    def trace(self) -> Trace:
+        trace = Trace("drawn", "0" * 64, "run", 1, 0, 0, self.machine.records, self.case.plan.ops)
+        trace.status, trace.output, trace._salt = self.machine.status, self.machine.output, "00"
+        if self.machine.error is not None:
+            trace.error, trace.error_kind = self.machine.error_summary(), self.machine.error.kind
+        if self.machine.waiting:
+            trace.waiting = self.machine.waiting
+        return trace
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        if self._lines is None:
+            self._lines = list(self.trace.lines())
+        return self._lines
+
+    @property
+    def history(self) -> History:
+        if self._history is None:
+            self._history = History(self.case.steps, self.lines, frozenset(self.feed.uncalled))
+        return self._history
+
+    def branches(self) -> Iterator[tuple[int, str]]:
+        """Index of the op, and the label of the edge that was taken from it."""
+        yield from _branches(self.machine.records, self.case.plan)
+
+
+def _branches(records: list[Any], plan: Plan) -> Iterator[tuple[int, str]]:
+    for record in records:
+        op, _, status, _, _, _, _, _, _, _, extra = full(record, plan.ops)
+        if isinstance(extra, dict) and "children" in extra:
+            for child in extra["children"]:
+                yield from _branches(child, plan)
+        if status.value != "success" or extra is None:
+            continue
+        if isinstance(extra, tuple):
+            yield op.index, extra[0]
+        elif "branch" in extra:
+            label = extra["branch"]
+            yield op.index, label if label in ("default", "then", "otherwise") else f"case:{label}"
+        elif "iterations" in extra:
+            yield op.index, "exhausted" if extra["exhausted"] else "until"
+
+
+def run(case: Case, seed: int, *, marked: bool = False) -> Seen:
+    """One run with the outcomes of *seed*."""
+    rng = Random(f"inputs {seed}")
+    inputs = draw_inputs(rng, case.document)
+    marks: frozenset[str] | None = None
+    _, pure = case.demands.marking()
+    if marked:
+        marks, _ = case.demands.marking()
+        for name in case.demands.untrusted:
+            if "type" not in (schema := case.document["inputs"]["properties"][name]) and "enum" not in schema:
+                inputs[name] = rng.choice((f"~{rng.randrange(1 << 30)}~", {"v": f"~{rng.randrange(1 << 30)}~"}))
+            elif schema.get("type") == "array":
+                inputs[name] = [f"~{rng.randrange(1 << 30)}~", "yes"]
+    feed = Outcomes(seed, marks=marks, pure=pure)
+    ledger = Ledger.of(DEFAULT_LIMITS, None)
+    root = case.plan.frames[0]
+    machine = Machine.of_run(root, loaded(root, inputs), Facts("run"), ledger)
+    machine.now = 0
+    simulate(machine, feed, feed.order)
+    return Seen(case, inputs, feed, machine, DEFAULT_LIMITS.steps - ledger.steps)
+
+
+# --- attacks -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Claims:
+    """What a pass says of one case: ``proved`` and ``other`` statements by text, and the judge of a run.
+
+    The judge gives the texts of proved statements that the run contradicts, and, under ``hit``, those of others that it breaks.
+    """
+
+    proved: list[str]
+    other: list[str]
+    judge: Callable[[Seen], Iterator[tuple[str, str]]]  # statement, how the run breaks it
+    marked: bool = False
+    always: tuple[str, ...] = ()  # claimed, and too plain to be counted
+
+
+Attack = Callable[[Case], Claims | None]
+
+
+def attack_guards(case: Case) -> Claims | None:
+    """guarded_by, approval, after and before."""
+    from nano_vm.verify.guards import check_guards
+
+    statements = [s for s in case.demands.statements if s.kind != "max_calls"]
+    if not statements:
+        return None
+    said: dict[tuple[str, str], bool] = {}
+    for finding in check_guards(case.flow, CONTRACTS, case.demands.rules(CONTRACTS)):
+        key = finding.kind, finding.tool
+        said[key] = said.get(key, True) and finding.holds
+    return _statements(statements, said)
+
+
+def _statements(statements: list[Statement], said: dict[tuple[str, str], bool]) -> Claims:
+    by_text = {}
+    proved, other = [], []
+    for statement in statements:
+        text = f"{statement.kind} {statement.tool} {' '.join(statement.names)}{statement.role or ''}"
+        by_text[text] = statement
+        (proved if said.get((statement.kind, statement.tool), False) else other).append(text)
+
+    def judge(seen: Seen) -> Iterator[tuple[str, str]]:
+        for text, statement in by_text.items():
+            why = broken(statement, seen.history)
+            if why is not None:
+                yield text, why
+
+    return Claims(proved, other, judge)
+
+
+def attack_ceiling(case: Case) -> Claims | None:
+    """Steps, calls by tool and model, tokens; and max_calls by them."""
+    from nano_vm.verify.ceiling import ceiling
+
+    said = ceiling(case.flow, CONTRACTS)
+    limits = [s for s in case.demands.statements if s.kind == "max_calls"]
+    proved: list[str] = []
+    other: list[str] = []
+    for limit in limits:
+        (proved if said.tools.get(limit.tool, 0) <= limit.most else other).append(
+            f"max_calls {limit.tool} {limit.most}"
+        )
+    rng = Random(f"limits {case.seed}")  # a limit near the ceiling: how tight it is shows in the runs that break it
+    most_steps = max(1, said.steps - rng.choice((0, 0, 1, 2)))
+    (proved if said.steps <= most_steps else other).append(f"at most {most_steps} steps")
+    most_asked = max(0, said.llm_calls - rng.choice((0, 0, 1)))
+    (proved if said.llm_calls <= most_asked else other).append(f"at most {most_asked} model calls")
+
+    def judge(seen: Seen) -> Iterator[tuple[str, str]]:
+        calls = Counter(name for _, kind, name, _ in seen.feed.calls if kind == "tool")
+        asked = Counter(name for _, kind, name, _ in seen.feed.calls if kind == "model")
+        if seen.used_steps > most_steps:
+            yield f"at most {most_steps} steps", f"{seen.used_steps} steps"
+        if sum(asked.values()) > most_asked:
+            yield f"at most {most_asked} model calls", f"{sum(asked.values())} calls"
+        if seen.used_steps > said.steps or seen.history.counted > said.steps:
+            yield "ceiling", f"{seen.used_steps} steps, {seen.history.counted} records, at most {said.steps}"
+        for names, most in ((calls, said.tools), (asked, said.models)):
+            for name, count in names.items():
+                if count > most.get(name, 0):
+                    yield "ceiling", f"{count} calls of {name}, at most {most.get(name, 0)}"
+        if sum(asked.values()) > said.llm_calls:
+            yield "ceiling", f"{sum(asked.values())} model calls, at most {said.llm_calls}"
+        plain = sum(1 for path, kind, _, _ in seen.feed.calls if kind == "tool" and not _aside(path))
+        if plain > said.tool_calls:
+            yield "ceiling", f"{plain} tool calls, at most {said.tool_calls}"
+        for word, used, most in zip(
+            ("prompt", "completion"), seen.feed.tokens, (said.prompt_tokens, said.completion_tokens), strict=True
+        ):
+            if most is not None and used > most:
+                yield "ceiling", f"{used} {word} tokens, at most {most}"
+        for limit in limits:
+            if calls[limit.tool] > limit.most:
+                yield f"max_calls {limit.tool} {limit.most}", f"{calls[limit.tool]} calls"
+
+    return Claims(proved, other, judge, always=("ceiling",))
+
+
+def _aside(path: str) -> bool:
+    last = path.rpartition("/")[2]
+    return last == "undo" or last.partition("#")[0] == "reconcile"
+
+
+def attack_trust(case: Case) -> Claims | None:
+    """No marked text reaches an argument that is said to get trusted values only."""
+    from nano_vm.verify.trust import analyse
+
+    rules = case.demands.rules(CONTRACTS)
+    trust = analyse(case.flow, CONTRACTS, rules, untrusted=frozenset(case.demands.untrusted))
+    said: dict[tuple[str, str, str], bool] = {}
+    approved = {s.tool for s in case.demands.statements if s.kind == "approval"}
+    for finding in trust.findings:
+        if finding.kind != "flow" or finding.tool in approved:
+            continue  # what a person approved may be marked
+        place = _place(case, finding.loc)
+        said[place] = said.get(place, True) and finding.holds
+    if not said:
+        return None
+    proved = [_text(place) for place, holds in said.items() if holds]
+    other = [_text(place) for place, holds in said.items() if not holds]
+
+    def judge(seen: Seen) -> Iterator[tuple[str, str]]:
+        places = {call.path: call for call in seen.history.calls}
+        for path, kind, tool, keywords in seen.feed.calls:
+            if kind != "tool":
+                continue
+            call = places[path]
+            step, aside = "/".join((*call.scope, call.step)), "" if call.kind == "step" else call.kind
+            for name, value in keywords.items():
+                if name == "idempotency_key" or not MARK.search(json.dumps(value)):
+                    continue
+                place = (step, aside, name)
+                if place in said:
+                    yield _text(place), f"{path} gives {tool} {name}={value!r}"
+
+    return Claims(proved, other, judge, marked=True)
+
+
+def _text(place: tuple[str, str, str]) -> str:
+    return " ".join(part for part in place if part)
+
+
+def _place(case: Case, loc: tuple[Any, ...]) -> tuple[str, str, str]:
+    """Step id with the calls around, undo or reconcile, and the argument, of a place in the document."""
+    at: Any = case.document
+    ids: list[str] = []
+    step = ""
+    for part in loc:
+        if part == "program":
+            ids.append(step)
+        at = at.get(part) if isinstance(at, dict) else at[part]
+        if isinstance(at, dict) and "id" in at and "type" in at:
+            step = at["id"]
+        if part in ("undo", "reconcile", "args"):
+            break
+    aside = next((str(part) for part in loc if part in ("undo", "reconcile")), "")
+    return "/".join((*ids, step)), aside, str(loc[-1])
+
+
+def attack_branches(case: Case) -> Claims | None:
+    """No edge that is said never to be taken is taken."""
+    from nano_vm.verify.branches import infeasible_edges
+
+    barred = infeasible_edges(case.flow, CONTRACTS)
+    barred_at = {index for index, _ in barred}
+    proved = [f"{index} {label}" for index, label in sorted(barred)]
+    other = []
+    for node in case.flow.nodes:  # one statement of each that nothing is said of
+        branching = node.kind == "test" or (node.kind == "step" and node.step.type.value in ("condition", "switch"))
+        if branching and node.index not in barred_at:
+            other.append(str(node.index))
+
+    def judge(seen: Seen) -> Iterator[tuple[str, str]]:
+        taken: dict[int, set[str]] = {}
+        for index, label in seen.branches():
+            taken.setdefault(index, set()).add(label)
+            if (index, label) in barred:
+                yield f"{index} {label}", f"the run takes {label} of {case.flow.nodes[index].step.id}"
+        for index, labels in taken.items():
+            if len(labels) > 1:  # both ways, in one run
+                yield str(index), "taken both ways"
+
+    return Claims(proved, other, judge)
+
+
+def attack_names(case: Case) -> Claims | None:
+    """In a program without V010 and V011 no step fails for a name that was not written; what is unreachable does not run."""
+    clean = not any(d.code in ("V010", "V011") for d in case.diagnostics)
+    lost = {_step_at(case.document, d.loc) for d in case.diagnostics if d.code == "V009"}
+    proved = (["names"] if clean else []) + [f"unreachable {'/'.join((*s[0], s[1]))}" for s in lost]
+
+    def judge(seen: Seen) -> Iterator[tuple[str, str]]:
+        for _, step, message in seen.history.errors:
+            if "has no value on this path" in message:
+                yield "names", f"{step}: {message}"
+        if seen.machine.error is not None and "has no value on this path" in seen.machine.error.message:
+            yield "names", seen.machine.error.message
+        for key in lost & seen.history.ran:
+            yield f"unreachable {'/'.join((*key[0], key[1]))}", "it ran"
+
+    return Claims(proved, [] if clean else ["names"], judge)
+
+
+def _step_at(document: Document, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], str]:
+    at: Any = document
+    ids: list[str] = []
+    step = ""
+    for part in loc:
+        if part == "program":
+            ids.append(step)
+        at = at.get(part) if isinstance(at, dict) else at[part]
+        if isinstance(at, dict) and "id" in at and "type" in at:
+            step = at["id"]
+    return tuple(ids), step
+
+
+ATTACKS: dict[str, Attack] = {
+    "guards": attack_guards,
+    "ceiling": attack_ceiling,
+    "trust": attack_trust,
+    "branches": attack_branches,
+    "names": attack_names,
+}
+
+
+# --- the campaign ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Figures:
+    """What one attack saw."""
+
+    programs: int = 0
+    runs: int = 0
+    proved: int = 0
+    other: int = 0
+    hit: int = 0  # statements that were not proved, and that a run broke
+    contradictions: list[str] = field(default_factory=list)
+
+    @property
+    def statements(self) -> int:
+        return self.proved + self.other
+
+    def line(self, name: str) -> str:
+        total = max(self.statements, 1)
+        return (
+            f"{name:<10} {self.programs:>7,} programs {self.runs:>8,} runs {self.statements:>7,} statements: "
+            f"{self.proved / total:>4.0%} proved, {self.other / total:>4.0%} not, "
+            f"{self.hit / max(self.other, 1):>4.0%} of these broken by a random run; {len(self.contradictions)} contradictions"
+        )
+
+
+def campaign(
+    seeds: Iterator[int] | range,
+    runs: int,
+    attacks: dict[str, Attack] | None = None,
+    *,
+    pauses: bool = False,
+    stop_at: int = 20,
+) -> dict[str, Figures]:
+    """Each case of *seeds* with *runs* runs, held against what the passes claim."""
+    attacks = ATTACKS if attacks is None else attacks
+    figures = {name: Figures() for name in attacks}
+    for seed in seeds:
+        case = drawn(seed, pauses=pauses)
+        if case is None:
+            continue
+        claims = {}
+        for name, attack in attacks.items():
+            claim = attack(case)
+            if claim is not None:
+                claims[name] = claim
+                figures[name].programs += 1
+                figures[name].proved += len(claim.proved)
+                figures[name].other += len(claim.other)
+        hits: dict[str, set[str]] = {name: set() for name in claims}
+        for number in range(runs):
+            seen: dict[bool, Seen] = {}
+            for name, claim in claims.items():
+                if claim.marked not in seen:
+                    seen[claim.marked] = run(case, seed * 1_000 + number, marked=claim.marked)
+                one = seen[claim.marked]
+                figures[name].runs += 1
+                for statement, why in claim.judge(one):
+                    if (statement in claim.proved or statement in claim.always) and statement not in hits[name]:
+                        figures[name].contradictions.append(told(name, statement, why, one))
+                    hits[name].add(statement)
+        for name, found in hits.items():
+            figures[name].hit += len(found.intersection(claims[name].other))
+        if any(len(f.contradictions) >= stop_at for f in figures.values()):
+            break
+    return figures
+
+
+def told(name: str, statement: str, why: str, seen: Seen) -> str:
+    """A contradiction with all that is needed to see it again; the case is in the form of the corpus."""
+    case = seen.case
+    corpus = {
+        "pass": name,
+        "statement": statement,
+        "program": case.document,
+        "policy": case.demands.to_dict(),
+        "inputs": seen.inputs,
+        "outcomes": [list(pair) for pair in seen.feed.chosen],
+    }
+    lines = [f"{name}: proved, and broken by a run: {statement}: {why} (seed {case.seed}, run {seen.feed.seed})"]
+    lines.append(json.dumps(corpus, ensure_ascii=False))
+    for line in seen.lines:
+        if line["record"] != "run":
+            kept = {k: v for k, v in line.items() if k not in ("started_ns", "finished_ns", "usage")}
+            lines.append("  " + json.dumps(kept, ensure_ascii=False))
+    return "\n".join(lines)
