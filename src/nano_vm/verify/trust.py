@@ -227,11 +227,11 @@ class _Graph:
         for step in asked:
             assert step.output_schema is not None
             self.shapes[start + names.outputs[step.id]] = [step.output_schema]
-            name = step.output_key
-            if name is not None and name not in given:
-                schemas = [w.output_schema if isinstance(w, LLMStep) else None for w in writers[name]]
+            key = step.output_key
+            if key is not None and key not in given:
+                schemas = [w.output_schema if isinstance(w, LLMStep) else None for w in writers[key]]
                 if all(schemas):
-                    self.shapes[start + names.keys[name]] = [schema for schema in schemas if schema]
+                    self.shapes[start + names.keys[key]] = [schema for schema in schemas if schema]
 
     def seed(self, vertex: int, source: str, node: int) -> None:
         self.seeds.setdefault(vertex, (source, node))
@@ -746,7 +746,9 @@ class _Verdict:
 
 def _verdict(place: _Place, approvals: _Approvals) -> _Verdict:
     """Whether every rule is kept: by trust, by an approval, or by a check before the call."""
-    holds, checks, rights = place.given, [], []
+    if not place.given:
+        return _Verdict(False, [], None)
+    holds, checks, rights = True, [], []
     for rule in place.rules:
         if rule.trusted and place.reached.level != STRONG:
             continue
