@@ -317,14 +317,14 @@ def attack_branches(case: Case) -> Claims | None:
         if branching and node.index not in barred_at:
             other.append(str(node.index))
 
+    taken: dict[int, set[str]] = {}  # over all runs of the case
+
     def judge(seen: Seen) -> Iterator[tuple[str, str]]:
-        taken: dict[int, set[str]] = {}
         for index, label in seen.branches():
             taken.setdefault(index, set()).add(label)
             if (index, label) in barred:
                 yield f"{index} {label}", f"the run takes {label} of {case.flow.nodes[index].step.id}"
-        for index, labels in taken.items():
-            if len(labels) > 1:  # both ways, in one run
+            elif len(taken[index]) > 1:
                 yield str(index), "taken both ways"
 
     return Claims(proved, other, judge)

@@ -198,10 +198,10 @@ class Demands:
             tools.setdefault(statement.tool, {}).update(statement.policy())
         for tool, names in self.protected.items():
             if names:
-                tools.setdefault(tool, {})["args"] = {name: "trusted" for name in names}
+                tools.setdefault(tool, {})["args"] = dict.fromkeys(names, "trusted")
         for tool, returns in self.returns.items():
             tools.setdefault(tool, {})["returns"] = returns
-        return {"inputs": {name: "untrusted" for name in self.untrusted}, "tools": tools}
+        return {"inputs": dict.fromkeys(self.untrusted, "untrusted"), "tools": tools}
 
     def policy(self) -> Policy:
         return Policy.from_dict(self.to_dict())
