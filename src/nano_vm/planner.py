@@ -355,26 +355,42 @@ class Offer:
 
 
 _FORM = """\
-Write a program in JSON for the user's task: {"name": "...", "steps": [...]}
-Steps run in order, with the ids s1, s2, s3. Types of steps:
-{"id": "s1", "type": "tool", "tool": "...", "args": {...}} calls a tool.
-{"id": "s2", "type": "llm", "prompt": "Summarize: ${s1.output}"} asks a language model. "allowed_outputs": ["yes", "no"] limits its answer.
-{"id": "s3", "type": "condition", "condition": "$s2.output == 'yes'", "then": [step], "otherwise": [step]} chooses.
-{"id": "s4", "type": "map", "over": "$s1.output", "steps": [step]} does a step for each $item of a list.
-$s1.output is the result of step s1. Use the fewest steps that do the task. Answer with the JSON alone."""
+Write a program in JSON for the user's task. Its steps run in order and have the ids s1, s2, s3. Types of steps:
+{"id": "s1", "type": "tool", "tool": NAME, "args": {...}} calls a tool.
+{"id": "s2", "type": "llm", "prompt": TEXT} asks a language model. "allowed_outputs": ["yes", "no"] limits its answer.
+{"id": "s3", "type": "condition", "condition": "$s2.output == 'yes'", "then": [STEP], "otherwise": [STEP]} chooses.
+{"id": "s4", "type": "map", "over": "$s1.output", "steps": [STEP]} does a step for each $item of a list.
+$s1.output is what s1 gave, $name an input; inside a text write ${s1.output}. Use few steps."""
 
 
 def instructions(offers: Sequence[Offer], kinds: Mapping[str, str]) -> str:
-    """The system message: the language in short, the tools, the names and types of the inputs."""
+    """The system message: the language in short, the tools, the names and types of the inputs, an example."""
     lines = [_FORM]
     for kind, title in (
         ("tool", "Tools:"),
-        ("call", 'Programs, called by {"type": "call", "program": "...", "with": {...}}:'),
+        ("call", 'Programs, called by {"type": "call", "program": NAME, "with": {...}}:'),
     ):
         some = [_told(offer) for offer in offers if offer.kind == kind]
         lines += [title, *some] if some else ["There are no tools."] if kind == "tool" else []
     lines.append("Inputs: " + (", ".join(f"${name} ({kind})" for name, kind in kinds.items()) or "none"))
+    lines.append(f"Answer with the JSON alone, like {json.dumps(_example(offers, kinds), ensure_ascii=False)}")
     return "\n".join(lines)
+
+
+def _example(offers: Sequence[Offer], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """A small program with a tool and an input of this host: what a small model is shown, it can copy."""
+    steps: list[dict[str, Any]] = []
+    free = [o for o in offers if o.kind == "tool" and not o.guards and not o.rules.approvals]
+    for offer in free[:1]:
+        arguments = {}
+        for name in offer.required:
+            schema, taken = offer.arguments[name], offer.sources.get(name, kinds)
+            fitting = sorted((n for n in kinds if n in taken and _fits(kinds[n], schema)), key=lambda n: n != name)
+            arguments[name] = f"${fitting[0]}" if fitting else "..."
+        steps.append({"id": "s1", "type": "tool", "tool": offer.name, "args": arguments})
+    subject = "s1.output" if steps else next(iter(kinds), None)
+    prompt = f"Sum this up: ${{{subject}}}" if subject is not None else "Write a short poem"
+    return {"name": "example", "steps": [*steps, {"id": f"s{len(steps) + 1}", "type": "llm", "prompt": prompt}]}
 
 
 MAX_DESCRIPTION_CHARS = 120
