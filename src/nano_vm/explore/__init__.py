@@ -3,7 +3,7 @@
 A plan, its flow and the contracts of its tools come in; an `Exploration` goes out: what was reached, how runs ended, and runs that
 break a stated property. Runs are made depth first over the tree of choices, each from the start, since a machine can not be
 copied; those that take a choice for the first time at its place go before all others, so that a search that is cut short has
-seen the breadth. No tool is called, no model asked, no time passes.
+seen the breadth. No tool is called and no model asked.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..plan import Plan, ToolOp
 from ..program import CallStep
 from ..tools import ToolContract
 from .tree import (
+    GRAIN_NS,
     Branch,
     Choices,
     Edges,
@@ -367,7 +368,7 @@ class _Judge:
             try:
                 broken = holds(run) is False
             except AssertionError as error:
-                broken, reason = True, str(error)
+                broken, reason = True, str(error).partition("\n")[0]  # pytest adds what the values were
             if broken:
                 self.counts[name] += 1
                 kept = self.kept[name]
@@ -383,6 +384,7 @@ class _Judge:
 
 __all__ = [
     "DEFAULT_MAX_RUNS",
+    "GRAIN_NS",
     "Branch",
     "Broken",
     "Choices",

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from ..errors import VMError
 from ..flow import Flow, Node
 from ..ledger import DEFAULT_LIMITS, Ledger, token_bound
-from ..machine import Facts, Machine, loaded
+from ..machine import FOREVER, Facts, Machine, loaded
 from ..outcomes import UNSKIPPABLE, matches
-from ..plan import CLOSE, LOOP, MODEL, TEST, TOOL, CallOp, ForkOp, ModelOp, Op, PauseOp, Plan, ToolOp
+from ..plan import CLOSE, END, LOOP, MODEL, TEST, TOOL, CallOp, ForkOp, ModelOp, Op, PauseOp, Plan, ToolOp
+from ..policy import Budget
 from ..schemas import schema_answer
 from ..simulate import simulate
 from ..tools import IDEMPOTENCY_KEY, ToolContract, contract
@@ -27,8 +28,13 @@ from .samples import NOTHING, Asked, Questions, Source, returned, samples, texts
 RUN_ID = "explored"
 """Of every explored run: its effect keys are the same each time."""
 
+GRAIN_NS = 1_000_000
+"""What lies below it in a time counts the outcomes of the run so far: no run has a million."""
+
 INVALID_ANSWER = "\N{REPLACEMENT CHARACTER} none of these"
 """An answer that is no allowed output and no JSON."""
+
+_FACTS = Facts(RUN_ID, 0, DEFAULT_LIMITS)
 
 Kind = Literal["value", "answer", "error", "timeout", "cancel", "order", "input"]
 
@@ -336,8 +342,8 @@ class Runner:
         self.fixed, self.inputs = choices.inputs(given)
         self.blank = loaded(self.frame_plan, self.fixed)
         self.slots = dict(self.frame_plan.inputs)
-        self.facts = Facts(RUN_ID, 0, DEFAULT_LIMITS)
-        self.ledger = Ledger.of(self.facts.limits, choices.flow.program.budget)
+        self.budget = choices.flow.program.budget
+        self.ledger = Ledger.of(DEFAULT_LIMITS, self.budget)
         self.ledger.cost = None  # without prices nothing is known of it
         self.root: Machine = None  # type: ignore[assignment]
         self.taken: list[int] = []
@@ -363,7 +369,7 @@ class Runner:
         root = self.root = self.machine(frame)
         records = root.records
         calls, log = self.choices.calls, self.log
-        took, noted = taken.append, sites.append
+        took, noted, chosen = taken.append, sites.append, len(taken)
 
         def feed(machine: Machine, op: Op) -> Op:
             if self.cancelled and machine._aside is None:
@@ -377,7 +383,8 @@ class Runner:
             if choice:
                 self.fresh = len(records)
             outcome = site.outcomes[choice]
-            machine.now += 1
+            now = machine.now
+            machine.now = now - now % GRAIN_NS + len(taken) - chosen
             if log is not None:
                 log.append(Given(path_of(machine, op), asked(machine, op), outcome))
             if outcome.plain:
@@ -389,7 +396,7 @@ class Runner:
             assert isinstance(op, ForkOp)
             site = self.choices.order(op, machine.fork_size)
             if site is None:
-                return range(machine.fork_size)
+                return beside(machine, op, range(machine.fork_size))
             choice = next(script, 0)
             took(choice)
             noted(site)
@@ -398,16 +405,14 @@ class Runner:
             outcome = site.outcomes[choice]
             if log is not None:
                 log.append(Given(machine.path, op.type, outcome))
-            return outcome.value  # type: ignore[no-any-return]
+            return beside(machine, op, outcome.value)
 
-        simulate(root, feed, order if self.choices.forks is not None else None)
+        simulate(root, feed, order)
         return root
 
     def machine(self, frame: list[Any]) -> Machine:
         """A new machine for the root frame."""
-        machine = Machine.of_run(self.frame_plan, frame, self.facts, self.ledger.copy())
-        machine.now = 0
-        return machine
+        return begun(self.plan, frame, self.ledger, self.budget)
 
     @property
     def used(self) -> dict[str, Any]:
@@ -433,8 +438,30 @@ class Runner:
             self.root, self.taken, self.sites, self.fresh, self.cancelled = kept
 
 
-def replay(plan: Plan, inputs: Mapping[str, Any], given: Sequence[Given], ledger: Ledger | None = None) -> Machine:
+def begun(plan: Plan, frame: list[Any], ledger: Ledger, budget: Budget | None) -> Machine:
+    """A new machine for the root *frame* of *plan*, at time 0."""
+    seconds = budget.max_seconds if budget is not None else None
+    deadline = int(seconds * 1e9) if seconds is not None else FOREVER
+    machine = Machine.of_run(plan.frames[0], frame, _FACTS, ledger.copy(), deadline)
+    machine.now = 0
+    return machine
+
+
+def beside(machine: Machine, op: ForkOp, order: Iterable[int]) -> Iterator[int]:
+    """The numbers of children in the *order* in which they are run, with the clock set so that they run at the same time."""
+    started = latest = machine.now
+    for number in order:
+        if op.max_concurrency != 1:
+            machine.now = started
+        yield number
+        latest = max(latest, machine.now)
+    machine.now = latest
+
+
+def replay(plan: Plan, inputs: Mapping[str, Any], given: Sequence[Given], budget: Budget | None = None) -> Machine:
     """The ended machine of a run of *plan* on *inputs* whose calls have the outcomes *given*, in order.
+
+    *budget* is the program's own.
 
     Raises:
         VMError: If the run asks at another place than where an outcome was given: it is another program.
@@ -451,29 +478,28 @@ def replay(plan: Plan, inputs: Mapping[str, Any], given: Sequence[Given], ledger
             found = f"the next outcome is for {rest[-1].path!r}" if rest else "there are no more outcomes"
             raise VMError(f"the run asks at {path!r}, and {found}; it is of another program, or of other inputs")
         outcome = rest.pop().outcome
-        machine.now += 1
+        now = machine.now
+        machine.now = now - now % GRAIN_NS + (len(given) - len(rest))
         cancelled = cancelled or outcome.kind == "cancel"
         return applied(machine, op, outcome)
 
     def order(machine: Machine, op: Op) -> Iterable[int]:
+        assert isinstance(op, ForkOp)
         if rest and rest[-1].outcome.kind == "order" and rest[-1].path == machine.path:
-            return rest.pop().outcome.value  # type: ignore[no-any-return]
-        return range(machine.fork_size)
+            return beside(machine, op, rest.pop().outcome.value)
+        return beside(machine, op, range(machine.fork_size))
 
-    facts = Facts(RUN_ID, 0, DEFAULT_LIMITS)
-    frame_plan = plan.frames[0]
-    root = Machine.of_run(
-        frame_plan, loaded(frame_plan, inputs), facts, (ledger or Ledger.of(facts.limits, None)).copy()
-    )
-    root.now = 0
+    ledger = Ledger.of(DEFAULT_LIMITS, budget)
+    ledger.cost = None
+    root = begun(plan, loaded(plan.frames[0], inputs), ledger, budget)
     simulate(root, feed, order)
     return root
 
 
 def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
     """The request after *outcome*; one that holds for every attempt is given to each."""
-    now = machine.now
     while True:
+        now = machine.now
         if op.code == MODEL and machine.reserves and outcome.value is not False:
             machine.ledger.cost = None
             refusal = machine.reserve(token_bound(machine.messages))
@@ -487,14 +513,26 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
             case "error":
                 following = machine.fail(outcome.value, now)
             case "timeout":
-                following = machine.expire(now)
+                assert isinstance(op, CallOp)
+                passed(machine, min(now + op.timeout_ns, machine.deadline))
+                following = machine.expire(machine.now)
             case "cancel":
                 return machine.cancel(now, called=outcome.value)
             case _:
                 raise AssertionError(outcome.kind)
-        machine.delay_seconds = 0.0
+        if machine.delay_seconds and following.code != END:
+            due = now + int(machine.delay_seconds * 1e9)
+            machine.delay_seconds = 0.0
+            passed(machine, min(due, machine.deadline))
+            if due >= machine.deadline:  # the wait before another attempt ends by the deadline around it
+                return machine.expire(machine.now, called=False)
         if not (outcome.every and following is op and machine.retrying):
             return following
+
+
+def passed(machine: Machine, due: int) -> None:
+    """Set the clock to *due*, rounded up so that what is below `GRAIN_NS` still counts outcomes."""
+    machine.now = max(machine.now, -(-due // GRAIN_NS) * GRAIN_NS + machine.now % GRAIN_NS)
 
 
 def path_of(machine: Machine, op: Op) -> str:
@@ -670,7 +708,7 @@ class ExploredRun:
 
     @property
     def trace(self) -> Trace:
-        """The trace, as `ExecutionVM.run` gives it for these outcomes; times count outcomes."""
+        """The trace, as `ExecutionVM.run` gives it for these outcomes; its times mean nothing."""
         machine, flow = self.machine, self._runner.choices.flow
         plan = self._runner.plan
         trace = Trace(plan.name, flow.digest or flow.program, RUN_ID, 0, 0, records=machine.records, ops=plan.ops)
@@ -687,7 +725,11 @@ class ExploredRun:
     @property
     def calls(self) -> list[ToolCall]:
         """Every tool call that was made, undo and reconcile calls too, in the order in which they ended."""
-        found = [(record[7], record) for record in self.records if record[0].code == TOOL and record[5] is not None]
+        found = [
+            (record[7] % GRAIN_NS, record)
+            for record in self.records
+            if record[0].code == TOOL and record[5] is not None
+        ]
         found.sort(key=lambda entry: entry[0])
         return [_call(record) for _, record in found]
 
@@ -723,7 +765,7 @@ class ExploredRun:
 
     def replay(self, plan: Plan | None = None) -> Machine:
         """The ended machine of the same run, made again from its outcomes, on *plan* if it is given."""
-        return replay(plan or self._runner.plan, self.inputs, self.given, self._runner.ledger)
+        return replay(plan or self._runner.plan, self.inputs, self.given, self._runner.budget)
 
     def lines(self) -> Iterator[str]:
         """The run for people, a line each: inputs, outcomes and branches in order, its end."""

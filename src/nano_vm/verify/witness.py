@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
-from ..explore import Branch, Choices, Edges, ExploredRun, Given, Runner, Site, Took
+from ..explore import GRAIN_NS, Branch, Choices, Edges, ExploredRun, Given, Runner, Site, Took
 from ..flow import Flow, Node
 from ..machine import Machine
 from ..plan import FORK, Plan
@@ -191,7 +191,7 @@ _PASSING = frozenset({"", "next", "fork"})
 
 
 def _when(took: Took) -> int:
-    return took.at
+    return took.at % GRAIN_NS  # not by time: children of a fork run at the same time
 
 
 def _is(took: Took, node: int, label: str) -> bool:
