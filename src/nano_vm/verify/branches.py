@@ -102,7 +102,7 @@ MAX_KNOWN = 64
 """Names of which a node may know more than what holds everywhere; the oldest are forgotten first."""
 
 MAX_VISITS = 16
-"""Visits of a node after which what still changes there is forgotten, so that a loop that builds ever larger values ends."""
+"""Visits of a node after which what still changes there counts by its kinds, so that a loop that builds ever larger values ends."""
 
 MAX_CHAIN = 40
 """Names that are followed from one to the next for what they hold everywhere; what lies further is anything."""
@@ -358,6 +358,7 @@ class _Facts:
         default_factory=dict
     )  # by step: slots it writes that some test may read
     watched: frozenset[int] = frozenset()  # slots that some test may read
+    tests: bool = False  # whether there is any test
     key_names: dict[int, str] = field(default_factory=dict)  # by slot
     unsure: frozenset[int] = frozenset()  # slots that undeclared inputs may hold
     given: Domain = ANYTHING  # the declared inputs
@@ -640,9 +641,10 @@ class Domains:
         entry = flow.frames[0].entry
         states, nodes = self.states, flow.nodes
         states[entry] = {}
-        if not any(facts.watched for facts in self.facts.values()):
+        if not any(facts.tests for facts in self.facts.values()):
             for index, state in enumerate(self.solved.states):  # nothing is decided by a value
                 states[index] = {} if state is not None else None
+            return
         visits = [0] * len(nodes)
         heap = [(order[entry], entry)]
         queued = bytearray(len(nodes))
@@ -978,7 +980,7 @@ def _facts(frame: FrameGraph) -> _Facts:
         own = tuple(dict.fromkeys(slot for slot in slots if slot in watched))
         if own:
             facts.tracked[step.id] = own
-    facts.watched = frozenset(watched)
+    facts.watched, facts.tests = frozenset(watched), bool(tests)
     facts.key_names = {slot: name for name, slot in names.keys.items()}
     if frame.kind == "run":
         facts.unsure = frozenset(slot for name, slot in names.keys.items() if name not in names.declared)
@@ -1089,9 +1091,7 @@ def _merged(old: State, new: State, widen: bool) -> State:
         both = join(domain, other)
         if both is not domain and not same(both, domain):
             changed = True
-            if widen:
-                continue
-            result[slot] = both
+            result[slot] = Domain(both.kinds, absent=both.absent) if widen else both
         else:
             result[slot] = domain
     return result if changed else old

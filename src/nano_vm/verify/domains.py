@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import ExprError, VMError
-from ..expr import index, is_number, number_in
+from ..expr import equal, index, is_number, number_in
 from ..values import admit, canonical, short
 
 NULL, BOOL, NUMBER, TEXT, LIST, OBJECT = (1 << i for i in range(6))
@@ -229,6 +229,11 @@ def described(domain: Domain) -> str:
     if domain.kinds == ALL_KINDS:
         return "anything"
     words = [word for kind, word in _WORDS.items() if domain.kinds & kind and kind != NULL]
+    if domain.kinds & LIST and domain.items is not None and domain.items.values:
+        each = described(domain.items)
+        words[words.index(_WORDS[LIST])] = (
+            f"a list of {each}" if each.startswith("one of ") else f"a list of only {each}"
+        )
     return " or ".join([*words, "null"] if domain.kinds & NULL else words)
 
 
@@ -481,7 +486,9 @@ YES, NO, FAILS = 1, 2, 4
 
 def may_equal(a: Domain, b: Domain) -> bool:
     """Whether a value of *a* can equal one of *b*, going by kinds where the values are not all known."""
-    if a.values is not None and b.values is None:
+    if a.values is not None and b.values is not None:
+        return any(equal(x, y) for x in a.values.values() for y in b.values.values())
+    if a.values is not None:
         a, b = b, a
     if b.values is not None:
         return any(_may_equal_value(a, value) for value in b.values.values())

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from ..errors import Diagnostic, ExprError, Loc
 from ..expr import Ref, value_references
 from ..flow import Flow, FrameGraph, Names, Node, written_keys
-from ..program import CallStep, MapStep, ParallelStep, Step, ToolStep, walk
+from ..program import CallStep, LoopStep, MapStep, ParallelStep, SetStep, Step, ToolStep, walk
 
 State = tuple[int, int]  # must, may: bit i is slot i
 
@@ -123,28 +123,53 @@ class Assigned:
         self.given = given
         self.states: list[State | None] = [None] * len(flow.nodes)
         self.order: list[int] = []
+        self.bits: dict[int, dict[str, tuple[int, int]]] = {}
+
+    def written(self, names: Names) -> dict[str, tuple[int, int]]:
+        """By step, the slots of its output, and all that it writes, as bits."""
+        found = self.bits.get(id(names))
+        if found is None:
+            found = self.bits[id(names)] = {}
+            for step, _ in names.steps:
+                out = 1 << names.outputs[step.id]
+                if step.output_key is not None:
+                    out |= 1 << names.keys[step.output_key]
+                every = out
+                if isinstance(step, SetStep):
+                    for name in step.values:
+                        every |= 1 << names.keys[name]
+                found[step.id] = out, every
+        return found
 
     def solve(self) -> None:
-        flow = self.flow
+        flow, states = self.flow, self.states
+        nodes = flow.nodes
         order = self.order = self.ordered()
         root = flow.frames[0]
-        self.states[root.entry] = (start := self.initial(root), start)
+        start = self.initial(root)
+        states[root.entry] = start, start | self.optional(root)
         heap = [(order[root.entry], root.entry)]
-        queued = {root.entry}
+        queued = bytearray(len(nodes))
+        push, pop = heapq.heappush, heapq.heappop
         while heap:
-            _, index = heapq.heappop(heap)
-            queued.discard(index)
-            node = flow.nodes[index]
-            state = self.states[index]
+            index = pop(heap)[1]
+            queued[index] = 0
+            state = states[index]
             assert state is not None
-            for target, after in self.after(node, state):
-                old = self.states[target]
-                new = after if old is None else (old[0] & after[0], old[1] | after[1])
-                if new != old:
-                    self.states[target] = new
-                    if target not in queued:
-                        queued.add(target)
-                        heapq.heappush(heap, (order[target], target))
+            for target, after in self.after(nodes[index], state):
+                old = states[target]
+                if old is None:
+                    states[target] = after
+                elif old is after:
+                    continue
+                else:
+                    must, may = old[0] & after[0], old[1] | after[1]
+                    if must == old[0] and may == old[1]:
+                        continue
+                    states[target] = must, may
+                if not queued[target]:
+                    queued[target] = 1
+                    push(heap, (order[target], target))
 
     def ordered(self) -> list[int]:
         """The place of each node in reverse postorder from the entry."""
@@ -188,72 +213,70 @@ class Assigned:
         names = frame.names
         return sum(1 << names.keys[name] for name in names.declared)
 
-    def after(self, node: Node, state: State) -> Iterator[tuple[int, State]]:
+    def after(self, node: Node, state: State) -> list[tuple[int, State]]:
+        """Where each edge leads, and what is written there."""
+        kind, step, names = node.kind, node.step, node.frame.names
+        if kind == "end" or kind == "fail":
+            return []
         must, may = state
-        if node.frame.kind == "run" and node.index == node.frame.entry:
-            may |= self.optional(node.frame)
-        names, step = node.frame.names, node.step
-        if node.kind in ("end", "fail"):
-            return
-        own = writes(step, names) if node.kind == "step" else 1 << names.outputs[step.id]
-        if node.kind == "close" or node.kind == "test":
-            if step.output_key is not None:
-                own |= 1 << names.keys[step.output_key]
-        written = (must | own, may | own)
-        cleared = (must & ~own, may & ~own)
+        out, every = self.written(names)[step.id]
+        if kind != "step":
+            every = out
+        begins = kind == "step" and isinstance(step, LoopStep)  # a loop writes when it ends
+        done = state if begins else (must | every, may | every)
+        result = []
         for edge in node.edges:
             label = edge.label
+            if label == "error":
+                continue  # to the frame's `fail`, where nothing is read
             if label == "fork":
                 child = self.flow.nodes[edge.target].frame
                 if child.kind == "call":
                     start = self.initial(child)
-                    yield edge.target, (start, start)
+                    inside = start, start
                 else:
                     item = 1 << names.keys[step.item_name] if isinstance(step, MapStep) else 0
-                    yield edge.target, (must | item, may | item)
-            elif label in ("skip", "catch", "error"):
-                if edge.by not in (node.index, -1):
-                    # out of a loop: its body may have written any part
-                    around = self.flow.nodes[edge.by]
-                    own_outer = writes(around.step, names)
-                    yield (
-                        edge.target,
-                        self.skipped(around.step, label, (must & ~own_outer, may & ~own_outer), own_outer),
-                    )
-                else:
-                    yield edge.target, self.skipped(step, label, cleared, own)
-            elif label == "again" or (node.kind == "step" and _is_loop(step)):
-                yield edge.target, state
+                    inside = must | item, may | item
+                result.append((edge.target, inside))
+            elif label == "skip" or label == "catch":
+                # What failed has its output cleared, or that of the loop around it which handles the failure. What `set` would
+                # have written beside it keeps the value that it had.
+                by = step if edge.by == node.index else self.flow.nodes[edge.by].step
+                gone = self.written(names)[by.id][0]
+                kept = gone if label == "skip" and by.has_default else 0
+                result.append((edge.target, (must & ~gone | kept, may & ~gone | kept)))
             else:
-                yield edge.target, written
-
-    @staticmethod
-    def skipped(step: Step, label: str, cleared: State, own: int) -> State:
-        if label == "skip" and step.has_default:
-            return cleared[0] | own, cleared[1] | own
-        return cleared
+                result.append((edge.target, state if label == "again" else done))
+        return result
 
     def faults(self) -> Iterator[Diagnostic]:
+        """Reads that no path, or not every path, has written."""
         # A step has several states: what one lacks and another has is lacking on some paths only.
         found: dict[tuple[Loc, str], tuple[bool, bool]] = {}  # lacking in some state, there in some
         refs: dict[tuple[Loc, str], tuple[Ref, Names]] = {}
+        slots = {id(frame.names): _slots_read(frame.names) for frame in self.flow.frames}
+        short: set[tuple[int, str]] = set()
         for node in self.flow.nodes:
             state = self.states[node.index]
-            if state is None:
-                continue
+            if state is not None and slots[id(node.frame.names)].get(node.step.id, 0) & ~state[0]:
+                short.add((id(node.frame.names), node.step.id))
+        if not short:
+            return
+        for node in self.flow.nodes:
+            state = self.states[node.index]
             names = node.frame.names
+            if state is None or (id(names), node.step.id) not in short:
+                continue
             for ref, text, where, extra in self.node_reads(node):
                 try:
                     slot = names.load(ref, text)[0]
                 except ExprError:
                     continue  # told as unknown
                 if ref.name in names.needed and (
-                    node.frame.names.loc or (ref.name not in names.declared and names.program.inputs is not None)
+                    names.loc or (ref.name not in names.declared and names.program.inputs is not None)
                 ):
                     continue  # likewise: an unknown name, or an input that the call does not give
                 must, may = state[0] | extra, state[1] | extra
-                if node.frame.kind == "run" and node.index == node.frame.entry:
-                    may |= self.optional(node.frame)
                 key = ((*node.loc, *where) if where != ("output",) else (*names.loc, "output"), str(ref))
                 lacking, there = found.get(key, (False, False))
                 found[key] = (lacking or not must >> slot & 1, there or bool(may >> slot & 1))
@@ -271,22 +294,32 @@ class Assigned:
                 )
 
     def node_reads(self, node: Node) -> Iterator[tuple[Ref, bool, Loc, int]]:
-        step = node.step
+        """What is read at *node*, and the slots that are written before it is."""
+        step, names = node.step, node.frame.names
         if node.kind == "end":
             if node.frame.kind in ("run", "call"):
-                for ref, text in value_references(node.frame.names.program.output):
+                for ref, text in value_references(names.program.output):
                     yield ref, text, ("output",), 0
             return
-        if node.kind in ("fail", "close") or (node.kind == "step") == _is_loop(step):
+        if node.kind in ("fail", "close") or (node.kind == "step") == isinstance(step, LoopStep):
             return
-        own = writes(step, node.frame.names)
-        for ref, text, where in node.frame.names.reads[step.id]:
+        own = self.written(names)[step.id][1]
+        for ref, text, where in names.reads[step.id]:
             # undo's arguments are fixed when the step has finished
             yield ref, text, where, own if isinstance(step, ToolStep) and where[0] == "undo" else 0
 
 
-def _is_loop(step: Step) -> bool:
-    return step.type.value == "loop"
+def _slots_read(names: Names) -> dict[str, int]:
+    """By step, the slots that it reads, as bits; by ``$end`` those that the program's output reads."""
+    found: dict[str, int] = {}
+    everything = [(step_id, ref, text) for step_id, reads in names.reads.items() for ref, text, _ in reads]
+    everything += [("$end", ref, text) for ref, text in value_references(names.program.output)]
+    for step_id, ref, text in everything:
+        try:
+            found[step_id] = found.get(step_id, 0) | 1 << names.load(ref, text)[0]
+        except ExprError:
+            continue  # told as unknown
+    return found
 
 
 def writes(step: Step, names: Names) -> int:
