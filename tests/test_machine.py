@@ -16,7 +16,7 @@ from nano_vm.errors import RateLimited, StepFault
 from nano_vm.ledger import Ledger, Limits, token_bound
 from nano_vm.machine import FOREVER, Facts, Machine, loaded
 from nano_vm.outcomes import backoff, effect_key, matches, model_error, tool_error
-from nano_vm.plan import END, FORK, MODEL, TOOL, ToolOp
+from nano_vm.plan import END, FORK, MODEL, PAUSE, TOOL, ToolOp
 from nano_vm.program import Budget, Retry
 from nano_vm.testing import ScriptedLLM
 from nano_vm.trace import StepError
@@ -67,6 +67,8 @@ class ByHand:
                     usage = LLMUsage(words, len(text.split()), words + len(text.split()))
                     extra = {"model": "scripted", "finish_reason": "stop"}
                     op = machine.answer(text, usage, self.tick(), extra)
+            elif op.code == PAUSE:
+                op = machine.suspend(self.tick())
             else:
                 assert op.code == FORK
                 children = {number: machine.child(number) for number in range(machine.fork_size)}

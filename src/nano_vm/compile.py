@@ -214,11 +214,18 @@ class _Compiler:
                 request = {"kind": "approval", "role": step.role, "show": step.show}
                 if timeout is not None:
                     request["timeout_seconds"] = timeout
-                return PauseOp(request=compile_value(request, names))
+                return PauseOp(
+                    request=compile_value(request, names),
+                    timeout_ns=_ns(timeout),
+                    asks=True,
+                    rejects=step.otherwise is None,
+                )
             case WaitStep():
                 fields = {"seconds": step.seconds, "until": step.until, "event": step.event}
                 given = {name: value for name, value in fields.items() if value is not None}
-                return PauseOp(request=compile_value({"kind": "wait", **given}, names))
+                if timeout is not None:
+                    given["timeout_seconds"] = timeout
+                return PauseOp(request=compile_value({"kind": "wait", **given}, names), timeout_ns=_ns(timeout))
         raise AssertionError(step)
 
     def tool_step(self, step: ToolStep, names: Names, timeout: float | None, loc: Loc) -> ToolOp:

@@ -23,7 +23,7 @@ from .errors import ModelError
 from .ledger import DEFAULT_MAX_TOKENS, token_bound
 from .machine import FOREVER, Machine
 from .outcomes import effect_key, model_error, tool_error
-from .plan import END, FORK, MODEL, TOOL, ForkOp, ModelOp, Op, ToolOp
+from .plan import END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
 from .protocols import Completion
 from .trace import LLMUsage
 from .values import kind_name
@@ -325,6 +325,8 @@ class Driver:
                 elif code == MODEL:
                     called = True
                     op = await self.ask(machine, op, lane)
+                elif code == PAUSE:
+                    op = machine.suspend(read())
                 else:
                     assert code == END
                     return lane.stopped

@@ -182,6 +182,26 @@ class Machine:
             return END_OP
         return self._other(now, self._cancellation, called)
 
+    def suspend(self, now: int) -> Op:
+        """Take that what the run waits for has not come yet: it ends here, suspended, until it is taken up again."""
+        return self._other(now, self._pause)
+
+    def decide(self, approved: bool, reason: str | None, by: str | None, now: int) -> Op:
+        """Take a person's decision on the requested approval; *by* is recorded and not told to the program."""
+        return self._other(now, self._decided, approved, {"approved": approved, "reason": reason}, by)
+
+    def arrive(self, payload: Any, now: int) -> Op:
+        """Take that the time or event that was waited for has come."""
+        return self._other(now, self._decided, True, payload, None)
+
+    def doubt(self, error: StepError, now: int) -> Op:
+        """Take that the call was begun by an owner that is gone, and that nobody knows whether it took effect."""
+        return self._other(now, self._lost, error)
+
+    def refuse(self, error: StepError, now: int) -> Op:
+        """Take that the call was not made, for a reason that another attempt would not mend."""
+        return self._other(now, self._not_called, error)
+
     def join(self, now: int) -> Op:
         """Take that every child of the fork has ended."""
         return self._other(now, self._joined)
@@ -457,7 +477,7 @@ class Machine:
                 return self._enter_loop(op)
             else:
                 assert code == PAUSE
-                return self._pause(op)
+                self.request, _ = admit(op.request(self.frame), self.facts.limits.value_bytes)
         except StepFault as error:
             return self._failed(op, StepError.of(error))
         self.deadline = self._nearest(op) if op.timed else self.base_deadline
@@ -603,11 +623,40 @@ class Machine:
         self._record(op, SUCCESS, value, None, extra={"iterations": state[0], "exhausted": not done})
         return op.next if done else cast(Op, op.exhausted)
 
-    def _pause(self, op: PauseOp) -> Op | None:
-        request, _ = admit(op.request(self.frame), self.facts.limits.value_bytes)
-        self.request = request
-        self._record(op, StepStatus.SUSPENDED, None, None)
-        return self._suspend([{"path": self.path, "step_id": op.step_id, **request}])
+    def _pause(self) -> Op | None:
+        """Nothing came yet: the run is left as it is, to be taken up later."""
+        self._record(self._op, StepStatus.SUSPENDED, None, None)
+        return self._suspend([{"path": self.path, "step_id": self._op.step_id, **self.request}])
+
+    def _decided(self, approved: bool, value: Any, by: str | None, error: StepError | None = None) -> Op | None:
+        """What was waited for has come: a person's decision, an event's payload, the time; or *error*, a timeout."""
+        op: PauseOp = self._op
+        if self.base_deadline < FOREVER:
+            self.base_deadline += self.now - self._started  # max_seconds leaves waiting out
+        extra: dict[str, Any] = {"by": by} if by is not None else {}
+        try:
+            value, size = admit(value, self.facts.limits.value_bytes)
+            self._charge(size)
+        except VMError as fault:
+            return self._failed(op, StepError.of(fault), extra=extra)
+        if not op.asks:
+            if error is not None:
+                return self._failed(op, error)
+            self._write(op, value)
+            self._record(op, SUCCESS, value, None, extra=extra or None)
+            return op.then
+        if not approved and op.rejects:
+            if error is None:
+                error = StepError("refused", "Rejected", f"rejected: {value['reason'] or 'no reason given'}", False)
+            return self._failed(op, error, extra=extra)
+        frame = self.frame
+        frame[op.out] = value
+        if op.key >= 0:
+            frame[op.key] = value
+        self._block_last = None
+        extra["branch"] = "then" if approved else "otherwise"
+        self._record(op, SUCCESS, value, None, extra=extra)
+        return op.then if approved else cast(Op, op.otherwise)
 
     # --- outcomes other than a tool's value ---
 
@@ -652,9 +701,19 @@ class Machine:
         if error is None:
             seconds = self._op.timeout_ns / 1e9
             error = StepError("timeout", "TimeoutError", f"no outcome within {seconds:g} s")
+        if self._op.code == PAUSE:
+            return self._decided(False, {"approved": False, "reason": str(error)}, None, error)
         if not called and self._aside is None:
             return self._failed(self._op, error)
         return self._failure(error, lost=True)
+
+    def _lost(self, error: StepError) -> Op | None:
+        self._doubt = error
+        return self._resolve(cast(ToolOp, self._op))
+
+    def _not_called(self, error: StepError) -> Op | None:
+        self.request = None
+        return self._failed(self._op, error)
 
     def _cancellation(self, called: bool) -> Op | None:
         if self._aside == "undo":

@@ -254,6 +254,9 @@ class PauseOp(Op):
     request: Eval = None  # type: ignore[assignment]
     then: Op = None  # type: ignore[assignment]
     otherwise: Op | None = None
+    timeout_ns: int = 0
+    asks: bool = False  # a person, who may reject
+    rejects: bool = False  # a rejection fails the step: there is no `otherwise`
     code: int = PAUSE
 
     def targets(self) -> Iterator[tuple[str, Op]]:

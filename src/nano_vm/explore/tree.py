@@ -18,6 +18,7 @@ from ..machine import FOREVER, Facts, Machine, loaded
 from ..outcomes import UNSKIPPABLE, matches
 from ..plan import CLOSE, END, LOOP, MODEL, TEST, TOOL, CallOp, ForkOp, ModelOp, Op, PauseOp, Plan, ToolOp
 from ..policy import Budget
+from ..program import Step, WaitStep
 from ..schemas import schema_answer
 from ..simulate import simulate
 from ..tools import IDEMPOTENCY_KEY, ToolContract, contract
@@ -36,7 +37,7 @@ INVALID_ANSWER = "\N{REPLACEMENT CHARACTER} none of these"
 
 _FACTS = Facts(RUN_ID, 0, DEFAULT_LIMITS)
 
-Kind = Literal["value", "answer", "error", "timeout", "cancel", "order", "input"]
+Kind = Literal["value", "answer", "error", "timeout", "cancel", "order", "input", "approved", "rejected", "arrived"]
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +62,10 @@ class Outcome:
                 return f"times out{attempts}"
             case "cancel":
                 return "the run is cancelled " + ("during this call" if self.value else "before this call")
+            case "approved" | "rejected":
+                return f"is {self.kind}"
+            case "arrived":
+                return "has come" if self.value is None else f"has come with {short(self.value)}"
         return f"children run in the order {self.value}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +75,7 @@ class Outcome:
             data["error"] = self.value.to_dict()
         elif self.kind == "cancel":
             data["called"] = self.value
-        elif self.kind in ("value", "answer", "order"):
+        elif self.kind in ("value", "answer", "order", "arrived"):
             data["value"] = self.value
         return data if self.every else {**data, "attempts": 1}
 
@@ -144,7 +149,7 @@ class Choices:
             if op.allowed is not None or op.validate is not None:
                 bad.append(Outcome("answer", INVALID_ANSWER))
         elif isinstance(op, PauseOp):
-            good = self._decisions(op)
+            good = self._decisions(op, node.step, asked)
         if not self.errors and good:
             bad = []
         once = [Outcome(outcome.kind, outcome.value, every=False) for outcome in bad] if attempts > 1 and good else []
@@ -216,9 +221,14 @@ class Choices:
             del others[0]
         return [Outcome("error", plain), Outcome("timeout"), *(Outcome("error", error) for error in others)]
 
-    def _decisions(self, op: PauseOp) -> list[Outcome]:
-        """What may become of an approval or a wait. The machine suspends there and asks for nothing, so that there is no choice."""
-        return []
+    def _decisions(self, op: PauseOp, step: Step, asked: Asked) -> list[Outcome]:
+        """What may become of an approval or a wait."""
+        late = [Outcome("timeout")] if op.timeout_ns else []
+        if op.asks:
+            return [Outcome("approved"), Outcome("rejected"), *late]
+        if isinstance(step, WaitStep) and step.event is not None:
+            return [*(Outcome("arrived", value) for value in samples(asked)), *late]
+        return [Outcome("arrived"), *late]
 
     def inputs(self, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Site]]:
         """Inputs that are always the same, and a site for each that is chosen: those *given*, else made up."""
@@ -512,8 +522,12 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
                 following = machine.answer(outcome.value, None, now)
             case "error":
                 following = machine.fail(outcome.value, now)
+            case "approved" | "rejected":
+                return machine.decide(outcome.kind == "approved", None, None, now)
+            case "arrived":
+                return machine.arrive(outcome.value, now)
             case "timeout":
-                assert isinstance(op, CallOp)
+                assert isinstance(op, (CallOp, PauseOp))
                 passed(machine, min(now + op.timeout_ns, machine.deadline))
                 following = machine.expire(machine.now)
             case "cancel":
