@@ -62,8 +62,8 @@ $(VENV)/.check: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
-	@echo "installing the provider libraries"
-	@$(INSTALL) -e '.[openai,litellm]'
+	@echo "installing the provider libraries and the price list"
+	@$(INSTALL) -e '.[openai,litellm,prices]'
 	@touch $@
 
 # Other supported Pythons, where the machine has them: the tests compare digests across versions. On the path, or pyenv's.

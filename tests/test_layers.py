@@ -24,6 +24,7 @@ ROOMS = (
     "expr",
     "policy",
     "program",
+    "prices",
     "flow",
     "bounds",
     "trace",

@@ -113,6 +113,11 @@ def test_a_failure_out_of_a_loop() -> None:
     assert of(outer, step("d", max_retries=4)).tool_calls == 3 + 4
 
 
+def test_a_loop_that_is_skipped_goes_on_though_its_body_never_comes_to_its_end() -> None:
+    body = step("a", next="$end")
+    assert of(loop("l", 3, body, on_error="skip"), step("d", max_retries=4)).tool_calls == 1 + 4
+
+
 def test_branches_add_up() -> None:
     found = of(parallel(step("a"), [step("b"), step("c")], on_error="skip"), step("d"))
     assert (found.steps, found.tool_calls) == (5, 4)
@@ -220,6 +225,36 @@ def test_answers_have_the_bound_of_what_they_may_be() -> None:
     assert asks(output_schema={"type": "string", "maxLength": 3}) == 12
 
 
+@pytest.mark.parametrize(
+    ("before", "prompt", "text"),
+    [
+        # an answer that is parsed and written again: 1e15 has four bytes, 1000000000000000.0 has eighteen
+        ([llm("a", "x", max_tokens=1, output_schema={}, output_key="k")], "$k", "1000000000000000.0" * 256),
+        # a text that shows a list, in a list: its quotes are escaped twice
+        (
+            [
+                {"id": "a", "type": "set", "values": {"k": ['"' * 50]}},
+                {"id": "b", "type": "set", "values": {"l": ["$k is it"]}},
+            ],
+            "$l",
+            json.dumps([json.dumps(['"' * 50]) + " is it"], separators=(",", ":")),
+        ),
+        # an answer of control characters, shown in an object
+        ([llm("a", "x", max_tokens=1, output_key="k"), sets("b", values={"l": {"k": "$k"}})], "$l", "\\u0000" * 1024),
+        ([choice("a", then="longer-than-null", otherwise="$next")], "${a.output}", "longer-than-null"),
+        ([sets("a", values={"k": "abc"})], "$k.Thanks", "abc.Thanks"),
+        ([sets("a", values={"k": {"expr": "$q.upper()"}})], "$k", "\u0399\u0308\u0301" * 6),
+    ],
+)
+def test_a_prompt_may_be_as_long_as_this(before: list[dict[str, Any]], prompt: str, text: str) -> None:
+    named = {"id": "longer-than-null", "type": "set", "values": {"z": 1}, "next": "z"}
+    found = of(*before, named, llm("z", prompt, max_tokens=1), input_bytes=12)
+    alone = of(*before, named, input_bytes=12)
+    assert found.prompt_tokens is not None
+    assert alone.prompt_tokens is not None
+    assert found.prompt_tokens - alone.prompt_tokens >= len(text.encode()) + MESSAGE_TOKENS
+
+
 def test_what_a_tool_gives_has_no_bound_but_that_of_a_value() -> None:
     steps = step("a", output_key="k"), llm("b", "$k", max_tokens=5)
     found = of(*steps, prices=PRICES, default_model="m")
@@ -254,6 +289,9 @@ def test_an_answer_is_bounded_without_max_tokens_only_where_the_adapter_is_told(
     call = {"id": "c", "type": "call", "program": {"name": "i", "budget": {"max_tokens": 99}, "steps": [llm("i")]}}
     found = of(call)
     assert (found.completion_tokens, found.tokens) == (99, 99)  # and not more than its own budget
+    call["program"] = {"name": "i", "steps": [llm("i")]}
+    assert of(call, budget=Budget(max_tokens=5000)).completion_tokens == DEFAULT_MAX_TOKENS
+    assert of(call).completion_tokens is None
 
 
 def test_a_correction_shows_the_answer_and_the_fault() -> None:
@@ -291,6 +329,9 @@ def test_a_called_program_keeps_to_its_own_money() -> None:
     inner = {"name": "i", "budget": {"max_cost_usd": 0.01}, "steps": [step("a", output_key="k"), llm("b", "$k")]}
     found = of({"id": "c", "type": "call", "program": inner}, prices=PRICES, default_model="m")
     assert found.cost_usd == Decimal("0.01")
+    inner = {**inner, "steps": [llm("b", "x", max_tokens=1)]}
+    found = of({"id": "c", "type": "call", "program": inner}, prices=PRICES, default_model="m")
+    assert found.cost_usd == (Decimal("0.15") * 17 + Decimal("0.6")) / 1_000_000
 
 
 # --- budgets -----------------------------------------------------------------------------------------------------------
@@ -432,6 +473,7 @@ class Maker:
         self.dice = Random(seed)
         self.count = 0
         self.room = self.dice.choice((4, 8, 16, 24))
+        self.before: list[str] = []  # steps of the run's own frame that may have run
 
     def program(self) -> dict[str, Any]:
         data: dict[str, Any] = {"name": "p", "steps": self.block(0, [], self.dice.randint(1, 5))}
@@ -447,7 +489,12 @@ class Maker:
         """Steps whose jumps lead to later ones of their own, or to *outer*: those that follow the blocks around."""
         ids = [self.id() for _ in range(size)]
         self.room -= size
-        return [self.step(step_id, depth, ids[i + 1 :] + outer) for i, step_id in enumerate(ids)]
+        made = []
+        for i, step_id in enumerate(ids):
+            made.append(self.step(step_id, depth, ids[i + 1 :] + outer))
+            if depth == 0:
+                self.before.append(step_id)
+        return made
 
     def target(self, later: list[str]) -> str:
         return self.dice.choice([*later, *later, "$end", "$fail", "$next"])
@@ -483,6 +530,8 @@ class Maker:
         return made
 
     def text(self) -> str:
+        if self.before and self.dice.random() < 0.3:
+            return f"<${{{self.dice.choice(self.before)}.output}}>"
         return self.dice.choice(("hello", "$a and $b", "$q", "é$c!", "$a$a", "x"))
 
     def tool(self, made: dict[str, Any], depth: int, later: list[str]) -> None:
@@ -502,7 +551,7 @@ class Maker:
         if dice.random() < 0.5:
             made |= dice.choice(({"allowed_outputs": ["yes", "no"]}, {"output_schema": {"type": "integer"}}))
             if dice.random() < 0.3:
-                made["on_invalid"] = dice.choice(("yes", {"a": ["b"]}))
+                made["on_invalid"] = dice.choice(("yes", {"a": ["b" * 99]}))
         if dice.random() < 0.3:
             made |= {"max_retries": dice.randint(1, 3), "retry": {"delay_seconds": 0}}
         if dice.random() < 0.3:
@@ -512,7 +561,7 @@ class Maker:
 
     def set(self, made: dict[str, Any], depth: int, later: list[str]) -> None:
         names = "abc" if depth == 0 else [f"v{made['id']}"]
-        value = self.dice.choice(("text", [1, "$q"], {"x": "$q"}, "q: $q", {"expr": "$q == 1"}, "$q", 7))
+        value = self.dice.choice(("text", [1, "$q"], {"x": "$q"}, "q: $q", {"expr": "$q == 1"}, "$q", 7, [self.text()]))
         made["values"] = {self.dice.choice(names): value}
 
     def some(self, depth: int, later: list[str]) -> list[dict[str, Any]]:
@@ -548,14 +597,16 @@ class Maker:
         made["steps"] = self.some(depth, [])
 
     def call(self, made: dict[str, Any], depth: int, later: list[str]) -> None:
+        before, self.before = self.before, []
         inner: dict[str, Any] = {"name": "sub", "steps": self.some(depth, [])}
+        self.before = before
         if self.dice.random() < 0.4:
             bounds = {
                 "max_steps": self.dice.randint(1, 8),
                 "max_llm_calls": self.dice.randint(0, 3),
                 "max_tool_calls": self.dice.randint(0, 3),
                 "max_tokens": self.dice.randint(0, 300),
-                "max_cost_usd": self.dice.randint(0, 9) / 10**4,
+                "max_cost_usd": self.dice.randint(0, 900) / 10**6,
             }
             inner["budget"] = dict(self.dice.sample(sorted(bounds.items()), self.dice.randint(1, 3)))
         made |= {"program": inner, "with": {"q": "$q", "a": "lit", "b": "$q!", "c": [1]}}
@@ -584,6 +635,8 @@ class Used:
         self.limits = limits
         for op in self.plan.ops:
             self.free(op)
+        for frame in self.plan.frames:  # shares by these would hold a run to the very figures that it is to test
+            frame.ceiling = (10**9, 10**9, 10**9)
 
     def free(self, op: Op) -> None:
         """What the program would decide by its values is decided by dice instead."""
@@ -612,12 +665,12 @@ class Used:
         assert all(len(canonical(value)) <= INPUT_BYTES for value in values)
         given = {name: self.dice.choice(values) for name in "qabc"}
         facts = Facts("r", 1, self.limits, PRICES, "m")
-        ledger = Ledger(10**9, 10**9, 10**9, state=1 << 60)
+        ledger = Ledger(10**15, 10**15, 10**15, state=1 << 60)
         root = self.plan.frames[0]
         machine = Machine.of_run(root, loaded(root, given), facts, ledger)
         simulate(machine, self.feed)
-        self.steps = 10**9 - ledger.steps
-        self.charged = 10**9 - ledger.llm_calls, 10**9 - ledger.tool_calls
+        self.steps = 10**15 - ledger.steps
+        self.charged = 10**15 - ledger.llm_calls, 10**15 - ledger.tool_calls
         return self
 
     def feed(self, machine: Machine, op: Op) -> Op:

@@ -51,12 +51,13 @@ def items_of(step: MapStep) -> int:
     return step.max_items
 
 
+_STEP = ((STEPS, 1),)
+
+
 def counted(node: Node) -> Gain:
     """The steps and calls of a step node itself."""
     calls = attempts_of(node.step)
-    if not calls:
-        return ((STEPS, 1),)
-    return ((STEPS, 1), (LLM_CALLS if isinstance(node.step, LLMStep) else TOOL_CALLS, calls))
+    return (*_STEP, (LLM_CALLS if isinstance(node.step, LLMStep) else TOOL_CALLS, calls)) if calls else _STEP
 
 
 def capped(frame: FrameGraph, total: list[int]) -> None:
@@ -137,9 +138,9 @@ class _Frame:
     def search(self) -> None:
         """Depth first from the entry; ends add nothing and are left out."""
         nodes, successors, order = self.nodes, self.successors, self.order
-        ends = (self.frame.end, self.frame.fail)
+        end, fail = self.frame.end, self.frame.fail
         entry = self.frame.entry
-        if entry in ends:
+        if entry in (end, fail):
             return
         state = {entry: 1}  # 1 while on the way, 2 when done
         stack = [entry]
@@ -149,7 +150,9 @@ class _Frame:
                 found: list[int] = []
                 for edge in nodes[index].edges:
                     target = edge.target
-                    if target not in ends and target not in found and edge.label not in ("again", "fork"):
+                    if target in (end, fail) or target in found:
+                        continue
+                    if edge.label not in ("again", "fork"):
                         found.append(target)
                         seen = state.get(target)
                         if seen is None:
@@ -175,7 +178,7 @@ class _Frame:
             node = nodes[index]
             owner = node.owner
             if owner is not None:
-                for loop in self._loops(owner, around):
+                for loop in around.get(owner.index) or self._loops(owner, around):
                     members.setdefault(loop, []).append(index)
             if node.kind != "step":
                 if node.kind == "test":
@@ -189,12 +192,11 @@ class _Frame:
                     gains[index] = _more(gains[index], result.totals[child.index], times)
             elif isinstance(node.step, LoopStep) and index in tests and node.step.max_iterations > 1:
                 body = node.edges[0].target
-                inside: dict[int, list[int]] = {}
                 # the whole of an iteration; a body that never comes to its end runs once
-                iteration = self._sums(members.get(index, []), gains, tests[index], inside).get(body)
+                iteration = self._sums(members.get(index, []), gains, tests[index], {}).get(body)
                 if iteration is not None:
                     gains[index] = _more(gains[index], iteration, node.step.max_iterations - 1)
-        values = self._sums(self.order, gains, None, {}, result.choices, traced)
+        values = self._sums(self.order, gains, None, result.choices, traced)
         return values.get(self.frame.entry) or [0] * self.width
 
     def _loops(self, owner: Node, around: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
@@ -209,8 +211,7 @@ class _Frame:
         order: Sequence[int],
         gains: Mapping[int, Gain],
         goal: int | None,
-        values: dict[int, list[int]],
-        choices: dict[int, Sequence[int]] | None = None,
+        choices: dict[int, Sequence[int]],
         traced: Sequence[int] = (),
     ) -> dict[int, list[int]]:
         """The largest sums from each node of *order* to *goal*, or to the end of the frame where there is none.
@@ -218,44 +219,44 @@ class _Frame:
         A list of sums is handed on along a straight way and copied only where ways part, so a node costs what it adds.
         """
         successors = self.successors
+        values: dict[int, list[int]] = {}
         left: dict[int, int] = {}  # how many predecessors have yet to see a node's sums
         for index in order:
             for target in successors[index]:
                 left[target] = left.get(target, 0) + 1
         if goal is not None:
             values[goal] = [0] * self.width
-            left[goal] = left.get(goal, 0) + 1  # its zeros are nobody's to change
         for index in order:
             best: list[int] | None = None
             own = False
-            first = -1
-            chosen: list[int] | None = None
+            chosen: Sequence[int] = ()
             for target in successors[index]:
                 value = values.get(target)
                 if value is None:
                     continue  # it does not lead to the goal
                 left[target] -= 1
                 if best is None:
-                    best, own, first = value, not left[target], target
-                else:
-                    if choices is not None and traced:
-                        if chosen is None:
-                            chosen = [first] * len(traced)
-                        for i, amount in enumerate(traced):
-                            if value[amount] > best[amount]:
-                                chosen[i] = target
-                    best, own = [a if a > b else b for a, b in zip(best, value, strict=True)], True
+                    best, own, chosen = value, not left[target], (target,)
+                    continue
+                if traced:
+                    if len(chosen) == 1:
+                        chosen = [chosen[0]] * len(traced)
+                    chosen = [
+                        target if value[amount] > best[amount] else before
+                        for amount, before in zip(traced, chosen, strict=True)
+                    ]
+                best, own = [a if a > b else b for a, b in zip(best, value, strict=True)], True
             if best is None:
                 if goal is not None:
                     continue
-                best, own = [0] * self.width, True
+                best = [0] * self.width
             elif not own:
                 best = best.copy()
             for amount, units in gains.get(index, ()):
                 best[amount] += units
             values[index] = best
-            if choices is not None and first >= 0:
-                choices[index] = (first,) if chosen is None else chosen
+            if traced:
+                choices[index] = chosen
         return values
 
 

@@ -26,16 +26,16 @@ Assumed: inputs are no larger than was said; adapters hold ``max_tokens`` and ma
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from ..bounds import LLM_CALLS, STEPS, TOOL_CALLS, Gain, attempts_of, capped, counted, longest
+from ..bounds import LLM_CALLS, STEPS, TOOL_CALLS, Gain, Longest, attempts_of, capped, counted, longest
 from ..errors import Diagnostic, InvalidAnswer, Loc
 from ..flow import Flow, FrameGraph, Names, Node
 from ..ledger import DEFAULT_MAX_TOKENS, MESSAGE_TOKENS, Limits
 from ..policy import Budget
-from ..program import LLMStep, ToolStep
+from ..program import LLMStep, Step, ToolStep
 from ..schemas import allowed_answer, correction
 from ..tools import ToolContract
 from ..values import canonical
@@ -84,8 +84,7 @@ class Ceiling:
 
     ``steps``, ``llm_calls`` and ``tool_calls`` are what a budget counts. ``tools`` are the calls of each tool with those for
     undo and reconcile, ``models`` those of each model, ``default`` where a step names none; both sorted by name. ``cost_usd``
-    is from what is priced to the whole. ``paths`` gives, for each amount, the ids of the steps on the path that has the most of it.
-    ``open`` says why an amount has no bound.
+    is from what is priced to the whole. ``open`` says why an amount has no bound.
     """
 
     steps: int
@@ -97,8 +96,8 @@ class Ceiling:
     completion_tokens: int | None
     tokens: int | None
     cost: Interval
-    paths: dict[str, tuple[str, ...]]
     open: tuple[str, ...] = ()
+    _longest: Longest | None = field(default=None, compare=False, repr=False)
 
     @property
     def cost_usd(self) -> Decimal | None:
@@ -106,9 +105,22 @@ class Ceiling:
         return Decimal(self.cost.high) if self.cost.high is not None else None
 
     @property
+    def paths(self) -> dict[str, tuple[str, ...]]:
+        """For each amount that is not nothing, the ids of the steps on the path that has the most of it."""
+        found = ((name, self.path_of(name)) for name in _TRACED)
+        return {name: path for name, path in found if path}
+
+    @property
     def path(self) -> tuple[str, ...]:
-        """The path that costs most: in money, tokens, calls or steps, whichever of them there is."""
-        return next((self.paths[name] for name in ("cost_usd", "tokens", "steps") if self.paths.get(name)), ())
+        """The path that costs most: in money, else in tokens, else in steps."""
+        return next((path for name in ("cost_usd", "tokens", "steps") if (path := self.path_of(name))), ())
+
+    def path_of(self, amount: str) -> tuple[str, ...]:
+        """The one of `paths` for *amount*; empty where no run uses any."""
+        found = self._longest
+        if found is None or not found.totals[0][_TRACED[amount]]:
+            return ()
+        return found.path(list(_TRACED).index(amount))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; amounts of money are texts, since a float is not exact."""
@@ -184,10 +196,11 @@ class _Counting:
     ) -> None:
         self.flow = flow
         self.contracts = contracts
-        self.prices = prices
+        self.exponent = _exponent(prices)
+        self.units = {name: tuple(_units(part, self.exponent + 6) for part in pair) for name, pair in prices.items()}
         self.default_model = default_model
         self.value_bytes = limits.value_bytes if limits is not None else None
-        self.sizes = Sizes(flow, input_bytes, self.completion, self.value_bytes)
+        self.sizes = Sizes(flow, input_bytes, self.completion)
         self.open: dict[str, None] = {}
         self.amounts: dict[tuple[str, str], int] = {}  # of calls by tool or model, in order of first sight
         self.answers: dict[tuple[int, str], Gain] = {}
@@ -198,19 +211,19 @@ class _Counting:
                 outer = frame.owner is not None and self.reserving[id(frame.owner.frame.names)]
                 held = [frame.names.program.budget, *([budget] if frame.owner is None else [])]
                 self.reserving[at] = outer or any(_reserves(each) for each in held)
-        self.exponent = _exponent(prices)
 
     def ceiling(self) -> Ceiling:
-        for node in self.flow.nodes:
-            if node.kind == "step":
-                for called in self.called(node):
+        names = {id(frame.names): frame.names for frame in self.flow.frames}
+        for each in names.values():
+            for step, _ in each.steps:
+                for called in self.called(step, each):
                     self.amounts.setdefault(called, _FIRST + len(self.amounts))
         found = longest(
             self.flow,
             _FIRST + len(self.amounts),
             self.gain,
             self.cap,
-            tuple(_TRACED.values()) if self.amounts else (STEPS,),
+            tuple(_TRACED.values()),
         )
         total = found.totals[0]
         calls: dict[str, dict[str, int]] = {"tool": {}, "model": {}}
@@ -221,7 +234,6 @@ class _Counting:
         prompt = None if total[OPEN_PROMPT] else total[PROMPT]
         completion = None if total[OPEN_COMPLETION] else total[COMPLETION]
         known = prompt is not None and completion is not None
-        paths = {name: found.path(i) for i, (name, amount) in enumerate(_TRACED.items()) if total[amount]}
         return Ceiling(
             steps=total[STEPS],
             llm_calls=total[LLM_CALLS],
@@ -232,25 +244,24 @@ class _Counting:
             completion_tokens=completion,
             tokens=total[TOKENS] if known else None,
             cost=Interval(low, None if total[OPEN_COST] else low),
-            paths=paths,
             open=tuple(self.open),
+            _longest=found,
         )
 
     # --- what a step adds ---
 
-    def called(self, node: Node) -> Iterable[tuple[str, str]]:
-        step = node.step
+    @staticmethod
+    def called(step: Step, names: Names) -> Sequence[tuple[str, str]]:
         if isinstance(step, ToolStep):
-            for call in (step.tool, *(beside.tool for beside in (step.undo, step.reconcile) if beside is not None)):
-                yield "tool", call
-        elif isinstance(step, LLMStep):
-            yield "model", _model(step, node.frame.names) or DEFAULT_MODEL
+            beside = [("tool", call.tool) for call in (step.undo, step.reconcile) if call is not None]
+            return (("tool", step.tool), *beside)
+        return (("model", _model(step, names) or DEFAULT_MODEL),) if isinstance(step, LLMStep) else ()
 
     def gain(self, node: Node) -> Gain:
         step = node.step
         if isinstance(step, ToolStep):
-            attempts = attempts_of(step)
-            gain = [*counted(node), (self.amounts["tool", step.tool], attempts)]
+            attempts = step.attempts
+            gain = [(STEPS, 1), (TOOL_CALLS, attempts), (self.amounts["tool", step.tool], attempts)]
             if step.undo is not None:
                 gain.append((self.amounts["tool", step.undo.tool], 1))
             if step.reconcile is not None and self.contracts[step.tool].unsafe:
@@ -271,7 +282,7 @@ class _Counting:
         yield self.amounts["model", name or DEFAULT_MODEL], attempts
         prompt = self.prompt(step, names)
         completion = self.completion(step, names)
-        price = self.prices.get(name or self.default_model or "")
+        price = self.units.get(name or self.default_model or "")
         if prompt is None:
             self.because(step, names, "its prompt has no bound")
             yield OPEN_PROMPT, 1
@@ -289,7 +300,7 @@ class _Counting:
             self.because(step, names, f"no price is known for model {name or self.default_model or DEFAULT_MODEL!r}")
             yield OPEN_COST, 1
             return
-        of_prompt, of_answer = (_units(part, self.exponent + 6) for part in price)
+        of_prompt, of_answer = price
         yield COST, of_prompt * (prompt or 0) + of_answer * (completion or 0)
         if (prompt is None and of_prompt) or (completion is None and of_answer):
             yield OPEN_COST, 1
@@ -432,9 +443,7 @@ def over_budget(ceiling: Ceiling, budget: Budget, loc: Loc = ("budget",)) -> lis
         if known > limit:
             words = _WORDS[amount].format(f"{known:,f}" if isinstance(known, Decimal) else f"{known:,}")
             over = f"{known - limit:f}" if isinstance(known, Decimal) else f"{known - limit:,}"
-            message = (
-                f"a run can {words}, {over} more than the {name} of {limit:,}: {_shown(ceiling.paths.get(amount, ()))}"
-            )
+            message = f"a run can {words}, {over} more than the {name} of {limit:,}: {_shown(ceiling.path_of(amount))}"
             hint = (
                 f"raise {name}, or lower what the path uses: bounds of loops and maps, max_retries, max_tokens, prompts"
             )

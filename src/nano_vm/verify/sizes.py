@@ -6,8 +6,7 @@ None where nothing bounds it. No value is made and no program is run.
 A name may hold what any of its writers writes, whenever it is read: the order of steps is left out of account, so the bound
 is the largest of the writers' bounds, and a name that is computed from itself has none. What is fixed by the program's text is
 counted exactly (literals, allowed outputs, labels of branches); a model's free answer by its tokens; inputs by a cap that the
-caller gives, or by their schema. What a tool, a person or an event gives has no bound, but for the host's limit of one value
-where the caller wants that to count.
+caller gives, or by their schema. What a tool, a person or an event gives has no bound.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from ..program import (
     ToolStep,
     WaitStep,
 )
-from ..values import NODE_BYTES, canonical
+from ..values import canonical
 
 DEFAULT_INPUT_BYTES = 64 * 1024
 """One input as canonical JSON, where the caller knows no better: thirty pages of text, more than mail or chat brings."""
@@ -47,9 +46,6 @@ NUMBER_BYTES = 1 + 1234
 
 ESCAPED = 6
 """Bytes of one byte of text inside JSON: a control character is ``\\u0000``."""
-
-WRITTEN = NUMBER_BYTES // NODE_BYTES + 2
-"""JSON of a value for each byte that it counts for in `Limits`, where texts are counted as they are and a number as `NODE_BYTES`."""
 
 CASE = 3
 """By how much ``upper`` and ``lower`` can lengthen a text in UTF-8: U+0390 and U+03B0 have two bytes, in capitals six."""
@@ -71,7 +67,7 @@ class Sizes:
 
     *inputs* gives the most bytes of an input, by name or of each. Names that steps write are taken for written, unless `inputs` of the
     program declares them or the mapping names them: a read that no write may precede is a fault of its own. *answer* gives
-    the most tokens of a step's answer, *value_bytes* the most of any value, if that is to count.
+    the most tokens of a step's answer.
     """
 
     def __init__(
@@ -79,12 +75,10 @@ class Sizes:
         flow: Flow,
         inputs: int | Mapping[str, int],
         answer: Callable[[LLMStep, Names], int | None],
-        value_bytes: int | None = None,
     ) -> None:
         self.flow = flow
         self.inputs = inputs
         self.answer = answer
-        self.largest: Size = None if value_bytes is None else (WRITTEN * value_bytes, WRITTEN * value_bytes)
         self.known: dict[Key, Size] = {}
         self.names: dict[int, Names] = {}
         self.callers: dict[int, FrameGraph] = {}  # by names: the frame of the called program
@@ -131,18 +125,15 @@ class Sizes:
             try:
                 wanted = work.send(given) if asked else next(work)
             except StopIteration as stop:
-                size: Size = stop.value
-                if size is not None and self.largest is not None:
-                    size = (min(size[0], self.largest[0]), min(size[1], self.largest[1]))
-                known[at] = size if size is not None else self.largest
+                known[at] = given = stop.value
+                asked = True
                 del under_way[at]
                 stack.pop()
-                given, asked = known[at], True
                 continue
             if wanted in known:
                 given, asked = known[wanted], True
             elif wanted in under_way:
-                given, asked = self.largest, True
+                given, asked = None, True
             else:
                 under_way[wanted] = None
                 stack.append((wanted, self.work(wanted)))
