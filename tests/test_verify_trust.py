@@ -1,74 +1,23 @@
-"""Trust: a table of flows, a campaign of random programs with marked values, and mutants of the pass that must be found.
-
-The campaign's oracle is dynamic: whatever comes from an untrusted source carries a mark of its own, models repeat every mark
-that they are shown, and a mark that arrives at an argument which the pass calls trusted contradicts it. Programs are
-generated as documents and walked as documents; nothing of the pass or the graph is used for that.
-"""
+"""Trust: a table of flows, a campaign of random programs with marked values, and mutants of the pass that must be found."""
 
 from __future__ import annotations
 
-import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from random import Random
 from types import ModuleType
 from typing import Any
 
 import pytest
 from build import llm, mapped, parallel, program, step
+from trust_campaign import CONTRACTS, POLICY, Analyse, campaign
 
 from nano_vm import Program
-from nano_vm.compile import compile_flow
-from nano_vm.errors import Loc, ProgramError, format_loc
+from nano_vm.errors import format_loc
 from nano_vm.flow import Flow
-from nano_vm.ledger import DEFAULT_LIMITS, Ledger
-from nano_vm.machine import Facts, Machine, loaded
-from nano_vm.plan import MODEL, TOOL, Op
 from nano_vm.policy import Policy, rules_of
-from nano_vm.simulate import simulate
-from nano_vm.tools import ToolContract, contract, tool
-from nano_vm.trace import StepError
-from nano_vm.verify import check
 from nano_vm.verify import trust as trust_module
-from nano_vm.verify.trust import Trust, restricted
-
-Analyse = Callable[..., Trust]
-
-
-def open_tool(name: str, **options: Any) -> ToolContract:
-    @tool(name=name, **options)
-    async def function(**arguments: Any) -> None: ...
-
-    return contract(name, function)
-
-
-CONTRACTS = {
-    "fetch": open_tool("fetch"),
-    "event": open_tool("event"),
-    "lookup": open_tool("lookup", returns="trusted"),
-    "join": open_tool("join", returns="args"),
-    "ask": open_tool("ask", effect="read"),
-    "ask_ledger": open_tool("ask_ledger", effect="read", returns="trusted"),
-    "send": open_tool("send"),
-    "pay": open_tool("pay"),
-    "wire": open_tool("wire", returns="trusted"),
-    "note": open_tool("note", trusted=["text"], returns="args"),
-    "list_pay": open_tool("list_pay"),
-}
-POLICY = {
-    "inputs": {"mail": "untrusted"},
-    "values": {"payees": ["A", "B"]},
-    "tools": {
-        "send": {"args": {"to": "trusted"}},
-        "pay": {"args": {"*": "trusted"}},
-        "wire": {"args": {"to": "trusted"}, "approval": "treasurer"},
-        "list_pay": {"args": {"to": "trusted or $value in $payees"}},
-    },
-}
+from nano_vm.verify.trust import Trust, analyse, restricted
 
 
 def analysed(
@@ -76,7 +25,7 @@ def analysed(
     policy: Mapping[str, Any] = POLICY,
     *,
     literals: bool = False,
-    analyse: Analyse = trust_module.analyse,
+    by: Analyse = analyse,
     programs: Mapping[str, Program] | None = None,
 ) -> Trust:
     flow = Flow(document, programs)
@@ -84,7 +33,7 @@ def analysed(
     joined = {
         name: rules_of(name, [rules], known.options.trusted, known.options.returns) for name, known in CONTRACTS.items()
     }
-    return analyse(flow, CONTRACTS, joined, untrusted=frozenset(rules.untrusted), untrusted_literals=literals)
+    return by(flow, CONTRACTS, joined, untrusted=frozenset(rules.untrusted), untrusted_literals=literals)
 
 
 def lines(trust: Trust) -> list[str]:
@@ -151,6 +100,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "input": ([send("$mail")], [f"NO steps[0].args.to: {MAIL}"]),
     "trusted input": ([send("$boss")], ["ok steps[0].args.to"]),
     "input in text": ([send("to: $mail.")], [f"NO steps[0].args.to: {MAIL}"]),
+    "the second of two references": ([send("$boss and $mail")], [f"NO steps[0].args.to: {MAIL}"]),
     "input deep inside": ([send({"a": ["x", "$mail"]})], [f"NO steps[0].args.to: {MAIL}"]),
     "a run may be given a name that a step writes": (
         [written("w", mail="A"), send("$mail")],
@@ -242,6 +192,14 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
             send("$v.kind"),
         ],
         [f"ok steps[2].args.to: {MAIL} > m.output > $v (one of 'a', 'b')"],
+    ),
+    "schema: a name that two answers write, and one of them freely": (
+        [
+            llm("m", "$mail", output_schema=KIND, output_key="v"),
+            llm("n", "$mail", output_schema={"type": "object"}, output_key="v"),
+            send("$v.kind"),
+        ],
+        [f"NO steps[2].args.to: {MAIL} > m.output > $v"],
     ),
     "set": (
         [written("w", a="$mail", b="x"), send("$a", "s1"), send("$b", "s2"), send("$w.output", "s3")],
@@ -429,6 +387,25 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ],
         [f"NO steps[2].steps[0].args.to: {GOT} > $page"],
     ),
+    "approved, and caught where it would have been written": (
+        [
+            FETCH,
+            approval("a", "$page"),
+            step("g", "lookup", output_key="page", catch=[{"errors": ["*"], "next": "s"}], next="$end"),
+            send("$page", tool="wire"),
+        ],
+        [f"NO steps[3].args.to: {GOT} > $page"],
+    ),
+    "approved when it is reached in order, and not by jump": (
+        [
+            FETCH,
+            approval("a", "$page"),
+            send("$page", tool="wire"),
+            step("g", "fetch", output_key="page"),
+            condition("c", "true", "s"),
+        ],
+        [f"NO steps[2].args.to: {GOT} > $page"],
+    ),
     "an approved undo": (
         [
             FETCH,
@@ -447,7 +424,7 @@ UNTRUSTED_TEXT = "untrusted text of the program (step {!r})"
 LITERAL_CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "literal": ([send("A")], [f"NO steps[0].args.to: {UNTRUSTED_TEXT.format('s')}"]),
     "template": ([send("to $boss")], [f"NO steps[0].args.to: {UNTRUSTED_TEXT.format('s')}"]),
-    "keys": ([send({"a": "$boss"})], [f"NO steps[0].args.to: {UNTRUSTED_TEXT.format('s')}"]),
+    "keys": ([send({"$boss": "$boss"})], [f"NO steps[0].args.to: {UNTRUSTED_TEXT.format('s')}"]),
     "reference": ([send("$boss"), send(["$boss"], "s2")], ["ok steps[0].args.to", "ok steps[1].args.to"]),
     "trusted tool": ([step("l", "lookup", args={"q": "x"}), send("$l.output.to")], ["ok steps[1].args.to"]),
     "through a trusted branch": (
@@ -600,40 +577,239 @@ def test_programs_called_by_name() -> None:
         assert lines(analysed(program(steps), programs={"inner": text}))[0][:2] == verdict
 
 
-@pytest.mark.parametrize(
-    ("schema", "path", "restricts"),
-    [
-        ({"enum": [1, "a"]}, (), True),
-        ({"enum": ["ab"]}, (0,), True),
-        ({"const": None}, (), True),
-        ({"type": "boolean"}, (), True),
-        ({"type": ["boolean", "null"]}, (), True),
-        ({"type": ["boolean", "string"]}, (), False),
-        ({"type": "integer"}, (), False),
-        ({}, ("a",), False),
-        ({"properties": {"a": {"const": 1}}}, ("a",), True),
-        ({"properties": {"a": {"const": 1}}}, ("b",), False),
-        ({"properties": {"a": {"const": 1}}}, (), False),
-        ({"properties": {"a": True}}, ("a",), False),
-        ({"patternProperties": {"a": {"const": 1}}}, ("a",), False),
-        ({"type": "array", "items": {"enum": [1]}}, (0,), True),
-        ({"type": "array", "items": {"enum": [1]}, "prefixItems": [{}]}, (0,), False),
-        ({"type": "array", "items": {"enum": [1]}, "prefixItems": [{}]}, (1,), True),
-        ({"type": "array", "items": {}, "prefixItems": [{"enum": [1]}]}, (0,), True),
-        ({"items": {"enum": ["x"]}}, (0,), False),
-        ({"type": ["array", "string"], "items": {"enum": ["x"]}}, (0,), False),
-        ({"allOf": [{"type": "string"}, {"enum": ["a"]}]}, (), True),
-        ({"anyOf": [{"const": 1}, {"enum": ["a"]}]}, (), True),
-        ({"anyOf": [{"const": 1}, {"type": "string"}]}, (), False),
-        ({"oneOf": [{"properties": {"k": {"const": "a"}}}, {"properties": {"k": {"const": "b"}}}]}, ("k",), True),
-        ({"if": {"const": 1}, "then": {"const": 1}}, (), False),
-        ({"not": {"const": 1}}, (), False),
-        ({"$ref": "#/$defs/A", "$defs": {"A": {"enum": [1]}}}, (), True),
-        ({"$ref": "#/$defs/A", "$defs": {"A": {"enum": [1], "$id": "x"}}}, (), False),
-        ({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}, (), False),
-        ({"$ref": "#/properties/a", "properties": {"a": {"const": 1}}}, (), False),
-        ({"$ref": "#"}, ("a",), False),
-    ],
-)
+RESTRICTS: list[tuple[dict[str, Any], tuple[str | int, ...], bool]] = [
+    ({"enum": [1, "a"]}, (), True),
+    ({"enum": ["ab"]}, (0,), True),
+    ({"const": None}, (), True),
+    ({"type": "boolean"}, (), True),
+    ({"type": ["boolean", "null"]}, (), True),
+    ({"type": ["boolean", "string"]}, (), False),
+    ({"type": "integer"}, (), False),
+    ({}, ("a",), False),
+    ({"properties": {"a": {"const": 1}}}, ("a",), True),
+    ({"properties": {"a": {"const": 1}}}, ("b",), False),
+    ({"properties": {"a": {"const": 1}}}, (), False),
+    ({"properties": {"a": True}}, ("a",), False),
+    ({"patternProperties": {"a": {"const": 1}}}, ("a",), False),
+    ({"type": "array", "items": {"enum": [1]}}, (0,), True),
+    ({"type": "array", "items": {"enum": [1]}, "prefixItems": [{}]}, (0,), False),
+    ({"type": "array", "items": {"enum": [1]}, "prefixItems": [{}]}, (1,), True),
+    ({"type": "array", "items": {}, "prefixItems": [{"enum": [1]}]}, (0,), True),
+    ({"items": {"enum": ["x"]}}, (0,), False),
+    ({"type": ["array", "string"], "items": {"enum": ["x"]}}, (0,), False),
+    ({"allOf": [{"type": "string"}, {"enum": ["a"]}]}, (), True),
+    ({"anyOf": [{"const": 1}, {"enum": ["a"]}]}, (), True),
+    ({"anyOf": [{"const": 1}, {"type": "string"}]}, (), False),
+    ({"oneOf": [{"properties": {"k": {"const": "a"}}}, {"properties": {"k": {"const": "b"}}}]}, ("k",), True),
+    ({"if": {"const": 1}, "then": {"const": 1}}, (), False),
+    ({"not": {"const": 1}}, (), False),
+    ({"$ref": "#/$defs/A", "$defs": {"A": {"enum": [1]}}}, (), True),
+    ({"$ref": "#/$defs/A", "$defs": {"A": {"enum": [1], "$id": "x"}}}, (), False),
+    ({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}, (), False),
+    ({"$ref": "#/properties/a", "properties": {"a": {"const": 1}}}, (), False),
+    ({"$ref": "#"}, ("a",), False),
+]
+
+
+@pytest.mark.parametrize(("schema", "path", "restricts"), RESTRICTS)
 def test_what_a_schema_restricts(schema: dict[str, Any], path: tuple[str | int, ...], restricts: bool) -> None:
     assert (restricted(schema, path) is not None) is restricts
+
+
+# --- campaign and mutants -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_no_run_breaks_what_holds(marked: bool) -> None:
+    figures = campaign(analyse, range(160), 12, marked=marked)
+    print(figures)
+    assert not figures.contradictions, figures.contradictions[0]
+    assert figures.runs > 1_000
+    assert 0.2 < figures.holds / figures.statements < 0.8, figures
+    assert figures.confirmed > 40
+    assert figures.by_right > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("marked", [False, True])
+def test_no_run_of_many_breaks_what_holds(marked: bool) -> None:
+    figures = campaign(analyse, range(1_000, 3_500), 20, marked=marked)
+    print(figures)
+    assert not figures.contradictions, figures.contradictions[0]
+    assert figures.runs > 25_000
+
+
+MUTANTS = {
+    "a tool's result is trusted": ("elif returns is None:", "elif returns is None and False:"),
+    "a pure tool forgets its arguments": (
+        """            for value in args.values():
+                self.value(""",
+        """            for value in ():
+                self.value(""",
+    ),
+    "a reconcile gives nothing": (
+        "if step.reconcile is not None:  # may",
+        "if step.reconcile is None and False:  # may",
+    ),
+    "inputs are trusted": ("if name in self.untrusted:", "if name in self.untrusted and name not in names.keys:"),
+    "a name written is no input": (
+        "if name in self.untrusted:",
+        "if name in self.untrusted and name not in names.written:",
+    ),
+    "an output_key gets nothing": (
+        "if step.output_key is not None:\n                strong",
+        "if False:\n                strong",
+    ),
+    "ends of blocks and frames give nothing": ("if around is not None:", "if False:"),
+    "a block gives its container nothing": ("around = node.owner\n", "around = None\n"),
+    "a frame gives the fork nothing": ("around = frame.owner\n", "pass\n"),
+    "a declared output gives nothing": (
+        "self.value(frame.names, frame.names.program.output, self.out(frame.owner), frame.owner.index)",
+        "pass",
+    ),
+    "a model forgets what it was asked": (
+        "self.edge(names, ref, text, out, node.index, right)",
+        "self.edge(names, ref, text, out, node.index, 'x')",
+    ),
+    "a model's free answer is harmless under a schema": ("right = restricted(step.output_schema, ())", "right = 'x'"),
+    "set gives its names nothing": (
+        "self.edge(names, ref, text, start + names.keys[str(where[1])], node.index)",
+        "pass",
+    ),
+    "set gives its output nothing": ("self.edge(names, ref, text, out, node.index)", "pass"),
+    "items are trusted": (
+        "self.edge(names, ref, text, start + names.keys[step.item_name], node.index)",
+        "pass",
+    ),
+    "a called program's inputs are trusted": (
+        "self.value(names, value, inner + frame.names.keys[name], node.index)",
+        "pass",
+    ),
+    "events are trusted": ('self.seed(out, f"event of', '(out, f"event of'),
+    "comments are trusted": ('self.seed(out, f"comment of', '(out, f"comment of'),
+    "one step is enough": (
+        "                    queue.append(target)\n        if not",
+        "                    pass\n        if not",
+    ),
+    "a field is restricted if one writer's is": ("            if all(found):", "            if any(found):"),
+    "a name of a schema has no other writers": ("if all(schemas):", "if any(schemas):"),
+    "a name of a schema is no input": ("and key not in given", ""),
+    "a text's items are restricted": ('if kinds != "array":', "if False:"),
+    "one of the alternatives is restricted": ("if members and all(members):", "if any(members):"),
+    "unions with a text are booleans": (
+        'all(kind in ("boolean", "null") for kind',
+        'any(kind in ("boolean", "null") for kind',
+    ),
+    "prefix items are items": ("first[head] if head < len(first) else", "first[head] if False else"),
+    "undo is no call": ("if step.undo is not None:", "if False:"),
+    "reconcile is no call": (
+        "        if step.reconcile is not None:\n            yield",
+        "        if False:\n            yield",
+    ),
+    "a reconcile has no arguments but its own": (
+        'if "args" in step.reconcile.model_fields_set else step.args',
+        "",
+    ),
+    "the first reference of a value counts": (
+        "        for ref, text in references:",
+        "        for ref, text in list(references)[:1]:",
+    ),
+    "one rule is enough": ("            holds = False\n", "            pass\n"),
+    "the first state of a step is enough": (
+        "if known is None or (known.holds and not verdict.holds):",
+        "if known is None:",
+    ),
+    "an approval outlives a write": (
+        "                held &= ~own\n            yield",
+        "                pass\n            yield",
+    ),
+    "an approval outlives a failed write": (
+        "                held &= ~own\n                if edge.by >= 0:",
+        "                if False:",
+    ),
+    "an approval is taken from either path": ("old & after", "old | after"),
+    "an approval outlives a new item": (
+        "held &= ~self.killed(names, 1 << names.keys[step.item_name])",
+        "pass",
+    ),
+    "a rejection approves": ('if label == "then" and node.kind', 'if label in ("then", "otherwise") and node.kind'),
+    "a skipped approval approves": (
+        "held &= ~own\n                if edge",
+        "held = held & ~own | self.granted.get(node.index, 0)\n                if edge",
+    ),
+    "anybody approves": ("step.role == role and", ""),
+    "an approval of another's": ("any(expression(names, part) == key for part in parts(step.show))", "True"),
+    "an undo is fixed before its step": ("        if after:\n", "        if False:\n"),
+    "an undo's check is its step's": ('(*node.loc, kind, "args") if kind else', ""),
+    "own text: templates are references": ("return not parse_template(value).typed", 'return "$" not in value'),
+    "own text: keys": ("return not (type(value) is list and value)", "return type(value) not in (list, dict)"),
+    "own text: defaults of steps": ("if step.has_default or isinstance(step, (LLM", "if isinstance(step, (LLM"),
+    "own text: what a model may answer": (
+        "isinstance(step, (LLMStep, ConditionStep",
+        "isinstance(step, (ConditionStep",
+    ),
+    "own text: branch names": ("isinstance(step, (LLMStep, ConditionStep, SwitchStep))", "isinstance(step, LLMStep)"),
+    "own text: items": ("if isinstance(step, MapStep) and spells(step.over):", "if False:"),
+    "own text: values that are set": (
+        "if isinstance(step, SetStep):\n            for name, value",
+        "if False:\n            for name, value",
+    ),
+    "own text: defaults of inputs": ('if isinstance(part, dict) and "default" in part:', "if False:"),
+    "own text: what is given to calls": (
+        "and spells(value):\n            self.seed(target",
+        "and False:\n            self.seed(target",
+    ),
+    "own text: arguments": ("and spells(value):\n            reached", "and False:\n            reached"),
+}
+
+
+def mutant(name: str) -> ModuleType:
+    """The pass with one thing wrong."""
+    old, new = MUTANTS[name]
+    path = Path(str(trust_module.__file__))
+    source = path.read_text()
+    assert source.count(old) == 1, f"{name}: stands {source.count(old)} times in the source"
+    module = ModuleType("nano_vm.verify.trust_mutant")
+    module.__package__ = "nano_vm.verify"
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(source.replace(old, new), str(path), "exec"), module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
+    return module
+
+
+def killed_by(module: ModuleType) -> str | None:
+    """What finds the mutant: a row of the tables, or a run of the campaign."""
+    wrong: Analyse = module.analyse
+    if any((module.restricted(schema, path) is not None) is not expected for schema, path, expected in RESTRICTS):
+        return "schemas"
+    for table, literals in ((CASES, False), (LITERAL_CASES, True)):
+        for name, (steps, expected) in table.items():
+            if lines(analysed(program(*steps), literals=literals, by=wrong)) != expected:
+                return name
+    for marked in (False, True):
+        if campaign(wrong, range(60), 5, marked=marked, stop=True).contradictions:
+            return "campaign"
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants(name: str) -> None:
+    assert killed_by(mutant(name)) is not None
+
+
+def test_the_campaign_finds_what_is_wrong() -> None:
+    """Without the tables: runs alone find most that makes the pass trust too much."""
+    names = [
+        "a tool's result is trusted",
+        "inputs are trusted",
+        "an output_key gets nothing",
+        "ends of blocks and frames give nothing",
+        "a called program's inputs are trusted",
+        "items are trusted",
+        "one step is enough",
+    ]
+    for name in names:
+        assert campaign(mutant(name).analyse, range(300), 5, stop=True).contradictions, name
