@@ -165,10 +165,24 @@ Attack = Callable[[Case], Claims | None]
 
 
 def attack_guards(case: Case) -> Claims | None:
-    """guarded_by, approval, after and before."""
+    """guarded_by."""
+    return _attack_order(case, ("guard",))
+
+
+def attack_approvals(case: Case) -> Claims | None:
+    """The approvals of tools."""
+    return _attack_order(case, ("approval",))
+
+
+def attack_order(case: Case) -> Claims | None:
+    """after and before."""
+    return _attack_order(case, ("after", "before"))
+
+
+def _attack_order(case: Case, kinds: tuple[str, ...]) -> Claims | None:
     from nano_vm.verify.guards import check_guards
 
-    statements = [s for s in case.demands.statements if s.kind != "max_calls"]
+    statements = [s for s in case.demands.statements if s.kind in kinds]
     if not statements:
         return None
     said: dict[tuple[str, str], bool] = {}
@@ -363,6 +377,8 @@ def _step_at(document: Document, loc: tuple[Any, ...]) -> tuple[tuple[str, ...],
 
 ATTACKS: dict[str, Attack] = {
     "guards": attack_guards,
+    "approvals": attack_approvals,
+    "order": attack_order,
     "ceiling": attack_ceiling,
     "trust": attack_trust,
     "branches": attack_branches,

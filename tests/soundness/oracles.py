@@ -6,6 +6,7 @@ reading is the one under which fewer runs break a statement: what is called brok
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,13 +88,23 @@ def _unapproved(statement: Statement, run: History) -> str | None:
 
 
 def _protected(call: Call, names: tuple[str, ...]) -> list[Any]:
-    return [value for name, value in call.args.items() if not names or name in names]
+    return [_one(value) for name, value in call.args.items() if not names or name in names]
+
+
+_REFERENCE = re.compile(r"\$(?:\{([\w.\[\]]+)\}|(\w+(?:\.output(?:\.\w+)*)?(?:\.\w+)*))")
+
+
+def _one(value: Any) -> Any:
+    """*value*, a lone reference spelled one way."""
+    found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    return f"${found[1] or found[2]}" if found else value
 
 
 def _parts(value: Any) -> list[Any]:
-    """*value* and everything in it."""
+    """*value* and everything in it; a text also shows what it names."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [value, *(part for item in inner for part in _parts(item))]
+    named = [f"${a or b}" for a, b in _REFERENCE.findall(value)] if isinstance(value, str) else []
+    return [_one(value), *named, *(part for item in inner for part in _parts(item))]
 
 
 def _both_read(steps: Steps, guard: Taken, call: Call) -> frozenset[str] | None:
@@ -108,7 +119,7 @@ def _stale(run: History, tool: str, guards: list[Taken], watched: Any) -> str | 
     for call in calls:
         why = "no guard before it"
         for guard in guards:
-            if not before(guard.at, call.at):
+            if not before(guard.at, _read_at(call)):
                 continue
             names = watched(run.steps, guard, call)
             if names is None:

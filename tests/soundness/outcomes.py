@@ -108,6 +108,13 @@ class Outcomes:
             if rng.random() < 0.3 * self.timeouts:
                 self.note(machine, op, "timeout")
                 return machine.expire(machine.now)
+            if not reconcile and not op.step_id.endswith("/undo") and rng.random() < 0.15:
+                if op.unsafe and rng.random() < 0.5:
+                    self.note(machine, op, "begun by an owner that is gone")
+                    return machine.doubt(StepError("in_doubt", "Lost", "lost", False), machine.now)
+                if self.attempts[self.path] == 1:
+                    self.chosen.append((self.path, "not called"))
+                    return machine.refuse(StepError("limit", "Refused", "not called", False), machine.now)
             kind, name, retryable = rng.choice(ERRORS)
             self.note(machine, op, f"error {kind} {name}")
             return machine.fail(StepError(kind, name, "failed", retryable), machine.now)
@@ -170,4 +177,18 @@ class Outcomes:
         return machine.answer(text, usage, machine.now)
 
     def pause(self, machine: Machine, op: Any, rng: Random) -> Any:
-        raise AssertionError(f"{machine.path}: a pause is not asked for yet")
+        roll = rng.random()
+        mark = f"~{rng.randrange(1 << 30)}~" if self.marks is not None else ""
+        if roll < 0.06:
+            self.chosen.append((self.path, "nothing comes"))
+            return machine.suspend(machine.now)
+        if roll < 0.06 + 0.3 * self.errors:
+            self.chosen.append((self.path, "timeout"))
+            return machine.expire(machine.now)
+        if op.type == "approval":
+            approved = rng.random() < 0.7
+            self.chosen.append((self.path, "approved" if approved else "rejected"))
+            return machine.decide(approved, f"so it is{mark}", "somebody", machine.now)
+        payload = rng.choice((None, "yes", {"v": f"paid{mark}"}, f"no{mark}", True))
+        self.chosen.append((self.path, f"arrives {json.dumps(payload)}"))
+        return machine.arrive(payload, machine.now)

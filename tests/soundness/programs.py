@@ -78,9 +78,14 @@ class Style:
     overwrites: float = 0.2
     loose: float = 0.15  # calls of the protected tool outside of any decision
     wild: float = 0.1  # conditions that may err
+    dense: bool = False  # more blocks, fewer plain steps, names used again
 
     @classmethod
     def drawn(cls, rng: Random, pauses: bool) -> Style:
+        if rng.random() < 0.3:  # dense: little beside what is hard to get right
+            return cls(
+                3.0, rng.choice((0.0, 0.5)), 0.3, 1.5 if pauses else 0.0, rng.choice((0.0, 0.6)), 0.5, 0.3, 0.1, True
+            )
         return cls(
             rng.choice((0.0, 0.5, 1.0, 2.0)),
             rng.choice((0.0, 0.2, 0.6)),
@@ -237,13 +242,14 @@ class Maker:
         protected = 0.5 if at.guarded else style.loose
         if step_id in at.taken or self.chance(protected):
             return self.tool(step_id, at, "pay")
+        plain, again = (0.4, 2.0) if style.dense else (1.0, 0.7)
         weights = {
-            self.llm: 2.0,
-            self.tool: 2.5,
+            self.llm: 2.0 * plain,
+            self.tool: 2.5 * plain,
             self.set: 1.0,
             self.two_ways: 0.0 if deep else 2.5,
             self.switch: 0.0 if deep else 0.8,
-            self.loop: 0.0 if deep else 0.7,
+            self.loop: 0.0 if deep else again,
             self.parallel: 0.0 if deep else 0.6 * style.forks,
             self.map: 0.0 if deep else 0.5 * style.forks,
             self.call: 0.0 if deep or self.depth >= 2 else 0.5 * style.forks,
