@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from importlib import import_module
 from random import Random
 from typing import Any
 
@@ -30,7 +31,6 @@ from nano_vm.simulate import simulate
 from nano_vm.tools import ToolContract, contract
 from nano_vm.trace import LLMUsage, StepError
 from nano_vm.values import canonical
-from nano_vm.verify import ceiling as module
 from nano_vm.verify import check_shape, sizes
 from nano_vm.verify.ceiling import Ceiling, Interval, ceiling, over_budget
 from nano_vm.verify.sizes import CASE, DEFAULT_INPUT_BYTES, TOKEN_BYTES, of_schema
@@ -776,7 +776,9 @@ def campaign(seeds: range, runs: int) -> dict[str, int]:
 def small_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens of seven bytes: answers as long as they may be, without megabytes of them."""
     monkeypatch.setattr(sizes, "TOKEN_BYTES", 7)
-    monkeypatch.setattr(module, "TOKEN_BYTES", 7)
+    monkeypatch.setattr(
+        import_module("nano_vm.verify.ceiling"), "TOKEN_BYTES", 7
+    )  # the package's own name is the function
 
 
 @pytest.mark.usefixtures("small_tokens")
