@@ -357,6 +357,7 @@ class _Facts:
     tracked: dict[str, tuple[int, ...]] = field(
         default_factory=dict
     )  # by step: slots it writes that some test may read
+    shared: frozenset[str] = frozenset()  # steps that write such a slot which others write too
     watched: frozenset[int] = frozenset()  # slots that some test may read
     tests: bool = False  # whether there is any test
     key_names: dict[int, str] = field(default_factory=dict)  # by slot
@@ -387,6 +388,7 @@ class Domains:
         self.returned: dict[str, Domain] = {}
         self.states: list[State | None] = [None] * len(flow.nodes)
         self.barred: dict[int, frozenset[str]] = {}  # by node: labels that no run takes
+        self.masks: dict[int, int] = {}  # by node: what its test can come to
         self._solve()
 
     # --- at a node ---
@@ -650,12 +652,26 @@ class Domains:
         queued = bytearray(len(nodes))
         queued[entry] = 1
         push, pop = heapq.heappush, heapq.heappop
+        shared = {key: facts.shared for key, facts in self.facts.items()}
+        nothing: State = {}
+        for frame in flow.frames:
+            states[frame.fail] = nothing  # any step may lead there, and nothing is read there
         while heap:
             index = pop(heap)[1]
             queued[index] = 0
             visits[index] += 1
-            node = nodes[index]
-            for target, after in self._after(node, states[index] or {}):
+            node, known = nodes[index], states[index]
+            if not known and node.kind != "test" and node.step.type not in _DECIDES:
+                if node.step.id not in shared[id(node.frame.names)]:  # most: what was not known is not known behind it
+                    for edge in node.edges:
+                        target = edge.target
+                        if states[target] is None or states[target]:
+                            states[target] = nothing
+                            if not queued[target]:
+                                queued[target] = 1
+                                push(heap, (order[target], target))
+                    continue
+            for target, after in self._after(node, known or nothing):
                 old = states[target]
                 if old is after:
                     continue
@@ -667,10 +683,22 @@ class Domains:
                     new = _merged(old, after, visits[target] > MAX_VISITS)
                     if new is old:
                         continue
-                    states[target] = new
+                    states[target] = self._worth(nodes[target], new)
                 if not queued[target]:
                     queued[target] = 1
                     push(heap, (order[target], target))
+
+    def _worth(self, node: Node, state: State) -> State:
+        """*state* without what holds everywhere, too: after two ways have met, most of it."""
+        must = self.solved.states[node.index]
+        bases = self.facts[id(node.frame.names)].bases
+        if must is None:
+            return state
+        return {
+            slot: domain
+            for slot, domain in state.items()
+            if slot not in bases or not must[0] >> slot & 1 or not same(domain, bases[slot])
+        }
 
     def _after(self, node: Node, state: State) -> Iterator[tuple[int, State]]:
         """What is known behind each feasible edge of *node*."""
@@ -698,7 +726,9 @@ class Domains:
             cleared = {slot: domain for slot, domain in state.items() if slot not in own}
         for edge in node.edges:
             label = edge.label
-            if label == "skip" or label == "catch" or label == "error":
+            if label == "error":
+                continue
+            if label == "skip" or label == "catch":
                 after = cleared
                 if state and edge.by >= 0 and edge.by != node.index:
                     outer = facts.tracked.get(self.flow.nodes[edge.by].step.id, ())
@@ -823,6 +853,7 @@ class Domains:
         if reads is not None:
             domains = self.read_at(node, reads, state)
             decision = decide(reads, domains)
+            self.masks[node.index] = decision.mask
             yes = self._refined(node, state, rest, reads, decision.yes, domains) if decision.mask & YES else None
             no = self._refined(node, state, rest, reads, decision.no, domains) if decision.mask & NO else None
             if yes is not None and reads.node is not None:
@@ -941,6 +972,7 @@ def case_of(step: SwitchStep, value: Any) -> str | None:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
+_DECIDES = frozenset({StepType.CONDITION, StepType.SWITCH, StepType.MAP})  # or writes for its items alone
 _TESTS = frozenset({StepType.CONDITION, StepType.SWITCH, StepType.LOOP})
 
 
@@ -964,22 +996,28 @@ def _facts(frame: FrameGraph) -> _Facts:
         for step_id, kind in kinds.items():
             if kind is StepType.SET:
                 watch(names.reads[step_id])
+    writers, keys, outputs = facts.writers, names.keys, names.outputs
     for step, _ in names.steps:
-        slots = _own_slots(step, names)
+        slots = [outputs[step.id]]
+        if step.output_key is not None:
+            slots.append(keys[step.output_key])
         for slot in slots:
-            facts.writers.setdefault(slot, []).append((step, ""))
-        inner: list[str] = []
+            writers.setdefault(slot, []).append((step, ""))
         if isinstance(step, SetStep):
-            inner = list(step.values)
+            for name in step.values:
+                slots.append(keys[name])
+                writers.setdefault(keys[name], []).append((step, name))
         elif isinstance(step, MapStep):
-            inner = [step.item_name]
-        for name in inner:
-            facts.writers.setdefault(names.keys[name], []).append((step, name))
-        if isinstance(step, SetStep):
-            slots += [names.keys[name] for name in step.values]
-        own = tuple(dict.fromkeys(slot for slot in slots if slot in watched))
-        if own:
-            facts.tracked[step.id] = own
+            writers.setdefault(keys[step.item_name], []).append((step, step.item_name))
+        if not watched.isdisjoint(slots):
+            facts.tracked[step.id] = tuple(dict.fromkeys([slot for slot in slots if slot in watched]))
+    given = set(names.declared) | set((names.program.inputs or {}).get("required", []))
+    if frame.owner is not None and isinstance(frame.owner.step, CallStep):
+        given |= set(frame.owner.step.arguments)
+    several = {keys[name] for name in given if name in keys} | {
+        slot for slot, found in writers.items() if len(found) > 1
+    }
+    facts.shared = frozenset(step_id for step_id, own in facts.tracked.items() if not several.isdisjoint(own))
     facts.watched, facts.tests = frozenset(watched), bool(tests)
     facts.key_names = {slot: name for name, slot in names.keys.items()}
     if frame.kind == "run":
@@ -987,14 +1025,6 @@ def _facts(frame: FrameGraph) -> _Facts:
         if names.program.inputs is not None:
             facts.given = of_schema(names.program.inputs)
     return facts
-
-
-def _own_slots(step: Step, names: Names) -> list[int]:
-    """The slots of the output of *step*."""
-    slots = [names.outputs[step.id]]
-    if step.output_key is not None:
-        slots.append(names.keys[step.output_key])
-    return slots
 
 
 def _items(domain: Domain) -> Domain:
@@ -1165,12 +1195,14 @@ def _test(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnostic]
     if reads is None or not reads.places or reads.node is None:
         return
     field = "condition" if isinstance(step, ConditionStep) else "until"
+    whole = 0
+    for node in nodes:
+        whole |= domains.masks[node.index]
+    if whole & YES and whole & NO and not isinstance(reads.node, (Bool, Not)):
+        return
     here = [domains.read_at(node, reads) for node in nodes]
     if any(domain.empty for read in here for domain in read):
         return  # never written: told as such
-    whole = 0
-    for read in here:
-        whole |= decide(reads, read).mask
     wholes = [joined(read[place] for read in here) for place in range(len(reads.places))]
     leaves = list(_leaves(reads.node))
     told = False
@@ -1236,11 +1268,9 @@ def _remedy(problem: str) -> str:
 
 
 def _facts_text(reads: _Reads, domains: list[Domain], part: _Reads) -> str:
-    shown = []
-    for place in part.places:
-        at = reads.places[place]
-        shown.append(f"{reads.texts[at]} is {described(domains[at])}")
-    return ", ".join(shown)
+    places = [reads.places[place] for place in part.places]
+    told = [place for place in places if domains[place].kinds != ANYTHING.kinds or domains[place].fields] or places
+    return ", ".join(f"{reads.texts[place]} is {described(domains[place])}" for place in told)
 
 
 def shown_test(node: Expression) -> str:

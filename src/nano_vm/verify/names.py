@@ -51,25 +51,29 @@ def _unknown(names: Names) -> Iterator[Diagnostic]:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean '${near[0]}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
             yield Diagnostic("V012", (*names.loc, *loc), f"unknown name '${name}'", hint)
-    everything = [((*at, *where), ref, text) for step, at in names.steps for ref, text, where in names.reads[step.id]]
-    everything += [(("output",), ref, text) for ref, text in value_references(names.program.output)]
-    for loc, ref, text in everything:
-        try:
-            names.load(ref, text)
-        except ExprError as error:
-            yield Diagnostic("V010", (*names.loc, *loc), str(error))
-            continue
+    for step, at in names.steps:
+        for ref, text, where in names.reads[step.id]:
+            if ref.path or ref.name in names.outputs or ref.name not in names.keys:
+                yield from _odd(names, ref, text, (*names.loc, *at, *where))
+    for ref, text in value_references(names.program.output):
+        yield from _odd(names, ref, text, (*names.loc, "output"))
+
+
+def _odd(names: Names, ref: Ref, text: bool, loc: Loc) -> Iterator[Diagnostic]:
+    """A reference that means nothing, or perhaps not what it looks like."""
+    try:
         rest = names.load(ref, text)[2]
-        if rest[:1] == "." and not rest[1:2].isupper() and ref.name not in names.scalars and ref.path[0] != "output":
-            # `$invoice.id` in a sentence, and not `$name.Thanks`
-            message = f"in text '${ref.name}' is followed by the text {rest!r}, not by a field"
-            yield Diagnostic(
-                "V014", (*names.loc, *loc), message, f"write ${{{ref.name}{rest}}} for the field", "warning"
-            )
-        if ref.path[:1] == ("output",) and ref.name in names.needed and ref.name not in names.declared:
-            near = get_close_matches(ref.name, list(names.outputs), n=1)
-            hint = f"did you mean '${near[0]}.output'?" if near else "write the id of a step before '.output'"
-            yield Diagnostic("V010", (*names.loc, *loc), f"{str(ref)!r}: no step {ref.name!r}", hint)
+    except ExprError as error:
+        yield Diagnostic("V010", loc, str(error))
+        return
+    if rest[:1] == "." and not rest[1:2].isupper() and ref.name not in names.scalars and ref.path[0] != "output":
+        # `$invoice.id` in a sentence, and not `$name.Thanks`
+        message = f"in text '${ref.name}' is followed by the text {rest!r}, not by a field"
+        yield Diagnostic("V014", loc, message, f"write ${{{ref.name}{rest}}} for the field", "warning")
+    if ref.path[:1] == ("output",) and ref.name in names.needed and ref.name not in names.declared:
+        near = get_close_matches(ref.name, list(names.outputs), n=1)
+        hint = f"did you mean '${near[0]}.output'?" if near else "write the id of a step before '.output'"
+        yield Diagnostic("V010", loc, f"{str(ref)!r}: no step {ref.name!r}", hint)
 
 
 def _arguments(frame: FrameGraph) -> Iterator[Diagnostic]:
@@ -312,13 +316,20 @@ class Assigned:
 def _slots_read(names: Names) -> dict[str, int]:
     """By step, the slots that it reads, as bits; by ``$end`` those that the program's output reads."""
     found: dict[str, int] = {}
-    everything = [(step_id, ref, text) for step_id, reads in names.reads.items() for ref, text, _ in reads]
-    everything += [("$end", ref, text) for ref, text in value_references(names.program.output)]
-    for step_id, ref, text in everything:
-        try:
-            found[step_id] = found.get(step_id, 0) | 1 << names.load(ref, text)[0]
-        except ExprError:
-            continue  # told as unknown
+    keys, outputs = names.keys, names.outputs
+    end: list[tuple[Ref, bool, Loc]] = [(ref, text, ()) for ref, text in value_references(names.program.output)]
+    for step_id, step_reads in [*names.reads.items(), ("$end", end)]:
+        bits = 0
+        for ref, text, _ in step_reads:
+            if not ref.path and ref.name in keys and ref.name not in outputs:  # as `load`, for what most are
+                bits |= 1 << keys[ref.name]
+                continue
+            try:
+                bits |= 1 << names.load(ref, text)[0]
+            except ExprError:
+                continue  # told as unknown
+        if bits:
+            found[step_id] = bits
     return found
 
 
