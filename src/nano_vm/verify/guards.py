@@ -18,8 +18,7 @@ A run can fail at every step and be cancelled at every moment, so a remembered u
 Ways that a policy's author will think impossible (a tool returns what is no JSON value, after which the step fails and its undo
 is remembered) are ways. Conditions are not looked at: each branch may be taken.
 
-Calls that are alike in what ends their guards are looked for together, each kind by one search (`paths.find_breach`), which is linear
-in nodes and edges.
+Each statement is one search (`paths.find_breach`), linear in nodes and edges.
 """
 
 from __future__ import annotations
@@ -39,11 +38,9 @@ from .paths import RECONCILE, STEP, UNDO, Breach, Follows, Question, find_breach
 from .report import Finding
 from .statement import Form, Places, Statement, Use, call_arguments, edge_words, form, has_references, shown, statements
 
-MAX_BITS = 6
-"""Guards of one statement that are told apart, by what ends them; more are taken to end together, which can only refuse more."""
-
-MAX_GROUPS = 32
-"""Kinds of calls that are searched for apart; the rest are taken together likewise. So a statement costs at most so many searches."""
+MAX_GROUPS = 64
+"""Kinds of calls of one tool that are told apart, by the names that guards and arguments share; the rest are taken to read what any of them
+reads, which can only refuse more. So the work of a statement does not grow with calls times guards."""
 
 _USES: Mapping[int, Use] = {STEP: "step", UNDO: "undo", RECONCILE: "reconcile"}
 _NOT_AN_END = ("skip", "catch", "error", "fork", "again")
@@ -106,15 +103,14 @@ def _lost_edge(edge: str, tool: str, places: Places, severity: Severity) -> Diag
     return Diagnostic("V051", ("policy", "tools", tool, "guarded_by"), message, hint, severity)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Guard:
-    """A step with edges that are guards: where they are crossed, what it reads, what it shows."""
+    """A step with edges that are guards: where they are crossed, what it reads."""
 
     names: Names
     step: Step
     crossed: list[tuple[int, str]]  # node, label
     reads: Slots = frozenset()
-    shows: frozenset[Form] = frozenset()
 
 
 Site = tuple[int, int]
@@ -132,13 +128,11 @@ class _Index:
         self.calls: dict[str, list[Site]] = {}  # by tool
         self.steps: dict[tuple[int, str], list[int]] = {}  # by names and id: nodes that run it, or end it
         for node in flow.nodes:
-            step = node.step
-            if node.kind == "step":
+            kind, step = node.kind, node.step
+            if kind == "step" or kind == "test":
                 self.steps.setdefault((id(node.frame.names), step.id), []).append(node.index)
-                if isinstance(step, ToolStep):
+                if type(step) is ToolStep:  # isinstance asks the metaclass of models, which takes a microsecond
                     self._tool(node.index, step)
-            elif node.kind == "test":
-                self.steps.setdefault((id(node.frame.names), step.id), []).append(node.index)
         self.bases: dict[int, int] = {}  # by names: the first of its slots, so that a slot's number says whose it is
         size = 0
         for names in self.places.programs.values():
@@ -167,21 +161,20 @@ class _Index:
 
     def breach(self, statement: Statement) -> Breach | None:
         """The shortest path that breaks *statement*."""
+        name = statement.names[0]
+        sites = self.runs(name) if statement.kind == "before" else self.calls.get(statement.tool, [])
+        if not sites:
+            return None
         match statement.kind:
             case "guard":
-                sites = self.calls.get(statement.tool, [])
-                questions = self.guarded(statement, sites, self.edges(statement.names)) if sites else []
+                question = self.guarded(sites, self.edges(statement.names))
             case "approval":
-                sites = self.calls.get(statement.tool, [])
-                questions = self.guarded(statement, sites, self.approvals(statement.names[0])) if sites else []
+                question = self.approved(statement, sites)
             case "after":
-                sites = self.calls.get(statement.tool, [])
-                questions = [_order(sites, self.ends(statement.names[0]))] if sites else []
+                question = _order(sites, self.ends(name))
             case _:
-                sites = self.runs(statement.names[0])
-                questions = [_order(sites, self.tool_ends(statement.tool))] if sites else []
-        found = [breach for question in questions if (breach := find_breach(self.follows, question)) is not None]
-        return min(found, key=lambda breach: len(breach.path), default=None)
+                question = _order(sites, self.tool_ends(statement.tool))
+        return find_breach(self.follows, question)
 
     def edges(self, names: Iterable[str]) -> list[_Guard]:
         """The guards that the edges *names* are."""
@@ -194,17 +187,6 @@ class _Index:
                     guard = found[key] = _Guard(program, step, [], self.read_by(program, step))
                 guard.crossed += [(node, label) for node in self.steps.get(key, ())]
         return list(found.values())
-
-    def approvals(self, role: str) -> list[_Guard]:
-        """The guards that a person in *role* is asked by."""
-        found = []
-        for program in self.places.programs.values():
-            for step, _ in program.steps:
-                if isinstance(step, ApprovalStep) and step.role == role:
-                    crossed = [(node, "then") for node in self.steps.get((id(program), step.id), ())]
-                    reads = self.read_by(program, step)
-                    found.append(_Guard(program, step, crossed, reads, frozenset(shown(step.show, program))))
-        return found
 
     def ends(self, name: str) -> list[tuple[int, str]]:
         """Where what *name* names ends well: a tool's steps, a step, or an edge."""
@@ -235,57 +217,77 @@ class _Index:
             found += [(n, STEP) for n in self.steps.get((id(program), step.id), ()) if nodes[n].kind == "step"]
         return found
 
-    def guarded(self, statement: Statement, sites: list[Site], guards: list[_Guard]) -> list[Question]:
-        """One question for each kind of call: those for which the same guards count, and end by the same writes."""
-        groups: dict[tuple[Slots | None, ...], list[Site]] = {}
+    def guarded(self, sites: list[Site], guards: list[_Guard]) -> Question:
+        """*sites* against *guards*: a bit for each kind of call and set of names whose change ends a guard for it.
+
+        Guards that end together are one; which of them it was does not matter.
+        """
+        any_guard = frozenset[int]().union(*(guard.reads for guard in guards))
+        kinds: dict[Slots, list[Site]] = {}
+        for node, flag in sites:
+            reads = self.read_by_call(self.flow.nodes[node], flag) & any_guard
+            if reads not in kinds and len(kinds) >= MAX_GROUPS:
+                last, group = kinds.popitem()
+                reads |= last
+                kinds[reads] = kinds.get(reads, []) + group
+            kinds.setdefault(reads, []).append((node, flag))
+        alike: dict[Slots, list[_Guard]] = {}
+        for guard in guards:
+            alike.setdefault(guard.reads, []).append(guard)
+        bits = _Bits()
+        for kind, (reads, group) in enumerate(kinds.items()):
+            mask = 0
+            for read, same in alike.items():
+                bit = bits.of(kind, read & reads)
+                mask |= bit
+                for guard in same:
+                    bits.gain(bit, guard.crossed)
+            bits.need(mask, group)
+        return self.question(bits, sites)
+
+    def approved(self, statement: Statement, sites: list[Site]) -> Question:
+        """*sites* against approvals: a bit for each set of arguments that a person must have seen."""
+        asking: dict[Form, list[_Guard]] = {}  # by what is shown
+        everyone: list[_Guard] = []
+        for program in self.places.programs.values():
+            for step, _ in program.steps:
+                if isinstance(step, ApprovalStep) and step.role == statement.names[0]:
+                    crossed = [(node, "then") for node in self.steps.get((id(program), step.id), ())]
+                    guard = _Guard(program, step, crossed)
+                    everyone.append(guard)
+                    for part in dict.fromkeys(shown(step.show, program)):
+                        asking.setdefault(part, []).append(guard)
+        bits = _Bits()
+        kinds: dict[object, int] = {}
         for site in sites:
-            key = self.endings(statement, site, guards)
-            if key not in groups and len(groups) >= MAX_GROUPS:
-                key, joined = _joined(groups.popitem(), key)
-                groups.setdefault(key, []).extend(joined)
-            groups.setdefault(key, []).append(site)
-        calls = _flags(sites)
-        return [self.question(key, guards, group, calls) for key, group in groups.items()]
+            node = self.flow.nodes[site[0]]
+            names = node.frame.names
+            assert isinstance(node.step, ToolStep)
+            arguments = call_arguments(node.step, _USES[site[1]])
+            protected = {name: value for name, value in arguments.items() if statement.protects(name)}
+            try:
+                forms = list(dict.fromkeys(form(value, names) for value in protected.values()))
+            except ExprError:  # told by the pass that checks names
+                bits.need(0, [site])
+                continue
+            bound = any(has_references(value) for value in forms)
+            key = (frozenset(forms), id(names) if bound else 0)
+            if key not in kinds:
+                kinds[key] = bits.of(len(kinds), self.slots(names, protected))
+                rarest = min((asking.get(value, []) for value in forms), key=len, default=everyone)
+                for guard in rarest:
+                    if (guard.names is names or not bound) and all(guard in asking[value] for value in forms):
+                        bits.gain(kinds[key], guard.crossed)
+            bits.need(kinds[key], [site])
+        return self.question(bits, sites)
 
-    def endings(self, statement: Statement, site: Site, guards: list[_Guard]) -> tuple[Slots | None, ...]:
-        """For each guard, the names whose change ends it for *site*; None where it is no guard of that call."""
-        node = self.flow.nodes[site[0]]
-        names = node.frame.names
-        if statement.kind == "guard":
-            reads = self.read_by_call(node, site[1])
-            return tuple(guard.reads & reads for guard in guards)
-        assert isinstance(node.step, ToolStep)
-        arguments = call_arguments(node.step, _USES[site[1]])
-        protected = {name: value for name, value in arguments.items() if statement.protects(name)}
-        try:
-            forms = [form(value, names) for value in protected.values()]
-        except ExprError:
-            return tuple(None for _ in guards)
-        reads = self.slots(names, protected)
-        bound = any(has_references(value) for value in forms)
-        return tuple(
-            reads if all(value in guard.shows for value in forms) and (guard.names is names or not bound) else None
-            for guard in guards
-        )
-
-    def question(
-        self, key: tuple[Slots | None, ...], guards: list[_Guard], group: list[Site], calls: Mapping[int, int]
-    ) -> Question:
-        """*group* against *guards*; a bit for each set of names whose change ends them, since guards that end together are one."""
-        apart = list(dict.fromkeys(slots for slots in key if slots is not None))
-        ended = apart[:MAX_BITS]
-        for more in apart[MAX_BITS:]:
-            ended[-1] |= more
-        gains: dict[int, dict[str, int]] = {}
-        for slots, guard in zip(key, guards, strict=True):
-            if slots is not None:
-                bit = 1 << min(apart.index(slots), MAX_BITS - 1)
-                for node, label in guard.crossed:
-                    labels = gains.setdefault(node, {})
-                    labels[label] = labels.get(label, 0) | bit
-        question = Question(len(ended), gains, _flags(group), calls)
-        if any(ended):
-            self.writes(question, ended)
+    def question(self, bits: _Bits, sites: list[Site]) -> Question:
+        calls: dict[int, int] = {}
+        for node, flag in sites:
+            calls[node] = calls.get(node, 0) | flag
+        question = Question(len(bits.ended), bits.gains, bits.needs, calls)
+        if any(bits.ended):
+            self.writes(question, bits.ended)
         return question
 
     # --- what is read and written ---
@@ -342,26 +344,27 @@ class _Index:
         """By slot, the nodes whose end writes it."""
         writers: dict[int, list[int]] = {}
         for node in self.flow.nodes:
-            if node.owner is not None:
-                self._inside.setdefault(node.owner.index, []).append(node.index)
-            step, names = node.step, node.frame.names
-            if node.kind in ("end", "fail") or (node.kind == "step" and isinstance(step, LoopStep)):
+            kind, step, names = node.kind, node.step, node.frame.names
+            if kind == "end" or kind == "fail" or (kind == "step" and type(step) is LoopStep):
                 continue
             base = self.bases[id(names)]
-            written = [names.outputs[step.id]]
+            writers.setdefault(base + names.outputs[step.id], []).append(node.index)
             if step.output_key is not None:
-                written.append(names.keys[step.output_key])
-            if isinstance(step, SetStep) and node.kind == "step":
-                written += [names.keys[name] for name in step.values]
-            for slot in written:
-                writers.setdefault(base + slot, []).append(node.index)
-            if isinstance(step, MapStep) and node.kind == "step":
+                writers.setdefault(base + names.keys[step.output_key], []).append(node.index)
+            if type(step) is SetStep:
+                for name in step.values:
+                    writers.setdefault(base + names.keys[name], []).append(node.index)
+            elif type(step) is MapStep:
                 item = base + names.keys[step.item_name]
                 self._items.setdefault(item, []).extend(frame.index for frame in node.frames)
         return writers
 
     def _within(self, loop: int) -> Iterator[int]:
         """The nodes in the body of *loop*, its own frame only."""
+        if not self._inside:
+            for node in self.flow.nodes:
+                if node.owner is not None:
+                    self._inside.setdefault(node.owner.index, []).append(node.index)
         work = [loop]
         while work:
             for inner in self._inside.get(work.pop(), ()):
@@ -371,22 +374,38 @@ class _Index:
 
 def _order(sites: list[Site], ends: list[tuple[int, str]]) -> Question:
     """Whether each of *sites* comes after one of *ends*, which nothing takes away."""
-    gains: dict[int, dict[str, int]] = {}
-    for node, label in ends:
-        gains.setdefault(node, {})[label] = 1
-    return Question(1, gains, _flags(sites), _flags(sites), uses=False)
-
-
-def _flags(sites: Iterable[Site]) -> dict[int, int]:
-    found: dict[int, int] = {}
+    bits = _Bits()
+    bit = bits.of(0, frozenset())
+    bits.gain(bit, ends)
+    bits.need(bit, sites)
+    calls: dict[int, int] = {}
     for node, flag in sites:
-        found[node] = found.get(node, 0) | flag
-    return found
+        calls[node] = calls.get(node, 0) | flag
+    return Question(1, bits.gains, bits.needs, calls, uses=False)
 
 
-def _joined(
-    last: tuple[tuple[Slots | None, ...], list[Site]], key: tuple[Slots | None, ...]
-) -> tuple[tuple[Slots | None, ...], list[Site]]:
-    """Two groups as one: a guard counts where it does for both, and ends by the writes of either."""
-    other, sites = last
-    return tuple(a | b if a is not None and b is not None else None for a, b in zip(other, key, strict=True)), sites
+class _Bits:
+    """The bits of a question: what ends each, who gives it, who needs it."""
+
+    def __init__(self) -> None:
+        self.ended: list[Slots] = []
+        self.gains: dict[int, dict[str, int]] = {}
+        self.needs: dict[int, dict[int, int]] = {}
+        self._known: dict[tuple[int, Slots], int] = {}
+
+    def of(self, kind: int, ended: Slots) -> int:
+        """The bit of a *kind* of call for guards that a change of one of *ended* ends."""
+        bit = self._known.get((kind, ended))
+        if bit is None:
+            bit = self._known[kind, ended] = 1 << len(self.ended)
+            self.ended.append(ended)
+        return bit
+
+    def gain(self, bit: int, crossed: Iterable[tuple[int, str]]) -> None:
+        for node, label in crossed:
+            labels = self.gains.setdefault(node, {})
+            labels[label] = labels.get(label, 0) | bit
+
+    def need(self, mask: int, sites: Iterable[Site]) -> None:
+        for node, flag in sites:
+            self.needs.setdefault(node, {})[flag] = mask

@@ -11,6 +11,9 @@ nodes and edges. Children of a fork are summed up, innermost first: the minimal 
 no guard, and the shortest ways to a call and to an undo that is remembered. What a child gains adds to what holds at the fork; what
 it calls uses that up. Source: M. Sharir, A. Pnueli, *Two approaches to interprocedural data flow analysis*, 1981.
 
+A statement can have many bits, for kinds of calls and of guards; the states at a node are then bounded by `MAX_STATES`, beyond which
+they are taken for what they have in common.
+
 Rule 1: an approximation only ever makes a state worse. So None is a proof, and a path is no more than a path of the graph.
 """
 
@@ -23,6 +26,9 @@ from ..flow import Flow, FrameGraph, Node
 from ..program import LoopStep, MapStep, ToolStep
 from .report import Move
 
+MAX_STATES = 64
+"""States of one node that are told apart: those of six decisions between two guards, one after the other."""
+
 STEP, UNDO, RECONCILE = 1, 2, 4
 """Flags: which calls a node makes that matter."""
 
@@ -33,12 +39,13 @@ class Question:
 
     ``gains``: the bits that each label gives. ``kills``: the bits that what the node writes takes; ``items`` the same for the frames of
     a map, whose item is written at their entry; ``leaving`` for the loops that a failure at the node leaves. ``calls``: flags of
-    all calls; ``sites``: of those that need one of the ``size`` bits. ``uses``: whether a call uses up every bit.
+    all calls; ``needs``: by such a flag, the bits of which the call needs one. There are ``size`` bits. ``uses``: whether a call
+    uses up every bit.
     """
 
     size: int
     gains: Mapping[int, Mapping[str, int]]
-    sites: Mapping[int, int]
+    needs: Mapping[int, Mapping[int, int]]
     calls: Mapping[int, int]
     uses: bool = True
     kills: Mapping[int, int] = field(default_factory=dict)
@@ -112,7 +119,7 @@ class Follows:
         self.edges: list[list[tuple[str, int]]] = []
         for node in flow.nodes:
             fail = node.frame.fail
-            once = node.kind == "test" and isinstance(node.step, LoopStep) and node.step.max_iterations == 1
+            once = type(node.step) is LoopStep and node.step.max_iterations == 1
             self.edges.append(
                 [
                     (edge.label, edge.target)
@@ -144,7 +151,7 @@ class _Ground:
         self.frames = self._relevant_frames()
         self.summaries: dict[int, Summary] = {}
         self.joins: dict[int, list[_Join]] = {}
-        self.special = {*question.gains, *question.kills, *question.leaving, *question.calls, *question.sites}
+        self.special = {*question.gains, *question.kills, *question.leaving, *question.calls, *question.needs}
         for index in self.frames:
             owner = follows.flow.frames[index].owner
             if owner is not None:
@@ -158,7 +165,7 @@ class _Ground:
         """The frames in which something gives or calls, and those around them."""
         question = self.question
         found: set[int] = {0}
-        for index in (*question.gains, *question.calls, *question.sites):
+        for index in (*question.gains, *question.calls, *question.needs):
             frame: FrameGraph | None = self.nodes[index].frame
             while frame is not None and frame.index not in found:
                 found.add(frame.index)
@@ -221,15 +228,17 @@ class _Search:
                         known = seen.get(target, ())
                         if known and (known[0] & state == known[0] or _covered(known, state)):
                             continue
-                        seen[target] = _with(known, state) if known else (state,)
+                        there = _room(known, state) if known else state
+                        seen[target] = _with(known, there) if known else (state,)
                         near.append(len(trail))
-                        trail.append((target, state, at, label))
+                        trail.append((target, there, at, label))
                         costs.append(cost + 1)
                     continue
                 for target, after, how in self.steps(at, self.nodes[node], state):
                     known = seen.get(target, ())
                     if _covered(known, after):
                         continue
+                    after = _room(known, after)
                     if isinstance(how, str):
                         seen[target] = _with(known, after)
                         near.append(len(trail))
@@ -244,16 +253,15 @@ class _Search:
 
     def steps(self, at: int, node: Node, state: int) -> Iterator[tuple[int, int, str | _How]]:
         """What may follow *node*, reached in *state*: target, state there, and how."""
-        calls, sites = self.question.calls.get(node.index, 0), self.question.sites.get(node.index, 0)
-        uses = self.question.uses
-        if self.checking and sites & STEP and not state & self.guards:
+        calls, uses = self.question.calls.get(node.index, 0), self.question.uses
+        if calls & STEP and self.lacks(node, STEP, state):
             self.fail(at, node)
             return
         if calls & STEP and uses:
             state = self.called(at, node, state)
         ways: list[tuple[int, tuple[str, ...]]] = [(state, ())]
         if calls & RECONCILE:
-            if self.checking and sites & RECONCILE and not state & self.guards:
+            if self.lacks(node, RECONCILE, state):
                 self.fail(at, node, "reconcile")
             if uses:
                 ways.append((self.called(at, node, state, "reconcile"), ("reconcile",)))
@@ -268,6 +276,10 @@ class _Search:
             for label, target in self.ground.follows.edges[node.index]:
                 after = self.after(node, before, label, remembers=bool(calls & UNDO))
                 yield target, after, _How((*labels, label)) if labels else label
+
+    def lacks(self, node: Node, call: int, state: int) -> bool:
+        """Whether *call* of *node* is in need."""
+        return self.checking and not state & self.question.needs[node.index][call]
 
     def after(self, node: Node, state: int, label: str, *, remembers: bool = False) -> int:
         """*state* behind the edge *label*: what it gives, less what the node writes."""
@@ -297,13 +309,10 @@ class _Search:
         """
         if self.question.uses:
             self.summary.remembers = _nearer(self.summary.remembers, Reach(self, at, "next"))
-        if not self.checking:
-            return
-        own = self.question.sites.get(node.index, 0) & UNDO
-        second = self.question.uses and not state & self.calm
-        if second or (own and not self.after(node, state, "next") & self.guards):
+        second = self.checking and self.question.uses and not state & self.calm
+        if second or self.lacks(node, UNDO, self.after(node, state, "next")):
             self.fail(at, node, *labels, *self.cancelled_after(node))
-        elif own and not state & ~self.question.kills.get(node.index, 0) & self.guards:
+        elif self.lacks(node, UNDO, state & ~self.question.kills.get(node.index, 0)):
             self.fail(at, node, *labels, "error")
 
     def cancelled_after(self, node: Node) -> list[str | Move]:
@@ -388,6 +397,11 @@ class _Search:
             if isinstance(node.step, MapStep):  # there may be no item
                 more = [found[0], *(_Join(join.state & flags, join.cost, join.children) for join in more)]
             found = _minimal(more)
+            if len(found) > MAX_STATES:
+                state = found[0].state
+                for join in found:
+                    state &= join.state
+                found = [_Join(state, found[0].cost, found[0].children)]
         return found
 
     # --- paths ---
@@ -440,6 +454,14 @@ def _covered(known: tuple[int, ...], state: int) -> bool:
 
 def _with(known: tuple[int, ...], state: int) -> tuple[int, ...]:
     return (*(other for other in known if state & other != state), state)
+
+
+def _room(known: tuple[int, ...], state: int) -> int:
+    """*state*, or, where too many are told apart already, what it has in common with them."""
+    if len(known) >= MAX_STATES:
+        for other in known:
+            state &= other
+    return state
 
 
 def _minimal(joins: list[_Join]) -> list[_Join]:
