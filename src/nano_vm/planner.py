@@ -23,13 +23,12 @@ from .drive import Adapter, completed
 from .errors import Diagnostic, PlannerError, ProgramError, VMError
 from .expr import value_references
 from .flow import Flow
-from .policy import Budget, Policy, Rules, rules_of
+from .policy import Budget, Policy, Rules, policy_of, rules_of
 from .program import Program
 from .protocols import Completion, Message
 from .tools import _OPTIONS, ToolContract, contract
 from .values import admit, kind_name, parse_json, short, text_size
-from .verify import policy_of
-from .vm import ExecutionVM, _adapters, _budget, _tightest
+from .vm import ExecutionVM, _adapters, _budget
 
 MAX_REPLY_BYTES = 1_000_000
 """A reply larger than this is not read: a program may have no more either."""
@@ -133,9 +132,8 @@ class Planner:
             document = read_reply(reply, cut=completion.finish_reason == "length")
             program = self._program(document, context is not None, kinds, untrusted)
         except ProgramError as error:
-            raise PlannerError(
-                _message(wish, "it is no valid program", error.diagnostics), reply, error.diagnostics
-            ) from error
+            errors = [d for d in error.diagnostics if d.severity == "error"]
+            raise PlannerError(_message(wish, "it is no valid program", errors), reply, error.diagnostics) from error
         except (ValueError, VMError) as error:
             raise PlannerError(_message(wish, str(error)), reply) from error
         diagnostics, counterexamples = self._faults(program)
@@ -162,7 +160,7 @@ class Planner:
         protected = {}
         for name in known.parameters:
             demands = rules.argument(name)
-            if demands and all(rule.check is None and rule.approval is None for rule in demands):
+            if any(rule.check is None for rule in demands):
                 protected[name] = inputs
         return protected
 
@@ -221,9 +219,9 @@ class Planner:
                 properties = {name: _INPUT_SCHEMAS.get(kinds[name], {}) for name in read}
                 added["inputs"] = {"type": "object", "properties": properties, "required": read}
         if self._budget is not None:
-            tightest = _tightest([b for b in (program.budget, self._budget) if b is not None])
-            assert tightest is not None
-            added["budget"] = tightest.model_dump(exclude_none=True)
+            bounds = [b.model_dump(exclude_none=True) for b in (self._budget, program.budget) if b is not None]
+            names = dict.fromkeys(name for bound in bounds for name in bound)
+            added["budget"] = {name: min(bound[name] for bound in bounds if name in bound) for name in names}
         return Program.from_dict({**document, **added}) if added else program
 
     def _faults(self, program: Program) -> tuple[list[Diagnostic], list[str]]:
@@ -231,11 +229,20 @@ class Planner:
         functions = {name: known.function for name, known in self._contracts.items()}
         vm = ExecutionVM(self._llm, functions, programs=self._programs, budget=self._budget, policy=self._policy)
         report = vm.verify(program)
-        faults = [d for d in report.diagnostics if d.severity == "error"]
-        broken = [str(proof) for proof in report.proofs if proof.status != "proved"]
+        faults = [d for d in report.diagnostics if d.severity == "error" or d.code in _OVER_BUDGET]
+        broken = []
+        for proof in report.proofs:
+            if proof.status != "proved":
+                flows = [f for f in report.flows if proof.kind == "flow" and f.loc == proof.loc and f.allowed is None]
+                broken.append("\n  ".join([str(proof), *map(str, flows)]))
         if not report.ok and not faults and not broken:
             broken.append(str(report))
         return faults, broken
+
+
+_OVER_BUDGET = ("V070", "V071", "V072")
+"""More steps or calls than the budget allows: a remark on what a person wrote, a fault of what a model wrote. Of tokens and money the
+worst case is that of the largest values, 16 MB each, which would refuse nearly every program; the run holds these budgets."""
 
 
 # --- what the planner is given -------------------------------------------------------------------------------------
@@ -509,14 +516,13 @@ class _Shapes:
         names = [*self.kinds, *outputs, *(["item"] if item else [])]
         if len(offers) <= OFFERED:
             for offer in offers:
-                key = f"{offer.kind}{self.offers.index(offer)}_{number}{'i' if item else ''}"
-                if key not in self.definitions:
-                    self.definitions[key] = self.arguments(offer, names)
-                what = {"tool": _const(offer.name), "args": _ref(key)}
+                arguments = self.arguments(offer, number, names, "i" if item else "")
+                if arguments is None:
+                    continue
+                what = {"tool": _const(offer.name), "args": arguments}
                 if offer.kind == "call":
-                    what = {"program": _const(offer.name), "with": _ref(key)}
-                if self.definitions[key] is not None:
-                    yield _object({"id": _const(id), "type": _const(offer.kind), **what})
+                    what = {"program": _const(offer.name), "with": arguments}
+                yield _object({"id": _const(id), "type": _const(offer.kind), **what})
         else:
             tools = [offer.name for offer in offers if offer.kind == "tool"]
             yield _object(
@@ -555,8 +561,22 @@ class _Shapes:
             )
 
     def approvals(self, number: int, outputs: list[str]) -> Iterator[dict[str, Any]]:
-        """A person's consent to calls that need it; shows all that their arguments may be."""
-        return iter(())
+        """A person's consent to calls that need it. They take references alone, and all of these are shown."""
+        names = [*self.kinds, *outputs]
+        roles = dict.fromkeys(role for offer in self.offers for role in offer.rules.approvals)
+        for role in roles if names else ():
+            behind = [o for o in self.offers if o.rules.approvals == (role,) and not o.guards]
+            calls = [
+                _object(
+                    {"id": _const(f"s{number}_then"), "type": _const("tool"), "tool": _const(o.name), "args": arguments}
+                )
+                for o in behind
+                if (arguments := self.arguments(o, number, names, "a")) is not None
+            ]
+            if calls:
+                show = {"enum": [[f"${name}" for name in names]]}
+                what = {"role": _const(role), "show": show, "then": _block(calls)}
+                yield _object({"id": _const(f"s{number}"), "type": _const("approval"), **what})
 
     def maps(self, number: int, offers: Sequence[Offer], outputs: list[str]) -> Iterator[dict[str, Any]]:
         """The same step for each item of a list."""
@@ -566,23 +586,39 @@ class _Shapes:
             over = {"enum": [f"${name}" for name in lists]}
             yield _object({"id": _const(f"s{number}"), "type": _const("map"), "over": over, "steps": steps})
 
-    def arguments(self, offer: Offer, names: Sequence[str]) -> dict[str, Any] | None:
-        """The arguments of one call; None where a protected one has nothing to take."""
-        properties: dict[str, Any] = {}
-        for name, schema in offer.arguments.items():
-            sources = offer.sources.get(name, names)
-            fitting = [n for n in names if n in sources and _fits(self.kinds.get(n), schema)]
-            members = [{"enum": [f"${n}" for n in fitting]}] if fitting else []
-            if offer.literals or name not in offer.sources:
-                members += self.literal(schema, [] if name in offer.sources else names)
-            if members:
-                properties[name] = {"anyOf": members} if len(members) > 1 else members[0]
-            elif name in offer.required:
-                return None
-        if not properties and offer.about["arguments"].get("additionalProperties"):
-            return self.guessed(names)
-        required = [name for name in offer.required if name in properties]
-        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    def arguments(self, offer: Offer, number: int, names: Sequence[str], where: str) -> dict[str, Any] | None:
+        """The arguments of a call at place *number*, defined once; None where one that is needed has nothing to take.
+
+        *where* is ``i`` for the item of a `map`, and ``a`` behind an approval, where only references are taken.
+        """
+        key = f"{offer.kind}{self.offers.index(offer)}_{number}{where}"
+        if key not in self.definitions:
+            properties: dict[str, Any] = {}
+            for name, schema in offer.arguments.items():
+                members = self.argument(offer, name, schema, names, literals=where != "a")
+                if members:
+                    properties[name] = {"anyOf": members} if len(members) > 1 else members[0]
+                elif name in offer.required:
+                    return None
+            if not properties and offer.about["arguments"].get("additionalProperties"):
+                self.definitions[key] = self.guessed(names)
+            else:
+                closed = _object(properties)
+                closed["required"] = [name for name in offer.required if name in properties]
+                self.definitions[key] = closed
+        return _ref(key)
+
+    def argument(
+        self, offer: Offer, name: str, schema: Any, names: Sequence[str], *, literals: bool
+    ) -> list[dict[str, Any]]:
+        """What one argument takes: references, and what the model writes."""
+        protected = offer.sources.get(name)
+        sources = names if protected is None else protected
+        fitting = [n for n in names if n in sources and _fits(self.kinds.get(n), schema)]
+        members: list[dict[str, Any]] = [{"enum": [f"${n}" for n in fitting]}] if fitting else []
+        if literals and (offer.literals or protected is None):
+            members += self.literal(schema, names if protected is None else [])
+        return members
 
     def guessed(self, names: Sequence[str]) -> dict[str, Any]:
         """Arguments of a tool that says nothing of them."""
@@ -717,7 +753,7 @@ def _message(
     wish: str, reason: str, diagnostics: Sequence[Diagnostic] = (), counterexamples: Sequence[str] = ()
 ) -> str:
     """Why there is no program, on a few lines."""
-    lines = [str(d) for d in diagnostics if d.severity == "error"] + [f"counterexample: {c}" for c in counterexamples]
+    lines = [line for fault in (*diagnostics, *counterexamples) for line in str(fault).split("\n")]
     more = [f"and {len(lines) - SHOWN_FAULTS} more"] if len(lines) > SHOWN_FAULTS else []
     return "\n  ".join([f"no program for {short(wish)}: {reason}", *lines[:SHOWN_FAULTS], *more])
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
 from .expr import Compare, Const, Items, Node, Ref, Template, children, parse_expr, references
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
-from .values import admit, canonical, short
+from .values import admit, canonical, kind_name, short
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
@@ -44,6 +44,18 @@ class Budget(BaseModel):
     max_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
     max_cost_usd: Annotated[float, Field(ge=0)] | None = None
     max_seconds: Seconds | None = None
+
+
+def tightest(budgets: list[Budget]) -> Budget | None:
+    """The least of each amount."""
+    if len(budgets) < 2:
+        return budgets[0] if budgets else None
+    amounts = {}
+    for name in Budget.model_fields:
+        given = [getattr(b, name) for b in budgets if getattr(b, name) is not None]
+        if given:
+            amounts[name] = min(given)
+    return Budget.model_construct(**amounts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,6 +165,22 @@ class Policy:
         return sorted(found, key=lambda rule: rule.rank)
 
 
+def policy_of(policy: Any) -> Policy | None:
+    """A policy from what a host may give: a `Policy`, a dict, a file's path.
+
+    Raises:
+        ProgramError: With every fault of it.
+        VMError: If it is none of these.
+    """
+    if policy is None or isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, Mapping):
+        return Policy.from_dict(dict(policy))
+    if isinstance(policy, (str, Path)):
+        return Policy.from_file(policy)
+    raise VMError(f"a policy is a Policy, a dict or the path of a file, not {kind_name(policy)}")
+
+
 # --- rules of several policies, joined -----------------------------------------------------------------------------
 
 
@@ -221,13 +249,12 @@ def rules_of(
     )
 
 
-def loosened(host: Policy | None, own: Policy) -> Iterator[Diagnostic]:
-    """Where a program's *own* policy would allow what the host's does not: it may only tighten."""
+def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
+    """Where a program's *own* policy would allow what the host's (*known*) does not: it may only tighten."""
 
     def fault(loc: Loc, message: str, hint: str = "remove it; a program's policy can only add demands") -> Diagnostic:
         return Diagnostic("V057", ("policy", *loc), message, hint)
 
-    known = host or Policy()
     for name in own.trusted:
         if name in known.untrusted:
             yield fault(("inputs", name), f"input {name!r} is untrusted by the host, and the program calls it trusted")

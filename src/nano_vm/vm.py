@@ -13,9 +13,10 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from .compile import compile_flow
@@ -25,12 +26,12 @@ from .flow import Flow
 from .ledger import Ledger, Limits
 from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
-from .policy import Budget, Policy
+from .policy import Budget, Policy, policy_of, tightest
 from .program import LLMStep, Program
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, admit, canonical, is_small, kind_name
-from .verify import Examined, Report, check_names, examine, policy_of
+from .verify import Examined, Report, check_names, examine
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -82,7 +83,7 @@ class ExecutionVM:
         programs: Mapping[str, Program] | None = None,
         prices: Mapping[str, tuple[Any, Any]] | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
-        policy: Policy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        policy: Policy | Mapping[str, Any] | str | Path | None = None,
         approved: Iterable[str] = (),
         limits: Limits | None = None,
         threads: int = TOOL_THREADS,
@@ -123,7 +124,8 @@ class ExecutionVM:
 
     def check(self, program: Program) -> list[Diagnostic]:
         """Every fault that *program* shows for this host, warnings included; an empty list means it is ready to run."""
-        return program.place(list(self._prepare(program).diagnostics))
+        found = self._examine(program, ())[1].report.diagnostics
+        return program.place([d for d in found if d.severity != "hint"])
 
     def plan(self, program: Program) -> Plan:
         """What is executed for *program*; ``plan.explain()`` prints it.
@@ -141,7 +143,8 @@ class ExecutionVM:
 
         *untrusted* names inputs whose values come from outside, beside those that the policy names.
         """
-        return self._examine(program, tuple(untrusted))[1].report
+        report = self._examine(program, _names(untrusted))[1].report
+        return replace(report, diagnostics=tuple(program.place(list(report.diagnostics))))
 
     def _prepare(self, program: Program, untrusted: tuple[str, ...] = ()) -> _Prepared:
         key = (id(program), untrusted)
@@ -154,7 +157,7 @@ class ExecutionVM:
                 self._prepared.popitem(last=False)
         return prepared
 
-    def _examine(self, program: Program, untrusted: tuple[str, ...]) -> tuple[Flow, Examined]:
+    def _examine(self, program: Program, untrusted: tuple[str, ...], thorough: bool = True) -> tuple[Flow, Examined]:
         """What the static passes say of *program* for this host."""
         if not isinstance(program, Program):
             raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
@@ -165,18 +168,19 @@ class ExecutionVM:
             flow,
             self._contracts,
             policy=self._policy,
-            budget=_tightest([b for b in (program.budget, self._budget) if b is not None]),
+            budget=tightest([b for b in (program.budget, self._budget) if b is not None]),
             prices=self._prices,
             default_model=default.model if default is not None else None,
             untrusted=untrusted,
             literals_untrusted=program.untrusted and program.digest not in self._approved,
             limits=self._limits,
             more=found,
+            thorough=thorough,
         )
         return flow, examined
 
     def _meet(self, program: Program, untrusted: tuple[str, ...]) -> _Prepared:
-        flow, examined = self._examine(program, untrusted)
+        flow, examined = self._examine(program, untrusted, thorough=False)
         found = list(examined.report.diagnostics)
         errors = tuple(d for d in found if d.severity == "error")
         prepared = _Prepared(program, tuple(found), errors, flow, digest=flow.digest or program, examined=examined)
@@ -196,7 +200,7 @@ class ExecutionVM:
                 prices=self._prices,
             )
             budgets = [program.budget, self._budget, *(policy.budget for policy in examined.policies)]
-            prepared.budget = _tightest([b for b in budgets if b is not None])
+            prepared.budget = tightest([b for b in budgets if b is not None])
             prepared.ledger = Ledger.of(self._limits, prepared.budget)
             default = self._adapters.get(None)
             prepared.default_model = default.model if default is not None else None
@@ -409,10 +413,10 @@ class ExecutionVM:
             errors = tuple(d for d in check_names(prepared.flow, frozenset(trace.inputs)) if d.severity == "error")
             if errors:  # and what is missing has been told
                 faults = [fault for fault in faults if fault.code != "V040"]
-        tightest = prepared.budget
+        bound = prepared.budget
         if budget is not None:
-            tightest = _tightest([b for b in (tightest, _budget(budget)) if b is not None])
-        if plan is not None and tightest is not None and tightest.max_cost_usd is not None:
+            bound = tightest([b for b in (bound, _budget(budget)) if b is not None])
+        if plan is not None and bound is not None and bound.max_cost_usd is not None:
             faults += self._unpriced(plan)
         if errors or faults or plan is None or root is None or prepared.host is None:
             return self._refused(trace, program, [*errors, *faults]), None
@@ -424,9 +428,9 @@ class ExecutionVM:
             frame = [*texts, *root.blank[len(texts) :]]
         else:
             frame = loaded(root, trace.inputs)
-        seconds = tightest.max_seconds if tightest is not None else None
+        seconds = bound.max_seconds if bound is not None else None
         deadline = now + int(seconds * 1e9) if seconds is not None else FOREVER
-        ledger = prepared.ledger.copy() if budget is None else Ledger.of(self._limits, tightest)
+        ledger = prepared.ledger.copy() if budget is None else Ledger.of(self._limits, bound)
         machine = Machine.of_run(root, frame, facts, ledger, deadline)
         trace._records, trace._ops = machine.records, plan.ops
         trace._host = prepared.host
@@ -666,14 +670,3 @@ def _budget(budget: Any) -> Budget | None:
         return Budget.model_validate(dict(budget))
     except ValueError as error:
         raise VMError(f"not a budget: {error}") from None
-
-
-def _tightest(budgets: list[Budget]) -> Budget | None:
-    if not budgets:
-        return None
-    amounts = {}
-    for name in Budget.model_fields:
-        given = [getattr(b, name) for b in budgets if getattr(b, name) is not None]
-        if given:
-            amounts[name] = min(given)
-    return Budget.model_construct(**amounts)

@@ -6,25 +6,31 @@ demand, and looks for a run that breaks what could not be proved; `verify` is th
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
+from ..compile import compile_flow
 from ..errors import Diagnostic, Loc, VMError
-from ..expr import value_references
 from ..flow import Flow
 from ..ledger import DEFAULT_LIMITS, Limits
-from ..policy import EFFECTS, ArgRule, Budget, Policy, Rules, loosened, rules_of
+from ..policy import EFFECTS, ArgRule, Budget, Policy, Rules, loosened, policy_of, rules_of, tightest
 from ..program import Program, ToolStep
-from ..tools import ToolContract, contract
-from ..values import kind_name
+from ..tools import ToolContract, ToolOptions, contract
+from .branches import check_branches
+from .ceiling import Ceiling, ceiling, over_budget
+from .guards import check_guards, check_names_of_rules
+from .monitor import called_more
 from .names import check_names
 from .report import Finding, Influence, Move, Proof, Report
 from .shape import check_shape
 from .tools import check_tools
+from .trust import Trust, analyse
+from .witness import Search
 
 __all__ = [
     "Examined",
@@ -38,7 +44,6 @@ __all__ = [
     "check_shape",
     "check_tools",
     "examine",
-    "policy_of",
     "verify",
 ]
 
@@ -86,15 +91,162 @@ def examine(
     literals_untrusted: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     more: Iterable[Diagnostic] = (),
+    thorough: bool = True,
 ) -> Examined:
-    """Everything that can be said of *flow* for a host with these contracts; *more* are faults found elsewhere."""
+    """Everything that can be said of *flow* for a host with these contracts; *more* are faults found elsewhere.
+
+    Not *thorough*, only what decides whether it may run: no warnings about branches, and no worst case unless a policy needs it.
+    """
     program = flow.program
-    policies = tuple(p for p in (policy, *_own_policies(flow)) if p is not None)
+    host = policy or Policy()
+    policies = (host, *_own_policies(flow))
     found = [*more, *check(flow, contracts)]
-    contracts, faults = _by_policy(contracts, policy, policies)
+    contracts, faults = _by_policy(contracts, policies)
     found += faults
-    report = Report(program.name, flow.digest or program.digest, tuple(in_order(found)))
-    return Examined(report, contracts, policies)
+    sound = not any(d.severity == "error" and d.code not in _OF_HOSTS for d in found)
+    proofs: tuple[Proof, ...] = ()
+    trust, most = Trust(), None
+    demanding = policy is not None or len(policies) > 1 or any(c.options.trusted for c in contracts.values())
+    if sound and (demanding or thorough):
+        rules = _rules(flow, contracts, policies)
+        found += _forbidden(flow, rules, policies)
+        labels = frozenset((*untrusted, *(name for p in policies for name in p.untrusted)))
+        trust = analyse(flow, contracts, rules, untrusted=labels, untrusted_literals=literals_untrusted)
+        found += check_names_of_rules(flow, contracts, rules)
+        bounds = [p.budget for p in policies if p.budget is not None]
+        if thorough or bounds or any(rule.max_calls is not None for rule in rules.values()):
+            budget = tightest([b for b in (budget, *bounds) if b is not None])
+            most = ceiling(flow, contracts, prices=prices, default_model=default_model, budget=budget, limits=limits)
+            for bound in bounds:
+                found += _over(
+                    flow, contracts, most, bound, prices, default_model, budget, limits, ("policy", "budget")
+                )
+            if thorough and program.budget is not None:
+                found += [replace(d, severity="hint") for d in over_budget(most, program.budget)]
+        findings = [*_limited(flow, rules, most), *check_guards(flow, contracts, rules), *trust.findings]
+        if all(finding.holds for finding in findings):
+            proofs = tuple(Proof(f.kind, f.tool, f.statement, "proved", f.loc) for f in findings)
+        else:
+            proofs = tuple(_proofs(flow, contracts, trust.checks, findings))
+    if thorough and sound:
+        found += check_branches(flow, contracts)
+    report = Report(
+        program.name, flow.digest or program.digest, tuple(in_order(found)), proofs, most, trust.flows if sound else ()
+    )
+    return Examined(report, contracts, policies, trust.checks)
+
+
+_OF_HOSTS = frozenset({"V010", "V020", "V030", "V031", "V032", "V033", "V051", "V057"})
+"""Faults that leave the graph whole: unknown tools and models, names that inputs may still give."""
+
+
+def _rules(flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence[Policy]) -> dict[str, Rules]:
+    """What is demanded of each tool that the program calls, in the order of its calls."""
+    rules: dict[str, Rules] = {}
+    for tool, _ in _calls(flow):
+        if tool not in rules:
+            known = contracts.get(tool)
+            options = known.options if known is not None else ToolOptions()
+            rules[tool] = rules_of(tool, policies, options.trusted, options.returns)
+    return rules
+
+
+def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
+    """Each tool that is called, and where."""
+    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+        for step, at in names.steps:
+            if isinstance(step, ToolStep):
+                yield step.tool, (*names.loc, *at, "tool")
+                for kind, beside in (("undo", step.undo), ("reconcile", step.reconcile)):
+                    if beside is not None:
+                        yield beside.tool, (*names.loc, *at, kind, "tool")
+
+
+def _forbidden(flow: Flow, rules: Mapping[str, Rules], policies: Sequence[Policy]) -> Iterator[Diagnostic]:
+    """Calls of tools that a policy does not allow."""
+    for tool, loc in _calls(flow):
+        if not rules[tool].allow:
+            allowed = [name for name in rules if rules[name].allow]
+            hint = f"it allows {', '.join(map(repr, allowed))} of those that the program calls" if allowed else None
+            yield Diagnostic("V050", loc, f"the policy does not allow tool {tool!r}", hint)
+
+
+def _limited(flow: Flow, rules: Mapping[str, Rules], most: Ceiling | None) -> Iterator[Finding]:
+    """`max_calls`, against the worst case of calls with all their attempts."""
+    for tool, rule in rules.items():
+        if rule.max_calls is None or most is None:
+            continue
+        calls, limit = most.tools.get(tool, 0), rule.max_calls
+        times = "once" if limit == 1 else f"{limit} times"
+        statement = f"{tool!r} is called at most {times}, attempts included"
+        loc = next(loc for name, loc in _calls(flow) if name == tool)
+        yield Finding("max_calls", tool, statement, calls <= limit, loc, breaks=partial(called_more, flow, tool, limit))
+
+
+def _over(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    most: Ceiling,
+    bound: Budget,
+    prices: Any,
+    default_model: str | None,
+    budget: Budget | None,
+    limits: Limits,
+    loc: Loc,
+) -> list[Diagnostic]:
+    """Where the worst case exceeds a policy's budget. What hangs on the size of inputs is only warned of: the run's own
+    reservations hold it, and most inputs are far smaller than the largest."""
+    faults = over_budget(most, bound, loc)
+    if any(d.severity == "error" and d.loc[-1] in ("max_tokens", "max_cost_usd") for d in faults):
+        least = ceiling(
+            flow, contracts, prices=prices, default_model=default_model, budget=budget, limits=limits, input_bytes=0
+        )
+        sure = {d.loc for d in over_budget(least, bound, loc) if d.severity == "error"}
+        faults = [
+            d
+            if d.loc in sure or d.loc[-1] not in ("max_tokens", "max_cost_usd")
+            else replace(
+                d,
+                code="V075",
+                severity="warning",
+                hint="it hangs on the size of inputs, and is enforced while the program runs",
+            )
+            for d in faults
+        ]
+    return faults
+
+
+def _proofs(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    checks: Mapping[Loc, Sequence[ArgRule]],
+    findings: Iterable[Finding],
+) -> Iterator[Proof]:
+    """Findings as proofs: for each that does not hold, a run that breaks it is searched for, and executed."""
+    search: Search | None = None
+    with suppress(VMError, KeyError):  # unknown tools can not be compiled, and then nothing can be run
+        search = Search(compile_flow(flow, contracts, checks), flow, contracts)
+    for f in findings:
+        if f.holds:
+            yield Proof(f.kind, f.tool, f.statement, "proved", f.loc)
+            continue
+        run, reason = None, None
+        if f.breaks is None:
+            reason = "trust follows from the program's text alone, so no run is searched for"
+        elif search is None:
+            reason = "the program can not be run, so no run was searched for"
+        else:
+            prefer = [(move.node, move.label) for move in f.path]
+            run = search.find(f.statement, breaks=f.breaks, prefer=prefer, budget_runs=SEARCHED_RUNS)
+            if run is None:
+                reason = f"none of {SEARCHED_RUNS} runs that were tried takes this path"
+        yield Proof(
+            f.kind, f.tool, f.statement, "refuted" if run is not None else "unproved", f.loc, f.path, run, reason
+        )
+
+
+SEARCHED_RUNS = 500
+"""Runs that are tried for one counterexample, about 20 ms: most are found among the first ten."""
 
 
 def _own_policies(flow: Flow) -> list[Policy]:
@@ -104,15 +256,15 @@ def _own_policies(flow: Flow) -> list[Policy]:
 
 
 def _by_policy(
-    contracts: Mapping[str, ToolContract], host: Policy | None, policies: Sequence[Policy]
+    contracts: Mapping[str, ToolContract], policies: Sequence[Policy]
 ) -> tuple[dict[str, ToolContract], list[Diagnostic]]:
-    """The contracts with the effects that policies give them, and what is wrong with the policies for this host."""
+    """The contracts with the effects that policies give them, and what is wrong with the policies for this host; its own is first."""
     found: list[Diagnostic] = []
     result = dict(contracts)
     for number, policy in enumerate(policies):
-        own = host is None or number > 0
+        own = number > 0
         if own:
-            found += loosened(host, policy)
+            found += loosened(policies[0], policy)
         at: Loc = ("policy",)
         for rule in policy.tools:
             loc: Loc = (*at, "tools", rule.pattern)
@@ -145,22 +297,6 @@ def _by_policy(
                 else:
                     result[name] = replace(now, effect=effect, declared=True)
     return result, found
-
-
-def policy_of(policy: Any) -> Policy | None:
-    """A policy from what a host may give: a `Policy`, a dict, a file's path.
-
-    Raises:
-        ProgramError: With every fault of it.
-        VMError: If it is none of these.
-    """
-    if policy is None or isinstance(policy, Policy):
-        return policy
-    if isinstance(policy, Mapping):
-        return Policy.from_dict(dict(policy))
-    if isinstance(policy, (str, os.PathLike)):
-        return Policy.from_file(os.fspath(policy))
-    raise VMError(f"a policy is a Policy, a dict or the path of a file, not {kind_name(policy)}")
 
 
 def verify(

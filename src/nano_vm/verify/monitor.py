@@ -15,6 +15,7 @@ from ..errors import ExprError
 from ..expr import value_references
 from ..flow import Flow, Names, Node
 from ..machine import Machine
+from ..plan import ToolOp
 from ..program import ApprovalStep, LoopStep, MapStep, SetStep, ToolStep
 from ..tools import ToolContract
 from ..trace import StepStatus
@@ -275,3 +276,25 @@ def _slots(names: Names, references: Iterable[tuple[Any, bool]]) -> set[int]:
         except ExprError:
             continue
     return found
+
+
+def called_more(flow: Flow, tool: str, limit: int, machine: Machine) -> bool:
+    """Whether the run of an ended root machine called *tool* more than *limit* times, attempts counted."""
+    return _called(flow, tool, machine.records) > limit
+
+
+def _called(flow: Flow, tool: str, records: list[Any]) -> int:
+    count = 0
+    for record in records:
+        if len(record) == 5:
+            step = flow.nodes[record[0]].step
+            count += isinstance(step, ToolStep) and step.tool == tool
+            continue
+        op, _, status, _, error, request, _, _, attempts, _, extra = record
+        if isinstance(op, ToolOp) and op.tool == tool:
+            count += len(attempts or ()) + (
+                _made(op, status, error, request, None) and status is not StepStatus.CANCELLED
+            )
+        if type(extra) is dict:
+            count += sum(_called(flow, tool, child) for child in extra.get("children", ()))
+    return count
