@@ -753,3 +753,106 @@ async def test_code_written_for_0_1() -> None:
 
 def test_the_program_helper_and_the_planner_agree_on_a_program() -> None:
     assert program(*GOOD["steps"]).steps[0].id == "s1"  # type: ignore[misc]
+
+
+# --- held to a policy -------------------------------------------------------------------------------------------------
+
+CALL = {"to": "ann", "amount": 1}
+GATED = {
+    "steps": [
+        llm("s1", "Is this fine: ${note}", allowed_outputs=["yes", "no"]),
+        {
+            "id": "gate",
+            "type": "condition",
+            "condition": "$s1.output == 'yes'",
+            "then": [step("s2_then", "pay", args=CALL)],
+        },
+    ]
+}
+AROUND = {"steps": [step("s1", "pay", args=CALL)]}
+GUARD = {"tools": {"pay": {"guarded_by": ["gate.then"]}}}
+
+
+async def held(document: Any, policy: Any, context: Any = None, **options: Any) -> Program:
+    return await Planner(ScriptedLLM([reply(document)]), TOOLS, policy).generate("do it", context, **options)
+
+
+async def test_a_guarded_call_passes_and_one_around_the_guard_does_not() -> None:
+    assert await held(GATED, GUARD, {"note": ""})
+    for document in (AROUND, {"steps": [*GATED["steps"], *AROUND["steps"][:0], step("s3", "pay", args=CALL)]}):
+        with pytest.raises(PlannerError) as caught:
+            await held(document, GUARD)
+        error = caught.value
+        assert error.diagnostics or error.counterexamples
+        assert "pay" in str(error)
+    assert error.counterexamples
+    assert error.counterexamples[0].splitlines()[0] in str(error)
+
+
+async def test_what_a_stranger_wrote_does_not_reach_a_protected_argument() -> None:
+    policy = {"tools": {"pay": {"args": {"to": "trusted"}}}, "inputs": {"mail": "untrusted"}}
+    fine = {"steps": [step("s1", "pay", args={"to": "$mail", "amount": 1})]}
+    with pytest.raises(PlannerError) as caught:
+        await held(fine, policy, {"mail": ""})
+    assert "argument 'to' of tool 'pay'" in str(caught.value)
+    assert "untrusted input 'mail' reaches" in str(caught.value)
+    assert await held({"steps": [step("s1", "pay", args=CALL)]}, policy, {"mail": ""})
+    with pytest.raises(PlannerError):  # the intent is a stranger's, and so is what the model made of it
+        await held({"steps": [step("s1", "pay", args=CALL)]}, policy, {"mail": ""}, untrusted=True)
+
+
+async def test_a_policy_of_its_own_can_only_tighten() -> None:
+    loosening = {
+        **AROUND,
+        "policy": {"tools": {"pay": {"guarded_by": ["gate.otherwise"], "max_calls": 9, "returns": "trusted"}}},
+    }
+    policy = {"tools": {"pay": {"max_calls": 1}}}
+    with pytest.raises(PlannerError) as caught:
+        await held(loosening, policy)
+    assert "V057" in [d.code for d in caught.value.diagnostics]
+    forbidden = {**AROUND, "policy": {"tools": {"pay": {"allow": True}}}}
+    with pytest.raises(PlannerError):
+        await held(forbidden, {"tools": {"pay": {"allow": False}}})
+    with pytest.raises(PlannerError):
+        await held(AROUND, {"tools": {"*": {"allow": False}}})
+
+
+async def test_more_calls_than_the_policy_allows_are_refused() -> None:
+    twice = {"steps": [step("s1", "pay", args=CALL), step("s2", "pay", args=CALL)]}
+    with pytest.raises(PlannerError):
+        await held(twice, {"tools": {"pay": {"max_calls": 1}}})
+    assert await held(AROUND, {"tools": {"pay": {"max_calls": 1}}})
+
+
+async def test_a_call_that_needs_consent_is_offered_behind_an_approval() -> None:
+    policy = {"tools": {"pay": {"approval": "treasurer", "args": {"to": "trusted"}}}}
+    schema = await schema_of(TOOLS, {"who": "", "sum": 5, "names": []}, policy=policy)
+    names = ["$who", "$sum", "$names"]
+    pay = step("s1_then", "pay", args={"to": "$who", "amount": "$sum"})
+    asked = {"id": "s1", "type": "approval", "role": "treasurer", "show": names, "then": [pay]}
+    fits = jsonschema_rs.validator_for(schema).is_valid
+    assert fits({"name": "abc", "steps": [asked]})
+    assert not fits({"name": "abc", "steps": [{**asked, "show": []}]})
+    assert not fits({"name": "abc", "steps": [{**asked, "role": "clerk"}]})
+    assert not fits({"name": "abc", "steps": [{**pay, "id": "s1"}]})
+    assert await held({"steps": [asked]}, policy, {"who": "", "sum": 5, "names": []})
+    with pytest.raises(PlannerError):
+        await held({"steps": [{**asked, "show": ["$sum"]}]}, policy, {"who": "", "sum": 5, "names": []})
+
+
+async def test_a_budget_that_the_worst_case_would_break_is_refused() -> None:
+    many = {"steps": [llm(f"s{i}", "Tell me") for i in range(1, 6)]}
+    with pytest.raises(PlannerError, match="5 model calls, 2 more than"):
+        await Planner(ScriptedLLM([reply(many)]), budget={"max_llm_calls": 3}).generate("x")
+    assert await Planner(ScriptedLLM([reply(many)]), budget={"max_llm_calls": 5}).generate("x")
+    assert await Planner(ScriptedLLM([reply(GOOD)]), TOOLS, budget={"max_tokens": 500}).generate("x")
+
+
+async def test_what_a_protected_argument_can_not_take_is_not_offered() -> None:
+    policy = {"tools": {"pay": {"args": {"*": "trusted"}}}, "inputs": {"mail": "untrusted"}}
+    model = Constrained(reply({"steps": [llm()]}))
+    await Planner(model, TOOLS, policy).generate("x", {"mail": ""}, untrusted=True)
+    schema = model.calls[0]["schema"]
+    assert None not in schema["$defs"].values()
+    assert not jsonschema_rs.is_valid(schema, {"name": "abc", "steps": [step("s1", "pay", args=CALL)]})
+    assert jsonschema_rs.is_valid(schema, {"name": "abc", "steps": [step("s1", "search", args={"query": "x"})]})
