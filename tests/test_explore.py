@@ -182,7 +182,10 @@ def test_the_programs_of_the_corpus(loop: asyncio.Runner, file: str) -> None:
             assert repr(again.records) == repr(run.machine.records)
             timed_out = any(given.outcome.kind == "timeout" for given in run.given)
             budgeted = case.budget is not None or any(p.budget for p in programs.values())  # usage is not told here
-            if not (forks(case) and timed_out) and not budgeted:  # siblings go on while one waits
+            decided = any(
+                record[0].type in ("approval", "wait") for record in run.records
+            )  # by whom, the VM can not ask
+            if not (forks(case) and timed_out) and not budgeted and not decided:  # siblings go on while one waits
                 assert by_the_vm(loop, case, run, programs, names).digest == run.trace.digest, run.text()
 
 
@@ -417,6 +420,23 @@ def test_an_unsafe_timeout_is_in_doubt_and_reconcile_answers_each_way() -> None:
         ("a/reconcile", "success"),
         ("a/reconcile", "failed"),
     } <= ends
+
+
+def test_approvals_and_waits_go_every_way() -> None:
+    waiting = program(
+        {"id": "ok", "type": "approval", "role": "boss", "timeout_seconds": 60, "otherwise": [step("no", "f")]},
+        {"id": "w", "type": "wait", "event": "mail", "timeout_seconds": 60, "on_error": "skip"},
+        {
+            "id": "c",
+            "type": "condition",
+            "condition": "$w.output.text == 'go'",
+            "then": [step("x", "f")],
+            "on_error": "skip",
+        },
+    )
+    found = explore(waiting)
+    assert found.complete
+    assert found.coverage.missed == ()
 
 
 def test_cancellation_between_and_during_calls_runs_what_undoes() -> None:

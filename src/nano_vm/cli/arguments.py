@@ -65,6 +65,14 @@ called programs:
 
 """
 
+EXPLORE_HELP = """\
+Run a program under every outcome worth trying: each side of every branch, errors, timeouts, invalid answers.
+
+No tool and no model is called. Values are made up from enums, schemas and the types that tools declare, and from
+what conditions compare them with. What no run reaches is listed; it may still be reachable by values not tried.
+
+"""
+
 RUN_EXAMPLES = """\
 examples:
   nano-vm run refund.yaml --tools refund.py:tools --model local -i user_input="It arrived broken"
@@ -153,6 +161,41 @@ def parser() -> argparse.ArgumentParser:
     _host(check)
     check.add_argument("--strict", action="store_true", help="take warnings for errors")
     check.add_argument("--json", action="store_true", help="print the faults as JSON")
+
+    explore = command(
+        "explore",
+        "explore.explore",
+        "run a program under every outcome worth trying, and look for runs that break a property",
+        description=EXPLORE_HELP,
+        epilog="examples:\n  nano-vm explore refund.yaml --tools refund.py:tools --at-most issue_refund=1\n"
+        "  nano-vm explore refund.yaml --only-after issue_refund=guardrail.then --json | jq .failures\n\n",
+    )
+    _program(explore)
+    explore.add_argument(
+        "--tools",
+        metavar="MODULE:OBJECT",
+        help="the tools, for their types and effects: module:object or file.py:object",
+    )
+    explore.add_argument(
+        "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="an input, as for 'run'; else made up"
+    )
+    explore.add_argument("--input-file", metavar="FILE", help="inputs in JSON or YAML (- is standard input)")
+    explore.add_argument("--max-runs", type=int, metavar="N", help="stop after N runs; default: 10000")
+    explore.add_argument("--no-errors", action="store_true", help="inject no errors and timeouts")
+    explore.add_argument("--cancel", action="store_true", help="cancel the run at each call, too")
+    for flag, metavar, text in (
+        ("--at-most", "TOOL=N", "no run calls the tool more often; each attempt counts"),
+        ("--never", "TOOL", "no run calls the tool"),
+        (
+            "--only-after",
+            "TOOL=STEP.BRANCH",
+            "each call of the tool comes after the branch, taken since the call before",
+        ),
+    ):
+        explore.add_argument(
+            flag, action="append", default=[], metavar=metavar, help=f"property: {text}; repeat for more"
+        )
+    explore.add_argument("--json", action="store_true", help="print the result as JSON")
 
     explain = command("explain", "inspect.explain", "print the plan: what is executed, operation by operation")
     _program(explain)

@@ -74,7 +74,10 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What runs reached: steps, and branches (``then``, ``case:x``, ``until``, ``catch``, ...) of steps. ``missed`` says what not."""
+    """What runs reached: steps, and branches (``then``, ``case:x``, ``until``, ``catch``, ...) of steps.
+
+    ``missed`` says what not, and which steps were reached and failed in every run.
+    """
 
     steps: int
     steps_reached: int
@@ -241,6 +244,7 @@ class _Tally:
     def coverage(self) -> Coverage:
         """What was reached: a step that can be entered in several ways counts once, and so does each of its branches."""
         steps: dict[tuple[int, str], tuple[str, bool]] = {}
+        passed: dict[tuple[int, str], bool] = {}
         branches: dict[tuple[tuple[int, str], str], bool] = {}
         for node in self.flow.nodes:
             if node.kind not in ("step", "test"):
@@ -248,6 +252,10 @@ class _Tally:
             key = (id(node.frame.names), node.step.id)
             reached = self.reached[node.index] or steps.get(key, ("", False))[1]
             steps[key] = (_name_of(node), reached)
+            passed[key] = passed.get(key, False) or any(
+                self.taken[node.index] >> number & 1 and edge.label not in _FAILING
+                for number, edge in enumerate(node.edges)
+            )
             for number, edge in enumerate(node.edges):
                 if edge.label in _PLAIN:
                     continue
@@ -269,6 +277,7 @@ class _Tally:
 
 
 _PLAIN = frozenset({"next", "error", "fork"})
+_FAILING = frozenset({"error", "skip", "catch", "fork"})
 
 
 def _name_of(node: Node) -> str:

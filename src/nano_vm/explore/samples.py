@@ -13,8 +13,8 @@ import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
 from typing import Any
 
 from ..expr import (
@@ -46,6 +46,7 @@ from ..program import (
     Step,
     SwitchStep,
     ToolStep,
+    WaitStep,
 )
 from ..schemas import schema_check
 from ..tools import ToolContract, _hints
@@ -193,7 +194,7 @@ class Questions:
             return
         last: Step | None = None
         match step:
-            case ToolStep() | LLMStep():
+            case ToolStep() | LLMStep() | WaitStep():
                 yield self._source(names, "step", step.id), path
             case SetStep():
                 if path and path[0] in step.values:
@@ -354,31 +355,47 @@ class Questions:
                 self._truth(names, node)
                 return
             case Arith():
-                for asked, _ in self._measured(names, node):
-                    asked.kinds["number"] = None
+                for asked, how in self._measured(names, node):
+                    if how == "value":
+                        asked.kinds["number"] = None
         for child in children(node):
             self._within(names, child)
 
-    def _measured(self, names: Names, node: Node) -> Iterator[tuple[Asked, str]]:
+    def _measured(self, names: Names, node: Node, depth: int = 0) -> Iterator[tuple[Asked, str]]:
         """What *node* takes the measure of: its value (``value``), its length (``length``)."""
         match node:
             case Ref():
                 yield from ((asked, "value") for asked in self._ask(names, node))
+                if depth < MAX_DEPTH:
+                    for inner in self._computed(names, node):
+                        yield from self._measured(names, inner, depth + 1)
             case Template(parts):
                 for part in parts:
                     if isinstance(part, Ref):
                         yield from ((asked, "value") for asked in self._ask(names, part))
             case Call("len", (inner,)):
-                yield from ((asked, "length") for asked, _ in self._measured(names, inner))
+                yield from ((asked, "length") for asked, _ in self._measured(names, inner, depth))
             case Call("lower" | "upper" | "strip" | "int" | "float" | "str", args):
-                yield from self._measured(names, args[0])
+                yield from self._measured(names, args[0], depth)
             case Arith(left=left, right=right):
-                yield from self._measured(names, left)
-                yield from self._measured(names, right)
+                yield from self._measured(names, left, depth)
+                yield from self._measured(names, right, depth)
             case Index(box, Const(str() | int() as key)) if type(key) is not bool:
-                yield from ((asked.part(key), how) for asked, how in self._measured(names, box))
+                yield from ((asked.part(key), how) for asked, how in self._measured(names, box, depth))
             case Index(box):
-                yield from ((asked.part(0), how) for asked, how in self._measured(names, box))
+                yield from ((asked.part(0), how) for asked, how in self._measured(names, box, depth))
+
+    def _computed(self, names: Names, ref: Ref) -> Iterator[Node]:
+        """The expressions by which a `set` computes what *ref* reads."""
+        name, path = ref.name, ref.path
+        found = [(step, name) for step in self.writers[id(names)].get(name, ()) if step.output_key != name and not path]
+        step = self.steps[id(names)].get(name)
+        if step is not None and len(path) == 2 and path[0] == "output":
+            found = [(step, str(path[1]))]
+        for writer, key in found:
+            value = writer.values.get(key) if isinstance(writer, SetStep) else None
+            if isinstance(value, dict) and "expr" in value:
+                yield parse_expr(value["expr"])
 
     def _compared(self, names: Names, left: Node, op: str, right: Node) -> None:
         for one, two, swapped in ((left, right, False), (right, left, True)):
@@ -460,7 +477,13 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 
 
 def _free(asked: Asked, depth: int) -> Iterator[Any]:
-    """Values of no declared type."""
+    """Values of no declared type; of that of the tool which takes the value, where there is one."""
+    if asked.schemas and depth <= MAX_DEPTH:
+        schema = asked.schemas[0]
+        found = [*islice(_by_schema(schema, replace(asked, schemas=[]), schema, depth + 1), MAX_SAMPLES)]
+        if found:
+            yield from found
+            return
     if depth > MAX_DEPTH or not asked.anything:
         yield TEXT
         return

@@ -152,7 +152,9 @@ class Choices:
             good = self._decisions(op, node.step, asked)
         if not self.errors and good:
             bad = []
-        once = [Outcome(outcome.kind, outcome.value, every=False) for outcome in bad] if attempts > 1 and good else []
+        tries = op.attempts if isinstance(op, CallOp) else 1  # of a call that fails; an invalid answer has its own
+        again = [outcome for outcome in bad if (attempts if outcome.kind == "answer" else tries) > 1 and good]
+        once = [Outcome(outcome.kind, outcome.value, every=False) for outcome in again]
         site = Site(node.step.id, self._cancelling([*good, *bad, *once]), source, node.index)
         if attempts > 1:
             site.retry = Site(node.step.id, self._cancelling(good or bad), source, node.index)
