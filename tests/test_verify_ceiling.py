@@ -243,7 +243,13 @@ def test_answers_have_the_bound_of_what_they_may_be() -> None:
         ([llm("a", "x", max_tokens=1, output_key="k"), sets("b", values={"l": {"k": "$k"}})], "$l", "\\u0000" * 1024),
         ([choice("a", then="longer-than-null", otherwise="$next")], "${a.output}", "longer-than-null"),
         ([sets("a", values={"k": "abc"})], "$k.Thanks", "abc.Thanks"),
-        ([sets("a", values={"k": {"expr": "$q.upper()"}})], "$k", "\u0399\u0308\u0301" * 6),
+        ([sets("a", values={"k": "abc"}), sets("b", values={"l": "$k.Thanks"})], "$l", "abc.Thanks"),
+        # U+0390 has no capital of its own
+        (
+            [llm("a", "x", max_tokens=1, output_key="k"), sets("b", values={"l": {"expr": "$k.upper()"}})],
+            "$l",
+            "\u0399\u0308\u0301" * 512,
+        ),
     ],
 )
 def test_a_prompt_may_be_as_long_as_this(before: list[dict[str, Any]], prompt: str, text: str) -> None:
