@@ -290,6 +290,18 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [approval("a", "$boss", role="x", output_key="e"), send("$e")],
         ["NO steps[1].args.to: comment of approval 'a' > $e"],
     ),
+    "a decision": (
+        [approval("a", "$boss", output_key="d"), send("$d.approved"), send("$d.reason", "s2"), send("$d", "s3")],
+        [
+            "ok steps[1].args.to: comment of approval 'a' > $d (true or false)",
+            "NO steps[2].args.to: comment of approval 'a' > $d",
+            "NO steps[3].args.to: comment of approval 'a' > $d",
+        ],
+    ),
+    "a decision with a block, whose output it gets": (
+        [approval("a", "$boss", then=[FETCH]), send("$a.output.approved")],
+        ["NO steps[1].args.to: comment of approval 'a'"],
+    ),
     "undo and reconcile are calls": (
         [
             step("a", "fetch", args={"to": "$mail"}, undo={"tool": "send", "args": {"to": "$a.output"}}),
@@ -332,8 +344,12 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [f"NO steps[3].args.to: {GOT} > $page"],
     ),
     "approved something else": (
-        [FETCH, approval("a", ["$page.to", "the $page"]), send("$page", tool="wire")],
+        [FETCH, approval("a", ["$page.to", "the ${page.from}"]), send("$page", tool="wire")],
         [f"NO steps[2].args.to: {GOT} > $page"],
+    ),
+    "approved in a text": (
+        [FETCH, approval("a", "Send to $page?"), send("$page", tool="wire")],
+        [f"ok steps[2].args.to: {GOT} > $page (approved by treasurer at step a)"],
     ),
     "approved by another": (
         [FETCH, approval("a", "$page", role="intern"), send("$page", tool="wire")],
@@ -692,7 +708,7 @@ MUTANTS = {
         "                    pass\n        if not",
     ),
     "a field is restricted if one writer's is": ("            if all(found):", "            if any(found):"),
-    "a name of a schema has no other writers": ("if all(schemas):", "if any(schemas):"),
+    "a name of a schema has no other writers": ("if len(schemas) == len(writers[key]):", "if schemas:"),
     "a name of a schema is no input": ("and key not in given", ""),
     "a text's items are restricted": ('if kinds != "array":', "if False:"),
     "one of the alternatives is restricted": ("if members and all(members):", "if any(members):"),
@@ -737,8 +753,8 @@ MUTANTS = {
         "held &= ~own\n                if edge",
         "held = held & ~own | self.granted.get(node.index, 0)\n                if edge",
     ),
-    "anybody approves": ("step.role == role and", ""),
-    "an approval of another's": ("any(expression(names, part) == key for part in parts(step.show))", "True"),
+    "anybody approves": (" and cast(ApprovalStep, n.step).role == role", ""),
+    "an approval of another's": ("return key in self.shown[node.index]", "return True"),
     "an undo is fixed before its step": ("        if after:\n", "        if False:\n"),
     "an undo's check is its step's": ('(*node.loc, kind, "args") if kind else', ""),
     "own text: templates are references": ("return not parse_template(value).typed", 'return "$" not in value'),

@@ -16,9 +16,9 @@ Source: D. E. Denning, "A Lattice Model of Secure Information Flow", CACM 19(5),
 *Declassifiers* cut an edge: an answer that is one of `allowed_outputs`, and what an `output_schema` says is an enum, a const or
 a boolean, read at that place. The cut edges are kept apart (*weak*): they tell what outside text decides, which is
 listed and never refused. For a program whose literals are untrusted they cut nothing, since the choice is the program's.
-An approval trusts the very values that it showed: forward *must* analysis over the Flow, of the facts "this expression was
-approved by this role, and no name that it reads was written since"; intersection at merges; what is approved inside a branch
-or item is lost at its end, and a called program begins with nothing.
+An approval trusts the very values that it showed (`statement.shown`): forward *must* analysis over the Flow, of the facts "this
+expression was approved by this role, and no name that it reads was written since"; intersection at merges; what is approved
+inside a branch or item is lost at its end, and a called program begins with nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ..errors import ExprError, Loc
 from ..expr import Ref, parse_expr, parse_template, value_references
@@ -48,9 +48,10 @@ from ..program import (
     WaitStep,
 )
 from ..tools import ToolContract
-from ..values import canonical, short
+from ..values import short
 from .names import writes
 from .report import Finding, Influence, Move
+from .statement import Form, form, shown
 
 ONLY_A_BRANCH = "only a branch"
 Path = tuple[str | int, ...]
@@ -213,7 +214,7 @@ class _Graph:
         names = frame.names
         if self.literals[id(names)]:
             return
-        asked = [step for step, _ in names.steps if isinstance(step, LLMStep) and step.output_schema]
+        asked = [(step, schema) for step, _ in names.steps if (schema := shape(step)) is not None]
         if not asked:
             return
         start = self.base[id(names)]
@@ -224,14 +225,13 @@ class _Graph:
         given: Iterable[str] = self.untrusted
         if isinstance(frame.owner, Node) and isinstance(frame.owner.step, CallStep):
             given = frame.owner.step.arguments
-        for step in asked:
-            assert step.output_schema is not None
-            self.shapes[start + names.outputs[step.id]] = [step.output_schema]
+        for step, schema in asked:
+            self.shapes[start + names.outputs[step.id]] = [schema]
             key = step.output_key
             if key is not None and key not in given:
-                schemas = [w.output_schema if isinstance(w, LLMStep) else None for w in writers[key]]
-                if all(schemas):
-                    self.shapes[start + names.keys[key]] = [schema for schema in schemas if schema]
+                schemas = [schema for writer in writers[key] if (schema := shape(writer)) is not None]
+                if len(schemas) == len(writers[key]):
+                    self.shapes[start + names.keys[key]] = schemas
 
     def seed(self, vertex: int, source: str, node: int) -> None:
         self.seeds.setdefault(vertex, (source, node))
@@ -430,6 +430,19 @@ def path_of(frame: FrameGraph) -> str:
     return "".join(reversed(ids))
 
 
+def shape(step: Step) -> dict[str, Any] | None:
+    """The schema of all that *step* writes under its output, beside literals."""
+    if isinstance(step, LLMStep):
+        return step.output_schema
+    if isinstance(step, ApprovalStep) and not any(isinstance(target, list) for target in (step.then, step.otherwise)):
+        return DECISION
+    return None
+
+
+DECISION: dict[str, Any] = {"type": "object", "properties": {"approved": {"type": "boolean"}}}
+"""What an approval writes: the decision, and a comment of which nothing is known."""
+
+
 def _is_expression(value: Any) -> bool:
     return type(value) is dict and "expr" in value
 
@@ -498,7 +511,7 @@ def _rebased(schema: Any) -> bool:
 
 # --- approvals -----------------------------------------------------------------------------------------------------
 
-Fact = tuple[int, bytes, str]  # Names, expression, role
+Fact = tuple[int, Form, str]  # Names, what was shown, role
 
 
 class _Approvals:
@@ -511,29 +524,36 @@ class _Approvals:
         self.steps: list[Node] = [n for n in flow.nodes if n.kind == "step" and isinstance(n.step, ApprovalStep)]
         self.states: list[int | None] = []
         self.granted: dict[int, int] = {}  # by node of an approval: what it approves
+        self.shown: dict[int, frozenset[Form]] = {}
 
     def ask(self, names: Names, value: Any, role: str) -> Fact | None:
         """The fact that *value* was approved, to be looked for; None where no step could approve it."""
-        key = expression(names, value)
+        asked = [n for n in self.steps if n.frame.names is names and cast(ApprovalStep, n.step).role == role]
+        if not asked:
+            return None
+        try:
+            key = form(value, names)
+        except ExprError:  # an unknown name: told elsewhere
+            return None
         fact = (id(names), key, role)
         if fact in self.bits:
             return fact
-        shown = [node for node in self.steps if node.frame.names is names and self.shows(node, key, role)]
-        if not shown:
+        showing = [node for node in asked if self.shows(node, key)]
+        if not showing:
             return None
         bit = self.bits[fact] = 1 << len(self.bits)
-        for node in shown:
+        for node in showing:
             self.granted[node.index] = self.granted.get(node.index, 0) | bit
         for ref, text in value_references(value):
             slot = (id(names), names.load(ref, text)[0])
             self.kills[slot] = self.kills.get(slot, 0) | bit
         return fact
 
-    @staticmethod
-    def shows(node: Node, key: bytes, role: str) -> bool:
-        step, names = node.step, node.frame.names
-        assert isinstance(step, ApprovalStep)
-        return step.role == role and any(expression(names, part) == key for part in parts(step.show))
+    def shows(self, node: Node, key: Form) -> bool:
+        if node.index not in self.shown:
+            assert isinstance(node.step, ApprovalStep)
+            self.shown[node.index] = frozenset(shown(node.step.show, node.frame.names))
+        return key in self.shown[node.index]
 
     def killed(self, names: Names, slots: int) -> int:
         """The facts that a write to *slots* (bits) ends."""
@@ -604,27 +624,6 @@ class _Approvals:
         """The steps that may have approved it."""
         found = [node.step.id for node in self.steps if self.granted.get(node.index, 0) & self.bits[fact]]
         return list(dict.fromkeys(found))
-
-
-def expression(names: Names, value: Any) -> bytes:
-    """What two values with templates have in common only if they are read as the same value."""
-    if type(value) is str and "$" in value:
-        template = parse_template(value)
-        if template.typed:
-            slot, path, _ = names.load(template.parts[0], False)  # type: ignore[arg-type]
-            return canonical({"slot": slot, "path": list(path)})
-    return canonical([value])
-
-
-def parts(value: Any) -> Iterator[Any]:
-    """*value* and each value in it."""
-    yield value
-    if type(value) is list:
-        for item in value:
-            yield from parts(item)
-    elif type(value) is dict:
-        for item in value.values():
-            yield from parts(item)
 
 
 # --- the verdict ---------------------------------------------------------------------------------------------------
