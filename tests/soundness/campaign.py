@@ -80,13 +80,7 @@ class Seen:
 
     @property
     def trace(self) -> Trace:
-        trace = Trace("drawn", "0" * 64, "run", 1, 0, 0, self.machine.records, self.case.plan.ops)
-        trace.status, trace.output, trace._salt = self.machine.status, self.machine.output, "00"
-        if self.machine.error is not None:
-            trace.error, trace.error_kind = self.machine.error_summary(), self.machine.error.kind
-        if self.machine.waiting:
-            trace.waiting = self.machine.waiting
-        return trace
+        return _trace(self.machine, self.case.plan)
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -387,6 +381,78 @@ ATTACKS: dict[str, Attack] = {
 
 
 # --- the campaign ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Shown:
+    """What `verify` says of policies: how often, and whether its counterexamples are what they seem."""
+
+    programs: int = 0
+    proved: Counter[str] = field(default_factory=Counter)
+    refuted: Counter[str] = field(default_factory=Counter)
+    unproved: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        for kind in sorted({*self.proved, *self.refuted, *self.unproved}):
+            counts = self.proved[kind], self.refuted[kind], self.unproved[kind]
+            total = sum(counts)
+            shares = ", ".join(
+                f"{count / total:>4.0%} {word}"
+                for count, word in zip(counts, ("proved", "refuted", "unproved"), strict=True)
+            )
+            yield f"{kind:<10} {total:>7,} statements: {shares}"
+
+
+def counterexamples(seeds: Iterator[int] | range, *, pauses: bool = False, stop_at: int = 20) -> Shown:
+    """Each refuted statement's run is executed again, and must break the statement by our own oracle too."""
+    shown = Shown()
+    for seed in seeds:
+        case = drawn(seed, pauses=pauses)
+        if case is not None:
+            _refuted(case, shown)
+        if len(shown.wrong) >= stop_at:
+            break
+    return shown
+
+
+def _refuted(case: Case, shown: Shown) -> None:
+    from nano_vm.verify import examine
+
+    policy = case.demands.policy()
+    examined = examine(case.flow, CONTRACTS, policy=policy)
+    by_key = {(s.kind, s.tool): s for s in case.demands.statements}
+    plan = compile_flow(case.flow, examined.contracts, examined.checks)
+    shown.programs += 1
+    for proof in examined.report.proofs:
+        getattr(shown, proof.status)[proof.kind] += 1
+        if proof.status != "refuted":
+            continue
+        statement = by_key.get((proof.kind, proof.tool))
+        if proof.run is None:
+            shown.wrong.append(f"refuted without a run: {proof.statement} (seed {case.seed})")
+            continue
+        if statement is None:
+            continue
+        machine = proof.run.replay(plan)
+        lines = list(_trace(machine, plan).lines())
+        why = broken(statement, History(case.steps, lines))
+        if why is None:
+            text = [f"refuted, and the run keeps it: {proof.statement} (seed {case.seed})"]
+            corpus = {"statement": proof.statement, "program": case.document, "policy": case.demands.to_dict()}
+            text += [json.dumps(corpus, ensure_ascii=False), proof.run.text()]
+            text += ["  " + json.dumps({k: v for k, v in line.items() if not k.endswith("_ns")}) for line in lines[1:]]
+            shown.wrong.append("\n".join(text))
+
+
+def _trace(machine: Machine, plan: Plan) -> Trace:
+    trace = Trace("drawn", "0" * 64, "run", 1, 0, 0, machine.records, plan.ops)
+    trace.status, trace.output, trace._salt = machine.status, machine.output, "00"
+    if machine.error is not None:
+        trace.error, trace.error_kind = machine.error_summary(), machine.error.kind
+    if machine.waiting:
+        trace.waiting = machine.waiting
+    return trace
 
 
 @dataclass

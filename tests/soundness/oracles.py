@@ -76,10 +76,10 @@ def _unapproved(statement: Statement, run: History) -> str | None:
             given.append(taken)
 
     def shared(steps: Steps, guard: Taken, call: Call) -> frozenset[str] | None:
-        if guard.scope != call.scope:
-            return None
         shown = _parts(steps.by_id[guard.scope, guard.step].get("show"))
         args = _protected(call, statement.protected)
+        if guard.scope != call.scope and names_in(args):
+            return None  # names of another program
         if not all(value in shown for value in args):
             return None
         return names_in(args)

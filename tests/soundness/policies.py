@@ -113,7 +113,7 @@ class Drawer:
             chance = {"pay": 0.9, "mail": 0.4}.get(tool, 0.12)
             if rng.random() < chance:
                 found += self.guard(tool)
-            if rng.random() < chance * 0.7:
+            if rng.random() < (0.9 if tool == "pay" else 0.05):
                 found += self.approval(tool)
             if rng.random() < chance * 0.6:
                 found += self.after(tool)
@@ -148,9 +148,15 @@ class Drawer:
         steps = [step for step in self.steps.by_id.values() if step["type"] == "approval"]
         if not steps:
             return []
-        role = self.rng.choice(steps)["role"] if self.rng.random() < 0.9 else self.rng.choice(ROLES)
+        around_it = [
+            self.steps.by_id[edge[:2]] for site in sites(self.steps, tool) for edge in around(self.steps, site)
+        ]
+        near = [step for step in around_it if step["type"] == "approval"]
+        if not near and self.rng.random() < 0.7:
+            return []  # it would hardly ever hold
+        role = self.rng.choice(near or steps)["role"] if self.rng.random() < 0.9 else self.rng.choice(ROLES)
         parameters = PARAMETERS[tool]
-        chosen = self.rng.sample(parameters, self.rng.randint(0, len(parameters)))
+        chosen = self.rng.sample(parameters, self.rng.choice((0, 1, 1, len(parameters))))
         return [Statement("approval", tool, role=role, protected=tuple(chosen))]
 
     def after(self, tool: str) -> list[Statement]:

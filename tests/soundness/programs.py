@@ -78,10 +78,15 @@ class Style:
     overwrites: float = 0.2
     loose: float = 0.15  # calls of the protected tool outside of any decision
     wild: float = 0.1  # conditions that may err
+    shown_only: bool = False  # the protected tool stands mostly where an approval has shown its arguments
     dense: bool = False  # more blocks, fewer plain steps, names used again
 
     @classmethod
     def drawn(cls, rng: Random, pauses: bool) -> Style:
+        if pauses and rng.random() < 0.5:
+            return cls(
+                0.5, rng.choice((0.0, 0.3)), rng.choice((0.0, 0.1)), 3.0, 0.05, rng.choice((0.0, 0.3)), shown_only=True
+            )
         if rng.random() < 0.3:  # dense: little beside what is hard to get right
             return cls(
                 3.0, rng.choice((0.0, 0.5)), 0.3, 1.5 if pauses else 0.0, rng.choice((0.0, 0.6)), 0.5, 0.3, 0.1, True
@@ -240,6 +245,8 @@ class Maker:
         rng, style = self.rng, self.style
         deep = at.depth >= 3 or self.left <= 0
         protected = 0.5 if at.guarded else style.loose
+        if style.shown_only:
+            protected = 0.6 if at.shown else 0.02
         if step_id in at.taken or self.chance(protected):
             return self.tool(step_id, at, "pay")
         plain, again = (0.4, 2.0) if style.dense else (1.0, 0.7)
@@ -358,8 +365,13 @@ class Maker:
     def args(self, name: str, at: Place) -> dict[str, Any]:
         args = {}
         for parameter in PARAMETERS[name]:
-            if at.shown and name == "pay" and self.chance(0.8):
+            if at.shown and name == "pay" and self.chance(0.85):
                 args[parameter] = self.rng.choice(at.shown)
+                if self.style.shown_only and self.chance(0.7):
+                    at.shown = ()  # one decision, one call
+                    break
+            elif at.shown and name == "pay" and self.chance(0.5):
+                continue
             elif self.chance(0.8):
                 args[parameter] = self.value(at)
         return args
