@@ -20,7 +20,7 @@ from nano_vm.explore.tree import INVALID_ANSWER
 from nano_vm.flow import Flow
 from nano_vm.machine import Machine
 from nano_vm.plan import Plan
-from nano_vm.testing import at_most, explore, never, only_after
+from nano_vm.testing import Exploration, at_most, explore, never, only_after
 from nano_vm.tools import contract
 from nano_vm.verify import check
 
@@ -549,6 +549,26 @@ def test_siblings_do_not_guard_each_other() -> None:
     )
     assert not explore(beside, properties=only_after("pay", "g.then"), errors=False).ok
     assert explore(behind, properties=only_after("pay", "g.then"), errors=False).ok
+
+
+def test_a_policys_value_checks_hold_in_every_run() -> None:
+    """Its literals and its values are tried, and so are inputs that its check reads."""
+    paid = program(step("who", "f"), step("pay", "send", args={"to": "$who.output"}))
+
+    def ends(check: str, **policy: Any) -> Exploration:
+        rule = {"tools": {"send": {"args": {"to": check}}}, **policy}
+        return explore(paid, policy=rule, properties=never("send"), errors=False)
+
+    plain = explore(paid, properties=never("send"), errors=False)
+    assert plain.broken["send is never called"] == plain.runs == 1
+    listed = ends("trusted or $value in $payees", values={"payees": ["DE1", "DE2"]})
+    assert (listed.statuses, listed.broken["send is never called"]) == ({"failed": 1, "success": 2}, 2)
+    literal = ends("trusted or $value == 'DE1'")
+    assert (literal.statuses, literal.broken["send is never called"]) == ({"failed": 1, "success": 1}, 1)
+    given = ends("trusted or $value in $known", inputs={"known": "trusted"})
+    assert set(given.statuses) == {"failed", "success"}
+    with pytest.raises(ProgramError, match="does not allow tool 'send'"):
+        explore(paid, policy={"tools": {"send": {"allow": False}}})
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------------

@@ -24,12 +24,13 @@ from .explore import (
     only_after,
 )
 from .flow import Flow
+from .policy import policy_of, tightest
 from .program import Program
 from .protocols import Completion, Message
 from .tools import contract
 from .trace import LLMUsage
 from .values import admit, canonical, kind_name, short
-from .verify import check
+from .verify import check_names, examine
 
 Answer = str | Completion | BaseException
 Rule = Answer | Callable[[list[Message]], Answer]
@@ -187,8 +188,10 @@ def explore(
 
     Nothing is called: *tools* are looked at for their types and effects only, and without them every tool may return
     anything. A call gives each member of an enum, each side of every comparison that its value meets, an error, a timeout;
-    retries fail once or for good. *inputs* are as given, else made up likewise. *errors* false injects no failure; *orders*
-    runs the children of a fork in other orders too, *cancels* cancels the run at each call.
+    retries fail once or for good. *inputs* are as given, else made up likewise. *policy* is what `ExecutionVM` takes: its value
+    checks, effects and budget hold in every run, and a run that it does not prove impossible is made all the same.
+    *errors* false injects no failure; *orders* runs the children of a fork in other orders too, *cancels* cancels
+    the run at each call.
 
     A property is called with the `ExploredRun` and breaks by returning False or by an AssertionError; `at_most`, `never` and
     `only_after` give common ones.
@@ -204,16 +207,20 @@ def explore(
     flow = Flow(program, programs)
     known = {name: contract(name, function) for name, function in (tools or {}).items()}
     contracts = known if tools is not None else assumed(flow, known)
-    # What a policy demands beside the program is to be looked at here, once policies are enforced at run time.
-    faults = [d for d in check(flow, contracts, inputs or ()) if d.severity == "error"]
+    examined = examine(flow, contracts, policy=policy_of(policy), literals_untrusted=program.untrusted, thorough=False)
+    faults = [d for d in examined.report.diagnostics if d.severity == "error" and not (d.code == "V010" and inputs)]
+    faults += [d for d in check_names(flow, frozenset(inputs or ())) if d.severity == "error"] if inputs else []
     if faults:
         raise ProgramError(program.place(faults))
+    budgets = [program.budget, *(policy.budget for policy in examined.policies)]
     return explore_plan(
-        compile_flow(flow, contracts),
+        compile_flow(flow, examined.contracts, examined.checks),
         flow,
-        contracts,
+        examined.contracts,
         properties=properties,
         inputs=admit(dict(inputs))[0] if inputs is not None else None,
+        checks=examined.checks,
+        budget=tightest([b for b in budgets if b is not None]),
         max_runs=max_runs,
         errors=errors,
         orders=orders,

@@ -17,8 +17,10 @@ from ..errors import VMError
 from ..flow import Flow, Node
 from ..machine import Machine
 from ..plan import Plan, ToolOp
+from ..policy import Budget
 from ..program import CallStep
 from ..tools import ToolContract
+from .samples import Checks
 from .tree import (
     GRAIN_NS,
     Branch,
@@ -297,16 +299,21 @@ def explore_plan(
     *,
     properties: Mapping[str, Property] | None = None,
     inputs: Mapping[str, Any] | None = None,
+    checks: Checks | None = None,
+    budget: Budget | None = None,
     max_runs: int = DEFAULT_MAX_RUNS,
     errors: bool = True,
     orders: bool = False,
     cancels: bool = False,
 ) -> Exploration:
-    """Run *plan* under all outcomes that `Choices` offers, or as many as *max_runs* allows."""
+    """Run *plan* under all outcomes that `Choices` offers, or as many as *max_runs* allows.
+
+    *checks* are those that the plan was compiled with, *budget* the tightest of all, the program's own unless given.
+    """
     if type(max_runs) is not int or max_runs < 1:
         raise VMError(f"max_runs is a whole number of at least 1, not {max_runs!r}")
-    choices = Choices(plan, flow, contracts, errors=errors, cancels=cancels, orders=orders)
-    runner = Runner(choices, inputs)
+    choices = Choices(plan, flow, contracts, checks=checks, errors=errors, cancels=cancels, orders=orders)
+    runner = Runner(choices, inputs, budget)
     tally = _Tally(plan, flow)
     judge = _Judge(properties or {})
     statuses: dict[str, int] = {}
@@ -396,6 +403,7 @@ __all__ = [
     "GRAIN_NS",
     "Branch",
     "Broken",
+    "Checks",
     "Choices",
     "Coverage",
     "Edges",

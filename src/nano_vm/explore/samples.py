@@ -12,11 +12,12 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from typing import Any
 
+from ..errors import Loc
 from ..expr import (
     Arith,
     Bool,
@@ -35,6 +36,7 @@ from ..expr import (
 )
 from ..expr import number_in as number_of
 from ..flow import Flow, FrameGraph, Names, written_keys
+from ..policy import VALUE, ArgRule
 from ..program import (
     CallStep,
     ConditionStep,
@@ -63,6 +65,9 @@ TEXT = "text"
 
 OTHER_TEXT = "something else"
 """A text that is none of those asked for."""
+
+Checks = Mapping[Loc, Sequence[ArgRule]]
+"""By the place of an argument: rules of a policy whose check must hold before the call."""
 
 Schema = Mapping[str, Any] | bool
 
@@ -122,7 +127,7 @@ Origin = tuple[Source, tuple[str | int, ...]]
 class Questions:
     """What *flow* asks, by source; ``of`` a step's output or a run's input, ``sources`` of a node's condition."""
 
-    def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract]) -> None:
+    def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None) -> None:
         self.flow = flow
         self.contracts = contracts
         self.asked: dict[Source, Asked] = {}
@@ -138,8 +143,13 @@ class Questions:
                     writers.setdefault(key, []).append(step)
             self.writers[id(names)] = writers
         for names in self._names():
-            for step, _ in names.steps:
+            for step, at in names.steps:
                 self._step(names, step)
+                if checks and isinstance(step, ToolStep):
+                    for name, value in step.args.items():
+                        for rule in checks.get((*names.loc, *at, "args", name), ()):
+                            if rule.check is not None:
+                                self._checked(names, value, rule, rule.check)
 
     def of(self, names: Names, kind: str, name: str) -> Asked:
         """What is asked of the output of a step (*kind* ``step``) or of an input."""
@@ -301,6 +311,31 @@ class Questions:
 
     def _of_value(self, names: Names, value: Any) -> list[Asked]:
         return [self._at(origin) for origin in self._value(names, value, (), 0)]
+
+    def _checked(self, names: Names, value: Any, rule: ArgRule, node: Node) -> None:
+        """*value* goes to an argument with a check of the policy."""
+        if not isinstance(node, Compare):
+            for child in children(node):
+                self._checked(names, value, rule, child)
+            return
+        operands = [node.first, *(operand for _, operand in node.rest)]
+        for asked in self._of_value(names, value):
+            for operand in operands:
+                for literal in _literals(operand):
+                    for item in literal if type(literal) is list else [literal]:
+                        _note(asked.equal, item)
+                if isinstance(operand, Ref) and operand.name in rule.values:
+                    literal = rule.values[operand.name]
+                    for item in literal if type(literal) is list else [literal]:
+                        _note(asked.equal, item)
+                elif isinstance(operand, Ref) and operand.name != VALUE:
+                    _note(asked.equal, TEXT)
+        for op, operand in node.rest:
+            if isinstance(operand, Ref) and operand.name not in rule.values and operand.name != VALUE:
+                box = self._at(((0, "input", operand.name), operand.path))
+                _note(box.inside if op in ("in", "not in") else box.equal, TEXT)
+                if op in ("in", "not in"):
+                    box.kinds["list"] = None
 
     def _taken(self, names: Names, step: ToolStep) -> None:
         """A value that goes to a tool unchanged is of the type that the tool takes."""
@@ -728,4 +763,4 @@ def returned(contract: ToolContract) -> dict[str, Any] | None:
     return hint_schema(hint)
 
 
-__all__ = ["NOTHING", "Asked", "Questions", "Source", "hint_schema", "returned", "samples", "texts"]
+__all__ = ["NOTHING", "Asked", "Checks", "Questions", "Source", "hint_schema", "returned", "samples", "texts"]

@@ -24,7 +24,7 @@ from ..simulate import simulate
 from ..tools import IDEMPOTENCY_KEY, ToolContract, contract
 from ..trace import StepError, StepStatus, Trace, flattened, full
 from ..values import UNSET, canonical, short
-from .samples import NOTHING, Asked, Questions, Source, returned, samples, texts
+from .samples import NOTHING, Asked, Checks, Questions, Source, returned, samples, texts
 
 RUN_ID = "explored"
 """Of every explored run: its effect keys are the same each time."""
@@ -105,7 +105,8 @@ class Site:
 
 
 class Choices:
-    """The sites of a plan; *errors* injects failures, *cancels* cancellations, *orders* other orders of a fork's children."""
+    """The sites of a plan that was compiled with *checks*; *errors* injects failures, *cancels* cancellations, *orders* other
+    orders of a fork's children."""
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class Choices:
         flow: Flow,
         contracts: Mapping[str, ToolContract],
         *,
+        checks: Checks | None = None,
         errors: bool = True,
         cancels: bool = False,
         orders: bool = False,
@@ -120,7 +122,7 @@ class Choices:
         self.plan = plan
         self.flow = flow
         self.contracts = contracts
-        self.questions = Questions(flow, contracts)
+        self.questions = Questions(flow, contracts, checks)
         self.errors, self.cancels = errors, cancels
         self.notes: list[str] = []  # what could not be made up
         self.calls: dict[Op, Site] = {}
@@ -241,8 +243,8 @@ class Choices:
         fixed: dict[str, Any] = {}
         sites: list[Site] = []
         properties = (names.program.inputs or {}).get("properties", {})
-        for name in [*root.needed, *root.others]:
-            optional = name not in root.needed
+        for name in dict.fromkeys([*root.needed, *root.others, *self.plan.given]):
+            optional = name not in root.needed and name not in self.plan.given
             if optional and name not in names.declared:
                 continue  # something else writes it
             asked = self.questions.of(names, "input", name)
@@ -347,14 +349,14 @@ class Given:
 class Runner:
     """Executes a plan along lists of choices. After `run`: ``root`` is the ended machine, ``taken`` the choices, ``sites`` theirs."""
 
-    def __init__(self, choices: Choices, given: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, choices: Choices, given: Mapping[str, Any] | None = None, budget: Budget | None = None) -> None:
         self.choices = choices
         self.plan = choices.plan
         self.frame_plan = choices.plan.frames[0]
         self.fixed, self.inputs = choices.inputs(given)
         self.blank = loaded(self.frame_plan, self.fixed)
         self.slots = dict(self.frame_plan.inputs)
-        self.budget = choices.flow.program.budget
+        self.budget = budget if budget is not None else choices.flow.program.budget
         self.ledger = Ledger.of(DEFAULT_LIMITS, self.budget)
         self.ledger.cost = None  # without prices nothing is known of it
         self.root: Machine = None  # type: ignore[assignment]
@@ -424,7 +426,7 @@ class Runner:
 
     def machine(self, frame: list[Any]) -> Machine:
         """A new machine for the root frame."""
-        return begun(self.plan, frame, self.ledger, self.budget)
+        return begun(self.plan, frame, self.used if self.plan.given else None, self.ledger, self.budget)
 
     @property
     def used(self) -> dict[str, Any]:
@@ -450,11 +452,17 @@ class Runner:
             self.root, self.taken, self.sites, self.fresh, self.cancelled = kept
 
 
-def begun(plan: Plan, frame: list[Any], ledger: Ledger, budget: Budget | None) -> Machine:
-    """A new machine for the root *frame* of *plan*, at time 0."""
+def begun(
+    plan: Plan, frame: list[Any], inputs: Mapping[str, Any] | None, ledger: Ledger, budget: Budget | None
+) -> Machine:
+    """A new machine for the root *frame* of *plan*, at time 0; *inputs* are needed where value checks read some."""
+    facts = _FACTS
+    if plan.given and inputs is not None:
+        given = {name: inputs[name] for name in plan.given if name in inputs}
+        facts = Facts(RUN_ID, 0, DEFAULT_LIMITS, given=given)
     seconds = budget.max_seconds if budget is not None else None
     deadline = int(seconds * 1e9) if seconds is not None else FOREVER
-    machine = Machine.of_run(plan.frames[0], frame, _FACTS, ledger.copy(), deadline)
+    machine = Machine.of_run(plan.frames[0], frame, facts, ledger.copy(), deadline)
     machine.now = 0
     return machine
 
@@ -503,7 +511,7 @@ def replay(plan: Plan, inputs: Mapping[str, Any], given: Sequence[Given], budget
 
     ledger = Ledger.of(DEFAULT_LIMITS, budget)
     ledger.cost = None
-    root = begun(plan, loaded(plan.frames[0], inputs), ledger, budget)
+    root = begun(plan, loaded(plan.frames[0], inputs), inputs, ledger, budget)
     simulate(root, feed, order)
     return root
 
@@ -728,7 +736,7 @@ class ExploredRun:
         machine, flow = self.machine, self._runner.choices.flow
         plan = self._runner.plan
         trace = Trace(plan.name, flow.digest or flow.program, RUN_ID, 0, 0, records=machine.records, ops=plan.ops)
-        read = dict(self._runner.frame_plan.inputs)
+        read = {**dict(self._runner.frame_plan.inputs), **dict.fromkeys(plan.given)}
         declared = self._runner.frame_plan.check is not None
         trace.inputs = {name: value for name, value in self.inputs.items() if declared or name in read}
         trace._salt = "00" * 16

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
-from ..explore import GRAIN_NS, Branch, Choices, Edges, ExploredRun, Given, Runner, Site, Took
+from ..explore import GRAIN_NS, Branch, Checks, Choices, Edges, ExploredRun, Given, Runner, Site, Took
 from ..flow import Flow, Node
 from ..machine import Machine
 from ..plan import FORK, Plan
@@ -77,14 +77,18 @@ def find_run(
     prefer: Sequence[tuple[int, str]] = (),
     contracts: Mapping[str, ToolContract] | None = None,
     inputs: Mapping[str, Any] | None = None,
+    checks: Checks | None = None,
     budget_runs: int = DEFAULT_BUDGET_RUNS,
 ) -> Witness | None:
     """A run that *breaks* the statement *goal*, or None where none was found within *budget_runs*.
 
     *prefer* is a path through the flow, node and edge label, that runs are steered along; one that breaks the statement elsewhere
-    is as good. *breaks* is asked about the ended root machine of every run. *contracts* tell the types of tools.
+    is as good. *breaks* is asked about the ended root machine of every run. *contracts* tell the types of tools,
+    *checks* are a policy's value checks that the plan was compiled with.
     """
-    return Search(plan, flow, contracts, inputs).find(goal, breaks=breaks, prefer=prefer, budget_runs=budget_runs)
+    return Search(plan, flow, contracts, inputs, checks).find(
+        goal, breaks=breaks, prefer=prefer, budget_runs=budget_runs
+    )
 
 
 class Search:
@@ -96,18 +100,20 @@ class Search:
         flow: Flow,
         contracts: Mapping[str, ToolContract] | None = None,
         inputs: Mapping[str, Any] | None = None,
+        checks: Checks | None = None,
     ) -> None:
         self.plan = plan
         self.flow = flow
         self.contracts = contracts or {}
         self.inputs = inputs
+        self.checks = checks
         self.edges = Edges(plan, flow)
         self.runners: dict[bool, Runner] = {}
 
     def runner(self, cancels: bool) -> Runner:
         """The one that cancels runs, or that does not."""
         if cancels not in self.runners:
-            choices = Choices(self.plan, self.flow, self.contracts, cancels=cancels, orders=True)
+            choices = Choices(self.plan, self.flow, self.contracts, checks=self.checks, cancels=cancels, orders=True)
             self.runners[cancels] = Runner(choices, self.inputs)
         return self.runners[cancels]
 
