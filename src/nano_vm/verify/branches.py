@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
-from ..errors import Diagnostic, ExprError, Loc, StepFault
+from ..errors import Diagnostic, ExprError, Loc, Severity, StepFault
 from ..expr import (
     Arith,
     Bool,
@@ -92,6 +92,7 @@ from .domains import (
     of_values,
     same,
     shown_value,
+    spread,
 )
 from .names import Assigned, assigned
 
@@ -643,7 +644,7 @@ class Domains:
         entry = flow.frames[0].entry
         states, nodes = self.states, flow.nodes
         states[entry] = {}
-        if not any(facts.tests for facts in self.facts.values()):
+        if not any(facts.tests or facts.shared for facts in self.facts.values()):
             for index, state in enumerate(self.solved.states):  # nothing is decided by a value
                 states[index] = {} if state is not None else None
             return
@@ -992,10 +993,11 @@ def _facts(frame: FrameGraph) -> _Facts:
     tests = [step_id for step_id, kind in kinds.items() if kind in _TESTS]
     for step_id in tests:
         watch(names.reads[step_id])
-    if tests:
-        for step_id, kind in kinds.items():
-            if kind is StepType.SET:
-                watch(names.reads[step_id])
+    for step_id, step_reads in names.reads.items():
+        if tests and kinds[step_id] is StepType.SET:
+            watch(step_reads)
+        elif kinds[step_id] not in _TESTS:
+            watch([read for read in step_reads if read[0].path and read[0].path != ("output",)])  # for their fields
     writers, keys, outputs = facts.writers, names.keys, names.outputs
     for step, _ in names.steps:
         slots = [outputs[step.id]]
@@ -1330,3 +1332,101 @@ def _switch(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnosti
                 close = get_close_matches(label[5:], texts, n=1)
                 near = f"did you mean {close[0]!r}?" if close else None
             yield Diagnostic("V063", (*loc, "cases", label[5:]), message, near or "remove it", "warning")
+
+
+# --- fields ----------------------------------------------------------------------------------------------------------
+
+
+def check_fields(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract] | None = None,
+    solved: Assigned | None = None,
+    domains: Domains | None = None,
+) -> Iterator[Diagnostic]:
+    """Reads of fields that are surely not there (errors), or not among those that are declared (warnings).
+
+    What hangs on a tool's return annotation, or stands in a test that may never look at it, is a warning.
+    """
+    if domains is None:
+        domains = Domains(flow, contracts, solved)
+    sure: Domains | None = None
+    places: dict[tuple[Loc, int, _Path], list[Node]] = {}
+    texts: dict[tuple[Loc, int, _Path], Ref] = {}
+    for node in flow.nodes:
+        if not domains.reached(node) or node.kind in ("fail", "close") or (node.kind == "test") != _is_loop(node):
+            continue
+        for ref, text, where in _reads_at(node):
+            if not ref.path:
+                continue
+            try:
+                slot, path, _ = node.frame.names.load(ref, text)
+            except ExprError:
+                continue  # told elsewhere
+            if path:
+                key = ((*node.loc, *where), slot, path)
+                places.setdefault(key, []).append(node)
+                texts[key] = ref
+    for (loc, slot, path), nodes in places.items():
+        lack = _lack(joined(domains.at(node, slot) for node in nodes), path)
+        if lack is None:
+            continue
+        at, inside, surely = lack
+        ref = texts[loc, slot, path]
+        severity: Severity = "warning"
+        if surely and not _evaluated(nodes[0].step, loc):
+            if domains.contracts and sure is None:
+                sure = Domains(flow, None, domains.solved)
+            still = _lack(joined((sure or domains).at(node, slot) for node in nodes), path)
+            severity = "error" if still is not None and still[2] else "warning"
+        whole = Ref(ref.name, ref.path[: len(ref.path) - len(path) + at])
+        message, hint = _field_text(path[at], inside, str(whole))
+        yield Diagnostic("V017", loc, f"{str(ref)!r}: {message}", hint, severity)
+
+
+def _is_loop(node: Node) -> bool:
+    return node.kind != "end" and isinstance(node.step, LoopStep)
+
+
+def _reads_at(node: Node) -> list[tuple[Ref, bool, Loc]]:
+    names = node.frame.names
+    if node.kind != "end":
+        return names.reads[node.step.id]
+    if node.frame.kind not in ("run", "call"):
+        return []
+    return [(ref, text, ("output",)) for ref, text in value_references(names.program.output)]
+
+
+def _evaluated(step: Step, loc: Loc) -> bool:
+    """Whether the place is in an expression, whose `and` and `or` may leave it out."""
+    if isinstance(step, SetStep) and "values" in loc and step.id != "$end":
+        return isinstance(step.values.get(str(loc[-1])), dict)
+    return loc[-1] in ("condition", "until")
+
+
+def _lack(domain: Domain, path: _Path) -> tuple[int, Domain, bool] | None:
+    """Which part of *path* is not there, in what, and whether surely so."""
+    for at, part in enumerate(path):
+        if domain.empty:
+            return None
+        inner = descend(domain, (part,))
+        if inner.empty:
+            return at, domain, True
+        fields = domain.fields
+        if type(part) is str and domain.kinds & OBJECT and fields and part not in fields and domain.values is None:
+            return at, domain, False
+        domain = inner
+    return None
+
+
+def _field_text(part: str | int, domain: Domain, text: str) -> tuple[str, str | None]:
+    objects = spread(domain)
+    if not domain.kinds & OBJECT or type(part) is int:
+        hint = "a text has no fields; give the step an output_schema" if domain.kinds == TEXT else None
+        return (
+            f"{text} is {described(objects)}, which has no {f'field {part!r}' if type(part) is str else f'[{part}]'}",
+            hint,
+        )
+    fields = list(objects.fields or ())
+    near = get_close_matches(str(part), fields, n=1)
+    known = f"it has {', '.join(map(repr, fields))}" if fields else "it has no fields"
+    return f"no field {part!r} is known in {text}", f"did you mean {near[0]!r}?" if near else known

@@ -9,13 +9,14 @@ one pass; loops go on to the fixed point. Source: Aho, Lam, Sethi, Ullman, *Comp
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from ..errors import Diagnostic, ExprError, Loc
 from ..expr import Ref, value_references
 from ..flow import Flow, FrameGraph, Names, Node, written_keys
-from ..program import CallStep, LoopStep, MapStep, ParallelStep, SetStep, Step, ToolStep, walk
+from ..program import CallStep, LLMStep, LoopStep, MapStep, ParallelStep, SetStep, Step, ToolStep, walk
+from ..tools import ToolContract
 
 State = tuple[int, int]  # must, may: bit i is slot i
 
@@ -74,6 +75,61 @@ def _odd(names: Names, ref: Ref, text: bool, loc: Loc) -> Iterator[Diagnostic]:
         near = get_close_matches(ref.name, list(names.outputs), n=1)
         hint = f"did you mean '${near[0]}.output'?" if near else "write the id of a step before '.output'"
         yield Diagnostic("V010", loc, f"{str(ref)!r}: no step {ref.name!r}", hint)
+
+
+def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None) -> Iterator[Diagnostic]:
+    """Hints: what is written or asked for and read by nobody, and reads that look like it misspelled.
+
+    What may be the last step of its frame or block is its output, and a call may be made for its effect: neither is told.
+    """
+    reached: set[tuple[int, str]] = set()
+    last: set[tuple[int, str]] = set()
+    for node in flow.nodes:
+        if node.kind == "step":
+            key = (id(node.frame.names), node.step.id)
+            reached.add(key)
+            for edge in node.edges:
+                if edge.label not in ("error", "catch") and flow.nodes[edge.target].kind in ("end", "close", "test"):
+                    last.add(key)
+    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+        read = {ref.name for reads in names.reads.values() for ref, _, _ in reads}
+        read |= {ref.name for ref, _ in value_references(names.program.output)}
+        unread: list[str] = []  # names that steps write
+        for step, at in names.steps:
+            key_name = step.output_key
+            final = (id(names), step.id) in last or (id(names), step.id) not in reached
+            final = final or step.id in read or (key_name is not None and key_name in read)
+            if key_name is not None and key_name not in read:
+                unread.append(key_name)
+            if isinstance(step, SetStep):
+                for name in step.values:
+                    if name not in read:
+                        unread.append(name)
+                        if not final:
+                            message = f"step {step.id!r} sets {name!r}, which nobody reads"
+                            yield Diagnostic("V016", (*names.loc, *at, "values", name), message, "remove it", "hint")
+                continue
+            if final:
+                continue
+            if isinstance(step, LLMStep):
+                message = f"nobody reads what the model answers in step {step.id!r}"
+            elif isinstance(step, ToolStep) and _only_reads(step, contracts):
+                message = f"nobody reads what tool {step.tool!r} gives in step {step.id!r}, and it has no effect"
+            else:
+                continue
+            yield Diagnostic("V016", (*names.loc, *at), message, "read its output, or remove the step", "hint")
+        if names.program.inputs is None:  # else an unknown name is told as such
+            for name, loc in names.needed.items():
+                near = get_close_matches(name, unread, n=1, cutoff=0.75)
+                if near:
+                    message = f"'${name}' is taken for an input: no step writes it"
+                    hint = f"did you mean '${near[0]}', which is written and read by nobody?"
+                    yield Diagnostic("V018", (*names.loc, *loc), message, hint, "hint")
+
+
+def _only_reads(step: ToolStep, contracts: Mapping[str, ToolContract] | None) -> bool:
+    contract = (contracts or {}).get(step.tool)
+    return contract is not None and contract.effect == "read" and step.undo is None
 
 
 def _arguments(frame: FrameGraph) -> Iterator[Diagnostic]:

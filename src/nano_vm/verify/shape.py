@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import Diagnostic, Loc
-from ..flow import Flow
+from ..flow import Flow, Node
 
 
 def check_shape(flow: Flow) -> Iterator[Diagnostic]:
@@ -64,3 +64,32 @@ def _unreachable(flow: Flow, seen: set[Loc]) -> Iterator[Diagnostic]:
                 hint = "what is reached by a jump ends the run unless it has 'next'; lead a branch or 'next' here, or remove it"
                 yield Diagnostic("V009", loc, f"no path reaches step {step.id!r}", hint, severity="warning")
             lost.add(loc)
+
+
+def check_entries(flow: Flow) -> Iterator[Diagnostic]:
+    """Hints: steps that are entered both in order and by jump, and are followed by something else each way."""
+    nodes = flow.nodes
+    jumps: dict[int, str] = {}  # by node that a jump leads to, the step that it comes from
+    for node in nodes:
+        for edge in node.edges:
+            target = nodes[edge.target]
+            if target.kind == "step" and target.mode == "jump" and edge.label != "fork":
+                by = nodes[edge.by].step.id if edge.by >= 0 else node.step.id
+                jumps.setdefault(edge.target, by)
+    entered: dict[tuple[Loc, int], Node] = {}  # those in order, by place and container
+    for node in nodes:
+        if node.kind == "step" and node.mode == "order":
+            entered[node.loc, node.owner.index if node.owner is not None else -1] = node
+    for index, by in jumps.items():
+        node = nodes[index]
+        other = entered.get((node.loc, node.owner.index if node.owner is not None else -1))
+        if other is None or _follows(other) == _follows(node):
+            continue
+        what = {"run": "the run ends", "call": "its program ends"}.get(node.frame.kind, f"the {node.frame.kind} ends")
+        message = f"step {node.step.id!r} is reached in order and by jump, from {by!r}: by jump {what} after it"
+        hint = "give it 'next' to go on either way, or write what belongs to the branch as a block"
+        yield Diagnostic("V015", node.loc, message, hint, "hint")
+
+
+def _follows(node: Node) -> list[int]:
+    return [edge.target for edge in node.edges if edge.label not in ("error", "catch")]
