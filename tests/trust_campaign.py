@@ -26,6 +26,7 @@ from nano_vm.simulate import simulate
 from nano_vm.tools import ToolContract, contract, tool
 from nano_vm.trace import StepError
 from nano_vm.verify import check
+from nano_vm.verify.taint import Arrivals
 from nano_vm.verify.trust import Trust
 
 Analyse = Callable[..., Trust]
@@ -398,13 +399,16 @@ class Figures:
     holds: int = 0
     by_right: int = 0  # of those that hold, that something untrusted reaches by a declassifier or an approval
     confirmed: int = 0  # of those that do not hold, that a run was seen to break
+    judged: int = 0  # likewise, by the labels of the run
+    missed: int = 0  # of the confirmed, those that the labels did not show
     contradictions: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         share = 100 * self.holds / max(self.statements, 1)
         return (
             f"{self.programs} programs, {self.runs} runs, {self.statements} statements: {share:.0f} % hold "
-            f"({self.by_right} by a right), {100 - share:.0f} % do not ({self.confirmed} seen broken), "
+            f"({self.by_right} by a right), {100 - share:.0f} % do not ({self.confirmed} seen broken, "
+            f"{self.judged} by labels, which missed {self.missed}), "
             f"{len(self.contradictions)} contradictions"
         )
 
@@ -431,12 +435,19 @@ def _one(analyse: Analyse, seed: int, runs: int, marked: bool, figures: Figures)
     trust = analyse(flow, CONTRACTS, RULES, untrusted=untrusted, untrusted_literals=marked)
     figures.programs += 1
     claims: dict[tuple[str, str], bool] = {}
+    judges = {}
     shown: set[tuple[str, str]] = set()
     for finding in trust.findings:
         place = at(document, finding.loc)
         if finding.loc in trust.checks:
             continue  # kept at run time
         claims[place] = finding.holds
+        *loc, _, name = finding.loc
+        use = str(loc.pop()) if loc[-1] in ("undo", "reconcile") else ""
+        own = {id(frame.names): marked for frame in flow.frames}
+        judges[place] = finding.breaks or Arrivals(
+            flow, CONTRACTS, RULES, untrusted, own, tuple(loc), use, finding.tool, str(name)
+        )
     for influence in trust.flows:
         if influence.kind == "argument" and influence.allowed is not None:
             place = at(document, influence.loc)
@@ -446,6 +457,7 @@ def _one(analyse: Analyse, seed: int, runs: int, marked: bool, figures: Figures)
     figures.statements += len(claims)
     figures.holds += sum(claims.values())
     broken: set[tuple[str, str]] = set()
+    judged: set[tuple[str, str]] = set()
     plan = compile_flow(flow, CONTRACTS)
     for number in range(runs):
         random = Random(seed * 1000 + number)
@@ -455,6 +467,12 @@ def _one(analyse: Analyse, seed: int, runs: int, marked: bool, figures: Figures)
         machine = Machine.of_run(root, loaded(root, inputs), Facts("r", 1), Ledger.of(DEFAULT_LIMITS, None))
         simulate(machine, feed, lambda m, op, random=random: random.sample(range(m.fork_size), m.fork_size))  # type: ignore[misc]
         figures.runs += 1
+        for place, breaks in judges.items():
+            if breaks(machine):
+                judged.add(place)
+                if claims[place]:
+                    told = f"seed {seed}, run {number}: the labels of the run speak against {place}"
+                    figures.contradictions.append(f"{told}\n{json.dumps(document, ensure_ascii=False)}")
         for call, name, value in feed.arrived:
             place = call, name
             if place not in claims or not MARK.search(json.dumps(value, ensure_ascii=False)):
@@ -466,3 +484,5 @@ def _one(analyse: Analyse, seed: int, runs: int, marked: bool, figures: Figures)
                     f"seed {seed}, run {number}: {name!r} of {call!r} is {value!r}\n{json.dumps(document, ensure_ascii=False)}"
                 )
     figures.confirmed += len(broken)
+    figures.judged += len(judged)
+    figures.missed += len(broken - judged)

@@ -715,7 +715,7 @@ def _arguments(
             reached = graph.reached(names, value_references(value))
         facts = []
         for rule in demands:
-            for role in dict.fromkeys(_roles(rule, rules[tool])):
+            for role in dict.fromkeys(roles(rule, rules[tool])):
                 fact = approvals.ask(names, value, role)
                 if fact is not None:
                     facts.append((rule, fact))
@@ -728,7 +728,7 @@ def _arguments(
             yield _Place(node, kind, tool, name, (*at, name), demands, False, _Reached(), [])
 
 
-def _roles(rule: ArgRule, rules: Rules) -> Iterator[str]:
+def roles(rule: ArgRule, rules: Rules) -> Iterator[str]:
     """Whose approval is enough: that which the rule names, and where trust is enough, that which the tool needs anyway."""
     if rule.approval is not None:
         yield rule.approval
@@ -809,7 +809,23 @@ class _Writer:
         if not holds:
             nodes = [node for _, node in self.graph.way(place.reached.vertex) if node >= 0]
             path = self.moves([*nodes, place.node.index])
-        return Finding("flow", place.tool, statement, holds, place.loc, path)
+        breaks = None
+        if not holds:
+            from .taint import Arrivals  # which reads off one run what this module says of all
+
+            graph, loc = self.graph, place.node.loc
+            breaks = Arrivals(
+                graph.flow,
+                graph.contracts,
+                graph.rules,
+                graph.untrusted,
+                graph.literals,
+                loc,
+                place.kind,
+                place.tool,
+                place.name,
+            )
+        return Finding("flow", place.tool, statement, holds, place.loc, path, breaks)
 
     def moves(self, indexes: list[int]) -> tuple[Move, ...]:
         nodes = self.graph.flow.nodes
