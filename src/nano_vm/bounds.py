@@ -132,12 +132,13 @@ class _Frame:
         self.width = width
         self.successors: dict[int, list[int]] = {}
         self.order: list[int] = []
+        self.entered: dict[int, int] = {}  # how many predecessors a node has
         self.gains: dict[int, Gain] = {}
         self.search()
 
     def search(self) -> None:
         """Depth first from the entry; ends add nothing and are left out."""
-        nodes, successors, order = self.nodes, self.successors, self.order
+        nodes, successors, order, entered = self.nodes, self.successors, self.order, self.entered
         end, fail = self.frame.end, self.frame.fail
         entry = self.frame.entry
         if entry in (end, fail):
@@ -154,6 +155,7 @@ class _Frame:
                         continue
                     if edge.label not in ("again", "fork"):
                         found.append(target)
+                        entered[target] = entered.get(target, 0) + 1
                         seen = state.get(target)
                         if seen is None:
                             stack.append(target)
@@ -220,11 +222,10 @@ class _Frame:
         """
         successors = self.successors
         values: dict[int, list[int]] = {}
-        left: dict[int, int] = {}  # how many predecessors have yet to see a node's sums
-        for index in order:
-            for target in successors[index]:
-                left[target] = left.get(target, 0) + 1
+        entered = self.entered
+        left = {index: entered.get(index, 0) for index in order}  # how many predecessors have yet to see a node's sums
         if goal is not None:
+            left[goal] = entered[goal]
             values[goal] = [0] * self.width
         for index in order:
             best: list[int] | None = None

@@ -271,7 +271,7 @@ class _Counting:
             at = (id(node.frame.names), step.id)
             found = self.answers.get(at)
             if found is None:
-                found = self.answers[at] = (*counted(node), *self.asked(step, node.frame.names))
+                found = self.answers[at] = tuple(self.asked(step, node.frame.names))
             return found
         return counted(node)
 
@@ -279,6 +279,8 @@ class _Counting:
         """Calls, tokens and money of all attempts of a model step."""
         attempts = attempts_of(step)
         name = _model(step, names)
+        yield STEPS, 1
+        yield LLM_CALLS, attempts
         yield self.amounts["model", name or DEFAULT_MODEL], attempts
         prompt = self.prompt(step, names)
         completion = self.completion(step, names)
