@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import Diagnostic, Loc, format_loc
-from ..values import canonical
+from ..values import canonical, short
 
 if TYPE_CHECKING:
     from .ceiling import Ceiling
@@ -47,6 +47,16 @@ class Proof:
     run: Witness | None = None
     reason: str | None = None
 
+    @property
+    def way(self) -> str:
+        """The path in one line, with the values that each of its branches was decided by in the run that was found."""
+        values: dict[tuple[str, str], str] = {}
+        for branch in self.run.branches if self.run is not None else ():
+            step_id = branch.path.rpartition("/")[2].partition("#")[0].partition("[")[0]
+            said = ", ".join(f"{name} = {short(value)}" for name, value in branch.references.items())
+            values.setdefault((step_id, branch.branch), f" ({said})" if said else "")
+        return " -> ".join(f"{move}{values.get((move.step_id, move.label), '')}" for move in self.path)
+
     def __str__(self) -> str:
         text = f"{self.status}: {self.statement}"
         if self.status == "proved":
@@ -55,12 +65,20 @@ class Proof:
         if self.loc:
             lines[0] += f" (at {format_loc(self.loc)})"
         if self.path:
-            lines.append("  path: " + " -> ".join(str(move) for move in self.path))
+            lines.append(f"  path: {self.way}")
         if self.run is not None:
             lines += [f"  {line}" for line in self.run.text().splitlines()]
         if self.reason:
             lines.append(f"  {self.reason}")
         return "\n".join(lines)
+
+    def fault(self) -> Diagnostic | None:
+        """What a host says that refuses the program for it; None where it is proved."""
+        if self.status == "proved":
+            return None
+        found = [f"by {self.way}"] if self.path else []
+        found += [self.reason] if self.reason else []
+        return Diagnostic("V052", self.loc, f"{self.status}: {self.statement}", ": ".join(found) or None)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -145,6 +163,11 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing speaks against running it: no error, and every statement is proved."""
         return all(d.severity != "error" for d in self.diagnostics) and all(p.status == "proved" for p in self.proofs)
+
+    @property
+    def faults(self) -> tuple[Diagnostic, ...]:
+        """All that a host tells: the diagnostics, and what is not proved."""
+        return (*self.diagnostics, *(fault for proof in self.proofs if (fault := proof.fault()) is not None))
 
     @property
     def proofs_digest(self) -> str:
