@@ -198,6 +198,14 @@ class Machine:
         """Take that the call was begun by an owner that is gone, and that nobody knows whether it took effect."""
         return self._other(now, self._lost, error)
 
+    def spoil(self, error: StepError, now: int) -> Op:
+        """Take that the tool returned what is no value, as *error* says."""
+        return self._other(now, self._spoiled, error)
+
+    def lapse(self, error: StepError, by: str | None, now: int) -> Op:
+        """Take that the requested pause failed, as *error* says."""
+        return self._other(now, self._decided, False, {"approved": False, "reason": None}, by, error)
+
     def refuse(self, error: StepError, now: int) -> Op:
         """Take that the call was not made, for a reason that another attempt would not mend."""
         return self._other(now, self._not_called, error)
@@ -423,19 +431,23 @@ class Machine:
         try:
             value, size = admit(value, self.facts.limits.value_bytes)
             self._charge(size)
-        except VMError as error:  # the call was made: another would repeat its effect
-            fault = StepError.of(error)
-            self._doubt = None
-            self.frame[op.out] = UNSET
-            if op.undo is not None:
-                self._remember_undo(op)
-            return self._failed(op, StepError(fault.kind, fault.type, fault.message, retryable=False))
+        except VMError as error:
+            return self._spoiled(StepError.of(error))
         self._doubt = None
         self._write(op, value)
         self._record(op, SUCCESS, value, None)
         if op.undo is not None:
             self._remember_undo(op)
         return op.next
+
+    def _spoiled(self, fault: StepError) -> Op | None:
+        """The call was made and its value can not be taken: another call would repeat its effect."""
+        op: ToolOp = self._op
+        self._doubt = None
+        self.frame[op.out] = UNSET
+        if op.undo is not None:
+            self._remember_undo(op)
+        return self._failed(op, StepError(fault.kind, fault.type, fault.message, retryable=False))
 
     def _write(self, op: Op, value: Any) -> None:
         """A step's output: into its slots, and last of its block and frame."""

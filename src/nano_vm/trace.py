@@ -240,6 +240,7 @@ class Trace:
     _salt: str | Callable[[], str] = ""
     _inputs: Any = None
     _host: Any = None  # where a run's calls go, while it runs
+    _about: Any = None  # what `about` gives, or a function that makes it
     _steps: list[StepResult] | None = None
     _digest: str | None = None
 
@@ -303,6 +304,14 @@ class Trace:
         if not isinstance(self._program_digest, str):
             self._program_digest = self._program_digest.digest
         return self._program_digest
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The host of the run, as far as it decides what a run does: tools with effect and key, budget, limits; digests of policy,
+        tool contracts, prices and proofs; untrusted inputs."""
+        if callable(self._about):
+            self._about = self._about()
+        return copied(self._about or {})  # type: ignore[no-any-return]
 
     @property
     def started_at(self) -> datetime:
@@ -406,6 +415,7 @@ class Trace:
             "seed": self.seed,
             "started_ns": self.started_ns + self._base_ns,
             "inputs": self.inputs,
+            **({"host": about} if (about := self.about) else {}),
         }
         for record, level in _levels(self._full(), 0):
             yield self._line(record, level) if record is not _BOUNDARY else {"record": "joined", "level": level}
@@ -574,7 +584,7 @@ def _extra_json(op: Any, extra: Any) -> dict[str, Any]:
 
 
 _CALLED = frozenset({"timeout", "model", "rate_limit", "cancelled", "invalid_answer"})
-_PRICED = frozenset({"children", "cost_source"})
+_PRICED = frozenset({"children", "cost_source", "by", "lost"})
 
 
 def _chain(head: bytes, records: list[Any]) -> bytes:
@@ -647,6 +657,7 @@ def _read(data: Any) -> Trace:
     )
     trace._salt = bytes.fromhex(data["salt"]).hex()
     trace.inputs = dict(head["inputs"])
+    trace._about = head.get("host")
     trace.status = TraceStatus(end["status"])
     trace.output = end["output"]
     trace.error, trace.error_kind = end.get("error"), end.get("error_kind")

@@ -8,14 +8,16 @@ and `drive` makes its calls.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from .compile import compile_flow
 from .drive import Adapter, Driver, Event, Host, SystemClock, Threads
 from .errors import Diagnostic, ExprError, ProgramError, VMError, summary
 from .flow import Flow
-from .ledger import Ledger, Limits
+from .ledger import DEFAULT_LIMITS, Ledger, Limits
 from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
 from .policy import Budget, Policy, policy_of, tightest
@@ -58,6 +60,45 @@ class _Prepared:
     ledger: Ledger = field(default_factory=lambda: Ledger(0))  # what a run of it may use, to be copied
     examined: Examined | None = None
     digest: Any = None  # of program and called programs, or the program, which is asked for it when somebody looks
+    limits: Limits = DEFAULT_LIMITS
+    prices: dict[str, tuple[Decimal, Decimal]] | None = None
+    untrusted: tuple[str, ...] = ()
+    _known: dict[str, Any] | None = None
+
+    def about(self, budget: Any = None) -> dict[str, Any]:
+        """As `Trace.about`; *budget* is the run's own."""
+        if self._known is None:
+            self._known = self._told()
+        if budget is None:
+            return self._known
+        bound = tightest([b for b in (self.budget, _budget(budget)) if b is not None])
+        return {**self._known, "budget": bound.model_dump(exclude_none=True) if bound is not None else {}}
+
+    def _told(self) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        if self.plan is None or self.examined is None:
+            return told
+        contracts = {name: self.examined.contracts[name] for name in sorted(self.plan.tools)}
+        if contracts:
+            told["tools"] = {
+                name: {"effect": c.effect, **({"key": True} if c.takes_key else {})} for name, c in contracts.items()
+            }
+            told["contracts"] = _digest({name: c.to_dict() for name, c in contracts.items()})
+        if self.budget is not None:
+            told["budget"] = self.budget.model_dump(exclude_none=True)
+        if self.limits != DEFAULT_LIMITS:
+            told["limits"] = asdict(self.limits)
+        if self.default_model is not None:
+            told["default_model"] = self.default_model
+        if self.prices:
+            told["prices"] = {name: [str(a), str(b)] for name, (a, b) in sorted(self.prices.items())}
+        if any(policy.source for policy in self.examined.policies):
+            told["policy"] = _digest([policy.to_dict() for policy in self.examined.policies])
+            told["proofs"] = self.examined.report.proofs_digest
+        untrusted = sorted({*self.untrusted, *(name for p in self.examined.policies for name in p.untrusted)})
+        if untrusted:
+            told["untrusted"] = untrusted
+        return told
 
 
 class ExecutionVM:
@@ -124,7 +165,7 @@ class ExecutionVM:
 
     def check(self, program: Program) -> list[Diagnostic]:
         """Every fault that *program* shows for this host, warnings included; an empty list means it is ready to run."""
-        found = self._examine(program, ())[1].report.diagnostics
+        found = self._examine(program, ())[1].report.faults
         return program.place([d for d in found if d.severity != "hint"])
 
     def plan(self, program: Program) -> Plan:
@@ -181,9 +222,10 @@ class ExecutionVM:
 
     def _meet(self, program: Program, untrusted: tuple[str, ...]) -> _Prepared:
         flow, examined = self._examine(program, untrusted, thorough=False)
-        found = list(examined.report.diagnostics)
+        found = examined.report.faults
         errors = tuple(d for d in found if d.severity == "error")
-        prepared = _Prepared(program, tuple(found), errors, flow, digest=flow.digest or program, examined=examined)
+        prepared = _Prepared(program, found, errors, flow, digest=flow.digest or program, examined=examined)
+        prepared.limits, prepared.prices, prepared.untrusted = self._limits, self._prices, untrusted
         if not errors or all(d.code == "V010" for d in errors):
             # A name that is read before it is written may still come with the inputs; one that means nothing has no slot.
             with suppress(ExprError):
@@ -401,6 +443,7 @@ class ExecutionVM:
             clock.time_ns() - now,
         )
         trace._salt = _salt
+        trace._about = prepared.about if budget is None else partial(prepared.about, budget)
         plan = prepared.plan
         root = plan.frames[0] if plan is not None else None
         given = plan.given if plan is not None else ()
@@ -546,6 +589,10 @@ class Run:
 
 def _identity(trace: Trace) -> bytes:
     return canonical([trace.program_digest, trace.inputs])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def _salt() -> str:
