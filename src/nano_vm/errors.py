@@ -187,6 +187,18 @@ class ModelTimeout(ModelError):
     kind = "timeout"
 
 
+class StoreError(VMError):
+    """The store could not do what was asked; nothing was changed by it."""
+
+
+class LeaseLost(StoreError):
+    """Another owner has taken the run over."""
+
+
+class UnknownRun(StoreError):
+    """There is no such run in the store."""
+
+
 class RunFailed(VMError):
     """Raised by `Trace.raise_for_status`; ``trace`` is the trace of the run."""
 

@@ -1,0 +1,218 @@
+"""Durable records: what is kept of a run, and what a store must do. `sql` keeps it in SQLite or PostgreSQL.
+
+A run is a header, rows in the order in which they were appended, and an inbox of what people and the outside sent to it. A row
+is either an *intent* (a call is about to be made) or a finished step as a trace shows it. Rows are never changed. Control flow
+is not stored: a run that is taken up again computes it from what its calls gave.
+
+Rule 1: what `append` has acknowledged survives any crash.
+Rule 2: a run has one owner at a time. Each claim raises its *fence*; an append with an older fence is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..trace import Attempt, LLMUsage, Record, StepError, StepName, StepStatus
+from ..values import UNSET, canonical
+
+INTENT, STEP = 0, 1
+
+STATUSES = tuple(StepStatus)
+TYPES = ("tool", "llm", "condition", "switch", "parallel", "map", "loop", "call", "set", "approval", "wait")
+
+PENDING, RUNNING, SUSPENDED = "pending", "running", "suspended"
+ENDED = ("success", "failed", "cancelled")
+
+
+@dataclass(slots=True)
+class Row:
+    """A stored record of a run: an intent has only frame, path, type and ``started_ns``; times are nanoseconds since the epoch.
+
+    ``frame`` names the frame of the step: empty for the run, ``fork path:number`` for a child. ``rest`` holds error, attempts,
+    usage and extra, as the JSON form of a trace has them.
+    """
+
+    kind: int
+    frame: str
+    path: str
+    type: str
+    status: StepStatus | None
+    started_ns: int
+    finished_ns: int = 0
+    request: Any = UNSET
+    output: Any = UNSET
+    rest: dict[str, Any] | None = None
+
+    def sealed(self, salt: bytes) -> list[Any]:
+        """What the seal covers: everything, values by salted hash."""
+        hidden = [
+            salted(salt, value) for value in (self.request, self.output, UNSET if self.rest is None else self.rest)
+        ]
+        status = self.status.value if self.status is not None else None
+        return [self.kind, self.frame, self.path, self.type, status, self.started_ns, self.finished_ns, *hidden]
+
+    def record(self) -> Record:
+        """As a trace's record; that of a fork has no children yet."""
+        rest = self.rest or {}
+        attempts = tuple(
+            Attempt(
+                StepError.from_dict(a["error"]),
+                a["started_ns"],
+                a["finished_ns"],
+                LLMUsage.from_dict(a["usage"]) if "usage" in a else None,
+                a.get("answer"),
+            )
+            for a in rest.get("attempts", ())
+        )
+        assert self.status is not None
+        return (
+            StepName(step_of(self.path), self.type),
+            self.path,
+            self.status,
+            None if self.output is UNSET else self.output,
+            StepError.from_dict(rest["error"]) if "error" in rest else None,
+            None if self.request is UNSET else self.request,
+            self.started_ns,
+            self.finished_ns,
+            attempts or None,
+            LLMUsage.from_dict(rest["usage"]) if "usage" in rest else None,
+            dict(rest["extra"]) if "extra" in rest else None,
+        )
+
+
+def step_of(path: str) -> str:
+    """The id of the step that *path* leads to; ``x/undo`` and ``x/reconcile`` where it is a call beside step x."""
+    *before, last = path.split("/")
+    name = last.partition("#")[0].partition("[")[0]
+    if name in ("undo", "reconcile") and before:
+        return f"{before[-1].partition('#')[0]}/{name}"
+    return name
+
+
+def salted(salt: bytes, value: Any) -> str | None:
+    """The salted hash of a value, by which the seal holds it."""
+    return None if value is UNSET else hashlib.sha256(salt + canonical(value)).hexdigest()
+
+
+def chained(head: bytes, salt: bytes, rows: Iterable[Row]) -> bytes:
+    """The seal's chain after *rows*."""
+    for row in rows:
+        head = hashlib.sha256(head + canonical(row.sealed(salt))).digest()
+    return head
+
+
+@dataclass(slots=True)
+class Message:
+    """Something sent to a run: ``approve`` and ``reject`` (``name`` is the path), ``event`` (its name), ``resolve`` (a path in doubt),
+    ``cancel``, ``outcome`` (of a call whose owner had lost the run)."""
+
+    kind: str
+    name: str
+    body: dict[str, Any]
+    by: str | None
+    created_ns: int
+    id: int = 0
+
+
+@dataclass(slots=True)
+class StoredRun:
+    """A run as it stands in a store. ``rows`` and ``inbox`` (what is not used yet) are there where they were asked for."""
+
+    run_id: str
+    program_name: str
+    program_digest: str
+    created_ns: int
+    document: dict[str, Any] = field(default_factory=dict)  # {"program": ..., "programs": {name: ...}}, plain
+    inputs: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)  # as `Trace.about`, with the run's own options
+    seed: int | None = None
+    salt: bytes | None = b""  # None: erased
+    status: str = PENDING
+    started_ns: int = 0
+    finished_ns: int = 0
+    output: Any = None
+    error: str | None = None
+    error_kind: str | None = None
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+    wake_ns: int | None = None  # when something that it waits for is due
+    owner: str | None = None
+    fence: int = 0
+    parent: str | None = None  # of a fork: the run that it was made from
+    seal: str | None = None  # hex, of all rows and the header; None while it runs
+    steps: int = 0
+    tokens: int = 0
+    cost_usd: str | None = None
+    key: int = 0  # the store's own
+    rows: list[Row] = field(default_factory=list)
+    inbox: list[Message] = field(default_factory=list)
+
+    def header(self) -> list[Any]:
+        """What the seal covers before the first row."""
+        salt = self.salt or b""
+        shown = [self.run_id, self.program_name, self.program_digest, self.created_ns, self.seed, self.parent]
+        return [*shown, salted(salt, self.inputs), salted(salt, self.about)]
+
+
+@dataclass(slots=True)
+class Append:
+    """What is written at once: all of it or nothing. ``update`` are fields of `StoredRun`; ``used`` ids of messages that were taken."""
+
+    key: int
+    fence: int
+    rows: Sequence[Row] = ()
+    update: Mapping[str, Any] | None = None
+    used: Sequence[int] = ()
+
+
+class Store(Protocol):
+    """Keeps runs. Every method but `append` blocks, and is quick; all may be called from any thread.
+
+    Errors are `StoreError` (nothing was changed), `LeaseLost` (another owner has the run) and `UnknownRun`.
+    """
+
+    def create(self, run: StoredRun) -> bool:
+        """Keep a new run, with its ``owner`` or none; False where its id is taken, and then nothing is changed. Sets ``key`` and ``fence``."""
+        ...
+
+    def append(self, item: Append) -> Awaitable[None]:
+        """Write *item*; appends of many runs share a transaction. Done when it is durable; called in an event loop."""
+        ...
+
+    def load(self, run_id: str, *, rows: bool = True) -> StoredRun:
+        """A run, with its rows in order and its unused messages."""
+        ...
+
+    def claim(self, run_id: str, owner: str, now_ns: int) -> int | None:
+        """Make *owner* the owner of a run that has not ended and has no live one; its new fence, or None."""
+        ...
+
+    def heartbeat(self, owner: str, until_ns: int) -> None:
+        """Say that *owner* lives until then."""
+        ...
+
+    def forget_owner(self, owner: str) -> None:
+        """Say that *owner* is gone: its runs can be claimed at once."""
+        ...
+
+    def owners(self) -> Mapping[str, int]:
+        """Each owner and until when it lives."""
+        ...
+
+    def claimable(self, now_ns: int, limit: int) -> list[str]:
+        """Ids of runs that somebody should take up: pending, left by their owner, due (`wake_ns`), or with a message, oldest first."""
+        ...
+
+    def send(self, run_id: str, message: Message) -> None:
+        """Put *message* into the inbox of a run."""
+        ...
+
+    def runs(self, **filters: Any) -> Iterator[StoredRun]:
+        """Headers of runs, newest first: ``status``, ``program`` (name), ``since_ns``, ``until_ns``, ``min_cost_usd``, ``limit``."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was begun, and let go of the database."""
+        ...
