@@ -19,7 +19,7 @@ from nano_vm.compile import compile_flow
 from nano_vm.flow import Flow
 from nano_vm.ledger import Ledger, Limits
 from nano_vm.machine import Facts, Machine, loaded
-from nano_vm.plan import MODEL, BranchOp, LoopOp, Op, Plan, SetOp, SwitchOp, TestOp
+from nano_vm.plan import MODEL, PAUSE, BranchOp, LoopOp, Op, PauseOp, Plan, SetOp, SwitchOp, TestOp
 from nano_vm.simulate import simulate
 from nano_vm.tools import contract
 from nano_vm.trace import StepError
@@ -307,6 +307,9 @@ def test_outputs_of_other_steps() -> None:
     assert barred(skipped, choice("$d == 'none'"), choice("$d == 'x'", id="e")) == {"e then"}
     kept = asked("a", "b", on_invalid="none", output_key="d")
     assert barred(kept, choice("$d == 'none'"), choice("$d == 'x'", id="e")) == {"e then"}
+    asks = {"id": "ok", "type": "approval", "role": "r"}
+    assert barred(asks, choice("$ok.output.approved == 'yes'", id="e")) == {"e then"}
+    assert barred(asks, choice("$ok.output.approved", id="e")) == set()
     sub = {"name": "sub", "steps": [choice("$k == 'x'")], "output": "$k"}
     called = {"id": "f", "type": "call", "program": sub, "with": {"k": "$d"}}
     assert barred(YES_NO, called, choice("$f.output == 'x'", id="e")) == {"c then", "e then"}
@@ -480,6 +483,7 @@ class Draw:
 
     def step(self, step_id: str, depth: int, jumps: list[str]) -> dict[str, Any]:
         flat = ["tool", "llm", "llm", "schema", "set", "set", "condition", "condition", "condition", "switch"]
+        flat += ["approval", "wait"] if self.chance(0.3) else []
         kind = self.pick([*flat, "parallel", "map", "loop", "call"] if depth > 0 else flat)
         found: dict[str, Any] = {"id": step_id, "type": "llm" if kind == "schema" else kind}
         writes: list[str] = []
@@ -507,6 +511,10 @@ class Draw:
             found |= {"condition": self.test(), "then": self.target(depth, jumps)}
             if self.chance(0.7):
                 found["otherwise"] = self.target(depth, jumps)
+        elif kind == "approval":
+            found |= {"role": "r", "then": self.target(depth, jumps), "otherwise": self.target(depth, jumps)}
+        elif kind == "wait":
+            found["event"] = "e"
         elif kind == "switch":
             cases = self.random.sample(["yes", "no", "a", "b", "1", "true", "null"], self.random.randint(1, 3))
             found |= {"on": self.ref(), "cases": {case: self.target(depth, jumps) for case in cases}}
@@ -546,7 +554,7 @@ class Draw:
                 inner["output"] = self.ref()
             found |= {"with": arguments, "program": inner}
             self.reads = before
-        if self.chance(0.35) and kind not in ("condition", "switch"):
+        if self.chance(0.35) and kind not in ("condition", "switch", "approval"):
             found["output_key"] = self.pick(NAMES)
             writes.append(found["output_key"])
         if self.chance(0.15):
@@ -564,7 +572,7 @@ class Draw:
             kind in ("llm", "schema", "parallel", "map", "loop", "call", "condition")
             and found.get("on_error") != "skip"
         ):
-            fields = {"schema": [".f", ".f", ".g"], "map": ["[0]"]}.get(kind, [""])
+            fields = {"schema": [".f", ".f", ".g"], "map": ["[0]"], "approval": [".approved", ""]}.get(kind, [""])
             if kind == "parallel":
                 fields = [f".{branch[0]['id']}" for branch in found["parallel_steps"]]
             self.reads.append(f"{step_id}.output{self.pick(fields)}")
@@ -672,6 +680,13 @@ class Subject:
         machine = Machine.of_run(root, loaded(root, self.given(drawn)), Facts("r"), Ledger.of(Limits(steps=400), None))
 
         def feed(asked: Machine, op: Op) -> Op:
+            if op.code == PAUSE:
+                assert isinstance(op, PauseOp)
+                if not op.asks:
+                    return asked.arrive(drawn.choice(POOL), asked.now)
+                if drawn.random() < 0.1:
+                    return asked.lapse(StepError("timeout", "TimeoutError", "late", False), None, asked.now)
+                return asked.decide(drawn.random() < 0.5, drawn.choice([None, "yes"]), None, asked.now)
             if drawn.random() < 0.07:
                 kind = drawn.choice(["tool", "timeout", "model"])
                 return asked.fail(StepError(kind, "Boom", "boom", False), asked.now)

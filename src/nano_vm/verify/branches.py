@@ -49,6 +49,7 @@ from ..expr import (
 from ..expr import Node as Expression
 from ..flow import Flow, FrameGraph, Names, Node
 from ..program import (
+    ApprovalStep,
     CallStep,
     ConditionStep,
     LLMStep,
@@ -580,6 +581,9 @@ class Domains:
             case ParallelStep():
                 branches = {name: self._block(facts, steps) for name, steps, _ in step.branches()}
                 return Domain(OBJECT, None, branches, True)
+            case ApprovalStep():
+                decided = Domain(OBJECT, None, {"approved": A_BOOL, "reason": ANYTHING}, True)
+                return join(decided, self._blocks(facts, step))
             case CallStep():
                 return joined(self._called(frame) for frame in self._call_frames(facts, step))
         return ANYTHING
@@ -611,8 +615,8 @@ class Domains:
         return self._template(frame.names, program.output, lambda slot: self._anywhere(facts, slot, must))
 
     def _blocks(self, facts: _Facts, step: Step) -> Domain:
-        """What the blocks of a condition or switch leave as its output."""
-        if isinstance(step, ConditionStep):
+        """What the blocks of a step that branches leave as its output."""
+        if isinstance(step, (ConditionStep, ApprovalStep)):
             targets = [step.then, step.otherwise]
             if any(isinstance(target, list) for target in targets):
                 return joined(
@@ -857,7 +861,7 @@ class Domains:
             self.masks[node.index] = decision.mask
             yes = self._refined(node, state, rest, reads, decision.yes, domains) if decision.mask & YES else None
             no = self._refined(node, state, rest, reads, decision.no, domains) if decision.mask & NO else None
-            if yes is not None and reads.node is not None:
+            if yes is not None and reads.node is not None and None in decision.yes:
                 yes = self._told(node, yes, reads, reads.node)
         if isinstance(step, LoopStep):
             if step.until is None:
