@@ -387,6 +387,15 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ],
         [f"NO steps[2].steps[0].args.to: {GOT} > $item", f"m: {GOT} (only a branch)"],
     ),
+    "approved, and written by a map under the name of its item": (
+        [
+            FETCH,
+            approval("a", "$page"),
+            mapped(step("l", "fetch"), over="$people", id="m", output_key="page", **{"as": "page"}),
+            send("$page", tool="wire"),
+        ],
+        [f"NO steps[3].args.to: {GOT} > $page"],
+    ),
     "approved outside of the called program": (
         [
             FETCH,
@@ -528,6 +537,13 @@ def test_words() -> None:
     assert [str(move) for move in finding.path] == ["extract", "pay"]
     text = "untrusted input 'mail' reaches argument 'to' of 'send' by way of extract.output -> $recipient"
     assert [str(flow) for flow in trust.flows] == [text]
+
+
+def test_long_ways_are_told_from_their_end() -> None:
+    steps = [written(f"w{i}", **{f"k{i + 1}": f"$k{i}" if i else "$mail"}) for i in range(30)]
+    trust = analysed(program(*steps, send("$k30")))
+    assert trust.flows[0].way == ("...", *(f"$k{i}" for i in range(15, 31)))
+    assert [move.step_id for move in trust.findings[0].path] == [*(f"w{i}" for i in range(14, 30)), "s"]
 
 
 def test_checks_are_where_the_arguments_are() -> None:
@@ -745,7 +761,7 @@ MUTANTS = {
     ),
     "an approval is taken from either path": ("old & after", "old | after"),
     "an approval outlives a new item": (
-        "held &= ~self.killed(names, 1 << names.keys[step.item_name])",
+        "held &= ~self.killed(names, [step.item_name])",
         "pass",
     ),
     "a rejection approves": ('if label == "then" and node.kind', 'if label in ("then", "otherwise") and node.kind'),
@@ -753,7 +769,10 @@ MUTANTS = {
         "held &= ~own\n                if edge",
         "held = held & ~own | self.granted.get(node.index, 0)\n                if edge",
     ),
-    "anybody approves": (" and cast(ApprovalStep, n.step).role == role", ""),
+    "anybody approves": (
+        ".append(node)\n        self.states",
+        ".append(node)\n                self.steps.setdefault((id(node.frame.names), 'treasurer'), []).append(node)\n        self.states",
+    ),
     "an approval of another's": ("return key in self.shown[node.index]", "return True"),
     "an undo is fixed before its step": ("        if after:\n", "        if False:\n"),
     "an undo's check is its step's": ('(*node.loc, kind, "args") if kind else', ""),

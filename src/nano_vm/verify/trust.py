@@ -27,7 +27,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from ..errors import ExprError, Loc
 from ..expr import Ref, parse_expr, parse_template, value_references
@@ -49,9 +49,11 @@ from ..program import (
 )
 from ..tools import ToolContract
 from ..values import short
-from .names import writes
 from .report import Finding, Influence, Move
 from .statement import Form, form, shown
+
+MAX_WAY = 16
+"""Names that are told of a way, the last ones: so that many long ways are not written out many times."""
 
 ONLY_A_BRANCH = "only a branch"
 Path = tuple[str | int, ...]
@@ -139,6 +141,7 @@ class _Graph:
             (-1, -1)
         ] * size  # vertex before it on the shortest way, and the node between
         self.right: dict[int, str] = {}
+        self.root: list[int] = list(range(size))  # the source that reaches it
         self.whole: dict[int, int] = {}  # by output with keys that the program spells: the vertex of the whole
 
     # --- building ---
@@ -195,6 +198,7 @@ class _Graph:
                 self.level.append(CLEAN)
                 self.depth.append(0)
                 self.before.append((-1, -1))
+                self.root.append(whole)
                 self.seed(whole, self.own_text(self.place(node.index)), node.index)
 
     def inputs(self, frame: FrameGraph) -> None:
@@ -341,7 +345,7 @@ class _Graph:
 
     def spread(self) -> None:
         """Levels of all vertices, and the shortest way to each: first along strong edges, then along weak ones too."""
-        level, depth, before = self.level, self.depth, self.before
+        level, depth, before, root = self.level, self.depth, self.before, self.root
         queue = list(self.seeds)
         for vertex in queue:
             level[vertex] = STRONG
@@ -351,6 +355,7 @@ class _Graph:
                     level[target] = STRONG
                     depth[target] = depth[vertex] + 1
                     before[target] = vertex, node
+                    root[target] = root[vertex]
                     queue.append(target)
         if not self.weak:
             return
@@ -364,6 +369,7 @@ class _Graph:
                     level[target] = WEAK
                     depth[target] = depth[vertex] + 1
                     before[target] = vertex, node
+                    root[target] = root[vertex]
                     self.right[target] = right
                     queue.append(target)
 
@@ -384,13 +390,15 @@ class _Graph:
         return best
 
     def way(self, vertex: int) -> list[tuple[int, int]]:
-        """The vertices from a source to *vertex*, each with the node that carried the value there."""
-        way = []
-        while vertex >= 0:
-            previous, node = self.before[vertex]
-            way.append((vertex, node if previous >= 0 else self.seeds[vertex][1]))
-            vertex = previous
-        return way[::-1]
+        """The source, and the last vertices on the way from it to *vertex*, each with the node that carried the value there."""
+        if vertex < 0:
+            return []
+        source = self.root[vertex]
+        way: list[tuple[int, int]] = []
+        while vertex != source and len(way) < MAX_WAY:
+            way.append((vertex, self.before[vertex][1]))
+            vertex = self.before[vertex][0]
+        return [(source, self.seeds[source][1]), *reversed(way)]
 
     def labels(self) -> dict[int, str]:
         """What each vertex is called."""
@@ -521,15 +529,19 @@ class _Approvals:
         self.flow = flow
         self.bits: dict[Fact, int] = {}
         self.kills: dict[tuple[int, int], int] = {}  # by Names and slot
-        self.steps: list[Node] = [n for n in flow.nodes if n.kind == "step" and isinstance(n.step, ApprovalStep)]
+        self.steps: dict[tuple[int, str], list[Node]] = {}  # by Names and role
+        for node in flow.nodes:
+            if isinstance(node.step, ApprovalStep) and node.kind == "step":
+                self.steps.setdefault((id(node.frame.names), node.step.role), []).append(node)
         self.states: list[int | None] = []
         self.granted: dict[int, int] = {}  # by node of an approval: what it approves
         self.shown: dict[int, frozenset[Form]] = {}
+        self.by: dict[Fact, list[str]] = {}  # the steps that may have approved it
 
     def ask(self, names: Names, value: Any, role: str) -> Fact | None:
         """The fact that *value* was approved, to be looked for; None where no step could approve it."""
-        asked = [n for n in self.steps if n.frame.names is names and cast(ApprovalStep, n.step).role == role]
-        if not asked:
+        asked = self.steps.get((id(names), role))
+        if asked is None:
             return None
         try:
             key = form(value, names)
@@ -542,6 +554,7 @@ class _Approvals:
         if not showing:
             return None
         bit = self.bits[fact] = 1 << len(self.bits)
+        self.by[fact] = list(dict.fromkeys(node.step.id for node in showing))
         for node in showing:
             self.granted[node.index] = self.granted.get(node.index, 0) | bit
         for ref, text in value_references(value):
@@ -555,17 +568,21 @@ class _Approvals:
             self.shown[node.index] = frozenset(shown(node.step.show, node.frame.names))
         return key in self.shown[node.index]
 
-    def killed(self, names: Names, slots: int) -> int:
-        """The facts that a write to *slots* (bits) ends."""
-        mask = 0
-        for (space, slot), bits in self.kills.items():
-            if space == id(names) and slots >> slot & 1:
-                mask |= bits
+    def killed(self, names: Names, keys: Iterable[str], step_id: str | None = None) -> int:
+        """The facts that a write to *keys*, and to the output of *step_id*, ends."""
+        kills, space = self.kills, id(names)
+        mask = kills.get((space, names.outputs[step_id]), 0) if step_id is not None else 0
+        for key in keys:
+            mask |= kills.get((space, names.keys[key]), 0)
         return mask
 
     def written(self, node: Node) -> int:
         """The facts that end with what the step itself writes, or clears where it fails."""
-        return self.killed(node.frame.names, writes(node.step, node.frame.names))
+        step = node.step
+        keys = [step.output_key] if step.output_key is not None else []
+        if isinstance(step, SetStep):
+            keys += step.values
+        return self.killed(node.frame.names, keys, step.id)
 
     def solve(self) -> None:
         """What holds where each node begins, down from everything, to the fixed point."""
@@ -600,7 +617,7 @@ class _Approvals:
                 if child.kind == "call":
                     held = 0
                 elif isinstance(step, MapStep):
-                    held &= ~self.killed(names, 1 << names.keys[step.item_name])
+                    held &= ~self.killed(names, [step.item_name])
             elif label in ("skip", "catch", "error"):
                 held &= ~own
                 if edge.by >= 0:
@@ -619,11 +636,6 @@ class _Approvals:
         if after:
             state &= ~self.written(node)
         return bool(state & self.bits[fact])
-
-    def by(self, fact: Fact) -> list[str]:
-        """The steps that may have approved it."""
-        found = [node.step.id for node in self.steps if self.granted.get(node.index, 0) & self.bits[fact]]
-        return list(dict.fromkeys(found))
 
 
 # --- the verdict ---------------------------------------------------------------------------------------------------
@@ -755,7 +767,7 @@ def _verdict(place: _Place, approvals: _Approvals) -> _Verdict:
             f"approved by {fact[2]} at step {step_id}"
             for of, fact in place.approvals
             if of is rule and approvals.holds(fact, place.node, after=place.kind == "undo")
-            for step_id in approvals.by(fact)
+            for step_id in approvals.by[fact]
         ]
         if approved:
             rights += approved
@@ -797,7 +809,8 @@ class _Writer:
             self.names = self.graph.labels()
         way = self.graph.way(reached.vertex)
         source = self.graph.seeds[way[0][0]][0]
-        return source, tuple(self.names[vertex] for vertex, _ in way[1:])
+        cut = ("...",) if self.graph.depth[reached.vertex] > MAX_WAY else ()
+        return source, cut + tuple([self.names[vertex] for vertex, _ in way[1:]])
 
     def finding(self, place: _Place, holds: bool) -> Finding:
         if all(rule.text == "trusted" for rule in place.rules):
