@@ -116,7 +116,7 @@ def examine(
         bounds = [p.budget for p in policies if p.budget is not None]
         if thorough or bounds or any(rule.max_calls is not None for rule in rules.values()):
             budget = tightest([b for b in (budget, *bounds) if b is not None])
-            most = ceiling(flow, contracts, prices=prices, default_model=default_model, budget=budget, limits=limits)
+            most = ceiling(flow, contracts, prices=prices, default_model=default_model, budget=budget)
             for bound in bounds:
                 found += _over(
                     flow, contracts, most, bound, prices, default_model, budget, limits, ("policy", "budget")
@@ -199,7 +199,7 @@ def _over(
     faults = over_budget(most, bound, loc)
     if any(d.severity == "error" and d.loc[-1] in ("max_tokens", "max_cost_usd") for d in faults):
         least = ceiling(
-            flow, contracts, prices=prices, default_model=default_model, budget=budget, limits=limits, input_bytes=0
+            flow, contracts, prices=prices, default_model=default_model, budget=budget, input_bytes=0
         )
         sure = {d.loc for d in over_budget(least, bound, loc) if d.severity == "error"}
         faults = [
