@@ -214,7 +214,6 @@ class ExecutionVM:
             default_model=default.model if default is not None else None,
             untrusted=untrusted,
             literals_untrusted=program.untrusted and program.digest not in self._approved,
-            limits=self._limits,
             more=found,
             thorough=thorough,
         )

@@ -17,7 +17,6 @@ from typing import Any
 from ..compile import compile_flow
 from ..errors import Diagnostic, Loc, VMError
 from ..flow import Flow
-from ..ledger import DEFAULT_LIMITS, Limits
 from ..policy import EFFECTS, ArgRule, Budget, Policy, Rules, loosened, policy_of, rules_of, tightest
 from ..program import Program, ToolStep
 from ..tools import ToolContract, ToolOptions, contract
@@ -89,7 +88,6 @@ def examine(
     default_model: str | None = None,
     untrusted: Iterable[str] = (),
     literals_untrusted: bool = False,
-    limits: Limits = DEFAULT_LIMITS,
     more: Iterable[Diagnostic] = (),
     thorough: bool = True,
 ) -> Examined:
@@ -118,9 +116,7 @@ def examine(
             budget = tightest([b for b in (budget, *bounds) if b is not None])
             most = ceiling(flow, contracts, prices=prices, default_model=default_model, budget=budget)
             for bound in bounds:
-                found += _over(
-                    flow, contracts, most, bound, prices, default_model, budget, limits, ("policy", "budget")
-                )
+                found += _over(flow, contracts, most, bound, prices, default_model, budget, ("policy", "budget"))
             if thorough and program.budget is not None:
                 found += [replace(d, severity="hint") for d in over_budget(most, program.budget)]
         findings = [*_limited(flow, rules, most), *check_guards(flow, contracts, rules), *trust.findings]
@@ -191,16 +187,13 @@ def _over(
     prices: Any,
     default_model: str | None,
     budget: Budget | None,
-    limits: Limits,
     loc: Loc,
 ) -> list[Diagnostic]:
     """Where the worst case exceeds a policy's budget. What hangs on the size of inputs is only warned of: the run's own
     reservations hold it, and most inputs are far smaller than the largest."""
     faults = over_budget(most, bound, loc)
     if any(d.severity == "error" and d.loc[-1] in ("max_tokens", "max_cost_usd") for d in faults):
-        least = ceiling(
-            flow, contracts, prices=prices, default_model=default_model, budget=budget, input_bytes=0
-        )
+        least = ceiling(flow, contracts, prices=prices, default_model=default_model, budget=budget, input_bytes=0)
         sure = {d.loc for d in over_budget(least, bound, loc) if d.severity == "error"}
         faults = [
             d
