@@ -311,12 +311,12 @@ class _Search:
             self.summary.remembers = _nearer(self.summary.remembers, Reach(self, at, "next"))
         second = self.checking and self.question.uses and not state & self.calm
         if second or self.lacks(node, UNDO, self.after(node, state, "next")):
-            self.fail(at, node, *labels, *self.cancelled_after(node))
+            self.fail(at, node, *labels, *self.stopped_after(node))
         elif self.lacks(node, UNDO, state & ~self.question.kills.get(node.index, 0)):
             self.fail(at, node, *labels, "error")
 
-    def cancelled_after(self, node: Node) -> list[str | Move]:
-        """The moves from the end of *node* to the next that can be cancelled."""
+    def stopped_after(self, node: Node) -> list[str | Move]:
+        """The moves from the end of *node* to what can be cancelled next; at the run's end only a refused value fails it."""
         moves: list[str | Move] = ["next"]
         at: Node = node
         while True:
@@ -324,9 +324,14 @@ class _Search:
             following = self.nodes[target if target is not None else at.frame.fail]
             while following.kind == "close":
                 following = self.nodes[following.edges[0].target]
-            if following.kind != "end" or at.frame.owner is None:
+            owner = at.frame.owner
+            if following.kind != "end":
                 return [*moves, _move(following, "cancel")]
-            at = at.frame.owner
+            if owner is None:
+                return ["error"]
+            if len(owner.frames) > 1:
+                return [*moves, _move(owner, "cancel")]
+            at = owner
             moves.append(_move(at, "next"))
 
     # --- forks ---
@@ -346,14 +351,10 @@ class _Search:
             for i, frame in enumerate(children):
                 inside = state & ~self.question.items.get(frame.index, 0)
                 yield frame.entry, inside, "fork"
-                sibling = _nearest(calling if _many(node) else calling[:i] + calling[i + 1 :])
+                sibling = _beside(node, calling, i)
                 if sibling is not None:  # of the two calls neither comes before the other: no guard is for both
                     yield frame.entry, inside & ~self.guards, _How(("fork",), (sibling,))
-        failed = state
-        if called is not None:
-            failed &= ~(self.guards | self.fresh)
-        if undone is not None:
-            failed &= ~self.calm
+        failed = self.failed(state, called, undone)
         parts = tuple(dict.fromkeys(part for part in (called, undone) if part is not None))
         for label, target in self.ground.follows.edges[node.index]:
             if label != "next":
@@ -364,6 +365,12 @@ class _Search:
                 joined = kept | (join.state & self.guards)
                 how = _How(("fork", label), join.children) if join.children else label
                 yield target, self.after(node, joined, label), how
+
+    def failed(self, state: int, called: Reach | None, undone: Reach | None) -> int:
+        """*state* after a fork that failed: what any child may have done is done, and nothing that one may have gained counts."""
+        if called is not None:
+            state &= ~(self.guards | self.fresh)
+        return state & ~self.calm if undone is not None else state
 
     def remembered_by_two(self, at: int, node: Node, children: Sequence[FrameGraph]) -> None:
         """Two undos that siblings remember: one of them runs first, and uses up what guards the other."""
@@ -394,7 +401,7 @@ class _Search:
                     gained = (join.state | (state & kept)) & self.guards
                     both = join.state & state & flags
                     more.append(_Join(gained | both, join.cost + reach.cost, (*join.children, reach)))
-            if isinstance(node.step, MapStep):  # there may be no item
+            if _may_be_empty(node):
                 more = [found[0], *(_Join(join.state & flags, join.cost, join.children) for join in more)]
             found = _minimal(more)
             if len(found) > MAX_STATES:
@@ -471,6 +478,16 @@ def _minimal(joins: list[_Join]) -> list[_Join]:
         if not any(other.state & join.state == other.state for other in found):
             found.append(join)
     return found
+
+
+def _beside(node: Node, calling: list[Reach | None], child: int) -> Reach | None:
+    """The nearest call of a child that may run at the same time as *child*."""
+    return _nearest(calling if _many(node) else calling[:child] + calling[child + 1 :])
+
+
+def _may_be_empty(node: Node) -> bool:
+    """Whether a fork may have no child at all."""
+    return isinstance(node.step, MapStep)
 
 
 def _many(node: Node) -> bool:
