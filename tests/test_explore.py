@@ -253,6 +253,19 @@ def test_a_condition_is_forced_both_ways(condition: str) -> None:
     assert found.complete
 
 
+def test_a_field_that_is_read_is_also_left_out() -> None:
+    asked = Asked()
+    asked.part("a").equal[b"1"] = 1
+    asked.part("b")
+    found = samples(asked)
+    assert {"a": 1, "b": "text"} in found
+    assert {"b": "text"} in found
+    assert {"a": 1} in found
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}, "required": ["b"]}
+    assert {"b": "text"} in samples(asked, schema)
+    assert all("b" in value for value in samples(asked, schema))
+
+
 def test_values_are_followed_through_set_map_call_and_parallel() -> None:
     sub = {
         "name": "sub",
@@ -455,6 +468,33 @@ def test_children_in_other_orders_leave_the_same_records() -> None:
     assert two.coverage == one.coverage
 
 
+def test_children_of_a_fork_run_at_the_same_time() -> None:
+    """Two timeouts of 60 s beside each other pass within 100 s; one after the other they do not."""
+
+    @tool(effect="read")
+    async def f() -> str:
+        return ""
+
+    def ends(**fields: Any) -> set[tuple[str, ...]]:
+        found: set[tuple[str, ...]] = set()
+        late = program(
+            parallel(
+                *(step(name, "f", timeout_seconds=60, on_error="skip") for name in ("one", "two")),
+                timeout_seconds=100,
+                **fields,
+            )
+        )
+        explore(
+            late,
+            tools={"f": f},
+            properties={"note": lambda run: found.add((run.status, *(str(g.outcome) for g in run.given)))},
+        )
+        return found
+
+    assert ("success", "times out", "times out") in ends()
+    assert ("failed", "times out", "times out") in ends(max_concurrency=1)
+
+
 # --- bounds and determinism ---------------------------------------------------------------------------------------------
 
 
@@ -549,6 +589,9 @@ def test_siblings_do_not_guard_each_other() -> None:
     )
     assert not explore(beside, properties=only_after("pay", "g.then"), errors=False).ok
     assert explore(behind, properties=only_after("pay", "g.then"), errors=False).ok
+    first = {"id": "g", "type": "condition", "condition": "$x == 'a'", "then": "$next", "otherwise": "$end"}
+    again = program(first, parallel(step("one", "pay"), step("z", "note")), step("two", "pay"))
+    assert not explore(again, properties=only_after("pay", "g.then"), errors=False).ok
 
 
 def test_a_policys_value_checks_hold_in_every_run() -> None:

@@ -337,6 +337,23 @@ def _all(steps: Sequence[Any]) -> Iterator[dict[str, Any]]:
                     yield from _all(value if isinstance(value, list) else [value])
 
 
+def test_the_failure_of_a_fork_is_sought_inside_it() -> None:
+    branches = [[step(f"{b}{i}", "f") for i in range(6)] for b in "xyz"]
+    whole = program(
+        *DEEP, parallel(*branches, id="p", catch=[{"errors": ["*"], "next": "pay"}], next="$end"), step("pay", "pay")
+    )
+    plan, flow = compiled(whole)
+    tried = 0
+
+    def breaks(machine: Machine) -> bool:
+        nonlocal tried
+        tried += 1
+        return calls(plan, "pay")(machine)
+
+    assert find_run(plan, flow, "", breaks=breaks, prefer=path(flow, "p.catch")) is not None
+    assert tried <= 8  # an order of the branches, a timeout that is in doubt
+
+
 def test_without_a_path_the_nearest_runs_come_first() -> None:
     witness, _, _ = found(program(*DEEP, condition("c", "$k7 == 'v'", [step("pay", "pay")])), ["pay"])
     assert witness is not None

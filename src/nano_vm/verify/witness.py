@@ -26,6 +26,9 @@ from ..tools import ToolContract
 DEFAULT_BUDGET_RUNS = 2_000
 """Runs of one search: a tenth of a second for a program of 20 steps."""
 
+MAX_OUTCOMES = 50_000
+"""Outcomes of all runs of one search together: what 2,000 runs of a program of 25 calls have; a longer program gets fewer runs."""
+
 MAX_VARIED = 400
 """Choices of one run that are varied: what a loop of many iterations makes beyond is left as it is."""
 
@@ -80,7 +83,7 @@ def find_run(
     checks: Checks | None = None,
     budget_runs: int = DEFAULT_BUDGET_RUNS,
 ) -> Witness | None:
-    """A run that *breaks* the statement *goal*, or None where none was found within *budget_runs*.
+    """A run that *breaks* the statement *goal*, or None where none was found within *budget_runs* or `MAX_OUTCOMES`.
 
     *prefer* is a path through the flow, node and edge label, that runs are steered along; one that breaks the statement elsewhere
     is as good. *breaks* is asked about the ended root machine of every run. *contracts* tell the types of tools,
@@ -133,7 +136,7 @@ class Search:
         # by how much of the path is left, then by how far-fetched the choices are, then by age
         heap: list[tuple[int, int, int, list[int], int, int]] = []
         prefix: list[int] = []
-        cost = serial = 0
+        cost = serial = spent = 0
         for _ in range(budget_runs):
             machine = runner.run(prefix)
             taken, sites = runner.taken, runner.sites
@@ -151,7 +154,8 @@ class Search:
                     serial += 1
                     more = cost + _far_fetched(site, choice, near, erring, done=left == 0)
                     heappush(heap, (left, more, serial, taken, place, choice))
-            if not heap:
+            spent += len(taken)
+            if not heap or spent > MAX_OUTCOMES:
                 return None
             _, cost, _, before, place, choice = heappop(heap)
             prefix = [*before[:place], choice]
