@@ -61,8 +61,10 @@ class Case:
         return cls(seed, document, demands, program, flow, compile_flow(flow, CONTRACTS), steps, found)
 
 
-def drawn(seed: int, *, pauses: bool = False, most: int = 22) -> Case | None:
-    """The case of a seed."""
+def drawn(seed: int, *, pauses: bool | None = None, most: int = 22) -> Case | None:
+    """The case of a seed; every other one has approvals and waits, unless *pauses* says."""
+    if pauses is None:
+        pauses = seed % 2 == 1
     return Case.of(draw_program(Random(seed), pauses=pauses, most=most), seed=seed)
 
 
@@ -116,7 +118,7 @@ def _branches(records: list[Any], plan: Plan) -> Iterator[tuple[int, str]]:
             yield op.index, "exhausted" if extra["exhausted"] else "until"
 
 
-def run(case: Case, seed: int, *, marked: bool = False) -> Seen:
+def run(case: Case, seed: int, *, marked: bool = False, feed_class: type[Outcomes] = Outcomes) -> Seen:
     """One run with the outcomes of *seed*."""
     rng = Random(f"inputs {seed}")
     inputs = draw_inputs(rng, case.document)
@@ -129,7 +131,7 @@ def run(case: Case, seed: int, *, marked: bool = False) -> Seen:
                 inputs[name] = rng.choice((f"~{rng.randrange(1 << 30)}~", {"v": f"~{rng.randrange(1 << 30)}~"}))
             elif schema.get("type") == "array":
                 inputs[name] = [f"~{rng.randrange(1 << 30)}~", "yes"]
-    feed = Outcomes(seed, marks=marks, pure=pure)
+    feed = feed_class(seed, marks=marks, pure=pure)
     ledger = Ledger.of(DEFAULT_LIMITS, None)
     root = case.plan.frames[0]
     machine = Machine.of_run(root, loaded(root, inputs), Facts("run"), ledger)
@@ -404,7 +406,7 @@ class Shown:
             yield f"{kind:<10} {total:>7,} statements: {shares}"
 
 
-def counterexamples(seeds: Iterator[int] | range, *, pauses: bool = False, stop_at: int = 20) -> Shown:
+def counterexamples(seeds: Iterator[int] | range, *, pauses: bool | None = None, stop_at: int = 20) -> Shown:
     """Each refuted statement's run is executed again, and must break the statement by our own oracle too."""
     shown = Shown()
     for seed in seeds:
@@ -484,7 +486,7 @@ def campaign(
     runs: int,
     attacks: dict[str, Attack] | None = None,
     *,
-    pauses: bool = False,
+    pauses: bool | None = None,
     stop_at: int = 20,
 ) -> dict[str, Figures]:
     """Each case of *seeds* with *runs* runs, held against what the passes claim."""

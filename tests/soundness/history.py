@@ -147,14 +147,18 @@ class Steps:
                 program = step["program"]
                 self._program(self.programs[program] if isinstance(program, str) else program, (*scope, step["id"]))
 
-    def inside(self, scope: Scope, step: str, container: str) -> bool:
-        """Whether *step* stands in a block of *container*."""
+    def around(self, scope: Scope, step: str) -> list[str]:
+        """The steps in whose blocks *step* stands, innermost first; those that it is in another frame than are among them."""
+        found = []
         at = self.parent.get((scope, step))
         while at is not None:
-            if at == container:
-                return True
+            found.append(at)
             at = self.parent[scope, at]
-        return False
+        return found
+
+    def inside(self, scope: Scope, step: str, container: str) -> bool:
+        """Whether *step* stands in a block of *container*."""
+        return container in self.around(scope, step)
 
 
 def blocks_of(step: Document) -> Iterator[list[Document]]:
@@ -180,6 +184,7 @@ class History:
         self.uncalled = uncalled
         self.calls: list[Call] = []
         self.done: list[Done] = []
+        self.began: list[Done] = []  # composite steps: what stands in them comes after
         self.taken: list[Taken] = []
         self.writes: list[Write] = []
         self.ran: set[tuple[Scope, str]] = set()
@@ -207,6 +212,7 @@ class History:
         if bound:
             self.writes.append(Write(here(), at, instance, bound))
         waiting: list[Event] = []
+        opened: set[str] = set()  # loops that have begun: their record comes at their end
         for number, event in enumerate(events):
             line = event.line
             step_id = line["step"]
@@ -216,6 +222,11 @@ class History:
             if step_id.endswith("/undo"):
                 self._undo(event, here())
                 continue
+            for container in self.steps.around(scope, step_id):
+                if self.steps.by_id[scope, container]["type"] == "loop" and container not in opened:
+                    opened.add(container)
+                    self.began.append(Done(here(), scope, container, None))
+            opened.discard(step_id)
             self._event(event, waiting, here, at, scope, instance)
             waiting = []
             following = events[number + 1].line["step"] if number + 1 < len(events) else None
@@ -254,6 +265,8 @@ class History:
             model = step.get("model", "default")
             self.asked[model] = self.asked.get(model, 0) + attempts
         if event.children:
+            place = here()
+            self.began.append(Done(place, scope, step_id, None))
             place = here()
             for number, child in enumerate(event.children):
                 if kind == "call":

@@ -197,7 +197,7 @@ def _not_before(statement: Statement, run: History) -> str | None:
             calls = [
                 (c.at, c.path) for c in run.calls if c.kind == "step" and (c.scope, c.step) == (tuple(scope), step_id)
             ]
-            calls += [(d.at, d.step) for d in run.done if (d.scope, d.step) == (tuple(scope), step_id)]
+            calls += [(d.at, d.step) for d in (*run.began, *run.done) if (d.scope, d.step) == (tuple(scope), step_id)]
         for at, path in calls:
             if not any(before(end, at) for end in ends):
                 return f"{path} ({name}) runs, and {statement.tool} was not done before"

@@ -230,10 +230,7 @@ class Demands:
 def draw_demands(rng: Random, document: Document, steps: Steps) -> Demands:
     """A policy for a program."""
     statements = Drawer(rng, steps).statements()
-    order = {(name, s.tool) for s in statements if s.kind == "after" for name in s.names}
-    order |= {(s.tool, name) for s in statements if s.kind == "before" for name in s.names}
-    # orders that no run can keep are refused when a policy is read
-    statements = [s for s in statements if s.kind != "before" or not any((name, s.tool) in order for name in s.names)]
+    statements = list(_kept(statements))
     by_approval = {s.tool: s.protected for s in statements if s.kind == "approval" and s.protected}
     protected = {"pay": ("to",), "mail": ("text",), "keep": ("v",), "keyed": ("v",)}
     if rng.random() < 0.5:
@@ -245,3 +242,17 @@ def draw_demands(rng: Random, document: Document, steps: Steps) -> Demands:
     returns = {name: rng.choice(("trusted", "args")) for name in ("fetch", "keep", "mail") if rng.random() < 0.5}
     inputs = list(document.get("inputs", {}).get("properties", ()))
     return Demands(statements, protected, returns, tuple(name for name in inputs if rng.random() < 0.4))
+
+
+def _kept(statements: list[Statement]) -> Iterator[Statement]:
+    """Without orders that no run can keep, which are refused when a policy is read."""
+    order: set[tuple[str, str]] = set()
+    for s in statements:
+        pairs = (
+            {(name, s.tool) if s.kind == "after" else (s.tool, name) for name in s.names}
+            if s.kind in ("after", "before")
+            else set()
+        )
+        if not any((b, a) in order or a == b for a, b in pairs):
+            order |= pairs
+            yield s

@@ -130,7 +130,7 @@ TWICE = {"id": "again", "type": "loop", "max_iterations": 2, "on_exhausted": "co
             id="reconcile by the same tool",
         ),
         pytest.param(
-            [{"id": "c", "type": "call", "program": {"steps": [ask(), guard(pay(args={}))]}}], {}, "no guard", id="a step of a called program"
+            [{"id": "c", "type": "call", "program": {"steps": [ask(), guard(pay(args={}))]}}], {}, "no guard", id="of a called program"
         ),
     ],
 )  # fmt: skip
