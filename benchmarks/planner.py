@@ -127,7 +127,12 @@ SETTINGS = (
             "Apologize for a late delivery",
             "Reject the refund with good reasons",
         ),
-        {"tools": {"issue_refund": {"max_calls": 1}}},
+        {
+            "tools": {
+                "issue_refund": {"guarded_by": ["gate.then"], "max_calls": 1},
+                "open_ticket": {"approval": "clerk"},
+            }
+        },
     ),
     Setting(
         named(list_files, read_file, write_file),

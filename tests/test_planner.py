@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from nano_vm import ExecutionVM, ModelError, Planner, PlannerError, Program, ProgramError, VMError, tool
-from nano_vm.planner import OFFERED, _kinds, read_reply
+from nano_vm.planner import _kinds, read_reply
 from nano_vm.protocols import Completion
 from nano_vm.testing import ScriptedLLM
 
@@ -449,11 +449,13 @@ async def test_types_of_arguments_in_the_schema() -> None:
         assert not fits({"name": "abc", "steps": [step("s1", "many", args={**args, **wrong})]}), wrong
 
 
-async def test_many_tools_are_offered_by_name() -> None:
-    tools = {f"tool_{i}": search for i in range(OFFERED + 1)}
-    schema = await schema_of(tools)
-    assert jsonschema_rs.is_valid(schema, {"name": "abc", "steps": [step("s1", "tool_24", args={"query": "x"})]})
-    assert not jsonschema_rs.is_valid(schema, {"name": "abc", "steps": [step("s1", "tool_25", args={"query": "x"})]})
+async def test_the_schema_grows_with_the_tools_and_not_with_what_they_have_in_common() -> None:
+    sizes = []
+    for tools in ([], [f"tool_{i}" for i in range(20)], {f"tool_{i}": (search, pay)[i % 2] for i in range(20)}):
+        sizes.append(len(json.dumps(await schema_of(tools, INPUTS))))
+    assert sizes[0] < 20_000
+    assert sizes[1] - sizes[0] < 25_000
+    assert sizes[2] - sizes[0] < 50_000
 
 
 # --- replies that are no program --------------------------------------------------------------------------------------

@@ -46,10 +46,8 @@ GRACE_SECONDS = 1.0
 """How long an adapter that was cancelled may take to end before nobody waits for it any more."""
 
 PLANNED_STEPS = 6
-"""Steps that the schema offers, not counting those in blocks. Each one repeats the schemas of all tools."""
-
-OFFERED = 24
-"""Tools whose arguments the schema types; above it llama.cpp, which weighs all of them for each letter, gets slow."""
+"""Steps that the schema offers, not counting those in blocks. Each place has its own schema of every tool: with sixty tools
+they are some 300 kB, which llama.cpp still takes."""
 
 SHOWN_FAULTS = 8
 """Lines of a `PlannerError`'s message; its attributes have them all."""
@@ -496,6 +494,13 @@ class _Shapes:
         self.offers = offers
         self.kinds = kinds
         self.definitions: dict[str, Any] = {}
+        self.known: dict[str, str] = {}  # the key of each definition by its text
+
+    def shared(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """A reference to *schema*, which is defined once however often it is needed: without, five tools make 77 kB."""
+        key = self.known.setdefault(json.dumps(schema), f"d{len(self.known)}")
+        self.definitions[key] = schema
+        return _ref(key)
 
     def place(self, number: int) -> None:
         """What may stand as step *number*."""
@@ -514,26 +519,20 @@ class _Shapes:
     ) -> Iterator[dict[str, Any]]:
         """Calls of tools and of the model."""
         names = [*self.kinds, *outputs, *(["item"] if item else [])]
-        if len(offers) <= OFFERED:
-            for offer in offers:
-                arguments = self.arguments(offer, number, names, "i" if item else "")
-                if arguments is None:
-                    continue
-                what = {"tool": _const(offer.name), "args": arguments}
-                if offer.kind == "call":
-                    what = {"program": _const(offer.name), "with": arguments}
-                yield _object({"id": _const(id), "type": _const(offer.kind), **what})
-        else:
-            tools = [offer.name for offer in offers if offer.kind == "tool"]
-            yield _object(
-                {"id": _const(id), "type": _const("tool"), "tool": {"enum": tools}, "args": self.guessed(names)}
-            )
+        alike: dict[tuple[str, str], list[str]] = {}  # names of tools that take the same
+        for offer in offers:
+            arguments = self.arguments(offer, names, literals=True)
+            if arguments is not None:
+                alike.setdefault((offer.kind, arguments["$ref"]), []).append(offer.name)
+        for (kind, reference), called in alike.items():
+            fields = ("tool", "args") if kind == "tool" else ("program", "with")
+            what = dict(zip(fields, ({"enum": called}, {"$ref": reference}), strict=True))
+            yield _object({"id": _const(id), "type": _const(kind), **what})
         prompt = {"type": "string", "pattern": f"^{_CHAR}{{4,120}}{_inserted(names, needed=bool(outputs or item))}$"}
         label = {"type": "string", "pattern": "^[a-z][a-z_]{1,15}$"}
         labels = {"type": "array", "items": label, "minItems": 2, "maxItems": 4}
-        yield _object(
-            {"id": _const(id), "type": _const("llm"), "prompt": prompt, "allowed_outputs": labels}, optional=1
-        )
+        asks = {"prompt": self.shared(prompt), "allowed_outputs": self.shared(labels)}
+        yield _object({"id": _const(id), "type": _const("llm"), **asks}, optional=1)
 
     def conditions(self, number: int, outputs: list[str]) -> Iterator[dict[str, Any]]:
         """Branches; a tool that is guarded stands only behind its guard."""
@@ -548,7 +547,7 @@ class _Shapes:
         ]
         flags = [name for name in self.kinds if self.kinds[name] == "boolean"]
         tests += [rf"\$({'|'.join(map(_escaped, flags))})"] if flags else []
-        condition = {"type": "string", "pattern": f"^({'|'.join(tests)})$"}
+        condition = self.shared({"type": "string", "pattern": f"^({'|'.join(tests)})$"})
         free = [offer for offer in self.offers if not offer.guards and not offer.rules.approvals]
         guards = list(dict.fromkeys(step for offer in self.offers for step, _ in offer.guards))
         for name in (f"s{number}", *guards):
@@ -571,7 +570,7 @@ class _Shapes:
                     {"id": _const(f"s{number}_then"), "type": _const("tool"), "tool": _const(o.name), "args": arguments}
                 )
                 for o in behind
-                if (arguments := self.arguments(o, number, names, "a")) is not None
+                if (arguments := self.arguments(o, names, literals=False)) is not None
             ]
             if calls:
                 show = {"enum": [[f"${name}" for name in names]]}
@@ -586,27 +585,20 @@ class _Shapes:
             over = {"enum": [f"${name}" for name in lists]}
             yield _object({"id": _const(f"s{number}"), "type": _const("map"), "over": over, "steps": steps})
 
-    def arguments(self, offer: Offer, number: int, names: Sequence[str], where: str) -> dict[str, Any] | None:
-        """The arguments of a call at place *number*, defined once; None where one that is needed has nothing to take.
-
-        *where* is ``i`` for the item of a `map`, and ``a`` behind an approval, where only references are taken.
-        """
-        key = f"{offer.kind}{self.offers.index(offer)}_{number}{where}"
-        if key not in self.definitions:
-            properties: dict[str, Any] = {}
-            for name, schema in offer.arguments.items():
-                members = self.argument(offer, name, schema, names, literals=where != "a")
-                if members:
-                    properties[name] = {"anyOf": members} if len(members) > 1 else members[0]
-                elif name in offer.required:
-                    return None
-            if not properties and offer.about["arguments"].get("additionalProperties"):
-                self.definitions[key] = self.guessed(names)
-            else:
-                closed = _object(properties)
-                closed["required"] = [name for name in offer.required if name in properties]
-                self.definitions[key] = closed
-        return _ref(key)
+    def arguments(self, offer: Offer, names: Sequence[str], *, literals: bool) -> dict[str, Any] | None:
+        """The arguments of a call; None where one that is needed has nothing to take. Without *literals* only references are taken."""
+        properties: dict[str, Any] = {}
+        for name, schema in offer.arguments.items():
+            members = self.argument(offer, name, schema, names, literals=literals)
+            if members:
+                properties[name] = {"anyOf": members} if len(members) > 1 else members[0]
+            elif name in offer.required:
+                return None
+        if not properties and offer.about["arguments"].get("additionalProperties"):
+            return self.guessed(names)
+        closed = _object(properties)
+        closed["required"] = [name for name in offer.required if name in properties]
+        return self.shared(closed)
 
     def argument(
         self, offer: Offer, name: str, schema: Any, names: Sequence[str], *, literals: bool
@@ -615,18 +607,18 @@ class _Shapes:
         protected = offer.sources.get(name)
         sources = names if protected is None else protected
         fitting = [n for n in names if n in sources and _fits(self.kinds.get(n), schema)]
-        members: list[dict[str, Any]] = [{"enum": [f"${n}" for n in fitting]}] if fitting else []
+        members: list[dict[str, Any]] = [self.shared({"enum": [f"${n}" for n in fitting]})] if fitting else []
         if literals and (offer.literals or protected is None):
             members += self.literal(schema, names if protected is None else [])
         return members
 
     def guessed(self, names: Sequence[str]) -> dict[str, Any]:
         """Arguments of a tool that says nothing of them."""
-        return _object(dict.fromkeys(_GUESSED, self.text(names)), optional=len(_GUESSED))
+        return self.shared(_object(dict.fromkeys(_GUESSED, self.text(names)), optional=len(_GUESSED)))
 
     def text(self, names: Sequence[str]) -> dict[str, Any]:
         """A text, with references in it."""
-        return {"type": "string", "pattern": f"^{_CHAR}{{1,80}}{_inserted(names)}$"}
+        return self.shared({"type": "string", "pattern": f"^{_CHAR}{{1,80}}{_inserted(names)}$"})
 
     def literal(self, schema: Any, names: Sequence[str], depth: int = 0) -> list[dict[str, Any]]:
         """What a value of *schema* may be written as; nothing for what is too involved to write."""
@@ -675,7 +667,7 @@ _FITTING = {
 
 
 def _const(value: str) -> dict[str, Any]:
-    return {"type": "string", "const": value}
+    return {"const": value}
 
 
 def _ref(key: str) -> dict[str, Any]:
