@@ -257,6 +257,17 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         {"pay": {"guarded_by": ["g.then", "h.then"]}},
         HOLDS,
     ),
+    "two kinds of calls": (
+        [
+            check(condition="$to == 'x' and $items != 1"),
+            write("items"),
+            pay(),
+            check("h"),
+            pay("n", args={"v": "$items"}),
+        ],
+        {"pay": {"guarded_by": ["g.then", "h.then"]}},
+        HOLDS,
+    ),
     # loops
     "asked in each turn": ([loop(when(pay()))], THEN, HOLDS),
     "asked once for all turns": ([when(loop(pay()))], THEN, "g.then -> l.next -> pay.next -> l.again -> pay"),
@@ -518,6 +529,24 @@ def test_what_is_said(name: str) -> None:
     assert said(steps, policy) == expected
 
 
+def test_many_kinds_of_calls_each_with_its_approval() -> None:
+    steps = [ask(pay(f"pay{n}", args={"to": n}), id=f"q{n}", show=[n], otherwise=[]) for n in range(100)]
+    assert said(steps, BOSS) == HOLDS
+    steps[70] = ask(pay("pay70", args={"to": 70}), id="q70", show=[71], otherwise=[])
+    assert said(steps, BOSS).endswith("-> q70.then -> pay70")
+
+
+def test_what_is_taken_together_is_proved_less_never_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "MAX_STATES", 1)
+    monkeypatch.setattr(guards, "MAX_GROUPS", 1)
+    refused = [
+        name
+        for name, (steps, policy, expected) in CASES.items()
+        if HOLDS in (expected, said(steps, policy)) and said(steps, policy) != expected
+    ]
+    assert refused == ["two kinds of calls"]
+
+
 def test_a_path_is_one_of_the_graph() -> None:
     """Each move of a frame leads to the next one of that frame."""
     for steps, policy, expected in CASES.values():
@@ -538,6 +567,44 @@ def test_a_path_is_one_of_the_graph() -> None:
                     last[node.frame.index] = node.index
                 elif target is not None:
                     last[node.frame.index] = target
+
+
+# Paths that no run takes: by the values that decide, or since a name that was cleared can not be read by a call.
+NEVER = (
+    "both of two",
+    "skipped is not then",
+    "caught is not then",
+    "the block's own end",
+    "a guard that read what its branch wrote",
+    "the item has the guard's name",
+    "a loop that writes, and is left",
+    "what a loop writes that is left",
+    "a map that calls",
+    "an undo reads what its step wrote",
+)
+
+
+def test_runs_break_what_does_not_hold_and_nothing_else() -> None:
+    never = []
+    for name, (steps, policy, _) in CASES.items():
+        flow = Flow(Program.from_dict({"name": "p", "steps": steps}))
+        plan = compile_flow(flow, CONTRACTS)
+        finding = next(check_guards(flow, CONTRACTS, rules_for(policy)))
+        broken = False
+        for number in range(60 if finding.holds else 1_000):
+            rng = Random(f"{name} {number}")
+            inputs = {
+                "ok": rng.choice([True, True, False, "a", "b"]),
+                "to": rng.choice(["x", 1, 1]),
+                "items": rng.choice([[], [1, 2]]),
+            }
+            broken = finding.breaks(run(plan, rng, inputs))
+            if broken:
+                break
+        assert not (broken and finding.holds), name
+        if not broken and not finding.holds:
+            never.append(name)
+    assert tuple(never) == NEVER
 
 
 # --- mutants ---------------------------------------------------------------------------------------------------------
@@ -913,11 +980,9 @@ class Outcomes:
         return self.rng.sample(range(machine.fork_size), machine.fork_size)
 
 
-def run(plan: Any, seed: str) -> Machine:
-    rng = Random(seed)
+def run(plan: Any, rng: Random, inputs: dict[str, Any]) -> Machine:
     root = plan.frames[0]
     feed = Outcomes(rng)
-    inputs = {"a": rng.choice([1, 1, 2]), "b": rng.choice([1, 1, 2])}
     machine = Machine.of_run(root, loaded(root, inputs), Facts("run"), Ledger.of(DEFAULT_LIMITS, None))
     machine.now = 0
     simulate(machine, feed, feed.order)
@@ -937,7 +1002,10 @@ def attacked(seeds: range, runs: int) -> Counter[str]:
         rules = {name: rules_for({name: rule})[name] for name, rule in draw.policy().items()}
         found = list(check_guards(flow, CONTRACTS, rules))
         found = [finding for finding in found if finding.path or any(finding.tool == op for op in plan.tools)]
-        machines = [run(plan, f"run {seed} {number}") for number in range(runs)]
+        machines = []
+        for number in range(runs):
+            rng = Random(f"run {seed} {number}")
+            machines.append(run(plan, rng, {"a": rng.choice([1, 1, 2]), "b": rng.choice([1, 1, 2])}))
         figures["programs"] += 1
         figures["runs"] += runs
         for finding in found:
