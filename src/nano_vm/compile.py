@@ -211,11 +211,11 @@ class _Compiler:
                     op.arguments = compile_value(step.arguments, names)
                 return op
             case ApprovalStep():
-                request = {"kind": "approval", "role": step.role, "show": step.show}
-                if timeout is not None:
-                    request["timeout_seconds"] = timeout
+                asked: dict[str, Any] = {"kind": "approval", "role": step.role}
+                late = {"timeout_seconds": timeout} if timeout is not None else {}
+                show = compile_value(step.show, names)
                 return PauseOp(
-                    request=compile_value(request, names),
+                    request=lambda frame: {**asked, "show": show(frame), **late},
                     timeout_ns=_ns(timeout),
                     asks=True,
                     rejects=step.otherwise is None,

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
-from .errors import ModelError
+from .errors import ModelError, StoreError
 from .ledger import DEFAULT_MAX_TOKENS, token_bound
 from .machine import FOREVER, Machine
 from .outcomes import effect_key, model_error, tool_error
@@ -237,13 +237,36 @@ class Host:
     driver: Driver | None = None  # of the event loop that was used last
 
 
+class Abandoned(BaseException):
+    """The run is no longer this process's to drive. Not an `Exception`: no handler of a tool's failure may take it."""
+
+    def __init__(self, cause: StoreError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Journal(Protocol):
+    """What makes a run durable: told of every request before it is made."""
+
+    async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
+        """The request that follows, where the outcome of *op* is known already; None where it is to be made."""
+        ...
+
+    def child(self, machine: Machine, number: int) -> Machine:
+        """The machine of one child of the requested fork."""
+        ...
+
+
 class Driver:
     """Runs machines in one event loop."""
 
-    __slots__ = ("clock", "dog", "host", "now", "sink")
+    __slots__ = ("clock", "dog", "host", "journal", "now", "sink")
 
-    def __init__(self, host: Host, sink: Callable[[str, Any, Any], None] | None = None) -> None:
+    def __init__(
+        self, host: Host, sink: Callable[[str, Any, Any], None] | None = None, journal: Journal | None = None
+    ) -> None:
         self.host = host
+        self.journal = journal
         self.clock = host.clock
         self.now: Callable[[], int] = host.clock.monotonic_ns
         self.dog = watchdog(asyncio.get_running_loop(), self.now)
@@ -271,7 +294,8 @@ class Driver:
 
     async def drive(self, machine: Machine, lane: Lane, now: int) -> bool:
         """Drive *machine* to its end; whether it was cancelled from outside on the way."""
-        read, sink = self.now, self.sink
+        read, sink, journal = self.now, self.sink, self.journal
+        straight = sink is None and journal is None
         called = False
         seen = 0
         lane.machine = machine
@@ -283,10 +307,16 @@ class Driver:
                 seen = self.tell(machine, op, seen)
             called = False
             try:
+                if journal is not None:
+                    lane.op, lane.until = None, FOREVER
+                    following = await journal.before(machine, op, read())
+                    if following is not None:
+                        op = following
+                        continue
                 if machine.delay_seconds:
                     await self.wait(machine, lane)
                 function = op.function
-                if function is not None and sink is None:
+                if function is not None and straight:
                     called = True
                     send = machine.send
                     before = lane.before
@@ -342,6 +372,8 @@ class Driver:
                 else:  # not ours: the tool itself was cancelled somewhere inside
                     inner = TimeoutError("the tool's own call was cancelled")
                     op = machine.fail(tool_error(op, inner) if op.code == TOOL else model_error(error), read())
+            except Abandoned:
+                raise
             except KeyboardInterrupt:  # the interpreter goes down: nothing more can be awaited
                 if not machine.broken:
                     machine.cancel(read(), called=called)
@@ -528,13 +560,17 @@ class Driver:
 
     # --- forks ---
 
+    def child(self, machine: Machine, number: int) -> Machine:
+        """One child of the requested fork."""
+        return machine.child(number) if self.journal is None else self.journal.child(machine, number)
+
     async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> None:
         """Run the children to their ends; if the run is cancelled meanwhile, each of them is, and no further one begins."""
         count = machine.fork_size
         limit = op.max_concurrency or (MAP_CONCURRENCY if op.kind == "map" else count)
         if count == 1 or limit == 1:
             for number in range(count):
-                if await self.drive(machine.child(number), lane, self.now()):
+                if await self.drive(self.child(machine, number), lane, self.now()):
                     return
             return
         numbers = iter(range(count))
@@ -543,7 +579,7 @@ class Driver:
             own = self.lane(None, self.now())
             try:
                 for number in numbers:
-                    if await self.drive(machine.child(number), own, self.now()) or lane.stopped:
+                    if await self.drive(self.child(machine, number), own, self.now()) or lane.stopped:
                         return
             finally:
                 self.dog.lanes.discard(own)

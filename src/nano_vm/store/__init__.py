@@ -156,6 +156,11 @@ class StoredRun:
         return [*shown, salted(salt, self.inputs), salted(salt, self.about)]
 
 
+def seal_start(run: StoredRun) -> bytes:
+    """Where the chain of a run's seal begins."""
+    return hashlib.sha256(canonical(run.header())).digest()
+
+
 @dataclass(slots=True)
 class Append:
     """What is written at once: all of it or nothing. ``update`` are fields of `StoredRun`; ``used`` ids of messages that were taken."""

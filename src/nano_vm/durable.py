@@ -1,0 +1,411 @@
+"""Durable runs: a journal beside the driver, so that a run killed at any instant goes on from its records.
+
+Before a call is made, what finished since and the *intent* of the call are committed together. A run that is taken up again computes
+its control flow anew; each call that is recorded is answered from its record, and the first that is not is live again. A call
+with an effect that was begun and has no outcome is in doubt: it is never repeated here.
+
+Rule 1: no call with an effect is made before its intent is durable and the lease was looked at.
+Rule 2: a row, once appended, never changes; who lost the lease appends nothing more.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from .errors import LeaseLost, StoreError
+from .expr import described, number_in
+from .ledger import token_bound
+from .machine import Machine
+from .plan import END, FORK, MODEL, PAUSE, Op
+from .recorded import Recorded, path_of
+from .store import INTENT, STEP, SUSPENDED, Append, Message, Row, Store, StoredRun, chained, seal_start
+from .trace import Record, StepError, StepStatus, Trace, TraceStatus, full
+from .values import UNSET
+
+LEASE_SECONDS = 30.0
+"""How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy process, shorter than patience."""
+
+LEASE_MARGIN = 0.2
+"""The part of a lease, at its end, in which no call is begun: clocks of two machines differ, and a check is not yet the call."""
+
+LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
+
+
+class Abandoned(BaseException):
+    """The run is no longer this process's to drive. Not an `Exception`: no handler of a tool's failure may take it."""
+
+    def __init__(self, cause: StoreError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Lease:
+    """This process as an owner of runs: its name, and until when it may begin calls.
+
+    A thread renews it; the time is monotonic and taken before the store is told, so that this side always gives up first.
+    """
+
+    def __init__(self, store: Store, seconds: float = LEASE_SECONDS) -> None:
+        self.store = store
+        self.seconds = seconds
+        self.owner = f"{socket.gethostname()}/{_boot()}/{os.getpid()}/{_born(os.getpid())}/{os.urandom(4).hex()}"
+        self.until = 0.0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
+
+    def begin(self) -> None:
+        """Take the lease, and renew it from now on."""
+        with self._lock:
+            if self._thread is None:
+                self.renew()
+                self._thread = threading.Thread(target=self._renew, name="nano-vm-lease", daemon=True)
+                self._thread.start()
+
+    def renew(self) -> None:
+        """Tell the store that this process lives."""
+        before = time.monotonic()
+        self.store.heartbeat(self.owner, time.time_ns() + int(self.seconds * 1e9))
+        self.until = before + self.seconds * (1 - LEASE_MARGIN)
+
+    def holds(self) -> bool:
+        """Whether a call may be begun now."""
+        return time.monotonic() < self.until
+
+    def end(self) -> None:
+        """Give the lease back."""
+        self._stopped.set()
+        if self._thread is not None:
+            with suppress(StoreError):
+                self.store.forget_owner(self.owner)
+
+    def _renew(self) -> None:
+        while not self._stopped.wait(self.seconds / 4):
+            with suppress(StoreError):  # the next one may do; without any the lease runs out by itself
+                self.renew()
+
+
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()[:8]
+    except OSError:
+        return "-"
+
+
+def _born(pid: int) -> str:
+    """When process *pid* began, as its system counts: a number that another process with the same id does not have."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "-"
+
+
+def surely_gone(owner: str) -> bool:
+    """Whether the process of *owner* ran on this machine and runs no more."""
+    host, boot, pid, born, _ = (*owner.split("/"), "", "", "", "", "")[:5]
+    if host != socket.gethostname() or boot == "-" or boot != _boot() or born == "-" or not pid.isdigit():
+        return False
+    return _born(int(pid)) != born
+
+
+class Journal:
+    """What one run appends while it is driven here; *base_ns* added to monotonic time gives nanoseconds since the epoch."""
+
+    def __init__(self, store: Store, lease: Lease, run: StoredRun, base_ns: int, ops: Sequence[Op]) -> None:
+        self.store, self.lease, self.run, self.base_ns, self.ops = store, lease, run, base_ns, ops
+        steps = [row for row in run.rows if row.kind == STEP]
+        self.recorded = Recorded((row.record() for row in steps), base_ns)
+        self.kept: dict[str, int] = {}  # rows of each frame that are stored
+        for row in steps:
+            self.kept[row.frame] = self.kept.get(row.frame, 0) + 1
+        done = {row.path for row in steps}
+        self.begun: dict[str, list[int]] = {}  # calls without outcome: when each was begun
+        for row in run.rows:
+            if row.kind == INTENT and row.path not in done:
+                self.begun.setdefault(row.path, []).append(row.started_ns)
+        self.inbox = list(run.inbox)
+        self.used: list[int] = []
+        self.wakes: list[int] = []
+        salt = run.salt or b""
+        self.head = chained(seal_start(run), salt, run.rows)
+        self.count = len(steps)
+
+    # --- what the driver asks ---
+
+    async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
+        """Called with every request: the request that follows where its outcome is known already, else None when it may be made."""
+        if op.code == FORK:
+            return None
+        if op.code == END:
+            await self.append(self.rows(machine))
+            return None
+        following = self.recorded.feed(machine, op)
+        if following is not None:
+            return following
+        path = path_of(machine, op)
+        machine.now = max(machine.now, now)
+        if op.code == PAUSE:
+            return await self.pause(machine, op, path)
+        if path in self.begun and not machine.retrying:
+            following = self.lost(machine, op, path)
+            if following is not None:
+                return following
+        rows = self.rows(machine)
+        if (op.code == MODEL or op.effect != "read") and not machine.retrying:  # type: ignore[attr-defined]
+            rows.append(Row(INTENT, self.frame(machine), path, op.type, None, machine.now + self.base_ns))
+        await self.append(rows)
+        if not self.lease.holds():
+            raise Abandoned(
+                LeaseLost(
+                    f"run {self.run.run_id!r}: this process was not heard of for too long, and may have lost the run"
+                )
+            )
+        return None
+
+    def lost(self, machine: Machine, op: Op, path: str) -> Op | None:
+        """What becomes of a call that was begun before and has no outcome; None where it may be made (again)."""
+        now = machine.now
+        if op.code == MODEL:
+            for _ in self.begun[path]:
+                machine.ledger.llm_calls -= 1
+                refusal = machine.reserve(token_bound(machine.messages)) if machine.reserves else None
+                if refusal is not None:  # what was reserved for the lost attempts is spent
+                    return machine.fail(refusal, now)
+            return None
+        if not op.unsafe:  # type: ignore[attr-defined]
+            return None
+        message = self.take(("outcome", "resolve"), path)
+        if message is None:
+            return machine.doubt(LOST, now)
+        body = message.body
+        if "output" in body:
+            return machine.resume(body["output"], now)
+        if body.get("retry"):
+            return None
+        reason = body.get("reason") or "declared failed"
+        return machine.fail(StepError("tool", "Resolved", str(reason), retryable=False), now)
+
+    async def pause(self, machine: Machine, op: Op, path: str) -> Op:
+        """The outcome of an approval or a wait, or that there is none yet."""
+        now, request = machine.now, machine.request
+        since = self.begun.get(path, [now + self.base_ns])[0] - self.base_ns
+        if op.asks:  # type: ignore[attr-defined]
+            message = self.take(("approve", "reject"), path)
+            if message is not None:
+                return machine.decide(message.kind == "approve", message.body.get("reason"), message.by, now)
+        else:
+            try:
+                due = self.due(request, since)
+            except ValueError as error:
+                return machine.lapse(StepError("value", "ExprError", str(error), retryable=False), None, now)
+            if due is None:
+                message = self.take(("event",), request["event"])
+                if message is not None:
+                    return machine.arrive(message.body.get("payload"), now)
+            elif now >= due:
+                return machine.arrive(None, now)
+            else:
+                self.wakes.append(due + self.base_ns)
+        timeout: int = op.timeout_ns  # type: ignore[attr-defined]
+        if timeout:
+            if now >= since + timeout:
+                return machine.expire(now)
+            self.wakes.append(since + timeout + self.base_ns)
+        rows = self.rows(machine)
+        if path not in self.begun:
+            self.begun[path] = [now + self.base_ns]
+            rows.append(Row(INTENT, self.frame(machine), path, op.type, None, now + self.base_ns))
+        await self.append(rows)
+        return machine.suspend(now)
+
+    def due(self, request: dict[str, Any], since: int) -> int | None:
+        """When a timer is due, monotonic; None for an event."""
+        if "seconds" in request:
+            seconds = request["seconds"]
+            number = number_in(seconds) if type(seconds) is str else seconds
+            if type(number) not in (int, float) or not 0 <= number <= 100 * 366 * 24 * 3600:
+                raise ValueError(f"'seconds' is {described(seconds)}; it is a number of at least 0")
+            return since + int(number * 1e9)
+        if "until" in request:
+            try:
+                moment = datetime.fromisoformat(request["until"])
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"'until' is {described(request['until'])}; it is a time like 2027-01-31T12:00:00Z"
+                ) from None
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            return int(moment.timestamp() * 1e9) - self.base_ns
+        return None
+
+    def take(self, kinds: tuple[str, ...], name: str) -> Message | None:
+        """The first unused message of one of these kinds for *name*; it is used with the next append."""
+        for message in self.inbox:
+            if message.kind in kinds and message.name == name:
+                self.inbox.remove(message)
+                self.used.append(message.id)
+                return message
+        return None
+
+    def child(self, machine: Machine, number: int) -> Machine:
+        """A child of the requested fork, with the name of its frame."""
+        child = machine.child(number)
+        child.__dict__["frame_name"] = f"{machine.path}:{number}"
+        return child
+
+    # --- rows ---
+
+    @staticmethod
+    def frame(machine: Machine) -> str:
+        """The name of the machine's frame."""
+        return machine.__dict__.get("frame_name", "")  # type: ignore[no-any-return]
+
+    def rows(self, machine: Machine, *, ended: bool = False) -> list[Row]:
+        """What the machine recorded since; that it waits is not kept unless the run has *ended* so."""
+        frame = self.frame(machine)
+        kept = self.kept.get(frame, 0)
+        rows = []
+        for record in machine.records[kept:]:
+            whole = full(record, self.ops)
+            if whole[2] in _WAITING and not ended:
+                break
+            rows.append(self.row(frame, whole))
+        self.kept[frame] = kept + len(rows)
+        self.count += len(rows)
+        return rows
+
+    def row(self, frame: str, record: Record) -> Row:
+        """A record as it is stored."""
+        op, path, status, output, error, request, started, finished, attempts, usage, extra = record
+        base = self.base_ns
+        rest: dict[str, Any] = {}
+        if error is not None:
+            rest["error"] = error.to_dict()
+        if attempts:
+            rest["attempts"] = [
+                {
+                    **attempt.outcome(),
+                    "started_ns": attempt.started_ns + base,
+                    "finished_ns": attempt.finished_ns + base,
+                    **({"usage": attempt.usage.to_dict()} if attempt.usage is not None else {}),
+                }
+                for attempt in attempts
+            ]
+        if usage is not None:
+            rest["usage"] = usage.to_dict()
+        if extra is not None:
+            told = extra_json(op, extra)
+            if told:
+                rest["extra"] = told
+        lost = self.begun.get(path)
+        if lost and op.type in ("tool", "llm"):
+            rest["lost"] = lost
+        if type(request) is tuple:
+            request = dict(zip(op.names, request, strict=False))
+        return Row(
+            STEP,
+            frame,
+            path,
+            op.type,
+            status,
+            started + base,
+            finished + base,
+            UNSET if request is None else request,
+            UNSET if output is None else output,
+            rest or None,
+        )
+
+    async def append(self, rows: list[Row], update: dict[str, Any] | None = None) -> None:
+        """Make *rows* durable; `Abandoned` where that is not ours to do, or can not be done."""
+        used, self.used = self.used, []
+        if not rows and not used and update is None:
+            return
+        self.head = chained(self.head, self.run.salt or b"", rows)
+        try:
+            await self.store.append(Append(self.run.key, self.run.fence, rows, update, used))
+        except LeaseLost as error:
+            self.leave(rows)
+            raise Abandoned(error) from None
+        except StoreError as error:
+            raise Abandoned(error) from None
+
+    def leave(self, rows: Iterable[Row]) -> None:
+        """Tell the new owner what calls gave that were under way when the run was taken over."""
+        for row in rows:
+            if row.kind == STEP and row.type == "tool" and row.status is StepStatus.SUCCESS:
+                output = None if row.output is UNSET else row.output
+                with suppress(StoreError):
+                    self.store.send(
+                        self.run.run_id, Message("outcome", row.path, {"output": output}, None, row.finished_ns)
+                    )
+
+    async def end(self, machine: Machine, trace: Trace) -> None:
+        """Write how the run ended, or that it waits, and let it go."""
+        suspended = trace.status is TraceStatus.SUSPENDED
+        rows = self.rows(machine, ended=not suspended)
+        usage = trace.usage()
+        update: dict[str, Any] = {
+            "status": trace.status.value,
+            "owner": None,
+            "waiting": [dict(entry) for entry in trace.waiting],
+            "wake_ns": min(self.wakes, default=None) if suspended else None,
+            "steps": self.count,
+            "tokens": usage.total_tokens,
+            "cost_usd": str(usage.cost_usd) if usage.cost_usd is not None else None,
+            "error": trace.error,
+            "error_kind": trace.error_kind,
+        }
+        if not suspended:
+            head = chained(self.head, self.run.salt or b"", rows)
+            update |= {"output": trace.output, "finished_ns": trace.finished_ns + self.base_ns, "seal": head.hex()}
+        await self.append(rows, update)
+
+
+_WAITING = frozenset({StepStatus.SUSPENDED, StepStatus.IN_DOUBT})
+
+
+def extra_json(op: Any, extra: Any) -> dict[str, Any]:
+    """A record's extra as JSON, without the children of a fork."""
+    if type(extra) is tuple:
+        branch, values = extra
+        return {"branch": branch, "references": op.shown(values)}
+    return {key: value for key, value in extra.items() if key != "children"}
+
+
+def trace_of(run: StoredRun) -> Trace:
+    """A stored run as a trace; *run* has its rows."""
+    frames: dict[str, list[Any]] = {"": []}
+    for row in run.rows:
+        if row.kind != STEP:
+            continue
+        record = row.record()
+        rest = row.rest or {}
+        extra = dict(record[10]) if record[10] is not None else {}
+        if "lost" in rest:
+            extra["lost"] = rest["lost"]
+        if extra.get("forked"):
+            extra["children"] = _children(frames, row.path)
+        frames.setdefault(row.frame, []).append((*record[:10], extra or None))
+    trace = Trace(run.program_name, run.program_digest, run.run_id, run.seed, run.started_ns, records=frames[""])
+    trace._salt = (run.salt or b"").hex()
+    trace.inputs, trace._about = run.inputs, run.about
+    trace.status = TraceStatus.RUNNING if run.status in ("pending", "running") else TraceStatus(run.status)
+    trace.output, trace.error, trace.error_kind = run.output, run.error, run.error_kind
+    trace.finished_ns = run.finished_ns
+    trace.waiting = run.waiting if run.status == SUSPENDED or run.waiting else []
+    return trace
+
+
+def _children(frames: dict[str, list[Any]], path: str) -> list[list[Any]]:
+    """The records of the frames of the fork at *path*, in declared order, up to the last that recorded anything."""
+    numbered = {int(name.rpartition(":")[2]): name for name in frames if name.rpartition(":")[0] == path}
+    return [frames.get(numbered.get(i, "?"), []) for i in range(max(numbered, default=-1) + 1)]
