@@ -10,6 +10,8 @@ Rule 2: a row, once appended, never changes; who lost the lease appends nothing 
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 import socket
 import threading
@@ -19,6 +21,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from .drive import Abandoned
 from .errors import LeaseLost, StoreError
 from .expr import described, number_in
 from .ledger import token_bound
@@ -27,7 +30,7 @@ from .plan import END, FORK, MODEL, PAUSE, Op
 from .recorded import Recorded, path_of
 from .store import INTENT, STEP, SUSPENDED, Append, Message, Row, Store, StoredRun, chained, seal_start
 from .trace import Record, StepError, StepStatus, Trace, TraceStatus, full
-from .values import UNSET
+from .values import UNSET, canonical
 
 LEASE_SECONDS = 30.0
 """How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy process, shorter than patience."""
@@ -35,15 +38,10 @@ LEASE_SECONDS = 30.0
 LEASE_MARGIN = 0.2
 """The part of a lease, at its end, in which no call is begun: clocks of two machines differ, and a check is not yet the call."""
 
+MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
+"""A century; what is longer is a mistake, and its nanoseconds would not fit."""
+
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
-
-
-class Abandoned(BaseException):
-    """The run is no longer this process's to drive. Not an `Exception`: no handler of a tool's failure may take it."""
-
-    def __init__(self, cause: StoreError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
 
 
 class Lease:
@@ -117,6 +115,24 @@ def surely_gone(owner: str) -> bool:
     return _born(int(pid)) != born
 
 
+EVENTS = ("event", "kept")
+"""An event that was waited for when it came, and one that came before."""
+
+
+def usable(message: Message, waiting: Iterable[dict[str, Any]]) -> bool:
+    """Whether a run that waits for *waiting* has something to do with *message*."""
+    if message.kind == "cancel":
+        return True
+    if message.kind in EVENTS:
+        return any(entry.get("event") == message.name for entry in waiting)
+    return any(entry["path"] == message.name for entry in waiting)
+
+
+def shown_digest(entry: dict[str, Any]) -> str:
+    """What identifies a pending request: SHA-256, in hex, of all that it shows."""
+    return hashlib.sha256(canonical({key: entry[key] for key in sorted(entry)})).hexdigest()
+
+
 class Journal:
     """What one run appends while it is driven here; *base_ns* added to monotonic time gives nanoseconds since the epoch."""
 
@@ -135,6 +151,7 @@ class Journal:
         self.inbox = list(run.inbox)
         self.used: list[int] = []
         self.wakes: list[int] = []
+        self.unsettled: list[asyncio.Future[None]] = []
         salt = run.salt or b""
         self.head = chained(seal_start(run), salt, run.rows)
         self.count = len(steps)
@@ -146,7 +163,8 @@ class Journal:
         if op.code == FORK:
             return None
         if op.code == END:
-            await self.append(self.rows(machine))
+            if self.frame(machine):  # the run's own last rows go with its end
+                await self.append(self.rows(machine))
             return None
         following = self.recorded.feed(machine, op)
         if following is not None:
@@ -208,7 +226,7 @@ class Journal:
             except ValueError as error:
                 return machine.lapse(StepError("value", "ExprError", str(error), retryable=False), None, now)
             if due is None:
-                message = self.take(("event",), request["event"])
+                message = self.take(EVENTS, request["event"])
                 if message is not None:
                     return machine.arrive(message.body.get("payload"), now)
             elif now >= due:
@@ -232,7 +250,7 @@ class Journal:
         if "seconds" in request:
             seconds = request["seconds"]
             number = number_in(seconds) if type(seconds) is str else seconds
-            if type(number) not in (int, float) or not 0 <= number <= 100 * 366 * 24 * 3600:
+            if number is None or type(number) is bool or not 0 <= number <= MAX_WAIT_SECONDS:
                 raise ValueError(f"'seconds' is {described(seconds)}; it is a number of at least 0")
             return since + int(number * 1e9)
         if "until" in request:
@@ -248,7 +266,7 @@ class Journal:
         return None
 
     def take(self, kinds: tuple[str, ...], name: str) -> Message | None:
-        """The first unused message of one of these kinds for *name*; it is used with the next append."""
+        """The first unused message of one of these kinds for *name*; it is used up with the next append."""
         for message in self.inbox:
             if message.kind in kinds and message.name == name:
                 self.inbox.remove(message)
@@ -330,8 +348,17 @@ class Journal:
         if not rows and not used and update is None:
             return
         self.head = chained(self.head, self.run.salt or b"", rows)
+        writing = asyncio.ensure_future(self.store.append(Append(self.run.key, self.run.fence, rows, update, used)))
         try:
-            await self.store.append(Append(self.run.key, self.run.fence, rows, update, used))
+            for before in self.unsettled:
+                await before
+            self.unsettled.clear()
+            await asyncio.shield(writing)
+        except (
+            asyncio.CancelledError
+        ):  # what was handed over is written all the same, and must have been before more is
+            self.unsettled.append(writing)
+            raise
         except LeaseLost as error:
             self.leave(rows)
             raise Abandoned(error) from None
