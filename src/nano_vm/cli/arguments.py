@@ -73,6 +73,23 @@ what conditions compare them with. What no run reaches is listed; it may still b
 
 """
 
+CHECK_HELP = """\
+List every fault of a program, with its place, and what can be said of all its runs. Nothing is run.
+
+What a policy demands is proved, or refuted by a run that was found and executed with made-up outcomes, or unproved.
+The last lines tell the worst case: steps, calls, tokens and dollars. Without --tools and --model, what depends on
+them is not checked, and the last line says so.
+
+"""
+
+CHECK_EXAMPLES = """\
+examples:
+  nano-vm check refund.yaml --tools refund.py:tools --strict
+  nano-vm check refund.yaml --tools refund.py:tools --policy refund.policy.yaml
+  nano-vm check plan.yaml --tools refund.py:tools --untrusted user_input --json | jq .proofs
+
+"""
+
 RUN_EXAMPLES = """\
 examples:
   nano-vm run refund.yaml --tools refund.py:tools --model local -i user_input="It arrived broken"
@@ -127,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     run = command("run", "run.run", "run a program", description=RUN_HELP, epilog=RUN_EXAMPLES)
     _program(run)
     _host(run)
+    _policy(run)
     run.add_argument(
         "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="an input; repeat for more"
     )
@@ -140,27 +158,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=N",
         help="a limit: max_steps, max_tokens, max_seconds, ...",
     )
-    run.add_argument(
-        "--price",
-        action="append",
-        default=[],
-        metavar="MODEL=IN,OUT",
-        help="dollars per million tokens, for max_cost_usd",
-    )
+    _price(run, "dollars per million tokens, for max_cost_usd")
     run.add_argument("--seed", type=int, metavar="N", help="seed of the waits between attempts")
 
     check = command(
         "check",
         "inspect.check",
-        "list every fault of a program",
-        description="List every fault of a program, with its place. Nothing is run.\n\n"
-        "Without --tools and --model, what depends on them is not checked, and the last line says so.",
-        epilog="examples:\n  nano-vm check refund.yaml --tools refund.py:tools --strict\n\n",
+        "list every fault of a program, and prove what a policy demands of it",
+        description=CHECK_HELP,
+        epilog=CHECK_EXAMPLES,
     )
     _program(check)
     _host(check)
+    _policy(check)
+    _price(check, "dollars per million tokens, for what a run can cost")
     check.add_argument("--strict", action="store_true", help="take warnings for errors")
-    check.add_argument("--json", action="store_true", help="print the faults as JSON")
+    check.add_argument("--json", action="store_true", help="print the report as JSON")
 
     explore = command(
         "explore",
@@ -207,11 +220,17 @@ def parser() -> argparse.ArgumentParser:
         "draw a program",
         description="Draw the graph of a program: the one that is verified and executed.",
         epilog="examples:\n  nano-vm graph refund.yaml --format svg -o refund.svg\n"
+        "  nano-vm graph refund.yaml --proofs --policy refund.policy.yaml --format svg -o refund.svg\n"
         "  nano-vm graph refund.yaml >> README.md   (Mermaid, which GitHub shows)\n\n",
     )
     _program(graph)
     graph.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid", help="default: mermaid")
     graph.add_argument("-o", "--output", metavar="FILE", help="write to FILE")
+    graph.add_argument(
+        "--proofs", action="store_true", help="mark guards, the calls that they guard, and where outside text goes"
+    )
+    graph.add_argument("--tools", metavar="MODULE:OBJECT", help="the tools, for what their contracts protect")
+    _policy(graph)
 
     plan = command(
         "plan",
@@ -298,3 +317,21 @@ def _host(command: argparse.ArgumentParser) -> None:
         "--model", action="append", default=[], metavar="MODEL", help="the model: local, openai/NAME, litellm:NAME, ..."
     )
     command.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server that has the model")
+
+
+def _policy(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--policy", metavar="FILE", help="what programs may do; one that is not proved to is refused")
+    command.add_argument(
+        "--untrusted", action="append", default=[], metavar="NAME", help="an input whose value comes from outside"
+    )
+    command.add_argument(
+        "--approve",
+        action="append",
+        default=[],
+        metavar="DIGEST",
+        help="a program from an untrusted source that you have read",
+    )
+
+
+def _price(command: argparse.ArgumentParser, help: str) -> None:
+    command.add_argument("--price", action="append", default=[], metavar="MODEL=IN,OUT", help=help)

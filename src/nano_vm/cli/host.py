@@ -9,12 +9,15 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ..errors import ProgramError, VMError
+from ..errors import Diagnostic, Loc, ProgramError, VMError
+from ..policy import Policy
 from ..program import Program, ToolStep
+from ..reader import MAX_PROGRAM_BYTES, placed
 from ..tools import _OPTIONS, ToolOptions, contract
 from ..values import kind_name, parse_json, short
 from .faults import UsageFault
@@ -201,13 +204,74 @@ def tool_names(program: Program, programs: Mapping[str, Program]) -> Iterator[st
                 work.append(inner)
 
 
-def stub_tools(program: Program, programs: Mapping[str, Program]) -> dict[str, Callable[..., Any]]:
-    """For looking at a program without its tools: something that takes any arguments, for each name."""
+def stub_tools(
+    program: Program, programs: Mapping[str, Program], policy: Policy | None = None
+) -> dict[str, Callable[..., Any]]:
+    """For looking at a program without its tools: something that takes any arguments, for each name, also of *policy*."""
 
-    async def stub(**_: Any) -> None:
+    async def stub(**_: Any) -> Any:
         raise AssertionError("a stub is never called")
 
-    return dict.fromkeys(tool_names(program, programs), stub)
+    named = [rule.pattern for rule in policy.tools if "*" not in rule.pattern] if policy is not None else []
+    return dict.fromkeys([*tool_names(program, programs), *named], stub)
+
+
+# --- policy ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFile:
+    """A policy with its text, so that what is wrong with it for a program is told at its place."""
+
+    policy: Policy
+    path: str
+    text: str
+
+    def placed(self, diagnostics: Sequence[Diagnostic], program: Program) -> list[Diagnostic]:
+        """*diagnostics* of a program, those about the policy at their place in this file.
+
+        A place ``policy.…`` may be one of the program's own policy: it is in the one that holds more of the path.
+        """
+        own = program.own_policy
+        result = []
+        for d in diagnostics:
+            if d.loc[:1] == ("policy",):
+                here = _depth(self.policy.source, d.loc[1:])
+                there = _depth(own.source, d.loc[1:]) if own is not None else -1
+                if here > there or (here == there and d.code != LOOSENED):
+                    bare = Diagnostic(d.code, d.loc[1:], d.message, d.hint, d.severity)
+                    (d,) = placed([bare], self.text, self.path)
+            result.append(d)
+        return result
+
+
+LOOSENED = "V057"
+"""The code of a fault that is about the program's own policy, or about a tool's contract."""
+
+
+def _depth(source: Any, loc: Loc) -> int:
+    """How many parts of *loc* lead on in *source*."""
+    for depth, part in enumerate(loc):
+        if not isinstance(source, Mapping) or part not in source:
+            return depth
+        source = source[part]
+    return len(loc)
+
+
+def load_policy(path: str | None) -> PolicyFile | None:
+    """The policy in a file.
+
+    Raises:
+        UsageFault: If it can not be read.
+        ProgramError: With every fault of it.
+    """
+    if path is None:
+        return None
+    text = _text_of(path, "--policy")
+    if len(text) > MAX_PROGRAM_BYTES:
+        raise UsageFault(f"--policy: {path} is too long to be a policy: {len(text):,} characters")
+    name = "<stdin>" if path == "-" else path
+    return PolicyFile(Policy.from_yaml(text, file=name), name, text)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -306,3 +370,14 @@ def read_prices(given: Sequence[str]) -> dict[str, tuple[str, str]] | None:
             raise UsageFault(f"--price takes MODEL=INPUT,OUTPUT in dollars per million tokens, not {entry!r}")
         prices[model] = (pair[0].strip(), pair[1].strip())
     return prices or None
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def read_digests(given: Sequence[str]) -> list[str]:
+    """Digests of programs, as `nano-vm plan` prints them."""
+    for digest in given:
+        if not _DIGEST.match(digest):
+            raise UsageFault(f"--approve takes the digest of a program, 64 hexadecimal digits, not {digest!r}")
+    return list(given)

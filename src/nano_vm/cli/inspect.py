@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,70 +15,181 @@ from .faults import UsageFault
 from .text import FAILED, OK, diagnostic_lines, emit, emit_json, note, safe, safe_lines, say
 
 if TYPE_CHECKING:
+    from ..verify import Report
     from ..vm import ExecutionVM
+    from .host import PolicyFile
     from .sources import Loaded
 
 
-def check(options: argparse.Namespace) -> int:
-    """Every fault of a program, those of its files and those that the host's tools and models show, in one list."""
-    from . import sources
+SHOWN_PROOFS = 15
+"""As `SHOWN_DIAGNOSTICS`; statements that are not proved have several lines each, so fewer of them are shown."""
+SHOWN_COUNTEREXAMPLES = 5
+SHOWN_FLOWS = 8
+SHOWN_CALLS = 6
 
+
+def check(options: argparse.Namespace) -> int:
+    """Every fault of a program, those of its files and those that the host shows; what is proved of it; its worst case."""
+    from . import host, sources
+
+    found: list[Diagnostic] = []
+    loaded, policy = None, None
+    try:
+        policy = host.load_policy(options.policy)
+    except ProgramError as error:
+        found += error.diagnostics
     try:
         loaded = sources.load(options.program, options.program_file)
     except ProgramError as error:
-        found, skipped = list(error.diagnostics), ["graph", "tools", "models"]
-    else:
-        found, skipped = _checked(loaded, options)
-    errors = sum(d.severity == "error" for d in found)
-    warnings = sum(d.severity == "warning" for d in found)
-    failed = errors > 0 or (options.strict and warnings > 0)
-    if options.json:
-        emit_json({"ok": not failed, "diagnostics": [d.to_dict() for d in found], "not_checked": skipped})
-        return FAILED if failed else OK
-    for line in diagnostic_lines(found):
-        say(line)
-    counts = [f"{n} {what}{'s' * (n != 1)}" for n, what in ((errors, "error"), (warnings, "warning")) if n]
-    hints = {
-        "tools": "tools (give --tools)",
-        "models": "models (give --model)",
-        "graph": "what follows from the whole program",
-    }
-    rest = f"; not checked: {', '.join(hints[name] for name in skipped)}" if skipped else ""
-    say(safe(f"{options.program}: {', '.join(counts) or 'no faults'}{rest}"))
-    return FAILED if failed else OK
+        found += error.diagnostics
+    if found or loaded is None:
+        return _told(options, _strictly(found, options), ["graph", "tools", "models"], None, loaded)
+    report, skipped = _examined(loaded, policy, options)
+    found = loaded.placed([*loaded.warnings(), *report.diagnostics])
+    if policy is not None:
+        found = policy.placed(found, loaded.program)
+    return _told(options, _strictly(found, options), skipped, report, loaded)
 
 
-def _checked(loaded: Loaded, options: argparse.Namespace) -> tuple[list[Diagnostic], list[str]]:
+def _examined(loaded: Loaded, policy: PolicyFile | None, options: argparse.Namespace) -> tuple[Report, list[str]]:
     """What is found, and what could not be looked at."""
     from ..program import LLMStep
     from . import host
 
-    vm, skipped = host_of(loaded, options)
+    vm, skipped = host_of(loaded, options, policy)
     if "tools" in skipped and not any(True for _ in host.tool_names(loaded.program, loaded.programs)):
         skipped.remove("tools")
     steps = [step for program in (loaded.program, *loaded.programs.values()) for step, _ in program.walk()]
     if "models" in skipped and not any(isinstance(step, LLMStep) for step in steps):
         skipped.remove("models")
-    found = loaded.placed([*loaded.warnings(), *vm.check(loaded.program)])
-    return found, skipped
+    return vm.verify(loaded.program, untrusted=options.untrusted), skipped
 
 
-def host_of(loaded: Loaded, options: argparse.Namespace) -> tuple[ExecutionVM, list[str]]:
+def _strictly(found: list[Diagnostic], options: argparse.Namespace) -> list[Diagnostic]:
+    """*found*, where a strict check takes warnings for errors."""
+    if not options.strict:
+        return found
+    return [replace(d, severity="error") if d.severity == "warning" else d for d in found]
+
+
+def _told(
+    options: argparse.Namespace,
+    found: list[Diagnostic],
+    skipped: list[str],
+    report: Report | None,
+    loaded: Loaded | None,
+) -> int:
+    """Print what was found; the exit code."""
+    proofs = report.proofs if report is not None else ()
+    failed = any(d.severity == "error" for d in found) or any(proof.status != "proved" for proof in proofs)
+    code = FAILED if failed else OK
+    if options.json:
+        said = report.to_dict() if report is not None else {}
+        emit_json({**said, "ok": not failed, "diagnostics": [d.to_dict() for d in found], "not_checked": skipped})
+        return code
+    for line in diagnostic_lines(found):
+        say(line)
+    if report is not None and loaded is not None:
+        asked = options.policy is not None or options.untrusted or proofs or loaded.program.untrusted
+        for line in [*_proof_lines(report, loaded), *(_flow_lines(report) if asked else ()), *_worst_case(report)]:
+            say(safe(line))
+    counts = [(sum(d.severity == name for d in found), name, "s") for name in ("error", "warning", "hint")]
+    counts += [(sum(p.status == name for p in proofs), name, "") for name in ("refuted", "unproved", "proved")]
+    texts = [f"{n} {what}{more * (n != 1)}" for n, what, more in counts if n]
+    if not failed and not any(n for n, what, _ in counts if what in ("error", "warning")):
+        texts.insert(0, "no faults")
+    remedies = {
+        "tools": "tools (give --tools)",
+        "models": "models (give --model)",
+        "graph": "what follows from the whole program",
+    }
+    rest = f"; not checked: {', '.join(remedies[name] for name in skipped)}" if skipped else ""
+    say(safe(f"{options.program}: {', '.join(texts)}{rest}"))
+    return code
+
+
+def _proof_lines(report: Report, loaded: Loaded) -> Iterator[str]:
+    """What is proved, a line each; of what is not, the place, the path, the run that was found."""
+    proved = [proof for proof in report.proofs if proof.status == "proved"]
+    others = [proof for proof in report.proofs if proof.status != "proved"]
+    for proof in proved[:SHOWN_PROOFS]:
+        yield f"proved: {proof.statement}"
+    if len(proved) > SHOWN_PROOFS:
+        yield f"and {len(proved) - SHOWN_PROOFS} more are proved"
+    for proof in others[:SHOWN_COUNTEREXAMPLES]:
+        fault = proof.fault()
+        assert fault is not None
+        (at,) = loaded.placed(loaded.program.place([fault]))
+        yield f"{at.place + ': ' if at.loc else ''}{proof.status}: {proof.statement}"
+        if proof.path:
+            yield f"  path: {proof.way}"
+        yield from (f"  {flow}" for flow in report.flows if flow.loc == proof.loc and proof.kind == "flow")
+        if proof.run is not None:
+            yield "  a run that does it, found and executed:"
+            yield from (f"    {line}" for line in proof.run.text().splitlines())
+        if proof.reason:
+            yield f"  {proof.reason}"
+    if len(others) > SHOWN_COUNTEREXAMPLES:
+        yield f"and {len(others) - SHOWN_COUNTEREXAMPLES} more are not proved (--json shows all)"
+
+
+def _flow_lines(report: Report) -> Iterator[str]:
+    """Where untrusted values go, by what right."""
+    failed = {proof.loc for proof in report.proofs if proof.kind == "flow" and proof.status != "proved"}
+    flows = [flow for flow in report.flows if flow.loc not in failed]
+    yield from (f"flow: {flow}" for flow in flows[:SHOWN_FLOWS])
+    if len(flows) > SHOWN_FLOWS:
+        yield f"and {len(flows) - SHOWN_FLOWS} more flows (--json shows all)"
+
+
+def _worst_case(report: Report) -> Iterator[str]:
+    """The worst case in one line, and what costs can not be told."""
+    most = report.ceiling
+    if most is None or any(d.severity == "error" and d.code[:3] != "V07" for d in report.diagnostics):
+        return
+    parts = [f"{most.steps:,} step{'s' * (most.steps != 1)}"]
+    for count, what, calls in (
+        (most.llm_calls, "model call", most.models),
+        (most.tool_calls, "tool call", most.tools),
+    ):
+        if count:
+            known = [(name, number) for name, number in calls.items() if (name, len(calls)) != ("default", 1)]
+            names = ", ".join(f"{name} {number:,}" for name, number in known[:SHOWN_CALLS])
+            names += ", ..." if len(known) > SHOWN_CALLS else ""
+            parts.append(f"{count:,} {what}{'s' * (count != 1)}{f' ({names})' if names else ''}")
+    if most.llm_calls:
+        parts.append(f"{most.tokens:,} tokens" if most.tokens is not None else "tokens without bound")
+        if most.cost_usd is not None:
+            parts.append(f"${most.cost_usd:f}")
+        elif most.cost.low:
+            parts.append(f"${most.cost.low:f} and what is not known")
+    yield f"at most: {', '.join(parts)}"
+    if most.llm_calls and (most.tokens is None or most.cost.low):
+        yield from (f"  {reason}" for reason in most.open[:SHOWN_FLOWS])
+
+
+def host_of(
+    loaded: Loaded, options: argparse.Namespace, policy: PolicyFile | None = None
+) -> tuple[ExecutionVM, list[str]]:
     """A VM with the tools and models of the command line, and stubs that take anything for those not given."""
     from ..vm import ExecutionVM
     from . import host
 
     skipped = []
+    rules = policy.policy if policy is not None else None
     if options.tools is not None:
         tools = host.load_tools(options.tools)
     else:
-        tools = host.stub_tools(loaded.program, loaded.programs)
+        tools = host.stub_tools(loaded.program, loaded.programs, rules)
         skipped.append("tools")
     llm: Any = host.load_models(options.model, options.base_url)
     if llm is None:
         llm = host.StubModel()
         skipped.append("models")
-    return ExecutionVM(llm=llm, tools=tools, programs=loaded.programs), skipped
+    prices = host.read_prices(getattr(options, "price", ()))
+    approved = host.read_digests(getattr(options, "approve", ()))
+    vm = ExecutionVM(llm=llm, tools=tools, programs=loaded.programs, prices=prices, policy=rules, approved=approved)
+    return vm, skipped
 
 
 def explain(options: argparse.Namespace) -> int:

@@ -35,8 +35,10 @@ from .text import (
 )
 
 if TYPE_CHECKING:
+    from ..errors import Diagnostic
     from ..program import Program
     from ..vm import ExecutionVM
+    from .host import PolicyFile
     from .sources import Loaded
     from .view import View
 
@@ -57,30 +59,38 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
 
     inputs = host.read_inputs(options.input, options.input_file)
     budget, prices = host.read_budget(options.budget), host.read_prices(options.price)
+    approved = host.read_digests(options.approve)
+    policy = host.load_policy(options.policy)
     loaded = load(options.program, options.program_file)
     tools = host.load_tools(options.tools) if options.tools is not None else {}
     llm = host.load_models(options.model, options.base_url)
 
     from ..vm import ExecutionVM
 
-    vm = ExecutionVM(llm=llm, tools=tools, programs=loaded.programs, prices=prices)
+    rules = policy.policy if policy is not None else None
+    vm = ExecutionVM(llm=llm, tools=tools, programs=loaded.programs, prices=prices, policy=rules, approved=approved)
     file = _open_trace(options.trace) if options.trace is not None else None
     if file is not None:
         stack.callback(file.close)
-    for line in diagnostic_lines([*loaded.warnings(), *_warnings(vm, loaded)]):
+    for line in diagnostic_lines([*loaded.warnings(), *_warnings(vm, loaded, policy)]):
         note(line)
     trace, signalled = _executed(vm, loaded.program, inputs, budget, options, stack.close)
     code = exit_code(trace, signalled)
     fault = file.write(trace) if file is not None else None  # before anything is printed: a reader may be gone
-    _print_end(trace, loaded, json=options.json)
+    _print_end(trace, loaded, policy, json=options.json)
     if fault:
         complain(fault)
         code = code or FAILED
     return code, trace
 
 
-def _warnings(vm: ExecutionVM, loaded: Loaded) -> list[Any]:
-    return loaded.placed([d for d in vm.check(loaded.program) if d.severity != "error"])
+def _warnings(vm: ExecutionVM, loaded: Loaded, policy: PolicyFile | None) -> list[Any]:
+    return _placed([d for d in vm.check(loaded.program) if d.severity != "error"], loaded, policy)
+
+
+def _placed(diagnostics: Sequence[Diagnostic], loaded: Loaded, policy: PolicyFile | None) -> list[Diagnostic]:
+    found = loaded.placed(diagnostics)
+    return policy.placed(found, loaded.program) if policy is not None else found
 
 
 def exit_code(trace: Trace, signalled: int | None) -> int:
@@ -106,7 +116,7 @@ def _executed(
     view = open_view(silent=options.json)
     try:
         with asyncio.Runner() as runner:
-            return runner.run(_followed(vm, program, inputs, budget, options.seed, view, leave))
+            return runner.run(_followed(vm, program, inputs, budget, options, view, leave))
     finally:
         view.close()
 
@@ -116,13 +126,14 @@ async def _followed(
     program: Program,
     inputs: dict[str, Any],
     budget: dict[str, Any] | None,
-    seed: int | None,
+    options: argparse.Namespace,
     view: View,
     leave: Callable[[], None],
 ) -> tuple[Trace, int | None]:
     """The trace of the run, and the signal that stopped it, if one did; *leave* tidies up before a sudden end."""
     loop = asyncio.get_running_loop()
     run_id = os.urandom(16).hex()
+    untrusted = options.untrusted
     received: list[int] = []
     stopping: list[asyncio.Task[Trace]] = []
     begun = False
@@ -130,7 +141,7 @@ async def _followed(
 
     def stop() -> None:
         if begun and not stopping:  # the id joins the run that the stream began
-            stopping.append(loop.create_task(vm.start(program, inputs, run_id=run_id).cancel()))
+            stopping.append(loop.create_task(vm.start(program, inputs, run_id=run_id, untrusted=untrusted).cancel()))
 
     def on_signal(number: int, _: Any) -> None:
         if received:  # the second time: something does not let itself be cancelled
@@ -145,7 +156,7 @@ async def _followed(
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
-        stream = vm.stream(program, inputs, run_id=run_id, seed=seed, budget=budget)
+        stream = vm.stream(program, inputs, run_id=run_id, seed=options.seed, budget=budget, untrusted=untrusted)
         async with aclosing(stream) as events:
             async for event in events:
                 if event.kind == "run_finished":
@@ -167,10 +178,10 @@ async def _followed(
 # --- what is printed -------------------------------------------------------------------------------------------------
 
 
-def _print_end(trace: Trace, loaded: Loaded, *, json: bool) -> None:
+def _print_end(trace: Trace, loaded: Loaded, policy: PolicyFile | None, *, json: bool) -> None:
     """How it ended: what is wrong to stderr, the rest to stdout."""
     if trace.diagnostics:
-        for line in diagnostic_lines(loaded.placed(trace.diagnostics)):
+        for line in diagnostic_lines(_placed(trace.diagnostics, loaded, policy)):
             note(line)
         note("refused: no step was run")
     elif trace.error is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,11 +72,12 @@ class Proof:
             lines.append(f"  {self.reason}")
         return "\n".join(lines)
 
-    def fault(self) -> Diagnostic | None:
-        """What a host says that refuses the program for it; None where it is proved."""
+    def fault(self, flows: Iterable[Influence] = ()) -> Diagnostic | None:
+        """What a host says that refuses the program for it, with what *flows* say of its place; None where it is proved."""
         if self.status == "proved":
             return None
-        found = [f"by {self.way}"] if self.path else []
+        found = [str(flow) for flow in flows if self.kind == "flow" and flow.loc == self.loc]
+        found = found or ([f"by {self.way}"] if self.path else [])
         found += [self.reason] if self.reason else []
         return Diagnostic("V052", self.loc, f"{self.status}: {self.statement}", ": ".join(found) or None)
 
@@ -167,7 +168,7 @@ class Report:
     @property
     def faults(self) -> tuple[Diagnostic, ...]:
         """All that a host tells: the diagnostics, and what is not proved."""
-        return (*self.diagnostics, *(fault for proof in self.proofs if (fault := proof.fault()) is not None))
+        return (*self.diagnostics, *(f for proof in self.proofs if (f := proof.fault(self.flows)) is not None))
 
     @property
     def proofs_digest(self) -> str:
