@@ -26,7 +26,7 @@ class Move:
     label: str = ""
 
     def __str__(self) -> str:
-        return f"{self.step_id}.{self.label}" if self.label else self.step_id
+        return f"{self.step_id}.{self.label}" if self.label not in ("", "next") else self.step_id
 
 
 @dataclass(frozen=True, slots=True)
