@@ -26,9 +26,9 @@ from nano_vm.trace import Trace, full
 from nano_vm.verify import check
 
 from .history import Document, History, Steps
-from .oracles import Statement, broken
+from .oracles import Statement, broken, distrusted
 from .outcomes import MARK, Outcomes
-from .policies import Demands, draw_demands
+from .policies import KNOWN, Demands, draw_demands
 from .programs import TOOLS, draw_inputs, draw_program
 
 CONTRACTS: dict[str, ToolContract] = {name: contract(name, function) for name, function in TOOLS.items()}
@@ -73,6 +73,7 @@ class Seen:
     """One run, as the oracles see it."""
 
     case: Case
+    plan: Plan
     inputs: dict[str, Any]
     feed: Outcomes
     machine: Machine
@@ -82,7 +83,7 @@ class Seen:
 
     @property
     def trace(self) -> Trace:
-        return _trace(self.machine, self.case.plan)
+        return _trace(self.machine, self.plan)
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -98,7 +99,7 @@ class Seen:
 
     def branches(self) -> Iterator[tuple[int, str]]:
         """Index of the op, and the label of the edge that was taken from it."""
-        yield from _branches(self.machine.records, self.case.plan)
+        yield from _branches(self.machine.records, self.plan)
 
 
 def _branches(records: list[Any], plan: Plan) -> Iterator[tuple[int, str]]:
@@ -118,7 +119,9 @@ def _branches(records: list[Any], plan: Plan) -> Iterator[tuple[int, str]]:
             yield op.index, "exhausted" if extra["exhausted"] else "until"
 
 
-def run(case: Case, seed: int, *, marked: bool = False, feed_class: type[Outcomes] = Outcomes) -> Seen:
+def run(
+    case: Case, seed: int, *, marked: bool = False, plan: Plan | None = None, feed_class: type[Outcomes] = Outcomes
+) -> Seen:
     """One run with the outcomes of *seed*."""
     rng = Random(f"inputs {seed}")
     inputs = draw_inputs(rng, case.document)
@@ -133,11 +136,12 @@ def run(case: Case, seed: int, *, marked: bool = False, feed_class: type[Outcome
                 inputs[name] = [f"~{rng.randrange(1 << 30)}~", "yes"]
     feed = feed_class(seed, marks=marks, pure=pure)
     ledger = Ledger.of(DEFAULT_LIMITS, None)
-    root = case.plan.frames[0]
+    plan = plan or case.plan
+    root = plan.frames[0]
     machine = Machine.of_run(root, loaded(root, inputs), Facts("run"), ledger)
     machine.now = 0
     simulate(machine, feed, feed.order)
-    return Seen(case, inputs, feed, machine, DEFAULT_LIMITS.steps - ledger.steps)
+    return Seen(case, plan, inputs, feed, machine, DEFAULT_LIMITS.steps - ledger.steps)
 
 
 # --- attacks -----------------------------------------------------------------------------------------------------------
@@ -154,6 +158,8 @@ class Claims:
     other: list[str]
     judge: Callable[[Seen], Iterator[tuple[str, str]]]  # statement, how the run breaks it
     marked: bool = False
+    plan: Plan | None = None  # to be run in place of the program's own: with value checks
+    case: Case | None = None  # to be run in place of the one that was drawn
     always: tuple[str, ...] = ()  # claimed, and too plain to be counted
 
 
@@ -260,21 +266,55 @@ def _aside(path: str) -> bool:
 
 def attack_trust(case: Case) -> Claims | None:
     """No marked text reaches an argument that is said to get trusted values only."""
+    return _attack_trust(case)
+
+
+def attack_literals(case: Case) -> Claims | None:
+    """The same for a program that nobody vouches for: its own texts are marked too."""
+    document = _marked(case.document)
+    inner = Case.of(document, case.demands, case.seed)
+    return _attack_trust(inner, literals=True) if inner is not None else None
+
+
+def _marked(value: Any) -> Any:
+    """A document, or a part of it, in which texts that become values carry a mark; names, types and expressions do not."""
+    if isinstance(value, list):
+        return [_marked(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    texts = _TEXTS - {"default"} if value.get("type") == "switch" else _TEXTS
+    return {key: _marked_text(inner) if key in texts else _marked(inner) for key, inner in value.items()}
+
+
+def _marked_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value if "expr" in value else {key: _marked_text(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_marked_text(inner) for inner in value]
+    if not isinstance(value, str) or (value.startswith("$") and " " not in value):
+        return value
+    return f"{value}~own~"
+
+
+_TEXTS = frozenset({"args", "values", "default", "on_invalid", "with", "prompt", "system", "allowed_outputs", "over"})
+
+
+def _attack_trust(case: Case, *, literals: bool = False) -> Claims | None:
     from nano_vm.verify.trust import analyse
 
     rules = case.demands.rules(CONTRACTS)
-    trust = analyse(case.flow, CONTRACTS, rules, untrusted=frozenset(case.demands.untrusted))
+    trust = analyse(
+        case.flow, CONTRACTS, rules, untrusted=frozenset(case.demands.untrusted), untrusted_literals=literals
+    )
     said: dict[tuple[str, str, str], bool] = {}
-    approved = {s.tool for s in case.demands.statements if s.kind == "approval"}
     for finding in trust.findings:
-        if finding.kind != "flow" or finding.tool in approved:
-            continue  # what a person approved may be marked
         place = _place(case, finding.loc)
         said[place] = said.get(place, True) and finding.holds
     if not said:
         return None
     proved = [_text(place) for place, holds in said.items() if holds]
     other = [_text(place) for place, holds in said.items() if not holds]
+    roles: dict[str, tuple[str, ...]] = {s.tool: (s.role,) for s in case.demands.statements if s.kind == "approval"}
 
     def judge(seen: Seen) -> Iterator[tuple[str, str]]:
         places = {call.path: call for call in seen.history.calls}
@@ -283,14 +323,16 @@ def attack_trust(case: Case) -> Claims | None:
                 continue
             call = places[path]
             step, aside = "/".join((*call.scope, call.step)), "" if call.kind == "step" else call.kind
-            for name, value in keywords.items():
-                if name == "idempotency_key" or not MARK.search(json.dumps(value)):
+            for name, rule in case.demands.protected.get(tool, {}).items():
+                if name not in keywords:
                     continue
-                place = (step, aside, name)
-                if place in said:
-                    yield _text(place), f"{path} gives {tool} {name}={value!r}"
+                value = keywords[name]
+                marked = MARK.search(json.dumps(value)) is not None
+                if distrusted(seen.history, call, rule, roles.get(tool, ()), value, marked=marked, known=KNOWN):
+                    yield _text((step, aside, name)), f"{path} gives {tool} {name}={value!r}, and {rule!r} is demanded"
 
-    return Claims(proved, other, judge, marked=True)
+    plan = compile_flow(case.flow, CONTRACTS, trust.checks)
+    return Claims(proved, other, judge, marked=True, plan=plan, case=case if literals else None)
 
 
 def _text(place: tuple[str, str, str]) -> str:
@@ -377,6 +419,7 @@ ATTACKS: dict[str, Attack] = {
     "order": attack_order,
     "ceiling": attack_ceiling,
     "trust": attack_trust,
+    "literals": attack_literals,
     "branches": attack_branches,
     "names": attack_names,
 }
@@ -506,11 +549,12 @@ def campaign(
                 figures[name].other += len(claim.other)
         hits: dict[str, set[str]] = {name: set() for name in claims}
         for number in range(runs):
-            seen: dict[bool, Seen] = {}
+            seen: dict[tuple[bool, int], Seen] = {}
             for name, claim in claims.items():
-                if claim.marked not in seen:
-                    seen[claim.marked] = run(case, seed * 1_000 + number, marked=claim.marked)
-                one = seen[claim.marked]
+                kind = claim.marked, id(claim.plan)
+                if kind not in seen:
+                    seen[kind] = run(claim.case or case, seed * 1_000 + number, marked=claim.marked, plan=claim.plan)
+                one = seen[kind]
                 figures[name].runs += 1
                 for statement, why in claim.judge(one):
                     if (statement in claim.proved or statement in claim.always) and statement not in hits[name]:

@@ -187,6 +187,7 @@ class History:
         self.began: list[Done] = []  # composite steps: what stands in them comes after
         self.taken: list[Taken] = []
         self.writes: list[Write] = []
+        self.shown: list[tuple[At, str, Any]] = []  # what was approved: where, by which role, what it was shown
         self.ran: set[tuple[Scope, str]] = set()
         self.errors: list[tuple[Scope, str, str]] = []
         self.tried: dict[str, int] = {}  # attempts at calls of each tool
@@ -293,6 +294,8 @@ class History:
             label = extra.get("branch")
             if kind == "loop":
                 label = "exhausted" if extra["exhausted"] else "until"
+            if kind == "approval" and label == "then":
+                self.shown.append((here(), step["role"], line["request"]["show"]))
             if label is not None:
                 self.taken.append(Taken(here(), scope, step_id, label, instance))
 

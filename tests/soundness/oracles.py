@@ -6,6 +6,7 @@ reading is the one under which fewer runs break a statement: what is called brok
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -207,3 +208,38 @@ def _not_before(statement: Statement, run: History) -> str | None:
 def protected_of(document: Document, tool: str) -> list[Document]:
     """The steps of a program, and of those it calls inline, that call *tool*."""
     return [step for step in Steps(document).by_id.values() if step.get("tool") == tool]
+
+
+# --- trust -----------------------------------------------------------------------------------------------------------
+
+
+def distrusted(
+    run: History, call: Call, rule: Any, roles: tuple[str, ...], value: Any, *, marked: bool, known: list[Any]
+) -> bool:
+    """Whether an argument's *value*, which carries text from outside where it is *marked*, is against its *rule*.
+
+    *roles* are those whose approval the tool needs anyway: what they approve is enough where trust is.
+    """
+    fields = rule if isinstance(rule, dict) else {}
+    text = rule if isinstance(rule, str) else fields.get("check", "")
+    trusted = fields.get("trusted", True) if fields else text.startswith("trusted")
+    if trusted and not marked:
+        return False
+    if "$value in $known" in text and any(_same(value, one) for one in known):
+        return False
+    enough = {fields["approval"]} if "approval" in fields else set()
+    if trusted:
+        enough.update(roles)
+    for at, role, show in run.shown:
+        if role in enough and before(at, call.fixed) and any(_same(value, part) for part in _all_parts(show)):
+            return False
+    return True
+
+
+def _same(one: Any, other: Any) -> bool:
+    return json.dumps(one) == json.dumps(other)
+
+
+def _all_parts(value: Any) -> list[Any]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [value, *(part for item in inner for part in _all_parts(item))]

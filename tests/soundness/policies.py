@@ -193,7 +193,7 @@ class Demands:
     """A drawn policy: the statements, what is trusted, and the policy that says so."""
 
     statements: list[Statement]
-    protected: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by tool: arguments that are to be trusted
+    protected: dict[str, dict[str, Any]] = field(default_factory=dict)  # by tool: what its arguments must be
     returns: dict[str, str] = field(default_factory=dict)
     untrusted: tuple[str, ...] = ()
 
@@ -202,12 +202,13 @@ class Demands:
         tools: dict[str, dict[str, Any]] = {}
         for statement in self.statements:
             tools.setdefault(statement.tool, {}).update(statement.policy())
-        for tool, names in self.protected.items():
-            if names:
-                tools.setdefault(tool, {})["args"] = dict.fromkeys(names, "trusted")
+        for tool, rules in self.protected.items():
+            if rules:
+                tools.setdefault(tool, {})["args"] = dict(rules)
         for tool, returns in self.returns.items():
             tools.setdefault(tool, {})["returns"] = returns
-        return {"inputs": dict.fromkeys(self.untrusted, "untrusted"), "tools": tools}
+        inputs = dict.fromkeys(self.untrusted, "untrusted")
+        return {"inputs": inputs, "tools": tools, "values": {"known": KNOWN}}
 
     def policy(self) -> Policy:
         return Policy.from_dict(self.to_dict())
@@ -231,17 +232,33 @@ def draw_demands(rng: Random, document: Document, steps: Steps) -> Demands:
     """A policy for a program."""
     statements = Drawer(rng, steps).statements()
     statements = list(_kept(statements))
-    by_approval = {s.tool: s.protected for s in statements if s.kind == "approval" and s.protected}
-    protected = {"pay": ("to",), "mail": ("text",), "keep": ("v",), "keyed": ("v",)}
+    names = {"pay": ("to",), "mail": ("text",), "keep": ("v",), "keyed": ("v",)}
     if rng.random() < 0.5:
-        protected["pay"] = ("to", "amount")
-    protected.update(by_approval)
-    for statement in statements:  # an approval covers the arguments that are protected, all where none is
-        if statement.kind == "approval" and not statement.protected:
-            protected.pop(statement.tool, None)
+        names["pay"] = ("to", "amount")
+    by_approval = {s.tool: s.protected for s in statements if s.kind == "approval"}
+    names.update(by_approval)  # an approval covers the arguments that are protected, all where none is
+    protected = {tool: {name: _rule(rng) for name in arguments} for tool, arguments in names.items() if arguments}
     returns = {name: rng.choice(("trusted", "args")) for name in ("fetch", "keep", "mail") if rng.random() < 0.5}
     inputs = list(document.get("inputs", {}).get("properties", ()))
     return Demands(statements, protected, returns, tuple(name for name in inputs if rng.random() < 0.4))
+
+
+KNOWN = ["yes", "a", 1, True]
+"""The values that pass a value check."""
+
+
+def _rule(rng: Random) -> Any:
+    """What an argument must be."""
+    if rng.random() < 0.6:
+        return "trusted"
+    return rng.choice(
+        (
+            "trusted or $value in $known",
+            "$value in $known",
+            {"approval": rng.choice(ROLES)},
+            {"approval": rng.choice(ROLES), "check": "$value in $known", "trusted": False},
+        )
+    )
 
 
 def _kept(statements: list[Statement]) -> Iterator[Statement]:

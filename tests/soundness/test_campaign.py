@@ -128,13 +128,12 @@ def test_what_was_found(case: dict[str, Any]) -> None:
     statement = case.get("statement")
     statements = [Statement(**{**statement, "names": tuple(statement.get("names", ()))})] if statement else []
     untrusted = tuple(case.get("untrusted", ()))
-    protected = {tool: tuple(names) for tool, names in case.get("protected", {}).items()}
-    demands = Demands(statements, protected, case.get("returns", {}), untrusted)
+    demands = Demands(statements, case.get("protected", {}), case.get("returns", {}), untrusted)
     whole = Case.of(case["program"], demands)
     assert whole is not None, "the program has errors"
     claims = ATTACKS[case["pass"]](whole)
     assert claims is not None
     assert bool(claims.proved) is case["proved"], json.dumps(claims.proved + claims.other)
     for number in range(200):
-        for text, why in claims.judge(run(whole, number, marked=claims.marked)):
+        for text, why in claims.judge(run(whole, number, marked=claims.marked, plan=claims.plan)):
             assert text not in claims.proved, why
