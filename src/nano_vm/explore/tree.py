@@ -383,10 +383,11 @@ class Runner:
         root = self.root = self.machine(frame)
         records = root.records
         calls, log = self.choices.calls, self.log
+        cancels = self.choices.cancels
         took, noted, chosen = taken.append, sites.append, len(taken)
 
         def feed(machine: Machine, op: Op) -> Op:
-            if self.cancelled and machine._aside is None:
+            if cancels and self.cancelled and machine._aside is None:
                 return machine.cancel(machine.now, called=False)
             site = calls[op]
             if site.retry is not None and machine.retrying:
@@ -398,12 +399,13 @@ class Runner:
                 self.fresh = len(records)
             outcome = site.outcomes[choice]
             now = machine.now
-            machine.now = now - now % GRAIN_NS + len(taken) - chosen
+            machine.now = len(taken) - chosen if now < GRAIN_NS else now - now % GRAIN_NS + len(taken) - chosen
             if log is not None:
                 log.append(Given(path_of(machine, op), asked(machine, op), outcome))
             if outcome.plain:
                 return machine.send(outcome.value)
-            self.cancelled = self.cancelled or outcome.kind == "cancel"
+            if outcome.kind == "cancel":
+                self.cancelled = True
             return applied(machine, op, outcome)
 
         def order(machine: Machine, op: Op) -> Iterable[int]:
@@ -578,7 +580,7 @@ Edge = tuple[int, int]
 """Index of a node, and of one of its edges."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Took:
     """An edge that a run took, when, and by which record; ``edge`` is -1 where the step was reached and the run stopped in it."""
 
@@ -623,7 +625,8 @@ class Edges:
                 op, when = record[0], record[7]
             if op.index < 0 or op.code == LOOP:  # an undo or reconcile; a loop that ended by what failed inside it
                 continue
-            yield from self._way(at, op, when)
+            if at is not op:
+                yield from self._way(at, op, when)
             extra = None if len(record) == 5 else record[10]
             if isinstance(op, ForkOp) and extra is not None and "children" in extra:
                 forks = [i for i, edge in enumerate(nodes[op.index].edges) if edge.label == "fork"]
