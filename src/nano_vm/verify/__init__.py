@@ -119,7 +119,11 @@ def examine(
                 found += _over(flow, contracts, most, bound, prices, default_model, budget, ("policy", "budget"))
             if thorough and program.budget is not None:
                 found += [replace(d, severity="hint") for d in over_budget(most, program.budget)]
-        findings = [*_limited(flow, rules, most), *check_guards(flow, contracts, rules), *trust.findings]
+        findings = [
+            *_limited(flow, rules, most),
+            *check_guards(flow, contracts, rules | _uncalled(rules, policies)),
+            *trust.findings,
+        ]
         if all(finding.holds for finding in findings):
             proofs = tuple(Proof(f.kind, f.tool, f.statement, "proved", f.loc) for f in findings)
         else:
@@ -145,6 +149,13 @@ def _rules(flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence
             options = known.options if known is not None else ToolOptions()
             rules[tool] = rules_of(tool, policies, options.trusted, options.returns)
     return rules
+
+
+def _uncalled(rules: Mapping[str, Rules], policies: Sequence[Policy]) -> dict[str, Rules]:
+    """What must come *before* something else, and is never called: then the other must not be either."""
+    named = {rule.pattern: rule for policy in policies for rule in policy.tools if rule.before}
+    names = [name for name in named if "*" not in name and name not in rules]
+    return {name: Rules(name, before=rules_of(name, policies).before) for name in names}
 
 
 def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
@@ -218,7 +229,7 @@ def _proofs(
     """Findings as proofs: for each that does not hold, a run that breaks it is searched for, and executed."""
     search: Search | None = None
     with suppress(VMError, KeyError):  # unknown tools can not be compiled, and then nothing can be run
-        search = Search(compile_flow(flow, contracts, checks), flow, contracts)
+        search = Search(compile_flow(flow, contracts, checks), flow, contracts, checks=checks)
     for f in findings:
         if f.holds:
             yield Proof(f.kind, f.tool, f.statement, "proved", f.loc)
@@ -232,7 +243,7 @@ def _proofs(
             prefer = [(move.node, move.label) for move in f.path]
             run = search.find(f.statement, breaks=f.breaks, prefer=prefer, budget_runs=SEARCHED_RUNS)
             if run is None:
-                reason = f"none of {SEARCHED_RUNS} runs that were tried takes this path"
+                reason = f"none of the runs that were tried (at most {SEARCHED_RUNS}) takes this path"
         yield Proof(
             f.kind, f.tool, f.statement, "refuted" if run is not None else "unproved", f.loc, f.path, run, reason
         )
