@@ -89,6 +89,8 @@ YES_NO = asked("yes", "no", output_key="d")
         ("$d > 5", ["V062: condition of 'c': $d > 5 is always an error: $d is one of 'yes', 'no'"]),
         ("not $d", ["V062: condition of 'c': $d is never true or false: $d is one of 'yes', 'no'"]),
         ("$q == 1 and $d", ["V062: condition of 'c': $d is never true or false: $d is one of 'yes', 'no'"]),
+        ("$d == 'maybe' and $q == 1", ["V060: condition of 'c' is never true: $d is one of 'yes', 'no'"]),
+        ("$d != 'maybe' or $q == 1", ["V060: condition of 'c' is never false: $d is one of 'yes', 'no'"]),
         ("$q > 5 or $q == 'x'", []),
         ("$d != 'oui' and $q == 1", ["V062: condition of 'c': $d != 'oui' is never false: $d is one of 'yes', 'no'"]),
         ("true", []),  # it reads nothing: somebody wrote it on purpose
@@ -235,6 +237,17 @@ def test_a_field_is_known_behind_its_test() -> None:
     assert barred(model, choice("$o.k == 'a'", [choice("$m.output.k == 'b'", id="inner")])) == set()
 
 
+def test_what_was_not_looked_at_is_not_known() -> None:
+    """Behind `or`, its second operand may not have been evaluated."""
+    part = {"type": ["object", "string"], "properties": {"k": {"enum": ["a", "b"]}}, "required": ["k"]}
+    inputs = {"type": "object", "properties": {"o": part, "q": {"enum": [1, 2]}}, "required": ["o", "q"]}
+    inner = choice("$o == 'text'", id="inner")
+    assert barred(choice("$q == 1 or $o.k == 'a'", [inner]), inputs=inputs) == set()
+    assert barred(choice("$o.k == 'a'", [inner]), inputs=inputs) == {"inner then"}
+    lacking = choice("$z == 1", [noted("w", x="a")])
+    assert barred(lacking, choice("$q == 1 or $x == 'a'", [choice("$x == 'b'", id="i")], id="d")) == set()
+
+
 def test_an_error_is_not_false() -> None:
     """`otherwise` of a condition that errs for all else is not taken by what errs."""
     assert barred(noted(x="a"), choice("$x > 5")) == {"c then", "c otherwise"}
@@ -313,6 +326,17 @@ def test_outputs_of_other_steps() -> None:
     sub = {"name": "sub", "steps": [choice("$k == 'x'")], "output": "$k"}
     called = {"id": "f", "type": "call", "program": sub, "with": {"k": "$d"}}
     assert barred(YES_NO, called, choice("$f.output == 'x'", id="e")) == {"c then", "e then"}
+
+
+def test_an_item_is_another_in_each_map() -> None:
+    inner = mapped(choice("$item == 'b'", id="inner"), over=["a", "b"], id="again")
+    assert barred(mapped(choice("$item == 'a'", [inner]), over=["a", "x"])) == set()
+
+
+def test_what_a_step_copies_when_entered_in_two_ways() -> None:
+    """Reached by jump the name may come with the inputs; in order it was written just before."""
+    steps = (choice("$q == 1", "copy", "$next"), noted("w", x="a"), noted("copy", y="$x", next="e"))
+    assert barred(*steps, choice("$y == 'b'", "$end", "$end", id="e")) == set()
 
 
 def test_steps_entered_twice_are_judged_by_both() -> None:

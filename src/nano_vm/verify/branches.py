@@ -1333,7 +1333,8 @@ def _switch(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnosti
             near = None
             if domain.values is not None:
                 texts = [value for value in domain.values.values() if type(value) is str]
-                close = get_close_matches(label[5:], texts, n=1)
+                case = label[5:].strip().casefold()
+                close = [t for t in texts if t.strip().casefold() == case] or get_close_matches(label[5:], texts, n=1)
                 near = f"did you mean {close[0]!r}?" if close else None
             yield Diagnostic("V063", (*loc, "cases", label[5:]), message, near or "remove it", "warning")
 
