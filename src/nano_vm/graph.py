@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
+from typing import Literal
 
 from .flow import Flow, FrameGraph, Node
 from .program import (
@@ -35,6 +36,35 @@ from .program import (
 TITLE_CHARS = 40
 LINE_CHARS = 44
 EDGE_CHARS = 24
+NOTE_CHARS = 60
+
+
+Mark = Literal["guard", "guarded", "refuted", "unproved", "untrusted"]
+
+
+@dataclass(slots=True)
+class Marks:
+    """What is known of nodes and edges, to be shown: a mark and lines of text for a node; a mark for an edge, by node and label."""
+
+    nodes: dict[int, Mark] = field(default_factory=dict)
+    notes: dict[int, list[str]] = field(default_factory=dict)
+    edges: dict[tuple[int, str], Mark] = field(default_factory=dict)
+
+
+LEGEND: dict[Mark, str] = {
+    "guard": "a guard, and the edge that must be crossed",
+    "guarded": "all that is demanded of this call is proved",
+    "refuted": "refuted: a run breaks it, this way",
+    "unproved": "not proved",
+    "untrusted": "has or carries untrusted values",
+}
+_COLOURS: dict[Mark, tuple[str, str]] = {  # fill (none: that of the kind) and stroke
+    "guard": ("", "#1f6feb"),
+    "guarded": ("#d3f2da", "#1a7f37"),
+    "refuted": ("#ffdcd9", "#c0392b"),
+    "unproved": ("#fff1c9", "#b7791f"),
+    "untrusted": ("", "#8e44ad"),
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +76,8 @@ class Dot:
     title: str
     line: str = ""
     frames: list[Area] = field(default_factory=list)
+    mark: Mark | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -57,6 +89,7 @@ class Line:
     labels: list[str]
     handled: bool = False
     back: bool = False
+    mark: Mark | None = None
 
     @property
     def label(self) -> str:
@@ -76,14 +109,26 @@ class Area:
     end: Dot | None = None
 
 
-def picture(flow: Flow) -> Area:
+def picture(flow: Flow, marks: Marks | None = None) -> Area:
     """What is to be drawn of *flow*: the area of the run, with all others inside."""
-    return _Picture(flow).area(flow.frames[0])
+    return _Picture(flow, marks or Marks()).area(flow.frames[0])
+
+
+def shown_marks(area: Area) -> list[Mark]:
+    """The marks that are seen in a picture, in the order of the legend."""
+    found: set[Mark | None] = set()
+    work = [area]
+    while work:
+        at = work.pop()
+        found |= {dot.mark for dot in at.dots} | {line.mark for line in at.lines}
+        work += [frame for dot in at.dots for frame in dot.frames]
+    return [mark for mark in LEGEND if mark in found]
 
 
 class _Picture:
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, marks: Marks) -> None:
         self.flow = flow
+        self.marks = marks
         self.inside: dict[int, list[Node]] = {}
         modes: dict[tuple[int, str], set[str]] = {}
         for node in flow.nodes:
@@ -97,14 +142,16 @@ class _Picture:
         dots: dict[int, Dot] = {}
         for node in self.inside.get(frame.index, ()):
             if node.kind in ("step", "test", "end", "fail"):
-                dots[node.index] = self.dot(node)
-        lines: dict[tuple[int, int, bool], Line] = {}
+                dot = dots[node.index] = self.dot(node)
+                dot.mark = self.marks.nodes.get(node.index)
+                dot.notes = [label(note, NOTE_CHARS) for note in self.marks.notes.get(node.index, ())]
+        lines: dict[tuple[int, int, bool, Mark | None], Line] = {}
         for index, dot in dots.items():
-            for text, target, handled in self.edges(self.flow.nodes[index]):
-                line = lines.setdefault((index, target, handled), Line(dot, dots[target], [], handled))
+            for text, target, handled, mark in self.edges(self.flow.nodes[index]):
+                line = lines.setdefault((index, target, handled, mark), Line(dot, dots[target], [], handled, mark=mark))
                 if text and text not in line.labels:
                     line.labels.append(text)
-        targets = {target for _, target, _ in lines}
+        targets = {target for _, target, _, _ in lines}
         area.end = dots[frame.end] if frame.end in targets else None
         area.lines = list(lines.values())
         shown = [index for index, dot in dots.items() if dot.kind not in ("end", "fail") or index in targets]
@@ -130,8 +177,8 @@ class _Picture:
         kind = step.type.value
         return Dot(node.index, kind, title, label(described(step), LINE_CHARS), [self.area(f) for f in node.frames])
 
-    def edges(self, node: Node) -> Iterator[tuple[str, int, bool]]:
-        """Label, target and whether a failure takes it, of each edge that is drawn."""
+    def edges(self, node: Node) -> Iterator[tuple[str, int, bool, Mark | None]]:
+        """Label, target, whether a failure takes it, and its mark, of each edge that is drawn."""
         for edge in node.edges:
             if edge.label in ("error", "fork") or edge.by not in (-1, node.index):
                 continue
@@ -143,9 +190,10 @@ class _Picture:
             elif text.startswith("case:"):
                 text = text[5:] or '""'
             handled = edge.label in ("catch", "skip")
-            yield label(text, EDGE_CHARS), self.beyond(edge.target), handled
+            mark = self.marks.edges.get((node.index, edge.label))
+            yield label(text, EDGE_CHARS), self.beyond(edge.target), handled, mark
         if node.kind == "step" and isinstance(node.step, SwitchStep) and node.step.default is None:
-            yield "no match", node.frame.fail, True
+            yield "no match", node.frame.fail, True, None
 
     def beyond(self, index: int) -> int:
         """The node that is drawn for the end of an edge."""
@@ -211,37 +259,61 @@ _MERMAID_SHAPES = {
 _MERMAID_MARKUP = re.compile(r"""["#&<>`\\*~]|\$(?=\$)|(?<=\$)\$|(?<!\w)_|_(?!\w)|^[-+]|(?<=\d)[.)](?=\s)""", re.ASCII)
 
 
-def mermaid(flow: Flow) -> str:
+_MERMAID_EDGE = re.compile(r" *[nj]\d+ -\.?->")
+
+
+def mermaid(flow: Flow, marks: Marks | None = None) -> str:
     """The graph as a Mermaid flowchart, which GitHub, GitLab and many editors show."""
+    area = picture(flow, marks)
     lines = ["flowchart TD"]
-    _mermaid_area(picture(flow), lines, "  ", None)
+    coloured: list[tuple[int, Mark]] = []
+    _mermaid_area(area, lines, "  ", None, coloured)
+    numbers: dict[int, int] = {}  # of a link, by its place in `lines`
+    for at, text in enumerate(lines):
+        if _MERMAID_EDGE.match(text):
+            numbers[at] = len(numbers)
+    shown = shown_marks(area)
+    if shown:
+        lines.append('  subgraph legend["legend"]')
+        lines += [f'    legend_{mark}["{_mermaid_text(LEGEND[mark])}"]:::{mark}' for mark in shown]
+        lines.append("  end")
+    for mark in shown:
+        fill, stroke = _COLOURS[mark]
+        dashes = ",stroke-dasharray:5 3" if mark == "untrusted" else ""
+        lines.append(f"  classDef {mark} {f'fill:{fill},' if fill else ''}stroke:{stroke},stroke-width:3px{dashes}")
+    for at, mark in coloured:
+        lines.append(f"  linkStyle {numbers[at]} stroke:{_COLOURS[mark][1]},stroke-width:3px")
     return "\n".join(lines) + "\n"
 
 
-def _mermaid_area(area: Area, lines: list[str], pad: str, join: str | None) -> None:
+def _mermaid_area(area: Area, lines: list[str], pad: str, join: str | None, coloured: list[tuple[int, Mark]]) -> None:
     exits: dict[Dot, str] = {}
     for dot in area.dots:
         if dot is area.end and join is not None:
             continue
         before, after = _MERMAID_SHAPES.get(dot.kind, ('["', '"]'))
         text = "<br/>".join(_mermaid_text(part) for part in _texts(dot))
-        lines.append(f"{pad}n{dot.number}{before}{text}{after}")
+        lines.append(f"{pad}n{dot.number}{before}{text}{after}{f':::{dot.mark}' if dot.mark else ''}")
         if dot.frames:
             exits[dot] = f"j{dot.number}"
             for inner in dot.frames:
                 lines.append(f'{pad}subgraph f{inner.number}["{_mermaid_text(inner.name)}"]')
-                _mermaid_area(inner, lines, pad + "  ", exits[dot])
+                _mermaid_area(inner, lines, pad + "  ", exits[dot], coloured)
                 lines.append(f"{pad}end")
             lines.append(f'{pad}j{dot.number}((" "))')
             for inner in dot.frames:
                 if inner.dots:
                     lines.append(f"{pad}n{dot.number} --> n{inner.dots[0].number}")
-                if inner.end is not None:
-                    lines.extend(f"{pad}{_mermaid_edge(*out)}" for out in _exits(inner, exits[dot]))
+                for out in _exits(inner, exits[dot]) if inner.end is not None else ():
+                    if out[2].mark is not None:
+                        coloured.append((len(lines), out[2].mark))
+                    lines.append(f"{pad}{_mermaid_edge(*out)}")
     for line in area.lines:
         if line.target is area.end and join is not None:
             continue
         source = f"n{line.source.number}" if line.handled else exits.get(line.source, f"n{line.source.number}")
+        if line.mark is not None:
+            coloured.append((len(lines), line.mark))
         lines.append(f"{pad}{_mermaid_edge(source, f'n{line.target.number}', line)}")
 
 
@@ -268,8 +340,8 @@ def _texts(dot: Dot) -> list[str]:
     if dot.kind in ("end", "fail"):
         return [dot.title]
     if dot.kind == "test":
-        return [dot.line]
-    return [dot.title, dot.kind, dot.line] if dot.line else [dot.title, dot.kind]
+        return [dot.line, *dot.notes]
+    return [dot.title, dot.kind, *([dot.line] if dot.line else []), *dot.notes]
 
 
 # --- DOT -------------------------------------------------------------------------------------------------------------
@@ -286,15 +358,33 @@ _DOT_SHAPES = {
 }
 
 
-def dot(flow: Flow) -> str:
+def dot(flow: Flow, marks: Marks | None = None) -> str:
     """The graph in Graphviz's language."""
+    area = picture(flow, marks)
     lines = [
         "digraph program {",
         "  node [shape=box, fontname=sans-serif, fontsize=11];",
         "  edge [fontname=sans-serif, fontsize=10];",
     ]
-    _dot_area(picture(flow), lines, "  ", None)
+    _dot_area(area, lines, "  ", None)
+    shown = shown_marks(area)
+    if shown:
+        lines.append("  subgraph cluster_legend {")
+        lines.append('    label="legend"; style=dashed;')
+        lines += [f"    legend_{mark} [label={_dot_text(LEGEND[mark])}{_dot_mark(mark)}];" for mark in shown]
+        lines.append("  }")
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _dot_mark(mark: Mark | None, shape: str = "") -> str:
+    if mark is None:
+        return ""
+    fill, stroke = _COLOURS[mark]
+    styles = [*(["rounded"] if "rounded" in shape else []), *(["filled"] if fill else [])]
+    styles += ["dashed"] if mark == "untrusted" else []
+    style = f', style="{",".join(styles)}"' if styles else ""
+    paint = f', fillcolor="{fill}"' if fill else ""
+    return f'{style}{paint}, color="{stroke}", penwidth=3'
 
 
 def _dot_area(area: Area, lines: list[str], pad: str, join: str | None) -> None:
@@ -303,7 +393,9 @@ def _dot_area(area: Area, lines: list[str], pad: str, join: str | None) -> None:
         if item is area.end and join is not None:
             continue
         text = _dot_text("\n".join(_texts(item)))
-        lines.append(f"{pad}n{item.number} [label={text}, shape={_DOT_SHAPES.get(item.kind, 'box')}];")
+        shape = _DOT_SHAPES.get(item.kind, "box")
+        plain = shape.partition(",")[0] if item.mark is not None else shape
+        lines.append(f"{pad}n{item.number} [label={text}, shape={plain}{_dot_mark(item.mark, shape)}];")
         if item.frames:
             exits[item] = f"j{item.number}"
             for inner in item.frames:
@@ -327,6 +419,8 @@ def _dot_edge(source: str, target: str, line: Line) -> str:
     attributes = [f"label={_dot_text(line.label)}"] if line.labels else []
     if line.handled:
         attributes.append("style=dashed")
+    if line.mark is not None:
+        attributes.append(f'color="{_COLOURS[line.mark][1]}", penwidth=3')
     return f"{source} -> {target}" + (f" [{', '.join(attributes)}]" if attributes else "") + ";"
 
 
@@ -352,6 +446,9 @@ PULL = 0.85
 """From so many layers on each box is drawn so far to the middle: else each join moves what follows a little to one
 side, and a thousand of them make a staircase."""
 SWEEPS = 6
+LEGEND_HEIGHT = 22.0
+LEGEND_SIGN = 28.0
+TWINS = 0  # for a number of ports: lines side by side between the same boxes, whose labels stand beside them
 
 _FILLS = {
     "llm": ("#eef4ff", "#4a78c8"),
@@ -398,10 +495,15 @@ class _Drawing:
     backs: list[tuple[Line, _Box, _Box, float]] = field(default_factory=list)
 
 
-def svg(flow: Flow) -> str:
+def svg(flow: Flow, marks: Marks | None = None) -> str:
     """The graph as an SVG image, laid out here."""
-    drawing = _lay_out(picture(flow), root=True)
+    area = picture(flow, marks)
+    drawing = _lay_out(area, root=True)
+    shown = shown_marks(area)
     width, height = drawing.width + 2 * MARGIN, drawing.height + 2 * MARGIN
+    if shown:
+        width = max(width, max(len(LEGEND[mark]) for mark in shown) * CHAR + 2 * MARGIN + LEGEND_SIGN + PAD)
+        height += MARGIN + len(shown) * LEGEND_HEIGHT
     name = escape(label(flow.program.name, 200))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
@@ -411,7 +513,19 @@ def svg(flow: Flow) -> str:
         '<path d="M0,0.5 L8,4 L0,7.5 z" fill="#555"/></marker></defs>',
         '<rect width="100%" height="100%" fill="#fff"/>',
     ]
+    arrows = "".join(
+        f'<marker id="arrow-{mark}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="14" markerHeight="14" '
+        f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0,0.5 L8,4 L0,7.5 z" fill="{_COLOURS[mark][1]}"/></marker>'
+        for mark in shown
+    )
+    if arrows:
+        parts.append(f"<defs>{arrows}</defs>")
     _draw(drawing, MARGIN, MARGIN, parts)
+    for number, mark in enumerate(shown):
+        top = drawing.height + 3 * MARGIN + number * LEGEND_HEIGHT - MARGIN / 2
+        paint = _paint(mark, ("#fff", "#777777"))
+        parts.append(f'<rect x="{MARGIN:.1f}" y="{top:.1f}" width="{LEGEND_SIGN:.1f}" height="14" rx="3" {paint}/>')
+        parts.append(_text(MARGIN + LEGEND_SIGN + PAD, top + 11, LEGEND[mark], "start", 'fill="#444"'))
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
 
@@ -628,13 +742,15 @@ def _draw(drawing: _Drawing, dx: float, dy: float, parts: list[str]) -> None:
     for line, route in drawing.routes:
         start = dx + _port(route[0], leaving[route[0]], route)
         end = dx + _port(route[-1], entering[route[-1]], route)
-        parts.append(_curve(drawing, line, route, start, end, len(leaving[route[0]]), dx, dy, labels))
+        twins = sum(other[-1] is route[-1] for other in leaving[route[0]]) > 1
+        ports = TWINS if twins else len(leaving[route[0]])
+        parts.append(_curve(drawing, line, route, start, end, ports, dx, dy, labels))
     for line, source, target, lane in drawing.backs:
         y0, y1 = dy + source.y + source.height / 2, dy + target.y + target.height / 2
         x0, x1, x = dx + source.x + source.width / 2, dx + target.x + target.width / 2, dx + lane
         path = f"M{x0:.1f},{y0:.1f} H{x - 8:.1f} Q{x:.1f},{y0:.1f} {x:.1f},{y0 - 8:.1f}"
         path += f" V{y1 + 8:.1f} Q{x:.1f},{y1:.1f} {x - 8:.1f},{y1:.1f} H{x1:.1f}"
-        parts.append(_path(path, line.handled))
+        parts.append(_path(path, line))
         labels.append(_edge_text(x + 5, (y0 + y1) / 2, line.label, "start"))
     for layer in drawing.layers:
         for box in layer:
@@ -672,26 +788,40 @@ def _curve(
         to, middle = end if box is route[-1] else dx + box.x, (bottom + top) / 2
         path += f" C{x:.1f},{middle:.1f} {to:.1f},{middle:.1f} {to:.1f},{top:.1f}"
         if i == 0 and line.labels:
-            anchor, at = ("middle", 0.0) if ports < 3 else ("end", 4.0) if to < x - 1 else ("start", -4.0)
+            if ports == TWINS:
+                anchor, at = ("end", -5.0) if start < dx + route[0].x else ("start", 5.0)
+            else:
+                anchor, at = ("middle", 0.0) if ports < 3 else ("end", 4.0) if to < x - 1 else ("start", -4.0)
             labels.append(_edge_text((x + to) / 2 + at, middle + 3, line.label, anchor))
         x, y = to, top
         if box is not route[-1]:
             y = dy + drawing.bottoms[box.layer]
             path += f" V{y:.1f}"
-    return _path(path, line.handled)
+    return _path(path, line)
 
 
-def _path(path: str, dashed: bool) -> str:
-    dashes = ' stroke-dasharray="4 3"' if dashed else ""
-    return f'<path d="{path}" fill="none" stroke="#555" stroke-width="1.2"{dashes} marker-end="url(#arrow)"/>'
+def _path(path: str, line: Line) -> str:
+    dashes = ' stroke-dasharray="4 3"' if line.handled else ""
+    colour, wide, arrow = (
+        ("#555", "1.2", "arrow") if line.mark is None else (_COLOURS[line.mark][1], "2.6", f"arrow-{line.mark}")
+    )
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{wide}"{dashes} marker-end="url(#{arrow})"/>'
+
+
+def _paint(mark: Mark | None, plain: tuple[str, str]) -> str:
+    """Fill and stroke of a box of this kind, or of what is marked."""
+    fill, stroke = plain
+    if mark is None:
+        return f'fill="{fill}" stroke="{stroke}" stroke-width="1.2"'
+    dashes = ' stroke-dasharray="5 3"' if mark == "untrusted" else ""
+    return f'fill="{_COLOURS[mark][0] or fill}" stroke="{_COLOURS[mark][1]}" stroke-width="2.8"{dashes}'
 
 
 def _draw_box(box: _Box, item: Dot, dx: float, dy: float, parts: list[str]) -> None:
     w, h = box.shape or box.width, box.height
     x, y = dx + box.x - w / 2, dy + box.y
     h -= len(box.tags) * TEXT_HEIGHT
-    fill, stroke = _FORK if item.frames else _FILLS.get(item.kind, ("#f7f7f7", "#777777"))
-    paint = f'fill="{fill}" stroke="{stroke}" stroke-width="1.2"'
+    paint = _paint(item.mark, _FORK if item.frames else _FILLS.get(item.kind, ("#f7f7f7", "#777777")))
     if box.width == 12 and item.kind == "end":
         parts.append(f'<circle cx="{x + 6:.1f}" cy="{y + 6:.1f}" r="5" fill="#666"/>')
         return
@@ -707,6 +837,8 @@ def _draw_box(box: _Box, item: Dot, dx: float, dy: float, parts: list[str]) -> N
     top = y + PAD / 2 + 12 if item.kind not in ("end", "fail") else y + 17
     for i, text in enumerate(texts):
         style = 'font-weight="bold"' if i == 0 and len(texts) > 1 else 'fill="#555"' if i else ""
+        if item.notes and i >= len(texts) - len(item.notes):
+            style = 'fill="#333" font-size="11" font-style="italic"'
         parts.append(_text(x + w / 2, top + i * TEXT_HEIGHT, text, "middle", style))
     for i, tag in enumerate(box.tags):
         parts.append(
@@ -737,5 +869,5 @@ def _edge_text(x: float, y: float, text: str, anchor: str) -> str:
     return outline + _text(x, y, text, anchor, 'fill="#444" font-size="11"')
 
 
-FORMATS: dict[str, Callable[[Flow], str]] = {"mermaid": mermaid, "dot": dot, "svg": svg}
+FORMATS: dict[str, Callable[[Flow, Marks | None], str]] = {"mermaid": mermaid, "dot": dot, "svg": svg}
 """The writers by name."""

@@ -15,6 +15,8 @@ from .faults import UsageFault
 from .text import FAILED, OK, diagnostic_lines, emit, emit_json, note, safe, safe_lines, say
 
 if TYPE_CHECKING:
+    from ..flow import Flow
+    from ..graph import Marks
     from ..verify import Report
     from ..vm import ExecutionVM
     from .host import PolicyFile
@@ -182,7 +184,7 @@ def host_of(
     else:
         tools = host.stub_tools(loaded.program, loaded.programs, rules)
         skipped.append("tools")
-    llm: Any = host.load_models(options.model, options.base_url)
+    llm: Any = host.load_models(getattr(options, "model", ()), getattr(options, "base_url", None))
     if llm is None:
         llm = host.StubModel()
         skipped.append("models")
@@ -219,7 +221,7 @@ def graph(options: argparse.Namespace) -> int:
     errors = [d for d in flow.diagnostics if d.severity == "error"]
     if errors:
         raise ProgramError(loaded.placed(loaded.program.place(errors)))
-    text = FORMATS[options.format](flow)
+    text = FORMATS[options.format](flow, _marks(flow, loaded, options) if options.proofs else None)
     if options.format == "mermaid" and sum("->" in line for line in text.splitlines()) > MERMAID_MAX_EDGES:
         note(f"more than {MERMAID_MAX_EDGES} edges, which Mermaid does not draw by default; --format svg does")
     if options.output is None:
@@ -227,6 +229,20 @@ def graph(options: argparse.Namespace) -> int:
     else:
         write_file(options.output, text)
     return OK
+
+
+def _marks(flow: Flow, loaded: Loaded, options: argparse.Namespace) -> Marks:
+    """What is proved of the program, to be drawn; what speaks against it besides is told."""
+    from . import host
+    from .marks import marks_of
+
+    policy = host.load_policy(options.policy)
+    vm, _ = host_of(loaded, options, policy)
+    report = vm.verify(loaded.program, untrusted=options.untrusted)
+    found = loaded.placed([d for d in report.diagnostics if d.severity == "error"])
+    for line in diagnostic_lines(policy.placed(found, loaded.program) if policy is not None else found):
+        note(line)
+    return marks_of(flow, report, policy.policy if policy is not None else None)
 
 
 def schema(options: argparse.Namespace) -> int:

@@ -1,0 +1,103 @@
+"""What `graph --proofs` shows: a report and the rules come in, marks of nodes and edges of the same `Flow` go out.
+
+Nothing is proved here: what a call is marked as follows from the statements about its tool.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from ..flow import Flow, Node
+from ..graph import Mark, Marks
+from ..policy import Policy, Rules, rules_of
+from ..program import ApprovalStep, Step, ToolStep
+from ..verify import Proof, Report
+from ..verify.statement import Places
+
+_SOURCE = re.compile(r"\bstep '([^']+)'")
+
+
+def marks_of(flow: Flow, report: Report, policy: Policy | None) -> Marks:
+    """Guards, calls of which something is demanded, and where untrusted values go."""
+    marks = Marks()
+    programs = {id(frame.names): frame.names.program for frame in flow.frames}
+    own = [p.own_policy for p in programs.values() if p.own_policy is not None]
+    nodes = [node for node in flow.nodes if node.kind in ("step", "test")]
+    tools = dict.fromkeys(tool for node in nodes for tool in _called(node.step))
+    places = Places(flow)
+    for tool in tools:
+        for node, label in _guards(nodes, places, rules_of(tool, [policy or Policy(), *own])):
+            marks.nodes[node.index] = "guard"
+            marks.edges[node.index, label] = "guard"
+            _note(marks, node, f"guards {tool}")
+    for node in nodes:
+        about = [proof for proof in report.proofs if node.kind == "step" and proof.tool in _called(node.step)]
+        if about:
+            _call(marks, node, about)
+    worst: tuple[Literal["unproved", "refuted"], ...] = ("unproved", "refuted")
+    for status in worst:  # an edge that is on both ways is on the one that was found
+        for proof in report.proofs:
+            if proof.status == status:
+                marks.edges.update({(move.node, move.label): status for move in proof.path if move.label})
+    _untrusted(marks, nodes, report)
+    return marks
+
+
+def _called(step: Step) -> Sequence[str]:
+    if not isinstance(step, ToolStep):
+        return ()
+    return [step.tool, *(call.tool for call in (step.undo, step.reconcile) if call is not None)]
+
+
+def _guards(nodes: Sequence[Node], places: Places, rules: Rules) -> Iterator[tuple[Node, str]]:
+    """The nodes and edges, one of which must be crossed before a call, or whose approval is asked for."""
+    edges = [edge for names in rules.guards for name in names for edge in places.named_edges(name)]
+    roles = {*rules.approvals, *(rule.approval for _, rule in rules.args if rule.approval is not None)}
+    for node in nodes:
+        for names, step, label in edges:
+            if node.step is step and node.frame.names is names:
+                yield node, label
+        if isinstance(node.step, ApprovalStep) and node.step.role in roles:
+            yield node, "then"
+
+
+def _call(marks: Marks, node: Node, about: Sequence[Proof]) -> None:
+    """A call, by the worst of what is known of its tool; what is refuted elsewhere is here only not proved."""
+    mark: Mark = "guarded"
+    for proof in about:
+        here = not proof.loc or proof.loc[: len(node.loc)] == node.loc
+        if proof.status == "refuted" and here:
+            mark = "refuted"
+        elif proof.status != "proved" and mark != "refuted" and (here or proof.kind != "flow"):
+            mark = "unproved"
+    marks.nodes[node.index] = mark
+    for status in ("proved", "refuted", "unproved"):
+        kinds = dict.fromkeys(
+            proof.kind
+            for proof in about
+            if proof.status == status and (proof.kind != "flow" or proof.loc[: len(node.loc)] == node.loc)
+        )
+        if kinds:
+            _note(marks, node, f"{status}: {', '.join(kinds)}")
+
+
+def _untrusted(marks: Marks, nodes: Sequence[Node], report: Report) -> None:
+    """Steps that carry untrusted values, and the arguments and branches that these reach."""
+    for flow in report.flows:
+        carrying = {name.removesuffix(".output").rpartition("/")[2] for name in flow.way if name.endswith(".output")}
+        carrying |= set(_SOURCE.findall(flow.source))
+        for node in nodes:
+            if node.step.id == flow.step_id and flow.loc[: len(node.loc)] == node.loc:
+                said = f"untrusted: {flow.loc[-1]}" if flow.kind == "argument" else "decided by untrusted values"
+                _note(marks, node, said)
+            elif node.step.id not in carrying or node.index in marks.nodes:
+                continue
+            marks.nodes.setdefault(node.index, "untrusted")
+
+
+def _note(marks: Marks, node: Node, text: str) -> None:
+    notes = marks.notes.setdefault(node.index, [])
+    if text not in notes:
+        notes.append(text)
