@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
 from collections import OrderedDict
@@ -22,17 +23,20 @@ from pathlib import Path
 from typing import Any
 
 from .compile import compile_flow
-from .drive import Adapter, Driver, Event, Host, SystemClock, Threads
-from .errors import Diagnostic, ExprError, ProgramError, VMError, summary
+from .drive import Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
+from .durable import LEASE_SECONDS, Journal, Lease, shown_digest, surely_gone, trace_of, usable
+from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, VMError, summary
 from .flow import Flow
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
 from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
 from .policy import Budget, Policy, policy_of, tightest
 from .program import LLMStep, Program
+from .schemas import schema_check
+from .store import ENDED, Append, Message, Store, StoredRun, open_store
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
-from .values import SMALL_TEXT, admit, canonical, is_small, kind_name
+from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
 from .verify import Examined, Report, check_names, examine
 
 PREPARED_PROGRAMS = 1024
@@ -40,6 +44,11 @@ PREPARED_PROGRAMS = 1024
 
 REMEMBERED_RUNS = 10_000
 """Runs with an id given by the caller that are remembered, so that the same id joins and does not repeat."""
+
+RESTING_SECONDS = 60.0
+"""How long a worker leaves a run that it could not go on with."""
+
+logger = logging.getLogger("nano_vm")
 
 TOOL_THREADS = 32
 """Threads for sync tools; the number that Python's own default executor has on most machines."""
@@ -109,6 +118,8 @@ class ExecutionVM:
     tokens, ``{model: (input, output)}``; ``programs`` are those that `call` steps name; ``budget`` bounds every run.
     ``policy`` (a `Policy`, a dict, or a file's path) says what programs may do: one that does not provably keep to it is refused before
     any effect. ``approved`` are digests of programs from untrusted sources that a person has approved.
+    ``store`` (a database's URL or a `Store`) makes runs durable; without one they live in memory. ``roles`` tells which roles a person
+    has who decides an approval. A process that gives no sign of life for ``lease_seconds`` loses its runs to others.
     ``threads`` bounds the sync tools that run at the same time; one that never returns keeps its thread, and those that wait for
     a thread have no deadline but that of the run. One VM serves any number of runs at a time.
 
@@ -126,6 +137,9 @@ class ExecutionVM:
         budget: Budget | Mapping[str, Any] | None = None,
         policy: Policy | Mapping[str, Any] | str | Path | None = None,
         approved: Iterable[str] = (),
+        store: Store | str | None = None,
+        roles: Callable[[str], Iterable[str]] | None = None,
+        lease_seconds: float = LEASE_SECONDS,
         limits: Limits | None = None,
         threads: int = TOOL_THREADS,
         clock: Any = None,
@@ -144,6 +158,10 @@ class ExecutionVM:
         self._threads = Threads(threads)
         self._prepared: OrderedDict[tuple[int, tuple[str, ...]], _Prepared] = OrderedDict()
         self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._store = open_store(store) if isinstance(store, str) else store
+        self._lease = Lease(self._store, lease_seconds) if self._store is not None else None
+        self._roles = roles
+        self._documents: dict[str, tuple[Program, dict[str, Program]]] = {}  # of stored runs, by program digest
         for name, function in (tools or {}).items():
             self.register_tool(name, function)
 
@@ -187,22 +205,30 @@ class ExecutionVM:
         report = self._examine(program, _names(untrusted))[1].report
         return replace(report, diagnostics=tuple(program.place(list(report.diagnostics))))
 
-    def _prepare(self, program: Program, untrusted: tuple[str, ...] = ()) -> _Prepared:
+    def _prepare(
+        self, program: Program, untrusted: tuple[str, ...] = (), programs: Mapping[str, Program] | None = None
+    ) -> _Prepared:
         key = (id(program), untrusted)
         prepared = self._prepared.get(key)
         if prepared is None or prepared.program is not program:
             if not isinstance(program, Program):
                 raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
-            prepared = self._prepared[key] = self._meet(program, untrusted)
+            prepared = self._prepared[key] = self._meet(program, untrusted, programs)
             if len(self._prepared) > PREPARED_PROGRAMS:
                 self._prepared.popitem(last=False)
         return prepared
 
-    def _examine(self, program: Program, untrusted: tuple[str, ...], thorough: bool = True) -> tuple[Flow, Examined]:
+    def _examine(
+        self,
+        program: Program,
+        untrusted: tuple[str, ...],
+        thorough: bool = True,
+        programs: Mapping[str, Program] | None = None,
+    ) -> tuple[Flow, Examined]:
         """What the static passes say of *program* for this host."""
         if not isinstance(program, Program):
             raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
-        flow = Flow(program, self._programs)
+        flow = Flow(program, self._programs if programs is None else programs)
         found = [*program.warnings, *self._check_models(flow)]
         default = self._adapters.get(None)
         examined = examine(
@@ -219,8 +245,8 @@ class ExecutionVM:
         )
         return flow, examined
 
-    def _meet(self, program: Program, untrusted: tuple[str, ...]) -> _Prepared:
-        flow, examined = self._examine(program, untrusted, thorough=False)
+    def _meet(self, program: Program, untrusted: tuple[str, ...], programs: Mapping[str, Program] | None) -> _Prepared:
+        flow, examined = self._examine(program, untrusted, thorough=False, programs=programs)
         found = examined.report.faults
         errors = tuple(d for d in found if d.severity == "error")
         prepared = _Prepared(program, found, errors, flow, digest=flow.digest or program, examined=examined)
@@ -306,7 +332,7 @@ class ExecutionVM:
             VMError: If *run_id* belongs to another program or other inputs.
             asyncio.CancelledError: If the caller's task is cancelled; what was done is undone first.
         """
-        if run_id is not None:
+        if run_id is not None or self._store is not None:
             return await self.start(
                 program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted
             ).joined()
@@ -356,7 +382,11 @@ class ExecutionVM:
             if known.identity != _identity(trace):
                 raise VMError(f"run {run_id!r} exists, with another program or other inputs")
             return known
-        run = Run(trace, self._execute(trace, machine, None) if machine is not None else None)
+        execution = None
+        if machine is not None:
+            kept = self._store is not None
+            execution = self._keep(program, trace, machine) if kept else self._execute(trace, machine, None)
+        run = Run(trace, execution)
         if run_id is not None:
             run.identity = _identity(trace)
             self._remember(run)
@@ -506,10 +536,11 @@ class ExecutionVM:
                 )
         return found
 
-    async def _execute(self, trace: Trace, machine: Machine, sink: Any) -> bool:
+    async def _execute(self, trace: Trace, machine: Machine, sink: Any, journal: Journal | None = None) -> bool:
         """Drive *machine* to its end and complete *trace*; whether it was cancelled from outside."""
-        driver = Driver.of(trace._host) if sink is None else Driver(trace._host, sink)
-        lane = driver.lane(machine, trace.started_ns)
+        plain = sink is None and journal is None
+        driver = Driver.of(trace._host) if plain else Driver(trace._host, sink, journal)
+        lane = driver.lane(machine, trace.started_ns if journal is None else self._clock.monotonic_ns())
         try:
             return await driver.drive(machine, lane, trace.started_ns)
         finally:
@@ -524,6 +555,327 @@ class ExecutionVM:
                 trace.error_kind = machine.error.kind
             trace._steps = trace._digest = None  # of one that was looked at while it ran
             trace.finished_ns = self._clock.monotonic_ns()
+
+    # --- durable runs ---
+
+    async def _keep(self, program: Program, trace: Trace, machine: Machine) -> bool:
+        """Run *machine* durably; where its run id is stored already, join that run."""
+        assert self._store is not None
+        assert self._lease is not None
+        self._lease.begin()
+        stored = self._stored(program, trace)
+        stored.status, stored.started_ns, stored.owner = "running", trace.started_ns + trace._base_ns, self._lease.owner
+        if await self._store.begin(stored):
+            return await self._drive_kept(trace, machine, stored)
+        known = await asyncio.to_thread(self._store.load, trace.run_id)
+        if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
+            raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
+        _become(trace, await self._follow(trace.run_id))
+        return False
+
+    def _stored(self, program: Program, trace: Trace) -> StoredRun:
+        """A new run as it is stored."""
+        flow = self._prepare(program).flow
+        document = {"program": program.to_dict(), "programs": {name: p.to_dict() for name, p in flow.called.items()}}
+        return StoredRun(
+            trace.run_id,
+            program.name,
+            trace.program_digest,
+            self._clock.time_ns(),
+            document,
+            trace.inputs,
+            trace.about,
+            trace._seed,
+            bytes.fromhex(trace.salt),
+        )
+
+    async def _drive_kept(self, trace: Trace, machine: Machine, stored: StoredRun) -> bool:
+        """Drive a run that is ours; where others take it over meanwhile, its trace is what they make of it."""
+        assert self._store is not None
+        assert self._lease is not None
+        journal = Journal(self._store, self._lease, stored, trace._base_ns, trace._ops)
+        try:
+            cancelled = await self._execute(trace, machine, None, journal)
+            await journal.end(machine, trace)
+        except Abandoned as gone:
+            if not isinstance(gone.cause, LeaseLost):
+                raise gone.cause from None
+            _become(trace, await self._follow(trace.run_id))
+            return False
+        if trace.status is TraceStatus.SUSPENDED:
+            now = await asyncio.to_thread(self._store.load, trace.run_id)
+            if now.status == "suspended" and any(usable(message, now.waiting) for message in now.inbox):
+                _become(trace, await self._follow(trace.run_id, resume=True))
+        return cancelled
+
+    async def _follow(self, run_id: str, *, resume: bool = False) -> Trace:
+        """The trace of a stored run once it has ended or waits: driven here if nobody has it, else looked at until then."""
+        assert self._store is not None
+        pause = 0.02
+        while True:
+            known = await asyncio.to_thread(self._store.load, run_id, rows=False)
+            if known.status in ENDED or (known.status == "suspended" and not resume):
+                return trace_of(await asyncio.to_thread(self._store.load, run_id))
+            taken = await self._take_up(run_id)
+            if taken is not None:
+                return taken
+            await self._clock.sleep(pause)
+            pause, resume = min(pause * 2, 1.0), False
+
+    async def resume(self, run_id: str) -> Trace:
+        """Go on with a stored run, from where its records end, until it has ended or waits again; an ended one is left as it is.
+
+        Raises:
+            UnknownRun: If there is none.
+            VMError: If it is under way in another process, or this host can not run its program.
+        """
+        store = self._kept_in()
+        local = self._runs.get(run_id)
+        if local is not None and local.task is not None and not local.task.done():
+            return await local.joined()
+        known = await asyncio.to_thread(store.load, run_id, rows=False)
+        if known.status in ENDED:
+            return trace_of(await asyncio.to_thread(store.load, run_id))
+        taken = await self._take_up(run_id)
+        if taken is None:
+            owner = (await asyncio.to_thread(store.load, run_id, rows=False)).owner
+            raise VMError(
+                f"run {run_id!r} is under way in another process ({owner}); it is given up when that one ends"
+            )
+        return taken
+
+    async def _take_up(self, run_id: str) -> Trace | None:
+        """Claim a stored run and drive it; None where another owner is alive."""
+        store, lease = self._kept_in(), self._lease
+        assert lease is not None
+        stored = await asyncio.to_thread(store.load, run_id)
+        prepared = self._prepared_for(stored)
+        plan = prepared.plan
+        if prepared.errors or plan is None or prepared.host is None:
+            raise ProgramError(prepared.errors)
+        lease.begin()
+        if stored.owner is not None and stored.owner != lease.owner and surely_gone(stored.owner):
+            await asyncio.to_thread(store.forget_owner, stored.owner)
+        fence = await asyncio.to_thread(store.claim, run_id, lease.owner, self._clock.time_ns())
+        if fence is None:
+            return None
+        stored = await asyncio.to_thread(store.load, run_id)
+        clock = self._clock
+        now = clock.monotonic_ns()
+        base = clock.time_ns() - now
+        if not stored.started_ns:
+            stored.started_ns = now + base
+            await store.append(Append(stored.key, fence, (), {"started_ns": stored.started_ns}))
+        root = plan.frames[0]
+        trace = Trace(stored.program_name, stored.program_digest, run_id, stored.seed, stored.started_ns - base, base)
+        trace._salt = (stored.salt or b"").hex()
+        trace.inputs, trace._about, trace._host = stored.inputs, stored.about, prepared.host
+        bound = _budget(stored.about.get("budget"))
+        facts = Facts(run_id, stored.seed, self._limits, self._prices, prepared.default_model)
+        facts.given = {name: stored.inputs[name] for name in plan.given}
+        seconds = bound.max_seconds if bound is not None else None
+        deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
+        ledger = Ledger.of(self._limits, bound)
+        machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
+        trace._records, trace._ops = machine.records, plan.ops
+        if any(message.kind == "cancel" for message in stored.inbox):
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await self._drive_kept(trace, machine, stored)
+        return trace
+
+    def _prepared_for(self, stored: StoredRun) -> _Prepared:
+        """The plan of a stored run's program, as it was when the run began."""
+        known = self._documents.get(stored.program_digest)
+        if known is None:
+            program = Program.from_dict(stored.document["program"])
+            programs = {name: Program.from_dict(other) for name, other in stored.document["programs"].items()}
+            if (Flow(program, programs).digest or program.digest) != stored.program_digest:
+                raise VMError(f"run {stored.run_id!r}: its stored program does not fit its digest")
+            known = self._documents[stored.program_digest] = program, programs
+        return self._prepare(known[0], tuple(stored.about.get("untrusted", ())), known[1])
+
+    def _kept_in(self) -> Store:
+        if self._store is None:
+            raise VMError("this VM keeps no runs; give it a store, for example ExecutionVM(store='sqlite:///runs.db')")
+        return self._store
+
+    async def submit(
+        self, program: Program, context: Mapping[str, Any] | None = None, *, run_id: str | None = None
+    ) -> str:
+        """Store a run for `work`, here or in another process, and give its id; the same id joins a run that is there.
+
+        Raises:
+            ProgramError: If it would be refused.
+        """
+        store = self._kept_in()
+        trace, machine = self._begin(program, context, run_id, None, None, ())
+        if machine is None:
+            raise ProgramError(trace.diagnostics)
+        if not await store.begin(self._stored(program, trace)):
+            known = await asyncio.to_thread(store.load, trace.run_id, rows=False)
+            if known.program_digest != trace.program_digest or known.inputs != trace.inputs:
+                raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
+        return trace.run_id
+
+    async def recover(self) -> list[Trace]:
+        """Go on with every run whose process is gone, and give their traces."""
+        return await self.work(until_idle=True, only="running")
+
+    async def work(
+        self, *, until_idle: bool = False, concurrency: int = 16, poll_seconds: float = 0.5, only: str | None = None
+    ) -> list[Trace]:
+        """Take up runs that nobody drives: submitted, left behind, due, or answered; for ever, or until there are none.
+
+        Runs that this host can not go on with are left, and tried again after a minute. *only* is a status: ``pending``, ``running``
+        (left behind) or ``suspended``. The traces are given where it ends.
+        """
+        store = self._kept_in()
+        tasks: dict[str, asyncio.Task[Trace | None]] = {}
+        traces: list[Trace] = []
+        resting: dict[str, float] = {}
+        try:
+            while True:
+                for owner in await asyncio.to_thread(store.owners):
+                    if surely_gone(owner):
+                        await asyncio.to_thread(store.forget_owner, owner)
+                now = self._clock.monotonic_ns() / 1e9
+                found = await asyncio.to_thread(store.claimable, self._clock.time_ns(), concurrency * 4, only)
+                for run_id in found:
+                    if len(tasks) >= concurrency:
+                        break
+                    if run_id not in tasks and resting.get(run_id, 0) <= now:
+                        tasks[run_id] = asyncio.create_task(self._take_up(run_id))
+                if not tasks:
+                    if until_idle:
+                        return traces
+                    await self._clock.sleep(poll_seconds)
+                    continue
+                await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=poll_seconds)
+                for run_id in [run_id for run_id, task in tasks.items() if task.done()]:
+                    trace = self._taken(run_id, tasks.pop(run_id))
+                    if trace is not None and until_idle:
+                        traces.append(trace)
+                    if trace is None:
+                        resting[run_id] = now + RESTING_SECONDS
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks.values())
+
+    def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> Trace | None:
+        """What a worker's task came to; a run that can not go on is told and left."""
+        try:
+            return task.result()
+        except asyncio.CancelledError:
+            return None
+        except VMError as error:
+            logger.warning("run %s can not go on here: %s", run_id, error)
+            return None
+
+    def waiting(self, run_id: str) -> list[dict[str, Any]]:
+        """What a stored run waits for; ``shown`` identifies each request as it stands."""
+        stored = self._kept_in().load(run_id, rows=False)
+        if stored.status != "suspended":
+            return []
+        return [{**entry, "shown": shown_digest(entry)} for entry in stored.waiting]
+
+    def approve(self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None) -> None:
+        """Record that *by* approves what the run asks at *path*, as identified by *shown*; used once, by `resume` or `work`.
+
+        Raises:
+            VMError: If the run asks nothing there, asks something else by now, is decided already, or *by* lacks the role.
+        """
+        self._decide("approve", run_id, path, shown, by, reason)
+
+    def reject(self, run_id: str, path: str, *, by: str, shown: str | None = None, reason: str | None = None) -> None:
+        """Record that *by* rejects; as `approve`."""
+        self._decide("reject", run_id, path, shown, by, reason)
+
+    def _decide(self, kind: str, run_id: str, path: str, shown: str | None, by: str, reason: str | None) -> None:
+        store = self._kept_in()
+        stored = store.load(run_id, rows=False)
+        entry = _entry(stored, path, "approval")
+        if shown is not None and shown != shown_digest(entry):
+            raise VMError(f"run {run_id!r} asks something else at {path!r} than what was shown; look at it again")
+        if self._roles is not None and entry["role"] not in tuple(self._roles(by)):
+            raise VMError(f"{by!r} lacks the role {entry['role']!r} that {path!r} asks for")
+        decided = next((m for m in stored.inbox if m.kind in ("approve", "reject") and m.name == path), None)
+        if decided is not None:
+            raise VMError(f"{path!r} of run {run_id!r} is decided already: {decided.kind} by {decided.by!r}")
+        store.send(run_id, Message(kind, path, {"reason": reason}, by, self._clock.time_ns()))
+
+    def send_event(self, run_id: str, name: str, payload: Any = None) -> None:
+        """Record an event for a run: for a `wait` that it stands at, or the next that asks for it; used once.
+
+        Raises:
+            VMError: If the run has ended, or the payload does not fit the schema that it waits with.
+        """
+        store = self._kept_in()
+        stored = store.load(run_id, rows=False)
+        if stored.status in ENDED:
+            raise VMError(f"run {run_id!r} has ended ({stored.status})")
+        payload, _ = admit(payload, self._limits.value_bytes)
+        waiting = [entry for entry in stored.waiting if entry.get("event") == name]
+        for entry in waiting:
+            schema = entry.get("output_schema")
+            fault = schema_check(schema)(payload) if schema is not None else None
+            if fault is not None:
+                raise VMError(f"the payload of event {name!r} does not fit what {entry['path']!r} waits for: {fault}")
+        kind = "event" if waiting else "kept"
+        store.send(run_id, Message(kind, name, {"payload": payload}, None, self._clock.time_ns()))
+
+    def resolve(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        done: Any = UNSET,
+        retry: bool = False,
+        fail: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Say what became of a call in doubt: that it is *done* and gave this output, that it may be made again, or why it failed.
+
+        Raises:
+            VMError: If nothing is in doubt there, or not exactly one of the three is said.
+        """
+        if (done is not UNSET) + retry + (fail is not None) != 1:
+            raise VMError("say one of done=<output>, retry=True and fail=<reason>")
+        store = self._kept_in()
+        stored = store.load(run_id, rows=False)
+        _entry(stored, path, "in_doubt")
+        if any(m.kind == "resolve" and m.name == path for m in stored.inbox):
+            raise VMError(f"{path!r} of run {run_id!r} is resolved already")
+        body = {"output": admit(done)[0]} if done is not UNSET else {"retry": True} if retry else {"reason": fail}
+        store.send(run_id, Message("resolve", path, body, by, self._clock.time_ns()))
+
+    async def cancel(self, run_id: str) -> Trace:
+        """Cancel a stored run that this process drives or that nobody does, and give its trace.
+
+        Raises:
+            VMError: If it has ended, or another process drives it.
+        """
+        store = self._kept_in()
+        local = self._runs.get(run_id)
+        if local is not None and local.task is not None and not local.task.done():
+            return await local.cancel()
+        stored = await asyncio.to_thread(store.load, run_id, rows=False)
+        if stored.status in ENDED:
+            raise VMError(f"run {run_id!r} has ended ({stored.status})")
+        await asyncio.to_thread(store.send, run_id, Message("cancel", "", {}, None, self._clock.time_ns()))
+        return await asyncio.create_task(self.resume(run_id))
+
+    def load(self, run_id: str) -> Trace:
+        """The trace of a stored run, as far as it has come."""
+        return trace_of(self._kept_in().load(run_id))
+
+    def close(self) -> None:
+        """Give the lease back and close the store; runs under way are left to others."""
+        if self._lease is not None:
+            self._lease.end()
+        if self._store is not None:
+            self._store.close()
 
 
 class Run:
@@ -584,6 +936,24 @@ class Run:
 
     def __await__(self) -> Generator[Any, None, Trace]:
         return self.result().__await__()
+
+
+def _become(trace: Trace, other: Trace) -> None:
+    """Make *trace* say what *other* does: somebody else drove the run."""
+    trace.__dict__.update(other.__dict__)
+
+
+def _entry(stored: StoredRun, path: str, kind: str) -> dict[str, Any]:
+    """What a stored run waits for at *path*."""
+    if stored.status in ENDED:
+        raise VMError(f"run {stored.run_id!r} has ended ({stored.status})")
+    entries = [entry for entry in stored.waiting if entry["kind"] == kind] if stored.status == "suspended" else []
+    for entry in entries:
+        if entry["path"] == path:
+            return entry
+    what = {"approval": "asks no approval", "in_doubt": "has nothing in doubt"}[kind]
+    known = f"; it does at {', '.join(repr(entry['path']) for entry in entries)}" if entries else ""
+    raise VMError(f"run {stored.run_id!r} ({stored.status}) {what} at {path!r}{known}")
 
 
 def _identity(trace: Trace) -> bytes:

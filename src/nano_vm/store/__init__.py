@@ -156,6 +156,18 @@ class StoredRun:
         return [*shown, salted(salt, self.inputs), salted(salt, self.about)]
 
 
+def open_store(url: str, **options: Any) -> Store:
+    """The store at a database's URL: ``sqlite:///runs.db`` or ``postgresql://...``.
+
+    Raises:
+        MissingExtra: If its libraries are not installed.
+        StoreError: If it can not be opened.
+    """
+    from .sql import SqlStore
+
+    return SqlStore(url, **options)
+
+
 def seal_start(run: StoredRun) -> bytes:
     """Where the chain of a run's seal begins."""
     return hashlib.sha256(canonical(run.header())).digest()
@@ -182,6 +194,10 @@ class Store(Protocol):
         """Keep a new run, with its ``owner`` or none; False where its id is taken, and then nothing is changed. Sets ``key`` and ``fence``."""
         ...
 
+    def begin(self, run: StoredRun) -> Awaitable[bool]:
+        """As `create`, in an event loop and in one transaction with what others write."""
+        ...
+
     def append(self, item: Append) -> Awaitable[None]:
         """Write *item*; appends of many runs share a transaction. Done when it is durable; called in an event loop."""
         ...
@@ -206,8 +222,9 @@ class Store(Protocol):
         """Each owner and until when it lives."""
         ...
 
-    def claimable(self, now_ns: int, limit: int) -> list[str]:
-        """Ids of runs that somebody should take up: pending, left by their owner, due (`wake_ns`), or with a message, oldest first."""
+    def claimable(self, now_ns: int, limit: int, only: str | None = None) -> list[str]:
+        """Ids of runs that somebody should take up: pending, left by their owner, due (`wake_ns`), or with a message (one of
+        kind ``kept`` does not count); oldest first. *only* is one status."""
         ...
 
     def send(self, run_id: str, message: Message) -> None:
