@@ -114,6 +114,7 @@ async def test_a_name_outside_of_the_context_is_refused_and_without_one_an_input
     declared = {**GOOD, "inputs": {"type": "object", "properties": {"topic": {"type": "string"}}}}
     assert (await planned(declared)).inputs == declared["inputs"]
     assert [d.code for d in (await refusal(declared, {})).diagnostics] == ["V012"]
+    assert (await planned({**declared, "steps": [llm()]}, {"topic": "AI"})).inputs is None
 
 
 async def test_the_budget_is_the_tightest() -> None:
@@ -646,8 +647,10 @@ class Slow:
 async def test_an_adapter_that_hangs_is_left(swallows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nano_vm.planner.GRACE_SECONDS", 0.01)
     model = Slow(swallows)
+    start = time.monotonic()
     with pytest.raises(PlannerError, match=r"no answer within 0\.01 seconds"):
         await Planner(model, TOOLS, timeout_seconds=0.01).generate("do it")
+    assert time.monotonic() - start < 2
     assert (model.calls, model.cancelled) == (1, 1)
     model.release.set()
     await asyncio.sleep(0)
@@ -835,6 +838,7 @@ async def test_a_call_that_needs_consent_is_offered_behind_an_approval() -> None
     fits = jsonschema_rs.validator_for(schema).is_valid
     assert fits({"name": "abc", "steps": [asked]})
     assert not fits({"name": "abc", "steps": [{**asked, "show": []}]})
+    assert not fits({"name": "abc", "steps": [{**asked, "then": [step("s1_then", "pay", args=CALL)]}]})
     assert not fits({"name": "abc", "steps": [{**asked, "role": "clerk"}]})
     assert not fits({"name": "abc", "steps": [{**pay, "id": "s1"}]})
     assert await held({"steps": [asked]}, policy, {"who": "", "sum": 5, "names": []})
