@@ -41,7 +41,9 @@ class Statement:
             case "guard":
                 return f"every call of {self.tool!r} is guarded by {' or '.join(self.names)}"
             case "approval":
-                return f"every call of {self.tool!r} is approved by {name!r}"
+                named = [argument for argument in self.protected if argument != "*"]
+                what = ", ".join(map(repr, named)) if len(named) == len(self.protected) > 0 else "its arguments"
+                return f"every call of {self.tool!r} is approved by {name!r}, who was shown {what}"
             case "after":
                 return f"every call of {self.tool!r} comes after {name!r}"
         return f"{self.tool!r} comes before every run of {name!r}"
