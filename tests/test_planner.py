@@ -648,12 +648,14 @@ async def test_an_adapter_that_hangs_is_left(swallows: bool, monkeypatch: pytest
     monkeypatch.setattr("nano_vm.planner.GRACE_SECONDS", 0.01)
     model = Slow(swallows)
     start = time.monotonic()
-    with pytest.raises(PlannerError, match=r"no answer within 0\.01 seconds"):
-        await Planner(model, TOOLS, timeout_seconds=0.01).generate("do it")
-    assert time.monotonic() - start < 2
-    assert (model.calls, model.cancelled) == (1, 1)
-    model.release.set()
-    await asyncio.sleep(0)
+    try:
+        with pytest.raises(PlannerError, match=r"no answer within 0\.01 seconds"):
+            await Planner(model, TOOLS, timeout_seconds=0.01).generate("do it")
+        assert time.monotonic() - start < 2
+        assert (model.calls, model.cancelled) == (1, 1)
+    finally:
+        model.release.set()
+        await asyncio.sleep(0)
 
 
 async def test_a_cancelled_planner_cancels_its_call() -> None:

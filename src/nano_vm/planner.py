@@ -217,9 +217,9 @@ class Planner:
                 properties = {name: _INPUT_SCHEMAS.get(kinds[name], {}) for name in read}
                 added["inputs"] = {"type": "object", "properties": properties, "required": read}
         if self._budget is not None:
-            bounds = [b.model_dump(exclude_none=True) for b in (self._budget, program.budget) if b is not None]
-            names = dict.fromkeys(name for bound in bounds for name in bound)
-            added["budget"] = {name: min(bound[name] for bound in bounds if name in bound) for name in names}
+            budget = tightest([b for b in (program.budget, self._budget) if b is not None])
+            assert budget is not None
+            added["budget"] = budget.model_dump(exclude_none=True)
         return Program.from_dict({**document, **added}) if added else program
 
     def _faults(self, program: Program) -> tuple[list[Diagnostic], list[str]]:
