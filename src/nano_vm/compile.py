@@ -225,7 +225,13 @@ class _Compiler:
                 given = {name: value for name, value in fields.items() if value is not None}
                 if timeout is not None:
                     given["timeout_seconds"] = timeout
-                return PauseOp(request=compile_value({"kind": "wait", **given}, names), timeout_ns=_ns(timeout))
+                asked = {"output_schema": step.output_schema} if step.output_schema is not None else {}
+                waited = compile_value({"kind": "wait", **given}, names)
+                return PauseOp(
+                    request=lambda frame: {**waited(frame), **asked},
+                    timeout_ns=_ns(timeout),
+                    validate=schema_check(step.output_schema) if step.output_schema is not None else None,
+                )
         raise AssertionError(step)
 
     def tool_step(self, step: ToolStep, names: Names, timeout: float | None, loc: Loc) -> ToolOp:

@@ -498,7 +498,7 @@ def object_keys(step: Step) -> Iterator[str]:
             if type(value) is list or (type(value) is dict and "expr" not in value):
                 yield name
     if step.output_key is not None:
-        schema = step.output_schema if isinstance(step, LLMStep) else None
+        schema = step.output_schema if isinstance(step, (LLMStep, WaitStep)) else None
         if isinstance(step, (ParallelStep, MapStep, SetStep)) or (schema and schema.get("type") in ("object", "array")):
             yield step.output_key
 

@@ -652,6 +652,9 @@ class Machine:
         except VMError as fault:
             return self._failed(op, StepError.of(fault), extra=extra)
         if not op.asks:
+            wrong = op.validate(value) if op.validate is not None and error is None else None
+            if wrong is not None:
+                error = StepError("invalid_answer", "InvalidEvent", f"the event's payload is not valid: {wrong}", False)
             if error is not None:
                 return self._failed(op, error)
             self._write(op, value)

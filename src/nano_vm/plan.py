@@ -257,6 +257,7 @@ class PauseOp(Op):
     timeout_ns: int = 0
     asks: bool = False  # a person, who may reject
     rejects: bool = False  # a rejection fails the step: there is no `otherwise`
+    validate: Callable[[Any], str | None] | None = None  # of an event's payload; the fault, or None
     code: int = PAUSE
 
     def targets(self) -> Iterator[tuple[str, Op]]:

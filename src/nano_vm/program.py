@@ -300,6 +300,7 @@ class WaitStep(Step):
     seconds: Annotated[float, Field(ge=0)] | str | None = None
     until: str | None = None
     event: str | None = None
+    output_schema: dict[str, Any] | None = None
 
 
 AnyStep = Annotated[
@@ -575,7 +576,7 @@ _SCHEMA_TEXTS = {
     "prompt": "One user message; a template.",
     "messages": "The whole conversation: role and content each; templates.",
     "allowed_outputs": "The only answers that are valid; the stored value is one of these texts.",
-    "output_schema": "A JSON Schema by which the answer, parsed as JSON, must be valid.",
+    "output_schema": "A JSON Schema by which the answer, parsed as JSON, or the event's payload must be valid.",
     "on_invalid": "Taken where no attempt gave a valid answer; without it the step fails.",
     "args": "Arguments by name; templates. One that is exactly one reference keeps its type.",
     "undo": "Called if the run fails or is cancelled later; its arguments are fixed when the step ends.",
@@ -991,6 +992,12 @@ class _Shape:
                 "P010", loc, f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has {what}"
             )
         self.templates(step.get("until"), (*loc, "until"))
+        if "output_schema" in step and "event" not in step:
+            self.add(
+                "P015", (*loc, "output_schema"), "'output_schema' is of an event's payload, and this waits for a time"
+            )
+        if isinstance(step.get("output_schema"), dict):
+            self.schema(step["output_schema"], (*loc, "output_schema"))
 
 
 _CHECKS = {
