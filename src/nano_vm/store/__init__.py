@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..errors import MissingExtra
 from ..trace import Attempt, LLMUsage, Record, StepError, StepName, StepStatus
 from ..values import UNSET, canonical
 
@@ -56,7 +57,8 @@ class Row:
 
     def record(self) -> Record:
         """As a trace's record; that of a fork has no children yet."""
-        rest = self.rest or {}
+        # what was erased is told as if it had never been
+        rest = self.rest if type(self.rest) is dict else {}
         attempts = tuple(
             Attempt(
                 StepError.from_dict(a["error"]),
@@ -72,9 +74,9 @@ class Row:
             StepName(step_of(self.path), self.type),
             self.path,
             self.status,
-            None if self.output is UNSET else self.output,
+            None if self.output is UNSET or type(self.output) is Erased else self.output,
             StepError.from_dict(rest["error"]) if "error" in rest else None,
-            None if self.request is UNSET else self.request,
+            None if self.request is UNSET or type(self.request) is Erased else self.request,
             self.started_ns,
             self.finished_ns,
             attempts or None,
@@ -92,8 +94,16 @@ def step_of(path: str) -> str:
     return name
 
 
+class Erased(str):
+    """What an erased value has left: its salted hash, in hex, by which the seal still covers it."""
+
+    __slots__ = ()
+
+
 def salted(salt: bytes, value: Any) -> str | None:
     """The salted hash of a value, by which the seal holds it."""
+    if type(value) is Erased:
+        return str(value)
     return None if value is UNSET else hashlib.sha256(salt + canonical(value)).hexdigest()
 
 
@@ -163,7 +173,12 @@ def open_store(url: str, **options: Any) -> Store:
         MissingExtra: If its libraries are not installed.
         StoreError: If it can not be opened.
     """
-    from .sql import SqlStore
+    try:
+        from .sql import SqlStore
+    except ModuleNotFoundError as error:
+        if error.name != "sqlalchemy":
+            raise
+        raise MissingExtra("a store in a database", "store") from None
 
     return SqlStore(url, **options)
 
@@ -171,6 +186,11 @@ def open_store(url: str, **options: Any) -> Store:
 def seal_start(run: StoredRun) -> bytes:
     """Where the chain of a run's seal begins."""
     return hashlib.sha256(canonical(run.header())).digest()
+
+
+def seal_of(run: StoredRun) -> str:
+    """The seal of *run*, which has its rows, as it is computed now; that it was given stands in ``run.seal``."""
+    return chained(seal_start(run), run.salt or b"", run.rows).hex()
 
 
 @dataclass(slots=True)
@@ -191,7 +211,8 @@ class Store(Protocol):
     """
 
     def create(self, run: StoredRun) -> bool:
-        """Keep a new run, with its ``owner`` or none; False where its id is taken, and then nothing is changed. Sets ``key`` and ``fence``."""
+        """Keep a new run, with its ``owner`` or none, and set ``key`` and ``fence``; False where its id is taken, and then nothing is
+        changed."""
         ...
 
     def begin(self, run: StoredRun) -> Awaitable[bool]:

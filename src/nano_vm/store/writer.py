@@ -1,0 +1,350 @@
+"""The one thread of a process that writes to a database, in groups: whatever waits when a transaction begins goes into it.
+
+Appends and jobs come in; each is answered when the transaction that holds it is durable. A transaction that fails fails all that is in
+it, and nothing of it is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from ..errors import LeaseLost, StoreError, VMError
+from . import Append
+from .cells import Bodies, row_cells, row_crc, update_cells
+from .database import Connection, Database
+
+BATCH_ITEMS = 1000
+"""The most that goes into one transaction, so that none makes the others wait for long."""
+
+BATCH_BYTES = 32_000_000
+"""The same, counted in bytes of new values: two of the largest that a run may hold."""
+
+UNKNOWN_SECONDS = 30.0
+"""How long to ask a server whether a transaction was committed, when the connection was lost as it was being."""
+
+DEADLOCK_ATTEMPTS = 5
+_CHOSEN = ("40P01", "40001")  # deadlock detected, could not serialize
+
+Job = Callable[[Connection, Bodies], Any]
+
+_ROWS = (
+    "INSERT INTO nano_rows (run, seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class _Item:
+    """Something to write: a job, or an append with its cells; and who waits for it."""
+
+    __slots__ = ("append", "bodies", "columns", "error", "future", "job", "loop", "rows", "value")
+
+    def __init__(self, job: Job | None, append: Append | None, future: Any, loop: Any) -> None:
+        self.job, self.append, self.future, self.loop = job, append, future, loop
+        self.bodies = Bodies()
+        self.rows: Sequence[tuple[Any, ...]] = ()
+        self.columns: dict[str, Any] = {}
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def encode(self) -> None:
+        """Make the cells; what is no value fails this item alone."""
+        append = self.append
+        if append is None:
+            return
+        try:
+            self.rows = [row_cells(row, self.bodies) for row in append.rows]
+            if append.update:
+                self.columns = update_cells(append.update, self.bodies)
+        except (ValueError, TypeError, KeyError, VMError) as error:
+            self.error = StoreError(f"a row that cannot be stored: {type(error).__name__}: {error}")
+            self.error.__cause__ = error
+
+
+class Writer:
+    """Writes for one `Database`; ``transactions`` counts what it committed."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.transactions = 0
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._connection: Connection | None = None
+        self._next: dict[int, tuple[int, int]] = {}  # by run: the fence that it was found under, and its next row
+        self._closed = False
+        self._lock = threading.Lock()  # nothing enters the queue after its end was put there
+        self._thread: threading.Thread | None = None
+
+    # --- any thread ---
+
+    def append(self, append: Append) -> asyncio.Future[None]:
+        """Called in an event loop; the future is done when *append* is durable, which cancelling it does not prevent."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._put(_Item(None, append, future, loop))
+        return future
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Run *job* in a transaction; it may run again if another item made that one fail."""
+        future: Future[Any] = Future()
+        self._put(_Item(job, None, future, None))
+        return future
+
+    def close(self) -> None:
+        """Write what was put here, and end."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            thread = self._thread
+            self._queue.put(None)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _put(self, item: _Item) -> None:
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"{self.database.name} was closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="nano-vm-store", daemon=True)
+                self._thread.start()
+            self._queue.put(item)
+
+    # --- the thread ---
+
+    def _work(self) -> None:
+        ending = False
+        while not ending:
+            batch, ending = self._gather()
+            if batch:
+                self._batch(batch)
+        if self._connection is not None:
+            self._connection.release()
+
+    def _gather(self) -> tuple[list[_Item], bool]:
+        """Everything that waits, at least one item; and whether that was the last."""
+        batch: list[_Item] = []
+        size = 0
+        item = self._queue.get()
+        while item is not None:
+            item.encode()
+            batch.append(item)
+            size += sum(len(body) for body, _ in item.bodies.added.values())
+            if len(batch) >= BATCH_ITEMS or size >= BATCH_BYTES:
+                return batch, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _batch(self, batch: list[_Item]) -> None:
+        """Write *batch* and answer it. An item that no database would take does not take the others with it."""
+        try:
+            with self.database.turn:
+                self._attempts(batch)
+        except BaseException as error:  # noqa: BLE001 - the thread must outlive whatever happens, and tell those who wait
+            if len(batch) > 1 and not isinstance(error, StoreError):
+                for item in batch:
+                    self._batch([item])
+                return
+            for item in batch:
+                if item.error is None:
+                    item.error = _own(error)
+        _answer(batch)
+
+    def _attempts(self, batch: list[_Item]) -> None:
+        """`_transaction`, again where the server chose it to end a deadlock."""
+        for _ in range(DEADLOCK_ATTEMPTS):
+            try:
+                return self._transaction(batch)
+            except StoreError as error:
+                if getattr(error.__cause__, "sqlstate", None) not in _CHOSEN:
+                    raise
+        return self._transaction(batch)
+
+    def _transaction(self, batch: list[_Item]) -> None:
+        """One transaction with all of *batch*; raises if nothing was written, `StoreError` if that is no single item's fault."""
+        if self._connection is None:
+            self._connection = self.database.connect()
+        connection = self._connection
+        identity = None
+        committing = False
+        try:
+            connection.begin()
+            if not self.database.lite:
+                identity = connection.one("SELECT txid_current()")[0]
+            self._write(connection, batch)
+            committing = True
+            connection.commit()
+        except BaseException as error:
+            self._connection = None
+            self._next.clear()
+            connection.discard()
+            if not isinstance(error, self.database.errors):
+                raise
+            if committing and identity is not None and self._was_committed(identity):
+                self.transactions += 1
+                return
+            if self.database.blames_statement(error):
+                raise
+            raise self.database.failure(error, "write to") from error
+        self.transactions += 1
+
+    def _was_committed(self, identity: int) -> bool:
+        """Whether the server committed a transaction whose answer was lost."""
+        until = time.monotonic() + UNKNOWN_SECONDS
+        while True:
+            try:
+                with self.database.reading() as connection:
+                    status = connection.one("SELECT txid_status(?)", identity)[0]
+                if status != "in progress":
+                    return bool(status == "committed")
+            except StoreError:
+                pass
+            if time.monotonic() > until:
+                # To say that nothing was written could be wrong too; the run is looked at again by whoever takes it up.
+                return False
+            time.sleep(0.1)
+
+    def _write(self, connection: Connection, batch: list[_Item]) -> None:
+        """All statements of a transaction: runs first, then what hangs on them, then values in the order of their hashes."""
+        bodies = Bodies()
+        appends = []
+        for item in batch:
+            if item.error is not None:
+                continue
+            if item.job is None:
+                appends.append(item)
+                continue
+            item.value = None
+            item.bodies = Bodies()
+            try:
+                item.value = item.job(connection, item.bodies)
+            except VMError as error:  # raised by the job before it wrote
+                item.error = error
+                continue
+            bodies.add(item.bodies)
+            for digest, count in item.bodies.dropped.items():
+                bodies.dropped[digest] = bodies.dropped.get(digest, 0) + count
+        if appends:
+            self._appends(connection, appends, bodies)
+        settle(connection, bodies)
+
+    def _appends(self, connection: Connection, items: list[_Item], bodies: Bodies) -> None:
+        keys = sorted({item.append.key for item in items if item.append is not None})
+        held = "SELECT key, fence, output, error, waiting FROM nano_runs WHERE key IN (*) ORDER BY key"
+        if not self.database.lite:
+            held += " FOR UPDATE"  # nobody claims the run between here and the commit
+        runs = {run[0]: run for run in connection.among(held, keys)}
+        rows: list[tuple[Any, ...]] = []
+        updates: dict[int, dict[str, Any]] = {}
+        used: list[tuple[int, int]] = []
+        for item in items:
+            append = item.append
+            assert append is not None
+            run = runs.get(append.key)
+            if run is None or run[1] != append.fence:
+                item.error = LeaseLost(
+                    f"run number {append.key} has another owner now; what it did since is not kept here"
+                )
+                continue
+            item.error = None
+            bodies.add(item.bodies)
+            if item.rows:
+                seq = self._seq(connection, append)
+                for cells in item.rows:
+                    rows.append((append.key, seq, *cells, row_crc(append.key, seq, cells)))
+                    seq += 1
+                self._next[append.key] = append.fence, seq
+            if item.columns:
+                changes = updates.setdefault(append.key, {})
+                old = dict(zip(("output", "error", "waiting"), run[2:], strict=True)) | changes
+                for name in _VALUES:
+                    if name in item.columns:
+                        bodies.drop(old[name])
+                changes.update(item.columns)
+                if "owner" in item.columns:
+                    self._next.pop(append.key, None)
+            used.extend((message, append.key) for message in append.used)
+        connection.many(_ROWS, rows)
+        for names, values in _by_shape(updates).items():
+            connection.many(f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?", values)
+        connection.many("UPDATE nano_inbox SET used = 1 WHERE id = ? AND run = ?", used)
+
+    def _seq(self, connection: Connection, append: Append) -> int:
+        """The number of the run's next row. Who holds the fence is the only one who appends, so it need not be asked for twice."""
+        fence, seq = self._next.get(append.key, (None, 0))
+        if fence == append.fence:
+            return seq
+        last = connection.one("SELECT max(seq) FROM nano_rows WHERE run = ?", append.key)[0]
+        return 0 if last is None else int(last) + 1
+
+
+_VALUES = ("output", "error", "waiting")
+
+
+def settle(connection: Connection, bodies: Bodies) -> None:
+    """Keep the values that *bodies* adds, and let go of those that nothing names any more.
+
+    One pass in the order of hashes, so that two processes never wait for each other. What is only dropped is there, so its empty body
+    is never written.
+    """
+    changes = {digest: (body, count) for digest, (body, count) in bodies.added.items()}
+    for digest, count in bodies.dropped.items():
+        body, added = changes.get(digest, (b"", 0))
+        changes[digest] = body, added - count
+    connection.many(
+        "INSERT INTO nano_contents (hash, body, refs) VALUES (?, ?, ?) "
+        "ON CONFLICT (hash) DO UPDATE SET refs = nano_contents.refs + excluded.refs",
+        [(digest, *changes[digest]) for digest in sorted(changes)],
+    )
+    connection.many(
+        "DELETE FROM nano_contents WHERE hash = ? AND refs <= 0", [(digest,) for digest in sorted(bodies.dropped)]
+    )
+
+
+def _by_shape(updates: dict[int, dict[str, Any]]) -> dict[tuple[str, ...], list[tuple[Any, ...]]]:
+    shapes: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    for key, changes in updates.items():
+        shapes.setdefault(tuple(changes), []).append((*changes.values(), key))
+    return shapes
+
+
+def _own(error: BaseException) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    own = StoreError(f"could not be stored: {type(error).__name__}: {error}")
+    own.__cause__ = error
+    return own
+
+
+def _answer(batch: Iterable[_Item]) -> None:
+    """Tell those who wait; those of one event loop with one call."""
+    loops: dict[Any, list[_Item]] = {}
+    for item in batch:
+        if item.loop is not None:
+            loops.setdefault(item.loop, []).append(item)
+        elif item.error is not None:
+            item.future.set_exception(item.error)
+        else:
+            item.future.set_result(item.value)
+    for loop, items in loops.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, items)
+        except RuntimeError:
+            pass  # the loop was closed: nobody waits
+
+
+def _resolve(items: list[_Item]) -> None:
+    for item in items:
+        if item.future.done():
+            continue  # cancelled
+        if item.error is not None:
+            item.future.set_exception(item.error)
+        else:
+            item.future.set_result(None)
