@@ -209,6 +209,9 @@ def test_conditions_on_what_tools_return(tool: str, test: str, domain: str) -> N
     steps = (step("a", tool, output_key="x"), choice(test))
     assert said(*steps, tools=TOOLS) == [f"V060: condition of 'c' is never true: {domain}"]
     assert barred(*steps) == set(), "nobody holds a tool to its annotation"
+    flow, contracts = Flow(program(*steps)), {name: contract(name, f) for name, f in TOOLS.items()}
+    assert infeasible_edges(flow, contracts) == frozenset()
+    assert len(infeasible_edges(flow, contracts, returns_hold=True)) == 1
     assert said(step("a", "get_any", output_key="x"), choice(test), tools=TOOLS) == []
 
 
