@@ -23,7 +23,7 @@ from .drive import Adapter, completed
 from .errors import Diagnostic, PlannerError, ProgramError, VMError
 from .expr import value_references
 from .flow import Flow
-from .policy import Budget, Policy, Rules, rules_of, tightest
+from .policy import Budget, Policy, Rules, policy_of, rules_of, tightest
 from .program import Program
 from .protocols import Completion, Message
 from .tools import _OPTIONS, ToolContract, contract
