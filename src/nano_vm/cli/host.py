@@ -10,11 +10,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from ..errors import Diagnostic, Loc, ProgramError, VMError
+from ..flow import Flow
 from ..policy import Policy
 from ..program import Program, ToolStep
 from ..reader import MAX_PROGRAM_BYTES, placed
@@ -370,6 +372,17 @@ def read_prices(given: Sequence[str]) -> dict[str, tuple[str, str]] | None:
             raise UsageFault(f"--price takes MODEL=INPUT,OUTPUT in dollars per million tokens, not {entry!r}")
         prices[model] = (pair[0].strip(), pair[1].strip())
     return prices or None
+
+
+def untrusted_inputs(given: Sequence[str], program: Program, programs: Mapping[str, Program]) -> list[str]:
+    """The inputs that are called untrusted; a name that is none would leave the one that was meant trusted."""
+    known = list(Flow(program, programs).frames[0].names.keys) if given else []
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it reads {', '.join(known) or 'none'}"
+            raise UsageFault(f"--untrusted: the program reads no input {name!r}; {hint}")
+    return list(given)
 
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")

@@ -62,6 +62,7 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
     approved = host.read_digests(options.approve)
     policy = host.load_policy(options.policy)
     loaded = load(options.program, options.program_file)
+    options.untrusted = host.untrusted_inputs(options.untrusted, loaded.program, loaded.programs)
     tools = host.load_tools(options.tools) if options.tools is not None else {}
     llm = host.load_models(options.model, options.base_url)
 
