@@ -182,7 +182,7 @@ class Outcomes:
         if roll < 0.06:
             self.chosen.append((self.path, "nothing comes"))
             return machine.suspend(machine.now)
-        if roll < 0.06 + 0.3 * self.errors:
+        if op.timeout_ns and roll < 0.06 + 0.4 * (self.errors > 0):
             self.chosen.append((self.path, "timeout"))
             return machine.expire(machine.now)
         if op.type == "approval":

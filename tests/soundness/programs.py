@@ -79,6 +79,7 @@ class Style:
     loose: float = 0.15  # calls of the protected tool outside of any decision
     wild: float = 0.1  # conditions that may err
     shown_only: bool = False  # the protected tool stands mostly where an approval has shown its arguments
+    gates: bool = False  # little beside decisions, what they read, and what they guard
     dense: bool = False  # more blocks, fewer plain steps, names used again
 
     @classmethod
@@ -86,6 +87,12 @@ class Style:
         if pauses and rng.random() < 0.5:
             return cls(
                 0.5, rng.choice((0.0, 0.3)), rng.choice((0.0, 0.1)), 3.0, 0.05, rng.choice((0.0, 0.3)), shown_only=True
+            )
+        if rng.random() < 0.35:
+            undo = rng.choice((0.0, 0.0, 0.4))
+            pause = 1.0 if pauses else 0.0
+            return cls(
+                1.0, rng.choice((0.0, 0.3)), rng.choice((0.0, 0.2, 0.5)), pause, undo, 0.5, 0.08, 0.0, gates=True
             )
         if rng.random() < 0.3:  # dense: little beside what is hard to get right
             return cls(
@@ -158,6 +165,9 @@ class Maker:
         if not fitting:
             return None
         # what was written last is mostly what is looked at
+        if self.style.gates:  # decision, call and write look at the same names
+            keys = [ref for ref in fitting if "." not in ref[0]]
+            fitting = keys[-2:] or fitting
         return fitting[-1 - min(int(self.rng.expovariate(0.5)), len(fitting) - 1)]
 
     def value(self, at: Place) -> Any:
@@ -249,12 +259,12 @@ class Maker:
             protected = 0.6 if at.shown else 0.02
         if step_id in at.taken or self.chance(protected):
             return self.tool(step_id, at, "pay")
-        plain, again = (0.4, 2.0) if style.dense else (1.0, 0.7)
+        plain, again = (0.4, 2.0) if style.dense or style.gates else (1.0, 0.7)
         weights = {
             self.llm: 2.0 * plain,
             self.tool: 2.5 * plain,
             self.set: 1.0,
-            self.two_ways: 0.0 if deep else 2.5,
+            self.two_ways: 0.0 if deep else 4.0 if style.gates else 2.5,
             self.switch: 0.0 if deep else 0.8,
             self.loop: 0.0 if deep else again,
             self.parallel: 0.0 if deep else 0.6 * style.forks,
@@ -288,10 +298,11 @@ class Maker:
         elif calls and self.chance(0.05) and "on_error" not in step:
             step["on_error"] = "retry"
             step["retry"] = {"delay_seconds": 0}
-        if self.chance(0.5 if base in ("llm", "tool") else 0.12):
-            olds = [r for r in at.refs if r[1] == kind and "." not in r[0] and r[0] != "item"]
+        if self.chance((0.9 if style.gates else 0.5) if base in ("llm", "tool") else 0.12):
+            olds = [r for r in at.refs if (r[1] == kind or style.gates) and "." not in r[0] and r[0] != "item"]
             if olds and not at.branch and self.chance(style.overwrites):
                 step["output_key"] = rng.choice(olds)[0]
+                at.refs[:] = [r for r in at.refs if r[0] != step["output_key"]]
             else:
                 step["output_key"] = self.new_key()
             at.refs.append((step["output_key"], kind))
@@ -542,6 +553,8 @@ class Maker:
         rng = self.rng
         shown = tuple(value for value in (self.value(at) for _ in range(rng.randint(1, 2))) if type(value) is str)
         step: dict[str, Any] = {"id": step_id, "type": "approval", "role": rng.choice((*ROLES, "boss"))}
+        if self.chance(0.3):
+            step["timeout_seconds"] = 5
         if shown:
             step["show"] = {f"v{i}": value for i, value in enumerate(shown)}
         if self.chance(0.75):
@@ -553,7 +566,7 @@ class Maker:
 
     def wait(self, step_id: str, at: Place) -> dict[str, Any]:
         step: dict[str, Any] = {"id": step_id, "type": "wait"}
-        step.update(self.rng.choice(({"seconds": 1}, {"event": "paid"})))
+        step.update(self.rng.choice(({"seconds": 1}, {"event": "paid"}, {"event": "paid", "timeout_seconds": 5})))
         return self.common(step, at)
 
 
