@@ -43,6 +43,7 @@ ROOMS = (
     "store",
     "drive",
     "durable",
+    "batch",
     "vm",
     "replay",
     "planner",
