@@ -110,8 +110,8 @@ class Machine:
     _children: list[Machine | None]
     _granted: list[Ledger]
     _call: tuple[
-        ToolOp, StepError, str, Any, dict[str, Any]
-    ]  # what a reconcile is about: op, error, path, request, keywords
+        ToolOp, StepError, str, Any, dict[str, Any], str
+    ]  # what a reconcile is about: op, error, path, request, keywords, what else is known
     _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
     _cancelling = False
     _original: list[dict[str, str]]
@@ -198,9 +198,22 @@ class Machine:
         """Take that the call was begun by an owner that is gone, and that nobody knows whether it took effect."""
         return self._other(now, self._lost, error)
 
-    def spoil(self, error: StepError, now: int) -> Op:
-        """Take that the tool returned what is no value, as *error* says."""
-        return self._other(now, self._spoiled, error)
+    def spoil(
+        self, error: StepError, now: int, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
+    ) -> Op:
+        """Take that the call was made and gave what is no value, as *error* says; *usage* and *extra* are a model's."""
+        return self._other(now, self._spoiled, error, usage, extra)
+
+    def invalid(
+        self,
+        text: str,
+        error: StepError,
+        usage: LLMUsage | None,
+        now: int,
+        extra: dict[str, Any] | None = None,
+    ) -> Op:
+        """Take that a model's answer was invalid, as *error* says; *text* is what is known of it."""
+        return self._other(now, self._rejected, text, error, usage, extra)
 
     def lapse(self, error: StepError, by: str | None, now: int) -> Op:
         """Take that the requested pause failed, as *error* says."""
@@ -430,7 +443,8 @@ class Machine:
         op: ToolOp = self._op
         try:
             value, size = admit(value, self.facts.limits.value_bytes)
-            self._charge(size)
+            if not is_small(value):  # as on the short way: what a run has used must not hang on which way it went
+                self._charge(size)
         except VMError as error:
             return self._spoiled(StepError.of(error))
         self._doubt = None
@@ -440,9 +454,14 @@ class Machine:
             self._remember_undo(op)
         return op.next
 
-    def _spoiled(self, fault: StepError) -> Op | None:
+    def _spoiled(
+        self, fault: StepError, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
+    ) -> Op | None:
         """The call was made and its value can not be taken: another call would repeat its effect."""
-        op: ToolOp = self._op
+        op: Any = self._op
+        if op.code == MODEL:
+            self._settle(usage)
+            return self._failed(op, fault, usage, extra)
         self._doubt = None
         self.frame[op.out] = UNSET
         if op.undo is not None:
@@ -697,6 +716,12 @@ class Machine:
             extra["answer"] = text
         return self._answered(op, value, size, usage, extra)
 
+    def _rejected(
+        self, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any] | None
+    ) -> Op | None:
+        self._settle(usage)
+        return self._invalid(self._op, text, error, usage, extra or {})
+
     def _failure(self, error: StepError, lost: bool = False) -> Op | None:
         """The call failed; *lost* where it was stopped and nobody knows what it did."""
         if self._aside is not None:
@@ -727,6 +752,13 @@ class Machine:
         return self._resolve(cast(ToolOp, self._op))
 
     def _not_called(self, error: StepError) -> Op | None:
+        if self._aside == "undo":
+            self.request = ()
+            return self._failed_aside(error)
+        if self._aside == "reconcile":
+            op, cause, self.path, self.request, self.keywords, more = self._call
+            self._aside, self._op = None, op
+            return self._unasked(op, cause, more, error.message)
         self.request = None
         return self._failed(self._op, error)
 
@@ -860,6 +892,7 @@ class Machine:
     def _settle(self, usage: LLMUsage | None) -> None:
         """Replace a call's reservation by what it used; without usage the reservation is the charge."""
         if usage is None:
+            self._reserved, self._reserved_cost = 0, None
             return
         ledger = self.ledger
         if ledger.tokens < UNLIMITED:
@@ -898,16 +931,19 @@ class Machine:
         try:
             values, keywords = self._arguments(op.reconcile)
         except StepFault as fault:
-            return self._in_doubt(op, error, f"{more}; its reconcile could not be asked: {fault}")
+            return self._unasked(op, error, more, str(fault))
         if op.reconcile.takes_key:
             keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
         counts = self._own("_counts")
         path = f"{self.path}/reconcile"
         count = counts[path] = counts.get(path, 0) + 1
-        self._aside, self._call = "reconcile", (op, error, self.path, self.request, self.keywords)
+        self._aside, self._call = "reconcile", (op, error, self.path, self.request, self.keywords, more)
         self._op = self._ask = op.reconcile
         self.path, self.request, self.keywords = path if count == 1 else f"{path}#{count}", values, keywords
         return None
+
+    def _unasked(self, op: ToolOp, error: StepError, more: str, why: str) -> Op | None:
+        return self._in_doubt(op, error, f"{more}; its reconcile could not be asked: {why}")
 
     def _in_doubt(self, op: ToolOp, error: StepError, more: str) -> Op | None:
         doubt = StepError(
@@ -956,7 +992,7 @@ class Machine:
         """Record what the reconcile tool said; the call that it was asked about, and that call's error."""
         record = (self._op, self.path, status, value, fault, self.request, self._started, self.now, None, None, None)
         self.records.append(record)
-        op, error, self.path, self.request, self.keywords = self._call
+        op, error, self.path, self.request, self.keywords, _ = self._call
         self._aside, self._op = None, op
         return op, error
 
