@@ -26,6 +26,7 @@ from nano_vm.trace import Trace, full
 from nano_vm.verify import check
 
 from .history import Document, History, Steps
+from .labels import Labels
 from .oracles import Statement, broken, distrusted
 from .outcomes import MARK, Outcomes
 from .policies import KNOWN, Demands, draw_demands
@@ -80,6 +81,7 @@ class Seen:
     used_steps: int
     _lines: list[dict[str, Any]] | None = None
     _history: History | None = None
+    _labels: Labels | None = None
 
     @property
     def trace(self) -> Trace:
@@ -96,6 +98,16 @@ class Seen:
         if self._history is None:
             self._history = History(self.case.steps, self.lines, frozenset(self.feed.uncalled))
         return self._history
+
+    @property
+    def labels(self) -> Labels:
+        if self._labels is None:
+            demands = self.case.demands
+            # the trace names inputs that the program reads; the others can not matter
+            self._labels = Labels(
+                self.case.steps, [{"inputs": self.inputs}, *self.lines[1:]], _returns(demands), demands.untrusted
+            )
+        return self._labels
 
     def branches(self) -> Iterator[tuple[int, str]]:
         """Index of the op, and the label of the edge that was taken from it."""
@@ -327,7 +339,7 @@ def _attack_trust(case: Case, *, literals: bool = False) -> Claims | None:
                 if name not in keywords:
                     continue
                 value = keywords[name]
-                marked = MARK.search(json.dumps(value)) is not None
+                marked = MARK.search(json.dumps(value)) is not None or (not literals and seen.labels.args[path][name])
                 if distrusted(seen.history, call, rule, roles.get(tool, ()), value, marked=marked, known=KNOWN):
                     yield _text((step, aside, name)), f"{path} gives {tool} {name}={value!r}, and {rule!r} is demanded"
 
@@ -477,17 +489,57 @@ def _refuted(case: Case, shown: Shown) -> None:
         if proof.run is None:
             shown.wrong.append(f"refuted without a run: {proof.statement} (seed {case.seed})")
             continue
-        if statement is None:
-            continue
         machine = proof.run.replay(plan)
         lines = list(_trace(machine, plan).lines())
-        why = broken(statement, History(case.steps, lines))
+        history = History(case.steps, lines)
+        if proof.kind == "flow":
+            why = _flows(case, _place(case, proof.loc), proof.tool, lines, proof.run.inputs, history)
+        else:
+            assert statement is not None, proof
+            why = broken(statement, history)
         if why is None:
             text = [f"refuted, and the run keeps it: {proof.statement} (seed {case.seed})"]
             corpus = {"statement": proof.statement, "program": case.document, "policy": case.demands.to_dict()}
             text += [json.dumps(corpus, ensure_ascii=False), proof.run.text()]
             text += ["  " + json.dumps({k: v for k, v in line.items() if not k.endswith("_ns")}) for line in lines[1:]]
             shown.wrong.append("\n".join(text))
+
+
+def _flows(
+    case: Case,
+    place: tuple[str, str, str],
+    tool: str,
+    lines: list[dict[str, Any]],
+    inputs: dict[str, Any],
+    history: History,
+) -> str | None:
+    """How the run gives an argument what its rule forbids; of a run without marks, by labels."""
+    labels = Labels(case.steps, [{"inputs": inputs}, *lines[1:]], _returns(case.demands), case.demands.untrusted)
+    requests = {line["path"]: line["request"] for line in lines if line.get("request") is not None}
+    step, aside, name = place
+    roles = tuple(s.role for s in case.demands.statements if s.kind == "approval" and s.tool == tool)
+    for call in history.calls:
+        kind = "" if call.kind == "step" else call.kind
+        if ("/".join((*call.scope, call.step)), kind, call.tool) != (step, aside, tool):
+            continue
+        rule = case.demands.protected[tool][name]
+        if name not in requests[call.path]:
+            if not _trusts(rule):
+                return f"{call.path} leaves {name} to the tool"
+            continue
+        value, marked = requests[call.path][name], labels.args[call.path][name]
+        if distrusted(history, call, rule, roles, value, marked=marked, known=KNOWN, written=call.args.get(name)):
+            return f"{call.path} gives {tool} {name}={value!r}"
+    return None
+
+
+def _trusts(rule: Any) -> bool:
+    """Whether a trusted value is enough for the rule."""
+    return bool(rule.get("trusted", True)) if isinstance(rule, dict) else rule.startswith("trusted")
+
+
+def _returns(demands: Demands) -> dict[str, str]:
+    return {name: demands.returns.get(name, "args" if name == "join" else "") for name in TOOLS}
 
 
 def _trace(machine: Machine, plan: Plan) -> Trace:

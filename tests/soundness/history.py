@@ -78,7 +78,7 @@ def read_events(lines: list[dict[str, Any]]) -> list[Event]:
     frames: dict[int, list[Event]] = {0: []}
     joined: dict[int, list[list[Event]]] = {}
     for line in lines:
-        if line["record"] in ("run", "end"):
+        if line.get("record", "run") in ("run", "end"):
             continue
         level = line.get("level", 0)
         if line["record"] == "joined":
@@ -187,7 +187,9 @@ class History:
         self.began: list[Done] = []  # composite steps: what stands in them comes after
         self.taken: list[Taken] = []
         self.writes: list[Write] = []
-        self.shown: list[tuple[At, str, Any]] = []  # what was approved: where, by which role, what it was shown
+        self.shown: list[
+            tuple[At, str, Any, Any]
+        ] = []  # what was approved: where, by whom, what was shown, as value and as written
         self.ran: set[tuple[Scope, str]] = set()
         self.errors: list[tuple[Scope, str, str]] = []
         self.tried: dict[str, int] = {}  # attempts at calls of each tool
@@ -295,7 +297,7 @@ class History:
             if kind == "loop":
                 label = "exhausted" if extra["exhausted"] else "until"
             if kind == "approval" and label == "then":
-                self.shown.append((here(), step["role"], line["request"]["show"]))
+                self.shown.append((here(), step["role"], line["request"]["show"], step.get("show")))
             if label is not None:
                 self.taken.append(Taken(here(), scope, step_id, label, instance))
 

@@ -214,11 +214,20 @@ def protected_of(document: Document, tool: str) -> list[Document]:
 
 
 def distrusted(
-    run: History, call: Call, rule: Any, roles: tuple[str, ...], value: Any, *, marked: bool, known: list[Any]
+    run: History,
+    call: Call,
+    rule: Any,
+    roles: tuple[str, ...],
+    value: Any,
+    *,
+    marked: bool,
+    known: list[Any],
+    written: Any = None,
 ) -> bool:
     """Whether an argument's *value*, which carries text from outside where it is *marked*, is against its *rule*.
 
-    *roles* are those whose approval the tool needs anyway: what they approve is enough where trust is.
+    *roles* are those whose approval the tool needs anyway: what they approve is enough where trust is. With *written*, the
+    argument as it stands in the program, an approval must have shown just that; without, an equal value is enough.
     """
     fields = rule if isinstance(rule, dict) else {}
     text = rule if isinstance(rule, str) else fields.get("check", "")
@@ -230,9 +239,10 @@ def distrusted(
     enough = {fields["approval"]} if "approval" in fields else set()
     if trusted:
         enough.update(roles)
-    for at, role, show in run.shown:
+    for at, role, show, shown_as in run.shown:
         if role in enough and before(at, call.fixed) and any(_same(value, part) for part in _all_parts(show)):
-            return False
+            if written is None or _one(written) in _parts(shown_as):
+                return False
     return True
 
 

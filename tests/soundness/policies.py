@@ -252,7 +252,7 @@ KNOWN = ["yes", "a", 1, True]
 
 def _rule(rng: Random) -> Any:
     """What an argument must be."""
-    if rng.random() < 0.6:
+    if rng.random() < 0.8:
         return "trusted"
     return rng.choice(
         (

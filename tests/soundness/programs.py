@@ -544,6 +544,8 @@ class Maker:
             ref = inner.ref(place)
             if ref is not None:
                 program["output"] = f"${ref[0]}"
+        if self.chance(0.15):
+            program["budget"] = {rng.choice(("max_steps", "max_tool_calls", "max_llm_calls")): rng.randint(1, 4)}
         step: dict[str, Any] = {"id": step_id, "type": "call", "program": program}
         if arguments:
             step["with"] = arguments
