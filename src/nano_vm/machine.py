@@ -716,9 +716,7 @@ class Machine:
             extra["answer"] = text
         return self._answered(op, value, size, usage, extra)
 
-    def _rejected(
-        self, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any] | None
-    ) -> Op | None:
+    def _rejected(self, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any] | None) -> Op | None:
         self._settle(usage)
         return self._invalid(self._op, text, error, usage, extra or {})
 
