@@ -3,148 +3,44 @@
 Records come in; the requests of a machine are answered from them, so that it computes the same run once more: to check it
 (`replay`), to go on from where it stopped (`durable`), or to do without calls what did not change (fork). Control flow is never taken
 from a record: only what came back from outside is.
+
+A record says how a step ended, and not how its call did: a step in doubt may stand for a timeout or a cancellation, a success for what
+a reconcile tool told. What each record can only have come from is said here, and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, cast
 
-from .ledger import token_bound
+from .errors import VMError
+from .ledger import Limits, token_bound
 from .machine import Machine
-from .outcomes import UNKNOWN_OUTCOME
-from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
-from .trace import Record, StepError, StepStatus
+from .outcomes import CANCELLED, UNKNOWN_OUTCOME
+from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
+from .policy import EFFECTS, Budget, tightest
+from .tools import ToolContract
+from .trace import Attempt, LLMUsage, Record, StepError, StepStatus
 from .values import UNSET
 
-_DOUBT = "; whether "
-_SPOILED = frozenset({"ValueRefused", "LimitExceeded"})
-
-
-def path_of(machine: Machine, op: Op) -> str:
-    """The path of the requested call; on the short way from tool to tool a machine does not keep it."""
-    return op.path if machine.static and op.path is not None else machine.path
-
-
-class Recorded:
-    """The records of a run by path; each answers its step once, attempt by attempt. *base_ns* is subtracted from their times."""
-
-    def __init__(self, records: Iterable[Record], base_ns: int = 0) -> None:
-        self.by_path: dict[str, Record] = {record[1]: record for record in records if record[0].type in _OUTSIDE}
-        self.base_ns = base_ns
-        self._attempt: dict[str, int] = {}
-        self._used: set[str] = set()
-
-    def feed(self, machine: Machine, op: Op) -> Op | None:
-        """The request that follows what the record of the requested call says; None where there is no record of it."""
-        path = path_of(machine, op)
-        record = self.by_path.get(path)
-        if record is None:
-            return None
-        base = self.base_ns
-        attempts = record[8] or ()
-        number = self._attempt.get(path, 0)
-        if op.code == MODEL and machine.reserves:
-            machine.reserve(token_bound(machine.messages))
-        if number < len(attempts):
-            self._attempt[path] = number + 1
-            attempt = attempts[number]
-            now = attempt.finished_ns - base
-            if attempt.answer is not None:
-                following = machine.answer(attempt.answer, attempt.usage, now)
-            else:
-                following = machine.fail(attempt.error, now)
-            machine.delay_seconds = 0.0
-            return following
-        self._used.add(path)
-        following = self._last(machine, op, record)
-        machine.delay_seconds = 0.0
-        return following
-
-    def _last(self, machine: Machine, op: Op, record: Record) -> Op:
-        """The outcome that decided the step."""
-        _, path, status, output, error, request, _, finished, _, usage, extra = record
-        now = finished - self.base_ns
-        extra = extra if type(extra) is dict else {}
-        if status is StepStatus.CANCELLED:
-            return machine.cancel(now, called=op.code != TOOL or not op.unsafe)  # type: ignore[attr-defined]
-        if op.code == PAUSE:
-            return self._pause(machine, op, record, extra, now)
-        if op.code == MODEL:
-            if status is StepStatus.SUCCESS or (error is not None and error.kind == "invalid_answer"):
-                text = str(extra.get("answer", output))
-                told = {key: extra[key] for key in ("model", "finish_reason", "cost_source") if key in extra}
-                return machine.answer(text, usage, now, told)
-            assert error is not None
-            refused = usage is not None and not usage.total_tokens
-            return machine.fail(
-                StepError(error.kind, error.type, error.message, error.kind == "model" and not refused), now
-            )
-        return self._tool(machine, op, path, status, output, error, request, now)
-
-    def _tool(
-        self,
-        machine: Machine,
-        op: Any,
-        path: str,
-        status: StepStatus,
-        output: Any,
-        error: StepError | None,
-        request: Any,
-        now: int,
-    ) -> Op:
-        asked = self._asked(op, path)
-        if status is StepStatus.IN_DOUBT:
-            assert error is not None
-            if error.type == "CancelledError":
-                return machine.cancel(now, called=True)
-            message, _, rest = error.message.partition(_DOUBT)
-            _, then, last = rest.partition("; then: ")
-            if then:
-                kind, _, text = last.partition("; its reconcile")[0].partition(": ")
-                return machine.fail(StepError("tool", kind, text, False), now)
-            return machine.fail(StepError("in_doubt", error.type, message, False), now)
-        if asked:  # its outcome was not known, and its reconcile told it
-            kind = error.kind if error is not None and error.kind in UNKNOWN_OUTCOME else "timeout"
-            known = error or StepError("timeout", "TimeoutError", "")
-            self._used.discard(path)
-            return machine.fail(StepError(kind, known.type, known.message), now)
-        if status is StepStatus.SUCCESS or (error is None and output is not UNSET):
-            return machine.resume(output, now)
-        assert error is not None
-        if request is None:
-            return machine.refuse(error, now)
-        if error.type in _SPOILED:
-            return machine.spoil(error, now)
-        return machine.fail(StepError(error.kind, error.type, error.message, False), now)
-
-    def _asked(self, op: Any, path: str) -> bool:
-        """Whether a reconcile of the call is recorded that was not asked for yet."""
-        if op.reconcile is None:
-            return False
-        base, number = f"{path}/reconcile", 1
-        while True:
-            name = base if number == 1 else f"{base}#{number}"
-            if name not in self.by_path:
-                return False
-            if name not in self._used:
-                return True
-            number += 1
-
-    @staticmethod
-    def _pause(machine: Machine, op: Op, record: Record, extra: dict[str, Any], now: int) -> Op:
-        _, _, status, output, error, *_ = record
-        by = extra.get("by")
-        if status is StepStatus.SUSPENDED:
-            return machine.suspend(now)
-        if error is not None:
-            return machine.lapse(error, by, now)
-        if op.asks:  # type: ignore[attr-defined]
-            return machine.decide(output["approved"], output["reason"], by, now)
-        return machine.arrive(output, now)
-
+KEPT_ANSWER_CHARS = 10_000
+"""Of an invalid answer a record keeps as much; a longer one can not be judged again."""
 
 _OUTSIDE = frozenset({"tool", "llm", "approval", "wait"})
+_SPOILED = frozenset({"ValueRefused", "LimitExceeded"})
+_NO_CALL_LEFT = "is left for another attempt"
+_STATE_FULL = "the values of the run together are larger than its limit"
+_UNASKED = "; its reconcile could not be asked: "
+
+
+class Unfit(Exception):
+    """The record at ``path`` can not be of the call that the machine asks for."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(why)
+        self.path = path
 
 
 class Missing(Exception):
@@ -155,28 +51,414 @@ class Missing(Exception):
         self.path = path
 
 
-def play(machine: Machine, recorded: Recorded, forks: dict[str, Record], now: int) -> None:
-    """Drive *machine* through all that is recorded; *forks* are the records of forks by path, where they ended.
+def path_of(machine: Machine, op: Op) -> str:
+    """The path of the requested call; on the short way from tool to tool a machine does not keep it."""
+    return op.path if machine.static and op.path is not None else machine.path
+
+
+class Recorded:
+    """The records of a run by path; each answers its step, attempt by attempt. *base_ns* is subtracted from their times.
+
+    *stopped* are the paths at which a frame was cancelled (see `stops`): the last record of a frame that was cancelled while a call
+    was in doubt does not tell it. *ended* says that the records are all there will be.
+    """
+
+    def __init__(
+        self, records: Iterable[Record], base_ns: int = 0, *, stopped: Iterable[str] = (), ended: bool = False
+    ) -> None:
+        self.by_path: dict[str, Record] = {record[1]: record for record in records if record[0].type in _OUTSIDE}
+        self.base_ns = base_ns
+        self.stopped = frozenset(stopped)
+        self.ended = ended
+        self._attempt: dict[str, int] = {}
+        self._asked: dict[str, int] = {}  # how often the reconcile of a step was answered
+
+    def feed(self, machine: Machine, op: Op) -> Op | None:
+        """The request that follows what the record of the requested call says; None where there is no record of it.
+
+        Raises:
+            Unfit: If the record is none that such a call can have.
+        """
+        path = path_of(machine, op)
+        record = self.by_path.get(path)
+        try:
+            if record is None:
+                following = self._unasked(machine, op, path)
+            else:
+                following = self._fed(machine, op, path, record)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            if machine.broken:
+                raise
+            raise Unfit(path, f"its record can not be read: {type(error).__name__}: {error}") from error
+        machine.delay_seconds = 0.0
+        return following
+
+    def _fed(self, machine: Machine, op: Op, path: str, record: Record) -> Op | None:
+        now = record[7] - self.base_ns
+        if op.code == PAUSE:
+            return self._pause(machine, cast(PauseOp, op), path, record, now)
+        if op.step_id.endswith("/reconcile"):
+            owner, _, _ = path.rpartition("/")
+            if owner not in self.by_path:  # asked before a crash, and what it said then may no longer be true
+                return None
+            self._asked[owner] = self._asked.get(owner, 0) + 1
+        elif op.code == MODEL and machine.reserves:
+            machine.reserve(token_bound(machine.messages))
+        attempts = record[8]
+        if attempts:
+            number = self._attempt.get(path, 0)
+            if number < len(attempts):
+                self._attempt[path] = number + 1
+                return self._tried(machine, op, path, attempts[number])
+        if op.code == MODEL:
+            return self._model(machine, cast(ModelOp, op), path, record, now)
+        return self._tool(machine, cast(ToolOp, op), path, record, now)
+
+    def _unasked(self, machine: Machine, op: Op, path: str) -> Op | None:
+        """A reconcile tool that could not be asked, since its arguments were refused: only the step's own record tells."""
+        owner, _, last = path.rpartition("/")
+        record = self.by_path.get(owner) if last.startswith("reconcile") and op.step_id.endswith("/reconcile") else None
+        if record is None or record[2] is not StepStatus.IN_DOUBT or record[4] is None:
+            return None
+        _, found, why = record[4].message.rpartition(_UNASKED)
+        if not found:
+            return None
+        return machine.refuse(StepError("value", "ArgumentError", why, False), record[7] - self.base_ns)
+
+    # --- attempts ---
+
+    def _tried(self, machine: Machine, op: Op, path: str, attempt: Attempt) -> Op:
+        """The outcome of an attempt that was followed by another."""
+        now = attempt.finished_ns - self.base_ns
+        error = attempt.error
+        if attempt.answer is not None:
+            return _answered(machine, attempt.answer, error, attempt.usage, now, None)
+        error = StepError(error.kind, error.type, error.message)  # it was tried again
+        if op.code == TOOL and machine._doubt is not None and self._told_at(path, attempt.finished_ns):
+            # of its own error nothing is left: an earlier attempt was in doubt, and the reconcile tool told that it did nothing
+            return machine.doubt(error, now)
+        return machine.fail(error, now)
+
+    def _told_at(self, path: str, finished_ns: int) -> bool:
+        """Whether the next answer of the reconcile tool of *path* came then."""
+        record = self._next_reconcile(path)
+        return record is not None and record[7] == finished_ns
+
+    def _next_reconcile(self, path: str) -> Record | None:
+        number = self._asked.get(path, 0) + 1
+        return self.by_path.get(f"{path}/reconcile" if number == 1 else f"{path}/reconcile#{number}")
+
+    # --- models ---
+
+    def _model(self, machine: Machine, op: ModelOp, path: str, record: Record, now: int) -> Op:
+        _, _, status, output, error, _, _, _, attempts, usage, extra = record
+        extra = _dict(extra)
+        if status is StepStatus.CANCELLED:
+            return machine.cancel(now)
+        if attempts:
+            usage = last_usage(usage, attempts)
+        told = {key: extra[key] for key in ("model", "finish_reason", "cost_source") if key in extra}
+        if extra.get("on_invalid"):
+            invalid = StepError("invalid_answer", "InvalidAnswer", str(extra.get("reason", "")))
+            return _answered(machine, _text(path, extra["answer"]), invalid, usage, now, told)
+        if error is None:
+            text = extra.get("answer", output)
+            return machine.answer(_text(path, text), usage, now, told)
+        if error.kind == "invalid_answer" and "answer" in extra:
+            return _answered(machine, _text(path, extra["answer"]), error, usage, now, told)
+        if error.type in _SPOILED:
+            _fill(machine, error)
+            known = {key: extra[key] for key in (*told, "answer") if key in extra}
+            return machine.spoil(StepError(error.kind, error.type, error.message, False), now, usage, known)
+        pattern = op.retry.on[0] if op.retry.on else "ModelError"
+        if error.kind == "budget" and error.message.endswith(f"{_NO_CALL_LEFT} (max_llm_calls)"):
+            # what the attempt itself ended with is not kept: anything that would have been tried again
+            if op.allowed is not None or op.schema is not None:
+                return machine.invalid("", StepError("invalid_answer", pattern, ""), usage, now)
+            return machine.fail(StepError("timeout" if usage is None else "rate_limit", pattern, ""), now)
+        refused = usage is not None and not usage.total_tokens
+        exhausted = len(attempts or ()) + 1 >= op.attempts or op.retry.on is not None
+        retryable = error.kind == "model" and not refused and exhausted
+        return machine.fail(StepError(error.kind, error.type, error.message, retryable), now)
+
+    # --- tools ---
+
+    def _tool(self, machine: Machine, op: ToolOp, path: str, record: Record, now: int) -> Op:
+        _, _, status, output, error, request, _, _, _, _, _ = record
+        if error is None:
+            if status is not StepStatus.SUCCESS:
+                raise Unfit(path, f"it is {status.value} without an error")
+            if machine._aside is None and op.reconcile is not None and self._next_reconcile(path) is not None:
+                return self._told(machine, op, path, StepError("timeout", "TimeoutError", ""), now)
+            return machine.resume(output, now)
+        known = StepError(error.kind, error.type, error.message, False)
+        if machine._aside is not None:
+            if error == CANCELLED:
+                return machine.cancel(now)
+            if op.step_id.endswith("/undo") and not request and op.names:
+                return machine.refuse(known, now)
+            return machine.fail(known, now)
+        asked = op.reconcile is not None and self._next_reconcile(path) is not None
+        if status is StepStatus.IN_DOUBT:
+            return self._in_doubt(machine, op, path, error, now, asked)
+        if status is StepStatus.CANCELLED:
+            return machine.cancel(now, called=asked)
+        if asked:
+            return self._told(machine, op, path, known, now)
+        if request is None:
+            return machine.refuse(known, now)
+        if error.type in _SPOILED and self._was_spoiled(machine, op, path):
+            _fill(machine, error)
+            return machine.spoil(known, now)
+        if op.unsafe and error.kind in UNKNOWN_OUTCOME:  # after a call it would be in doubt
+            return machine.expire(now, called=False)
+        return machine.fail(known, now)
+
+    def _told(self, machine: Machine, op: ToolOp, path: str, error: StepError, now: int) -> Op:
+        """The call was in doubt, and its reconcile tool told what it did."""
+        if path in self.stopped:
+            return machine.cancel(now, called=machine._doubt is None)
+        return machine.doubt(error, now)
+
+    def _in_doubt(self, machine: Machine, op: ToolOp, path: str, error: StepError, now: int, asked: bool) -> Op:
+        """The outcome after which nobody knew whether the call took effect."""
+        cause, more = _parted(error.message, f"; whether {op.tool!r} took effect is not known")
+        if error.type == CANCELLED.type and cause == CANCELLED.message:
+            return machine.cancel(now, called=True)
+        unknown = StepError("in_doubt", error.type, cause, False)
+        if path in self.stopped and machine._doubt is not None and not self._stopped_asking(path):
+            return machine.cancel(now, called=False)
+        if asked:
+            return machine.doubt(unknown, now)
+        _, then, last = more.partition("; then: ")
+        if not then:
+            return machine.doubt(unknown, now)
+        kind, _, text = last.rpartition(_UNASKED)[0].partition(": ") if _UNASKED in last else last.partition(": ")
+        if kind == "BudgetExceeded" and _NO_CALL_LEFT in text:
+            return machine.fail(StepError("timeout", error.type, cause), now)
+        return machine.fail(StepError("tool", kind, text, False), now)
+
+    def _stopped_asking(self, path: str) -> bool:
+        """Whether it was the reconcile call that was cancelled, which its own record tells."""
+        record = self._next_reconcile(path)
+        return record is not None and record[4] == CANCELLED
+
+    def _was_spoiled(self, machine: Machine, op: ToolOp, path: str) -> bool:
+        """Whether a value was refused, and not raised by the tool as an error of its own: what a call did is then undone.
+
+        Where an undo may still come it will: an effect that is undone for nothing is better than one that stays.
+        """
+        return op.undo is None or machine._doubt is not None or not self.ended or f"{path}/undo" in self.by_path
+
+    # --- pauses ---
+
+    @staticmethod
+    def _pause(machine: Machine, op: PauseOp, path: str, record: Record, now: int) -> Op:
+        _, _, status, output, error, _, _, _, _, _, extra = record
+        by = _dict(extra).get("by")
+        if status is StepStatus.SUSPENDED:
+            return machine.suspend(now)
+        if status is StepStatus.CANCELLED:
+            return machine.cancel(now)
+        if error is None:
+            if not op.asks:
+                return machine.arrive(output, now)
+            if type(output) is not dict or type(output.get("approved")) is not bool:
+                raise Unfit(path, "it is no decision")
+            return machine.decide(output["approved"], output.get("reason"), by, now)
+        if error.kind in ("timeout", "budget") and by is None:
+            return machine.expire(now)
+        reason = error.message.removeprefix("rejected: ")
+        if op.asks and error.type == "Rejected" and reason != error.message:
+            return machine.decide(False, None if reason == "no reason given" else reason, by, now)
+        return machine.lapse(error, by, now)
+
+
+def _answered(
+    machine: Machine,
+    text: str,
+    error: StepError,
+    usage: LLMUsage | None,
+    now: int,
+    extra: dict[str, Any] | None,
+) -> Op:
+    """An invalid answer: judged again where all of it is known."""
+    if len(text) < KEPT_ANSWER_CHARS:
+        return machine.answer(text, usage, now, extra)
+    return machine.invalid(text, StepError(error.kind, error.type, error.message), usage, now, extra)
+
+
+def _text(path: str, value: Any) -> str:
+    if type(value) is not str:
+        raise Unfit(path, "a model's answer is a text")
+    return value
+
+
+def _dict(extra: Any) -> dict[str, Any]:
+    return extra if type(extra) is dict else {}
+
+
+def _fill(machine: Machine, error: StepError) -> None:
+    """After a value for which there was no room, there is none for any other: how large it was is not recorded."""
+    if error.message == _STATE_FULL:
+        machine.ledger.state = min(machine.ledger.state, -1)
+
+
+def _parted(message: str, mark: str) -> tuple[str, str]:
+    """What stands before and after *mark*, at the first place where what the machine writes can follow."""
+    at = message.find(mark)
+    while at >= 0:
+        before, after = message[:at], message[at + len(mark) :]
+        if not after or after.startswith(("; then: ", "; its reconcile")):
+            return before, after
+        at = message.find(mark, at + 1)
+    return message, ""
+
+
+def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage | None:
+    """What the last call consumed: a record holds the sum of all attempts."""
+    if total is None:
+        return None
+    known = [attempt.usage for attempt in attempts]
+    before = sum((usage for usage in known if usage is not None), LLMUsage(cost_usd=Decimal(0)))
+    prompt = total.prompt_tokens - before.prompt_tokens
+    completion = total.completion_tokens - before.completion_tokens
+    tokens = total.total_tokens - before.total_tokens
+    if total.cost_usd is None:
+        priced = before.cost_usd is not None and None not in known
+        if not tokens and (priced or any(known)):
+            return None  # with a cost that is known, it would be in the sum
+        return LLMUsage(prompt, completion, tokens)
+    cost = total.cost_usd - before.cost_usd if before.cost_usd is not None else None
+    return LLMUsage(prompt, completion, tokens, cost)
+
+
+# --- frames ----------------------------------------------------------------------------------------------------------
+
+
+def stops(records: list[Record], cancelled: bool) -> Iterator[str]:
+    """Paths of the steps at which frames were cancelled; *cancelled* is whether that of *records* was. Children are in their forks."""
+    last = None
+    for record in records:
+        if not record[0].step_id.endswith("/undo"):
+            last = record
+        extra = record[10]
+        if type(extra) is dict and "children" in extra:
+            for child in extra["children"]:
+                yield from stops(child, record[2] is StepStatus.CANCELLED)
+    if cancelled and last is not None:
+        yield last[1]
+
+
+def forks_of(records: list[Record]) -> dict[str, Record]:
+    """The records of forks by path, those in children too."""
+    found: dict[str, Record] = {}
+    for record in records:
+        extra = record[10]
+        if type(extra) is dict and "children" in extra:
+            found[record[1]] = record
+            for child in extra["children"]:
+                found.update(forks_of(child))
+    return found
+
+
+def play(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], now: int) -> None:
+    """Drive *machine* through all that is recorded; *forks* are the records of forks by path, with their children.
 
     Raises:
         Missing: At the first call that is not recorded.
+        Unfit: At the first record that no such call can have.
     """
+    base = recorded.base_ns
+    plain = recorded.by_path
     op = machine.start(now)
-    while op.code != END:
-        if op.code == FORK:
-            path = path_of(machine, op)
-            record = forks.get(path)
-            count, finished = machine.fork_size, machine.now
-            if record is not None:
-                count, finished = min(count, len(record[10]["children"])), record[7] - recorded.base_ns
-            for number in range(count):
-                child = machine.child(number)
-                play(child, recorded, forks, machine.now)
-                machine.now = max(machine.now, child.now)
-            stopped = record is not None and record[2] is StepStatus.CANCELLED
-            op = machine.cancel(finished) if stopped else machine.join(max(finished, machine.now))
-        else:
-            following = recorded.feed(machine, op)
-            if following is None:
-                raise Missing(path_of(machine, op))
-            op = following
+    while True:
+        code = op.code
+        if code == TOOL and machine._aside is None:  # by far the most, written out
+            path = op.path if machine.static and op.path is not None else machine.path
+            record = plain.get(path)
+            if record is not None and record[4] is None and record[8] is None and op.reconcile is None:  # type: ignore[attr-defined]
+                if record[2] is not StepStatus.SUCCESS:
+                    raise Unfit(path, f"it is {record[2].value} without an error")
+                machine.now = record[7] - base
+                op = machine.send(record[3])
+                continue
+        if code == END:
+            return
+        if code == FORK:
+            op = _forked(machine, op, recorded, forks)
+            continue
+        following = recorded.feed(machine, op)
+        if following is None:
+            raise Missing(path_of(machine, op))
+        op = following
+
+
+def _forked(machine: Machine, op: Op, recorded: Recorded, forks: Mapping[str, Record]) -> Op:
+    """The children of a fork, those that began, one after the other; then its join, or that it was cancelled."""
+    record = forks.get(path_of(machine, op))
+    children = record[10]["children"] if record is not None else ()
+    stopped = record is not None and record[2] is StepStatus.CANCELLED
+    latest = machine.now
+    for number in range(machine.fork_size):
+        told = children[number] if number < len(children) else ()
+        if stopped and not told:  # a child that began has a record at least of that it was cancelled
+            continue
+        child = machine.child(number)
+        play(child, recorded, forks, told[0][6] - recorded.base_ns if told else machine.now)
+        latest = max(latest, child.now)
+    finished = record[7] - recorded.base_ns if record is not None else latest
+    return machine.cancel(finished) if stopped else machine.join(finished)
+
+
+# --- hosts -----------------------------------------------------------------------------------------------------------
+
+
+def contracts_of(about: Mapping[str, Any]) -> dict[str, ToolContract]:
+    """The tools of a run, as far as they decide what it did; they take any arguments and can not be called.
+
+    Raises:
+        ValueError: If *about* is not as `Trace.about` gives it.
+    """
+    tools = about.get("tools", {})
+    if type(tools) is not dict:
+        raise ValueError("'tools' is no object")
+    found = {}
+    for name, facts in tools.items():
+        if type(facts) is not dict or facts.get("effect") not in EFFECTS:
+            raise ValueError(f"tool {name!r} has no effect")
+        found[name] = ToolContract(
+            name, _never, {}, open=True, effect=facts["effect"], takes_key=facts.get("key") is True, how="inline"
+        )
+    return found
+
+
+def _never(**arguments: Any) -> Any:
+    raise VMError("a recorded run makes no calls")
+
+
+@dataclass(slots=True)
+class Bounds:
+    """What bounded a run."""
+
+    limits: Limits = field(default_factory=Limits)
+    budget: Budget | None = None
+    prices: dict[str, tuple[Decimal, Decimal]] | None = None
+    default_model: str | None = None
+
+
+def bounds_of(about: Mapping[str, Any], program: Budget | None) -> Bounds:
+    """Limits, budget and prices of a run; the *program*'s own budget bounds it whatever *about* says.
+
+    Raises:
+        ValueError: If *about* is not as `Trace.about` gives it.
+    """
+    try:
+        told = Budget.model_validate(about["budget"]) if "budget" in about else None
+        known = [budget for budget in (told, program) if budget is not None]
+        prices = {name: (Decimal(pair[0]), Decimal(pair[1])) for name, pair in about.get("prices", {}).items()}
+        limits = Limits(**{name: int(value) for name, value in about.get("limits", {}).items()})
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"not the bounds of a run: {error}") from None
+    model = about.get("default_model")
+    return Bounds(limits, tightest(known), prices or None, model if type(model) is str else None)
