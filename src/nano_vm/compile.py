@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from .bounds import counted, longest
-from .errors import ExprError, Loc, PolicyRefused
+from .errors import ExprError, Loc, PolicyRefused, StepFault
 from .expr import (
     Eval,
     Frame,
@@ -440,12 +440,14 @@ def value_check(rule: ArgRule) -> Callable[[Any, Mapping[str, Any]], bool]:
 
     def passes(value: Any, given: Mapping[str, Any]) -> bool:
         frame = [value, *(given.get(name, UNSET) for name in inputs), *constants]
-        for box in lists:
-            if type(box(frame)) is not list:
-                raise PolicyRefused(
-                    f"the policy's check {rule.text!r} can not be made: what stands right of 'in' is no list"
-                )
-        return bool(test(frame))
+        try:
+            reason = None if all(type(box(frame)) is list for box in lists) else "what stands right of 'in' is no list"
+            passed = reason is None and bool(test(frame))
+        except StepFault as error:  # refused like a check that does not hold: an error is no way around it
+            reason = str(error)
+        if reason is not None:
+            raise PolicyRefused(f"the policy's check {rule.text!r} can not be made: {reason}")
+        return passed
 
     return passes
 
