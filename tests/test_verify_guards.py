@@ -447,7 +447,7 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     ),
     # approvals
     "approved": ([ask(pay())], BOSS, HOLDS),
-    "approved in words": ([ask(pay(), show="Pay to $to?")], BOSS, HOLDS),
+    "approved in words": ([ask(pay(), show="Pay to $to?")], BOSS, "q.then -> pay"),
     "approved among other things": ([ask(pay(), show={"who": ["${to}"]})], BOSS, HOLDS),
     "not approved": ([ask(mail(), otherwise=[]), pay()], BOSS, "q.otherwise -> q.next -> pay"),
     "another role": ([ask(pay(), role="clerk")], BOSS, "q.then -> pay"),
@@ -503,6 +503,44 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     "before what is not there": ([mail()], {"mail": {"before": ["nothing"]}}, HOLDS),
     "a tool that is never called, before": ([pay()], {"mail": {"before": ["pay"]}}, "pay"),
     "a tool that is never called": ([mail()], THEN, HOLDS),
+    "approved by a called program": ([sub(ask(mail())), pay()], BOSS, "c.next -> pay"),
+    "another run of the called program": (
+        [
+            {
+                "id": "l",
+                "type": "loop",
+                "max_iterations": 2,
+                "on_exhausted": "continue",
+                "steps": [
+                    {
+                        "id": "c",
+                        "type": "call",
+                        "with": {"to": "$to"},
+                        "program": {
+                            "steps": [
+                                {
+                                    "id": "early",
+                                    "type": "condition",
+                                    "condition": "$first",
+                                    "then": [mail("skip")],
+                                    "otherwise": [pay()],
+                                },
+                                {
+                                    "id": "g",
+                                    "type": "condition",
+                                    "condition": "$to == 1",
+                                    "then": [mail("m")],
+                                    "otherwise": "$fail",
+                                },
+                            ]
+                        },
+                    }
+                ],
+            }
+        ],
+        {"pay": {"guarded_by": ["c/g.then"]}},
+        "l.next -> c.fork -> early.otherwise -> pay",
+    ),
 }
 
 
@@ -520,7 +558,7 @@ def findings(steps: list[Step], policy: Mapping[str, Any]) -> list[Finding]:
 def said(steps: list[Step], policy: Mapping[str, Any]) -> str:
     """Of the first statement: that it holds, or its path."""
     finding = findings(steps, policy)[0]
-    return HOLDS if finding.holds else " -> ".join(map(str, finding.path))
+    return HOLDS if finding.holds else " -> ".join(f"{move.step_id}.{move.label}".rstrip(".") for move in finding.path)
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -581,6 +619,7 @@ NEVER = (
     "what a loop writes that is left",
     "a map that calls",
     "an undo reads what its step wrote",
+    "another run of the called program",
 )
 
 

@@ -349,7 +349,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     ),
     "approved in a text": (
         [FETCH, approval("a", "Send to $page?"), send("$page", tool="wire")],
-        [f"ok steps[2].args.to: {GOT} > $page (approved by treasurer at step a)"],
+        [f"NO steps[2].args.to: {GOT} > $page"],
     ),
     "approved by another": (
         [FETCH, approval("a", "$page", role="intern"), send("$page", tool="wire")],

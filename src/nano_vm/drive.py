@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
 
-from .errors import ModelError, StoreError
+from .errors import LeaseLost, ModelError, StoreError
 from .ledger import DEFAULT_MAX_TOKENS, token_bound
 from .machine import FOREVER, Machine
 from .outcomes import effect_key, model_error, tool_error
@@ -252,8 +252,17 @@ class Journal(Protocol):
         """The request that follows, where the outcome of *op* is known already; None where it is to be made."""
         ...
 
+    def check(self) -> None:
+        """Asked immediately before a call that had to wait: raises `Abandoned` where it may not be made."""
+        ...
+
     def child(self, machine: Machine, number: int) -> Machine:
         """The machine of one child of the requested fork."""
+        ...
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a cancellation means that this process stops, and not the run."""
         ...
 
 
@@ -315,6 +324,8 @@ class Driver:
                         continue
                 if machine.delay_seconds:
                     await self.wait(machine, lane)
+                    if journal is not None:
+                        journal.check()
                 function = op.function
                 if function is not None and straight:
                     called = True
@@ -365,6 +376,8 @@ class Driver:
                     called = False
                 machine.delay_seconds = 0.0
                 expired = lane.forgive()
+                if journal is not None and journal.leaving:
+                    raise Abandoned(LeaseLost("the run is left to others")) from None
                 if lane.cancelled():
                     op = machine.cancel(read(), called=called)
                 elif expired:
@@ -457,6 +470,8 @@ class Driver:
             except RuntimeError:  # the loop was closed while this waited
                 raise asyncio.CancelledError from None
             try:
+                if self.journal is not None:  # it may have waited long for this thread
+                    self.journal.check()
                 return context.run(function, **keywords)
             except (StopIteration, GeneratorExit) as error:  # a future can not carry them
                 raise RuntimeError(f"the tool raised {type(error).__name__}: {error}") from error

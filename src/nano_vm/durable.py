@@ -69,13 +69,13 @@ class Lease:
 
     def renew(self) -> None:
         """Tell the store that this process lives."""
-        before = time.monotonic()
+        before = _time()
         self.store.heartbeat(self.owner, time.time_ns() + int(self.seconds * 1e9))
         self.until = before + self.seconds * (1 - LEASE_MARGIN)
 
     def holds(self) -> bool:
         """Whether a call may be begun now."""
-        return time.monotonic() < self.until
+        return _time() < self.until
 
     def end(self) -> None:
         """Give the lease back."""
@@ -90,6 +90,11 @@ class Lease:
                 self.renew()
 
 
+def _time() -> float:
+    """Seconds that go on while the machine sleeps, where the system has such a clock: the store's time does too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def _boot() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -102,7 +107,8 @@ def _born(pid: int) -> str:
     """When process *pid* began, as its system counts: a number that another process with the same id does not have."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[19]
+            fields = file.read().rpartition(")")[2].split()
+        return fields[19] if fields[0] not in "ZX" else "-"  # a zombie makes no calls
     except (OSError, IndexError):
         return "-"
 
@@ -115,15 +121,11 @@ def surely_gone(owner: str) -> bool:
     return _born(int(pid)) != born
 
 
-EVENTS = ("event", "kept")
-"""An event that was waited for when it came, and one that came before."""
-
-
 def usable(message: Message, waiting: Iterable[dict[str, Any]]) -> bool:
     """Whether a run that waits for *waiting* has something to do with *message*."""
     if message.kind == "cancel":
         return True
-    if message.kind in EVENTS:
+    if message.kind == "event":
         return any(entry.get("event") == message.name for entry in waiting)
     return any(entry["path"] == message.name for entry in waiting)
 
@@ -151,6 +153,7 @@ class Journal:
         self.inbox = list(run.inbox)
         self.used: list[int] = []
         self.wakes: list[int] = []
+        self.leaving = False  # whether this process stops: no further call is begun
         self.unsettled: list[asyncio.Future[None]] = []
         salt = run.salt or b""
         self.head = chained(seal_start(run), salt, run.rows)
@@ -178,16 +181,25 @@ class Journal:
             if following is not None:
                 return following
         rows = self.rows(machine)
+        if self.leaving:
+            await self.append(rows)
+            raise Abandoned(LeaseLost(f"run {self.run.run_id!r} is left to others"))
         if (op.code == MODEL or op.effect != "read") and not machine.retrying:  # type: ignore[attr-defined]
             rows.append(Row(INTENT, self.frame(machine), path, op.type, None, machine.now + self.base_ns))
         await self.append(rows)
-        if not self.lease.holds():
-            raise Abandoned(
-                LeaseLost(
-                    f"run {self.run.run_id!r}: this process was not heard of for too long, and may have lost the run"
-                )
-            )
+        self.check()
         return None
+
+    def check(self) -> None:
+        """Asked immediately before a call: raises `Abandoned` where this process may have lost the run."""
+        if not self.lease.holds():
+            message = f"run {self.run.run_id!r}: this process was not heard of for too long, and may have lost the run"
+            raise Abandoned(LeaseLost(message))
+
+    async def leave_run(self) -> None:
+        """Let the run go as it is, for others to take up at once; a call that was cut off is left without an outcome."""
+        with suppress(Abandoned):
+            await self.append([], {"owner": None})
 
     def lost(self, machine: Machine, op: Op, path: str) -> Op | None:
         """What becomes of a call that was begun before and has no outcome; None where it may be made (again)."""
@@ -226,7 +238,7 @@ class Journal:
             except ValueError as error:
                 return machine.lapse(StepError("value", "ExprError", str(error), retryable=False), None, now)
             if due is None:
-                message = self.take(EVENTS, request["event"])
+                message = self.take(("event",), request["event"])
                 if message is not None:
                     return machine.arrive(message.body.get("payload"), now)
             elif now >= due:
@@ -342,13 +354,15 @@ class Journal:
             rest or None,
         )
 
-    async def append(self, rows: list[Row], update: dict[str, Any] | None = None) -> None:
+    async def append(self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()) -> None:
         """Make *rows* durable; `Abandoned` where that is not ours to do, or can not be done."""
         used, self.used = self.used, []
         if not rows and not used and update is None:
             return
         self.head = chained(self.head, self.run.salt or b"", rows)
-        writing = asyncio.ensure_future(self.store.append(Append(self.run.key, self.run.fence, rows, update, used)))
+        writing = asyncio.ensure_future(
+            self.store.append(Append(self.run.key, self.run.fence, rows, update, used, seen))
+        )
         try:
             for before in self.unsettled:
                 await before
@@ -394,7 +408,7 @@ class Journal:
         if not suspended:
             head = chained(self.head, self.run.salt or b"", rows)
             update |= {"output": trace.output, "finished_ns": trace.finished_ns + self.base_ns, "seal": head.hex()}
-        await self.append(rows, update)
+        await self.append(rows, update, [message.id for message in self.inbox] if suspended else ())
 
 
 _WAITING = frozenset({StepStatus.SUSPENDED, StepStatus.IN_DOUBT})

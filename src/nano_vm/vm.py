@@ -48,6 +48,9 @@ REMEMBERED_RUNS = 10_000
 RESTING_SECONDS = 60.0
 """How long a worker leaves a run that it could not go on with."""
 
+GRACE_SECONDS = 10.0
+"""How long a worker that stops waits for calls that are under way; what then has no outcome is in doubt."""
+
 logger = logging.getLogger("nano_vm")
 
 TOOL_THREADS = 32
@@ -161,6 +164,7 @@ class ExecutionVM:
         self._store = open_store(store) if isinstance(store, str) else store
         self._lease = Lease(self._store, lease_seconds) if self._store is not None else None
         self._roles = roles
+        self._journals: set[Journal] = set()  # of runs under way here
         self._documents: dict[str, tuple[Program, dict[str, Program]]] = {}  # of stored runs, by program digest
         for name, function in (tools or {}).items():
             self.register_tool(name, function)
@@ -431,7 +435,8 @@ class ExecutionVM:
             else:
                 events.put_nowait(Event(kind, source.path, what.step_id, what.type))
 
-        run = Run(trace, self._execute(trace, machine, sink))
+        kept = self._store is not None
+        run = Run(trace, self._keep(program, trace, machine, sink) if kept else self._execute(trace, machine, sink))
         if run_id is not None:
             run.identity = _identity(trace)
             self._remember(run)
@@ -558,7 +563,7 @@ class ExecutionVM:
 
     # --- durable runs ---
 
-    async def _keep(self, program: Program, trace: Trace, machine: Machine) -> bool:
+    async def _keep(self, program: Program, trace: Trace, machine: Machine, sink: Any = None) -> bool:
         """Run *machine* durably; where its run id is stored already, join that run."""
         assert self._store is not None
         assert self._lease is not None
@@ -566,7 +571,7 @@ class ExecutionVM:
         stored = self._stored(program, trace)
         stored.status, stored.started_ns, stored.owner = "running", trace.started_ns + trace._base_ns, self._lease.owner
         if await self._store.begin(stored):
-            return await self._drive_kept(trace, machine, stored)
+            return await self._drive_kept(trace, machine, stored, sink)
         known = await asyncio.to_thread(self._store.load, trace.run_id)
         if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
             raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
@@ -589,19 +594,25 @@ class ExecutionVM:
             bytes.fromhex(trace.salt),
         )
 
-    async def _drive_kept(self, trace: Trace, machine: Machine, stored: StoredRun) -> bool:
+    async def _drive_kept(self, trace: Trace, machine: Machine, stored: StoredRun, sink: Any = None) -> bool:
         """Drive a run that is ours; where others take it over meanwhile, its trace is what they make of it."""
         assert self._store is not None
         assert self._lease is not None
         journal = Journal(self._store, self._lease, stored, trace._base_ns, trace._ops)
+        self._journals.add(journal)
         try:
-            cancelled = await self._execute(trace, machine, None, journal)
+            cancelled = await self._execute(trace, machine, sink, journal)
             await journal.end(machine, trace)
         except Abandoned as gone:
+            if journal.leaving:
+                await journal.leave_run()
+                raise asyncio.CancelledError from None
             if not isinstance(gone.cause, LeaseLost):
                 raise gone.cause from None
             _become(trace, await self._follow(trace.run_id))
             return False
+        finally:
+            self._journals.discard(journal)
         if trace.status is TraceStatus.SUSPENDED:
             now = await asyncio.to_thread(self._store.load, trace.run_id)
             if now.status == "suspended" and any(usable(message, now.waiting) for message in now.inbox):
@@ -758,10 +769,18 @@ class ExecutionVM:
                     if trace is None:
                         resting[run_id] = now + RESTING_SECONDS
         finally:
-            for task in tasks.values():
-                task.cancel()
             if tasks:
-                await asyncio.wait(tasks.values())
+                await self._leave(tasks)
+
+    async def _leave(self, tasks: Mapping[str, asyncio.Task[Any]]) -> None:
+        """Stop driving: calls under way have `GRACE_SECONDS` to end, no further one is begun, and the runs are left to others."""
+        for journal in self._journals:
+            journal.leaving = journal.leaving or journal.run.run_id in tasks
+        _, pending = await asyncio.wait(tasks.values(), timeout=GRACE_SECONDS)
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
 
     def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> Trace | None:
         """What a worker's task came to; a run that can not go on is told and left."""
@@ -822,8 +841,7 @@ class ExecutionVM:
             fault = schema_check(schema)(payload) if schema is not None else None
             if fault is not None:
                 raise VMError(f"the payload of event {name!r} does not fit what {entry['path']!r} waits for: {fault}")
-        kind = "event" if waiting else "kept"
-        store.send(run_id, Message(kind, name, {"payload": payload}, None, self._clock.time_ns()))
+        store.send(run_id, Message("event", name, {"payload": payload}, None, self._clock.time_ns()))
 
     def resolve(
         self,

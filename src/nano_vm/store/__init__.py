@@ -195,13 +195,15 @@ def seal_of(run: StoredRun) -> str:
 
 @dataclass(slots=True)
 class Append:
-    """What is written at once: all of it or nothing. ``update`` are fields of `StoredRun`; ``used`` ids of messages that were taken."""
+    """What is written at once: all of it or nothing. ``update`` are fields of `StoredRun`; ``used`` ids of messages that were
+    taken, ``seen`` of those that the run has no use for yet: they stay, and no longer make it claimable."""
 
     key: int
     fence: int
     rows: Sequence[Row] = ()
     update: Mapping[str, Any] | None = None
     used: Sequence[int] = ()
+    seen: Sequence[int] = ()
 
 
 class Store(Protocol):
@@ -244,8 +246,8 @@ class Store(Protocol):
         ...
 
     def claimable(self, now_ns: int, limit: int, only: str | None = None) -> list[str]:
-        """Ids of runs that somebody should take up: pending, left by their owner, due (`wake_ns`), or with a message (one of
-        kind ``kept`` does not count); oldest first. *only* is one status."""
+        """Ids of runs that somebody should take up: pending, left by their owner, due (`wake_ns`), or with a message that it has
+        not seen; oldest first. *only* is one status."""
         ...
 
     def send(self, run_id: str, message: Message) -> None:

@@ -231,6 +231,19 @@ class Database:
             error, (driver.DataError, driver.IntegrityError, driver.ProgrammingError, driver.NotSupportedError)
         )
 
+    def flush(self) -> None:
+        """Empty SQLite's log, which still has what was dropped, unless somebody reads from it right now."""
+        if not self.lite:
+            return
+        connection = self.connect()
+        try:
+            with self.turn:
+                connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
+        except self.errors as error:
+            connection.discard()
+            raise self.failure(error, "write to") from error
+        connection.release()
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
@@ -290,6 +303,7 @@ def _sqlite_settings(synchronous: str) -> Callable[[Any, Any], None]:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is erased is gone from the file too
 
     return settings
 

@@ -119,9 +119,9 @@ inbox = Table(
     sqlite_autoincrement=True,
 )
 
-_unused = text("used = 0")
+_unused = text("used <> 1")
 Index("nano_inbox_unused", inbox.c.run, sqlite_where=_unused, postgresql_where=_unused)
-_telling = text("used = 0 AND kind <> 'kept'")
+_telling = text("used = 0")
 Index("nano_inbox_telling", inbox.c.run, sqlite_where=_telling, postgresql_where=_telling)
 
 owners = Table(

@@ -7,40 +7,26 @@ of its own. Several processes may have the same database open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from hashlib import sha256
-from typing import Any
+from typing import IO, Any
 
-from ..errors import StoreError, UnknownRun
-from . import ENDED, PENDING, RUNNING, SUSPENDED, Append, Message, StoredRun
-from .cells import (
-    CELLS,
-    Bodies,
-    decoded,
-    hashes_in,
-    message_cell,
-    message_of,
-    row_crc,
-    row_of,
-    run_cells,
-    run_crc,
-    run_of,
-)
+from ..errors import StoreError
+from . import ENDED, PENDING, RUNNING, SUSPENDED, Append, Message, StoredRun, transfer, upkeep
+from .cells import Bodies, message_cell, run_cells
 from .database import Connection, Database
-from .schema import RUN_FIELDS
+from .read import CREATED, HEADER, assembled, loaded, unknown, values_of
 from .writer import Job, Writer
 
 PAGE_RUNS = 200
 """Headers that `runs` reads at once; between pages it holds nothing, so a slow reader keeps nobody waiting."""
 
-_HEADER = f"SELECT {', '.join(RUN_FIELDS)}, crc FROM nano_runs"
 _LIVE = "EXISTS (SELECT 1 FROM nano_owners WHERE nano_owners.owner = nano_runs.owner AND nano_owners.until_ns >= ?)"
 _CLAIMABLE = {
     PENDING: f"status = '{PENDING}'",
     RUNNING: f"status = '{RUNNING}'",
     SUSPENDED: f"status = '{SUSPENDED}' AND wake_ns IS NOT NULL AND wake_ns <= ?",
-    "sent": f"status = '{SUSPENDED}' AND key IN (SELECT run FROM nano_inbox WHERE used = 0 AND kind <> 'kept')",
+    "sent": f"status = '{SUSPENDED}' AND key IN (SELECT run FROM nano_inbox WHERE used = 0)",
 }
 """Runs that somebody should take up if nobody has them, each by an index."""
 
@@ -151,14 +137,7 @@ class SqlStore:
     def load(self, run_id: str, *, rows: bool = True) -> StoredRun:
         """See `Store.load`. Equal values of a run are one object: change none."""
         with self.database.reading() as connection:
-            fields = connection.one(f"{_HEADER} WHERE run_id = ?", run_id)
-            if fields is None:
-                raise unknown(run_id)
-            key = fields[0]
-            stored = connection.all(_ROWS_OF, key) if rows else []
-            messages = connection.all("SELECT id, message FROM nano_inbox WHERE run = ? AND used = 0 ORDER BY id", key)
-            values = self._values(connection, [fields], stored, run_id)
-        return assembled(fields, stored, messages, values)
+            return loaded(connection, run_id, rows=rows)
 
     def runs(self, **filters: Any) -> Iterator[StoredRun]:
         """See `Store.runs`; ``status`` may be several. Each has its document too, but no rows and no inbox."""
@@ -167,16 +146,16 @@ class SqlStore:
         while limit is None or limit > 0:
             size = PAGE_RUNS if limit is None else min(limit, PAGE_RUNS)
             clauses = [*where, *(["(created_ns, key) < (?, ?)"] if after else [])]
-            text = f"{_HEADER}{' WHERE ' if clauses else ''}{' AND '.join(clauses)} ORDER BY created_ns DESC, key DESC LIMIT ?"
+            text = f"{HEADER}{' WHERE ' if clauses else ''}{' AND '.join(clauses)} ORDER BY created_ns DESC, key DESC LIMIT ?"
             with self.database.reading() as connection:
                 page = connection.all(text, *given, *after, size)
-                values = self._values(connection, page, [], self.database.name)
+                values = values_of(connection, page, [], self.database.name)
             for fields in page:
                 yield assembled(fields, [], [], values)
             if len(page) < size:
                 return
             limit = None if limit is None else limit - size
-            after = (page[-1][_CREATED], page[-1][0])
+            after = (page[-1][CREATED], page[-1][0])
 
     def key_of(self, run_id: str) -> int:
         """The store's own number of a run.
@@ -189,6 +168,60 @@ class SqlStore:
         if found is None:
             raise unknown(run_id)
         return int(found[0])
+
+    # --- keeping house ---
+
+    def erase(self, run_id: str) -> bool:
+        """Drop all values of a run that has ended, and its salt, for good; False where that was done before.
+
+        Headers, paths, times and the salted hashes of the values stay, so that the seal still verifies; other runs with equal values keep
+        theirs. SQLite overwrites what is dropped; PostgreSQL does when it vacuums, and keeps it in its own log and copies until then.
+
+        Raises:
+            StoreError: If the run has not ended.
+            UnknownRun: If there is none.
+        """
+        done = bool(self.written(lambda connection, bodies: upkeep.erase(connection, bodies, run_id)))
+        if done:
+            self.database.flush()
+        return done
+
+    def prune(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> int:
+        """Delete the runs that ended before *older_than_ns* in one of *statuses*; how many there were."""
+        wrong = [status for status in statuses if status not in ENDED]
+        if wrong:
+            raise ValueError(
+                f"a run in status {wrong[0]!r} has not ended and is not deleted; choose of {', '.join(ENDED)}"
+            )
+        total = 0
+        while True:  # some at a time, so that others get their turn
+            count = self.written(lambda connection, bodies: upkeep.prune(connection, bodies, older_than_ns, statuses))
+            total += count
+            if not count:
+                self.database.flush()
+                return total
+
+    def check(self) -> list[str]:
+        """What is wrong with what is stored: damage, counts of references that are off, seals that do not fit; empty if nothing is."""
+        return upkeep.check(self.database)
+
+    def export(self, run_ids: Iterable[str], stream: IO[str]) -> int:
+        """Write runs to *stream* as JSON Lines, one snapshot each; how many. `transfer` tells the format.
+
+        Raises:
+            UnknownRun: If there is none of an id.
+        """
+        return transfer.export((self.load(run_id) for run_id in run_ids), stream)
+
+    def import_(self, stream: Iterable[str], *, unfinished: bool = False) -> list[str]:
+        """Take in what `export` wrote, all or nothing; the ids of the runs that were not there before.
+
+        A run that has not ended is refused unless *unfinished*: two databases that both go on with it would make its calls twice.
+
+        Raises:
+            StoreError: If it was cut short or edited, is from a newer version, or a run of that id with other content is there.
+        """
+        return transfer.import_(self.database, stream, unfinished=unfinished)
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -224,62 +257,6 @@ class SqlStore:
             return True
 
         return job
-
-    def _values(
-        self, connection: Connection, headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]], where: str
-    ) -> dict[bytes | None, Any]:
-        """The values of all their cells."""
-        cells = [fields[at] for fields in headers for at in _CELLS_AT]
-        cells += [cell for row in rows for cell in row[8:11]]
-        return decoded(cells, bodies_of(connection, hashes_in(cells)), where)
-
-
-_ROWS_OF = (
-    "SELECT seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc FROM nano_rows "
-    "WHERE run = ? ORDER BY seq"
-)
-_CREATED = RUN_FIELDS.index("created_ns")
-_CELLS_AT = [RUN_FIELDS.index(name) for name in RUN_FIELDS if name in CELLS]
-
-
-def unknown(run_id: str) -> UnknownRun:
-    """That there is no such run."""
-    return UnknownRun(f"there is no run {run_id!r} in this store")
-
-
-def bodies_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The texts of values; one that does not fit its hash is left out, as if it were not there."""
-    found = connection.among("SELECT hash, body FROM nano_contents WHERE hash IN (*)", hashes)
-    return {digest: body for digest, body in found if sha256(body).digest() == digest}
-
-
-def assembled(
-    fields: Sequence[Any],
-    rows: Sequence[Sequence[Any]],
-    messages: Sequence[Sequence[Any]],
-    values: Mapping[bytes | None, Any],
-) -> StoredRun:
-    """A run of what the tables hold of it.
-
-    Raises:
-        StoreError: If it was damaged where it lies.
-    """
-    named = dict(zip(RUN_FIELDS, fields, strict=False))
-    if run_crc(named) != fields[-1]:
-        raise damaged(named["run_id"], "its header")
-    key = fields[0]
-    for at, row in enumerate(rows):
-        if row[0] != at or row_crc(key, at, row[1:11]) != row[11]:
-            raise damaged(named["run_id"], f"row {at}")
-    run = run_of(named, values)
-    run.rows = [row_of(row[1:11], values) for row in rows]
-    run.inbox = [message_of(*message) for message in messages]
-    return run
-
-
-def damaged(run_id: str, what: str) -> StoreError:
-    """That what was read is not what was written."""
-    return StoreError(f"run {run_id!r}: {what} is not what was written; the database is damaged: restore a copy")
 
 
 def _where(

@@ -33,7 +33,7 @@ _CHOSEN = ("40P01", "40001")  # deadlock detected, could not serialize
 
 Job = Callable[[Connection, Bodies], Any]
 
-_ROWS = (
+INSERT_ROWS = (
     "INSERT INTO nano_rows (run, seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -244,6 +244,7 @@ class Writer:
         rows: list[tuple[Any, ...]] = []
         updates: dict[int, dict[str, Any]] = {}
         used: list[tuple[int, int]] = []
+        seen: list[tuple[int, int]] = []
         for item in items:
             append = item.append
             assert append is not None
@@ -271,10 +272,12 @@ class Writer:
                 if "owner" in item.columns:
                     self._next.pop(append.key, None)
             used.extend((message, append.key) for message in append.used)
-        connection.many(_ROWS, rows)
+            seen.extend((message, append.key) for message in append.seen)
+        connection.many(INSERT_ROWS, rows)
         for names, values in _by_shape(updates).items():
             connection.many(f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?", values)
         connection.many("UPDATE nano_inbox SET used = 1 WHERE id = ? AND run = ?", used)
+        connection.many("UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen)
 
     def _seq(self, connection: Connection, append: Append) -> int:
         """The number of the run's next row. Who holds the fence is the only one who appends, so it need not be asked for twice."""

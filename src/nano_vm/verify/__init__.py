@@ -101,6 +101,11 @@ def examine(
     found = [*more, *check(flow, contracts)]
     contracts, faults = _by_policy(contracts, policies)
     found += faults
+    found += _unknown_inputs(flow, policies, untrusted)
+    if (
+        policy is not None or len(policies) > 1
+    ):  # a read that some path lacks fails the run, and what a policy demands may hang on it
+        found = [replace(d, severity="error") if d.code == "V011" else d for d in found]
     sound = not any(d.severity == "error" and d.code not in _OF_HOSTS for d in found)
     proofs: tuple[Proof, ...] = ()
     trust, most = Trust(), None
@@ -174,7 +179,12 @@ def _forbidden(flow: Flow, rules: Mapping[str, Rules], policies: Sequence[Policy
     for tool, loc in _calls(flow):
         if not rules[tool].allow:
             allowed = [name for name in rules if rules[name].allow]
-            hint = f"it allows {', '.join(map(repr, allowed))} of those that the program calls" if allowed else None
+            named = f"name it in the policy: tools: {{{tool}: {{}}}}"
+            hint = (
+                f"{named}; it allows {', '.join(map(repr, allowed))} of those that the program calls"
+                if allowed
+                else named
+            )
             yield Diagnostic("V050", loc, f"the policy does not allow tool {tool!r}", hint)
 
 
@@ -251,6 +261,24 @@ def _proofs(
 
 SEARCHED_RUNS = 500
 """Runs that are tried for one counterexample, about 20 ms: most are found among the first ten."""
+
+
+def _unknown_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> Iterator[Diagnostic]:
+    """Inputs that are called untrusted and that the program does not have: a typo would leave the right one trusted."""
+    known = list(flow.frames[0].names.keys)
+    for policy in policies:
+        for name in policy.untrusted:
+            near = get_close_matches(name, known, n=1) if name not in known else []
+            if near:
+                message = f"the policy calls input {name!r} untrusted, and the program has none"
+                yield Diagnostic("V051", ("policy", "inputs", name), message, f"did you mean {near[0]!r}?", "warning")
+    for name in untrusted:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it reads {', '.join(known) or 'no inputs'}"
+            yield Diagnostic(
+                "V051", ("context",), f"input {name!r} is called untrusted, and the program reads none", hint
+            )
 
 
 def _own_policies(flow: Flow) -> list[Policy]:

@@ -31,7 +31,7 @@ from ..errors import Diagnostic, ExprError, Severity
 from ..expr import value_references
 from ..flow import Flow, Names, Node
 from ..policy import Rules
-from ..program import ApprovalStep, LoopStep, MapStep, SetStep, Step, ToolStep
+from ..program import ApprovalStep, CallStep, LoopStep, MapStep, SetStep, Step, ToolStep
 from ..tools import ToolContract
 from .monitor import monitor
 from .paths import RECONCILE, STEP, UNDO, Breach, Follows, Question, find_breach
@@ -357,6 +357,13 @@ class _Index:
             elif type(step) is MapStep:
                 item = base + names.keys[step.item_name]
                 self._items.setdefault(item, []).extend(frame.index for frame in node.frames)
+            elif (
+                type(step) is CallStep
+            ):  # each run of a called program has names of its own: it begins by writing all of them
+                for frame in node.frames:
+                    base = self.bases[id(frame.names)]
+                    for slot in range(base, base + frame.names.size):
+                        self._items.setdefault(slot, []).append(frame.index)
         return writers
 
     def _within(self, loop: int) -> Iterator[int]:

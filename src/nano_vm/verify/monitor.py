@@ -102,6 +102,8 @@ class _Run:
             for number, child in enumerate(extra.get("children", ()) if type(extra) is dict else ()):
                 graph = node.frames[0 if isinstance(node.step, MapStep) else number]
                 inside = dict(seen) if graph.names is node.frame.names else {}
+                if graph.names is not node.frame.names:  # each run of a called program has names of its own
+                    self.write(inside, range(graph.names.size))
                 if isinstance(node.step, MapStep):
                     self.write(inside, [graph.names.keys[node.step.item_name]])
                 self.frame(child, (*here, 1, number), inside)

@@ -193,14 +193,13 @@ def form(value: Any, names: Names) -> Form:
 
 
 def shown(value: Any, names: Names) -> Iterator[Form]:
-    """Each value that a person sees who is shown *value*: the whole, its parts, and what a text names."""
+    """Each value that a person sees for what it is, who is shown *value*: the whole and its parts. What stands inside a text is not
+    among them: ``$a$b`` is the same text for 1 and 23 as for 12 and 3."""
     try:
         whole = form(value, names)
     except ExprError:
         return
     yield whole
-    if whole[0] == "text":  # "Pay $amount" shows the amount
-        yield from (("value", part) for part in whole[1:] if type(part) is tuple)
     for item in value if type(value) is list else value.values() if type(value) is dict else ():
         yield from shown(item, names)
 
