@@ -707,7 +707,7 @@ async def test_limits_of_the_host() -> None:
     assert (await vm.run(program(*(step(f"s{i}") for i in range(3))))).ok
     assert (await vm.run(program(*(step(f"s{i}") for i in range(4))))).error_kind == "budget"
     full = program(mapped(step("x"), over=[1, 2]), mapped(step("y"), over=[1, 2], id="n"))
-    vm = ExecutionVM(tools={"t": lambda: "x" * 50}, limits=Limits(value_bytes=1000, state_bytes=300))
+    vm = ExecutionVM(tools={"t": lambda: "x" * 50}, limits=Limits(value_bytes=1000, state_bytes=200))
     assert (await vm.run(full)).error_kind == "limit"
     large = ExecutionVM(tools={"t": lambda: "x" * 101}, limits=Limits(value_bytes=100))
     trace = await large.run(program(step(on_error="skip", default="small")))

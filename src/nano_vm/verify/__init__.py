@@ -20,11 +20,11 @@ from ..flow import Flow
 from ..policy import EFFECTS, ArgRule, Budget, Policy, Rules, loosened, policy_of, rules_of, tightest
 from ..program import Program, ToolStep
 from ..tools import ToolContract, ToolOptions, contract
-from .branches import check_branches
+from .advice import advise
 from .ceiling import Ceiling, ceiling, over_budget
 from .guards import check_guards, check_names_of_rules
 from .monitor import called_more
-from .names import check_names
+from .names import Assigned, assigned, check_names
 from .report import Finding, Influence, Move, Proof, Report
 from .shape import check_shape
 from .tools import check_tools
@@ -57,13 +57,13 @@ class Examined:
     checks: Mapping[Loc, Sequence[ArgRule]] = field(default_factory=dict)
 
 
-def check(flow: Flow, contracts: Mapping[str, ToolContract], given: Iterable[str] = ()) -> list[Diagnostic]:
-    """Every fault of *flow* for a host with these tools, in document order; *given* are names that the inputs hold."""
+def check(flow: Flow, contracts: Mapping[str, ToolContract], solved: Assigned | None = None) -> list[Diagnostic]:
+    """Every fault of *flow* for a host with these tools, in document order; *solved* is `assigned` of it, where that is there."""
     if any(d.code == "V008" for d in flow.diagnostics):  # too large, and not all of it is there
         return list(flow.diagnostics)
     found = [*flow.diagnostics, *check_shape(flow), *check_tools(flow, contracts)]
     if not any(d.severity == "error" for d in flow.diagnostics):  # data flow over a broken graph says nonsense
-        found += check_names(flow, frozenset(given))
+        found += check_names(flow, solved=solved)
     return in_order(found)
 
 
@@ -98,7 +98,8 @@ def examine(
     program = flow.program
     host = policy or Policy()
     policies = (host, *_own_policies(flow))
-    found = [*more, *check(flow, contracts)]
+    solved = None if any(d.severity == "error" for d in flow.diagnostics) else assigned(flow)
+    found = [*more, *check(flow, contracts, solved)]
     contracts, faults = _by_policy(contracts, policies)
     found += faults
     found += _unknown_inputs(flow, policies, untrusted)
@@ -134,7 +135,7 @@ def examine(
         else:
             proofs = tuple(_proofs(flow, contracts, trust.checks, findings))
     if thorough and sound:
-        found += check_branches(flow, contracts)
+        found += advise(flow, contracts, solved)
     report = Report(
         program.name, flow.digest or program.digest, tuple(in_order(found)), proofs, most, trust.flows if sound else ()
     )
