@@ -162,7 +162,7 @@ async def test_an_input_that_can_not_be_read_ends_the_batch_after_what_is_under_
 
     for ordered in (False, True):
         host, found = Host(), []
-        with pytest.raises(OSError, match="the disk is gone"):
+        with pytest.raises(OSError, match="the disk is gone"):  # noqa: PT012
             async for result in run_many(vm_of(host), PROGRAM, broken(), concurrency=3, ordered=ordered):
                 found.append(result.number)
         assert (sorted(found), host.cancelled) == (list(range(5)), [])

@@ -73,7 +73,7 @@ async def run_many(
                 name = run_id(number) if run_id is not None else None
                 trace = await _run(vm, program, given, name, budget, names)
                 ended.put_nowait(BatchResult(number, given, trace))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again, once what is under way has ended
             faults.append(error)
             for _ in range(concurrency):  # those that wait for room see the fault
                 room.release()

@@ -114,6 +114,24 @@ examples:
 
 """
 
+BATCH_HELP = """\
+Run a program on each line of a file, and write a line of results for each.
+
+INPUTS is JSON Lines: an object of inputs a line. OUT is JSON Lines too: the number of the input's line, status, output or
+error, steps, tokens, cost and digests. A line that is no input, and a run that fails, have their line and stop nothing.
+
+Ctrl-C ends it cleanly: what is under way ends, nothing new begins. The same command goes on where it stopped, by what
+OUT has. With --store also what was under way when the process was killed goes on and is not repeated.
+
+"""
+
+BATCH_EXAMPLES = """\
+examples:
+  nano-vm batch triage.yaml mails.jsonl -o results.jsonl --tools triage.py:tools --model local --concurrency 8
+  jq -c 'select(.status != "success")' results.jsonl
+
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse, whose errors are one line that shows how to go on."""
@@ -265,6 +283,30 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("-o", "--output", metavar="FILE", help="write the program to FILE, in YAML or, if .json, in JSON")
     plan.add_argument("--json", action="store_true", help="print the program and its report as JSON")
 
+    batch = command(
+        "batch",
+        "batch.batch",
+        "run a program on each line of a file",
+        description=BATCH_HELP,
+        epilog=BATCH_EXAMPLES,
+    )
+    _program(batch)
+    batch.add_argument("inputs", metavar="INPUTS", help="a file in JSON Lines (- is standard input)")
+    batch.add_argument("-o", "--output", metavar="OUT", required=True, help="the file of results")
+    batch.add_argument("--concurrency", type=_count, default=16, metavar="N", help="runs at a time; default: 16")
+    batch.add_argument("--ordered", action="store_true", help="write results in the order of inputs")
+    batch.add_argument("--restart", action="store_true", help="begin anew what OUT has: its results are lost")
+    _host(batch)
+    _policy(batch)
+    batch.add_argument(
+        "--budget", action="append", default=[], metavar="NAME=N", help="a limit for each run: max_steps, ..."
+    )
+    _price(batch, "dollars per million tokens, for max_cost_usd")
+    batch.add_argument(
+        "--store", metavar="URL", help="a database that keeps the runs: sqlite:///runs.db, postgresql://..."
+    )
+    batch.add_argument("--json", action="store_true", help="print what it came to as JSON")
+
     command(
         "schema",
         "inspect.schema",
@@ -331,6 +373,13 @@ def _policy(command: argparse.ArgumentParser) -> None:
         metavar="DIGEST",
         help="a program from an untrusted source that you have read",
     )
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 10 else 0
+    if not number:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return number
 
 
 def _price(command: argparse.ArgumentParser, help: str) -> None:

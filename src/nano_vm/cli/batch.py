@@ -1,0 +1,441 @@
+"""``nano-vm batch``: one program over a file of inputs, a line of results for each, and what it came to."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, aclosing, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import VMError
+from ..trace import Trace
+from .faults import Failure, UsageFault
+from .lines import Input, Inputs, Results, digest_of, read_line
+from .run import _only_json, _placed
+from .text import (
+    FAILED,
+    OK,
+    SUSPENDED,
+    complain,
+    diagnostic_lines,
+    dollars,
+    note,
+    safe,
+    safe_json,
+    say,
+    seconds,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from .host import PolicyFile
+    from .sources import Loaded
+
+SHOWN_FAILURES = 10
+"""Failed inputs that are named at the end; the file has all."""
+
+UNSETTLED = "V010"
+"""A name that is read before it is written: it may still come with the inputs."""
+
+
+def batch(options: argparse.Namespace) -> int:
+    """Run a program on each line of a file; the exit code says whether all went well."""
+    with _only_json(options.json) as to_stdout, ExitStack() as stack:
+        code, told = _Batch(options, stack).run()
+        if options.json:
+            to_stdout(safe_json(json.dumps(told, ensure_ascii=False, indent=2)) + "\n")
+    return code
+
+
+class _Batch:
+    def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
+        from . import host
+        from .sources import load
+
+        self.options = options
+        self.budget, prices = host.read_budget(options.budget), host.read_prices(options.price)
+        approved = host.read_digests(options.approve)
+        policy = host.load_policy(options.policy)
+        self.loaded: Loaded = load(options.program, options.program_file)
+        tools = host.load_tools(options.tools) if options.tools is not None else {}
+        llm = host.load_models(options.model, options.base_url)
+
+        from ..vm import ExecutionVM
+        from .stores import opened
+
+        self.inputs = stack.enter_context(closing(Inputs(options.inputs)))
+        self.store = opened(options.store) if options.store else None
+        rules = policy.policy if policy is not None else None
+        self.vm = ExecutionVM(
+            llm=llm,
+            tools=tools,
+            programs=self.loaded.programs,
+            prices=prices,
+            policy=rules,
+            approved=approved,
+            store=self.store,
+        )
+        if self.store is not None:
+            stack.callback(self.vm.close)
+        self.check(policy)
+        digest = self.digest()
+        self.results = stack.enter_context(
+            closing(Results(options.output, digest, self.inputs, restart=options.restart, ordered=options.ordered))
+        )
+        self.total = self.inputs.look_ahead(self.results)
+        self.before = self.results.counts.total
+        self.prefix = _batch_id(options.output, fresh=options.restart) if self.store is not None else None
+        self.view: View = _view(self)
+        self.taken: dict[int, Input] = {}  # inputs under way, by their number in the batch
+        self.count = 0
+        self.failures: list[str] = []
+        self.received: list[int] = []
+        self.fault: str | None = None
+        self.began = time.monotonic()
+        self.complete = False
+
+    def check(self, policy: PolicyFile | None) -> None:
+        """Print warnings; raises if no input can make the program run."""
+        found = self.vm.check(self.loaded.program)
+        errors = [d for d in found if d.severity == "error" and d.code != UNSETTLED]
+        shown = errors or [*self.loaded.warnings(), *(d for d in found if d.severity != "error")]
+        for line in diagnostic_lines(_placed(shown, self.loaded, policy)):
+            note(line)
+        if errors:
+            raise Failure("refused: no input was run")
+
+    def digest(self) -> str:
+        """The digest of the program with those that it calls."""
+        from ..flow import Flow
+
+        program = self.loaded.program
+        return Flow(program, self.loaded.programs).digest or program.digest
+
+    # --- the work ---
+
+    def run(self) -> tuple[int, dict[str, Any]]:
+        """Run what has no result yet; the exit code, and what `--json` prints."""
+        if self.results.cut:
+            note(f"{self.options.output}: the last line was cut short and was removed; its input is run again")
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self.executed())
+        finally:
+            self.view.close()
+        return self.ended()
+
+    async def executed(self) -> None:
+        """Take signals, and go through the inputs."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(self.work())
+
+        def on_signal(number: int, _: Any) -> None:
+            self.received.append(number)
+            if len(self.received) == 1:
+                loop.call_soon_threadsafe(self.stop)
+            elif len(self.received) == 2:
+                loop.call_soon_threadsafe(self.cancel, task)
+            else:
+                os.write(2, b"nano-vm: stopped at once; what was under way is unknown\n")
+                os._exit(128 + number)
+
+        # one that the parent process had ignored (nohup, a job in the background) stays ignored
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+        before = {number: signal.signal(number, on_signal) for number in numbers}
+        try:
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Take no more inputs."""
+        if not self.inputs.stopped:
+            self.inputs.stop()
+            self.view.say(f"stopping: {len(self.taken)} under way end first; Ctrl-C again cancels them")
+
+    def cancel(self, task: asyncio.Task[None]) -> None:
+        """Do not wait for what is under way."""
+        self.view.say("cancelling what is under way, and undoing it; Ctrl-C again stops at once")
+        task.cancel()
+
+    async def work(self) -> None:
+        from ..batch import run_many
+
+        runs = run_many(
+            self.vm,
+            self.loaded.program,
+            self.given(),
+            concurrency=self.options.concurrency,
+            ordered=self.options.ordered,
+            run_id=self.run_id if self.prefix is not None else None,
+            budget=self.budget,
+            untrusted=self.options.untrusted,
+        )
+        try:
+            async with aclosing(runs) as results:
+                async for number, _, trace in results:
+                    self.note(self.taken.pop(number), trace)
+        except OSError as error:
+            self.fault = f"can not read {self.inputs.name}: {error.strerror}"
+        except (VMError, UsageFault) as error:  # the store fails; a changed input came by a pipe
+            self.fault = str(error)
+
+    async def given(self) -> AsyncIterator[Any]:
+        """The inputs that have no result yet; a line that is none goes on as it is, and is refused."""
+        async for line, raw in self.inputs:
+            if self.results.compare(line, digest_of(line, raw)):
+                continue
+            found = read_line(line, raw)
+            self.taken[self.count] = found
+            self.count += 1
+            yield found.value if found.fault is None else found
+        self.complete = not self.inputs.stopped
+
+    def run_id(self, number: int) -> str:
+        """The id of a run: the same when the batch is started again."""
+        return f"{self.prefix}-{self.taken[number].line}"
+
+    def note(self, given: Input, trace: Trace) -> None:
+        """Write the result of an input."""
+        result = result_of(given, self.results.program, trace)
+        self.results.write(result)
+        if self.results.fault is not None:
+            self.inputs.stop()
+        if result["status"] != "success" and len(self.failures) < SHOWN_FAILURES:
+            why = result.get("error") or f"waits for {', '.join(w['kind'] for w in trace.waiting)}"
+            self.failures.append(f"line {given.line}: {result['status']}: {shorten(safe(why), 300)}")
+        self.view.result()
+
+    # --- the end ---
+
+    def ended(self) -> tuple[int, dict[str, Any]]:
+        """Tell what it came to."""
+        counts, took = self.results.counts, time.monotonic() - self.began
+        for line in self.failures:
+            note(line)
+        unsettled = sum(counts.statuses[s] for s in ("failed", "cancelled", "suspended"))
+        if unsettled > len(self.failures):
+            more = "more " if self.failures else ""
+            note(f"{'and ' if more else ''}{unsettled - len(self.failures):,} {more}not well in {self.options.output}")
+        if counts.statuses["suspended"] and self.store is None:
+            note("suspended runs were lost: only with --store can a run that waits go on")
+        interrupted = bool(self.received) and not self.complete
+        faults = [fault for fault in (self.results.fault, self.fault) if fault is not None]
+        for fault in faults:
+            complain(fault)
+        if self.results.unwritten:
+            complain(_unwritten(self.results.unwritten))
+        code = FAILED if counts.statuses["failed"] or counts.statuses["cancelled"] else OK
+        if counts.statuses["suspended"]:
+            code = code or SUSPENDED
+        if interrupted:
+            code = 128 + self.received[0]
+        if faults:
+            code = FAILED
+        if self.complete and not faults and self.prefix is not None:
+            _marker(self.options.output).unlink(missing_ok=True)
+        if not self.options.json:
+            self.tell(took)
+        if interrupted or faults:
+            note(f"{self.options.output} has whole lines only; the same command goes on where it stopped")
+        told = {
+            "inputs": counts.total,
+            **counts.statuses,
+            "before": self.before,
+            "complete": self.complete and not faults,
+            "tokens": counts.tokens,
+            "cost_usd": str(counts.cost) if not counts.unpriced else None,
+            "fault": "; ".join(faults) or None,
+            "seconds": round(took, 3),
+            "output": self.options.output,
+        }
+        return code, told
+
+    def tell(self, took: float) -> None:
+        """The last line."""
+        counts = self.results.counts
+        done = counts.total - self.before
+        of = f" of {self.total:,}" if self.total is not None and self.total != counts.total else ""
+        kinds = ", ".join(f"{count:,} {name}" for name, count in counts.statuses.items() if count or name == "success")
+        parts = [f"{counts.total:,}{of} input{'s' * ((self.total or counts.total) != 1)}: {kinds}"]
+        if self.before:
+            parts.append(f"{self.before:,} of them before" if done else "nothing was left to do")
+        if counts.tokens:
+            parts += [f"{counts.tokens:,} tokens", cost_text(counts)]
+        if done:
+            parts.append(f"{seconds(took * 1000)}, {rate_text(done, took)}")
+        say("; ".join(parts))
+
+
+def result_of(given: Input, program: str, trace: Trace) -> dict[str, Any]:
+    """A line of results."""
+    usage = trace.usage()
+    result: dict[str, Any] = {"line": given.line, "status": trace.status.value}
+    if given.fault is not None:
+        result |= {"error": f"line {given.line}: {given.fault}", "error_kind": "refused"}
+    elif trace.error is not None:
+        result |= {"error": trace.error, "error_kind": trace.error_kind}
+    else:
+        result["output"] = trace.final_output
+    if trace.waiting:
+        result["waiting"] = trace.waiting
+    if given.fault is None:
+        result["run_id"] = trace.run_id
+        result["steps"] = len(trace.steps)
+        if usage.total_tokens or usage.cost_usd is None:
+            result |= {
+                "tokens": usage.total_tokens,
+                "cost_usd": None if usage.cost_usd is None else str(usage.cost_usd),
+            }
+        result["duration_ms"] = round(trace.duration_ms or 0.0, 3)
+        result["digest"] = trace.digest
+    return {**result, "input": given.digest, "program": program}
+
+
+def rate_text(count: int, took: float) -> str:
+    """How many a second."""
+    rate = count / max(took, 1e-3)
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+
+
+def cost_text(counts: Any) -> str:
+    """What all results cost, as far as it is known."""
+    return dollars(counts.cost if not counts.unpriced else None if not counts.cost else counts.cost) + (
+        f" and {counts.unpriced:,} of unknown cost" if counts.unpriced and counts.cost else ""
+    )
+
+
+def _unwritten(lines: list[int]) -> str:
+    shown = ", ".join(map(str, lines[:20])) + (f" and {len(lines) - 20} more" if len(lines) > 20 else "")
+    return (
+        f"{len(lines)} run{'s' * (len(lines) != 1)} ended whose result could not be written: line{'s' * (len(lines) != 1)} "
+        f"{shown}; what they did is done, and another start runs them again unless there is a --store"
+    )
+
+
+_BATCH_ID = re.compile(rb"batch-[0-9a-f]{16}")
+
+
+def _marker(output: str) -> Path:
+    return Path(f"{output}.batch")
+
+
+def _batch_id(output: str, *, fresh: bool) -> str:
+    """What the ids of this batch's runs begin with. It stands beside the results until they are complete, so that a start
+    after a crash joins the runs that had begun."""
+    marker = _marker(output)
+    try:
+        if not fresh and marker.exists():
+            known = marker.read_bytes().strip()
+            if not _BATCH_ID.fullmatch(known):
+                raise UsageFault(f"{marker} is no mark of a batch; remove it, or name another file of results")
+            return known.decode()
+        made = f"batch-{os.urandom(8).hex()}"
+        temporary = Path(f"{marker}.new")
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write(made + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, marker)
+    except OSError as error:
+        raise UsageFault(f"can not write {marker}: {error.strerror}") from None
+    return made
+
+
+# --- what is shown meanwhile -----------------------------------------------------------------------------------------
+
+
+class View(Protocol):
+    """What shows how far it is."""
+
+    def result(self) -> None:
+        """One more."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line meanwhile."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        ...
+
+
+class Silent:
+    """Shows nothing but lines."""
+
+    def result(self) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        note(text)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Bar:
+    """A bar on stderr, with what is done, how fast, what it costs so far and how long it will take."""
+
+    def __init__(self, work: _Batch, console: Any) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.work = work
+        columns = [BarColumn(bar_width=None), TextColumn("{task.fields[told]}")]
+        columns += [TextColumn("left"), TimeRemainingColumn()] if work.total is not None else [TimeElapsedColumn()]
+        self.progress = Progress(
+            *columns, console=console, transient=True, expand=True, redirect_stdout=sys.stdout.isatty()
+        )
+        self.began = time.monotonic()
+        self.task = self.progress.add_task("", total=work.total, completed=work.before, told=self.told())
+        self.progress.start()
+        self.shown = 0.0
+
+    def told(self) -> str:
+        counts = self.work.results.counts
+        of = f"/{self.work.total:,}" if self.work.total is not None else ""
+        rate = rate_text(counts.total - self.work.before, time.monotonic() - self.began)
+        parts = [f"{counts.total:,}{of}", rate]
+        if counts.tokens:
+            parts.append(cost_text(counts))
+        unwell = counts.total - counts.statuses["success"]
+        if unwell:
+            parts.append(f"{unwell:,} not well")
+        return "  ".join(parts)
+
+    def result(self) -> None:
+        """Move on, at most as often as is drawn."""
+        now = time.monotonic()
+        if now - self.shown > 0.1:
+            self.shown = now
+            self.progress.update(self.task, completed=self.work.results.counts.total, told=self.told())
+
+    def say(self, text: str) -> None:
+        """Print it above the bar."""
+        self.progress.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+
+
+def _view(work: _Batch) -> View:
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        if not console.is_dumb_terminal:
+            return Bar(work, console)
+    return Silent()

@@ -1,0 +1,369 @@
+"""The two files of a batch, in JSON Lines: inputs, read one by one, and results, of which there are only whole lines.
+
+A result says which line of the inputs it is of, and the digests of program and input, so that another start knows what is done
+and notices what was changed. Nothing is run here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import threading
+from array import array
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from hashlib import sha256
+from typing import IO, Any, NamedTuple
+
+from ..values import canonical, kind_name, parse_json
+from .faults import UsageFault
+from .text import safe_json
+
+DIGEST_HEX = 16
+"""Hex digits of a digest in a result: 64 bits, against mistakes; nobody forges inputs of his own."""
+
+MAX_LINE_BYTES = 256 * 1024 * 1024
+"""A longer line is none: as much as a run may hold."""
+
+PART = 4096
+"""Lines whose digests stand together: 8 bytes a line, so a million of results take 8 MB at another start."""
+
+READ_AHEAD = 64
+"""Lines that are read from a pipe before they are wanted."""
+
+STATUSES = ("success", "failed", "cancelled", "suspended")
+
+
+class Input(NamedTuple):
+    """A line of the inputs: its number from 1, the digest of its text, and its value or what is wrong with it."""
+
+    line: int
+    digest: str
+    value: dict[str, Any] | None
+    fault: str | None
+
+
+def text_of(line: int, raw: bytes) -> bytes:
+    """A line without what surrounds its JSON."""
+    return (raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw).strip()
+
+
+def digest_of(line: int, raw: bytes) -> str:
+    """What identifies the input of a line."""
+    return sha256(text_of(line, raw)).hexdigest()[:DIGEST_HEX]
+
+
+def read_line(line: int, raw: bytes) -> Input:
+    """What a line says."""
+    digest = digest_of(line, raw)
+    raw = text_of(line, raw)
+    if len(raw) > MAX_LINE_BYTES:
+        return Input(line, digest, None, f"longer than {MAX_LINE_BYTES} bytes")
+    try:
+        value = parse_json(raw.decode())
+    except UnicodeDecodeError as error:
+        return Input(line, digest, None, f"not UTF-8: byte {error.start}")
+    except (ValueError, RecursionError) as error:
+        return Input(line, digest, None, f"not JSON: {error}")
+    if type(value) is not dict:
+        return Input(line, digest, None, f"an object of inputs is needed, not {kind_name(value)}")
+    return Input(line, digest, value, None)
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+class Inputs:
+    """Where inputs come from: a file, or a pipe, which is read once and in a thread of its own."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = "standard input" if path == "-" else path
+        self.stopped = False
+        self._waiting: asyncio.Queue[tuple[int, bytes] | OSError | None] | None = None
+        try:
+            # a stream of its own: a thread that waits in the interpreter's stdin would hold its lock at the end
+            self.stream: IO[bytes] = open(0 if path == "-" else path, "rb", closefd=path != "-")  # noqa: SIM115
+        except OSError as error:
+            raise UsageFault(f"can not read {self.name}: {error.strerror}") from None
+        except ValueError as error:  # a NUL in the name
+            raise UsageFault(f"can not read {path!r}: {error}") from None
+        self.regular = stat.S_ISREG(os.fstat(self.stream.fileno()).st_mode) and self.stream.seekable()
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Each line that is not blank, with its number; of a line that is too long only the beginning."""
+        number = 0
+        while raw := self.stream.readline(MAX_LINE_BYTES + 2):
+            number += 1
+            line = raw
+            while len(raw) == MAX_LINE_BYTES + 2 and not raw.endswith(b"\n"):  # the rest of it
+                raw = self.stream.readline(MAX_LINE_BYTES + 2)
+            if line.strip():
+                yield number, line
+
+    def look_ahead(self, results: Results) -> int | None:
+        """The number of inputs, where it can be known; raises if one that has a result was changed."""
+        if not self.regular:
+            return None
+        start, count, last = self.stream.tell(), 0, 0
+        for last, raw in self.lines():
+            count += 1
+            if results.last:
+                results.compare(last, digest_of(last, raw))
+        if results.last > last:
+            raise UsageFault(
+                f"{results.path} has the result of line {results.last}, and {self.name} has only {last} lines; "
+                "give the inputs that it was begun with, or --restart to begin it anew"
+            )
+        self.stream.seek(start)
+        return count
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+        if self.regular:
+            for numbered in self.lines():
+                if self.stopped:
+                    return
+                yield numbered
+            return
+        self._waiting = asyncio.Queue()
+        slots = threading.Semaphore(READ_AHEAD)
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._read, args=(loop, self._waiting, slots), daemon=True).start()
+        while (found := await self._waiting.get()) is not None and not self.stopped:
+            if isinstance(found, OSError):
+                raise found
+            slots.release()
+            yield found
+
+    def _read(self, loop: asyncio.AbstractEventLoop, waiting: asyncio.Queue[Any], slots: threading.Semaphore) -> None:
+        last: OSError | None = None
+        try:
+            try:
+                for numbered in self.lines():
+                    slots.acquire()
+                    loop.call_soon_threadsafe(waiting.put_nowait, numbered)
+            except OSError as error:
+                last = error
+            loop.call_soon_threadsafe(waiting.put_nowait, last)
+        except RuntimeError:  # the loop was closed: nobody waits
+            pass
+
+    def stop(self) -> None:
+        """Give no more."""
+        self.stopped = True
+        if self._waiting is not None:
+            self._waiting.put_nowait(None)
+
+    def close(self) -> None:
+        """Let go of a file; a pipe may still be waited for by its thread."""
+        if self.regular:
+            self.stream.close()
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Counts:
+    """What results come to; ``unpriced`` of them have a cost that nobody knows."""
+
+    statuses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+    tokens: int = 0
+    cost: Decimal = Decimal(0)
+    unpriced: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return sum(self.statuses.values())
+
+    def add(self, result: dict[str, Any]) -> None:
+        """One more."""
+        self.statuses[result["status"]] += 1
+        self.tokens += result.get("tokens", 0)
+        if result.get("cost_usd", "0") is None:
+            self.unpriced += 1
+        else:
+            self.cost += Decimal(result.get("cost_usd", "0"))
+
+
+class Results:
+    """The file of results: what it has from an earlier start, and what is written to it now, whole lines only.
+
+    Raises:
+        UsageFault: If it can not be written, is something else, or was begun with another program.
+    """
+
+    def __init__(self, path: str, program_digest: str, inputs: Inputs, *, restart: bool, ordered: bool) -> None:
+        self.path, self.program, self.ordered = path, program_digest[:DIGEST_HEX], ordered
+        self.counts = Counts()
+        self.last = 0  # the highest line that has a result
+        self.cut = False  # whether an earlier start was killed while it wrote
+        self.unwritten: list[int] = []
+        self.fault: str | None = None
+        self._done: dict[int, array[int]] = {}  # by line, in parts: the digest of its input, 0 without a result
+        self._file = self._open(inputs)
+        try:
+            self._lock()
+            self._end = self._read(restart)
+            self._file.truncate(self._end)
+            self._file.seek(self._end)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self, inputs: Inputs) -> IO[bytes]:
+        path = self.path
+        if path == "-":
+            raise UsageFault("-o takes a file: a batch that is interrupted goes on from what it has")
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UsageFault(f"can not write {path}: {error.strerror}") from None
+        except ValueError as error:  # a NUL in the name
+            raise UsageFault(f"can not write {path!r}: {error}") from None
+        found = os.fstat(descriptor)
+        own = os.fstat(inputs.stream.fileno())
+        if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+            os.close(descriptor)
+            what = "no regular file" if not stat.S_ISREG(found.st_mode) else "the file of inputs"
+            raise UsageFault(f"can not write the results to {path}: it is {what}")
+        return open(descriptor, "r+b", buffering=0)
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageFault(f"{self.path} is being written by another batch; wait for it, or name another") from None
+        except OSError:  # a file system without locks
+            pass
+
+    def _read(self, restart: bool) -> int:
+        """Take note of what is there, and give where its whole lines end."""
+        end = 0
+        with open(self._file.fileno(), "rb", closefd=False) as stream:
+            for number, raw in enumerate(stream, start=1):
+                if not raw.endswith(b"\n"):
+                    if not (raw.startswith(MARK) or MARK.startswith(raw)):
+                        raise self._no_result(number)
+                    self.cut = True
+                    break
+                result = _result(raw)
+                if result is None:
+                    raise self._no_result(number)
+                if restart:
+                    return 0
+                self._note(result, number)
+                end += len(raw)
+        return end
+
+    def _no_result(self, number: int) -> UsageFault:
+        return UsageFault(
+            f"{self.path}:{number}: is no result of a batch; nothing was changed: name another file, or remove this one"
+        )
+
+    def _note(self, result: dict[str, Any], number: int) -> None:
+        line = result["line"]
+        if result["program"] != self.program:
+            raise UsageFault(
+                f"{self.path}:{number}: was made by another program ({result['program']}, and this is {self.program}); "
+                "name another file, or give --restart to begin it anew"
+            )
+        if self.has(line):
+            raise UsageFault(f"{self.path}:{number}: has a second result of line {line}; remove one of the two")
+        if self.ordered and line < self.last:
+            raise self._unordered(line)
+        part = self._done.get(line // PART)
+        if part is None:
+            part = self._done[line // PART] = array("Q", bytes(8 * PART))
+        part[line % PART] = _number(result["input"])
+        self.last = max(self.last, line)
+        self.counts.add(result)
+
+    def _unordered(self, line: int) -> UsageFault:
+        return UsageFault(
+            f"{self.path} was begun without --ordered, and line {line} comes late in it; leave --ordered out, "
+            "or give --restart to begin it anew"
+        )
+
+    def has(self, line: int) -> bool:
+        """Whether there is a result of an input line."""
+        return self._digest(line) != 0
+
+    def _digest(self, line: int) -> int:
+        part = self._done.get(line // PART)
+        return part[line % PART] if part is not None else 0
+
+    def compare(self, line: int, digest: str) -> bool:
+        """Whether an input line has a result.
+
+        Raises:
+            UsageFault: If it is of another input, or can not be had in order any more.
+        """
+        if not self.has(line):
+            if self.ordered and line < self.last:
+                raise self._unordered(line)
+            return False
+        if self._digest(line) != _number(digest):
+            raise UsageFault(
+                f"line {line} of the inputs is not what it was when {self.path} was begun; give those inputs, name another "
+                "file, or give --restart to begin it anew"
+            )
+        return True
+
+    def write(self, result: dict[str, Any]) -> None:
+        """Add a line. Where that is not possible, the file stays as it was, and `fault` says why."""
+        if self.fault is None:
+            data = memoryview(f"{safe_json(canonical(result).decode())}\n".encode())
+            size = len(data)
+            try:
+                while data:
+                    data = data[self._file.write(data) or 0 :]
+            except OSError as error:
+                self.fault = f"can not write {self.path}: {error.strerror}"
+                with suppress(OSError):
+                    self._file.truncate(self._end)
+            else:
+                self._end += size
+                self.counts.add(result)
+                return
+        self.unwritten.append(result["line"])
+
+    def close(self) -> None:
+        """Make it durable, and let it go."""
+        with suppress(OSError):
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+
+MARK = b'{"line":'
+
+
+def _number(digest: str) -> int:
+    return int(digest, 16) or 1
+
+
+def _result(raw: bytes) -> dict[str, Any] | None:
+    """A line of results, if it is one."""
+    try:
+        found = json.loads(raw)
+        fine = (
+            type(found) is dict
+            and type(found["line"]) is int
+            and 0 < found["line"] < 1 << 40
+            and found["status"] in STATUSES
+            and len(bytes.fromhex(found["input"])) == len(bytes.fromhex(found["program"])) == DIGEST_HEX // 2
+            and type(found.get("tokens", 0)) is int
+            and Decimal(found.get("cost_usd") or 0).is_finite()
+        )
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
+        return None
+    return found if fine else None
