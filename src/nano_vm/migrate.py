@@ -1,0 +1,140 @@
+"""A changed program and the runs in flight: may a run go on with the new one?
+
+A stored run and a new program come in; None goes out where what is recorded is exactly what the new program would have recorded so
+far, with all the data that it needs from here on, else the first reason why not. Nothing is called and nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .ledger import Ledger
+from .machine import FOREVER, Facts, Machine, loaded
+from .plan import END, FORK, Op
+from .program import Program
+from .recorded import Recorded, path_of
+from .store import INTENT, STEP, Row, StoredRun
+from .trace import Record, full
+from .values import UNSET, short
+from .vm import ExecutionVM
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """Whether a run may go on with another program, and if not, why."""
+
+    run_id: str
+    status: str
+    program_digest: str
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        told = {"run_id": self.run_id, "status": self.status, "program_digest": self.program_digest}
+        return {**told, "may_move": self.reason is None, **({"reason": self.reason} if self.reason else {})}
+
+
+def migrations(vm: ExecutionVM, program: Program, *, name: str | None = None) -> Iterator[Migration]:
+    """Of each unfinished run in the VM's store of a program called *name* (that of *program* unless given): may it move to *program*?
+
+    Raises:
+        ProgramError: If the VM can not run *program*.
+    """
+    store = vm._kept_in()
+    plan = vm.plan(program)
+    for header in store.runs(program=name or program.name):
+        if header.status not in ("pending", "running", "suspended"):
+            continue
+        run = store.load(header.run_id)
+        reason = None
+        if run.program_digest != program.digest:
+            frame_plan = plan.frames[0]
+            missing = [needed for needed in frame_plan.needed if needed not in run.inputs]
+            fault = frame_plan.check(run.inputs) if frame_plan.check is not None and not missing else None
+            if missing:
+                reason = f"the new program needs input {missing[0]!r}, which the run was not given"
+            elif fault is not None:
+                reason = f"the run's inputs do not fit the new program's schema: {fault}"
+            else:
+                machine = Machine.of_run(
+                    frame_plan,
+                    loaded(frame_plan, run.inputs),
+                    Facts(run.run_id, run.seed, vm._limits, vm._prices),
+                    Ledger.of(vm._limits, program.budget),
+                    FOREVER,
+                )
+                reason = unlike(run, machine, plan.ops)
+        yield Migration(run.run_id, run.status, run.program_digest, reason)
+
+
+def unlike(run: StoredRun, machine: Machine, ops: list[Op]) -> str | None:
+    """The first record of *run* that *machine* would not have made, driven by what is recorded; None if there is none."""
+    steps = [row for row in run.rows if row.kind == STEP]
+    done = {row.path for row in steps}
+    machines: list[Machine] = []
+    asked: dict[str, Op] = {}
+    _advance(machine, Recorded((row.record() for row in steps), 0), machines, asked)
+    made = {record[1]: record for one in machines for record in (full(r, ops) for r in one.records)}
+    for row in steps:
+        record = made.get(row.path)
+        if record is None:
+            return f"step {row.path!r} ran, and the new program does not run it there"
+        different = _difference(row, record)
+        if different is not None:
+            return f"step {row.path!r}: {different}"
+    for row in run.rows:
+        if row.kind == INTENT and row.path not in done:
+            op = asked.get(row.path)
+            if op is None or op.type != row.type:
+                return f"call {row.path!r} was begun and has no outcome yet, and the new program does not make it there"
+    extra = set(made) - done
+    for path in sorted(extra):
+        if made[path][0].type in ("tool", "llm"):
+            return f"the new program has step {path!r} before what ran already"
+    return None
+
+
+def _advance(machine: Machine, recorded: Recorded, machines: list[Machine], asked: dict[str, Op]) -> bool:
+    """Drive *machine* as far as records go; whether it ended. *asked* takes the calls that are not recorded."""
+    machines.append(machine)
+    op = machine.start(0)
+    while op.code != END:
+        if op.code == FORK:
+            children = [machine.child(number) for number in range(machine.fork_size)]
+            ended = [
+                _advance(child, recorded, machines, asked) for child in children
+            ]  # each, also behind one that waits
+            if not all(ended):
+                return False
+            op = machine.join(machine.now)
+            continue
+        following = recorded.feed(machine, op)
+        if following is None:
+            asked[path_of(machine, op)] = op
+            return False
+        op = following
+    return True
+
+
+def _difference(row: Row, record: Record) -> str | None:
+    """What the new program would have recorded otherwise in the place of *row*."""
+    op, _, status, output, _, request, _, _, _, _, extra = record
+    if type(request) is tuple:
+        request = dict(zip(op.names, request, strict=False))
+    pairs = (
+        ("type", row.type, op.type),
+        ("request", None if row.request is UNSET else row.request, request),
+        ("status", row.status, status),
+        ("output", None if row.output is UNSET else row.output, output),
+        ("branch", ((row.rest or {}).get("extra") or {}).get("branch"), _branch(extra)),
+    )
+    for name, old, new in pairs:
+        if old != new:
+            return f"its {name} was {short(old)}, and with the new program it is {short(new)}"
+    return None
+
+
+def _branch(extra: Any) -> Any:
+    return extra[0] if type(extra) is tuple else extra.get("branch") if type(extra) is dict else None
