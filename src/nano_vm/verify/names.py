@@ -314,7 +314,8 @@ class Assigned:
         # A step has several states: what one lacks and another has is lacking on some paths only.
         found: dict[tuple[Loc, str], tuple[bool, bool]] = {}  # lacking in some state, there in some
         refs: dict[tuple[Loc, str], tuple[Ref, Names]] = {}
-        slots = {id(frame.names): _slots_read(frame.names) for frame in self.flow.frames}
+        spaces = {id(frame.names): frame.names for frame in self.flow.frames}  # branches share those around them
+        slots = {key: _slots_read(names) for key, names in spaces.items()}
         short: set[tuple[int, str]] = set()
         for node in self.flow.nodes:
             state = self.states[node.index]
