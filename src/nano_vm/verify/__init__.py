@@ -6,8 +6,9 @@ demand, and looks for a run that breaks what could not be proved; `verify` is th
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
@@ -47,6 +48,19 @@ __all__ = [
 ]
 
 
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without the cycle collector: the passes allocate much and leave no cycles, and its looks at a large program's graph cost as much
+    as the passes themselves."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 @dataclass(slots=True)
 class Examined:
     """What a host needs to run a program: the report, the value checks to enforce, the contracts by its policy."""
@@ -78,6 +92,7 @@ def _step_place(loc: Loc) -> list[tuple[int, int, str]]:
     return [(0, part, "") if isinstance(part, int) else (1, 0, part) for part in loc[: last + 1]]
 
 
+@collector_paused()
 def examine(
     flow: Flow,
     contracts: Mapping[str, ToolContract],
@@ -332,6 +347,7 @@ def _by_policy(
     return result, found
 
 
+@collector_paused()
 def verify(
     program: Program,
     *,

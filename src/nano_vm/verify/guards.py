@@ -52,6 +52,8 @@ def check_guards(flow: Flow, contracts: Mapping[str, ToolContract], rules: Mappi
 
     A ``before`` speaks of other steps than the tool's, so *rules* must also hold those of tools that the program never calls.
     """
+    if not any(True for tool_rules in rules.values() for _ in statements(tool_rules)):
+        return
     index = _Index(flow, contracts)
     for tool_rules in rules.values():
         for statement in statements(tool_rules):
@@ -71,6 +73,8 @@ def check_names_of_rules(
     flow: Flow, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
 ) -> Iterator[Diagnostic]:
     """Edges, steps and tools that the *rules* of called tools name, and that this program lacks."""
+    if not any(rule.guards or rule.after or rule.before for rule in rules.values()):
+        return
     index = _Index(flow, contracts)
     places = index.places
     for tool_rules in rules.values():
@@ -123,7 +127,7 @@ class _Index:
     def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract]) -> None:
         self.flow = flow
         self.contracts = contracts
-        self.follows = Follows(flow)
+        self._follows: Follows | None = None
         self.places = Places(flow)
         self.calls: dict[str, list[Site]] = {}  # by tool
         self.steps: dict[tuple[int, str], list[int]] = {}  # by names and id: nodes that run it, or end it
@@ -151,6 +155,13 @@ class _Index:
             contract = self.contracts.get(step.tool)
             if contract is None or contract.unsafe:  # else nobody asks
                 self.calls.setdefault(step.reconcile.tool, []).append((node, RECONCILE))
+
+    @property
+    def follows(self) -> Follows:
+        """What follows what, worked out for the first statement."""
+        if self._follows is None:
+            self._follows = Follows(self.flow)
+        return self._follows
 
     def knows(self, name: str) -> bool:
         """Whether *name* is a tool, a step or an edge."""
