@@ -30,7 +30,7 @@ from .labels import Labels
 from .oracles import Statement, broken, distrusted
 from .outcomes import MARK, Outcomes
 from .policies import KNOWN, Demands, draw_demands
-from .programs import TOOLS, draw_inputs, draw_program
+from .programs import TOOLS, draw_inputs, draw_program, draw_shape
 
 CONTRACTS: dict[str, ToolContract] = {name: contract(name, function) for name, function in TOOLS.items()}
 
@@ -63,10 +63,12 @@ class Case:
 
 
 def drawn(seed: int, *, pauses: bool | None = None, most: int = 22) -> Case | None:
-    """The case of a seed; every other one has approvals and waits, unless *pauses* says."""
+    """The case of a seed; every other one has approvals and waits, unless *pauses* says; each fifth is about one hard thing."""
     if pauses is None:
         pauses = seed % 2 == 1
-    return Case.of(draw_program(Random(seed), pauses=pauses, most=most), seed=seed)
+    rng = Random(seed)
+    document = draw_shape(rng) if seed % 5 == 0 else draw_program(rng, pauses=pauses, most=most)
+    return Case.of(document, seed=seed)
 
 
 @dataclass

@@ -61,6 +61,7 @@ class Taken:
     step: str
     label: str
     instance: int
+    read: At  # where what decided it was read
 
 
 @dataclass(slots=True)
@@ -243,6 +244,7 @@ class History:
         self.ran.add((scope, step_id))
         self.counted += 1
         kind = step["type"]
+        began = here()
         if "error" in line:
             self.errors.append((scope, step_id, line["error"]["message"]))
         uncalled = status == "cancelled" and line["path"] in self.uncalled
@@ -299,7 +301,7 @@ class History:
             if kind == "approval" and label == "then":
                 self.shown.append((here(), step["role"], line["request"]["show"], step.get("show")))
             if label is not None:
-                self.taken.append(Taken(here(), scope, step_id, label, instance))
+                self.taken.append(Taken(here(), scope, step_id, label, instance, began))
 
     def _undo(self, event: Event, place: At) -> None:
         path = event.line["path"]
@@ -354,6 +356,11 @@ def before(a: At, b: At) -> bool:
     return len(a) < len(b)
 
 
-def visible(write: Write, call: Call) -> bool:
-    """Whether the frame that was written to is that of the call, or one around it."""
-    return write.instance == call.instance and call.fixed[: len(write.frame)] == write.frame
+def last_write(writes: list[Write], name: str, at: At, instance: int) -> At | None:
+    """Where what is read at *at* under *name* was written, in its frame or one around it; None for an input."""
+    found: At | None = None
+    for write in writes:
+        if name in write.names and write.instance == instance and at[: len(write.frame)] == write.frame:
+            if before(write.at, at) and (found is None or before(found, write.at)):
+                found = write.at
+    return found

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .history import At, Call, Document, History, Scope, Steps, Taken, before, names_in, reads_of, visible
+from .history import At, Call, Document, History, Scope, Steps, Taken, before, last_write, names_in, reads_of
 
 
 @dataclass(frozen=True)
@@ -132,16 +132,14 @@ def _stale(run: History, tool: str, guards: list[Taken], watched: Any) -> str | 
             if other is not None:
                 why = f"{guard.step}.{guard.label} is used up by {other.path} ({other.kind})"
                 continue
-            write = next(
-                (
-                    w
-                    for w in run.writes
-                    if w.names & names and visible(w, call) and before(guard.at, w.at) and before(w.at, _read_at(call))
-                ),
-                None,
-            )
-            if write is not None:
-                why = f"{sorted(write.names & names)} is written after {guard.step}.{guard.label}"
+            changed = [
+                name
+                for name in sorted(names)
+                if last_write(run.writes, name, guard.read, guard.instance)
+                != last_write(run.writes, name, _read_at(call), call.instance)
+            ]
+            if changed:
+                why = f"{changed} is written after {guard.step}.{guard.label}"
                 continue
             break
         else:

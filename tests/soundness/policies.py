@@ -100,8 +100,8 @@ def edge_text(scope: Scope, step_id: str, label: str) -> str:
 class Drawer:
     """Draws the demands for one program."""
 
-    def __init__(self, rng: Random, steps: Steps) -> None:
-        self.rng, self.steps = rng, steps
+    def __init__(self, rng: Random, steps: Steps, *, shape: bool = False) -> None:
+        self.rng, self.steps, self.shape = rng, steps, shape
         self.edges = [(key[0], key[1], label) for key, step in steps.by_id.items() for label in labels_of(step)]
 
     def statements(self) -> list[Statement]:
@@ -126,7 +126,9 @@ class Drawer:
     def guard(self, tool: str) -> list[Statement]:
         rng = self.rng
         names: dict[str, None] = {}
-        if self.edges and rng.random() < 0.25:  # many: what matters is what uses them up and ends them
+        if self.edges and rng.random() < (
+            0.9 if self.shape else 0.25
+        ):  # many: what matters is what uses them up and ends them
             many = [edge for edge in self.edges if edge[2] != "otherwise" or rng.random() < 0.3]
             return [Statement("guard", tool, tuple(edge_text(*edge) for edge in many))] if many else []
         for site in sites(self.steps, tool):
@@ -233,7 +235,7 @@ class Demands:
 
 def draw_demands(rng: Random, document: Document, steps: Steps) -> Demands:
     """A policy for a program."""
-    statements = Drawer(rng, steps).statements()
+    statements = Drawer(rng, steps, shape=document["name"] == "shape").statements()
     statements = list(_kept(statements))
     names = {"pay": ("to",), "mail": ("text",), "keep": ("v",), "keyed": ("v",)}
     if rng.random() < 0.5:

@@ -489,8 +489,10 @@ class Maker:
 
     def parallel(self, step_id: str, at: Place) -> dict[str, Any]:
         branches: list[Any] = []
-        for _ in range(self.rng.randint(1, 3)):
-            inside = self.inner(at, later=(), branch=True)
+        count = self.rng.randint(1, 3)
+        for number in range(count):
+            # two branches that write one name are an error, so one alone may write outer names
+            inside = self.inner(at, later=(), branch=number > 0 or not self.style.gates)
             steps = self.block(inside, 3)
             branches.append(steps[0] if len(steps) == 1 and self.chance(0.7) else steps)
         step = {"id": step_id, "type": "parallel", "parallel_steps": branches}
@@ -504,12 +506,15 @@ class Maker:
         rng = self.rng
         ref = self.ref(at, "list")
         over = f"${ref[0]}" if ref and self.chance(0.7) else self.literal("list")
-        inside = self.inner(at, later=(), branch=True)
+        gates = self.style.gates
+        if gates and self.chance(0.5):
+            over = [self.literal("yes")]
+        inside = self.inner(at, later=(), branch=not gates)
         step: dict[str, Any] = {"id": step_id, "type": "map", "over": over, "max_items": rng.choice((1, 2, 3, 3, 5))}
         name = "item"
-        if self.chance(0.3):
+        if self.chance(0.6 if gates else 0.3):
             olds = [r[0] for r in at.refs if "." not in r[0]]
-            name = rng.choice(olds) if olds and self.chance(0.4) else self.new_key()
+            name = rng.choice(olds[-3:]) if olds and self.chance(0.8 if gates else 0.4) else self.new_key()
             step["as"] = name
         inside.refs = [r for r in inside.refs if r[0] != name] + [(name, "any")]
         step["steps"] = self.block(inside, 3)
@@ -602,6 +607,131 @@ def draw_program(rng: Random, *, most: int = 22, pauses: bool = False) -> dict[s
         if ref is not None:
             document["output"] = f"${ref[0]}"
     return document
+
+
+# --- shapes ------------------------------------------------------------------------------------------------------------
+
+
+class Shape:
+    """Small programs about one hard thing each, with a step left out, doubled or moved: what is drawn freely is seldom just so."""
+
+    def __init__(self, rng: Random) -> None:
+        self.rng, self.count = rng, 0
+
+    def id(self) -> str:
+        self.count += 1
+        return f"s{self.count}"
+
+    def get(self, key: str = "k1", **fields: Any) -> dict[str, Any]:
+        name = self.rng.choice(("fetch", "fetch", "keep"))
+        return {"id": self.id(), "type": "tool", "tool": name, "args": {}, "output_key": key, **fields}
+
+    def plain(self, **fields: Any) -> dict[str, Any]:
+        return {"id": self.id(), "type": "tool", "tool": self.rng.choice(("look", "fetch")), "args": {}, **fields}
+
+    def gate(self, *then: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        step: dict[str, Any] = {"id": self.id(), "type": "condition", "condition": "$k1 != 'no'"}
+        return {
+            **step,
+            "then": list(then) or [self.plain()],
+            "otherwise": self.rng.choice(("$end", "$end", "$fail")),
+            **fields,
+        }
+
+    def pay(self, **fields: Any) -> dict[str, Any]:
+        name = self.rng.choice(("$k1", "$k1", "$k2"))
+        return {"id": self.id(), "type": "tool", "tool": "pay", "args": {"to": name}, **fields}
+
+    def sent(self, **fields: Any) -> dict[str, Any]:
+        """A step whose undo is a call of the protected tool."""
+        undo = {"tool": "pay", "args": {"to": "$k1"}}
+        return {"id": self.id(), "type": "tool", "tool": "mail", "args": {}, "undo": undo, **fields}
+
+    def write(self, key: str = "k1") -> dict[str, Any]:
+        return {"id": self.id(), "type": "set", "values": {key: self.rng.choice(WORDS)}}
+
+    def fork(self, *branches: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        return {"id": self.id(), "type": "parallel", "parallel_steps": list(branches), **fields}
+
+    def each(self, *steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        over = self.rng.choice((["yes"], ["yes"], ["yes", "no"], []))
+        return {"id": self.id(), "type": "map", "over": over, "steps": list(steps), **fields}
+
+    def turns(self, *steps: dict[str, Any]) -> dict[str, Any]:
+        step = {"id": self.id(), "type": "loop", "max_iterations": 2, "steps": list(steps)}
+        return {
+            **step,
+            **self.rng.choice(({"on_exhausted": "continue"}, {"until": "$k1 == 'yes'", "on_exhausted": "continue"})),
+        }
+
+    def call(self, *steps: dict[str, Any]) -> dict[str, Any]:
+        return {"id": self.id(), "type": "call", "with": {"k1": "$k1", "k2": "$k2"}, "program": {"steps": list(steps)}}
+
+    def steps(self) -> list[dict[str, Any]]:
+        rng = self.rng
+        handler: dict[str, Any] = rng.choice(({"on_error": "skip"}, {"on_error": "skip", "default": "yes"}, {}))
+        begin = [self.get("k1"), self.get("k2")]
+        match rng.randrange(12):
+            case 0:  # an item of the name that the guard read
+                steps = [self.gate(), self.each(self.pay(), **{"as": rng.choice(("k1", "k2", "item"))})]
+            case 1:  # a guard in a branch that writes what it read
+                inside = [self.write(), self.gate()] if rng.random() < 0.6 else [self.gate(), self.write()]
+                steps = [self.fork(inside, *([[self.plain()]] if rng.random() < 0.5 else [])), self.pay()]
+            case 2:  # a fork that calls, fails and is handled, or ends and has a guard
+                steps = [self.gate(), self.fork([self.pay(), self.plain(), self.gate()], **handler), self.pay()]
+            case 3:  # undos of siblings
+                steps = [
+                    self.gate(),
+                    self.fork([self.sent()], [self.sent() if rng.random() < 0.7 else self.plain()]),
+                    self.plain(),
+                ]
+            case 4:  # undo, then another guard and another call
+                steps = [self.gate(), self.sent(), self.plain(), self.gate(), self.pay(), self.plain()]
+            case 5:  # a write that is skipped or caught
+                last = self.pay()
+                catch = {"catch": [{"errors": ["*"], "next": last["id"]}]} if rng.random() < 0.5 else handler
+                steps = [self.gate(), self.get("k1", **catch), last]
+            case 6:  # a call in each turn, a guard in each turn before or after it
+                steps = [self.gate(), self.turns(*rng.sample([self.pay(), self.gate(), self.get("k1")], 3))]
+            case 7:  # a program that is called twice, with other inputs
+                steps = [self.gate(), self.turns(self.call(*rng.sample([self.pay(), self.gate()], 2)), self.get("k1"))]
+            case 8:  # a loop that fails in the middle and is left
+                step = self.turns(self.gate(), self.pay(), self.plain(), self.gate())
+                steps = [{**step, **handler}, self.pay()]
+            case 9:  # one guard, two ways to the call
+                last = self.pay()
+                steps = [self.gate(), self.gate(self.plain(), otherwise=last["id"]), self.plain(), last]
+            case 10:  # asked after what may have happened
+                ask = {
+                    "reconcile": {"tool": "pay", "args": {"to": "$k1"}},
+                    "max_retries": rng.randint(1, 2),
+                    "retry": {"delay_seconds": 0},
+                }
+                steps = [self.gate(), {**self.plain(), "tool": rng.choice(("mail", "keyed")), **ask}, self.plain()]
+            case _:  # a map whose items guard what comes after
+                steps = [self.each(self.gate()), self.pay()]
+        return self.edited([*begin, *steps])
+
+    def edited(self, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        rng = self.rng
+        for _ in range(rng.choice((0, 0, 1, 1, 2))):
+            at = rng.randrange(2, len(steps) + 1)
+            match rng.randrange(4):
+                case 0:
+                    steps.insert(at, self.gate())
+                case 1:
+                    steps.insert(at, self.write(rng.choice(("k1", "k2"))))
+                case 2 if at < len(steps) and len(steps) > 3:
+                    del steps[at]
+                case _:
+                    if 2 < at < len(steps):
+                        steps[at - 1], steps[at] = steps[at], steps[at - 1]
+        return steps
+
+
+def draw_shape(rng: Random) -> dict[str, Any]:
+    """A program about one hard thing."""
+    return {"name": "shape", "steps": Shape(rng).steps()}
 
 
 def draw_inputs(rng: Random, document: dict[str, Any]) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def everything_proved(attack: Attack) -> Attack:
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "branches"])
 def test_a_wrong_proof_is_contradicted(name: str) -> None:
     figures = campaign(range(400), 5, {name: everything_proved(ATTACKS[name])})
-    assert len(figures[name].contradictions) >= 20
+    assert len(figures[name].contradictions) >= 10
 
 
 def test_an_edge_called_impossible_is_contradicted() -> None:
