@@ -746,7 +746,6 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "the first state is kept": (paths, "_covered", lambda known, state: bool(known)),
     "edges of any program": (guards.Places, "_within", lambda self, name: ((n, name) for n in self.programs.values())),
     "any approval shows anything": (guards, "shown", lambda value, names: AnyForm()),
-    "another program's names are the same": (guards, "has_references", lambda value: False),
     "what is protected is not looked at": (guards.Statement, "protects", lambda self, argument: False),
     "any role approves": (guards, "ApprovalStep", type("Any", (), {})),
 }

@@ -37,7 +37,7 @@ from .store import ENDED, Append, Message, Store, StoredRun, open_store
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
-from .verify import Examined, Report, check_names, examine
+from .verify import Examined, Report, check_names, collector_paused, examine
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -222,6 +222,7 @@ class ExecutionVM:
                 self._prepared.popitem(last=False)
         return prepared
 
+    @collector_paused()
     def _examine(
         self,
         program: Program,
@@ -249,6 +250,7 @@ class ExecutionVM:
         )
         return flow, examined
 
+    @collector_paused()
     def _meet(self, program: Program, untrusted: tuple[str, ...], programs: Mapping[str, Program] | None) -> _Prepared:
         flow, examined = self._examine(program, untrusted, thorough=False, programs=programs)
         found = examined.report.faults
