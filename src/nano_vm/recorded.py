@@ -10,7 +10,7 @@ a reconcile tool told. What each record can only have come from is said here, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, cast
@@ -23,14 +23,14 @@ from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 from .policy import EFFECTS, Budget, tightest
 from .tools import ToolContract
 from .trace import Attempt, LLMUsage, Record, StepError, StepStatus
-from .values import UNSET
 
 KEPT_ANSWER_CHARS = 10_000
 """Of an invalid answer a record keeps as much; a longer one can not be judged again."""
 
 _OUTSIDE = frozenset({"tool", "llm", "approval", "wait"})
 _SPOILED = frozenset({"ValueRefused", "LimitExceeded"})
-_NO_CALL_LEFT = "is left for another attempt"
+_NO_TOOL_CALL = "no tool call is left for another attempt (max_tool_calls)"
+_NO_MODEL_CALL = "no model call is left for another attempt (max_llm_calls)"
 _STATE_FULL = "the values of the run together are larger than its limit"
 _UNASKED = "; its reconcile could not be asked: "
 
@@ -134,15 +134,12 @@ class Recorded:
         if attempt.answer is not None:
             return _answered(machine, attempt.answer, error, attempt.usage, now, None)
         error = StepError(error.kind, error.type, error.message)  # it was tried again
-        if op.code == TOOL and machine._doubt is not None and self._told_at(path, attempt.finished_ns):
-            # of its own error nothing is left: an earlier attempt was in doubt, and the reconcile tool told that it did nothing
-            return machine.doubt(error, now)
+        if op.code == TOOL and op.reconcile is not None:  # type: ignore[attr-defined]
+            told = self._next_reconcile(path)
+            if told is not None and told[7] == attempt.finished_ns and _dict(told[3]).get("done") is False:
+                # whatever its own error was: it was the answer of the reconcile tool that let it be tried again
+                return machine.doubt(error, now)
         return machine.fail(error, now)
-
-    def _told_at(self, path: str, finished_ns: int) -> bool:
-        """Whether the next answer of the reconcile tool of *path* came then."""
-        record = self._next_reconcile(path)
-        return record is not None and record[7] == finished_ns
 
     def _next_reconcile(self, path: str) -> Record | None:
         number = self._asked.get(path, 0) + 1
@@ -157,7 +154,7 @@ class Recorded:
             return machine.cancel(now)
         if attempts:
             usage = last_usage(usage, attempts)
-        told = {key: extra[key] for key in ("model", "finish_reason", "cost_source") if key in extra}
+        told: dict[str, Any] = {key: extra[key] for key in ("model", "finish_reason", "cost_source") if key in extra}
         if extra.get("on_invalid"):
             invalid = StepError("invalid_answer", "InvalidAnswer", str(extra.get("reason", "")))
             return _answered(machine, _text(path, extra["answer"]), invalid, usage, now, told)
@@ -171,7 +168,7 @@ class Recorded:
             known = {key: extra[key] for key in (*told, "answer") if key in extra}
             return machine.spoil(StepError(error.kind, error.type, error.message, False), now, usage, known)
         pattern = op.retry.on[0] if op.retry.on else "ModelError"
-        if error.kind == "budget" and error.message.endswith(f"{_NO_CALL_LEFT} (max_llm_calls)"):
+        if error.kind == "budget" and error.message == _NO_MODEL_CALL:
             # what the attempt itself ended with is not kept: anything that would have been tried again
             if op.allowed is not None or op.schema is not None:
                 return machine.invalid("", StepError("invalid_answer", pattern, ""), usage, now)
@@ -234,7 +231,7 @@ class Recorded:
         if not then:
             return machine.doubt(unknown, now)
         kind, _, text = last.rpartition(_UNASKED)[0].partition(": ") if _UNASKED in last else last.partition(": ")
-        if kind == "BudgetExceeded" and _NO_CALL_LEFT in text:
+        if kind == "BudgetExceeded" and text == _NO_TOOL_CALL and str(machine._doubt) != str(unknown):
             return machine.fail(StepError("timeout", error.type, cause), now)
         return machine.fail(StepError("tool", kind, text, False), now)
 

@@ -6,12 +6,12 @@ would not have made; diff tells two runs or two programs apart; fork decides, ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .compile import compile_flow
-from .errors import ExprError, ProgramError, VMError, summary
+from .errors import ExprError, VMError, summary
 from .flow import Flow
 from .ledger import Ledger
 from .machine import FOREVER, Facts, Machine, loaded
@@ -19,7 +19,7 @@ from .plan import Plan
 from .program import Program
 from .recorded import Missing, Recorded, Unfit, bounds_of, contracts_of, forks_of, play, stops
 from .tools import ToolContract
-from .trace import Record, Trace, TraceStatus, _extra_json, _request, flattened, full
+from .trace import Record, Trace, TraceStatus, _extra_json, _request, flattened
 from .values import as_text, kind_name
 
 SHOWN_CHARS = 300
@@ -380,7 +380,7 @@ def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
         if not same(*tried):
             return "attempts", tried[0], tried[1]
     if old[9] != new[9]:
-        return "usage", *(record[9].to_dict() if record[9] is not None else None for record in (old, new))
+        return "usage", _told(old[9]), _told(new[9])
     if old[10] is not new[10]:
         extras = [_extra_json(r[0], r[10]) if r[10] is not None else {} for r in (old, new)]
         known, found = ({k: v for k, v in extra.items() if k != "lost"} for extra in extras)
@@ -390,8 +390,8 @@ def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
     return None
 
 
-def _told(error: Any) -> Any:
-    return error.to_dict() if error is not None else None
+def _told(part: Any) -> Any:
+    return part.to_dict() if part is not None else None
 
 
 def _compare_ends(recorded: Trace, computed: Trace) -> Difference | None:
