@@ -1,0 +1,155 @@
+"""One life of a process of the kill test: a worker, or the person who decides what workers wait for. It ends by a kill, or when told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nano_vm import ExecutionVM, VMError
+from nano_vm.store import ENDED, STEP, Row
+from nano_vm.store.sql import SqlStore
+from nano_vm.trace import StepStatus
+
+from .effects import World
+from .points import Points
+from .programs import CALLED, PROGRAMS, Model, drawn, key_of, tools
+
+IN_FLIGHT = 12
+"""Runs that a worker keeps going."""
+
+
+class Place:
+    """What the processes of a campaign share: the database, the files of effects, and a file that says whether more runs are wanted."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+        self.world = World(folder / "effects")
+        self.more = folder / "more"
+        self.faults = folder / "faults"
+
+    def vm(self, points: Points, **options: Any) -> ExecutionVM:
+        """A VM over the shared database."""
+        return ExecutionVM(
+            Model(self.world, points), tools(self.world, points), programs=CALLED, store=self.url, **options
+        )
+
+    def keep(self, run_id: str, row: Row) -> None:
+        """Note that the store acknowledged the outcome of a call."""
+        if row.kind == STEP and row.type in ("tool", "llm"):
+            called = row.status is not StepStatus.CANCELLED
+            self.world.tell("kept", key_of(run_id, row.path), [row.status and row.status.value, called], sync=False)
+
+
+async def work(place: Place, points: Points, name: str) -> None:
+    """A worker: takes up runs, and begins new ones while they are wanted."""
+    vm = place.vm(points)
+    store: Any = vm._store
+    working = asyncio.create_task(vm.work(poll_seconds=0.005))
+    number = 0
+    own: list[Any] = []
+    while not working.done():
+        unfinished = await asyncio.to_thread(count_unfinished, store)
+        wanted = place.more.exists()
+        if not unfinished and not wanted:
+            break
+        if wanted:
+            for _ in range(IN_FLIGHT - unfinished):
+                number += 1
+                run_id = f"{name}-{number}"
+                program = PROGRAMS[drawn(run_id, len(PROGRAMS))]
+                if number % 2:
+                    await vm.submit(program, {"name": run_id}, run_id=run_id)
+                    if program.name == "caller" and number % 3 == 0:  # an event that comes before it is waited for
+                        with suppress(VMError):
+                            vm.send_event(run_id, f"go-{run_id}", {"way": "a"})
+                else:
+                    own.append(vm.start(program, {"name": run_id}, run_id=run_id))
+        await asyncio.sleep(0.01)
+    if working.done():
+        working.result()
+    working.cancel()
+    for run in own:
+        await run
+    vm.close()
+
+
+def count_unfinished(store: SqlStore) -> int:
+    """How many runs have not ended."""
+    with store.database.reading() as connection:
+        marks = ", ".join("?" * len(ENDED))
+        return int(connection.one(f"SELECT count(*) FROM nano_runs WHERE status NOT IN ({marks})", *ENDED)[0])
+
+
+async def decide(place: Place, points: Points, name: str) -> None:
+    """The person: approves, rejects, cancels, sends events, and says what became of calls in doubt, from what really happened."""
+    vm = place.vm(points)
+    store: Any = vm._store
+    while place.more.exists() or await asyncio.to_thread(count_unfinished, store):
+        for stored in list(store.runs(status="suspended")):
+            for entry in vm.waiting(stored.run_id):
+                try:
+                    await settle(place.world, vm, stored.run_id, entry)
+                except VMError as error:
+                    expected(error)
+        await asyncio.sleep(0.004)
+    vm.close()
+
+
+def expected(error: VMError) -> None:
+    """Let pass what comes of several people deciding at once."""
+    told = str(error)
+    for part in ("already", "has ended", "asks", "nothing in doubt", "under way"):
+        if part in told:
+            return
+    raise error
+
+
+async def settle(world: World, vm: ExecutionVM, run_id: str, entry: dict[str, Any]) -> None:
+    """Answer one thing that a run waits for."""
+    path, kind = entry["path"], entry["kind"]
+    key = key_of(run_id, path)
+    if kind == "approval":
+        choice = drawn(key, 8)
+        if choice == 0:
+            await vm.cancel(run_id)
+        elif choice == 1:
+            vm.reject(run_id, path, by="ann", shown=entry["shown"], reason="no")
+        else:
+            vm.approve(run_id, path, by="ann", shown=entry["shown"], reason="fine")
+    elif kind == "wait" and "event" in entry:
+        if any(message.kind in ("event", "kept") for message in vm._store.load(run_id, rows=False).inbox):  # type: ignore[union-attr]
+            return
+        vm.send_event(run_id, entry["event"], {"way": "ab"[drawn(key, 2)]})
+    elif kind == "in_doubt":
+        if entry["tool"].startswith("find"):
+            vm.resolve(run_id, path, retry=True, by="ann")
+            return
+        happened, output = world.truth(key)
+        if happened:
+            vm.resolve(run_id, path, done=output, by="ann")
+            return
+        world.tell("cleared", key, entry)
+        if drawn(key, 4) == 0 and not path.endswith("/undo"):
+            vm.resolve(run_id, path, fail="it did not happen", by="ann")
+        else:
+            vm.resolve(run_id, path, retry=True, by="ann")
+
+
+def live(main: Callable[[], Coroutine[Any, Any, None]], place: Place) -> None:
+    """The whole life of a forked process; never returns."""
+    code = 0
+    try:
+        asyncio.run(main())
+    except BaseException:  # noqa: BLE001 - whatever it is, the campaign must hear of it
+        code = 1
+        with place.faults.open("a") as file:
+            file.write(f"--- process {os.getpid()} at {time.time():.3f}\n{traceback.format_exc()}\n")
+    sys.stdout.flush()
+    os._exit(code)
