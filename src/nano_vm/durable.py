@@ -26,7 +26,7 @@ from .errors import LeaseLost, StoreError
 from .expr import described, number_in
 from .ledger import token_bound
 from .machine import Machine
-from .plan import END, FORK, MODEL, PAUSE, Op
+from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from .recorded import Recorded, path_of
 from .store import INTENT, STEP, SUSPENDED, Append, Message, Row, Store, StoredRun, chained, seal_start
 from .trace import Record, StepError, StepStatus, Trace, TraceStatus, full
@@ -151,6 +151,7 @@ class Journal:
             if row.kind == INTENT and row.path not in done:
                 self.begun.setdefault(row.path, []).append(row.started_ns)
         self.inbox = list(run.inbox)
+        self.cancelled = [message.id for message in run.inbox if message.kind == "cancel"]
         self.used: list[int] = []
         self.wakes: list[int] = []
         self.leaving = False  # whether this process stops: no further call is begun
@@ -174,6 +175,8 @@ class Journal:
             return following
         path = path_of(machine, op)
         machine.now = max(machine.now, now)
+        if self.cancelled and machine._aside is None and not machine._cancelling:
+            return machine.cancel(machine.now, called=op.code == TOOL and path in self.begun)
         if op.code == PAUSE:
             return await self.pause(machine, op, path)
         if path in self.begun and not machine.retrying:
@@ -392,6 +395,8 @@ class Journal:
     async def end(self, machine: Machine, trace: Trace) -> None:
         """Write how the run ended, or that it waits, and let it go."""
         suspended = trace.status is TraceStatus.SUSPENDED
+        if not suspended:
+            self.used += self.cancelled
         rows = self.rows(machine, ended=not suspended)
         usage = trace.usage()
         update: dict[str, Any] = {

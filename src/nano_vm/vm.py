@@ -691,8 +691,6 @@ class ExecutionVM:
         ledger = Ledger.of(self._limits, bound)
         machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
         trace._records, trace._ops = machine.records, plan.ops
-        if any(message.kind == "cancel" for message in stored.inbox):
-            asyncio.current_task().cancel()  # type: ignore[union-attr]
         await self._drive_kept(trace, machine, stored)
         return trace
 
@@ -884,7 +882,7 @@ class ExecutionVM:
         if stored.status in ENDED:
             raise VMError(f"run {run_id!r} has ended ({stored.status})")
         await asyncio.to_thread(store.send, run_id, Message("cancel", "", {}, None, self._clock.time_ns()))
-        return await asyncio.create_task(self.resume(run_id))
+        return await self.resume(run_id)
 
     def load(self, run_id: str) -> Trace:
         """The trace of a stored run, as far as it has come."""
