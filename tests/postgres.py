@@ -59,37 +59,31 @@ class PostgresServer:
             for parent in self.data.parents:
                 if not parent.stat().st_mode & 0o001:
                     parent.chmod(parent.stat().st_mode | 0o011)
-        self._log = (folder / "server.log").open("wb")
+        self.log = folder / "server.log"
         options = ["-U", "nano", "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        subprocess.run(
-            [self.programs / "initdb", "-D", self.data, *options],
-            check=True,
-            stdout=self._log,
-            stderr=self._log,
-            user=self._user,
-            cwd="/",
-        )
+        with self.log.open("wb") as log:
+            command = [self.programs / "initdb", "-D", self.data, *options]
+            subprocess.run(command, check=True, stdout=log, stderr=log, user=self._user, cwd="/")
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        import psycopg
+
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=100"]
-        self._process = subprocess.Popen(
-            [self.programs / "postgres", "-D", self.data, "-p", str(self.port), *options],
-            stdout=self._log,
-            stderr=self._log,
-            user=self._user,
-            cwd="/",
-            preexec_fn=_dies_with_parent,
-        )
+        command = [self.programs / "postgres", "-D", self.data, "-p", str(self.port), *options]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, user=self._user, cwd="/", preexec_fn=_dies_with_parent
+            )
         until = time.monotonic() + START_SECONDS
         while True:
             try:
                 self.execute("SELECT 1")
                 return
-            except Exception:
-                assert self._process.poll() is None, f"PostgreSQL did not start; see {self._log.name}"
-                assert time.monotonic() < until, f"PostgreSQL does not answer; see {self._log.name}"
+            except psycopg.OperationalError:
+                assert self._process.poll() is None, f"PostgreSQL did not start; see {self.log}"
+                assert time.monotonic() < until, f"PostgreSQL does not answer; see {self.log}"
                 time.sleep(0.05)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:

@@ -86,11 +86,17 @@ class Connection:
         self._held.close()
 
     def discard(self) -> None:
-        """Close it: who knows what state it is in. That of a database in memory is the database, and is rolled back."""
-        if not self.database.in_memory:
+        """Close it: who knows what state it is in. That of a database in memory is the database, and is only rolled back."""
+        try:
+            self.cursor.close()  # one that stands in a statement would keep a closed connection's locks
+            if self.database.lite:  # a server rolls back what has no client
+                self.driver.rollback()
+        except self.database.errors:
+            pass
+        if self.database.in_memory:
+            self.cursor = self.driver.cursor()
+        else:
             self._held.invalidate()
-        elif self.driver.in_transaction:
-            self.rollback()
 
 
 class Database:

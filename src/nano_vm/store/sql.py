@@ -195,7 +195,9 @@ class SqlStore:
             )
         total = 0
         while True:  # some at a time, so that others get their turn
-            count = self.written(lambda connection, bodies: upkeep.prune(connection, bodies, older_than_ns, statuses))
+            count: int = self.written(
+                lambda connection, bodies: upkeep.prune(connection, bodies, older_than_ns, statuses)
+            )
             total += count
             if not count:
                 self.database.flush()

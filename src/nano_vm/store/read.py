@@ -1,0 +1,94 @@
+"""Runs out of the tables: what is read is held against its hashes and checksums, so damage is an error and never another run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from ..errors import StoreError, UnknownRun
+from . import StoredRun
+from .cells import CELLS, decoded, hashes_in, message_of, row_crc, row_of, run_crc, run_of
+from .database import Connection
+from .schema import RUN_FIELDS
+
+HEADER = f"SELECT {', '.join(RUN_FIELDS)}, crc FROM nano_runs"
+ROWS = (
+    "SELECT seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc FROM nano_rows "
+    "WHERE run = ? ORDER BY seq"
+)
+INBOX = "SELECT id, message FROM nano_inbox WHERE run = ? AND used <> 1 ORDER BY id"
+CREATED = RUN_FIELDS.index("created_ns")
+
+_CELLS_AT = [RUN_FIELDS.index(name) for name in RUN_FIELDS if name in CELLS]
+
+
+def loaded(connection: Connection, run_id: str, *, rows: bool = True) -> StoredRun:
+    """A run, with its rows in order and its unused messages.
+
+    Raises:
+        UnknownRun: If there is none.
+        StoreError: If it was damaged where it lies.
+    """
+    fields = connection.one(f"{HEADER} WHERE run_id = ?", run_id)
+    if fields is None:
+        raise unknown(run_id)
+    stored = connection.all(ROWS, fields[0]) if rows else []
+    messages = connection.all(INBOX, fields[0])
+    return assembled(fields, stored, messages, values_of(connection, [fields], stored, f"run {run_id!r}"))
+
+
+def values_of(
+    connection: Connection, headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]], where: str
+) -> dict[bytes | None, Any]:
+    """The values of all cells of *headers* and *rows*."""
+    cells = cells_of(headers, rows)
+    return decoded(cells, bodies_of(connection, hashes_in(cells)), where)
+
+
+def cells_of(headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) -> list[bytes | None]:
+    """All cells of *headers* and *rows*."""
+    cells = [fields[at] for fields in headers for at in _CELLS_AT]
+    for row in rows:
+        cells += row[8:11]
+    return cells
+
+
+def bodies_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The texts of values; one that does not fit its hash is left out, as if it were not there."""
+    found = connection.among("SELECT hash, body FROM nano_contents WHERE hash IN (*)", hashes)
+    return {digest: body for digest, body in found if sha256(body).digest() == digest}
+
+
+def assembled(
+    fields: Sequence[Any],
+    rows: Sequence[Sequence[Any]],
+    messages: Sequence[Sequence[Any]],
+    values: Mapping[bytes | None, Any],
+) -> StoredRun:
+    """A run of what the tables hold of it.
+
+    Raises:
+        StoreError: If it was damaged where it lies.
+    """
+    named = dict(zip(RUN_FIELDS, fields, strict=False))
+    if run_crc(named) != fields[-1]:
+        raise damaged(named["run_id"], "its header")
+    key = fields[0]
+    for at, row in enumerate(rows):
+        if row[0] != at or row_crc(key, at, row[1:11]) != row[11]:
+            raise damaged(named["run_id"], f"row {at}")
+    run = run_of(named, values)
+    run.rows = [row_of(row[1:11], values) for row in rows]
+    run.inbox = [message_of(*message) for message in messages]
+    return run
+
+
+def damaged(run_id: str, what: str) -> StoreError:
+    """That what was read is not what was written."""
+    return StoreError(f"run {run_id!r}: {what} is not what was written; the database is damaged: restore a copy")
+
+
+def unknown(run_id: str) -> UnknownRun:
+    """That there is no such run."""
+    return UnknownRun(f"there is no run {run_id!r} in this store")

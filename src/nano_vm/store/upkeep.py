@@ -1,0 +1,130 @@
+"""Keeping house: erasing what a run held, deleting what is old, and checking that everything is as it was written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
+
+from ..errors import StoreError
+from ..values import UNSET
+from . import ENDED, Erased, salted, seal_of
+from .cells import HELD, Bodies, row_cells, row_crc, run_cells
+from .database import Connection, Database
+from .read import HEADER, ROWS, assembled, cells_of, loaded, values_of
+from .schema import RUN_FIELDS
+
+PRUNE_RUNS = 100
+"""Runs that one transaction deletes."""
+
+CHECK_RUNS = 200
+"""Headers that are read at once."""
+
+
+def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
+    """In a transaction: drop the values of a run, but for their salted hashes; False where they are dropped."""
+    if not connection.database.lite:  # two that erase at once would both drop the references
+        connection.one("SELECT key FROM nano_runs WHERE run_id = ? FOR UPDATE", run_id)
+    run = loaded(connection, run_id)
+    if run.status not in ENDED:
+        raise StoreError(f"run {run_id!r} is {run.status}, and needs its values to go on; cancel it first")
+    if run.salt is None:
+        return False
+    header = connection.one(f"{HEADER} WHERE key = ?", run.key)
+    stored = connection.all(ROWS, run.key)
+    for cell in cells_of([header], stored):
+        bodies.drop(cell)
+    salt = run.salt
+    run.inputs, run.about = _gone(salt, run.inputs), _gone(salt, run.about)
+    run.output, run.error, run.waiting, run.salt = None, None, [], None
+    columns = run_cells(run, bodies)
+    connection.run(
+        f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in columns)} WHERE key = ?", *columns.values(), run.key
+    )
+    changed = []
+    for seq, row in enumerate(run.rows):
+        row.request, row.output = _gone(salt, row.request), _gone(salt, row.output)
+        row.rest = None if row.rest is None else _gone(salt, row.rest)
+        cells = row_cells(row, bodies)
+        changed.append((*cells[7:10], row_crc(run.key, seq, cells), run.key, seq))
+    connection.many(
+        "UPDATE nano_rows SET request = ?, output = ?, rest = ?, crc = ? WHERE run = ? AND seq = ?", changed
+    )
+    connection.run("DELETE FROM nano_inbox WHERE run = ?", run.key)
+    return True
+
+
+def _gone(salt: bytes, value: Any) -> Any:
+    digest = salted(salt, value)
+    return UNSET if digest is None else Erased(digest)
+
+
+def prune(connection: Connection, bodies: Bodies, older_than_ns: int, statuses: Sequence[str]) -> int:
+    """In a transaction: delete some of the runs that ended before *older_than_ns*; how many."""
+    marks = ", ".join("?" * len(statuses)) or "NULL"
+    lock = "" if connection.database.lite else " FOR UPDATE SKIP LOCKED"  # who locks them deletes them too
+    headers = connection.all(
+        f"{HEADER} WHERE status IN ({marks}) AND finished_ns < ? ORDER BY key LIMIT {PRUNE_RUNS}{lock}",
+        *statuses,
+        older_than_ns,
+    )
+    for fields in headers:
+        for cell in cells_of([fields], connection.all(ROWS, fields[0])):
+            bodies.drop(cell)
+    keys = [(fields[0],) for fields in headers]
+    for table, name in (("nano_rows", "run"), ("nano_inbox", "run"), ("nano_runs", "key")):
+        connection.many(f"DELETE FROM {table} WHERE {name} = ?", keys)
+    if not headers:  # an owner that is not listed is as gone as one whose time is over
+        connection.run("DELETE FROM nano_owners WHERE until_ns < ?", older_than_ns)
+    return len(headers)
+
+
+def check(database: Database) -> list[str]:
+    """Problems of a database, each in a sentence."""
+    problems: list[str] = []
+    try:
+        with database.reading() as connection:
+            if database.lite:
+                found = [text for (text,) in connection.all("PRAGMA integrity_check(20)")]
+                problems += [f"SQLite: {text}" for text in found if text != "ok"]
+            used: Counter[bytes] = Counter()
+            _check_runs(connection, problems, used)
+            _check_contents(connection, problems, used)
+            lost = connection.all("SELECT DISTINCT run FROM nano_rows WHERE run NOT IN (SELECT key FROM nano_runs)")
+            problems += [f"rows of run number {key}, which is not there" for (key,) in lost]
+    except StoreError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _check_runs(connection: Connection, problems: list[str], used: Counter[bytes]) -> None:
+    after = -1
+    while headers := connection.all(f"{HEADER} WHERE key > ? ORDER BY key LIMIT {CHECK_RUNS}", after):
+        after = headers[-1][0]
+        for fields in headers:
+            stored = connection.all(ROWS, fields[0])
+            used.update(cell[1:] for cell in cells_of([fields], stored) if cell is not None and cell[:1] == HELD)
+            name = f"run {fields[RUN_FIELDS.index('run_id')]!r}"
+            try:
+                run = assembled(fields, stored, [], values_of(connection, [fields], stored, name))
+            except StoreError as error:
+                problems.append(str(error))
+                continue
+            if run.seal is not None and seal_of(run) != run.seal:
+                problems.append(f"{name}: its seal does not fit its records: they were changed, or it was")
+
+
+def _check_contents(connection: Connection, problems: list[str], used: Counter[bytes]) -> None:
+    after = b""
+    while found := connection.all(
+        f"SELECT hash, body, refs FROM nano_contents WHERE hash > ? ORDER BY hash LIMIT {CHECK_RUNS}", after
+    ):
+        after = found[-1][0]
+        for digest, body, refs in found:
+            if sha256(body).digest() != digest:
+                problems.append(f"value {digest.hex()}: its text does not fit its hash")
+            count = used.pop(digest, 0)
+            if count != refs:
+                problems.append(f"value {digest.hex()}: {refs} references are counted, there are {count}")
+    problems += [f"value {digest.hex()} is missing, and named {count} times" for digest, count in sorted(used.items())]
