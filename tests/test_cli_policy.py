@@ -11,8 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nano_vm import Program, Trace
+from nano_vm import Policy, Program, Trace
 from nano_vm.cli import main
+from nano_vm.policy import _TOOL_FIELDS
+from nano_vm.verify import verify
 
 PROGRAM = """\
 name: pay
@@ -240,6 +242,44 @@ def test_what_is_shown_can_do_nothing_to_a_terminal(folder: Path, capsys: Captur
     assert "\x1b" not in out
     assert "\u202e" not in out
     assert not any(line.startswith("proved: y") for line in out.splitlines())
+
+
+# --- what the documents say --------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_policy_in_the_readme_is_proved_of_the_program_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (policy,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (one,) = re.findall(r'from_yaml\("""\n(.*?)"""\)', text, re.DOTALL)
+
+    async def anything(request: str) -> str:
+        return request
+
+    tools = {"issue_refund": anything, "say_no": anything}
+    program = Program.from_yaml(one.replace("\\\\n", "\\n"))
+    report = verify(program, tools=tools, policy=Policy.from_yaml(policy))
+    assert report.ok, str(report)
+    assert {proof.kind for proof in report.proofs} == {"guard", "max_calls"}
+    around = Program.from_yaml(one.replace("\\\\n", "\\n").replace("otherwise: reject", "otherwise: process_refund"))
+    assert not verify(around, tools=tools, policy=Policy.from_yaml(policy)).ok
+
+
+def test_the_policy_in_the_language_is_one() -> None:
+    text = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    (policy,) = re.findall(r"^```\n(inputs: .*?)^```$", text, re.DOTALL | re.MULTILINE)
+    read = Policy.from_yaml(policy)
+    used = {name for rule in read.tools for name in read.source["tools"][rule.pattern]}
+    assert used == set(_TOOL_FIELDS), "every field is shown"
+
+
+def test_the_output_in_the_guarantees_is_what_the_command_prints(capsys: Captured) -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```\n\$ nano-vm (.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    command, *expected = block.splitlines()
+    assert main([str(ROOT / word) if word.startswith("examples/") else word for word in command.split()]) == 0
+    assert capsys.readouterr().out.splitlines()[: len(expected)] == expected
 
 
 # --- run -------------------------------------------------------------------------------------------------------------
