@@ -480,9 +480,14 @@ def _refuted(case: Case, shown: Shown) -> None:
 
     policy = case.demands.policy()
     examined = examine(case.flow, CONTRACTS, policy=policy)
+    if any(d.severity == "error" for d in examined.report.diagnostics):
+        return  # under a policy, a read that some path lacks is one; nothing is proved then
     by_key = {(s.kind, s.tool): s for s in case.demands.statements}
     plan = compile_flow(case.flow, examined.contracts, examined.checks)
     shown.programs += 1
+    said = {(proof.kind, proof.tool) for proof in examined.report.proofs}
+    for key in by_key.keys() - said:
+        shown.wrong.append(f"nothing is said of {key} (seed {case.seed}): {json.dumps(case.demands.to_dict())}")
     for proof in examined.report.proofs:
         getattr(shown, proof.status)[proof.kind] += 1
         if proof.status != "refuted":

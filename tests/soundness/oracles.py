@@ -102,10 +102,9 @@ def _one(value: Any) -> Any:
 
 
 def _parts(value: Any) -> list[Any]:
-    """*value* and everything in it; a text also shows what it names."""
+    """*value* and everything in it; what stands within a text is no value of its own."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    named = [f"${a or b}" for a, b in _REFERENCE.findall(value)] if isinstance(value, str) else []
-    return [_one(value), *named, *(part for item in inner for part in _parts(item))]
+    return [_one(value), *(part for item in inner for part in _parts(item))]
 
 
 def _both_read(steps: Steps, guard: Taken, call: Call) -> frozenset[str] | None:

@@ -109,6 +109,8 @@ class Drawer:
         rng = self.rng
         found: list[Statement] = []
         tools = [tool for tool in TOOLS if sites(self.steps, tool)]
+        if rng.random() < 0.05:
+            found += self.before(next((tool for tool in TOOLS if tool not in tools), "pay"))
         for tool in tools:
             chance = {"pay": 0.9, "mail": 0.4}.get(tool, 0.12)
             if rng.random() < chance:
@@ -185,6 +187,10 @@ class Drawer:
         rng = self.rng
         found = [key for key, step in self.steps.by_id.items() if step.get("tool") == tool]
         if not found:
+            if self.rng.random() < 0.3:  # never called, so never before anything
+                return [
+                    Statement("before", tool, ("/".join((*(key := rng.choice(list(self.steps.by_id)))[0], key[1])),))
+                ]
             return []
         places = [key for key in self.steps.by_id if any(s in earlier(self.steps, key) for s in found)]
         key = rng.choice(places) if places and rng.random() < 0.85 else rng.choice(list(self.steps.by_id))
