@@ -10,7 +10,7 @@ a reconcile tool told. What each record can only have come from is said here, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, cast
@@ -223,7 +223,7 @@ class Recorded:
         if error.type == CANCELLED.type and cause == CANCELLED.message:
             return machine.cancel(now, called=True)
         unknown = StepError("in_doubt", error.type, cause, False)
-        if path in self.stopped and machine._doubt is not None and not self._stopped_asking(path):
+        if path in self.stopped and str(machine._doubt) == str(unknown) and not self._stopped_asking(path):
             return machine.cancel(now, called=False)
         if asked:
             return machine.doubt(unknown, now)
@@ -333,18 +333,17 @@ def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage 
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
-def stops(records: list[Record], cancelled: bool) -> Iterator[str]:
+def stops(records: list[Record], cancelled: bool) -> list[str]:
     """Paths of the steps at which frames were cancelled; *cancelled* is whether that of *records* was. Children are in their forks."""
-    last = None
+    found = []
+    if cancelled:
+        found += [record[1] for record in records if not record[0].step_id.endswith("/undo")][-1:]
     for record in records:
-        if not record[0].step_id.endswith("/undo"):
-            last = record
         extra = record[10]
-        if type(extra) is dict and "children" in extra:
+        if extra is not None and type(extra) is dict and "children" in extra:
             for child in extra["children"]:
-                yield from stops(child, record[2] is StepStatus.CANCELLED)
-    if cancelled and last is not None:
-        yield last[1]
+                found += stops(child, record[2] is StepStatus.CANCELLED)
+    return found
 
 
 def forks_of(records: list[Record]) -> dict[str, Record]:
@@ -352,7 +351,7 @@ def forks_of(records: list[Record]) -> dict[str, Record]:
     found: dict[str, Record] = {}
     for record in records:
         extra = record[10]
-        if type(extra) is dict and "children" in extra:
+        if extra is not None and type(extra) is dict and "children" in extra:
             found[record[1]] = record
             for child in extra["children"]:
                 found.update(forks_of(child))
@@ -366,17 +365,14 @@ def play(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], now:
         Missing: At the first call that is not recorded.
         Unfit: At the first record that no such call can have.
     """
-    base = recorded.base_ns
-    plain = recorded.by_path
-    op = machine.start(now)
+    base, by_path, success = recorded.base_ns, recorded.by_path, StepStatus.SUCCESS
+    static = machine.static
+    op: Any = machine.start(now)
     while True:
         code = op.code
-        if code == TOOL and machine._aside is None:  # by far the most, written out
-            path = op.path if machine.static and op.path is not None else machine.path
-            record = plain.get(path)
-            if record is not None and record[4] is None and record[8] is None and op.reconcile is None:  # type: ignore[attr-defined]
-                if record[2] is not StepStatus.SUCCESS:
-                    raise Unfit(path, f"it is {record[2].value} without an error")
+        if code == TOOL and op.reconcile is None and machine._aside is None:  # by far the most, written out
+            record = by_path.get(op.path if static and op.path is not None else machine.path)
+            if record is not None and record[2] is success and record[8] is None:
                 machine.now = record[7] - base
                 op = machine.send(record[3])
                 continue

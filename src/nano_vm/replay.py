@@ -19,7 +19,7 @@ from .plan import Plan
 from .program import Program
 from .recorded import Missing, Recorded, Unfit, bounds_of, contracts_of, forks_of, play, stops
 from .tools import ToolContract
-from .trace import Record, Trace, TraceStatus, _extra_json, _request, flattened
+from .trace import Record, StepStatus, Trace, TraceStatus, _extra_json, _request, flattened, full
 from .values import as_text, kind_name
 
 SHOWN_CHARS = 300
@@ -79,8 +79,8 @@ class Difference:
 class Replay:
     """What came of a replay: ``identical`` where every record is the one that the machine makes.
 
-    ``steps`` is how many records were computed, ``trace`` the computed run (None where it could not be begun), ``complete`` is False for
-    the trace of a run that had not ended.
+    ``steps`` is how many records agree, up to the first that does not; ``trace`` is the computed run (None where
+    it could not be begun), ``complete`` is False for the trace of a run that had not ended.
     """
 
     run_id: str
@@ -220,27 +220,23 @@ class Replayer:
         if fault is not None:
             return replace(begun, difference=Difference("inputs", why=fault))
         ended = trace.status is not TraceStatus.RUNNING
-        recorded = Recorded(
-            flattened(records), stopped=stops(records, trace.status is TraceStatus.CANCELLED), ended=ended
-        )
-        missing = unfit = None
+        forks = forks_of(records)
+        stopped = stops(records, trace.status is TraceStatus.CANCELLED)
+        recorded = Recorded(flattened(records) if forks else records, stopped=stopped, ended=ended)
+        stop: Missing | Unfit | None = None
         try:
-            play(machine, recorded, forks_of(records), trace.started_ns)
-        except Missing as at:
-            missing = at
-        except Unfit as at:
-            unfit = at
+            play(machine, recorded, forks, trace.started_ns)
+        except (Missing, Unfit) as at:
+            stop = at
+        done, difference = _compare(records, machine.records, plan.ops)
+        if isinstance(stop, Unfit) and (difference is None or difference.kind in ("missing", "extra")):
+            difference = Difference("unfit", stop.path, why=str(stop), index=done)
+        elif isinstance(stop, Missing) and ended and (difference is None or difference.kind == "extra"):
+            difference = Difference("missing", stop.path, index=done)
         computed = _trace_of(trace, machine, plan)
-        difference = _compare(records, computed._full())
-        if unfit is not None and (difference is None or difference.kind in ("missing", "extra")):
-            index = difference.index if difference is not None else len(records)
-            difference = Difference("unfit", unfit.path, why=str(unfit), index=index)
-        elif missing is not None and ended and (difference is None or difference.kind == "extra"):
-            index = difference.index if difference is not None else len(records)
-            difference = Difference("missing", missing.path, index=index)
-        elif difference is None and ended:
-            difference = _compare_ends(trace, computed)
-        return replace(begun, difference=difference, steps=sum(1 for _ in flattened(computed._full())), trace=computed)
+        if difference is None and ended:
+            difference = _compare_ends(trace, computed, done)
+        return replace(begun, difference=difference, steps=done, trace=computed)
 
     def _unbegun(self, trace: Trace) -> Difference | None:
         """For a run that has no step: an empty difference where it was refused or cancelled before its first, and says so."""
@@ -300,49 +296,67 @@ def _trace_of(trace: Trace, machine: Machine, plan: Plan) -> Trace:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two JSON values have the same canonical form: 1 is not 1.0, and keys have an order."""
+    """Whether two JSON values have the same canonical form: 1 is not 1.0, 0.0 not -0.0, and keys have an order."""
     if a is b:
         return True
     kind = type(a)
-    if kind is not type(b):
+    if kind is not type(b) or a != b:
         return False
-    if kind is dict:
-        return len(a) == len(b) and all(
-            k == j and same(v, w) for (k, v), (j, w) in zip(a.items(), b.items(), strict=True)
-        )
-    if kind is list or kind is tuple:
-        return len(a) == len(b) and all(map(same, a, b))
-    if kind is float:
-        return repr(a) == repr(b)  # 0.0 is not -0.0
-    return bool(a == b)
+    return kind is str or kind is int or kind is bool or repr(a) == repr(b)  # repr tells all that == does not, in C
 
 
-def _compare(recorded: Sequence[Record], computed: Sequence[Record], done: int = 0) -> Difference | None:
-    """The first difference of two frames' records, children before the record that joined them; *done* counts records before."""
+def _compare(
+    recorded: Sequence[Record], computed: Sequence[Any], ops: Sequence[Any], done: int = 0
+) -> tuple[int, Difference | None]:
+    """How many records agree and the first difference of two frames, children before the record that joined them.
+
+    *computed* are a machine's own records, the short ones by the index of their op; *done* counts those before.
+    """
+    success = StepStatus.SUCCESS
     for number, (old, new) in enumerate(zip(recorded, computed, strict=False)):
+        if len(new) == 5:  # by far the most, written out
+            index, output, asked, _, _ = new
+            op = ops[index]
+            name, path, status, told, error, request, _, _, attempts, usage, extra = old
+            if (
+                path == op.path
+                and status is success
+                and (told is output or same(told, output))
+                and error is None
+                and attempts is None
+                and usage is None
+                and extra is None
+                and type(request) is dict
+                and len(request) == 1
+                and op.names[0] in request
+                and same(request[op.names[0]], asked[0])
+                and name.step_id == op.step_id
+                and name.type == "tool"
+            ):
+                done += 1
+                continue
+            new = full(new, ops)
         if old[1] != new[1]:
-            return _order(recorded[number:], computed[number:], done)
+            return done, _order(recorded[number:], [full(record, ops) for record in computed[number:]], done)
         old_extra, new_extra = old[10], new[10]
-        if old_extra is not None and new_extra is not None and type(new_extra) is dict and "children" in new_extra:
+        if new_extra is not None and type(new_extra) is dict and "children" in new_extra:
             before = old_extra.get("children", ()) if type(old_extra) is dict else ()
             children = new_extra["children"]
             for a, b in zip(before, children, strict=False):
-                found = _compare(a, b, done)
+                done, found = _compare(a, b, ops, done)
                 if found is not None:
-                    return found
-                done += sum(1 for _ in flattened(a))
+                    return done, found
             if len(before) != len(children):
-                return Difference("changed", old[1], "children", len(before), len(children), done)
+                return done, Difference("changed", old[1], "children", len(before), len(children), done)
         field = _field(old, new)
         if field is not None:
-            name, a, b = field
-            return Difference("changed", old[1], name, a, b, done)
+            return done, Difference("changed", old[1], *field, done)
         done += 1
     if len(recorded) > len(computed):
-        return Difference("extra", recorded[len(computed)][1], index=done)
+        return done, Difference("extra", recorded[len(computed)][1], index=done)
     if len(computed) > len(recorded):
-        return Difference("missing", computed[len(recorded)][1], index=done)
-    return None
+        return done, Difference("missing", full(computed[len(recorded)], ops)[1], index=done)
+    return done, None
 
 
 def _order(recorded: Sequence[Record], computed: Sequence[Record], done: int) -> Difference:
@@ -367,35 +381,43 @@ def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
         return "step", a.step_id, b.step_id
     if old[2] is not new[2]:
         return "status", old[2].value, new[2].value
-    if not same(old[3], new[3]):
+    if old[3] is not new[3] and not same(old[3], new[3]):
         return "output", old[3], new[3]
-    if old[4] != new[4]:
+    if old[4] is not new[4] and old[4] != new[4]:
         return "error", _told(old[4]), _told(new[4])
     if old[5] is not new[5]:
         asked, asks = _request(a, old[5]), _request(b, new[5])
         if not same(asked, asks):
             return "request", asked, asks
-    if old[8] != new[8]:
+    if old[8] is not new[8] and old[8] != new[8]:
         tried = [[attempt.outcome() for attempt in record[8] or ()] for record in (old, new)]
         if not same(*tried):
             return "attempts", tried[0], tried[1]
-    if old[9] != new[9]:
+    if old[9] is not new[9] and old[9] != new[9]:
         return "usage", _told(old[9]), _told(new[9])
     if old[10] is not new[10]:
-        extras = [_extra_json(r[0], r[10]) if r[10] is not None else {} for r in (old, new)]
-        known, found = ({k: v for k, v in extra.items() if k != "lost"} for extra in extras)
+        known, found = (_shown_extra(record) for record in (old, new))
         if not same(known, found):
             key = next((k for k in [*known, *found] if not same(known.get(k), found.get(k))), "extra")
             return key, known.get(key), found.get(key)
     return None
 
 
+def _shown_extra(record: Record) -> dict[str, Any]:
+    """What a record says beside, but for attempts that were lost in a crash, which are no part of what happened."""
+    extra = record[10]
+    if type(extra) is dict:
+        if "children" not in extra and "lost" not in extra:
+            return extra
+        return {key: value for key, value in extra.items() if key not in ("children", "lost")}
+    return _extra_json(record[0], extra) if extra is not None else {}
+
+
 def _told(part: Any) -> Any:
     return part.to_dict() if part is not None else None
 
 
-def _compare_ends(recorded: Trace, computed: Trace) -> Difference | None:
-    done = sum(1 for _ in flattened(recorded._full()))
+def _compare_ends(recorded: Trace, computed: Trace, done: int) -> Difference | None:
     for name in ("status", "error", "error_kind", "output", "waiting"):
         a, b = getattr(recorded, name), getattr(computed, name)
         if name == "status":
