@@ -200,7 +200,10 @@ class Database:
         if self.lite:
             there = connection.one("SELECT 1 FROM sqlite_master WHERE name = 'nano_meta'")
         else:
-            there = connection.one("SELECT 1 WHERE to_regclass('nano_meta') IS NOT NULL")
+            # by the catalogue's rows: what a session remembers of names can be older than its transaction
+            there = connection.one(
+                "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'nano_meta' AND pg_table_is_visible(oid)"
+            )
         if there is None:
             return False
         found = connection.one("SELECT value FROM nano_meta WHERE name = 'schema'")

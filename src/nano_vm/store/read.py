@@ -12,7 +12,7 @@ from .cells import CELLS, decoded, hashes_in, message_of, row_crc, row_of, run_c
 from .database import Connection
 from .schema import RUN_FIELDS
 
-HEADER = f"SELECT {', '.join(RUN_FIELDS)}, crc FROM nano_runs"
+HEADER = f"SELECT {', '.join(RUN_FIELDS)}, row_count, crc FROM nano_runs"
 ROWS = (
     "SELECT seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc FROM nano_rows "
     "WHERE run = ? ORDER BY seq"
@@ -33,9 +33,9 @@ def loaded(connection: Connection, run_id: str, *, rows: bool = True) -> StoredR
     fields = connection.one(f"{HEADER} WHERE run_id = ?", run_id)
     if fields is None:
         raise unknown(run_id)
-    stored = connection.all(ROWS, fields[0]) if rows else []
+    stored = connection.all(ROWS, fields[0]) if rows else None
     messages = connection.all(INBOX, fields[0])
-    return assembled(fields, stored, messages, values_of(connection, [fields], stored, f"run {run_id!r}"))
+    return assembled(fields, stored, messages, values_of(connection, [fields], stored or (), f"run {run_id!r}"))
 
 
 def values_of(
@@ -62,7 +62,7 @@ def bodies_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, by
 
 def assembled(
     fields: Sequence[Any],
-    rows: Sequence[Sequence[Any]],
+    rows: Sequence[Sequence[Any]] | None,
     messages: Sequence[Sequence[Any]],
     values: Mapping[bytes | None, Any],
 ) -> StoredRun:
@@ -75,6 +75,9 @@ def assembled(
     if run_crc(named) != fields[-1]:
         raise damaged(named["run_id"], "its header")
     key = fields[0]
+    if rows is not None and len(rows) != fields[-2]:
+        raise damaged(named["run_id"], f"{len(rows)} rows of {fields[-2]}")
+    rows = rows or ()
     for at, row in enumerate(rows):
         if row[0] != at or row_crc(key, at, row[1:11]) != row[11]:
             raise damaged(named["run_id"], f"row {at}")

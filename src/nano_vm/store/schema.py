@@ -78,6 +78,7 @@ runs = Table(
     Column("owner", Text),
     Column("fence", BigInteger, nullable=False),
     Column("seal", Text),
+    Column("row_count", BigInteger, nullable=False),  # a damaged tree of SQLite can end early without a word
     Column("steps", BigInteger, nullable=False),
     Column("tokens", BigInteger, nullable=False),
     Column("cost_usd", Text),  # a decimal, exactly
@@ -131,5 +132,5 @@ owners = Table(
     Column("until_ns", BigInteger, nullable=False),
 )
 
-RUN_FIELDS = tuple(column.name for column in runs.columns if column.name != "crc")
+RUN_FIELDS = tuple(column.name for column in runs.columns if column.name not in ("crc", "row_count"))
 ROW_FIELDS = tuple(column.name for column in rows.columns)

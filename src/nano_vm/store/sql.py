@@ -149,9 +149,9 @@ class SqlStore:
             text = f"{HEADER}{' WHERE ' if clauses else ''}{' AND '.join(clauses)} ORDER BY created_ns DESC, key DESC LIMIT ?"
             with self.database.reading() as connection:
                 page = connection.all(text, *given, *after, size)
-                values = values_of(connection, page, [], self.database.name)
+                values = values_of(connection, page, (), self.database.name)
             for fields in page:
-                yield assembled(fields, [], [], values)
+                yield assembled(fields, None, [], values)
             if len(page) < size:
                 return
             limit = None if limit is None else limit - size
@@ -244,7 +244,7 @@ class SqlStore:
 
     def _creation(self, run: StoredRun) -> Job:
         bodies = Bodies()
-        columns = run_cells(run, bodies) | {"fence": 1}
+        columns = run_cells(run, bodies) | {"fence": 1, "row_count": 0}
 
         def job(connection: Connection, added: Bodies) -> bool:
             found = connection.one(

@@ -274,7 +274,7 @@ def import_(database: Database, stream: Iterable[str], *, unfinished: bool) -> l
 def _take(connection: Connection, run: StoredRun) -> bool:
     """Insert a run; False where the same is there."""
     bodies = Bodies()
-    columns = run_cells(run, bodies) | {"fence": 1, "owner": None}
+    columns = run_cells(run, bodies) | {"fence": 1, "owner": None, "row_count": len(run.rows)}
     found = connection.one(
         f"INSERT INTO nano_runs ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
         "ON CONFLICT (run_id) DO NOTHING RETURNING key",

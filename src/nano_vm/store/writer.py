@@ -74,7 +74,6 @@ class Writer:
         self.transactions = 0
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._connection: Connection | None = None
-        self._next: dict[int, tuple[int, int]] = {}  # by run: the fence that it was found under, and its next row
         self._closed = False
         self._lock = threading.Lock()  # nothing enters the queue after its end was put there
         self._thread: threading.Thread | None = None
@@ -169,13 +168,10 @@ class Writer:
 
     def _transaction(self, batch: list[_Item]) -> None:
         """One transaction with all of *batch*; raises if nothing was written, `StoreError` if that is no single item's fault."""
-        if self._connection is None:
-            self._connection = self.database.connect()
-        connection = self._connection
+        connection = self._begun()
         identity = None
         committing = False
         try:
-            connection.begin()
             if not self.database.lite:
                 identity = connection.one("SELECT txid_current()")[0]
             self._write(connection, batch)
@@ -183,7 +179,6 @@ class Writer:
             connection.commit()
         except BaseException as error:
             self._connection = None
-            self._next.clear()
             connection.discard()
             if not isinstance(error, self.database.errors):
                 raise
@@ -194,6 +189,22 @@ class Writer:
                 raise
             raise self.database.failure(error, "write to") from error
         self.transactions += 1
+
+    def _begun(self) -> Connection:
+        """A connection in a transaction. One that was lost since it was used last is replaced: nothing hung on it."""
+        while True:
+            kept = self._connection
+            connection = kept if kept is not None else self.database.connect()
+            try:
+                connection.begin()
+            except self.database.errors as error:
+                self._connection = None
+                connection.discard()
+                if kept is None or self.database.lite:
+                    raise self.database.failure(error, "write to") from error
+                continue
+            self._connection = connection
+            return connection
 
     def _was_committed(self, identity: int) -> bool:
         """Whether the server committed a transaction whose answer was lost."""
@@ -237,7 +248,7 @@ class Writer:
 
     def _appends(self, connection: Connection, items: list[_Item], bodies: Bodies) -> None:
         keys = sorted({item.append.key for item in items if item.append is not None})
-        held = "SELECT key, fence, output, error, waiting FROM nano_runs WHERE key IN (*) ORDER BY key"
+        held = "SELECT key, fence, row_count, output, error, waiting FROM nano_runs WHERE key IN (*) ORDER BY key"
         if not self.database.lite:
             held += " FOR UPDATE"  # nobody claims the run between here and the commit
         runs = {run[0]: run for run in connection.among(held, keys)}
@@ -257,20 +268,19 @@ class Writer:
             item.error = None
             bodies.add(item.bodies)
             if item.rows:
-                seq = self._seq(connection, append)
+                changes = updates.setdefault(append.key, {})
+                seq = changes.get("row_count", run[2])
                 for cells in item.rows:
                     rows.append((append.key, seq, *cells, row_crc(append.key, seq, cells)))
                     seq += 1
-                self._next[append.key] = append.fence, seq
+                changes["row_count"] = seq
             if item.columns:
                 changes = updates.setdefault(append.key, {})
-                old = dict(zip(("output", "error", "waiting"), run[2:], strict=True)) | changes
+                old = dict(zip(_VALUES, run[3:], strict=True)) | changes
                 for name in _VALUES:
                     if name in item.columns:
                         bodies.drop(old[name])
                 changes.update(item.columns)
-                if "owner" in item.columns:
-                    self._next.pop(append.key, None)
             used.extend((message, append.key) for message in append.used)
             seen.extend((message, append.key) for message in append.seen)
         connection.many(INSERT_ROWS, rows)
@@ -278,14 +288,6 @@ class Writer:
             connection.many(f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?", values)
         connection.many("UPDATE nano_inbox SET used = 1 WHERE id = ? AND run = ?", used)
         connection.many("UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen)
-
-    def _seq(self, connection: Connection, append: Append) -> int:
-        """The number of the run's next row. Who holds the fence is the only one who appends, so it need not be asked for twice."""
-        fence, seq = self._next.get(append.key, (None, 0))
-        if fence == append.fence:
-            return seq
-        last = connection.one("SELECT max(seq) FROM nano_rows WHERE run = ?", append.key)[0]
-        return 0 if last is None else int(last) + 1
 
 
 _VALUES = ("output", "error", "waiting")
