@@ -479,6 +479,8 @@ class Maker:
     def loop(self, step_id: str, at: Place) -> dict[str, Any]:
         inside = self.inner(at)
         step: dict[str, Any] = {"id": step_id, "type": "loop", "max_iterations": self.rng.randint(1, 3)}
+        if self.chance(0.05):
+            inside.refs.append((f"{step_id}.output", "any"))  # not there before the loop has ended
         step["steps"] = self.block(inside, 3)
         at.refs = inside.refs  # the body runs at least once
         if self.chance(0.75):
@@ -671,7 +673,7 @@ class Shape:
         rng = self.rng
         handler: dict[str, Any] = rng.choice(({"on_error": "skip"}, {"on_error": "skip", "default": "yes"}, {}))
         begin = [self.get("k1"), self.get("k2")]
-        match rng.randrange(12):
+        match rng.randrange(13):
             case 0:  # an item of the name that the guard read
                 steps = [self.gate(), self.each(self.pay(), **{"as": rng.choice(("k1", "k2", "item"))})]
             case 1:  # a guard in a branch that writes what it read
@@ -708,6 +710,9 @@ class Shape:
                     "retry": {"delay_seconds": 0},
                 }
                 steps = [self.gate(), {**self.plain(), "tool": rng.choice(("mail", "keyed")), **ask}, self.plain()]
+            case 11:  # what is reached by a failure alone
+                last = self.pay()
+                steps = [self.get("k1", catch=[{"errors": ["*"], "next": last["id"]}]), self.plain(next="$end"), last]
             case _:  # a map whose items guard what comes after
                 steps = [self.each(self.gate()), self.pay()]
         return self.edited([*begin, *steps])
