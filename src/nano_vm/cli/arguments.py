@@ -362,7 +362,9 @@ def _host(command: argparse.ArgumentParser) -> None:
 
 
 def _policy(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--policy", metavar="FILE", help="what programs may do; one that is not proved to is refused")
+    command.add_argument(
+        "--policy", metavar="FILE", help="what programs may do; one not proved to keep to it is refused"
+    )
     command.add_argument(
         "--untrusted", action="append", default=[], metavar="NAME", help="an input whose value comes from outside"
     )

@@ -172,7 +172,8 @@ def _worst_case(report: Report) -> Iterator[str]:
             parts.append(f"${most.cost.low:f} and what is not known")
     yield f"at most: {', '.join(parts)}"
     if most.llm_calls and (most.tokens is None or most.cost.low):
-        yield from (f"  {reason}" for reason in most.open[:SHOWN_FLOWS])
+        reasons = [reason for reason in most.open if most.cost.low or ": no price is known" not in reason]
+        yield from (f"  {reason}" for reason in reasons[:SHOWN_FLOWS])
 
 
 def host_of(
