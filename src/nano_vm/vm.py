@@ -733,12 +733,18 @@ class ExecutionVM:
         return await self.work(until_idle=True, only="running")
 
     async def work(
-        self, *, until_idle: bool = False, concurrency: int = 16, poll_seconds: float = 0.5, only: str | None = None
+        self,
+        *,
+        until_idle: bool = False,
+        concurrency: int = 16,
+        poll_seconds: float = 0.5,
+        only: str | None = None,
+        ended: Callable[[Trace], None] | None = None,
     ) -> list[Trace]:
         """Take up runs that nobody drives: submitted, left behind, due, or answered; for ever, or until there are none.
 
         Runs that this host can not go on with are left, and tried again after a minute. *only* is a status: ``pending``, ``running``
-        (left behind) or ``suspended``. The traces are given where it ends.
+        (left behind) or ``suspended``. The traces are given where it ends; *ended* is called with each at once, and none is kept then.
         """
         store = self._kept_in()
         tasks: dict[str, asyncio.Task[Trace | None]] = {}
@@ -764,7 +770,9 @@ class ExecutionVM:
                 await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=poll_seconds)
                 for run_id in [run_id for run_id, task in tasks.items() if task.done()]:
                     trace = self._taken(run_id, tasks.pop(run_id))
-                    if trace is not None and until_idle:
+                    if trace is not None and ended is not None:
+                        ended(trace)
+                    elif trace is not None and until_idle:
                         traces.append(trace)
                     if trace is None:
                         resting[run_id] = now + RESTING_SECONDS
