@@ -96,6 +96,7 @@ async def killed(host: Host, one: Program, at: str, inputs: dict[str, Any] | Non
     host.hang.add(at)
     task = asyncio.create_task(vm.run(one, inputs, run_id="r"))
     await called(host, at)
+    await asyncio.sleep(0.1)  # what runs beside it ends
     await host.die(vm, task)
     host.hang.discard(at)
     host.calls.clear()

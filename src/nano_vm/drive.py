@@ -608,9 +608,11 @@ class Driver:
                 lane.cancelled()
                 for task in pending:
                     task.cancel()
-        for task in tasks:
-            if not task.cancelled():  # before its first step: its child never began
-                task.result()
+        # one that was cancelled before its first step has none: its child never began
+        errors = [task.exception() for task in tasks if not task.cancelled()]
+        for error in errors:
+            if error is not None:
+                raise error
 
 
 def _current_task() -> asyncio.Task[Any] | None:
