@@ -155,6 +155,7 @@ class LocalAdapter:
         if model not in (None, self.model):
             raise ModelError(f"{self!r} has only the model {self.model!r}, not {model!r}", retryable=False)
         request = {
+            "cache_prompt": False,  # a prompt of which a part is read from the cache can be answered differently
             **further,
             "messages": checked_messages(messages),
             "max_tokens": self.max_tokens if max_tokens is None else max_tokens,
