@@ -200,7 +200,7 @@ class Journal:
             raise Abandoned(LeaseLost(message))
 
     async def leave_run(self) -> None:
-        """Let the run go as it is, for others to take up at once; a call that was cut off is left without an outcome."""
+        """Let the run go as it is, if it is still ours, for others to take up at once; a call that was cut off has no outcome."""
         with suppress(Abandoned):
             await self.append([], {"owner": None})
 

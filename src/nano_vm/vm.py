@@ -606,11 +606,11 @@ class ExecutionVM:
             cancelled = await self._execute(trace, machine, sink, journal)
             await journal.end(machine, trace)
         except Abandoned as gone:
-            if journal.leaving:
-                await journal.leave_run()
-                raise asyncio.CancelledError from None
             if not isinstance(gone.cause, LeaseLost):
                 raise gone.cause from None
+            await journal.leave_run()
+            if journal.leaving:
+                raise asyncio.CancelledError from None
             _become(trace, await self._follow(trace.run_id))
             return False
         finally:
@@ -667,6 +667,8 @@ class ExecutionVM:
         if prepared.errors or plan is None or prepared.host is None:
             raise ProgramError(prepared.errors)
         lease.begin()
+        if not lease.holds():
+            await asyncio.to_thread(lease.renew)
         if stored.owner is not None and stored.owner != lease.owner and surely_gone(stored.owner):
             await asyncio.to_thread(store.forget_owner, stored.owner)
         fence = await asyncio.to_thread(store.claim, run_id, lease.owner, self._clock.time_ns())
