@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from .text import USAGE, note, safe
+
+Result = TypeVar("Result")
 
 EXIT_CODES = """\
 exit codes:
@@ -133,6 +136,32 @@ examples:
 """
 
 
+WORK_HELP = """\
+Take up runs of a store that nobody drives: submitted, left behind by a process that is gone, due, or answered.
+
+It goes on for ever; several may share one store, on one machine or many. It says of each run how far it came. Ctrl-C
+lets calls that are under way end, and leaves the runs to others.
+
+"""
+
+SHOW_HELP = """\
+Show a run: what it did and why it took its path, and what it waits for, with the commands that answer it.
+
+An approval is given for what was shown: its digest stands with the request, and 'approve' is refused where the run asks
+something else by then.
+
+"""
+
+STORED = """\
+the store: --store URL, or the environment variable NANO_VM_STORE
+  sqlite:///runs.db                file runs.db, made where it is not there      pip install 'llm-nano-vm[store]'
+  postgresql://user@host/name      a database for many machines                  pip install 'llm-nano-vm[postgres]'
+
+A run is named by its id, or by its beginning where that is unique.
+
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse, whose errors are one line that shows how to go on."""
 
@@ -178,6 +207,10 @@ def parser() -> argparse.ArgumentParser:
     )
     _price(run, "dollars per million tokens, for max_cost_usd")
     run.add_argument("--seed", type=int, metavar="N", help="seed of the waits between attempts")
+    run.add_argument(
+        "--store", metavar="URL", help="a database that keeps the run: sqlite:///runs.db, postgresql://..."
+    )
+    run.add_argument("--run-id", metavar="ID", help="the run's id; with --store, one that is there is joined")
 
     check = command(
         "check",
@@ -307,6 +340,8 @@ def parser() -> argparse.ArgumentParser:
     )
     batch.add_argument("--json", action="store_true", help="print what it came to as JSON")
 
+    _durable(command)
+
     command(
         "schema",
         "inspect.schema",
@@ -339,6 +374,149 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("file", metavar="FILE", help="a trace in JSON (- is standard input)")
     show.set_defaults(handler="traces.show")
     return top
+
+
+def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands about runs in a store."""
+
+    def stored(name: str, handler: str, help: str, example: str = "", **kwargs: Any) -> argparse.ArgumentParser:
+        epilog = (f"examples:\n{example}\n" if example else "") + STORED
+        made = command(name, handler, help, epilog=epilog, **kwargs)
+        _store(made)
+        return made
+
+    def about(name: str, help: str, example: str = "", **kwargs: Any) -> argparse.ArgumentParser:
+        made = stored(name, f"runs.{name}", help, example, **kwargs)
+        made.add_argument("run", metavar="RUN", help="the run's id, or its beginning")
+        return made
+
+    runs = stored(
+        "runs",
+        "runs.runs",
+        "list the runs of a store",
+        "  nano-vm runs --store sqlite:///runs.db --status suspended\n"
+        "  nano-vm runs --program refund --since 2d --json | jq -r '.[].run_id'\n",
+    )
+    runs.add_argument(
+        "--status",
+        action="append",
+        choices=("pending", "running", "suspended", "success", "failed", "cancelled"),
+        help="only these; repeat for more",
+    )
+    runs.add_argument("--program", dest="program_name", metavar="NAME", help="only runs of this program")
+    runs.add_argument("--since", type=_time, metavar="TIME", help="begun since: 2h (ago), 2027-01-31, ...")
+    runs.add_argument("--until", type=_time, metavar="TIME", help="begun before")
+    runs.add_argument("--min-cost", type=_dollars, metavar="USD", help="that cost so much or more")
+    runs.add_argument("--limit", type=_count, default=50, metavar="N", help="at most so many, the newest; default: 50")
+
+    about(
+        "show",
+        "show a run, and what it waits for",
+        "  nano-vm show 3f2a --store sqlite:///runs.db\n",
+        description=SHOW_HELP,
+    )
+
+    work = stored(
+        "work",
+        "runs.work",
+        "take up runs that nobody drives",
+        "  nano-vm work --tools refund.py:tools --model local --store sqlite:///runs.db\n"
+        "  nano-vm work --tools refund.py:tools --until-idle   (from cron)\n",
+        description=WORK_HELP,
+    )
+    _worker(work)
+    work.add_argument("--until-idle", action="store_true", help="end when there is nothing to take up")
+    work.add_argument("--concurrency", type=_count, default=16, metavar="N", help="runs at a time; default: 16")
+
+    _worker(about("resume", "go on with a run", "  nano-vm resume 3f2a --tools refund.py:tools\n"))
+
+    approve = about(
+        "approve",
+        "approve what a run asks",
+        "  nano-vm approve 3f2a ask --shown 3073ee8b... --by ann   ('nano-vm show 3f2a' prints it whole)\n",
+    )
+    approve.add_argument("path", metavar="PATH", help="where it asks, as 'show' prints it")
+    approve.add_argument("--shown", required=True, metavar="DIGEST", help="of the request that you have seen")
+    reject = about("reject", "reject what a run asks", "  nano-vm reject 3f2a ask --by ann --reason 'too much'\n")
+    reject.add_argument("path", metavar="PATH", help="where it asks, as 'show' prints it")
+    reject.add_argument("--shown", metavar="DIGEST", help="of the request that you have seen")
+    for decision in (approve, reject):
+        decision.add_argument("--by", required=True, metavar="NAME", help="who decides")
+        decision.add_argument("--reason", metavar="TEXT", help="why")
+
+    event = about("event", "send an event to a run", "  nano-vm event 3f2a paid '{\"amount\": 30}'\n")
+    event.add_argument("name", metavar="NAME", help="of the event, as a 'wait' step has it")
+    event.add_argument("payload", nargs="?", metavar="JSON", help="what it brings, or @FILE; default: null")
+
+    resolve = about(
+        "resolve",
+        "say what became of a call in doubt",
+        "  nano-vm resolve 3f2a pay --done '\"receipt 77\"' --by ann     it took place, and gave this\n"
+        "  nano-vm resolve 3f2a pay --retry --by ann                  it did not: make it\n",
+    )
+    resolve.add_argument("path", metavar="PATH", help="of the call, as 'show' prints it")
+    how = resolve.add_mutually_exclusive_group(required=True)
+    how.add_argument("--done", metavar="JSON", help="it took place, and this is its output (or @FILE)")
+    how.add_argument("--retry", action="store_true", help="it did not take place: make it again")
+    how.add_argument("--fail", metavar="REASON", help="it failed")
+    resolve.add_argument("--by", metavar="NAME", help="who says so")
+
+    cancel = about("cancel", "cancel a run, and undo what it did", "  nano-vm cancel 3f2a --tools refund.py:tools\n")
+    _worker(cancel)
+    cancel.add_argument("--by", metavar="NAME", help="who wants it")
+
+    store = command("store", "", "look after a store: prune, export, import, check, erase")
+    inner = store.add_subparsers(dest="store_command", metavar="COMMAND", required=True)
+
+    def upkeep(name: str, help: str, **kwargs: Any) -> argparse.ArgumentParser:
+        kwargs.setdefault("description", f"{help[0].upper()}{help[1:]}.")
+        made: argparse.ArgumentParser = inner.add_parser(name, help=help, epilog=STORED + EXIT_CODES, **kwargs)
+        made.set_defaults(handler=f"upkeep.{name}{'_' * (name == 'import')}")
+        _store(made)
+        return made
+
+    prune = upkeep("prune", "delete runs that ended long ago")
+    prune.add_argument("--older-than", required=True, type=_age, metavar="AGE", help="that ended before: 30d, 12h, ...")
+    prune.add_argument(
+        "--status", action="append", choices=("success", "failed", "cancelled"), help="only these; repeat for more"
+    )
+    export = upkeep("export", "write runs as JSON Lines, with all that is needed to verify and replay them")
+    export.add_argument("run", nargs="*", metavar="RUN", help="the runs; default: all")
+    export.add_argument("-o", "--output", metavar="FILE", help="write to FILE, not to stdout")
+    import_ = upkeep("import", "take in runs that 'store export' wrote, all or nothing")
+    import_.add_argument("file", metavar="FILE", help="(- is standard input)")
+    import_.add_argument(
+        "--unfinished",
+        action="store_true",
+        help="take in also runs that have not ended: only if the other store is given up",
+    )
+    upkeep("check", "look for damage: checksums, hashes, references and seals")
+    erase = upkeep(
+        "erase",
+        "erase the values of a run that has ended; its seal still verifies",
+        description="Erase the inputs, requests and outputs of a run that has ended. What happened when stays, and the\n"
+        "seal still verifies; values that other runs have too stay with them.",
+    )
+    erase.add_argument("run", metavar="RUN", help="the run's whole id")
+
+
+def _store(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--store", metavar="URL", help="the database of runs; default: NANO_VM_STORE")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _worker(command: argparse.ArgumentParser) -> None:
+    """What a host needs to drive runs that are stored: they bring their programs, inputs and budgets."""
+    _host(command)
+    command.add_argument("--policy", metavar="FILE", help="what programs may do; one that is not proved to is refused")
+    command.add_argument(
+        "--approve",
+        action="append",
+        default=[],
+        metavar="DIGEST",
+        help="a program from an untrusted source that you have read",
+    )
+    _price(command, "dollars per million tokens, for max_cost_usd")
 
 
 def _program(command: argparse.ArgumentParser) -> None:
@@ -382,6 +560,32 @@ def _count(text: str) -> int:
     if not number:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return number
+
+
+def _time(text: str) -> int:
+    from .stores import time_ns
+
+    return _parsed(time_ns, text)
+
+
+def _age(text: str) -> float:
+    from .stores import age_seconds
+
+    return _parsed(age_seconds, text)
+
+
+def _dollars(text: str) -> str:
+    number = text.removeprefix("$")
+    if not number.isascii() or not number.replace(".", "", 1).isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of dollars")
+    return number
+
+
+def _parsed(read: Callable[[str], Result], text: str) -> Result:
+    try:
+        return read(text)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _price(command: argparse.ArgumentParser, help: str) -> None:

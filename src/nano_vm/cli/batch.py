@@ -24,6 +24,7 @@ from .text import (
     FAILED,
     OK,
     SUSPENDED,
+    USAGE,
     complain,
     diagnostic_lines,
     dollars,
@@ -69,10 +70,11 @@ class _Batch:
         llm = host.load_models(options.model, options.base_url)
 
         from ..vm import ExecutionVM
-        from .stores import opened
+        from .stores import VARIABLE, opened
 
         self.inputs = stack.enter_context(closing(Inputs(options.inputs)))
-        self.store = opened(options.store) if options.store else None
+        url = options.store or os.environ.get(VARIABLE)
+        self.store = opened(url) if url else None
         rules = policy.policy if policy is not None else None
         self.vm = ExecutionVM(
             llm=llm,
@@ -100,7 +102,7 @@ class _Batch:
         self.received: list[int] = []
         self.fault: str | None = None
         self.began = time.monotonic()
-        self.complete = False
+        self.complete = self.usage = False
 
     def check(self, policy: PolicyFile | None) -> None:
         """Print warnings; raises if no input can make the program run."""
@@ -188,8 +190,10 @@ class _Batch:
                     self.note(self.taken.pop(number), trace)
         except OSError as error:
             self.fault = f"can not read {self.inputs.name}: {error.strerror}"
-        except (VMError, UsageFault) as error:  # the store fails; a changed input came by a pipe
+        except VMError as error:
             self.fault = str(error)
+        except UsageFault as error:  # a changed input that came by a pipe
+            self.fault, self.usage = str(error), True
 
     async def given(self) -> AsyncIterator[Any]:
         """The inputs that have no result yet; a line that is none goes on as it is, and is refused."""
@@ -242,12 +246,12 @@ class _Batch:
         if interrupted:
             code = 128 + self.received[0]
         if faults:
-            code = FAILED
+            code = USAGE if self.usage else FAILED
         if self.complete and not faults and self.prefix is not None:
             _marker(self.options.output).unlink(missing_ok=True)
         if not self.options.json:
             self.tell(took)
-        if interrupted or faults:
+        if interrupted or (faults and not self.usage):
             note(f"{self.options.output} has whole lines only; the same command goes on where it stopped")
         told = {
             "inputs": counts.total,

@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, aclosing, contextmanager, redirect_stdout
+from contextlib import ExitStack, aclosing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from .text import (
 if TYPE_CHECKING:
     from ..errors import Diagnostic
     from ..program import Program
+    from ..store import Store
     from ..vm import ExecutionVM
     from .host import PolicyFile
     from .sources import Loaded
@@ -67,22 +68,45 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
     llm = host.load_models(options.model, options.base_url)
 
     from ..vm import ExecutionVM
+    from .stores import VARIABLE, opened
 
+    url = options.store or os.environ.get(VARIABLE)
+    store = opened(url) if url else None
     rules = policy.policy if policy is not None else None
-    vm = ExecutionVM(llm=llm, tools=tools, programs=loaded.programs, prices=prices, policy=rules, approved=approved)
+    vm = ExecutionVM(
+        llm=llm,
+        tools=tools,
+        programs=loaded.programs,
+        prices=prices,
+        policy=rules,
+        approved=approved,
+        store=store,
+    )
+    stack.callback(vm.close)
     file = _open_trace(options.trace) if options.trace is not None else None
     if file is not None:
         stack.callback(file.close)
     for line in diagnostic_lines([*loaded.warnings(), *_warnings(vm, loaded, policy)]):
         note(line)
+    if store is not None and options.run_id is not None:
+        _joined(store, options.run_id)
     trace, signalled = _executed(vm, loaded.program, inputs, budget, options, stack.close)
     code = exit_code(trace, signalled)
     fault = file.write(trace) if file is not None else None  # before anything is printed: a reader may be gone
-    _print_end(trace, loaded, policy, json=options.json)
+    _print_end(trace, loaded, policy, options, kept=store is not None)
     if fault:
         complain(fault)
         code = code or FAILED
     return code, trace
+
+
+def _joined(store: Store, run_id: str) -> None:
+    """Tell that a run is there already; what is printed then is what it came to, and its steps are not made again."""
+    from ..errors import UnknownRun
+
+    with suppress(UnknownRun):
+        known = store.load(run_id, rows=False)
+        note(f"nano-vm: run {run_id} is there already ({known.status})")
 
 
 def _warnings(vm: ExecutionVM, loaded: Loaded, policy: PolicyFile | None) -> list[Any]:
@@ -133,7 +157,7 @@ async def _followed(
 ) -> tuple[Trace, int | None]:
     """The trace of the run, and the signal that stopped it, if one did; *leave* tidies up before a sudden end."""
     loop = asyncio.get_running_loop()
-    run_id = os.urandom(16).hex()
+    run_id = options.run_id or os.urandom(16).hex()
     untrusted = options.untrusted
     received: list[int] = []
     stopping: list[asyncio.Task[Trace]] = []
@@ -179,7 +203,9 @@ async def _followed(
 # --- what is printed -------------------------------------------------------------------------------------------------
 
 
-def _print_end(trace: Trace, loaded: Loaded, policy: PolicyFile | None, *, json: bool) -> None:
+def _print_end(
+    trace: Trace, loaded: Loaded, policy: PolicyFile | None, options: argparse.Namespace, *, kept: bool
+) -> None:
     """How it ended: what is wrong to stderr, the rest to stdout."""
     if trace.diagnostics:
         for line in diagnostic_lines(_placed(trace.diagnostics, loaded, policy)):
@@ -187,10 +213,20 @@ def _print_end(trace: Trace, loaded: Loaded, policy: PolicyFile | None, *, json:
         note("refused: no step was run")
     elif trace.error is not None:
         note(f"error: {safe(trace.error)}")
-    if json:
+    if trace.waiting and not kept:
+        note("it waits, and was not kept: only with --store URL can it go on")
+    if options.json:
         return
-    for waiting in trace.waiting:
-        say(f"waiting: {shown(waiting, 300)}")
+    if kept:
+        from .stores import given_url, waiting_lines
+
+        if not trace.diagnostics:
+            say(safe(f"run {trace.run_id}"))
+        for line in waiting_lines(trace.run_id, trace.waiting, given_url(options)):
+            say(line)
+    else:
+        for waiting in trace.waiting:
+            say(f"waiting: {shown(waiting, 300)}")
     for line in summary_lines(trace):
         say(line)
 

@@ -1,21 +1,44 @@
-"""Stores that the command line names, and the runs in them."""
+"""Stores that the command line names, the runs in them, and what runs wait for."""
 
 from __future__ import annotations
 
+import argparse
 import os
-from typing import TYPE_CHECKING
+import re
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import StoreError
-from .faults import UsageFault
+from ..errors import StoreError, UnknownRun
+from .faults import Failure, UsageFault
+from .text import safe, shown
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from ..store import StoredRun
+    from ..store.sql import SqlStore
 
 VARIABLE = "NANO_VM_STORE"
 
+SHOWN_IDS = 5
+"""Runs that a short id could mean and that are named."""
 
-def opened(url: str) -> Store:
-    """The store at a URL.
+# --- which store -----------------------------------------------------------------------------------------------------
+
+
+def named(url: str | None) -> str:
+    """The URL that the command line or the environment gives."""
+    url = url or os.environ.get(VARIABLE)
+    if not url:
+        raise UsageFault(f"which store? Give --store sqlite:///runs.db or --store postgresql://..., or set {VARIABLE}")
+    return url
+
+
+def opened(url: str, *, there: bool = False) -> SqlStore:
+    """The store at a URL; with *there* a file is not made.
 
     Raises:
         UsageFault: If it can not be opened.
@@ -23,14 +46,182 @@ def opened(url: str) -> Store:
     from ..store import open_store
 
     try:
-        return open_store(url)
+        if there:
+            _must_be_there(url)
+        return open_store(url)  # type: ignore[return-value]
     except StoreError as error:
         raise UsageFault(f"--store: {error}") from None
 
 
-def named(url: str | None) -> str:
-    """The URL that the command line or the environment gives."""
-    url = url or os.environ.get(VARIABLE)
-    if not url:
-        raise UsageFault(f"which store? Give --store sqlite:///runs.db or postgresql://..., or set {VARIABLE}")
-    return url
+def _must_be_there(url: str) -> None:
+    """Raises if *url* names a file that is not there: looking at runs is no reason to make an empty database."""
+    if not url.startswith("sqlite:"):
+        return
+    match = re.match(r"sqlite:///([^?]*)", url)
+    path = match[1] if match else ""
+    if path in ("", ":memory:"):
+        raise UsageFault(f"--store: {url} is a database in memory, and begins empty; name a file: sqlite:///runs.db")
+    if not Path(path).exists():
+        raise UsageFault(f"--store: there is no database {path}")
+
+
+@contextmanager
+def store_of(options: argparse.Namespace, *, there: bool = True) -> Iterator[SqlStore]:
+    """The store that a command is about, closed afterwards."""
+    store = opened(named(options.store), there=there)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def given_url(options: argparse.Namespace) -> str:
+    """`` --store URL``, for a command that is shown; nothing where the environment says it."""
+    return f" --store {shlex.quote(options.store)}" if options.store else ""
+
+
+# --- which run -------------------------------------------------------------------------------------------------------
+
+
+def run_id_of(store: SqlStore, text: str) -> str:
+    """The id of the run that *text* is, or is the beginning of.
+
+    Raises:
+        Failure: If there is none, or are several.
+    """
+    found = [text] if _is_there(store, text) else ids_from(store, text, SHOWN_IDS + 1)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise Failure(f"there is no run {text!r} in this store; nano-vm runs lists them")
+    some = ", ".join(found[:SHOWN_IDS]) + (", ..." if len(found) > SHOWN_IDS else "")
+    raise Failure(f"{text!r} begins the id of several runs: {some}")
+
+
+def _is_there(store: SqlStore, run_id: str) -> bool:
+    try:
+        store.key_of(run_id)
+    except UnknownRun:
+        return False
+    return True
+
+
+def ids_from(store: SqlStore, beginning: str, limit: int) -> list[str]:
+    """Ids that begin with a text."""
+    with store.database.reading() as connection:
+        found = connection.all(
+            "SELECT run_id FROM nano_runs WHERE substr(run_id, 1, ?) = ? ORDER BY run_id LIMIT ?",
+            len(beginning),
+            beginning,
+            limit,
+        )
+    return [run_id for (run_id,) in found]
+
+
+# --- how it stands ---------------------------------------------------------------------------------------------------
+
+
+def standing(run: StoredRun, owners: Mapping[str, int]) -> str:
+    """The status of a run, for people: also what it waits for, and whether its process is gone."""
+    if run.status == "suspended":
+        kinds = [_kind(entry) for entry in run.waiting]
+        return ", ".join(dict.fromkeys(kinds)) or "suspended"
+    if run.status == "running" and not is_driven(run, owners):
+        return "running, left"
+    return run.status
+
+
+def is_driven(run: StoredRun, owners: Mapping[str, int]) -> bool:
+    """Whether a process that is alive drives the run."""
+    from ..durable import surely_gone
+
+    return run.owner is not None and owners.get(run.owner, 0) >= time.time_ns() and not surely_gone(run.owner)
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    match entry["kind"]:
+        case "approval":
+            return f"approval by {entry.get('role')}"
+        case "in_doubt":
+            return "in doubt"
+        case _:
+            return f"event {entry['event']}" if entry.get("event") else "timer"
+
+
+def waiting_lines(
+    run_id: str, waiting: Sequence[Mapping[str, Any]], url: str, wake_ns: int | None = None
+) -> Iterator[str]:
+    """What a run waits for, and the commands that answer it."""
+    from ..durable import shown_digest
+
+    for entry in waiting:
+        path = shlex.quote(entry["path"])
+        rest = {key: value for key, value in entry.items() if key not in ("path", "step_id", "kind")}
+        match entry["kind"]:
+            case "approval":
+                digest = shown_digest(dict(entry))
+                yield safe(f"waits at {entry['path']} for approval by {entry.get('role')}:")
+                yield from (f"  {safe(key)}: {shown(value, 2000)}" for key, value in (entry.get("show") or {}).items())
+                yield f"  shown {digest}"
+                yield safe(f"  nano-vm approve {run_id} {path} --shown {digest} --by NAME{url}")
+                yield safe(f"  nano-vm reject {run_id} {path} --by NAME --reason TEXT{url}")
+            case "in_doubt":
+                yield safe(f"in doubt at {entry['path']}: the call was begun, and what became of it is unknown")
+                yield from (f"  {safe(key)}: {shown(value, 2000)}" for key, value in rest.items() if value is not None)
+                yield safe(f"  nano-vm resolve {run_id} {path} --done JSON | --retry | --fail REASON{url}")
+            case _ if entry.get("event"):
+                yield safe(f"waits at {entry['path']} for event {entry['event']}")
+                if entry.get("output_schema") is not None:
+                    yield f"  whose payload fits {shown(entry['output_schema'], 500)}"
+                yield safe(f"  nano-vm event {run_id} {shlex.quote(entry['event'])} JSON{url}")
+            case _:
+                yield safe(f"waits at {entry['path']} for a time: {shown(rest, 300)}")
+    if wake_ns is not None:
+        yield f"due {moment(wake_ns)}"
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhdw])\Z")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def age_seconds(text: str) -> float:
+    """``30d``, ``12h``, ``15m``, ``90s``, ``2w`` in seconds.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    match = _AGE.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no time span; write 30d, 12h, 15m or 90s")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def time_ns(text: str) -> int:
+    """A moment, as nanoseconds since the epoch: ``2h`` ago, or ``2027-01-31T12:00``, in UTC unless it says otherwise.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if _AGE.match(text):
+        return time.time_ns() - int(age_seconds(text) * 1e9)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time; write 2h (ago), 2027-01-31 or 2027-01-31T12:00") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+def moment(ns: int) -> str:
+    """A time for people."""
+    return f"{datetime.fromtimestamp(ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def age(ns: int) -> str:
+    """How long ago something was, for people."""
+    passed = max(time.time_ns() - ns, 0) / 1e9
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if passed >= 2 * size:
+            return f"{passed / size:.0f}{unit}"
+    return f"{passed:.0f}s"

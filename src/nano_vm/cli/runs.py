@@ -1,0 +1,504 @@
+"""Durable runs from the command line: what there is, how it stands, going on with it, and what people and the outside say to it.
+
+What answers a run is only recorded here; `work` and `resume` go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..trace import Trace, TraceStatus
+from ..values import parse_json, short
+from .faults import Failure, UsageFault
+from .run import _only_json, exit_code, summary_lines
+from .stores import (
+    age,
+    given_url,
+    is_driven,
+    moment,
+    named,
+    opened,
+    run_id_of,
+    standing,
+    store_of,
+    waiting_lines,
+)
+from .text import (
+    FAILED,
+    OK,
+    diagnostic_lines,
+    dollars,
+    emit_json,
+    note,
+    safe,
+    safe_json,
+    say,
+    shown,
+)
+from .traces import DETAIL_CHARS, _table
+
+if TYPE_CHECKING:
+    from ..store import StoredRun
+    from ..store.sql import SqlStore
+    from ..vm import ExecutionVM
+
+Result = TypeVar("Result")
+
+SHORT_ID = 12
+"""Of an id that was made up, what a table shows: enough to name a run among millions."""
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def runs(options: argparse.Namespace) -> int:
+    """List runs, the newest first."""
+    filters = {
+        "status": options.status or None,
+        "program": options.program_name,
+        "since_ns": options.since,
+        "until_ns": options.until,
+        "min_cost_usd": options.min_cost,
+        "limit": options.limit,
+    }
+    with store_of(options) as store:
+        owners = store.owners()
+        found = store.runs(**filters)
+        if options.json:
+            emit_json([_header(run, owners) for run in found])
+        elif sys.stdout.isatty():
+            _print_table(list(found), owners)
+        else:
+            for run in found:
+                say("  ".join(_cells(run, owners)).rstrip())
+    return OK
+
+
+def _header(run: StoredRun, owners: Any) -> dict[str, Any]:
+    """A run in a list, as JSON."""
+    return {
+        "run_id": run.run_id,
+        "program": run.program_name,
+        "program_digest": run.program_digest,
+        "status": run.status,
+        "waiting": [
+            {key: entry.get(key) for key in ("path", "kind", "role", "event") if key in entry} for entry in run.waiting
+        ]
+        if run.status == "suspended"
+        else [],
+        "driven": is_driven(run, owners),
+        "created": moment(run.created_ns),
+        "created_ns": run.created_ns,
+        "finished_ns": run.finished_ns or None,
+        "due_ns": run.wake_ns,
+        "steps": run.steps,
+        "tokens": run.tokens,
+        "cost_usd": run.cost_usd,
+        "error": run.error if type(run.error) is str else None,
+        "erased": run.salt is None,
+    }
+
+
+def _cells(run: StoredRun, owners: Any) -> tuple[str, ...]:
+    cost = dollars(Decimal(run.cost_usd)) if run.cost_usd is not None else "-"
+    count = f"{run.steps} step{'s' * (run.steps != 1)}"
+    error = f"{safe(run.error)}" if run.status == "failed" and type(run.error) is str else ""
+    standing_ = safe(standing(run, owners))
+    return (
+        f"{run.run_id:<32}",
+        f"{safe(run.program_name or '-'):<20}",
+        f"{standing_:<20}",
+        f"{age(run.created_ns):>5}",
+        f"{count:>9}",
+        f"{cost:>8}",
+        error[:200],
+    )
+
+
+STYLES = {"success": "green", "failed": "red", "cancelled": "yellow", "suspended": "cyan", "running": "bold"}
+
+
+def _print_table(found: list[StoredRun], owners: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("run", "program", "status"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for name in ("age", "steps", "cost"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for run in found:
+        cells = [cell.strip() for cell in _cells(run, owners)]
+        made = len(run.run_id) == 32 and all(c in "0123456789abcdef" for c in run.run_id)
+        cells[0] = run.run_id[:SHORT_ID] if made else run.run_id
+        cells[4] = str(run.steps)
+        status = Text(cells[2], style="bold red" if "in doubt" in cells[2] else STYLES.get(run.status, ""))
+        table.add_row(Text(cells[0], style="bold"), Text(cells[1]), status, *(Text(cell) for cell in cells[3:6]))
+    console = Console()
+    if found:
+        console.print(table)
+    else:
+        console.print("no runs", style="dim")
+
+
+def show(options: argparse.Namespace) -> int:
+    """Show a run: its steps as far as they have come, what it waits for, and the commands that answer it."""
+    with store_of(options) as store:
+        run = store.load(run_id_of(store, options.run))
+        owners = store.owners()
+    erased = run.salt is None
+    if erased:
+        run.inputs, run.about = {}, {}
+    from ..durable import shown_digest, trace_of
+
+    trace = trace_of(run)
+    if options.json:
+        waiting = (
+            [{**entry, "shown": shown_digest(entry)} for entry in run.waiting] if run.status == "suspended" else []
+        )
+        told = _header(run, owners) | {"waiting": waiting, "inbox": [_message(message) for message in run.inbox]}
+        emit_json(told | {"trace": None if erased else trace.to_dict(), "seal": run.seal})
+        return OK
+    say(safe(f"{run.program_name}, run {run.run_id}, {moment(run.created_ns)}"))
+    say(safe(f"program {run.program_digest}"))
+    if run.parent is not None:
+        say(safe(f"made from run {run.parent}"))
+    for name, value in run.inputs.items():
+        say(f"input {safe(name)}: {shown(value, DETAIL_CHARS)}")
+    _table(trace)
+    for line in diagnostic_lines(trace.diagnostics):
+        say(line)
+    if type(run.error) is str and not trace.diagnostics:
+        say(f"error: {safe(run.error)}")
+    for line in _standing_lines(run, owners, options):
+        say(line)
+    if erased:
+        say(f"{run.status}; its values were erased, and its seal still covers what they were")
+    elif run.finished_ns:
+        for line in summary_lines(trace):
+            say(line)
+    if run.seal is not None:
+        say(f"seal {run.seal}")
+    return OK
+
+
+def _message(message: Any) -> dict[str, Any]:
+    return {
+        "kind": message.kind,
+        "name": message.name,
+        **message.body,
+        "by": message.by,
+        "at": moment(message.created_ns),
+    }
+
+
+def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) -> Iterator[str]:
+    """What an unfinished run waits for, and what was said to it meanwhile."""
+    url = given_url(options)
+    if run.status == "pending":
+        yield f"it has not begun: nano-vm work --tools ... begins it{url and f', with{url}'}"
+    elif run.status == "running":
+        if is_driven(run, owners):
+            yield safe(f"under way in {run.owner}")
+        else:
+            yield safe(f"its process is gone: nano-vm resume {run.run_id} --tools ...{url}")
+    elif run.status == "suspended":
+        answered = {m.name for m in run.inbox if m.kind in ("approve", "reject", "resolve")}
+        open_ = [entry for entry in run.waiting if entry["path"] not in answered]
+        yield from waiting_lines(run.run_id, open_, url, run.wake_ns)
+    for message in run.inbox:
+        by = f" by {message.by}" if message.by else ""
+        name = f" {message.name}" if message.name else ""
+        yield safe(f"recorded: {message.kind}{name}{by}, {moment(message.created_ns)}")
+    if run.status == "suspended" and run.inbox:
+        yield safe(f"it goes on by nano-vm work, or nano-vm resume {run.run_id} --tools ...{url}")
+
+
+# --- saying ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _speaking(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore, str]]:
+    """A VM that only records, its store, and the id of the run that it is about."""
+    from ..vm import ExecutionVM
+
+    with store_of(options) as store:
+        yield ExecutionVM(store=store), store, run_id_of(store, options.run)
+
+
+def _recorded(options: argparse.Namespace, run_id: str, what: str, name: str = "") -> int:
+    if options.json:
+        by = getattr(options, "by", None)
+        emit_json({"run_id": run_id, "recorded": what, "name": name, **({"by": by} if by is not None else {})})
+        return OK
+    at = f" {name}" if name else ""
+    say(safe(f"recorded: {what}{at}, for run {run_id}"))
+    say(safe(f"it goes on by nano-vm work, or nano-vm resume {run_id} --tools ...{given_url(options)}"))
+    return OK
+
+
+def approve(options: argparse.Namespace) -> int:
+    """Record an approval."""
+    with _speaking(options) as (vm, _, run_id):
+        vm.approve(run_id, options.path, shown=options.shown, by=options.by, reason=options.reason)
+    return _recorded(options, run_id, "approve", options.path)
+
+
+def reject(options: argparse.Namespace) -> int:
+    """Record a rejection."""
+    with _speaking(options) as (vm, _, run_id):
+        vm.reject(run_id, options.path, shown=options.shown, by=options.by, reason=options.reason)
+    return _recorded(options, run_id, "reject", options.path)
+
+
+def event(options: argparse.Namespace) -> int:
+    """Record an event."""
+    payload = _payload(options.payload, "the payload")
+    with _speaking(options) as (vm, store, run_id):
+        run = store.load(run_id, rows=False)
+        if run.status in ("pending", "running", "suspended"):
+            _known_event(run, options.name)
+        vm.send_event(run_id, options.name, payload)
+    return _recorded(options, run_id, "event", options.name)
+
+
+def _known_event(run: StoredRun, name: str) -> None:
+    """Raises if no step of the run's program can ever wait for *name*: it would be kept for nothing."""
+    names = list(_events(run.document))
+    if name not in names and not any("$" in other for other in names):
+        known = f"it waits for {', '.join(map(repr, names))}" if names else "it has no step that waits for an event"
+        raise Failure(f"the program of run {run.run_id!r} waits for no event {name!r}; {known}")
+
+
+def _events(document: Any) -> Iterator[str]:
+    if isinstance(document, dict):
+        if document.get("type") == "wait" and isinstance(document.get("event"), str):
+            yield document["event"]
+        for value in document.values():
+            yield from _events(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _events(value)
+
+
+def resolve(options: argparse.Namespace) -> int:
+    """Record what became of a call in doubt."""
+    from ..values import UNSET
+
+    done = _payload(options.done, "--done") if options.done is not None else UNSET
+    with _speaking(options) as (vm, _, run_id):
+        vm.resolve(run_id, options.path, done=done, retry=options.retry, fail=options.fail, by=options.by)
+    said = "done" if done is not UNSET else "retry" if options.retry else "fail"
+    return _recorded(options, run_id, f"resolve ({said})", options.path)
+
+
+def _payload(text: str | None, what: str) -> Any:
+    """JSON, or ``@FILE`` that holds it."""
+    from .host import _text_of
+
+    if text is None:
+        return None
+    if text.startswith("@"):
+        text = _text_of(text[1:], what)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise UsageFault(f"{what} is JSON, not {short(text)}: {error}; a text has quotes: '\"text\"'") from None
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """Cancel a run: at once where its tools are given, else when a worker takes it up."""
+    from ..store import ENDED, Message
+
+    if options.tools is not None or options.model:
+        return _driven(options, lambda vm, run_id: vm.cancel(run_id), "cancel")
+    with store_of(options) as store:
+        run = store.load(run_id_of(store, options.run), rows=False)
+        if run.status in ENDED:
+            raise Failure(f"run {run.run_id!r} has ended ({run.status})")
+        if any(message.kind == "cancel" for message in run.inbox):
+            raise Failure(f"run {run.run_id!r} is to be cancelled already; nano-vm work does it")
+        store.send(run.run_id, Message("cancel", "", {}, options.by, time.time_ns()))
+    return _recorded(options, run.run_id, "cancel")
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Go on with a run, and show how far it came."""
+    return _driven(options, lambda vm, run_id: vm.resume(run_id), "resume")
+
+
+def _driven(options: argparse.Namespace, drive: Any, what: str) -> int:
+    from ..store import ENDED
+
+    with _only_json(options.json) as to_stdout, _host(options) as (vm, store):
+        run_id = run_id_of(store, options.run)
+        before = store.load(run_id, rows=False)
+        if before.status in ENDED:
+            raise Failure(f"run {run_id!r} has ended ({before.status}); there is nothing to {what}")
+        trace, signalled = asyncio.run(_signalled(drive(vm, run_id)))
+        code = exit_code(trace, signalled)
+        if what == "cancel" and trace.status is TraceStatus.CANCELLED:
+            code = OK
+        if options.json:
+            to_stdout(safe_json(trace.to_json(indent=2)) + "\n")
+        else:
+            wake = store.load(run_id, rows=False).wake_ns
+            _print_driven(trace, options, wake)
+    return code
+
+
+def _print_driven(trace: Trace, options: argparse.Namespace, wake_ns: int | None) -> None:
+    _table(trace)
+    if trace.error is not None:
+        note(f"error: {safe(trace.error)}")
+    for line in waiting_lines(trace.run_id, trace.waiting, given_url(options), wake_ns):
+        say(line)
+    for line in summary_lines(trace):
+        say(line)
+
+
+async def _signalled(work: Coroutine[Any, Any, Trace]) -> tuple[Trace, int | None]:
+    """The trace of a run that is driven here; a signal cancels it, a second one stops at once."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    received: list[int] = []
+
+    def on_signal(number: int, _: Any) -> None:
+        if received:
+            os.write(2, b"nano-vm: stopped at once; nano-vm resume goes on with what is recorded\n")
+            os._exit(128 + number)
+        received.append(number)
+        loop.call_soon_threadsafe(task.cancel)
+
+    with _signals(on_signal):
+        await asyncio.wait([task])
+    if task.cancelled():
+        raise KeyboardInterrupt
+    return task.result(), received[0] if received else None
+
+
+@contextmanager
+def _signals(handler: Any) -> Iterator[None]:
+    # one that the parent process had ignored (nohup, a job in the background) stays ignored
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]:
+    """A VM with tools, models and rules, and its store."""
+    from . import host
+
+    url = named(options.store)
+    prices = host.read_prices(options.price)
+    policy = host.load_policy(options.policy)
+    tools = host.load_tools(options.tools) if options.tools is not None else {}
+    llm = host.load_models(options.model, options.base_url)
+
+    from ..vm import ExecutionVM
+
+    store = opened(url, there=True)
+    rules = policy.policy if policy is not None else None
+    vm = ExecutionVM(llm=llm, tools=tools, prices=prices, policy=rules, approved=options.approve, store=store)
+    try:
+        yield vm, store
+    finally:
+        vm.close()
+
+
+def work(options: argparse.Namespace) -> int:
+    """Take up runs that nobody drives, and tell of each how far it came."""
+    url = given_url(options)
+    with _only_json(options.json), _host(options) as (vm, _):
+        return asyncio.run(_working(vm, options, url))
+
+
+async def _working(vm: ExecutionVM, options: argparse.Namespace, url: str) -> int:
+    loop = asyncio.get_running_loop()
+    counts: dict[str, int] = {}
+    stdout = sys.__stdout__
+
+    def ended(trace: Trace) -> None:
+        counts[trace.status.value] = counts.get(trace.status.value, 0) + 1
+        line = json.dumps(_told(trace), ensure_ascii=False) if options.json else _line(trace)
+        assert stdout is not None
+        print(safe_json(line) if options.json else line, file=stdout, flush=True)
+
+    received: list[int] = []
+
+    def on_signal(number: int, _: Any) -> None:
+        if received:
+            os.write(2, b"nano-vm: stopped at once; calls that were under way are in doubt\n")
+            os._exit(128 + number)
+        received.append(number)
+        os.write(2, b"stopping: calls under way have ten seconds to end; Ctrl-C again stops at once\n")
+        loop.call_soon_threadsafe(task.cancel)
+
+    with _signals(on_signal), _warnings():
+        task = loop.create_task(vm.work(until_idle=options.until_idle, concurrency=options.concurrency, ended=ended))
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+    if options.until_idle and not options.json:
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        note(told or "there was nothing to do")
+    if received:
+        return OK if not options.until_idle else 128 + received[0]
+    return FAILED if counts.get("failed") else OK
+
+
+def _told(trace: Trace) -> dict[str, Any]:
+    return {
+        "run_id": trace.run_id,
+        "program": trace.program_name,
+        "status": trace.status.value,
+        "output": trace.final_output,
+        "error": trace.error,
+        "waiting": [{key: entry[key] for key in ("path", "kind") if key in entry} for entry in trace.waiting],
+        "digest": trace.digest,
+    }
+
+
+def _line(trace: Trace) -> str:
+    if trace.status is TraceStatus.SUSPENDED:
+        what = "waits for " + ", ".join(f"{entry['kind']} at {entry['path']}" for entry in trace.waiting)
+    elif trace.error is not None:
+        what = trace.error
+    else:
+        what = f"output {shown(trace.final_output, 200)}"
+    return f"{trace.run_id}  {safe(trace.program_name or '-')}  {trace.status.value}  {safe(what)}"
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """Show what the VM warns of."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(f"nano-vm: {safe(record.getMessage())}")
+
+    logger, handler = logging.getLogger("nano_vm"), Handler(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

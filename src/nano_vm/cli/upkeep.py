@@ -1,0 +1,135 @@
+"""``nano-vm store ...``: deleting what is old, taking runs from one store to another, erasing what a run held, checking."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ..errors import StoreError
+from ..store import ENDED
+from .faults import Failure, UsageFault
+from .run import _umask
+from .stores import run_id_of, store_of
+from .text import FAILED, OK, emit_json, note, safe, say
+
+
+def prune(options: argparse.Namespace) -> int:
+    """Delete runs that ended long ago."""
+    before = time.time_ns() - int(options.older_than * 1e9)
+    with store_of(options) as store:
+        count = store.prune(before, options.status or ENDED)
+    if options.json:
+        emit_json({"deleted": count})
+    else:
+        say(f"deleted {count:,} run{'s' * (count != 1)}")
+    return OK
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write runs as JSON Lines."""
+    with store_of(options) as store:
+        ids = [run_id_of(store, text) for text in options.run]
+        names = iter(dict.fromkeys(ids)) if ids else (run.run_id for run in store.runs())
+        with _written(options.output) as stream:
+            count = store.export(names, stream)
+    if options.output is not None and options.output != "-":
+        if options.json:
+            emit_json({"exported": count, "output": options.output})
+        else:
+            say(f"wrote {count:,} run{'s' * (count != 1)} to {safe(options.output)}")
+    return OK
+
+
+@contextmanager
+def _written(path: str | None) -> Iterator[IO[str]]:
+    """A stream for the export: stdout, or a file that is there when it is whole."""
+    if path in (None, "-"):
+        sys.stdout.flush()
+        with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="\n", closefd=False) as out:
+            yield out
+        return
+    assert path is not None
+    try:
+        target = Path(os.path.realpath(path))
+        mode = target.stat().st_mode if target.exists() else None
+        if mode is not None and not stat.S_ISREG(mode):
+            raise UsageFault(f"can not write {path}: it is no regular file")
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:50]}.", dir=target.parent)
+    except (OSError, ValueError) as error:
+        raise UsageFault(f"can not write {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, stat.S_IMODE(mode) if mode is not None else 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        os.unlink(temporary)
+        raise Failure(f"can not write {path}: {error.strerror}") from None
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def import_(options: argparse.Namespace) -> int:
+    """Take in what `export` wrote, all or nothing."""
+    try:
+        source = sys.stdin.buffer if options.file == "-" else open(options.file, "rb")  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        raise UsageFault(f"can not read {options.file}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        with (
+            io.TextIOWrapper(source, encoding="utf-8", newline="\n") as stream,
+            store_of(options, there=False) as store,
+        ):
+            taken = store.import_(stream, unfinished=options.unfinished)
+    except StoreError as error:
+        hint = ""
+        if "as unfinished" in str(error):
+            hint = " (--unfinished)"
+        raise Failure(f"{options.file}: {error}{hint}; nothing was taken in") from None
+    except OSError as error:
+        raise UsageFault(f"can not read {options.file}: {error.strerror}; nothing was taken in") from None
+    if options.json:
+        emit_json({"imported": taken})
+    else:
+        say(f"took in {len(taken):,} run{'s' * (len(taken) != 1)}" + ("" if taken else "; what the file has was there"))
+    return OK
+
+
+def check(options: argparse.Namespace) -> int:
+    """Look for damage."""
+    with store_of(options) as store:
+        problems = store.check()
+    if options.json:
+        emit_json({"problems": problems})
+    else:
+        for problem in problems:
+            note(safe(problem))
+        count = len(problems)
+        say("no problem was found" if not count else f"{count:,} problem{'s' * (count != 1)}")
+    return FAILED if problems else OK
+
+
+def erase(options: argparse.Namespace) -> int:
+    """Erase the values of a run."""
+    with store_of(options) as store:
+        run_id = run_id_of(store, options.run)
+        if run_id != options.run:
+            raise UsageFault(f"what is erased can not be had again, so the whole id is needed: {run_id}")
+        done = store.erase(run_id)
+    if options.json:
+        emit_json({"run_id": run_id, "erased": done})
+    else:
+        say(f"run {run_id}: its values {'are erased' if done else 'were erased before'}; its seal still verifies")
+    return OK
