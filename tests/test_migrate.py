@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from build import program, step
+
 from nano_vm import ExecutionVM, Program
 from nano_vm.migrate import migrations
 
@@ -47,7 +47,7 @@ async def reason(path: Path, new: Program) -> str | None:
         assert trace.status.value == "suspended"
         before = list(CALLS)
         (found,) = migrations(vm, new)
-        assert CALLS == before
+        assert before == CALLS
         assert found.run_id == "r"
         return found.reason
     finally:

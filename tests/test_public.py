@@ -57,7 +57,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_errors_are_one_tree() -> None:
-    for name in ("ModelError", "OutcomeUnknown", "PlannerError", "ProgramError", "RateLimited", "RunFailed", "ToolError"):
+    for name in (
+        "ModelError",
+        "OutcomeUnknown",
+        "PlannerError",
+        "ProgramError",
+        "RateLimited",
+        "RunFailed",
+        "ToolError",
+    ):
         assert issubclass(getattr(nano_vm, name), nano_vm.VMError)
     errors = importlib.import_module("nano_vm.errors")
     own = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, BaseException)]
