@@ -655,9 +655,13 @@ class Machine:
         return op.next if done else cast(Op, op.exhausted)
 
     def _pause(self) -> Op | None:
-        """Nothing came yet: the run is left as it is, to be taken up later."""
-        self._record(self._op, StepStatus.SUSPENDED, None, None)
-        return self._suspend([{"path": self.path, "step_id": self._op.step_id, **self.request}])
+        """Nothing came yet, or the call is not to be made now: the run is left as it is, to be taken up later."""
+        op = self._op
+        self._record(op, StepStatus.SUSPENDED, None, None)
+        asked = self.request
+        if op.code == TOOL:
+            asked = {"kind": "effect", "tool": op.tool, "request": dict(zip(op.names, asked, strict=True))}
+        return self._suspend([{"path": self.path, "step_id": op.step_id, **asked}])
 
     def _decided(self, approved: bool, value: Any, by: str | None, error: StepError | None = None) -> Op | None:
         """What was waited for has come: a person's decision, an event's payload, the time; or *error*, a timeout."""

@@ -10,7 +10,7 @@ a reconcile tool told. What each record can only have come from is said here, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, cast
@@ -60,16 +60,24 @@ class Recorded:
     """The records of a run by path; each answers its step, attempt by attempt. *base_ns* is subtracted from their times.
 
     *stopped* are the paths at which a frame was cancelled (see `stops`): the last record of a frame that was cancelled while a call
-    was in doubt does not tell it. *ended* says that the records are all there will be.
+    was in doubt does not tell it. *ended* says that the records are all there will be. With a *clock* outcomes come now, and not when
+    they were recorded.
     """
 
     def __init__(
-        self, records: Iterable[Record], base_ns: int = 0, *, stopped: Iterable[str] = (), ended: bool = False
+        self,
+        records: Iterable[Record],
+        base_ns: int = 0,
+        *,
+        stopped: Iterable[str] = (),
+        ended: bool = False,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self.by_path: dict[str, Record] = {record[1]: record for record in records if record[0].type in _OUTSIDE}
         self.base_ns = base_ns
         self.stopped = frozenset(stopped)
         self.ended = ended
+        self.clock = clock
         self._attempt: dict[str, int] = {}
         self._asked: dict[str, int] = {}  # how often the reconcile of a step was answered
 
@@ -94,7 +102,7 @@ class Recorded:
         return following
 
     def _fed(self, machine: Machine, op: Op, path: str, record: Record) -> Op | None:
-        now = record[7] - self.base_ns
+        now = self._time(record[7])
         if op.code == PAUSE:
             return self._pause(machine, cast(PauseOp, op), path, record, now)
         if op.step_id.endswith("/reconcile"):
@@ -102,8 +110,8 @@ class Recorded:
             if owner not in self.by_path:  # asked before a crash, and what it said then may no longer be true
                 return None
             self._asked[owner] = self._asked.get(owner, 0) + 1
-        elif op.code == MODEL and machine.reserves:
-            machine.reserve(token_bound(machine.messages))
+        elif op.code == MODEL:
+            self._charge(machine, path, record)
         attempts = record[8]
         if attempts:
             number = self._attempt.get(path, 0)
@@ -114,6 +122,16 @@ class Recorded:
             return self._model(machine, cast(ModelOp, op), path, record, now)
         return self._tool(machine, cast(ToolOp, op), path, record, now)
 
+    def _charge(self, machine: Machine, path: str, record: Record) -> None:
+        """What the call may use is set aside; calls that were lost in a crash were spent."""
+        if path not in self._attempt:
+            for _ in _dict(record[10]).get("lost", ()):
+                machine.ledger.llm_calls -= 1
+                if machine.reserves:
+                    machine.reserve(token_bound(machine.messages))
+        if machine.reserves:
+            machine.reserve(token_bound(machine.messages))
+
     def _unasked(self, machine: Machine, op: Op, path: str) -> Op | None:
         """A reconcile tool that could not be asked, since its arguments were refused: only the step's own record tells."""
         owner, _, last = path.rpartition("/")
@@ -123,13 +141,16 @@ class Recorded:
         _, found, why = record[4].message.rpartition(_UNASKED)
         if not found:
             return None
-        return machine.refuse(StepError("value", "ArgumentError", why, False), record[7] - self.base_ns)
+        return machine.refuse(StepError("value", "ArgumentError", why, False), self._time(record[7]))
+
+    def _time(self, recorded_ns: int) -> int:
+        return recorded_ns - self.base_ns if self.clock is None else self.clock()
 
     # --- attempts ---
 
     def _tried(self, machine: Machine, op: Op, path: str, attempt: Attempt) -> Op:
         """The outcome of an attempt that was followed by another."""
-        now = attempt.finished_ns - self.base_ns
+        now = self._time(attempt.finished_ns)
         error = attempt.error
         if attempt.answer is not None:
             return _answered(machine, attempt.answer, error, attempt.usage, now, None)
@@ -182,6 +203,8 @@ class Recorded:
 
     def _tool(self, machine: Machine, op: ToolOp, path: str, record: Record, now: int) -> Op:
         _, _, status, output, error, request, _, _, _, _, _ = record
+        if status is StepStatus.SUSPENDED:
+            return machine.suspend(now)
         if error is None:
             if status is not StepStatus.SUCCESS:
                 raise Unfit(path, f"it is {status.value} without an error")
