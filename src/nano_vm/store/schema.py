@@ -87,8 +87,8 @@ runs = Table(
 
 Index("nano_runs_created", runs.c.created_ns)
 Index("nano_runs_status", runs.c.status, runs.c.created_ns)
-_timed = text("wake_ns IS NOT NULL AND status = 'suspended'")
-Index("nano_runs_wake", runs.c.wake_ns, sqlite_where=_timed, postgresql_where=_timed)
+_timed = text("wake_ns IS NOT NULL")
+Index("nano_runs_wake", runs.c.status, runs.c.wake_ns, sqlite_where=_timed, postgresql_where=_timed)
 
 rows = Table(
     "nano_rows",

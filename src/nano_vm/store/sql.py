@@ -22,13 +22,13 @@ PAGE_RUNS = 200
 """Headers that `runs` reads at once; between pages it holds nothing, so a slow reader keeps nobody waiting."""
 
 _LIVE = "EXISTS (SELECT 1 FROM nano_owners WHERE nano_owners.owner = nano_runs.owner AND nano_owners.until_ns >= ?)"
-_CLAIMABLE = {
-    PENDING: f"status = '{PENDING}'",
-    RUNNING: f"status = '{RUNNING}'",
-    SUSPENDED: f"status = '{SUSPENDED}' AND wake_ns IS NOT NULL AND wake_ns <= ?",
-    "sent": f"status = '{SUSPENDED}' AND key IN (SELECT run FROM nano_inbox WHERE used = 0)",
+_CLAIMABLE = {  # runs that somebody should take up if nobody has them, and the order that their index has them in
+    PENDING: (f"status = '{PENDING}'", "created_ns"),
+    RUNNING: (f"status = '{RUNNING}'", "created_ns"),
+    SUSPENDED: (f"status = '{SUSPENDED}' AND wake_ns IS NOT NULL AND wake_ns <= ?", "wake_ns"),
+    # the operators keep planners from walking all suspended runs, or all in the order of their keys
+    "sent": (f"status || '' = '{SUSPENDED}' AND key IN (SELECT run FROM nano_inbox WHERE used = 0)", "+key"),
 }
-"""Runs that somebody should take up if nobody has them, each by an index."""
 
 
 class SqlStore:
@@ -56,7 +56,7 @@ class SqlStore:
 
     async def begin(self, run: StoredRun) -> bool:
         """See `Store.begin`."""
-        return bool(await asyncio.wrap_future(self.writer.submit(self._creation(run))))
+        return bool(await self.writer.job(self._creation(run)))
 
     def append(self, item: Append) -> asyncio.Future[None]:
         """See `Store.append`."""
@@ -107,11 +107,11 @@ class SqlStore:
         """See `Store.claimable`."""
         found: dict[int, str] = {}
         with self.database.reading() as connection:
-            for name, clause in _CLAIMABLE.items():
+            for name, (clause, order) in _CLAIMABLE.items():
                 if only is not None and only != (SUSPENDED if name == "sent" else name):
                     continue
                 given = [now_ns] * (clause.count("?") + 1)
-                text = f"SELECT key, run_id FROM nano_runs WHERE {clause} AND (owner IS NULL OR NOT {_LIVE}) ORDER BY key LIMIT ?"
+                text = f"SELECT key, run_id FROM nano_runs WHERE {clause} AND (owner IS NULL OR NOT {_LIVE}) ORDER BY {order} LIMIT ?"
                 found.update(connection.all(text, *given, limit))
         return [found[key] for key in sorted(found)][:limit]
 

@@ -25,6 +25,10 @@ BATCH_ITEMS = 1000
 BATCH_BYTES = 32_000_000
 """The same, counted in bytes of new values: two of the largest that a run may hold."""
 
+GATHER_SECONDS, GATHER_PART = 0.001, 0.25
+"""How long, and for what part of the last transaction, to wait for those that it answered, when others wait already. Without it runs in
+flight fall into two groups that wait for each other in turns, and take two commits a step (measured: 46 for 22, now 23)."""
+
 UNKNOWN_SECONDS = 30.0
 """How long to ask a server whether a transaction was committed, when the connection was lost as it was being."""
 
@@ -82,10 +86,11 @@ class Writer:
 
     def append(self, append: Append) -> asyncio.Future[None]:
         """Called in an event loop; the future is done when *append* is durable, which cancelling it does not prevent."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._put(_Item(None, append, future, loop))
-        return future
+        return self._awaited(None, append)
+
+    def job(self, job: Job) -> asyncio.Future[Any]:
+        """`submit`, in an event loop."""
+        return self._awaited(job, None)
 
     def submit(self, job: Job) -> Future[Any]:
         """Run *job* in a transaction; it may run again if another item made that one fail."""
@@ -104,6 +109,12 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
+    def _awaited(self, job: Job | None, append: Append | None) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._put(_Item(job, append, future, loop))
+        return future
+
     def _put(self, item: _Item) -> None:
         with self._lock:
             if self._closed:
@@ -120,7 +131,10 @@ class Writer:
         while not ending:
             batch, ending = self._gather()
             if batch:
+                began = time.monotonic()
                 self._batch(batch)
+                if not self._queue.empty():
+                    time.sleep(min(GATHER_SECONDS, (time.monotonic() - began) * GATHER_PART))
         if self._connection is not None:
             self._connection.release()
 
@@ -352,4 +366,4 @@ def _resolve(items: list[_Item]) -> None:
         if item.error is not None:
             item.future.set_exception(item.error)
         else:
-            item.future.set_result(None)
+            item.future.set_result(item.value)
