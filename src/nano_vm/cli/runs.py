@@ -43,6 +43,7 @@ from .text import (
     note,
     safe,
     safe_json,
+    safe_lines,
     say,
     shown,
 )
@@ -237,14 +238,14 @@ def _speaking(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlSto
         yield ExecutionVM(store=store), store, run_id_of(store, options.run)
 
 
-def _recorded(options: argparse.Namespace, run_id: str, what: str, name: str = "") -> int:
+def _recorded(options: argparse.Namespace, run_id: str, what: str, name: str = "", how: str | None = None) -> int:
     if options.json:
         by = getattr(options, "by", None)
         emit_json({"run_id": run_id, "recorded": what, "name": name, **({"by": by} if by is not None else {})})
         return OK
     at = f" {name}" if name else ""
     say(safe(f"recorded: {what}{at}, for run {run_id}"))
-    say(safe(f"it goes on by nano-vm work, or nano-vm resume {run_id} --tools ...{given_url(options)}"))
+    say(safe(how or f"it goes on by nano-vm work, or nano-vm resume {run_id} --tools ...{given_url(options)}"))
     return OK
 
 
@@ -330,7 +331,12 @@ def cancel(options: argparse.Namespace) -> int:
         if any(message.kind == "cancel" for message in run.inbox):
             raise Failure(f"run {run.run_id!r} is to be cancelled already; nano-vm work does it")
         store.send(run.run_id, Message("cancel", "", {}, options.by, time.time_ns()))
-    return _recorded(options, run.run_id, "cancel")
+        driven = is_driven(run, store.owners())
+    if driven:
+        how = f"it is under way in {run.owner}, and is cancelled when it waits or that process ends"
+    else:
+        how = f"nano-vm work does it, or at once: nano-vm cancel {run.run_id} --tools ...{given_url(options)}"
+    return _recorded(options, run.run_id, "cancel", how=how)
 
 
 # --- going on --------------------------------------------------------------------------------------------------------
@@ -453,17 +459,19 @@ async def _working(vm: ExecutionVM, options: argparse.Namespace, url: str) -> in
         os.write(2, b"stopping: calls under way have ten seconds to end; Ctrl-C again stops at once\n")
         loop.call_soon_threadsafe(task.cancel)
 
-    with _signals(on_signal), _warnings():
+    with _signals(on_signal), _warnings() as warnings:
         task = loop.create_task(vm.work(until_idle=options.until_idle, concurrency=options.concurrency, ended=ended))
         await asyncio.wait([task])
     if not task.cancelled():
         task.result()
     if options.until_idle and not options.json:
         told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        if warnings:
+            told += f"{', ' * bool(told)}{len(warnings)} could not go on here"
         note(told or "there was nothing to do")
     if received:
         return OK if not options.until_idle else 128 + received[0]
-    return FAILED if counts.get("failed") else OK
+    return FAILED if counts.get("failed") or warnings else OK
 
 
 def _told(trace: Trace) -> dict[str, Any]:
@@ -489,16 +497,18 @@ def _line(trace: Trace) -> str:
 
 
 @contextmanager
-def _warnings() -> Iterator[None]:
-    """Show what the VM warns of."""
+def _warnings() -> Iterator[list[str]]:
+    """Show what the VM warns of; a list of it."""
+    told: list[str] = []
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            note(f"nano-vm: {safe(record.getMessage())}")
+            told.append(record.getMessage())
+            note(f"nano-vm: {safe_lines(told[-1])}")
 
     logger, handler = logging.getLogger("nano_vm"), Handler(logging.WARNING)
     logger.addHandler(handler)
     try:
-        yield
+        yield told
     finally:
         logger.removeHandler(handler)

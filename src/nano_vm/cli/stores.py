@@ -127,7 +127,7 @@ def standing(run: StoredRun, owners: Mapping[str, int]) -> str:
         kinds = [_kind(entry) for entry in run.waiting]
         return ", ".join(dict.fromkeys(kinds)) or "suspended"
     if run.status == "running" and not is_driven(run, owners):
-        return "running, left"
+        return "left behind"
     return run.status
 
 

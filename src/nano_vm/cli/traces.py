@@ -70,6 +70,8 @@ def details(step: StepResult) -> Iterator[str]:
     """Why the path went on as it did, and what failed before."""
     for name, value in (step.references or {}).items():
         yield f"because {safe(name)} = {shown(value, DETAIL_CHARS)}"
+    if "by" in step.extra:
+        yield f"by {safe(str(step.extra['by']))}"
     for number, attempt in enumerate(step.attempts, start=1):
         took = seconds((attempt.finished_ns - attempt.started_ns) / 1e6)
         answer = f", answer {shown(attempt.answer, DETAIL_CHARS)}" if attempt.answer is not None else ""
