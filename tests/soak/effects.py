@@ -20,8 +20,8 @@ Line = tuple[str, str, int, Any]
 class World:
     """The files in *folder*. A key is a run's id, a colon, and the path of a step."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, sync: bool = True) -> None:
+        self.folder, self.sync = folder, sync
         folder.mkdir(exist_ok=True)
 
     def tell(self, word: str, key: str, what: Any = None, *, sync: bool = True) -> None:
@@ -30,7 +30,7 @@ class World:
         file = os.open(self._file(key), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(file, line.encode())
-            if sync:
+            if sync and self.sync:
                 os.fsync(file)
         finally:
             os.close(file)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import examine
-from .life import Place, decide, live, work
+from .life import Place, database, decide, live, warm, work
 from .points import NAMES, Points, Shared
 
 RANDOM_MS = (20, 200)
@@ -169,6 +169,7 @@ class Campaign:
 def campaign(folder: Path, url: str, kills: int, *, seed: int = 0, workers: int = 2) -> dict[str, Any]:
     """Kill, and examine; what was counted, with ``faults``: all that is not as it must be."""
     place = Place(folder, url)
+    warm(place)
     killing = Campaign(place, seed, workers).run(kills)
     findings = examine(place)
     crashes = place.faults.read_text() if place.faults.exists() else ""
@@ -188,14 +189,14 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=15)
-    parser.add_argument("--url", default="sqlite", help="sqlite, or the URL of an empty database")
+    parser.add_argument("--url", default="sqlite", help="sqlite, postgres, or the URL of an empty database")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nano-vm-kill-"))
-    url = f"sqlite:///{folder / 'runs.db'}" if given.url == "sqlite" else given.url
-    result = campaign(folder, url, given.kills, seed=given.seed, workers=given.workers)
+    with database(folder, given.url) as url:
+        result = campaign(folder, url, given.kills, seed=given.seed, workers=given.workers)
     if given.keep or result["faults"]:
         result["folder"] = str(folder)
     else:

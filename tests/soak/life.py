@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import faulthandler
 import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy
+from postgres import PostgresServer
 
 from nano_vm import ExecutionVM, VMError
 from nano_vm.store import ENDED, STEP, Row
@@ -18,7 +24,7 @@ from nano_vm.store.sql import SqlStore
 from nano_vm.trace import StepStatus
 
 from .effects import World
-from .points import Points
+from .points import Points, Shared
 from .programs import CALLED, PROGRAMS, Model, drawn, key_of, tools
 
 IN_FLIGHT = 12
@@ -36,15 +42,39 @@ class Place:
 
     def vm(self, points: Points, **options: Any) -> ExecutionVM:
         """A VM over the shared database."""
-        return ExecutionVM(
-            Model(self.world, points), tools(self.world, points), programs=CALLED, store=self.url, **options
-        )
+        given = {"store": self.url, **options}
+        return ExecutionVM(Model(self.world, points), tools(self.world, points), programs=CALLED, **given)
 
     def keep(self, run_id: str, row: Row) -> None:
         """Note that the store acknowledged the outcome of a call."""
         if row.kind == STEP and row.type in ("tool", "llm"):
             called = row.status is not StepStatus.CANCELLED
             self.world.tell("kept", key_of(run_id, row.path), [row.status and row.status.value, called], sync=False)
+
+
+def warm(place: Place) -> None:
+    """Import what a life will need, so that it begins in 20 milliseconds and not in 200. Opens nothing and starts no thread."""
+    for url in ("sqlite://", "postgresql+psycopg://nobody/nothing"):
+        sqlalchemy.create_engine(url)
+    vm = place.vm(Points(Shared()), store=None)
+    for program in PROGRAMS:
+        vm.verify(program)
+
+
+@contextmanager
+def database(folder: Path, url: str) -> Iterator[str]:
+    """The URL of an empty database: *url* itself, or where that says only ``sqlite`` or ``postgres``, one in *folder*."""
+    if url == "sqlite":
+        yield f"sqlite:///{folder / 'runs.db'}"
+    elif url == "postgres":
+        (folder / "postgres").mkdir()
+        server = PostgresServer(folder / "postgres")
+        try:
+            yield server.database()
+        finally:
+            server.stop()
+    else:
+        yield url
 
 
 async def work(place: Place, points: Points, name: str) -> None:
@@ -128,23 +158,33 @@ async def settle(world: World, vm: ExecutionVM, run_id: str, entry: dict[str, An
             return
         vm.send_event(run_id, entry["event"], {"way": "ab"[drawn(key, 2)]})
     elif kind == "in_doubt":
-        if entry["tool"].startswith("find"):
-            vm.resolve(run_id, path, retry=True, by="ann")
-            return
-        happened, output = world.truth(key)
-        if happened:
-            vm.resolve(run_id, path, done=output, by="ann")
-            return
-        world.tell("cleared", key, entry)
-        if drawn(key, 4) == 0 and not path.endswith("/undo"):
-            vm.resolve(run_id, path, fail="it did not happen", by="ann")
-        else:
-            vm.resolve(run_id, path, retry=True, by="ann")
+        settle_in_doubt(world, vm, run_id, entry)
+
+
+def settle_in_doubt(world: World, vm: ExecutionVM, run_id: str, entry: dict[str, Any]) -> None:
+    """Say of a call in doubt what really happened. One that did not happen is made again, sometimes given up."""
+    path = entry["path"]
+    if entry["tool"].startswith("find"):
+        vm.resolve(run_id, path, retry=True, by="ann")
+        return
+    key = key_of(run_id, path)
+    happened, output = world.truth(key)
+    if happened:
+        vm.resolve(run_id, path, done=output, by="ann")
+        return
+    world.tell("cleared", key, entry)
+    if drawn(key, 4) == 0:
+        vm.resolve(run_id, path, fail="it did not happen", by="ann")
+    else:
+        vm.resolve(run_id, path, retry=True, by="ann")
 
 
 def live(main: Callable[[], Coroutine[Any, Any, None]], place: Place) -> None:
     """The whole life of a forked process; never returns."""
     code = 0
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it dies with the campaign
+    stacks = (place.folder / f"stacks-{os.getpid()}").open("w")
+    faulthandler.register(signal.SIGUSR1, stacks)
     try:
         asyncio.run(main())
     except BaseException:  # noqa: BLE001 - whatever it is, the campaign must hear of it

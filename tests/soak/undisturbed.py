@@ -8,11 +8,11 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
-from nano_vm import Completion, ExecutionVM, Trace, tool
+from nano_vm import Completion, ExecutionVM, Program, Trace, tool
 from nano_vm.errors import StepFault
 from nano_vm.trace import StepStatus
 
-from .programs import CALLED, EFFECTS, PROGRAMS, Broken, Flaky, key_of
+from .programs import CALLED, EFFECTS, Broken, Flaky, key_of
 
 TAKES_KEY = ("put", "charge", "refund", "book")
 
@@ -48,11 +48,6 @@ class Clock:
         await asyncio.sleep(0)
 
 
-def undisturbed(trace: Trace) -> Trace:
-    """The trace of a run in which everything gives what it gave in *trace*."""
-    return asyncio.run(_again(trace))
-
-
 def script(trace: Trace) -> dict[str, deque[Any]]:
     """By key, what each call gives, one after the other; an exception is raised."""
     steps = {key_of(trace.run_id, step.path): step for step in trace.steps}
@@ -79,45 +74,52 @@ def error_of(text: str) -> Exception:
     return RAISED[name](message)
 
 
-async def _again(trace: Trace) -> Trace:
-    outcomes = script(trace)
+class Stage:
+    """A VM in memory whose tools and model give what they gave in the run that is told again."""
 
-    def next_of(key: str) -> Any:
-        outcome = outcomes[key].popleft()
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.outcomes: dict[str, deque[Any]] = {}
+        self.usages: dict[str, Any] = {}
+        self.asked: dict[str, int] = {}
+        tools = {name: self.scripted(name) for name in EFFECTS}
+        self.vm = ExecutionVM(self, tools, programs=CALLED, store="sqlite://", clock=self.clock)
+
+    model = "scripted"
+
+    async def complete(self, messages: list[dict[str, str]], **_: Any) -> Completion:
+        """As an adapter."""
+        key = messages[-1]["content"].removeprefix("key ")
+        return Completion(self.next_of(key), self.usages[key], "scripted", "stop")
+
+    def next_of(self, key: str) -> Any:
+        outcome = self.outcomes[key].popleft()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    asked: dict[str, int] = defaultdict(int)
-
-    def scripted(name: str) -> Callable[..., Any]:
+    def scripted(self, name: str) -> Callable[..., Any]:
         async def plain(key: str) -> Any:
-            return next_of(key)
+            return self.next_of(key)
 
         async def keyed(key: str, idempotency_key: str) -> Any:
-            return next_of(key)
+            return self.next_of(key)
 
         async def asking(key: str) -> Any:
-            asked[key] += 1
-            return next_of(f"{key}/reconcile" + (f"#{asked[key]}" if asked[key] > 1 else ""))
+            number = self.asked[key] = self.asked.get(key, 0) + 1
+            return self.next_of(f"{key}/reconcile" + (f"#{number}" if number > 1 else ""))
 
         function = asking if name.startswith("find") else keyed if name in TAKES_KEY else plain
         return function if name in ("note", "unnote", "find_slowly") else tool(effect=EFFECTS[name])(function)  # type: ignore[call-overload]
 
-    class Model:
-        model = "scripted"
+    def again(self, trace: Trace, program: Program) -> Trace:
+        """The trace of an undisturbed run in which everything gives what it gave in *trace*."""
+        self.outcomes, self.asked = script(trace), {}
+        self.usages = {key_of(trace.run_id, step.path): step.usage for step in trace.steps}
+        return asyncio.run(self.run(trace, program))
 
-        async def complete(self, messages: list[dict[str, str]], **_: Any) -> Completion:
-            key = messages[-1]["content"].removeprefix("key ")
-            usage = next(step.usage for step in trace.steps if key_of(trace.run_id, step.path) == key)
-            return Completion(next_of(key), usage, "scripted", "stop")
-
-    clock = Clock()
-    vm = ExecutionVM(
-        Model(), {name: scripted(name) for name in EFFECTS}, programs=CALLED, store="sqlite://", clock=clock
-    )
-    try:
-        program = next(program for program in PROGRAMS if program.name == trace.program_name)
+    async def run(self, trace: Trace, program: Program) -> Trace:
+        vm = self.vm
         again = await vm.run(program, trace.inputs, run_id=trace.run_id)
         steps = {step.path: step for step in trace.steps}
         for _ in range(100):
@@ -135,8 +137,6 @@ async def _again(trace: Trace) -> Trace:
                     decide(trace.run_id, entry["path"], by="ann", shown=entry["shown"], reason=output["reason"])
                 elif "event" in entry:
                     vm.send_event(trace.run_id, entry["event"], step.output)
-            clock.ahead += 1_000_000_000
+            self.clock.ahead += 1_000_000_000
             again = await vm.resume(trace.run_id)
         return again
-    finally:
-        vm.close()
