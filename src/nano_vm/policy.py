@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -68,6 +68,9 @@ class ArgRule:
     check: Node | None = None
     approval: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    accepts: tuple[
+        str, ...
+    ] = ()  # roles whose approval makes a value trusted: those that the same policy demands for the tool
 
     def reads(self) -> list[str]:
         """The inputs that the check reads, as the run was given them."""
@@ -100,7 +103,7 @@ class ToolRule:
 class Policy:
     """What a host allows, or what a program demands of itself. Immutable.
 
-    ``untrusted`` names inputs whose values come from outside, ``trusted`` those that a policy says are not.
+    ``untrusted`` names inputs whose values come from outside (``*`` all that are not named), ``trusted`` those that are not.
     """
 
     tools: tuple[ToolRule, ...] = ()
@@ -215,7 +218,7 @@ def rules_of(
 
     Only the host's policy may say what a tool returns.
     """
-    args: list[tuple[str, ArgRule]] = [(name, ArgRule("trusted")) for name in trusted]
+    args: list[tuple[str, ArgRule]] = []
     guards: list[tuple[str, ...]] = []
     approvals: list[str] = []
     after: list[str] = []
@@ -224,8 +227,11 @@ def rules_of(
     for number, policy in enumerate(policies):
         rules = policy.matching(tool)
         allow = allow and (not rules or rules[-1].allow)
+        accepts = tuple(rule.approval for rule in rules if rule.approval is not None)
+        if number == 0:
+            args += [(name, ArgRule("trusted", accepts=accepts)) for name in trusted]
         for rule in rules:
-            args += rule.args.items()
+            args += [(name, replace(one, accepts=accepts) if accepts else one) for name, one in rule.args.items()]
             if rule.guarded_by:
                 guards.append(rule.guarded_by)
             if rule.approval is not None:
@@ -256,7 +262,7 @@ def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
         return Diagnostic("V057", ("policy", *loc), message, hint)
 
     for name in own.trusted:
-        if name in known.untrusted:
+        if name in known.untrusted or ("*" in known.untrusted and name not in known.trusted):
             yield fault(("inputs", name), f"input {name!r} is untrusted by the host, and the program calls it trusted")
     for rule in own.tools:
         at: Loc = ("tools", rule.pattern)
@@ -316,6 +322,9 @@ class _Reader:
                 near = get_close_matches(str(key), known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(known)}"
                 self.add("P041", (*loc, str(key)), f"{what} has no field {key!r}", hint)
+        for key in known if fields is not None else ():
+            if key in data and data[key] is None:
+                self.add("P040", (*loc, key), f"{key!r} of {what} says nothing", "fill it in, or remove it")
         return {key: value for key, value in data.items() if fields is None or (key in known and value is not None)}
 
     def policy(self, data: Any) -> Policy | None:
@@ -330,6 +339,8 @@ class _Reader:
         body = self.table(data, (), "a policy", _FIELDS)
         inputs = self.table(body.get("inputs"), ("inputs",), "'inputs'")
         for name, trust in inputs.items():
+            if "*" in name and name != "*":
+                self.add("P040", ("inputs", name), f"{name!r} names no input", "write its name, or * for all others")
             if trust not in ("trusted", "untrusted"):
                 self.add("P040", ("inputs", name), f"an input is trusted or untrusted, not {short(trust)}")
         values = self.table(body.get("values"), ("values",), "'values'")
@@ -360,6 +371,13 @@ class _Reader:
 
     def tool(self, pattern: str, data: Any, values: dict[str, Any], names: frozenset[str]) -> ToolRule:
         at: Loc = ("tools", pattern)
+        if data is None:
+            self.add(
+                "P040",
+                at,
+                f"the rule of {pattern!r} says nothing",
+                "write {} to allow it without demands, or fill it in",
+            )
         body = self.table(data, at, f"the rule of {pattern!r}", _TOOL_FIELDS)
         if not pattern or any(c in pattern for c in "?["):
             self.add("P040", at, f"{pattern!r} names no tool", "write a tool's name; * stands for any characters")
@@ -375,6 +393,9 @@ class _Reader:
             name: self.argument(rule, (*at, "args", name), values, names)
             for name, rule in self.table(body.get("args"), (*at, "args"), "'args'").items()
         }
+        for name in args:
+            if "*" in name and name != "*":
+                self.add("P040", (*at, "args", name), f"{name!r} names no argument", "write its name, or * for all")
         calls = body.get("max_calls")
         if calls is not None and (type(calls) is not int or calls < 0):
             self.add("P040", (*at, "max_calls"), f"'max_calls' is a whole number of at least 0, not {short(calls)}")

@@ -53,6 +53,7 @@ MAX_SCHEMA_COST = 100_000
 def _validator(schema: dict[str, Any]) -> Any:
     import jsonschema_rs  # 36 ms: only where a schema is used
 
+    _check_drafts(schema, top=True)
     _check_cost(schema)
     patterns = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES, dfa_size_limit=4 * MAX_PATTERN_BYTES)
     # 2020-12 whatever "$schema" says: a schema that names another draft or host fetches nothing either
@@ -70,6 +71,25 @@ def _validator(schema: dict[str, Any]) -> Any:
         if kind == "$ref" or "retrieving" in error.message or "resource" in error.message.lower():
             raise ValueError(f"a $ref leads out of the schema or nowhere: {short(error.message, 200)}") from None
         raise ValueError(f"{place}: {short(error.message, 300)}".lstrip(": ")) from None
+
+
+_NAMED = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+)  # their keys are names
+_DATA = frozenset({"enum", "const", "default", "examples"})
+
+
+def _check_drafts(node: Any, *, top: bool = False, names: bool = False) -> None:
+    """Refuse a subschema of a draft of its own: an older one ignores what stands beside a reference, and knows no ``const``."""
+    if isinstance(node, list):
+        for item in node:
+            _check_drafts(item)
+    elif isinstance(node, dict):
+        if not top and not names and "$schema" in node:
+            raise ValueError("a subschema can not have a '$schema' of its own; all is read as draft 2020-12")
+        for key, value in node.items():
+            if names or key not in _DATA:
+                _check_drafts(value, names=not names and key in _NAMED)
 
 
 def _check_cost(schema: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from .store import ENDED, Append, Message, Store, StoredRun, open_store
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
-from .verify import Examined, Report, check_names, collector_paused, examine
+from .verify import Examined, Report, check_names, collector_paused, examine, untrusted_by
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -107,9 +107,11 @@ class _Prepared:
         if any(policy.source for policy in self.examined.policies):
             told["policy"] = _digest([policy.to_dict() for policy in self.examined.policies])
             told["proofs"] = self.examined.report.proofs_digest
-        untrusted = sorted({*self.untrusted, *(name for p in self.examined.policies for name in p.untrusted)})
+        untrusted = sorted({*self.untrusted, *(n for p in self.examined.policies for n in untrusted_by(p, self.flow))})
         if untrusted:
             told["untrusted"] = untrusted
+        if self.untrusted:
+            told["untrusted_here"] = list(self.untrusted)  # those that the run itself named
         return told
 
 
@@ -705,7 +707,7 @@ class ExecutionVM:
             if (Flow(program, programs).digest or program.digest) != stored.program_digest:
                 raise VMError(f"run {stored.run_id!r}: its stored program does not fit its digest")
             known = self._documents[stored.program_digest] = program, programs
-        return self._prepare(known[0], tuple(stored.about.get("untrusted", ())), known[1])
+        return self._prepare(known[0], tuple(stored.about.get("untrusted_here", ())), known[1])
 
     def _kept_in(self) -> Store:
         if self._store is None:

@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
 from ..compile import compile_flow
 from ..errors import Diagnostic, Loc, VMError
 from ..flow import Flow
-from ..policy import EFFECTS, ArgRule, Budget, Policy, Rules, loosened, policy_of, rules_of, tightest
+from ..policy import EFFECTS, ArgRule, Budget, Policy, Rules, ToolRule, loosened, policy_of, rules_of, tightest
 from ..program import Program, ToolStep
 from ..tools import ToolContract, ToolOptions, contract
 from .advice import advise
@@ -129,7 +130,7 @@ def examine(
     if sound and (demanding or thorough):
         rules = _rules(flow, contracts, policies)
         found += _forbidden(flow, rules, policies)
-        labels = frozenset((*untrusted, *(name for p in policies for name in p.untrusted)))
+        labels = frozenset(untrusted).union(*(untrusted_by(p, flow) for p in policies))
         trust = analyse(flow, contracts, rules, untrusted=labels, untrusted_literals=literals_untrusted)
         found += check_names_of_rules(flow, contracts, rules)
         bounds = [p.budget for p in policies if p.budget is not None]
@@ -284,6 +285,8 @@ def _unknown_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[
     known = list(flow.frames[0].names.keys)
     for policy in policies:
         for name in policy.untrusted:
+            if name == "*":
+                continue
             near = get_close_matches(name, known, n=1) if name not in known else []
             if near:
                 message = f"the policy calls input {name!r} untrusted, and the program has none"
@@ -317,6 +320,7 @@ def _by_policy(
         for rule in policy.tools:
             loc: Loc = (*at, "tools", rule.pattern)
             if "*" in rule.pattern:
+                found += _unmatched(rule, loc, contracts)
                 continue
             known = contracts.get(rule.pattern)
             if known is None:
@@ -345,6 +349,28 @@ def _by_policy(
                 else:
                     result[name] = replace(now, effect=effect, declared=True)
     return result, found
+
+
+def untrusted_by(policy: Policy, flow: Flow) -> Iterator[str]:
+    """The inputs of the program that *policy* calls untrusted; ``*`` stands for all that it does not call trusted."""
+    for name in policy.untrusted:
+        if name == "*":
+            yield from (other for other in flow.frames[0].names.keys if other not in policy.trusted)
+        else:
+            yield name
+
+
+def _unmatched(rule: ToolRule, loc: Loc, contracts: Mapping[str, ToolContract]) -> Iterator[Diagnostic]:
+    """A pattern that names no tool of the host, and arguments that none of those that it names takes."""
+    matched = [known for name, known in contracts.items() if fnmatchcase(name, rule.pattern)]
+    if not matched and rule.pattern != "*":
+        message = f"the policy's pattern {rule.pattern!r} matches none of the host's tools"
+        yield Diagnostic("V051", loc, message, f"they are {', '.join(contracts) or 'none'}", "warning")
+    for name in rule.args if matched else ():
+        if name != "*" and not any(known.open or name in known.parameters for known in matched):
+            near = get_close_matches(name, sorted({p for known in matched for p in known.parameters}), n=1)
+            message = f"the policy names argument {name!r}, which no tool that {rule.pattern!r} matches takes"
+            yield Diagnostic("V051", (*loc, "args", name), message, f"did you mean {near[0]!r}?" if near else None)
 
 
 @collector_paused()

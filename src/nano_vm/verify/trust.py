@@ -130,7 +130,7 @@ class _Graph:
                 self.base[key] = size
                 size += frame.names.size
                 self.spaces.append(frame)
-                self.literals[key] = untrusted_literals or (frame.index > 0 and frame.names.program.untrusted)
+                self.literals[key] = untrusted_literals or (frame.index > 0 and _by_untrusted(frame))
         self.strong: list[list[tuple[int, int]]] = [[] for _ in range(size)]  # target, and the node that carries it
         self.weak: dict[int, list[tuple[int, int, str]]] = {}
         self.seeds: dict[int, tuple[str, int]] = {}  # vertex: what it is, and its node
@@ -412,6 +412,16 @@ class _Graph:
         for output, whole in self.whole.items():
             result[whole] = result[output]
         return result
+
+
+def _by_untrusted(frame: FrameGraph) -> bool:
+    """Whether a called program, or one of those that call it on the way there, is marked as untrusted; the run's own is asked for apart."""
+    at: FrameGraph | None = frame
+    while at is not None and at.owner is not None:
+        if at.kind == "call" and at.names.program.untrusted:
+            return True
+        at = at.owner.frame
+    return False
 
 
 def returns_of(tool: str, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]) -> Returns | None:
@@ -732,20 +742,23 @@ def _arguments(
                 if fact is not None:
                     facts.append((rule, fact))
         yield _Place(node, kind, tool, name, (*at, name), demands, True, reached, facts)
-    for name in dict.fromkeys(pattern for pattern, rule in rules[tool].args if not rule.trusted):
+    contract = graph.contracts.get(tool)
+    named = [pattern for pattern, rule in rules[tool].args if not rule.trusted]
+    if "*" in named and contract is not None:
+        named += contract.parameters
+    for name in dict.fromkeys(named):
         # Left to the tool's own default, which nobody sees: the rule that a value must pass can not be kept.
-        contract = graph.contracts.get(tool)
         if name not in args and name != "*" and (contract is None or contract.open or name in contract.parameters):
             demands = [rule for rule in rules[tool].argument(name) if not rule.trusted]
             yield _Place(node, kind, tool, name, (*at, name), demands, False, _Reached(), [])
 
 
 def roles(rule: ArgRule, rules: Rules) -> Iterator[str]:
-    """Whose approval is enough: that which the rule names, and where trust is enough, that which the tool needs anyway."""
+    """Whose approval is enough: that which the rule names, and where trust is enough, that which the same policy demands for the tool."""
     if rule.approval is not None:
         yield rule.approval
     if rule.trusted:
-        yield from rules.approvals
+        yield from rule.accepts
 
 
 @dataclass(slots=True)
@@ -818,6 +831,8 @@ class _Writer:
         else:
             what = f"only what {' and '.join(dict.fromkeys(map(_demand, place.rules)))} reaches"
         statement = f"{what} argument {place.name!r} of tool {place.tool!r} ({place.where})"
+        if not place.given:
+            statement = f"argument {place.name!r} of tool {place.tool!r} is given ({place.where}): its default would not be checked"
         path: tuple[Move, ...] = ()
         if not holds:
             nodes = [node for _, node in self.graph.way(place.reached.vertex) if node >= 0]

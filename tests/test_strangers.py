@@ -1,0 +1,137 @@
+"""What strangers found who tried to get round a policy: each case was accepted once, and did what the policy forbids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nano_vm import ExecutionVM, Policy, Program, ProgramError, tool
+from nano_vm.testing import ScriptedLLM
+
+TRUSTED = {"tools": {"send": {"args": {"to": "trusted"}}}}
+
+
+class Bank:
+    """Tools that keep what they were called with."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def vm(self, policy: dict[str, Any], answer: str = "", **options: Any) -> ExecutionVM:
+        @tool(effect="irreversible")
+        async def send(to: Any, amount: int = 1) -> str:
+            self.sent.append((to, amount))
+            return "sent"
+
+        @tool(effect="read")
+        async def fetch() -> str:
+            return "EVIL"
+
+        return ExecutionVM(ScriptedLLM({"": answer}), {"send": send, "fetch": fetch}, policy=policy, **options)
+
+
+def send(to: Any, id: str = "s", **fields: Any) -> dict[str, Any]:
+    return {"id": id, "type": "tool", "tool": "send", "args": {"to": to}, **fields}
+
+
+def call(*steps: Any, id: str, **fields: Any) -> dict[str, Any]:
+    return {"id": id, "type": "call", "program": {"steps": list(steps), **fields}}
+
+
+def refused(host: dict[str, Any], /, *steps: Any, inputs: Any = None, answer: str = "", **fields: Any) -> str:
+    """Why the program does not run; nothing is called."""
+    bank = Bank()
+    trace = bank.vm(host, answer).run_sync(Program.from_dict({"name": "p", "steps": list(steps), **fields}), inputs)
+    assert bank.sent == []
+    assert trace.error_kind == "refused"
+    assert trace.error is not None
+    return trace.error
+
+
+def test_a_program_that_an_untrusted_program_calls_is_untrusted_too() -> None:
+    assert "V052" in refused(TRUSTED, call(call(send("EVIL"), id="d"), id="c", untrusted=True))
+
+
+def test_a_programs_own_policy_does_not_choose_who_approves_for_the_host() -> None:
+    fetch = {"id": "f", "type": "tool", "tool": "fetch"}
+    ask = {
+        "id": "a",
+        "type": "approval",
+        "role": "clerk",
+        "show": {"to": "$f.output"},
+        "then": "s",
+        "otherwise": "$end",
+    }
+    own = {"tools": {"send": {"approval": "clerk"}}}
+    assert "V052" in refused(TRUSTED, fetch, ask, send("$f.output"), policy=own)
+    both = {"tools": {"send": {"args": {"to": "trusted"}, "approval": "clerk"}}}
+    vm = Bank().vm(both)
+    assert vm.verify(Program.from_dict({"steps": [fetch, ask, send("$f.output")]})).ok
+
+
+async def test_a_policy_may_name_inputs_that_a_run_does_not_have(tmp_path: Path) -> None:
+    bank = Bank()
+    policy = {"inputs": {"mail": "untrusted"}, **TRUSTED}
+    vm = bank.vm(policy, store=f"sqlite:///{tmp_path / 'r.db'}")
+    try:
+        one = Program.from_dict({"steps": [{"id": "a", "type": "approval", "role": "r", "then": [send("me")]}]})
+        await vm.run(one, run_id="r")
+        vm.approve("r", "a", shown=vm.waiting("r")[0]["shown"], by="ann")
+        assert (await vm.resume("r")).ok
+    finally:
+        vm.close()
+
+
+def test_all_inputs_can_be_called_untrusted() -> None:
+    policy = {"inputs": {"*": "untrusted", "mine": "trusted"}, **TRUSTED}
+    assert "V052" in refused(policy, send("$mail"), inputs={"mail": "EVIL"})
+    bank = Bank()
+    assert bank.vm(policy).run_sync(Program.from_dict({"steps": [send("$mine")]}), {"mine": "me"}).ok
+    with pytest.raises(ProgramError, match="names no input"):
+        Policy.from_dict({"inputs": {"mail*": "untrusted"}})
+    own = {"inputs": {"mail": "trusted"}}
+    assert "V057" in refused({"inputs": {"*": "untrusted"}}, send("$mail"), inputs={"mail": "x"}, policy=own)
+
+
+@pytest.mark.parametrize(
+    ("rules", "text"),
+    [
+        ({"sen*": {"args": {"recipient": "trusted"}}}, "no tool that 'sen*' matches takes"),
+        ({"send": {"args": {"too": "trusted"}}}, "did you mean 'to'"),
+        ({"sned": {}}, "did you mean 'send'"),
+    ],
+)
+def test_names_that_mean_nothing_are_told(rules: dict[str, Any], text: str) -> None:
+    assert text in refused({"tools": rules}, send("x"))
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"send": None},
+        {"send": {"max_calls": None}},
+        {"send": {"guarded_by": None}},
+        {"send": {"args": None}},
+        {"send": {"allow": None}},
+        {"send": {"args": {"t*": "trusted"}}},
+    ],
+)
+def test_a_half_written_rule_is_no_rule(rules: dict[str, Any]) -> None:
+    with pytest.raises(ProgramError, match="P040"):
+        Policy.from_dict({"tools": rules})
+
+
+def test_a_check_of_all_arguments_demands_all() -> None:
+    policy = {"tools": {"send": {"args": {"*": "$value in ['GOOD', 5]"}}}}
+    assert "argument 'amount' of tool 'send' is given" in refused(policy, send("GOOD"))
+
+
+def test_a_subschema_has_no_draft_of_its_own() -> None:
+    inner = {"$schema": "http://json-schema.org/draft-07/schema#", "$ref": "#/$defs/any", "enum": ["ok"]}
+    schema = {"type": "object", "required": ["a"], "$defs": {"any": {}}, "properties": {"a": inner}}
+    with pytest.raises(ProgramError, match="subschema"):
+        Program.from_dict({"steps": [{"id": "l", "type": "llm", "prompt": "x", "output_schema": schema}]})
+    named = {"type": "object", "properties": {"$schema": {"type": "string"}}, "enum": [{"$schema": "x"}]}
+    Program.from_dict({"steps": [{"id": "l", "type": "llm", "prompt": "x", "output_schema": named}]})
