@@ -1140,6 +1140,64 @@ def test_a_deadlock_is_tried_again(postgres: PostgresServer) -> None:  # noqa: F
         assert store.written(job) == 3
 
 
+# --- how much it takes ---
+
+
+def test_bytes_of_a_step(tmp_path: Path) -> None:
+    """The bar is 450 beside distinct values, indexes included; a step is an intent and its outcome."""
+    run = new_run()
+    with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
+        store.create(run)
+
+        def pages() -> int:
+            return int(store.written(lambda connection, _: connection.one("PRAGMA page_count"))[0])
+
+        before = pages()
+        must(
+            store,
+            Append(run.key, 1, [row for n in range(3000) for row in (intent(n), step(n, n, request={"prompt": LONG}))]),
+        )
+        assert (pages() - before) * 4096 / 3000 <= 200
+        assert sorted(contents(store).values())[-1] == 3000, "the prompt is stored once"
+
+
+def test_what_is_asked_for_often_is_found_by_an_index(tmp_path: Path) -> None:
+    with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
+        seen: list[str] = []
+        monitored = store.database.reading
+
+        def explained() -> Any:
+            manager = monitored()
+
+            class Explaining:
+                def __enter__(self) -> Any:
+                    connection = manager.__enter__()
+                    ask = connection.all
+
+                    def all_(statement: str, *values: Any) -> Any:
+                        seen.extend(row[3] for row in ask(f"EXPLAIN QUERY PLAN {statement}", *values))
+                        return ask(statement, *values)
+
+                    connection.all = all_
+                    return connection
+
+                def __exit__(self, *error: Any) -> Any:
+                    return manager.__exit__(*error)
+
+            return Explaining()
+
+        store.database.reading = explained  # type: ignore[method-assign]
+        store.claimable(1, 10)
+        list(store.runs(limit=50))
+        list(store.runs(limit=50, status="suspended"))
+        store.database.reading = monitored  # type: ignore[method-assign]
+    assert any("nano_runs_wake (status=? AND wake_ns>? AND wake_ns<?)" in line for line in seen)
+    assert [line for line in seen if line.startswith("SCAN")] == [
+        "SCAN nano_inbox USING INDEX nano_inbox_telling",
+        "SCAN nano_runs USING INDEX nano_runs_created",
+    ]
+
+
 def test_figures_of_the_writer() -> None:
     """Named so that a change of them is seen."""
     assert (writing.BATCH_ITEMS, writing.BATCH_BYTES) == (1000, 32_000_000)

@@ -21,10 +21,13 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from ..errors import MissingExtra, StoreError
 from .schema import SCHEMA_VERSION, metadata
 
+OLDEST_SQLITE = (3, 35, 0)
+"""The first that answers an INSERT with the row's key (RETURNING)."""
+
 SYNCHRONOUS = ("FULL", "NORMAL")
 
 # Sizes that lists of parameters are filled up to, so that a handful of texts is prepared once and not one for each length.
-_LIST_SIZES = (1, 8, 64, 512)
+_LIST_SIZES = (1, 8, 64, 512, 4096)
 
 _SCHEMA_LOCK = 0x6E616E6F  # any number that others are not likely to lock
 
@@ -37,7 +40,7 @@ class Connection:
         self._held = database.engine.raw_connection()
         driver: Any = self._held.driver_connection
         self.driver = driver
-        self.cursor: Any = driver.cursor()
+        self.cursor: Any = driver.cursor() if database.lite else driver.cursor(binary=True)
 
     def one(self, statement: str, *values: Any) -> Any:
         """The first row, or None."""
@@ -112,6 +115,8 @@ class Database:
         parsed = _parsed(url)
         self.name = parsed.render_as_string(hide_password=True)
         self.lite = parsed.get_backend_name() == "sqlite"
+        if self.lite and sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old for a store; it takes 3.35, or PostgreSQL")
         self.in_memory = self.lite and parsed.database in (None, "", ":memory:")
         self.begin_write = "BEGIN IMMEDIATE" if self.lite else "BEGIN"
         self.begin_read = "BEGIN" if self.lite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
