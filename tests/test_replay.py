@@ -10,12 +10,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from build import llm, program, step
+from build import NOW, llm, mapped, parallel, program, step
 from test_fuzz import drawn_programs, ran
 from test_recorded import chaotic
 
-from nano_vm import ExecutionVM, Program, Trace, VMError, tool
-from nano_vm.replay import Replayer, replay, same
+from nano_vm import ExecutionVM, Program, Trace, TraceStatus, VMError, tool
+from nano_vm.replay import Replayer, diff, fork, replay, same
 from nano_vm.testing import ScriptedLLM
 from nano_vm.trace import TraceError, _read
 
@@ -239,3 +239,292 @@ def test_whatever_is_changed_is_found() -> None:
 
 
 DRAWN = drawn_programs(60)
+
+
+# --- diff ------------------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_that_did_the_same() -> None:
+    found = diff(run(REFUND, INPUTS), run(REFUND, INPUTS))
+    assert found.same
+    assert found.divergence is None
+    assert str(found).splitlines()[0] == "the runs do the same"
+    assert found.to_dict()["same"] is True
+
+
+def test_the_first_step_that_differs_and_what_differs_in_it() -> None:
+    found = diff(run(REFUND, INPUTS), run(REFUND, INPUTS, ["no"]))
+    assert not found.same
+    assert found.divergence == "judge"
+    assert found.paths == (("order", "judge", "ok", "refund"), ("order", "judge", "ok"))
+    by_path = {step.path: step for step in found.steps}
+    assert by_path["judge"].fields["output"] == ("yes", "no")
+    assert by_path["ok"].fields["branch"] == ("then", "otherwise")
+    assert by_path["refund"].side == "a"
+    assert not by_path["order"].differs
+    text = str(found)
+    assert "the runs differ first at 'judge'" in text
+    assert "- refund" in text
+    assert "output: 'yes' -> 'no'" in text
+    assert json.loads(json.dumps(found.to_dict()))["divergence"] == "judge"
+
+
+def test_steps_that_only_the_second_has_stand_where_they_are() -> None:
+    one = program(step("a", "get"), step("c", "get"))
+    two = program(step("a", "get"), step("b", "get"), step("c", "get", args={"id": 1}), step("d", "get"))
+    found = diff(run(one), run(two))
+    assert [(s.path, s.side) for s in found.steps] == [("a", ""), ("b", "b"), ("c", ""), ("d", "b")]
+    assert found.divergence == "b"
+
+
+def test_programs_by_step_and_field() -> None:
+    inner = {"name": "inner", "steps": [step("x", "get")]}
+    one = program(
+        {
+            "id": "c",
+            "type": "condition",
+            "condition": "$n > 1",
+            "then": [step("a", "get")],
+            "otherwise": [step("b", "get")],
+        },
+        {"id": "k", "type": "call", "program": inner},
+        budget={"max_steps": 9},
+    )
+    two = program(
+        {
+            "id": "c",
+            "type": "condition",
+            "condition": "$n > 2",
+            "then": [step("a", "pay")],
+            "otherwise": [step("e", "get")],
+        },
+        {"id": "k", "type": "call", "program": {**inner, "steps": [step("x", "pay")]}},
+    )
+    found = diff(one, two)
+    assert found.kind == "program"
+    assert found.whole["budget"] == ({"max_steps": 9}, None)
+    assert found.whole["digest"] == (one.digest, two.digest)
+    by_path = {step.path: step for step in found.steps}
+    assert by_path["c"].fields == {"condition": ("$n > 1", "$n > 2"), "otherwise": (["b"], ["e"])}
+    assert by_path["a"].fields == {"tool": ("get", "pay")}
+    assert by_path["k/x"].fields == {"tool": ("get", "pay")}
+    assert (by_path["b"].side, by_path["e"].side) == ("a", "b")
+    assert diff(one, one).same
+    assert str(diff(one, one)) == "the programs are the same"
+    with pytest.raises(VMError, match="two traces or two programs, not"):
+        diff(one, run(REFUND, INPUTS))  # type: ignore[arg-type]
+
+
+# --- fork ------------------------------------------------------------------------------------------------------------
+
+
+class Host:
+    """Tools and a model that count their calls."""
+
+    def __init__(self, answers: list[str] | None = None) -> None:
+        self.calls: list[str] = []
+        host = self
+
+        @tool(effect="read")
+        async def get(id: Any = None) -> Any:
+            host.calls.append(f"get {id}")
+            return {"id": id, "amount": 30}
+
+        @tool(effect="irreversible")
+        async def pay(amount: Any = None) -> Any:
+            host.calls.append(f"pay {amount}")
+            return f"paid {amount}"
+
+        @tool(effect="write")
+        async def mail(text: Any = None) -> Any:
+            host.calls.append(f"mail {text}")
+            return "sent"
+
+        class Model:
+            model = "counted"
+
+            async def complete(self, messages: list[dict[str, str]]) -> str:
+                host.calls.append(f"ask {messages[-1]['content']}")
+                return host.answers.pop(0)
+
+        self.answers = list(answers or [])
+        self.vm = ExecutionVM(Model(), {"get": get, "pay": pay, "mail": mail})
+
+    def run(self, made: Program, inputs: dict[str, Any] | None = None) -> Trace:
+        trace = asyncio.run(self.vm.run(made, inputs))
+        self.calls.clear()
+        return trace
+
+    def fork(self, trace: Trace, **options: Any) -> Trace:
+        made = asyncio.run(fork(self.vm, trace, **options))
+        assert replay(made), replay(made)  # a fork is a run like any other
+        return made
+
+
+def test_without_a_change_nothing_is_called() -> None:
+    host = Host(["yes"])
+    trace = host.run(REFUND, INPUTS)
+    forked = host.fork(trace)
+    assert host.calls == []
+    assert forked.digest == trace.digest
+    assert forked.run_id != trace.run_id
+    assert forked.about["parent"] == {"run_id": trace.run_id, "digest": trace.digest}
+
+
+def test_a_changed_prompt_is_asked_and_what_comes_before_is_not() -> None:
+    host = Host(["yes", "no"])
+    trace = host.run(REFUND, INPUTS)
+    forked = host.fork(trace, edit={"judge": {"prompt": "really? $text"}})
+    assert host.calls == ["ask really? broken"]
+    assert [s.step_id for s in forked.steps] == ["order", "judge", "ok"]
+    assert diff(trace, forked).divergence == "judge"
+
+
+def test_an_effect_with_the_same_request_is_taken_from_its_record() -> None:
+    host = Host(["yes", "yes"])
+    trace = host.run(REFUND, INPUTS)
+    forked = host.fork(trace, edit={"judge": {"prompt": "really?"}})
+    assert host.calls == ["ask really?"]
+    assert forked.final_output == "paid 30"
+
+
+def test_a_changed_effect_stops_the_fork_unless_it_may_be_made() -> None:
+    host = Host(["yes", "yes"])
+    trace = host.run(REFUND, INPUTS)
+    edit = {"order": {"output": {"id": 7, "amount": 31}}}
+    stopped = host.fork(trace, edit=edit)
+    assert host.calls == ['ask refund {"id":7,"amount":31} ? broken']
+    assert stopped.status is TraceStatus.SUSPENDED
+    assert stopped.waiting == [
+        {"path": "refund", "step_id": "refund", "kind": "effect", "tool": "pay", "request": {"amount": 31}}
+    ]
+    host.answers, host.calls = ["yes"], []
+    made = host.fork(trace, edit=edit, effects=True)
+    assert made.final_output == "paid 31"
+    assert "pay 31" in host.calls
+    host.answers, host.calls = ["yes"], []
+    assert (
+        host.fork(trace, edit=edit, tools={"pay": lambda amount: f"would pay {amount}"}).final_output == "would pay 31"
+    )
+    assert host.calls == ['ask refund {"id":7,"amount":31} ? broken']
+
+
+def test_an_answer_can_be_put_in_place_of_the_recorded_one() -> None:
+    host = Host(["yes"])
+    trace = host.run(REFUND, INPUTS)
+    forked = host.fork(trace, edit={"judge": {"output": "no"}})
+    assert host.calls == []
+    assert [s.step_id for s in forked.steps] == ["order", "judge", "ok"]
+
+
+def test_changed_inputs_begin_where_they_are_read() -> None:
+    host = Host(["yes", "no"])
+    trace = host.run(REFUND, INPUTS)
+    host.fork(trace, edit={"inputs": {"text": "other"}})
+    assert host.calls == ['ask refund {"id":7,"amount":30} ? other']
+
+
+def test_at_begins_live_calls_there() -> None:
+    host = Host(["yes", "yes"])
+    trace = host.run(REFUND, INPUTS)
+    forked = host.fork(trace, at="judge")
+    assert host.calls == ['ask refund {"id":7,"amount":30} ? broken']
+    assert forked.final_output == "paid 30"  # from its record: an effect is not repeated
+    with pytest.raises(VMError, match="has no step 'jude': it never ran; did you mean 'judge'"):
+        host.fork(trace, at="jude")
+
+
+def test_after_a_live_effect_nothing_that_was_read_is_taken() -> None:
+    made = program(step("m", "mail", args={"text": "$t"}), step("g", "get", args={"id": 1}), llm("l", "x"))
+    host = Host(["answer"])
+    trace = host.run(made, {"t": "a"})
+    host.fork(trace, edit={"inputs": {"t": "b"}}, effects=True)
+    assert host.calls == ["mail b", "get 1"]
+    host.calls.clear()
+    host.fork(trace, edit={"m": {"output": "lost"}})
+    assert host.calls == []
+
+
+def test_the_same_request_to_another_tool_is_another_call() -> None:
+    host = Host()
+    trace = host.run(program(step("a", "get", args={"id": 1})))
+    other = program(step("a", "mail", args={"id": 1}))
+    assert host.fork(trace, edit={"program": program(step("a", "get", args={"id": 1}), step("b", "get"))}).ok
+    assert host.calls == ["get None"]
+    refused = host.fork(trace, edit={"program": other})
+    assert refused.diagnostics
+
+
+def test_attempts_are_taken_together_and_undo_is_held() -> None:
+    calls: list[str] = []
+
+    @tool(effect="read")
+    async def shaky(n: Any = None) -> Any:
+        calls.append("shaky")
+        if len(calls) < 3:
+            raise ValueError("not yet")
+        return n
+
+    @tool(effect="write")
+    async def put(n: Any = None) -> Any:
+        return n
+
+    @tool(effect="write")
+    async def remove(n: Any = None) -> Any:
+        return n
+
+    made = program(
+        step("p", "put", args={"n": 1}, undo={"tool": "remove", "args": {"n": 1}}),
+        step("s", "shaky", args={"n": "$n"}, max_retries=3, retry=NOW),
+        {"id": "c", "type": "condition", "condition": "$ok == true", "then": "$end", "otherwise": "$fail"},
+    )
+    vm = ExecutionVM(tools={"shaky": shaky, "put": put, "remove": remove})
+    trace = asyncio.run(vm.run(made, {"n": 1, "ok": True}))
+    assert trace.ok
+    calls.clear()
+    again = asyncio.run(fork(vm, trace))
+    assert (calls, again.digest) == ([], trace.digest)
+    failed = asyncio.run(fork(vm, trace, edit={"inputs": {"ok": False}}))
+    assert calls == []
+    assert "undo of 'p' failed: ForkStopped" in str(failed.error)
+    assert replay(failed)
+
+
+def test_children_of_a_fork_are_taken_one_by_one() -> None:
+    made = program(
+        mapped(step("g", "get", args={"id": "$it"}), over="$ids", **{"as": "it"}),
+        parallel(step("x", "get"), step("y", "get")),
+    )
+    host = Host()
+    trace = host.run(made, {"ids": [1, 2, 3]})
+    forked = host.fork(trace, edit={"inputs": {"ids": [1, 5, 3, 4]}})
+    assert host.calls == ["get 5", "get 4"]
+    assert [item["id"] for item in forked.steps[4].output] == [1, 5, 3, 4]
+    forked = host.fork(trace, edit={"m[1]/g": {"output": "edited"}})
+    assert forked.steps[3].output == [{"id": 1, "amount": 30}, "edited", {"id": 3, "amount": 30}]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"judg": {"output": "no"}}, "no step 'judg' in the run or its program; did you mean 'judge'"),
+        ({"judg": {"prompt": "no"}}, "no step 'judg' in the program"),
+        ({"ok": {"output": "no"}}, "the output of step 'ok' is computed"),
+        ({"judge": "no"}, "'judge' is an object with what changes, not str"),
+        ({"program": {}}, "'program' is a Program, not dict"),
+    ],
+)
+def test_an_edit_of_what_is_not_there(edit: dict[str, Any], message: str) -> None:
+    host = Host(["yes"])
+    trace = host.run(REFUND, INPUTS)
+    with pytest.raises(VMError, match=message):
+        host.fork(trace, edit=edit)
+    assert host.calls == []
+
+
+def test_a_trace_that_does_not_replay_is_not_forked() -> None:
+    host = Host(["no"])
+    trace = host.run(REFUND, INPUTS)
+    forged = changed(trace, lambda records: records[2].update(output="yes"))
+    with pytest.raises(VMError, match="can not be forked: .* differs after"):
+        host.fork(forged, program=REFUND)

@@ -56,6 +56,15 @@ def path_of(machine: Machine, op: Op) -> str:
     return op.path if machine.static and op.path is not None else machine.path
 
 
+def asked(machine: Machine, op: Op) -> Any:
+    """What the requested call is asked, as it will be recorded."""
+    if (
+        op.code == TOOL and machine._op is not op and machine._aside is None
+    ):  # on the short way: one argument, and nothing is kept
+        return (machine.argument if op.direct is not None else machine.keywords[op.names[0]],)
+    return machine.request
+
+
 class Recorded:
     """The records of a run by path; each answers its step, attempt by attempt. *base_ns* is subtracted from their times.
 
@@ -79,6 +88,7 @@ class Recorded:
         self.ended = ended
         self.clock = clock
         self._attempt: dict[str, int] = {}
+        self._ended: set[str] = set()  # steps whose last outcome was given
         self._asked: dict[str, int] = {}  # how often the reconcile of a step was answered
 
     def feed(self, machine: Machine, op: Op) -> Op | None:
@@ -101,6 +111,11 @@ class Recorded:
         machine.delay_seconds = 0.0
         return following
 
+    def left(self, path: str) -> bool:
+        """Whether not every attempt of the step at *path* was taken yet, of a step that was begun."""
+        record = self.by_path[path]
+        return self._attempt.get(path, 0) < len(record[8] or ()) or path not in self._ended
+
     def _fed(self, machine: Machine, op: Op, path: str, record: Record) -> Op | None:
         now = self._time(record[7])
         if op.code == PAUSE:
@@ -118,6 +133,7 @@ class Recorded:
             if number < len(attempts):
                 self._attempt[path] = number + 1
                 return self._tried(machine, op, path, attempts[number])
+        self._ended.add(path)
         if op.code == MODEL:
             return self._model(machine, cast(ModelOp, op), path, record, now)
         return self._tool(machine, cast(ToolOp, op), path, record, now)

@@ -6,21 +6,34 @@ would not have made; diff tells two runs or two programs apart; fork decides, ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any, Literal
 
 from .compile import compile_flow
 from .errors import ExprError, VMError, summary
 from .flow import Flow
 from .ledger import Ledger
 from .machine import FOREVER, Facts, Machine, loaded
-from .plan import Plan
+from .plan import END, FORK, MODEL, TOOL, Op, Plan
 from .program import Program
-from .recorded import Missing, Recorded, Unfit, bounds_of, contracts_of, forks_of, play, stops
+from .recorded import Missing, Recorded, Unfit, asked, bounds_of, contracts_of, forks_of, path_of, play, stops
 from .tools import ToolContract
-from .trace import Record, StepStatus, Trace, TraceStatus, _extra_json, _request, flattened, full
-from .values import as_text, kind_name
+from .trace import (
+    Record,
+    StepError,
+    StepResult,
+    StepStatus,
+    Trace,
+    TraceStatus,
+    _extra_json,
+    _request,
+    flattened,
+    full,
+)
+from .values import UNSET, admit, as_text, canonical, kind_name
 
 SHOWN_CHARS = 300
 """Of a value that is told in a message; `to_dict` has all of it."""
@@ -143,7 +156,7 @@ def program_of(trace: Trace) -> Program:
     Raises:
         VMError: If it holds none.
     """
-    held = trace._program_digest
+    held = trace._program or trace._program_digest
     if isinstance(held, Program):
         return held
     raise VMError(f"the trace of run {trace.run_id!r} does not hold its program; give the program too")
@@ -315,9 +328,9 @@ def _compare(
     success = StepStatus.SUCCESS
     for number, (old, new) in enumerate(zip(recorded, computed, strict=False)):
         if len(new) == 5:  # by far the most, written out
-            index, output, asked, _, _ = new
+            index, output, values, _, _ = new
             op = ops[index]
-            name, path, status, told, error, request, _, _, attempts, usage, extra = old
+            step, path, status, told, error, request, _, _, attempts, usage, extra = old
             if (
                 path == op.path
                 and status is success
@@ -329,9 +342,9 @@ def _compare(
                 and type(request) is dict
                 and len(request) == 1
                 and op.names[0] in request
-                and same(request[op.names[0]], asked[0])
-                and name.step_id == op.step_id
-                and name.type == "tool"
+                and same(request[op.names[0]], values[0])
+                and step.step_id == op.step_id
+                and step.type == "tool"
             ):
                 done += 1
                 continue
@@ -348,9 +361,9 @@ def _compare(
                     return done, found
             if len(before) != len(children):
                 return done, Difference("changed", old[1], "children", len(before), len(children), done)
-        field = _field(old, new)
-        if field is not None:
-            return done, Difference("changed", old[1], *field, done)
+        found_field = _field(old, new)
+        if found_field is not None:
+            return done, Difference("changed", old[1], *found_field, done)
         done += 1
     if len(recorded) > len(computed):
         return done, Difference("extra", recorded[len(computed)][1], index=done)
@@ -386,9 +399,9 @@ def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
     if old[4] is not new[4] and old[4] != new[4]:
         return "error", _told(old[4]), _told(new[4])
     if old[5] is not new[5]:
-        asked, asks = _request(a, old[5]), _request(b, new[5])
-        if not same(asked, asks):
-            return "request", asked, asks
+        was, asks = _request(a, old[5]), _request(b, new[5])
+        if not same(was, asks):
+            return "request", was, asks
     if old[8] is not new[8] and old[8] != new[8]:
         tried = [[attempt.outcome() for attempt in record[8] or ()] for record in (old, new)]
         if not same(*tried):
@@ -432,3 +445,490 @@ def _compare_ends(recorded: Trace, computed: Trace, done: int) -> Difference | N
 def _shown(value: Any) -> str:
     text = as_text(value) if isinstance(value, dict | list) else repr(value)
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+
+
+# --- diff ------------------------------------------------------------------------------------------------------------
+
+MEASURES = frozenset({"tokens", "cost_usd", "duration_ms"})
+"""Fields in which two runs may differ and still have done the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDiff:
+    """A step of either side: ``side`` is ``a`` or ``b`` where only one has it, else empty; ``fields`` are those that differ, as (a, b)."""
+
+    path: str
+    side: str = ""
+    fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is not the same on both sides; what it cost and how long it took does not count."""
+        return bool(self.side) or not MEASURES.issuperset(self.fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        fields = {name: {"a": a, "b": b} for name, (a, b) in self.fields.items()}
+        return {
+            "path": self.path,
+            **({"only_in": self.side} if self.side else {}),
+            **({"fields": fields} if fields else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What differs between two runs or two programs (``kind``); ``whole`` are differences outside of steps, ``steps`` all steps of both.
+
+    ``divergence`` is the path of the first step that differs, ``paths`` the steps of each side in order.
+    """
+
+    kind: str
+    whole: dict[str, tuple[Any, Any]]
+    steps: tuple[StepDiff, ...]
+    paths: tuple[tuple[str, ...], tuple[str, ...]]
+
+    @property
+    def same(self) -> bool:
+        """Whether both did the same, or are the same program."""
+        return MEASURES.issuperset(self.whole) and self.divergence is None
+
+    @property
+    def divergence(self) -> str | None:
+        """The path of the first step that differs."""
+        return next((step.path for step in self.steps if step.differs), None)
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The text, line by line, each with its kind: ``head``, ``a``, ``b``, ``field``, ``measure``."""
+        noun = "runs" if self.kind == "run" else "programs"
+        if self.same:
+            yield "head", f"the {noun} do the same" if self.kind == "run" else "the programs are the same"
+        elif self.divergence is not None:
+            yield "head", f"the {noun} differ first at {self.divergence!r}"
+        else:
+            yield "head", f"the {noun} differ in {', '.join(name for name in self.whole if name not in MEASURES)}"
+        for name, (a, b) in self.whole.items():
+            yield "measure" if name in MEASURES else "field", f"{name}: {_side(name, a)} -> {_side(name, b)}"
+        for step in self.steps:
+            if step.side:
+                yield step.side, f"{'-' if step.side == 'a' else '+'} {step.path}"
+            elif step.fields:
+                yield "head" if step.differs else "measure", f"  {step.path}"
+                for name, (a, b) in step.fields.items():
+                    text = f"      {name}: {_side(name, a)} -> {_side(name, b)}"
+                    yield "measure" if name in MEASURES else "field", text
+
+    def __str__(self) -> str:
+        return "\n".join(text for _, text in self.lines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form: steps that differ in anything, and the path of each side."""
+        return {
+            "kind": self.kind,
+            "same": self.same,
+            "divergence": self.divergence,
+            "whole": {name: {"a": a, "b": b} for name, (a, b) in self.whole.items()},
+            "steps": [step.to_dict() for step in self.steps if step.side or step.fields],
+            "paths": {"a": list(self.paths[0]), "b": list(self.paths[1])},
+        }
+
+
+def diff(a: Trace | Program, b: Trace | Program) -> Diff:
+    """What differs between two runs, or between two programs.
+
+    Raises:
+        VMError: If one is a run and the other a program.
+    """
+    if isinstance(a, Trace) and isinstance(b, Trace):
+        return _diff_runs(a, b)
+    if isinstance(a, Program) and isinstance(b, Program):
+        return _diff_programs(a, b)
+    raise VMError(f"diff takes two traces or two programs, not {kind_name(a)} and {kind_name(b)}")
+
+
+def _diff_runs(a: Trace, b: Trace) -> Diff:
+    pairs: dict[str, tuple[Any, Any]] = {
+        "program": (a.program_digest, b.program_digest),
+        "inputs": (a.inputs, b.inputs),
+        "status": (a.status.value, b.status.value),
+        "output": (a.output, b.output),
+        "error": (a.error, b.error),
+        "tokens": (a.total_tokens(), b.total_tokens()),
+        "cost_usd": (_cost(a.total_cost_usd()), _cost(b.total_cost_usd())),
+        "duration_ms": (a.duration_ms, b.duration_ms),
+    }
+    whole = {name: pair for name, pair in pairs.items() if not same(*pair)}
+    steps = [{step.path: _run_fields(step) for step in trace.steps} for trace in (a, b)]
+    return _diff("run", whole, steps[0], steps[1])
+
+
+def _cost(cost: Any) -> str | None:
+    return str(cost) if cost is not None else None
+
+
+def _run_fields(step: StepResult) -> dict[str, Any]:
+    usage = step.usage
+    return {
+        "type": step.type,
+        "input": step.request,
+        "references": step.references,
+        "status": step.status.value,
+        "branch": step.branch,
+        "output": step.output,
+        "error": step.error,
+        "retries": step.retries,
+        "tokens": usage.total_tokens if usage is not None else None,
+        "cost_usd": _cost(usage.cost_usd) if usage is not None else None,
+        "duration_ms": step.duration_ms,
+    }
+
+
+def _diff_programs(a: Program, b: Program) -> Diff:
+    documents = [a.to_dict(), b.to_dict()]
+    names = dict.fromkeys(name for document in documents for name in document if name != "steps")
+    whole = {name: (documents[0].get(name), documents[1].get(name)) for name in names}
+    whole = {name: pair for name, pair in whole.items() if not same(*pair)}
+    if a.digest != b.digest:
+        whole["digest"] = a.digest, b.digest
+    steps = [dict(_written(document["steps"], "", "")) for document in documents]
+    return _diff("program", whole, steps[0], steps[1])
+
+
+def _written(block: list[dict[str, Any]], inside: str, scope: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each step of a block by its id, with its own fields: blocks in it are told by the ids in them, and where it stands itself."""
+    for step in block:
+        own: dict[str, Any] = {"inside": inside or None}
+        blocks: list[tuple[str, list[dict[str, Any]]]] = []
+        for name, value in step.items():
+            if name == "id":
+                continue
+            own[name], found = _ids_of(name, value)
+            blocks += found
+        yield scope + step["id"], own
+        for name, inner in blocks:
+            within = f"{scope}{step['id']}/" if name == "program" else scope
+            yield from _written(inner, f"{step['id']}.{name}", within)
+
+
+def _ids_of(name: str, value: Any) -> tuple[Any, list[tuple[str, list[dict[str, Any]]]]]:
+    """A field of a step with ids for the steps in it, and its blocks."""
+    if name == "program" and isinstance(value, dict):
+        rest = {key: part for key, part in value.items() if key != "steps"}
+        return {**rest, "steps": [step["id"] for step in value["steps"]]}, [(name, value["steps"])]
+    if name in ("then", "otherwise", "steps", "default") and _is_block(value):
+        return [step["id"] for step in value], [(name, value)]
+    if name == "cases":
+        inner = [(f"cases.{case}", target) for case, target in value.items() if _is_block(target)]
+        return {c: [step["id"] for step in t] if _is_block(t) else t for c, t in value.items()}, inner
+    if name == "parallel_steps":
+        branches = [branch if isinstance(branch, list) else [branch] for branch in value]
+        return [[step["id"] for step in branch] for branch in branches], [(name, branch) for branch in branches]
+    return value, []
+
+
+def _is_block(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(s, dict) and "id" in s and "type" in s for s in value)
+    )
+
+
+def _diff(
+    kind: str, whole: dict[str, tuple[Any, Any]], a: dict[str, dict[str, Any]], b: dict[str, dict[str, Any]]
+) -> Diff:
+    """Both sides' steps in one order: as in *a*, what only *b* has where it stands there."""
+    steps: list[StepDiff] = []
+    rest = iter(b)
+    told: set[str] = set()
+    for path, fields in a.items():
+        if path in b and path not in told:
+            for other in rest:
+                told.add(other)
+                if other == path:
+                    break
+                if other not in a:
+                    steps.append(StepDiff(other, "b"))
+        if path not in b:
+            steps.append(StepDiff(path, "a"))
+            continue
+        pairs = {name: (fields.get(name), b[path].get(name)) for name in dict.fromkeys([*fields, *b[path]])}
+        steps.append(StepDiff(path, "", {name: pair for name, pair in pairs.items() if not same(*pair)}))
+    steps += [StepDiff(other, "b") for other in rest if other not in a]
+    return Diff(kind, whole, tuple(steps), (tuple(a), tuple(b)))
+
+
+def _side(name: str, value: Any) -> str:
+    if name == "duration_ms" and value is not None:
+        return f"{value:.1f}"
+    return _shown(value)
+
+
+# --- fork ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What a fork changes: its program and inputs as they are afterwards, and outputs put in place of recorded ones, by path or step id."""
+
+    program: Program
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> Edits:
+    """*edit* as `fork` takes it.
+
+    Raises:
+        VMError: If it names what is not there.
+        ProgramError: If the changed program has faults.
+    """
+    inputs, outputs = trace.inputs, {}
+    fields: dict[str, dict[str, Any]] = {}
+    recorded = {step.path for step in trace.steps}
+    for name, change in (edit or {}).items():
+        if name == "program":
+            if not isinstance(change, Program):
+                raise VMError(f"edit: 'program' is a Program, not {kind_name(change)}")
+            program = change
+        elif not isinstance(change, Mapping) or not change:
+            raise VMError(f"edit: {name!r} is an object with what changes, not {kind_name(change)}")
+        elif name == "inputs":
+            inputs |= {str(key): value for key, value in change.items()}
+        else:
+            rest = dict(change)
+            if "output" in rest:
+                outputs[name] = admit(rest.pop("output"))[0]
+            if rest:
+                fields[name] = rest
+    ids = {step.id: step for step, _ in program.walk()}
+    for name in outputs:
+        step = ids.get(name)
+        if name not in recorded and step is None:
+            raise VMError(f"edit: there is no step {name!r} in the run or its program{_near(name, [*ids, *recorded])}")
+        if step is not None and step.type.value not in ("tool", "llm", "approval", "wait"):
+            raise VMError(
+                f"edit: the output of step {name!r} is computed, so it can not be given; change what it reads"
+            )
+    for name in fields:
+        if name not in ids:
+            raise VMError(f"edit: there is no step {name!r} in the program{_near(name, list(ids))}")
+    if fields:
+        document = program.to_dict()
+        document["steps"] = _with_fields(document["steps"], fields)
+        program = Program.from_dict(document)
+    return Edits(program, inputs, outputs)
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _with_fields(value: Any, fields: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Steps of a document with *fields* put over theirs, by id."""
+    if isinstance(value, list):
+        return [_with_fields(part, fields) for part in value]
+    if isinstance(value, dict):
+        made = {key: _with_fields(part, fields) for key, part in value.items()}
+        return {**made, **fields[made["id"]]} if "type" in made and made.get("id") in fields else made
+    return value
+
+
+class Forked:
+    """Decides, call by call, whether a fork takes the recorded outcome, makes the call, or stops before it.
+
+    A recorded outcome is taken where path, call and request are the recorded ones. From *at* on (a path or step id, in the order of the
+    records) nothing that was only read or answered is taken, nor is what was read after a live effect. A call with an effect (``write``,
+    ``irreversible``) is made only with *effects*, or by one of *tools*, which stand in for the real ones; else the fork stops there.
+
+    Raises:
+        VMError: If the run does not replay, or *at* never ran.
+    """
+
+    def __init__(
+        self,
+        replayed: Replay,
+        outputs: Mapping[str, Any] | None = None,
+        *,
+        at: str | None = None,
+        effects: bool = False,
+        tools: Iterable[str] = (),
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        if replayed.trace is None or replayed.difference is not None:
+            raise VMError(f"run {replayed.run_id!r} can not be forked: {replayed}")
+        records = list(flattened(replayed.trace._full()))  # those of the machine: each has its op, and so its tool
+        self.outputs = dict(outputs or {})
+        self.effects = effects
+        self.tools = frozenset(tools)
+        self.default_model = replayed.trace.about.get("default_model")
+        self.ops: dict[str, Any] = {record[1]: record[0] for record in records}
+        taken = [
+            self._edited(record)
+            for record in records
+            if record[2] not in _NO_OUTCOME or self._output(record) is not UNSET
+        ]
+        self.recorded = Recorded(taken, replayed.trace._base_ns, clock=clock)
+        self.stale = _from(records, at, replayed.run_id) if at is not None else frozenset()
+        self.reused: dict[str, bool] = {}  # by path: whether the step's outcome is taken
+        self.effected = False
+
+    def decide(self, machine: Machine, op: Any) -> Literal["reuse", "live", "stop"]:
+        """What becomes of the requested call; each attempt of a step as its first, but one that is not recorded."""
+        path = path_of(machine, op)
+        record = self.recorded.by_path.get(path)
+        earlier = self.reused.get(path)
+        if earlier is None:
+            decision = self._decide(machine, op, path, record)
+        elif earlier:  # all that is recorded of it is taken, and it is asked for once more
+            left = record is not None and self.recorded.left(path)
+            decision = "reuse" if left else self._live(op)
+        else:
+            decision = self._live(op)
+        self.reused[path] = decision == "reuse"
+        if decision == "live" and op.code == TOOL and op.effect != "read":
+            self.effected = True
+        return decision
+
+    def _decide(self, machine: Machine, op: Any, path: str, record: Record | None) -> Literal["reuse", "live", "stop"]:
+        if path in self.outputs or op.step_id in self.outputs:
+            return "reuse" if record is not None else self._live(op)
+        if record is None or not self._is_same(machine, op, path, record):
+            return self._live(op)
+        unsafe = op.code == TOOL and op.unsafe
+        if path in self.stale or (self.effected and op.code == TOOL and op.effect == "read"):
+            # an effect is not repeated because what is around it is looked at anew
+            return "reuse" if unsafe and not (self.effects or op.tool in self.tools) else self._live(op)
+        return "reuse"
+
+    def _live(self, op: Any) -> Literal["live", "stop"]:
+        if op.code == TOOL and op.unsafe and not self.effects and op.tool not in self.tools:
+            return "stop"
+        return "live"
+
+    def _is_same(self, machine: Machine, op: Any, path: str, record: Record) -> bool:
+        """Whether the call is the recorded one: the same tool or model, asked the same."""
+        old = self.ops[path]
+        if old.code != op.code or old.type != op.type:
+            return False
+        if op.code == TOOL and (old.tool, old.effect) != (op.tool, op.effect):
+            return False
+        if op.code == MODEL:
+            if op.model is None and machine.facts.default_model != self.default_model:
+                return False
+            if (old.allowed, old.model) != (op.allowed, op.model) or not same(old.schema, op.schema):
+                return False
+        return same(_request(old, record[5]), _request(op, asked(machine, op)))
+
+    def _output(self, record: Record) -> Any:
+        return self.outputs.get(record[1], self.outputs.get(record[0].step_id, UNSET))
+
+    def _edited(self, record: Record) -> Record:
+        """The record, or one of a success with the output that was put in its place."""
+        value = self._output(record)
+        if value is UNSET:
+            return record
+        op, path, _, _, _, request, started, finished, _, _, _ = record
+        extra: dict[str, Any] | None = None
+        if op.type == "llm" and type(value) is not str:
+            value = canonical(value).decode()
+        if op.type == "llm":
+            extra = {"answer": value}
+        elif op.type == "approval":
+            decided = value if isinstance(value, dict) else {"approved": value}
+            value = {"approved": decided.get("approved"), "reason": decided.get("reason")}
+        return (op, path, StepStatus.SUCCESS, value, None, request, started, finished, None, None, extra)
+
+
+_NO_OUTCOME = frozenset({StepStatus.CANCELLED, StepStatus.SUSPENDED, StepStatus.IN_DOUBT})
+
+
+def _from(records: list[Record], at: str, run_id: str) -> frozenset[str]:
+    """Paths of the records from *at* on; a step that contains others begins with them."""
+    for number, record in enumerate(records):
+        path, step_id = record[1], record[0].step_id
+        if at in (path, step_id) or path.startswith((f"{at}/", f"{at}[", f"{at}#")):
+            return frozenset(later[1] for later in records[number:])
+    known = [record[1] for record in records]
+    raise VMError(f"run {run_id!r} has no step {at!r}: it never ran{_near(at, known)}")
+
+
+class ForkJournal:
+    """Tells the driver what is known: recorded outcomes, as `Forked` decides."""
+
+    leaving = False
+
+    def __init__(self, forked: Forked) -> None:
+        self.forked = forked
+
+    async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
+        """The request that follows, where the outcome of *op* is taken from the records; None where the call is to be made."""
+        if op.code in (FORK, END):
+            return None
+        decision = self.forked.decide(machine, op)
+        if decision == "reuse":
+            return self.forked.recorded.feed(machine, op)
+        if decision == "live":
+            return None
+        if machine._aside is None:
+            return machine.suspend(now)
+        return machine.refuse(HELD, now)
+
+    def child(self, machine: Machine, number: int) -> Machine:
+        """The machine of one child of the requested fork."""
+        return machine.child(number)
+
+    def check(self) -> None:
+        """Nobody else has this run."""
+
+
+def _with_tools(vm: Any, tools: Mapping[str, Callable[..., Any]], programs: Mapping[str, Program]) -> Any:
+    """The same host with other tools in place of some of its own, and without its store."""
+    host = copy(vm)
+    host._contracts, host._programs = dict(vm._contracts), {**vm._programs, **programs}
+    host._prepared, host._store = type(vm._prepared)(), None
+    for name, function in tools.items():
+        host.register_tool(name, function)
+    return host
+
+
+HELD = StepError("refused", "ForkStopped", "a fork makes no call that has an effect", retryable=False)
+
+
+async def fork(
+    vm: Any,
+    trace: Trace,
+    program: Program | None = None,
+    *,
+    at: str | None = None,
+    edit: Mapping[str, Any] | None = None,
+    effects: bool = False,
+    tools: Mapping[str, Callable[..., Any]] | None = None,
+    run_id: str | None = None,
+    programs: Mapping[str, Program] | None = None,
+) -> Trace:
+    """Run *trace* once more with a change, by the host *vm*: what did not change takes its recorded outcome, live calls begin where it did.
+
+    *at* is the path or id of the step from which on models are asked and data is read anew. *edit* is ``{"inputs": {...}}``,
+    ``{"program": Program}``, ``{path or id: {"output": ...}}`` or ``{id: {"prompt": ...}}`` (any field of a step). No ``write`` or
+    ``irreversible`` call is made unless *effects*, or *tools* have a stand-in for it: the fork waits before it
+    (``SUSPENDED``; see `Trace.waiting`). *program* and *programs* are as for `replay`. The fork's ``about["parent"]`` names its run.
+
+    Raises:
+        VMError: If the run does not replay, *at* never ran, or *edit* names what is not there.
+    """
+    original = program if program is not None else program_of(trace)
+    replayed = Replayer(original, {**vm._programs, **(programs or {})}).replay(trace)
+    edits = edits_of(original, trace, edit)
+    host = _with_tools(vm, tools or {}, programs or {})
+    clock = host._clock.monotonic_ns
+    forked = Forked(replayed, edits.outputs, at=at, effects=effects, tools=tools or (), clock=clock)
+    made, machine = host._begin(edits.program, edits.inputs, run_id, trace.seed, None, ())
+    made._about = {
+        **made.about,
+        "parent": {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})},
+    }
+    if machine is not None:
+        await host._execute(made, machine, None, ForkJournal(forked))
+    return made  # type: ignore[no-any-return]

@@ -242,6 +242,7 @@ class Trace:
     _host: Any = None  # where a run's calls go, while it runs
     _about: Any = None  # what `about` gives, or a function that makes it
     _steps: list[StepResult] | None = None
+    _program: Any = None  # as it was given in place of its digest
     _digest: str | None = None
 
     def __init__(
@@ -302,7 +303,7 @@ class Trace:
     def program_digest(self) -> str:
         """The digest of the program that ran."""
         if not isinstance(self._program_digest, str):
-            self._program_digest = self._program_digest.digest
+            self._program, self._program_digest = self._program_digest, self._program_digest.digest
         return self._program_digest
 
     @property
