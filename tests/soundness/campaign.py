@@ -19,6 +19,7 @@ from nano_vm.flow import Flow
 from nano_vm.ledger import DEFAULT_LIMITS, Ledger
 from nano_vm.machine import Facts, Machine, loaded
 from nano_vm.plan import Plan
+from nano_vm.policy import Budget
 from nano_vm.program import Program
 from nano_vm.simulate import simulate
 from nano_vm.tools import ToolContract, contract
@@ -134,7 +135,13 @@ def _branches(records: list[Any], plan: Plan) -> Iterator[tuple[int, str]]:
 
 
 def run(
-    case: Case, seed: int, *, marked: bool = False, plan: Plan | None = None, feed_class: type[Outcomes] = Outcomes
+    case: Case,
+    seed: int,
+    *,
+    marked: bool = False,
+    plan: Plan | None = None,
+    feed_class: type[Outcomes] = Outcomes,
+    budget: Budget | None = None,
 ) -> Seen:
     """One run with the outcomes of *seed*."""
     rng = Random(f"inputs {seed}")
@@ -149,7 +156,7 @@ def run(
             elif schema.get("type") == "array":
                 inputs[name] = [f"~{rng.randrange(1 << 30)}~", "yes"]
     feed = feed_class(seed, marks=marks, pure=pure)
-    ledger = Ledger.of(DEFAULT_LIMITS, None)
+    ledger = Ledger.of(DEFAULT_LIMITS, budget)
     plan = plan or case.plan
     root = plan.frames[0]
     machine = Machine.of_run(root, loaded(root, inputs), Facts("run"), ledger)
@@ -266,6 +273,11 @@ def attack_ceiling(case: Case) -> Claims | None:
         ):
             if most is not None and used > most:
                 yield "ceiling", f"{used} {word} tokens, at most {most}"
+        if seen.feed.seed % 3 == 0:  # a budget of just so much is enough, also where it is shared out at forks
+            amounts = {"max_steps": said.steps, "max_llm_calls": said.llm_calls, "max_tool_calls": said.tool_calls}
+            held = run(case, seen.feed.seed, budget=Budget.model_construct(**amounts))
+            if held.trace.digest != seen.trace.digest:
+                yield "ceiling", f"with a budget of {amounts} the run is another: {held.machine.error}"
         for limit in limits:
             if calls[limit.tool] > limit.most:
                 yield f"max_calls {limit.tool} {limit.most}", f"{calls[limit.tool]} calls"
