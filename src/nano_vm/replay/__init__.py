@@ -1,0 +1,33 @@
+"""Replay, verify, diff and fork: what a recorded run was, computed once more and held against what is recorded.
+
+A trace or a stored run and its program come in. `rerun` gives the outcomes to a new machine and tells the first record that the
+machine would not have made; `diffs` tells two runs or two programs apart; `forks` runs with a change, and takes what did not change
+from the records.
+"""
+
+from __future__ import annotations
+
+from .compare import Difference, same
+from .diffs import Diff, StepDiff, diff
+from .forks import Forked, ForkJournal, fork
+from .rerun import Check, Replay, Replayer, Subject, Verified, program_of, replay, subject_of, verify
+
+__all__ = [
+    "Check",
+    "Diff",
+    "Difference",
+    "ForkJournal",
+    "Forked",
+    "Replay",
+    "Replayer",
+    "StepDiff",
+    "Subject",
+    "Verified",
+    "diff",
+    "fork",
+    "program_of",
+    "replay",
+    "same",
+    "subject_of",
+    "verify",
+]

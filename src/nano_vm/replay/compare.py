@@ -1,0 +1,199 @@
+"""Records held against records: two frames come in, the first difference goes out. Times are no part of what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..trace import Record, StepStatus, Trace, _extra_json, _request, full
+from ..values import as_text
+
+SHOWN_CHARS = 300
+"""Of a value that is told in a message; `to_dict` has all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first place where what is recorded is not what the machine computes.
+
+    ``kind`` is ``program`` (another program), ``inputs``, ``changed`` (``field`` of the record at ``path``), ``missing`` (a step that
+    is not recorded), ``extra`` (a record of a step that the run does not have), ``order``, ``unfit`` (a record that no call can have), or
+    ``end`` (status, output or error of the run). ``index`` counts the records before it.
+    """
+
+    kind: str
+    path: str = ""
+    field: str = ""
+    recorded: Any = None
+    computed: Any = None
+    index: int = 0
+    why: str = ""
+
+    def __str__(self) -> str:
+        where = f"step {self.path!r}" if self.path else "the run"
+        sides = f"recorded {shown(self.recorded)}, computed {shown(self.computed)}"
+        match self.kind:
+            case "program":
+                return f"the trace is of another program: {sides}"
+            case "inputs":
+                return f"the recorded inputs are none that the program takes: {self.why}"
+            case "missing":
+                return f"{where} is not recorded, and the run comes to it here"
+            case "extra":
+                return f"{where} is recorded, and the run does not come to it"
+            case "order":
+                return f"{where} is recorded here, and the run comes to {self.computed!r} first"
+            case "unfit":
+                return f"{where}: {self.why}"
+            case "end":
+                return f"the {self.field} of the run: {sides}"
+        return f"{where}: {self.field}: {sides}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; both sides are whole."""
+        told = {"kind": self.kind, "path": self.path, "field": self.field, "index": self.index, "why": self.why}
+        result: dict[str, Any] = {key: value for key, value in told.items() if value or key in ("kind", "index")}
+        if self.kind in ("changed", "end", "program", "order"):
+            result |= {"recorded": self.recorded, "computed": self.computed}
+        return {**result, "text": str(self)}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two JSON values have the same canonical form: 1 is not 1.0, 0.0 not -0.0, and keys have an order."""
+    if a is b:
+        return True
+    kind = type(a)
+    if kind is not type(b) or a != b:
+        return False
+    return kind is str or kind is int or kind is bool or repr(a) == repr(b)  # repr tells all that == does not, in C
+
+
+def compare(
+    recorded: Sequence[Record], computed: Sequence[Any], ops: Sequence[Any], done: int = 0
+) -> tuple[int, Difference | None]:
+    """How many records agree and the first difference of two frames, children before the record that joined them.
+
+    *computed* are a machine's own records, the short ones by the index of their op; *done* counts those before.
+    """
+    success = StepStatus.SUCCESS
+    for number, (old, new) in enumerate(zip(recorded, computed, strict=False)):
+        if len(new) == 5:  # by far the most, written out
+            index, output, values, _, _ = new
+            op = ops[index]
+            step, path, status, told, error, request, _, _, attempts, usage, extra = old
+            if (
+                path == op.path
+                and status is success
+                and (told is output or same(told, output))
+                and error is None
+                and attempts is None
+                and usage is None
+                and extra is None
+                and type(request) is dict
+                and len(request) == 1
+                and op.names[0] in request
+                and same(request[op.names[0]], values[0])
+                and step.step_id == op.step_id
+                and step.type == "tool"
+            ):
+                done += 1
+                continue
+            new = full(new, ops)
+        if old[1] != new[1]:
+            return done, _order(recorded[number:], [full(record, ops) for record in computed[number:]], done)
+        old_extra, new_extra = old[10], new[10]
+        if new_extra is not None and type(new_extra) is dict and "children" in new_extra:
+            before = old_extra.get("children", ()) if type(old_extra) is dict else ()
+            children = new_extra["children"]
+            for a, b in zip(before, children, strict=False):
+                done, found = compare(a, b, ops, done)
+                if found is not None:
+                    return done, found
+            rest = children[len(before) :]
+            if len(before) > len(children) or any(rest) or (rest and old[2] is not StepStatus.CANCELLED):
+                return done, Difference("changed", old[1], "children", len(before), len(children), done)
+        found_field = _field(old, new)
+        if found_field is not None:
+            return done, Difference("changed", old[1], *found_field, done)
+        done += 1
+    if len(recorded) > len(computed):
+        return done, Difference("extra", recorded[len(computed)][1], index=done)
+    if len(computed) > len(recorded):
+        return done, Difference("missing", full(computed[len(recorded)], ops)[1], index=done)
+    return done, None
+
+
+def _order(recorded: Sequence[Record], computed: Sequence[Record], done: int) -> Difference:
+    """Two frames whose next records are of different steps."""
+    old, new = recorded[0][1], computed[0][1]
+    later = any(record[1] == old for record in computed)
+    if any(record[1] == new for record in recorded):
+        return (
+            Difference("order", old, recorded=old, computed=new, index=done)
+            if later
+            else Difference("extra", old, index=done)
+        )
+    return Difference("missing", new, index=done)
+
+
+def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
+    """The first field in which two records of a step differ, with both sides; times are no part of what happened."""
+    a, b = old[0], new[0]
+    if a.type != b.type:
+        return "type", a.type, b.type
+    if a.step_id != b.step_id:
+        return "step", a.step_id, b.step_id
+    if old[2] is not new[2]:
+        return "status", old[2].value, new[2].value
+    if old[3] is not new[3] and not same(old[3], new[3]):
+        return "output", old[3], new[3]
+    if old[4] is not new[4] and old[4] != new[4]:
+        return "error", _told(old[4]), _told(new[4])
+    if old[5] is not new[5]:
+        was, asks = _request(a, old[5]), _request(b, new[5])
+        if not same(was, asks):
+            return "request", was, asks
+    if old[8] is not new[8] and old[8] != new[8]:
+        tried = [[attempt.outcome() for attempt in record[8] or ()] for record in (old, new)]
+        if not same(*tried):
+            return "attempts", tried[0], tried[1]
+    if old[9] is not new[9] and old[9] != new[9]:
+        return "usage", _told(old[9]), _told(new[9])
+    if old[10] is not new[10]:
+        known, found = (_shown_extra(record) for record in (old, new))
+        if not same(known, found):
+            key = next((k for k in [*known, *found] if not same(known.get(k), found.get(k))), "extra")
+            return key, known.get(key), found.get(key)
+    return None
+
+
+def _shown_extra(record: Record) -> dict[str, Any]:
+    """What a record says beside, but for attempts that were lost in a crash, which are no part of what happened."""
+    extra = record[10]
+    if type(extra) is dict:
+        if "children" not in extra and "lost" not in extra:
+            return extra
+        return {key: value for key, value in extra.items() if key not in ("children", "lost")}
+    return _extra_json(record[0], extra) if extra is not None else {}
+
+
+def _told(part: Any) -> Any:
+    return part.to_dict() if part is not None else None
+
+
+def compare_ends(recorded: Trace, computed: Trace, done: int) -> Difference | None:
+    for name in ("status", "error", "error_kind", "output", "waiting"):
+        a, b = getattr(recorded, name), getattr(computed, name)
+        if name == "status":
+            a, b = a.value, b.value
+        elif name == "waiting":
+            a, b = list(a), list(b)
+        if not same(a, b):
+            return Difference("end", "", name, a, b, done)
+    return None
+
+
+def shown(value: Any) -> str:
+    text = as_text(value) if isinstance(value, dict | list) else repr(value)
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"

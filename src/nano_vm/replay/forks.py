@@ -1,0 +1,294 @@
+"""Fork: a recorded run once more with a change. Call by call it is decided whether the recorded outcome holds.
+
+Rule: no call that has an effect is made because of a fork, unless its caller says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from ..errors import VMError
+from ..machine import Machine
+from ..plan import END, FORK, MODEL, TOOL, Op
+from ..program import Program
+from ..recorded import Recorded, asked, path_of
+from ..store import StoredRun
+from ..trace import Record, StepError, StepStatus, Trace, _request, flattened
+from ..values import UNSET, admit, canonical, kind_name
+from .compare import same
+from .rerun import Replay, Replayer, subject_of
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What a fork changes: its program and inputs as they are afterwards, and outputs put in place of recorded ones, by path or step id."""
+
+    program: Program
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> Edits:
+    """*edit* as `fork` takes it.
+
+    Raises:
+        VMError: If it names what is not there.
+        ProgramError: If the changed program has faults.
+    """
+    inputs, outputs = trace.inputs, {}
+    fields: dict[str, dict[str, Any]] = {}
+    recorded = {step.path for step in trace.steps}
+    for name, change in (edit or {}).items():
+        if name == "program":
+            if not isinstance(change, Program):
+                raise VMError(f"edit: 'program' is a Program, not {kind_name(change)}")
+            program = change
+        elif not isinstance(change, Mapping) or not change:
+            raise VMError(f"edit: {name!r} is an object with what changes, not {kind_name(change)}")
+        elif name == "inputs":
+            inputs |= {str(key): value for key, value in change.items()}
+        else:
+            rest = dict(change)
+            if "output" in rest:
+                outputs[name] = admit(rest.pop("output"))[0]
+            if rest:
+                fields[name] = rest
+    ids = {step.id: step for step, _ in program.walk()}
+    for name in outputs:
+        step = ids.get(name)
+        if name not in recorded and step is None:
+            raise VMError(
+                f"edit: there is no step {name!r} in the run or its program{near_to(name, [*ids, *recorded])}"
+            )
+        if step is not None and step.type.value not in ("tool", "llm", "approval", "wait"):
+            raise VMError(
+                f"edit: the output of step {name!r} is computed, so it can not be given; change what it reads"
+            )
+    for name in fields:
+        if name not in ids:
+            raise VMError(f"edit: there is no step {name!r} in the program{near_to(name, list(ids))}")
+    if fields:
+        document = program.to_dict()
+        document["steps"] = _with_fields(document["steps"], fields)
+        program = Program.from_dict(document)
+    return Edits(program, inputs, outputs)
+
+
+def near_to(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _with_fields(value: Any, fields: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Steps of a document with *fields* put over theirs, by id."""
+    if isinstance(value, list):
+        return [_with_fields(part, fields) for part in value]
+    if isinstance(value, dict):
+        made = {key: _with_fields(part, fields) for key, part in value.items()}
+        return {**made, **fields[made["id"]]} if "type" in made and made.get("id") in fields else made
+    return value
+
+
+class Forked:
+    """Decides, call by call, whether a fork takes the recorded outcome, makes the call, or stops before it.
+
+    A recorded outcome is taken where path, call and request are the recorded ones. From *at* on (a path or step id, in the order of the
+    records) nothing that was only read or answered is taken, nor is what was read after a live effect. A call with an effect (``write``,
+    ``irreversible``) is made only with *effects*, or by one of *tools*, which stand in for the real ones; else the fork stops there.
+
+    Raises:
+        VMError: If the run does not replay, or *at* never ran.
+    """
+
+    def __init__(
+        self,
+        replayed: Replay,
+        outputs: Mapping[str, Any] | None = None,
+        *,
+        at: str | None = None,
+        effects: bool = False,
+        tools: Iterable[str] = (),
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        if replayed.trace is None or replayed.difference is not None:
+            raise VMError(f"run {replayed.run_id!r} can not be forked: {replayed}")
+        records = list(flattened(replayed.trace._full()))  # those of the machine: each has its op, and so its tool
+        self.outputs = dict(outputs or {})
+        self.effects = effects
+        self.tools = frozenset(tools)
+        self.default_model = replayed.trace.about.get("default_model")
+        self.ops: dict[str, Any] = {record[1]: record[0] for record in records}
+        taken = [
+            self._edited(record)
+            for record in records
+            if record[2] not in _NO_OUTCOME or self._output(record) is not UNSET
+        ]
+        self.recorded = Recorded(taken, replayed.trace._base_ns, clock=clock)
+        self.stale = _from(records, at, replayed.run_id) if at is not None else frozenset()
+        self.reused: dict[str, bool] = {}  # by path: whether the step's outcome is taken
+        self.effected = False
+
+    def decide(self, machine: Machine, op: Any) -> Literal["reuse", "live", "stop"]:
+        """What becomes of the requested call; each attempt of a step as its first, but one that is not recorded."""
+        path = path_of(machine, op)
+        record = self.recorded.by_path.get(path)
+        earlier = self.reused.get(path)
+        if earlier is None:
+            decision = self._decide(machine, op, path, record)
+        elif earlier:  # all that is recorded of it is taken, and it is asked for once more
+            left = record is not None and self.recorded.left(path)
+            decision = "reuse" if left else self._live(op)
+        else:
+            decision = self._live(op)
+        self.reused[path] = decision == "reuse"
+        if decision == "live" and op.code == TOOL and op.effect != "read":
+            self.effected = True
+        return decision
+
+    def _decide(self, machine: Machine, op: Any, path: str, record: Record | None) -> Literal["reuse", "live", "stop"]:
+        if path in self.outputs or op.step_id in self.outputs:
+            return "reuse" if record is not None else self._live(op)
+        if record is None or not self._is_same(machine, op, path, record):
+            return self._live(op)
+        unsafe = op.code == TOOL and op.unsafe
+        if path in self.stale or (self.effected and op.code == TOOL and op.effect == "read"):
+            # an effect is not repeated because what is around it is looked at anew
+            return "reuse" if unsafe and not (self.effects or op.tool in self.tools) else self._live(op)
+        return "reuse"
+
+    def _live(self, op: Any) -> Literal["live", "stop"]:
+        if op.code == TOOL and op.unsafe and not self.effects and op.tool not in self.tools:
+            return "stop"
+        return "live"
+
+    def _is_same(self, machine: Machine, op: Any, path: str, record: Record) -> bool:
+        """Whether the call is the recorded one: the same tool or model, asked the same."""
+        old = self.ops[path]
+        if old.code != op.code or old.type != op.type:
+            return False
+        if op.code == TOOL and (old.tool, old.effect) != (op.tool, op.effect):
+            return False
+        if op.code == MODEL:
+            if op.model is None and machine.facts.default_model != self.default_model:
+                return False
+            if (old.allowed, old.model) != (op.allowed, op.model) or not same(old.schema, op.schema):
+                return False
+        return same(_request(old, record[5]), _request(op, asked(machine, op)))
+
+    def _output(self, record: Record) -> Any:
+        return self.outputs.get(record[1], self.outputs.get(record[0].step_id, UNSET))
+
+    def _edited(self, record: Record) -> Record:
+        """The record, or one of a success with the output that was put in its place."""
+        value = self._output(record)
+        if value is UNSET:
+            return record
+        op, path, _, _, _, request, started, finished, _, _, _ = record
+        extra: dict[str, Any] | None = None
+        if op.type == "llm" and type(value) is not str:
+            value = canonical(value).decode()
+        if op.type == "llm":
+            extra = {"answer": value}
+        elif op.type == "approval":
+            decided = value if isinstance(value, dict) else {"approved": value}
+            value = {"approved": decided.get("approved"), "reason": decided.get("reason")}
+        return (op, path, StepStatus.SUCCESS, value, None, request, started, finished, None, None, extra)
+
+
+_NO_OUTCOME = frozenset({StepStatus.CANCELLED, StepStatus.SUSPENDED, StepStatus.IN_DOUBT})
+
+
+def _from(records: list[Record], at: str, run_id: str) -> frozenset[str]:
+    """Paths of the records from *at* on; a step that contains others begins with them."""
+    for number, record in enumerate(records):
+        path, step_id = record[1], record[0].step_id
+        if at in (path, step_id) or path.startswith((f"{at}/", f"{at}[", f"{at}#")):
+            return frozenset(later[1] for later in records[number:])
+    known = [record[1] for record in records]
+    raise VMError(f"run {run_id!r} has no step {at!r}: it never ran{near_to(at, known)}")
+
+
+class ForkJournal:
+    """Tells the driver what is known: recorded outcomes, as `Forked` decides."""
+
+    leaving = False
+
+    def __init__(self, forked: Forked) -> None:
+        self.forked = forked
+
+    async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
+        """The request that follows, where the outcome of *op* is taken from the records; None where the call is to be made."""
+        if op.code in (FORK, END):
+            return None
+        decision = self.forked.decide(machine, op)
+        if decision == "reuse":
+            return self.forked.recorded.feed(machine, op)
+        if decision == "live":
+            return None
+        if machine._aside is None:
+            return machine.suspend(now)
+        return machine.refuse(HELD, now)
+
+    def child(self, machine: Machine, number: int) -> Machine:
+        """The machine of one child of the requested fork."""
+        return machine.child(number)
+
+    def check(self) -> None:
+        """Nobody else has this run."""
+
+
+def _with_tools(vm: Any, tools: Mapping[str, Callable[..., Any]], programs: Mapping[str, Program]) -> Any:
+    """The same host with other tools in place of some of its own, and without its store."""
+    host = copy(vm)
+    host._contracts, host._programs = dict(vm._contracts), {**vm._programs, **programs}
+    host._prepared, host._store = type(vm._prepared)(), None
+    for name, function in tools.items():
+        host.register_tool(name, function)
+    return host
+
+
+HELD = StepError("refused", "ForkStopped", "a fork makes no call that has an effect", retryable=False)
+
+
+async def fork(
+    vm: Any,
+    run: Trace | StoredRun | str,
+    program: Program | None = None,
+    *,
+    at: str | None = None,
+    edit: Mapping[str, Any] | None = None,
+    effects: bool = False,
+    tools: Mapping[str, Callable[..., Any]] | None = None,
+    run_id: str | None = None,
+    programs: Mapping[str, Program] | None = None,
+) -> Trace:
+    """Run a recorded run once more, with a change, by the host *vm*: live calls begin where what is asked for differs.
+
+    *at* is the path or id of the step from which on models are asked and data is read anew. *edit* is ``{"inputs": {...}}``,
+    ``{"program": Program}``, ``{path or id: {"output": ...}}`` or ``{id: {"prompt": ...}}`` (any field of a step). No ``write`` or
+    ``irreversible`` call is made unless *effects*, or *tools* have a stand-in for it: the fork waits before it (``SUSPENDED``; see
+    `Trace.waiting`). *run*, *program* and *programs* are as for `replay`, an id is one of *vm*'s store. ``about["parent"]`` of the
+    fork names its run.
+
+    Raises:
+        VMError: If the run does not replay, *at* never ran, or *edit* names what is not there.
+    """
+    subject = subject_of(run, program, {**vm._programs, **(programs or {})}, vm._store)
+    trace = subject.trace
+    replayed = Replayer(subject.program, subject.programs).replay(trace)
+    edits = edits_of(subject.program, trace, edit)
+    host = _with_tools(vm, tools or {}, subject.programs)
+    clock = host._clock.monotonic_ns
+    forked = Forked(replayed, edits.outputs, at=at, effects=effects, tools=tools or (), clock=clock)
+    made, machine = host._begin(edits.program, edits.inputs, run_id, trace.seed, None, ())
+    made._about = {
+        **made.about,
+        "parent": {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})},
+    }
+    if machine is not None:
+        await host._execute(made, machine, None, ForkJournal(forked))
+    return made  # type: ignore[no-any-return]

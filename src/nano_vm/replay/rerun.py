@@ -1,0 +1,353 @@
+"""Replay and verify: a recorded run computed once more, and held against what is recorded. No call is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..compile import compile_flow
+from ..durable import trace_of
+from ..errors import ExprError, VMError, summary
+from ..flow import Flow
+from ..ledger import Ledger
+from ..machine import FOREVER, Facts, Machine, loaded
+from ..plan import Plan
+from ..program import Program
+from ..recorded import Missing, Recorded, Unfit, bounds_of, contracts_of, forks_of, play, stops
+from ..store import ENDED, Store, StoredRun, seal_of
+from ..tools import ToolContract
+from ..trace import Trace, TraceStatus, flattened
+from ..values import kind_name
+from .compare import Difference, compare, compare_ends
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of a replay: ``identical`` where every record is the one that the machine makes.
+
+    ``steps`` is how many records agree, up to the first that does not; ``trace`` is the computed run (None where
+    it could not be begun), ``complete`` is False for the trace of a run that had not ended.
+    """
+
+    run_id: str
+    program_name: str
+    difference: Difference | None
+    steps: int
+    trace: Trace | None = None
+    complete: bool = True
+
+    @property
+    def identical(self) -> bool:
+        """Whether nothing differs."""
+        return self.difference is None
+
+    def __bool__(self) -> bool:
+        return self.identical
+
+    def __str__(self) -> str:
+        name = f"{self.program_name}, run {self.run_id}"
+        if self.difference is None:
+            far = "" if self.complete else ", as far as it went"
+            return f"{name}: identical{far}; {self.steps} steps"
+        return f"{name}: differs after {self.difference.index} records: {self.difference}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "run_id": self.run_id,
+            "program_name": self.program_name,
+            "identical": self.identical,
+            "complete": self.complete,
+            "steps": self.steps,
+            "difference": self.difference.to_dict() if self.difference is not None else None,
+        }
+
+
+def replay(
+    run: Trace | StoredRun | str,
+    program: Program | None = None,
+    *,
+    programs: Mapping[str, Program] | None = None,
+    store: Store | None = None,
+) -> Replay:
+    """Compute a run once more from its recorded outcomes, with no call, and hold every record against it.
+
+    Conditions, budgets, deadlines, retries, joins, status, output and error are computed; only what came from outside (results, answers,
+    errors, decisions, times) is taken from the records. *run* is a trace, or a stored run, or its id in *store*. *program* may be left
+    out for a stored run and for a trace that was made in this process; *programs* are those that it calls by name.
+
+    Raises:
+        VMError: If there is no program to replay against, or it has faults.
+        UnknownRun: If *store* has no such run.
+    """
+    subject = subject_of(run, program, programs, store)
+    return Replayer(subject.program, subject.programs).replay(subject.trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A recorded run with the program that it is of; ``stored`` where it comes from a store or an export."""
+
+    trace: Trace
+    program: Program
+    programs: Mapping[str, Program]
+    stored: StoredRun | None = None
+
+
+def subject_of(
+    run: Trace | StoredRun | str,
+    program: Program | None = None,
+    programs: Mapping[str, Program] | None = None,
+    store: Store | None = None,
+) -> Subject:
+    """What is replayed, verified or forked; raises as `replay`."""
+    if isinstance(run, str):
+        if store is None:
+            raise VMError(f"run {run!r} is looked up in a store; give store=")
+        run = store.load(run)
+    if isinstance(run, StoredRun):
+        own, called = programs_of(run)
+        return Subject(trace_of(run), program or own, {**called, **(programs or {})}, run)
+    return Subject(run, program if program is not None else program_of(run), programs or {})
+
+
+def programs_of(run: StoredRun) -> tuple[Program, dict[str, Program]]:
+    """The program that is stored with a run, and those that it calls by name.
+
+    Raises:
+        VMError: If what is stored is no program.
+    """
+    document = run.document
+    if not isinstance(document.get("program"), dict):
+        raise VMError(f"run {run.run_id!r} has no program stored with it")
+    called = {name: Program.from_dict(other) for name, other in document.get("programs", {}).items()}
+    return Program.from_dict(document["program"]), called
+
+
+def program_of(trace: Trace) -> Program:
+    """The program that *trace* still holds, where it was made in this process.
+
+    Raises:
+        VMError: If it holds none.
+    """
+    held = trace._program or trace._program_digest
+    if isinstance(held, Program):
+        return held
+    raise VMError(f"the trace of run {trace.run_id!r} does not hold its program; give the program too")
+
+
+class Replayer:
+    """Replays any number of runs of one program; its plan is made once for each set of tools.
+
+    Raises:
+        VMError: If it is not a `Program`.
+    """
+
+    def __init__(self, program: Program, programs: Mapping[str, Program] | None = None) -> None:
+        if not isinstance(program, Program):
+            raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
+        self.program = program
+        self.flow = Flow(program, dict(programs or {}))
+        self.digest = self.flow.digest or program.digest
+        self._plans: dict[tuple[tuple[str, str, bool], ...], Plan] = {}
+
+    def plan(self, contracts: Mapping[str, ToolContract]) -> Plan:
+        """The plan with these tools; one that nothing is known of is taken to write.
+
+        Raises:
+            ProgramError: If the program has faults.
+        """
+        key = tuple((name, c.effect, c.takes_key) for name, c in contracts.items())
+        found = self._plans.get(key)
+        if found is None:
+            known = contracts_of({"tools": {name: {"effect": "write"} for name in _tools_of(self.flow)}})
+            try:
+                found = compile_flow(self.flow, {**known, **contracts})
+            except ExprError as error:
+                raise VMError(f"the program {self.program.name!r} can not be run: {error}") from None
+            self._plans[key] = found
+        return found
+
+    def machine(self, trace: Trace) -> tuple[Machine, Plan]:
+        """A machine at the beginning of the run.
+
+        Raises:
+            ValueError: If what the trace tells of its host can not be read.
+        """
+        about = trace.about
+        contracts = contracts_of(about)
+        plan = self.plan(contracts)
+        for name in plan.tools:
+            if "tools" in about and name not in contracts:
+                raise ValueError(f"tool {name!r} is none of those that the run had")
+        root = plan.frames[0]
+        bounds = bounds_of(about, self.program.budget)
+        facts = Facts(trace.run_id, trace._seed, bounds.limits, bounds.prices, bounds.default_model)
+        seconds = bounds.budget.max_seconds if bounds.budget is not None else None
+        deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
+        frame = loaded(root, trace.inputs)
+        return Machine.of_run(root, frame, facts, Ledger.of(bounds.limits, bounds.budget), deadline), plan
+
+    def replay(self, trace: Trace) -> Replay:
+        """As the function `replay`."""
+        records = trace._full()
+        begun = Replay(trace.run_id, trace.program_name, None, 0, complete=trace.status is not TraceStatus.RUNNING)
+        if trace.program_digest != self.digest:
+            differs = Difference("program", recorded=trace.program_digest, computed=self.digest)
+            return replace(begun, difference=differs)
+        if not records and trace.status in (TraceStatus.FAILED, TraceStatus.CANCELLED):
+            unbegun = self._unbegun(trace)
+            if unbegun is not None:
+                return replace(begun, difference=unbegun if unbegun.why else None)
+        try:
+            machine, plan = self.machine(trace)
+        except ValueError as error:
+            return replace(begun, difference=Difference("unfit", why=f"what is told of its host: {error}"))
+        fault = _inputs_fault(trace.inputs, plan)
+        if fault is not None:
+            return replace(begun, difference=Difference("inputs", why=fault))
+        ended = trace.status is not TraceStatus.RUNNING
+        forks = forks_of(records)
+        stopped = stops(records, trace.status is TraceStatus.CANCELLED)
+        recorded = Recorded(flattened(records) if forks else records, stopped=stopped, ended=ended)
+        stop: Missing | Unfit | None = None
+        try:
+            play(machine, recorded, forks, trace.started_ns)
+        except (Missing, Unfit) as at:
+            stop = at
+        done, difference = compare(records, machine.records, plan.ops)
+        if isinstance(stop, Unfit) and (difference is None or difference.kind in ("missing", "extra")):
+            difference = Difference("unfit", stop.path, why=str(stop), index=done)
+        elif isinstance(stop, Missing) and ended and (difference is None or difference.kind == "extra"):
+            difference = Difference("missing", stop.path, index=done)
+        computed = _trace_of(trace, machine, plan)
+        if difference is None and ended:
+            difference = compare_ends(trace, computed, done)
+        return replace(begun, difference=difference, steps=done, trace=computed)
+
+    def _unbegun(self, trace: Trace) -> Difference | None:
+        """For a run that has no step: an empty difference where it was refused or cancelled before its first, and says so."""
+        if trace.output is not None or trace.waiting:
+            return None
+        if trace.status is TraceStatus.CANCELLED:
+            said = trace.error == "the run was cancelled before it began" and trace.error_kind == "cancelled"
+            return Difference("end") if said else None
+        if trace.error_kind != "refused" or not trace.diagnostics:
+            return None
+        text = summary(trace.diagnostics)
+        return Difference("end", why="" if text == trace.error else "the error is not what the diagnostics say")
+
+
+def _tools_of(flow: Flow) -> list[str]:
+    """Every tool that a program names."""
+    found: dict[str, None] = {}
+    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+        for step, _ in names.steps:
+            for reference in (step, getattr(step, "undo", None), getattr(step, "reconcile", None)):
+                tool = getattr(reference, "tool", None)
+                if isinstance(tool, str):
+                    found[tool] = None
+    return list(found)
+
+
+def _inputs_fault(inputs: Mapping[str, Any], plan: Plan) -> str | None:
+    """What is wrong with recorded inputs: a run with them would have been refused."""
+    root = plan.frames[0]
+    missing = [name for name in root.needed if name not in inputs]
+    if missing:
+        return f"input {missing[0]!r} is needed and not there"
+    return root.check(dict(inputs)) if root.check is not None else None
+
+
+def _trace_of(trace: Trace, machine: Machine, plan: Plan) -> Trace:
+    """What *machine* recorded, as a trace of the same run."""
+    computed = Trace(
+        trace.program_name,
+        trace.program_digest,
+        trace.run_id,
+        trace._seed,
+        trace.started_ns,
+        trace._base_ns,
+        machine.records,
+        plan.ops,
+    )
+    computed._salt, computed._about, computed.inputs = trace._salt, trace._about, trace.inputs
+    computed.status, computed.output, computed.waiting = machine.status, machine.output, machine.waiting
+    if machine.error is not None:
+        computed.error, computed.error_kind = machine.error_summary(), machine.error.kind
+    computed.finished_ns = trace.finished_ns
+    return computed
+
+
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at: ``ok`` is None where it can not be said."""
+
+    name: str
+    ok: bool | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What can be said of a recorded run from its records alone; true where nothing is wrong."""
+
+    run_id: str
+    program_name: str
+    checks: tuple[Check, ...]
+
+    def __bool__(self) -> bool:
+        return all(check.ok is not False for check in self.checks)
+
+    def __str__(self) -> str:
+        word = {True: "ok", False: "WRONG", None: "unknown"}
+        lines = [f"{self.program_name}, run {self.run_id}: {'verified' if self else 'NOT VERIFIED'}"]
+        return "\n".join([*lines, *(f"  {check.name}: {word[check.ok]}: {check.text}" for check in self.checks)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        checks = {check.name: {"ok": check.ok, "text": check.text} for check in self.checks}
+        return {"run_id": self.run_id, "program_name": self.program_name, "verified": bool(self), "checks": checks}
+
+
+def verify(subject: Subject) -> Verified:
+    """Whether the hash chain of a run holds, its program is the one that it names, and every transition was the only legal one."""
+    trace, stored = subject.trace, subject.stored
+    replayer = Replayer(subject.program, subject.programs)
+    checks = [
+        _seal_check(stored) if stored is not None else Check("seal", True, f"{trace.seal} holds for every record")
+    ]
+    fits = replayer.digest == trace.program_digest
+    checks.append(
+        Check(
+            "program", fits, f"the run is of {trace.program_digest}" + ("" if fits else f", not of {replayer.digest}")
+        )
+    )
+    if stored is not None and stored.salt is None:
+        checks.append(Check("steps", None, "its contents were erased, so what it did can no longer be computed"))
+    elif fits:
+        found = replayer.replay(trace)
+        far = "" if found.complete else "; it has not ended"
+        text = str(found.difference) if found.difference is not None else f"{found.steps}, each the only legal one{far}"
+        checks.append(Check("steps", found.identical, text))
+    return Verified(trace.run_id, trace.program_name, tuple(checks))
+
+
+def _seal_check(run: StoredRun) -> Check:
+    if run.seal is None:
+        ended = run.status in ENDED
+        return Check(
+            "seal", False if ended else None, "it has ended without one" if ended else "it gets one when it ends"
+        )
+    found = seal_of(run)
+    return Check(
+        "seal",
+        found == run.seal,
+        f"{run.seal} holds for every record"
+        if found == run.seal
+        else f"it is {run.seal}, and the records give {found}",
+    )
