@@ -102,7 +102,7 @@ class _Batch:
         self.received: list[int] = []
         self.fault: str | None = None
         self.began = time.monotonic()
-        self.complete = self.usage = False
+        self.exhausted = self.usage = False
 
     def check(self, policy: PolicyFile | None) -> None:
         """Print warnings; raises if no input can make the program run."""
@@ -204,7 +204,7 @@ class _Batch:
             self.taken[self.count] = found
             self.count += 1
             yield found.value if found.fault is None else found
-        self.complete = not self.inputs.stopped
+        self.exhausted = not self.inputs.stopped
 
     def run_id(self, number: int) -> str:
         """The id of a run: the same when the batch is started again."""
@@ -234,8 +234,9 @@ class _Batch:
             note(f"{'and ' if more else ''}{unsettled - len(self.failures):,} {more}not well in {self.options.output}")
         if counts.statuses["suspended"] and self.store is None:
             note("suspended runs were lost: only with --store can a run that waits go on")
-        interrupted = bool(self.received) and not self.complete
         faults = [fault for fault in (self.results.fault, self.fault) if fault is not None]
+        complete = self.exhausted and not self.taken and not faults
+        interrupted = bool(self.received) and not complete
         for fault in faults:
             complain(fault)
         if self.results.unwritten:
@@ -247,7 +248,7 @@ class _Batch:
             code = 128 + self.received[0]
         if faults:
             code = USAGE if self.usage else FAILED
-        if self.complete and not faults and self.prefix is not None:
+        if complete and self.prefix is not None:
             _marker(self.options.output).unlink(missing_ok=True)
         if not self.options.json:
             self.tell(took)
@@ -257,7 +258,7 @@ class _Batch:
             "inputs": counts.total,
             **counts.statuses,
             "before": self.before,
-            "complete": self.complete and not faults,
+            "complete": complete,
             "tokens": counts.tokens,
             "cost_usd": str(counts.cost) if not counts.unpriced else None,
             "fault": "; ".join(faults) or None,
@@ -287,7 +288,7 @@ def result_of(given: Input, program: str, trace: Trace) -> dict[str, Any]:
     usage = trace.usage()
     result: dict[str, Any] = {"line": given.line, "status": trace.status.value}
     if given.fault is not None:
-        result |= {"error": f"line {given.line}: {given.fault}", "error_kind": "refused"}
+        result |= {"error": given.fault, "error_kind": "refused"}
     elif trace.error is not None:
         result |= {"error": trace.error, "error_kind": trace.error_kind}
     else:

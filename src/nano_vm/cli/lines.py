@@ -19,9 +19,9 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import IO, Any, NamedTuple
 
-from ..values import canonical, kind_name, parse_json
+from ..values import canonical, parse_json
 from .faults import UsageFault
-from .text import safe_json
+from .text import safe_json, shown
 
 DIGEST_HEX = 16
 """Hex digits of a digest in a result: 64 bits, against mistakes; nobody forges inputs of his own."""
@@ -70,7 +70,7 @@ def read_line(line: int, raw: bytes) -> Input:
     except (ValueError, RecursionError) as error:
         return Input(line, digest, None, f"not JSON: {error}")
     if type(value) is not dict:
-        return Input(line, digest, None, f"an object of inputs is needed, not {kind_name(value)}")
+        return Input(line, digest, None, f"an object of inputs is needed, not {shown(value, 60)}")
     return Input(line, digest, value, None)
 
 
