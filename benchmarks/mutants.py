@@ -89,7 +89,7 @@ def judge(one: Pass, mutant: Mutant | None, *, both: bool) -> tuple[bool, bool]:
         if mutant is not None:
             file = package / mutant.file
             file.write_text(file.read_text().replace(mutant.old, mutant.new))
-        length = ["--programs", str(one.programs), "--runs", "8", "--first", "1000"]
+        length = ["--programs", str(one.programs), "--runs", "8", "--first", "1000", "--stop", "1"]
         what = ["--counterexamples"] if one.counterexamples else ["--only", one.attacks]
         by_campaign = killed(["benchmarks/soundness.py", *length, *what], package, 600)
         if by_campaign and not both:

@@ -28,17 +28,19 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=100_000, help="the first seed")
     parser.add_argument("--runs", type=int, default=20, help="runs of each program for each attack")
     parser.add_argument("--only", default=",".join(ATTACKS), help="names of attacks, with commas")
+    parser.add_argument("--stop", type=int, default=20, help="end after so many contradictions")
     parser.add_argument("--counterexamples", action="store_true", help="execute the runs that `verify` shows instead")
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.programs)
     began = time.process_time()
     if options.counterexamples:
-        shown = counterexamples(seeds)
+        shown = counterexamples(seeds, stop_at=options.stop)
         print(f"{shown.programs:,} programs, {sum(shown.refuted.values()):,} counterexamples, {len(shown.wrong)} wrong")
         print("\n".join(shown.lines()))
         faults = shown.wrong
     else:
-        figures = campaign(seeds, options.runs, {name: ATTACKS[name] for name in options.only.split(",")})
+        attacks = {name: ATTACKS[name] for name in options.only.split(",")}
+        figures = campaign(seeds, options.runs, attacks, stop_at=options.stop)
         print("\n".join(figure.line(name) for name, figure in figures.items()))
         faults = [text for figure in figures.values() for text in figure.contradictions]
     print(f"{time.process_time() - began:.0f} s of processor time")
