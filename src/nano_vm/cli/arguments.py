@@ -152,6 +152,38 @@ something else by then.
 
 """
 
+REPLAY_HELP = """\
+Compute a run once more from its recorded outcomes, and hold every record against it. No tool and no model is called.
+
+RUN is a trace that 'run --trace' wrote, a run of a file that 'store export' wrote (FILE#RUN where it has several), or a run of
+a store, by its id. A trace does not hold its program: give --program FILE.
+
+"""
+
+VERIFY_HELP = """\
+Verify recorded runs: the hash chain holds, the program is the one that the run names, every step is the only one that could
+follow. All that is needed is the file; for a trace, also its program.
+
+RUN is a trace, a file that 'store export' wrote (all runs in it), or a run of a store.
+
+"""
+
+DIFF_HELP = """\
+Tell two runs or two programs apart: where they differ first, and what differs in each step.
+
+A and B are traces, runs of an exported file (FILE#RUN), runs of a store, or two programs. What a step cost and how long it
+took is told too, and is no difference.
+
+"""
+
+FORK_HELP = """\
+Run a recorded run once more with a change: an input, an output, a field of a step, or the whole program.
+
+Steps that are asked the same take their recorded outcome at no cost; live calls begin where what is asked differs, or at --at.
+A call of a tool with effect 'write' or 'irreversible' is not made without --effects: the fork stops before it.
+
+"""
+
 STORED = """\
 the store: --store URL, or the environment variable NANO_VM_STORE
   sqlite:///runs.db                file runs.db, made where it is not there      pip install 'llm-nano-vm[store]'
@@ -340,6 +372,7 @@ def parser() -> argparse.ArgumentParser:
     )
     batch.add_argument("--json", action="store_true", help="print what it came to as JSON")
 
+    _replayed(command)
     _durable(command)
 
     command(
@@ -374,6 +407,66 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("file", metavar="FILE", help="a trace in JSON (- is standard input)")
     show.set_defaults(handler="traces.show")
     return top
+
+
+def _replayed(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands about recorded runs, from files or from a store."""
+
+    def about(name: str, help: str, example: str, description: str) -> argparse.ArgumentParser:
+        made = command(name, f"replay.{name}", help, description=description, epilog=f"examples:\n{example}\n")
+        if name != "diff":
+            made.add_argument("run", metavar="RUN", help="a trace, an exported run, or the id of a run in the store")
+            made.add_argument(
+                "--program",
+                action="append",
+                default=[],
+                dest="program_file",
+                metavar="FILE",
+                help="the program of a trace; NAME=FILE for one that it calls by name",
+            )
+        _store(made)
+        return made
+
+    about(
+        "replay",
+        "compute a run once more from its records, and tell the first that differs",
+        "  nano-vm replay run.json --program refund.yaml\n  nano-vm replay 3f2a --store sqlite:///runs.db --json\n",
+        REPLAY_HELP,
+    )
+    about(
+        "verify",
+        "verify recorded runs: hash chain, program, and every transition",
+        "  nano-vm verify run.json --program refund.yaml\n  nano-vm verify runs.jsonl\n",
+        VERIFY_HELP,
+    )
+    diff = about(
+        "diff",
+        "tell two runs or two programs apart",
+        "  nano-vm diff monday.json tuesday.json\n  nano-vm diff refund.yaml refund-2.yaml --json | jq .divergence\n",
+        DIFF_HELP,
+    )
+    diff.add_argument("a", metavar="A", help="a run or a program")
+    diff.add_argument("b", metavar="B", help="another")
+    fork = about(
+        "fork",
+        "run a recorded run once more, with a change",
+        "  nano-vm fork run.json --program refund.yaml --tools refund.py:tools --output judge=no\n"
+        "  nano-vm fork 3f2a --store sqlite:///runs.db --tools refund.py:tools --model local --set judge.prompt='Is it broken?'\n",
+        FORK_HELP,
+    )
+    _host(fork)
+    fork.add_argument("--at", metavar="STEP", help="ask models and read anew from this step on: its path or id")
+    fork.add_argument("-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="an input that changes")
+    fork.add_argument("--input-file", metavar="FILE", help="such inputs in JSON or YAML (- is standard input)")
+    fork.add_argument(
+        "--output", action="append", default=[], metavar="STEP=VALUE", help="what a step gives instead; STEP:=JSON"
+    )
+    fork.add_argument(
+        "--set", action="append", default=[], metavar="STEP.FIELD=VALUE", help="a field of a step; STEP.FIELD:=JSON"
+    )
+    fork.add_argument("--to", metavar="FILE", help="the changed program")
+    fork.add_argument("--effects", action="store_true", help="make calls that have an effect, too")
+    fork.add_argument("--trace", metavar="FILE", help="write the fork's trace to FILE")
 
 
 def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
