@@ -26,10 +26,10 @@ from .checks import examine
 from .life import Place, database, decide, live, warm, work
 from .points import NAMES, Points, Shared
 
-RANDOM_MS = (20, 200)
+RANDOM_MS = (20, 250)
 """When a process dies that is not to die at a point."""
 
-POINT_MS = 400
+POINT_MS = 1_000
 """When it dies all the same, where it never came to its point so often."""
 
 END_SECONDS = 120

@@ -36,6 +36,7 @@ class Place:
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
+        folder.mkdir(exist_ok=True)
         self.world = World(folder / "effects")
         self.more = folder / "more"
         self.faults = folder / "faults"
