@@ -367,6 +367,34 @@ def test_rows_are_numbered_on_after_a_takeover(shared: str) -> None:
         assert mine.check() == []
 
 
+def test_nobody_claims_a_run_between_the_look_at_its_fence_and_the_commit(
+    shared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run()
+    claims: list[int | None] = []
+    waited: list[bool] = []
+    insert = writing.Connection.many
+
+    with SqlStore(shared) as mine, SqlStore(shared) as yours:
+        mine.create(run)
+        thread = threading.Thread(target=lambda: claims.append(yours.claim(run.run_id, "you", 1)))
+
+        def slowly(self: Any, statement: str, values: Any) -> None:
+            if statement == writing.INSERT_ROWS and not waited:
+                thread.start()
+                thread.join(0.5)
+                waited.append(thread.is_alive())
+            insert(self, statement, values)
+
+        monkeypatch.setattr(writing.Connection, "many", slowly)
+        must(mine, Append(run.key, 1, [step(1)]))
+        thread.join(30)
+        assert waited == [True]
+        assert claims == [2]
+        assert isinstance(append(mine, Append(run.key, 1, [step(2)]))[0], LeaseLost)
+        assert [row.path for row in yours.load(run.run_id).rows] == ["s1"]
+
+
 @pytest.mark.parametrize("status", ["success", "failed", "cancelled"])
 def test_what_has_ended_is_not_claimed(store: SqlStore, status: str) -> None:
     run = new_run()
@@ -1122,6 +1150,27 @@ def test_a_server_that_crashes_and_comes_back(tmp_path: Path) -> None:
             assert [row.path for row in store.load(run.run_id).rows] == ["s1", "s2"]
     finally:
         server.stop()
+
+
+def test_a_process_that_stops_in_the_middle_does_not_hold_up_the_others(postgres: PostgresServer) -> None:  # noqa: F811
+    url = postgres.database()
+    run, begun, gate = new_run(), threading.Event(), threading.Event()
+    with SqlStore(url, busy_timeout_seconds=0.3) as frozen, SqlStore(url) as awake:
+        awake.create(run)
+
+        def job(connection: Any, _: Any) -> None:
+            connection.run("UPDATE nano_contents SET refs = refs")
+            begun.set()
+            gate.wait(30)
+
+        stopped = frozen.writer.submit(job)
+        begun.wait(30)
+        must(awake, Append(run.key, 1, [step(1, {"a": LONG}), step(2, run.document)]))
+        gate.set()
+        with pytest.raises(StoreError, match="idle-in-transaction timeout"):
+            stopped.result(30)
+        frozen.heartbeat("frozen", 1)
+        assert awake.check() == []
 
 
 def test_a_deadlock_is_tried_again(postgres: PostgresServer) -> None:  # noqa: F811

@@ -81,7 +81,7 @@ class Row:
             self.finished_ns,
             attempts or None,
             LLMUsage.from_dict(rest["usage"]) if "usage" in rest else None,
-            dict(rest["extra"]) if "extra" in rest else None,
+            {**rest.get("extra", {}), **({"lost": rest["lost"]} if "lost" in rest else {})} or None,
         )
 
 

@@ -120,6 +120,7 @@ class Database:
         self.in_memory = self.lite and parsed.database in (None, "", ":memory:")
         self.begin_write = "BEGIN IMMEDIATE" if self.lite else "BEGIN"
         self.begin_read = "BEGIN" if self.lite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        self.busy_timeout_seconds = busy_timeout_seconds
         self.engine = _engine(parsed, self.lite, self.in_memory, synchronous, busy_timeout_seconds)
         self.errors: tuple[type[BaseException], ...] = (self.engine.dialect.loaded_dbapi.Error, SQLAlchemyError)
         # A database in memory has one connection, which its users take in turns.

@@ -37,7 +37,7 @@ class SqlStore:
     *synchronous* is SQLite's: with ``FULL`` what was acknowledged survives a loss of power. With ``NORMAL`` it survives a crash of the
     process, but a loss of power or a crash of the system can take the last transactions with it; the database stays sound, and a
     call with an effect that they recorded may then be made again. *busy_timeout_seconds* is how long to wait for another process that
-    writes.
+    writes. One that is stopped while it writes keeps others from writing to SQLite; PostgreSQL takes its transaction from it.
 
     Raises:
         MissingExtra: If ``psycopg`` is needed and not installed.
@@ -219,6 +219,7 @@ class SqlStore:
         """Take in what `export` wrote, all or nothing; the ids of the runs that were not there before.
 
         A run that has not ended is refused unless *unfinished*: two databases that both go on with it would make its calls twice.
+        Nobody else writes to SQLite meanwhile.
 
         Raises:
             StoreError: If it was cut short or edited, is from a newer version, or a run of that id with other content is there.
