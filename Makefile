@@ -15,7 +15,7 @@ INSTALL_ARGS := -m pip --disable-pip-version-check --no-input -qq install --no-b
 INSTALL := $(BIN)/python $(INSTALL_ARGS)
 ARGS ?=
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench durable clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ format: $(VENV)/.check ## Let ruff put the sources in form
 bench: $(VENV)/.core ## Print the benchmark table and write its plot
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
+durable: $(VENV)/.store ## The same for durable runs, beside DBOS, Temporal and Restate (wants npm)
+	@$(BIN)/python benchmarks/durable.py $(ARGS)
+
 clean: ## Remove the environment and the caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -47,6 +50,11 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "installing llm-nano-vm into $(VENV)"
 	@$(INSTALL) hatchling editables
 	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.store: $(VENV)/.core
+	@echo "installing the libraries of the store"
+	@$(INSTALL) -e '.[store]'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.core
