@@ -40,11 +40,12 @@ def paths(trace: Trace) -> list[str]:
 
 
 TRANSFERS = {"transfer", "transfer-chosen", "transfer-approved"}  # in test_examples_policy
+DURABLE = {"refund-approval"}  # in test_examples_durable
 
 
 def test_every_example_is_run() -> None:
     programs = {file.stem for file in EXAMPLES.glob("*.yaml") if not file.stem.endswith(".policy")}
-    assert programs == {"refund", "extract", "triage"} | TRANSFERS
+    assert programs == {"refund", "extract", "triage"} | TRANSFERS | DURABLE
 
 
 @pytest.mark.parametrize(
