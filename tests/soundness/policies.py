@@ -131,7 +131,7 @@ class Drawer:
         if self.edges and rng.random() < (
             0.9 if self.shape else 0.25
         ):  # many: what matters is what uses them up and ends them
-            many = [edge for edge in self.edges if edge[2] != "otherwise" or rng.random() < 0.3]
+            many = [edge for edge in self.edges if edge[2] != "otherwise" or rng.random() < 0.5]
             return [Statement("guard", tool, tuple(edge_text(*edge) for edge in many))] if many else []
         for site in sites(self.steps, tool):
             if rng.random() < 0.06:

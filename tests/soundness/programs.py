@@ -673,7 +673,7 @@ class Shape:
         rng = self.rng
         handler: dict[str, Any] = rng.choice(({"on_error": "skip"}, {"on_error": "skip", "default": "yes"}, {}))
         begin = [self.get("k1"), self.get("k2")]
-        match rng.randrange(13):
+        match rng.randrange(14):
             case 0:  # an item of the name that the guard read
                 steps = [self.gate(), self.each(self.pay(), **{"as": rng.choice(("k1", "k2", "item"))})]
             case 1:  # a guard in a branch that writes what it read
@@ -710,6 +710,19 @@ class Shape:
                     "retry": {"delay_seconds": 0},
                 }
                 steps = [self.gate(), {**self.plain(), "tool": rng.choice(("mail", "keyed")), **ask}, self.plain()]
+            case 12:  # nobody decided in time, or the decision is an error
+                skipped: dict[str, Any] = {"id": self.id(), "type": "approval", "role": "boss", "show": {"v": "$k1"}}
+                if rng.random() < 0.5:
+                    skipped = {
+                        "id": self.id(),
+                        "type": "condition",
+                        "condition": "$k1 > 1",
+                        "then": "$next",
+                        "otherwise": "$next",
+                    }
+                else:
+                    skipped["timeout_seconds"] = 5
+                steps = [{**skipped, "on_error": rng.choice(("skip", "fail"))}, self.pay()]
             case 11:  # what is reached by a failure alone
                 last = self.pay()
                 steps = [self.get("k1", catch=[{"errors": ["*"], "next": last["id"]}]), self.plain(next="$end"), last]
