@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 from collections import Counter
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,7 +16,10 @@ from test_fuzz import drawn_programs, ran
 from test_recorded import chaotic
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus, VMError, tool
-from nano_vm.replay import Replayer, diff, fork, replay, same
+from nano_vm.cli import main
+from nano_vm.errors import UnknownRun
+from nano_vm.replay import Replayer, diff, fork, replay, same, subject_of, verify
+from nano_vm.store import open_store
 from nano_vm.testing import ScriptedLLM
 from nano_vm.trace import TraceError, _read
 
@@ -526,5 +530,155 @@ def test_a_trace_that_does_not_replay_is_not_forked() -> None:
     host = Host(["no"])
     trace = host.run(REFUND, INPUTS)
     forged = changed(trace, lambda records: records[2].update(output="yes"))
-    with pytest.raises(VMError, match="can not be forked: .* differs after"):
+    with pytest.raises(VMError, match=r"can not be forked: .* differs after"):
         host.fork(forged, program=REFUND)
+
+
+# --- stored runs -----------------------------------------------------------------------------------------------------
+
+
+def stored_run(store: str) -> str:
+    """A run that waited for a person and went on."""
+    made = program(
+        mapped(step("g", "get", args={"id": "$it"}), over="$ids", **{"as": "it"}),
+        {"id": "a", "type": "approval", "role": "boss", "show": {"n": "$m.output"}, "then": "p", "otherwise": "$end"},
+        step("p", "pay", args={"amount": 3}),
+    )
+
+    async def go() -> str:
+        vm = ExecutionVM(tools={"get": get, "pay": pay}, store=store)
+        trace = await vm.run(made, {"ids": [1, 2]})
+        assert trace.status is TraceStatus.SUSPENDED
+        found = replay(trace.run_id, store=vm._store)
+        assert found
+        assert not found.complete
+        assert found.steps == 3
+        assert str(found).endswith("identical, as far as it went; 3 steps")
+        vm.approve(trace.run_id, "a", shown=vm.waiting(trace.run_id)[0]["shown"], by="ann", reason="fine")
+        ended = await vm.resume(trace.run_id)
+        assert ended.ok
+        forked = await fork(vm, trace.run_id, edit={"a": {"output": False}})
+        assert [s.path for s in forked.steps][-1] == "a"
+        return trace.run_id
+
+    return asyncio.run(go())
+
+
+def test_a_stored_run_brings_its_program_and_is_verified(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/runs.db"
+    run_id = stored_run(url)
+    store = open_store(url)
+    assert replay(run_id, store=store)
+    stored = store.load(run_id)
+    found = verify(subject_of(stored))
+    assert found
+    assert [check.ok for check in found.checks] == [True, True, True]
+    for row in stored.rows:
+        if row.path == "p" and row.status is not None:
+            row.output = "paid 4000"
+    found = verify(subject_of(stored))
+    assert not found
+    assert {check.name for check in found.checks if check.ok is False} == {
+        "seal",
+        "steps",
+    }  # the run's output was another
+    assert "WRONG" in str(found)
+    with pytest.raises(VMError, match="looked up in a store"):
+        replay(run_id)
+    with pytest.raises(UnknownRun):
+        replay("nobody", store=store)
+    store.close()
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> int:
+    return main(list(arguments))
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NANO_VM_STORE", raising=False)
+    Path("refund.json").write_text(json.dumps(REFUND.to_dict()))
+    Path("other.json").write_text(json.dumps(program(step("order", "get")).to_dict()))
+    for name, answer in (("yes", "yes"), ("no", "no")):
+        Path(f"{name}.trace").write_text(run(REFUND, INPUTS, [answer]).to_json())
+    Path("tools.py").write_text(
+        "from nano_vm import tool\n@tool(effect='read')\ndef get(id=None): return {'id': id, 'amount': 30}\n"
+        "@tool(effect='irreversible')\ndef pay(amount=None): return f'paid {amount}'\n"
+    )
+    return tmp_path
+
+
+def test_the_commands(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("replay", "yes.trace", "--program", "refund.json") == 0
+    assert "identical; 4 steps" in capsys.readouterr().out
+    assert command("verify", "yes.trace", "--program", "refund.json", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["verified"] is True
+    assert command("diff", "yes.trace", "no.trace") == 1
+    assert "the runs differ first at 'judge'" in capsys.readouterr().out
+    assert command("diff", "refund.json", "other.json", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["kind"] == "program"
+    assert command("diff", "yes.trace", "yes.trace") == 0
+    host = (
+        "--program",
+        "refund.json",
+        "--tools",
+        "tools.py",
+        "--model",
+        "openai/none",
+        "--base-url",
+        "http://127.0.0.1:9",
+    )
+    assert command("fork", "no.trace", *host, "--output", "judge=yes") == 3
+    assert 'stopped before refund: pay {"amount":30} has an effect' in capsys.readouterr().out
+    assert command("fork", "no.trace", *host, "--output", "judge=yes", "--effects", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["records"][-1]["output"] == "paid 30"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("replay", "yes.trace"), 2, "a trace does not hold its program; give it: --program FILE"),
+        (("replay", "gone.trace"), 2, "there is no file 'gone.trace'; for a run of a store give --store URL"),
+        (("replay", "cut.trace", "--program", "refund.json"), 1, "cut.trace: not a trace"),
+        (("replay", "edited.trace", "--program", "refund.json"), 1, "the trace was changed: its digest does not fit"),
+        (("diff", "yes.trace", "refund.json"), 2, "two runs or two programs, and these are one of each"),
+        (("fork", "yes.trace", "--program", "refund.json", "--set", "judge=x"), 2, "--set takes STEP.FIELD=VALUE"),
+        (("fork", "yes.trace", "--program", "refund.json", "--output", "judge"), 2, "--output takes NAME=text"),
+        (("fork", "yes.trace", "--program", "refund.json", "--at", "jugde"), 1, "it never ran; did you mean 'judge'?"),
+        (("verify", "export.jsonl"), 1, "export.jsonl: "),
+    ],
+)
+def test_bad_input_is_one_line(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    text = (files / "yes.trace").read_text()
+    (files / "cut.trace").write_text(text[: len(text) // 2])
+    (files / "edited.trace").write_text(text.replace("paid 30", "paid 31"))
+    (files / "export.jsonl").write_text('{"record": "export"}\n{"record": "run"}\n')
+    assert command(*arguments) == code
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_another_program_is_told_on_the_command_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("replay", "yes.trace", "--program", "other.json") == 1
+    assert "the trace is of another program" in capsys.readouterr().out
+
+
+def test_runs_of_an_exported_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{files}/runs.db"
+    ids = [stored_run(url), stored_run(url)]
+    assert command("store", "export", "--store", url, "-o", "runs.jsonl") == 0
+    capsys.readouterr()
+    assert command("verify", "runs.jsonl") == 0
+    assert "2 of 2 runs verified" in capsys.readouterr().out
+    assert command("replay", "runs.jsonl") == 1
+    assert "it has 2 runs" in capsys.readouterr().err
+    assert command("replay", f"runs.jsonl#{ids[0]}") == 0
+    assert command("replay", ids[1][:12], "--store", url) == 0
+    assert command("replay", "runs.jsonl#none") == 1

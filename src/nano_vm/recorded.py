@@ -397,11 +397,16 @@ def forks_of(records: list[Record]) -> dict[str, Record]:
     return found
 
 
-def play(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], now: int) -> None:
+HELD = StepError("refused", "ForkStopped", "the call is held back: it has an effect", retryable=False)
+
+
+def play(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], now: int, *, hold: bool = False) -> None:
     """Drive *machine* through all that is recorded; *forks* are the records of forks by path, with their children.
 
+    With *hold* calls that are not recorded are held: the frame waits there, and its siblings go on.
+
     Raises:
-        Missing: At the first call that is not recorded.
+        Missing: At the first call that is not recorded, without *hold*.
         Unfit: At the first record that no such call can have.
     """
     base, by_path, success = recorded.base_ns, recorded.by_path, StepStatus.SUCCESS
@@ -418,15 +423,17 @@ def play(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], now:
         if code == END:
             return
         if code == FORK:
-            op = _forked(machine, op, recorded, forks)
+            op = _forked(machine, op, recorded, forks, hold)
             continue
         following = recorded.feed(machine, op)
         if following is None:
-            raise Missing(path_of(machine, op))
+            if not hold:
+                raise Missing(path_of(machine, op))
+            following = machine.suspend(machine.now) if machine._aside is None else machine.refuse(HELD, machine.now)
         op = following
 
 
-def _forked(machine: Machine, op: Op, recorded: Recorded, forks: Mapping[str, Record]) -> Op:
+def _forked(machine: Machine, op: Op, recorded: Recorded, forks: Mapping[str, Record], hold: bool) -> Op:
     """The children of a fork, those that began, one after the other; then its join, or that it was cancelled."""
     record = forks.get(path_of(machine, op))
     children = record[10]["children"] if record is not None else ()
@@ -437,7 +444,7 @@ def _forked(machine: Machine, op: Op, recorded: Recorded, forks: Mapping[str, Re
         if stopped and not told:  # a child that began has a record at least of that it was cancelled
             continue
         child = machine.child(number)
-        play(child, recorded, forks, told[0][6] - recorded.base_ns if told else machine.now)
+        play(child, recorded, forks, told[0][6] - recorded.base_ns if told else machine.now, hold=hold)
         latest = max(latest, child.now)
     finished = record[7] - recorded.base_ns if record is not None else latest
     return machine.cancel(finished) if stopped else machine.join(finished)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..trace import Record, StepStatus, Trace, _extra_json, _request, full
@@ -113,9 +113,9 @@ def compare(
             rest = children[len(before) :]
             if len(before) > len(children) or any(rest) or (rest and old[2] is not StepStatus.CANCELLED):
                 return done, Difference("changed", old[1], "children", len(before), len(children), done)
-        found_field = _field(old, new)
-        if found_field is not None:
-            return done, Difference("changed", old[1], *found_field, done)
+        differs = difference_of(old, new)
+        if differs is not None:
+            return done, replace(differs, index=done)
         done += 1
     if len(recorded) > len(computed):
         return done, Difference("extra", recorded[len(computed)][1], index=done)
@@ -135,6 +135,12 @@ def _order(recorded: Sequence[Record], computed: Sequence[Record], done: int) ->
             else Difference("extra", old, index=done)
         )
     return Difference("missing", new, index=done)
+
+
+def difference_of(old: Record, new: Record) -> Difference | None:
+    """What differs between two records of a step; children are not looked at."""
+    field = _field(old, new)
+    return Difference("changed", old[1], *field) if field is not None else None
 
 
 def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:

@@ -15,9 +15,9 @@ from ..errors import VMError
 from ..machine import Machine
 from ..plan import END, FORK, MODEL, TOOL, Op
 from ..program import Program
-from ..recorded import Recorded, asked, path_of
+from ..recorded import HELD, Recorded, asked, path_of
 from ..store import StoredRun
-from ..trace import Record, StepError, StepStatus, Trace, _request, flattened
+from ..trace import Record, StepStatus, Trace, _request, flattened
 from ..values import UNSET, admit, canonical, kind_name
 from .compare import same
 from .rerun import Replay, Replayer, subject_of
@@ -249,9 +249,6 @@ def _with_tools(vm: Any, tools: Mapping[str, Callable[..., Any]], programs: Mapp
     for name, function in tools.items():
         host.register_tool(name, function)
     return host
-
-
-HELD = StepError("refused", "ForkStopped", "a fork makes no call that has an effect", retryable=False)
 
 
 async def fork(

@@ -15,11 +15,11 @@ from ..machine import FOREVER, Facts, Machine, loaded
 from ..plan import Plan
 from ..program import Program
 from ..recorded import Missing, Recorded, Unfit, bounds_of, contracts_of, forks_of, play, stops
-from ..store import ENDED, Store, StoredRun, seal_of
+from ..store import ENDED, STEP, Store, StoredRun, seal_of
 from ..tools import ToolContract
 from ..trace import Trace, TraceStatus, flattened
 from ..values import kind_name
-from .compare import Difference, compare, compare_ends
+from .compare import Difference, compare, compare_ends, difference_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def replay(
         UnknownRun: If *store* has no such run.
     """
     subject = subject_of(run, program, programs, store)
-    return Replayer(subject.program, subject.programs).replay(subject.trace)
+    return Replayer(subject.program, subject.programs).replay(subject.trace, subject.stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +189,11 @@ class Replayer:
         frame = loaded(root, trace.inputs)
         return Machine.of_run(root, frame, facts, Ledger.of(bounds.limits, bounds.budget), deadline), plan
 
-    def replay(self, trace: Trace) -> Replay:
-        """As the function `replay`."""
+    def replay(self, trace: Trace, stored: StoredRun | None = None) -> Replay:
+        """As the function `replay`; *stored* where the trace is that of a stored run."""
         records = trace._full()
-        begun = Replay(trace.run_id, trace.program_name, None, 0, complete=trace.status is not TraceStatus.RUNNING)
+        ended = trace.status is not TraceStatus.RUNNING and (stored is None or stored.status in ENDED)
+        begun = Replay(trace.run_id, trace.program_name, None, 0, complete=ended)
         if trace.program_digest != self.digest:
             differs = Difference("program", recorded=trace.program_digest, computed=self.digest)
             return replace(begun, difference=differs)
@@ -207,10 +208,11 @@ class Replayer:
         fault = _inputs_fault(trace.inputs, plan)
         if fault is not None:
             return replace(begun, difference=Difference("inputs", why=fault))
-        ended = trace.status is not TraceStatus.RUNNING
+        if not ended:
+            return self._unended(begun, trace, machine, plan, stored)
         forks = forks_of(records)
         stopped = stops(records, trace.status is TraceStatus.CANCELLED)
-        recorded = Recorded(flattened(records) if forks else records, stopped=stopped, ended=ended)
+        recorded = Recorded(flattened(records) if forks else records, stopped=stopped, ended=True)
         stop: Missing | Unfit | None = None
         try:
             play(machine, recorded, forks, trace.started_ns)
@@ -219,11 +221,33 @@ class Replayer:
         done, difference = compare(records, machine.records, plan.ops)
         if isinstance(stop, Unfit) and (difference is None or difference.kind in ("missing", "extra")):
             difference = Difference("unfit", stop.path, why=str(stop), index=done)
-        elif isinstance(stop, Missing) and ended and (difference is None or difference.kind == "extra"):
+        elif isinstance(stop, Missing) and (difference is None or difference.kind == "extra"):
             difference = Difference("missing", stop.path, index=done)
         computed = _trace_of(trace, machine, plan)
-        if difference is None and ended:
+        if difference is None:
             difference = compare_ends(trace, computed, done)
+        return replace(begun, difference=difference, steps=done, trace=computed)
+
+    def _unended(self, begun: Replay, trace: Trace, machine: Machine, plan: Plan, stored: StoredRun | None) -> Replay:
+        """A run that goes on: each record that there is must be one that the machine makes; what is not recorded is held."""
+        frames = trace._full()
+        records = (
+            list(flattened(frames)) if stored is None else [row.record() for row in stored.rows if row.kind == STEP]
+        )
+        done, difference = 0, None
+        try:
+            play(machine, Recorded(records), forks_of(frames), trace.started_ns, hold=True)
+        except Unfit as at:
+            difference = Difference("unfit", at.path, why=str(at))
+        computed = _trace_of(trace, machine, plan)
+        made = {record[1]: record for record in flattened(computed._full())}
+        for record in records:
+            new = made.get(record[1])
+            found = difference_of(record, new) if new is not None else Difference("extra", record[1])
+            if found is not None:
+                difference = replace(found, index=done)
+                break
+            done += 1
         return replace(begun, difference=difference, steps=done, trace=computed)
 
     def _unbegun(self, trace: Trace) -> Difference | None:
@@ -330,7 +354,7 @@ def verify(subject: Subject) -> Verified:
     if stored is not None and stored.salt is None:
         checks.append(Check("steps", None, "its contents were erased, so what it did can no longer be computed"))
     elif fits:
-        found = replayer.replay(trace)
+        found = replayer.replay(trace, stored)
         far = "" if found.complete else "; it has not ended"
         text = str(found.difference) if found.difference is not None else f"{found.steps}, each the only legal one{far}"
         checks.append(Check("steps", found.identical, text))
