@@ -13,8 +13,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -433,21 +433,44 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]
 
 def work(options: argparse.Namespace) -> int:
     """Take up runs that nobody drives, and tell of each how far it came."""
-    url = given_url(options)
-    with _only_json(options.json), _host(options) as (vm, _):
-        return asyncio.run(_working(vm, options, url))
+    with _lines(apart=options.json) as line, _host(options) as (vm, _):
+        return asyncio.run(_working(vm, options, line))
 
 
-async def _working(vm: ExecutionVM, options: argparse.Namespace, url: str) -> int:
+@contextmanager
+def _lines(*, apart: bool) -> Iterator[Callable[[str], None]]:
+    """What prints a line to stdout; with *apart* nothing else gets there: what tools print goes to stderr."""
+    if not apart:
+        yield say
+        return
+    own, kept = sys.stdout, -1
+    own.flush()
+    with suppress(OSError, ValueError):
+        if own.fileno() == 1:
+            kept = os.dup(1)
+            os.dup2(2, 1)
+    with redirect_stdout(sys.stderr), ExitStack() as stack:
+        stream: Any = own
+        if kept >= 0:
+            stream = stack.enter_context(open(kept, "w", encoding="utf-8", errors="backslashreplace", closefd=False))
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, 1)
+        yield lambda text: print(text, file=stream, flush=True)
+
+
+async def _working(vm: ExecutionVM, options: argparse.Namespace, say_line: Callable[[str], None]) -> int:
     loop = asyncio.get_running_loop()
     counts: dict[str, int] = {}
-    stdout = sys.__stdout__
+    gone = False
 
     def ended(trace: Trace) -> None:
+        nonlocal gone
         counts[trace.status.value] = counts.get(trace.status.value, 0) + 1
-        line = json.dumps(_told(trace), ensure_ascii=False) if options.json else _line(trace)
-        assert stdout is not None
-        print(safe_json(line) if options.json else line, file=stdout, flush=True)
+        try:
+            if not gone:
+                say_line(safe_json(json.dumps(_told(trace), ensure_ascii=False)) if options.json else _line(trace))
+        except OSError:  # nobody reads any more: no reason to stop
+            gone = True
 
     received: list[int] = []
 
