@@ -105,7 +105,7 @@ def test_a_recipient_from_a_mail_is_refused_with_its_flow(capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "transfer.yaml:22:12: steps[1].args.recipient: refuted: only what is trusted or is approved by tr" in out
     assert "  untrusted input 'mail' reaches argument 'recipient' of 'send_money' by way of invoice.output\n" in out
-    assert "(checked before the call: $value <= 500)" in out
+    assert "(checked before the call: $value > 0 and $value <= 500)" in out
     trace = transfer("transfer", "transfer", INVOICE)
     assert trace.error_kind == "refused"
     assert trace.steps == []
@@ -139,7 +139,7 @@ def test_a_sum_over_the_limit_is_stopped_before_the_call() -> None:
     assert trace.error_kind == "refused"
     assert trace.steps[-1].path == "send"
     assert trace.steps[-1].output is None
-    assert "$value <= 500" in (trace.error or "")
+    assert "$value > 0 and $value <= 500" in (trace.error or "")
 
 
 def test_checked_against_payees_before_the_call() -> None:

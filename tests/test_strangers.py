@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nano_vm import ExecutionVM, Policy, Program, ProgramError, tool
+from nano_vm import ExecutionVM, Planner, Policy, Program, ProgramError, tool
 from nano_vm.testing import ScriptedLLM
 
 TRUSTED = {"tools": {"send": {"args": {"to": "trusted"}}}}
@@ -135,3 +135,50 @@ def test_a_subschema_has_no_draft_of_its_own() -> None:
         Program.from_dict({"steps": [{"id": "l", "type": "llm", "prompt": "x", "output_schema": schema}]})
     named = {"type": "object", "properties": {"$schema": {"type": "string"}}, "enum": [{"$schema": "x"}]}
     Program.from_dict({"steps": [{"id": "l", "type": "llm", "prompt": "x", "output_schema": named}]})
+
+
+def test_equally_close_patterns_forbid_in_any_order() -> None:
+    for rules in ({"s*": {"allow": False}, "*d": {}}, {"*d": {}, "s*": {"allow": False}}):
+        assert "V050" in refused({"tools": rules}, send("x"))
+
+
+@pytest.mark.parametrize("approval", [["a"], {"b": 1}, 5, ""])
+def test_an_approval_names_a_role(approval: Any) -> None:
+    with pytest.raises(ProgramError, match="name of a role"):
+        Policy.from_dict({"tools": {"send": {"args": {"to": {"approval": approval}}}}})
+
+
+@pytest.mark.parametrize("budget", [{"max_cost_usd": True}, {"max_cost_usd": "1"}, {"max_seconds": True}])
+def test_a_budget_is_a_number(budget: dict[str, Any]) -> None:
+    with pytest.raises(ProgramError, match="P040"):
+        Policy.from_dict({"budget": budget})
+
+
+def test_a_check_compares_something() -> None:
+    with pytest.raises(ProgramError, match="compares nothing"):
+        Policy.from_dict({"tools": {"send": {"args": {"to": "$value"}}}})
+
+
+def test_a_called_program_is_approved_by_its_digest() -> None:
+    inner = Program.from_dict({"untrusted": True, "steps": [send("me")]})
+    outer = Program.from_dict({"steps": [{"id": "c", "type": "call", "program": "inner"}]})
+    bank = Bank()
+    assert not bank.vm(TRUSTED, programs={"inner": inner}).run_sync(outer).ok
+    assert bank.vm(TRUSTED, programs={"inner": inner}, approved=[inner.digest]).run_sync(outer).ok
+    assert bank.sent == [("me", 1)]
+
+
+async def test_a_planned_program_from_a_stranger_waits_for_its_approval() -> None:
+    reply = '{"steps": [{"id": "s", "type": "tool", "tool": "send", "args": {"to": "A"}}]}'
+    bank = Bank()
+    vm = bank.vm(TRUSTED, reply)
+    planner = Planner(ScriptedLLM([reply]), vm.tools, policy=TRUSTED)
+    program = await planner.generate("Send it to A", untrusted=True)
+    assert program.untrusted
+    assert (await vm.run(program)).error_kind == "refused"
+    assert (await bank.vm(TRUSTED, approved=[program.digest]).run(program)).ok
+
+
+def test_a_planner_with_a_faulty_policy_says_so_before_it_asks() -> None:
+    with pytest.raises(ProgramError, match="did you mean 'send'"):
+        Planner(ScriptedLLM([]), Bank().vm({}).tools, policy={"tools": {"sned": {}}})

@@ -41,6 +41,8 @@ LEASE_MARGIN = 0.2
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
 """A century; what is longer is a mistake, and its nanoseconds would not fit."""
 
+NO_CALLS = "the run has used all its tool calls (max_tool_calls), those that were lost with a process among them"
+
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
 
 
@@ -175,14 +177,14 @@ class Journal:
             return following
         path = path_of(machine, op)
         machine.now = max(machine.now, now)
-        if self.cancelled and machine._aside is None and not machine._cancelling:
-            return machine.cancel(machine.now, called=op.code == TOOL and path in self.begun)
-        if op.code == PAUSE:
-            return await self.pause(machine, op, path)
-        if path in self.begun and not machine.retrying:
+        if path in self.begun and not machine.retrying and op.code != PAUSE:
             following = self.lost(machine, op, path)
             if following is not None:
                 return following
+        if self.cancelled and machine._aside is None and not machine._cancelling:
+            return machine.cancel(machine.now, called=False)
+        if op.code == PAUSE:
+            return await self.pause(machine, op, path)
         rows = self.rows(machine)
         if self.leaving:
             await self.append(rows)
@@ -215,6 +217,9 @@ class Journal:
                     return machine.fail(refusal, now)
             return None
         if not op.unsafe:  # type: ignore[attr-defined]
+            machine.ledger.tool_calls -= len(self.begun[path])  # those that were lost were made
+            if machine.ledger.tool_calls < 0:
+                return machine.refuse(StepError("budget", "BudgetExceeded", NO_CALLS, False), now)
             return None
         message = self.take(("outcome", "resolve"), path)
         if message is None:
@@ -434,10 +439,7 @@ def trace_of(run: StoredRun) -> Trace:
         if row.kind != STEP:
             continue
         record = row.record()
-        rest = row.rest or {}
         extra = dict(record[10]) if record[10] is not None else {}
-        if "lost" in rest:
-            extra["lost"] = rest["lost"]
         if extra.get("forked"):
             extra["children"] = _children(frames, row.path)
         frames.setdefault(row.frame, []).append((*record[:10], extra or None))

@@ -114,6 +114,9 @@ class Machine:
     ]  # what a reconcile is about: op, error, path, request, keywords, what else is known
     _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
     _cancelling = False
+    _crashed = (
+        False  # whether a call was lost with its process: then a person is waited for also where the run is cancelled
+    )
     _original: list[dict[str, str]]
     _reserved = 0
     _reserved_cost: Decimal | None = None
@@ -750,7 +753,7 @@ class Machine:
         return self._failure(error, lost=True)
 
     def _lost(self, error: StepError) -> Op | None:
-        self._doubt = error
+        self._doubt, self._crashed = error, True
         return self._resolve(cast(ToolOp, self._op))
 
     def _not_called(self, error: StepError) -> Op | None:
@@ -954,7 +957,7 @@ class Machine:
         self._record(op, StepStatus.IN_DOUBT, None, doubt)
         key = effect_key(self.facts.run_id, self.path)
         entry = {"path": self.path, "step_id": op.step_id, "kind": "in_doubt", "tool": op.tool, "effect_key": key}
-        if self._cancelling:
+        if self._cancelling and not self._crashed:
             self.waiting = [entry]
             return self._cancelled(op)
         self.error = doubt

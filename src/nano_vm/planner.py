@@ -94,6 +94,12 @@ class Planner:
         self._budget = _budget(budget)
         self._max_tokens = max_tokens
         self._timeout = timeout_seconds
+        nothing = Program.from_dict(
+            {"name": "nothing", "steps": [{"id": "nothing", "type": "set", "values": {"x": 1}}]}
+        )
+        faults = self._faults(nothing)[0]
+        if faults:  # of the policy, and told before a model is paid for
+            raise ProgramError(faults)
 
     async def generate(
         self,
@@ -225,7 +231,15 @@ class Planner:
     def _faults(self, program: Program) -> tuple[list[Diagnostic], list[str]]:
         """What speaks against *program*: faults, and the runs that break a demand."""
         functions = {name: known.function for name, known in self._contracts.items()}
-        vm = ExecutionVM(self._llm, functions, programs=self._programs, budget=self._budget, policy=self._policy)
+        # what an untrusted program's own text may reach is for a person to say, who sees it and approves its digest; a VM asks for that
+        vm = ExecutionVM(
+            self._llm,
+            functions,
+            programs=self._programs,
+            budget=self._budget,
+            policy=self._policy,
+            approved=(program.digest,) if program.untrusted else (),
+        )
         report = vm.verify(program)
         faults = [d for d in report.diagnostics if d.severity == "error" or d.code in _OVER_BUDGET]
         broken = []

@@ -8,7 +8,7 @@ show for them is proved over its `Flow`, in `verify`; value checks are enforced 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -42,8 +42,8 @@ class Budget(BaseModel):
     max_llm_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
     max_tool_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
     max_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
-    max_cost_usd: Annotated[float, Field(ge=0)] | None = None
-    max_seconds: Seconds | None = None
+    max_cost_usd: Annotated[float, Field(strict=True, ge=0)] | None = None
+    max_seconds: Annotated[float, Field(strict=True, gt=0, le=366 * 24 * 3600)] | None = None
 
 
 def tightest(budgets: list[Budget]) -> Budget | None:
@@ -226,7 +226,7 @@ def rules_of(
     allow, calls = True, []
     for number, policy in enumerate(policies):
         rules = policy.matching(tool)
-        allow = allow and (not rules or rules[-1].allow)
+        allow = allow and allowed(rules)
         accepts = tuple(rule.approval for rule in rules if rule.approval is not None)
         if number == 0:
             args += [(name, ArgRule("trusted", accepts=accepts)) for name in trusted]
@@ -255,6 +255,11 @@ def rules_of(
     )
 
 
+def allowed(rules: Sequence[ToolRule]) -> bool:
+    """Whether the closest of *rules*, which are in order, allow their tool: all that are equally close, whatever the file's order."""
+    return all(rule.allow for rule in rules if rule.rank == rules[-1].rank)
+
+
 def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
     """Where a program's *own* policy would allow what the host's (*known*) does not: it may only tighten."""
 
@@ -269,12 +274,7 @@ def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
         rules = known.matching(rule.pattern)
         if rule.returns is not None and not any(r.returns == rule.returns for r in rules):
             yield fault((*at, "returns"), f"what {rule.pattern!r} returns is for the host to say, not for the program")
-        if (
-            "allow" in own.source.get("tools", {}).get(rule.pattern, {})
-            and rule.allow
-            and rules
-            and not rules[-1].allow
-        ):
+        if "allow" in own.source.get("tools", {}).get(rule.pattern, {}) and rule.allow and not allowed(rules):
             yield fault((*at, "allow"), f"the host forbids {rule.pattern!r}, and the program allows it")
         most = min((r.max_calls for r in rules if r.max_calls is not None), default=None)
         if most is not None and rule.max_calls is not None and rule.max_calls > most:
@@ -441,6 +441,10 @@ class _Reader:
         if type(data) is dict:
             body = self.table(data, loc, "a rule of an argument", _ARG_FIELDS)
             trusted = body.get("trusted", True)
+            approval = body.get("approval")
+            if "approval" in body and (type(approval) is not str or not approval):
+                self.add("P040", (*loc, "approval"), f"'approval' is the name of a role, not {short(approval)}")
+                return ArgRule("trusted")
             if type(trusted) is not bool or (not trusted and not body.keys() & {"check", "approval"}):
                 self.add("P040", loc, f"{short(data)} is no rule of an argument", hint)
                 return ArgRule("trusted")
@@ -467,6 +471,8 @@ class _Reader:
         except ExprError as error:
             self.add("P042", loc, str(error), "write a check like '$value in $payees'")
             return None
+        if isinstance(node, (Const, Ref, Template, Items)):
+            self.add("P042", loc, f"the check {text!r} compares nothing", "compare the argument: $value in $payees")
         for ref, _ in references(node):
             if ref.name != VALUE and ref.name not in names:
                 near = get_close_matches(ref.name, [VALUE, *sorted(names)], n=1)

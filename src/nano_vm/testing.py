@@ -207,7 +207,7 @@ def explore(
     flow = Flow(program, programs)
     known = {name: contract(name, function) for name, function in (tools or {}).items()}
     contracts = known if tools is not None else assumed(flow, known)
-    examined = examine(flow, contracts, policy=policy_of(policy), literals_untrusted=program.untrusted, thorough=False)
+    examined = examine(flow, contracts, policy=policy_of(policy), thorough=False)
     faults = [d for d in examined.report.diagnostics if d.severity == "error" and not (d.code == "V010" and inputs)]
     faults += [d for d in check_names(flow, frozenset(inputs or ())) if d.severity == "error"] if inputs else []
     if faults:

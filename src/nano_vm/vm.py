@@ -246,7 +246,7 @@ class ExecutionVM:
             prices=self._prices,
             default_model=default.model if default is not None else None,
             untrusted=untrusted,
-            literals_untrusted=program.untrusted and program.digest not in self._approved,
+            approved=self._approved,
             more=found,
             thorough=thorough,
         )
@@ -682,7 +682,10 @@ class ExecutionVM:
         base = clock.time_ns() - now
         if not stored.started_ns:
             stored.started_ns = now + base
-            await store.append(Append(stored.key, fence, (), {"started_ns": stored.started_ns}))
+            try:
+                await store.append(Append(stored.key, fence, (), {"started_ns": stored.started_ns}))
+            except LeaseLost:
+                return None
         root = plan.frames[0]
         trace = Trace(stored.program_name, stored.program_digest, run_id, stored.seed, stored.started_ns - base, base)
         trace._salt = (stored.salt or b"").hex()

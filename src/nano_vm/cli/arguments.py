@@ -276,6 +276,7 @@ def parser() -> argparse.ArgumentParser:
         "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="an input, as for 'run'; else made up"
     )
     explore.add_argument("--input-file", metavar="FILE", help="inputs in JSON or YAML (- is standard input)")
+    explore.add_argument("--policy", metavar="FILE", help="a policy, whose value checks hold in every run")
     explore.add_argument("--max-runs", type=int, metavar="N", help="stop after N runs; default: 10000")
     explore.add_argument("--no-errors", action="store_true", help="inject no errors and timeouts")
     explore.add_argument("--cancel", action="store_true", help="cancel the run at each call, too")

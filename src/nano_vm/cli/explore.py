@@ -32,6 +32,7 @@ def explore(options: argparse.Namespace) -> int:
         found = testing.explore(
             loaded.program,
             tools=tools,
+            policy=options.policy,
             programs=loaded.programs,
             properties=_properties(options, known, steps),
             inputs=host.read_inputs(options.input, options.input_file) if given else None,

@@ -10,9 +10,10 @@ Rule 2: a run has one owner at a time. Each claim raises its *fence*; an append 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from json.encoder import encode_basestring as _quoted
 from typing import Any, Protocol
 
 from ..errors import MissingExtra
@@ -47,13 +48,18 @@ class Row:
     output: Any = UNSET
     rest: dict[str, Any] | None = None
 
-    def sealed(self, salt: bytes) -> list[Any]:
-        """What the seal covers: everything, values by salted hash."""
-        hidden = [
-            salted(salt, value) for value in (self.request, self.output, UNSET if self.rest is None else self.rest)
-        ]
-        status = self.status.value if self.status is not None else None
-        return [self.kind, self.frame, self.path, self.type, status, self.started_ns, self.finished_ns, *hidden]
+    def sealed(self, salt: bytes, known: dict[int, Any]) -> bytes:
+        """What the seal covers: everything, values by salted hash, as a canonical JSON list; *known* are hashes by identity."""
+        request, output, rest, status = self.request, self.output, self.rest, self.status
+        hidden = (
+            "null" if request is UNSET else _hidden(salt, request, known),
+            "null" if output is UNSET else _hidden(salt, output, known),
+            "null" if rest is None else _hidden(salt, rest, known),
+        )
+        return (
+            f"[{self.kind},{_quoted(self.frame)},{_quoted(self.path)},{_quoted(self.type)},"
+            f"{'null' if status is None else _quoted(status.value)},{self.started_ns},{self.finished_ns},{','.join(hidden)}]"
+        ).encode()
 
     def record(self) -> Record:
         """As a trace's record; that of a fork has no children yet."""
@@ -104,13 +110,21 @@ def salted(salt: bytes, value: Any) -> str | None:
     """The salted hash of a value, by which the seal holds it."""
     if type(value) is Erased:
         return str(value)
-    return None if value is UNSET else hashlib.sha256(salt + canonical(value)).hexdigest()
+    return None if value is UNSET else sha256(salt + canonical(value)).hexdigest()
+
+
+def _hidden(salt: bytes, value: Any, known: dict[int, Any]) -> str:
+    found = known.get(id(value))
+    if found is None:
+        found = known[id(value)] = f'"{salted(salt, value)}"', value  # the value, so that its identity stays its own
+    return found[0]
 
 
 def chained(head: bytes, salt: bytes, rows: Iterable[Row]) -> bytes:
     """The seal's chain after *rows*."""
+    known: dict[int, Any] = {}  # equal cells of a loaded run have one value between them
     for row in rows:
-        head = hashlib.sha256(head + canonical(row.sealed(salt))).digest()
+        head = sha256(head + row.sealed(salt, known)).digest()
     return head
 
 
@@ -185,7 +199,7 @@ def open_store(url: str, **options: Any) -> Store:
 
 def seal_start(run: StoredRun) -> bytes:
     """Where the chain of a run's seal begins."""
-    return hashlib.sha256(canonical(run.header())).digest()
+    return sha256(canonical(run.header())).digest()
 
 
 def seal_of(run: StoredRun) -> str:

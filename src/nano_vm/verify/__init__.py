@@ -103,7 +103,7 @@ def examine(
     prices: Mapping[str, tuple[Decimal, Decimal]] | None = None,
     default_model: str | None = None,
     untrusted: Iterable[str] = (),
-    literals_untrusted: bool = False,
+    approved: frozenset[str] = frozenset(),
     more: Iterable[Diagnostic] = (),
     thorough: bool = True,
 ) -> Examined:
@@ -131,7 +131,7 @@ def examine(
         rules = _rules(flow, contracts, policies)
         found += _forbidden(flow, rules, policies)
         labels = frozenset(untrusted).union(*(untrusted_by(p, flow) for p in policies))
-        trust = analyse(flow, contracts, rules, untrusted=labels, untrusted_literals=literals_untrusted)
+        trust = analyse(flow, contracts, rules, untrusted=labels, approved=approved)
         found += check_names_of_rules(flow, contracts, rules)
         bounds = [p.budget for p in policies if p.budget is not None]
         if thorough or bounds or any(rule.max_calls is not None for rule in rules.values()):
@@ -400,7 +400,7 @@ def verify(
         budget=program.budget,
         prices={m: (Decimal(str(a)), Decimal(str(b))) for m, (a, b) in prices.items()} if prices is not None else None,
         untrusted=untrusted,
-        literals_untrusted=program.untrusted and program.digest not in frozenset(approved),
+        approved=frozenset(approved),
         more=program.warnings,
     )
     return replace(examined.report, diagnostics=tuple(program.place(list(examined.report.diagnostics))))

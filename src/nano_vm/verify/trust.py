@@ -80,12 +80,14 @@ def analyse(
     *,
     untrusted: frozenset[str] = frozenset(),
     untrusted_literals: bool = False,
+    approved: frozenset[str] = frozenset(),
 ) -> Trust:
     """Every flow into an argument that *rules* (by tool) protect; *untrusted* names inputs of the run.
 
-    ``untrusted_literals`` says that nobody vouches for the program's own text, nor for that of the programs that it calls.
+    A program that is marked as untrusted and whose digest is not among *approved* has nobody who vouches for its text, nor for that of
+    those that it calls; ``untrusted_literals`` says so of all.
     """
-    graph = _Graph(flow, contracts, rules, untrusted, untrusted_literals)
+    graph = _Graph(flow, contracts, rules, untrusted, untrusted_literals, approved)
     graph.build()
     graph.spread()
     return _judge(graph, rules)
@@ -115,6 +117,7 @@ class _Graph:
         rules: Mapping[str, Rules],
         untrusted: frozenset[str],
         untrusted_literals: bool,
+        approved: frozenset[str],
     ) -> None:
         self.flow = flow
         self.contracts = contracts
@@ -130,7 +133,7 @@ class _Graph:
                 self.base[key] = size
                 size += frame.names.size
                 self.spaces.append(frame)
-                self.literals[key] = untrusted_literals or (frame.index > 0 and _by_untrusted(frame))
+                self.literals[key] = untrusted_literals or _by_untrusted(frame, approved)
         self.strong: list[list[tuple[int, int]]] = [[] for _ in range(size)]  # target, and the node that carries it
         self.weak: dict[int, list[tuple[int, int, str]]] = {}
         self.seeds: dict[int, tuple[str, int]] = {}  # vertex: what it is, and its node
@@ -414,13 +417,14 @@ class _Graph:
         return result
 
 
-def _by_untrusted(frame: FrameGraph) -> bool:
-    """Whether a called program, or one of those that call it on the way there, is marked as untrusted; the run's own is asked for apart."""
+def _by_untrusted(frame: FrameGraph, approved: frozenset[str]) -> bool:
+    """Whether a program, or one of those that call it on the way there, is marked as untrusted, and its digest not *approved*."""
     at: FrameGraph | None = frame
-    while at is not None and at.owner is not None:
-        if at.kind == "call" and at.names.program.untrusted:
+    while at is not None:
+        program = at.names.program
+        if program.untrusted and program.digest not in approved:
             return True
-        at = at.owner.frame
+        at = at.owner.frame if at.owner is not None else None
     return False
 
 
