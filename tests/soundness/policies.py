@@ -159,7 +159,7 @@ class Drawer:
             self.steps.by_id[edge[:2]] for site in sites(self.steps, tool) for edge in around(self.steps, site)
         ]
         near = [step for step in around_it if step["type"] == "approval"]
-        if not near and self.rng.random() < 0.7:
+        if not near and not self.shape and self.rng.random() < 0.7:
             return []  # it would hardly ever hold
         role = self.rng.choice(near or steps)["role"] if self.rng.random() < 0.9 else self.rng.choice(ROLES)
         parameters = PARAMETERS[tool]

@@ -644,6 +644,9 @@ class Shape:
         name = self.rng.choice(("$k1", "$k1", "$k2"))
         return {"id": self.id(), "type": "tool", "tool": "pay", "args": {"to": name}, **fields}
 
+    def ask(self, *keys: str) -> dict[str, Any]:
+        return {"id": self.id(), "type": "approval", "role": "boss", "show": {key: f"${key}" for key in keys}}
+
     def sent(self, **fields: Any) -> dict[str, Any]:
         """A step whose undo is a call of the protected tool."""
         undo = {"tool": "pay", "args": {"to": "$k1"}}
@@ -673,7 +676,7 @@ class Shape:
         rng = self.rng
         handler: dict[str, Any] = rng.choice(({"on_error": "skip"}, {"on_error": "skip", "default": "yes"}, {}))
         begin = [self.get("k1"), self.get("k2")]
-        match rng.randrange(14):
+        match rng.randrange(15):
             case 0:  # an item of the name that the guard read
                 steps = [self.gate(), self.each(self.pay(), **{"as": rng.choice(("k1", "k2", "item"))})]
             case 1:  # a guard in a branch that writes what it read
@@ -710,6 +713,9 @@ class Shape:
                     "retry": {"delay_seconds": 0},
                 }
                 steps = [self.gate(), {**self.plain(), "tool": rng.choice(("mail", "keyed")), **ask}, self.plain()]
+            case 13:  # each approval shows a part
+                steps = [self.ask(*rng.choice((["k1"], ["k2"], ["k1", "k2"]))) for _ in range(2)]
+                steps.append({**self.pay(), "args": {"to": "$k1", "amount": "$k2"}})
             case 12:  # nobody decided in time, or the decision is an error
                 skipped: dict[str, Any] = {"id": self.id(), "type": "approval", "role": "boss", "show": {"v": "$k1"}}
                 if rng.random() < 0.5:
