@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nano_vm import ExecutionVM, Planner, Policy, Program, ProgramError, tool
+from nano_vm import ExecutionVM, Planner, Policy, Program, ProgramError, VMError, tool
 from nano_vm.testing import ScriptedLLM
 
 TRUSTED = {"tools": {"send": {"args": {"to": "trusted"}}}}
@@ -182,3 +182,35 @@ async def test_a_planned_program_from_a_stranger_waits_for_its_approval() -> Non
 def test_a_planner_with_a_faulty_policy_says_so_before_it_asks() -> None:
     with pytest.raises(ProgramError, match="did you mean 'send'"):
         Planner(ScriptedLLM([]), Bank().vm({}).tools, policy={"tools": {"sned": {}}})
+
+
+def test_a_check_does_not_read_what_a_stranger_gives() -> None:
+    policy = {"inputs": {"payees": "trusted"}, "tools": {"send": {"args": {"to": "trusted or $value in $payees"}}}}
+    bank = Bank()
+    one = Program.from_dict({"steps": [send("$q")]})
+    trace = bank.vm(policy).run_sync(one, {"q": "EVIL", "payees": ["EVIL"]}, untrusted=["q", "payees"])
+    assert (trace.error_kind, bank.sent) == ("refused", [])
+    assert "V058" in (trace.error or "")
+
+
+def test_what_a_pattern_must_come_before_holds_for_each_tool_that_it_names() -> None:
+    assert "comes before" in refused({"tools": {"fet*": {"before": ["send"]}}}, send("x"))
+    assert "did you mean 'send'" in refused({"tools": {"fetch": {"before": ["sned"]}}}, send("x"))
+
+
+async def test_a_run_under_a_policy_that_reads_what_it_was_not_given(tmp_path: Path) -> None:
+    bank = Bank()
+    url = f"sqlite:///{tmp_path / 'r.db'}"
+    first = bank.vm({}, store=url)
+    one = Program.from_dict({"steps": [{"id": "a", "type": "approval", "role": "r", "then": [send("$q")]}]})
+    await first.run(one, {"q": "me"}, run_id="r", untrusted=["q"])
+    policy = {"inputs": {"payees": "trusted"}, "tools": {"send": {"args": {"to": "trusted or $value in $payees"}}}}
+    second = bank.vm(policy, store=url)
+    try:
+        first.reject("r", "a", by="ann")
+        with pytest.raises(VMError, match="read input 'payees', which the run was not given"):
+            await second.resume("r")
+        assert await second.work(until_idle=True) == []
+    finally:
+        first.close()
+        second.close()

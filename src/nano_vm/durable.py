@@ -26,7 +26,7 @@ from .errors import LeaseLost, StoreError
 from .expr import described, number_in
 from .ledger import token_bound
 from .machine import Machine
-from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
+from .plan import END, FORK, MODEL, PAUSE, Op
 from .recorded import Recorded, path_of
 from .store import INTENT, STEP, SUSPENDED, Append, Message, Row, Store, StoredRun, chained, seal_start
 from .trace import Record, StepError, StepStatus, Trace, TraceStatus, full
@@ -40,8 +40,6 @@ LEASE_MARGIN = 0.2
 
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
 """A century; what is longer is a mistake, and its nanoseconds would not fit."""
-
-NO_CALLS = "the run has used all its tool calls (max_tool_calls), those that were lost with a process among them"
 
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
 
@@ -121,6 +119,12 @@ def surely_gone(owner: str) -> bool:
     if host != socket.gethostname() or boot == "-" or boot != _boot() or born == "-" or not pid.isdigit():
         return False
     return _born(int(pid)) != born
+
+
+def lost_calls(run: StoredRun) -> int:
+    """Model calls of *run* that were begun and whose process was gone before they ended: a budget of calls has spent them."""
+    made = sum(row.kind == INTENT and row.type == "llm" for row in run.rows)
+    return made - sum(row.kind == STEP and row.type == "llm" and row.request is not UNSET for row in run.rows)
 
 
 def usable(message: Message, waiting: Iterable[dict[str, Any]]) -> bool:
@@ -211,15 +215,11 @@ class Journal:
         now = machine.now
         if op.code == MODEL:
             for _ in self.begun[path]:
-                machine.ledger.llm_calls -= 1
                 refusal = machine.reserve(token_bound(machine.messages)) if machine.reserves else None
                 if refusal is not None:  # what was reserved for the lost attempts is spent
                     return machine.fail(refusal, now)
             return None
         if not op.unsafe:  # type: ignore[attr-defined]
-            machine.ledger.tool_calls -= len(self.begun[path])  # those that were lost were made
-            if machine.ledger.tool_calls < 0:
-                return machine.refuse(StepError("budget", "BudgetExceeded", NO_CALLS, False), now)
             return None
         message = self.take(("outcome", "resolve"), path)
         if message is None:

@@ -139,14 +139,12 @@ class Recorded:
         return self._tool(machine, cast(ToolOp, op), path, record, now)
 
     def _charge(self, machine: Machine, path: str, record: Record) -> None:
-        """What the call may use is set aside; calls that were lost in a crash were spent."""
-        if path not in self._attempt:
-            for _ in _dict(record[10]).get("lost", ()):
-                machine.ledger.llm_calls -= 1
-                if machine.reserves:
-                    machine.reserve(token_bound(machine.messages))
-        if machine.reserves:
+        """What the call may use is set aside; what calls that were lost in a crash may have used was spent."""
+        if not machine.reserves:
+            return
+        for _ in _dict(record[10]).get("lost", ()) if path not in self._attempt else ():
             machine.reserve(token_bound(machine.messages))
+        machine.reserve(token_bound(machine.messages))
 
     def _unasked(self, machine: Machine, op: Op, path: str) -> Op | None:
         """A reconcile tool that could not be asked, since its arguments were refused: only the step's own record tells."""

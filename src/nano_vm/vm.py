@@ -24,7 +24,7 @@ from typing import Any
 
 from .compile import compile_flow
 from .drive import Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
-from .durable import LEASE_SECONDS, Journal, Lease, shown_digest, surely_gone, trace_of, usable
+from .durable import LEASE_SECONDS, Journal, Lease, lost_calls, shown_digest, surely_gone, trace_of, usable
 from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, VMError, summary
 from .flow import Flow
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
@@ -663,11 +663,17 @@ class ExecutionVM:
         """Claim a stored run and drive it; None where another owner is alive."""
         store, lease = self._kept_in(), self._lease
         assert lease is not None
-        stored = await asyncio.to_thread(store.load, run_id)
+        stored = await asyncio.to_thread(store.load, run_id, rows=False)
         prepared = self._prepared_for(stored)
         plan = prepared.plan
-        if prepared.errors or plan is None or prepared.host is None:
-            raise ProgramError(prepared.errors)
+        errors = prepared.errors
+        if errors and plan is not None:  # only names that inputs may give
+            errors = tuple(d for d in check_names(prepared.flow, frozenset(stored.inputs)) if d.severity == "error")
+        if errors or plan is None or prepared.host is None:
+            raise ProgramError(errors or prepared.errors)
+        missing = [name for name in plan.given if name not in stored.inputs]
+        if missing:
+            raise VMError(f"run {run_id!r}: the policy's checks read input {missing[0]!r}, which the run was not given")
         lease.begin()
         if not lease.holds():
             await asyncio.to_thread(lease.renew)
@@ -696,6 +702,8 @@ class ExecutionVM:
         seconds = bound.max_seconds if bound is not None else None
         deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
         ledger = Ledger.of(self._limits, bound)
+        if bound is not None and bound.max_llm_calls is not None:
+            ledger.llm_calls = max(ledger.llm_calls - lost_calls(stored), 0)
         machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
         trace._records, trace._ops = machine.records, plan.ops
         await self._drive_kept(trace, machine, stored)
@@ -718,15 +726,21 @@ class ExecutionVM:
         return self._store
 
     async def submit(
-        self, program: Program, context: Mapping[str, Any] | None = None, *, run_id: str | None = None
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
     ) -> str:
-        """Store a run for `work`, here or in another process, and give its id; the same id joins a run that is there.
+        """Store a run for `work`, here or in another process, and give its id; the same id joins a run that is there. Arguments as `run`.
 
         Raises:
             ProgramError: If it would be refused.
         """
         store = self._kept_in()
-        trace, machine = self._begin(program, context, run_id, None, None, ())
+        trace, machine = self._begin(program, context, run_id, None, budget, untrusted)
         if machine is None:
             raise ProgramError(trace.diagnostics)
         if not await store.begin(self._stored(program, trace)):
@@ -805,7 +819,9 @@ class ExecutionVM:
             return None
         except VMError as error:
             logger.warning("run %s can not go on here: %s", run_id, error)
-            return None
+        except Exception:  # a fault of ours stops one run, and not the worker
+            logger.exception("run %s can not go on here", run_id)
+        return None
 
     def waiting(self, run_id: str) -> list[dict[str, Any]]:
         """What a stored run waits for; ``shown`` identifies each request as it stands."""

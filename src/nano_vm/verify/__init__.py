@@ -18,7 +18,7 @@ from typing import Any
 
 from ..compile import compile_flow
 from ..errors import Diagnostic, Loc, VMError
-from ..flow import Flow
+from ..flow import Flow, Names
 from ..policy import EFFECTS, ArgRule, Budget, Policy, Rules, ToolRule, loosened, policy_of, rules_of, tightest
 from ..program import Program, ToolStep
 from ..tools import ToolContract, ToolOptions, contract
@@ -116,7 +116,7 @@ def examine(
     policies = (host, *_own_policies(flow))
     solved = None if any(d.severity == "error" for d in flow.diagnostics) else assigned(flow)
     found = [*more, *check(flow, contracts, solved)]
-    contracts, faults = _by_policy(contracts, policies)
+    contracts, faults = _by_policy(flow, contracts, policies)
     found += faults
     found += _unknown_inputs(flow, policies, untrusted)
     if (
@@ -131,6 +131,7 @@ def examine(
         rules = _rules(flow, contracts, policies)
         found += _forbidden(flow, rules, policies)
         labels = frozenset(untrusted).union(*(untrusted_by(p, flow) for p in policies))
+        found += _doubtful(rules, labels)
         trust = analyse(flow, contracts, rules, untrusted=labels, approved=approved)
         found += check_names_of_rules(flow, contracts, rules)
         bounds = [p.budget for p in policies if p.budget is not None]
@@ -143,7 +144,7 @@ def examine(
                 found += [replace(d, severity="hint") for d in over_budget(most, program.budget)]
         findings = [
             *_limited(flow, rules, most),
-            *check_guards(flow, contracts, rules | _uncalled(rules, policies)),
+            *check_guards(flow, contracts, rules | _uncalled(rules, policies, contracts)),
             *trust.findings,
         ]
         if all(finding.holds for finding in findings):
@@ -173,16 +174,28 @@ def _rules(flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence
     return rules
 
 
-def _uncalled(rules: Mapping[str, Rules], policies: Sequence[Policy]) -> dict[str, Rules]:
+def _uncalled(
+    rules: Mapping[str, Rules], policies: Sequence[Policy], contracts: Mapping[str, ToolContract]
+) -> dict[str, Rules]:
     """What must come *before* something else, and is never called: then the other must not be either."""
-    named = {rule.pattern: rule for policy in policies for rule in policy.tools if rule.before}
-    names = [name for name in named if "*" not in name and name not in rules]
-    return {name: Rules(name, before=rules_of(name, policies).before) for name in names}
+    patterns = dict.fromkeys(rule.pattern for policy in policies for rule in policy.tools if rule.before)
+    names = [
+        name
+        for pattern in patterns
+        for name in (contracts if "*" in pattern else (pattern,))
+        if fnmatchcase(name, pattern)
+    ]
+    return {name: Rules(name, before=rules_of(name, policies).before) for name in names if name not in rules}
+
+
+def _all_names(flow: Flow) -> Iterable[Names]:
+    """The names of each program in the flow."""
+    return {id(frame.names): frame.names for frame in flow.frames}.values()
 
 
 def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
     """Each tool that is called, and where."""
-    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+    for names in _all_names(flow):
         for step, at in names.steps:
             if isinstance(step, ToolStep):
                 yield step.tool, (*names.loc, *at, "tool")
@@ -280,9 +293,21 @@ SEARCHED_RUNS = 500
 """Runs that are tried for one counterexample, about 20 ms: most are found among the first ten."""
 
 
+def _doubtful(rules: Mapping[str, Rules], untrusted: frozenset[str]) -> Iterator[Diagnostic]:
+    """Value checks that read what somebody calls untrusted: a stranger would choose what the value is held against."""
+    for tool, rule in rules.items():
+        for argument, one in rule.args:
+            for name in one.reads():
+                if name in untrusted:
+                    message = f"the check {one.text!r} of argument {argument!r} of {tool!r} reads input {name!r}, which is untrusted"
+                    hint = "write what is allowed into the policy's values, or take the input from a trusted place"
+                    yield Diagnostic("V058", ("policy", "tools", tool, "args", argument), message, hint)
+
+
 def _unknown_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> Iterator[Diagnostic]:
     """Inputs that are called untrusted and that the program does not have: a typo would leave the right one trusted."""
-    known = list(flow.frames[0].names.keys)
+    checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
+    known = list(dict.fromkeys([*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())]))
     for policy in policies:
         for name in policy.untrusted:
             if name == "*":
@@ -307,7 +332,7 @@ def _own_policies(flow: Flow) -> list[Policy]:
 
 
 def _by_policy(
-    contracts: Mapping[str, ToolContract], policies: Sequence[Policy]
+    flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence[Policy]
 ) -> tuple[dict[str, ToolContract], list[Diagnostic]]:
     """The contracts with the effects that policies give them, and what is wrong with the policies for this host; its own is first."""
     found: list[Diagnostic] = []
@@ -319,6 +344,13 @@ def _by_policy(
         at: Loc = ("policy",)
         for rule in policy.tools:
             loc: Loc = (*at, "tools", rule.pattern)
+            for name in rule.before:
+                near = get_close_matches(name, list(contracts), n=1) if name not in contracts else []
+                if near and not any(name.partition(".")[0] in names.ids for names in _all_names(flow)):
+                    message = (
+                        f"{rule.pattern!r} must come before {name!r}, which is no tool, and no step of this program"
+                    )
+                    found.append(Diagnostic("V051", (*loc, "before"), message, f"did you mean {near[0]!r}?"))
             if "*" in rule.pattern:
                 found += _unmatched(rule, loc, contracts)
                 continue

@@ -77,7 +77,7 @@ class Proof:
         if self.status == "proved":
             return None
         found = [str(flow) for flow in flows if self.kind == "flow" and flow.loc == self.loc]
-        found = found or ([f"by {self.way}"] if self.path else [])
+        found = found or ([f"on the path {self.way}"] if self.path else [])
         found += [self.reason] if self.reason else []
         return Diagnostic("V052", self.loc, f"{self.status}: {self.statement}", ": ".join(found) or None)
 
