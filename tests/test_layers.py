@@ -46,6 +46,7 @@ ROOMS = (
     "batch",
     "vm",
     "replay",
+    "migrate",
     "planner",
     "adapters",
     "telemetry",
