@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .batch import BatchResult, run_many
 from .compile import compile_flow
 from .drive import Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
 from .durable import LEASE_SECONDS, Journal, Lease, lost_calls, shown_digest, surely_gone, trace_of, usable
@@ -76,6 +77,14 @@ class _Prepared:
     prices: dict[str, tuple[Decimal, Decimal]] | None = None
     untrusted: tuple[str, ...] = ()
     _known: dict[str, Any] | None = None
+    _document: dict[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The program and those that it calls, as they are stored; nobody changes it."""
+        if self._document is None:
+            called = {name: program.to_dict() for name, program in self.flow.called.items()}
+            self._document = {"program": self.program.to_dict(), "programs": called}
+        return self._document
 
     def about(self, budget: Any = None) -> dict[str, Any]:
         """As `Trace.about`; *budget* is the run's own."""
@@ -565,6 +574,29 @@ class ExecutionVM:
             trace._steps = trace._digest = None  # of one that was looked at while it ran
             trace.finished_ns = self._clock.monotonic_ns()
 
+    def run_many(
+        self,
+        program: Program,
+        inputs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        concurrency: int = 16,
+        ordered: bool = False,
+        run_id: Callable[[int], str] | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
+    ) -> AsyncGenerator[BatchResult, None]:
+        """Run *program* on each of *inputs* and give the results as they come; see `nano_vm.batch.run_many`."""
+        return run_many(
+            self,
+            program,
+            inputs,
+            concurrency=concurrency,
+            ordered=ordered,
+            run_id=run_id,
+            budget=budget,
+            untrusted=untrusted,
+        )
+
     # --- durable runs ---
 
     async def _keep(self, program: Program, trace: Trace, machine: Machine, sink: Any = None) -> bool:
@@ -584,14 +616,12 @@ class ExecutionVM:
 
     def _stored(self, program: Program, trace: Trace) -> StoredRun:
         """A new run as it is stored."""
-        flow = self._prepare(program).flow
-        document = {"program": program.to_dict(), "programs": {name: p.to_dict() for name, p in flow.called.items()}}
         return StoredRun(
             trace.run_id,
             program.name,
             trace.program_digest,
             self._clock.time_ns(),
-            document,
+            self._prepare(program).document(),
             trace.inputs,
             trace.about,
             trace._seed,
@@ -651,7 +681,7 @@ class ExecutionVM:
         known = await asyncio.to_thread(store.load, run_id, rows=False)
         if known.status in ENDED:
             return trace_of(await asyncio.to_thread(store.load, run_id))
-        taken = await self._take_up(run_id)
+        taken = await self._take_up(run_id, known)
         if taken is None:
             owner = (await asyncio.to_thread(store.load, run_id, rows=False)).owner
             raise VMError(
@@ -659,11 +689,11 @@ class ExecutionVM:
             )
         return taken
 
-    async def _take_up(self, run_id: str) -> Trace | None:
-        """Claim a stored run and drive it; None where another owner is alive."""
+    async def _take_up(self, run_id: str, stored: StoredRun | None = None) -> Trace | None:
+        """Claim a stored run and drive it; None where another owner is alive. *stored* is its header, if that was just read."""
         store, lease = self._kept_in(), self._lease
         assert lease is not None
-        stored = await asyncio.to_thread(store.load, run_id, rows=False)
+        stored = stored or await asyncio.to_thread(store.load, run_id, rows=False)
         prepared = self._prepared_for(stored)
         plan = prepared.plan
         errors = prepared.errors
