@@ -522,6 +522,20 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
     work.add_argument("--until-idle", action="store_true", help="end when there is nothing to take up")
     work.add_argument("--concurrency", type=_count, default=16, metavar="N", help="runs at a time; default: 16")
 
+    migrate = command(
+        "migrate",
+        "migrate.migrate",
+        "which runs in flight may go on with a changed program",
+        description="For each unfinished run of a program: whether what it did so far is what the new program would have done, with all "
+        "the data that it needs from here on; and if not, why. Nothing is changed.",
+        epilog="examples:\n  nano-vm migrate refund-v2.yaml --dry-run --tools refund.py:tools --store sqlite:///runs.db\n\n",
+    )
+    _program(migrate)
+    _host(migrate)
+    migrate.add_argument("--dry-run", action="store_true", help="only say which may; moving them is not built yet")
+    migrate.add_argument("--of", metavar="NAME", help="the program's name in the store; default: that of PROGRAM")
+    _store(migrate)
+
     _worker(about("resume", "go on with a run", "  nano-vm resume 3f2a --tools refund.py:tools\n"))
 
     approve = about(

@@ -1,0 +1,43 @@
+"""``nano-vm migrate``: which runs in flight may go on with a changed program."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import ProgramError
+from .faults import UsageFault
+from .text import FAILED, OK, emit_json, safe, say
+
+
+def migrate(options: argparse.Namespace) -> int:
+    """One line for each unfinished run; the exit code says whether all of them may."""
+    from ..migrate import migrations
+    from ..vm import ExecutionVM
+    from . import host, sources, stores
+
+    if not options.dry_run:
+        raise UsageFault("moving runs is not built yet; --dry-run says which may go on with the new program")
+    loaded = sources.load(options.program, options.program_file)
+    tools = (
+        host.load_tools(options.tools)
+        if options.tools is not None
+        else host.stub_tools(loaded.program, loaded.programs)
+    )
+    llm = host.load_models(options.model, options.base_url) or host.StubModel()
+    store = stores.opened(stores.named(options.store), there=True)
+    try:
+        vm = ExecutionVM(llm=llm, tools=tools, programs=loaded.programs, store=store)
+        found = list(migrations(vm, loaded.program, name=options.of))
+    except ProgramError as error:
+        raise ProgramError(loaded.placed(error.diagnostics)) from None
+    finally:
+        store.close()
+    may = sum(one.reason is None for one in found)
+    if options.json:
+        emit_json({"ok": may == len(found), "runs": [one.to_dict() for one in found]})
+        return OK if may == len(found) else FAILED
+    for one in found:
+        say(safe(f"{one.run_id}  {one.status}  {'may move' if one.reason is None else f'stays: {one.reason}'}"))
+    name = options.of or loaded.program.name
+    say(safe(f"{len(found)} unfinished runs of {name!r}: {may} may go on with {options.program}"))
+    return OK if may == len(found) else FAILED
