@@ -112,6 +112,18 @@ async def test_what_is_taken_and_not_given_out_is_bounded(ordered: bool, window:
     await results.aclose()
 
 
+@pytest.mark.parametrize(("ordered", "window"), [(False, WINDOW), (True, ORDERED_WINDOW)])
+async def test_it_stays_bounded_while_results_are_taken(ordered: bool, window: int) -> None:
+    taken: list[int] = []
+    given = most = 0
+    async for _ in run_many(vm_of(Host()), PROGRAM, numbers(500, taken), concurrency=2, ordered=ordered):
+        most = max(most, len(taken) - given)
+        given += 1
+        await asyncio.sleep(0.001)
+    assert given == 500
+    assert most <= 2 * window
+
+
 async def test_a_failed_run_is_a_result() -> None:
     inputs: list[Any] = [{"n": 1}, {"n": -1}, {"m": 2}, [3], {"n": 4}]
     results = {r.number: r.trace async for r in run_many(vm_of(Host()), PROGRAM, inputs)}

@@ -217,7 +217,9 @@ def test_a_failure_from_before_still_counts(folder: Path, capsys: pytest.Capture
     assert "1 not well in out.jsonl" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("torn", ['{"l', '{"line": 9, "sta', '{"line":9,"status":"success"'])
+@pytest.mark.parametrize(
+    "torn", ['{"l', '{"line": 9, "sta', '{"line":9,"status":"success"', '{"line":9,"output":"' + "x" * 999]
+)
 def test_a_line_that_was_cut_short_is_run_again(folder: Path, capsys: pytest.CaptureFixture[str], torn: str) -> None:
     assert main(arguments(tools="slow_")) == 0
     lines = Path("out.jsonl").read_text().splitlines(keepends=True)

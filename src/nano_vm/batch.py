@@ -75,10 +75,8 @@ async def run_many(
                 ended.put_nowait(BatchResult(number, given, trace))
         except Exception as error:  # noqa: BLE001 - raised again, once what is under way has ended
             faults.append(error)
-            for _ in range(concurrency):  # those that wait for room see the fault
-                room.release()
         finally:
-            room.release()
+            room.release()  # for the next one that waits: it sees that there is no more, or the fault
             ended.put_nowait(None)
 
     workers = [asyncio.create_task(work()) for _ in range(concurrency)]
