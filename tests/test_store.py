@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from nano_vm.values import UNSET
 pytest.importorskip("sqlalchemy")
 from nano_vm.store import writer as writing
 from nano_vm.store.sql import SqlStore
-from nano_vm.store.transfer import read_export
+from nano_vm.store.transfer import export, read_export
 
 LONG = "a prompt that is longer than what stands in a cell " * 4
 NUMBERS = count(1)
@@ -241,6 +242,32 @@ def test_appends_that_wait_share_a_transaction(store: SqlStore) -> None:
     assert store.writer.transactions - before <= 3
     for run in runs:
         assert store.load(run.run_id).rows == [intent(1), step(1)]
+
+
+def test_two_groups_of_runs_become_one(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each waits for the commit of the other, and every step takes two."""
+    commit = writing.Connection.commit
+
+    def slow(self: Any) -> None:
+        time.sleep(0.02)
+        commit(self)
+
+    monkeypatch.setattr(writing.Connection, "commit", slow)
+    runs = [new_run() for _ in range(10)]
+    for run in runs:
+        store.create(run)
+
+    async def work(run: StoredRun, delay: float) -> None:
+        await asyncio.sleep(delay)
+        for number in range(20):
+            await store.append(Append(run.key, run.fence, [step(number)]))
+
+    async def main() -> None:
+        await asyncio.gather(*(work(run, 0.01 * (at % 2)) for at, run in enumerate(runs)))
+
+    before = store.writer.transactions
+    asyncio.run(main())
+    assert store.writer.transactions - before < 30
 
 
 def test_one_that_cannot_be_written_does_not_take_the_others_with_it(store: SqlStore) -> None:
@@ -570,6 +597,31 @@ def test_erasing_a_run(store: SqlStore) -> None:
         store.erase(unfinished.run_id)
 
 
+def test_two_that_erase_the_same_run_at_once(postgres: PostgresServer) -> None:  # noqa: F811
+    import psycopg
+
+    url = postgres.database()
+    done: list[bool] = []
+    with SqlStore(url) as one, SqlStore(url) as two, psycopg.connect(url) as holding:
+        run = ended(one, ROWS)
+        ended(one, ROWS)
+        holding.execute("SELECT key FROM nano_runs FOR UPDATE")
+
+        def erase(store: SqlStore) -> None:
+            done.append(store.erase(run.run_id))
+
+        threads = [threading.Thread(target=erase, args=[store]) for store in (one, two)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(0.5)
+        holding.commit()
+        for thread in threads:
+            thread.join(30)
+        assert sorted(done) == [False, True]
+        assert one.check() == []
+
+
 def test_what_is_erased_is_gone_from_the_file(tmp_path: Path) -> None:
     secret = "nobody may read this any more: 4711 0815"
     with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
@@ -713,6 +765,22 @@ def test_an_edited_file_is_refused() -> None:
                     list(read_export(io.StringIO("".join(json.dumps(one) + "\n" for one in edited))))
                 changes += 1
     assert changes > 100
+
+
+def test_a_file_whose_hash_was_made_to_fit_still_has_its_seal() -> None:
+    with SqlStore("sqlite://") as store:
+        run = ended(store, ROWS)
+        run = store.load(run.run_id)
+    for edit in (
+        lambda rows: rows[:-1],
+        lambda rows: [*rows[:3], replace(rows[3], path="other"), *rows[4:]],
+        lambda rows: [*rows[:1], replace(rows[1], output="forged"), *rows[2:]],
+        lambda rows: [*rows, rows[-1]],
+    ):
+        stream = io.StringIO()
+        export([replace(run, rows=edit(run.rows))], stream)
+        with pytest.raises(StoreError, match="was edited: its seal does not fit"):
+            list(read_export(io.StringIO(stream.getvalue())))
 
 
 @pytest.mark.parametrize(
