@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import test_corpus
+from build import NOW, llm, program, step
 from soundness.outcomes import Outcomes
 from soundness.programs import draw_inputs, draw_program
 from test_fuzz import drawn_programs, ran
@@ -25,10 +26,11 @@ from nano_vm.ledger import Ledger, Limits, token_bound
 from nano_vm.machine import FOREVER, Facts, Machine, loaded
 from nano_vm.plan import MODEL, PAUSE, TOOL
 from nano_vm.policy import Budget, tightest
+from nano_vm.recorded import Recorded, last_usage
 from nano_vm.replay import Replay, Replayer
 from nano_vm.simulate import simulate
 from nano_vm.tools import contract
-from nano_vm.trace import StepError, flattened
+from nano_vm.trace import Attempt, StepError, flattened
 from nano_vm.verify import check
 
 
@@ -324,3 +326,145 @@ def test_every_outcome_of_a_machine_is_the_same_again() -> None:
         assert statuses[kind] > 0, (kind, statuses)
     for kind in ("ArgumentError", "BudgetExceeded", "LimitExceeded", "ValueRefused", "InvalidAnswer", "TimeoutError"):
         assert errors_seen[kind] > 3, (kind, errors_seen)
+
+
+# --- one by one ------------------------------------------------------------------------------------------------------
+
+
+def scripted(made: Program, *outcomes: Any, limits: Limits | None = None) -> Trace:
+    """The run of *made* in which each request gets the next of *outcomes*, a second after the one before."""
+    plan = compile_flow(Flow(made), CONTRACTS)
+    root = plan.frames[0]
+    limits = limits or Limits()
+    machine = Machine.of_run(root, loaded(root, {}), Facts("run", 1, limits), Ledger.of(limits, None))
+    machine.now = 5
+    left = list(outcomes)
+
+    def feed(at: Machine, op: Any) -> Any:
+        at.now += 1_000_000_000
+        at.delay_seconds = 0.0
+        return left.pop(0)(at)
+
+    simulate(machine, feed)
+    assert not left
+    trace = Trace("p", made.digest, "run", 1, 5, 0, machine.records, plan.ops)
+    trace._about = {"tools": TOOL_FACTS, "limits": {"state_bytes": limits.state_bytes}}
+    trace.inputs, trace._salt, trace.finished_ns = {}, "00", 10**12
+    trace.status, trace.output, trace.waiting = machine.status, machine.output, machine.waiting
+    if machine.error is not None:
+        trace.error, trace.error_kind = machine.error_summary(), machine.error.kind
+    return trace
+
+
+def gives(value: Any) -> Any:
+    return lambda machine: machine.resume(value, machine.now)
+
+
+def fails(kind: str, message: str = "gone", retryable: bool = True) -> Any:
+    return lambda machine: machine.fail(StepError(kind, "Gone", message, retryable), machine.now)
+
+
+def answers(text: str) -> Any:
+    return lambda machine: machine.answer(text, LLMUsage(1, 2, 3), machine.now)
+
+
+def cancels(machine: Machine) -> Any:
+    return machine.cancel(machine.now)
+
+
+ASK = {"tool": "fetch", "args": {}}
+KEYED = step("k", "keyed", max_retries=3, retry=NOW, reconcile=ASK)
+TYPED = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+
+
+def test_a_reconcile_call_that_was_cancelled_ends_the_run_as_cancelled() -> None:
+    made = program(step("p", "pay", reconcile=ASK))
+    trace = scripted(made, fails("timeout"), cancels)
+    assert trace.status is TraceStatus.CANCELLED
+    assert_same_again(trace, Replayer(made))
+
+
+def test_after_a_value_for_which_there_was_no_room_there_is_none_for_others() -> None:
+    made = program(
+        step("a", "fetch", on_error="skip"), {"id": "s", "type": "set", "values": {"v": "x"}, "on_error": "skip"}
+    )
+    trace = scripted(made, gives("y" * 9_000), limits=Limits(state_bytes=5_000))
+    assert [s.error_kind for s in trace.steps] == ["limit", "limit"]
+    assert_same_again(trace, Replayer(made))
+
+
+def test_an_attempt_that_a_reconcile_tool_told_to_have_done_nothing() -> None:
+    made = program(KEYED)
+    # twice in doubt: tried again at once by its key; then an error of its own, and the reconcile tool is asked about the doubt
+    trace = scripted(
+        made, fails("timeout"), fails("tool", "own", retryable=False), gives({"done": False}), gives("at last")
+    )
+    assert [s.path for s in trace.steps] == ["k/reconcile", "k"]
+    assert trace.ok
+    assert_same_again(trace, Replayer(made))
+
+
+def test_a_long_answer_is_judged_by_what_was_recorded_of_it() -> None:
+    made = program(llm("m", output_schema=TYPED, max_retries=2))
+    text = '{"a": "' + "x" * 20_000 + '"}'
+    trace = scripted(made, answers(text), answers(text))
+    assert "a" in str(trace.error)
+    assert_same_again(trace, Replayer(made))
+    taken = program(llm("m", output_schema=TYPED, max_retries=2, on_invalid={"a": 0}))
+    trace = scripted(taken, answers(text), answers(text))
+    assert trace.ok
+    assert_same_again(trace, Replayer(taken))
+
+
+def test_a_held_call_waits() -> None:
+    made = program(step("p", "pay", args={"amount": 3}))
+    trace = scripted(made, lambda machine: machine.suspend(machine.now))
+    assert trace.waiting == [{"path": "p", "step_id": "p", "kind": "effect", "tool": "pay", "request": {"amount": 3}}]
+    assert_same_again(trace, Replayer(made))
+
+
+def test_what_a_reconcile_tool_said_before_a_crash_is_not_taken() -> None:
+    """Its step has no record: another attempt may have been begun since."""
+    made = program(KEYED)
+    lost = StepError("in_doubt", "LostCall", "gone", False)
+    trace = scripted(made, lambda m: m.doubt(lost, m.now), gives({"done": False}), gives("at last"))
+    before, last = trace._full()
+    plan = compile_flow(Flow(made), CONTRACTS)
+    machine = Machine.of_run(plan.frames[0], loaded(plan.frames[0], {}), Facts("run"), Ledger.of(Limits(), None))
+    op = machine.start(5)
+    recorded = Recorded([before])
+    assert recorded.feed(machine, op) is None
+    op = machine.doubt(lost, 6)
+    assert op.step_id == "k/reconcile"
+    assert recorded.feed(machine, op) is None
+    assert Recorded([before, last]).feed(machine, op) is not None
+
+
+@pytest.mark.parametrize(
+    ("total", "attempts", "last"),
+    [
+        (None, [None], None),
+        (LLMUsage(5, 5, 10), [LLMUsage(2, 2, 4)], LLMUsage(3, 3, 6)),
+        (LLMUsage(2, 2, 4), [LLMUsage(2, 2, 4, Decimal(1))], None),  # with a known cost it would be in the sum
+        (LLMUsage(0, 0, 0), [None], LLMUsage(0, 0, 0)),
+        (LLMUsage(3, 3, 6, Decimal("0.3")), [LLMUsage(2, 2, 4, Decimal("0.1"))], LLMUsage(1, 1, 2, Decimal("0.2"))),
+    ],
+)
+def test_what_the_last_attempt_consumed(total: Any, attempts: list[Any], last: Any) -> None:
+    tried = [Attempt(StepError("model", "E", "e"), 1, 2, usage) for usage in attempts]
+    assert last_usage(total, tried) == last
+
+
+def test_a_reservation_that_was_spent_is_not_given_back() -> None:
+    """An answer without usage is charged in full, also where its next attempt is refused for want of tokens."""
+    made = program(llm("m", "x", allowed_outputs=["yes"], max_tokens=100))
+    plan = compile_flow(Flow(made), CONTRACTS)
+    root = plan.frames[0]
+    machine = Machine.of_run(root, loaded(root, {}), Facts("run"), Ledger.of(Limits(), Budget(max_tokens=150)))
+    machine.start(5)
+    assert machine.reserve(20) is None
+    machine.answer("perhaps", None, 6)
+    refusal = machine.reserve(20)
+    assert refusal is not None
+    machine.fail(refusal, 7)
+    assert machine.ledger.tokens == 30

@@ -319,6 +319,14 @@ def test_programs_by_step_and_field() -> None:
         diff(one, run(REFUND, INPUTS))  # type: ignore[arg-type]
 
 
+def test_values_are_the_same_by_type_and_order() -> None:
+    assert same([1, {"a": [0.0, "x", None]}], [1, {"a": [0.0, "x", None]}])
+    for a, b in (
+        (1, 1.0), (1, True), ([1], [1.0]), ({"a": 0}, {"a": False}), (0.0, -0.0), ([0.0], [-0.0]), ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ):  # fmt: skip
+        assert not same(a, b)
+
+
 # --- fork ------------------------------------------------------------------------------------------------------------
 
 
@@ -333,6 +341,11 @@ class Host:
         async def get(id: Any = None) -> Any:
             host.calls.append(f"get {id}")
             return {"id": id, "amount": 30}
+
+        @tool(effect="read")
+        async def see(id: Any = None) -> Any:
+            host.calls.append(f"see {id}")
+            return f"seen {id}"
 
         @tool(effect="irreversible")
         async def pay(amount: Any = None) -> Any:
@@ -352,7 +365,7 @@ class Host:
                 return host.answers.pop(0)
 
         self.answers = list(answers or [])
-        self.vm = ExecutionVM(Model(), {"get": get, "pay": pay, "mail": mail})
+        self.vm = ExecutionVM(Model(), {"get": get, "see": see, "pay": pay, "mail": mail})
 
     def run(self, made: Program, inputs: dict[str, Any] | None = None) -> Trace:
         trace = asyncio.run(self.vm.run(made, inputs))
@@ -455,8 +468,10 @@ def test_the_same_request_to_another_tool_is_another_call() -> None:
     other = program(step("a", "mail", args={"id": 1}))
     assert host.fork(trace, edit={"program": program(step("a", "get", args={"id": 1}), step("b", "get"))}).ok
     assert host.calls == ["get None"]
-    refused = host.fork(trace, edit={"program": other})
-    assert refused.diagnostics
+    assert host.fork(trace, edit={"program": other}).diagnostics
+    host.calls.clear()
+    assert host.fork(trace, edit={"a": {"tool": "see"}}).final_output == "seen 1"
+    assert host.calls == ["see 1"]
 
 
 def test_attempts_are_taken_together_and_undo_is_held() -> None:

@@ -197,9 +197,9 @@ class Machine:
         """Take that the time or event that was waited for has come."""
         return self._other(now, self._decided, True, payload, None)
 
-    def doubt(self, error: StepError, now: int) -> Op:
-        """Take that the call was begun by an owner that is gone, and that nobody knows whether it took effect."""
-        return self._other(now, self._lost, error)
+    def doubt(self, error: StepError, now: int, *, crashed: bool = True) -> Op:
+        """Take that nobody knows whether the call took effect: its owner is gone (*crashed*), or *error* says why."""
+        return self._other(now, self._lost, error, crashed)
 
     def spoil(
         self, error: StepError, now: int, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
@@ -752,8 +752,8 @@ class Machine:
             return self._failed(self._op, error)
         return self._failure(error, lost=True)
 
-    def _lost(self, error: StepError) -> Op | None:
-        self._doubt, self._crashed = error, True
+    def _lost(self, error: StepError, crashed: bool) -> Op | None:
+        self._doubt, self._crashed = error, crashed
         return self._resolve(cast(ToolOp, self._op))
 
     def _not_called(self, error: StepError) -> Op | None:
@@ -975,6 +975,8 @@ class Machine:
             return self._next_undo()
         op, error = self._back_from(SUCCESS, value, None)
         done = value.get("done") if type(value) is dict else None
+        if type(done) is bool:
+            self._crashed = False  # what became of it is known
         if done is True:
             follow = self._value(value.get("output"))
             return self._cancelled(op) if self._cancelling and self.status is TraceStatus.RUNNING else follow

@@ -262,11 +262,9 @@ class Recorded:
         unknown = StepError("in_doubt", error.type, cause, False)
         if path in self.stopped and str(machine._doubt) == str(unknown) and not self._stopped_asking(path):
             return machine.cancel(now, called=False)
-        if asked:
-            return machine.doubt(unknown, now)
         _, then, last = more.partition("; then: ")
-        if not then:
-            return machine.doubt(unknown, now)
+        if asked or not then:
+            return machine.doubt(unknown, now, crashed=path not in self.stopped)
         kind, _, text = last.rpartition(_UNASKED)[0].partition(": ") if _UNASKED in last else last.partition(": ")
         if kind == "BudgetExceeded" and text == _NO_TOOL_CALL and str(machine._doubt) != str(unknown):
             return machine.fail(StepError("timeout", error.type, cause), now)
