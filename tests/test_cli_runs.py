@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm.cli import main, stores
 from nano_vm.cli.stores import age_seconds, time_ns
@@ -686,6 +687,31 @@ def test_many_runs_are_listed_and_found_by_short_ids(sh: Shell, refund: str) -> 
     assert sh("show", "n1234") == 0
     message = sh.refused("show", "n12")
     assert message.endswith("n1200, n1201, n1202, n1203, n1204, ...")
+
+
+# --- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_in_postgresql(sh: Shell, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    server: PostgresServer = request.getfixturevalue("postgres")
+    monkeypatch.setenv("NANO_VM_STORE", server.database())
+    for name in ("ref-1", "ref-2"):
+        assert sh("run", "refund.yaml", *HOST, "-i", "order=A7", "-i", "amount:=30", "--run-id", name) == 3
+    digest = sh.json("show", "ref-1")["waiting"][0]["shown"]
+    assert "several runs: ref-1, ref-2" in sh.refused("show", "ref")
+    assert sh("approve", "ref-1", "ask", "--shown", digest, "--by", "ann") == 0
+    assert "is decided already" in sh.refused("reject", "ref-1", "ask", "--by", "ann")
+    assert sh("work", "--until-idle", *HOST) == 0
+    assert sh("cancel", "ref-2", *HOST) == 0
+    assert paid() == ["A7"]
+    assert [run["status"] for run in sh.json("runs", "--min-cost", "0")] == ["cancelled", "success"]
+    Path("in.jsonl").write_text('{"order": "x", "amount": 1}\n' * 5)
+    assert sh("batch", "refund.yaml", "in.jsonl", "-o", "out.jsonl", *HOST) == 3
+    assert len(sh.json("runs", "--status", "suspended")) == 5
+    assert sh("store", "erase", "ref-1") == 0
+    assert sh("store", "check") == 0
+    assert sh.json("store", "prune", "--older-than", "0s") == {"deleted": 2}
+    assert "could not" in sh.refused("runs", "--store", "postgresql://nobody@127.0.0.1:1/none", code=2)
 
 
 # --- times -----------------------------------------------------------------------------------------------------------
