@@ -268,7 +268,8 @@ class Recorded:
         kind, _, text = last.rpartition(_UNASKED)[0].partition(": ") if _UNASKED in last else last.partition(": ")
         if kind == "BudgetExceeded" and text == _NO_TOOL_CALL and str(machine._doubt) != str(unknown):
             return machine.fail(StepError("timeout", error.type, cause), now)
-        return machine.fail(StepError("tool", kind, text, False), now)
+        own = StepError("tool", kind, text, False)
+        return machine.refuse(own, now) if self.by_path[path][5] is None else machine.fail(own, now)
 
     def _stopped_asking(self, path: str) -> bool:
         """Whether it was the reconcile call that was cancelled, which its own record tells."""
