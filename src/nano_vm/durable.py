@@ -31,6 +31,7 @@ from .recorded import Recorded, path_of
 from .store import INTENT, STEP, SUSPENDED, Append, Message, Row, Store, StoredRun, chained, seal_start
 from .trace import Record, StepError, StepStatus, Trace, TraceStatus, full
 from .values import UNSET, canonical
+from .verify import collector_paused
 
 LEASE_SECONDS = 30.0
 """How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy process, shorter than patience."""
@@ -144,6 +145,7 @@ def shown_digest(entry: dict[str, Any]) -> str:
 class Journal:
     """What one run appends while it is driven here; *base_ns* added to monotonic time gives nanoseconds since the epoch."""
 
+    @collector_paused()
     def __init__(self, store: Store, lease: Lease, run: StoredRun, base_ns: int, ops: Sequence[Op]) -> None:
         self.store, self.lease, self.run, self.base_ns, self.ops = store, lease, run, base_ns, ops
         steps = [row for row in run.rows if row.kind == STEP]

@@ -139,8 +139,10 @@ def hashes_in(cells: Iterable[bytes | None]) -> list[bytes]:
     return list(dict.fromkeys(cell[1:] for cell in cells if cell is not None and cell[:1] == HELD))
 
 
-def decoded(cells: Iterable[bytes | None], bodies: Mapping[bytes, bytes], where: str) -> dict[bytes | None, Any]:
-    """The value of each cell; equal cells have one value between them, which nobody changes."""
+def decoded(
+    cells: Iterable[bytes | None], bodies: Mapping[bytes, bytes], where: str, known: Mapping[bytes, Any]
+) -> dict[bytes | None, Any]:
+    """The value of each cell, *known* or read; equal cells have one value between them, which nobody changes."""
     values: dict[bytes | None, Any] = {None: UNSET}
     texts: dict[bytes, bytes] = {}
     for cell in cells:
@@ -152,7 +154,10 @@ def decoded(cells: Iterable[bytes | None], bodies: Mapping[bytes, bytes], where:
             body = bodies.get(cell[1:])
             if body is None:
                 raise StoreError(f"{where}: the value {cell[1:].hex()} is missing; the database is damaged")
-            texts[cell] = body
+            if cell in known:
+                values[cell] = known[cell]
+            else:
+                texts[cell] = body
         else:
             texts[cell] = cell
     values.update(zip(texts, _parsed_together(list(texts.values()), where), strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import StoreError, UnknownRun
 from . import StoredRun
-from .cells import CELLS, decoded, hashes_in, message_of, row_crc, row_of, run_crc, run_of
+from .cells import CELLS, UNREADABLE, decoded, hashes_in, message_of, row_crc, row_of, run_crc, run_of
 from .database import Connection
 from .schema import RUN_FIELDS
 
@@ -20,11 +20,17 @@ ROWS = (
 INBOX = "SELECT id, message FROM nano_inbox WHERE run = ? AND used <> 1 ORDER BY id"
 CREATED = RUN_FIELDS.index("created_ns")
 
+DOCUMENTS = 16
+"""Programs of runs that were read lately: reading that of 10,000 steps takes longer than all of a short run."""
+
+_DOCUMENT = RUN_FIELDS.index("document")
 _CELLS_AT = [RUN_FIELDS.index(name) for name in RUN_FIELDS if name in CELLS]
 
 
-def loaded(connection: Connection, run_id: str, *, rows: bool = True) -> StoredRun:
-    """A run, with its rows in order and its unused messages.
+def loaded(
+    connection: Connection, run_id: str, *, rows: bool = True, documents: dict[bytes, Any] | None = None
+) -> StoredRun:
+    """A run, with its rows in order and its unused messages; *documents* are those that were read lately, by their cells.
 
     Raises:
         UnknownRun: If there is none.
@@ -35,15 +41,24 @@ def loaded(connection: Connection, run_id: str, *, rows: bool = True) -> StoredR
         raise unknown(run_id)
     stored = connection.all(ROWS, fields[0]) if rows else None
     messages = connection.all(INBOX, fields[0])
-    return assembled(fields, stored, messages, values_of(connection, [fields], stored or (), f"run {run_id!r}"))
+    values = values_of(connection, [fields], stored or (), f"run {run_id!r}", documents)
+    if documents is not None:
+        documents[fields[_DOCUMENT]] = values[fields[_DOCUMENT]]
+        if len(documents) > DOCUMENTS:
+            documents.pop(next(iter(documents)), None)
+    return assembled(fields, stored, messages, values)
 
 
 def values_of(
-    connection: Connection, headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]], where: str
+    connection: Connection,
+    headers: Sequence[Sequence[Any]],
+    rows: Sequence[Sequence[Any]],
+    where: str,
+    documents: Mapping[bytes, Any] | None = None,
 ) -> dict[bytes | None, Any]:
     """The values of all cells of *headers* and *rows*."""
     cells = cells_of(headers, rows)
-    return decoded(cells, bodies_of(connection, hashes_in(cells)), where)
+    return decoded(cells, bodies_of(connection, hashes_in(cells)), where, documents or {})
 
 
 def cells_of(headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) -> list[bytes | None]:
@@ -72,18 +87,23 @@ def assembled(
         StoreError: If it was damaged where it lies.
     """
     named = dict(zip(RUN_FIELDS, fields, strict=False))
-    if run_crc(named) != fields[-1]:
-        raise damaged(named["run_id"], "its header")
-    key = fields[0]
-    if rows is not None and len(rows) != fields[-2]:
-        raise damaged(named["run_id"], f"{len(rows)} rows of {fields[-2]}")
-    rows = rows or ()
-    for at, row in enumerate(rows):
-        if row[0] != at or row_crc(key, at, row[1:11]) != row[11]:
-            raise damaged(named["run_id"], f"row {at}")
-    run = run_of(named, values)
-    run.rows = [row_of(row[1:11], values) for row in rows]
-    run.inbox = [message_of(*message) for message in messages]
+    where = "its header"
+    try:
+        if run_crc(named) != fields[-1]:
+            raise damaged(named["run_id"], where)
+        if rows is not None and len(rows) != fields[-2]:
+            raise damaged(named["run_id"], f"{len(rows)} rows of {fields[-2]}")
+        run = run_of(named, values)
+        where = "a row"
+        for at, row in enumerate(rows or ()):
+            cells = row[1:11]
+            if row[0] != at or row_crc(fields[0], at, cells) != row[11]:
+                raise damaged(named["run_id"], f"row {at}")
+            run.rows.append(row_of(cells, values))
+        where = "its inbox"
+        run.inbox = [message_of(*message) for message in messages]
+    except UNREADABLE as error:
+        raise damaged(named["run_id"], where) from error
     return run
 
 

@@ -47,6 +47,7 @@ class SqlStore:
     def __init__(self, url: str, *, synchronous: str = "FULL", busy_timeout_seconds: float = 30.0) -> None:
         self.database = Database(url, synchronous, busy_timeout_seconds)
         self.writer = Writer(self.database)
+        self._documents: dict[bytes, Any] = {}
 
     # --- a run's life ---
 
@@ -137,7 +138,7 @@ class SqlStore:
     def load(self, run_id: str, *, rows: bool = True) -> StoredRun:
         """See `Store.load`. Equal values of a run are one object: change none."""
         with self.database.reading() as connection:
-            return loaded(connection, run_id, rows=rows)
+            return loaded(connection, run_id, rows=rows, documents=self._documents)
 
     def runs(self, **filters: Any) -> Iterator[StoredRun]:
         """See `Store.runs`; ``status`` may be several. Each has its document too, but no rows and no inbox."""
