@@ -246,6 +246,8 @@ def test_appends_that_wait_share_a_transaction(store: SqlStore) -> None:
 
 def test_two_groups_of_runs_become_one(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each waits for the commit of the other, and every step takes two."""
+    monkeypatch.setattr(writing, "GATHER_SECONDS", 0.2)
+    monkeypatch.setattr(writing, "GATHER_PART", 5.0)
     commit = writing.Connection.commit
 
     def slow(self: Any) -> None:
@@ -666,6 +668,39 @@ DAMAGE = {
     "an edited seal": ("UPDATE nano_runs SET seal = 'ab'", "seal does not fit", False),
     "rows of nobody": ("UPDATE nano_rows SET run = 99", "which is not there", False),
 }
+
+
+def test_what_a_column_never_held(tmp_path: Path) -> None:
+    """SQLite lets any column hold anything."""
+    with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
+        run = ended(store, ROWS)
+        store.send(run.run_id, Message("outcome", "x", {}, None, 1))
+        for table in ("nano_runs", "nano_rows", "nano_inbox", "nano_contents"):
+            with store.database.reading() as connection:
+                columns = [row[1] for row in connection.all(f"PRAGMA table_info({table})")]
+            for column in columns:
+                if column in ("key", "run_id", "run", "id", "hash", "refs", "used"):
+                    continue
+                for value in ("x'80ff'", "'text'", "12345.5", "zeroblob(0)"):
+                    with store.database.writing() as connection:
+                        old = connection.all(f"SELECT rowid, {column} FROM nano_runs") if table == "nano_runs" else None
+                        if old is None:
+                            connection.run(f"CREATE TEMP TABLE kept AS SELECT * FROM {table}")
+                        connection.run(f"UPDATE {table} SET {column} = {value}")
+                    try:
+                        store.load(run.run_id)
+                        list(store.runs())
+                    except StoreError:
+                        pass
+                    store.check()
+                    with store.database.writing() as connection:
+                        if old is None:
+                            connection.run(f"DELETE FROM {table}")
+                            connection.run(f"INSERT INTO {table} SELECT * FROM kept")
+                            connection.run("DROP TABLE kept")
+                        else:
+                            connection.run(f"UPDATE nano_runs SET {column} = ? WHERE rowid = ?", old[0][1], old[0][0])
+        assert store.check() == []
 
 
 @pytest.mark.parametrize("name", DAMAGE)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
+from struct import Struct
+from struct import error as WrongNumber
 from typing import Any
 from zlib import crc32
 
@@ -20,6 +22,9 @@ from .schema import RUN_FIELDS
 INLINE_BYTES = 40
 """A value up to this long stands in its cell: a hash is hardly shorter."""
 
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, WrongNumber)
+"""What comes of a column that holds something else than was put there."""
+
 HELD, GONE = b"#", b"!"
 
 CELLS = frozenset(("document", "inputs", "about", "output", "error", "waiting"))
@@ -27,6 +32,7 @@ UPDATABLE = frozenset(
     "status started_ns finished_ns output error error_kind waiting wake_ns owner seal steps tokens cost_usd".split()
 )
 
+_NUMBERS = Struct("<7q").pack  # half the time of a formatted text
 _TYPES = {name: number for number, name in enumerate(TYPES)}
 _STATUSES = {status: number for number, status in enumerate(STATUSES)}
 
@@ -92,8 +98,11 @@ def row_cells(row: Row, bodies: Bodies) -> tuple[Any, ...]:
 def row_crc(key: int, seq: int, cells: Sequence[Any]) -> int:
     """What shows a row that was damaged where it lies."""
     kind, frame, path, type_, status, started, lasted, request, output, rest = cells
-    told = f"{key} {seq} {kind} {frame}\0{path}\0{type_} {status} {started} {lasted}".encode()
-    return crc32(b"|".join((told, request or b"", output or b"", rest or b"")))  # no cell is empty
+    numbers = _NUMBERS(
+        key, seq, kind, type_, -1 if status is None else status, started, -1 if lasted is None else lasted
+    )
+    # no cell is empty, so an empty one is none
+    return crc32(b"|".join((numbers, frame.encode(), path.encode(), request or b"", output or b"", rest or b"")))
 
 
 def run_crc(fields: Mapping[str, Any]) -> int:

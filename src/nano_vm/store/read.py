@@ -57,8 +57,13 @@ def values_of(
     documents: Mapping[bytes, Any] | None = None,
 ) -> dict[bytes | None, Any]:
     """The values of all cells of *headers* and *rows*."""
-    cells = cells_of(headers, rows)
-    return decoded(cells, bodies_of(connection, hashes_in(cells)), where, documents or {})
+    try:
+        cells = cells_of(headers, rows)
+        return decoded(cells, bodies_of(connection, hashes_in(cells)), where, documents or {})
+    except UNREADABLE as error:
+        raise StoreError(
+            f"{where}: a cell holds what was never written; the database is damaged: restore a copy"
+        ) from error
 
 
 def cells_of(headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) -> list[bytes | None]:

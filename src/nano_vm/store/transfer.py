@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from struct import error as WrongNumber
 from typing import IO, Any
 
 from ..errors import StoreError
@@ -266,7 +267,11 @@ def import_(database: Database, stream: Iterable[str], *, unfinished: bool) -> l
                     f"run {run.run_id!r} is {run.status}: two databases that both go on with it would make its calls twice; "
                     "take it in as unfinished if the other one is given up"
                 )
-            if _take(connection, run):
+            try:
+                new = _take(connection, run)
+            except (OverflowError, WrongNumber) as error:
+                raise StoreError(f"run {run.run_id!r} holds a number that no database keeps: {error}") from error
+            if new:
                 taken.append(run.run_id)
     return taken
 

@@ -25,6 +25,10 @@ BATCH_ITEMS = 1000
 BATCH_BYTES = 32_000_000
 """The same, counted in bytes of new values: two of the largest that a run may hold."""
 
+GATHER_SECONDS, GATHER_PART = 0.001, 0.25
+"""How long, at most, and for what part of the last transaction, to wait for those that it answered, when others wait already. Without it
+runs in flight can fall into two groups that wait for each other in turns (measured on PostgreSQL: 40 commits for 20 steps, with it 21)."""
+
 STOPPED_SECONDS, STOPPED_PART = 2.0, 1 / 3
 """After how long, at least, and what part of the busy timeout, a server ends a transaction whose process does nothing: it is frozen, or
 its machine gone. A process that only waits for its processor is quicker."""
@@ -131,7 +135,10 @@ class Writer:
         while not ending:
             batch, ending = self._gather()
             if batch:
+                began = time.monotonic()
                 self._batch(batch)
+                if not self._queue.empty():
+                    time.sleep(min(GATHER_SECONDS, (time.monotonic() - began) * GATHER_PART))
         if self._connection is not None:
             self._connection.release()
 
