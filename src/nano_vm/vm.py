@@ -164,7 +164,7 @@ class ExecutionVM:
         self._prices = _prices(prices)
         self._budget = _budget(budget)
         self._policy = policy_of(policy)
-        self._approved = frozenset(_names(approved, "approved", "digests of programs"))
+        self._approved = frozenset(approved)
         self._limits = limits or Limits()
         self._clock = clock or SystemClock
         if type(threads) is not int or threads < 1:
@@ -1047,10 +1047,11 @@ def _salt() -> str:
     return os.urandom(16).hex()
 
 
-def _names(given: Any, word: str = "untrusted", what: str = "names of inputs") -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) else given
-    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in (names := tuple(names))):
-        raise VMError(f"{word} are {what}, not {given!r}")
+def _names(untrusted: Iterable[str]) -> tuple[str, ...]:
+    names = (untrusted,) if isinstance(untrusted, str) else tuple(untrusted)
+    for name in names:
+        if not isinstance(name, str):
+            raise VMError(f"untrusted names inputs, and {name!r} is no name")
     return tuple(sorted(set(names)))
 
 
