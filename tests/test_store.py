@@ -672,35 +672,31 @@ DAMAGE = {
 
 def test_what_a_column_never_held(tmp_path: Path) -> None:
     """SQLite lets any column hold anything."""
-    with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
+    path = tmp_path / "runs.db"
+    with SqlStore(f"sqlite:///{path}") as store:
         run = ended(store, ROWS)
         store.send(run.run_id, Message("outcome", "x", {}, None, 1))
-        for table in ("nano_runs", "nano_rows", "nano_inbox", "nano_contents"):
-            with store.database.reading() as connection:
-                columns = [row[1] for row in connection.all(f"PRAGMA table_info({table})")]
-            for column in columns:
-                if column in ("key", "run_id", "run", "id", "hash", "refs", "used"):
-                    continue
-                for value in ("x'80ff'", "'text'", "12345.5", "zeroblob(0)"):
-                    with store.database.writing() as connection:
-                        old = connection.all(f"SELECT rowid, {column} FROM nano_runs") if table == "nano_runs" else None
-                        if old is None:
-                            connection.run(f"CREATE TEMP TABLE kept AS SELECT * FROM {table}")
-                        connection.run(f"UPDATE {table} SET {column} = {value}")
+    whole = path.read_bytes()
+    keys = {"key", "run_id", "run", "seq", "id", "hash", "refs", "used"}
+    tried = 0
+    for table in ("nano_runs", "nano_rows", "nano_inbox", "nano_contents"):
+        with sqlite3.connect(path) as connection:
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[1] not in keys]
+        connection.close()
+        for column in columns:
+            for value in ("x'80ff'", "'text'", "12345.5", "zeroblob(0)"):
+                path.write_bytes(whole)
+                with sqlite3.connect(path) as connection:
+                    connection.execute(f"UPDATE {table} SET {column} = {value}")
+                connection.close()
+                with SqlStore(f"sqlite:///{path}") as store:
                     try:
                         store.load(run.run_id)
                         list(store.runs())
                     except StoreError:
-                        pass
-                    store.check()
-                    with store.database.writing() as connection:
-                        if old is None:
-                            connection.run(f"DELETE FROM {table}")
-                            connection.run(f"INSERT INTO {table} SELECT * FROM kept")
-                            connection.run("DROP TABLE kept")
-                        else:
-                            connection.run(f"UPDATE nano_runs SET {column} = ? WHERE rowid = ?", old[0][1], old[0][0])
-        assert store.check() == []
+                        tried += 1
+                    assert isinstance(store.check(), list)
+    assert tried > 90
 
 
 @pytest.mark.parametrize("name", DAMAGE)

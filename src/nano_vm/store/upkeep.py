@@ -104,7 +104,8 @@ def _check_runs(connection: Connection, problems: list[str], used: Counter[bytes
         after = headers[-1][0]
         for fields in headers:
             stored = connection.all(ROWS, fields[0])
-            used.update(cell[1:] for cell in cells_of([fields], stored) if cell is not None and cell[:1] == HELD)
+            cells = cells_of([fields], stored)
+            used.update(cell[1:] for cell in cells if isinstance(cell, bytes) and cell[:1] == HELD)
             name = f"run {fields[RUN_FIELDS.index('run_id')]!r}"
             try:
                 run = assembled(fields, stored, [], values_of(connection, [fields], stored, name))
@@ -122,7 +123,7 @@ def _check_contents(connection: Connection, problems: list[str], used: Counter[b
     ):
         after = found[-1][0]
         for digest, body, refs in found:
-            if sha256(body).digest() != digest:
+            if not isinstance(body, bytes) or sha256(body).digest() != digest:
                 problems.append(f"value {digest.hex()}: its text does not fit its hash")
             count = used.pop(digest, 0)
             if count != refs:
