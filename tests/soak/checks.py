@@ -68,7 +68,10 @@ def kept_well(stored: StoredRun, trace: Trace, programs: Sequence[Program], stag
             faults.append(f"replay: {replayed}")
     if stage is None:
         return faults
-    other = stage.again(trace, program)
+    try:
+        other = stage.again(trace, program)
+    except Exception as error:  # noqa: BLE001 - whatever a record that can not be makes of it is a finding
+        return [*faults, f"no undisturbed run has these outcomes: {type(error).__name__}: {error}; {trace.error}"]
     if other.digest != trace.digest:
         faults.append(f"an undisturbed run gives another digest: {difference(trace, other)}")
     return faults

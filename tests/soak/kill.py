@@ -25,6 +25,7 @@ from typing import Any
 from .checks import examine
 from .life import Place, database, decide, live, warm, work
 from .points import NAMES, Points, Shared
+from .sabotage import SABOTAGE
 
 RANDOM_MS = (20, 250)
 """When a process dies that is not to die at a point."""
@@ -60,7 +61,8 @@ class Killing:
 class Campaign:
     """Keeps *workers* workers and a person alive, and kills them."""
 
-    def __init__(self, place: Place, seed: int, workers: int) -> None:
+    def __init__(self, place: Place, seed: int, workers: int, broken: str | None) -> None:
+        self.broken = broken
         self.place, self.draw, self.workers = place, random.Random(seed), workers
         self.shared = Shared()
         self.killing = Killing()
@@ -131,6 +133,8 @@ class Campaign:
             number = 1 + int(self.draw.expovariate(1 / 6)) if role == "worker" else 1 + int(self.draw.expovariate(1))
         process = os.fork()
         if process == 0:
+            if self.broken:
+                SABOTAGE[self.broken]()
             points = Points(self.shared, point, number)
             points.patch(self.place.keep)
             name = f"r{self.number}"
@@ -166,11 +170,13 @@ class Campaign:
         time.sleep(0.001)
 
 
-def campaign(folder: Path, url: str, kills: int, *, seed: int = 0, workers: int = 2) -> dict[str, Any]:
+def campaign(
+    folder: Path, url: str, kills: int, *, seed: int = 0, workers: int = 2, broken: str | None = None
+) -> dict[str, Any]:
     """Kill, and examine; what was counted, with ``faults``: all that is not as it must be."""
     place = Place(folder, url)
     warm(place)
-    killing = Campaign(place, seed, workers).run(kills)
+    killing = Campaign(place, seed, workers, broken).run(kills)
     findings = examine(place)
     crashes = place.faults.read_text() if place.faults.exists() else ""
     found = ([crashes[:5_000]] if crashes else []) + findings.pop("faults")
@@ -192,11 +198,12 @@ def main() -> int:
     parser.add_argument("--url", default="sqlite", help="sqlite, postgres, or the URL of an empty database")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sabotage", choices=list(SABOTAGE), help="break this on purpose")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nano-vm-kill-"))
     with database(folder, given.url) as url:
-        result = campaign(folder, url, given.kills, seed=given.seed, workers=given.workers)
+        result = campaign(folder, url, given.kills, seed=given.seed, workers=given.workers, broken=given.sabotage)
     if given.keep or result["faults"]:
         result["folder"] = str(folder)
     else:

@@ -156,7 +156,7 @@ SUB = {
 
 CALLER = {
     "name": "caller",
-    "budget": {"max_llm_calls": 20, "max_tokens": 100000},
+    "budget": {"max_llm_calls": 1000, "max_tokens": 1000000},
     "steps": [
         {"id": "sub", "type": "call", "program": "sub", "with": {"name": "$name"}},
         {
@@ -208,8 +208,8 @@ class Model:
         return Completion(answer, LLMUsage(7, 1, 8), "scripted", "stop")
 
 
-def tools(world: World, points: Points) -> dict[str, Callable[..., Any]]:
-    """The tools, over *world*."""
+def tools(world: World, points: Points, frozen: bool = False) -> dict[str, Callable[..., Any]]:
+    """The tools, over *world*. Where callers may be *frozen*, one that began and is not done may still do it: nobody knows."""
 
     def begin(key: str, name: str, given: str | None = None) -> None:
         points.at("call:before")
@@ -231,6 +231,8 @@ def tools(world: World, points: Points) -> dict[str, Callable[..., Any]]:
         happened, output = world.truth(key)
         if happened:
             return {"done": True, "output": output}
+        if frozen and any(line[0] == "begin" for line in world.of(key)):
+            raise Broken("it was begun, and may be under way")
         world.tell("cleared", key)
         return {"done": False}
 

@@ -1,0 +1,183 @@
+"""All campaigns at length, and their figures into docs/reliability.md: `make soak`, about a quarter of an hour.
+
+python -m soak                     # all
+python -m soak --only kill-sqlite  # one, printed as JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parents[1]
+PAGE = TESTS.parent / "docs" / "reliability.md"
+BEGIN, END = "<!-- written by `make soak`; do not edit -->", "<!-- end of what `make soak` writes -->"
+
+CAMPAIGNS = {
+    "kill-sqlite": ["kill", "--kills", "500", "--url", "sqlite"],
+    "kill-postgres": ["kill", "--kills", "200", "--url", "postgres"],
+    "frozen-sqlite": ["frozen", "--runs", "10000", "--url", "sqlite", "--every", "3"],
+    "frozen-postgres": ["frozen", "--runs", "1000", "--url", "postgres", "--every", "2"],
+    "faults-sqlite": ["faults", "--url", "sqlite", "--flips", "300"],
+    "faults-postgres": ["faults", "--url", "postgres"],
+    "waiting-sqlite": ["waiting", "--runs", "100000", "--url", "sqlite"],
+    "waiting-postgres": ["waiting", "--runs", "10000", "--url", "postgres"],
+}
+
+SABOTAGED = {
+    "repeat": ["kill", "--kills", "60"],
+    "answer_early": ["kill", "--kills", "60"],
+    "never_look_at_the_lease": ["frozen", "--runs", "400", "--every", "0.4"],
+    "take_any_fence": ["frozen", "--runs", "400", "--every", "0.4"],
+}
+"""What is broken on purpose, and the campaign that must find it."""
+
+LIMIT_SECONDS = 3_600
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    """What a campaign counted."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"soak.{arguments[0]}", *arguments[1:]],
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+    )
+    if not done.stdout:
+        return {"faults": [done.stderr[-2_000:]]}
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+# --- the page ---
+
+
+def table(head: list[str], rows: list[list[Any]]) -> list[str]:
+    """Lines of a table; numbers to the right."""
+    cells = [[f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row] for row in rows]
+    marks = ["---:" if all(isinstance(row[i], int | float) for row in rows) else "---" for i in range(len(head))]
+    return [f"| {' | '.join(line)} |" for line in ([*head], marks, *cells)]
+
+
+def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
+    """The figures as Markdown."""
+    lite, post = results["kill-sqlite"], results["kill-postgres"]
+    lines = [
+        BEGIN,
+        f"Measured on {datetime.now(UTC).date()}: {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+        f"CPython {platform.python_version()}.",
+        "",
+        "### Kills",
+        "",
+    ]
+    kills = [
+        ["processes killed", "kills"],
+        ["at random instants", "random"],
+        ["at a chosen point", "at_points"],
+        ["workers among them", "of_workers"],
+        ["seconds", "seconds"],
+        ["steps of all runs", "steps"],
+    ]
+    rows: list[list[Any]] = [[name, lite[key], post[key]] for name, key in kills]
+    for status in ("success", "failed", "cancelled"):
+        rows.append([f"runs: {status}", lite["runs"].get(status, 0), post["runs"].get(status, 0)])
+    for name, key in (
+        ("calls begun", "begin"),
+        ("effects", "done"),
+        ("calls in doubt that had not happened", "in doubt, had not happened"),
+        ("calls made again: safe ones, and models", "begun again, safe or a model"),
+    ):
+        rows.append([name, lite["world"].get(key, 0), post["world"].get(key, 0)])
+    rows.append(["**what was not as it must be**", len(lite["faults"]), len(post["faults"])])
+    lines += table(["", "SQLite", "PostgreSQL"], rows)
+    lines += ["", "Each point: how often it was passed, and how many processes died at it.", ""]
+    lines += table(
+        ["point", "SQLite: passed", "died", "PostgreSQL: passed", "died"],
+        [
+            [name, lite["passed"][name], lite["died"][name], post["passed"][name], post["died"][name]]
+            for name in lite["passed"]
+        ],
+    )
+    lines += ["", "### Freezes", ""]
+    lite, post = results["frozen-sqlite"], results["frozen-postgres"]
+    rows = [["runs", sum(lite["runs"].values()), sum(post["runs"].values())]]
+    for name, key in (("freezes", "freezes"), ("at random instants", "at random instants"), ("seconds", "seconds")):
+        rows.append([name, lite.get(key, 0), post.get(key, 0)])
+    for name, key in (
+        ("calls begun", "begin"),
+        ("effects", "done"),
+        ("calls in doubt that had not happened", "in doubt, had not happened"),
+        ("safe calls made again, with the same key", "begun again, safe or a model"),
+    ):
+        rows.append([name, lite["world"].get(key, 0), post["world"].get(key, 0)])
+    points = sorted({*lite["frozen"], *post["frozen"]})
+    rows += [[f"frozen at `{name}`", lite["frozen"].get(name, 0), post["frozen"].get(name, 0)] for name in points]
+    rows.append(["**what was not as it must be**", len(lite["faults"]), len(post["faults"])])
+    lines += table(["", "SQLite", "PostgreSQL"], rows)
+    lines += ["", "### Faults of the store", ""]
+    rows = []
+    for name, database in (("faults-sqlite", "SQLite"), ("faults-postgres", "PostgreSQL")):
+        for fault in results[name]["rows"]:
+            found_by = ", ".join(f"{fault[key]} {key}" for key in fault if key.startswith(("found", "in bytes")))
+            hit = f"{fault['transactions']} transactions" if "transactions" in fault else found_by
+            says = fault["says"][0] if fault["says"] else "nothing: nothing was lost"
+            for url in ("sqlite:///", "postgresql+psycopg://", "postgresql://"):
+                if url in says:
+                    before, _, after = says.partition(url)
+                    says = f"{before}{url}…{after[after.index(':') if url == 'sqlite:///' else after.index('/') :]}"
+            rows.append([fault["fault"], fault["moment"], database, hit, says.replace("|", "\\|")])
+        rows.append(["**not as it must be**", "", database, str(len(results[name]["faults"])), ""])
+    lines += table(["fault", "when", "database", "hit", "what is said"], rows)
+    lines += ["", "### Runs that wait", ""]
+    rows = []
+    for name, database in (("waiting-sqlite", "SQLite"), ("waiting-postgres", "PostgreSQL")):
+        result = results[name]
+        rows.append([database, "runs that wait", f"{result['runs']:,}"])
+        rows.append([database, "CPU of an idle worker", f"{result['cpu_percent']} %"])
+        rows += [[database, what, f"{value} ms"] for what, value in result["milliseconds"].items()]
+        if "bytes_a_run" in result:
+            rows.append([database, "bytes of the database for each", result["bytes_a_run"]])
+    lines += table(["", "what", "figure"], rows)
+    lines += ["", "### What the campaigns find", "", "Broken on purpose, each in a campaign that is shorter:", ""]
+    lines += table(["broken", "found as"], [[f"`{name}`", text] for name, text in found.items()])
+    return "\n".join([*lines, END])
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(CAMPAIGNS))
+    given = parser.parse_args()
+    if given.only:
+        result = run(*CAMPAIGNS[given.only])
+        print(json.dumps(result, indent=1))
+        return 1 if result["faults"] else 0
+    results, faults = {}, 0
+    for name, arguments in CAMPAIGNS.items():
+        results[name] = run(*arguments)
+        faults += len(results[name]["faults"])
+        print(f"{name}: {results[name]['faults'] or 'as it must be'}", flush=True)
+        if results[name]["faults"] and len(results[name]) == 1:
+            return 1
+    found = {}
+    for name, arguments in SABOTAGED.items():
+        first = next(iter(run(*arguments, "--sabotage", name)["faults"]), "not found")
+        found[name] = first.partition(": ")[2].partition(":")[0].splitlines()[0] if first != "not found" else first
+        faults += first == "not found"
+        print(f"{name} broken: {found[name]}", flush=True)
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    PAGE.write_text(before + told(results, found) + rest.partition(END)[2])
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
