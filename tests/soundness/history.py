@@ -242,7 +242,8 @@ class History:
         step_id, status, extra = line["step"], line["status"], line.get("extra", {})
         step = self.steps.by_id[scope, step_id]
         self.ran.add((scope, step_id))
-        self.counted += 1
+        # a step for which nothing was left has a record and did not run
+        self.counted += line.get("error", {}).get("message") != "the run has used all its steps (max_steps)"
         kind = step["type"]
         began = here()
         if "error" in line:

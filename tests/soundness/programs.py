@@ -647,6 +647,9 @@ class Shape:
     def ask(self, *keys: str) -> dict[str, Any]:
         return {"id": self.id(), "type": "approval", "role": "boss", "show": {key: f"${key}" for key in keys}}
 
+    def told(self, key: str, words: list[str] = YES_NO) -> dict[str, Any]:
+        return {"id": self.id(), "type": "llm", "prompt": "say", "allowed_outputs": list(words), "output_key": key}
+
     def sent(self, **fields: Any) -> dict[str, Any]:
         """A step whose undo is a call of the protected tool."""
         undo = {"tool": "pay", "args": {"to": "$k1"}}
@@ -676,7 +679,7 @@ class Shape:
         rng = self.rng
         handler: dict[str, Any] = rng.choice(({"on_error": "skip"}, {"on_error": "skip", "default": "yes"}, {}))
         begin = [self.get("k1"), self.get("k2")]
-        match rng.randrange(15):
+        match rng.randrange(17):
             case 0:  # an item of the name that the guard read
                 steps = [self.gate(), self.each(self.pay(), **{"as": rng.choice(("k1", "k2", "item"))})]
             case 1:  # a guard in a branch that writes what it read
@@ -713,6 +716,14 @@ class Shape:
                     "retry": {"delay_seconds": 0},
                 }
                 steps = [self.gate(), {**self.plain(), "tool": rng.choice(("mail", "keyed")), **ask}, self.plain()]
+            case 15:  # what is known of a name, and another of its name inside
+                name = rng.choice(("k1", "i1", "i1"))
+                same = self.gate(condition=f"${name} == 'yes'")
+                inner = self.each(same, over=rng.choice((["no"], ["yes", "no"])), **{"as": rng.choice((name, "k2"))})
+                steps = [self.told("k1"), self.gate(inner, condition=f"${name} {rng.choice(('==', '!='))} 'yes'")]
+            case 14:  # what a block leaves is the output of what it stands in
+                gate = self.gate(self.told("k3", rng.choice((YES_NO, KINDS))), otherwise=[self.plain()])
+                steps = [gate, self.gate(condition=f"${gate['id']}.output == '{rng.choice(WORDS)}'"), self.pay()]
             case 13:  # each approval shows a part
                 steps = [self.ask(*rng.choice((["k1"], ["k2"], ["k1", "k2"]))) for _ in range(2)]
                 steps.append({**self.pay(), "args": {"to": "$k1", "amount": "$k2"}})
@@ -755,7 +766,10 @@ class Shape:
 
 def draw_shape(rng: Random) -> dict[str, Any]:
     """A program about one hard thing."""
-    return {"name": "shape", "steps": Shape(rng).steps()}
+    document: dict[str, Any] = {"name": "shape", "steps": Shape(rng).steps()}
+    if "$i1" in str(document):
+        document["inputs"] = {"type": "object", "properties": {"i1": {"enum": YES_NO}}, "required": ["i1"]}
+    return document
 
 
 def draw_inputs(rng: Random, document: dict[str, Any]) -> dict[str, Any]:
