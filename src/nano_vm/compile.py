@@ -66,7 +66,7 @@ from .program import (
 )
 from .schemas import schema_check
 from .tools import ToolContract, checked, handed
-from .values import CONTAINERS, SCALARS, UNSET
+from .values import CONTAINERS, SCALARS, UNSET, copied
 
 TOOL_TIMEOUT_SECONDS = 60.0
 """One attempt of a tool without ``timeout_seconds``: longer than any request that a person would wait for."""
@@ -436,7 +436,7 @@ def value_check(rule: ArgRule) -> Callable[[Any, Mapping[str, Any]], bool]:
     scope = _CheckScope({name: i for i, name in enumerate([VALUE, *inputs, *rule.values])})
     test = compile_condition(rule.check, scope)
     lists = [compile_expr(box, scope) for box in boxes(rule.check)]
-    constants = list(rule.values.values())
+    constants = copied(list(rule.values.values()))  # what a policy holds may be changed by whoever has it
 
     def passes(value: Any, given: Mapping[str, Any]) -> bool:
         frame = [value, *(given.get(name, UNSET) for name in inputs), *constants]

@@ -14,6 +14,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from math import isfinite
 from typing import Any, Protocol
@@ -472,6 +473,20 @@ def number_in(text: str) -> int | float | None:
     return whole if whole is not None and whole.bit_length() <= MAX_INT_BITS else None
 
 
+def exactly(value: Any) -> int | Decimal | None:
+    """A number, or the one that a text is, with every digit as it is written; None for anything else.
+
+    A text beside a number is compared by this: as a float ``500.00000000000000001`` would pass for 500.
+    """
+    kind = type(value)
+    if kind is str:
+        number = number_in(value)
+        return number if not isinstance(number, float) else Decimal(_JSON_NUMBER.match(value)[1])  # type: ignore[index]
+    if kind is float:
+        return Decimal(repr(value))
+    return value if kind is int else None
+
+
 def is_number(value: object) -> bool:
     """An int or a float; a bool is none."""
     return type(value) is int or type(value) is float
@@ -486,10 +501,8 @@ def equal(a: Any, b: Any) -> bool:
         if ta is dict:
             return len(a) == len(b) and all(k in b and strictly_equal(v, b[k]) for k, v in a.items())
         return bool(a == b)
-    if ta is str and is_number(b):
-        return bool(number_in(a) == b)
-    if tb is str and is_number(a):
-        return bool(number_in(b) == a)
+    if (ta is str and is_number(b)) or (tb is str and is_number(a)):
+        return exactly(a) == exactly(b)
     return bool(is_number(a) and is_number(b) and a == b)
 
 
@@ -506,8 +519,7 @@ def _ordered(symbol: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any,
         ta, tb = type(a), type(b)
         if (ta is int or ta is float) and (tb is int or tb is float):
             return compare(a, b)
-        x = number_in(a) if ta is str else a if is_number(a) else None
-        y = number_in(b) if tb is str else b if is_number(b) else None
+        x, y = exactly(a), exactly(b)
         if x is not None and y is not None:
             return compare(x, y)
         if ta is str and tb is str:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
 from .expr import Compare, Const, Items, Node, Ref, Template, children, parse_expr, references
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
-from .values import admit, canonical, kind_name, short
+from .values import admit, canonical, copied, kind_name, short
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
@@ -159,8 +159,8 @@ class Policy:
         return hashlib.sha256(canonical({"policy": dict(self.source)})).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """What was written, as plain data."""
-        return dict(self.source)
+        """What was written, as plain data of its own."""
+        return copied(dict(self.source))  # type: ignore[no-any-return]
 
     def matching(self, tool: str) -> list[ToolRule]:
         """The rules that name *tool*, the closest last."""

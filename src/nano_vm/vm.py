@@ -164,7 +164,7 @@ class ExecutionVM:
         self._prices = _prices(prices)
         self._budget = _budget(budget)
         self._policy = policy_of(policy)
-        self._approved = frozenset(approved)
+        self._approved = frozenset(_names(approved, "approved", "digests of programs"))
         self._limits = limits or Limits()
         self._clock = clock or SystemClock
         if type(threads) is not int or threads < 1:
@@ -693,7 +693,8 @@ class ExecutionVM:
         """Claim a stored run and drive it; None where another owner is alive. *stored* is its header, if that was just read."""
         store, lease = self._kept_in(), self._lease
         assert lease is not None
-        stored = stored or await asyncio.to_thread(store.load, run_id, rows=False)
+        if stored is None:
+            stored = await asyncio.to_thread(store.load, run_id, rows=False)
         prepared = self._prepared_for(stored)
         plan = prepared.plan
         errors = prepared.errors
@@ -701,6 +702,8 @@ class ExecutionVM:
             errors = tuple(d for d in check_names(prepared.flow, frozenset(stored.inputs)) if d.severity == "error")
         if errors or plan is None or prepared.host is None:
             raise ProgramError(errors or prepared.errors)
+        if self._policy is None and stored.about.get("policy") != prepared.about().get("policy"):
+            raise VMError(f"run {run_id!r} was begun under a policy, and this VM has none; give it one")
         missing = [name for name in plan.given if name not in stored.inputs]
         if missing:
             raise VMError(f"run {run_id!r}: the policy's checks read input {missing[0]!r}, which the run was not given")
@@ -1047,11 +1050,10 @@ def _salt() -> str:
     return os.urandom(16).hex()
 
 
-def _names(untrusted: Iterable[str]) -> tuple[str, ...]:
-    names = (untrusted,) if isinstance(untrusted, str) else tuple(untrusted)
-    for name in names:
-        if not isinstance(name, str):
-            raise VMError(f"untrusted names inputs, and {name!r} is no name")
+def _names(given: Any, word: str = "untrusted", what: str = "names of inputs") -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if not all(isinstance(name, str) for name in names):
+        raise VMError(f"{word} are {what}, not {given!r}")
     return tuple(sorted(set(names)))
 
 

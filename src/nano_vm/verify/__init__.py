@@ -31,7 +31,7 @@ from .report import Finding, Influence, Move, Proof, Report
 from .shape import check_shape
 from .tools import check_tools
 from .trust import Trust, analyse
-from .witness import Search
+from .witness import MAX_EFFORT, Search
 
 __all__ = [
     "Examined",
@@ -150,7 +150,7 @@ def examine(
         if all(finding.holds for finding in findings):
             proofs = tuple(Proof(f.kind, f.tool, f.statement, "proved", f.loc) for f in findings)
         else:
-            proofs = tuple(_proofs(flow, contracts, trust.checks, findings))
+            proofs = tuple(_proofs(flow, contracts, trust.checks, findings, MAX_EFFORT if thorough else REFUSAL_EFFORT))
     if thorough and sound:
         found += advise(flow, contracts, solved)
     report = Report(
@@ -265,11 +265,12 @@ def _proofs(
     contracts: Mapping[str, ToolContract],
     checks: Mapping[Loc, Sequence[ArgRule]],
     findings: Iterable[Finding],
+    effort: int,
 ) -> Iterator[Proof]:
     """Findings as proofs: for each that does not hold, a run that breaks it is searched for, and executed."""
     search: Search | None = None
     with suppress(VMError, KeyError):  # unknown tools can not be compiled, and then nothing can be run
-        search = Search(compile_flow(flow, contracts, checks), flow, contracts, checks=checks)
+        search = Search(compile_flow(flow, contracts, checks), flow, contracts, checks=checks, effort=effort)
     for f in findings:
         if f.holds:
             yield Proof(f.kind, f.tool, f.statement, "proved", f.loc)
@@ -279,6 +280,8 @@ def _proofs(
             reason = "trust follows from the program's text alone, so no run is searched for"
         elif search is None:
             reason = "the program can not be run, so no run was searched for"
+        elif search.effort < 0:
+            reason = "no run was searched for: the searches for other statements took all the time that there is"
         else:
             prefer = [(move.node, move.label) for move in f.path]
             run = search.find(f.statement, breaks=f.breaks, prefer=prefer, budget_runs=SEARCHED_RUNS)
@@ -290,7 +293,10 @@ def _proofs(
 
 
 SEARCHED_RUNS = 500
-"""Runs that are tried for one counterexample, about 20 ms: most are found among the first ten."""
+"""Runs that are tried for one counterexample: most are found among the first ten."""
+
+REFUSAL_EFFORT = 20_000
+"""Steps of all searched runs where a run waits for its refusal: some 50 ms of the event loop. A report gets ten times that."""
 
 
 def _doubtful(rules: Mapping[str, Rules], untrusted: frozenset[str]) -> Iterator[Diagnostic]:

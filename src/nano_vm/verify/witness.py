@@ -26,6 +26,9 @@ from ..tools import ToolContract
 DEFAULT_BUDGET_RUNS = 2_000
 """Runs of one search: a tenth of a second for a program of 20 steps."""
 
+MAX_EFFORT = 200_000
+"""Steps and outcomes of all searches of one `Search` together, about half a second: whoever waits for a verdict has it before."""
+
 MAX_OUTCOMES = 50_000
 """Outcomes of all runs of one search together: what 2,000 runs of a program of 25 calls have; a longer program gets fewer runs."""
 
@@ -104,7 +107,9 @@ class Search:
         contracts: Mapping[str, ToolContract] | None = None,
         inputs: Mapping[str, Any] | None = None,
         checks: Checks | None = None,
+        effort: int = MAX_EFFORT,
     ) -> None:
+        self.effort = effort
         self.plan = plan
         self.flow = flow
         self.contracts = contracts or {}
@@ -137,9 +142,10 @@ class Search:
         heap: list[tuple[int, int, int, list[int], int, int]] = []
         prefix: list[int] = []
         cost = serial = spent = 0
-        for _ in range(budget_runs):
+        for _ in range(budget_runs if self.effort >= 0 else 0):
             machine = runner.run(prefix)
             taken, sites = runner.taken, runner.sites
+            self.effort -= runner.ledger.steps - machine.ledger.steps + len(taken)
             fits = not checked or runner.fits()
             if fits and breaks(machine):
                 witness = Witness(goal, ExploredRun(runner))
@@ -155,7 +161,7 @@ class Search:
                     more = cost + _far_fetched(site, choice, near, erring, done=left == 0)
                     heappush(heap, (left, more, serial, taken, place, choice))
             spent += len(taken)
-            if not heap or spent > MAX_OUTCOMES:
+            if not heap or spent > MAX_OUTCOMES or self.effort < 0:
                 return None
             _, cost, _, before, place, choice = heappop(heap)
             prefix = [*before[:place], choice]
