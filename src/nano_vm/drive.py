@@ -585,7 +585,8 @@ class Driver:
         limit = op.max_concurrency or (MAP_CONCURRENCY if op.kind == "map" else count)
         if count == 1 or limit == 1:
             for number in range(count):
-                if await self.drive(self.child(machine, number), lane, self.now()):
+                child = self.child(machine, number)
+                if await self.drive(child, lane, child.__dict__.get("begun_ns", self.now())):
                     return
             return
         numbers = iter(range(count))
@@ -594,7 +595,8 @@ class Driver:
             own = self.lane(None, self.now())
             try:
                 for number in numbers:
-                    if await self.drive(self.child(machine, number), own, self.now()) or lane.stopped:
+                    child = self.child(machine, number)
+                    if await self.drive(child, own, child.__dict__.get("begun_ns", self.now())) or lane.stopped:
                         return
             finally:
                 self.dog.lanes.discard(own)

@@ -1,8 +1,9 @@
 """Durable runs: a journal beside the driver, so that a run killed at any instant goes on from its records.
 
-Before a call is made, what finished since and the *intent* of the call are committed together. A run that is taken up again computes
-its control flow anew; each call that is recorded is answered from its record, and the first that is not is live again. A call
-with an effect that was begun and has no outcome is in doubt: it is never repeated here.
+Before a call is made, what finished since and the *intent* of the call are committed together; a call that
+only reads does not wait for the records of others that do. A run that is taken up again computes its control flow anew; each call
+that is recorded is answered from its record, and the first that is not is live again. A call with an effect that was begun and has no
+outcome is in doubt: it is never repeated here.
 
 Rule 1: no call with an effect is made before its intent is durable and the lease was looked at.
 Rule 2: a row, once appended, never changes; who lost the lease appends nothing more.
@@ -26,7 +27,7 @@ from .errors import LeaseLost, StoreError
 from .expr import described, number_in
 from .ledger import token_bound
 from .machine import Machine
-from .plan import END, FORK, MODEL, PAUSE, Op
+from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from .recorded import Recorded, path_of
 from .store import INTENT, STEP, SUSPENDED, Append, Message, Row, Store, StoredRun, chained, seal_start
 from .trace import Record, StepError, StepStatus, Trace, TraceStatus, full
@@ -42,6 +43,10 @@ LEASE_MARGIN = 0.2
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
 """A century; what is longer is a mistake, and its nanoseconds would not fit."""
 
+AHEAD_APPENDS = 32
+"""How many appends may be under way while tools are called that only read. They are lost with the process, and read again; nothing was
+done that hangs on them, since every other call waits for all of them."""
+
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
 
 
@@ -56,6 +61,7 @@ class Lease:
         self.seconds = seconds
         self.owner = f"{socket.gethostname()}/{_boot()}/{os.getpid()}/{_born(os.getpid())}/{os.urandom(4).hex()}"
         self.until = 0.0
+        self.lapses = 0  # how often it ran out before it was renewed: then others may have taken any run
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
@@ -72,6 +78,8 @@ class Lease:
         """Tell the store that this process lives."""
         before = _time()
         self.store.heartbeat(self.owner, time.time_ns() + int(self.seconds * 1e9))
+        if self.until and _time() > self.until:
+            self.lapses += 1
         self.until = before + self.seconds * (1 - LEASE_MARGIN)
 
     def holds(self) -> bool:
@@ -146,10 +154,16 @@ class Journal:
     """What one run appends while it is driven here; *base_ns* added to monotonic time gives nanoseconds since the epoch."""
 
     @collector_paused()
-    def __init__(self, store: Store, lease: Lease, run: StoredRun, base_ns: int, ops: Sequence[Op]) -> None:
+    def __init__(
+        self, store: Store, lease: Lease, run: StoredRun, base_ns: int, ops: Sequence[Op], lapses: int = 0
+    ) -> None:
         self.store, self.lease, self.run, self.base_ns, self.ops = store, lease, run, base_ns, ops
+        self.lapses = lapses  # of the lease, before the run was claimed
         steps = [row for row in run.rows if row.kind == STEP]
-        self.recorded = Recorded((row.record() for row in steps), base_ns)
+        self.recorded = Recorded((row.record() for row in steps), base_ns, stopped=_stopped(steps))
+        self.first: dict[str, int] = {}  # when each frame began, as far as its rows tell
+        for row in steps:
+            self.first.setdefault(row.frame, row.started_ns)
         self.kept: dict[str, int] = {}  # rows of each frame that are stored
         for row in steps:
             self.kept[row.frame] = self.kept.get(row.frame, 0) + 1
@@ -163,7 +177,10 @@ class Journal:
         self.used: list[int] = []
         self.wakes: list[int] = []
         self.leaving = False  # whether this process stops: no further call is begun
-        self.unsettled: list[asyncio.Future[None]] = []
+        self.repeatable = True  # whether what was recorded last had no effect and no cost
+        self.ahead = 0  # appends that nobody waited for
+        self.stored = len(run.rows)
+        self.fault: StoreError | None = None
         salt = run.salt or b""
         self.head = chained(seal_start(run), salt, run.rows)
         self.count = len(steps)
@@ -191,19 +208,29 @@ class Journal:
             return machine.cancel(machine.now, called=False)
         if op.code == PAUSE:
             return await self.pause(machine, op, path)
+        if now >= machine.deadline and machine._aside is None:
+            return machine.expire(machine.now, called=False)
         rows = self.rows(machine)
         if self.leaving:
             await self.append(rows)
             raise Abandoned(LeaseLost(f"run {self.run.run_id!r} is left to others"))
-        if (op.code == MODEL or op.effect != "read") and not machine.retrying:  # type: ignore[attr-defined]
-            rows.append(Row(INTENT, self.frame(machine), path, op.type, None, machine.now + self.base_ns))
-        await self.append(rows)
+        if op.code == TOOL and op.effect == "read":  # type: ignore[attr-defined]
+            if self.repeatable and not self.used and self.ahead < AHEAD_APPENDS:
+                if rows:
+                    self.ahead += 1
+                    self.hand_over(rows).add_done_callback(self.note_fault)
+            else:
+                await self.append(rows)
+        else:
+            if not machine.retrying:
+                rows.append(Row(INTENT, self.frame(machine), path, op.type, None, machine.now + self.base_ns))
+            await self.append(rows)
         self.check()
         return None
 
     def check(self) -> None:
         """Asked immediately before a call: raises `Abandoned` where this process may have lost the run."""
-        if not self.lease.holds():
+        if not self.lease.holds() or self.lease.lapses != self.lapses:
             message = f"run {self.run.run_id!r}: this process was not heard of for too long, and may have lost the run"
             raise Abandoned(LeaseLost(message))
 
@@ -299,7 +326,9 @@ class Journal:
     def child(self, machine: Machine, number: int) -> Machine:
         """A child of the requested fork, with the name of its frame."""
         child = machine.child(number)
-        child.__dict__["frame_name"] = f"{machine.path}:{number}"
+        frame = child.__dict__["frame_name"] = f"{machine.path}:{number}"
+        if frame in self.first:  # its deadlines count from when it really began
+            child.__dict__["begun_ns"] = self.first[frame] - self.base_ns
         return child
 
     # --- rows ---
@@ -314,11 +343,19 @@ class Journal:
         frame = self.frame(machine)
         kept = self.kept.get(frame, 0)
         rows = []
+        self.repeatable = True
         for record in machine.records[kept:]:
             whole = full(record, self.ops)
             if whole[2] in _WAITING and not ended:
                 break
+            op = whole[0]
+            if op.type not in _INNER and not (op.type == "tool" and getattr(op, "effect", None) == "read"):
+                self.repeatable = False
             rows.append(self.row(frame, whole))
+        while (
+            rows and not ended and _reconciles(rows[-1])
+        ):  # it counts with its step: what was said before a crash may be untrue
+            rows.pop()
         self.kept[frame] = kept + len(rows)
         self.count += len(rows)
         return rows
@@ -346,6 +383,8 @@ class Journal:
             told = extra_json(op, extra)
             if told:
                 rest["extra"] = told
+        if type(extra) is dict and "children" in extra:
+            rest["size"] = len(extra["children"])
         lost = self.begun.get(path)
         if lost and op.type in ("tool", "llm"):
             rest["lost"] = lost
@@ -365,29 +404,34 @@ class Journal:
         )
 
     async def append(self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()) -> None:
-        """Make *rows* durable; `Abandoned` where that is not ours to do, or can not be done."""
-        used, self.used = self.used, []
-        if not rows and not used and update is None:
+        """Make *rows*, and all that was handed over before, durable; `Abandoned` where that is not ours to do, or can not be done."""
+        if not rows and not self.used and update is None and not self.ahead:
             return
-        self.head = chained(self.head, self.run.salt or b"", rows)
-        writing = asyncio.ensure_future(
-            self.store.append(Append(self.run.key, self.run.fence, rows, update, used, seen))
-        )
+        writing = self.hand_over(rows, update, seen)
         try:
-            for before in self.unsettled:
-                await before
-            self.unsettled.clear()
-            await asyncio.shield(writing)
-        except (
-            asyncio.CancelledError
-        ):  # what was handed over is written all the same, and must have been before more is
-            self.unsettled.append(writing)
-            raise
+            await asyncio.shield(writing)  # what was handed over is written, whatever becomes of who waits for it
         except LeaseLost as error:
             self.leave(rows)
             raise Abandoned(error) from None
         except StoreError as error:
-            raise Abandoned(error) from None
+            raise Abandoned(self.fault or error) from None
+        self.ahead = 0
+
+    def hand_over(
+        self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()
+    ) -> asyncio.Future[None]:
+        """Give *rows* to the store, which writes them after what was handed over before and never without it."""
+        used, self.used = self.used, []
+        self.head = chained(self.head, self.run.salt or b"", rows)
+        item = Append(self.run.key, self.run.fence, rows, update, used, seen, self.stored)
+        self.stored += len(rows)
+        return asyncio.ensure_future(self.store.append(item))
+
+    def note_fault(self, writing: asyncio.Future[None]) -> None:
+        """Keep why nothing more can be stored, for who waits for the next append."""
+        error = None if writing.cancelled() else writing.exception()
+        if isinstance(error, StoreError) and self.fault is None:
+            self.fault = error
 
     def leave(self, rows: Iterable[Row]) -> None:
         """Tell the new owner what calls gave that were under way when the run was taken over."""
@@ -423,6 +467,7 @@ class Journal:
         await self.append(rows, update, [message.id for message in self.inbox] if suspended else ())
 
 
+_INNER = frozenset({"condition", "switch", "parallel", "map", "loop", "call", "set"})
 _WAITING = frozenset({StepStatus.SUSPENDED, StepStatus.IN_DOUBT})
 
 
@@ -443,7 +488,7 @@ def trace_of(run: StoredRun) -> Trace:
         record = row.record()
         extra = dict(record[10]) if record[10] is not None else {}
         if extra.get("forked"):
-            extra["children"] = _children(frames, row.path)
+            extra["children"] = _children(frames, row.path, (row.rest or {}).get("size", 0))
         frames.setdefault(row.frame, []).append((*record[:10], extra or None))
     trace = Trace(run.program_name, run.program_digest, run.run_id, run.seed, run.started_ns, records=frames[""])
     trace._salt = (run.salt or b"").hex()
@@ -455,7 +500,22 @@ def trace_of(run: StoredRun) -> Trace:
     return trace
 
 
-def _children(frames: dict[str, list[Any]], path: str) -> list[list[Any]]:
-    """The records of the frames of the fork at *path*, in declared order, up to the last that recorded anything."""
-    numbered = {int(name.rpartition(":")[2]): name for name in frames if name.rpartition(":")[0] == path}
-    return [frames.get(numbered.get(i, "?"), []) for i in range(max(numbered, default=-1) + 1)]
+def _children(frames: dict[str, list[Any]], path: str, size: int) -> list[list[Any]]:
+    """The records of the *size* frames of the fork at *path*, in declared order."""
+    return [frames.get(f"{path}:{number}", []) for number in range(size)]
+
+
+def _reconciles(row: Row) -> bool:
+    """Whether *row* is what a reconcile tool said."""
+    return row.path.rpartition("/")[2].partition("#")[0] == "reconcile" and "/" in row.path
+
+
+def _stopped(steps: Sequence[Row]) -> list[str]:
+    """Where the run was cancelled in a call that its reconcile told to be done: the last step before its undo calls, if it did not fail."""
+    last: Row | None = None
+    for row in steps:
+        if row.frame == "":
+            if row.path.endswith("/undo"):
+                return [last.path] if last is not None and last.status is StepStatus.SUCCESS else []
+            last = row
+    return []

@@ -604,10 +604,11 @@ class ExecutionVM:
         assert self._store is not None
         assert self._lease is not None
         self._lease.begin()
+        lapses = self._lease.lapses
         stored = self._stored(program, trace)
         stored.status, stored.started_ns, stored.owner = "running", trace.started_ns + trace._base_ns, self._lease.owner
         if await self._store.begin(stored):
-            return await self._drive_kept(trace, machine, stored, sink)
+            return await self._drive_kept(trace, machine, stored, lapses, sink)
         known = await asyncio.to_thread(self._store.load, trace.run_id)
         if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
             raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
@@ -628,11 +629,13 @@ class ExecutionVM:
             bytes.fromhex(trace.salt),
         )
 
-    async def _drive_kept(self, trace: Trace, machine: Machine, stored: StoredRun, sink: Any = None) -> bool:
+    async def _drive_kept(
+        self, trace: Trace, machine: Machine, stored: StoredRun, lapses: int, sink: Any = None
+    ) -> bool:
         """Drive a run that is ours; where others take it over meanwhile, its trace is what they make of it."""
         assert self._store is not None
         assert self._lease is not None
-        journal = Journal(self._store, self._lease, stored, trace._base_ns, trace._ops)
+        journal = Journal(self._store, self._lease, stored, trace._base_ns, trace._ops, lapses)
         self._journals.add(journal)
         try:
             cancelled = await self._execute(trace, machine, sink, journal)
@@ -712,10 +715,13 @@ class ExecutionVM:
             await asyncio.to_thread(lease.renew)
         if stored.owner is not None and stored.owner != lease.owner and surely_gone(stored.owner):
             await asyncio.to_thread(store.forget_owner, stored.owner)
+        lapses = lease.lapses
         fence = await asyncio.to_thread(store.claim, run_id, lease.owner, self._clock.time_ns())
         if fence is None:
             return None
         stored = await asyncio.to_thread(collector_paused()(store.load), run_id)
+        if stored.fence != fence:  # this process stood still between the two, and another has it now
+            return None
         clock = self._clock
         now = clock.monotonic_ns()
         base = clock.time_ns() - now
@@ -739,7 +745,7 @@ class ExecutionVM:
             ledger.llm_calls = max(ledger.llm_calls - lost_calls(stored), 0)
         machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
         trace._records, trace._ops = machine.records, plan.ops
-        await self._drive_kept(trace, machine, stored)
+        await self._drive_kept(trace, machine, stored, lapses)
         return trace
 
     def _prepared_for(self, stored: StoredRun) -> _Prepared:
@@ -823,12 +829,12 @@ class ExecutionVM:
                     continue
                 await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=poll_seconds)
                 for run_id in [run_id for run_id, task in tasks.items() if task.done()]:
-                    trace = self._taken(run_id, tasks.pop(run_id))
+                    trace, fit = self._taken(run_id, tasks.pop(run_id))
                     if trace is not None and ended is not None:
                         ended(trace)
                     elif trace is not None and until_idle:
                         traces.append(trace)
-                    if trace is None:
+                    if not fit:
                         resting[run_id] = now + RESTING_SECONDS
         finally:
             if tasks:
@@ -844,17 +850,17 @@ class ExecutionVM:
         if pending:
             await asyncio.wait(pending)
 
-    def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> Trace | None:
-        """What a worker's task came to; a run that can not go on is told and left."""
+    def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> tuple[Trace | None, bool]:
+        """What a worker's task came to, and whether this host can go on with the run; that it can not is told."""
         try:
-            return task.result()
+            return task.result(), True
         except asyncio.CancelledError:
-            return None
+            return None, True
         except VMError as error:
             logger.warning("run %s can not go on here: %s", run_id, error)
         except Exception:  # a fault of ours stops one run, and not the worker
             logger.exception("run %s can not go on here", run_id)
-        return None
+        return None, False
 
     def waiting(self, run_id: str) -> list[dict[str, Any]]:
         """What a stored run waits for; ``shown`` identifies each request as it stands."""

@@ -210,7 +210,8 @@ def seal_of(run: StoredRun) -> str:
 @dataclass(slots=True)
 class Append:
     """What is written at once: all of it or nothing. ``update`` are fields of `StoredRun`; ``used`` ids of messages that were
-    taken, ``seen`` of those that the run has no use for yet: they stay, and no longer make it claimable."""
+    taken, ``seen`` of those that the run has no use for yet: they stay, and no longer make it claimable. ``after`` is how many rows
+    the run must have: with it, nothing is written where an earlier append of the run was not."""
 
     key: int
     fence: int
@@ -218,6 +219,7 @@ class Append:
     update: Mapping[str, Any] | None = None
     used: Sequence[int] = ()
     seen: Sequence[int] = ()
+    after: int | None = None
 
 
 class Store(Protocol):
@@ -236,7 +238,8 @@ class Store(Protocol):
         ...
 
     def append(self, item: Append) -> Awaitable[None]:
-        """Write *item*; appends of many runs share a transaction. Done when it is durable; called in an event loop."""
+        """Write *item*, after those of the same run that were given before; appends of many runs share a transaction. Done when it is
+        durable; called in an event loop."""
         ...
 
     def load(self, run_id: str, *, rows: bool = True) -> StoredRun:

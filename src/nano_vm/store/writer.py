@@ -287,11 +287,17 @@ class Writer:
                     f"run number {append.key} has another owner now; what it did since is not kept here"
                 )
                 continue
+            count = updates.get(append.key, {}).get("row_count", run[2])
+            if append.after is not None and append.after != count:
+                item.error = StoreError(
+                    f"run number {append.key} has {count} rows and not {append.after}: what went before was not stored"
+                )
+                continue
             item.error = None
             bodies.add(item.bodies)
             if item.rows:
                 changes = updates.setdefault(append.key, {})
-                seq = changes.get("row_count", run[2])
+                seq = count
                 for cells in item.rows:
                     rows.append((append.key, seq, *cells, row_crc(append.key, seq, cells)))
                     seq += 1
