@@ -43,9 +43,9 @@ LEASE_MARGIN = 0.2
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
 """A century; what is longer is a mistake, and its nanoseconds would not fit."""
 
-AHEAD_APPENDS = 32
-"""How many appends may be under way while tools are called that only read. They are lost with the process, and read again; nothing was
-done that hangs on them, since every other call waits for all of them."""
+PILE_ROWS = 32
+"""How many records of tools that only read may pile up while others of them are stored. What a crash loses of them is read again; nothing
+was done that hangs on them, since every other call waits for all of them."""
 
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
 
@@ -178,7 +178,8 @@ class Journal:
         self.wakes: list[int] = []
         self.leaving = False  # whether this process stops: no further call is begun
         self.repeatable = True  # whether what was recorded last had no effect and no cost
-        self.ahead = 0  # appends that nobody waited for
+        self.pile: list[Row] = []  # what was only read, and is not handed over yet
+        self.pushing = False
         self.stored = len(run.rows)
         self.fault: StoreError | None = None
         salt = run.salt or b""
@@ -215,10 +216,9 @@ class Journal:
             await self.append(rows)
             raise Abandoned(LeaseLost(f"run {self.run.run_id!r} is left to others"))
         if op.code == TOOL and op.effect == "read":  # type: ignore[attr-defined]
-            if self.repeatable and not self.used and self.ahead < AHEAD_APPENDS:
-                if rows:
-                    self.ahead += 1
-                    self.hand_over(rows).add_done_callback(self.note_fault)
+            if self.repeatable and not self.used and len(self.pile) < PILE_ROWS:
+                self.pile += rows
+                self.push()
             else:
                 await self.append(rows)
         else:
@@ -405,7 +405,8 @@ class Journal:
 
     async def append(self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()) -> None:
         """Make *rows*, and all that was handed over before, durable; `Abandoned` where that is not ours to do, or can not be done."""
-        if not rows and not self.used and update is None and not self.ahead:
+        rows, self.pile = [*self.pile, *rows], []
+        if not rows and not self.used and update is None and not self.pushing:
             return
         writing = self.hand_over(rows, update, seen)
         try:
@@ -415,7 +416,21 @@ class Journal:
             raise Abandoned(error) from None
         except StoreError as error:
             raise Abandoned(self.fault or error) from None
-        self.ahead = 0
+
+    def push(self) -> None:
+        """See that the pile is stored, without waiting for it."""
+        if self.pile and not self.pushing and self.fault is None:
+            self.pushing = True
+            rows, self.pile = self.pile, []
+            self.hand_over(rows).add_done_callback(self.pushed)
+
+    def pushed(self, writing: asyncio.Future[None]) -> None:
+        """Store what has piled up meanwhile; a fault is kept for who waits for the next append, which can not be stored either."""
+        self.pushing = False
+        error = None if writing.cancelled() else writing.exception()
+        if isinstance(error, StoreError):
+            self.fault = error
+        self.push()
 
     def hand_over(
         self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()
@@ -426,12 +441,6 @@ class Journal:
         item = Append(self.run.key, self.run.fence, rows, update, used, seen, self.stored)
         self.stored += len(rows)
         return asyncio.ensure_future(self.store.append(item))
-
-    def note_fault(self, writing: asyncio.Future[None]) -> None:
-        """Keep why nothing more can be stored, for who waits for the next append."""
-        error = None if writing.cancelled() else writing.exception()
-        if isinstance(error, StoreError) and self.fault is None:
-            self.fault = error
 
     def leave(self, rows: Iterable[Row]) -> None:
         """Tell the new owner what calls gave that were under way when the run was taken over."""
@@ -448,7 +457,8 @@ class Journal:
         suspended = trace.status is TraceStatus.SUSPENDED
         if not suspended:
             self.used += self.cancelled
-        rows = self.rows(machine, ended=not suspended)
+        rows = [*self.pile, *self.rows(machine, ended=not suspended)]
+        self.pile = []
         usage = trace.usage()
         update: dict[str, Any] = {
             "status": trace.status.value,
