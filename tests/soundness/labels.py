@@ -189,5 +189,5 @@ class Labels:
             case "approval":
                 return {"approved": False, "reason": True}
             case "wait":
-                return "event" in step
+                return True
         return False  # the label of a branch
