@@ -87,19 +87,24 @@ async def test_reads_share_transactions(host: Host) -> None:
 
 async def test_a_read_after_an_effect_waits_for_its_outcome(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a finished effect would be in doubt after a crash in the next call, which may take long."""
-    vm = host.vm()
-    stored: list[list[tuple[int, str]]] = []
+    append, given, done = SqlStore.append, [], []
+
+    def noted(self: SqlStore, item: Append) -> asyncio.Future[None]:
+        writing = append(self, item)
+        given.append(([(row.kind, row.path) for row in item.rows], writing))
+        return writing
 
     @tool(effect="read")
     async def peek() -> int:
-        (run,) = vm._kept_in().runs()
-        stored.append([(row.kind, row.path) for row in vm._kept_in().load(run.run_id).rows])
+        done.extend((paths, writing.done()) for paths, writing in given)
         return 1
 
+    monkeypatch.setattr(SqlStore, "append", noted)
+    vm = host.vm()
     vm.register_tool("peek", peek)
     await vm.run(program(step("p", "pay"), step("r", "peek")))
     vm.close()
-    assert stored == [[(INTENT, "p"), (STEP, "p")]]
+    assert done == [([(INTENT, "p")], True), ([(STEP, "p")], True)]
 
 
 async def test_what_follows_a_lost_append_is_not_stored(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
