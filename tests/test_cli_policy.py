@@ -291,7 +291,8 @@ def test_a_run_is_refused_before_any_call(folder: Path, capsys: Captured) -> Non
     out, err = capsys.readouterr()
     assert "PAID" not in out
     assert (
-        "around.yaml:5:5: steps[2]: V052: refuted: every call of 'pay' is guarded by gate.then; on the path ask -> gate" in err
+        "around.yaml:5:5: steps[2]: V052: refuted: every call of 'pay' is guarded by gate.then; on the path ask -> gate"
+        in err
     )
     assert "refused: no step was run" in err
     assert main(["run", "p.yaml", *arguments[:-1], "who=ok"]) == 0

@@ -393,7 +393,7 @@ class Driver:
                 raise
             except BaseException as error:  # whatever a tool raises, SystemExit too, is its outcome
                 closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
-                if machine.broken or closing or op.code not in (TOOL, MODEL):
+                if machine.broken or closing or op.code not in (TOOL, MODEL) or (journal is not None and not called):
                     raise  # a fault of ours, or this coroutine is being closed
                 machine.now = read()
                 if lane.expired:

@@ -30,7 +30,7 @@ from .history import Document, History, Steps
 from .labels import Labels
 from .oracles import Statement, broken, distrusted
 from .outcomes import MARK, Outcomes
-from .policies import KNOWN, Demands, draw_demands
+from .policies import KNOWN, Demands, draw_demands, sites
 from .programs import TOOLS, draw_inputs, draw_program, draw_shape
 
 CONTRACTS: dict[str, ToolContract] = {name: contract(name, function) for name, function in TOOLS.items()}
@@ -498,7 +498,10 @@ def _refuted(case: Case, shown: Shown) -> None:
     plan = compile_flow(case.flow, examined.contracts, examined.checks)
     shown.programs += 1
     said = {(proof.kind, proof.tool) for proof in examined.report.proofs}
-    for key in by_key.keys() - said:
+    lost = {_step_at(case.document, d.loc) for d in case.diagnostics if d.code == "V009"}
+    for key in sorted(by_key.keys() - said):
+        if all(_lost(case.steps, site, lost) for site in sites(case.steps, key[1])) and key[0] != "before":
+            continue  # no call of it is ever reached
         shown.wrong.append(f"nothing is said of {key} (seed {case.seed}): {json.dumps(case.demands.to_dict())}")
     for proof in examined.report.proofs:
         getattr(shown, proof.status)[proof.kind] += 1
@@ -522,6 +525,17 @@ def _refuted(case: Case, shown: Shown) -> None:
             text += [json.dumps(corpus, ensure_ascii=False), proof.run.text()]
             text += ["  " + json.dumps({k: v for k, v in line.items() if not k.endswith("_ns")}) for line in lines[1:]]
             shown.wrong.append("\n".join(text))
+
+
+def _lost(steps: Steps, site: tuple[tuple[str, ...], str], lost: set[tuple[tuple[str, ...], str]]) -> bool:
+    """Whether a step, or what it stands in, is one of *lost*."""
+    scope, step = site
+    while True:
+        if any((scope, at) in lost for at in (step, *steps.around(scope, step))):
+            return True
+        if not scope:
+            return False
+        scope, step = scope[:-1], scope[-1]
 
 
 def _flows(
