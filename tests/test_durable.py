@@ -413,8 +413,8 @@ async def test_a_rejection(host: Host, fields: dict[str, Any], status: TraceStat
 async def test_an_approval_that_comes_too_late(host: Host, otherwise: Any) -> None:
     vm = host.vm()
     more = {"otherwise": otherwise} if otherwise else {}
-    await vm.run(program({**ASK, "timeout_seconds": 0.05, **more}), {"x": 7}, run_id="r")
-    await asyncio.sleep(0.08)
+    await vm.run(program({**ASK, "timeout_seconds": 0.3, **more}), {"x": 7}, run_id="r")
+    await asyncio.sleep(0.35)
     await vm.work(until_idle=True)
     trace = vm.load("r")
     assert trace.status is (SUCCESS if otherwise else FAILED)
@@ -422,13 +422,13 @@ async def test_an_approval_that_comes_too_late(host: Host, otherwise: Any) -> No
 
 
 async def test_a_timer_survives_its_process_and_starts_once(host: Host) -> None:
-    one = program(parallel([{"id": "w", "type": "wait", "seconds": 0.15}, step("t", "write")], step("u", "read")))
+    one = program(parallel([{"id": "w", "type": "wait", "seconds": 0.8}, step("t", "write")], step("u", "read")))
     vm = host.vm()
     trace = await vm.run(one, run_id="r")
     assert trace.status is SUSPENDED
     assert await host.vm().work(until_idle=True) == []
     assert (await host.vm().resume("r")).status is SUSPENDED  # taken up early: it goes on waiting for the same moment
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.85)
     (trace,) = await host.vm().work(until_idle=True)
     assert (trace.status, host.calls) == (SUCCESS, ["read", "write"])
 
@@ -445,10 +445,10 @@ async def test_a_wait_for_nonsense(host: Host, fields: dict[str, Any], text: str
 
 
 async def test_max_seconds_leaves_waiting_out(host: Host) -> None:
-    one = program({"id": "w", "type": "wait", "seconds": 0.3}, step("t", "read"), budget={"max_seconds": 0.25})
+    one = program({"id": "w", "type": "wait", "seconds": 1.2}, step("t", "read"), budget={"max_seconds": 1.0})
     vm = host.vm()
     await vm.run(one, run_id="r")
-    await asyncio.sleep(0.32)
+    await asyncio.sleep(1.25)
     assert (await vm.resume("r")).status is SUCCESS
 
 
