@@ -159,7 +159,7 @@ def examine(
     return Examined(report, contracts, policies, trust.checks)
 
 
-_OF_HOSTS = frozenset({"V010", "V020", "V030", "V031", "V032", "V033", "V051", "V057"})
+_OF_HOSTS = frozenset({"V010", "V011", "V020", "V030", "V031", "V032", "V033", "V051", "V057"})
 """Faults that leave the graph whole: unknown tools and models, names that inputs may still give."""
 
 
