@@ -410,8 +410,10 @@ class ExecutionVM:
         return run
 
     def _remember(self, run: Run) -> None:
-        """Keep a run by its id; beyond `REMEMBERED_RUNS` the oldest that has ended is forgotten."""
+        """Keep a run by its id; beyond `REMEMBERED_RUNS` the oldest that has ended is forgotten. What a store has is kept while it runs."""
         self._runs[run.run_id] = run
+        if self._store is not None and run.task is not None:
+            run.task.add_done_callback(lambda _: self._runs.pop(run.run_id, None))
         if len(self._runs) > REMEMBERED_RUNS:
             ended = next((known for known, old in self._runs.items() if old.status is not TraceStatus.RUNNING), None)
             if ended is not None:
