@@ -36,18 +36,4 @@ def never_look_at_the_lease() -> None:
     Lease.holds = lambda self: True  # type: ignore[assignment, method-assign, misc]
 
 
-def take_any_fence() -> None:
-    """Appends of a former owner are taken."""
-    append = SqlStore.append
-
-    def anyhow(self: SqlStore, item: Append) -> asyncio.Future[None]:
-        with self.database.reading() as connection:
-            item.fence = connection.one("SELECT fence FROM nano_runs WHERE key = ?", item.key)[0]
-        return append(self, item)
-
-    SqlStore.append = anyhow  # type: ignore[method-assign]
-
-
-SABOTAGE: dict[str, Callable[[], None]] = {
-    f.__name__: f for f in (repeat, answer_early, never_look_at_the_lease, take_any_fence)
-}
+SABOTAGE: dict[str, Callable[[], None]] = {f.__name__: f for f in (repeat, answer_early, never_look_at_the_lease)}
