@@ -22,6 +22,7 @@ from ..program import (
     LLMStep,
     LoopStep,
     MapStep,
+    ParallelStep,
     SetStep,
     Step,
     SwitchStep,
@@ -37,11 +38,12 @@ from .trust import restricted, returns_of, roles, shape, spells
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """Of a value in a slot: whether it is untrusted, the schema that it surely fits, and which write put it there."""
+    """Of a value in a slot: whether it is untrusted, the schema that it surely fits, which write put it there, and its parts by key."""
 
     untrusted: bool = False
     schema: dict[str, Any] | None = None
     write: int = 0
+    parts: Mapping[str, bool] | None = None
 
 
 CLEAN = _Label()
@@ -187,6 +189,9 @@ class _Run:
                 return _Label(block)
             case ConditionStep() | SwitchStep():
                 return _Label(own)
+            case ParallelStep():
+                branches = (name for name, _, _ in step.branches())
+                return _Label(any(results), None, 0, dict(zip(branches, results, strict=False)))
         return _Label(any(results))
 
     def set(self, step: SetStep, env: Env, names: Names) -> _Label:
@@ -201,13 +206,13 @@ class _Run:
         for name, untrusted in labels.items():
             self.writes += 1
             env[names.keys[name]] = _Label(untrusted, None, self.writes)
-        return _Label(any(labels.values()))
+        return _Label(any(labels.values()), None, 0, labels)
 
     def write(self, step: Step, env: Env, names: Names, value: _Label) -> None:
         if any(True for _ in blocks(step)) and isinstance(step, (ConditionStep, SwitchStep, ApprovalStep)):
             value = CLEAN  # the end of its block writes again, and no record tells when
         self.writes += 1
-        value = _Label(value.untrusted, value.schema, self.writes)
+        value = _Label(value.untrusted, value.schema, self.writes, value.parts)
         env[names.outputs[step.id]] = value
         if step.output_key is not None:
             env[names.keys[step.output_key]] = value
@@ -226,6 +231,8 @@ class _Run:
         label = env.get(slot, CLEAN)
         if path and label.schema is not None and restricted(label.schema, path) is not None:
             return False
+        if label.parts is not None and path and path[0] in label.parts:
+            return label.parts[str(path[0])]
         return label.untrusted
 
     def dirty(self, value: Any, env: Env, names: Names) -> bool:
