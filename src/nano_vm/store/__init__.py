@@ -58,11 +58,18 @@ class Row:
         )
         return (
             f"[{self.kind},{_quoted(self.frame)},{_quoted(self.path)},{_quoted(self.type)},"
-            f"{'null' if status is None else _quoted(status.value)},{self.started_ns},{self.finished_ns},{','.join(hidden)}]"
+            f"{'null' if status is None else _quoted(status._value_)},{self.started_ns},{self.finished_ns},{','.join(hidden)}]"
         ).encode()
 
     def record(self) -> Record:
         """As a trace's record; that of a fork has no children yet."""
+        assert self.status is not None
+        output = None if self.output is UNSET or type(self.output) is Erased else self.output
+        request = None if self.request is UNSET or type(self.request) is Erased else self.request
+        name = StepName(step_of(self.path), self.type)
+        begun, ended = self.started_ns, self.finished_ns
+        if self.rest is None:
+            return name, self.path, self.status, output, None, request, begun, ended, None, None, None
         # what was erased is told as if it had never been
         rest = self.rest if type(self.rest) is dict else {}
         attempts = tuple(
@@ -75,16 +82,15 @@ class Row:
             )
             for a in rest.get("attempts", ())
         )
-        assert self.status is not None
         return (
-            StepName(step_of(self.path), self.type),
+            name,
             self.path,
             self.status,
-            None if self.output is UNSET or type(self.output) is Erased else self.output,
+            output,
             StepError.from_dict(rest["error"]) if "error" in rest else None,
-            None if self.request is UNSET or type(self.request) is Erased else self.request,
-            self.started_ns,
-            self.finished_ns,
+            request,
+            begun,
+            ended,
             attempts or None,
             LLMUsage.from_dict(rest["usage"]) if "usage" in rest else None,
             {**rest.get("extra", {}), **({"lost": rest["lost"]} if "lost" in rest else {})} or None,
