@@ -56,7 +56,7 @@ class PostgresServer:
         # Not in pytest's folder: its parents are closed to other users, and PostgreSQL refuses to run as root, which tests in a
         # container often are.
         self._home = Path(tempfile.mkdtemp(prefix="nano-vm-postgres-"))
-        weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
+        weakref.finalize(self, _remove, self._home, os.getpid())
         self._user = "nobody" if os.getuid() == 0 else None
         if self._user is not None:
             shutil.chown(self._home, self._user)
@@ -116,6 +116,12 @@ class PostgresServer:
         name = f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
+
+
+def _remove(home: Path, owner: int) -> None:
+    """Remove the data, but not in a process that was forked from the one that owns it."""
+    if os.getpid() == owner:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _dies_with_parent() -> None:

@@ -23,7 +23,7 @@ from nano_vm.drive import Threads, completed, watchdog
 from nano_vm.errors import ModelError
 
 SHORT = 0.02  # seconds: a deadline that passes
-SOON = 0.1  # seconds after it, by which the run has to be over on a busy machine
+SOON = 0.5  # seconds after it, by which the run has to be over on a busy machine
 LONG = 2.0  # seconds that nobody waits
 
 

@@ -804,8 +804,11 @@ async def test_what_a_stranger_wrote_does_not_reach_a_protected_argument() -> No
     assert "argument 'to' of tool 'pay'" in str(caught.value)
     assert "untrusted input 'mail' reaches" in str(caught.value)
     assert await held({"steps": [step("s1", "pay", args=CALL)]}, policy, {"mail": ""})
-    with pytest.raises(PlannerError):  # the intent is a stranger's, and so is what the model made of it
-        await held({"steps": [step("s1", "pay", args=CALL)]}, policy, {"mail": ""}, untrusted=True)
+    # the intent is a stranger's, and so is what the model made of it: a VM asks for the program's approval
+    program = await held({"steps": [step("s1", "pay", args=CALL)]}, policy, {"mail": ""}, untrusted=True)
+    assert program.untrusted
+    with pytest.raises(PlannerError):
+        await held(fine, policy, {"mail": ""}, untrusted=True)
 
 
 async def test_a_policy_of_its_own_can_only_tighten() -> None:

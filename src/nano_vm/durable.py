@@ -176,6 +176,7 @@ class Journal:
         self.inbox = list(run.inbox)
         self.cancelled = [message.id for message in run.inbox if message.kind == "cancel"]
         self.used: list[int] = []
+        self.resolved: dict[str, str] = {}  # by path: who said what became of a call in doubt
         self.wakes: list[int] = []
         self.leaving = False  # whether this process stops: no further call is begun
         self.repeatable = True  # whether what was recorded last had no effect and no cost
@@ -255,6 +256,8 @@ class Journal:
         if message is None:
             return machine.doubt(LOST, now)
         body = message.body
+        if message.by is not None:
+            self.resolved[path] = message.by
         if "output" in body:
             return machine.resume(body["output"], now)
         if body.get("retry"):
@@ -384,6 +387,8 @@ class Journal:
             told = extra_json(op, extra)
             if told:
                 rest["extra"] = told
+        if path in self.resolved:
+            rest["extra"] = {**rest.get("extra", {}), "by": self.resolved[path]}
         if type(extra) is dict and "children" in extra:
             rest["size"] = len(extra["children"])
         lost = self.begun.get(path)

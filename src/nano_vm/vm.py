@@ -654,7 +654,9 @@ class ExecutionVM:
             self._journals.discard(journal)
         if trace.status is TraceStatus.SUSPENDED:
             now = await asyncio.to_thread(self._store.load, trace.run_id)
-            if now.status == "suspended" and any(usable(message, now.waiting) for message in now.inbox):
+            known = {message.id for message in stored.inbox}  # what was there had its turn
+            new = [message for message in now.inbox if message.id not in known]
+            if now.status == "suspended" and any(usable(message, now.waiting) for message in new):
                 _become(trace, await self._follow(trace.run_id, resume=True))
         return cancelled
 

@@ -137,7 +137,7 @@ def replay(options: argparse.Namespace) -> int:
     from ..replay import replay as again
 
     subject = _subject(load_run(options.run, options), options)
-    found = again(subject.trace, subject.program, programs=subject.programs)
+    found = again(subject.stored or subject.trace, subject.program, programs=subject.programs)
     if options.json:
         emit_json(found.to_dict())
     else:

@@ -175,12 +175,10 @@ def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
 
 
 def _shown_extra(record: Record) -> dict[str, Any]:
-    """What a record says beside, but for attempts that were lost in a crash, which are no part of what happened."""
+    """What a record says beside, but for attempts that were lost in a crash and who decided, which are no part of what happened."""
     extra = record[10]
     if type(extra) is dict:
-        if "children" not in extra and "lost" not in extra:
-            return extra
-        return {key: value for key, value in extra.items() if key not in ("children", "lost")}
+        return {key: value for key, value in extra.items() if key not in ("children", "lost", "by")}
     return _extra_json(record[0], extra) if extra is not None else {}
 
 
