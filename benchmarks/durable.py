@@ -180,8 +180,8 @@ def peers(effort: Effort) -> Table:
         f"turns of about {effort.turn_seconds:g} s, {effort.rounds} rounds. Programs a second are by wall time; CPU time is that of "
         "the process and its server. *Writes over it* is programs a second of the first row over its own, *reads over it* of the "
         "second, each the median of the ratios within a round. The first row waits for every step, as its peers do, and "
-        "stores an intent besides; a step of a peer may run again after a crash, as only a read may here. What each stores of a "
-        "step stands below.",
+        "stores an intent besides; a step of a peer may run again after a crash, here only what is declared `read` or "
+        "`idempotent`. What each stores of a step stands below.",
         ["", "programs/s", "ms CPU a program", "commits a program", "writes over it", "reads over it"],
     )
     entries = [OURS, READS, LOOP, *([DBOS, TEMPORAL, RESTATE_SERVER] if effort.peers else [])]
