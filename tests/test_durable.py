@@ -16,6 +16,7 @@ from build import NOW, llm, mapped, parallel, program, statuses, step
 from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMError, tool
 from nano_vm.durable import surely_gone, trace_of
 from nano_vm.errors import LeaseLost, UnknownRun
+from nano_vm.replay import subject_of, verify
 from nano_vm.store import chained, seal_start
 from nano_vm.testing import ScriptedLLM
 
@@ -551,3 +552,26 @@ async def test_a_stored_trace_is_the_run_s(host: Host) -> None:
     assert Trace.from_json(stored.to_json()).digest == trace.digest
     assert vm._store is not None
     assert trace_of(vm._store.load("r")).usage() == trace.usage()
+
+
+async def test_a_sealed_run_that_is_said_to_go_on_is_not_verified(host: Host) -> None:
+    vm = host.vm()
+    await vm.run(program(step("a", "write")), run_id="r")
+    assert vm._store is not None
+    run = vm._store.load("r")
+    assert verify(subject_of(run))
+    run.status = "suspended"
+    assert not verify(subject_of(run))
+
+
+async def test_a_run_in_doubt_can_be_cancelled_and_ends_when_the_doubt_is_settled(host: Host) -> None:
+    one = program(step("a", "write", undo={"tool": "back"}), step("p", "pay"), step("b", "read"))
+    vm = await killed(host, one, "pay")
+    trace = await vm.cancel("r")
+    assert (trace.status, [entry["path"] for entry in trace.waiting]) == (SUSPENDED, ["p"])
+    vm.resolve("r", "p", done="paid", by="ann")
+    trace = await vm.resume("r")
+    assert (trace.status, host.calls) == (CANCELLED, ["back"])
+    assert next(found for found in vm.load("r").steps if found.path == "p").extra["by"] == "ann"
+    assert vm._store is not None
+    assert verify(subject_of(vm._store.load("r")))

@@ -36,7 +36,7 @@ LAST = {"id": "last", "type": "set", "values": {"y": 1}}
 
 
 def vm_of(path: Path) -> ExecutionVM:
-    return ExecutionVM(tools={"look": look, "pay": pay}, store=f"sqlite:///{path / 'runs.db'}")
+    return ExecutionVM(tools={"look": look, "peek": look, "pay": pay}, store=f"sqlite:///{path / 'runs.db'}")
 
 
 async def reason(path: Path, new: Program) -> str | None:
@@ -69,6 +69,10 @@ async def reason(path: Path, new: Program) -> str | None:
         ([{**LOOK, "args": {"x": "other"}}, CHECK, ASK], "step 'look': its request was {'x': 1}"),
         ([step("first", "look"), LOOK, CHECK, ASK], "step 'look' ran, and the new program does not run it there"),
         ([LOOK, CHECK, {**ASK, "id": "other"}], "call 'ask' was begun"),
+        (
+            [{**LOOK, "tool": "peek"}, CHECK, ASK],
+            "step 'look': it called tool 'look', and with the new program it calls 'peek'",
+        ),
     ],
 )
 async def test_a_run_moves_only_along_what_it_did(tmp_path: Path, steps: list[Any], why: str | None) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from .ledger import Ledger
 from .machine import FOREVER, Facts, Machine, loaded
-from .plan import END, FORK, Op
-from .program import Program
+from .plan import END, FORK, Op, ToolOp
+from .program import CallStep, Program, ToolStep
 from .recorded import Recorded, path_of
 from .store import INTENT, STEP, Row, StoredRun
 from .trace import Record, full
@@ -65,12 +65,26 @@ def migrations(vm: ExecutionVM, program: Program, *, name: str | None = None) ->
                     Ledger.of(vm._limits, program.budget),
                     FOREVER,
                 )
-                reason = unlike(run, machine, plan.ops)
+                reason = unlike(run, machine, plan.ops, _tools(Program.from_dict(run.document["program"])))
         yield Migration(run.run_id, run.status, run.program_digest, reason)
 
 
-def unlike(run: StoredRun, machine: Machine, ops: list[Op]) -> str | None:
-    """The first record of *run* that *machine* would not have made, driven by what is recorded; None if there is none."""
+def _tools(program: Program) -> dict[str, str]:
+    """The tool of each step, those of programs that are called inline among them."""
+    found = {}
+    for step, _ in program.walk():
+        if isinstance(step, ToolStep):
+            found[step.id] = step.tool
+        elif isinstance(step, CallStep) and isinstance(step.program, Program):
+            found |= _tools(step.program)
+    return found
+
+
+def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str]) -> str | None:
+    """The first record of *run* that *machine* would not have made, driven by what is recorded; None if there is none.
+
+    *tools* are those that the steps of the run's own program call.
+    """
     steps = [row for row in run.rows if row.kind == STEP]
     done = {row.path for row in steps}
     machines: list[Machine] = []
@@ -81,13 +95,17 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op]) -> str | None:
         record = made.get(row.path)
         if record is None:
             return f"step {row.path!r} ran, and the new program does not run it there"
+        op = record[0]
+        if isinstance(op, ToolOp) and tools.get(op.step_id, op.tool) != op.tool:
+            return f"step {row.path!r}: it called tool {tools[op.step_id]!r}, and with the new program it calls {op.tool!r}"
         different = _difference(row, record)
         if different is not None:
             return f"step {row.path!r}: {different}"
     for row in run.rows:
         if row.kind == INTENT and row.path not in done:
-            op = asked.get(row.path)
-            if op is None or op.type != row.type:
+            begun = asked.get(row.path)
+            same = not isinstance(begun, ToolOp) or tools.get(begun.step_id, begun.tool) == begun.tool
+            if begun is None or begun.type != row.type or not same:
                 return f"call {row.path!r} was begun and has no outcome yet, and the new program does not make it there"
     extra = set(made) - done
     for path in sorted(extra):

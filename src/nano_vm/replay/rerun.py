@@ -367,6 +367,8 @@ def _seal_check(run: StoredRun) -> Check:
         return Check(
             "seal", False if ended else None, "it has ended without one" if ended else "it gets one when it ends"
         )
+    if run.status not in ENDED:
+        return Check("seal", False, f"the run is sealed, so it has ended, and it is said to be {run.status!r}")
     found = seal_of(run)
     return Check(
         "seal",
