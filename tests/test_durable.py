@@ -364,6 +364,8 @@ async def test_an_approval_waits_over_processes_and_is_used_once(host: Host) -> 
     (asked,) = vm.waiting("r")
     with pytest.raises(VMError, match="asks something else"):
         vm.approve("r", "ask", shown="0" * 64, by="ann")
+    with pytest.raises(VMError, match="shown is the digest"):
+        vm.approve("r", "ask", shown=None, by="ann")  # type: ignore[arg-type]
     with pytest.raises(VMError, match="'bob' lacks the role 'boss'"):
         vm.approve("r", "ask", shown=asked["shown"], by="bob")
     with pytest.raises(VMError, match="asks no approval at 'other'; it does at 'ask'"):

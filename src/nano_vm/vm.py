@@ -879,6 +879,8 @@ class ExecutionVM:
         Raises:
             VMError: If the run asks nothing there, asks something else by now, is decided already, or *by* lacks the role.
         """
+        if not isinstance(shown, str):
+            raise VMError(f"shown is the digest of the request that was seen, as waiting() tells it, not {shown!r}")
         self._decide("approve", run_id, path, shown, by, reason)
 
     def reject(self, run_id: str, path: str, *, by: str, shown: str | None = None, reason: str | None = None) -> None:
