@@ -579,6 +579,10 @@ class Driver:
         """One child of the requested fork."""
         return machine.child(number) if self.journal is None else self.journal.child(machine, number)
 
+    def begun(self, child: Machine) -> int:
+        """When *child* begins: now, unless it began in another process."""
+        return self.now() if child.begun_ns is None else child.begun_ns
+
     async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> None:
         """Run the children to their ends; if the run is cancelled meanwhile, each of them is, and no further one begins."""
         count = machine.fork_size
@@ -586,7 +590,7 @@ class Driver:
         if count == 1 or limit == 1:
             for number in range(count):
                 child = self.child(machine, number)
-                if await self.drive(child, lane, child.__dict__.get("begun_ns", self.now())):
+                if await self.drive(child, lane, self.begun(child)):
                     return
             return
         numbers = iter(range(count))
@@ -596,7 +600,7 @@ class Driver:
             try:
                 for number in numbers:
                     child = self.child(machine, number)
-                    if await self.drive(child, own, child.__dict__.get("begun_ns", self.now())) or lane.stopped:
+                    if await self.drive(child, own, self.begun(child)) or lane.stopped:
                         return
             finally:
                 self.dog.lanes.discard(own)

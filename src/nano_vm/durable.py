@@ -163,10 +163,9 @@ class Journal:
         steps = [row for row in run.rows if row.kind == STEP]
         self.recorded = Recorded((row.record() for row in steps), base_ns, stopped=_stopped(steps))
         self.first: dict[str, int] = {}  # when each frame began, as far as its rows tell
-        for row in steps:
-            self.first.setdefault(row.frame, row.started_ns)
         self.kept: dict[str, int] = {}  # rows of each frame that are stored
         for row in steps:
+            self.first.setdefault(row.frame, row.started_ns)
             self.kept[row.frame] = self.kept.get(row.frame, 0) + 1
         done = {row.path for row in steps}
         self.begun: dict[str, list[int]] = {}  # calls without outcome: when each was begun
@@ -195,7 +194,7 @@ class Journal:
         if op.code == FORK:
             return None
         if op.code == END:
-            if self.frame(machine):  # the run's own last rows go with its end
+            if machine.frame_name:  # the run's own last rows go with its end
                 await self.append(self.rows(machine))
             return None
         following = self.recorded.feed(machine, op)
@@ -225,7 +224,7 @@ class Journal:
                 await self.append(rows)
         else:
             if not machine.retrying:
-                rows.append(Row(INTENT, self.frame(machine), path, op.type, None, machine.now + self.base_ns))
+                rows.append(Row(INTENT, machine.frame_name, path, op.type, None, machine.now + self.base_ns))
             await self.append(rows)
         self.check()
         return None
@@ -294,7 +293,7 @@ class Journal:
         rows = self.rows(machine)
         if path not in self.begun:
             self.begun[path] = [now + self.base_ns]
-            rows.append(Row(INTENT, self.frame(machine), path, op.type, None, now + self.base_ns))
+            rows.append(Row(INTENT, machine.frame_name, path, op.type, None, now + self.base_ns))
         await self.append(rows)
         return machine.suspend(now)
 
@@ -330,21 +329,16 @@ class Journal:
     def child(self, machine: Machine, number: int) -> Machine:
         """A child of the requested fork, with the name of its frame."""
         child = machine.child(number)
-        frame = child.__dict__["frame_name"] = f"{machine.path}:{number}"
+        frame = child.frame_name = f"{machine.path}:{number}"
         if frame in self.first:  # its deadlines count from when it really began
-            child.__dict__["begun_ns"] = self.first[frame] - self.base_ns
+            child.begun_ns = self.first[frame] - self.base_ns
         return child
 
     # --- rows ---
 
-    @staticmethod
-    def frame(machine: Machine) -> str:
-        """The name of the machine's frame."""
-        return machine.__dict__.get("frame_name", "")  # type: ignore[no-any-return]
-
     def rows(self, machine: Machine, *, ended: bool = False) -> list[Row]:
         """What the machine recorded since; that it waits is not kept unless the run has *ended* so."""
-        frame = self.frame(machine)
+        frame = machine.frame_name
         kept = self.kept.get(frame, 0)
         rows = []
         self.repeatable = True

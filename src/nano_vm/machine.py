@@ -101,6 +101,8 @@ class Machine:
     _outcome: tuple[Callable[..., Op | None], tuple[Any, ...]]
     _last: Any = None
     _block_last: Any = None
+    frame_name = ""  # the frame's identity among a stored run's rows; the run's own has none
+    begun_ns: int | None = None  # when the frame began, if that was in another process; monotonic here
     _aside: str | None = None
     _undo: list[tuple[ToolOp, str, tuple[Any, ...], dict[str, Any]]] | None = None
     _undo_errors: list[str] | None = None
