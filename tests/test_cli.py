@@ -720,13 +720,13 @@ def test_check_lists_what_the_text_the_graph_and_the_tools_show(
 ) -> None:
     text = """\
 steps:
-  - {id: a, type: tool, tool: ecko, args: {text: x}, color: red}
+  - {id: a, type: tool, tool: ecko, args: {text: x}, retry: {delay_seconds: 1}}
   - {id: b, type: condition, condition: "$a.output == 'x'", then: nowhere, otherwise: $end}
 """
     write(folder, "p.yaml", text)
     assert main(["check", "p.yaml"]) == 1
     out = capsys.readouterr().out
-    assert "p.yaml:2:54: steps[0].color: warning: P011" in out
+    assert "p.yaml:2:54: steps[0].retry: warning: P034" in out
     assert "p.yaml:3:" in out
     assert "V003" in out
     assert "V020" not in out
@@ -738,14 +738,16 @@ steps:
 
 
 def test_warnings_fail_a_strict_check(folder: Path) -> None:
-    write(folder, "p.yaml", "color: red\nsteps: [{id: a, type: set, values: {b: 1}}]")
+    write(folder, "p.yaml", "steps: [{id: a, type: tool, tool: f, retry: {delay_seconds: 1}}]")
     assert main(["check", "p.yaml"]) == 0
     assert main(["check", "p.yaml", "--strict"]) == 1
 
 
 def test_check_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(
-        folder, "p.yaml", "steps:\n  - {id: a, type: llm, prompt: hi, then: x}\n  - {id: b, type: tool, tool: nope}\n"
+        folder,
+        "p.yaml",
+        "steps:\n  - {id: a, type: llm, prompt: hi, retry: {delay_seconds: 1}}\n  - {id: b, type: tool, tool: nope}\n",
     )
     assert main(["check", "p.yaml", "--json", "--tools", "demo_tools.py"]) == 1
     report = json.loads(capsys.readouterr().out)
@@ -753,7 +755,7 @@ def test_check_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert report["not_checked"] == ["models"]
     faults = [d for d in report["diagnostics"] if d["severity"] != "hint"]
     assert [(d["code"], d["severity"], d["line"]) for d in faults] == [
-        ("P015", "warning", 2),
+        ("P034", "warning", 2),
         ("V020", "error", 3),
     ]
     write(folder, "p.yaml", "steps: 5")

@@ -22,6 +22,7 @@ ROOMS = (
     "schemas",
     "reader",
     "expr",
+    "fields",
     "policy",
     "program",
     "prices",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import jsonschema_rs
@@ -21,6 +23,7 @@ from nano_vm.program import (
     LoopStep,
     MapStep,
     ParallelStep,
+    Retry,
     SetStep,
     SwitchStep,
     ToolStep,
@@ -125,13 +128,117 @@ def test_near_misses(written: str, meant: str) -> None:
     assert [(d.code, d.hint) for d in found] == [("P012", f"did you mean {meant!r}?")]
 
 
-def test_unknown_fields_warn_and_are_left_out() -> None:
-    program = Program.from_dict({"steps": [{**SET, "zebra": {"a": 1}}], "colour": "red"})
-    assert [(d.code, d.severity, d.place) for d in program.warnings] == [
-        ("P011", "warning", "colour"),
-        ("P011", "warning", "steps[0].zebra"),
-    ]
-    assert program.digest == Program.from_dict({"steps": [SET]}).digest
+UNKNOWN = [  # where it stands, what is written there, what the remedy names
+    ("program", "colour", "fields are dsl, name"),
+    ("program", "retries", "on each step"),
+    ("program", "on_error", "on each step"),
+    ("program", "concurrency", "max_concurrency"),
+    ("program", "env", "as an input"),
+    ("program", "max_llm_calls", "budget"),
+    ("program", "variables", "set"),
+    ("program", "Steps", "did you mean 'steps'?"),
+    ("step", "zebra", "fields are id, type"),
+    ("step", "if", "`when: <condition>`"),
+    ("step", "unless", "`when: <condition>`"),
+    ("step", "enabled", "`when: <condition>`"),
+    ("step", "run-if", "`when: <condition>`"),
+    ("step", "requires_approval", "`approval`"),
+    ("step", "approval", "`approval`"),
+    ("step", "interrupt_before", "`approval`"),
+    ("step", "retries", "`max_retries`"),
+    ("step", "timeout", "`timeout_seconds`"),
+    ("step", "depends_on", "order"),
+    ("step", "continue_on_error", "`on_error: skip`"),
+    ("step", "for_each", "`map`"),
+    ("step", "idempotent", "@tool"),
+    ("step", "guarded_by", "policy"),
+    ("step", "onError", "did you mean 'on_error'?"),
+    ("retry", "delay", "did you mean 'delay_seconds'?"),
+    ("retry", "zebra", "fields are delay_seconds"),
+    ("catch", "error", "did you mean 'errors'?"),
+    ("budget", "max_money", "fields are max_steps"),
+    ("defaults", "modle", "did you mean 'model'?"),
+    ("undo", "arguments", "fields are tool, args"),
+    ("reconcile", "tol", "did you mean 'tool'?"),
+]
+
+
+def with_field(where: str, key: str, value: Any) -> dict[str, Any]:
+    """A program with a field in an object of this kind."""
+    call: dict[str, Any] = {"id": "a", "type": "tool", "tool": "f", "max_retries": 2}
+    call |= {"undo": {"tool": "g"}, "reconcile": {"tool": "h"}}
+    call |= {"retry": {"delay_seconds": 1}, "catch": [{"errors": ["*"], "next": "$end"}]}
+    program: dict[str, Any] = {"steps": [call], "budget": {"max_steps": 9}, "defaults": {"model": "m"}}
+    places = {"program": program, "step": call, "catch": call["catch"][0]}
+    for name in ("retry", "undo", "reconcile"):
+        places[name] = call[name]
+    for name in ("budget", "defaults"):
+        places[name] = program[name]
+    places[where][key] = value
+    return program
+
+
+@pytest.mark.parametrize(("where", "key", "named"), UNKNOWN)
+@pytest.mark.parametrize("value", ["x", None, {}, [], False])
+def test_an_unknown_field_is_an_error_everywhere(where: str, key: str, named: str, value: Any) -> None:
+    found = faults(with_field(where, key, value))
+    assert [(d.code, d.loc[-1], d.severity) for d in found] == [("P012", key, "error")]
+    assert named in str(found[0].hint)
+
+
+@pytest.mark.parametrize("where", sorted({where for where, _, _ in UNKNOWN}))
+def test_keys_that_begin_with_x_are_free(where: str) -> None:
+    written = Program.from_dict(with_field(where, "x-owner", {"team": ["a"]}))
+    plain = with_field(where, "x-owner", 1)
+    kept = Program.from_dict(written.to_dict())
+    assert kept == written
+    assert "x-owner" in str(kept.to_dict())
+    if where in ("program", "step"):
+        assert written.digest == Program.from_dict(plain).digest  # as comments are
+
+
+def test_a_null_field_of_0_8_that_asks_for_nothing_is_left_out() -> None:
+    step = {"id": "a", "type": "llm", "prompt": "q", "on_timeout": "fail", "parallel_steps": [], "then": None}
+    program = Program.from_dict({"steps": [step], "max_stalled_steps": None})
+    assert program.to_dict()["steps"] == [{"id": "a", "type": "llm", "prompt": "q"}]
+    assert [d.code for d in of_step(type="llm", prompt="q", on_timeout="fallback")] == ["P012"]
+    assert [d.code for d in faults({"steps": [SET], "max_stalled_steps": 3})] == ["P012"]
+
+
+BUILT: list[Callable[[], Any]] = [
+    lambda: Step(id="a", type="tool", tool="f", iff="$x"),
+    lambda: Step(id="a", type="tool", tool="f", condition="$x"),
+    lambda: ToolStep(id="a", tool="f", iff="$x"),
+    lambda: Step(id="m", type="map", over="$x", steps=[{**SET, "iff": "$x"}]),
+    lambda: Retry(delay=3),
+    lambda: Budget(max_step=3),
+    lambda: Program(steps=[SET], colour="red"),
+    lambda: Program(steps=[{**SET, "iff": "$x"}]),
+]
+
+
+@pytest.mark.parametrize("build", BUILT)
+def test_an_unknown_field_is_an_error_of_what_is_built_in_python(build: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=r"P012|P015|unknown field"):
+        build()
+
+
+def test_a_step_built_in_python_takes_what_a_loaded_one_does() -> None:
+    built = Step(id="m", type="map", over="$x", item_name="y", steps=[SET], next_step="$end", parallel_steps=[])
+    assert (
+        built
+        == Program.from_dict(
+            {"steps": [{"id": "m", "type": "map", "over": "$x", "as": "y", "steps": [SET], "next": "$end"}]}
+        ).steps[0]
+    )
+    assert Step(id="a", type="tool", tool="f", is_terminal=True).next == "$end"
+
+
+def test_refusing_ten_thousand_unknown_fields_takes_no_time() -> None:
+    steps = [{**SET, "id": f"s{i}", f"unknown_field_{i}": 1} for i in range(9_000)]
+    started = process_time()
+    assert len(faults({"steps": steps})) == 9_000
+    assert process_time() - started < 3
 
 
 def test_all_faults_at_once_in_document_order() -> None:
@@ -351,9 +458,9 @@ def test_step_builds_the_right_class() -> None:
         (Step(id="a", type="tool", tool="f", args={"x": 1}), ToolStep),
         (Step(id="a", type=StepType.CONDITION, condition="true", then="b", otherwise="c"), ConditionStep),
         (Step(id="a", type="switch", on="$x", cases={"a": "b"}), SwitchStep),
-        (Step(id="a", type="parallel", parallel_steps=[SET]), ParallelStep),
-        (Step(id="a", type="map", over="$x", steps=[SET]), MapStep),
-        (Step(id="a", type="loop", steps=[SET], max_iterations=1), LoopStep),
+        (Step(id="p", type="parallel", parallel_steps=[SET]), ParallelStep),
+        (Step(id="m", type="map", over="$x", steps=[SET]), MapStep),
+        (Step(id="l", type="loop", steps=[SET], until="$x", max_iterations=1), LoopStep),
         (Step(id="a", type="call", program="x"), CallStep),
         (Step(id="a", type="set", values={"x": 1}), SetStep),
         (Step(id="a", type="wait", seconds=1), WaitStep),

@@ -256,7 +256,7 @@ def test_aliases_within_the_bound() -> None:
 
 
 def test_an_aliased_step_is_as_if_written_twice() -> None:
-    text = "x: &v {k: 1}\nsteps:\n - {id: a, type: set, values: *v}\n - {id: b, type: set, values: *v}\n"
+    text = "x-v: &v {k: 1}\nsteps:\n - {id: a, type: set, values: *v}\n - {id: b, type: set, values: *v}\n"
     program = Program.from_yaml(text)
     written = Program.from_dict({"steps": [{"id": i, "type": "set", "values": {"k": 1}} for i in "ab"]})
     assert program.digest == written.digest

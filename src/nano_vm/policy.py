@@ -15,10 +15,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
 from .expr import Compare, Const, Items, Node, Ref, Template, children, parse_expr, references
+from .fields import EXTENSION, Part, free, remedy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .values import admit, canonical, copied, kind_name, short
 
@@ -34,10 +35,9 @@ VALUE = "value"
 """The name of the argument's value in a value check."""
 
 
-class Budget(BaseModel):
+class Budget(Part):
     """Hard limits of a run; what is absent is not limited. ``max_seconds`` leaves approvals and waits out."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True, populate_by_name=True)
     max_steps: Count | None = None
     max_llm_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
     max_tool_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
@@ -48,8 +48,8 @@ class Budget(BaseModel):
 
 def tightest(budgets: list[Budget]) -> Budget | None:
     """The least of each amount."""
-    if len(budgets) < 2:
-        return budgets[0] if budgets else None
+    if not budgets:
+        return None
     amounts = {}
     for name in Budget.model_fields:
         given = [getattr(b, name) for b in budgets if getattr(b, name) is not None]
@@ -318,10 +318,8 @@ class _Reader:
             return {}
         known = fields if fields is not None else tuple(data)
         for key in data:
-            if key not in known:
-                near = get_close_matches(str(key), known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(known)}"
-                self.add("P041", (*loc, str(key)), f"{what} has no field {key!r}", hint)
+            if key not in known and not free(key) and key != "metadata":
+                self.add("P041", (*loc, key), f"{what} has no field {short(key)}", remedy(key, known, "policy"))
         for key in known if fields is not None else ():
             if key in data and data[key] is None:
                 self.add("P040", (*loc, key), f"{key!r} of {what} says nothing", "fill it in, or remove it")
@@ -521,52 +519,38 @@ def _no_list(box: Node, values: Mapping[str, Any]) -> str | None:
     return "what stands right of 'in' is neither a name nor a list"
 
 
-_NAMES: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+def _object(**properties: Any) -> dict[str, Any]:
+    """The schema of an object with these fields, and those that are free."""
+    return {
+        "type": "object",
+        "properties": {**properties, "metadata": True},
+        "patternProperties": {f"^{EXTENSION}": True},
+        "additionalProperties": False,
+    }
+
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_NAMES: dict[str, Any] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
 _ARG_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        {"type": "string"},
-        {
-            "type": "object",
-            "properties": {
-                "trusted": {"type": "boolean"},
-                "check": {"type": "string"},
-                "approval": {"type": "string"},
-            },
-            "additionalProperties": False,
-        },
-    ]
+    "anyOf": [_TEXT, _object(trusted={"type": "boolean"}, check=_TEXT, approval=_TEXT)],
 }
-POLICY_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "description": {"type": "string"},
-        "version": {"type": ["string", "number"]},
-        "inputs": {"type": "object", "additionalProperties": {"enum": ["trusted", "untrusted"]}},
-        "tools": {
-            "type": "object",
-            "additionalProperties": {
-                "type": "object",
-                "properties": {
-                    "allow": {"type": "boolean"},
-                    "args": {"type": "object", "additionalProperties": _ARG_SCHEMA},
-                    "guarded_by": _NAMES,
-                    "approval": {"type": "string"},
-                    "max_calls": {"type": "integer", "minimum": 0},
-                    "after": _NAMES,
-                    "before": _NAMES,
-                    "effect": {"enum": list(EFFECTS)},
-                    "returns": {"enum": ["trusted", "args"]},
-                },
-                "additionalProperties": False,
-            },
-        },
-        "values": {"type": "object"},
-        "budget": {
-            "type": "object",
-            "properties": {name: {"type": "number"} for name in Budget.model_fields},
-            "additionalProperties": False,
-        },
-    },
-    "additionalProperties": False,
-}
+_RULE_SCHEMA = _object(
+    allow={"type": "boolean"},
+    args={"type": "object", "additionalProperties": _ARG_SCHEMA},
+    guarded_by=_NAMES,
+    approval=_TEXT,
+    max_calls={"type": "integer", "minimum": 0},
+    after=_NAMES,
+    before=_NAMES,
+    effect={"enum": list(EFFECTS)},
+    returns={"enum": ["trusted", "args"]},
+)
+POLICY_SCHEMA: dict[str, Any] = _object(
+    description=_TEXT,
+    version={"type": ["string", "number"]},
+    inputs={"type": "object", "additionalProperties": {"enum": ["trusted", "untrusted"]}},
+    tools={"type": "object", "additionalProperties": _RULE_SCHEMA},
+    values={"type": "object"},
+    budget=_object(**{name: {"type": "number"} for name in Budget.model_fields}),
+)
 """A JSON Schema of a policy, by which editors complete and check it."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
 from .expr import parse_expr, parse_template
+from .fields import EXTENSION, PURPOSES, Part, free, remedy, unknown
 from .policy import POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .schemas import schema_fault
@@ -65,39 +66,32 @@ class OnError(str, Enum):
     RETRY = "retry"
 
 
-_CONFIG = ConfigDict(frozen=True, extra="ignore", defer_build=True, populate_by_name=True)
-
-
-class Retry(BaseModel):
+class Retry(Part):
     """Waits between attempts, in seconds: ``delay_seconds`` times ``factor`` to the power of the attempt, with jitter."""
 
-    model_config = _CONFIG
     delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.5
     factor: Annotated[float, Field(ge=1, le=100)] = 2.0
     max_delay_seconds: Annotated[float, Field(ge=0, le=24 * 3600)] = 30.0
     on: list[str] | None = None
 
 
-class Catch(BaseModel):
+class Catch(Part):
     """Jumps to ``next`` on one of ``errors``: kinds, exception class names, or ``*``."""
 
-    model_config = _CONFIG
-    errors: list[str] = ["*"]
+    errors: list[str] = Field(default=["*"])
     next: str
 
 
-class ToolRef(BaseModel):
+class ToolRef(Part):
     """A tool call beside a step: its ``undo`` or ``reconcile``."""
 
-    model_config = _CONFIG
     tool: str
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
 
 
-class Step(BaseModel):
+class Step(Part):
     """One step. ``Step(type=..., ...)`` builds the class of that type."""
 
-    model_config = _CONFIG
     id: str
     type: StepType
     output_key: str | None = None
@@ -106,10 +100,10 @@ class Step(BaseModel):
     max_retries: Annotated[int, Field(strict=True, ge=1, le=ATTEMPTS_LIMIT)] | None = None
     default: Any = None
     retry: Retry | None = None
-    catch: list[Catch] = []
+    catch: list[Catch] = Field(default=[])
     timeout_seconds: Seconds | None = None
     description: str = ""
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default={})
 
     BLOCKS: ClassVar[tuple[str, ...]] = ()
     CALLS: ClassVar[bool] = False
@@ -125,6 +119,22 @@ class Step(BaseModel):
             except ValueError:
                 raise ProgramError([_unknown_type((), data.get("type"))]) from None
         return super().__new__(cls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prepared(cls, data: Any) -> Any:
+        """What is built by the constructor is checked as what is loaded; `_Prepared` was checked already."""
+        if isinstance(data, _Prepared) or not isinstance(data, dict):
+            return data
+        names: dict[str, str] = {name: field.alias or name for name, field in cls.model_fields.items()}
+        written: dict[str, Any] = {"type": cls.model_fields["type"].default}
+        for key, value in data.items():
+            written[names.get(str(key), str(key))] = value
+        document, faults = prepare_step(written)
+        errors = [d for d in faults if d.severity == "error"]
+        if errors:
+            raise ProgramError(errors)
+        return document
 
     @classmethod
     def model_validate(cls, obj: Any, **kwargs: Any) -> Any:
@@ -163,12 +173,6 @@ class LLMStep(Step):
 
     CALLS: ClassVar[bool] = True
 
-    @model_validator(mode="after")
-    def _asks(self) -> LLMStep:
-        if not self.prompt and not self.messages:
-            raise ValueError(f"llm step {self.id!r} needs a 'prompt' or 'messages'")
-        return self
-
     @property
     def constrained(self) -> bool:
         """Whether an answer can be invalid."""
@@ -180,7 +184,7 @@ class ToolStep(Step):
 
     type: Literal[StepType.TOOL] = StepType.TOOL
     tool: str
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
     undo: ToolRef | None = None
     reconcile: ToolRef | None = None
 
@@ -199,12 +203,6 @@ class ConditionStep(Step):
     otherwise: Target | None = None
 
     BLOCKS: ClassVar[tuple[str, ...]] = ("then", "otherwise")
-
-    @model_validator(mode="after")
-    def _branches(self) -> ConditionStep:
-        if not self.then and not self.otherwise:
-            raise ValueError(f"condition {self.id!r} needs 'then' or 'otherwise'")
-        return self
 
 
 class SwitchStep(Step):
@@ -335,10 +333,9 @@ _STEP_CLASSES: dict[StepType, type[Step]] = {
 }
 
 
-class Defaults(BaseModel):
+class Defaults(Part):
     """Values for steps that do not say otherwise."""
 
-    model_config = _CONFIG
     model: str | None = None
     max_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -346,10 +343,9 @@ class Defaults(BaseModel):
     timeout_seconds: Seconds | None = None
 
 
-class Program(BaseModel):
+class Program(Part):
     """A program: declared steps, and what surrounds them. Immutable."""
 
-    model_config = _CONFIG
     dsl: Literal[1] = 1
     name: str = "unnamed"
     description: str = ""
@@ -359,9 +355,9 @@ class Program(BaseModel):
     budget: Budget | None = None
     policy: dict[str, Any] | None = None
     untrusted: bool = False
-    models: dict[str, str] = {}
+    models: dict[str, str] = Field(default={})
     defaults: Defaults = Defaults.model_construct()
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default={})
     steps: Annotated[list[AnyStep], Field(min_length=1)]
 
     if TYPE_CHECKING:
@@ -451,7 +447,7 @@ class Program(BaseModel):
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
-        """What was noticed at load and is no error: unknown fields."""
+        """What was noticed at load and is no error."""
         return self._warnings
 
     @property
@@ -508,6 +504,7 @@ class Program(BaseModel):
             if part.get("type") != "object":
                 continue
             part["additionalProperties"] = False
+            part["patternProperties"] = {f"^{EXTENSION}": True}
             properties = part["properties"]
             for name, text in _SCHEMA_TEXTS.items():
                 if name in properties:
@@ -624,7 +621,8 @@ _NAME = re.compile(r"[^\W\d]\w*\Z")
 _EXPRESSIONS = ("condition",)
 _TEMPLATES = ("prompt", "system", "messages", "args", "show", "on", "over", "with", "event", "seconds")
 _NULLABLE = ("default", "on_invalid", "show", "over", "on")
-_COMMON = frozenset({"description", "metadata", "id", "type", "output_key", "next", "on_error", "max_retries"})
+_AS_HERE = (("on_timeout", "fail"), ("max_stalled_steps", None))
+"""Fields of 0.8 with the value by which they ask for what is done here in any case."""
 
 
 def _fields(model: type[BaseModel]) -> dict[str, None]:
@@ -634,6 +632,13 @@ def _fields(model: type[BaseModel]) -> dict[str, None]:
 _STEP_FIELDS = {kind.value: _fields(model) for kind, model in _STEP_CLASSES.items()}
 _ALL_STEP_FIELDS = {name: None for fields in _STEP_FIELDS.values() for name in fields}
 _PROGRAM_FIELDS = _fields(Program)
+
+
+def _ordered(found: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """*found* in the order of *fields*; those that are free stand last."""
+    return {name: found[name] for name in fields if name in found} | {k: v for k, v in found.items() if free(k)}
+
+
 _BLOCK_FIELDS = ("steps", "parallel_steps", "then", "otherwise", "cases", "default")
 
 
@@ -642,13 +647,23 @@ def prepare(data: Any) -> tuple[_Prepared, list[Diagnostic]]:
     if not isinstance(data, dict):
         kind = "nothing" if data is None else f"{short(data)}"
         raise ProgramError([Diagnostic("P013", (), f"a program is an object with 'steps', not {kind}")])
+    shape = _Shape()
+    document = shape.program(_plain(data), ())
+    return _Prepared(document), shape.faults
+
+
+def prepare_step(data: dict[str, Any]) -> tuple[Any, list[Diagnostic]]:
+    """As `prepare`, for one step."""
+    shape = _Shape()
+    return shape.step(_plain(data), (), {}), shape.faults
+
+
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
     try:
         plain, _ = admit(_unmodelled(data))
     except VMError as error:
         raise ProgramError([Diagnostic("P004", (), str(error))]) from None
-    shape = _Shape()
-    document = shape.program(plain, ())
-    return _Prepared(document), shape.faults
+    return plain  # type: ignore[no-any-return]
 
 
 def _unmodelled(value: Any) -> Any:
@@ -664,12 +679,17 @@ def _unmodelled(value: Any) -> Any:
     return value
 
 
+MAX_REMEDIES = 100
+"""Unknown fields that are told with a remedy: more than anybody mends before the next look."""
+
+
 class _Shape:
     """One walk over a plain document: resolves aliases, collects faults."""
 
     def __init__(self) -> None:
         self.faults: list[Diagnostic] = []
         self.steps = 0
+        self.remedies = 0
 
     def add(
         self,
@@ -688,7 +708,7 @@ class _Shape:
             if key in _BUDGET_AT_TOP:
                 if value is not None:
                     top[key] = value
-            elif self.known(key, _PROGRAM_FIELDS, value, (*loc, key)) and value is not None:
+            elif self.known(key, _PROGRAM_FIELDS, value, (*loc, key), "program") and value is not None:
                 result[key] = value
         if top and isinstance(result.get("budget", {}), dict):
             budget = dict(result.get("budget", {}))
@@ -715,7 +735,7 @@ class _Shape:
         if isinstance(result.get("policy"), dict):
             self.faults += read_policy(result["policy"], (*loc, "policy"))[1]
         self.nested(result.get("defaults"), (*loc, "defaults"), Defaults)
-        return {name: result[name] for name in _PROGRAM_FIELDS if name in result}
+        return _ordered(result, _PROGRAM_FIELDS)
 
     def inputs(self, schema: Any, loc: Loc, ids: dict[str, Loc]) -> None:
         if not isinstance(schema, dict):
@@ -743,23 +763,27 @@ class _Shape:
             self.add("P013", loc, "a target is a step id or a list of steps", "put the step into a list")
         return self.block(value, loc, ids) if isinstance(value, list) else value
 
-    def known(self, key: str, fields: dict[str, None], value: Any, loc: Loc) -> bool:
-        if key in fields:
+    def known(self, key: str, fields: Mapping[str, None], value: Any, loc: Loc, kind: str = "") -> bool:
+        """Whether *key* may stand in an object of this *kind*; if not, that is said."""
+        if key in fields or free(key):
             return True
         if key in _LATER:
             if value is not None:
                 self.add("P022", loc, _LATER[key], "remove the field")
-        elif near := get_close_matches(key, fields, n=1, cutoff=0.75):
-            self.add("P012", loc, f"unknown field {key!r}", f"did you mean {near[0]!r}?")
-        else:
-            self.add("P011", loc, f"unknown field {short(key)} has no meaning and is left out", severity="warning")
+        elif (key, value) not in _AS_HERE:
+            self.add("P012", loc, unknown(key), self.remedy(key, fields, kind))
         return False
+
+    def remedy(self, key: str, fields: Mapping[str, None], kind: str) -> str | None:
+        self.remedies += 1
+        return remedy(key, fields, kind) if self.remedies <= MAX_REMEDIES else None
 
     def nested(self, value: Any, loc: Loc, model: type[BaseModel]) -> None:
         if isinstance(value, dict):
             fields = _fields(model)
-            for key in value:
-                self.known(key, fields, value[key], (*loc, key))
+            for key in list(value):
+                if not self.known(key, fields, value[key], (*loc, key)):
+                    del value[key]  # told here, and not again by the model
 
     def step(self, data: Any, loc: Loc, ids: dict[str, Loc]) -> Any:
         self.steps += 1
@@ -785,13 +809,11 @@ class _Shape:
                 if value is not None or key in _NULLABLE:
                     self.twice(found, key, written, loc)
                     found[key] = value
-            elif key in _ALL_STEP_FIELDS and key not in _COMMON:
-                if value is not None and value != {} and value != []:
-                    message = f"field {key!r} means nothing in a step of type {kind!r} and is left out"
-                    self.add("P015", (*loc, key), message, severity="warning")
-            else:
-                self.known(key, fields, value, (*loc, key))
-        result = {name: found[name] for name in fields if name in found}
+            elif key in _ALL_STEP_FIELDS:
+                self.misplaced(key, value, kind, fields, loc)
+            elif self.known(key, fields, value, (*loc, key), "step"):
+                found[key] = value
+        result = _Prepared(_ordered(found, fields))
         self.identity(result, loc, ids)
         if fields is not _ALL_STEP_FIELDS and kind in _CHECKS:
             _CHECKS[kind](self, result, loc)
@@ -804,6 +826,16 @@ class _Shape:
                 self.templates(result[field], (*loc, field))
         self.inner(result, kind, loc, ids)
         return result
+
+    def misplaced(self, key: str, value: Any, kind: Any, fields: Mapping[str, None], loc: Loc) -> None:
+        """A field of steps of other types: a model of 0.1 had all of them, most of them empty."""
+        if value is None or value in ({}, []):
+            return
+        types = [name for name, known in _STEP_FIELDS.items() if key in known]
+        where = f"it is a field of a step of type {' or '.join(map(repr, types))}"
+        purpose = PURPOSES["step"].get(key)
+        message = f"field {key!r} means nothing in a step of type {kind!r}"
+        self.add("P015", (*loc, key), message, f"{where}; {purpose}" if purpose is not None else where)
 
     def twice(self, found: dict[str, Any], key: str, written: str, loc: Loc) -> None:
         if key in found:
@@ -1087,7 +1119,7 @@ def merge(faults: list[Diagnostic], more: list[Diagnostic]) -> list[Diagnostic]:
 
 def _digested(document: dict[str, Any]) -> dict[str, Any]:
     """*document* without what does not change its meaning."""
-    result = {key: value for key, value in document.items() if key not in ("description", "metadata")}
+    result = {key: value for key, value in document.items() if key not in ("description", "metadata") and not free(key)}
     for key in ("steps", "parallel_steps", "then", "otherwise", "default"):
         if isinstance(result.get(key), list) and (key != "default" or result.get("type") == "switch"):
             result[key] = [_digested_block(item) for item in result[key]]

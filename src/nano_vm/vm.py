@@ -27,6 +27,7 @@ from .compile import compile_flow
 from .drive import Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
 from .durable import LEASE_SECONDS, Journal, Lease, lost_calls, shown_digest, surely_gone, trace_of, usable
 from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, VMError, summary
+from .fields import free, remedy
 from .flow import Flow
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
 from .machine import FOREVER, Facts, Machine, loaded
@@ -1172,9 +1173,9 @@ def _budget(budget: Any) -> Budget | None:
         return budget
     if not isinstance(budget, Mapping):
         raise VMError(f"a budget is a Budget or a dict, not {kind_name(budget)}")
-    unknown = [key for key in budget if key not in Budget.model_fields]
-    if unknown:
-        raise VMError(f"a budget has no field {unknown[0]!r}; fields are {', '.join(Budget.model_fields)}")
+    for key in budget:
+        if key not in Budget.model_fields and not (isinstance(key, str) and free(key)):
+            raise VMError(f"a budget has no field {key!r}; {remedy(str(key), Budget.model_fields)}")
     try:
         return Budget.model_validate(dict(budget))
     except ValueError as error:
