@@ -322,6 +322,20 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Rank(enum.IntEnum):
+    FIRST = 1
+
+
+class Rates(pydantic.BaseModel):
+    low: float = 0.0
+    high: float = pydantic.Field(0.0, alias="High")
+
+
+@dataclasses.dataclass
+class Limit:
+    most: float
+
+
 class Order(pydantic.BaseModel):
     id: int
     lines: list[str] = []
@@ -352,6 +366,21 @@ TAKES: list[tuple[Any, Any, Any]] = [
     (float, 5, 5.0),
     (float, "1.5", 1.5),
     (float, "1e3", 1000.0),
+    (int, "666.000", 666),
+    (int, "1e300", 10**300),
+    (int, 1e300, int(1e300)),
+    (float, "0.10", 0.1),
+    (float, "1e-5", 0.00001),
+    (float, "5e-324", 5e-324),
+    (float, 2**53, 9007199254740992.0),
+    (float, 10**23, 1e23),
+    (float, "-0.0", -0.0),
+    (list[float], ["0.1", 2, 1e-300], [0.1, 2.0, 1e-300]),
+    (dict[str, int], {"a": "666.0"}, {"a": 666}),
+    (Annotated[int, pydantic.BeforeValidator(lambda euros: euros * 100)], 5, 500),
+    (Annotated[int, pydantic.BeforeValidator(lambda text: int(text[:-4]))], "5 EUR", 5),
+    (Annotated[float, pydantic.AfterValidator(lambda x: round(x, 2))], 1.2345, 1.23),
+    (Rank, "1", Rank.FIRST),
     (bool, True, True),
     (list, [1], [1]),
     (list[Any], [1], [1]),
@@ -392,6 +421,24 @@ REFUSES: list[tuple[Any, Any, str]] = [
     (float, "1e999", "takes a number"),
     (float, True, "takes a number"),
     (float, 10**400, "takes a number"),
+    (int, "666.00000000000000000000001", "takes a whole number"),
+    (int, "99.99999999999999999999", "takes a whole number"),
+    (int, "1e-400", "takes a whole number"),
+    (float, "0.99999999999999999999999", "no float is exactly that number"),
+    (float, "1e-400", "no float is exactly that number"),
+    (float, "1e-99999999999999999999", "takes a number"),
+    (float, "9007199254740993", "no float is exactly that number"),
+    (float, 2**53 + 1, "no float is exactly that number"),
+    (int | float, "666.00000000000000000000001", "takes int or float"),
+    (float | None, "1e-400", "takes float or NoneType"),
+    (list[float], [1, "1e-400"], "takes no number that is exactly the text '1e-400'"),
+    (list[float], [2**53 + 1], "takes no number that is exactly the number 9007199254740993"),
+    (dict[str, list[float]], {"a": ["1e-99999999999999999999"]}, "takes no number that is exactly"),
+    (tuple[float, ...], ["0.99999999999999999999999"], "takes no number that is exactly"),
+    (Rates, {"low": "1e-400"}, "takes no number that is exactly"),
+    (Rates, {"High": "1e-400"}, "takes no number that is exactly"),
+    (Limit, {"most": "1e-400"}, "takes no number that is exactly"),
+    (Annotated[float, pydantic.Field(ge=0)], "1e-400", "takes no number that is exactly"),
     (bool, 1, "takes true or false"),
     (bool, "true", "takes true or false"),
     (list, "x", "takes a list"),

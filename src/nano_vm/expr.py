@@ -14,7 +14,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from math import isfinite
 from typing import Any, Protocol
@@ -460,17 +460,34 @@ def _unescape(match: re.Match[str]) -> str:
 _JSON_NUMBER = re.compile(r"\s*(-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?)\s*\Z", re.ASCII)
 
 
-def number_in(text: str) -> int | float | None:
-    """The number that *text* is by JSON's grammar, trimmed; None if it is none, or not finite."""
+_EVERY_INT = 1 << 53  # up to here each whole number is a float
+
+
+def _exact_number(text: str) -> int | Decimal | None:
+    """The number that *text* is by JSON's grammar, trimmed, with every digit as it is written.
+
+    None if it is none, too large for a float, or has an exponent that no Decimal holds.
+    """
     match = _JSON_NUMBER.match(text)
     if not match:
         return None
     digits = match[1]
     if match[2] or match[3]:
-        value = float(digits)
-        return value if isfinite(value) else None
+        try:
+            return Decimal(digits) if isfinite(float(digits)) else None
+        except InvalidOperation:
+            return None
     whole = int(digits) if len(digits) < 1300 else None
     return whole if whole is not None and whole.bit_length() <= MAX_INT_BITS else None
+
+
+def number_in(text: str) -> int | float | None:
+    """The number that *text* is by JSON's grammar, trimmed; None if it is none, or not finite.
+
+    One with a fraction or an exponent is rounded to a float: see `exactly` for what it says.
+    """
+    number = _exact_number(text)
+    return float(text) if isinstance(number, Decimal) else number
 
 
 def exactly(value: Any) -> int | Decimal | None:
@@ -480,11 +497,27 @@ def exactly(value: Any) -> int | Decimal | None:
     """
     kind = type(value)
     if kind is str:
-        number = number_in(value)
-        return number if not isinstance(number, float) else Decimal(_JSON_NUMBER.match(value)[1])  # type: ignore[index]
+        return _exact_number(value)
     if kind is float:
         return Decimal(repr(value))
     return value if kind is int else None
+
+
+def exact_float(value: Any) -> float | None:
+    """The float that a number, or a text that is one, denotes: the one that reads back as it, digit for digit, by its
+    shortest repr. None where there is none: ``1e-400`` is not 0.0, and 9007199254740993 is no float."""
+    if type(value) is float:
+        return value
+    number = exactly(value)
+    if number is None:
+        return None
+    if type(number) is int and -_EVERY_INT <= number <= _EVERY_INT:
+        return float(number)
+    try:
+        result = float(number)
+    except OverflowError:
+        return None
+    return result if Decimal(repr(result)) == number else None
 
 
 def is_number(value: object) -> bool:
@@ -619,12 +652,12 @@ def _integer(value: Any) -> int:
 
 
 def _floating(value: Any) -> float:
-    number = number_in(value) if type(value) is str else value if is_number(value) else None
+    number = exact_float(value)
     if number is not None:
-        try:
-            return float(number)
-        except OverflowError:
-            pass
+        return number
+    if exactly(value) is not None:
+        hint = "no float is that number; compare the value itself, which keeps every digit"
+        raise ExprError(f"float() of {described(value)}: {hint}")
     raise ExprError(f"float() of {described(value)}; it takes a number, or a text that is one")
 
 

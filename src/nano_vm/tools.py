@@ -12,10 +12,11 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal, TypeVar, overload
 
 from .errors import StepFault, VMError
-from .expr import described, number_in
+from .expr import described, exact_float, exactly
 from .policy import EFFECTS, Effect, Returns
 from .values import CONTAINERS, admit, as_text, kind_name, short
 
@@ -308,13 +309,54 @@ def _modelled(hint: Any) -> Converter | None:
         if adapter is False:
             return value
         try:
-            return adapter.validate_python(value)
+            result = adapter.validate_python(value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = "".join(f"[{part!r}]" for part in first["loc"])
             raise ValueError(f"{place}: {first['msg']}, got {short(first['input'])}".lstrip(": ")) from None
+        rounded = _rounded(value, result)
+        if rounded is not None:
+            raise ValueError(f"takes no number that is exactly {described(rounded)}")
+        return result
 
     return convert
+
+
+def _rounded(value: Any, result: Any) -> Any:
+    """The first number in *value*, as number or text, that *result* has rounded; None if there is none.
+
+    Pydantic takes a text for the nearest float. What it moves elsewhere, into a set for example, is not found, and a validator
+    of the tool's own may make any number of another.
+    """
+    if type(value) in (str, int, float) and isinstance(result, (int, float)) and not isinstance(result, bool):
+        return value if _is_rounded(value, result) else None
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if type(value) is list and isinstance(result, (list, tuple)) and len(value) == len(result):
+        pairs = zip(value, result, strict=True)
+    elif type(value) is dict:
+        fields = result if isinstance(result, dict) else _fields(result)
+        pairs = [(item, fields[name]) for name, item in value.items() if name in fields]
+    return next((found for one, other in pairs if (found := _rounded(one, other)) is not None), None)
+
+
+def _is_rounded(value: Any, result: int | float) -> bool:
+    try:
+        if float(value) != result:
+            return False
+    except (ValueError, OverflowError):  # no number, or a larger one: made into *result* by the tool's own rules
+        return False
+    return exactly(value) != (Decimal(repr(float(result))) if isinstance(result, float) else int(result))
+
+
+def _fields(result: Any) -> dict[str, Any]:
+    """The fields of a pydantic model or dataclass, by the names under which a value may give them."""
+    if not hasattr(result, "__dict__"):
+        return {}
+    fields = dict(vars(result))
+    for name, field_info in getattr(type(result), "model_fields", {}).items():
+        if isinstance(field_info.alias, str) and name in fields:
+            fields[field_info.alias] = fields[name]
+    return fields
 
 
 def _exactly(kind: type, name: str) -> Converter:
@@ -329,22 +371,20 @@ def _exactly(kind: type, name: str) -> Converter:
 def _to_int(value: Any) -> Any:
     if type(value) is int:
         return value
-    number = number_in(value) if type(value) is str else value
-    if type(number) is int or (type(number) is float and number.is_integer()):
-        return int(number)
+    if type(value) is float and value.is_integer():
+        return int(value)
+    number = exactly(value) if type(value) is str else None
+    if number is not None and number == (whole := int(number)):
+        return whole
     raise ValueError(f"takes a whole number, not {described(value)}")
 
 
 def _to_float(value: Any) -> Any:
-    if type(value) is float:
-        return value
-    number = number_in(value) if type(value) is str else value
-    if type(number) is int or type(number) is float:
-        try:
-            return float(number)
-        except OverflowError:
-            pass
-    raise ValueError(f"takes a number, not {described(value)}")
+    number = exact_float(value)
+    if number is not None:
+        return number
+    rounded = "; no float is exactly that number" if exactly(value) is not None else ""
+    raise ValueError(f"takes a number, not {described(value)}{rounded}")
 
 
 def _to_str(value: Any) -> Any:
