@@ -19,6 +19,7 @@ import pytest
 from build import llm, mapped, parallel, program, step
 
 from nano_vm import Program, VMError
+from nano_vm.answers import correction
 from nano_vm.bounds import counted, longest
 from nano_vm.compile import compile_flow
 from nano_vm.flow import Edge, Flow
@@ -26,7 +27,6 @@ from nano_vm.ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, MESSAGE_TOKENS, L
 from nano_vm.machine import Facts, Machine, loaded
 from nano_vm.plan import BranchOp, ForkOp, ModelOp, Op, SwitchOp, TestOp, ToolOp
 from nano_vm.policy import Budget
-from nano_vm.schemas import correction
 from nano_vm.simulate import simulate
 from nano_vm.tools import ToolContract, contract
 from nano_vm.trace import LLMUsage, StepError

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
 
+from .answers import allowed_answer, correction, schema_answer
 from .errors import BudgetExceeded, ExprError, LimitExceeded, PolicyRefused, StepFault, VMError
 from .expr import described, equal
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
@@ -53,7 +54,6 @@ from .plan import (
     TestOp,
     ToolOp,
 )
-from .schemas import allowed_answer, correction, schema_answer
 from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, error_text, seed_of
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, short
 

@@ -1,7 +1,6 @@
-"""JSON Schemas and constrained answers: a model's text in, the value that the program may use out.
+"""JSON Schemas: a value in, its first fault out.
 
-No remote reference is followed, no code is generated, patterns run on a linear-time engine. An answer is valid or it
-is not: nothing is guessed from a text that merely contains an allowed output.
+No remote reference is followed, no code is generated, patterns run on a linear-time engine.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .errors import InvalidAnswer
-from .values import MAX_DEPTH, canonical, parse_json, short
+from .values import short
 
 
 def schema_check(schema: dict[str, Any]) -> Callable[[Any], str | None]:
@@ -123,51 +121,3 @@ def _check_cost(schema: dict[str, Any]) -> None:
         return total
 
     cost(schema)
-
-
-def allowed_answer(text: str, allowed: tuple[str, ...]) -> str:
-    """The allowed output that *text* is: exactly, or but for case, spaces, quotes and a final full stop.
-
-    Raises:
-        InvalidAnswer: If it is none of them.
-    """
-    trimmed = text.strip()
-    if trimmed in allowed:
-        return trimmed
-    folded = trimmed.strip("\"'`*").rstrip(".!").strip("\"'`*").strip().casefold()
-    for literal in allowed:
-        if literal.strip().casefold() == folded:
-            return literal
-    raise InvalidAnswer(f"answer {short(text)} is not one of {', '.join(repr(a) for a in allowed)}")
-
-
-def schema_answer(text: str, check: Callable[[Any], str | None]) -> Any:
-    """The JSON value in *text*, which may stand in one fenced block, valid by the schema of *check*.
-
-    Raises:
-        InvalidAnswer: If it is not JSON, or not valid.
-    """
-    body = text.strip()
-    if body.startswith("```") and body.endswith("```") and len(body) > 6:
-        first, _, rest = body[3:-3].partition("\n")
-        body = rest if first.strip().casefold() in ("", "json") else body
-    try:
-        value = parse_json(body)
-        canonical(value)  # refuses lone surrogates, and what is nested too deep
-    except (ValueError, RecursionError) as error:
-        raise InvalidAnswer(
-            f"answer {short(text)} is not JSON: {str(error) or f'deeper than {MAX_DEPTH} levels'}"
-        ) from None
-    fault = check(value)
-    if fault is not None:
-        raise InvalidAnswer(f"answer does not fit the schema: {fault}")
-    return value
-
-
-def correction(text: str, error: str) -> list[dict[str, str]]:
-    """The messages that show a model its invalid answer and what was wrong with it."""
-    shown = text if len(text) <= 4000 else text[:4000] + "..."
-    return [
-        {"role": "assistant", "content": shown},
-        {"role": "user", "content": f"That can not be used: {error}. Answer again, with nothing but a valid answer."},
-    ]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..answers import schema_answer
 from ..errors import VMError
 from ..flow import Flow, Node
 from ..ledger import DEFAULT_LIMITS, Ledger, token_bound
@@ -19,7 +20,6 @@ from ..outcomes import UNSKIPPABLE, matches
 from ..plan import CLOSE, END, LOOP, MODEL, TEST, TOOL, CallOp, ForkOp, ModelOp, Op, PauseOp, Plan, ToolOp
 from ..policy import Budget
 from ..program import Step, WaitStep
-from ..schemas import schema_answer
 from ..simulate import simulate
 from ..tools import IDEMPOTENCY_KEY, ToolContract, contract
 from ..trace import StepError, StepStatus, Trace, flattened, full

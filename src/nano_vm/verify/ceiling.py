@@ -30,13 +30,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from ..answers import allowed_answer, correction
 from ..bounds import LLM_CALLS, STEPS, TOOL_CALLS, Gain, Longest, attempts_of, capped, counted, longest
 from ..errors import Diagnostic, InvalidAnswer, Loc
 from ..flow import Flow, FrameGraph, Names, Node
 from ..ledger import DEFAULT_MAX_TOKENS, MESSAGE_TOKENS, Limits
 from ..policy import Budget
 from ..program import LLMStep, Step, ToolStep
-from ..schemas import allowed_answer, correction
 from ..tools import ToolContract
 from ..values import canonical
 from .sizes import DEFAULT_INPUT_BYTES, TOKEN_BYTES, Sizes

@@ -1,0 +1,241 @@
+"""A model's text in, what the program may use of it out: reasoning taken apart, a label found, JSON found.
+
+An answer is valid or it is not: nothing is guessed from a text that merely contains an allowed output, and a JSON value
+that is part of a broken one is none. Nothing here knows what follows from an answer; that is the machine's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .errors import InvalidAnswer
+from .values import MAX_DEPTH, canonical, parse_json, short
+
+SHOWN_CHARS = 4000
+"""Of an invalid answer that is shown to the model again: enough to see what was wrong, and a bound for its price."""
+
+MAX_GROUPS = 1000
+"""Pairs of brackets that are looked at in the words around a JSON value; 7 us each, and a page has a dozen."""
+
+QUOTES = frozenset(
+    "\"'\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\u2e42\u300c\u300d\u300e\u300f"
+    "\u301d\u301e\u301f\ufe41\ufe42\ufe43\ufe44\uff02\uff07\uff62\uff63"  # Quotation_Mark in Unicode's PropList.txt
+    "\u00b4\u2032\u2033\u300a\u300b\u3008\u3009"  # used as such: acute accent, primes, CJK title marks
+)
+
+FULL_STOPS = frozenset(
+    ".!\u0589\u061e\u06d4\u0964\u0965\u104a\u104b\u1362\u166e\u17d4\u17d5\u1803\u1809\u2026\u203c\u2e3c\u3002"
+    "\ufe12\ufe52\uff01\uff0e\uff61"  # Sentence_Terminal in PropList.txt, without question marks
+)
+
+EMPHASIS = frozenset("*_~`")
+"""Markdown's; a fence is a run of backticks or tildes."""
+
+INVISIBLE = frozenset("\u061c\u200b\u200e\u200f\u2060\ufeff")
+"""No white space to Python, and nothing to a reader: zero-width space, marks of direction, byte order marks."""
+
+DECORATION = QUOTES | FULL_STOPS | EMPHASIS | INVISIBLE
+
+MAX_LAYERS = 16
+"""Taken off an answer one by one: bold in quotes in a fence has eight."""
+
+
+def allowed_answer(text: str, allowed: tuple[str, ...]) -> str:
+    """The allowed output that *text* is: exactly, or but for case and what is written around an answer.
+
+    White space, quotes, full stops, markdown emphasis and fences are taken off one layer at a time, so that a label
+    which itself ends in such a character is found before a shorter one. Where the layers do not pair, all of them are
+    taken off text and labels alike, and the answer counts only if exactly one label is left.
+
+    Raises:
+        InvalidAnswer: If it is none of them, or may be more than one.
+    """
+    if text in allowed:
+        return text
+    for form in _layers(text):
+        folded = form.casefold()
+        found = [label for label in allowed if _trimmed(label).casefold() == folded]
+        if len(found) == 1:
+            return found[0]
+    bare = _bare(text)
+    found = [label for label in allowed if bare and _bare(label) == bare]
+    if len(found) == 1:
+        return found[0]
+    raise InvalidAnswer(f"answer {short(text)} is not one of {', '.join(repr(a) for a in allowed)}")
+
+
+def begins_another(label: str, allowed: tuple[str, ...]) -> bool:
+    """Whether an answer that was cut off after *label* may have been going to be another of *allowed*."""
+    begun = _trimmed(label).casefold()
+    return any(other != label and _trimmed(other).casefold().startswith(begun) for other in allowed)
+
+
+def _layers(text: str) -> Iterator[str]:
+    """*text* without white space, then without one more layer of what stands around it, and so on."""
+    text = _trimmed(text)
+    blocks, outside = _fences(text)
+    if len(blocks) == 1 and not outside:
+        text = _trimmed(blocks[0])
+    for _ in range(MAX_LAYERS):
+        if not text:
+            return
+        yield text
+        first, last = text[0], text[-1]
+        if len(text) > 1 and ((first in QUOTES and last in QUOTES) or (first in EMPHASIS and first == last)):
+            text = _trimmed(text[1:-1])
+        elif last in FULL_STOPS:
+            text = _trimmed(text[:-1])
+        else:
+            return
+
+
+def _trimmed(text: str, marks: frozenset[str] = INVISIBLE) -> str:
+    """*text* without white space and *marks* at its ends, however they alternate."""
+    start, end = 0, len(text)
+    while start < end and (text[start] in marks or text[start].isspace()):
+        start += 1
+    while start < end and (text[end - 1] in marks or text[end - 1].isspace()):
+        end -= 1
+    return text[start:end]
+
+
+def _bare(text: str) -> str:
+    return _trimmed(text, DECORATION).casefold()
+
+
+_FENCE = re.compile(r" {0,3}(?:`{3,}|~{3,})(.*)")
+_INFO = re.compile(r"\s*[\w+.-]*\s*")  # what may follow an opening fence on its line: the name of a language
+
+
+def _fences(text: str) -> tuple[list[str], str]:
+    """What stands in each fenced block of *text*, of which the last may be left open, and what stands outside of all."""
+    blocks: list[str] = []
+    outside: list[str] = []
+    inside: list[str] | None = None
+    for line in text.split("\n"):
+        fence = _FENCE.fullmatch(line)
+        if inside is None and fence is not None and _INFO.fullmatch(fence[1]):
+            inside = []
+        elif inside is not None and fence is not None and not fence[1].strip():
+            blocks.append("\n".join(inside))
+            inside = None
+        elif inside is None:
+            outside.append(line)
+        elif line.rstrip().endswith(("```", "~~~")):  # closed at the end of its last line
+            blocks.append("\n".join([*inside, line.rstrip().rstrip("`~")]))
+            inside = None
+        else:
+            inside.append(line)
+    if inside is not None:
+        blocks.append("\n".join(inside))
+    return blocks, _trimmed("\n".join(outside))
+
+
+def schema_answer(text: str, check: Callable[[Any], str | None]) -> Any:
+    """The one JSON value in *text*, valid by the schema of *check*; see `json_in`.
+
+    Raises:
+        InvalidAnswer: If there is none, or more than one, or it is not valid.
+    """
+    value = json_in(text)
+    fault = check(value)
+    if fault is not None:
+        raise InvalidAnswer(f"answer does not fit the schema: {fault}")
+    return value
+
+
+def json_in(text: str) -> Any:
+    """The one JSON value of *text*: alone, in a fence that may be left open, or an object or array with words around it.
+
+    Raises:
+        InvalidAnswer: If there is none, or more than one.
+    """
+    body = _trimmed(text)
+    try:
+        return _parsed(body)
+    except ValueError as error:
+        reason = str(error)
+    blocks, outside = _fences(body)
+    found, broken = _groups(outside)
+    for block in blocks:
+        try:
+            found.append(_parsed(_trimmed(block)))
+        except ValueError:
+            more, fault = _groups(block)
+            found += more
+            broken = broken or fault
+    if len(found) == 1 and broken is None:
+        return found[0]
+    if len(found) > 1:
+        reason = "it holds more than one JSON value"
+    raise InvalidAnswer(f"answer {short(text)} is not JSON: {broken or reason}")
+
+
+def _parsed(text: str) -> Any:
+    """The JSON value that *text* is.
+
+    Raises:
+        ValueError: If it is none, or one that has no canonical form.
+    """
+    value = parse_json(text)
+    try:
+        canonical(value)  # refuses lone surrogates, and what is nested too deep
+    except RecursionError:
+        raise ValueError(f"deeper than {MAX_DEPTH} levels") from None
+    return value
+
+
+# A string is one token, open or closed, so that no bracket in it counts and no text is looked at twice.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[{}\[\]]', re.DOTALL)
+_OPENING = re.compile(r"[{\[]")
+_CLOSES = {"{": "}", "[": "]"}
+
+
+def _groups(text: str) -> tuple[list[Any], str | None]:
+    """The JSON objects and arrays that stand in *text*, none of them inside brackets; and why there may be another.
+
+    Brackets that are no JSON are words, with all that is in them: the array in a broken object is not the answer.
+    """
+    found: list[Any] = []
+    broken = None
+    at = 0
+    for _ in range(MAX_GROUPS):
+        opening = _OPENING.search(text, at)
+        if opening is None or len(found) > 1:
+            return found, broken
+        at = _closed(text, opening.start())
+        if at < 0:
+            return found, "it ends inside an object or array"
+        group = text[opening.start() : at]
+        try:
+            found.append(_parsed(group))
+        except ValueError as error:
+            if group[1:].lstrip()[0] in '"{[':  # meant as JSON, and not just words in brackets
+                broken = broken or str(error)
+    return found, f"it has more than {MAX_GROUPS} brackets"
+
+
+def _closed(text: str, start: int) -> int:
+    """Where the bracket at *start* is closed; -1 where it is not."""
+    open_brackets: list[str] = []
+    for token in _TOKEN.finditer(text, start):
+        mark = token[0]
+        if mark in _CLOSES:
+            open_brackets.append(_CLOSES[mark])
+        elif mark in ("}", "]"):
+            if open_brackets.pop() != mark:
+                return -1
+            if not open_brackets:
+                return token.end()
+    return -1
+
+
+def correction(text: str, error: str) -> list[dict[str, str]]:
+    """The messages that show a model its invalid answer and what was wrong with it."""
+    shown = text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
+    return [
+        {"role": "assistant", "content": shown},
+        {"role": "user", "content": f"That can not be used: {error}. Answer again, with nothing but a valid answer."},
+    ]
