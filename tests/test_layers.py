@@ -19,6 +19,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 ROOMS = (
     "errors",
     "values",
+    "visible",
     "answers",
     "schemas",
     "reader",

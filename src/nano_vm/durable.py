@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -146,9 +146,9 @@ def usable(message: Message, waiting: Iterable[dict[str, Any]]) -> bool:
     return any(entry["path"] == message.name for entry in waiting)
 
 
-def shown_digest(entry: dict[str, Any]) -> str:
+def shown_digest(entry: Mapping[str, Any]) -> str:
     """What identifies a pending request: SHA-256, in hex, of all that it shows."""
-    return hashlib.sha256(canonical({key: entry[key] for key in sorted(entry)})).hexdigest()
+    return hashlib.sha256(canonical({key: entry[key] for key in sorted(entry) if key != "shown"})).hexdigest()
 
 
 class Journal:

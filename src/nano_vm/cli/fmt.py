@@ -1,7 +1,8 @@
 """``nano-vm fmt``: the canonical form of a program as text.
 
-Fields in the language's order, aliases resolved, absent fields absent. What is written is read again first, and
-nothing goes out that does not say the same.
+Fields in the language's order, aliases resolved, absent fields absent; what nobody would see is escaped, long runs
+of spaces too, since a person reads the text to approve it. What is written is read again first, and nothing goes out
+that does not say the same.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import yaml
 
 from ..errors import ProgramError
 from ..program import Program
+from ..visible import HIDDEN
 from .faults import Failure, UsageFault
 from .inspect import write_file
 from .sources import STDIN, load
-from .text import FAILED, OK, diagnostic_lines, emit, note, safe, say
+from .text import FAILED, OK, diagnostic_lines, emit, note, safe, safe_json, say
 
 FLOW_WIDTH = 80  # a list of scalars up to here stands on one line
+_BLANKS = re.compile(r"(?<=\S) {8,}")  # that push what follows out of sight
 
 
 def fmt(options: argparse.Namespace) -> int:
@@ -71,7 +74,8 @@ def formatted(program: Program, *, json_form: bool = False) -> str:
 
 
 def _as_json(document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    text = safe_json(json.dumps(document, ensure_ascii=False, indent=2))
+    return _BLANKS.sub(lambda run: "\\u0020" * len(run[0]), text) + "\n"
 
 
 class _Writer(yaml.SafeDumper):
@@ -87,8 +91,12 @@ class _Writer(yaml.SafeDumper):
 
 
 def _text(writer: yaml.SafeDumper, text: str) -> yaml.Node:
-    block = "\n" in text and _fits_block(text)
-    return writer.represent_scalar("tag:yaml.org,2002:str", text, style="|" if block else None)
+    style = None
+    if HIDDEN.search(text.replace("\n", "")) or _BLANKS.search(text):
+        style = '"'  # the only form that has escapes
+    elif "\n" in text and _fits_block(text):
+        style = "|"
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def _quoted(writer: yaml.SafeDumper, text: str) -> yaml.Node:
@@ -131,7 +139,13 @@ _Writer.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 def _as_yaml(document: Any) -> str:
     text: str = yaml.dump(document, Dumper=_Writer, allow_unicode=True, width=1 << 20, sort_keys=False)
-    return text
+    return _BLANKS.sub(lambda run: "\\x20" * len(run[0]), HIDDEN.sub(_escape, text))
+
+
+def _escape(match: re.Match[str]) -> str:
+    """What is hidden stands in double quotes, as `_text` writes it; line breaks are the document's own."""
+    char = match[0]
+    return char if char == "\n" else f"\\U{ord(char):08x}" if ord(char) > 0xFFFF else f"\\u{ord(char):04x}"
 
 
 def _as_quoted_yaml(document: Any) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 from ..errors import PlannerError
 from ..program import CallStep, ConditionStep, LLMStep, MapStep, Program, Step, ToolStep
+from .decide import WHOLE_CHARS, broken
 from .faults import UsageFault
 from .text import FAILED, OK, diagnostic_lines, emit, emit_json, note, safe, say, shorten, shown
 
@@ -56,18 +58,30 @@ def plan(options: argparse.Namespace) -> int:
         emit_json({"program": program.to_dict(), "report": report.to_dict()})
         return OK
     tell = say if options.output is not None else note
-    for line in summary(program):
+    decided = options.output is not None and program.untrusted  # by its digest, on what is shown here
+    for line in whole_lines(text) if decided else summary(program):
         tell(line)
     for line in diagnostic_lines(report.diagnostics):
         tell(line)
     for line in report.lines():
         if line not in map(str, report.diagnostics) and not line.startswith(("warning: ", "hint: ")):
             tell(safe(line))
-    if options.output is not None:
-        say(safe(f"{options.output}: written, digest {program.digest}"))
-    else:
+    if options.output is None:
         emit(text)
+    elif decided and len(text) > WHOLE_CHARS:
+        say(safe(f"{options.output}: written; it is too long for a screen. Read it, and ask for its digest then:"))
+        say(safe(f"  nano-vm check {shlex.quote(options.output)} --json | jq .digest"))
+    else:
+        say(safe(f"{options.output}: written, digest {program.digest}"))
     return OK
+
+
+def whole_lines(text: str) -> Iterator[str]:
+    """A program's text, all of it; the beginning, where it is too long for a screen."""
+    for line in text[:WHOLE_CHARS].splitlines():
+        yield from broken(safe(line))
+    if len(text) > WHOLE_CHARS:
+        yield "..."
 
 
 def summary(program: Program) -> Iterator[str]:

@@ -218,7 +218,8 @@ def _print_end(
     if options.json:
         return
     if kept:
-        from .stores import given_url, waiting_lines
+        from .decide import waiting_lines
+        from .stores import given_url
 
         if not trace.diagnostics:
             say(safe(f"run {trace.run_id}"))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..trace import Trace, TraceStatus
 from ..values import parse_json, short
+from .decide import waiting_lines
 from .faults import Failure, UsageFault
 from .run import _only_json, exit_code, summary_lines
 from .stores import (
@@ -32,7 +33,6 @@ from .stores import (
     run_id_of,
     standing,
     store_of,
-    waiting_lines,
 )
 from .text import (
     FAILED,

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError, UnknownRun
 from .faults import Failure, UsageFault
-from .text import safe, shown
 
 if TYPE_CHECKING:
     from ..store import StoredRun
@@ -146,38 +145,6 @@ def _kind(entry: Mapping[str, Any]) -> str:
             return "in doubt"
         case _:
             return f"event {entry['event']}" if entry.get("event") else "timer"
-
-
-def waiting_lines(
-    run_id: str, waiting: Sequence[Mapping[str, Any]], url: str, wake_ns: int | None = None
-) -> Iterator[str]:
-    """What a run waits for, and the commands that answer it."""
-    from ..durable import shown_digest
-
-    for entry in waiting:
-        path = shlex.quote(entry["path"])
-        rest = {key: value for key, value in entry.items() if key not in ("path", "step_id", "kind")}
-        match entry["kind"]:
-            case "approval":
-                digest = shown_digest(dict(entry))
-                yield safe(f"waits at {entry['path']} for approval by {entry.get('role')}:")
-                yield from (f"  {safe(key)}: {shown(value, 2000)}" for key, value in (entry.get("show") or {}).items())
-                yield f"  shown {digest}"
-                yield safe(f"  nano-vm approve {run_id} {path} --shown {digest} --by NAME{url}")
-                yield safe(f"  nano-vm reject {run_id} {path} --by NAME --reason TEXT{url}")
-            case "in_doubt":
-                yield safe(f"in doubt at {entry['path']}: the call was begun, and what became of it is unknown")
-                yield from (f"  {safe(key)}: {shown(value, 2000)}" for key, value in rest.items() if value is not None)
-                yield safe(f"  nano-vm resolve {run_id} {path} --done JSON | --retry | --fail REASON{url}")
-            case _ if entry.get("event"):
-                yield safe(f"waits at {entry['path']} for event {entry['event']}")
-                if entry.get("output_schema") is not None:
-                    yield f"  whose payload fits {shown(entry['output_schema'], 500)}"
-                yield safe(f"  nano-vm event {run_id} {shlex.quote(entry['event'])} JSON{url}")
-            case _:
-                yield safe(f"waits at {entry['path']} for a time: {shown(rest, 300)}")
-    if wake_ns is not None:
-        yield f"due {moment(wake_ns)}"
 
 
 # --- times -----------------------------------------------------------------------------------------------------------

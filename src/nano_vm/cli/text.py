@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import Diagnostic
 from ..values import as_text
+from ..visible import HIDDEN, escaped
 
 OK, FAILED, USAGE, SUSPENDED, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 70, 130, 141
 
@@ -25,26 +26,10 @@ SHOWN_DIAGNOSTICS = 15
 SHOWN_OUTPUT_CHARS = 10_000
 """A final output is shown in full up to here: two screens. `--json` has no limit."""
 
-# Control characters, lone surrogates, line and paragraph separators, and the format characters that hide or reorder
-# text; but for the two joiners (200C, 200D), without which Persian and emoji are not written right.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
-    "\U000e0000-\U000e0fff]"
-)
-_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def _escape(match: re.Match[str]) -> str:
-    char = match[0]
-    code = ord(char)
-    return _ESCAPES.get(char) or (
-        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-    )
-
 
 def safe(text: str) -> str:
-    """*text* on one line, with everything escaped that is not plainly visible."""
-    return _UNSAFE.sub(_escape, text)
+    """*text* on one line, with every character escaped that a terminal acts on or that nobody sees."""
+    return HIDDEN.sub(lambda match: escaped(match[0]), text)
 
 
 def safe_lines(text: str) -> str:
@@ -58,7 +43,7 @@ def safe_json(text: str) -> str:
     def escape(match: re.Match[str]) -> str:
         return match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1]  # a raw line break is indentation
 
-    return _UNSAFE.sub(escape, text)
+    return HIDDEN.sub(escape, text)
 
 
 def shown(value: Any, length: int | None = None) -> str:

@@ -1,0 +1,179 @@
+"""What the command line shows to a person who decides: all of it, or no way to decide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli_plan import COMMON, PLAN, TOOLS, Say, model  # noqa: F401 - a fixture
+
+from nano_vm import Program
+from nano_vm.cli import main
+from nano_vm.cli.decide import CONTINUED, WHOLE_CHARS, waiting_lines
+
+ASK = {"id": "ask", "type": "approval", "role": "boss"}
+HIDING = [
+    "\u3164",
+    "\u115f",
+    "\u1160",
+    "\uffa0",
+    "\u034f",
+    "\u2800",
+    "\ufe0f",
+    "\u200c",
+    "\u200d",
+    "\u00a0",
+    "\u202e",
+    "\u2066",
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NANO_VM_STORE", "sqlite:///runs.db")
+    (tmp_path / "shop.py").write_text(TOOLS)
+    return tmp_path
+
+
+def asked(show: Any, inputs: dict[str, Any], capsys: pytest.CaptureFixture[str], **more: Any) -> list[str]:
+    """What `run` and `show` print of an approval that shows *show*; both the same."""
+    Path("p.json").write_text(json.dumps({"name": "p", "steps": [{**ASK, "show": show, **more}]}))
+    Path("in.json").write_text(json.dumps(inputs))
+    assert main(["run", "p.json", "--input-file", "in.json", "--run-id", "r"]) == 3
+    first = capsys.readouterr().out.splitlines()
+    assert main(["show", "r"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = [line for line in lines if line.startswith("  ")]
+    assert found == [line for line in first if line.startswith("  ")]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("show", "lines"),
+    [
+        (["$to", 5], ['  [0]: "ann"', "  [1]: 5"]),
+        ("$to", ['  "ann"']),
+        (5, ["  5"]),
+        (None, ["  null"]),
+        ({}, ["  {}"]),
+        ([], ["  []"]),
+        ("Pay $to?", ['  "Pay ann?"']),
+        ({"[0]": "$to"}, ['  "[0]": "ann"']),
+    ],
+)
+def test_whatever_is_shown(show: Any, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    found = asked(show, {"to": "ann"}, capsys)
+    assert found[: len(lines)] == lines
+    assert found[len(lines)].startswith("  shown ")
+    digest = found[len(lines)].split()[1]
+    assert main(["approve", "r", "ask", "--shown", digest, "--by", "ann"]) == 0
+
+
+def test_the_end_of_a_long_value_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was cut at 2,000 characters, with the digest of the whole below."""
+    found = asked({"to": "$to"}, {"to": "ACME GmbH, DE89 3704" + " " * 2500 + "EVIL"}, capsys)
+    assert found[0] == r'  to: "ACME GmbH, DE89 3704\{2500 spaces}EVIL"'
+    assert found[1].startswith("  shown ")
+
+
+@pytest.mark.parametrize("size", [WHOLE_CHARS, WHOLE_CHARS * 40])
+@pytest.mark.parametrize("show", [{"note": "$to"}, "$to", ["$to"], {"note": ["$to"]}, {"a": "$to", "b": 5}])
+def test_no_decision_is_offered_on_a_part(size: int, show: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = asked(show, {"to": "ACME " + "x" * size + "EVIL"}, capsys)
+    text = "\n".join(found)
+    assert "EVIL" not in text
+    assert "ACME" in text
+    assert not any(word in text for word in ("shown ", "nano-vm approve", "nano-vm reject"))
+    assert found[-1] == "  to see all of it, with its digest: nano-vm show r --json"
+    assert sum(map(len, found)) < WHOLE_CHARS
+    assert main(["show", "r", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["waiting"]
+    assert "EVIL" in json.dumps(entry["show"])
+    assert len(entry["shown"]) == 64
+
+
+@pytest.mark.parametrize("char", HIDING, ids=lambda char: f"{ord(char):04x}")
+def test_what_hides_is_escaped(char: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\n".join(asked({f"to{char}": "$to"}, {"to": f"DE89{char}{char}"}, capsys))
+    assert char not in text
+    assert text.count(f"{ord(char):x}") >= 3
+
+
+def test_a_key_does_not_imitate_the_next_line(capsys: pytest.CaptureFixture[str]) -> None:
+    found = asked({'to: "ACME"' + " " * 60 + "note": "$to"}, {"to": "EVIL"}, capsys)
+    assert found[0] == r'  "to: \"ACME\"\{60 spaces}note": "EVIL"'
+
+
+def test_a_long_line_is_broken_on_a_terminal_with_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    entry = {**ASK, "kind": "approval", "path": "ask", "show": {"note": "日" * 30 + "x" * 100 + "shown abc"}}
+    found = list(waiting_lines("r", [entry], ""))
+    values = found[1 : next(i for i, line in enumerate(found) if line.startswith("  shown "))]
+    assert len(values) > 3
+    assert all(line.startswith(("  note: ", CONTINUED, "    exactly ")) for line in values)
+    assert all(len(line) <= 40 for line in values)
+
+
+@pytest.mark.parametrize(
+    ("event", "heading", "command"),
+    [
+        ("paid", "waits at w for event paid", "  nano-vm event r paid JSON"),
+        ("paid now", 'waits at w for event "paid now"', "  nano-vm event r 'paid now' JSON"),
+        ("a\u3164\n\x1b", r'waits at w for event "a\u3164\n\x1b"', "  nano-vm event r EVENT JSON"),
+        ("p\u0430id", r'waits at w for event "p\u0430id"', "  nano-vm event r EVENT JSON"),
+    ],
+)
+def test_an_event(event: str, heading: str, command: str) -> None:
+    entry = {"path": "w", "step_id": "w", "kind": "wait", "event": event}
+    assert list(waiting_lines("r", [entry], "")) == [heading, command]
+
+
+def test_a_schema_is_shown_whole() -> None:
+    schema = {"type": "object", "required": [f"field_{i}" for i in range(200)]}
+    entry = {"path": "w", "step_id": "w", "kind": "wait", "event": "e", "output_schema": schema}
+    assert '"field_199"' in list(waiting_lines("r", [entry], ""))[1]
+
+
+# --- programs from outside, approved by their digest ----------------------------------------------------------------------
+
+
+def test_a_digest_is_offered_below_the_whole_program(model: Say, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    model(PLAN)
+    assert main(["plan", "Refund it", *COMMON, "--untrusted", "-o", "plan.yaml"]) == 0
+    out = capsys.readouterr().out
+    program = Program.from_file("plan.yaml")
+    assert out.startswith(Path("plan.yaml").read_text())
+    assert f"plan.yaml: written, digest {program.digest}" in out
+
+
+def test_none_below_a_part_of_it(model: Say, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    long = {**PLAN, "steps": [*PLAN["steps"], {"id": "x", "type": "set", "values": {"a": "y" * WHOLE_CHARS}}]}  # type: ignore[misc]
+    model(long)
+    assert main(["plan", "Refund it", *COMMON, "--untrusted", "-o", "plan.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert Program.from_file("plan.yaml").digest not in out
+    assert "  nano-vm check plan.yaml --json | jq .digest" in out
+    assert main(["check", "plan.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["digest"] == Program.from_file("plan.yaml").digest
+
+
+@pytest.mark.parametrize("name", ["p.yaml", "p.json"])
+def test_the_canonical_form_hides_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {
+        "a": "DE89" + "".join(HIDING),
+        "b": "x" + " " * 300 + "EVIL",
+        "c": "two\n        lines",
+        "d": "q" + " " * 9 + "\n\U000e0101",
+    }
+    program = Program.from_dict({"name": "p\u3164", "steps": [{"id": "s", "type": "set", "values": values}]})
+    Path(name).write_text(json.dumps(program.to_dict(), ensure_ascii=False))
+    assert main(["fmt", name]) == 0
+    text = capsys.readouterr().out
+    assert not any(char in text for char in [*HIDING, "\U000e0101"])
+    assert not any(" " * 8 in line.strip() for line in text.splitlines())
+    again = Program.from_json(text) if name.endswith("json") else Program.from_yaml(text)
+    assert again.digest == program.digest
