@@ -34,6 +34,7 @@ ROOMS = (
     "graph",
     "protocols",
     "tools",
+    "demands",
     "plan",
     "compile",
     "ledger",

@@ -12,7 +12,8 @@ from operator import itemgetter
 from typing import Any
 
 from .bounds import counted, longest
-from .errors import ExprError, Loc, PolicyRefused, StepFault
+from .demands import enforcer
+from .errors import ExprError, Loc
 from .expr import (
     Eval,
     Frame,
@@ -47,7 +48,7 @@ from .plan import (
     TestOp,
     ToolOp,
 )
-from .policy import VALUE, ArgRule, boxes
+from .policy import ArgRule, CallRule
 from .program import (
     DEFAULT_ANSWER_ATTEMPTS,
     ApprovalStep,
@@ -66,7 +67,7 @@ from .program import (
 )
 from .schemas import schema_check
 from .tools import ToolContract, checked, handed
-from .values import CONTAINERS, SCALARS, UNSET, copied
+from .values import CONTAINERS, SCALARS, UNSET
 
 TOOL_TIMEOUT_SECONDS = 60.0
 """One attempt of a tool without ``timeout_seconds``: longer than any request that a person would wait for."""
@@ -75,8 +76,8 @@ MODEL_TIMEOUT_SECONDS = 120.0
 """One attempt of a model call without ``timeout_seconds``: a long answer of a slow model takes a minute."""
 
 
-Checks = Mapping[Loc, Sequence[ArgRule]]
-"""By the place of an argument: the policy's rules whose check must hold before the call."""
+Checks = Mapping[Loc, Sequence[CallRule]]
+"""By the place of an argument: what is held against its value before the call."""
 
 
 def compile_flow(flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None) -> Plan:
@@ -124,7 +125,13 @@ class _Compiler:
             tools=self.tools,
             models=models,
             given=tuple(
-                dict.fromkeys(name for rules in self.checks.values() for rule in rules for name in rule.reads())
+                dict.fromkeys(
+                    name
+                    for rules in self.checks.values()
+                    for rule in rules
+                    if isinstance(rule, ArgRule)
+                    for name in rule.reads()
+                )
             ),
         )
 
@@ -265,7 +272,7 @@ class _Compiler:
             effect=contract.effect,
             takes_key=contract.takes_key,
             checks=tuple(
-                (position, name, rule.text, value_check(rule))
+                (position, name, rule.text, enforcer(tool, name, rule))
                 for position, name in enumerate(args)
                 for rule in self.checks.get((*loc, name), ())
             ),
@@ -424,42 +431,6 @@ def condition(step: ConditionStep, names: Names) -> BranchOp:
         text=step.condition,
         labels=(then if isinstance(then, str) else "then", otherwise if isinstance(otherwise, str) else "otherwise"),
     )
-
-
-def value_check(rule: ArgRule) -> Callable[[Any, Mapping[str, Any]], bool]:
-    """Whether a value passes the check of *rule*, given the inputs that the check reads.
-
-    The policy's own values are constants; what stands right of ``in`` must be a list, since in a text any part is found.
-    """
-    assert rule.check is not None
-    inputs = rule.reads()
-    scope = _CheckScope({name: i for i, name in enumerate([VALUE, *inputs, *rule.values])})
-    test = compile_condition(rule.check, scope)
-    lists = [compile_expr(box, scope) for box in boxes(rule.check)]
-    constants = copied(list(rule.values.values()))  # what a policy holds may be changed by whoever has it
-
-    def passes(value: Any, given: Mapping[str, Any]) -> bool:
-        frame = [value, *(given.get(name, UNSET) for name in inputs), *constants]
-        try:
-            reason = None if all(type(box(frame)) is list for box in lists) else "what stands right of 'in' is no list"
-            passed = reason is None and bool(test(frame))
-        except StepFault as error:  # refused like a check that does not hold: an error is no way around it
-            reason = str(error)
-        if reason is not None:
-            raise PolicyRefused(f"the policy's check {rule.text!r} can not be made: {reason}")
-        return passed
-
-    return passes
-
-
-class _CheckScope:
-    """The names of a value check, each in its slot."""
-
-    def __init__(self, slots: dict[str, int]) -> None:
-        self.slots = slots
-
-    def load(self, ref: Ref, in_text: bool) -> tuple[int, tuple[str | int, ...], str]:
-        return self.slots[ref.name], ref.path, ""
 
 
 def compile_arguments(

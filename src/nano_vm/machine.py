@@ -24,7 +24,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from .answers import allowed_answer, correction, schema_answer
-from .errors import BudgetExceeded, ExprError, LimitExceeded, PolicyRefused, StepFault, VMError
+from .errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
 from .expr import described, equal
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
 from .outcomes import CANCELLED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
@@ -531,11 +531,8 @@ class Machine:
     def _arguments(self, op: ToolOp) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Values and keywords of a call that the policy lets pass."""
         values, keywords = op.arguments(self.frame)
-        for position, name, text, passes in op.checks:
-            if not passes(values[position], self.facts.given):
-                raise PolicyRefused(
-                    f"argument {name!r} of tool {op.tool!r} is {short(values[position])}, and the policy demands {text!r}"
-                )
+        for position, name, _, enforce in op.checks:
+            enforce(values[position], keywords[name], self.facts.given)
         return values, keywords
 
     def _branch(self, op: BranchOp) -> Op | None:

@@ -6,10 +6,11 @@ plan serves any number of runs at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .demands import Enforce
 from .expr import Eval, Frame
 from .policy import Budget, Effect
 from .program import Retry
@@ -86,8 +87,8 @@ class ToolOp(CallOp):
     quick: ToolOp | None = None  # this op with `direct`, requested where the short way was taken
     effect: Effect = "write"
     takes_key: bool = False
-    # the policy's value checks: position of the argument, its name, the rule's text, and whether a value passes, given the inputs
-    checks: tuple[tuple[int, str, str, Callable[[Any, Mapping[str, Any]], bool]], ...] = ()
+    # what the policy demands: position of the argument, its name, the rule's text, and what holds the value against it
+    checks: tuple[tuple[int, str, str, Enforce], ...] = ()
     undo: ToolOp | None = None
     reconcile: ToolOp | None = None
     code: int = TOOL

@@ -79,6 +79,21 @@ class ArgRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """The value of an argument was shown to ``role``, who approved it: the tool must receive what was shown."""
+
+    role: str
+
+    @property
+    def text(self) -> str:
+        return f"as shown to {self.role}"
+
+
+CallRule = ArgRule | Shown
+"""What is held against the value of an argument immediately before its call."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolRule:
     """What a policy says of the tools that ``pattern`` names."""
 

@@ -36,7 +36,7 @@ from ..expr import (
 )
 from ..expr import number_in as number_of
 from ..flow import Flow, FrameGraph, Names, written_keys
-from ..policy import VALUE, ArgRule
+from ..policy import VALUE, ArgRule, CallRule
 from ..program import (
     CallStep,
     ConditionStep,
@@ -66,8 +66,8 @@ TEXT = "text"
 OTHER_TEXT = "something else"
 """A text that is none of those asked for."""
 
-Checks = Mapping[Loc, Sequence[ArgRule]]
-"""By the place of an argument: rules of a policy whose check must hold before the call."""
+Checks = Mapping[Loc, Sequence[CallRule]]
+"""By the place of an argument: what is held against its value before the call."""
 
 Schema = Mapping[str, Any] | bool
 
@@ -148,7 +148,7 @@ class Questions:
                 if checks and isinstance(step, ToolStep):
                     for name, value in step.args.items():
                         for rule in checks.get((*names.loc, *at, "args", name), ()):
-                            if rule.check is not None:
+                            if isinstance(rule, ArgRule) and rule.check is not None:
                                 self._checked(names, value, rule, rule.check)
 
     def of(self, names: Names, kind: str, name: str) -> Asked:

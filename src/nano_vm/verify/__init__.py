@@ -19,7 +19,7 @@ from typing import Any
 from ..compile import compile_flow
 from ..errors import Diagnostic, Loc, VMError
 from ..flow import Flow, Names
-from ..policy import EFFECTS, ArgRule, Budget, Policy, Rules, ToolRule, loosened, policy_of, rules_of, tightest
+from ..policy import EFFECTS, Budget, CallRule, Policy, Rules, ToolRule, loosened, policy_of, rules_of, tightest
 from ..program import Program, ToolStep
 from ..tools import ToolContract, ToolOptions, contract
 from .advice import advise
@@ -30,7 +30,7 @@ from .names import Assigned, assigned, check_names
 from .report import Finding, Influence, Move, Proof, Report
 from .shape import check_shape
 from .tools import check_tools
-from .trust import Trust, analyse
+from .trust import Trust, analyse, shown_arguments
 from .witness import MAX_EFFORT, Search
 
 __all__ = [
@@ -64,12 +64,12 @@ def collector_paused() -> Iterator[None]:
 
 @dataclass(slots=True)
 class Examined:
-    """What a host needs to run a program: the report, the value checks to enforce, the contracts by its policy."""
+    """What a host needs to run a program: the report, what to hold arguments against before calls, the contracts by its policy."""
 
     report: Report
     contracts: Mapping[str, ToolContract]
     policies: tuple[Policy, ...] = ()
-    checks: Mapping[Loc, Sequence[ArgRule]] = field(default_factory=dict)
+    checks: Mapping[Loc, Sequence[CallRule]] = field(default_factory=dict)
 
 
 def check(flow: Flow, contracts: Mapping[str, ToolContract], solved: Assigned | None = None) -> list[Diagnostic]:
@@ -126,6 +126,7 @@ def examine(
     sound = not any(d.severity == "error" and d.code not in _OF_HOSTS for d in found)
     proofs: tuple[Proof, ...] = ()
     trust, most = Trust(), None
+    checks: dict[Loc, tuple[CallRule, ...]] = {}
     demanding = policy is not None or len(policies) > 1 or any(c.options.trusted for c in contracts.values())
     if sound and (demanding or thorough):
         rules = _rules(flow, contracts, policies)
@@ -133,6 +134,9 @@ def examine(
         labels = frozenset(untrusted).union(*(untrusted_by(p, flow) for p in policies))
         found += _doubtful(rules, labels)
         trust = analyse(flow, contracts, rules, untrusted=labels, approved=approved)
+        checks = dict(trust.checks)
+        for place, approval in (*trust.shown.items(), *shown_arguments(flow, rules)):
+            checks[place] = tuple(dict.fromkeys((*checks.get(place, ()), approval)))
         found += check_names_of_rules(flow, contracts, rules)
         bounds = [p.budget for p in policies if p.budget is not None]
         if thorough or bounds or any(rule.max_calls is not None for rule in rules.values()):
@@ -150,13 +154,13 @@ def examine(
         if all(finding.holds for finding in findings):
             proofs = tuple(Proof(f.kind, f.tool, f.statement, "proved", f.loc) for f in findings)
         else:
-            proofs = tuple(_proofs(flow, contracts, trust.checks, findings, MAX_EFFORT if thorough else REFUSAL_EFFORT))
+            proofs = tuple(_proofs(flow, contracts, checks, findings, MAX_EFFORT if thorough else REFUSAL_EFFORT))
     if thorough and sound:
         found += advise(flow, contracts, solved)
     report = Report(
         program.name, flow.digest or program.digest, tuple(in_order(found)), proofs, most, trust.flows if sound else ()
     )
-    return Examined(report, contracts, policies, trust.checks)
+    return Examined(report, contracts, policies, checks)
 
 
 _OF_HOSTS = frozenset({"V010", "V011", "V020", "V030", "V031", "V032", "V033", "V051", "V057"})
@@ -263,7 +267,7 @@ def _over(
 def _proofs(
     flow: Flow,
     contracts: Mapping[str, ToolContract],
-    checks: Mapping[Loc, Sequence[ArgRule]],
+    checks: Mapping[Loc, Sequence[CallRule]],
     findings: Iterable[Finding],
     effort: int,
 ) -> Iterator[Proof]:

@@ -32,7 +32,7 @@ from typing import Any
 from ..errors import ExprError, Loc
 from ..expr import Ref, parse_expr, parse_template, value_references
 from ..flow import Flow, FrameGraph, Names, Node, written_keys
-from ..policy import ArgRule, Returns, Rules
+from ..policy import ArgRule, Returns, Rules, Shown
 from ..program import (
     ApprovalStep,
     CallStep,
@@ -50,7 +50,7 @@ from ..program import (
 from ..tools import ToolContract
 from ..values import short
 from .report import Finding, Influence, Move
-from .statement import Form, form, shown
+from .statement import Form, call_arguments, form, shown, statements
 
 MAX_WAY = 16
 """Names that are told of a way, the last ones: so that many long ways are not written out many times."""
@@ -66,11 +66,13 @@ class Trust:
     ``findings``: one for each protected argument of each call. ``flows``: what untrusted text reaches, and by what right.
     ``checks``: the rules whose value check must hold before the call, by the argument's place: the call's own ``loc``, then
     ``undo`` or ``reconcile`` where it is one, then ``args`` and the name (also where a reconcile takes the step's own arguments).
+    ``shown``: by the same place, whose approval makes the value good: the tool must receive what was shown.
     """
 
     findings: tuple[Finding, ...] = ()
     flows: tuple[Influence, ...] = ()
     checks: Mapping[Loc, tuple[ArgRule, ...]] = field(default_factory=dict)
+    shown: Mapping[Loc, Shown] = field(default_factory=dict)
 
 
 def analyse(
@@ -682,10 +684,13 @@ def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
     findings: dict[tuple[Loc, str], Finding] = {}
     flows: dict[tuple[Loc, str], Influence] = {}
     checks: dict[Loc, tuple[ArgRule, ...]] = {}
+    seen: dict[Loc, Shown] = {}
     for place in places:
         verdict = _verdict(place, approvals)
         if verdict.checks:
             checks[place.loc] = tuple(dict.fromkeys((*checks.get(place.loc, ()), *verdict.checks)))
+        if verdict.shown is not None:
+            seen[place.loc] = verdict.shown
         key = place.loc, place.tool
         known = findings.get(key)
         if known is None or (known.holds and not verdict.holds):
@@ -701,7 +706,7 @@ def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
             reached = graph.reached(names, ((ref, text) for ref, text, _ in names.reads[node.step.id]))
             if reached.level and node.loc not in branches:
                 branches[node.loc] = writer.branch(node, reached)
-    return Trust(tuple(findings.values()), (*flows.values(), *branches.values()), checks)
+    return Trust(tuple(findings.values()), (*flows.values(), *branches.values()), checks, seen)
 
 
 def _places(graph: _Graph, rules: Mapping[str, Rules], approvals: _Approvals) -> Iterator[_Place]:
@@ -757,6 +762,21 @@ def _arguments(
             yield _Place(node, kind, tool, name, (*at, name), demands, False, _Reached(), [])
 
 
+def shown_arguments(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[tuple[Loc, Shown]]:
+    """Each argument that an approval of its whole call must show, by its place, and whose approval it is."""
+    for node in flow.nodes:
+        step = node.step
+        if node.kind != "step" or not isinstance(step, ToolStep):
+            continue
+        for use, call in (("step", step), ("undo", step.undo), ("reconcile", step.reconcile)):
+            for statement in statements(rules[call.tool]) if call is not None and call.tool in rules else ():
+                if statement.kind == "approval":
+                    at: Loc = (*node.loc, "args") if use == "step" else (*node.loc, use, "args")
+                    for name in call_arguments(step, use):  # type: ignore[arg-type]
+                        if statement.protects(name):
+                            yield (*at, name), Shown(statement.names[0])
+
+
 def roles(rule: ArgRule, rules: Rules) -> Iterator[str]:
     """Whose approval is enough: that which the rule names, and where trust is enough, that which the same policy demands for the tool."""
     if rule.approval is not None:
@@ -770,24 +790,29 @@ class _Verdict:
     holds: bool
     checks: list[ArgRule]
     allowed: str | None
+    shown: Shown | None = None
 
 
 def _verdict(place: _Place, approvals: _Approvals) -> _Verdict:
     """Whether every rule is kept: by trust, by an approval, or by a check before the call."""
     if not place.given:
         return _Verdict(False, [], None)
-    holds, checks, rights = True, [], []
+    holds, rights = True, []
+    checks: list[ArgRule] = []
+    seen: Shown | None = None
     for rule in place.rules:
         if rule.trusted and place.reached.level != STRONG:
             continue
         approved = [
-            f"approved by {fact[2]} at step {step_id}"
+            fact
             for of, fact in place.approvals
             if of is rule and approvals.holds(fact, place.node, after=place.kind == "undo")
-            for step_id in approvals.by[fact]
         ]
         if approved:
-            rights += approved
+            seen = seen or Shown(approved[0][2])
+            rights += [
+                f"approved by {fact[2]} at step {step_id}" for fact in approved for step_id in approvals.by[fact]
+            ]
         elif rule.check is not None:
             checks.append(rule)
             rights.append(f"checked before the call: {check_text(rule)}")
@@ -795,7 +820,7 @@ def _verdict(place: _Place, approvals: _Approvals) -> _Verdict:
             holds = False
     if place.reached.level == WEAK:
         rights.insert(0, place.reached.right)
-    return _Verdict(holds, checks, "; ".join(dict.fromkeys(rights)) if holds else None)
+    return _Verdict(holds, checks, "; ".join(dict.fromkeys(rights)) if holds else None, seen)
 
 
 def check_text(rule: ArgRule) -> str:
