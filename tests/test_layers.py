@@ -20,6 +20,7 @@ ROOMS = (
     "errors",
     "values",
     "visible",
+    "spelling",
     "answers",
     "schemas",
     "reader",

@@ -7,11 +7,11 @@ guard that its author relies on, so each is an error; here is only what the mess
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from .spelling import Hints
 from .values import short
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 EXTENSION = "x-"
 """How keys begin that are free for tools of others, as in OpenAPI; nothing here reads them."""
-
-MAX_NEAR_CHARS = 40
-"""A longer name is no slip of the pen; to compare it with each known name would take its length each time."""
 
 _WHEN = "write `when: <condition>`: the step runs only where it holds"
 _APPROVAL = "put a step of type `approval` before it, and the steps that need it into its `then`"
@@ -158,7 +155,7 @@ def free(key: str) -> bool:
     return key.startswith(EXTENSION)
 
 
-def remedy(key: str, known: Iterable[str], kind: str = "") -> str:
+def remedy(key: str, known: Iterable[str], kind: str = "", hints: Hints | None = None) -> str:
     """What to write in place of the field *key*, which an object of this *kind* with the fields *known* does not have."""
     fields = list(known)
     plain = key.strip().lower().replace("-", "_")
@@ -167,10 +164,9 @@ def remedy(key: str, known: Iterable[str], kind: str = "") -> str:
     purpose = PURPOSES.get(kind, {}).get(plain)
     if purpose is not None:
         return purpose
-    near = [field for field in fields if field.startswith(f"{plain}_")]
-    if not near and len(plain) <= MAX_NEAR_CHARS:
-        near = get_close_matches(plain, fields, n=1, cutoff=0.7)
-    return f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(fields)}; keys that begin with x- are free"
+    longer = next((field for field in fields if field.startswith(f"{plain}_")), None)
+    near = longer or (hints or Hints()).nearest(plain, fields, likeness=0.7)
+    return f"did you mean {near!r}?" if near else f"fields are {', '.join(fields)}; keys that begin with x- are free"
 
 
 def unknown(key: object) -> str:

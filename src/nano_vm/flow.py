@@ -18,7 +18,6 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from .errors import Diagnostic, ExprError, Loc
@@ -42,6 +41,7 @@ from .program import (
     ToolStep,
     WaitStep,
 )
+from .spelling import Hints
 from .values import canonical
 
 MAX_NODES = 50_000
@@ -211,6 +211,7 @@ class Flow:
         self.nodes: list[Node] = []
         self.frames: list[FrameGraph] = []
         self.diagnostics: list[Diagnostic] = []
+        self.hints = Hints()
         self.called: dict[str, Program] = {}  # those of *programs* that are called, by name
         self._seen: set[tuple[str, Loc]] = set()
         self._work: deque[tuple[Node, _Block, int]] = deque()
@@ -397,12 +398,11 @@ class Flow:
                 "a jump leads to its own block or to one around it, and never out of a branch or item",
             )
             return
-        near = get_close_matches(target, [*ids, END, FAIL, NEXT], n=1)
         self.fault(
             "V003",
             loc,
             f"step {step_id!r} jumps to unknown step {target!r}",
-            f"did you mean {near[0]!r}?" if near else "add the step, or use $end or $fail",
+            self.hints.meant(target, ids, (END, FAIL, NEXT), otherwise="add the step, or use $end or $fail"),
         )
 
     def _handlers(self, node: Node, block: _Block, after: Callable[[], int]) -> None:
@@ -448,12 +448,8 @@ class Flow:
         if isinstance(program, str):
             found = self.programs.get(program)
             if found is None:
-                near = get_close_matches(program, list(self.programs), n=1)
-                hint = (
-                    f"did you mean {near[0]!r}?"
-                    if near
-                    else "give it by ExecutionVM(programs={...}) or --program name=FILE"
-                )
+                otherwise = "give it by ExecutionVM(programs={...}) or --program name=FILE"
+                hint = self.hints.meant(program, self.programs, otherwise=otherwise)
                 self.fault("V006", loc, f"step {step.id!r} calls unknown program {program!r}", hint)
                 return
             self.called[program] = found

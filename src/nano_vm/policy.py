@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +20,7 @@ from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
 from .expr import Compare, Const, Items, Node, Ref, Template, children, parse_expr, references
 from .fields import EXTENSION, Part, free, remedy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
+from .spelling import Hints
 from .values import admit, canonical, copied, kind_name, short
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -320,6 +320,7 @@ class _Reader:
     def __init__(self, loc: Loc) -> None:
         self.loc = loc
         self.faults: list[Diagnostic] = []
+        self.hints = Hints()
 
     def add(self, code: str, loc: Loc, message: str, hint: str | None = None) -> None:
         self.faults.append(Diagnostic(code, (*self.loc, *loc), message, hint))
@@ -334,7 +335,9 @@ class _Reader:
         known = fields if fields is not None else tuple(data)
         for key in data:
             if key not in known and not free(key) and key != "metadata":
-                self.add("P041", (*loc, key), f"{what} has no field {short(key)}", remedy(key, known, "policy"))
+                self.add(
+                    "P041", (*loc, key), f"{what} has no field {short(key)}", remedy(key, known, "policy", self.hints)
+                )
         for key in known if fields is not None else ():
             if key in data and data[key] is None:
                 self.add("P040", (*loc, key), f"{key!r} of {what} says nothing", "fill it in, or remove it")
@@ -488,8 +491,8 @@ class _Reader:
             self.add("P042", loc, f"the check {text!r} compares nothing", "compare the argument: $value in $payees")
         for ref, _ in references(node):
             if ref.name != VALUE and ref.name not in names:
-                near = get_close_matches(ref.name, [VALUE, *sorted(names)], n=1)
-                hint = f"did you mean '${near[0]}'?" if near else "declare it under 'values', or as a trusted input"
+                near = self.hints.nearest(ref.name, (VALUE,), sorted(names))
+                hint = f"did you mean '${near}'?" if near else "declare it under 'values', or as a trusted input"
                 self.add("P042", loc, f"a check reads ${ref.name}, which is no value of the policy", hint)
         if not any(ref.name == VALUE for ref, _ in references(node)):
             self.add(

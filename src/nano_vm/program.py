@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
@@ -23,6 +22,7 @@ from .fields import EXTENSION, PURPOSES, Part, free, remedy, unknown
 from .policy import POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .schemas import schema_fault
+from .spelling import Hints
 from .values import admit, canonical, short
 
 LANGUAGE_VERSION = 1
@@ -690,6 +690,7 @@ class _Shape:
         self.faults: list[Diagnostic] = []
         self.steps = 0
         self.remedies = 0
+        self.hints = Hints()
 
     def add(
         self,
@@ -776,7 +777,7 @@ class _Shape:
 
     def remedy(self, key: str, fields: Mapping[str, None], kind: str) -> str | None:
         self.remedies += 1
-        return remedy(key, fields, kind) if self.remedies <= MAX_REMEDIES else None
+        return remedy(key, fields, kind, self.hints) if self.remedies <= MAX_REMEDIES else None
 
     def nested(self, value: Any, loc: Loc, model: type[BaseModel]) -> None:
         if isinstance(value, dict):
@@ -794,7 +795,7 @@ class _Shape:
         kind = data.get("type")
         fields = _STEP_FIELDS.get(kind) if isinstance(kind, str) else None
         if fields is None:
-            self.add(*_unknown_type_parts(loc, kind, "type" in data))
+            self.add(*_unknown_type_parts(loc, kind, "type" in data, self.hints))
             fields = _ALL_STEP_FIELDS
         found: dict[str, Any] = {}
         for written, value in data.items():
@@ -897,8 +898,7 @@ class _Shape:
     def kinds(self, kinds: Any, loc: Loc) -> None:
         for i, kind in enumerate(kinds) if isinstance(kinds, list) else ():
             if isinstance(kind, str) and kind not in ERROR_KINDS and not kind[:1].isupper():
-                near = get_close_matches(kind, ERROR_KINDS, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"kinds are {', '.join(ERROR_KINDS)}"
+                hint = self.hints.meant(kind, ERROR_KINDS, otherwise=f"kinds are {', '.join(ERROR_KINDS)}")
                 self.add("P013", (*loc, i), f"{kind!r} is neither a kind of error nor a class name", hint)
 
     def expression(self, text: Any, loc: Loc) -> None:
@@ -1041,17 +1041,16 @@ _CHECKS = {
 }
 
 
-def _unknown_type_parts(loc: Loc, kind: Any, given: bool) -> tuple[str, Loc, str, str]:
+def _unknown_type_parts(loc: Loc, kind: Any, given: bool, hints: Hints) -> tuple[str, Loc, str, str | None]:
     known = [k.value for k in StepType]
-    near = get_close_matches(kind, known, n=1) if isinstance(kind, str) else []
-    hint = f"did you mean {near[0]!r}?" if near else f"types are {', '.join(known)}"
+    hint = hints.meant(kind, known, otherwise=f"types are {', '.join(known)}")
     if not given:
         return "P010", loc, "a step needs a 'type'", hint
     return "P014", (*loc, "type"), f"unknown step type {short(kind)}", hint
 
 
 def _unknown_type(loc: Loc, kind: Any) -> Diagnostic:
-    return Diagnostic(*_unknown_type_parts(loc, kind, kind is not None))
+    return Diagnostic(*_unknown_type_parts(loc, kind, kind is not None, Hints()))
 
 
 _STEP_TYPES = frozenset(kind.value for kind in StepType)

@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from .plan import FramePlan, Plan
 from .policy import Budget, Policy, policy_of, tightest
 from .program import LLMStep, Program
 from .schemas import schema_check
+from .spelling import Hints
 from .store import ENDED, Append, Message, Store, StoredRun, open_store
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
@@ -1104,11 +1104,11 @@ def _inputs(
         hint = "give it by vm.run(program, context={...}) or -i name=value"
         faults.append(Diagnostic("V040", ("context",), f"input {name!r} is needed and not given", hint))
     if frame.check is not None:
+        hints, absent = Hints(), [name for name in frame.declared if name not in given]
         for name in given:
-            near = get_close_matches(str(name), [n for n in frame.declared if n not in given], n=1)
-            if near and name not in frame.declared:
-                hint = f"did you mean {near[0]!r}?"
-                faults.append(Diagnostic("V042", ("context", str(name)), f"the program takes no input {name!r}", hint))
+            meant = hints.meant(name, absent) if name not in frame.declared else None
+            if meant is not None:
+                faults.append(Diagnostic("V042", ("context", str(name)), f"the program takes no input {name!r}", meant))
     if frame.check is not None and not faults:
         fault = frame.check(inputs) if all(type(name) is str for name in inputs) else "a name is not a text"
         if fault is not None:

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from ..flow import Flow
 from ..policy import Policy
 from ..program import Program, ToolStep
 from ..reader import MAX_PROGRAM_BYTES, placed
+from ..spelling import meant
 from ..tools import _OPTIONS, ToolOptions, contract
 from ..values import kind_name, parse_json, short
 from .faults import UsageFault
@@ -379,8 +379,7 @@ def untrusted_inputs(given: Sequence[str], program: Program, programs: Mapping[s
     known = list(Flow(program, programs).frames[0].names.keys) if given else []
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it reads {', '.join(known) or 'none'}"
+            hint = meant(name, known, otherwise=f"it reads {', '.join(known) or 'none'}")
             raise UsageFault(f"--untrusted: the program reads no input {name!r}; {hint}")
     return list(given)
 

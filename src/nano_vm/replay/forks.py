@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from ..errors import VMError
@@ -16,6 +15,7 @@ from ..machine import Machine
 from ..plan import END, FORK, MODEL, TOOL, Op
 from ..program import Program
 from ..recorded import HELD, Recorded, asked, path_of
+from ..spelling import meant
 from ..store import StoredRun
 from ..trace import Record, StepStatus, Trace, _request, flattened
 from ..values import UNSET, admit, canonical, kind_name
@@ -79,8 +79,8 @@ def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> 
 
 
 def near_to(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    hint = meant(name, known)
+    return f"; {hint}" if hint else ""
 
 
 def _with_fields(value: Any, fields: Mapping[str, Mapping[str, Any]]) -> Any:

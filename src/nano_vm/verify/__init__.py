@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ from ..errors import Diagnostic, Loc, VMError
 from ..flow import Flow, Names
 from ..policy import EFFECTS, Budget, CallRule, Policy, Rules, ToolRule, loosened, policy_of, rules_of, tightest
 from ..program import Program, ToolStep
+from ..spelling import Hints
 from ..tools import ToolContract, ToolOptions, contract
 from .advice import advise
 from .ceiling import Ceiling, ceiling, over_budget
@@ -318,18 +318,18 @@ def _unknown_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[
     """Inputs that are called untrusted and that the program does not have: a typo would leave the right one trusted."""
     checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
     known = list(dict.fromkeys([*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())]))
+    hints = Hints()
     for policy in policies:
         for name in policy.untrusted:
             if name == "*":
                 continue
-            near = get_close_matches(name, known, n=1) if name not in known else []
-            if near:
+            hint = hints.meant(name, known) if name not in known else None
+            if hint:
                 message = f"the policy calls input {name!r} untrusted, and the program has none"
-                yield Diagnostic("V051", ("policy", "inputs", name), message, f"did you mean {near[0]!r}?", "warning")
+                yield Diagnostic("V051", ("policy", "inputs", name), message, hint, "warning")
     for name in untrusted:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it reads {', '.join(known) or 'no inputs'}"
+            hint = hints.meant(name, known, otherwise=f"it reads {', '.join(known) or 'no inputs'}")
             yield Diagnostic(
                 "V051", ("context",), f"input {name!r} is called untrusted, and the program reads none", hint
             )
@@ -346,6 +346,7 @@ def _by_policy(
 ) -> tuple[dict[str, ToolContract], list[Diagnostic]]:
     """The contracts with the effects that policies give them, and what is wrong with the policies for this host; its own is first."""
     found: list[Diagnostic] = []
+    hints = Hints()
     result = dict(contracts)
     for number, policy in enumerate(policies):
         own = number > 0
@@ -355,27 +356,25 @@ def _by_policy(
         for rule in policy.tools:
             loc: Loc = (*at, "tools", rule.pattern)
             for name in rule.before:
-                near = get_close_matches(name, list(contracts), n=1) if name not in contracts else []
-                if near and not any(name.partition(".")[0] in names.ids for names in _all_names(flow)):
+                meant = hints.meant(name, contracts) if name not in contracts else None
+                if meant and not any(name.partition(".")[0] in names.ids for names in _all_names(flow)):
                     message = (
                         f"{rule.pattern!r} must come before {name!r}, which is no tool, and no step of this program"
                     )
-                    found.append(Diagnostic("V051", (*loc, "before"), message, f"did you mean {near[0]!r}?"))
+                    found.append(Diagnostic("V051", (*loc, "before"), message, meant))
             if "*" in rule.pattern:
-                found += _unmatched(rule, loc, contracts)
+                found += _unmatched(rule, loc, contracts, hints)
                 continue
             known = contracts.get(rule.pattern)
             if known is None:
-                near = get_close_matches(rule.pattern, list(contracts), n=1)
-                hint = (
-                    f"did you mean {near[0]!r}?" if near else "the host's tools are " + (", ".join(contracts) or "none")
-                )
+                otherwise = "the host's tools are " + (", ".join(contracts) or "none")
+                hint = hints.meant(rule.pattern, contracts, otherwise=otherwise)
                 found.append(Diagnostic("V051", loc, f"the policy names unknown tool {rule.pattern!r}", hint))
                 continue
             for name in rule.args:
                 if name != "*" and name not in known.parameters and not known.open:
-                    near = get_close_matches(name, list(known.parameters), n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known.parameters) or 'none'}"
+                    otherwise = f"it takes {', '.join(known.parameters) or 'none'}"
+                    hint = hints.meant(name, known.parameters, otherwise=otherwise)
                     message = f"the policy names argument {name!r}, which tool {rule.pattern!r} does not take"
                     found.append(Diagnostic("V051", (*loc, "args", name), message, hint))
         for name in contracts:
@@ -402,7 +401,7 @@ def untrusted_by(policy: Policy, flow: Flow) -> Iterator[str]:
             yield name
 
 
-def _unmatched(rule: ToolRule, loc: Loc, contracts: Mapping[str, ToolContract]) -> Iterator[Diagnostic]:
+def _unmatched(rule: ToolRule, loc: Loc, contracts: Mapping[str, ToolContract], hints: Hints) -> Iterator[Diagnostic]:
     """A pattern that names no tool of the host, and arguments that none of those that it names takes."""
     matched = [known for name, known in contracts.items() if fnmatchcase(name, rule.pattern)]
     if not matched and rule.pattern != "*":
@@ -410,9 +409,9 @@ def _unmatched(rule: ToolRule, loc: Loc, contracts: Mapping[str, ToolContract]) 
         yield Diagnostic("V051", loc, message, f"they are {', '.join(contracts) or 'none'}", "warning")
     for name in rule.args if matched else ():
         if name != "*" and not any(known.open or name in known.parameters for known in matched):
-            near = get_close_matches(name, sorted({p for known in matched for p in known.parameters}), n=1)
+            hint = hints.meant(name, sorted({p for known in matched for p in known.parameters}))
             message = f"the policy names argument {name!r}, which no tool that {rule.pattern!r} matches takes"
-            yield Diagnostic("V051", (*loc, "args", name), message, f"did you mean {near[0]!r}?" if near else None)
+            yield Diagnostic("V051", (*loc, "args", name), message, hint)
 
 
 @collector_paused()

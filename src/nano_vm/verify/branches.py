@@ -6,7 +6,6 @@ A `Flow` comes in; Diagnostics go out. What names can hold is told by `possible.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 
 from ..errors import Diagnostic, ExprError, Loc, Severity
 from ..expr import (
@@ -32,6 +31,7 @@ from ..program import (
     Step,
     SwitchStep,
 )
+from ..spelling import Hints
 from ..tools import ToolContract
 from .decide import Path, Reads, decide
 from .domains import (
@@ -70,6 +70,7 @@ def check_branches(
     """
     if domains is None:
         domains = Domains(flow, contracts, solved)
+    hints = Hints()
     found: dict[Loc, list[Node]] = {}
     for node in flow.nodes:  # a step that is entered in two ways is judged by both
         if node.kind in ("step", "test") and domains.reached(node):
@@ -78,7 +79,7 @@ def check_branches(
                 found.setdefault(node.loc, []).append(node)
     for loc, nodes in found.items():
         if isinstance(nodes[0].step, SwitchStep):
-            yield from _switch(domains, loc, nodes)
+            yield from _switch(domains, loc, nodes, hints)
         else:
             yield from _test(domains, loc, nodes)
 
@@ -194,7 +195,7 @@ def shown_test(node: Expression) -> str:
             return f"{name}({shown_test(args[0])})"
 
 
-def _switch(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnostic]:
+def _switch(domains: Domains, loc: Loc, nodes: list[Node], hints: Hints) -> Iterator[Diagnostic]:
     step = nodes[0].step
     assert isinstance(step, SwitchStep)
     found = domains.switched(nodes[0])
@@ -222,8 +223,8 @@ def _switch(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnosti
             if domain.values is not None:
                 texts = [value for value in domain.values.values() if type(value) is str]
                 case = label[5:].strip().casefold()
-                close = [t for t in texts if t.strip().casefold() == case] or get_close_matches(label[5:], texts, n=1)
-                near = f"did you mean {close[0]!r}?" if close else None
+                same = next((text for text in texts if text.strip().casefold() == case), None)
+                near = f"did you mean {same!r}?" if same is not None else hints.meant(label[5:], texts)
             yield Diagnostic("V063", (*loc, "cases", label[5:]), message, near or "remove it", "warning")
 
 
@@ -242,6 +243,7 @@ def check_fields(
     """
     if domains is None:
         domains = Domains(flow, contracts, solved)
+    hints = Hints()
     sure: Domains | None = None
     places: dict[tuple[Loc, int, Path], list[Node]] = {}
     texts: dict[tuple[Loc, int, Path], Ref] = {}
@@ -272,7 +274,7 @@ def check_fields(
             still = _lack(joined((sure or domains).at(node, slot) for node in nodes), path)
             severity = "error" if still is not None and still[2] else "warning"
         whole = Ref(ref.name, ref.path[: len(ref.path) - len(path) + at])
-        message, hint = _field_text(path[at], inside, str(whole))
+        message, hint = _field_text(path[at], inside, str(whole), hints)
         yield Diagnostic("V017", loc, f"{str(ref)!r}: {message}", hint, severity)
 
 
@@ -311,7 +313,7 @@ def _lack(domain: Domain, path: Path) -> tuple[int, Domain, bool] | None:
     return None
 
 
-def _field_text(part: str | int, domain: Domain, text: str) -> tuple[str, str | None]:
+def _field_text(part: str | int, domain: Domain, text: str, hints: Hints) -> tuple[str, str | None]:
     objects = spread(domain)
     if not domain.kinds & OBJECT or type(part) is int:
         hint = "a text has no fields; give the step an output_schema" if domain.kinds == TEXT else None
@@ -320,6 +322,5 @@ def _field_text(part: str | int, domain: Domain, text: str) -> tuple[str, str | 
             hint,
         )
     fields = list(objects.fields or ())
-    near = get_close_matches(str(part), fields, n=1)
     known = f"it has {', '.join(map(repr, fields))}" if fields else "it has no fields"
-    return f"no field {part!r} is known in {text}", f"did you mean {near[0]!r}?" if near else known
+    return f"no field {part!r} is known in {text}", hints.meant(part, fields, otherwise=known)

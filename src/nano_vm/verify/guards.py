@@ -25,13 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from ..errors import Diagnostic, ExprError, Severity
 from ..expr import value_references
 from ..flow import Flow, Names, Node
 from ..policy import Rules
 from ..program import ApprovalStep, CallStep, LoopStep, MapStep, SetStep, Step, ToolStep
+from ..spelling import Hints
 from ..tools import ToolContract
 from .monitor import monitor
 from .paths import RECONCILE, STEP, UNDO, Breach, Follows, Question, find_breach
@@ -76,33 +76,31 @@ def check_names_of_rules(
     if not any(rule.guards or rule.after or rule.before for rule in rules.values()):
         return
     index = _Index(flow, contracts)
-    places = index.places
+    places, hints = index.places, Hints()
     for tool_rules in rules.values():
         if not index.calls.get(tool_rules.tool):
             continue
         for edges in tool_rules.guards:
             lost = [edge for edge in edges if not places.named_edges(edge)]
             for edge in lost:  # one of several may be of another program
-                yield _lost_edge(edge, tool_rules.tool, places, "error" if len(lost) == len(edges) else "warning")
+                severity: Severity = "error" if len(lost) == len(edges) else "warning"
+                yield _lost_edge(edge, tool_rules.tool, places, severity, hints)
         for word, names in (("after", tool_rules.after), ("before", tool_rules.before)):
             for name in names:
                 if not index.knows(name):
-                    near = get_close_matches(name, [*places.own.ids, *sorted(contracts)], n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else "name a step, an edge like step.then, or a tool"
+                    otherwise = "name a step, an edge like step.then, or a tool"
+                    hint = hints.meant(name, places.own.ids, sorted(contracts), otherwise=otherwise)
                     message = f"{word!r} of tool {tool_rules.tool!r} names {name!r}, which is no step, edge or tool"
                     yield Diagnostic("V051", ("policy", "tools", tool_rules.tool, word), message, hint)
 
 
-def _lost_edge(edge: str, tool: str, places: Places, severity: Severity) -> Diagnostic:
+def _lost_edge(edge: str, tool: str, places: Places, severity: Severity, hints: Hints) -> Diagnostic:
     message = f"a guard of tool {tool!r} is the edge {edge!r}, and this program has none of that name"
-    known = list(places.known_edges())
-    near = get_close_matches(edge, known, n=1)
+    hint = hints.meant(edge, list(places.known_edges()))
     step = places.steps(places.own).get(edge.rpartition(".")[0])
-    if near:
-        hint = f"did you mean {near[0]!r}?"
-    elif step is not None and edge_words(step):
+    if hint is None and step is not None and edge_words(step):
         hint = f"step {step.id!r} has {', '.join(edge_words(step))}"
-    else:
+    elif hint is None:
         hint = "name an edge of a condition, switch, loop or approval: step.then"
     return Diagnostic("V051", ("policy", "tools", tool, "guarded_by"), message, hint, severity)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 
 from ..errors import Diagnostic, ExprError, Loc
 from ..expr import Ref, value_references
 from ..flow import Flow, FrameGraph, Names, Node, written_keys
 from ..program import CallStep, LLMStep, LoopStep, MapStep, ParallelStep, SetStep, Step, ToolStep, walk
+from ..spelling import Hints
 from ..tools import ToolContract
 
 State = tuple[int, int]  # must, may: bit i is slot i
@@ -46,21 +46,21 @@ def assigned(flow: Flow, given: frozenset[str] = frozenset()) -> Assigned:
 
 def _unknown(names: Names) -> Iterator[Diagnostic]:
     """Names that are neither written nor declared, in a program that declares its inputs; steps read as values."""
-    known = [*names.declared, *names.written, *names.outputs]
+    hints, declared, written = Hints(), sorted(names.declared), sorted(names.written)
     for name, loc in names.needed.items():
         if names.program.inputs is not None and name not in names.declared:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean '${near[0]}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
+            near = hints.nearest(name, declared, written, names.outputs)
+            hint = f"did you mean '${near}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
             yield Diagnostic("V012", (*names.loc, *loc), f"unknown name '${name}'", hint)
     for step, at in names.steps:
         for ref, text, where in names.reads[step.id]:
             if ref.path or ref.name in names.outputs or ref.name not in names.keys:
-                yield from _odd(names, ref, text, (*names.loc, *at, *where))
+                yield from _odd(names, ref, text, (*names.loc, *at, *where), hints)
     for ref, text in value_references(names.program.output):
-        yield from _odd(names, ref, text, (*names.loc, "output"))
+        yield from _odd(names, ref, text, (*names.loc, "output"), hints)
 
 
-def _odd(names: Names, ref: Ref, text: bool, loc: Loc) -> Iterator[Diagnostic]:
+def _odd(names: Names, ref: Ref, text: bool, loc: Loc, hints: Hints) -> Iterator[Diagnostic]:
     """A reference that means nothing, or perhaps not what it looks like."""
     try:
         rest = names.load(ref, text)[2]
@@ -72,8 +72,8 @@ def _odd(names: Names, ref: Ref, text: bool, loc: Loc) -> Iterator[Diagnostic]:
         message = f"in text '${ref.name}' is followed by the text {rest!r}, not by a field"
         yield Diagnostic("V014", loc, message, f"write ${{{ref.name}{rest}}} for the field", "warning")
     if ref.path[:1] == ("output",) and ref.name in names.needed and ref.name not in names.declared:
-        near = get_close_matches(ref.name, list(names.outputs), n=1)
-        hint = f"did you mean '${near[0]}.output'?" if near else "write the id of a step before '.output'"
+        near = hints.nearest(ref.name, names.outputs)
+        hint = f"did you mean '${near}.output'?" if near else "write the id of a step before '.output'"
         yield Diagnostic("V010", loc, f"{str(ref)!r}: no step {ref.name!r}", hint)
 
 
@@ -92,6 +92,7 @@ def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None
                 if edge.label not in ("error", "catch") and flow.nodes[edge.target].kind in ("end", "close", "test"):
                     last.add(key)
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+        hints = Hints()
         read = {ref.name for reads in names.reads.values() for ref, _, _ in reads}
         read |= {ref.name for ref, _ in value_references(names.program.output)}
         unread: list[str] = []  # names that steps write
@@ -120,10 +121,10 @@ def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None
             yield Diagnostic("V016", (*names.loc, *at), message, "read its output, or remove the step", "hint")
         if names.program.inputs is None:  # else an unknown name is told as such
             for name, loc in names.needed.items():
-                near = get_close_matches(name, unread, n=1, cutoff=0.75)
-                if near:
+                near = hints.nearest(name, unread, likeness=0.75)
+                if near is not None:
                     message = f"'${name}' is taken for an input: no step writes it"
-                    hint = f"did you mean '${near[0]}', which is written and read by nobody?"
+                    hint = f"did you mean '${near}', which is written and read by nobody?"
                     yield Diagnostic("V018", (*names.loc, *loc), message, hint, "hint")
 
 
@@ -143,15 +144,17 @@ def _arguments(frame: FrameGraph) -> Iterator[Diagnostic]:
     defaulted = {name for name, part in properties.items() if isinstance(part, dict) and "default" in part}
     needed = (set(names.needed) - names.declared) | set(schema.get("required", []))
     unused = [name for name in given if name not in names.keys]
+    free = [name for name in names.keys if name not in given]
+    hints = Hints()
     for name in sorted(needed - set(given) - defaulted):
-        near = get_close_matches(name, unused, n=1)
-        hint = f"did you mean it for {near[0]!r}?" if near else "give it by 'with'"
+        near = hints.nearest(name, unused)
+        hint = f"did you mean it for {near!r}?" if near else "give it by 'with'"
         message = f"program {names.program.name!r} needs input {name!r}"
         yield Diagnostic("V040", (*caller.loc, "with"), message, hint)
     for name in unused:
-        near = get_close_matches(name, [n for n in names.keys if n not in given], n=1)
+        near = hints.nearest(name, free)
         message = f"program {names.program.name!r} reads no input {name!r}"
-        meant = f"did you mean {near[0]!r}?" if near else None
+        meant = f"did you mean {near!r}?" if near else None
         yield Diagnostic("V042", (*caller.loc, "with", name), message, meant, "error" if near else "warning")
 
 
