@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -105,7 +106,10 @@ class Host:
         if outcome.kind == "timeout":
             await asyncio.Event().wait()
         if outcome.kind == "error":
-            kind = getattr(errors, outcome.value.type, None) or type(outcome.value.type, (Exception,), {})
+            name = outcome.value.type
+            kind = getattr(errors, name, None) or type(
+                name, (getattr(builtins, name, Exception),), {"__str__": lambda error: error.args[0]}
+            )
             raise kind(outcome.value.message)
         return outcome.value
 

@@ -415,7 +415,10 @@ def test_backoff_has_full_jitter_a_limit_and_no_overflow() -> None:
         ("tool", ("*",), True),
         ("tool", ("tool",), True),
         ("tool", ("CardDeclined",), True),
-        ("tool", ("carddeclined", "Exception"), False),
+        ("tool", ("carddeclined",), False),
+        ("tool", ("PaymentError",), True),
+        ("tool", ("OSError",), False),
+        ("tool", ("Exception",), True),
         ("timeout", ("tool",), False),
         ("cancelled", ("*", "cancelled"), False),
         ("in_doubt", ("*", "in_doubt", "CardDeclined"), False),
@@ -424,7 +427,8 @@ def test_backoff_has_full_jitter_a_limit_and_no_overflow() -> None:
     ],
 )
 def test_matches(kind: str, patterns: tuple[str, ...], expected: bool) -> None:
-    assert matches(StepError(kind, "CardDeclined", "x"), patterns) is expected
+    error = StepError(kind, "CardDeclined", "x", bases=("PaymentError",))
+    assert matches(error, patterns) is expected
 
 
 def test_token_bound_counts_bytes_and_a_constant_for_each_message() -> None:

@@ -697,3 +697,31 @@ def test_runs_of_an_exported_file(files: Path, capsys: pytest.CaptureFixture[str
     assert command("replay", f"runs.jsonl#{ids[0]}") == 0
     assert command("replay", ids[1][:12], "--store", url) == 0
     assert command("replay", "runs.jsonl#none") == 1
+
+
+# --- errors by class ---------------------------------------------------------------------------------------------------
+
+
+def test_base_classes_are_recorded_so_that_a_replay_and_a_changed_program_take_their_handlers() -> None:
+    calls = []
+
+    async def read() -> None:
+        calls.append(1)
+        raise FileNotFoundError("gone")
+
+    def made(errors: list[str]) -> Program:
+        retry = {"max_retries": 2, "retry": {"delay_seconds": 0, "on": ["OSError"]}}
+        call = {"id": "r", "type": "tool", "tool": "read", **retry, "catch": [{"errors": errors, "next": "s"}]}
+        return Program.from_dict({"steps": [{**call, "next": "$end"}, {"id": "s", "type": "set", "values": {"x": 1}}]})
+
+    vm = ExecutionVM(tools={"read": tool(effect="read")(read)})
+    trace = vm.run_sync(made(["FileNotFoundError"]))
+    assert (trace.status.value, len(calls)) == ("success", 2)
+    line = json.loads(trace.to_json())["records"][1]
+    assert line["error"]["bases"] == line["attempts"][0]["error"]["bases"] == ["OSError"]
+    back = Trace.from_json(trace.to_json())
+    assert replay(back, made(["FileNotFoundError"])).identical
+    for errors, status in ((["OSError"], "success"), (["LookupError"], "failed")):
+        changed = asyncio.run(fork(vm, back, made(["FileNotFoundError"]), edit={"program": made(errors)}))
+        assert changed.status.value == status
+    assert len(calls) == 2  # the records told all of it

@@ -149,7 +149,8 @@ class CardDeclined(Exception):
         (["tool"], 3),
         (["*"], 3),
         (["timeout", "rate_limit"], 1),
-        (["Exception"], 1),
+        (["Exception"], 3),
+        (["LookupError"], 1),
         (["timeout", "tool"], 3),
     ],
 )

@@ -369,6 +369,7 @@ class Journal:
             rest["attempts"] = [
                 {
                     **attempt.outcome(),
+                    "error": attempt.error.to_dict(),
                     "started_ns": attempt.started_ns + base,
                     "finished_ns": attempt.finished_ns + base,
                     **({"usage": attempt.usage.to_dict()} if attempt.usage is not None else {}),

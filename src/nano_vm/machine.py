@@ -54,7 +54,7 @@ from .plan import (
     TestOp,
     ToolOp,
 )
-from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, error_text, seed_of
+from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, bases_of, error_text, seed_of
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, short
 
 FOREVER = 1 << 62
@@ -326,7 +326,8 @@ class Machine:
         for name, child in zip(self._child_names(op), children, strict=True):
             if child.status is TraceStatus.FAILED:
                 cause = cast(StepError, child.error)
-                inner = StepError(cause.kind, cause.type, f"{name}: {error_text(child._failed_step, cause)}", False)
+                message = f"{name}: {error_text(child._failed_step, cause)}"
+                inner = replace(cause, message=message, retryable=False)
                 return self._failed(op, inner, extra=extra)
         if op.timeout_ns and self.now >= self._started + op.timeout_ns:
             return self._failed(op, _timeout(f"did not end within {op.timeout_ns / 1e9:g} s"), extra=extra)
@@ -471,7 +472,7 @@ class Machine:
         self.frame[op.out] = UNSET
         if op.undo is not None:
             self._remember_undo(op)
-        return self._failed(op, StepError(fault.kind, fault.type, fault.message, retryable=False))
+        return self._failed(op, replace(fault, retryable=False))
 
     def _write(self, op: Op, value: Any) -> None:
         """A step's output: into its slots, and last of its block and frame."""
@@ -744,7 +745,7 @@ class Machine:
         error = self._expired()
         if error is None:
             seconds = self._op.timeout_ns / 1e9
-            error = StepError("timeout", "TimeoutError", f"no outcome within {seconds:g} s")
+            error = replace(_timeout(f"no outcome within {seconds:g} s"), retryable=True)
         if self._op.code == PAUSE:
             return self._decided(False, {"approved": False, "reason": str(error)}, None, error)
         if not called and self._aside is None:
@@ -921,7 +922,7 @@ class Machine:
     def _unknown_outcome(self, op: ToolOp, error: StepError) -> Op | None:
         """A call that may have changed the world ended without an outcome."""
         self._doubt = error
-        repeatable = StepError("timeout", error.type, error.message)
+        repeatable = StepError("timeout", error.type, error.message, bases=error.bases)
         if op.takes_key and self._expired() is None and self._may_retry(op, repeatable, op.attempts):
             return self._retry(op, error)
         return self._resolve(op)
@@ -950,9 +951,8 @@ class Machine:
         return self._in_doubt(op, error, f"{more}; its reconcile could not be asked: {why}")
 
     def _in_doubt(self, op: ToolOp, error: StepError, more: str) -> Op | None:
-        doubt = StepError(
-            "in_doubt", error.type, f"{error.message}; whether {op.tool!r} took effect is not known{more}", False
-        )
+        message = f"{error.message}; whether {op.tool!r} took effect is not known{more}"
+        doubt = StepError("in_doubt", error.type, message, False, bases=error.bases)
         self._record(op, StepStatus.IN_DOUBT, None, doubt)
         key = effect_key(self.facts.run_id, self.path)
         entry = {"path": self.path, "step_id": op.step_id, "kind": "in_doubt", "tool": op.tool, "effect_key": key}
@@ -989,6 +989,7 @@ class Machine:
                 error.type,
                 error.message,
                 self._expired() is None,
+                bases=error.bases,
             )
             return self._retry(op, clean) if self._may_retry(op, clean, op.attempts) else self._failed(op, clean)
         hint = "; its reconcile returned " + short(value) + " and not {'done': true or false, 'output': ...}"
@@ -1266,12 +1267,12 @@ def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
 
 
 def _budget(message: str) -> StepError:
-    return StepError("budget", "BudgetExceeded", message, retryable=False)
+    return StepError.of(BudgetExceeded(message))
 
 
 def _timeout(message: str) -> StepError:
-    return StepError("timeout", "TimeoutError", message, retryable=False)
+    return StepError("timeout", "TimeoutError", message, retryable=False, bases=bases_of(TimeoutError))
 
 
 def _state_full() -> StepError:
-    return StepError("limit", "LimitExceeded", "the values of the run together are larger than its limit")
+    return StepError.of(LimitExceeded("the values of the run together are larger than its limit"))

@@ -6,6 +6,8 @@ Exceptions of tools and adapters come in, `StepError` goes out. Every driver ask
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from .errors import VMError
@@ -41,11 +43,22 @@ def backoff(op: CallOp, attempt: int, seed: int, path: str, error: StepError) ->
     return wait
 
 
+_NO_EXCEPTIONS = frozenset({"SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "BaseExceptionGroup"})
+"""Classes, and those derived from them, that ``except Exception`` does not take."""
+
+
 def matches(error: StepError, patterns: tuple[str, ...]) -> bool:
-    """Whether *error* is one of *patterns*: its kind, its class name, or ``*``, which takes all that may be caught."""
+    """Whether *error* is one of *patterns*: its kind, the name of its class or of a base class, as ``except`` takes them; ``*`` takes all
+    that may be caught."""
     if error.kind in UNCATCHABLE:
         return False
-    return "*" in patterns or error.kind in patterns or error.type in patterns
+    classes = (error.type, *error.bases)
+    for pattern in patterns:
+        if pattern in ("*", "BaseException", error.kind) or pattern in classes:
+            return True
+        if pattern == "Exception" and ("Exception" in classes or _NO_EXCEPTIONS.isdisjoint(classes)):
+            return True
+    return False
 
 
 # Names of exceptions, anywhere in a class's ancestry, after which nobody knows whether a request arrived: Python's own
@@ -60,12 +73,18 @@ _NEVER_SENT = frozenset(
 )
 
 
+def lost(names: Iterable[str]) -> bool:
+    """Whether after an exception of the classes *names* nobody knows if a request arrived."""
+    known = frozenset(names)
+    return bool(known & _LOST) and not known & _NEVER_SENT
+
+
 def tool_error(op: ToolOp, error: BaseException) -> StepError:
     """What a tool's exception means. After a lost connection or a timeout of its own, a write is in doubt."""
     fault = StepError.of(error, "tool")
     unsafe = op.unsafe
     if fault.kind == "in_doubt" and not unsafe:
-        return StepError("tool", fault.type, fault.message)
+        return replace(fault, kind="tool", retryable=True)
     if isinstance(error, VMError):
         return fault
     if isinstance(error, BaseExceptionGroup):
@@ -73,9 +92,9 @@ def tool_error(op: ToolOp, error: BaseException) -> StepError:
         return next((part for part in inner if part.kind == "in_doubt" or (unsafe and part.kind == "timeout")), fault)
     names = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
     if isinstance(error, TimeoutError):
-        return StepError("timeout", fault.type, fault.message)
-    if unsafe and names & _LOST and not names & _NEVER_SENT:
-        return StepError("in_doubt", fault.type, fault.message, retryable=False)
+        return replace(fault, kind="timeout")
+    if unsafe and lost(names):
+        return replace(fault, kind="in_doubt", retryable=False)
     return fault
 
 

@@ -39,7 +39,10 @@ DEFAULT_RETRY_ATTEMPTS = 3  # on_error: retry without max_retries; the default o
 DEFAULT_ANSWER_ATTEMPTS = 2  # a constrained answer without max_retries: one more try, with the error shown
 DEFAULT_MAX_ITEMS = 1_000
 END, FAIL, NEXT = "$end", "$fail", "$next"
-ERROR_KINDS = ("timeout", "invalid_answer", "tool", "model", "rate_limit", "limit", "budget", "refused", "value", "*")
+ERROR_KINDS = (
+    *("timeout", "invalid_answer", "truncated", "filtered", "assertion", "tool", "model", "rate_limit", "limit"),
+    *("budget", "refused", "value", "*"),
+)
 
 
 class StepType(str, Enum):
@@ -76,7 +79,7 @@ class Retry(Part):
 
 
 class Catch(Part):
-    """Jumps to ``next`` on one of ``errors``: kinds, exception class names, or ``*``."""
+    """Jumps to ``next`` on one of ``errors``: kinds, names of exception classes or of their base classes, or ``*``."""
 
     errors: list[str] = Field(default=["*"])
     next: str
@@ -568,7 +571,7 @@ _SCHEMA_TEXTS = {
     "on_error": "After retries and catches: fail, skip, or retry (3 attempts unless max_retries says otherwise).",
     "max_retries": "Attempts in all, the first included.",
     "retry": "Waits between attempts and which errors they are for.",
-    "catch": "Jumps to `next` on one of `errors`: kinds, exception class names, or *.",
+    "catch": "Jumps to `next` on one of `errors`: kinds, names of exception classes or base classes, or *.",
     "timeout_seconds": "Of one attempt; on parallel, map, call and loop of the whole.",
     "prompt": "One user message; a template.",
     "messages": "The whole conversation: role and content each; templates.",

@@ -11,7 +11,7 @@ a reconcile tool told. What each record can only have come from is said here, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
 
@@ -168,7 +168,7 @@ class Recorded:
         error = attempt.error
         if attempt.answer is not None:
             return _answered(machine, attempt.answer, error, attempt.usage, now, None)
-        error = StepError(error.kind, error.type, error.message)  # it was tried again
+        error = replace(error, retryable=True)  # it was tried again
         if op.code == TOOL and op.reconcile is not None:  # type: ignore[attr-defined]
             told = self._next_reconcile(path)
             if told is not None and told[7] == attempt.finished_ns and _dict(told[3]).get("done") is False:
@@ -201,7 +201,7 @@ class Recorded:
         if error.type in _SPOILED:
             _fill(machine, error)
             known = {key: extra[key] for key in (*told, "answer") if key in extra}
-            return machine.spoil(StepError(error.kind, error.type, error.message, False), now, usage, known)
+            return machine.spoil(replace(error, retryable=False), now, usage, known)
         pattern = op.retry.on[0] if op.retry.on else "ModelError"
         if error.kind == "budget" and error.message == _NO_MODEL_CALL:
             # what the attempt itself ended with is not kept: anything that would have been tried again
@@ -211,7 +211,7 @@ class Recorded:
         refused = usage is not None and not usage.total_tokens
         exhausted = len(attempts or ()) + 1 >= op.attempts or op.retry.on is not None
         retryable = error.kind == "model" and not refused and exhausted
-        return machine.fail(StepError(error.kind, error.type, error.message, retryable), now)
+        return machine.fail(replace(error, retryable=retryable), now)
 
     # --- tools ---
 
@@ -225,7 +225,7 @@ class Recorded:
             if machine._aside is None and op.reconcile is not None and self._next_reconcile(path) is not None:
                 return self._told(machine, op, path, StepError("timeout", "TimeoutError", ""), now)
             return machine.resume(output, now)
-        known = StepError(error.kind, error.type, error.message, False)
+        known = replace(error, retryable=False)
         if machine._aside is not None:
             if error == CANCELLED:
                 return machine.cancel(now)
@@ -259,7 +259,7 @@ class Recorded:
         cause, more = _parted(error.message, f"; whether {op.tool!r} took effect is not known")
         if error.type == CANCELLED.type and cause == CANCELLED.message:
             return machine.cancel(now, called=True)
-        unknown = StepError("in_doubt", error.type, cause, False)
+        unknown = StepError("in_doubt", error.type, cause, False, bases=error.bases)
         if path in self.stopped and str(machine._doubt) == str(unknown) and not self._stopped_asking(path):
             return machine.cancel(now, called=False)
         _, then, last = more.partition("; then: ")
@@ -267,7 +267,7 @@ class Recorded:
             return machine.doubt(unknown, now, crashed=path not in self.stopped)
         kind, _, text = last.rpartition(_UNASKED)[0].partition(": ") if _UNASKED in last else last.partition(": ")
         if kind == "BudgetExceeded" and text == _NO_TOOL_CALL and str(machine._doubt) != str(unknown):
-            return machine.fail(StepError("timeout", error.type, cause), now)
+            return machine.fail(StepError("timeout", error.type, cause, bases=error.bases), now)
         own = StepError("tool", kind, text, False)
         return machine.refuse(own, now) if self.by_path[path][5] is None else machine.fail(own, now)
 
@@ -318,7 +318,7 @@ def _answered(
     """An invalid answer: judged again where all of it is known."""
     if len(text) < KEPT_ANSWER_CHARS:
         return machine.answer(text, usage, now, extra)
-    return machine.invalid(text, StepError(error.kind, error.type, error.message), usage, now, extra)
+    return machine.invalid(text, replace(error, retryable=True), usage, now, extra)
 
 
 def _text(path: str, value: Any) -> str:

@@ -101,9 +101,21 @@ class LLMUsage:
         )
 
 
+MAX_BASES = 32
+"""Base classes of an exception that are recorded; those in use have at most a dozen."""
+
+_ROOTS = frozenset({"Exception", "BaseException", "object"})
+"""Bases that nearly every exception has, so that nothing is recorded of them; see `outcomes.matches`."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepError:
-    """Why an attempt or a step failed: ``kind`` is what `catch` matches, ``type`` the exception's class name."""
+    """Why an attempt or a step failed.
+
+    ``catch`` and ``retry.on`` match its ``kind``, its ``type`` (the exception's class name) and ``bases``, the names of
+    the classes that it is derived from. They are recorded, so that a replay takes the same handler and a changed
+    program can take another; in the digest they are not, since they follow from the class.
+    """
 
     kind: str
     type: str
@@ -111,6 +123,7 @@ class StepError:
     # What the machine needs of it, and no record keeps:
     retryable: bool = field(default=True, compare=False)
     retry_after_seconds: float | None = field(default=None, compare=False)
+    bases: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}"
@@ -131,20 +144,37 @@ class StepError:
         own = isinstance(error, VMError)
         return cls(
             getattr(error, "kind", kind) if own else kind,
-            type(error).__name__,
+            _class_name(type(error)),
             message if len(message) <= 10_000 else message[:10_000] + "...",
             getattr(error, "retryable", True) if own else True,
             wait if own else None,
+            bases_of(type(error)),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
+        body: dict[str, Any] = self.outcome()
+        return {**body, "bases": list(self.bases)} if self.bases else body
+
+    def outcome(self) -> dict[str, Any]:
+        """What belongs into the digest, and what a handler reads."""
         return {"kind": self.kind, "type": self.type, "message": self.message}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StepError:
         """The inverse of `to_dict`."""
-        return cls(data["kind"], data["type"], data["message"])
+        return cls(data["kind"], data["type"], data["message"], bases=tuple(data.get("bases", ())))
+
+
+def bases_of(kind: type) -> tuple[str, ...]:
+    """The names of the classes that the class of an exception is derived from, the nearest first."""
+    names = dict.fromkeys(_class_name(base) for base in kind.__mro__[1:])
+    return tuple([name for name in names if name not in _ROOTS][:MAX_BASES])
+
+
+def _class_name(kind: type) -> str:
+    """A lone surrogate in it could not be written."""
+    return kind.__name__.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +189,7 @@ class Attempt:
 
     def outcome(self) -> dict[str, Any]:
         """What belongs into the digest."""
-        result: dict[str, Any] = {"error": self.error.to_dict()}
+        result: dict[str, Any] = {"error": self.error.outcome()}
         if self.answer is not None:
             result["answer"] = self.answer
         if self.usage is not None:
@@ -457,6 +487,7 @@ class Trace:
             line["attempts"] = [
                 {
                     **attempt.outcome(),
+                    "error": attempt.error.to_dict(),
                     "started_ns": attempt.started_ns,
                     "finished_ns": attempt.finished_ns,
                     **({"usage": attempt.usage.to_dict()} if attempt.usage is not None else {}),
@@ -596,7 +627,7 @@ def _chain(head: bytes, records: list[Any]) -> bytes:
         if request is not None:
             body["request"] = _request(op, request)
         if error is not None:
-            body["error"] = error.to_dict()
+            body["error"] = error.outcome()
         if attempts:
             body["attempts"] = [attempt.outcome() for attempt in attempts]
         if usage is not None:

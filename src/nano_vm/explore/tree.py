@@ -8,7 +8,7 @@ which edges of the `Flow` it took. No tool is called, no model asked; time count
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..answers import schema_answer
@@ -16,13 +16,13 @@ from ..errors import VMError
 from ..flow import Flow, Node
 from ..ledger import DEFAULT_LIMITS, Ledger, token_bound
 from ..machine import FOREVER, Facts, Machine, loaded
-from ..outcomes import UNSKIPPABLE, matches
+from ..outcomes import UNSKIPPABLE, lost, matches
 from ..plan import CLOSE, END, LOOP, MODEL, TEST, TOOL, CallOp, ForkOp, ModelOp, Op, PauseOp, Plan, ToolOp
 from ..policy import Budget
-from ..program import Step, WaitStep
+from ..program import ERROR_KINDS, Step, WaitStep
 from ..simulate import simulate
 from ..tools import IDEMPOTENCY_KEY, ToolContract, contract
-from ..trace import StepError, StepStatus, Trace, flattened, full
+from ..trace import StepError, StepStatus, Trace, bases_of, flattened, full
 from ..values import UNSET, canonical, short
 from .samples import NOTHING, Asked, Checks, Questions, Source, returned, samples, texts
 
@@ -213,14 +213,20 @@ class Choices:
 
     def _tool_errors(self, op: ToolOp) -> list[Outcome]:
         plain = StepError("tool", "Exception", f"injected into {op.tool!r}")
-        named = [StepError("tool", name, f"injected into {op.tool!r}") for name in _named(op, _TOOL_KINDS)]
+        named = [_injected("tool", name, f"injected into {op.tool!r}") for name in _named(op, _TOOL_KINDS)]
+        named = [
+            replace(error, kind="in_doubt", retryable=False)
+            if op.unsafe and lost((error.type, *error.bases))
+            else error
+            for error in named
+        ]
         found = [Outcome("error", error) for error in [plain, *named]]
         return [*found[:1], Outcome("timeout"), *found[1:]]
 
     def _model_errors(self, op: ModelOp) -> list[Outcome]:
-        plain = StepError("model", "ModelError", "injected into the model call")
-        others = [StepError("rate_limit", "RateLimited", "injected into the model call")]
-        others += [StepError("model", name, "injected into the model call") for name in _named(op, _MODEL_KINDS)]
+        plain = _injected("model", "ModelError", "injected into the model call")
+        others = [_injected("rate_limit", "RateLimited", "injected into the model call")]
+        others += [_injected("model", name, "injected into the model call") for name in _named(op, _MODEL_KINDS)]
         if _led_alike(op, plain, others[0]):
             del others[0]
         return [Outcome("error", plain), Outcome("timeout"), *(Outcome("error", error) for error in others)]
@@ -280,16 +286,24 @@ _TOOL_KINDS = frozenset({"tool", "timeout", "Exception", "TimeoutError"})
 _MODEL_KINDS = frozenset(
     {"model", "timeout", "rate_limit", "invalid_answer", "ModelError", "RateLimited", "TimeoutError"}
 )
-_OTHER_KINDS = frozenset(
-    {"*", "value", "limit", "budget", "refused", "cancelled", "in_doubt", "tool", "model", "rate_limit"}
-)
+_OTHER_KINDS = frozenset({*ERROR_KINDS, "cancelled", "in_doubt", "BaseException"})
 
 
 def _named(op: CallOp, known: frozenset[str]) -> list[str]:
     """Class names that a ``catch`` or ``retry.on`` of the step names, and that no other injected error has."""
     patterns = [name for handler in op.handlers for name in handler.errors or ()] + list(op.retry.on or ())
-    skipped = known | _OTHER_KINDS | {"timeout", "invalid_answer"}
+    skipped = known | _OTHER_KINDS
     return [name for name in dict.fromkeys(patterns) if name not in skipped]
+
+
+def _injected(kind: str, name: str, message: str) -> StepError:
+    """An error of the class with this *name*, with the base classes that it has where it is Python's own or ours."""
+    work = [BaseException]
+    for at in work:  # grows as it is walked
+        if at.__name__ == name and at.__module__ in ("builtins", VMError.__module__):
+            return StepError(kind, name, message, bases=bases_of(at))
+        work += at.__subclasses__()
+    return StepError(kind, name, message)
 
 
 def _led_alike(op: CallOp, one: StepError, two: StepError) -> bool:
