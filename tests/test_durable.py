@@ -14,7 +14,7 @@ import pytest
 from build import NOW, llm, mapped, parallel, program, statuses, step
 
 from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMError, tool
-from nano_vm.durable import surely_gone, trace_of
+from nano_vm.durable import trace_of
 from nano_vm.errors import LeaseLost, UnknownRun
 from nano_vm.replay import subject_of, verify
 from nano_vm.store import chained, seal_start
@@ -317,11 +317,6 @@ async def test_who_lost_the_lease_begins_no_call(host: Host) -> None:
     reached.cancel()
     await asyncio.wait([reached])
     assert host.calls.count("pay") == 1
-
-
-def test_an_owner_that_is_surely_gone() -> None:
-    assert not surely_gone("elsewhere/-/1/2/ff")
-    assert not surely_gone("nonsense")
 
 
 async def test_a_worker_that_stops_leaves_its_runs(host: Host) -> None:

@@ -47,6 +47,7 @@ ROOMS = (
     "verify",
     "store",
     "drive",
+    "lease",
     "durable",
     "batch",
     "vm",

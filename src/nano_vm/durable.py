@@ -13,10 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import socket
-import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -26,6 +22,7 @@ from typing import Any
 from .drive import Abandoned
 from .errors import LeaseLost, StoreError
 from .expr import described, number_in
+from .lease import Lease
 from .ledger import token_bound
 from .machine import Machine
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
@@ -35,12 +32,6 @@ from .trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, 
 from .values import UNSET, canonical
 from .verify import collector_paused
 
-LEASE_SECONDS = 30.0
-"""How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy process, shorter than patience."""
-
-LEASE_MARGIN = 0.2
-"""The part of a lease, at its end, in which no call is begun: clocks of two machines differ, and a check is not yet the call."""
-
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
 """A century; what is longer is a mistake, and its nanoseconds would not fit."""
 
@@ -49,86 +40,6 @@ PILE_ROWS = 32
 was done that hangs on them, since every other call waits for all of them."""
 
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
-
-
-class Lease:
-    """This process as an owner of runs: its name, and until when it may begin calls.
-
-    A thread renews it; the time is monotonic and taken before the store is told, so that this side always gives up first.
-    """
-
-    def __init__(self, store: Store, seconds: float = LEASE_SECONDS) -> None:
-        self.store = store
-        self.seconds = seconds
-        self.owner = f"{socket.gethostname()}/{_boot()}/{os.getpid()}/{_born(os.getpid())}/{os.urandom(4).hex()}"
-        self.until = 0.0
-        self.lapses = 0  # how often it ran out before it was renewed: then others may have taken any run
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._stopped = threading.Event()
-
-    def begin(self) -> None:
-        """Take the lease, and renew it from now on."""
-        with self._lock:
-            if self._thread is None:
-                self.renew()
-                self._thread = threading.Thread(target=self._renew, name="nano-vm-lease", daemon=True)
-                self._thread.start()
-
-    def renew(self) -> None:
-        """Tell the store that this process lives."""
-        before = _time()
-        self.store.heartbeat(self.owner, time.time_ns() + int(self.seconds * 1e9))
-        if self.until and _time() > self.until:
-            self.lapses += 1
-        self.until = before + self.seconds * (1 - LEASE_MARGIN)
-
-    def holds(self) -> bool:
-        """Whether a call may be begun now."""
-        return _time() < self.until
-
-    def end(self) -> None:
-        """Give the lease back."""
-        self._stopped.set()
-        if self._thread is not None:
-            with suppress(StoreError):
-                self.store.forget_owner(self.owner)
-
-    def _renew(self) -> None:
-        while not self._stopped.wait(self.seconds / 4):
-            with suppress(StoreError):  # the next one may do; without any the lease runs out by itself
-                self.renew()
-
-
-def _time() -> float:
-    """Seconds that go on while the machine sleeps, where the system has such a clock: the store's time does too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-def _boot() -> str:
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()[:8]
-    except OSError:
-        return "-"
-
-
-def _born(pid: int) -> str:
-    """When process *pid* began, as its system counts: a number that another process with the same id does not have."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return fields[19] if fields[0] not in "ZX" else "-"  # a zombie makes no calls
-    except (OSError, IndexError):
-        return "-"
-
-
-def surely_gone(owner: str) -> bool:
-    """Whether the process of *owner* ran on this machine and runs no more."""
-    host, boot, pid, born, _ = (*owner.split("/"), "", "", "", "", "")[:5]
-    if host != socket.gethostname() or boot == "-" or boot != _boot() or born == "-" or not pid.isdigit():
-        return False
-    return _born(int(pid)) != born
 
 
 def lost_calls(run: StoredRun) -> int:

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
@@ -24,10 +24,11 @@ from typing import Any
 from .batch import BatchResult, run_many
 from .compile import compile_flow
 from .drive import Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
-from .durable import LEASE_SECONDS, Journal, Lease, lost_calls, shown_digest, surely_gone, trace_of, usable
+from .durable import Journal, lost_calls, shown_digest, trace_of, usable
 from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, VMError, summary
 from .fields import free, remedy
 from .flow import Flow
+from .lease import LEASE_SECONDS, Lease
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
 from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
@@ -35,7 +36,7 @@ from .policy import Budget, Policy, policy_of, tightest
 from .program import LLMStep, Program
 from .schemas import schema_check
 from .spelling import Hints
-from .store import ENDED, Append, Message, Store, StoredRun, open_store
+from .store import ENDED, Append, Claim, Message, Store, StoredRun, open_store
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
@@ -49,6 +50,15 @@ REMEMBERED_RUNS = 10_000
 
 RESTING_SECONDS = 60.0
 """How long a worker leaves a run that it could not go on with."""
+
+REFILLED_PART = 0.25
+"""The part of a worker's places that are free before it claims runs for them, or it would ask the store more often than it works."""
+
+LOOK_AHEAD = 8
+"""How many runs a worker looks at for each that it claims: others claim of the same, and pass over what it holds."""
+
+PASSED_OVER_SECONDS = 0.02
+"""How soon a worker looks again after others were quicker."""
 
 GRACE_SECONDS = 10.0
 """How long a worker that stops waits for calls that are under way; what then has no outcome is in doubt."""
@@ -123,6 +133,20 @@ class _Prepared:
         if self.untrusted:
             told["untrusted_here"] = list(self.untrusted)  # those that the run itself named
         return told
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """What a worker knows of runs that it did not drive: programs that this host can run, and until when it leaves the others."""
+
+    now: float = 0.0
+    known: set[str] = field(default_factory=set)
+    programs: dict[str, float] = field(default_factory=dict)
+    runs: dict[str, float] = field(default_factory=dict)
+
+    def rests(self, run_id: str, digest: str) -> bool:
+        """Whether a run is left alone for now."""
+        return max(self.runs.get(run_id, 0.0), self.programs.get(digest, 0.0)) > self.now
 
 
 class ExecutionVM:
@@ -604,15 +628,21 @@ class ExecutionVM:
 
     async def _keep(self, program: Program, trace: Trace, machine: Machine, sink: Any = None) -> bool:
         """Run *machine* durably; where its run id is stored already, join that run."""
-        assert self._store is not None
-        assert self._lease is not None
-        self._lease.begin()
-        lapses = self._lease.lapses
+        store = self._kept_in()
+        lease = await self._leased()
+        lapses = lease.lapses
         stored = self._stored(program, trace)
-        stored.status, stored.started_ns, stored.owner = "running", trace.started_ns + trace._base_ns, self._lease.owner
-        if await self._store.begin(stored):
+        stored.status, stored.started_ns, stored.owner = "running", trace.started_ns + trace._base_ns, lease.owner
+        held = lease.hold([trace.run_id])
+        begun = False
+        try:
+            begun = bool(held) and await store.begin(stored)
+        finally:
+            if held and not begun:
+                lease.let_go(held)
+        if begun:
             return await self._drive_kept(trace, machine, stored, lapses, sink)
-        known = await asyncio.to_thread(self._store.load, trace.run_id)
+        known = await asyncio.to_thread(store.load, trace.run_id)
         if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
             raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
         _become(trace, await self._follow(trace.run_id))
@@ -636,9 +666,14 @@ class ExecutionVM:
         self, trace: Trace, machine: Machine, stored: StoredRun, lapses: int, sink: Any = None
     ) -> bool:
         """Drive a run that is ours; where others take it over meanwhile, its trace is what they make of it."""
-        assert self._store is not None
-        assert self._lease is not None
-        journal = Journal(self._store, self._lease, stored, trace._base_ns, trace._ops, lapses)
+        store, lease = self._kept_in(), self._lease
+        assert lease is not None
+        lost = False
+        try:
+            journal = Journal(store, lease, stored, trace._base_ns, trace._ops, lapses)
+        except BaseException:
+            lease.let_go([trace.run_id])
+            raise
         self._journals.add(journal)
         try:
             cancelled = await self._execute(trace, machine, sink, journal)
@@ -649,12 +684,15 @@ class ExecutionVM:
             await journal.leave_run()
             if journal.leaving:
                 raise asyncio.CancelledError from None
-            _become(trace, await self._follow(trace.run_id))
-            return False
+            lost = True
         finally:
             self._journals.discard(journal)
+            lease.let_go([trace.run_id])
+        if lost:
+            _become(trace, await self._follow(trace.run_id))
+            return False
         if trace.status is TraceStatus.SUSPENDED:
-            now = await asyncio.to_thread(self._store.load, trace.run_id)
+            now = await asyncio.to_thread(store.load, trace.run_id)
             known = {message.id for message in stored.inbox}  # what was there had its turn
             new = [message for message in now.inbox if message.id not in known]
             if now.status == "suspended" and any(usable(message, now.waiting) for message in new):
@@ -699,10 +737,24 @@ class ExecutionVM:
 
     async def _take_up(self, run_id: str, stored: StoredRun | None = None) -> Trace | None:
         """Claim a stored run and drive it; None where another owner is alive. *stored* is its header, if that was just read."""
-        store, lease = self._kept_in(), self._lease
-        assert lease is not None
         if stored is None:
-            stored = await asyncio.to_thread(store.load, run_id, rows=False)
+            stored = await asyncio.to_thread(self._kept_in().load, run_id, rows=False)
+        self._fitting(stored)
+        lease = await self._leased()
+        claimed = await self._claim([run_id], await asyncio.to_thread(lease.spared))
+        return await self._go_on(run_id, *claimed[run_id]) if claimed else None
+
+    async def _leased(self) -> Lease:
+        """The lease of this VM, so far ahead that calls may be begun."""
+        lease = self._lease
+        assert lease is not None
+        await asyncio.to_thread(lease.begin)
+        if not lease.holds():
+            await asyncio.to_thread(lease.renew)
+        return lease
+
+    def _fitting(self, stored: StoredRun) -> _Prepared:
+        """The plan of a stored run, where this host can go on with it."""
         prepared = self._prepared_for(stored)
         plan = prepared.plan
         errors = prepared.errors
@@ -711,31 +763,44 @@ class ExecutionVM:
         if errors or plan is None or prepared.host is None:
             raise ProgramError(errors or prepared.errors)
         if self._policy is None and stored.about.get("policy") != prepared.about().get("policy"):
-            raise VMError(f"run {run_id!r} was begun under a policy, and this VM has none; give it one")
+            raise VMError(f"run {stored.run_id!r} was begun under a policy, and this VM has none; give it one")
         missing = [name for name in plan.given if name not in stored.inputs]
         if missing:
-            raise VMError(f"run {run_id!r}: the policy's checks read input {missing[0]!r}, which the run was not given")
-        lease.begin()
-        if not lease.holds():
-            await asyncio.to_thread(lease.renew)
-        if stored.owner is not None and stored.owner != lease.owner and surely_gone(stored.owner):
-            await asyncio.to_thread(store.forget_owner, stored.owner)
-        lapses = lease.lapses
-        fence = await asyncio.to_thread(store.claim, run_id, lease.owner, self._clock.time_ns())
-        if fence is None:
-            return None
-        stored = await asyncio.to_thread(collector_paused()(store.load), run_id)
-        if stored.fence != fence:  # this process stood still between the two, and another has it now
-            return None
+            raise VMError(
+                f"run {stored.run_id!r}: the policy's checks read input {missing[0]!r}, which the run was not given"
+            )
+        return prepared
+
+    async def _go_on(self, run_id: str, claim: Claim, lapses: int) -> Trace | None:
+        """Drive a run that was claimed when the lease had run out *lapses* times; None where it is lost already."""
+        store, lease = self._kept_in(), self._lease
+        assert lease is not None
+        begun = None
+        try:
+            stored = await asyncio.to_thread(collector_paused()(store.load), run_id)
+            if stored.fence != claim.fence:  # this process stood still between the two, and another has it now
+                return None
+            try:
+                begun = self._begun(stored)
+            except VMError:  # another host may be able to go on with it
+                await store.append(Append(stored.key, claim.fence, (), {"owner": None, "status": claim.status}))
+                raise
+        finally:
+            if begun is None:
+                lease.let_go([run_id])
+        trace, machine = begun
+        await self._drive_kept(trace, machine, stored, lapses)
+        return trace
+
+    def _begun(self, stored: StoredRun) -> tuple[Trace, Machine]:
+        """The trace of a stored run, and its machine at its beginning."""
+        prepared = self._fitting(stored)
+        plan = prepared.plan
+        assert plan is not None
+        run_id = stored.run_id
         clock = self._clock
         now = clock.monotonic_ns()
         base = clock.time_ns() - now
-        if not stored.started_ns:
-            stored.started_ns = now + base
-            try:
-                await store.append(Append(stored.key, fence, (), {"started_ns": stored.started_ns}))
-            except LeaseLost:
-                return None
         root = plan.frames[0]
         trace = Trace(stored.program_name, stored.program_digest, run_id, stored.seed, stored.started_ns - base, base)
         trace._salt = (stored.salt or b"").hex()
@@ -750,8 +815,7 @@ class ExecutionVM:
             ledger.llm_calls = max(ledger.llm_calls - lost_calls(stored), 0)
         machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
         trace._records, trace._ops = machine.records, plan.ops
-        await self._drive_kept(trace, machine, stored, lapses)
-        return trace
+        return trace, machine
 
     def _prepared_for(self, stored: StoredRun) -> _Prepared:
         """The plan of a stored run's program, as it was when the run began."""
@@ -811,28 +875,29 @@ class ExecutionVM:
         Runs that this host can not go on with are left, and tried again after a minute. *only* is a status: ``pending``, ``running``
         (left behind) or ``suspended``. The traces are given where it ends; *ended* is called with each at once, and none is kept then.
         """
-        store = self._kept_in()
+        self._kept_in()
         tasks: dict[str, asyncio.Task[Trace | None]] = {}
         traces: list[Trace] = []
-        resting: dict[str, float] = {}
+        shelf = _Shelf()
+        looked, idle = -poll_seconds, False
         try:
             while True:
-                for owner in await asyncio.to_thread(store.owners):
-                    if surely_gone(owner):
-                        await asyncio.to_thread(store.forget_owner, owner)
                 now = self._clock.monotonic_ns() / 1e9
-                found = await asyncio.to_thread(store.claimable, self._clock.time_ns(), concurrency * 4, only)
-                for run_id in found:
-                    if len(tasks) >= concurrency:
-                        break
-                    if run_id not in tasks and resting.get(run_id, 0) <= now:
-                        tasks[run_id] = asyncio.create_task(self._take_up(run_id))
+                free = concurrency - len(tasks)
+                wanted = free >= max(concurrency * REFILLED_PART, 1) and not (tasks and idle)
+                if wanted or (free and now >= looked + poll_seconds):
+                    looked = now
+                    shelf.now = now
+                    claimed, idle = await self._claim_some(free, only, shelf)
+                    for run_id, (claim, lapses) in claimed.items():
+                        tasks[run_id] = asyncio.create_task(self._go_on(run_id, claim, lapses))
+                pause = poll_seconds if idle or not free else min(poll_seconds, PASSED_OVER_SECONDS)
                 if not tasks:
-                    if until_idle:
+                    if until_idle and idle:
                         return traces
-                    await self._clock.sleep(poll_seconds)
+                    await self._clock.sleep(pause)
                     continue
-                await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=poll_seconds)
+                await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=pause)
                 for run_id in [run_id for run_id, task in tasks.items() if task.done()]:
                     trace, fit = self._taken(run_id, tasks.pop(run_id))
                     if trace is not None and ended is not None:
@@ -840,10 +905,51 @@ class ExecutionVM:
                     elif trace is not None and until_idle:
                         traces.append(trace)
                     if not fit:
-                        resting[run_id] = now + RESTING_SECONDS
+                        shelf.runs[run_id] = now + RESTING_SECONDS
         finally:
             if tasks:
                 await self._leave(tasks)
+
+    async def _claim_some(
+        self, most: int, only: str | None, shelf: _Shelf
+    ) -> tuple[dict[str, tuple[Claim, int]], bool]:
+        """Claim up to *most* runs that this host can go on with; whether there was none to claim, here or elsewhere."""
+        store = self._kept_in()
+        lease = await self._leased()
+        spare = await asyncio.to_thread(lease.spared)
+        found = await asyncio.to_thread(store.claimable, self._clock.time_ns(), most * LOOK_AHEAD, only, spare=spare)
+        fit = [run_id for run_id, digest in found.items() if await self._may_try(run_id, digest, shelf)]
+        return await self._claim(fit, spare, most), not fit
+
+    async def _claim(self, run_ids: Sequence[str], spare: Sequence[str], most: int = 1) -> dict[str, tuple[Claim, int]]:
+        """Claim up to *most* runs that are not driven here; each with how often the lease had run out before."""
+        store, lease = self._kept_in(), self._lease
+        assert lease is not None
+        held = lease.hold(run_ids)
+        claimed: dict[str, Claim] = {}
+        lapses = lease.lapses
+        try:
+            if held:
+                now = self._clock.time_ns()
+                claimed = await asyncio.to_thread(store.claim, held, lease.owner, now, most=most, spare=spare)
+        finally:
+            lease.let_go(run_id for run_id in held if run_id not in claimed)
+        return {run_id: (claim, lapses) for run_id, claim in claimed.items()}
+
+    async def _may_try(self, run_id: str, digest: str, shelf: _Shelf) -> bool:
+        """Whether this host may try to go on with a run now; the first of a program tells it of all."""
+        if shelf.rests(run_id, digest):
+            return False
+        if digest not in shelf.known:
+            try:
+                self._fitting(await asyncio.to_thread(self._kept_in().load, run_id, rows=False))
+            except VMError as error:
+                logger.warning("run %s can not go on here: %s", run_id, error)
+                resting = shelf.programs if isinstance(error, ProgramError) else shelf.runs
+                resting[digest if isinstance(error, ProgramError) else run_id] = shelf.now + RESTING_SECONDS
+                return False
+            shelf.known.add(digest)
+        return True
 
     async def _leave(self, tasks: Mapping[str, asyncio.Task[Any]]) -> None:
         """Stop driving: calls under way have `GRACE_SECONDS` to end, no further one is begun, and the runs are left to others."""

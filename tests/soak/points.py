@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nano_vm.durable import Journal
-from nano_vm.store import INTENT, STEP
+from nano_vm.store import INTENT, STEP, Claim
 from nano_vm.store.database import Connection
 from nano_vm.store.sql import SqlStore
 
@@ -113,11 +113,11 @@ class Points:
             at("submit:after")
             return made
 
-        def claim_at(self: SqlStore, run_id: str, owner: str, now_ns: int) -> int | None:
+        def claim_at(self: SqlStore, run_ids: Sequence[str], *given: Any, **options: Any) -> dict[str, Claim]:
             at("claim:before")
-            fence = claim(self, run_id, owner, now_ns)
+            claimed = claim(self, run_ids, *given, **options)
             at("claim:after")
-            return fence
+            return claimed
 
         def send_at(self: SqlStore, run_id: str, message: Any) -> None:
             at("send:before")

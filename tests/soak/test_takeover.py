@@ -11,7 +11,7 @@ import pytest
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.durable import Journal
 from nano_vm.errors import VMError
-from nano_vm.store import INTENT, Append
+from nano_vm.store import INTENT, Append, Claim
 from nano_vm.store.sql import SqlStore
 
 PAY = Program.from_dict(
@@ -51,12 +51,13 @@ class Two:
         """The second worker claims the run, as if the lease of the first had run out."""
         second: Any = self.second
         second._lease.begin()
-        assert second._store.claim("r", second._lease.owner, time.time_ns() + int(1e12)) is not None
+        second._store.heartbeat(self.first._lease.owner, -1)  # type: ignore[union-attr]
+        assert second._store.claim(["r"], second._lease.owner, time.time_ns())
 
     def lapse(self) -> None:
         """The lease of the first runs out, and its heartbeat brings it back."""
         lease: Any = self.first._lease
-        lease.until = time.monotonic() - 100
+        lease.until = lease.clock() - 100
         self.take_over()
         lease.renew()
 
@@ -84,11 +85,11 @@ async def test_frozen_between_claim_and_load(two: Two, monkeypatch: pytest.Monke
     await two.waiting()
     claim = SqlStore.claim
 
-    def then_frozen(self: SqlStore, *given: Any) -> int | None:
-        fence = claim(self, *given)
+    def then_frozen(self: SqlStore, *given: Any, **options: Any) -> dict[str, Claim]:
+        claimed = claim(self, *given, **options)
         monkeypatch.setattr(SqlStore, "claim", claim)
         two.take_over()
-        return fence
+        return claimed
 
     monkeypatch.setattr(SqlStore, "claim", then_frozen)
     assert await resumed(two.first) is None

@@ -64,6 +64,8 @@ SHORT_ID = 12
 
 def runs(options: argparse.Namespace) -> int:
     """List runs, the newest first."""
+    from ..lease import living
+
     filters = {
         "status": options.status or None,
         "program": options.program_name,
@@ -73,7 +75,7 @@ def runs(options: argparse.Namespace) -> int:
         "limit": options.limit,
     }
     with store_of(options) as store:
-        owners = store.owners()
+        owners = living(store)
         found = store.runs(**filters)
         if options.json:
             emit_json([_header(run, owners) for run in found])
@@ -155,9 +157,11 @@ def _print_table(found: list[StoredRun], owners: Any) -> None:
 
 def show(options: argparse.Namespace) -> int:
     """Show a run: its steps as far as they have come, what it waits for, and the commands that answer it."""
+    from ..lease import living
+
     with store_of(options) as store:
         run = store.load(run_id_of(store, options.run))
-        owners = store.owners()
+        owners = living(store)
     erased = run.salt is None
     if erased:
         run.inputs, run.about = {}, {}
@@ -320,6 +324,7 @@ def _payload(text: str | None, what: str) -> Any:
 
 def cancel(options: argparse.Namespace) -> int:
     """Cancel a run: at once where its tools are given, else when a worker takes it up."""
+    from ..lease import living
     from ..store import ENDED, Message
 
     if options.tools is not None or options.model:
@@ -331,7 +336,7 @@ def cancel(options: argparse.Namespace) -> int:
         if any(message.kind == "cancel" for message in run.inbox):
             raise Failure(f"run {run.run_id!r} is to be cancelled already; nano-vm work does it")
         store.send(run.run_id, Message("cancel", "", {}, options.by, time.time_ns()))
-        driven = is_driven(run, store.owners())
+        driven = is_driven(run, living(store))
     if driven:
         how = f"it is under way in {run.owner}, and is cancelled when it waits or that process ends"
     else:

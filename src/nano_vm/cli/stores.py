@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,7 +120,7 @@ def ids_from(store: SqlStore, beginning: str, limit: int) -> list[str]:
 # --- how it stands ---------------------------------------------------------------------------------------------------
 
 
-def standing(run: StoredRun, owners: Mapping[str, int]) -> str:
+def standing(run: StoredRun, owners: Collection[str]) -> str:
     """The status of a run, for people: also what it waits for, and whether its process is gone."""
     if run.status == "suspended":
         kinds = [_kind(entry) for entry in run.waiting]
@@ -130,11 +130,9 @@ def standing(run: StoredRun, owners: Mapping[str, int]) -> str:
     return run.status
 
 
-def is_driven(run: StoredRun, owners: Mapping[str, int]) -> bool:
-    """Whether a process that is alive drives the run."""
-    from ..durable import surely_gone
-
-    return run.owner is not None and owners.get(run.owner, 0) >= time.time_ns() and not surely_gone(run.owner)
+def is_driven(run: StoredRun, owners: Collection[str]) -> bool:
+    """Whether one of *owners*, which are alive, drives the run."""
+    return run.owner in owners
 
 
 def _kind(entry: Mapping[str, Any]) -> str:

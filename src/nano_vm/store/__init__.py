@@ -10,7 +10,7 @@ Rule 2: a run has one owner at a time. Each claim raises its *fence*; an append 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from json.encoder import encode_basestring as _quoted
@@ -222,6 +222,14 @@ class Append:
     after: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that an owner has now: the fence of its appends, and the status in which it was found."""
+
+    fence: int
+    status: str
+
+
 class Store(Protocol):
     """Keeps runs. Every method but `append` blocks, and is quick; all may be called from any thread.
 
@@ -246,25 +254,38 @@ class Store(Protocol):
         """A run, with its rows in order and its unused messages."""
         ...
 
-    def claim(self, run_id: str, owner: str, now_ns: int) -> int | None:
-        """Make *owner* the owner of a run that has not ended and has no live one; its new fence, or None."""
+    @property
+    def one_machine(self) -> bool:
+        """Whether only processes of one machine can have it open."""
         ...
 
-    def heartbeat(self, owner: str, until_ns: int) -> None:
-        """Say that *owner* lives until then."""
+    def claim(
+        self, run_ids: Sequence[str], owner: str, now_ns: int, *, most: int = 1, spare: Collection[str] = ()
+    ) -> dict[str, Claim]:
+        """Make *owner* the owner of up to *most* of these runs; what was claimed, by run id.
+
+        A run can be claimed that has not ended and whose owner is none, is *owner* itself, or lives no more by the store's clock and is
+        not among *spare*. One that another transaction holds right now is passed over. *now_ns* is when those begin that have not yet.
+        """
+        ...
+
+    def heartbeat(self, owner: str, seconds: float) -> None:
+        """Say that *owner* lives, and for how long from now, by the store's clock."""
         ...
 
     def forget_owner(self, owner: str) -> None:
         """Say that *owner* is gone: its runs can be claimed at once."""
         ...
 
-    def owners(self) -> Mapping[str, int]:
-        """Each owner and until when it lives."""
+    def owners(self) -> Mapping[str, float]:
+        """Each owner and for how many seconds it still lives by the store's clock; less than 0 where its time is over."""
         ...
 
-    def claimable(self, now_ns: int, limit: int, only: str | None = None) -> list[str]:
-        """Ids of runs that somebody should take up: pending, left by their owner, due (`wake_ns`), or with a message that it has
-        not seen; oldest first. *only* is one status."""
+    def claimable(
+        self, now_ns: int, limit: int, only: str | None = None, *, spare: Collection[str] = ()
+    ) -> dict[str, str]:
+        """Runs that somebody should take up, oldest first, each with the digest of its program: pending, left by their owner (none of
+        *spare*), due (`wake_ns` against *now_ns*), or with a message that they have not seen. *only* is one status."""
         ...
 
     def send(self, run_id: str, message: Message) -> None:

@@ -10,7 +10,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -32,6 +32,16 @@ LOCKED_SECONDS = 0.01
 
 IDLE_CONNECTIONS = 5
 """Connections that are kept open for the next who needs one."""
+
+
+def marks(values: Collection[Any]) -> str:
+    """A parameter for each of *values*."""
+    return ", ".join("?" * len(values))
+
+
+def parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """*values* in parts that one statement takes."""
+    return (values[at : at + _LIST_SIZES[-1]] for at in range(0, len(values), _LIST_SIZES[-1]))
 
 
 class Connection:

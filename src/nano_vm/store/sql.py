@@ -7,21 +7,29 @@ of its own. Several processes may have the same database open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import IO, Any
 
 from ..errors import StoreError
-from . import ENDED, PENDING, RUNNING, SUSPENDED, Append, Message, StoredRun, transfer, upkeep
+from . import ENDED, PENDING, RUNNING, SUSPENDED, Append, Claim, Message, StoredRun, transfer, upkeep
 from .cells import Bodies, message_cell, run_cells
-from .database import Connection, Database
+from .clock import machine_clock
+from .database import Connection, Database, marks, parts
 from .read import CREATED, HEADER, assembled, loaded, unknown, values_of
 from .writer import Job, Writer
 
 PAGE_RUNS = 200
 """Headers that `runs` reads at once; between pages it holds nothing, so a slow reader keeps nobody waiting."""
 
-_LIVE = "EXISTS (SELECT 1 FROM nano_owners WHERE nano_owners.owner = nano_runs.owner AND nano_owners.until_ns >= ?)"
+LONGEST_LEASE_NS = 24 * 3600 * 10**9
+"""A time further ahead is none of this clock, and its owner is not taken to live."""
+
+FORGOTTEN_NS = 7 * LONGEST_LEASE_NS
+"""How long after its time was over an owner is listed still. One that is not listed counts as gone."""
+
+_SERVER_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)"
+_CLAIMED_STATUSES = f"('{PENDING}', '{RUNNING}', '{SUSPENDED}')"
 _CLAIMABLE = {  # runs that somebody should take up if nobody has them, and the order that their index has them in
     PENDING: (f"status = '{PENDING}'", "created_ns"),
     RUNNING: (f"status = '{RUNNING}'", "created_ns"),
@@ -44,9 +52,17 @@ class SqlStore:
         StoreError: If the database cannot be opened or made, or is from a newer version.
     """
 
-    def __init__(self, url: str, *, synchronous: str = "FULL", busy_timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        synchronous: str = "FULL",
+        busy_timeout_seconds: float = 30.0,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
         self.database = Database(url, synchronous, busy_timeout_seconds)
         self.writer = Writer(self.database)
+        self._clock = clock or machine_clock()  # of leases in SQLite; a server has its own
         self._documents: dict[bytes, Any] = {}
 
     # --- a run's life ---
@@ -63,35 +79,52 @@ class SqlStore:
         """See `Store.append`."""
         return self.writer.append(item)
 
-    def claim(self, run_id: str, owner: str, now_ns: int) -> int | None:
+    @property
+    def one_machine(self) -> bool:
+        """See `Store.one_machine`: SQLite's log lies in memory that its processes share."""
+        return self.database.lite
+
+    def claim(
+        self, run_ids: Sequence[str], owner: str, now_ns: int, *, most: int = 1, spare: Collection[str] = ()
+    ) -> dict[str, Claim]:
         """See `Store.claim`."""
 
-        def job(connection: Connection, _: Bodies) -> int | None:
-            if not self.database.lite:  # else who waits for the other's commit judges it by a state from before
-                connection.one("SELECT key FROM nano_runs WHERE run_id = ? FOR UPDATE", run_id)
-            found = connection.one(
-                f"UPDATE nano_runs SET owner = ?, fence = fence + 1, status = '{RUNNING}' "
-                f"WHERE run_id = ? AND status IN ('{PENDING}', '{RUNNING}', '{SUSPENDED}') AND (owner IS NULL OR NOT {_LIVE}) "
-                "RETURNING fence",
+        def job(connection: Connection, _: Bodies) -> dict[str, Claim]:
+            free, given = self._free([owner], spare)
+            claimable = f"status IN {_CLAIMED_STATUSES} AND {free}"
+            lock = (
+                "" if self.database.lite else " FOR UPDATE SKIP LOCKED"
+            )  # nobody waits for another who claims or appends
+            found: dict[int, str] = {}
+            for ids in parts(run_ids):
+                text = f"SELECT key, status FROM nano_runs WHERE run_id IN ({marks(ids)}) AND {claimable} ORDER BY key LIMIT ?"
+                found.update(connection.all(text + lock, *ids, *given, most - len(found)))
+            if not found:
+                return {}
+            # a second look, now that nobody changes them: the first may have been from before another's claim
+            taken = connection.all(
+                f"UPDATE nano_runs SET owner = ?, fence = fence + 1, status = '{RUNNING}', "
+                "started_ns = CASE WHEN started_ns = 0 THEN ? ELSE started_ns END "
+                f"WHERE key IN ({marks(found)}) AND {claimable} RETURNING key, run_id, fence",
                 owner,
-                run_id,
                 now_ns,
+                *found,
+                *given,
             )
-            return None if found is None else int(found[0])
+            return {str(run_id): Claim(int(fence), found[key]) for key, run_id, fence in taken}
 
-        fence = self.written(job)
-        if fence is None:
-            self.key_of(run_id)  # UnknownRun, where there is none
-        return fence  # type: ignore[no-any-return]
+        claimed: dict[str, Claim] = self.written(job)
+        return claimed
 
-    def heartbeat(self, owner: str, until_ns: int) -> None:
+    def heartbeat(self, owner: str, seconds: float) -> None:
         """See `Store.heartbeat`."""
+        lasts = min(int(seconds * 1e9), LONGEST_LEASE_NS)
         self.written(
             lambda connection, _: connection.run(
-                "INSERT INTO nano_owners (owner, until_ns) VALUES (?, ?) "
+                f"INSERT INTO nano_owners (owner, until_ns) VALUES (?, {self._now()} + ?) "
                 "ON CONFLICT (owner) DO UPDATE SET until_ns = excluded.until_ns",
                 owner,
-                until_ns,
+                lasts,
             )
         )
 
@@ -99,22 +132,46 @@ class SqlStore:
         """See `Store.forget_owner`."""
         self.written(lambda connection, _: connection.run("DELETE FROM nano_owners WHERE owner = ?", owner))
 
-    def owners(self) -> Mapping[str, int]:
+    def owners(self) -> Mapping[str, float]:
         """See `Store.owners`."""
         with self.database.reading() as connection:
-            return dict(connection.all("SELECT owner, until_ns FROM nano_owners ORDER BY owner"))
+            found = connection.all(f"SELECT owner, until_ns - {self._now()} FROM nano_owners ORDER BY owner")
+        return {owner: -1.0 if left > LONGEST_LEASE_NS else left / 1e9 for owner, left in found}
 
-    def claimable(self, now_ns: int, limit: int, only: str | None = None) -> list[str]:
+    def claimable(
+        self, now_ns: int, limit: int, only: str | None = None, *, spare: Collection[str] = ()
+    ) -> dict[str, str]:
         """See `Store.claimable`."""
-        found: dict[int, str] = {}
+        found: dict[int, tuple[str, str]] = {}
+        free, given = self._free((), spare)
         with self.database.reading() as connection:
             for name, (clause, order) in _CLAIMABLE.items():
                 if only is not None and only != (SUSPENDED if name == "sent" else name):
                     continue
-                given = [now_ns] * (clause.count("?") + 1)
-                text = f"SELECT key, run_id FROM nano_runs WHERE {clause} AND (owner IS NULL OR NOT {_LIVE}) ORDER BY {order} LIMIT ?"
-                found.update(connection.all(text, *given, limit))
-        return [found[key] for key in sorted(found)][:limit]
+                due = [now_ns] * clause.count("?")
+                text = (
+                    f"SELECT key, run_id, program_digest FROM nano_runs WHERE {clause} AND {free} "
+                    f"ORDER BY {order} LIMIT ?"
+                )
+                found.update(
+                    {key: (run_id, digest) for key, run_id, digest in connection.all(text, *due, *given, limit)}
+                )
+        return dict([found[key] for key in sorted(found)][:limit])
+
+    def _now(self) -> str:
+        """The present by the clock of leases, as an expression of SQL."""
+        return str(self._clock()) if self.database.lite else _SERVER_NOW
+
+    def _free(self, own: Collection[str], spare: Collection[str]) -> tuple[str, list[str]]:
+        """A clause for runs that nobody has but *own*, where *spare* live whatever the clock says; and its values."""
+        now = self._now()
+        lives = (
+            "EXISTS (SELECT 1 FROM nano_owners WHERE nano_owners.owner = nano_runs.owner "
+            f"AND nano_owners.until_ns >= {now} AND nano_owners.until_ns <= {now} + {LONGEST_LEASE_NS})"
+        )
+        spared = f" AND owner NOT IN ({marks(spare)})" if spare else ""
+        owned = f" OR owner IN ({marks(own)})" if own else ""
+        return f"(owner IS NULL{owned} OR (NOT {lives}{spared}))", [*own, *spare]
 
     def send(self, run_id: str, message: Message) -> None:
         """See `Store.send`."""
@@ -201,6 +258,11 @@ class SqlStore:
             )
             total += count
             if not count:
+                self.written(
+                    lambda connection, _: connection.run(
+                        f"DELETE FROM nano_owners WHERE until_ns < {self._now()} - {FORGOTTEN_NS}"
+                    )
+                )
                 self.database.flush()
                 return total
 

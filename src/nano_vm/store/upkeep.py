@@ -75,8 +75,6 @@ def prune(connection: Connection, bodies: Bodies, older_than_ns: int, statuses: 
     keys = [(fields[0],) for fields in headers]
     for table, name in (("nano_rows", "run"), ("nano_inbox", "run"), ("nano_runs", "key")):
         connection.many(f"DELETE FROM {table} WHERE {name} = ?", keys)
-    if not headers:  # an owner that is not listed is as gone as one whose time is over
-        connection.run("DELETE FROM nano_owners WHERE until_ns < ?", older_than_ns)
     return len(headers)
 
 

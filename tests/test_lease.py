@@ -1,0 +1,247 @@
+"""Leases: who has a run, what can be seen of its process, and clocks that are set while runs are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build import program, step
+from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+
+from nano_vm import ExecutionVM, TraceStatus, VMError, tool
+from nano_vm.lease import Lease, Process, Seen, living, seen
+from nano_vm.store.sql import SqlStore
+
+HOUR_NS = 3600 * 10**9
+
+
+@pytest.fixture(params=["file", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres").database())
+    return f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/runs.db"
+
+
+# --- what is seen of a process ---
+
+
+def test_a_process_is_seen_while_it_is_there() -> None:
+    here = Process.own()
+    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    born = Path(f"/proc/{sleeping.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    other = f"{replace(here, pid=sleeping.pid, born=born)}/ff"
+    assert seen(other, here) is Seen.ALIVE
+    assert seen(f"{replace(here, pid=sleeping.pid, born='1')}/ff", here) is Seen.GONE, "another has its id now"
+    sleeping.send_signal(signal.SIGSTOP)
+    assert seen(other, here) is Seen.ALIVE
+    sleeping.kill()
+    until = time.monotonic() + 10
+    while seen(other, here) is Seen.ALIVE and time.monotonic() < until:
+        time.sleep(0.01)
+    assert seen(other, here) is Seen.GONE, "it has ended, and nobody has waited for it yet"
+    sleeping.wait()
+    assert seen(other, here) is Seen.GONE
+
+
+@pytest.mark.parametrize(
+    ("fields", "one_machine", "what"),
+    [
+        ({"boot": "another"}, False, Seen.UNKNOWN),
+        ({"boot": "another"}, True, Seen.GONE),  # a file is of one machine, and that was started anew
+        ({"boot": "-"}, True, Seen.UNKNOWN),
+        ({"space": "1"}, True, Seen.UNKNOWN),  # a container beside this one
+        ({"space": "-"}, True, Seen.UNKNOWN),
+        ({"born": "-"}, True, Seen.UNKNOWN),
+        ({"host": "another", "pid": 0}, True, Seen.GONE),  # what counts is the machine, and not its name
+    ],
+)
+def test_where_a_process_can_not_be_seen(fields: dict[str, Any], one_machine: bool, what: Seen) -> None:
+    here = Process.own()
+    assert seen(f"{replace(here, **fields)}/ff", here, one_machine=one_machine) is what
+
+
+def test_names_that_no_owner_has() -> None:
+    for owner in ("nonsense", "a/b/c/d/e/f", "", "1/2/3/4/5", "a/b/c/1/d/e/f"):
+        assert seen(owner, Process.own(), one_machine=True) is Seen.UNKNOWN
+
+
+def test_a_lease_of_this_process_is_gone_when_it_was_given_back(file: str) -> None:
+    with SqlStore(file) as store:
+        first, second = Lease(store), Lease(store)
+        first.begin()
+        assert second.sees(first.owner) is Seen.ALIVE
+        assert living(store) == {first.owner}
+        first.end()
+        assert second.sees(first.owner) is Seen.GONE
+        assert living(store) == set()
+
+
+def test_who_is_seen_gone_is_forgotten_and_who_is_seen_alive_is_spared(url: str) -> None:
+    here = Process.own()
+    with SqlStore(url) as store:
+        lease, late = Lease(store), Lease(store)
+        late.begin()
+        store.heartbeat(late.owner, -5)
+        gone, elsewhere = f"{replace(here, born='1')}/aa", f"{replace(here, space='1')}/bb"
+        for owner in (gone, elsewhere):
+            store.heartbeat(owner, -5)
+        assert lease.spared() == [late.owner]
+        assert set(store.owners()) == {late.owner, elsewhere}
+        assert living(store) == {late.owner}
+        late.end()
+
+
+# --- runs ---
+
+
+class Skewed:
+    """A clock that somebody sets: *offset_ns* is what it is wrong by."""
+
+    offset_ns = 0
+    monotonic_ns = staticmethod(time.monotonic_ns)
+    sleep = staticmethod(asyncio.sleep)
+
+    def time_ns(self) -> int:
+        return time.time_ns() + self.offset_ns
+
+
+class Payments:
+    """Tools that pay slowly, with a reconcile that tells what was paid so far."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.paid: list[int] = []
+        self.all_begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.asked = 0
+
+    def tools(self, expected: int) -> dict[str, Callable[..., Any]]:
+        @tool(effect="irreversible")
+        async def pay(n: int) -> str:
+            self.begun.append(n)
+            if len(self.begun) == expected:
+                self.all_begun.set()
+            await self.may_end.wait()
+            self.paid.append(n)
+            return f"paid {n}"
+
+        @tool(effect="read")
+        async def find(n: int) -> Any:
+            self.asked += 1
+            return {"done": n in self.paid, "output": f"paid {n}"}
+
+        return {"pay": pay, "find": find}
+
+
+PAY = program(
+    step("pay", "pay", args={"n": "$n"}, reconcile={"tool": "find", "args": {"n": "$n"}}),
+    inputs={"type": "object", "properties": {"n": {"type": "integer"}}},
+)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+@pytest.mark.parametrize("far", [False, True], ids=["same container", "elsewhere"])
+async def test_a_clock_that_is_set_takes_no_run_from_its_owner(
+    url: str, hours: int, far: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payments, clock = Payments(), Skewed()
+    first = ExecutionVM(tools=payments.tools(6), store=url, clock=clock)
+    second = ExecutionVM(tools=payments.tools(6), store=url, clock=clock)
+    if far:
+        store: Any = second._store
+        second._lease = Lease(store, process=replace(Process.own(), space="1"))
+    runs = [asyncio.create_task(first.run(PAY, {"n": n}, run_id=f"r{n}")) for n in range(6)]
+    await payments.all_begun.wait()
+    clock.offset_ns = hours * HOUR_NS
+    true_time = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: true_time() + hours * HOUR_NS)
+    assert await second.work(until_idle=True) == []
+    with pytest.raises(VMError, match="is under way in another process"):
+        await second.resume("r0")
+    payments.may_end.set()
+    traces = await asyncio.gather(*runs)
+    assert [trace.status for trace in traces] == [TraceStatus.SUCCESS] * 6
+    assert (sorted(payments.paid), payments.asked) == ([0, 1, 2, 3, 4, 5], 0)
+    first.close()
+    second.close()
+
+
+HOLDS = """
+import asyncio, os, signal, sys
+from nano_vm import ExecutionVM, Program, tool
+
+@tool(effect="read")
+async def stop() -> str:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return "woken"
+
+one = Program.from_dict({"name": "one", "steps": [{"id": "stop", "type": "tool", "tool": "stop"}]})
+vm = ExecutionVM(tools={"stop": stop}, store=sys.argv[1], lease_seconds=0.5)
+print(asyncio.run(vm.run(one, run_id="r")).status.value)
+"""
+
+
+def stopped_worker(url: str) -> subprocess.Popen[str]:
+    """A process that drives run ``r`` and has stopped in a call for longer than its lease."""
+    worker = subprocess.Popen([sys.executable, "-c", HOLDS, url], stdout=subprocess.PIPE, text=True)
+    _, status = os.waitpid(worker.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    with SqlStore(url) as store:
+        until = time.monotonic() + 10
+        while min(store.owners().values()) >= 0 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert max(store.owners().values()) < 0
+    return worker
+
+
+def stop() -> str:
+    return "called here"
+
+
+async def test_a_process_that_is_there_keeps_its_runs_however_long_it_stands_still(url: str) -> None:
+    worker = stopped_worker(url)
+    vm = ExecutionVM(tools={"stop": tool(effect="read")(stop)}, store=url)
+    assert await vm.work(until_idle=True) == []
+    with pytest.raises(VMError, match="is under way in another process"):
+        await vm.resume("r")
+    worker.send_signal(signal.SIGCONT)
+    assert worker.communicate(timeout=60)[0] == "success\n"
+    assert vm.load("r").steps[0].output == "woken"
+    vm.close()
+
+
+async def test_when_it_is_gone_its_runs_are_free_at_once(url: str) -> None:
+    worker = stopped_worker(url)
+    worker.kill()
+    worker.communicate()
+    vm = ExecutionVM(tools={"stop": tool(effect="read")(stop)}, store=url)
+    (trace,) = await vm.work(until_idle=True)
+    assert (trace.status, trace.steps[0].output) == (TraceStatus.SUCCESS, "called here")
+    vm.close()
+
+
+async def test_from_elsewhere_its_time_counts(url: str) -> None:
+    """A container beside it can not see the process; there the lease decides, by the store's clock."""
+    worker = stopped_worker(url)
+    vm = ExecutionVM(tools={"stop": tool(effect="read")(stop)}, store=url)
+    store: Any = vm._store
+    vm._lease = Lease(store, process=replace(Process.own(), space="1"))
+    (trace,) = await vm.work(until_idle=True)
+    assert trace.steps[0].output == "called here"
+    worker.kill()
+    worker.communicate()
+    vm.close()
