@@ -54,6 +54,17 @@ def test_a_program_that_an_untrusted_program_calls_is_untrusted_too() -> None:
     assert "V052" in refused(TRUSTED, call(call(send("EVIL"), id="d"), id="c", untrusted=True))
 
 
+def test_names_of_arguments_are_text_of_the_program() -> None:
+    bank = Bank()
+    vm = bank.vm(TRUSTED)
+    vm.register_tool("kw", tool(effect="read", returns="args")(lambda **keywords: keywords))
+    steps = [{"id": "m", "type": "tool", "tool": "kw", "args": {"EVIL": "$t"}}, send("$m.output")]
+    for untrusted, sent in ((True, []), (False, [({"EVIL": "x"}, 1)])):
+        trace = vm.run_sync(Program.from_dict({"untrusted": untrusted, "steps": steps}), {"t": "x"})
+        assert ("V052" in (trace.error or "")) is untrusted
+        assert bank.sent == sent
+
+
 def test_a_programs_own_policy_does_not_choose_who_approves_for_the_host() -> None:
     fetch = {"id": "f", "type": "tool", "tool": "fetch"}
     ask = {

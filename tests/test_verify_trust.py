@@ -445,6 +445,15 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     ),
 }
 
+CASES["approved, then set to something else"] = (
+    [
+        approval("a", {"x": "$mail"}),
+        written("w", mail="$evil"),
+        send("$mail", tool="wire"),
+    ],
+    [f"NO steps[2].args.to: {MAIL}"],
+)
+
 UNTRUSTED_TEXT = "untrusted text of the program (step {!r})"
 LITERAL_CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "literal": ([send("A")], [f"NO steps[0].args.to: {UNTRUSTED_TEXT.format('s')}"]),
@@ -507,6 +516,26 @@ LITERAL_CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
             )
         ],
         ["NO steps[0].program.steps[0].args.to: untrusted text of the program (default of input 'x')"],
+    ),
+    "a pure tool's names of arguments": (
+        [
+            step("m", "join", args={"EVIL": "$boss"}),
+            send("$m.output"),
+            step("n", "join", args={"to": "$boss"}),  # a name that the host spells
+            send("$n.output", "s2"),
+        ],
+        [
+            "NO steps[1].args.to: untrusted text of the program (argument 'EVIL' of step 'm')",
+            "ok steps[3].args.to",
+        ],
+    ),
+    "the names of a reconcile's arguments": (
+        [step("l", "lookup", reconcile={"tool": "join", "args": {"EVIL": "$boss"}}), send("$l.output")],
+        ["NO steps[1].args.to: untrusted text of the program (argument 'EVIL' of step 'l')"],
+    ),
+    "names of arguments of a tool that protects all": (
+        [step("s", "pay", args={"EVIL": "$boss", "to": "$boss"})],
+        [f"NO steps[0].args.EVIL: {UNTRUSTED_TEXT.format('s')}", "ok steps[0].args.to"],
     ),
     "approved": (
         [approval("a", {"to": "DE89"}), send("DE89", tool="wire"), send("DE88", "s2", tool="wire")],
@@ -776,6 +805,12 @@ MUTANTS = {
     "an approval of another's": ("return key in self.shown[node.index]", "return True"),
     "an undo is fixed before its step": ("        if after:\n", "        if False:\n"),
     "an undo's check is its step's": ('(*node.loc, kind, "args") if kind else', ""),
+    "an approval outlives a set": ("            keys += step.values\n", "            pass\n"),
+    "own text: names of what a pure tool is given": (
+        "if own is not None and self.literals",
+        "if False and self.literals",
+    ),
+    "own text: names of arguments": ("and name not in graph.known:", "and False:"),
     "own text: templates are references": ("return not parse_template(value).typed", 'return "$" not in value'),
     "own text: keys": ("return not (type(value) is list and value)", "return type(value) not in (list, dict)"),
     "own text: defaults of steps": ("if step.has_default or isinstance(step, (LLM", "if isinstance(step, (LLM"),

@@ -35,7 +35,7 @@ MARK = re.compile("«[^»]*»")
 
 def open_tool(name: str, **options: Any) -> ToolContract:
     @tool(name=name, **options)
-    async def function(**arguments: Any) -> None: ...
+    async def function(q: Any = None, **arguments: Any) -> None: ...
 
     return contract(name, function)
 
@@ -181,6 +181,8 @@ class Writer:
     def _tool(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
         step["tool"] = self.random.choice(["fetch", "lookup", "lookup", "join", "join", "note"])
         name = "text" if step["tool"] == "note" else "q"
+        if step["tool"] == "join" and self.chance(0.4):
+            name = self.text("word")
         step["args"] = {name: self.value(scope)} if self.chance(0.8) or step["tool"] == "join" else {}
         self.beside(step, scope)
 
@@ -353,7 +355,8 @@ class Feed:
             return self.random.choice(["L", ["L", "M"], {"a": "L", "kind": "K"}])
         if name in ("join", "note"):
             values = list(keywords.values())
-            return self.random.choice([values, values[0] if values else "J", json.dumps(values, ensure_ascii=False)])
+            texts = [json.dumps(values, ensure_ascii=False), dict(keywords)]
+            return self.random.choice([values, values[0] if values else "J", *texts])
         if name in ("ask", "ask_ledger", "pay"):
             done = {"done": True, "output": "L" if name == "ask_ledger" else self.outside()}
             return self.random.choice([done, done, {"done": False}]) if name != "pay" else done

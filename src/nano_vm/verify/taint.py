@@ -6,7 +6,7 @@ where the records show it: what a run does without a record (the output that a b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,7 @@ from ..program import (
 from ..tools import ToolContract
 from ..trace import StepStatus
 from .statement import Form, call_arguments, form, shown
-from .trust import restricted, returns_of, roles, shape, spells
+from .trust import known_names, restricted, returns_of, roles, shape, spells
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +220,13 @@ class _Run:
     def returned(self, tool: str, args: Mapping[str, Any], env: Env, names: Names) -> bool:
         returns = returns_of(tool, self.asked.contracts, self.asked.rules)
         if returns == "args":
-            return any(self.dirty(value, env, names) for value in args.values())
+            return self.made_up(args, names) or any(self.dirty(value, env, names) for value in args.values())
         return returns is None
+
+    def made_up(self, args: Iterable[str], names: Names) -> bool:
+        """Whether a program of untrusted text names an argument as the host does not."""
+        asked = self.asked
+        return asked.literals[id(names)] and not known_names(asked.contracts, asked.rules).issuperset(args)
 
     def reads(self, ref: Ref, text: bool, env: Env, names: Names) -> bool:
         try:
@@ -261,7 +266,7 @@ class _Run:
             return True  # left to the tool's default
         value = args[asked.name]
         rules = asked.rules[asked.tool]
-        untrusted = self.dirty(value, env, names)
+        untrusted = self.made_up([asked.name], names) or self.dirty(value, env, names)
         return any(
             rule.check is None and (untrusted or not rule.trusted) and not self.approved(rule, rules, value, env, names)
             for rule in rules.argument(asked.name)

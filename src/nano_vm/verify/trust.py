@@ -125,6 +125,7 @@ class _Graph:
         self.contracts = contracts
         self.rules = rules
         self.untrusted = untrusted
+        self.known = known_names(contracts, rules)
         self.base: dict[int, int] = {}
         self.spaces: list[FrameGraph] = []  # the first frame of each Names
         self.literals: dict[int, bool] = {}  # by Names: whether its program's own text is untrusted
@@ -306,6 +307,9 @@ class _Graph:
         if returns == "args":
             for value in args.values():
                 self.value(names, value, out, node.index)
+            own = next((name for name in args if name not in self.known), None)
+            if own is not None and self.literals[id(names)]:  # a pure function of any keywords may give their names
+                self.seed(out, self.own_text(f"argument {own!r} of step {node.step.id!r}"), node.index)
         elif returns is None:
             self.seed(out, f"result of tool {tool!r} ({where} {node.step.id!r})", node.index)
 
@@ -435,6 +439,14 @@ def returns_of(tool: str, contracts: Mapping[str, ToolContract], rules: Mapping[
     if tool in rules and rules[tool].returns is not None:
         return rules[tool].returns
     return contracts[tool].options.returns if tool in contracts else None
+
+
+def known_names(contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]) -> frozenset[str]:
+    """The names of arguments that the host spells, in signatures and rules. Any other name in a call of a tool that takes
+    any keyword is the program's own text, and reaches the tool with the value."""
+    declared = (contract.parameters for contract in contracts.values())
+    ruled = ([pattern for pattern, _ in rule.args] for rule in rules.values())
+    return frozenset().union(*declared, *ruled)
 
 
 def reconcile_args(step: ToolStep) -> dict[str, Any]:
@@ -744,6 +756,8 @@ def _arguments(
             reached = _Reached(STRONG)
         else:
             reached = graph.reached(names, value_references(value))
+        if graph.literals[id(names)] and name not in graph.known:  # then the name is the program's text
+            reached = _Reached(STRONG)
         facts = []
         for rule in demands:
             for role in dict.fromkeys(roles(rule, rules[tool])):
