@@ -153,8 +153,8 @@ def conditions() -> Figures:
     names = ["decision", "amount", "first", "second"]
 
     class Scope:
-        def load(self, ref: Ref, in_text: bool) -> tuple[int, tuple[str | int, ...], str]:
-            return names.index(str(ref).strip("${}")), (), ""
+        def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
+            return names.index(ref.name), ()
 
     times: Figures = {}
     for text in CONDITIONS:

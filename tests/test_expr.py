@@ -38,8 +38,8 @@ class Names:
         self.slots = {name: i for i, name in enumerate(values)}
         self.frame = list(values.values())
 
-    def load(self, ref: Ref, in_text: bool) -> tuple[int, tuple[str | int, ...], str]:
-        return self.slots[ref.name], ref.path, ""
+    def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
+        return self.slots[ref.name], ref.path
 
 
 def value_of(text: str, **names: Any) -> Any:
@@ -569,8 +569,14 @@ def test_a_template_without_names_is_its_text(text: str) -> None:
         ("${ a-b.output }", (Ref("a-b", ("output",), True),)),
         ("x$a-b", ("x", Ref("a"), "-b")),
         ("$a$b", (Ref("a"), Ref("b"))),
-        ("$a[x]", (Ref("a"), "[x]")),
-        ("$a[-1]", (Ref("a"), "[-1]")),
+        ("$a[-1]", (Ref("a", (-1,)),)),
+        ("$a[ 2 ].b", (Ref("a", (2, "b")),)),
+        ("$a['k k'][\"it's\"]", (Ref("a", ("k k", "it's")),)),
+        ("$a['']", (Ref("a", ("",)),)),
+        ("${a['}']}[0]", (Ref("a", ("}",), True), "[0]")),
+        ("$a [0]", (Ref("a"), " [0]")),
+        ("$a.b.", (Ref("a", ("b",)), ".")),
+        ("$a.é.1", (Ref("a", ("é",)), ".1")),
         ("$a.", (Ref("a"), ".")),
         ("$a..b", (Ref("a"), "..b")),
         ("$$a", ("$", "a")),
@@ -579,7 +585,6 @@ def test_a_template_without_names_is_its_text(text: str) -> None:
         ("$_x", (Ref("_x"),)),
         ("$é", (Ref("é"),)),
         ("", ()),
-        ("${a", ("${a",)),
     ],
 )
 def test_parts_of_a_template(text: str, parts: tuple[Any, ...]) -> None:
@@ -592,6 +597,54 @@ def test_parts_of_a_template(text: str, parts: tuple[Any, ...]) -> None:
 def test_braces_hold_a_reference_or_nothing_goes(text: str) -> None:
     with pytest.raises(ExprError, match="is not a reference"):
         parse_template(text)
+
+
+@pytest.mark.parametrize("text", ["${", "${a", "x ${a b", "${a${b}}", "${a{b}", "${a\nb", "'${a' == 1", "${a['k\""])
+def test_braces_are_closed(text: str) -> None:
+    parse = parse_expr if "==" in text else parse_template
+    with pytest.raises(ExprError, match=r"is not closed; write \} behind the reference"):
+        parse(text)
+
+
+@pytest.mark.parametrize("rest", ["[x]", "[", "[$b]", "[1:2]", "[+1]", "['k", "['a$b']", r"['a\\']", "[1.0]", "[]"])
+def test_what_stands_in_brackets_behind_a_name_is_an_index(rest: str) -> None:
+    for text in (f"$a{rest}", f"<$a.b[0]{rest}>"):
+        with pytest.raises(ExprError, match=r"a whole number or a quoted key.*text behind the value"):
+            parse_template(text)
+    assert parse_template(f"$${{a}}{rest}".replace("$$", "$$ ")).parts[0] == "$"
+
+
+paths = st.lists(
+    st.integers(-99, 999)
+    | st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="'\"\\$"), max_size=5)
+    | st.sampled_from(["a", "output", "lower", "é"]),
+    max_size=4,
+)
+
+
+@given(paths, st.booleans())
+def test_a_reference_is_read_as_it_is_written(path: list[str | int], delimited: bool) -> None:
+    """In a template, in braces, beside text and in a condition; and it says itself the same way."""
+    ref = Ref("a", tuple(path), delimited)
+    assert parse_template(str(ref)).parts == (ref,)
+    assert parse_expr(str(ref)) == ref
+    assert parse_template(f"<{ref} >").parts == ("<", ref, " >")
+    assert parse_expr(f"'<{ref} >' == 1" if "'" not in str(ref) else f'"<{ref} >" == 1') == Compare(
+        parse_expr(f"'<{ref} >'" if "'" not in str(ref) else f'"<{ref} >"'), (("==", Const(1)),)
+    )
+
+
+@given(paths)
+def test_a_template_and_a_condition_find_the_same(path: list[str | int]) -> None:
+    value: Any = "found"
+    for part in reversed(path):
+        if isinstance(part, str):
+            value = {part: value}
+        else:
+            value = [value] * (part + 1 if part >= 0 else -part)
+    ref = str(Ref("a", tuple(path)))
+    assert filled(ref, a=value) == value_of(ref, a=value) == "found"
+    assert filled(f"<{ref} >", a=value) == "<found >"
 
 
 def test_text_is_bounded_before_it_is_joined() -> None:

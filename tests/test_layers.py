@@ -24,6 +24,8 @@ ROOMS = (
     "answers",
     "schemas",
     "reader",
+    "operators",
+    "functions",
     "expr",
     "fields",
     "policy",

@@ -242,8 +242,8 @@ def test_answers_have_the_bound_of_what_they_may_be() -> None:
         # an answer of control characters, shown in an object
         ([llm("a", "x", max_tokens=1, output_key="k"), sets("b", values={"l": {"k": "$k"}})], "$l", "\\u0000" * 1024),
         ([choice("a", then="longer-than-null", otherwise="$next")], "${a.output}", "longer-than-null"),
-        ([sets("a", values={"k": "abc"})], "$k.Thanks", "abc.Thanks"),
-        ([sets("a", values={"k": "abc"}), sets("b", values={"l": "$k.Thanks!"})], "$l", "abc.Thanks!"),
+        ([sets("a", values={"k": "abc"})], "${k}.Thanks", "abc.Thanks"),
+        ([sets("a", values={"k": "abc"}), sets("b", values={"l": "${k}.Thanks!"})], "$l", "abc.Thanks!"),
         # U+0390 has no capital of its own
         (
             [llm("a", "x", max_tokens=1, output_key="k"), sets("b", values={"l": {"expr": "$k.upper()"}})],

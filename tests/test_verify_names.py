@@ -191,7 +191,7 @@ def test_fields_of_answers() -> None:
     ]
     assert fields(llm("m", output_key="o"), noted(y="$m.output.amount")) == [
         "error V017 '$m.output.amount': $m.output is a text, which has no field 'amount'; "
-        "a text has no fields; give the step an output_schema"
+        "give the step an output_schema, or write ${m.output}.amount where it is text behind the value"
     ]
     skipped = llm("m", on_error="skip", default={"amount": 1})
     assert fields(skipped, noted(y="$m.output.amount")) == []

@@ -729,17 +729,17 @@ MUTANTS = {
         "pass",
     ),
     "a model forgets what it was asked": (
-        "self.edge(names, ref, text, out, node.index, right)",
-        "self.edge(names, ref, text, out, node.index, 'x')",
+        "self.edge(names, ref, out, node.index, right)",
+        "self.edge(names, ref, out, node.index, 'x')",
     ),
     "a model's free answer is harmless under a schema": ("right = restricted(step.output_schema, ())", "right = 'x'"),
     "set gives its names nothing": (
-        "self.edge(names, ref, text, start + names.keys[str(where[1])], node.index)",
+        "self.edge(names, ref, start + names.keys[str(where[1])], node.index)",
         "pass",
     ),
-    "set gives its output nothing": ("self.edge(names, ref, text, out, node.index)", "pass"),
+    "set gives its output nothing": ("self.edge(names, ref, out, node.index)", "pass"),
     "items are trusted": (
-        "self.edge(names, ref, text, start + names.keys[step.item_name], node.index)",
+        "self.edge(names, ref, start + names.keys[step.item_name], node.index)",
         "pass",
     ),
     "a called program's inputs are trusted": (
@@ -772,8 +772,8 @@ MUTANTS = {
         "",
     ),
     "the first reference of a value counts": (
-        "        for ref, text in references:",
-        "        for ref, text in list(references)[:1]:",
+        "        for ref in references:",
+        "        for ref in list(references)[:1]:",
     ),
     "one rule is enough": ("            holds = False\n", "            pass\n"),
     "the first state of a step is enough": (

@@ -17,12 +17,10 @@ from .errors import ExprError, Loc
 from .expr import (
     Eval,
     Frame,
-    Ref,
     Template,
     compile_condition,
     compile_expr,
     compile_value,
-    index,
     load,
     parse_expr,
     parse_template,
@@ -30,6 +28,7 @@ from .expr import (
     value_references,
 )
 from .flow import Flow, FrameGraph, Names, Node
+from .operators import index
 from .plan import (
     END,
     FAIL,
@@ -396,10 +395,8 @@ def condition(step: ConditionStep, names: Names) -> BranchOp:
     """A condition with its test, and what it will show of the values it read."""
     node = parse_expr(step.condition)
     seen: dict[str, tuple[int, tuple[str | int, ...]]] = {}
-    for ref, in_text in references(node):
-        slot, path, rest = names.load(ref, in_text)
-        text = str(Ref(ref.name)) if rest else str(ref)
-        seen[text] = (slot, path)
+    for ref in references(node):
+        seen[str(ref)] = names.load(ref)
     slots = [slot for slot, _ in seen.values()]
     capture: Callable[[Frame], tuple[Any, ...]]
     if not slots:
@@ -477,7 +474,7 @@ def single_argument(
     template = parse_template(value) if type(value) is str else None
     if template is None or not template.typed:
         return None
-    slot, path, _ = names.load(template.parts[0], False)  # type: ignore[arg-type]
+    slot, path = names.load(template.parts[0])  # type: ignore[arg-type]
     hint = contract.parameters[name].hint if name in contract.parameters else Any
     if path:
         return None
@@ -488,9 +485,9 @@ def single_argument(
 
 def slots_read(names: Names) -> frozenset[int]:
     """The slots that anything in the program reads."""
-    refs = [(ref, text) for step, _ in names.steps for ref, text, _ in names.reads[step.id]]
+    refs = [ref for step, _ in names.steps for ref, _ in names.reads[step.id]]
     refs += value_references(names.program.output)
-    return frozenset(names.load(ref, text)[0] for ref, text in refs)
+    return frozenset(names.load(ref)[0] for ref in refs)
 
 
 def _argument(value: Any, names: Names) -> Eval:
@@ -498,7 +495,7 @@ def _argument(value: Any, names: Names) -> Eval:
     if type(value) is str:
         template = parse_template(value)
         if template.typed:
-            return load(template.parts[0], names)  # type: ignore[arg-type]
+            return load(template.parts[0], names, in_template=True)  # type: ignore[arg-type]
     return compile_value(value, names)
 
 

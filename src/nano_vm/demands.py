@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any
 
 from .errors import PolicyRefused, StepFault, ValueRefused
-from .expr import Ref, compile_condition, compile_expr, exactly
+from .expr import Ref, compile_condition, compile_expr
+from .operators import exactly
 from .policy import VALUE, ArgRule, CallRule, Shown, boxes
 from .values import SCALARS, UNSET, admit, as_text, canonical, copied, exact_number, kind_name, short
 
@@ -103,8 +104,8 @@ class _CheckScope:
     def __init__(self, slots: dict[str, int]) -> None:
         self.slots = slots
 
-    def load(self, ref: Ref, in_text: bool) -> tuple[int, tuple[str | int, ...], str]:
-        return self.slots[ref.name], ref.path, ""
+    def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
+        return self.slots[ref.name], ref.path
 
 
 def same(value: Any, form: Any) -> bool:

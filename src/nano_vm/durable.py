@@ -21,10 +21,10 @@ from typing import Any
 
 from .drive import Abandoned
 from .errors import LeaseLost, StoreError
-from .expr import described, number_in
 from .lease import Lease
 from .ledger import token_bound
 from .machine import Machine
+from .operators import described, number_in
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from .recorded import Recorded, path_of
 from .store import INTENT, STEP, SUSPENDED, Append, Message, Row, Store, StoredRun, chained, seal_start

@@ -10,17 +10,17 @@ methods and functions.
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isfinite
 from typing import Any, Protocol
 
 from .errors import ExprError, LimitExceeded
-from .values import CONTAINERS, MAX_INT_BITS, MAX_VALUE_BYTES, UNSET, as_text, kind_name, short
+from .functions import FUNCTIONS
+from .operators import COMPARISONS, arithmetic, contains, described, equal, index
+from .values import MAX_INT_BITS, MAX_VALUE_BYTES, UNSET, as_text, short
 
 MAX_EXPR_CHARS = 2_000
 """Length of a condition: a page of text; longer ones are generated, and belong into a `switch`."""
@@ -44,15 +44,19 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """``$name``, ``$step.output``, ``$name.a[0]``: a name as written, and the fields and indexes after it."""
+    """``$name``, ``$step.output``, ``$name.a[0]``: a name as written, and the fields and indexes after it.
+
+    ``ambiguous`` says that it is written ``$name.x`` beside other text, where a reader may take ``.x`` for text.
+    """
 
     name: str
     path: tuple[str | int, ...] = ()
     delimited: bool = False
+    ambiguous: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
-        text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
-        return f"${{{self.name}{text}}}" if self.delimited else f"${self.name}{text}"
+        text = self.name + "".join(map(path_text, self.path))
+        return f"${{{text}}}" if self.delimited else f"${text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,17 @@ class Items:
 Node = Const | Ref | Template | Compare | Bool | Not | Arith | Index | Call | Items
 
 
+def path_text(part: str | int) -> str:
+    """A field or index as it is written behind a name."""
+    if isinstance(part, int):
+        return f"[{part}]"
+    if _FIELD.match(part):
+        return f".{part}"
+    quote = '"' if "'" in part else "'"
+    quoted = f"{quote}{part}{quote}"
+    return f"[{quoted}]" if re.fullmatch(_KEY, quoted) else "[" + repr(part).replace("$", "$$") + "]"
+
+
 def children(node: Node) -> Iterator[Node]:
     """The operands of *node*, left to right."""
     match node:
@@ -131,13 +146,13 @@ def children(node: Node) -> Iterator[Node]:
             yield right
 
 
-def references(node: Node) -> Iterator[tuple[Ref, bool]]:
-    """Each reference in *node* in order, and whether it stands in text."""
+def references(node: Node) -> Iterator[Ref]:
+    """Each reference in *node* in order."""
     match node:
         case Ref():
-            yield node, False
-        case Template(parts, typed):
-            yield from ((part, not typed) for part in parts if isinstance(part, Ref))
+            yield node
+        case Template(parts):
+            yield from (part for part in parts if isinstance(part, Ref))
         case _:
             for child in children(node):
                 yield from references(child)
@@ -146,16 +161,21 @@ def references(node: Node) -> Iterator[tuple[Ref, bool]]:
 # --- parsing -------------------------------------------------------------------------------------------------
 
 _NAME = r"[^\W\d]\w*"
-_REF_PATH = rf"(?:\.{_NAME}|\[\d{{1,9}}\])*"
-_DOLLAR = re.compile(rf"\$(?:(?P<dollar>\$)|\{{(?P<braced>[^{{}}$]*)\}}|(?P<name>{_NAME})(?P<path>{_REF_PATH}))")
-_BRACED = re.compile(rf"\s*(?P<name>[^\W\d][\w-]*)(?P<path>{_REF_PATH})\s*\Z")
-_PATH_PART = re.compile(rf"\.({_NAME})|\[(\d+)\]")
+_KEY = r"'[^'\\$\x00-\x1f]*'|\"[^\"\\$\x00-\x1f]*\""  # plain text: a key is never computed in a reference
+_REF_PATH = rf"(?:\.{_NAME}|\[\s*(?:-?\d{{1,9}}|{_KEY})\s*\])*"
+_DOLLAR = re.compile(rf"\$(?:(?P<dollar>\$)|(?P<brace>\{{)|(?P<name>{_NAME})(?P<path>{_REF_PATH}))")
+_INSIDE = rf"\s*(?P<name>[^\W\d][\w-]*)(?P<path>{_REF_PATH})\s*\}}"
+_BRACED = re.compile(_INSIDE)
+_PATH_PART = re.compile(rf"\.(?P<field>{_NAME})|\[\s*(?:(?P<index>-?\d+)|(?P<key>{_KEY}))\s*\]")
+_FIELD = re.compile(rf"{_NAME}\Z")
+_UNBRACED = re.compile(r"[^{}$]*")
+_UNNAMED_INSIDE = _INSIDE.replace("?P<name>", "?:").replace("?P<path>", "?:")
 
 _TOKEN = re.compile(
     rf"""\s*(?:
     (?P<number>(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?)
   | (?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
-  | (?P<ref>\$(?:\{{[^{{}}$]*\}}|{_NAME}(?:{_REF_PATH})))
+  | (?P<ref>\$(?:\{{{_UNNAMED_INSIDE}|\{{[^{{}}$]*\}}|{_NAME}{_REF_PATH}))
   | (?P<word>{_NAME})
   | (?P<op>==|!=|<=|>=|<|>|[-+*/%()\[\],.])
     )""",
@@ -164,13 +184,17 @@ _TOKEN = re.compile(
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "\n": ""}
 _CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
-_COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in")
 _METHODS = {"lower": 0, "upper": 0, "strip": 0, "startswith": 1, "endswith": 1}
-_FUNCTIONS = ("len", "int", "float", "str")
 
 
 def _ref_path(text: str) -> tuple[str | int, ...]:
-    return tuple(name or int(index) for name, index in _PATH_PART.findall(text))
+    path: list[str | int] = []
+    for part in _PATH_PART.finditer(text):
+        if part["index"] is not None:
+            path.append(int(part["index"]))
+        else:
+            path.append(part["field"] or part["key"][1:-1])
+    return tuple(path)
 
 
 @lru_cache(maxsize=8192)
@@ -178,33 +202,61 @@ def parse_template(text: str) -> Template:
     """The parts of *text*. ``$$`` is a dollar sign; ``$5`` and other non-names stay as typed.
 
     Raises:
-        ExprError: If ``${...}`` does not hold a reference.
+        ExprError: If ``${`` does not hold a reference, or ``[`` behind a name no index or key.
     """
     parts: list[str | Ref] = []
     end = 0
-    for match in _DOLLAR.finditer(text):
+    while match := _DOLLAR.search(text, end):
         if match.start() > end:
             parts.append(text[end : match.start()])
-        end = match.end()
         if match["dollar"]:
             parts.append("$")
+            end = match.end()
         else:
-            parts.append(_reference(match))
+            ref, end = _reference(text, match)
+            if text[end : end + 1] == "[" and not ref.delimited:
+                raise _no_index(text, match.start(), ref)
+            if (match["path"] or "").startswith(".") and match[0] != text:
+                ref = replace(ref, ambiguous=True)
+            parts.append(ref)
     if end < len(text):
         parts.append(text[end:])
-    return Template(tuple(parts), typed=len(parts) == 1 and isinstance(parts[0], Ref))
+    if len(parts) == 1 and isinstance(parts[0], Ref):
+        return Template(tuple(parts), typed=True)
+    return Template(tuple(parts))
 
 
-def _reference(match: re.Match[str]) -> Ref:
-    braced = match["braced"]
-    if braced is None:
-        return Ref(match["name"], _ref_path(match["path"]))
-    inner = _BRACED.match(braced)
-    if not inner:
+def _reference(text: str, match: re.Match[str]) -> tuple[Ref, int]:
+    """The reference that *match* of `_DOLLAR` begins in *text*, and where it ends."""
+    if not match["brace"]:
+        return Ref(match["name"], _ref_path(match["path"])), match.end()
+    inner = _BRACED.match(text, match.end())
+    if inner is not None:
+        return Ref(inner["name"], _ref_path(inner["path"]), delimited=True), inner.end()
+    written = _UNBRACED.match(text, match.end())
+    assert written is not None
+    if text[written.end() : written.end() + 1] == "}":
         raise ExprError(
-            f"'${{{short(braced)[1:-1]}}}' is not a reference; write ${{name}}, ${{step.output}} or $$ for a dollar sign"
+            f"'${{{_excerpt(written[0])}}}' is not a reference; write ${{name}}, ${{step.output}} or $$ for a dollar sign"
         )
-    return Ref(inner["name"], _ref_path(inner["path"]), delimited=True)
+    raise ExprError(
+        f"'${{{_excerpt(written[0])}' at column {match.start() + 1} is not closed; "
+        f"write }} behind the reference, or $$ for a dollar sign"
+    )
+
+
+def _excerpt(text: str) -> str:
+    """The first characters of *text*, on one line."""
+    return repr(text[:20])[1:-1] + ("..." if len(text) > 20 else "")
+
+
+def _no_index(text: str, start: int, ref: Ref) -> ExprError:
+    """What stands in ``[...]`` behind a name is an index or a key, as in a condition, or the name is delimited."""
+    written, box = _excerpt(text[start:]), str(replace(ref, delimited=True))
+    return ExprError(
+        f"'{written}' at column {start + 1}: behind a name, [] takes a whole number or a quoted key; "
+        f"write {{expr: ...}} to compute it, {box}[ for text behind the value, or $$ for a dollar sign"
+    )
 
 
 @lru_cache(maxsize=8192)
@@ -256,6 +308,8 @@ class _Parser:
         hint = _HINTS.get(self.token) or _HINTS.get(self.token[:1], "")
         if self.kind == "bad" and self.token[:1] in "'\"":
             hint = "; a quote is not closed"
+        if self.kind == "bad" and self.token[:2] == "${":
+            hint = "; write } behind the reference"
         return ExprError(f"unexpected {what} at column {self.start + 1} of {short(self.text, 80)}{hint}")
 
     def accept(self, *tokens: str) -> str | None:
@@ -328,7 +382,7 @@ class _Parser:
         node = self.atom(self.deeper(depth))
         while True:
             if self.accept("["):
-                node = Index(node, self.disjunction(self.deeper(depth)))
+                node = _indexed(node, self.disjunction(self.deeper(depth)))
                 self.expect("]")
             elif self.accept("."):
                 name = self.token
@@ -367,7 +421,7 @@ class _Parser:
             if token in _CONSTANTS:
                 self.advance()
                 return Const(_CONSTANTS[token])
-            if token in _FUNCTIONS:
+            if token in FUNCTIONS:
                 self.advance()
                 self.expect("(")
                 argument = self.disjunction(self.deeper(depth))
@@ -403,10 +457,10 @@ class _Parser:
     def reference(self, token: str, depth: int) -> Node:
         match = _DOLLAR.match(token)
         assert match
-        ref = _reference(match)
+        ref, _ = _reference(token, match)
         last = ref.path[-1] if ref.path else None
-        if self.token == "(" and isinstance(last, str) and last in _METHODS and not ref.delimited:
-            return self.method(Ref(ref.name, ref.path[:-1]), last, depth)
+        if self.token == "(" and last in _METHODS and token.endswith(f".{last}"):
+            return self.method(Ref(ref.name, ref.path[:-1]), str(last), depth)
         return ref
 
     def quoted(self, token: str, depth: int) -> Node:
@@ -418,6 +472,13 @@ class _Parser:
         if any(isinstance(part, Ref) for part in template.parts):
             return Template(template.parts)
         return Const("".join(part for part in template.parts if isinstance(part, str)))
+
+
+def _indexed(box: Node, key: Node) -> Node:
+    """``box[key]``; with a literal key behind a reference that is the reference which a template would read."""
+    if isinstance(box, Ref) and isinstance(key, Const) and type(key.value) in (str, int):
+        return replace(box, path=(*box.path, key.value))
+    return Index(box, key)
 
 
 _HINTS = {
@@ -455,223 +516,14 @@ def _unescape(match: re.Match[str]) -> str:
     return _ESCAPES.get(code, match[0])
 
 
-# --- meaning of operators --------------------------------------------------------------------------------------
-
-_JSON_NUMBER = re.compile(r"\s*(-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?)\s*\Z", re.ASCII)
-
-
-_EVERY_INT = 1 << 53  # up to here each whole number is a float
-
-
-def _exact_number(text: str) -> int | Decimal | None:
-    """The number that *text* is by JSON's grammar, trimmed, with every digit as it is written.
-
-    None if it is none, too large for a float, or has an exponent that no Decimal holds.
-    """
-    match = _JSON_NUMBER.match(text)
-    if not match:
-        return None
-    digits = match[1]
-    if match[2] or match[3]:
-        try:
-            return Decimal(digits) if isfinite(float(digits)) else None
-        except InvalidOperation:
-            return None
-    whole = int(digits) if len(digits) < 1300 else None
-    return whole if whole is not None and whole.bit_length() <= MAX_INT_BITS else None
-
-
-def number_in(text: str) -> int | float | None:
-    """The number that *text* is by JSON's grammar, trimmed; None if it is none, or not finite.
-
-    One with a fraction or an exponent is rounded to a float: see `exactly` for what it says.
-    """
-    number = _exact_number(text)
-    return float(text) if isinstance(number, Decimal) else number
-
-
-def exactly(value: Any) -> int | Decimal | None:
-    """A number, or the one that a text is, with every digit as it is written; None for anything else.
-
-    A text beside a number is compared by this: as a float ``500.00000000000000001`` would pass for 500.
-    """
-    kind = type(value)
-    if kind is str:
-        return _exact_number(value)
-    if kind is float:
-        return Decimal(repr(value))
-    return value if kind is int else None
-
-
-def exact_float(value: Any) -> float | None:
-    """The float that a number, or a text that is one, denotes: the one that reads back as it, digit for digit, by its
-    shortest repr. None where there is none: ``1e-400`` is not 0.0, and 9007199254740993 is no float."""
-    if type(value) is float:
-        return value
-    number = exactly(value)
-    if number is None:
-        return None
-    if type(number) is int and -_EVERY_INT <= number <= _EVERY_INT:
-        return float(number)
-    try:
-        result = float(number)
-    except OverflowError:
-        return None
-    return result if Decimal(repr(result)) == number else None
-
-
-def is_number(value: object) -> bool:
-    """An int or a float; a bool is none."""
-    return type(value) is int or type(value) is float
-
-
-def equal(a: Any, b: Any) -> bool:
-    """By type and value; a text equals a number if it is that number."""
-    ta, tb = type(a), type(b)
-    if ta is tb:
-        if ta is list:
-            return len(a) == len(b) and all(map(strictly_equal, a, b))
-        if ta is dict:
-            return len(a) == len(b) and all(k in b and strictly_equal(v, b[k]) for k, v in a.items())
-        return bool(a == b)
-    if (ta is str and is_number(b)) or (tb is str and is_number(a)):
-        return exactly(a) == exactly(b)
-    return bool(is_number(a) and is_number(b) and a == b)
-
-
-def strictly_equal(a: Any, b: Any) -> bool:
-    """Equal inside of containers: as JSON values, with no reading of texts as numbers."""
-    ta, tb = type(a), type(b)
-    if ta is not tb:
-        return bool(is_number(a) and is_number(b) and a == b)
-    return equal(a, b) if ta in CONTAINERS else bool(a == b)
-
-
-def _ordered(symbol: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def test(a: Any, b: Any) -> bool:
-        ta, tb = type(a), type(b)
-        if (ta is int or ta is float) and (tb is int or tb is float):
-            return compare(a, b)
-        x, y = exactly(a), exactly(b)
-        if x is not None and y is not None:
-            return compare(x, y)
-        if ta is str and tb is str:
-            return compare(a, b)
-        raise ExprError(f"can not compare {described(a)} {symbol} {described(b)}")
-
-    return test
-
-
-def contains(item: Any, box: Any) -> bool:
-    """``in``: substring of a text, member of a list, key of a dict."""
-    kind = type(box)
-    if kind is str:
-        if type(item) is str:
-            return item in box
-    elif kind is list:
-        return any(equal(item, member) for member in box)
-    elif kind is dict and type(item) is str:
-        return item in box
-    raise ExprError(f"can not look for {described(item)} in {described(box)}")
-
-
-def described(value: Any) -> str:
-    """A value in an error message: its kind and a short form."""
-    if value is None or type(value) is bool:
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"the {_KINDS.get(type(value), kind_name(value))} {short(value)}"
-
-
-_KINDS = {str: "text", int: "number", float: "number", list: "list", dict: "object"}
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "==": equal,
-    "!=": lambda a, b: not equal(a, b),
-    "<": _ordered("<", operator.lt),
-    "<=": _ordered("<=", operator.le),
-    ">": _ordered(">", operator.gt),
-    ">=": _ordered(">=", operator.ge),
-    "in": contains,
-    "not in": lambda a, b: not contains(a, b),
-}
-assert tuple(_COMPARE) == _COMPARISONS
-_ARITH: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "%": operator.mod,
-}
-
-
-def arithmetic(op: str, a: Any, b: Any) -> int | float:
-    """``a op b`` on numbers; the result is finite and bounded, or it is an error."""
-    if not (is_number(a) and is_number(b)):
-        raise ExprError(
-            f"can not compute {described(a)} {op} {described(b)}; both must be numbers (see int(), float())"
-        )
-    try:
-        result = _ARITH[op](a, b)
-        if (type(result) is int and result.bit_length() <= MAX_INT_BITS) or (
-            type(result) is float and isfinite(result)
-        ):
-            return result
-    except ZeroDivisionError:
-        raise ExprError(f"{short(a)} {op} {short(b)} divides by zero") from None
-    except OverflowError:
-        pass
-    raise ExprError(f"{short(a)} {op} {short(b)} is too large")
-
-
-def index(box: Any, key: Any) -> Any:
-    """``box[key]`` of a list, a text or an object."""
-    kind = type(box)
-    if kind is dict and type(key) is str:
-        if key in box:
-            return box[key]
-        raise ExprError(f"no field {short(key)} in {described(box)}")
-    if (kind is list or kind is str) and type(key) is int:
-        if -len(box) <= key < len(box):
-            return box[key]
-        raise ExprError(f"no item [{key}] in {described(box)} of length {len(box)}")
-    raise ExprError(f"can not take [{short(key)}] of {described(box)}")
-
-
-def _length(value: Any) -> int:
-    if type(value) is str or type(value) in CONTAINERS:
-        return len(value)
-    raise ExprError(f"len() of {described(value)}; it takes a text, a list or an object")
-
-
-def _integer(value: Any) -> int:
-    if is_number(value):
-        return int(value)
-    number = number_in(value) if type(value) is str else None
-    if type(number) is int:
-        return number
-    raise ExprError(f"int() of {described(value)}; it takes a number, or a text that is a whole number")
-
-
-def _floating(value: Any) -> float:
-    number = exact_float(value)
-    if number is not None:
-        return number
-    if exactly(value) is not None:
-        hint = "no float is that number; compare the value itself, which keeps every digit"
-        raise ExprError(f"float() of {described(value)}: {hint}")
-    raise ExprError(f"float() of {described(value)}; it takes a number, or a text that is one")
-
-
-_FUNCTION: dict[str, Callable[[Any], Any]] = {"len": _length, "int": _integer, "float": _floating, "str": as_text}
-
-
 # --- compiling -------------------------------------------------------------------------------------------------
 
 
 class Scope(Protocol):
     """What a compiler must know of names; `Flow` frames implement it."""
 
-    def load(self, ref: Ref, in_text: bool) -> tuple[int, tuple[str | int, ...], str]:
-        """The slot that *ref* reads, the path to follow from there, and text that stays text (``.Thanks``).
+    def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
+        """The slot that *ref* reads, and the path to follow from there.
 
         Raises:
             ExprError: If the name means nothing here.
@@ -679,10 +531,9 @@ class Scope(Protocol):
         ...
 
 
-def load(ref: Ref, scope: Scope, in_text: bool = False) -> Eval:
-    """A closure that gives the value of *ref* in a frame."""
-    slot, path, rest = scope.load(ref, in_text)
-    assert not rest or in_text
+def load(ref: Ref, scope: Scope, in_template: bool = False) -> Eval:
+    """A closure that gives the value of *ref* in a frame. In a template, what looks like a field may have been meant as text."""
+    slot, path = scope.load(ref)
     text = str(ref)
 
     def plain(frame: Frame) -> Any:
@@ -693,29 +544,42 @@ def load(ref: Ref, scope: Scope, in_text: bool = False) -> Eval:
 
     if not path:
         return plain
+    skipped = len(ref.path) - len(path)  # `.output` is no field
 
     def deep(frame: Frame) -> Any:
         value = plain(frame)
-        for part in path:
+        for number, part in enumerate(path):
             try:
                 value = index(value, part)
             except ExprError as error:
-                raise ExprError(f"{text}: {error}") from None
+                hint = ""
+                if in_template and not ref.delimited and type(value) is not dict and _is_field(part):
+                    hint = f"; write {_text_behind(ref, skipped + number)} where it is text behind the value"
+                raise ExprError(f"{text}: {error}{hint}") from None
         return value
 
     return deep
 
 
+def _is_field(part: str | int) -> bool:
+    return isinstance(part, str) and _FIELD.match(part) is not None
+
+
+def _text_behind(ref: Ref, length: int) -> str:
+    """*ref* written so that its path ends after *length* parts, and the rest is text: ``${name}.json``."""
+    rest = "".join(map(path_text, ref.path[length:]))
+    return f"{Ref(ref.name, ref.path[:length], delimited=True)}{rest}"
+
+
 def compile_template(template: Template, scope: Scope) -> Eval:
     """Text with its references filled in; a ``typed`` template gives the value itself."""
     if template.typed:
-        return load(template.parts[0], scope)  # type: ignore[arg-type]
+        return load(template.parts[0], scope, in_template=True)  # type: ignore[arg-type]
     pieces: list[Any] = []  # the text, with None where a reference stands
     loads: list[tuple[int, Eval]] = []
     for part in template.parts:
         if isinstance(part, Ref):
-            rest = scope.load(part, True)[2]
-            loads.append((len(pieces), _texted(load(part, scope, in_text=True), rest)))
+            loads.append((len(pieces), _texted(load(part, scope, in_template=True))))
             pieces.append(None)
         else:
             pieces.append(part)
@@ -759,10 +623,7 @@ def _constant(value: Any) -> Eval:
     return lambda frame: value
 
 
-def _texted(get: Eval, rest: str) -> Eval:
-    if rest:
-        return lambda frame: as_text(get(frame)) + rest
-
+def _texted(get: Eval) -> Eval:
     def text(frame: Frame) -> str:
         value = get(frame)
         return value if type(value) is str else as_text(value)
@@ -787,8 +648,8 @@ def compile_value(value: Any, scope: Scope) -> Eval:
     return _constant(value)
 
 
-def value_references(value: Any) -> Iterator[tuple[Ref, bool]]:
-    """Each reference in a literal with templates inside, and whether it stands in text."""
+def value_references(value: Any) -> Iterator[Ref]:
+    """Each reference in a literal with templates inside."""
     kind = type(value)
     if kind is str:
         if "$" in value:
@@ -842,7 +703,7 @@ def compile_expr(node: Node, scope: Scope) -> Eval:
             loads = [compile_expr(item, scope) for item in items]
             return lambda frame: [item(frame) for item in loads]
         case Call(name, args, method=False):
-            function, argument = _FUNCTION[name], compile_expr(args[0], scope)
+            function, argument = FUNCTIONS[name], compile_expr(args[0], scope)
             return lambda frame: function(argument(frame))
         case Call(name, args):
             return _method(name, args, scope)
@@ -889,7 +750,7 @@ def _comparison(first: Node, rest: tuple[tuple[str, Node], ...], scope: Scope) -
     left = compile_expr(first, scope)
     if len(rest) == 1:
         op, operand = rest[0]
-        test = _COMPARE[op]
+        test = COMPARISONS[op]
         if isinstance(first, Const) and op == "in":
             item, box = first.value, compile_expr(operand, scope)
 
@@ -912,7 +773,7 @@ def _comparison(first: Node, rest: tuple[tuple[str, Node], ...], scope: Scope) -
             return lambda frame: test(left(frame), constant)
         right = compile_expr(operand, scope)
         return lambda frame: test(left(frame), right(frame))
-    pairs = [(_COMPARE[op], compile_expr(operand, scope)) for op, operand in rest]
+    pairs = [(COMPARISONS[op], compile_expr(operand, scope)) for op, operand in rest]
 
     def chain(frame: Frame) -> bool:
         a = left(frame)

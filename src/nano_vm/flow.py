@@ -59,14 +59,12 @@ class Names:
     loc: Loc
     keys: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
-    objects: set[str] = field(default_factory=set)  # known to hold an object or a list
-    scalars: set[str] = field(default_factory=set)  # known to hold neither
     declared: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
     needed: dict[str, Loc] = field(default_factory=dict)
     ids: dict[str, Loc] = field(default_factory=dict)
     steps: list[tuple[Step, Loc]] = field(default_factory=list)  # all of the program, in document order
-    reads: dict[str, list[tuple[Ref, bool, Loc]]] = field(default_factory=dict)  # by step id: what `reads` gives
+    reads: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)  # by step id: what `reads` gives
     size: int = 0
 
     @classmethod
@@ -79,23 +77,15 @@ class Names:
             names.reads[step.id] = list(reads(step))
             names.outputs[step.id] = -1
             names.written.update(written_keys(step))
-            names.objects |= set(object_keys(step))
-            if isinstance(step, LLMStep) and step.output_schema is None and step.output_key is not None:
-                names.scalars.add(step.output_key)
         # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
         schema = program.inputs or {}
-        for name, part in schema.get("properties", {}).items():
+        for name in schema.get("properties", {}):
             names.declared.add(name)
             names.key(name)
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind in ("object", "array"):
-                names.objects.add(name)
-            elif isinstance(kind, str):
-                names.scalars.add(name)
         for step, at in steps:
-            for ref, _, where in names.reads[step.id]:
+            for ref, where in names.reads[step.id]:
                 names.note(ref, (*at, *where))
-        for ref, _ in value_references(program.output):
+        for ref in value_references(program.output):
             names.note(ref, ("output",))
         for step, _ in steps:
             names.outputs[step.id] = names.size
@@ -119,21 +109,19 @@ class Names:
             self.needed.setdefault(name, loc)
             self.key(name)
 
-    def load(self, ref: Ref, in_text: bool) -> tuple[int, tuple[str | int, ...], str]:
-        """As `expr.Scope.load`: slot, path behind it, and what stays text."""
+    def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
+        """As `expr.Scope.load`: the slot, and the path behind it."""
         name, path = ref.name, ref.path
         if name in self.outputs:
             if path and path[0] == "output":
-                return self.outputs[name], path[1:], ""
+                return self.outputs[name], path[1:]
             if name not in self.keys:
                 if path:  # `$step.field`, as 0.1 read it
-                    return self.outputs[name], path, ""
+                    return self.outputs[name], path
                 raise ExprError(f"{ref} is a step, not a value; write ${name}.output")
         if name not in self.keys:
             raise ExprError(f"unknown name {ref}")
-        if path and in_text and not ref.delimited and name not in self.objects:
-            return self.keys[name], (), str(Ref(name, path))[len(name) + 1 :]
-        return self.keys[name], path, ""
+        return self.keys[name], path
 
 
 @dataclass(slots=True, eq=False)
@@ -487,20 +475,8 @@ def written_keys(step: Step) -> Iterator[str]:
         yield step.item_name
 
 
-def object_keys(step: Step) -> Iterator[str]:
-    """The names among `written_keys` that are known to hold an object or a list."""
-    if isinstance(step, SetStep):
-        for name, value in step.values.items():
-            if type(value) is list or (type(value) is dict and "expr" not in value):
-                yield name
-    if step.output_key is not None:
-        schema = step.output_schema if isinstance(step, (LLMStep, WaitStep)) else None
-        if isinstance(step, (ParallelStep, MapStep, SetStep)) or (schema and schema.get("type") in ("object", "array")):
-            yield step.output_key
-
-
-def reads(step: Step) -> Iterator[tuple[Ref, bool, Loc]]:
-    """Each reference that *step* itself reads, whether it stands in text, and its place in the step."""
+def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
+    """Each reference that *step* itself reads, and its place in the step."""
     fields: dict[str, Any]
     match step:
         case LLMStep():
@@ -509,9 +485,9 @@ def reads(step: Step) -> Iterator[tuple[Ref, bool, Loc]]:
             fields = {"args": step.args}
             for name, call in (("undo", step.undo), ("reconcile", step.reconcile)):
                 if call is not None:
-                    yield from ((ref, text, (name, "args")) for ref, text in value_references(call.args))
+                    yield from ((ref, (name, "args")) for ref in value_references(call.args))
         case ConditionStep():
-            yield from ((ref, text, ("condition",)) for ref, text in references(parse_expr(step.condition)))
+            yield from ((ref, ("condition",)) for ref in references(parse_expr(step.condition)))
             return
         case SwitchStep():
             fields = {"on": step.on}
@@ -519,16 +495,16 @@ def reads(step: Step) -> Iterator[tuple[Ref, bool, Loc]]:
             fields = {"over": step.over}
         case LoopStep():
             if step.until is not None:
-                yield from ((ref, text, ("until",)) for ref, text in references(parse_expr(step.until)))
+                yield from ((ref, ("until",)) for ref in references(parse_expr(step.until)))
             return
         case CallStep():
             fields = {"with": step.arguments}
         case SetStep():
             for name, value in step.values.items():
                 if isinstance(value, dict) and "expr" in value:
-                    yield from ((ref, text, ("values", name)) for ref, text in references(parse_expr(value["expr"])))
+                    yield from ((ref, ("values", name)) for ref in references(parse_expr(value["expr"])))
                 else:
-                    yield from ((ref, text, ("values", name)) for ref, text in value_references(value))
+                    yield from ((ref, ("values", name)) for ref in value_references(value))
             return
         case ApprovalStep():
             fields = {"show": step.show}
@@ -537,5 +513,5 @@ def reads(step: Step) -> Iterator[tuple[Ref, bool, Loc]]:
         case _:
             return
     for name, value in fields.items():
-        for ref, text in value_references(value):
-            yield ref, text, (name,)
+        for ref in value_references(value):
+            yield ref, (name,)

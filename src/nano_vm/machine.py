@@ -25,8 +25,8 @@ from typing import Any, cast
 
 from .answers import allowed_answer, correction, schema_answer
 from .errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
-from .expr import described, equal
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
+from .operators import described, equal
 from .outcomes import CANCELLED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
 from .plan import (
     BRANCH,

@@ -74,7 +74,7 @@ class ArgRule:
 
     def reads(self) -> list[str]:
         """The inputs that the check reads, as the run was given them."""
-        names = [ref.name for ref, _ in references(self.check)] if self.check is not None else []
+        names = [ref.name for ref in references(self.check)] if self.check is not None else []
         return [name for name in dict.fromkeys(names) if name != VALUE and name not in self.values]
 
 
@@ -489,12 +489,12 @@ class _Reader:
             return None
         if isinstance(node, (Const, Ref, Template, Items)):
             self.add("P042", loc, f"the check {text!r} compares nothing", "compare the argument: $value in $payees")
-        for ref, _ in references(node):
+        for ref in references(node):
             if ref.name != VALUE and ref.name not in names:
                 near = self.hints.nearest(ref.name, (VALUE,), sorted(names))
                 hint = f"did you mean '${near}'?" if near else "declare it under 'values', or as a trusted input"
                 self.add("P042", loc, f"a check reads ${ref.name}, which is no value of the policy", hint)
-        if not any(ref.name == VALUE for ref, _ in references(node)):
+        if not any(ref.name == VALUE for ref in references(node)):
             self.add(
                 "P042", loc, f"the check {text!r} does not look at ${VALUE}", "compare the argument: $value in $payees"
             )

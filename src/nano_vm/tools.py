@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Literal, TypeVar, overload
 
 from .errors import StepFault, VMError
-from .expr import described, exact_float, exactly
+from .operators import described, exact_float, exactly
 from .policy import EFFECTS, Effect, Returns
 from .values import CONTAINERS, admit, as_text, kind_name, short
 

@@ -34,8 +34,8 @@ from ..expr import (
     parse_expr,
     parse_template,
 )
-from ..expr import number_in as number_of
 from ..flow import Flow, FrameGraph, Names, written_keys
+from ..operators import number_in as number_of
 from ..policy import VALUE, ArgRule, CallRule
 from ..program import (
     CallStep,
@@ -158,7 +158,7 @@ class Questions:
     def sources(self, names: Names, step: Step) -> dict[Source, None]:
         """The sources that the branch of *step* hangs on."""
         found: dict[Source, None] = {}
-        for ref, _, _ in names.reads[step.id]:
+        for ref, _ in names.reads[step.id]:
             for source, _ in self.origins(names, ref):
                 found[source] = None
         return found
@@ -283,7 +283,7 @@ class Questions:
         return [self._at(origin) for origin in self.origins(names, ref)]
 
     def _step(self, names: Names, step: Step) -> None:
-        for ref, _, _ in names.reads[step.id]:
+        for ref, _ in names.reads[step.id]:
             if ref.path:
                 self._ask(names, ref)  # a field that is read has to be there
         match step:

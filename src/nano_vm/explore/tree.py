@@ -755,7 +755,8 @@ class ExploredRun:
         trace = Trace(plan.name, flow.digest or flow.program, RUN_ID, 0, 0, records=machine.records, ops=plan.ops)
         read = {**dict(self._runner.frame_plan.inputs), **dict.fromkeys(plan.given)}
         declared = self._runner.frame_plan.check is not None
-        trace.inputs = {name: value for name, value in self.inputs.items() if declared or name in read}
+        given = self.inputs
+        trace.inputs = given if declared else {name: given[name] for name in read if name in given}
         trace._salt = "00" * 16
         trace.status, trace.output, trace.finished_ns = machine.status, machine.output, machine.now
         trace.waiting = machine.waiting

@@ -6,6 +6,7 @@ A `Flow` comes in; Diagnostics go out. What names can hold is told by `possible.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ..errors import Diagnostic, ExprError, Loc, Severity
 from ..expr import (
@@ -20,10 +21,11 @@ from ..expr import (
     Ref,
     Template,
     children,
+    path_text,
     value_references,
 )
 from ..expr import Node as Expression
-from ..flow import Flow, Node
+from ..flow import Flow, Names, Node
 from ..program import (
     ConditionStep,
     LoopStep,
@@ -239,7 +241,8 @@ def check_fields(
 ) -> Iterator[Diagnostic]:
     """Reads of fields that are surely not there (errors), or not among those that are declared (warnings).
 
-    What hangs on a tool's return annotation, or stands in a test that may never look at it, is a warning.
+    What hangs on a tool's return annotation, or stands in a test that may never look at it, is a warning; so is what looks
+    like a field in the middle of text, behind a name of which nobody knows that it holds an object.
     """
     if domains is None:
         domains = Domains(flow, contracts, solved)
@@ -250,20 +253,24 @@ def check_fields(
     for node in flow.nodes:
         if not domains.reached(node) or node.kind in ("fail", "close") or (node.kind == "test") != _is_loop(node):
             continue
-        for ref, text, where in _reads_at(node):
+        for ref, where in _reads_at(node):
             if not ref.path:
                 continue
             try:
-                slot, path, _ = node.frame.names.load(ref, text)
+                slot, path = node.frame.names.load(ref)
             except ExprError:
                 continue  # told elsewhere
             if path:
                 key = ((*node.loc, *where), slot, path)
                 places.setdefault(key, []).append(node)
-                texts[key] = ref
+                if key not in texts or ref.ambiguous:
+                    texts[key] = ref
     for (loc, slot, path), nodes in places.items():
         lack = _lack(joined(domains.at(node, slot) for node in nodes), path)
         if lack is None:
+            if texts[loc, slot, path].ambiguous:
+                held = joined(domains.at(node, slot) for node in nodes)
+                yield from _mistakable(texts[loc, slot, path], held, nodes[0].frame.names, loc)
             continue
         at, inside, surely = lack
         ref = texts[loc, slot, path]
@@ -274,21 +281,35 @@ def check_fields(
             still = _lack(joined((sure or domains).at(node, slot) for node in nodes), path)
             severity = "error" if still is not None and still[2] else "warning"
         whole = Ref(ref.name, ref.path[: len(ref.path) - len(path) + at])
-        message, hint = _field_text(path[at], inside, str(whole), hints)
+        message, hint = _field_text(path[at], inside, whole, hints)
         yield Diagnostic("V017", loc, f"{str(ref)!r}: {message}", hint, severity)
+
+
+def _mistakable(ref: Ref, domain: Domain, names: Names, loc: Loc) -> Iterator[Diagnostic]:
+    """A field in text that may have been meant as text: ``$name.json``, where the name may hold no object."""
+    first = ref.path[0]
+    if first == "output" or domain.kinds == OBJECT or domain.empty:
+        return
+    value = Ref(ref.name, () if ref.name in names.keys else ("output",), delimited=True)
+    field = path_text(first)
+    message = f"{str(ref)!r} in text reads the field {first!r}, and nothing says that '${ref.name}' holds an object"
+    hint = (
+        f"write {replace(ref, delimited=True)} for the field, or {value}{field} for the text {field!r} behind the value"
+    )
+    yield Diagnostic("V014", loc, message, hint, "warning")
 
 
 def _is_loop(node: Node) -> bool:
     return node.kind != "end" and isinstance(node.step, LoopStep)
 
 
-def _reads_at(node: Node) -> list[tuple[Ref, bool, Loc]]:
+def _reads_at(node: Node) -> list[tuple[Ref, Loc]]:
     names = node.frame.names
     if node.kind != "end":
         return names.reads[node.step.id]
     if node.frame.kind not in ("run", "call"):
         return []
-    return [(ref, text, ("output",)) for ref, text in value_references(names.program.output)]
+    return [(ref, ("output",)) for ref in value_references(names.program.output)]
 
 
 def _evaluated(step: Step, loc: Loc) -> bool:
@@ -313,10 +334,13 @@ def _lack(domain: Domain, path: Path) -> tuple[int, Domain, bool] | None:
     return None
 
 
-def _field_text(part: str | int, domain: Domain, text: str, hints: Hints) -> tuple[str, str | None]:
+def _field_text(part: str | int, domain: Domain, text: Ref, hints: Hints) -> tuple[str, str | None]:
     objects = spread(domain)
     if not domain.kinds & OBJECT or type(part) is int:
-        hint = "a text has no fields; give the step an output_schema" if domain.kinds == TEXT else None
+        hint = None
+        if domain.kinds == TEXT and type(part) is str:
+            behind = f"{replace(text, delimited=True)}{path_text(part)}"
+            hint = f"give the step an output_schema, or write {behind} where it is text behind the value"
         return (
             f"{text} is {described(objects)}, which has no {f'field {part!r}' if type(part) is str else f'[{part}]'}",
             hint,

@@ -73,13 +73,13 @@ class Reads:
         self.node: Expression | None = None
         self.evaluate: Eval = lambda frame: None
 
-    def load(self, ref: Ref, in_text: bool) -> tuple[int, Path, str]:
+    def load(self, ref: Ref) -> tuple[int, Path]:
         """As `expr.Scope.load`: each slot with its path is one place."""
-        slot, path, rest = self.names.load(ref, in_text)
+        slot, path = self.names.load(ref)
         place = self.places.setdefault((slot, path), len(self.places))
         if place == len(self.texts):
-            self.texts.append(str(Ref(ref.name)) if rest else str(ref))
-        return place, (), rest
+            self.texts.append(str(ref))
+        return place, ()
 
     @classmethod
     def of_test(cls, node: Expression, names: Names) -> Reads | None:
@@ -184,12 +184,12 @@ class _Abstract:
         """The compiled form of *node* where all that it reads has one value."""
         key = id(node)
         if key not in self.closures:
-            whole = all(not self.open[self.place(ref, text)] for ref, text in references(node))
+            whole = all(not self.open[self.place(ref)] for ref in references(node))
             self.closures[key] = compile_expr(node, self.reads) if whole else None
         return self.closures[key]
 
-    def place(self, ref: Ref, in_text: bool) -> int:
-        return self.reads.load(ref, in_text)[0]
+    def place(self, ref: Ref) -> int:
+        return self.reads.load(ref)[0]
 
     def test(self, node: Expression) -> int:
         """What *node* can come to as a boolean."""
@@ -248,7 +248,7 @@ class _Abstract:
                 return lacking(NOTHING)
         match node:
             case Ref():
-                return self.domains[self.place(node, False)]
+                return self.domains[self.place(node)]
             case Template():
                 return lacking(A_TEXT)
             case Compare() | Bool() | Not():

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import ExprError, VMError
-from ..expr import equal, index, is_number, number_in
+from ..operators import equal, index, is_number, number_in
 from ..values import admit, canonical, short
 
 NULL, BOOL, NUMBER, TEXT, LIST, OBJECT = (1 << i for i in range(6))

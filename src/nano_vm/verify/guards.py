@@ -304,9 +304,9 @@ class _Index:
     def slots(self, names: Names, value: object) -> Slots:
         """What *value*, a literal with templates inside, reads."""
         base, found = self.bases[id(names)], set()
-        for ref, text in value_references(value):
+        for ref in value_references(value):
             try:
-                found.add(base + names.load(ref, text)[0])
+                found.add(base + names.load(ref)[0])
             except ExprError:  # told by the pass that checks names
                 continue
         return frozenset(found)
@@ -314,9 +314,9 @@ class _Index:
     def read_by(self, names: Names, step: Step) -> Slots:
         """What *step* itself reads."""
         base, found = self.bases[id(names)], set()
-        for ref, text, _ in names.reads[step.id]:
+        for ref, _ in names.reads[step.id]:
             try:
-                found.add(base + names.load(ref, text)[0])
+                found.add(base + names.load(ref)[0])
             except ExprError:
                 continue
         return frozenset(found)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ExprError
-from ..expr import value_references
+from ..expr import Ref, value_references
 from ..flow import Flow, Names, Node
 from ..machine import Machine
 from ..plan import ToolOp
@@ -250,7 +250,7 @@ class _Judge:
             if not any(self.crosses(guard, edge) for edge in statement.names):
                 return False
             step = guard.node.step
-            read = _slots(names, ((ref, text) for ref, text, _ in names.reads[step.id])) if same else set()
+            read = _slots(names, (ref for ref, _ in names.reads[step.id])) if same else set()
             read &= _slots(names, value_references(dict(_arguments(call))))
         else:
             step = guard.node.step
@@ -270,11 +270,11 @@ def _arguments(call: _Call) -> Mapping[str, Any]:
     return call_arguments(call.node.step, call.use)
 
 
-def _slots(names: Names, references: Iterable[tuple[Any, bool]]) -> set[int]:
+def _slots(names: Names, references: Iterable[Ref]) -> set[int]:
     found = set()
-    for ref, text in references:
+    for ref in references:
         try:
-            found.add(names.load(ref, text)[0])
+            found.add(names.load(ref)[0])
         except ExprError:
             continue
     return found

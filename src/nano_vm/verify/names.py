@@ -53,24 +53,20 @@ def _unknown(names: Names) -> Iterator[Diagnostic]:
             hint = f"did you mean '${near}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
             yield Diagnostic("V012", (*names.loc, *loc), f"unknown name '${name}'", hint)
     for step, at in names.steps:
-        for ref, text, where in names.reads[step.id]:
+        for ref, where in names.reads[step.id]:
             if ref.path or ref.name in names.outputs or ref.name not in names.keys:
-                yield from _odd(names, ref, text, (*names.loc, *at, *where), hints)
-    for ref, text in value_references(names.program.output):
-        yield from _odd(names, ref, text, (*names.loc, "output"), hints)
+                yield from _odd(names, ref, (*names.loc, *at, *where), hints)
+    for ref in value_references(names.program.output):
+        yield from _odd(names, ref, (*names.loc, "output"), hints)
 
 
-def _odd(names: Names, ref: Ref, text: bool, loc: Loc, hints: Hints) -> Iterator[Diagnostic]:
-    """A reference that means nothing, or perhaps not what it looks like."""
+def _odd(names: Names, ref: Ref, loc: Loc, hints: Hints) -> Iterator[Diagnostic]:
+    """A reference that means nothing."""
     try:
-        rest = names.load(ref, text)[2]
+        names.load(ref)
     except ExprError as error:
         yield Diagnostic("V010", loc, str(error))
         return
-    if rest[:1] == "." and not rest[1:2].isupper() and ref.name not in names.scalars and ref.path[0] != "output":
-        # `$invoice.id` in a sentence, and not `$name.Thanks`
-        message = f"in text '${ref.name}' is followed by the text {rest!r}, not by a field"
-        yield Diagnostic("V014", loc, message, f"write ${{{ref.name}{rest}}} for the field", "warning")
     if ref.path[:1] == ("output",) and ref.name in names.needed and ref.name not in names.declared:
         near = hints.nearest(ref.name, names.outputs)
         hint = f"did you mean '${near}.output'?" if near else "write the id of a step before '.output'"
@@ -93,8 +89,8 @@ def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None
                     last.add(key)
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         hints = Hints()
-        read = {ref.name for reads in names.reads.values() for ref, _, _ in reads}
-        read |= {ref.name for ref, _ in value_references(names.program.output)}
+        read = {ref.name for reads in names.reads.values() for ref, _ in reads}
+        read |= {ref.name for ref in value_references(names.program.output)}
         unread: list[str] = []  # names that steps write
         for step, at in names.steps:
             key_name = step.output_key
@@ -331,9 +327,9 @@ class Assigned:
             names = node.frame.names
             if state is None or (id(names), node.step.id) not in short:
                 continue
-            for ref, text, where, extra in self.node_reads(node):
+            for ref, where, extra in self.node_reads(node):
                 try:
-                    slot = names.load(ref, text)[0]
+                    slot = names.load(ref)[0]
                 except ExprError:
                     continue  # told as unknown
                 if ref.name in names.needed and (
@@ -357,35 +353,35 @@ class Assigned:
                     "V010", loc, f"{ref_text!r} is read before any step has written it", _where(ref, names)
                 )
 
-    def node_reads(self, node: Node) -> Iterator[tuple[Ref, bool, Loc, int]]:
+    def node_reads(self, node: Node) -> Iterator[tuple[Ref, Loc, int]]:
         """What is read at *node*, and the slots that are written before it is."""
         step, names = node.step, node.frame.names
         if node.kind == "end":
             if node.frame.kind in ("run", "call"):
-                for ref, text in value_references(names.program.output):
-                    yield ref, text, ("output",), 0
+                for ref in value_references(names.program.output):
+                    yield ref, ("output",), 0
             return
         if node.kind in ("fail", "close") or (node.kind == "step") == isinstance(step, LoopStep):
             return
         own = self.written(names)[step.id][1]
-        for ref, text, where in names.reads[step.id]:
+        for ref, where in names.reads[step.id]:
             # undo's arguments are fixed when the step has finished
-            yield ref, text, where, own if isinstance(step, ToolStep) and where[0] == "undo" else 0
+            yield ref, where, own if isinstance(step, ToolStep) and where[0] == "undo" else 0
 
 
 def _slots_read(names: Names) -> dict[str, int]:
     """By step, the slots that it reads, as bits; by ``$end`` those that the program's output reads."""
     found: dict[str, int] = {}
     keys, outputs = names.keys, names.outputs
-    end: list[tuple[Ref, bool, Loc]] = [(ref, text, ()) for ref, text in value_references(names.program.output)]
+    end: list[tuple[Ref, Loc]] = [(ref, ()) for ref in value_references(names.program.output)]
     for step_id, step_reads in [*names.reads.items(), ("$end", end)]:
         bits = 0
-        for ref, text, _ in step_reads:
+        for ref, _ in step_reads:
             if not ref.path and ref.name in keys and ref.name not in outputs:  # as `load`, for what most are
                 bits |= 1 << keys[ref.name]
                 continue
             try:
-                bits |= 1 << names.load(ref, text)[0]
+                bits |= 1 << names.load(ref)[0]
             except ExprError:
                 continue  # told as unknown
         if bits:

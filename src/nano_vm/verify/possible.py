@@ -25,14 +25,13 @@ from ..expr import (
     Compare,
     Const,
     Ref,
-    equal,
-    number_in,
     parse_expr,
     parse_template,
     value_references,
 )
 from ..expr import Node as Expression
 from ..flow import Flow, FrameGraph, Names, Node
+from ..operators import equal, number_in
 from ..program import (
     ApprovalStep,
     CallStep,
@@ -263,7 +262,7 @@ class Domains:
             first = template.parts[0]
             if template.typed and isinstance(first, Ref):
                 try:
-                    slot, path, _ = names.load(first, False)
+                    slot, path = names.load(first)
                 except ExprError:
                     return ANYTHING
                 return lacking(descend(lookup(slot), path), False)
@@ -654,7 +653,7 @@ class Domains:
                     literals = value
                 case _:
                     continue
-            slot, path = list(reads.places)[reads.load(ref, False)[0]]
+            slot, path = list(reads.places)[reads.load(ref)[0]]
             if path or slot in own or slot in better or not literals or not all(map(_equals_itself_only, literals)):
                 continue
             if self._lookup(node, state, slot).values is None:
@@ -669,7 +668,7 @@ class Domains:
         place: int | None = None
         if typed is not None and typed.typed and isinstance(typed.parts[0], Ref):
             try:
-                slot, path, _ = node.frame.names.load(typed.parts[0], False)
+                slot, path = node.frame.names.load(typed.parts[0])
                 place = slot if not path else None
             except ExprError:
                 pass
@@ -731,10 +730,10 @@ def _facts(frame: FrameGraph) -> _Facts:
     facts = _Facts(names, frame)
     watched: set[int] = set()
 
-    def watch(step_reads: list[tuple[Ref, bool, Loc]]) -> None:
-        for ref, text, _ in step_reads:
+    def watch(step_reads: list[tuple[Ref, Loc]]) -> None:
+        for ref, _ in step_reads:
             try:
-                watched.add(names.load(ref, text)[0])
+                watched.add(names.load(ref)[0])
             except ExprError:
                 continue  # told elsewhere
 

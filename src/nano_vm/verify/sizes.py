@@ -101,14 +101,11 @@ class Sizes:
             if isinstance(part, str):
                 total += len(part.encode())
                 continue
-            try:
-                _, _, rest = names.load(part, True)
-            except ExprError:
-                return None  # told elsewhere
-            size = self.of(_key(part, names, rest))
+            key = _found(part, names)
+            size = self.of(key) if key is not None else None
             if size is None:
                 return None
-            total += size[0] + len(rest.encode())
+            total += size[0]
         return total
 
     def of(self, key: Key) -> Size:
@@ -287,7 +284,7 @@ class Sizes:
         if kind is str and "$" in value:
             template = parse_template(value)
             if template.typed and isinstance(template.parts[0], Ref):
-                key = _found(template.parts[0], names, in_text=False)
+                key = _found(template.parts[0], names)
                 return None if key is None else (yield key)
             return (yield from self.template(template, names))
         if kind is dict:
@@ -316,18 +313,16 @@ class Sizes:
         for part in template.parts:
             if isinstance(part, str):
                 size: Size = literal(part)
-                rest = ""
             else:
-                key = _found(part, names, in_text=True)
+                key = _found(part, names)
                 if key is None:
                     return None
-                rest = names.load(part, True)[2]
                 size = yield key
             if size is None:
                 return None
-            text += size[0] + len(rest.encode())
+            text += size[0]
             # JSON that stands in a text has its quotes and backslashes escaped once more
-            json += (2 * size[1] if isinstance(part, Ref) else size[1]) + ESCAPED * len(rest.encode())
+            json += 2 * size[1] if isinstance(part, Ref) else size[1]
         return text, json
 
     def expression(self, node: Node, names: Names) -> _Work:
@@ -340,7 +335,7 @@ class Sizes:
             if isinstance(at, Const):
                 size = literal(at.value)
             elif isinstance(at, Ref):
-                key = _found(at, names, in_text=False)
+                key = _found(at, names)
                 size = None if key is None else (yield key)
             elif isinstance(at, Template):
                 size = yield from self.template(at, names)
@@ -353,19 +348,15 @@ class Sizes:
         return text, json
 
 
-def _key(ref: Ref, names: Names, rest: str) -> Key:
-    """Where the value of a reference comes from; its fields are no larger than the whole."""
+def _found(ref: Ref, names: Names) -> Key | None:
+    """Where the value of a reference comes from; its fields are no larger than the whole. None for a name that means nothing."""
+    try:
+        names.load(ref)
+    except ExprError:
+        return None
     name, path = ref.name, ref.path
     as_output = name in names.outputs and ((path and path[0] == "output") or name not in names.keys)
     return ("output" if as_output else "name", id(names), name)
-
-
-def _found(ref: Ref, names: Names, *, in_text: bool) -> Key | None:
-    try:
-        rest = names.load(ref, in_text)[2]
-    except ExprError:
-        return None
-    return _key(ref, names, rest)
 
 
 def _inside(step: Step) -> Iterable[Step]:

@@ -178,8 +178,7 @@ def form(value: Any, names: Names) -> Form:
         parts: list[Any] = []
         for part in template.parts:
             if isinstance(part, Ref):
-                slot, path, rest = names.load(part, not template.typed)
-                parts += [("ref", slot, path), *([rest] if rest else [])]
+                parts.append(("ref", *names.load(part)))
             elif parts and type(parts[-1]) is str:
                 parts[-1] += part
             else:

@@ -179,8 +179,8 @@ class _Run:
                     return _Label(own)
                 if step.output_schema is not None and restricted(step.output_schema, ()) is not None:
                     return CLEAN
-                reads = ((ref, text) for ref, text, _ in names.reads[step.id])
-                return _Label(any(self.reads(ref, text, env, names) for ref, text in reads), step.output_schema)
+                reads = (ref for ref, _ in names.reads[step.id])
+                return _Label(any(self.reads(ref, env, names) for ref in reads), step.output_schema)
             case ApprovalStep():
                 return _Label(True, shape(step))
             case WaitStep():
@@ -200,7 +200,7 @@ class _Run:
             if type(value) is dict and "expr" in value:
                 node = parse_expr(value["expr"])
                 own = self.asked.literals[id(names)] and not isinstance(node, Ref)
-                labels[name] = own or any(self.reads(ref, text, env, names) for ref, text in references(node))
+                labels[name] = own or any(self.reads(ref, env, names) for ref in references(node))
             else:
                 labels[name] = self.dirty(value, env, names)
         for name, untrusted in labels.items():
@@ -228,9 +228,9 @@ class _Run:
         asked = self.asked
         return asked.literals[id(names)] and not known_names(asked.contracts, asked.rules).issuperset(args)
 
-    def reads(self, ref: Ref, text: bool, env: Env, names: Names) -> bool:
+    def reads(self, ref: Ref, env: Env, names: Names) -> bool:
         try:
-            slot, path, _ = names.load(ref, text)
+            slot, path = names.load(ref)
         except ExprError:
             return False
         label = env.get(slot, CLEAN)
@@ -244,7 +244,7 @@ class _Run:
         """Whether a literal with templates gives an untrusted value."""
         if self.asked.literals[id(names)] and spells(value):
             return True
-        return any(self.reads(ref, text, env, names) for ref, text in value_references(value))
+        return any(self.reads(ref, env, names) for ref in value_references(value))
 
     # --- approvals, and the verdict ---
 
@@ -275,7 +275,7 @@ class _Run:
     def approved(self, rule: ArgRule, rules: Rules, value: Any, env: Env, names: Names) -> bool:
         accepted = set(roles(rule, rules))
         key = form(value, names)
-        slots = [names.load(ref, text)[0] for ref, text in value_references(value)]
+        slots = [names.load(ref)[0] for ref in value_references(value)]
         return any(
             role in accepted
             and space == id(names)

@@ -250,10 +250,10 @@ class _Graph:
     def own_text(where: str) -> str:
         return f"untrusted text of the program ({where})"
 
-    def read(self, names: Names, ref: Ref, text: bool) -> tuple[int, str | None]:
+    def read(self, names: Names, ref: Ref) -> tuple[int, str | None]:
         """The vertex that a reference reads, and why what it reads there is harmless, if it is; -1 for an unknown name."""
         try:
-            slot, path, _ = names.load(ref, text)
+            slot, path = names.load(ref)
         except ExprError:  # told elsewhere, and never compiled
             return -1, None
         vertex = self.base[id(names)] + slot
@@ -265,8 +265,8 @@ class _Graph:
                 return vertex, " or ".join(dict.fromkeys(filter(None, found)))
         return vertex, None
 
-    def edge(self, names: Names, ref: Ref, text: bool, target: int, node: int, right: str | None = None) -> None:
-        vertex, harmless = self.read(names, ref, text)
+    def edge(self, names: Names, ref: Ref, target: int, node: int, right: str | None = None) -> None:
+        vertex, harmless = self.read(names, ref)
         if vertex < 0:
             return
         if right is None:
@@ -278,8 +278,8 @@ class _Graph:
 
     def value(self, names: Names, value: Any, target: int, node: int) -> None:
         """Edges from all that *value* reads, and from what it spells out."""
-        for ref, text in value_references(value):
-            self.edge(names, ref, text, target, node)
+        for ref in value_references(value):
+            self.edge(names, ref, target, node)
         if self.literals[id(names)] and spells(value):
             self.seed(target, self.own_text(self.place(node)), node)
 
@@ -325,18 +325,18 @@ class _Graph:
                 right = f"one of {', '.join(map(repr, step.allowed_outputs))}"
             elif step.output_schema is not None:
                 right = restricted(step.output_schema, ())
-        for ref, text, _ in names.reads[step.id]:
-            self.edge(names, ref, text, out, node.index, right)
+        for ref, _ in names.reads[step.id]:
+            self.edge(names, ref, out, node.index, right)
 
     def other(self, node: Node, step: Step, names: Names, start: int, out: int) -> None:
         match step:
             case SetStep():
-                for ref, text, where in names.reads[step.id]:
-                    self.edge(names, ref, text, start + names.keys[str(where[1])], node.index)
-                    self.edge(names, ref, text, out, node.index)
+                for ref, where in names.reads[step.id]:
+                    self.edge(names, ref, start + names.keys[str(where[1])], node.index)
+                    self.edge(names, ref, out, node.index)
             case MapStep():
-                for ref, text, _ in names.reads[step.id]:
-                    self.edge(names, ref, text, start + names.keys[step.item_name], node.index)
+                for ref, _ in names.reads[step.id]:
+                    self.edge(names, ref, start + names.keys[step.item_name], node.index)
             case CallStep():
                 for frame in node.frames:
                     inner = self.base[id(frame.names)]
@@ -384,11 +384,11 @@ class _Graph:
 
     # --- asking ---
 
-    def reached(self, names: Names, references: Iterable[tuple[Ref, bool]]) -> _Reached:
+    def reached(self, names: Names, references: Iterable[Ref]) -> _Reached:
         """The worst that any of *references* reads, and of equals the nearest."""
         best = _Reached()
-        for ref, text in references:
-            vertex, right = self.read(names, ref, text)
+        for ref in references:
+            vertex, right = self.read(names, ref)
             found = self.level[vertex] if vertex >= 0 else CLEAN
             if not found:
                 continue
@@ -585,8 +585,8 @@ class _Approvals:
         self.by[fact] = list(dict.fromkeys(node.step.id for node in showing))
         for node in showing:
             self.granted[node.index] = self.granted.get(node.index, 0) | bit
-        for ref, text in value_references(value):
-            slot = (id(names), names.load(ref, text)[0])
+        for ref in value_references(value):
+            slot = (id(names), names.load(ref)[0])
             self.kills[slot] = self.kills.get(slot, 0) | bit
         return fact
 
@@ -715,7 +715,7 @@ def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
     for node in graph.flow.nodes:
         if node.kind == "step" and isinstance(node.step, (ConditionStep, SwitchStep, MapStep, LoopStep)):
             names = node.frame.names
-            reached = graph.reached(names, ((ref, text) for ref, text, _ in names.reads[node.step.id]))
+            reached = graph.reached(names, (ref for ref, _ in names.reads[node.step.id]))
             if reached.level and node.loc not in branches:
                 branches[node.loc] = writer.branch(node, reached)
     return Trust(tuple(findings.values()), (*flows.values(), *branches.values()), checks, seen)
