@@ -688,3 +688,107 @@ def test_what_is_not_proved_is_a_fault_with_its_way() -> None:
         "nothing was tried",
     )
     assert Proof("guard", "pay", "s", "proved").fault() is None
+
+
+# --- inputs of a run, and the entries that cover them ------------------------------------------------------------------
+
+SEND = step("send", "pay", args={"to": "$who"})
+SAYS = "the policy does not say whether input 'who' is trusted"
+
+
+def inputs(**entries: str) -> dict[str, Any]:
+    return {"inputs": entries, "tools": {"pay": {}}}
+
+
+@pytest.mark.parametrize(
+    ("host", "hint"),
+    [
+        (inputs(mail="untrusted"), "name it under the policy's 'inputs' as trusted or untrusted"),
+        (inputs(mail="trusted"), "or write '*' for all others"),
+        (inputs(whoo="untrusted"), "it names 'whoo', which the program does not read; did you mean 'who'?"),
+        (inputs(hwo="trusted"), "it names 'hwo'"),
+        (inputs(), "or write '*'"),
+    ],
+)
+@pytest.mark.parametrize("declared", [False, True])
+def test_an_input_that_no_entry_covers_is_an_error(shop: Shop, host: Any, hint: str, declared: bool) -> None:
+    vm = shop.vm(host)
+    schema = {"inputs": {"type": "object", "properties": {"who": {}}}} if declared else {}
+    one = program(SEND, **schema)
+    (fault,) = [d for d in vm.check(one) if d.code == "V059"]
+    assert (fault.severity, fault.message) == ("error", SAYS)
+    assert hint in (fault.hint or "")
+    assert not vm.verify(one).ok
+    refused(vm.run_sync(one, {"who": "ann"}), SAYS)
+    assert shop.calls == []
+
+
+def test_a_misspelled_entry_is_an_error_where_the_right_name_is_trusted_by_a_star(shop: Shop) -> None:
+    host = inputs(**{"hwo": "untrusted", "*": "trusted"})
+    refused(shop.vm(host).run_sync(program(SEND), {"who": "ann"}), "did you mean 'who'?")
+    for entries in ({"hwo": "untrusted", "*": "untrusted"}, {"hwo": "untrusted", "who": "trusted"}):
+        (fault,) = shop.vm(inputs(**entries)).check(program(SEND))
+        assert (fault.code, fault.severity) == ("V051", "warning")
+
+
+def test_an_input_that_is_declared_and_not_read_needs_an_entry_too(shop: Shop) -> None:
+    declared = {"type": "object", "properties": {"who": {"default": "x"}}}
+    refused(shop.vm(inputs(mail="trusted")).run_sync(program(step("p", "pay"), inputs=declared), {}), SAYS)
+
+
+@pytest.mark.parametrize(
+    ("host", "own", "untrusted"),
+    [
+        (inputs(who="trusted"), {}, ()),
+        (inputs(**{"mail": "untrusted", "*": "trusted"}), {}, ()),
+        (inputs(**{"*": "untrusted"}), {}, ()),
+        (inputs(mail="untrusted"), {}, ("who",)),
+        (inputs(mail="untrusted"), {"inputs": {"who": "untrusted"}}, ()),
+        ({"tools": {"pay": {}}}, {}, ()),  # a policy that says nothing of inputs trusts them
+    ],
+)
+def test_what_covers_an_input(shop: Shop, host: Any, own: Any, untrusted: tuple[str, ...]) -> None:
+    one = program(SEND, **({"policy": own} if own else {}))
+    assert shop.vm(host).run_sync(one, {"who": "ann"}, untrusted=untrusted).ok
+    assert shop.calls == [("pay", {"to": "ann", "amount": None})]
+
+
+def test_a_programs_own_policy_does_not_cover_by_trust(shop: Shop) -> None:
+    one = program(SEND, policy={"inputs": {"who": "trusted"}})
+    refused(shop.vm(inputs(mail="untrusted")).run_sync(one, {"who": "ann"}), SAYS)
+
+
+def test_an_input_that_a_check_reads_needs_an_entry(shop: Shop) -> None:
+    own = {"inputs": {"who": "trusted"}, **pay(args={"to": "$value == $who"})}
+    one = program(step("send", "pay", args={"to": "ann"}), policy=own)
+    refused(shop.vm(inputs(mail="untrusted")).run_sync(one, {"who": "ann"}), SAYS)
+
+
+def test_a_name_that_a_step_writes_needs_an_entry_where_it_is_given(shop: Shop) -> None:
+    vm = shop.vm(inputs(mail="untrusted"))
+    one = program({"id": "w", "type": "set", "values": {"who": "bob"}}, SEND)
+    assert vm.check(one) == []
+    refused(vm.run_sync(one, {"who": "ann"}), SAYS, "or do not give it")
+    assert shop.calls == []
+    assert vm.run_sync(one, {}).ok
+
+
+def test_what_no_step_reads_needs_no_entry(shop: Shop) -> None:
+    assert shop.vm(inputs(who="trusted")).run_sync(program(SEND), {"who": "ann", "session": "s-1"}).ok
+
+
+async def test_a_run_is_not_resumed_with_an_input_that_the_policy_now_leaves_out(tmp_path: Path) -> None:
+    shop = Shop()
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    ask = {"id": "ask", "type": "approval", "role": "boss", "show": {}}
+    first, second = shop.vm(store=url), shop.vm(inputs(mail="untrusted"), store=url)
+    try:
+        await first.run(program(ask, SEND), {"who": "ann"}, run_id="r")
+        first.approve("r", "ask", shown=first.waiting("r")[0]["shown"], by="ann")
+        with pytest.raises(ProgramError, match="V059"):
+            await second.resume("r")
+        assert shop.calls == []
+        assert (await shop.vm(inputs(who="trusted"), store=url).resume("r")).ok
+    finally:
+        first.close()
+        second.close()

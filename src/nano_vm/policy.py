@@ -118,7 +118,8 @@ class ToolRule:
 class Policy:
     """What a host allows, or what a program demands of itself. Immutable.
 
-    ``untrusted`` names inputs whose values come from outside (``*`` all that are not named), ``trusted`` those that are not.
+    ``untrusted`` names inputs whose values come from outside (``*`` all that are not named), ``trusted`` those that are not. A host's
+    policy that names any must cover each input of a run.
     """
 
     tools: tuple[ToolRule, ...] = ()
@@ -176,6 +177,11 @@ class Policy:
     def to_dict(self) -> dict[str, Any]:
         """What was written, as plain data of its own."""
         return copied(dict(self.source))  # type: ignore[no-any-return]
+
+    @property
+    def names_inputs(self) -> bool:
+        """Whether it says of inputs which are trusted: then it must say so of each, by name or by ``*``."""
+        return "inputs" in self.source or bool(self.untrusted or self.trusted)
 
     def matching(self, tool: str) -> list[ToolRule]:
         """The rules that name *tool*, the closest last."""

@@ -525,6 +525,8 @@ class ExecutionVM:
         faults: list[Diagnostic] = []
         if texts is None:
             trace.inputs, faults = _inputs(context, root, given)
+            if plan is not None and prepared.examined is not None:
+                faults += prepared.examined.not_covered(trace.inputs)
         errors = prepared.errors
         if errors and plan is not None:  # only names that inputs may give
             errors = tuple(d for d in check_names(prepared.flow, frozenset(trace.inputs)) if d.severity == "error")
@@ -760,6 +762,8 @@ class ExecutionVM:
         errors = prepared.errors
         if errors and plan is not None:  # only names that inputs may give
             errors = tuple(d for d in check_names(prepared.flow, frozenset(stored.inputs)) if d.severity == "error")
+        if plan is not None and prepared.examined is not None:
+            errors = (*errors, *prepared.examined.not_covered(stored.inputs))
         if errors or plan is None or prepared.host is None:
             raise ProgramError(errors or prepared.errors)
         if self._policy is None and stored.about.get("policy") != prepared.about().get("policy"):

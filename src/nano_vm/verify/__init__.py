@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..compile import compile_flow
-from ..errors import Diagnostic, Loc, VMError
+from ..errors import Diagnostic, Loc, Severity, VMError
 from ..flow import Flow, Names
 from ..policy import EFFECTS, Budget, CallRule, Policy, Rules, ToolRule, loosened, policy_of, rules_of, tightest
 from ..program import Program, ToolStep
@@ -70,6 +70,18 @@ class Examined:
     contracts: Mapping[str, ToolContract]
     policies: tuple[Policy, ...] = ()
     checks: Mapping[Loc, Sequence[CallRule]] = field(default_factory=dict)
+    uncovered: frozenset[str] = frozenset()
+
+    def not_covered(self, inputs: Iterable[str]) -> Iterator[Diagnostic]:
+        """A fault for each of the *inputs* of a run that the host's policy does not speak of: names that steps write, and that a
+        run may be given all the same. Those that a run needs are found before it."""
+        for name in inputs:
+            if name in self.uncovered:
+                message = f"the policy does not say whether input {name!r} is trusted"
+                hint = (
+                    "name it under the policy's 'inputs' as trusted or untrusted, or do not give it: a step writes it"
+                )
+                yield Diagnostic("V059", ("context", name), message, hint)
 
 
 def check(flow: Flow, contracts: Mapping[str, ToolContract], solved: Assigned | None = None) -> list[Diagnostic]:
@@ -119,6 +131,7 @@ def examine(
     contracts, faults = _by_policy(flow, contracts, policies)
     found += faults
     found += _unknown_inputs(flow, policies, untrusted)
+    found += _uncovered_inputs(flow, policies, untrusted)
     if (
         policy is not None or len(policies) > 1
     ):  # a read that some path lacks fails the run, and what a policy demands may hang on it
@@ -160,10 +173,10 @@ def examine(
     report = Report(
         program.name, flow.digest or program.digest, tuple(in_order(found)), proofs, most, trust.flows if sound else ()
     )
-    return Examined(report, contracts, policies, checks)
+    return Examined(report, contracts, policies, checks, _not_covered(flow, policies, untrusted))
 
 
-_OF_HOSTS = frozenset({"V010", "V011", "V020", "V030", "V031", "V032", "V033", "V051", "V057"})
+_OF_HOSTS = frozenset({"V010", "V011", "V020", "V030", "V031", "V032", "V033", "V051", "V057", "V059"})
 """Faults that leave the graph whole: unknown tools and models, names that inputs may still give."""
 
 
@@ -323,16 +336,61 @@ def _unknown_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[
         for name in policy.untrusted:
             if name == "*":
                 continue
-            hint = hints.meant(name, known) if name not in known else None
-            if hint:
+            near = hints.nearest(name, known) if name not in known else None
+            if near is not None:
                 message = f"the policy calls input {name!r} untrusted, and the program has none"
-                yield Diagnostic("V051", ("policy", "inputs", name), message, hint, "warning")
+                trusted = "*" in policy.trusted and near not in policy.trusted + policy.untrusted
+                severity: Severity = "error" if trusted else "warning"
+                yield Diagnostic(
+                    "V051", ("policy", "inputs", name), message, f"did you mean {near!r}? name it too", severity
+                )
     for name in untrusted:
         if name not in known:
             hint = hints.meant(name, known, otherwise=f"it reads {', '.join(known) or 'no inputs'}")
             yield Diagnostic(
                 "V051", ("context",), f"input {name!r} is called untrusted, and the program reads none", hint
             )
+
+
+def _uncovered_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> Iterator[Diagnostic]:
+    """Inputs that a run is given and of which a host's policy with ``inputs`` does not say whether they are trusted.
+
+    That a name is missing there is as likely a slip of the pen as a decision, and it would be trusted.
+    """
+    uncovered = _not_covered(flow, policies, untrusted)
+    root = flow.frames[0].names
+    needed = {name: loc for name, loc in root.needed.items() if name in uncovered}
+    needed |= {name: ("inputs", "properties", name) for name in root.keys if name in uncovered & root.declared}
+    for policy in policies:
+        for rule in policy.tools:
+            for argument, one in rule.args.items():
+                at: Loc = ("policy", "tools", rule.pattern, "args", argument)
+                needed |= {name: at for name in one.reads() if name in uncovered and name not in needed}
+    known = {*root.needed, *root.declared}
+    named = [name for name in (*policies[0].untrusted, *policies[0].trusted) if name != "*" and name not in known]
+    hints = Hints()
+    for name, loc in needed.items():
+        near = hints.nearest(name, named)
+        slip = (
+            f"it names {near!r}, which the program does not read; did you mean {name!r}? " if near is not None else ""
+        )
+        yield Diagnostic(
+            "V059",
+            loc,
+            f"the policy does not say whether input {name!r} is trusted",
+            f"{slip}name it under the policy's 'inputs' as trusted or untrusted, or write '*' for all others",
+        )
+
+
+def _not_covered(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> frozenset[str]:
+    """The names that a run can be given, or that value checks read, and that no entry of the host's ``inputs`` covers."""
+    host = policies[0]
+    if not host.names_inputs or "*" in (*host.untrusted, *host.trusted):
+        return frozenset()
+    checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
+    names = {*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())}
+    covered = {*host.trusted, *untrusted, *(name for policy in policies for name in untrusted_by(policy, flow))}
+    return frozenset(names - covered)
 
 
 def _own_policies(flow: Flow) -> list[Policy]:
