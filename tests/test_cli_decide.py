@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 from test_cli_plan import COMMON, PLAN, TOOLS, Say, model  # noqa: F401 - a fixture
 
 from nano_vm import Program
-from nano_vm.cli import main
+from nano_vm.cli import main, runs
 from nano_vm.cli.decide import CONTINUED, WHOLE_CHARS, waiting_lines
+from nano_vm.store import open_store
 
 ASK = {"id": "ask", "type": "approval", "role": "boss"}
 HIDING = [
@@ -136,6 +138,120 @@ def test_a_schema_is_shown_whole() -> None:
     schema = {"type": "object", "required": [f"field_{i}" for i in range(200)]}
     entry = {"path": "w", "step_id": "w", "kind": "wait", "event": "e", "output_schema": schema}
     assert '"field_199"' in list(waiting_lines("r", [entry], ""))[1]
+
+
+# --- approving on a terminal ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A person who sits there, and what is typed."""
+
+    def typing(text: str) -> None:
+        monkeypatch.setattr(runs, "_on_terminal", lambda: True)
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    monkeypatch.setattr("getpass.getuser", lambda: "ann")
+    return typing
+
+
+def inbox_of(run_id: str) -> list[tuple[str, str | None]]:
+    with open_store("sqlite:///runs.db") as store:  # type: ignore[attr-defined]
+        return [(message.kind, message.by) for message in store.load(run_id).inbox]
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "said"),
+    [("y\n", 0, [("approve", "ann")]), ("Yes\n", 0, [("approve", "ann")]), ("n\n", 1, []), ("\n", 1, []), ("", 1, [])],
+)
+def test_on_a_terminal_the_request_is_shown_and_asked_about(
+    typed: str, code: int, said: list[Any], at_terminal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked({"to": "$to"}, {"to": "ACME"}, capsys)
+    at_terminal(typed)
+    assert main(["approve", "r"]) == code
+    told = capsys.readouterr()
+    assert told.out.startswith('waits at ask for approval by boss:\n  to: "ACME"\napprove it, as ann? [y/N] ')
+    assert ("nothing was recorded" in told.err) == bool(code)
+    assert inbox_of("r") == said
+
+
+def test_who_decides_can_be_named(at_terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(5, {}, capsys)
+    at_terminal("y\n")
+    assert main(["approve", "r", "ask", "--by", "bob", "--reason", "fine"]) == 0
+    assert inbox_of("r") == [("approve", "bob")]
+
+
+def test_a_rejection_on_a_terminal(at_terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(5, {}, capsys)
+    at_terminal("")
+    assert main(["reject", "r"]) == 0
+    assert inbox_of("r") == [("reject", "ann")]
+
+
+def test_nothing_is_asked_about_a_part(at_terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked("$to", {"to": "x" * WHOLE_CHARS}, capsys)
+    at_terminal("y\n")
+    assert main(["approve", "r"]) == 1
+    told = capsys.readouterr()
+    assert "[y/N]" not in told.out
+    assert "too much for a screen" in told.err
+    assert inbox_of("r") == []
+
+
+def test_what_is_decided_is_what_was_shown(
+    at_terminal: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While a person reads, somebody else decides."""
+    asked(5, {}, capsys)
+    at_terminal("y\n")
+
+    def read(_: Any) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        assert main(["reject", "r", "ask", "--by", "bob"]) == 0
+        return "y\n"
+
+    monkeypatch.setattr("sys.stdin", type("Slow", (), {"readline": read, "isatty": lambda _: True})())
+    assert main(["approve", "r"]) == 1
+    assert "'ask' of run 'r' is decided already: reject by 'bob'" in capsys.readouterr().err
+
+
+def test_where_nothing_or_several_things_are_asked(at_terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asks = [{**ASK, "id": name} for name in ("a", "b")]
+    Path("p.json").write_text(
+        json.dumps({"name": "p", "steps": [{"id": "p", "type": "parallel", "parallel_steps": asks}]})
+    )
+    assert main(["run", "p.json", "--run-id", "r"]) == 3
+    at_terminal("y\n")
+    assert main(["approve", "r"]) == 2
+    assert "asks at several places: p/a, p/b; name one" in capsys.readouterr().err
+    assert main(["approve", "r", "p/c"]) == 1
+    assert "asks no approval at 'p/c'" in capsys.readouterr().err
+    assert main(["approve", "r", "p/b"]) == 0
+    Path("w.json").write_text(json.dumps({"name": "p", "steps": [{"id": "w", "type": "wait", "event": "e"}]}))
+    assert main(["run", "w.json", "--run-id", "w"]) == 3
+    assert main(["approve", "w"]) == 1
+    assert "run 'w' asks no approval" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["approve", "r", "ask"], ["approve", "r", "ask", "--by", "ann"], ["reject", "r", "ask"]]
+)
+def test_elsewhere_all_of_it_must_be_said(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    asked(5, {}, capsys)
+    assert main(command) == 2
+    assert "required: --" in capsys.readouterr().err
+    assert inbox_of("r") == []
+
+
+@pytest.mark.parametrize("by", ["", "  ", "\u3164"])
+def test_nobody_decides_on_the_command_line(by: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(5, {}, capsys)
+    for command in (["reject", "r", "ask"], ["cancel", "r"], ["resolve", "r", "ask", "--retry"]):
+        assert main([*command, "--by", by]) == 1
+        assert "by is their name, a string that is not empty" in capsys.readouterr().err
+    assert inbox_of("r") == []
 
 
 # --- programs from outside, approved by their digest ----------------------------------------------------------------------

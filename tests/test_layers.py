@@ -50,6 +50,7 @@ ROOMS = (
     "store",
     "drive",
     "lease",
+    "inbox",
     "durable",
     "batch",
     "vm",

@@ -12,7 +12,6 @@ Rule 2: a row, once appended, never changes; who lost the lease appends nothing 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -21,15 +20,16 @@ from typing import Any
 
 from .drive import Abandoned
 from .errors import LeaseLost, StoreError
+from .inbox import presented
 from .lease import Lease
 from .ledger import token_bound
 from .machine import Machine
 from .operators import described, number_in
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
-from .recorded import Recorded, path_of
-from .store import INTENT, STEP, SUSPENDED, Append, Message, Row, Store, StoredRun, chained, seal_start
+from .recorded import Recorded, asked, path_of
+from .store import INTENT, STEP, Append, Message, Row, Store, StoredRun, chained, seal_start
 from .trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
-from .values import UNSET, canonical
+from .values import UNSET
 from .verify import collector_paused
 
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
@@ -46,20 +46,6 @@ def lost_calls(run: StoredRun) -> int:
     """Model calls of *run* that were begun and whose process was gone before they ended: a budget of calls has spent them."""
     made = sum(row.kind == INTENT and row.type == "llm" for row in run.rows)
     return made - sum(row.kind == STEP and row.type == "llm" and row.request is not UNSET for row in run.rows)
-
-
-def usable(message: Message, waiting: Iterable[dict[str, Any]]) -> bool:
-    """Whether a run that waits for *waiting* has something to do with *message*."""
-    if message.kind == "cancel":
-        return True
-    if message.kind == "event":
-        return any(entry.get("event") == message.name for entry in waiting)
-    return any(entry["path"] == message.name for entry in waiting)
-
-
-def shown_digest(entry: Mapping[str, Any]) -> str:
-    """What identifies a pending request: SHA-256, in hex, of all that it shows."""
-    return hashlib.sha256(canonical({key: entry[key] for key in sorted(entry) if key != "shown"})).hexdigest()
 
 
 class Journal:
@@ -83,7 +69,12 @@ class Journal:
         for row in run.rows:
             if row.kind == INTENT and row.path not in done:
                 self.begun.setdefault(row.path, []).append(row.started_ns)
+        # of calls without an outcome: when each was begun last, by which process, and with what
+        self.calls = {row.path: row for row in run.rows if row.kind == INTENT and row.path not in done}
+        self.arguments: dict[str, tuple[Sequence[str], Any]] = {}
+        self.deadlines: dict[str, int] = {}  # of what is waited for, since the epoch
         self.inbox = list(run.inbox)
+        self.heard = {message.id for message in run.inbox}
         self.cancelled = [message.id for message in run.inbox if message.kind == "cancel"]
         self.used: list[int] = []
         self.resolved: dict[str, str] = {}  # by path: who said what became of a call in doubt
@@ -113,6 +104,8 @@ class Journal:
             return following
         path = path_of(machine, op)
         machine.now = max(machine.now, now)
+        if op.code == TOOL and op.unsafe:  # type: ignore[attr-defined]
+            self.arguments[path] = op.names, asked(machine, op)
         if path in self.begun and not machine.retrying and op.code != PAUSE:
             following = self.lost(machine, op, path)
             if following is not None:
@@ -135,10 +128,19 @@ class Journal:
                 await self.append(rows)
         else:
             if not machine.retrying:
-                rows.append(Row(INTENT, machine.frame_name, path, op.type, None, machine.now + self.base_ns))
+                rows.append(self.intent(machine, op, path))
             await self.append(rows)
         self.check()
         return None
+
+    def intent(self, machine: Machine, op: Op, path: str) -> Row:
+        """That a call is about to be made; of one that could be in doubt, also by which process."""
+        row = Row(INTENT, machine.frame_name, path, op.type, None, machine.now + self.base_ns)
+        if op.code == TOOL:
+            if op.unsafe:  # type: ignore[attr-defined]
+                row.rest = {"owner": self.lease.owner}
+            self.calls[path] = row
+        return row
 
     def check(self) -> None:
         """Asked immediately before a call: raises `Abandoned` where this process may have lost the run."""
@@ -178,35 +180,71 @@ class Journal:
     async def pause(self, machine: Machine, op: Op, path: str) -> Op:
         """The outcome of an approval or a wait, or that there is none yet."""
         now, request = machine.now, machine.request
-        since = self.begun.get(path, [now + self.base_ns])[0] - self.base_ns
-        if op.asks:  # type: ignore[attr-defined]
-            message = self.take(("approve", "reject"), path)
-            if message is not None:
-                return machine.decide(message.kind == "approve", message.body.get("reason"), message.by, now)
-        else:
-            try:
-                due = self.due(request, since)
-            except ValueError as error:
-                return machine.lapse(StepError("value", "ExprError", str(error), retryable=False), None, now)
-            if due is None:
-                message = self.take(("event",), request["event"])
-                if message is not None:
-                    return machine.arrive(message.body.get("payload"), now)
-            elif now >= due:
-                return machine.arrive(None, now)
-            else:
-                self.wakes.append(due + self.base_ns)
+        since_ns = self.begun.get(path, [now + self.base_ns])[0]
         timeout: int = op.timeout_ns  # type: ignore[attr-defined]
-        if timeout:
-            if now >= since + timeout:
-                return machine.expire(now)
-            self.wakes.append(since + timeout + self.base_ns)
+        deadline_ns = since_ns + timeout if timeout else None
+        message = self.word(op, path, request, deadline_ns)
+        late = deadline_ns is not None and now + self.base_ns >= deadline_ns
+        if message is None and late:
+            await self.look()  # for what was recorded in time, since the run was loaded
+            message = self.word(op, path, request, deadline_ns)
+        if message is not None and op.asks:  # type: ignore[attr-defined]
+            return machine.decide(message.kind == "approve", message.body.get("reason"), message.by, now)
+        if message is not None:
+            return machine.arrive(message.body.get("payload"), now)
+        try:
+            due = None if op.asks else self.due(request, since_ns - self.base_ns)  # type: ignore[attr-defined]
+        except ValueError as error:
+            return machine.lapse(StepError("value", "ExprError", str(error), retryable=False), None, now)
+        if due is not None and now >= due:
+            return machine.arrive(None, now)
+        if late:
+            return machine.expire(now)
+        if due is not None:
+            self.wakes.append(due + self.base_ns)
+        if deadline_ns is not None:
+            self.wakes.append(deadline_ns)
+            self.deadlines[path] = deadline_ns
         rows = self.rows(machine)
         if path not in self.begun:
-            self.begun[path] = [now + self.base_ns]
-            rows.append(Row(INTENT, machine.frame_name, path, op.type, None, now + self.base_ns))
+            self.begun[path] = [since_ns]
+            rows.append(Row(INTENT, machine.frame_name, path, op.type, None, since_ns))
         await self.append(rows)
         return machine.suspend(now)
+
+    def word(self, op: Op, path: str, request: dict[str, Any], deadline_ns: int | None) -> Message | None:
+        """What was said in time about the request at *path*; it is used up."""
+        if op.asks:  # type: ignore[attr-defined]
+            return self.take(("approve", "reject"), path, deadline_ns)
+        return self.take(("event",), request["event"], deadline_ns) if "event" in request else None
+
+    async def look(self) -> None:
+        """Hear what was said to the run since it was loaded; nobody who says something right now is missed."""
+        try:
+            told = await self.store.told(self.run.key)
+        except StoreError as error:
+            raise Abandoned(error) from None
+        for message in told:
+            if message.id not in self.heard:
+                self.heard.add(message.id)
+                self.inbox.append(message)
+                if message.kind == "cancel":
+                    self.cancelled.append(message.id)
+
+    def entries(self, waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What the run waits for, with what a person needs to decide it and the machine does not know: deadlines, and of a call in
+        doubt when it was begun, and by which process."""
+        return [{**entry, **self.beside(entry)} for entry in waiting]
+
+    def beside(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        path = entry["path"]
+        if path in self.deadlines:
+            return {"deadline_ns": self.deadlines[path]}
+        if entry["kind"] != "in_doubt" or path not in self.calls:
+            return {}
+        call, (names, values) = self.calls[path], self.arguments.get(path, ((), ()))
+        arguments = dict(zip(names, values, strict=False))
+        return {"arguments": arguments, "began_ns": call.started_ns, **(call.rest or {})}
 
     def due(self, request: dict[str, Any], since: int) -> int | None:
         """When a timer is due, monotonic; None for an event."""
@@ -228,9 +266,11 @@ class Journal:
             return int(moment.timestamp() * 1e9) - self.base_ns
         return None
 
-    def take(self, kinds: tuple[str, ...], name: str) -> Message | None:
-        """The first unused message of one of these kinds for *name*; it is used up with the next append."""
+    def take(self, kinds: tuple[str, ...], name: str, deadline_ns: int | None = None) -> Message | None:
+        """The first unused message of one of these kinds for *name*, recorded before the deadline; it is used up with the next append."""
         for message in self.inbox:
+            if deadline_ns is not None and message.created_ns >= deadline_ns:
+                continue
             if message.kind in kinds and message.name == name:
                 self.inbox.remove(message)
                 self.used.append(message.id)
@@ -272,6 +312,8 @@ class Journal:
     def row(self, frame: str, record: Record) -> Row:
         """A record as it is stored."""
         op, path, status, output, error, request, started, finished, attempts, usage, extra = record
+        self.calls.pop(path, None)
+        self.arguments.pop(path, None)
         base = self.base_ns
         rest: dict[str, Any] = {}
         if error is not None:
@@ -364,8 +406,8 @@ class Journal:
                         self.run.run_id, Message("outcome", row.path, {"output": output}, None, row.finished_ns)
                     )
 
-    async def end(self, machine: Machine, trace: Trace) -> None:
-        """Write how the run ended, or that it waits, and let it go."""
+    async def end(self, machine: Machine, trace: Trace, waiting: list[dict[str, Any]]) -> None:
+        """Write how the run ended, or that it waits for *waiting*, and let it go."""
         suspended = trace.status is TraceStatus.SUSPENDED
         if not suspended:
             self.used += self.cancelled
@@ -377,7 +419,7 @@ class Journal:
         update: dict[str, Any] = {
             "status": trace.status.value,
             "owner": None,
-            "waiting": [dict(entry) for entry in trace.waiting],
+            "waiting": waiting,
             "wake_ns": min(self.wakes, default=None) if suspended else None,
             "steps": self.count,
             "tokens": usage.total_tokens,
@@ -420,7 +462,7 @@ def trace_of(run: StoredRun) -> Trace:
     trace.status = TraceStatus.RUNNING if run.status in ("pending", "running") else TraceStatus(run.status)
     trace.output, trace.error, trace.error_kind = run.output, run.error, run.error_kind
     trace.finished_ns = run.finished_ns
-    trace.waiting = run.waiting if run.status == SUSPENDED or run.waiting else []
+    trace.waiting = presented(run.waiting)
     return trace
 
 

@@ -199,6 +199,39 @@ class UnknownRun(StoreError):
     """There is no such run in the store."""
 
 
+class NotPermitted(VMError):
+    """Who decides is nobody (``by`` names none), or lacks the ``role`` that is asked for."""
+
+    def __init__(self, message: str, *, by: Any = None, role: str | None = None) -> None:
+        super().__init__(message)
+        self.by = by
+        self.role = role
+
+
+class AlreadyDecided(VMError):
+    """Somebody was first: ``decision`` (``approve``, ``reject``, ``resolve`` or ``cancel``), ``by`` whom, and when."""
+
+    def __init__(
+        self, message: str, *, decision: str = "", by: str | None = None, decided_ns: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.decision = decision
+        self.by = by
+        self.decided_ns = decided_ns
+
+
+class Expired(VMError):
+    """Too late: the deadline has passed (``deadline_ns``, since the epoch, where it is known), or the run has ended."""
+
+    def __init__(self, message: str, *, deadline_ns: int | None = None) -> None:
+        super().__init__(message)
+        self.deadline_ns = deadline_ns
+
+
+class Changed(VMError):
+    """What was shown is not what is asked now; look at it again."""
+
+
 class RunFailed(VMError):
     """Raised by `Trace.raise_for_status`; ``trace`` is the trace of the run."""
 

@@ -406,7 +406,7 @@ class Trace:
         if self._digest is None:
             start = {"trace": TRACE_FORMAT, "program": self.program_digest, "inputs": self.inputs}
             head = _chain(hashlib.sha256(canonical(start)).digest(), self._full())
-            waiting = [{k: v for k, v in entry.items() if k != "effect_key"} for entry in self.waiting]
+            waiting = [{k: v for k, v in entry.items() if k not in UNDIGESTED} for entry in self.waiting]
             last = {"status": self.status.value, "output": self.output, "error": self.error, "waiting": waiting}
             self._digest = hashlib.sha256(head + canonical(last)).hexdigest()
         return self._digest
@@ -587,6 +587,9 @@ def seed_of(run_id: str) -> int:
 class TraceError(VMError, ValueError):
     """A text that is not a trace, or one that was changed."""
 
+
+UNDIGESTED = frozenset({"effect_key", "arguments", "shown", "deadline_ns", "began_ns", "owner", "process"})
+"""Fields of what a run waits for that its digest leaves out: they are times, or said by the record of the step."""
 
 _HIDDEN = frozenset({"inputs", "output", "request", "error", "attempts", "extra", "waiting"})
 

@@ -24,19 +24,19 @@ from typing import Any
 from .batch import BatchResult, run_many
 from .compile import compile_flow
 from .drive import Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
-from .durable import Journal, lost_calls, shown_digest, trace_of, usable
+from .durable import Journal, lost_calls, trace_of
 from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, VMError, summary
 from .fields import free, remedy
 from .flow import Flow
+from .inbox import Inbox, account, presented, usable
 from .lease import LEASE_SECONDS, Lease
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
 from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
 from .policy import Budget, Policy, policy_of, tightest
 from .program import LLMStep, Program
-from .schemas import schema_check
 from .spelling import Hints
-from .store import ENDED, Append, Claim, Message, Store, StoredRun, open_store
+from .store import ENDED, Append, Claim, Store, StoredRun, open_store
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
@@ -679,7 +679,9 @@ class ExecutionVM:
         self._journals.add(journal)
         try:
             cancelled = await self._execute(trace, machine, sink, journal)
-            await journal.end(machine, trace)
+            waiting = journal.entries(machine.waiting)
+            trace.waiting = presented(waiting)
+            await journal.end(machine, trace, waiting)
         except Abandoned as gone:
             if not isinstance(gone.cause, LeaseLost):
                 raise gone.cause from None
@@ -977,58 +979,39 @@ class ExecutionVM:
             logger.exception("run %s can not go on here", run_id)
         return None, False
 
+    @property
+    def inbox(self) -> Inbox:
+        """Where people's words about stored runs are recorded; it needs neither tools nor models."""
+        return Inbox(self._kept_in(), self._roles, self._clock, value_bytes=self._limits.value_bytes)
+
     def waiting(self, run_id: str) -> list[dict[str, Any]]:
         """What a stored run waits for; ``shown`` identifies each request as it stands."""
-        stored = self._kept_in().load(run_id, rows=False)
-        if stored.status != "suspended":
-            return []
-        return [{**entry, "shown": shown_digest(entry)} for entry in stored.waiting]
+        return self.inbox.waiting(run_id)
 
     def approve(self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None) -> None:
         """Record that *by* approves what the run asks at *path*, as identified by *shown*; used once, by `resume` or `work`.
 
         Raises:
-            VMError: If the run asks nothing there, asks something else by now, is decided already, or *by* lacks the role.
+            Changed: If the run asks nothing there, or something else by now.
+            NotPermitted: If *by* is nobody, or lacks the role.
+            AlreadyDecided: If somebody was first, or the run is to be cancelled.
+            Expired: If its deadline has passed, or the run has ended.
+            UnknownRun: If there is no such run.
         """
-        if not isinstance(shown, str):
-            raise VMError(f"shown is the digest of the request that was seen, as waiting() tells it, not {shown!r}")
-        self._decide("approve", run_id, path, shown, by, reason)
+        self.inbox.approve(run_id, path, shown=shown, by=by, reason=reason)
 
     def reject(self, run_id: str, path: str, *, by: str, shown: str | None = None, reason: str | None = None) -> None:
         """Record that *by* rejects; as `approve`."""
-        self._decide("reject", run_id, path, shown, by, reason)
-
-    def _decide(self, kind: str, run_id: str, path: str, shown: str | None, by: str, reason: str | None) -> None:
-        store = self._kept_in()
-        stored = store.load(run_id, rows=False)
-        entry = _entry(stored, path, "approval")
-        if shown is not None and shown != shown_digest(entry):
-            raise VMError(f"run {run_id!r} asks something else at {path!r} than what was shown; look at it again")
-        if self._roles is not None and entry["role"] not in tuple(self._roles(by)):
-            raise VMError(f"{by!r} lacks the role {entry['role']!r} that {path!r} asks for")
-        decided = next((m for m in stored.inbox if m.kind in ("approve", "reject") and m.name == path), None)
-        if decided is not None:
-            raise VMError(f"{path!r} of run {run_id!r} is decided already: {decided.kind} by {decided.by!r}")
-        store.send(run_id, Message(kind, path, {"reason": reason}, by, self._clock.time_ns()))
+        self.inbox.reject(run_id, path, by=by, shown=shown, reason=reason)
 
     def send_event(self, run_id: str, name: str, payload: Any = None) -> None:
         """Record an event for a run: for a `wait` that it stands at, or the next that asks for it; used once.
 
         Raises:
-            VMError: If the run has ended, or the payload does not fit the schema that it waits with.
+            Expired: If the run has ended, or it waits for this event and its deadline has passed.
+            VMError: If the payload does not fit the schema that it waits with.
         """
-        store = self._kept_in()
-        stored = store.load(run_id, rows=False)
-        if stored.status in ENDED:
-            raise VMError(f"run {run_id!r} has ended ({stored.status})")
-        payload, _ = admit(payload, self._limits.value_bytes)
-        waiting = [entry for entry in stored.waiting if entry.get("event") == name]
-        for entry in waiting:
-            schema = entry.get("output_schema")
-            fault = schema_check(schema)(payload) if schema is not None else None
-            if fault is not None:
-                raise VMError(f"the payload of event {name!r} does not fit what {entry['path']!r} waits for: {fault}")
-        store.send(run_id, Message("event", name, {"payload": payload}, None, self._clock.time_ns()))
+        self.inbox.send_event(run_id, name, payload)
 
     def resolve(
         self,
@@ -1038,37 +1021,31 @@ class ExecutionVM:
         done: Any = UNSET,
         retry: bool = False,
         fail: str | None = None,
-        by: str | None = None,
+        by: str = UNSET,
     ) -> None:
         """Say what became of a call in doubt: that it is *done* and gave this output, that it may be made again, or why it failed.
 
-        Raises:
-            VMError: If nothing is in doubt there, or not exactly one of the three is said.
-        """
-        if (done is not UNSET) + retry + (fail is not None) != 1:
-            raise VMError("say one of done=<output>, retry=True and fail=<reason>")
-        store = self._kept_in()
-        stored = store.load(run_id, rows=False)
-        _entry(stored, path, "in_doubt")
-        if any(m.kind == "resolve" and m.name == path for m in stored.inbox):
-            raise VMError(f"{path!r} of run {run_id!r} is resolved already")
-        body = {"output": admit(done)[0]} if done is not UNSET else {"retry": True} if retry else {"reason": fail}
-        store.send(run_id, Message("resolve", path, body, by, self._clock.time_ns()))
-
-    async def cancel(self, run_id: str) -> Trace:
-        """Cancel a stored run that this process drives or that nobody does, and give its trace.
+        *by* is who says so; where it is left out, the account that this process runs under.
 
         Raises:
-            VMError: If it has ended, or another process drives it.
+            VMError: If nothing is in doubt there (`Changed`), it was resolved before (`AlreadyDecided`), or not exactly one of the three
+                is said.
         """
-        store = self._kept_in()
+        by = account() if by is UNSET else by
+        self.inbox.resolve(run_id, path, by=by, done=done, retry=retry, fail=fail)
+
+    async def cancel(self, run_id: str, *, by: str = UNSET) -> Trace:
+        """Cancel a stored run that this process drives or that nobody does, and give its trace. *by* is as for `resolve`.
+
+        Raises:
+            Expired: If it has ended.
+            VMError: If another process drives it.
+        """
+        inbox = self.inbox
         local = self._runs.get(run_id)
         if local is not None and local.task is not None and not local.task.done():
             return await local.cancel()
-        stored = await asyncio.to_thread(store.load, run_id, rows=False)
-        if stored.status in ENDED:
-            raise VMError(f"run {run_id!r} has ended ({stored.status})")
-        await asyncio.to_thread(store.send, run_id, Message("cancel", "", {}, None, self._clock.time_ns()))
+        await asyncio.to_thread(inbox.cancel, run_id, by=account() if by is UNSET else by)
         return await self.resume(run_id)
 
     def load(self, run_id: str) -> Trace:
@@ -1146,19 +1123,6 @@ class Run:
 def _become(trace: Trace, other: Trace) -> None:
     """Make *trace* say what *other* does: somebody else drove the run."""
     trace.__dict__.update(other.__dict__)
-
-
-def _entry(stored: StoredRun, path: str, kind: str) -> dict[str, Any]:
-    """What a stored run waits for at *path*."""
-    if stored.status in ENDED:
-        raise VMError(f"run {stored.run_id!r} has ended ({stored.status})")
-    entries = [entry for entry in stored.waiting if entry["kind"] == kind] if stored.status == "suspended" else []
-    for entry in entries:
-        if entry["path"] == path:
-            return entry
-    what = {"approval": "asks no approval", "in_doubt": "has nothing in doubt"}[kind]
-    known = f"; it does at {', '.join(repr(entry['path']) for entry in entries)}" if entries else ""
-    raise VMError(f"run {stored.run_id!r} ({stored.status}) {what} at {path!r}{known}")
 
 
 def _identity(trace: Trace) -> bytes:

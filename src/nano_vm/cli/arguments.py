@@ -541,15 +541,17 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
     approve = about(
         "approve",
         "approve what a run asks",
-        "  nano-vm approve 3f2a ask --shown 3073ee8b... --by ann   ('nano-vm show 3f2a' prints it whole)\n",
+        "  nano-vm approve 3f2a                                         on a terminal: shows it and asks\n"
+        "  nano-vm approve 3f2a ask --shown 3073ee8b0c41 --by ann       its digest as 'nano-vm show 3f2a' prints it\n",
     )
-    approve.add_argument("path", metavar="PATH", help="where it asks, as 'show' prints it")
-    approve.add_argument("--shown", required=True, metavar="DIGEST", help="of the request that you have seen")
+    approve.add_argument("--shown", metavar="DIGEST", help="of the request that you have seen; 12 digits are enough")
     reject = about("reject", "reject what a run asks", "  nano-vm reject 3f2a ask --by ann --reason 'too much'\n")
-    reject.add_argument("path", metavar="PATH", help="where it asks, as 'show' prints it")
     reject.add_argument("--shown", metavar="DIGEST", help="of the request that you have seen")
     for decision in (approve, reject):
-        decision.add_argument("--by", required=True, metavar="NAME", help="who decides")
+        decision.add_argument(
+            "path", nargs="?", metavar="PATH", help="where it asks; needed where it asks several things"
+        )
+        decision.add_argument("--by", metavar="NAME", help="who decides; on a terminal, default: your account")
         decision.add_argument("--reason", metavar="TEXT", help="why")
 
     event = about("event", "send an event to a run", "  nano-vm event 3f2a paid '{\"amount\": 30}'\n")
@@ -567,11 +569,11 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
     how.add_argument("--done", metavar="JSON", help="it took place, and this is its output (or @FILE)")
     how.add_argument("--retry", action="store_true", help="it did not take place: make it again")
     how.add_argument("--fail", metavar="REASON", help="it failed")
-    resolve.add_argument("--by", metavar="NAME", help="who says so")
+    resolve.add_argument("--by", metavar="NAME", help="who says so; default: your account")
 
     cancel = about("cancel", "cancel a run, and undo what it did", "  nano-vm cancel 3f2a --tools refund.py:tools\n")
     _worker(cancel)
-    cancel.add_argument("--by", metavar="NAME", help="who wants it")
+    cancel.add_argument("--by", metavar="NAME", help="who wants it; default: your account")
 
     store = command("store", "", "look after a store: prune, export, import, check, erase")
     inner = store.add_subparsers(dest="store_command", metavar="COMMAND", required=True)

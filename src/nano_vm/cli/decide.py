@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..durable import shown_digest
+from ..inbox import shown_digest
 from ..values import canonical
 from ..visible import lines as value_lines
 from ..visible import name, written

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..trace import Trace, TraceStatus
 from ..values import parse_json, short
-from .decide import waiting_lines
+from .decide import asked_lines, waiting_lines
 from .faults import Failure, UsageFault
 from .run import _only_json, exit_code, summary_lines
 from .stores import (
@@ -50,6 +50,7 @@ from .text import (
 from .traces import DETAIL_CHARS, _table
 
 if TYPE_CHECKING:
+    from ..inbox import Inbox
     from ..store import StoredRun
     from ..store.sql import SqlStore
     from ..vm import ExecutionVM
@@ -165,13 +166,12 @@ def show(options: argparse.Namespace) -> int:
     erased = run.salt is None
     if erased:
         run.inputs, run.about = {}, {}
-    from ..durable import shown_digest, trace_of
+    from ..durable import trace_of
+    from ..inbox import presented
 
     trace = trace_of(run)
     if options.json:
-        waiting = (
-            [{**entry, "shown": shown_digest(entry)} for entry in run.waiting] if run.status == "suspended" else []
-        )
+        waiting = presented(run.waiting) if run.status == "suspended" else []
         told = _header(run, owners) | {"waiting": waiting, "inbox": [_message(message) for message in run.inbox]}
         emit_json(told | {"trace": None if erased else trace.to_dict(), "seal": run.seal})
         return OK
@@ -234,12 +234,12 @@ def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) ->
 
 
 @contextmanager
-def _speaking(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore, str]]:
-    """A VM that only records, its store, and the id of the run that it is about."""
-    from ..vm import ExecutionVM
+def _speaking(options: argparse.Namespace) -> Iterator[tuple[Inbox, SqlStore, str]]:
+    """Where words are recorded, the store, and the id of the run that they are about."""
+    from ..inbox import Inbox
 
     with store_of(options) as store:
-        yield ExecutionVM(store=store), store, run_id_of(store, options.run)
+        yield Inbox(store, None, time), store, run_id_of(store, options.run)
 
 
 def _recorded(options: argparse.Namespace, run_id: str, what: str, name: str = "", how: str | None = None) -> int:
@@ -254,27 +254,84 @@ def _recorded(options: argparse.Namespace, run_id: str, what: str, name: str = "
 
 
 def approve(options: argparse.Namespace) -> int:
-    """Record an approval."""
-    with _speaking(options) as (vm, _, run_id):
-        vm.approve(run_id, options.path, shown=options.shown, by=options.by, reason=options.reason)
-    return _recorded(options, run_id, "approve", options.path)
+    """Record an approval; on a terminal the request is shown and asked about, unless its digest is given."""
+    with _speaking(options) as (inbox, _, run_id):
+        asks = options.shown is None and not options.json and _on_terminal()
+        if options.shown is None and not asks:
+            raise UsageFault(
+                f"the following arguments are required: --shown DIGEST, as nano-vm show {run_id} prints it; "
+                "on a terminal it can be left out, and the request is shown and asked about"
+            )
+        options.by = _principal(options)
+        entry = _asked_at(inbox, run_id, options.path)
+        if asks and not _agreed(run_id, entry, options.by):
+            note("nothing was recorded")
+            return FAILED
+        shown = entry["shown"] if asks else options.shown
+        inbox.approve(run_id, entry["path"], shown=shown, by=options.by, reason=options.reason)
+    return _recorded(options, run_id, "approve", entry["path"])
 
 
 def reject(options: argparse.Namespace) -> int:
     """Record a rejection."""
-    with _speaking(options) as (vm, _, run_id):
-        vm.reject(run_id, options.path, shown=options.shown, by=options.by, reason=options.reason)
-    return _recorded(options, run_id, "reject", options.path)
+    with _speaking(options) as (inbox, _, run_id):
+        options.by = _principal(options)
+        path = _asked_at(inbox, run_id, options.path)["path"]
+        inbox.reject(run_id, path, shown=options.shown, by=options.by, reason=options.reason)
+    return _recorded(options, run_id, "reject", path)
+
+
+def _on_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _principal(options: argparse.Namespace) -> str:
+    """Who decides: whoever is named; on a terminal, the account of who sits there."""
+    from ..inbox import account
+
+    if options.by is not None:
+        return str(options.by)
+    if not _on_terminal():
+        raise UsageFault("the following arguments are required: --by NAME, who decides")
+    return account()
+
+
+def _asked_at(inbox: Inbox, run_id: str, path: str | None) -> dict[str, Any]:
+    """What is asked at *path*, or the one thing that is; where nothing is, only the path: what is wrong is for the inbox to say."""
+    asked = [entry for entry in inbox.waiting(run_id) if entry["kind"] == "approval"]
+    if path is not None:
+        return next((entry for entry in asked if entry["path"] == path), {"path": path})
+    if len(asked) == 1:
+        return asked[0]
+    if asked:
+        paths = ", ".join(entry["path"] for entry in asked)
+        raise UsageFault(f"run {run_id!r} asks at several places: {paths}; name one")
+    raise Failure(f"run {run_id!r} asks no approval; nano-vm show {run_id} says how it stands")
+
+
+def _agreed(run_id: str, entry: dict[str, Any], by: str) -> bool:
+    """Show what is asked, all of it, and ask whether it is approved."""
+    if "kind" not in entry:
+        raise Failure(f"run {run_id!r} asks no approval at {entry['path']!r}; nano-vm show {run_id} says how it stands")
+    lines, whole = asked_lines(entry)
+    for line in lines:
+        say(line)
+    if not whole:
+        raise Failure(
+            f"it is too much for a screen: read all of it with nano-vm show {run_id} --json, and approve it by --shown"
+        )
+    print(f"approve it, as {safe(by)}? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def event(options: argparse.Namespace) -> int:
     """Record an event."""
     payload = _payload(options.payload, "the payload")
-    with _speaking(options) as (vm, store, run_id):
+    with _speaking(options) as (inbox, store, run_id):
         run = store.load(run_id, rows=False)
         if run.status in ("pending", "running", "suspended"):
             _known_event(run, options.name)
-        vm.send_event(run_id, options.name, payload)
+        inbox.send_event(run_id, options.name, payload)
     return _recorded(options, run_id, "event", options.name)
 
 
@@ -299,11 +356,13 @@ def _events(document: Any) -> Iterator[str]:
 
 def resolve(options: argparse.Namespace) -> int:
     """Record what became of a call in doubt."""
+    from ..inbox import account
     from ..values import UNSET
 
     done = _payload(options.done, "--done") if options.done is not None else UNSET
-    with _speaking(options) as (vm, _, run_id):
-        vm.resolve(run_id, options.path, done=done, retry=options.retry, fail=options.fail, by=options.by)
+    options.by = options.by if options.by is not None else account()
+    with _speaking(options) as (inbox, _, run_id):
+        inbox.resolve(run_id, options.path, done=done, retry=options.retry, fail=options.fail, by=options.by)
     said = "done" if done is not UNSET else "retry" if options.retry else "fail"
     return _recorded(options, run_id, f"resolve ({said})", options.path)
 
@@ -324,18 +383,15 @@ def _payload(text: str | None, what: str) -> Any:
 
 def cancel(options: argparse.Namespace) -> int:
     """Cancel a run: at once where its tools are given, else when a worker takes it up."""
+    from ..inbox import account
     from ..lease import living
-    from ..store import ENDED, Message
 
+    by = options.by = options.by if options.by is not None else account()
     if options.tools is not None or options.model:
-        return _driven(options, lambda vm, run_id: vm.cancel(run_id), "cancel")
-    with store_of(options) as store:
-        run = store.load(run_id_of(store, options.run), rows=False)
-        if run.status in ENDED:
-            raise Failure(f"run {run.run_id!r} has ended ({run.status})")
-        if any(message.kind == "cancel" for message in run.inbox):
-            raise Failure(f"run {run.run_id!r} is to be cancelled already; nano-vm work does it")
-        store.send(run.run_id, Message("cancel", "", {}, options.by, time.time_ns()))
+        return _driven(options, lambda vm, run_id: vm.cancel(run_id, by=by), "cancel")
+    with _speaking(options) as (inbox, store, run_id):
+        inbox.cancel(run_id, by=by)
+        run = store.load(run_id, rows=False)
         driven = is_driven(run, living(store))
     if driven:
         how = f"it is under way in {run.owner}, and is cancelled when it waits or that process ends"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..trace import Record, StepStatus, Trace, _extra_json, _request, full
+from ..trace import UNDIGESTED, Record, StepStatus, Trace, _extra_json, _request, full
 from ..values import as_text
 
 SHOWN_CHARS = 300
@@ -192,7 +192,9 @@ def compare_ends(recorded: Trace, computed: Trace, done: int) -> Difference | No
         if name == "status":
             a, b = a.value, b.value
         elif name == "waiting":
-            a, b = list(a), list(b)
+            a, b = (
+                [{k: v for k, v in e.items() if k not in UNDIGESTED or k == "effect_key"} for e in w] for w in (a, b)
+            )
         if not same(a, b):
             return Difference("end", "", name, a, b, done)
     return None

@@ -10,7 +10,7 @@ Rule 2: a run has one owner at a time. Each claim raises its *fence*; an append 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from json.encoder import encode_basestring as _quoted
@@ -148,7 +148,8 @@ class Message:
 
 @dataclass(slots=True)
 class StoredRun:
-    """A run as it stands in a store. ``rows`` and ``inbox`` (what is not used yet) are there where they were asked for."""
+    """A run as it stands in a store. ``rows``, ``inbox`` (messages that are not used yet) and ``decided`` (those that were used) are
+    there where they were asked for."""
 
     run_id: str
     program_name: str
@@ -177,6 +178,7 @@ class StoredRun:
     key: int = 0  # the store's own
     rows: list[Row] = field(default_factory=list)
     inbox: list[Message] = field(default_factory=list)
+    decided: list[Message] = field(default_factory=list)
 
     def header(self) -> list[Any]:
         """What the seal covers before the first row."""
@@ -220,6 +222,9 @@ class Append:
     used: Sequence[int] = ()
     seen: Sequence[int] = ()
     after: int | None = None
+
+
+Judge = Callable[[StoredRun, bool], Message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +295,18 @@ class Store(Protocol):
 
     def send(self, run_id: str, message: Message) -> None:
         """Put *message* into the inbox of a run."""
+        ...
+
+    def decide(self, run_id: str, judge: Judge, path: str | None = None) -> Message:
+        """Put the message into the inbox of a run that *judge* gives for it, or nothing where that raises a `VMError`; the message.
+
+        *judge* is called in the transaction, with the run as it stands, its messages, and whether the approval at *path* has ended. Nobody
+        else says anything to the run, or goes on with it, until it is recorded. *judge* may be called again, and does not block.
+        """
+        ...
+
+    def told(self, key: int) -> Awaitable[list[Message]]:
+        """The unused messages of a run by its ``key``, with those that are being recorded right now; called in an event loop."""
         ...
 
     def runs(self, **filters: Any) -> Iterator[StoredRun]:

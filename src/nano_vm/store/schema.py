@@ -78,7 +78,7 @@ CREATE TABLE nano_inbox (
     message {bytes} NOT NULL, -- as JSON: kind, name, body, by, created_ns
     used SMALLINT NOT NULL
 )
-CREATE INDEX nano_inbox_unused ON nano_inbox (run) WHERE used <> 1
+CREATE INDEX nano_inbox_run ON nano_inbox (run)
 CREATE INDEX nano_inbox_telling ON nano_inbox (run) WHERE used = 0
 CREATE TABLE nano_owners (
     owner TEXT PRIMARY KEY,

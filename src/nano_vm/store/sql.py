@@ -12,11 +12,25 @@ from decimal import Decimal
 from typing import IO, Any
 
 from ..errors import StoreError
-from . import ENDED, PENDING, RUNNING, SUSPENDED, Append, Claim, Message, StoredRun, transfer, upkeep
-from .cells import Bodies, message_cell, run_cells
+from . import (
+    ENDED,
+    PENDING,
+    RUNNING,
+    STEP,
+    SUSPENDED,
+    TYPES,
+    Append,
+    Claim,
+    Judge,
+    Message,
+    StoredRun,
+    transfer,
+    upkeep,
+)
+from .cells import Bodies, message_cell, message_of, run_cells
 from .clock import machine_clock
 from .database import Connection, Database, marks, parts
-from .read import CREATED, HEADER, assembled, loaded, unknown, values_of
+from .read import CREATED, HEADER, INBOX, assembled, loaded, unknown, values_of
 from .writer import Job, Writer
 
 PAGE_RUNS = 200
@@ -30,6 +44,7 @@ FORGOTTEN_NS = 7 * LONGEST_LEASE_NS
 
 _SERVER_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)"
 _CLAIMED_STATUSES = f"('{PENDING}', '{RUNNING}', '{SUSPENDED}')"
+_APPROVAL = TYPES.index("approval")
 _CLAIMABLE = {  # runs that somebody should take up if nobody has them, and the order that their index has them in
     PENDING: (f"status = '{PENDING}'", "created_ns"),
     RUNNING: (f"status = '{RUNNING}'", "created_ns"),
@@ -189,6 +204,45 @@ class SqlStore:
 
         cell = message_cell(message)
         self.written(job)
+
+    def decide(self, run_id: str, judge: Judge, path: str | None = None) -> Message:
+        """See `Store.decide`."""
+
+        def job(connection: Connection, _: Bodies) -> Message:
+            if not self.database.lite:  # a transaction of SQLite that writes is alone
+                connection.one("SELECT key FROM nano_runs WHERE run_id = ? FOR UPDATE", run_id)
+            run = loaded(connection, run_id, rows=False, documents=self._documents)
+            run.decided = [
+                message_of(*found)
+                for found in connection.all(
+                    "SELECT id, message FROM nano_inbox WHERE run = ? AND used = 1 ORDER BY id", run.key
+                )
+            ]
+            ended = path is not None and connection.one(
+                f"SELECT 1 FROM nano_rows WHERE run = ? AND path = ? AND kind = {STEP} AND type = {_APPROVAL} LIMIT 1",
+                run.key,
+                path,
+            )
+            message = judge(run, bool(ended))
+            connection.run(
+                "INSERT INTO nano_inbox (run, kind, message, used) VALUES (?, ?, ?, 0)",
+                run.key,
+                message.kind,
+                message_cell(message),
+            )
+            return message
+
+        return self.written(job)  # type: ignore[no-any-return]
+
+    def told(self, key: int) -> asyncio.Future[list[Message]]:
+        """See `Store.told`."""
+
+        def job(connection: Connection, _: Bodies) -> list[Message]:
+            if not self.database.lite:
+                connection.one("SELECT key FROM nano_runs WHERE key = ? FOR UPDATE", key)
+            return [message_of(*found) for found in connection.all(INBOX, key)]
+
+        return self.writer.job(job)
 
     # --- reading ---
 
