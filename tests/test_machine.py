@@ -423,6 +423,11 @@ def test_backoff_has_full_jitter_a_limit_and_no_overflow() -> None:
         ("cancelled", ("*", "cancelled"), False),
         ("in_doubt", ("*", "in_doubt", "CardDeclined"), False),
         ("budget", ("budget",), True),
+        ("budget", ("*",), True),
+        ("refused", ("*",), False),
+        ("refused", ("*", "Exception", "BaseException", "PaymentError"), False),
+        ("refused", ("tool", "refused"), True),
+        ("refused", ("CardDeclined",), True),
         ("tool", (), False),
     ],
 )

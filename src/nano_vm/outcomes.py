@@ -49,9 +49,11 @@ _NO_EXCEPTIONS = frozenset({"SystemExit", "KeyboardInterrupt", "GeneratorExit", 
 
 def matches(error: StepError, patterns: tuple[str, ...]) -> bool:
     """Whether *error* is one of *patterns*: its kind, the name of its class or of a base class, as ``except`` takes them; ``*`` takes all
-    that may be caught."""
+    that may be caught, but for what a policy or a person refused: that is named, or it ends the frame."""
     if error.kind in UNCATCHABLE:
         return False
+    if error.kind == "refused":
+        return "refused" in patterns or error.type in patterns
     classes = (error.type, *error.bases)
     for pattern in patterns:
         if pattern in ("*", "BaseException", error.kind) or pattern in classes:
