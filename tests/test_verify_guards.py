@@ -449,6 +449,18 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     "approved": ([ask(pay())], BOSS, HOLDS),
     "approved in words": ([ask(pay(), show="Pay to $to?")], BOSS, "q.then -> pay"),
     "approved among other things": ([ask(pay(), show={"who": ["${to}"]})], BOSS, HOLDS),
+    "rejected, as a guard": ([ask(mail(), otherwise=[pay()])], {"pay": {"guarded_by": ["q.otherwise"]}}, HOLDS),
+    "rejected or too late, as a guard": (
+        [ask(mail(), otherwise=[pay()], timeout_seconds=5)],
+        {"pay": {"guarded_by": ["q.otherwise"]}},
+        "q.otherwise -> pay",
+    ),
+    "after a rejection or too late": (
+        [ask(mail(), otherwise=[pay()], timeout_seconds=5)],
+        {"pay": {"after": ["q.otherwise"]}},
+        "q.otherwise -> pay",
+    ),
+    "approved in time": ([ask(pay(), timeout_seconds=5)], {"pay": {"guarded_by": ["q.then"]}}, HOLDS),
     "not approved": ([ask(mail(), otherwise=[]), pay()], BOSS, "q.otherwise -> q.next -> pay"),
     "another role": ([ask(pay(), role="clerk")], BOSS, "q.then -> pay"),
     "rejected": ([ask(mail(), otherwise=[pay()])], BOSS, "q.otherwise -> pay"),
@@ -498,6 +510,20 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         [when(mail(), id="h"), when(pay())],
         {"mail": {"before": ["g"]}},
         "h.otherwise -> h.next -> g",
+    ),
+    "before an edge": ([mail(), when(pay())], {"mail": {"before": ["g.then"]}}, HOLDS),
+    "not before an edge": ([when(pay()), mail()], {"mail": {"before": ["g.then"]}}, "g"),
+    "before an edge, in another branch": (
+        [when(mail(), id="h"), when(pay())],
+        {"mail": {"before": ["g.otherwise"]}},
+        "h.otherwise -> h.next -> g",
+    ),
+    "before the end of a loop, in its body": ([loop(mail())], {"mail": {"before": ["l.until"]}}, "l"),
+    "before the edge of a called program": ([mail(), sub(when(pay()))], {"mail": {"before": ["c/g.then"]}}, HOLDS),
+    "not before the edge of a called program": (
+        [sub(when(pay())), mail()],
+        {"mail": {"before": ["c/g.then"]}},
+        "c.fork -> g",
     ),
     "before a fork": ([both([mail()], [mail("n")])], {"mail": {"before": ["p"]}}, "p"),
     "before what is not there": ([mail()], {"mail": {"before": ["nothing"]}}, HOLDS),
@@ -619,6 +645,7 @@ NEVER = (
     "what a loop writes that is left",
     "a map that calls",
     "an undo reads what its step wrote",
+    "before the end of a loop, in its body",
     "another run of the called program",
 )
 
@@ -801,6 +828,20 @@ def test_names_that_the_program_lacks() -> None:
         "error V051 'after' of tool 'pay' names 'lok', which is no step, edge or tool; did you mean 'look'?",
         "error V051 'before' of tool 'pay' names 'mial', which is no step, edge or tool; did you mean 'mail'?",
     ]
+
+
+def test_the_otherwise_of_an_approval_with_a_deadline_is_no_edge() -> None:
+    late = [ask(mail(), otherwise=[pay()], timeout_seconds=5)]
+    why = "'q' takes it also where nobody decides in time; without 'timeout_seconds' it is a rejection"
+    assert told(late, {"pay": {"guarded_by": ["q.otherwise"], "after": ["q.otherwise"]}}) == [
+        f"error V051 a guard of tool 'pay' is the edge 'q.otherwise', and this program has none of that name; {why}",
+        f"error V051 'after' of tool 'pay' names 'q.otherwise', which is no step, edge or tool; {why}",
+    ]
+    inner = told([sub(*late)], {"pay": {"guarded_by": ["c/q.otherwise"]}})
+    assert inner[0].endswith(
+        "'c/q' takes it also where nobody decides in time; without 'timeout_seconds' it is a rejection"
+    )
+    assert told([ask(mail(), otherwise=[pay()])], {"pay": {"guarded_by": ["q.otherwise"]}}) == []
 
 
 def test_one_of_several_edges_may_be_of_another_program() -> None:

@@ -301,7 +301,8 @@ class History:
                 label = "exhausted" if extra["exhausted"] else "until"
             if kind == "approval" and label == "then":
                 self.shown.append((here(), step["role"], line["request"]["show"], step.get("show")))
-            if label is not None:
+            late = kind == "approval" and label == "otherwise" and "TimeoutError" in str(line["output"]["reason"])
+            if label is not None and not late:  # nobody decided
                 self.taken.append(Taken(here(), scope, step_id, label, instance, began))
 
     def _undo(self, event: Event, place: At) -> None:

@@ -190,6 +190,8 @@ def _not_before(statement: Statement, run: History) -> str | None:
     for name in statement.names:
         if name in tools:
             calls = [(c.at, c.path) for c in run.calls if c.tool == name]
+        elif "." in name:
+            calls = [(t.at, t.step) for t in run.taken if (t.scope, t.step, t.label) == edge_of(name)]
         else:
             *scope, step_id = name.split("/")
             calls = [

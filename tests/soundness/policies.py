@@ -196,6 +196,9 @@ class Drawer:
         key = rng.choice(places) if places and rng.random() < 0.85 else rng.choice(list(self.steps.by_id))
         step = self.steps.by_id[key]
         name = step["tool"] if step["type"] == "tool" and rng.random() < 0.4 else "/".join((*key[0], key[1]))
+        labels = labels_of(step)
+        if labels and rng.random() < 0.4:
+            name = edge_text(*key, rng.choice(labels))
         return [Statement("before", tool, (name,))] if name != tool else []
 
 

@@ -89,14 +89,15 @@ def check_names_of_rules(
             for name in names:
                 if not index.knows(name):
                     otherwise = "name a step, an edge like step.then, or a tool"
-                    hint = hints.meant(name, places.own.ids, sorted(contracts), otherwise=otherwise)
+                    meant = hints.meant(name, places.own.ids, sorted(contracts), otherwise=otherwise)
+                    hint = places.late(name) or meant
                     message = f"{word!r} of tool {tool_rules.tool!r} names {name!r}, which is no step, edge or tool"
                     yield Diagnostic("V051", ("policy", "tools", tool_rules.tool, word), message, hint)
 
 
 def _lost_edge(edge: str, tool: str, places: Places, severity: Severity, hints: Hints) -> Diagnostic:
     message = f"a guard of tool {tool!r} is the edge {edge!r}, and this program has none of that name"
-    hint = hints.meant(edge, list(places.known_edges()))
+    hint = places.late(edge) or hints.meant(edge, list(places.known_edges()))
     step = places.steps(places.own).get(edge.rpartition(".")[0])
     if hint is None and step is not None and edge_words(step):
         hint = f"step {step.id!r} has {', '.join(edge_words(step))}"
@@ -217,12 +218,14 @@ class _Index:
         return [(node, "next") for node, flag in self.calls.get(tool, ()) if flag == STEP]
 
     def runs(self, name: str) -> list[Site]:
-        """The executions of what *name* names: a tool's calls, or the runs of a step."""
+        """The executions of what *name* names: a tool's calls, or the runs of a step. Of an edge those of its step: what comes
+        before the decision comes before its edge."""
         if name in self.contracts or name in self.calls:
             return self.calls.get(name, [])
         nodes = self.flow.nodes
         found = []
-        for program, step in self.places.named_steps(name):
+        named = self.places.named_steps(name)
+        for program, step in named or [(names, step) for names, step, _ in self.places.named_edges(name)]:
             found += [(n, STEP) for n in self.steps.get((id(program), step.id), ()) if nodes[n].kind == "step"]
         return found
 

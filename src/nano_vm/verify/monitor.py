@@ -189,10 +189,11 @@ class _Judge:
             return not all(self.guarded(call, calls) for call in calls)
         other = statement.names[0]
         first, then = (other, statement.tool) if statement.kind == "after" else (statement.tool, other)
+        begun = [call.place for call in self.run.calls if self.runs(call, then)]
+        if not self.is_tool(then) and not self.places.named_steps(then):  # an edge is crossed where its step ends
+            begun = [end.place for end in self.run.ends if self.crosses(end, then)]
         return not all(
-            any(self.ends(end, first) and happens_before(end.place, call.place) for end in self.run.ends)
-            for call in self.run.calls
-            if self.runs(call, then)
+            any(self.ends(end, first) and happens_before(end.place, place) for end in self.run.ends) for place in begun
         )
 
     def is_call(self, call: _Call, tool: str) -> bool:

@@ -111,6 +111,15 @@ class Places:
                     found.append((names, step, label))
         return found if len({(step.id, label) for _, step, label in found}) < 2 else []
 
+    def late(self, name: str) -> str | None:
+        """Why *name* is no edge, where it is ``otherwise`` of an approval that has a deadline."""
+        step_id, _, word = name.rpartition(".")
+        if word == "otherwise" and any(may_be_late(step) for _, step in self.named_steps(step_id)):
+            return (
+                f"{step_id!r} takes it also where nobody decides in time; without 'timeout_seconds' it is a rejection"
+            )
+        return None
+
     def _within(self, name: str) -> Iterator[tuple[Names, str]]:
         """Each program that a prefix of *name* leads to, and the rest of the name."""
         work = [(self.own, name)]
@@ -127,9 +136,16 @@ class Places:
             yield from (f"{step.id}.{word}" for word in edge_words(step))
 
 
+def may_be_late(step: Step) -> bool:
+    """Whether an approval takes ``otherwise`` also where nobody decides in time: then that edge says nothing of a decision."""
+    return isinstance(step, ApprovalStep) and step.timeout_seconds is not None
+
+
 def edge_words(step: Step) -> list[str]:
     """How the edges of *step* are named in a policy."""
     match step:
+        case ApprovalStep() if may_be_late(step):
+            return ["then"]
         case ConditionStep() | ApprovalStep():
             return ["then", "otherwise"]
         case SwitchStep():
@@ -142,7 +158,7 @@ def edge_words(step: Step) -> list[str]:
 def edge_label(step: Step, word: str) -> str | None:
     """The label in the flow of the edge that a policy names *word*; None if *step* has no such edge."""
     match step:
-        case ConditionStep() | ApprovalStep() if word in ("then", "otherwise"):
+        case ConditionStep() | ApprovalStep() if word in edge_words(step):
             return word
         case SwitchStep() if word in step.cases:
             # a case called `default` beside a real one: the name has two readings, so it names none
