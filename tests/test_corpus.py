@@ -320,6 +320,9 @@ class HostScripts:
                 name, message = content
                 kind = globals().get(name) or getattr(errors, name, None) or getattr(builtins, name)
                 raise kind(message)
+            case "fails":
+                given = dict(content)
+                raise getattr(errors, given.pop("type", "ModelError"))(given.pop("message"), **given)
             case "refuses":
                 raise errors.ModelError(content, retryable=False)
             case "slow_down":

@@ -159,7 +159,11 @@ def dense(rng: Random) -> dict[str, Any]:
         if rng.random() < 0.7:
             at |= {"max_retries": rng.randint(2, 4), "retry": {"delay_seconds": 0}}
             if rng.random() < 0.2:
-                at["retry"]["on"] = [rng.choice(("timeout", "rate_limit", "Oops", "invalid_answer", "tool"))]
+                at["retry"]["on"] = [
+                    rng.choice(
+                        ("timeout", "rate_limit", "Oops", "invalid_answer", "tool", "truncated", "FilteredAnswer")
+                    )
+                ]
         if rng.random() < 0.4:
             at["on_error"] = "skip"
         return at
@@ -232,8 +236,12 @@ class Chaos(Outcomes):
             return machine.fail(StepError("timeout", "TimeoutError", "the tool's own call was cancelled"), now)
         if op.code == MODEL:
             usage = rng.choice((None, LLMUsage(3, 2, 5), LLMUsage(), LLMUsage(1, 1, 2, rng.choice((None, Decimal(1))))))
-            text = rng.choice(("{", "?" * 9_999, "?" * 10_000, "?" * 20_000, '{"a": 1}'))
-            return machine.answer(text, usage, now, rng.choice((None, {"model": "m", "finish_reason": "stop"})))
+            text = rng.choice(
+                ("{", "?" * 9_999, "?" * 10_000, "?" * 20_000, '{"a": 1}', "<think>so</think>yes", "yes", "")
+            )
+            reason = rng.choice(("stop", "length", "content_filter", "refusal", "max_tokens"))
+            beside = {"model": "m", "finish_reason": reason, **rng.choice(({}, {"reasoning": "apart"}))}
+            return machine.answer(text, usage, now, rng.choice((None, beside, beside)))
         assert op.code == PAUSE
         return rng.choice(
             (
@@ -297,7 +305,7 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
     return trace, drawn
 
 
-RUNS = 600
+RUNS = 900
 
 
 def test_every_outcome_of_a_machine_is_the_same_again() -> None:
@@ -326,7 +334,10 @@ def test_every_outcome_of_a_machine_is_the_same_again() -> None:
         "reconcile", "undo", "attempts",
     ):  # fmt: skip
         assert statuses[kind] > 0, (kind, statuses)
-    for kind in ("ArgumentError", "BudgetExceeded", "LimitExceeded", "ValueRefused", "InvalidAnswer", "TimeoutError"):
+    for kind in (
+        "ArgumentError", "BudgetExceeded", "LimitExceeded", "ValueRefused", "InvalidAnswer", "TimeoutError", "TruncatedAnswer",
+        "FilteredAnswer",
+    ):  # fmt: skip
         assert errors_seen[kind] > 3, (kind, errors_seen)
 
 
@@ -447,7 +458,7 @@ def test_what_a_reconcile_tool_said_before_a_crash_is_not_taken() -> None:
     [
         (None, [None], None),
         (LLMUsage(5, 5, 10), [LLMUsage(2, 2, 4)], LLMUsage(3, 3, 6)),
-        (LLMUsage(2, 2, 4), [LLMUsage(2, 2, 4, Decimal(1))], None),  # with a known cost it would be in the sum
+        (LLMUsage(2, 2, 4), [LLMUsage(2, 2, 4, Decimal(1))], LLMUsage(0, 0, 0)),  # its cost was not known
         (LLMUsage(0, 0, 0), [None], LLMUsage(0, 0, 0)),
         (LLMUsage(3, 3, 6, Decimal("0.3")), [LLMUsage(2, 2, 4, Decimal("0.1"))], LLMUsage(1, 1, 2, Decimal("0.2"))),
     ],

@@ -27,11 +27,11 @@ def outputs(llm: Any, *prompts: str, **fields: Any) -> list[Any]:
 
 
 def test_a_list_gives_its_answers_in_order() -> None:
-    llm = ScriptedLLM(["one", "two words", Completion("three", LLMUsage(1, 2, 3), "big", "length")])
+    llm = ScriptedLLM(["one", "two words", Completion("three", LLMUsage(1, 2, 3), "big", "stop")])
     trace = ExecutionVM(llm).run_sync(asks("a b", "c", "d"))
     assert [s.output for s in trace.steps] == ["one", "two words", "three"]
     assert [s.usage.total_tokens for s in trace.steps if s.usage] == [3, 3, 3]
-    assert trace.steps[2].extra == {"model": "big", "finish_reason": "length"}
+    assert trace.steps[2].extra == {"model": "big", "finish_reason": "stop"}
     assert [call["messages"][-1]["content"] for call in llm.calls] == ["a b", "c", "d"]
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .drive import Event
     from .errors import (
         Diagnostic,
+        FilteredAnswer,
         ModelError,
         OutcomeUnknown,
         PlannerError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         RateLimited,
         RunFailed,
         ToolError,
+        TruncatedAnswer,
         VMError,
     )
     from .ledger import Limits
@@ -42,6 +44,7 @@ _HOMES = {
     "Diagnostic": "errors",
     "Event": "drive",
     "ExecutionVM": "vm",
+    "FilteredAnswer": "errors",
     "LLMAdapter": "protocols",
     "LLMUsage": "trace",
     "Limits": "ledger",
@@ -66,6 +69,7 @@ _HOMES = {
     "ToolError": "errors",
     "Trace": "trace",
     "TraceStatus": "trace",
+    "TruncatedAnswer": "errors",
     "VMError": "errors",
     "tool": "tools",
 }
@@ -76,6 +80,7 @@ __all__ = [
     "Diagnostic",
     "Event",
     "ExecutionVM",
+    "FilteredAnswer",
     "LLMAdapter",
     "LLMUsage",
     "Limits",
@@ -100,6 +105,7 @@ __all__ = [
     "ToolError",
     "Trace",
     "TraceStatus",
+    "TruncatedAnswer",
     "VMError",
     "__version__",
     "tool",

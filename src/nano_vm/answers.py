@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
-from .errors import InvalidAnswer
+from .errors import FilteredAnswer, InvalidAnswer, TruncatedAnswer
 from .values import MAX_DEPTH, canonical, parse_json, short
 
 SHOWN_CHARS = 4000
@@ -40,6 +40,110 @@ DECORATION = QUOTES | FULL_STOPS | EMPHASIS | INVISIBLE
 
 MAX_LAYERS = 16
 """Taken off an answer one by one: bold in quotes in a fence has eight."""
+
+
+TRUNCATED = frozenset("length max_tokens max_output_tokens model_length model_context_window_exceeded".split())
+FILTERED = frozenset(
+    "content_filter content_filtered refusal safety recitation prohibited_content blocklist spii image_safety "
+    "guardrail_intervened error_toxic".split()
+)
+"""Why an answer ended, in the words of OpenAI, Anthropic, Gemini, Mistral, Bedrock and Cohere, in lower case."""
+
+MAX_REASONING_CHARS = 100_000
+"""Of a model's reasoning that is recorded beside the answer: some 25,000 tokens, which few calls are allowed."""
+
+_THOUGHT = re.compile(r"\s*<think>")
+_END_OF_THOUGHT = "</think>"
+_BEGINS_JSON = '{["`~'
+
+
+def ending(finish_reason: Any) -> Literal["truncated", "filtered"] | None:
+    """What kind of error the provider's *finish_reason* stands for; None where the answer is whole, as far as it says."""
+    word = finish_reason.casefold() if isinstance(finish_reason, str) else ""
+    return "truncated" if word in TRUNCATED else "filtered" if word in FILTERED else None
+
+
+def without_reasoning(text: str, *, cut: bool, constrained: bool) -> tuple[str, str | None]:
+    """*text* without the ``<think>...</think>`` that it begins with, and what stood in there.
+
+    A block that is not closed is reasoning only where the text was *cut* off in it. One that was not opened, since some
+    templates of prompts end with ``<think>``, is taken for it where the answer is *constrained*: it could not be valid.
+    """
+    thoughts: list[str] = []
+    while True:
+        if (opening := _THOUGHT.match(text)) is not None:
+            inside, closing, rest = text[opening.end() :].partition(_END_OF_THOUGHT)
+            if not closing and not cut:
+                break
+        elif constrained and _END_OF_THOUGHT in text and text.lstrip()[0] not in _BEGINS_JSON:
+            inside, _, rest = text.partition(_END_OF_THOUGHT)
+        else:
+            break
+        thoughts.append(inside.strip())
+        text = rest.lstrip()
+    return text, "\n\n".join(filter(None, thoughts)) or None
+
+
+def kept_reasoning(*parts: Any) -> str | None:
+    """The *parts* of a model's reasoning that are text, as they are recorded: together, as text that has a form in UTF-8."""
+    whole = "\n\n".join(part for part in parts if isinstance(part, str) and part)[:MAX_REASONING_CHARS]
+    return whole.encode("utf-8", "backslashreplace").decode()[:MAX_REASONING_CHARS] or None
+
+
+def read_answer(
+    text: str,
+    *,
+    allowed: tuple[str, ...] | None = None,
+    check: Callable[[Any], str | None] | None = None,
+    cut: bool = False,
+    accepted: bool = False,
+    max_tokens: int | None = None,
+) -> Any:
+    """The value of an answer: a label of *allowed*, JSON that passes *check*, or the text.
+
+    One that was *cut* off counts where it is complete all the same (a label that begins no other, an object or array that
+    is closed; a number may have lost digits), and where that is *accepted*.
+
+    Raises:
+        InvalidAnswer: If it is not what was asked for.
+        TruncatedAnswer: If it was cut off before it was that.
+    """
+    value: Any = text
+    whole = not cut or accepted
+    try:
+        if allowed is not None:
+            value = allowed_answer(text, allowed)
+            whole = whole or not begins_another(value, allowed)
+        elif check is not None:
+            value = json_in(text)
+            whole = whole or isinstance(value, (dict, list))
+    except InvalidAnswer:
+        if cut:
+            raise truncated(text, max_tokens) from None
+        raise
+    if not whole:
+        raise truncated(text, max_tokens)
+    if check is not None and (fault := check(value)) is not None:
+        raise InvalidAnswer(f"answer does not fit the schema: {fault}")
+    return value
+
+
+def truncated(text: str, max_tokens: int | None) -> TruncatedAnswer:
+    """The error of an answer of which only *text* came."""
+    limit = f"max_tokens ({max_tokens})" if max_tokens is not None else "the limit of tokens that server or model set"
+    if not text:
+        return TruncatedAnswer(f"{limit} left no room for an answer: all was used up before it; raise max_tokens")
+    return TruncatedAnswer(
+        f"the answer was cut off after {len(text)} characters, at {limit}; raise max_tokens, or take what there is by "
+        "on_truncated: accept"
+    )
+
+
+def filtered(text: str, finish_reason: str) -> FilteredAnswer:
+    """The error of an answer that was refused or filtered; *text* is what came of it, or the refusal's own words."""
+    if finish_reason.casefold() == "refusal":
+        return FilteredAnswer(f"the model refused to answer: {short(text)}" if text else "the model refused to answer")
+    return FilteredAnswer(f"a content filter stopped the answer (finish_reason: {finish_reason!r})")
 
 
 def allowed_answer(text: str, allowed: tuple[str, ...]) -> str:
@@ -131,19 +235,6 @@ def _fences(text: str) -> tuple[list[str], str]:
     if inside is not None:
         blocks.append("\n".join(inside))
     return blocks, _trimmed("\n".join(outside))
-
-
-def schema_answer(text: str, check: Callable[[Any], str | None]) -> Any:
-    """The one JSON value in *text*, valid by the schema of *check*; see `json_in`.
-
-    Raises:
-        InvalidAnswer: If there is none, or more than one, or it is not valid.
-    """
-    value = json_in(text)
-    fault = check(value)
-    if fault is not None:
-        raise InvalidAnswer(f"answer does not fit the schema: {fault}")
-    return value
 
 
 def json_in(text: str) -> Any:

@@ -310,6 +310,7 @@ class _Compiler:
             ),
             on_invalid=step.on_invalid,
             has_on_invalid="on_invalid" in step.model_fields_set,
+            accepts_cut=step.on_truncated == "accept",
             retry=step.retry or Retry(),
             timeout_ns=_ns(timeout or MODEL_TIMEOUT_SECONDS),
         )

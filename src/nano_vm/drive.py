@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from .errors import LeaseLost, ModelError, StoreError
 from .ledger import DEFAULT_MAX_TOKENS, token_bound
 from .machine import FOREVER, Machine
-from .outcomes import effect_key, model_error, tool_error
+from .outcomes import consumed, effect_key, model_error, tool_error
 from .plan import END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
 from .protocols import Completion
 from .trace import LLMUsage
@@ -400,8 +400,11 @@ class Driver:
                     op = self.stopped(machine, lane, None)
                 elif lane.cancelled():  # it answered its cancellation with an error
                     op = machine.cancel(machine.now, called=True)
+                elif op.code == MODEL:
+                    usage, _ = self.priced(consumed(error), op, self.adapter(op))
+                    op = machine.fail(model_error(error), machine.now, usage)
                 else:
-                    op = machine.fail(model_error(error) if op.code == MODEL else tool_error(op, error), machine.now)
+                    op = machine.fail(tool_error(op, error), machine.now)
 
     async def wait(self, machine: Machine, lane: Lane) -> None:
         """The wait before another attempt."""
@@ -488,7 +491,7 @@ class Driver:
 
     async def ask(self, machine: Machine, op: ModelOp, lane: Lane) -> Op:
         """One model call, and the machine's request after it."""
-        adapter = self.host.adapters.get(op.model) or self.host.adapters[None]
+        adapter = self.adapter(op)
         if machine.reserves:
             refusal = machine.reserve(self.bound(adapter, machine.messages))
             if refusal is not None:
@@ -507,11 +510,20 @@ class Driver:
         if lane.expired:
             return self.stopped(machine, lane, None)
         usage, source = self.priced(completion.usage, op, adapter)
-        extra = {"model": completion.model, "finish_reason": completion.finish_reason, "cost_source": source}
+        extra = {
+            "model": completion.model,
+            "finish_reason": completion.finish_reason,
+            "reasoning": completion.reasoning,
+            "cost_source": source,
+        }
         following = machine.answer(
             completion.text, usage, now, {key: value for key, value in extra.items() if value is not None}
         )
         return machine.cancel(now, called=False) if lane.cancelled() else following
+
+    def adapter(self, op: ModelOp) -> Adapter:
+        """The one that has the model of *op*."""
+        return self.host.adapters.get(op.model) or self.host.adapters[None]
 
     async def streamed(
         self, adapter: Adapter, machine: Machine, op: ModelOp, messages: list[dict[str, Any]], keywords: dict[str, Any]
@@ -532,6 +544,7 @@ class Driver:
                     raise ModelError(
                         f"the adapter's stream gave {kind_name(piece)}; it yields texts and one Completion",
                         retryable=False,
+                        answered=True,
                     )
         finally:
             close = getattr(stream, "aclose", None)
@@ -568,7 +581,7 @@ class Driver:
         if usage is None:
             return None, None
         price = (self.host.prices or {}).get(op.model or adapter.model or "")
-        if price is not None:
+        if price is not None and usage.total_tokens:
             cost = (price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens) / 1_000_000
             return LLMUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cost), "prices"
         return usage, "adapter" if usage.cost_usd is not None else None
@@ -647,17 +660,27 @@ def completed(answer: Any) -> Completion:
     elif isinstance(answer, Completion):
         completion, text, usage = answer, answer.text, answer.usage
     else:
-        raise ModelError(
-            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a Completion",
-            retryable=False,
+        raise _malformed(
+            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a Completion"
         )
-    if not isinstance(text, str):
-        raise ModelError(f"the adapter returned {kind_name(text)} for the text of its answer", retryable=False)
     if isinstance(usage, dict):
         try:
             usage = LLMUsage.from_dict(usage) if usage else None
         except ValueError as error:
-            raise ModelError(f"the adapter's usage is malformed: {error}", retryable=False) from None
+            raise _malformed(f"the adapter's usage is malformed: {error}") from None
     if usage is not None and not isinstance(usage, LLMUsage):
-        raise ModelError(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage", retryable=False)
-    return Completion(str(text), usage, completion.model, completion.finish_reason)
+        raise _malformed(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage")
+    if not isinstance(text, str):
+        raise _malformed(f"the adapter returned {kind_name(text)} for the text of its answer", usage)
+    return Completion(str(text), usage, _word(completion.model), _word(completion.finish_reason), completion.reasoning)
+
+
+def _word(given: Any) -> str | None:
+    """A name as plain text; of a member of an enum, as SDKs have them, its value or name."""
+    if given is None or type(given) is str:
+        return given
+    return str.__str__(given) if isinstance(given, str) else str(getattr(given, "name", given))
+
+
+def _malformed(message: str, usage: LLMUsage | None = None) -> ModelError:
+    return ModelError(message, retryable=False, usage=usage, answered=True)

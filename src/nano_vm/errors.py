@@ -157,18 +157,36 @@ class OutcomeUnknown(StepFault):
 
 
 class ModelError(StepFault):
-    """A model call that failed.
+    """A model call that failed; an adapter raises it, yours too.
 
-    ``retryable`` is false where the same request can not succeed later (bad request, bad key, unknown
-    model); ``status`` is the HTTP status, where there was one.
+    ``retryable`` is false where the same request cannot succeed later (bad request, bad key, unknown
+    model); ``status`` is the HTTP status, where there was one; ``retry_after_seconds`` how long the provider asks
+    to wait.
+
+    ``usage`` is what the call consumed although it failed, an `LLMUsage` or a dict of its fields: it is billed, and
+    counts in trace, cost and budget. Without it, a call that the provider refused (a status of 4xx or 5xx, or one that
+    is not ``retryable``) has consumed nothing, unless it was ``answered``: what that or a lost call consumed nobody
+    knows, its cost is None, and a budget charges all that was reserved for it.
     """
 
     kind = "model"
 
-    def __init__(self, message: str, *, status: int | None = None, retryable: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retryable: bool = True,
+        retry_after_seconds: float | None = None,
+        usage: Any = None,
+        answered: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
+        self.usage = usage
+        self.answered = answered
 
 
 class RateLimited(ModelError):
@@ -176,15 +194,46 @@ class RateLimited(ModelError):
 
     kind = "rate_limit"
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None, status: int | None = 429) -> None:
-        super().__init__(message, status=status)
-        self.retry_after_seconds = retry_after_seconds
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        status: int | None = 429,
+        usage: Any = None,
+    ) -> None:
+        super().__init__(message, status=status, retry_after_seconds=retry_after_seconds, usage=usage)
 
 
 class ModelTimeout(ModelError):
     """The provider or the connection gave no answer in time."""
 
     kind = "timeout"
+
+
+class TruncatedAnswer(ModelError):
+    """An answer that was cut off, at ``max_tokens`` or at the model's own limit; retried only where ``retry.on`` names it.
+
+    The VM makes it of a `Completion` whose ``finish_reason`` says so; an adapter that has no text to give may raise it.
+    """
+
+    kind = "truncated"
+
+    def __init__(self, message: str, *, usage: Any = None) -> None:
+        super().__init__(message, retryable=False, usage=usage, answered=True)
+
+
+class FilteredAnswer(ModelError):
+    """An answer that the model refused or a content filter stopped; retried only where ``retry.on`` names it.
+
+    The VM makes it of a `Completion` whose ``finish_reason`` says so. An adapter raises it where the provider answers
+    with an error instead: ``status`` is that of a filter which refused the prompt, so that nothing was consumed.
+    """
+
+    kind = "filtered"
+
+    def __init__(self, message: str, *, status: int | None = None, usage: Any = None) -> None:
+        super().__init__(message, status=status, retryable=False, usage=usage, answered=status is None)
 
 
 class StoreError(VMError):

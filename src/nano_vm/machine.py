@@ -23,11 +23,11 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
 
-from .answers import allowed_answer, correction, schema_answer
+from .answers import correction, ending, filtered, kept_reasoning, read_answer, without_reasoning
 from .errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
 from .operators import described, equal
-from .outcomes import CANCELLED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
+from .outcomes import CANCELLED, ONLY_NAMED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
 from .plan import (
     BRANCH,
     CLOSE,
@@ -60,6 +60,8 @@ from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, short
 FOREVER = 1 << 62
 
 OTHER: Any = object()  # sent in place of a tool's value
+
+_UNUSABLE = frozenset({"invalid_answer", *ONLY_NAMED})
 
 SUCCESS, FAILED, SKIPPED = StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.SKIPPED
 
@@ -170,12 +172,15 @@ class Machine:
         return self.send(value)
 
     def answer(self, text: str, usage: LLMUsage | None, now: int, extra: dict[str, Any] | None = None) -> Op:
-        """Take what a model answered."""
+        """Take what a model answered; *extra* is recorded beside it, its ``finish_reason`` decides with the text."""
         return self._other(now, self._answer, text, usage, extra)
 
-    def fail(self, error: StepError, now: int) -> Op:
-        """Take what went wrong with the call; what follows (retry, catch, in doubt, ...) is decided here."""
-        return self._other(now, self._failure, error)
+    def fail(self, error: StepError, now: int, usage: LLMUsage | None = None) -> Op:
+        """Take what went wrong with the call; what follows (retry, catch, in doubt, ...) is decided here.
+
+        *usage* is what a model call consumed all the same; without it nobody knows, and its reservation is spent.
+        """
+        return self._other(now, self._failure, error, False, usage)
 
     def expire(self, now: int, *, called: bool = True) -> Op:
         """Take that the call's deadline passed and the call was stopped; *called* is false if it had not begun."""
@@ -705,21 +710,30 @@ class Machine:
         op: ModelOp = self._op
         self._settle(usage)
         extra = dict(extra) if extra else {}
-        value: Any
+        reason = extra.get("finish_reason")
+        ended = ending(reason)
+        constrained = op.allowed is not None or op.validate is not None
+        text, thoughts = without_reasoning(text, cut=ended == "truncated", constrained=constrained)
+        if (reasoning := kept_reasoning(extra.pop("reasoning", None), thoughts)) is not None:
+            extra["reasoning"] = reasoning
         try:
-            if op.allowed is not None:
-                value = allowed_answer(text, op.allowed)
-            elif op.validate is not None:
-                value = schema_answer(text, op.validate)
-            else:
-                value = text
+            if ended == "filtered":
+                raise filtered(text, str(reason))
+            value = read_answer(
+                text,
+                allowed=op.allowed,
+                check=op.validate,
+                cut=ended == "truncated",
+                accepted=op.accepts_cut,
+                max_tokens=op.max_tokens,
+            )
             value, size = admit(value, self.facts.limits.value_bytes)
         except VMError as error:
             fault = StepError.of(error)
-            if fault.kind == "invalid_answer":
+            if fault.kind in _UNUSABLE:
                 return self._invalid(op, text, fault, usage, extra)
             return self._failed(op, fault, usage, extra)
-        if op.allowed is not None or op.validate is not None:
+        if constrained:
             extra["answer"] = text
         return self._answered(op, value, size, usage, extra)
 
@@ -727,14 +741,13 @@ class Machine:
         self._settle(usage)
         return self._invalid(self._op, text, error, usage, extra or {})
 
-    def _failure(self, error: StepError, lost: bool = False) -> Op | None:
+    def _failure(self, error: StepError, lost: bool = False, usage: LLMUsage | None = None) -> Op | None:
         """The call failed; *lost* where it was stopped and nobody knows what it did."""
         if self._aside is not None:
             return self._failed_aside(error)
         op = self._op
-        usage = None
         if op.code == MODEL:
-            usage = self._release(error)
+            self._settle(LLMUsage() if error.kind == "budget" else usage)  # what was not reserved was not asked for
         elif op.unsafe and (lost or error.kind in UNKNOWN_OUTCOME):
             return self._unknown_outcome(op, error)
         if self._may_retry(op, error, op.attempts):
@@ -779,7 +792,7 @@ class Machine:
             self.waiting = [entry for child in self._adopt(op) for entry in child.waiting]
             extra = self._join_extra(op)
         elif isinstance(op, ModelOp):
-            self._release(CANCELLED)
+            self._settle(None)
         elif isinstance(op, ToolOp):
             if called and op.unsafe:
                 self._doubt = CANCELLED
@@ -829,9 +842,11 @@ class Machine:
         return seed_of(self.facts.run_id) if seed is None else seed
 
     def _may_retry(self, op: CallOp, error: StepError, attempts: int) -> bool:
-        if not error.retryable or error.kind in UNSKIPPABLE:
-            return False
-        if op.retry.on is not None and not matches(error, tuple(op.retry.on)):
+        on = op.retry.on
+        if error.kind in ONLY_NAMED:
+            if on is None or not {error.kind, error.type} & set(on):
+                return False
+        elif not error.retryable or error.kind in UNSKIPPABLE or (on is not None and not matches(error, tuple(on))):
             return False
         return (len(self._attempts) if self._attempts else 0) + 1 < attempts
 
@@ -842,7 +857,8 @@ class Machine:
         ledger = self.ledger
         if op.code == MODEL:
             if ledger.llm_calls <= 0:
-                return self._failed(op, _budget("no model call is left for another attempt (max_llm_calls)"), usage)
+                fault = _budget("no model call is left for another attempt (max_llm_calls)")
+                return self._failed(op, fault, usage, {"unmetered": True} if usage is None else None)
             ledger.llm_calls -= 1
         else:
             if ledger.tool_calls <= 0:
@@ -864,10 +880,12 @@ class Machine:
         self, op: ModelOp, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any]
     ) -> Op | None:
         shown = text[:10_000]
-        if self._may_retry(op, error, op.answer_attempts):
-            self.messages = [*self._original, *correction(text, error.message)]
+        invalid = error.kind == "invalid_answer"  # and neither cut off nor filtered: what would be wrong with it?
+        if self._may_retry(op, error, op.answer_attempts if invalid else op.attempts):
+            if invalid:
+                self.messages = [*self._original, *correction(text, error.message)]
             return self._retry(op, error, usage, shown)
-        if op.has_on_invalid:
+        if invalid and op.has_on_invalid:
             extra |= {"answer": shown, "on_invalid": True, "reason": error.message}
             value, size = admit(op.on_invalid)
             return self._answered(op, value, size, usage, extra)
@@ -908,14 +926,6 @@ class Machine:
                 used = (price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens) / 1_000_000
                 ledger.cost += self._reserved_cost - used
         self._reserved, self._reserved_cost = 0, None
-
-    def _release(self, error: StepError) -> LLMUsage | None:
-        """What a failed call consumed: nothing where the provider refused it; else nobody knows, and its reservation is spent."""
-        refused = error.kind == "rate_limit" or (error.kind == "model" and not error.retryable)
-        if refused or error.kind == "budget":
-            self._settle(LLMUsage())
-        self._reserved, self._reserved_cost = 0, None
-        return LLMUsage(cost_usd=Decimal(0)) if refused else None
 
     # --- unknown outcomes ---
 
@@ -1089,7 +1099,10 @@ class Machine:
     ) -> None:
         attempts = self._attempts
         if attempts and op.code == MODEL:
-            usage = _total([*(attempt.usage for attempt in attempts), usage])
+            spent = [attempt.usage for attempt in attempts]
+            if usage is None and any(known is not None for known in spent):
+                extra = {**(extra or {}), "unmetered": True}  # the sum does not tell that the last call's is not in it
+            usage = _total([*spent, usage])
         request = self.request if op.code in (TOOL, MODEL, PAUSE) else None
         self.records.append(
             (

@@ -8,17 +8,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
-from .errors import VMError
+from .errors import ModelError, RateLimited, VMError
 from .plan import CallOp, ToolOp
-from .trace import StepError
+from .trace import LLMUsage, StepError
 
 MAX_RETRY_AFTER_SECONDS = 600.0
 """The longest wait that a provider's Retry-After can ask for; their windows are a minute, some ten."""
 
 UNSKIPPABLE = frozenset({"refused", "budget", "cancelled", "in_doubt"})
 UNCATCHABLE = frozenset({"cancelled", "in_doubt"})
+ONLY_NAMED = frozenset({"truncated", "filtered"})
+"""Kinds that are retried only where ``retry.on`` names them, by kind or class: the same request under the same ceiling mostly
+ends the same way, and is billed again."""
+
+NOTHING_USED = LLMUsage(cost_usd=Decimal(0))
+"""Of a call that the provider refused before it answered."""
+
 UNKNOWN_OUTCOME = frozenset({"timeout", "cancelled", "in_doubt"})
 
 CANCELLED = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
@@ -114,3 +122,27 @@ def _causes(error: BaseException) -> list[BaseException]:
 def model_error(error: BaseException) -> StepError:
     """What an adapter's exception means."""
     return StepError.of(error, "timeout" if isinstance(error, TimeoutError) else "model")
+
+
+def consumed(error: BaseException) -> LLMUsage | None:
+    """What the model call that ended with *error* has used, see `ModelError`; None where nobody knows.
+
+    An exception of a provider's library that says its status counts like one of ours.
+    """
+    if not isinstance(error, ModelError):
+        return _nothing_if_refused(getattr(error, "status_code", None))
+    usage = error.usage
+    if isinstance(usage, dict):
+        try:
+            usage = LLMUsage.from_dict(usage) if usage else None
+        except ValueError:
+            return None
+    if isinstance(usage, LLMUsage) or error.answered:
+        return usage if isinstance(usage, LLMUsage) else None
+    if isinstance(error, RateLimited) or not error.retryable:
+        return NOTHING_USED
+    return _nothing_if_refused(error.status)
+
+
+def _nothing_if_refused(status: Any) -> LLMUsage | None:
+    return NOTHING_USED if type(status) is int and 400 <= status <= 599 else None

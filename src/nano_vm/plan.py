@@ -120,6 +120,7 @@ class ModelOp(CallOp):
     answer_attempts: int = 1
     on_invalid: Any = None
     has_on_invalid: bool = False
+    accepts_cut: bool = False  # on_truncated: accept
     code: int = MODEL
 
     def describe(self) -> str:

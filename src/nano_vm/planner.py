@@ -19,6 +19,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
+from .answers import ending, filtered, without_reasoning
 from .drive import Adapter, completed
 from .errors import Diagnostic, PlannerError, ProgramError, VMError
 from .expr import value_references
@@ -131,9 +132,12 @@ class Planner:
         ]
         schema = program_schema(offers, kinds) if "output_schema" in self._adapter.named else None
         completion = await self._asked(wish, messages, schema)
-        reply = completion.text
+        ended = ending(completion.finish_reason)
+        reply, _ = without_reasoning(completion.text, cut=ended == "truncated", constrained=True)
+        if ended == "filtered":
+            raise PlannerError(_message(wish, str(filtered(reply, str(completion.finish_reason)))), reply)
         try:
-            document = read_reply(reply, cut=completion.finish_reason == "length")
+            document = read_reply(reply, cut=ended == "truncated")
             program = self._program(document, context is not None, kinds, untrusted)
         except ProgramError as error:
             errors = [d for d in error.diagnostics if d.severity == "error"]
@@ -727,7 +731,7 @@ def read_reply(text: str, *, cut: bool = False) -> dict[str, Any]:
     if len(text) > MAX_REPLY_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_REPLY_BYTES:
         raise ValueError(f"the reply has more than {MAX_REPLY_BYTES} bytes")
     if not text.strip():
-        raise ValueError("the reply is empty")
+        raise ValueError("the reply is empty: max_tokens were used up before it" if cut else "the reply is empty")
     starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
     start = min(starts, default=-1)
     if start < 0:

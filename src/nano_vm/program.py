@@ -173,6 +173,7 @@ class LLMStep(Step):
     max_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     seed: Annotated[int, Field(strict=True)] | None = None
+    on_truncated: Literal["fail", "accept"] = "fail"
 
     CALLS: ClassVar[bool] = True
 
@@ -577,6 +578,7 @@ _SCHEMA_TEXTS = {
     "messages": "The whole conversation: role and content each; templates.",
     "allowed_outputs": "The only answers that are valid; the stored value is one of these texts.",
     "output_schema": "A JSON Schema by which the answer, parsed as JSON, or the event's payload must be valid.",
+    "on_truncated": "What becomes of an answer that was cut off at max_tokens: fail, or accept what there is.",
     "on_invalid": "Taken where no attempt gave a valid answer; without it the step fails.",
     "args": "Arguments by name; templates. One that is exactly one reference keeps its type.",
     "undo": "Called if the run fails or is cancelled later; its arguments are fixed when the step ends.",

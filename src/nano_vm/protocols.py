@@ -23,13 +23,17 @@ class Completion:
     """A model's answer: its text, what it consumed, which model gave it and why it stopped.
 
     ``usage`` is None where the provider does not say; a budget then charges the whole reservation.
-    ``finish_reason`` is the provider's word: ``stop``, ``length``, ...
+    ``finish_reason`` is the provider's word: ``stop``, ``length``, ``content_filter``, ...; an adapter says ``refusal``
+    where the model refused, with its words as the text. The VM judges by it: an answer that was cut off or filtered is an
+    error of the step, of kind ``truncated`` or ``filtered`` (see `nano_vm.answers`). ``reasoning`` is what the model
+    thought, where the provider hands it over apart: it is recorded beside the answer and is no part of it.
     """
 
     text: str
     usage: LLMUsage | None = None
     model: str | None = None
     finish_reason: str | None = None
+    reasoning: str | None = None
 
 
 @runtime_checkable
@@ -42,7 +46,8 @@ class LLMAdapter(Protocol):
         """The model's answer to *messages*.
 
         *kwargs* holds what the step declares: ``model``, ``max_tokens``, ``temperature``, ``seed``.
-        Failures are best raised as `ModelError`, `RateLimited` or `ModelTimeout`; anything else counts as kind ``model``.
+        Failures are best raised as `ModelError`, `RateLimited`, `ModelTimeout` or `FilteredAnswer`, with the ``usage`` of
+        a call that is billed all the same; anything else counts as kind ``model``.
         """
         ...
 

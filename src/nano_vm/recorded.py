@@ -18,7 +18,7 @@ from typing import Any, cast
 from .errors import VMError
 from .ledger import Limits, token_bound
 from .machine import Machine
-from .outcomes import CANCELLED, UNKNOWN_OUTCOME
+from .outcomes import CANCELLED, ONLY_NAMED, UNKNOWN_OUTCOME
 from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 from .policy import EFFECTS, Budget, tightest
 from .tools import ToolContract
@@ -28,6 +28,7 @@ KEPT_ANSWER_CHARS = 10_000
 """Of an invalid answer a record keeps as much; a longer one can not be judged again."""
 
 _OUTSIDE = frozenset({"tool", "llm", "approval", "wait"})
+_BESIDE = ("model", "finish_reason", "cost_source", "reasoning")
 _SPOILED = frozenset({"ValueRefused", "LimitExceeded"})
 _NO_TOOL_CALL = "no tool call is left for another attempt (max_tool_calls)"
 _NO_MODEL_CALL = "no model call is left for another attempt (max_llm_calls)"
@@ -167,14 +168,17 @@ class Recorded:
         now = self._time(attempt.finished_ns)
         error = attempt.error
         if attempt.answer is not None:
-            return _answered(machine, attempt.answer, error, attempt.usage, now, None)
+            if error.kind == "filtered":  # in the provider's words, which an attempt does not keep
+                return machine.invalid(attempt.answer, error, attempt.usage, now)
+            cut = {"finish_reason": "length"} if error.kind == "truncated" else None
+            return _answered(machine, attempt.answer, error, attempt.usage, now, cut)
         error = replace(error, retryable=True)  # it was tried again
         if op.code == TOOL and op.reconcile is not None:  # type: ignore[attr-defined]
             told = self._next_reconcile(path)
             if told is not None and told[7] == attempt.finished_ns and _dict(told[3]).get("done") is False:
                 # whatever its own error was: it was the answer of the reconcile tool that let it be tried again
                 return machine.doubt(error, now)
-        return machine.fail(error, now)
+        return machine.fail(error, now, attempt.usage)
 
     def _next_reconcile(self, path: str) -> Record | None:
         number = self._asked.get(path, 0) + 1
@@ -188,15 +192,15 @@ class Recorded:
         if status is StepStatus.CANCELLED:
             return machine.cancel(now)
         if attempts:
-            usage = last_usage(usage, attempts)
-        told: dict[str, Any] = {key: extra[key] for key in ("model", "finish_reason", "cost_source") if key in extra}
+            usage = None if extra.get("unmetered") else last_usage(usage, attempts)
+        told: dict[str, Any] = {key: extra[key] for key in _BESIDE if key in extra}
         if extra.get("on_invalid"):
             invalid = StepError("invalid_answer", "InvalidAnswer", str(extra.get("reason", "")))
             return _answered(machine, _text(path, extra["answer"]), invalid, usage, now, told)
         if error is None:
             text = extra.get("answer", output)
             return machine.answer(_text(path, text), usage, now, told)
-        if error.kind == "invalid_answer" and "answer" in extra:
+        if error.kind in ("invalid_answer", *ONLY_NAMED) and "answer" in extra:
             return _answered(machine, _text(path, extra["answer"]), error, usage, now, told)
         if error.type in _SPOILED:
             _fill(machine, error)
@@ -207,11 +211,8 @@ class Recorded:
             # what the attempt itself ended with is not kept: anything that would have been tried again
             if op.allowed is not None or op.schema is not None:
                 return machine.invalid("", StepError("invalid_answer", pattern, ""), usage, now)
-            return machine.fail(StepError("timeout" if usage is None else "rate_limit", pattern, ""), now)
-        refused = usage is not None and not usage.total_tokens
-        exhausted = len(attempts or ()) + 1 >= op.attempts or op.retry.on is not None
-        retryable = error.kind == "model" and not refused and exhausted
-        return machine.fail(replace(error, retryable=retryable), now)
+            return machine.fail(StepError("rate_limit", pattern, ""), now, usage)
+        return machine.fail(replace(error, retryable=False), now, usage)
 
     # --- tools ---
 
@@ -349,7 +350,7 @@ def _parted(message: str, mark: str) -> tuple[str, str]:
 
 
 def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage | None:
-    """What the last call consumed: a record holds the sum of all attempts."""
+    """What the last call consumed, where that was known: a record holds the sum of all attempts."""
     if total is None:
         return None
     known = [attempt.usage for attempt in attempts]
@@ -357,13 +358,9 @@ def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage 
     prompt = total.prompt_tokens - before.prompt_tokens
     completion = total.completion_tokens - before.completion_tokens
     tokens = total.total_tokens - before.total_tokens
-    if total.cost_usd is None:
-        priced = before.cost_usd is not None and None not in known
-        if not tokens and (priced or any(known)):
-            return None  # with a cost that is known, it would be in the sum
+    if total.cost_usd is None or before.cost_usd is None:
         return LLMUsage(prompt, completion, tokens)
-    cost = total.cost_usd - before.cost_usd if before.cost_usd is not None else None
-    return LLMUsage(prompt, completion, tokens, cost)
+    return LLMUsage(prompt, completion, tokens, total.cost_usd - before.cost_usd)
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------

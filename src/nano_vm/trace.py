@@ -365,8 +365,9 @@ class Trace:
         for record in flattened(self._full()):
             if record[0].type != "llm":
                 continue
-            usage, error = record[9], record[4]
-            if usage is None and (error is None or error.kind in _CALLED):
+            error, request, usage = record[4], record[5], record[9]
+            called = error is None or error.kind not in _NOT_CALLED or "unmetered" in (record[10] or ())
+            if usage is None and request is not None and called:
                 usage = LLMUsage()  # a call was made, and nobody knows what it consumed
             if usage is not None:
                 total = total + usage
@@ -618,8 +619,8 @@ def _extra_json(op: Any, extra: Any) -> dict[str, Any]:
     return {key: value for key, value in extra.items() if key != "children"}
 
 
-_CALLED = frozenset({"timeout", "model", "rate_limit", "cancelled", "invalid_answer"})
-_PRICED = frozenset({"children", "cost_source", "by", "lost"})
+_NOT_CALLED = frozenset({"budget", "refused"})
+_PRICED = frozenset({"children", "cost_source", "by", "lost", "unmetered"})
 
 
 def _chain(head: bytes, records: list[Any]) -> bytes:

@@ -17,7 +17,8 @@ from canned import canned, chat, http
 from nano_vm.adapters import OpenAIAdapter
 from nano_vm.adapters._chat import is_strict, retry_after_seconds
 from nano_vm.adapters.openai import PROVIDERS
-from nano_vm.errors import ModelError, ModelTimeout, RateLimited
+from nano_vm.errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
+from nano_vm.outcomes import NOTHING_USED, consumed
 from nano_vm.protocols import Completion
 from nano_vm.trace import LLMUsage
 
@@ -220,17 +221,77 @@ async def test_error_with_status_200() -> None:
     ("body", "says", "retryable"),
     [
         (chat(None), "no text", True),
-        (chat(None, refusal="I can not\nhelp"), "refused to answer: I can not help", False),
-        (chat("", refusal=["no"]), "refused to answer: ['no']", False),
+        (chat([]), "no text", True),
         (chat(None, "tool_calls", tool_calls=[{"id": "1"}]), "a tool call, not with text", False),
-        (chat(None, "length"), "max_tokens", False),
-        (chat(None, "content_filter"), "finish_reason: 'content_filter'", True),
+        (chat("half", "error"), "the provider failed after 4 characters", True),
+        (chat([{"type": "image_url"}]), "a part of type 'image_url', and only text can be used", False),
+        (chat([{"type": "text", "text": 5}]), "a part of type 'text'", False),
+        (chat(["text"]), "a part of type None", False),
     ],
 )
 async def test_answer_without_text(body: Any, says: str, retryable: bool) -> None:
+    """It is billed all the same."""
     error = await failure(canned(reply(body=body)))
     assert says in str(error)
     assert error.retryable == retryable
+    assert (error.usage, error.answered) == (LLMUsage(7, 2, 9), True)
+    del body["usage"]
+    assert consumed(await failure(canned(reply(body=body)))) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "reason"),
+    [
+        (chat(None, "length"), "", "length"),
+        (chat("half", "length"), "half", "length"),
+        (chat(None, "content_filter"), "", "content_filter"),
+        (chat(None, refusal="I can not\nhelp"), "I can not\nhelp", "refusal"),
+        (chat("", refusal=["no"]), "['no']", "refusal"),
+        (chat([{"type": "refusal", "refusal": "never"}]), "never", "refusal"),
+    ],
+)
+async def test_an_answer_that_is_not_finished_is_for_the_vm_to_judge(body: Any, text: str, reason: str) -> None:
+    assert await canned(reply(body=body)).complete(MESSAGES) == Completion(text, LLMUsage(7, 2, 9), "tiny-2026", reason)
+
+
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "it is "}, {"type": "text", "text": "plain"}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "reasoning"),
+    [
+        (chat([{"type": "text", "text": "2+2 "}, {"type": "text", "text": "is 4"}]), "2+2 is 4", None),
+        (chat([THINKING, {"type": "text", "text": "4"}]), "4", "it is plain"),
+        (chat([{"type": "reasoning", "text": "plain"}, {"type": "output_text", "text": "4"}]), "4", "plain"),
+        (chat("4", reasoning_content="it is plain"), "4", "it is plain"),
+        (chat("4", reasoning="it is plain"), "4", "it is plain"),
+        (chat("4", reasoning="the same", reasoning_content="the same"), "4", "the same"),
+    ],
+)
+async def test_parts_and_reasoning(body: Any, text: str, reasoning: str | None) -> None:
+    completion = await canned(reply(body=body)).complete(MESSAGES)
+    assert (completion.text, completion.reasoning) == (text, reasoning)
+
+
+async def test_a_prompt_that_a_filter_refused() -> None:
+    """As Azure answers: with an error, before anything was consumed."""
+    error = await failure(canned(reply(400, {"error": {"message": "against the policy", "code": "content_filter"}})))
+    assert isinstance(error, FilteredAnswer)
+    assert (error.kind, error.status, error.retryable, consumed(error)) == ("filtered", 400, False, NOTHING_USED)
+
+
+@pytest.mark.parametrize("status", [400, 401, 408, 429, 500, 503, 504])
+async def test_what_a_provider_refused_has_consumed_nothing_unless_it_says_so(status: int) -> None:
+    assert consumed(await failure(canned(reply(status, {"error": {"message": "no"}})))) == NOTHING_USED
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    assert consumed(await failure(canned(reply(status, {"error": {"message": "no", "usage": usage}})))) == LLMUsage(
+        7, 2, 9
+    )
+
+
+async def test_what_was_lost_has_consumed_nobody_knows_what() -> None:
+    for lost in (http.ConnectError("refused"), http.ReadTimeout("slow")):
+        assert consumed(await failure(canned(lost))) is None
 
 
 async def test_empty_text_is_an_answer() -> None:
@@ -331,6 +392,45 @@ async def test_stream_that_fails(response: Any, says: str, kind: str) -> None:
         await streamed(canned(response))
     assert says in str(caught.value)
     assert (caught.value.kind, caught.value.retryable) == (kind, True)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "usage"),
+    [
+        ([piece("2+2 "), LAST], LLMUsage(7, 2, 9)),
+        ([piece("2+2 ", usage={"prompt_tokens": 7, "completion_tokens": 1})], LLMUsage(7, 1, 8)),
+        ([LAST, {"error": {"message": "boom", "code": 500}}], LLMUsage(7, 2, 9)),
+        ([{"error": {"message": "boom", "code": 500, "usage": LAST["usage"]}}], LLMUsage(7, 2, 9)),
+        ([piece("2+2 "), {"error": {"message": "boom", "code": 500}}], None),
+        ([{"error": {"message": "boom", "code": 500}}], NOTHING_USED),
+        ([piece("2+2 ", "error"), LAST], LLMUsage(7, 2, 9)),
+        ([piece("2+2 ")], None),
+    ],
+)
+async def test_the_usage_of_a_stream_that_ended_badly(pieces: list[Any], usage: LLMUsage | None) -> None:
+    with pytest.raises(ModelError) as caught:
+        await streamed(canned(http.Response(200, content=events(*pieces), headers=SSE)))
+    assert consumed(caught.value) == usage
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+async def test_stream_with_reasoning(name: str) -> None:
+    def thought(text: str) -> dict[str, Any]:
+        return {"model": "tiny", "choices": [{"index": 0, "delta": {name: text}, "finish_reason": None}]}
+
+    body = events(thought("it is "), thought("plain"), piece("4"), piece(None, "length"), LAST)
+    assert await streamed(canned(http.Response(200, content=body, headers=SSE))) == [
+        "4",
+        Completion("4", LLMUsage(7, 2, 9), "tiny", "length", "it is plain"),
+    ]
+
+
+async def test_stream_of_a_refusal() -> None:
+    refused = {"model": "tiny", "choices": [{"index": 0, "delta": {"refusal": "never"}, "finish_reason": None}]}
+    body = events(refused, piece(None, "stop"), LAST)
+    assert await streamed(canned(http.Response(200, content=body, headers=SSE))) == [
+        Completion("never", LLMUsage(7, 2, 9), "tiny", "refusal")
+    ]
 
 
 async def test_stream_that_nobody_reads_to_its_end_is_closed() -> None:

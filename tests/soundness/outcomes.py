@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from nano_vm.machine import Machine
+from nano_vm.outcomes import NOTHING_USED
 from nano_vm.plan import MODEL, PAUSE, TOOL
 from nano_vm.trace import LLMUsage, StepError
 
@@ -28,7 +29,13 @@ ERRORS = [
     ("in_doubt", "ConnectionError", False),
     ("refused", "Refused", False),
 ]
-MODEL_ERRORS = [("model", "ModelError", True), ("rate_limit", "RateLimitError", True), ("model", "ModelError", False)]
+MODEL_ERRORS = [
+    ("model", "ModelError", True),
+    ("rate_limit", "RateLimitError", True),
+    ("model", "ModelError", False),
+    ("truncated", "TruncatedAnswer", False),
+    ("filtered", "FilteredAnswer", False),
+]
 
 
 class Outcomes:
@@ -150,7 +157,10 @@ class Outcomes:
                 return machine.expire(machine.now)
             kind, name, retryable = rng.choice(MODEL_ERRORS)
             self.note(machine, op, f"error {kind}")
-            return machine.fail(StepError(kind, name, "failed", retryable), machine.now)
+            billed = rng.choice((None, NOTHING_USED, LLMUsage(2, 1, 3)))
+            self.tokens[0] += billed.prompt_tokens if billed is not None else 0
+            self.tokens[1] += billed.completion_tokens if billed is not None else 0
+            return machine.fail(StepError(kind, name, "failed", retryable), machine.now, billed)
         invalid = rng.random() < self.errors
         echo = "".join(MARK.findall(json.dumps(machine.messages))) if self.marks is not None else ""
         if invalid and (op.allowed is not None or op.schema is not None):

@@ -13,7 +13,8 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any
 
-from ..errors import ModelError, ModelTimeout, RateLimited
+from ..answers import ending
+from ..errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
 from ..protocols import Completion, Message
 from ..trace import LLMUsage
 
@@ -24,6 +25,15 @@ MAX_ERROR_CHARS = 500
 
 TIMEOUT_NAMES = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError"})
 """Names of the bases of timeouts: openai and litellm, httpx and httpx2, Python and asyncio."""
+
+FILTER_NAMES = frozenset({"ContentPolicyViolationError", "ContentFilterFinishReasonError"})
+"""Names of exceptions for a prompt that a filter refused: LiteLLM's, openai's."""
+
+FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+"""The same as codes of error bodies: Azure's, OpenAI's."""
+
+REASONING = ("reasoning_content", "reasoning")
+"""Where servers hand a model's reasoning over: DeepSeek, vLLM, llama.cpp and LiteLLM; OpenRouter, Groq. Some fill in both."""
 
 
 def checked_messages(messages: Any) -> list[Message]:
@@ -105,27 +115,32 @@ class Answer:
         self.usage: LLMUsage | None = None
         self.finish_reason: str | None = None
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
         self._refusal = ""
         self._tool_calls = False
+        self._answered = False
         self._streamed = False
 
     def add(self, response: Any) -> str:
-        """Take in *response* and return the text that it brought.
+        """Take *response* and return the text that it brought.
 
         Raises:
             ModelError: It is no chat completion, or an error in the place of one, as some gateways send with status
                 200.
         """
+        self.usage = usage_of(read(response, "usage")) or self.usage
         if error := read(response, "error"):
-            raise failed(self._message(str(read(error, "message") or error)), status_of(read(error, "code")))
+            raise self._billed(
+                failed(self._message(str(read(error, "message") or error)), status_of(read(error, "code")))
+            )
         choices = read(response, "choices")
         if not isinstance(choices, list):
-            raise ModelError(self._message(f"the answer is no chat completion: {response!r:.200}"))
+            raise self._error(f"the answer is no chat completion: {response!r:.200}")
         model = read(response, "model")
         self.model = model if isinstance(model, str) and model else self.model
-        self.usage = usage_of(read(response, "usage")) or self.usage
         if not choices or read(choices[0], "index"):  # usage, a content filter's note; or a further choice
             return ""
+        self._answered = True
         reason = read(choices[0], "finish_reason")
         self.finish_reason = reason if isinstance(reason, str) else self.finish_reason
         delta = read(choices[0], "delta")
@@ -133,33 +148,54 @@ class Answer:
         message = read(choices[0], "message") if delta is None else delta
         self._refusal = self._refusal or str(read(message, "refusal") or "")
         self._tool_calls = self._tool_calls or bool(read(message, "tool_calls"))
-        text = read(message, "content")
-        if not isinstance(text, str):
-            return ""
-        self._texts.append(text)
-        return text
+        for name in REASONING:
+            if isinstance(thought := read(message, name), str) and thought:
+                self._thoughts.append(thought)
+                break
+        content = read(message, "content")
+        texts = [content] if isinstance(content, str) else self._parts(content) if isinstance(content, list) else []
+        self._texts += texts
+        return "".join(texts)
+
+    def _parts(self, content: list[Any]) -> list[str]:
+        """The texts of a *content* in parts; what a model thought and that it refused are kept beside them."""
+        texts = []
+        for part in content:
+            kind = read(part, "type")
+            inner = next((found for name in (str(kind), "text") if (found := read(part, name)) is not None), None)
+            if isinstance(inner, list):  # Mistral's thinking is a list of parts
+                inner = "".join(str(read(piece, "text") or "") for piece in inner)
+            if kind in ("text", "output_text") and isinstance(inner, str):
+                texts.append(inner)
+            elif kind in ("thinking", "reasoning") and isinstance(inner, str):
+                self._thoughts.append(inner)
+            elif kind == "refusal" and isinstance(inner, str):
+                self._refusal = self._refusal or inner
+            else:
+                raise self._error(f"the answer has a part of type {kind!r}, and only text can be used", retryable=False)
+        return texts
 
     def completion(self) -> Completion:
-        """The answer, now that all of it has arrived.
+        """The answer, now that all of it has arrived; cut off or refused, it is for the VM to judge.
 
         Raises:
-            ModelError: It broke off, or holds no text.
+            ModelError: It broke off, or holds no text and no reason for that. What is known of its usage goes with it.
         """
         text = "".join(self._texts)
+        thoughts = "".join(self._thoughts) if self._streamed else "\n\n".join(self._thoughts)
         if self._streamed and self.finish_reason is None:
-            raise ModelError(self._message(f"the stream broke off after {len(text)} characters"))
-        empty = self._texts or (self._streamed and self.finish_reason == "stop")  # a stream need not send "" to mean it
-        if text or (empty and not self._refusal and not self._tool_calls):
-            return Completion(text, self.usage, self.model, self.finish_reason)
+            raise self._error(f"the stream broke off after {len(text)} characters")
+        if self.finish_reason == "error":  # OpenRouter's word for a provider that failed on the way
+            raise self._error(f"the provider failed after {len(text)} characters")
         if self._refusal:
-            why = f"the model refused to answer: {self._refusal}"
-        elif self._tool_calls:
+            return Completion(self._refusal, self.usage, self.model, "refusal", thoughts or None)
+        empty = self._texts or (self._streamed and self.finish_reason == "stop")  # a stream need not send "" to mean it
+        if text or ending(self.finish_reason) is not None or (empty and not self._tool_calls):
+            return Completion(text, self.usage, self.model, self.finish_reason, thoughts or None)
+        if self._tool_calls:
             why = "the model answered with a tool call, not with text; offer it no tools"
-        elif self.finish_reason == "length":
-            why = "max_tokens were used up before the first character of text"
-        else:
-            raise ModelError(self._message(f"the answer has no text (finish_reason: {self.finish_reason!r})"))
-        raise ModelError(self._message(why), retryable=False)
+            raise self._error(why, retryable=False)
+        raise self._error(f"the answer has no text (finish_reason: {self.finish_reason!r})")
 
     def failure(self, error: Exception) -> ModelError:
         """The `ModelError` for an exception of the provider's library."""
@@ -167,14 +203,28 @@ class Answer:
         status = status_of(getattr(error, "status_code", None))
         body = getattr(error, "body", None)
         message = self._message(f"HTTP {status}: " * bool(status) + error_text(error, body))
+        self.usage = usage_of(read(body, "usage")) or self.usage
+        wait = retry_after_seconds(headers_of(error), time.time())
+        code = read(read(body, "error") or body, "code")
         if names & TIMEOUT_NAMES:
-            return ModelTimeout(message, status=status)
+            return self._billed(ModelTimeout(message, status=status, retry_after_seconds=wait))
         if isinstance(error, TypeError):  # an argument that the library does not know
             return ModelError(message, retryable=False)
-        if status == 429 and read(body, "code") == "insufficient_quota":  # waiting buys no credit
+        if names & FILTER_NAMES or code in FILTER_CODES:
+            return self._billed(FilteredAnswer(message, status=status))
+        if status == 429 and code == "insufficient_quota":  # waiting buys no credit
             return ModelError(message, status=status, retryable=False)
-        wait = retry_after_seconds(headers_of(error), time.time())
-        return failed(message, status or status_of(read(body, "code")), wait)
+        return self._billed(failed(message, status or status_of(read(body, "code")), wait))
+
+    def _error(self, text: str, *, retryable: bool = True) -> ModelError:
+        """The error of an answer that cannot be used."""
+        return self._billed(ModelError(self._message(text), retryable=retryable, answered=True))
+
+    def _billed(self, error: ModelError) -> ModelError:
+        """*error* with what is known of the usage; once an answer has begun, a provider's error is no refusal."""
+        error.usage = self.usage
+        error.answered = error.answered or self._answered
+        return error
 
     def _message(self, text: str) -> str:
         for secret in self._secrets:
@@ -200,9 +250,10 @@ def failed(message: str, status: int | None, retry_after: float | None = None) -
         case 429:
             return RateLimited(message, retry_after_seconds=retry_after)
         case 408 | 504:
-            return ModelTimeout(message, status=status)
+            return ModelTimeout(message, status=status, retry_after_seconds=retry_after)
         case _:
-            return ModelError(message, status=status, retryable=status is None or status in (409, 425) or status >= 500)
+            retryable = status is None or status in (409, 425) or status >= 500
+            return ModelError(message, status=status, retryable=retryable, retry_after_seconds=retry_after)
 
 
 def status_of(code: Any) -> int | None:

@@ -20,7 +20,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import MissingExtra, ModelError, VMError
+from ..outcomes import consumed
 from ..protocols import Completion, Message
+from ..trace import LLMUsage
 from ._chat import Answer, checked_messages, read, schema_format
 from ._loops import PerLoop
 
@@ -92,13 +94,17 @@ class LiteLLMAdapter:
             ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer and status 5xx.
         """
         request = self._request(messages, max_tokens, temperature, seed, output_schema, kwargs)
-        *others, last = self._models(model)
-        for name in others:
+        models = self._models(model)
+        spent: list[LLMUsage | None] = []
+        for place, name in enumerate(models, 1):
             try:
-                return await self._complete(name, request)
-            except ModelError:
-                continue
-        return await self._complete(last, request)
+                completion = await self._complete(name, request)
+                return replace(completion, usage=_together(spent, completion.usage))
+            except ModelError as error:
+                spent.append(consumed(error))
+                if place == len(models):
+                    raise _with_usage(error, spent) from error.__cause__
+        raise AssertionError(models)
 
     async def stream(
         self,
@@ -120,23 +126,28 @@ class LiteLLMAdapter:
         request = self._request(messages, max_tokens, temperature, seed, output_schema, kwargs)
         request = {"stream_options": {"include_usage": True}, **request, "stream": True}
         models = self._models(model)
+        spent: list[LLMUsage | None] = []
         for place, name in enumerate(models, 1):
             answer = self._answer(name)
             begun = False
+            failure: ModelError
             try:
                 async with aclosing(await self._call(name, request)) as chunks:  # it does not close by itself
                     async for chunk in chunks:
                         if text := answer.add(chunk):
                             begun = True
                             yield text
-                yield self._priced(answer.completion(), name, None)
+                completion = self._priced(answer.completion(), name, None)
+                yield replace(completion, usage=_together(spent, completion.usage))
                 return
-            except ModelError:
-                if begun or place == len(models):
-                    raise
-            except Exception as error:  # LiteLLM lets those of its providers' libraries through
-                if begun or place == len(models):
-                    raise answer.failure(error) from error
+            except ModelError as error:
+                failure = error
+            except Exception as error:  # noqa: BLE001  LiteLLM lets those of its providers' libraries through
+                failure = answer.failure(error)
+                failure.__cause__ = error
+            spent.append(consumed(self._billed(failure, name)))
+            if begun or place == len(models):
+                raise _with_usage(failure, spent)
 
     async def aclose(self) -> None:
         """Close LiteLLM's connections in the running event loop; `asyncio.run` does it at its end."""
@@ -174,10 +185,10 @@ class LiteLLMAdapter:
             response = await self._call(model, request)
             answer.add(response)
             return self._priced(answer.completion(), model, response)
-        except ModelError:
-            raise
+        except ModelError as error:
+            raise self._billed(error, model) from None
         except Exception as error:  # LiteLLM lets those of its providers' libraries through
-            raise answer.failure(error) from error
+            raise self._billed(answer.failure(error), model) from error
 
     async def _call(self, model: str, request: dict[str, Any]) -> Any:
         if self._litellm is None:
@@ -190,16 +201,21 @@ class LiteLLMAdapter:
         if completion.usage is None:
             return completion
         cost = read(getattr(response, "_hidden_params", None), "response_cost")
-        if response is None:
-            tokens = completion.usage.prompt_tokens, completion.usage.completion_tokens
-            try:
-                cost = sum(self._litellm.cost_per_token(model, *tokens))
-            except Exception:  # noqa: BLE001  a bare Exception is how it says that it has no price
-                cost = None
+        return replace(completion, usage=self._with_cost(completion.usage, model, cost))
+
+    def _billed(self, error: ModelError, model: str) -> ModelError:
+        """*error* with the cost of what it consumed."""
+        if isinstance(error.usage, LLMUsage):
+            error.usage = self._with_cost(error.usage, model, None)
+        return error
+
+    def _with_cost(self, usage: LLMUsage, model: str, cost: float | None) -> LLMUsage:
         if cost is None:
-            return completion
-        exact = Decimal(f"{cost:.12g}")  # it multiplies floats: 2.2499999999999996e-06 was 0.00000225
-        return replace(completion, usage=replace(completion.usage, cost_usd=exact))
+            try:
+                cost = sum(self._litellm.cost_per_token(model, usage.prompt_tokens, usage.completion_tokens))
+            except Exception:  # noqa: BLE001  a bare Exception is how it says that it has no price
+                return usage
+        return replace(usage, cost_usd=Decimal(f"{cost:.12g}"))  # it multiplies floats: 2.2499999999999996e-06
 
     def _answer(self, model: str) -> Answer:
         secrets = [value for name, value in os.environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]
@@ -208,6 +224,23 @@ class LiteLLMAdapter:
     def __repr__(self) -> str:
         fallbacks = f", fallbacks={self.fallbacks!r}" if self.fallbacks else ""
         return f"LiteLLMAdapter({self.model!r}{fallbacks})"
+
+
+def _together(spent: list[LLMUsage | None], last: LLMUsage | None) -> LLMUsage | None:
+    """What a call and the fallbacks before it consumed; the cost is None where that of any is not known."""
+    if last is None:
+        return None
+    total = sum((usage for usage in spent if usage is not None), last)
+    return replace(total, cost_usd=None) if None in spent else total
+
+
+def _with_usage(error: ModelError, spent: list[LLMUsage | None]) -> ModelError:
+    """*error*, of the last of several models, with what all of them consumed."""
+    *before, last = spent
+    if any(usage is None or usage.total_tokens for usage in before):
+        error.usage = _together(before, last)
+        error.answered = True
+    return error
 
 
 def _imported() -> Any:

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..answers import schema_answer
+from ..answers import read_answer
 from ..errors import VMError
 from ..flow import Flow, Node
 from ..ledger import DEFAULT_LIMITS, Ledger, token_bound
 from ..machine import FOREVER, Facts, Machine, loaded
-from ..outcomes import UNSKIPPABLE, lost, matches
+from ..outcomes import NOTHING_USED, UNSKIPPABLE, lost, matches
 from ..plan import CLOSE, END, LOOP, MODEL, TEST, TOOL, CallOp, ForkOp, ModelOp, Op, PauseOp, Plan, ToolOp
 from ..policy import Budget
 from ..program import ERROR_KINDS, Step, WaitStep
@@ -199,7 +199,7 @@ class Choices:
             for value in samples(asked, op.schema):
                 text = canonical(value).decode()
                 try:
-                    schema_answer(text, op.validate)
+                    read_answer(text, check=op.validate)
                 except VMError:
                     continue
                 found.append(text)
@@ -226,9 +226,10 @@ class Choices:
     def _model_errors(self, op: ModelOp) -> list[Outcome]:
         plain = _injected("model", "ModelError", "injected into the model call")
         others = [_injected("rate_limit", "RateLimited", "injected into the model call")]
-        others += [_injected("model", name, "injected into the model call") for name in _named(op, _MODEL_KINDS)]
-        if _led_alike(op, plain, others[0]):
-            del others[0]
+        named = _named(op, _MODEL_KINDS)
+        others += [_injected("model", name, "injected into the model call") for name in named]
+        others += [_injected(kind, name, "injected into the model call") for kind, name in _UNFINISHED]
+        others = [error for error in others if error.type in named or not _led_alike(op, plain, error)]
         return [Outcome("error", plain), Outcome("timeout"), *(Outcome("error", error) for error in others)]
 
     def _decisions(self, op: PauseOp, step: Step, asked: Asked) -> list[Outcome]:
@@ -282,9 +283,11 @@ class Choices:
         return sites[size]
 
 
+_UNFINISHED = (("truncated", "TruncatedAnswer"), ("filtered", "FilteredAnswer"))
 _TOOL_KINDS = frozenset({"tool", "timeout", "Exception", "TimeoutError"})
 _MODEL_KINDS = frozenset(
     {"model", "timeout", "rate_limit", "invalid_answer", "ModelError", "RateLimited", "TimeoutError"}
+    | {word for both in _UNFINISHED for word in both}
 )
 _OTHER_KINDS = frozenset({*ERROR_KINDS, "cancelled", "in_doubt", "BaseException"})
 
@@ -547,7 +550,9 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
             case "answer":
                 following = machine.answer(outcome.value, None, now)
             case "error":
-                following = machine.fail(outcome.value, now)
+                following = machine.fail(
+                    outcome.value, now, NOTHING_USED if outcome.value.kind == "rate_limit" else None
+                )
             case "approved" | "rejected":
                 return machine.decide(outcome.kind == "approved", None, None, now)
             case "arrived":
