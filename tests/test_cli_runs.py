@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -460,6 +461,9 @@ def test_a_timer_is_due_when_its_time_has_come(sh: Shell) -> None:
 # --- killed ----------------------------------------------------------------------------------------------------------
 
 
+GONE = f"{socket.gethostname()}, which is gone"
+
+
 @pytest.fixture
 def in_doubt(sh: Shell, folder: Path, refund: str, shown: str) -> str:
     """A run whose payment was begun, and whose process was killed."""
@@ -471,7 +475,10 @@ def in_doubt(sh: Shell, folder: Path, refund: str, shown: str) -> str:
     assert "left behind" in sh.out[0]
     assert sh("show", refund) == 0
     assert "its process is gone: nano-vm resume refund-1 --tools ..." in sh.out
+    begun = [line for line in sh.out if line.startswith("  pay: begun ")]
+    assert begun[0].endswith(f" by process {running.pid} on {GONE}; its outcome is not recorded")
     assert sh("resume", refund, *HOST) == 3
+    assert any(line.endswith(f" by process {running.pid} on {GONE}") for line in sh.out)
     assert paid() == ["A7"]
     return refund
 
@@ -495,6 +502,36 @@ def test_what_is_in_doubt_is_resolved(
     assert sh("work", "--until-idle", *HOST, "--json") == code
     assert [json.loads(line)["output"] for line in sh.out] == [output]
     assert paid() == payments
+
+
+def test_all_that_is_known_of_what_is_in_doubt(sh: Shell, in_doubt: str) -> None:
+    """Which a person needs who decides whether it took place."""
+    lines = {}
+    for command in (["show", in_doubt], ["runs", "--waiting"]):
+        assert sh(*command) == 0
+        at = sh.out.index("in doubt at pay: the call was begun, and what became of it is unknown")
+        lines[command[0]] = sh.out[at + 1 : at + 6]
+    assert lines["show"] == lines["runs"]
+    assert lines["show"][:2] == ['  tool: "pay"', '  argument order: "A7"']
+    assert re.fullmatch(r'  effect key: "[0-9a-f]{32}"', lines["show"][2])
+    assert re.fullmatch(rf"  begun 20.{{17}} UTC by process \d+ on {GONE}", lines["show"][3])
+    assert lines["show"][4] == "  nano-vm resolve refund-1 pay --done JSON | --retry | --fail REASON"
+    (run,) = sh.json("runs", "--waiting")
+    (entry,) = run["waiting"]
+    assert entry["arguments"] == {"order": "A7"}
+    assert (entry["process"]["host"], entry["process"]["alive"]) == (socket.gethostname(), False)
+    assert sh.json("show", in_doubt)["waiting"] == [entry]
+
+
+def test_only_what_waits_is_listed_where_that_is_asked_for(sh: Shell, refund: str) -> None:
+    assert sh("run", "timer.yaml", "--run-id", "t1") == 3
+    time.sleep(0.2)
+    assert sh("work", "--until-idle") == 0
+    assert sh("runs", "--waiting") == 0
+    assert next(line for line in sh.out if not line.startswith("  ")).startswith(refund)
+    assert not any("t1" in line for line in sh.out)
+    assert '  order: "A7"' in sh.out
+    assert any(line.startswith("  nano-vm approve refund-1 ask --shown ") for line in sh.out)
 
 
 def test_what_is_no_resolution(sh: Shell, in_doubt: str) -> None:

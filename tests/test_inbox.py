@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 import pickle
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build import program, step
+from build import parallel, program, step
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 import nano_vm.inbox
 from nano_vm import ExecutionVM, TraceStatus, VMError
 from nano_vm.errors import AlreadyDecided, Changed, Expired, NotPermitted, StoreError, UnknownRun
-from nano_vm.inbox import Inbox, presented, principal
+from nano_vm.inbox import Inbox, presented, principal, process_of
 from nano_vm.store import Message, StoredRun, open_store
 
 ASK: dict[str, Any] = {
@@ -367,6 +369,59 @@ async def test_a_decision_counts_while_the_run_is_under_way_elsewhere(host: Host
     go_on.set()
     assert (await driving).ok
     assert host.paid == [7]
+
+
+# --- what is in doubt ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_in_doubt_is_shown_with_its_arguments_its_time_and_its_process(host: Host) -> None:
+    """A call whose deadline passed, in a process that lives."""
+    vm = host.vm()
+
+    async def send(to: str, cents: int) -> None:
+        await asyncio.Event().wait()
+
+    vm.register_tool("send", send)
+    before = time.time_ns()
+    one = step("s", "send", args={"to": "$to", "cents": 5}, timeout_seconds=0.05)
+    trace = await vm.run(program(parallel(one)), {"to": "ann"}, run_id="r")
+    (entry,) = trace.waiting
+    assert (entry["tool"], entry["arguments"]) == ("send", {"to": "ann", "cents": 5})
+    assert before <= entry["began_ns"] <= time.time_ns()
+    assert entry["process"] == {"host": socket.gethostname(), "pid": os.getpid(), "alive": True}
+    assert len(entry["effect_key"]) == 32
+    assert vm.waiting("r") == [entry] == vm.load("r").waiting
+    assert "owner" not in entry
+    vm.close()
+    host.vms.remove(vm)
+    (again,) = host.vm().waiting("r")
+    assert again["process"]["alive"] is False  # it gave its lease back
+    assert again == {**entry, "process": again["process"]}
+
+
+def test_of_a_process_elsewhere_nothing_is_said() -> None:
+    assert process_of("far/boot/1/77/9/ff") == {"host": "far", "pid": 77, "alive": None}
+    assert process_of("odd") == {"host": "odd", "pid": None, "alive": None}
+
+
+async def test_what_is_in_doubt_again_is_resolved_again(host: Host) -> None:
+    vm = host.vm()
+
+    async def send() -> None:
+        await asyncio.Event().wait()
+
+    vm.register_tool("send", send)
+    await vm.run(program(step("s", "send", timeout_seconds=0.05)), run_id="r")
+    vm.resolve("r", "s", retry=True, by="ann")
+    with pytest.raises(AlreadyDecided, match="is resolved already: resolve by 'ann'"):
+        vm.resolve("r", "s", retry=True, by="bob")
+    first = vm.waiting("r")[0]
+    trace = await vm.resume("r")
+    assert trace.waiting[0]["began_ns"] > first["began_ns"]
+    vm.resolve("r", "s", done="sent", by="bob")
+    assert (await vm.resume("r")).final_output == "sent"
+    with pytest.raises(AlreadyDecided, match=r"has ended \(success\)"):
+        vm.resolve("r", "s", done="sent", by="ann")
 
 
 # --- the room itself ---------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from .errors import AlreadyDecided, Changed, Expired, NotPermitted, VMError
+from .lease import Process, Seen, seen
 from .schemas import schema_check
 from .store import ENDED, RUNNING, SUSPENDED, Message, Store, StoredRun
 from .values import MAX_VALUE_BYTES, UNSET, admit, canonical
@@ -53,11 +54,29 @@ def shown_digest(entry: Mapping[str, Any]) -> str:
 
 
 def presented(waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a run waits for, as people and programs get it: ``shown`` identifies each request as it stands.
+    """What a run waits for, as people and programs get it: ``shown`` identifies each request as it stands, ``process`` is that which
+    began a call in doubt, and whether it lives is looked at now."""
+    return [_presented(entry) for entry in waiting]
 
-    A call that a fork holds back asks nobody anything.
-    """
-    return [{**entry, "shown": shown_digest(entry)} if entry["kind"] != "effect" else dict(entry) for entry in waiting]
+
+def _presented(entry: Mapping[str, Any]) -> dict[str, Any]:
+    if entry["kind"] == "effect":  # a call that a fork holds back asks nobody anything
+        return dict(entry)
+    told = {**entry, "shown": shown_digest(entry)}
+    if "owner" in told:
+        told["process"] = process_of(told.pop("owner"))
+    return told
+
+
+def process_of(owner: str) -> dict[str, Any]:
+    """The process of an owner of runs: its host and pid, and whether it lives; None where that cannot be seen from here."""
+    process = Process.of(owner)
+    alive = {Seen.ALIVE: True, Seen.GONE: False, Seen.UNKNOWN: None}[seen(owner, Process.own())]
+    return {
+        "host": process.host if process is not None else owner,
+        "pid": process.pid if process is not None else None,
+        "alive": alive,
+    }
 
 
 def usable(message: Message, waiting: Iterable[Mapping[str, Any]]) -> bool:

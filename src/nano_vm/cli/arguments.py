@@ -497,6 +497,7 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
         choices=("pending", "running", "suspended", "success", "failed", "cancelled"),
         help="only these; repeat for more",
     )
+    runs.add_argument("--waiting", action="store_true", help="only those that wait, with all that they wait for")
     runs.add_argument("--program", dest="program_name", metavar="NAME", help="only runs of this program")
     runs.add_argument("--since", type=_time, metavar="TIME", help="begun since: 2h (ago), 2027-01-31, ...")
     runs.add_argument("--until", type=_time, metavar="TIME", help="begun before")

@@ -66,7 +66,9 @@ def _asked(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]]]:
             return f"waits at {path} for approval by {name(str(entry.get('role')))}:", _entries(entry.get("show"))
         case "in_doubt":
             heading = f"in doubt at {path}: the call was begun, and what became of it is unknown"
-            return heading, [("tool: ", entry.get("tool")), ("effect key: ", entry.get("effect_key"))]
+            arguments = entry.get("arguments") or {}
+            values = [(f"argument {name(str(key))}: ", value) for key, value in arguments.items()]
+            return heading, [("tool: ", entry.get("tool")), *values, ("effect key: ", entry.get("effect_key"))]
         case _ if entry.get("event"):
             fits = entry.get("output_schema")
             values = [("whose payload fits ", fits)] if fits is not None else []
@@ -86,9 +88,19 @@ def _entries(shown: Any) -> list[tuple[str, Any]]:
 
 
 def _times(entry: Mapping[str, Any]) -> Iterator[str]:
-    """Until when it can be decided, where that is known."""
+    """Until when it can be decided, and when the call in doubt was begun and by whom, where that is known."""
+    if entry.get("began_ns") is not None:
+        yield f"  {begun(entry['began_ns'], entry.get('process'))}"
     if entry.get("deadline_ns") is not None:
         yield f"  until {moment(entry['deadline_ns'])}"
+
+
+def begun(began_ns: int, process: Mapping[str, Any] | None) -> str:
+    """When a call was begun, by which process, and whether that lives."""
+    if process is None:
+        return f"begun {moment(began_ns)}"
+    lives = {True: "which is alive", False: "which is gone"}.get(process["alive"], "which cannot be seen from here")
+    return f"begun {moment(began_ns)} by process {process['pid']} on {safe(str(process['host']))}, {lives}"
 
 
 def _commands(run_id: str, entry: Mapping[str, Any]) -> Iterator[str]:

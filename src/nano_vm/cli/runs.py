@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..trace import Trace, TraceStatus
 from ..values import parse_json, short
-from .decide import asked_lines, waiting_lines
+from .decide import asked_lines, begun, waiting_lines
 from .faults import Failure, UsageFault
 from .run import _only_json, exit_code, summary_lines
 from .stores import (
@@ -65,10 +65,11 @@ SHORT_ID = 12
 
 def runs(options: argparse.Namespace) -> int:
     """List runs, the newest first."""
+    from ..inbox import presented
     from ..lease import living
 
     filters = {
-        "status": options.status or None,
+        "status": ["suspended"] if options.waiting else options.status or None,
         "program": options.program_name,
         "since_ns": options.since,
         "until_ns": options.until,
@@ -78,8 +79,15 @@ def runs(options: argparse.Namespace) -> int:
     with store_of(options) as store:
         owners = living(store)
         found = store.runs(**filters)
-        if options.json:
+        if options.json and options.waiting:
+            emit_json([_header(run, owners) | {"waiting": presented(run.waiting)} for run in found])
+        elif options.json:
             emit_json([_header(run, owners) for run in found])
+        elif options.waiting:
+            for run in found:
+                say("  ".join(_cells(run, owners)).rstrip())
+                for line in _standing_lines(store.load(run.run_id), owners, options):
+                    say(line)
         elif sys.stdout.isatty():
             _print_table(list(found), owners)
         else:
@@ -210,6 +218,8 @@ def _message(message: Any) -> dict[str, Any]:
 
 def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) -> Iterator[str]:
     """What an unfinished run waits for, and what was said to it meanwhile."""
+    from ..inbox import presented
+
     url = given_url(options)
     if run.status == "pending":
         yield f"it has not begun: nano-vm work --tools ... begins it{url and f', with{url}'}"
@@ -218,16 +228,31 @@ def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) ->
             yield safe(f"under way in {run.owner}")
         else:
             yield safe(f"its process is gone: nano-vm resume {run.run_id} --tools ...{url}")
+        yield from _under_way(run)
     elif run.status == "suspended":
         answered = {m.name for m in run.inbox if m.kind in ("approve", "reject", "resolve")}
         open_ = [entry for entry in run.waiting if entry["path"] not in answered]
-        yield from waiting_lines(run.run_id, open_, url, run.wake_ns)
+        yield from waiting_lines(run.run_id, presented(open_), url, run.wake_ns)
     for message in run.inbox:
         by = f" by {message.by}" if message.by else ""
         name = f" {message.name}" if message.name else ""
         yield safe(f"recorded: {message.kind}{name}{by}, {moment(message.created_ns)}")
     if run.status == "suspended" and run.inbox:
         yield safe(f"it goes on by nano-vm work, or nano-vm resume {run.run_id} --tools ...{url}")
+
+
+def _under_way(run: StoredRun) -> Iterator[str]:
+    """Calls that were begun and have no outcome yet."""
+    from ..inbox import process_of
+    from ..store import INTENT, STEP
+
+    ended = {row.path for row in run.rows if row.kind == STEP}
+    last = {row.path: row for row in run.rows if row.kind == INTENT and row.path not in ended}
+    for path, row in last.items():
+        if row.type in ("tool", "llm"):
+            owner = row.rest.get("owner") if type(row.rest) is dict else None
+            process = process_of(owner) if type(owner) is str else None
+            yield safe(f"  {path}: {begun(row.started_ns, process)}; its outcome is not recorded")
 
 
 # --- saying ----------------------------------------------------------------------------------------------------------
