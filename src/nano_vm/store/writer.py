@@ -2,6 +2,10 @@
 
 Appends and jobs come in; each is answered when the transaction that holds it is durable. A transaction that fails fails all that is in
 it, and nothing of it is written.
+
+On a server many processes write at once, and none may hold what another waits for while it waits itself. So locks are taken in one
+order everywhere: new runs by their ids, then runs, then messages, then values by their hashes. Nobody waits for a run: an append whose run
+is held by another transaction is put off. A job that may take any lock has a transaction of its own.
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ its machine gone. A process that only waits for its processor is quicker."""
 UNKNOWN_SECONDS = 30.0
 """How long to ask a server whether a transaction was committed, when the connection was lost as it was being."""
 
+PUT_OFF_SECONDS = 0.01
+"""How soon an append is tried again whose run another transaction held."""
+
 DEADLOCK_ATTEMPTS = 5
 _CHOSEN = ("40P01", "40001")  # deadlock detected, could not serialize
 
@@ -48,12 +55,32 @@ INSERT_ROWS = (
 
 
 class _Item:
-    """Something to write: a job, or an append with its cells; and who waits for it."""
+    """Something to write: a job, or an append with its cells; and who waits for it.
 
-    __slots__ = ("append", "bodies", "columns", "error", "future", "job", "loop", "rows", "value")
+    *order* is the id of the run that a job makes: it shares a transaction with appends, and comes before them in the order of ids.
+    """
 
-    def __init__(self, job: Job | None, append: Append | None, future: Any, loop: Any) -> None:
-        self.job, self.append, self.future, self.loop = job, append, future, loop
+    __slots__ = (
+        "append",
+        "bodies",
+        "columns",
+        "error",
+        "future",
+        "job",
+        "loop",
+        "order",
+        "put_off",
+        "rows",
+        "since",
+        "value",
+    )
+
+    def __init__(
+        self, job: Job | None, append: Append | None, future: Any, loop: Any, order: str | None = None
+    ) -> None:
+        self.job, self.append, self.future, self.loop, self.order = job, append, future, loop, order
+        self.since = time.monotonic()
+        self.put_off = False
         self.bodies = Bodies()
         self.rows: Sequence[tuple[Any, ...]] = ()
         self.columns: dict[str, Any] = {}
@@ -82,6 +109,7 @@ class Writer:
         self.transactions = 0
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._connection: Connection | None = None
+        self._put_off: list[_Item] = []
         self._closed = False
         self._lock = threading.Lock()  # nothing enters the queue after its end was put there
         self._thread: threading.Thread | None = None
@@ -96,8 +124,12 @@ class Writer:
         """`submit`, in an event loop."""
         return self._awaited(job, None)
 
+    def creation(self, job: Job, run_id: str) -> asyncio.Future[Any]:
+        """Run *job*, which makes the run *run_id* and takes no other lock; called in an event loop."""
+        return self._awaited(job, None, run_id)
+
     def submit(self, job: Job) -> Future[Any]:
-        """Run *job* in a transaction; it may run again if another item made that one fail."""
+        """Run *job* in a transaction; it may run again if that one fails."""
         future: Future[Any] = Future()
         self._put(_Item(job, None, future, None))
         return future
@@ -113,10 +145,10 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def _awaited(self, job: Job | None, append: Append | None) -> asyncio.Future[Any]:
+    def _awaited(self, job: Job | None, append: Append | None, order: str | None = None) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._put(_Item(job, append, future, loop))
+        self._put(_Item(job, append, future, loop, order))
         return future
 
     def _put(self, item: _Item) -> None:
@@ -132,32 +164,44 @@ class Writer:
 
     def _work(self) -> None:
         ending = False
-        while not ending:
-            batch, ending = self._gather()
-            if batch:
-                began = time.monotonic()
-                self._batch(batch)
-                if not self._queue.empty():
-                    time.sleep(min(GATHER_SECONDS, (time.monotonic() - began) * GATHER_PART))
+        while not ending or self._put_off:
+            batch, last = self._gather(ending)
+            ending = ending or last
+            began = time.monotonic()
+            for group in self._groups(batch):
+                self._batch(group)
+            if batch and not self._queue.empty():
+                time.sleep(min(GATHER_SECONDS, (time.monotonic() - began) * GATHER_PART))
         if self._connection is not None:
             self._connection.release()
 
-    def _gather(self) -> tuple[list[_Item], bool]:
-        """Everything that waits, at least one item; and whether that was the last."""
-        batch: list[_Item] = []
+    def _gather(self, ending: bool) -> tuple[list[_Item], bool]:
+        """What was put off and everything that waits, at least one item; and whether the last has come. Nothing comes when *ending*."""
+        batch, self._put_off = self._put_off, []
+        if batch:
+            time.sleep(PUT_OFF_SECONDS)
         size = 0
-        item = self._queue.get()
-        while item is not None:
+        while not ending:
+            try:
+                item = self._queue.get(block=not batch)
+            except queue.Empty:
+                break
+            if item is None:
+                return batch, True
             item.encode()
             batch.append(item)
             size += sum(len(body) for body, _ in item.bodies.added.values())
             if len(batch) >= BATCH_ITEMS or size >= BATCH_BYTES:
-                return batch, False
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
+                break
+        return batch, False
+
+    def _groups(self, batch: list[_Item]) -> list[list[_Item]]:
+        """What shares a transaction. SQLite has one lock, so all of it may."""
+        if self.database.lite:
+            return [batch] if batch else []
+        together = [item for item in batch if item.job is None or item.order is not None]
+        alone = [[item] for item in batch if item.job is not None and item.order is None]
+        return [*alone, together] if together else alone
 
     def _batch(self, batch: list[_Item]) -> None:
         """Write *batch* and answer it. An item that no database would take does not take the others with it."""
@@ -170,9 +214,11 @@ class Writer:
                     self._batch([item])
                 return
             for item in batch:
+                item.put_off = False
                 if item.error is None:
                     item.error = _own(error)
-        _answer(batch)
+        self._put_off += [item for item in batch if item.put_off]
+        _answer(item for item in batch if not item.put_off)
 
     def _attempts(self, batch: list[_Item]) -> None:
         """`_transaction`, again where the server chose it to end a deadlock."""
@@ -245,10 +291,10 @@ class Writer:
             time.sleep(0.1)
 
     def _write(self, connection: Connection, batch: list[_Item]) -> None:
-        """All statements of a transaction: runs first, then what hangs on them, then values in the order of their hashes."""
+        """All statements of a transaction: new runs first, then runs and what belongs to them, then values in the order of their hashes."""
         bodies = Bodies()
         appends = []
-        for item in batch:
+        for item in sorted(batch, key=lambda item: item.order or ""):
             if item.error is not None:
                 continue
             if item.job is None:
@@ -272,8 +318,9 @@ class Writer:
         keys = sorted({item.append.key for item in items if item.append is not None})
         held = "SELECT key, fence, row_count, output, error, waiting FROM nano_runs WHERE key IN (*) ORDER BY key"
         if not self.database.lite:
-            held += " FOR UPDATE"  # nobody claims the run between here and the commit
+            held += " FOR UPDATE SKIP LOCKED"  # nobody claims the run between here and the commit
         runs = {run[0]: run for run in connection.among(held, keys)}
+        locked = self._locked(connection, [key for key in keys if key not in runs])
         rows: list[tuple[Any, ...]] = []
         updates: dict[int, dict[str, Any]] = {}
         used: list[tuple[int, int]] = []
@@ -282,6 +329,12 @@ class Writer:
             append = item.append
             assert append is not None
             run = runs.get(append.key)
+            item.put_off = append.key in locked
+            if item.put_off:
+                waited = time.monotonic() - item.since
+                if waited > self.database.busy_timeout_seconds:
+                    item.put_off, item.error = False, self.database.locked(f"run number {append.key}", waited)
+                continue
             if run is None or run[1] != append.fence:
                 item.error = LeaseLost(
                     f"run number {append.key} has another owner now; what it did since is not kept here"
@@ -316,6 +369,12 @@ class Writer:
             connection.many(f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?", values)
         connection.many("UPDATE nano_inbox SET used = 1 WHERE id = ? AND run = ?", used)
         connection.many("UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen)
+
+    def _locked(self, connection: Connection, keys: list[int]) -> set[int]:
+        """Those of *keys* that are there; a server's others hold them, in SQLite nobody can."""
+        if self.database.lite or not keys:
+            return set()
+        return {key for (key,) in connection.among("SELECT key FROM nano_runs WHERE key IN (*)", keys)}
 
 
 _VALUES = ("output", "error", "waiting")
