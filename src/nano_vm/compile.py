@@ -64,7 +64,7 @@ from .program import (
     ToolStep,
     WaitStep,
 )
-from .schemas import schema_check
+from .schemas import literals_of, schema_check
 from .tools import ToolContract, checked, handed
 from .values import CONTAINERS, SCALARS, UNSET
 
@@ -237,6 +237,7 @@ class _Compiler:
                     request=lambda frame: {**waited(frame), **asked},
                     timeout_ns=_ns(timeout),
                     validate=schema_check(step.output_schema) if step.output_schema is not None else None,
+                    with_literals=literals_of(step.output_schema) if step.output_schema is not None else None,
                 )
         raise AssertionError(step)
 
@@ -304,6 +305,7 @@ class _Compiler:
             allowed=tuple(step.allowed_outputs) if step.allowed_outputs is not None else None,
             schema=step.output_schema,
             validate=schema_check(step.output_schema) if step.output_schema is not None else None,
+            with_literals=literals_of(step.output_schema) if step.output_schema is not None else None,
             attempts=step.attempts,
             answer_attempts=max(
                 step.attempts, DEFAULT_ANSWER_ATTEMPTS if constrained and step.max_retries is None else 1

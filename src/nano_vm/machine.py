@@ -688,6 +688,7 @@ class Machine:
                 error = StepError("invalid_answer", "InvalidEvent", f"the event's payload is not valid: {wrong}", False)
             if error is not None:
                 return self._failed(op, error)
+            value = value if op.with_literals is None else op.with_literals(value)
             self._write(op, value)
             self._record(op, SUCCESS, value, None, extra=extra or None)
             return op.then
@@ -727,6 +728,8 @@ class Machine:
                 accepted=op.accepts_cut,
                 max_tokens=op.max_tokens,
             )
+            if op.with_literals is not None:
+                value = op.with_literals(value)
             value, size = admit(value, self.facts.limits.value_bytes)
         except VMError as error:
             fault = StepError.of(error)

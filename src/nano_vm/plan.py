@@ -117,6 +117,9 @@ class ModelOp(CallOp):
     allowed: tuple[str, ...] | None = None
     schema: dict[str, Any] | None = None
     validate: Callable[[Any], str | None] | None = None  # an answer parsed from JSON; the fault, or None
+    with_literals: Callable[[Any], Any] | None = (
+        None  # a valid answer, with the schema's own literals where it has them
+    )
     answer_attempts: int = 1
     on_invalid: Any = None
     has_on_invalid: bool = False
@@ -260,6 +263,9 @@ class PauseOp(Op):
     asks: bool = False  # a person, who may reject
     rejects: bool = False  # a rejection fails the step: there is no `otherwise`
     validate: Callable[[Any], str | None] | None = None  # of an event's payload; the fault, or None
+    with_literals: Callable[[Any], Any] | None = (
+        None  # a valid payload, with the schema's own literals where it has them
+    )
     code: int = PAUSE
 
     def targets(self) -> Iterator[tuple[str, Op]]:
