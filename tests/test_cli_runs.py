@@ -613,6 +613,47 @@ def test_cancelled_at_once_or_by_a_worker(sh: Shell) -> None:
     assert {run["run_id"]: run["status"] for run in sh.json("runs")} == {"b1": "cancelled", "b2": "cancelled"}
 
 
+LONG = """\
+name: long
+steps:
+  - id: all
+    type: loop
+    max_iterations: 40
+    on_exhausted: continue
+    steps:
+      - {id: pay, type: tool, tool: pay, args: {order: 1}, undo: {tool: unpay, args: {}}}
+      - {id: rest, type: tool, tool: rest, args: {}}
+"""
+
+RESTING = """
+@tool(effect="read")
+def rest():
+    time.sleep(0.2)
+
+tools["rest"] = rest
+"""
+
+
+def test_a_run_under_way_in_another_process_is_cancelled(sh: Shell, folder: Path) -> None:
+    Path("long.yaml").write_text(LONG)
+    Path("tools.py").write_text(TOOLS + RESTING)
+    running = process("run", "long.yaml", *HOST, "--run-id", "long", cwd=folder)
+    deadline = time.monotonic() + 30
+    while not paid():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert sh("cancel", "long", "--by", "ann") == 0
+    assert sh.out[0] == "recorded: cancel, for run long"
+    assert re.fullmatch(r"it is under way in \S+, and stops before its next step", sh.out[1])
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert out.splitlines()[-1].startswith("cancelled, ")
+    done = paid()
+    assert 0 < done.count("1") < 15
+    assert done.count("back") == done.count("1")
+    assert sh.json("show", "long")["inbox"] == []
+
+
 # --- looking after the store -----------------------------------------------------------------------------------------
 
 

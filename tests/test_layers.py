@@ -51,6 +51,7 @@ ROOMS = (
     "drive",
     "lease",
     "inbox",
+    "listener",
     "durable",
     "batch",
     "vm",

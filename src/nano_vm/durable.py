@@ -12,8 +12,8 @@ Rule 2: a row, once appended, never changes; who lost the lease appends nothing 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -31,6 +31,10 @@ from .store import INTENT, STEP, Append, Message, Row, Store, StoredRun, chained
 from .trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
 from .values import UNSET
 from .verify import collector_paused
+
+EFFECT_GRACE_SECONDS = 5.0
+"""How long a call with an effect may go on after its run was cancelled by another process: most are over by then, and one that is cut
+off is in doubt, and costs a person's time."""
 
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
 """A century; what is longer is a mistake, and its nanoseconds would not fit."""
@@ -79,6 +83,10 @@ class Journal:
         self.used: list[int] = []
         self.resolved: dict[str, str] = {}  # by path: who said what became of a call in doubt
         self.wakes: list[int] = []
+        self.task: asyncio.Task[Any] | None = None  # that drives the run right now
+        self.calling: dict[str, tuple[Machine, Op]] = {}  # calls under way, by frame
+        self.stopping = False  # whether the run was cancelled while it is driven here
+        self.interrupts = 0
         self.leaving = False  # whether this process stops: no further call is begun
         self.repeatable = True  # whether what was recorded last had no effect and no cost
         self.pile: list[Row] = []  # what was only read, and is not handed over yet
@@ -93,6 +101,9 @@ class Journal:
 
     async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
         """Called with every request: the request that follows where its outcome is known already, else None when it may be made."""
+        self.calling.pop(machine.frame_name, None)
+        if self.stopping:
+            await self.stopped()
         if op.code == FORK:
             return None
         if op.code == END:
@@ -131,7 +142,52 @@ class Journal:
                 rows.append(self.intent(machine, op, path))
             await self.append(rows)
         self.check()
+        if self.stopping and machine._aside is None:
+            await self.stopped()
+            return machine.cancel(machine.now, called=False)
+        self.calling[machine.frame_name] = machine, op
         return None
+
+    # --- cancelled from elsewhere ---
+
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """While the current task drives the run, `stop` may interrupt it; afterwards the task is as it was."""
+        self.task = asyncio.current_task()
+        try:
+            yield
+        finally:
+            task, self.task = self.task, None
+            for _ in range(self.interrupts if task is not None else 0):
+                task.uncancel()  # type: ignore[union-attr]
+
+    def stop(self) -> None:
+        """Take that the run is to be cancelled: at once, but for calls with an effect, which have a while to end by themselves."""
+        if self.task is None or self.stopping:
+            return
+        self.stopping = True
+        if self.affecting():
+            self.task.get_loop().call_later(EFFECT_GRACE_SECONDS, self.interrupt)
+        else:
+            self.interrupt()
+
+    def affecting(self) -> bool:
+        """Whether a call is under way that would be in doubt if it was cut off."""
+        return any(op.code == TOOL and op.unsafe for _, op in self.calling.values())  # type: ignore[attr-defined]
+
+    def interrupt(self) -> None:
+        """Cancel the calls that are under way, but those that undo what was done."""
+        undoing = any(machine._aside == "undo" for machine, _ in self.calling.values())
+        if self.task is not None and self.calling and not undoing:
+            self.interrupts += 1
+            self.task.cancel()
+
+    async def stopped(self) -> None:
+        """Hear the cancellation; and if only reading is under way now, stop that too."""
+        if not self.cancelled:
+            await self.look()
+        if self.calling and not self.affecting():
+            self.interrupt()
 
     def intent(self, machine: Machine, op: Op, path: str) -> Row:
         """That a call is about to be made; of one that could be in doubt, also by which process."""
@@ -409,6 +465,8 @@ class Journal:
     async def end(self, machine: Machine, trace: Trace, waiting: list[dict[str, Any]]) -> None:
         """Write how the run ended, or that it waits for *waiting*, and let it go."""
         suspended = trace.status is TraceStatus.SUSPENDED
+        if self.stopping and not self.cancelled:
+            await self.look()
         if not suspended:
             self.used += self.cancelled
         rows = [*self.pile, *self.rows(machine, ended=not suspended)]

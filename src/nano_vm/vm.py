@@ -25,12 +25,13 @@ from .batch import BatchResult, run_many
 from .compile import compile_flow
 from .drive import Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
 from .durable import Journal, lost_calls, trace_of
-from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, VMError, summary
+from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, UnknownRun, VMError, summary
 from .fields import free, remedy
 from .flow import Flow
 from .inbox import Inbox, account, presented, usable
-from .lease import LEASE_SECONDS, Lease
+from .lease import LEASE_SECONDS, Lease, living
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
+from .listener import NOTICED_SECONDS, Listener
 from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
 from .policy import Budget, Policy, policy_of, tightest
@@ -199,6 +200,7 @@ class ExecutionVM:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._store = open_store(store) if isinstance(store, str) else store
         self._lease = Lease(self._store, lease_seconds) if self._store is not None else None
+        self._listener = Listener(self._store) if self._store is not None else None
         self._roles = roles
         self._journals: set[Journal] = set()  # of runs under way here
         self._documents: dict[str, tuple[Program, dict[str, Program]]] = {}  # of stored runs, by program digest
@@ -677,8 +679,11 @@ class ExecutionVM:
             lease.let_go([trace.run_id])
             raise
         self._journals.add(journal)
+        assert self._listener is not None
         try:
-            cancelled = await self._execute(trace, machine, sink, journal)
+            with journal.driven():
+                self._listener.add(stored.key, partial(_threadsafe, asyncio.get_running_loop(), journal.stop))
+                cancelled = await self._execute(trace, machine, sink, journal)
             waiting = journal.entries(machine.waiting)
             trace.waiting = presented(waiting)
             await journal.end(machine, trace, waiting)
@@ -691,6 +696,7 @@ class ExecutionVM:
             lost = True
         finally:
             self._journals.discard(journal)
+            self._listener.discard(stored.key)
             lease.let_go([trace.run_id])
         if lost:
             _become(trace, await self._follow(trace.run_id))
@@ -1035,18 +1041,32 @@ class ExecutionVM:
         self.inbox.resolve(run_id, path, by=by, done=done, retry=retry, fail=fail)
 
     async def cancel(self, run_id: str, *, by: str = UNSET) -> Trace:
-        """Cancel a stored run that this process drives or that nobody does, and give its trace. *by* is as for `resolve`.
+        """Cancel a stored run, and give its trace once it has ended. *by* is as for `resolve`.
+
+        One that waits is undone here. One that is under way stops before its next step: at once where this VM drives it, else
+        within half a second (`listener.NOTICED_SECONDS`). What can be cut off without harm is; a call with an effect has five seconds
+        more (`durable.EFFECT_GRACE_SECONDS`), and is in doubt then.
 
         Raises:
+            AlreadyDecided: If it is to be cancelled already.
             Expired: If it has ended.
-            VMError: If another process drives it.
         """
-        inbox = self.inbox
-        local = self._runs.get(run_id)
-        if local is not None and local.task is not None and not local.task.done():
+        store, inbox = self._kept_in(), self.inbox
+        try:
+            await asyncio.to_thread(inbox.cancel, run_id, by=account() if by is UNSET else by)
+        except UnknownRun:  # it may be about to be stored
+            local = self._runs.get(run_id)
+            if local is None:
+                raise
             return await local.cancel()
-        await asyncio.to_thread(inbox.cancel, run_id, by=account() if by is UNSET else by)
-        return await self.resume(run_id)
+        for journal in self._journals:
+            if journal.run.run_id == run_id and journal.task is not None:
+                _threadsafe(journal.task.get_loop(), journal.stop)
+        while True:
+            known = await asyncio.to_thread(store.load, run_id, rows=False)
+            if known.status != "running" or known.owner not in await asyncio.to_thread(living, store):
+                return await self._follow(run_id, resume=True)
+            await self._clock.sleep(NOTICED_SECONDS / 10)
 
     def load(self, run_id: str) -> Trace:
         """The trace of a stored run, as far as it has come."""
@@ -1118,6 +1138,12 @@ class Run:
 
     def __await__(self) -> Generator[Any, None, Trace]:
         return self.result().__await__()
+
+
+def _threadsafe(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Make *call* in *loop*, from any thread; a loop that was closed has nothing to do any more."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 def _become(trace: Trace, other: Trace) -> None:

@@ -419,7 +419,7 @@ def cancel(options: argparse.Namespace) -> int:
         run = store.load(run_id, rows=False)
         driven = is_driven(run, living(store))
     if driven:
-        how = f"it is under way in {run.owner}, and is cancelled when it waits or that process ends"
+        how = f"it is under way in {run.owner}, and stops before its next step"
     else:
         how = f"nano-vm work does it, or at once: nano-vm cancel {run.run_id} --tools ...{given_url(options)}"
     return _recorded(options, run.run_id, "cancel", how=how)

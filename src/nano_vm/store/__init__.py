@@ -305,6 +305,10 @@ class Store(Protocol):
         """
         ...
 
+    def cancelled(self, keys: Sequence[int]) -> list[int]:
+        """Those of the runs *keys* to which a cancellation was said that nobody has seen yet."""
+        ...
+
     def told(self, key: int) -> Awaitable[list[Message]]:
         """The unused messages of a run by its ``key``, with those that are being recorded right now; called in an event loop."""
         ...

@@ -234,6 +234,12 @@ class SqlStore:
 
         return self.written(job)  # type: ignore[no-any-return]
 
+    def cancelled(self, keys: Sequence[int]) -> list[int]:
+        """See `Store.cancelled`."""
+        with self.database.reading() as connection:
+            text = "SELECT DISTINCT run FROM nano_inbox WHERE used = 0 AND kind = 'cancel' AND run IN (*)"
+            return [key for (key,) in connection.among(text, keys)]
+
     def told(self, key: int) -> asyncio.Future[list[Message]]:
         """See `Store.told`."""
 
