@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nano_vm.answers import DECORATION, allowed_answer, begins_another, json_in
+from nano_vm.answers import DECORATION, Spoken, allowed_answer, begins_another, json_in, without_reasoning
 from nano_vm.errors import InvalidAnswer
 
 TABLE = yaml.safe_load(Path(__file__).with_name("answers.yaml").read_text(encoding="utf-8"))
@@ -156,6 +156,27 @@ def test_any_text_is_one_value_or_invalid(text: str) -> None:
     except InvalidAnswer:
         return
     assert json_in(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@given(st.lists(st.sampled_from(["<think>", "</think>", "<thi", "nk>", "</", "think>", "a", " ", "\n", "<"])))
+def test_what_is_shown_of_a_stream_is_the_answer(cut: bool, pieces: list[str]) -> None:
+    """However the text is cut into pieces, reasoning is held back, and only that."""
+    spoken = Spoken()
+    shown = [spoken.piece(piece) for piece in pieces]
+    rest = spoken.rest(cut=cut)
+    answer, _ = without_reasoning("".join(pieces), cut=cut, constrained=False)
+    assert "".join([*shown, rest]) == answer
+    whole = Spoken()
+    assert whole.piece("".join(pieces)) + whole.rest(cut=cut) == answer
+
+
+def test_long_reasoning_streams_in_linear_time() -> None:
+    spoken = Spoken()
+    begin = time.process_time()
+    pieces = ["<think>", *(["so it is "] * 200_000), "</think>", "yes"]
+    assert "".join(map(spoken.piece, pieces)) == "yes"
+    assert time.process_time() - begin < 5  # 0.15 s
 
 
 @pytest.mark.parametrize(

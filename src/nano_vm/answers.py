@@ -52,7 +52,8 @@ FILTERED = frozenset(
 MAX_REASONING_CHARS = 100_000
 """Of a model's reasoning that is recorded beside the answer: some 25,000 tokens, which few calls are allowed."""
 
-_THOUGHT = re.compile(r"\s*<think>")
+_OPENING_TAG = "<think>"
+_THOUGHT = re.compile(rf"\s*{_OPENING_TAG}")
 _END_OF_THOUGHT = "</think>"
 _BEGINS_JSON = '{["`~'
 
@@ -82,6 +83,46 @@ def without_reasoning(text: str, *, cut: bool, constrained: bool) -> tuple[str, 
         thoughts.append(inside.strip())
         text = rest.lstrip()
     return text, "\n\n".join(filter(None, thoughts)) or None
+
+
+class Spoken:
+    """The pieces of an answer as they stream, without the ``<think>...</think>`` that it begins with."""
+
+    def __init__(self) -> None:
+        self._stage: Literal["before", "thinking", "answer"] = "before"
+        self._held: list[str] = []  # what may yet be the answer
+        self._tail = ""  # of what is thought: a closing tag may come in two pieces
+        self._thought = False
+
+    def piece(self, text: str) -> str:
+        """What *text* adds to the answer, together with what had to be held back until now."""
+        while self._stage != "answer":
+            self._held.append(text)
+            if self._stage == "thinking":
+                window = self._tail + text
+                at = window.find(_END_OF_THOUGHT)
+                if at < 0:
+                    self._tail = window[1 - len(_END_OF_THOUGHT) :]
+                    return ""
+                self._stage, self._thought, self._held = "before", True, []
+                text = window[at + len(_END_OF_THOUGHT) :]
+                continue
+            whole = "".join(self._held)
+            if (opening := _THOUGHT.match(whole)) is not None:
+                self._stage, self._held, self._tail = "thinking", [opening[0]], ""
+                text = whole[opening.end() :]
+            elif _OPENING_TAG.startswith(whole.lstrip()):
+                self._held = [whole]
+                return ""
+            else:
+                self._stage, self._held = "answer", []
+                return whole.lstrip() if self._thought else whole
+        return text
+
+    def rest(self, *, cut: bool) -> str:
+        """What was held back to the end, unless it is reasoning in which the answer was *cut* off."""
+        held = "".join(self._held)
+        return "" if (self._thought and not held.strip()) or (cut and self._stage == "thinking") else held
 
 
 def kept_reasoning(*parts: Any) -> str | None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
 
+from .answers import Spoken, ending
 from .errors import LeaseLost, ModelError, StoreError
 from .ledger import DEFAULT_MAX_TOKENS, token_bound
 from .machine import FOREVER, Machine
@@ -50,8 +51,8 @@ class SystemClock:
 class Event:
     """Something that happened in a run: ``kind`` is ``step_started``, ``text``, ``step_finished`` or ``run_finished``.
 
-    ``text`` is a piece of a model's answer as the adapter streams it, ``result`` the `StepResult` of a finished step,
-    ``trace`` that of the run.
+    ``text`` is a piece of a model's answer as the adapter streams it, without the reasoning before it; ``result`` is the
+    `StepResult` of a finished step, ``trace`` that of the run.
     """
 
     kind: str
@@ -531,13 +532,15 @@ class Driver:
         assert self.sink is not None
         assert adapter.stream is not None
         pieces: list[str] = []
+        spoken = Spoken()
         last: Completion | None = None
         stream = adapter.stream(messages, **keywords)
         try:
             async for piece in stream:
                 if isinstance(piece, str):
                     pieces.append(piece)
-                    self.sink("text", machine, (op, piece))
+                    if text := spoken.piece(piece):
+                        self.sink("text", machine, (op, text))
                 elif isinstance(piece, Completion):
                     last = piece
                 else:
@@ -550,6 +553,9 @@ class Driver:
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
+        cut = last is not None and ending(last.finish_reason) == "truncated"
+        if text := spoken.rest(cut=cut):
+            self.sink("text", machine, (op, text))
         return last if last is not None else "".join(pieces)
 
     def bound(self, adapter: Adapter, messages: list[dict[str, str]]) -> int:

@@ -717,6 +717,7 @@ class Machine:
         text, thoughts = without_reasoning(text, cut=ended == "truncated", constrained=constrained)
         if (reasoning := kept_reasoning(extra.pop("reasoning", None), thoughts)) is not None:
             extra["reasoning"] = reasoning
+            text = text.lstrip()  # models put empty lines between the two
         try:
             if ended == "filtered":
                 raise filtered(text, str(reason))

@@ -100,12 +100,17 @@ def tool_error(op: ToolOp, error: BaseException) -> StepError:
     if isinstance(error, BaseExceptionGroup):
         inner = [tool_error(op, part) for part in error.exceptions]
         return next((part for part in inner if part.kind == "in_doubt" or (unsafe and part.kind == "timeout")), fault)
-    names = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
+    names = names_of(error)
     if isinstance(error, TimeoutError):
         return replace(fault, kind="timeout")
     if unsafe and lost(names):
         return replace(fault, kind="in_doubt", retryable=False)
     return fault
+
+
+def names_of(error: BaseException) -> set[str]:
+    """The names of the classes of *error* and of what it was raised from, base classes too."""
+    return {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -130,7 +135,7 @@ def consumed(error: BaseException) -> LLMUsage | None:
     An exception of a provider's library that says its status counts like one of ours.
     """
     if not isinstance(error, ModelError):
-        return _nothing_if_refused(getattr(error, "status_code", None))
+        return _nothing_if_refused(error, getattr(error, "status_code", None))
     usage = error.usage
     if isinstance(usage, dict):
         try:
@@ -141,8 +146,10 @@ def consumed(error: BaseException) -> LLMUsage | None:
         return usage if isinstance(usage, LLMUsage) else None
     if isinstance(error, RateLimited) or not error.retryable:
         return NOTHING_USED
-    return _nothing_if_refused(error.status)
+    return _nothing_if_refused(error, error.status)
 
 
-def _nothing_if_refused(status: Any) -> LLMUsage | None:
-    return NOTHING_USED if type(status) is int and 400 <= status <= 599 else None
+def _nothing_if_refused(error: BaseException, status: Any) -> LLMUsage | None:
+    """Nothing where the provider refused the call, or no connection to it came about."""
+    refused = type(status) is int and 400 <= status <= 599
+    return NOTHING_USED if refused or not _NEVER_SENT.isdisjoint(names_of(error)) else None

@@ -111,3 +111,58 @@ def pieces(text: str) -> list[dict[str, Any]]:
         {**delta, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
         {**delta, "choices": [], "usage": chat()["usage"]},
     ]
+
+
+Reply = tuple[int, dict[str, str], Any]
+"""Status, further headers and body of an answer; a chat completion is sent as a stream where one is asked for."""
+
+
+class Wire:
+    """A server on a loopback port that gives *replies* in turn, the last one for ever; ``requests`` keeps what it was sent.
+
+    One that *ignores_stream* answers with plain JSON also where a stream was asked for, as some gateways do.
+    """
+
+    def __init__(self, *replies: Reply, ignores_stream: bool = False) -> None:
+        outer = self
+        self.requests: list[dict[str, Any]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                outer.requests.append(request)
+                status, headers, body = replies[min(len(outer.requests), len(replies)) - 1]
+                streamed = bool(request.get("stream")) and status == 200 and not ignores_stream
+                if streamed:
+                    sent = b"".join(b"data: " + json.dumps(part).encode() + b"\n\n" for part in as_stream(body))
+                    sent += b"data: [DONE]\n\n"
+                else:
+                    sent = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                self.send_response(status)
+                kind = "text/event-stream" if streamed else "application/json"
+                for name, value in {"content-type": kind, "content-length": str(len(sent)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(sent)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+
+def as_stream(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """A chat completion in the pieces of a stream."""
+    head = {"model": body["model"], "id": "1", "object": "chat.completion.chunk", "created": 1}
+    choice = body["choices"][0]
+
+    def piece(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+
+    message = {key: value for key, value in choice["message"].items() if value is not None}
+    return [piece(message), piece({}, choice["finish_reason"]), {**head, "choices": [], "usage": body["usage"]}]

@@ -290,8 +290,10 @@ async def test_what_a_provider_refused_has_consumed_nothing_unless_it_says_so(st
 
 
 async def test_what_was_lost_has_consumed_nobody_knows_what() -> None:
-    for lost in (http.ConnectError("refused"), http.ReadTimeout("slow")):
+    for lost in (http.RemoteProtocolError("peer left"), http.ReadTimeout("slow")):
         assert consumed(await failure(canned(lost))) is None
+    for never_sent in (http.ConnectError("refused"), http.ConnectTimeout("slow")):
+        assert consumed(await failure(canned(never_sent))) == NOTHING_USED
 
 
 async def test_empty_text_is_an_answer() -> None:

@@ -7,6 +7,7 @@ is known by name here: its exceptions are told apart by the status and the class
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..answers import ending
 from ..errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
+from ..outcomes import names_of
 from ..protocols import Completion, Message
 from ..trace import LLMUsage
 
@@ -25,6 +27,9 @@ MAX_ERROR_CHARS = 500
 
 TIMEOUT_NAMES = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError"})
 """Names of the bases of timeouts: openai and litellm, httpx and httpx2, Python and asyncio."""
+
+STATUS_ERROR = "HTTPStatusError"
+"""Of httpx and httpx2: the cause of an error behind which a response stands, in openai, anthropic and LiteLLM."""
 
 FILTER_NAMES = frozenset({"ContentPolicyViolationError", "ContentFilterFinishReasonError"})
 """Names of exceptions for a prompt that a filter refused: LiteLLM's, openai's."""
@@ -146,7 +151,8 @@ class Answer:
         delta = read(choices[0], "delta")
         self._streamed = self._streamed or delta is not None
         message = read(choices[0], "message") if delta is None else delta
-        self._refusal = self._refusal or str(read(message, "refusal") or "")
+        apart = read(message, "provider_specific_fields")  # where LiteLLM keeps what its own type does not have
+        self._refusal = self._refusal or str(read(message, "refusal") or read(apart, "refusal") or "")
         self._tool_calls = self._tool_calls or bool(read(message, "tool_calls"))
         for name in REASONING:
             if isinstance(thought := read(message, name), str) and thought:
@@ -201,6 +207,8 @@ class Answer:
         """The `ModelError` for an exception of the provider's library."""
         names = {kind.__name__ for kind in type(error).__mro__}
         status = status_of(getattr(error, "status_code", None))
+        if (status or 0) in (408, *range(500, 600)) and STATUS_ERROR not in names_of(error):
+            status = None  # LiteLLM's own, of a lost connection or an answer that it cannot read
         body = getattr(error, "body", None)
         message = self._message(f"HTTP {status}: " * bool(status) + error_text(error, body))
         self.usage = usage_of(read(body, "usage")) or self.usage
@@ -233,6 +241,23 @@ class Answer:
         if len(line) > MAX_ERROR_CHARS:
             line = line[:MAX_ERROR_CHARS] + "..."
         return f"{self._where}: " + "".join(char if char.isprintable() else "\ufffd" for char in line)
+
+
+async def unstreamed(chunks: Any) -> Any:
+    """The whole answer of a server that was asked for a stream and gives plain JSON; None where it streams.
+
+    *chunks* is the SDK's stream, which would find no event in such a body and end without a word.
+    """
+    response = getattr(chunks, "response", None)
+    kind = str(headers_of_response(response).get("content-type", ""))
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        return None
+    return json.loads(await response.aread())  # type: ignore[union-attr]
+
+
+def headers_of_response(response: Any) -> Mapping[str, str]:
+    headers = getattr(response, "headers", None)
+    return headers if isinstance(headers, Mapping) else {}
 
 
 def usage_of(usage: Any) -> LLMUsage | None:
@@ -270,9 +295,7 @@ def error_text(error: Exception, body: Any) -> str:
 
 
 def headers_of(error: Exception) -> Mapping[str, str]:
-    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(
-        error, "litellm_response_headers", None
-    )
+    headers = headers_of_response(getattr(error, "response", None)) or getattr(error, "litellm_response_headers", None)
     return headers if isinstance(headers, Mapping) else {}
 
 

@@ -23,7 +23,7 @@ from ..errors import MissingExtra, ModelError, VMError
 from ..outcomes import consumed
 from ..protocols import Completion, Message
 from ..trace import LLMUsage
-from ._chat import Answer, checked_messages, read, schema_format
+from ._chat import Answer, checked_messages, read, schema_format, unstreamed
 from ._loops import PerLoop
 
 STOLEN_VERSIONS = frozenset({"1.82.7", "1.82.8"})
@@ -133,10 +133,15 @@ class LiteLLMAdapter:
             failure: ModelError
             try:
                 async with aclosing(await self._call(name, request)) as chunks:  # it does not close by itself
-                    async for chunk in chunks:
-                        if text := answer.add(chunk):
-                            begun = True
-                            yield text
+                    whole = await unstreamed(getattr(chunks, "completion_stream", None))
+                    if whole is not None and (text := answer.add(whole)):
+                        begun = True
+                        yield text
+                    elif whole is None:
+                        async for chunk in chunks:
+                            if text := answer.add(chunk):
+                                begun = True
+                                yield text
                 completion = self._priced(answer.completion(), name, None)
                 yield replace(completion, usage=_together(spent, completion.usage))
                 return

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from ..errors import MissingExtra, ModelError
 from ..protocols import Completion, Message
-from ._chat import Answer, checked_messages, schema_format
+from ._chat import Answer, checked_messages, schema_format, unstreamed
 from ._grammar import choice_grammar
 from ._loops import PerLoop
 
@@ -170,7 +170,10 @@ class OpenAIAdapter:
         idempotency_key: str | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[str | Completion]:
-        """As `complete`, in pieces of text as they come; last, one `Completion` with the whole."""
+        """As `complete`, in pieces of text as they come; last, one `Completion` with the whole.
+
+        A server that ignores the wish gives one piece.
+        """
         request = self._request(
             messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, idempotency_key, kwargs
         )
@@ -179,6 +182,8 @@ class OpenAIAdapter:
         client = await self._client()
         try:
             async with await client.chat.completions.create(**request) as chunks:
+                if (whole := await unstreamed(chunks)) is not None and (text := answer.add(whole)):
+                    yield text
                 async for chunk in chunks:
                     if text := answer.add(chunk):
                         yield text

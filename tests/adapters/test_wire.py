@@ -1,0 +1,204 @@
+"""Programs over real HTTP on a loopback port: what a server says in the place of an answer, through both adapters, streamed and not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from email.utils import format_datetime
+from importlib.util import find_spec
+from threading import Thread
+from typing import Any
+
+import pytest
+from canned import LITELLM_NOISE, Wire, chat
+
+from nano_vm import Event, ExecutionVM, LiteLLMAdapter, OpenAIAdapter, Program, Trace, TraceStatus
+from nano_vm.cli import main
+
+pytestmark = LITELLM_NOISE
+
+ADAPTERS = ["openai", *(["litellm"] if find_spec("litellm") is not None else [])]
+
+
+@pytest.fixture
+def wire() -> Iterator[Callable[..., Wire]]:
+    with ExitStack() as stack:
+
+        def start(*replies: Any, **options: Any) -> Wire:
+            given = Wire(*(reply if isinstance(reply, tuple) else (200, {}, reply) for reply in replies), **options)
+            server = stack.enter_context(given.server)
+            Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            stack.callback(server.shutdown)
+            return given
+
+        yield start
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapter_of(request: pytest.FixtureRequest) -> Callable[[Wire], Any]:
+    def make(wire: Wire) -> Any:
+        if request.param == "openai":
+            return OpenAIAdapter("m", base_url=wire.url, api_key="none")
+        return LiteLLMAdapter("openai/m", api_base=wire.url, api_key="none")
+
+    return make
+
+
+@pytest.fixture(params=["run", "stream"])
+def run(request: pytest.FixtureRequest) -> Callable[..., Trace]:
+    """Runs steps to their end, streamed or not; waits take no time, and `seconds` of the trace keeps them."""
+
+    def start(adapter: Any, *steps: dict[str, Any], **options: Any) -> Trace:
+        waited: list[float] = []
+
+        class Clock:
+            @staticmethod
+            def monotonic_ns() -> int:
+                return round(asyncio.get_running_loop().time() * 1e9)
+
+            @staticmethod
+            def time_ns() -> int:
+                return round(datetime.now(UTC).timestamp() * 1e9)
+
+            @staticmethod
+            async def sleep(seconds: float) -> None:
+                waited.append(seconds)
+
+        vm = ExecutionVM(adapter, clock=Clock, prices={"m": ("1", "2"), "openai/m": ("1", "2")}, **options)
+        program = Program.from_dict(
+            {"steps": [{"id": f"s{i}", "type": "llm", "prompt": "x", **step} for i, step in enumerate(steps)]}
+        )
+
+        async def whole() -> Trace:
+            if request.param == "run":
+                return await vm.run(program)
+            events: list[Event] = [event async for event in vm.stream(program)]
+            trace: Trace = events[-1].trace
+            trace.events = events  # type: ignore[attr-defined]
+            return trace
+
+        trace = asyncio.run(whole())
+        trace.waited = waited  # type: ignore[attr-defined]
+        return trace
+
+    return start
+
+
+def body(content: Any, reason: str = "stop", usage: tuple[int, int] = (7, 2), **message: Any) -> dict[str, Any]:
+    prompt, completion = usage
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {**chat(content, reason, **message), "usage": counts}
+
+
+def test_failed_calls_bind_a_budget(wire: Any, adapter_of: Any, run: Any) -> None:
+    server = wire(body(None, "length", (50, 4000), reasoning_content="long thoughts"))
+    steps = [{"max_tokens": 4000, "on_error": "skip"}] * 10
+    trace = run(adapter_of(server), *steps, budget={"max_tokens": 9000})
+    assert (trace.status, trace.error_kind, len(server.requests)) == (TraceStatus.FAILED, "budget", 2)
+    assert trace.total_tokens() == 8100
+    assert trace.total_cost_usd() == Decimal("0.0161")
+    assert trace.steps[0].error_kind == "truncated"
+    assert trace.steps[0].extra["reasoning"] == "long thoughts"
+
+
+CALL = {"index": 0, "id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (body("half", "length"), "truncated"),
+        (body("half", "content_filter"), "filtered"),
+        (body(None, "content_filter"), "filtered"),
+        (body(None, refusal="I cannot"), "filtered"),
+        (body(None, "tool_calls", tool_calls=[CALL]), "model"),
+    ],
+)
+def test_what_is_no_answer_is_billed(wire: Any, adapter_of: Any, run: Any, answer: Any, kind: str) -> None:
+    trace = run(adapter_of(wire(answer)), {})
+    assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, kind), trace.error
+    assert (trace.total_tokens(), trace.total_cost_usd()) == (9, Decimal("0.000011"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reasoning"),
+    [
+        (body("yes", reasoning_content="it is plain"), "it is plain"),
+        (body("<think>it is plain</think>\n\nyes"), "it is plain"),
+        (body("yes"), None),
+    ],
+)
+def test_reasoning_is_beside_the_answer(
+    wire: Any, adapter_of: Any, run: Any, answer: Any, reasoning: str | None
+) -> None:
+    trace = run(adapter_of(wire(answer)), {}, {"allowed_outputs": ["yes", "no"]})
+    assert [step.output for step in trace.steps] == ["yes", "yes"], trace.error
+    assert [step.extra.get("reasoning") for step in trace.steps] == [reasoning] * 2
+    texts = [event.text for event in getattr(trace, "events", ()) if event.kind == "text"]
+    assert texts in ([], ["yes", "yes"])  # what is thought is not shown as the answer either
+
+
+def test_events_show_what_the_answer_is(wire: Any, adapter_of: Any, run: Any) -> None:
+    for content in ("<think> is a tag", "<thinking>", " <thi", "a <think>b</think>"):
+        trace = run(adapter_of(wire(body(content))), {})
+        assert trace.final_output == content
+        assert "".join(event.text for event in getattr(trace, "events", ()) if event.kind == "text") in ("", content)
+
+
+SOON = format_datetime(datetime.now(UTC) + timedelta(hours=24), usegmt=True)
+
+
+@pytest.mark.parametrize(("status", "error"), [(503, "model"), (429, "rate_limit"), (500, "model"), (504, "timeout")])
+def test_retry_after_is_honoured_and_a_refused_call_is_free(
+    wire: Any, adapter_of: Any, run: Any, status: int, error: str
+) -> None:
+    refused = (status, {"retry-after": "17"}, {"error": {"message": "loading"}})
+    later = (status, {"retry-after": SOON}, {"error": {"message": "loading"}})
+    server = wire(refused, later, body("ok"))
+    trace = run(adapter_of(server), {"max_retries": 3, "retry": {"delay_seconds": 0.01}}, budget={"max_tokens": 1100})
+    assert (trace.final_output, [a.error.kind for a in trace.steps[0].attempts]) == ("ok", [error] * 2), trace.error
+    assert trace.waited == [17, 600]  # of a day, the most that the VM waits
+    assert (trace.total_tokens(), trace.total_cost_usd()) == (9, Decimal("0.000011"))
+
+
+def test_a_server_that_ignores_stream(wire: Any, adapter_of: Any, run: Any) -> None:
+    trace = run(adapter_of(wire(body("yes"), ignores_stream=True)), {})
+    assert (trace.final_output, trace.total_tokens()) == ("yes", 9), trace.error
+    trace = run(adapter_of(wire(body("half", "length"), ignores_stream=True)), {})
+    assert (trace.error_kind, trace.total_tokens()) == ("truncated", 9), trace.error
+    trace = run(adapter_of(wire({"error": {"message": "boom", "code": 500}}, ignores_stream=True)), {})
+    assert trace.error_kind == "model"
+    assert "boom" in (trace.error or "")
+
+
+@pytest.mark.parametrize("texts", [["2+2 ", "is 4"], ["2+2 is 4"]])
+def test_content_in_parts(wire: Any, adapter_of: Any, run: Any, texts: list[str]) -> None:
+    adapter = adapter_of(wire(body([{"type": "text", "text": text} for text in texts])))
+    trace = run(adapter, {})
+    if isinstance(adapter, OpenAIAdapter):
+        assert (trace.final_output, trace.total_tokens()) == ("2+2 is 4", 9)
+    else:  # LiteLLM's own types take no list: an answer came and was billed, and nobody knows at how much
+        assert (trace.error_kind, trace.total_cost_usd()) == ("model", None)
+
+
+def test_what_is_not_known_is_not_free(wire: Any, adapter_of: Any, run: Any) -> None:
+    """A body that is no JSON came from somebody, an address at which nobody listens has charged nothing."""
+    trace = run(adapter_of(wire("{oops")), {})
+    assert (trace.error_kind, trace.total_cost_usd()) == ("model", None), trace.error
+    server = wire(body("yes"))
+    server.url = "http://127.0.0.1:9/v1"
+    trace = run(adapter_of(server), {})
+    assert (trace.error_kind, trace.total_cost_usd()) == ("model", 0), trace.error
+
+
+def test_the_command_line_takes_a_server_that_ignores_stream(
+    wire: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ask.yaml").write_text("steps: [{id: a, type: llm, prompt: x}]")
+    server = wire(body("fine"), ignores_stream=True)
+    assert main(["run", str(tmp_path / "ask.yaml"), "--model", "m", "--base-url", server.url]) == 0
+    assert capsys.readouterr().out.strip() == "fine"
+    assert server.requests[0]["stream"] is True
