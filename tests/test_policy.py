@@ -792,3 +792,78 @@ async def test_a_run_is_not_resumed_with_an_input_that_the_policy_now_leaves_out
     finally:
         first.close()
         second.close()
+
+
+# --- a run under way, and another policy ---------------------------------------------------------------------------------
+
+ASKED = program({"id": "ask", "type": "approval", "role": "boss", "show": {"who": "$who"}}, SEND)
+STRICT = pay(args={"to": "$value in ['ann']"})
+LOOSE = pay(args={"to": "$value in ['ann', 'evil']"})
+
+
+async def resumed(folder: Path, begun: Any, now: Any, own: Any = None) -> list[Any]:
+    """The calls of a run that was begun under one policy, approved, and resumed under another."""
+    shop, url = Shop(), f"sqlite:///{folder / 'runs.db'}"
+    first, second = shop.vm(begun, store=url), shop.vm(now, store=url)
+    one = ASKED if own is None else Program.from_dict({**ASKED.to_dict(), "policy": own})
+    try:
+        await first.run(one, {"who": "evil" if "evil" in str(now) else "ann"}, run_id="r")
+        first.approve("r", "ask", shown=first.waiting("r")[0]["shown"], by="ann")
+        assert (await second.resume("r")).ok
+        return shop.calls
+    finally:
+        first.close()
+        second.close()
+
+
+async def test_a_run_does_not_go_on_under_a_looser_policy(tmp_path: Path) -> None:
+    with pytest.raises(VMError) as caught:
+        await resumed(tmp_path, STRICT, LOOSE)
+    digest = Policy.from_dict(STRICT).digest
+    assert (
+        f"run 'r' was begun under a policy that is not this VM's; resume it under that one, or write replaces: [{digest}]"
+        in str(caught.value)
+    )
+
+
+async def test_nor_under_none_nor_is_it_taken_by_a_worker(tmp_path: Path) -> None:
+    with pytest.raises(VMError, match="and this VM has none"):
+        await resumed(tmp_path, STRICT, None)
+    shop = Shop()
+    worker = shop.vm(LOOSE, store=f"sqlite:///{tmp_path / 'runs.db'}")
+    try:
+        assert await worker.work(until_idle=True) == []
+        assert worker.load("r").status == "suspended"
+    finally:
+        worker.close()
+    assert shop.calls == []
+
+
+@pytest.mark.parametrize(
+    ("begun", "now"),
+    [
+        (STRICT, STRICT),
+        (STRICT, {**STRICT, "description": "the same"}),
+        (STRICT, {**LOOSE, "replaces": [Policy.from_dict(STRICT).digest]}),
+        (LOOSE, {**STRICT, "replaces": [Policy.from_dict(LOOSE).digest, "0" * 64]}),
+        (None, STRICT),
+        ({}, STRICT),
+    ],
+)
+async def test_a_run_goes_on_under_its_own_policy_or_one_that_replaces_it(begun: Any, now: Any, tmp_path: Path) -> None:
+    assert [name for name, _ in await resumed(tmp_path, begun, now)] == ["pay"]
+
+
+async def test_a_programs_own_policy_is_part_of_the_program(tmp_path: Path) -> None:
+    assert [name for name, _ in await resumed(tmp_path, None, pay(max_calls=1), own=STRICT)] == ["pay"]
+
+
+def test_what_replaces_is_a_list_of_digests() -> None:
+    digest = "a" * 64
+    assert Policy.from_dict({"replaces": [digest]}).replaces == (digest,)
+    assert Policy.from_dict({"replaces": [digest]}).digest == Policy.from_dict({}).digest
+    for wrong in (["abc"], [5], {}, [digest.upper()]):
+        with pytest.raises(ProgramError, match=r"P040.*replaces|replaces.*P040"):
+            Policy.from_dict({"replaces": wrong})
+    (fault,) = loosened(HOST, Policy.from_dict({"replaces": [digest]}))
+    assert (fault.code, fault.loc) == ("V057", ("policy", "replaces"))

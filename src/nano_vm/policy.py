@@ -8,6 +8,7 @@ show for them is proved over its `Flow`, in `verify`; value checks are enforced 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -119,7 +120,8 @@ class Policy:
     """What a host allows, or what a program demands of itself. Immutable.
 
     ``untrusted`` names inputs whose values come from outside (``*`` all that are not named), ``trusted`` those that are not. A host's
-    policy that names any must cover each input of a run.
+    policy that names any must cover each input of a run. ``replaces`` are digests of policies: runs that were begun under one of them
+    may go on under this one.
     """
 
     tools: tuple[ToolRule, ...] = ()
@@ -128,6 +130,7 @@ class Policy:
     values: Mapping[str, Any] = field(default_factory=dict)
     budget: Budget | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
+    replaces: tuple[str, ...] = ()
 
     # --- loading ---
 
@@ -171,8 +174,9 @@ class Policy:
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, of what was written."""
-        return hashlib.sha256(canonical({"policy": dict(self.source)})).hexdigest()
+        """SHA-256, in hex, of what was written, but for ``description`` and ``replaces``, which demand nothing."""
+        demands = {name: value for name, value in self.source.items() if name not in ("description", "replaces")}
+        return hashlib.sha256(canonical({"policy": demands})).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """What was written, as plain data of its own."""
@@ -303,6 +307,8 @@ def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
         effects = [EFFECTS.index(r.effect) for r in rules if r.effect is not None]
         if rule.effect is not None and effects and EFFECTS.index(rule.effect) < max(effects):
             yield fault((*at, "effect"), f"the host calls {rule.pattern!r} {EFFECTS[max(effects)]}, not {rule.effect}")
+    if own.replaces:
+        yield fault(("replaces",), "which policy takes the place of which is for the host to say, not for the program")
     for name, value in own.values.items():
         if name in known.values and known.values[name] != value:
             yield fault(("values", name), f"the host's value {name!r} can not be changed by the program")
@@ -310,7 +316,7 @@ def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
 
 # --- reading -------------------------------------------------------------------------------------------------------
 
-_FIELDS = ("inputs", "tools", "values", "budget", "version", "description")
+_FIELDS = ("inputs", "tools", "values", "budget", "replaces", "version", "description")
 _TOOL_FIELDS = ("allow", "args", "guarded_by", "approval", "max_calls", "after", "before", "effect", "returns")
 _ARG_FIELDS = ("trusted", "check", "approval")
 
@@ -380,6 +386,7 @@ class _Reader:
             values,
             self.budget(body.get("budget")),
             data,
+            self.digests(body.get("replaces")),
         )
 
     def budget(self, data: Any) -> Budget | None:
@@ -458,6 +465,14 @@ class _Reader:
             return ()
         return tuple(dict.fromkeys(items))
 
+    def digests(self, value: Any) -> tuple[str, ...]:
+        digests = self.texts(value, ("replaces",))
+        for digest in digests:
+            if not _DIGEST.fullmatch(digest):
+                hint = "write the 64 hexadecimal digits of a policy's digest"
+                self.add("P040", ("replaces",), f"{short(digest)} is no digest of a policy", hint)
+        return digests
+
     def argument(self, data: Any, loc: Loc, values: dict[str, Any], names: frozenset[str]) -> ArgRule:
         hint = "write trusted, 'trusted or <check>', a check like '$value in $payees', or {check: ..., approval: role}"
         if type(data) is dict:
@@ -519,6 +534,9 @@ class _Reader:
                 self.add("P043", ("tools", a), f"{a!r} must come before {b!r}, and {b!r} before {a!r}", "remove one")
             if a == b:
                 self.add("P043", ("tools", a), f"{a!r} must come before itself", "remove it")
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def boxes(node: Node) -> Iterator[Node]:

@@ -128,6 +128,8 @@ class _Prepared:
         if any(policy.source for policy in self.examined.policies):
             told["policy"] = _digest([policy.to_dict() for policy in self.examined.policies])
             told["proofs"] = self.examined.report.proofs_digest
+        if self.examined.policies[0].source:
+            told["host_policy"] = self.examined.policies[0].digest
         untrusted = sorted({*self.untrusted, *(n for p in self.examined.policies for n in untrusted_by(p, self.flow))})
         if untrusted:
             told["untrusted"] = untrusted
@@ -774,14 +776,25 @@ class ExecutionVM:
             errors = (*errors, *prepared.examined.not_covered(stored.inputs))
         if errors or plan is None or prepared.host is None:
             raise ProgramError(errors or prepared.errors)
-        if self._policy is None and stored.about.get("policy") != prepared.about().get("policy"):
-            raise VMError(f"run {stored.run_id!r} was begun under a policy, and this VM has none; give it one")
+        self._same_policy(stored)
         missing = [name for name in plan.given if name not in stored.inputs]
         if missing:
             raise VMError(
                 f"run {stored.run_id!r}: the policy's checks read input {missing[0]!r}, which the run was not given"
             )
         return prepared
+
+    def _same_policy(self, stored: StoredRun) -> None:
+        """Refuse a run that was begun under another policy of its host, unless this VM's says that it replaces that one."""
+        begun = stored.about.get("host_policy")
+        if begun is None:
+            return
+        run = f"run {stored.run_id!r} was begun under a policy"
+        if self._policy is None:
+            raise VMError(f"{run}, and this VM has none; give it one")
+        if begun != self._policy.digest and begun not in self._policy.replaces:
+            hint = f"resume it under that one, or write replaces: [{begun}] into this one, if it may take its place"
+            raise VMError(f"{run} that is not this VM's; {hint}")
 
     async def _go_on(self, run_id: str, claim: Claim, lapses: int) -> Trace | None:
         """Drive a run that was claimed when the lease had run out *lapses* times; None where it is lost already."""
