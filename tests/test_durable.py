@@ -17,7 +17,7 @@ from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMEr
 from nano_vm.durable import trace_of
 from nano_vm.errors import LeaseLost, UnknownRun
 from nano_vm.replay import subject_of, verify
-from nano_vm.store import chained, seal_start
+from nano_vm.store import seal_of
 from nano_vm.testing import ScriptedLLM
 
 SUCCESS, SUSPENDED, FAILED, CANCELLED = (
@@ -108,7 +108,7 @@ def sealed(vm: ExecutionVM, run_id: str) -> bool:
     """Whether the stored seal fits the stored rows."""
     assert vm._store is not None
     run = vm._store.load(run_id)
-    return run.seal == chained(seal_start(run), run.salt or b"", run.rows).hex()
+    return run.seal == seal_of(run)
 
 
 # --- going on ----------------------------------------------------------------------------------------------------------

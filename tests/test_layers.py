@@ -47,6 +47,7 @@ ROOMS = (
     "recorded",
     "explore",
     "verify",
+    "signing",
     "store",
     "drive",
     "lease",
@@ -80,7 +81,7 @@ PURE = ROOMS[: ROOMS.index("verify") + 1]
 IMPURE_MODULES = frozenset(
     "asyncio builtins concurrent fcntl ftplib glob http io linecache logging mmap multiprocessing os pathlib random "
     "sched secrets select selectors shutil signal smtplib socket socketserver sqlite3 ssl subprocess tempfile "
-    "threading time urllib uuid aiohttp anyio httpx litellm openai requests rich sqlalchemy trio".split()
+    "threading time urllib uuid aiohttp anyio httpx litellm openai requests rich trio cryptography".split()
 )
 IMPURE_CALLS = frozenset("__import__ breakpoint compile eval exec input open print".split())
 CLOCK_METHODS = frozenset("now today utcnow".split())

@@ -12,6 +12,7 @@ Rule 2: a row, once appended, never changes; who lost the lease appends nothing 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -27,10 +28,13 @@ from .machine import Machine
 from .operators import described, number_in
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from .recorded import Recorded, asked, path_of
-from .store import INTENT, STEP, Append, Message, Row, Store, StoredRun, chained, seal_start
+from .store import INTENT, STEP, Append, Message, Row, Store, StoredRun
+from .store.seals import RunSeal
 from .trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
 from .values import UNSET
 from .verify import collector_paused
+
+logger = logging.getLogger("nano_vm")
 
 EFFECT_GRACE_SECONDS = 5.0
 """How long a call with an effect may go on after its run was cancelled by another process: most are over by then, and one that is cut
@@ -57,7 +61,14 @@ class Journal:
 
     @collector_paused()
     def __init__(
-        self, store: Store, lease: Lease, run: StoredRun, base_ns: int, ops: Sequence[Op], lapses: int = 0
+        self,
+        store: Store,
+        lease: Lease,
+        run: StoredRun,
+        base_ns: int,
+        ops: Sequence[Op],
+        seal: RunSeal,
+        lapses: int = 0,
     ) -> None:
         self.store, self.lease, self.run, self.base_ns, self.ops = store, lease, run, base_ns, ops
         self.lapses = lapses  # of the lease, before the run was claimed
@@ -77,14 +88,18 @@ class Journal:
         self.calls = {row.path: row for row in run.rows if row.kind == INTENT and row.path not in done}
         self.arguments: dict[str, tuple[Sequence[str], Any]] = {}
         self.deadlines: dict[str, int] = {}  # of what is waited for, since the epoch
-        self.inbox = list(run.inbox)
-        self.heard = {message.id for message in run.inbox}
-        self.cancelled = [message.id for message in run.inbox if message.kind == "cancel"]
+        self.seal = seal
+        self.messages: dict[int, Message] = {}  # that were sent to the run, by their number
+        self.inbox: list[Message] = []
+        self.ignored: list[Message] = []
+        self.cancelled: list[int] = []
+        self.hear(run.inbox)
         self.used: list[int] = []
         self.resolved: dict[str, str] = {}  # by path: who said what became of a call in doubt
         self.wakes: list[int] = []
         self.task: asyncio.Task[Any] | None = None  # that drives the run right now
         self.calling: dict[str, tuple[Machine, Op]] = {}  # calls under way, by frame
+        self.looking: asyncio.Future[None] | None = None
         self.stopping = False  # whether the run was cancelled while it is driven here
         self.interrupts = 0
         self.leaving = False  # whether this process stops: no further call is begun
@@ -93,8 +108,6 @@ class Journal:
         self.pushing = False
         self.stored = len(run.rows)
         self.fault: StoreError | None = None
-        salt = run.salt or b""
-        self.head = chained(seal_start(run), salt, run.rows)
         self.count = len(steps)
 
     # --- what the driver asks ---
@@ -165,11 +178,21 @@ class Journal:
         """Take that the run is to be cancelled: at once, but for calls with an effect, which have a while to end by themselves."""
         if self.task is None or self.stopping:
             return
+        if self.seal.trusted is not None and not self.cancelled:  # it may be of nobody who is trusted
+            self.looking = asyncio.ensure_future(self.believe())
+            return
         self.stopping = True
         if self.affecting():
             self.task.get_loop().call_later(EFFECT_GRACE_SECONDS, self.interrupt)
         else:
             self.interrupt()
+
+    async def believe(self) -> None:
+        """`stop`, if a message that may be used says so."""
+        with suppress(Abandoned):  # who drives the run meets the same fault
+            await self.look()
+            if self.cancelled:
+                self.stop()
 
     def affecting(self) -> bool:
         """Whether a call is under way that would be in doubt if it was cut off."""
@@ -280,12 +303,22 @@ class Journal:
             told = await self.store.told(self.run.key)
         except StoreError as error:
             raise Abandoned(error) from None
-        for message in told:
-            if message.id not in self.heard:
-                self.heard.add(message.id)
-                self.inbox.append(message)
-                if message.kind == "cancel":
-                    self.cancelled.append(message.id)
+        self.hear(told)
+
+    def hear(self, messages: Iterable[Message]) -> None:
+        """Take note of messages that are new; one that no trusted key has signed is not used."""
+        for message in messages:
+            if message.id in self.messages:
+                continue
+            self.messages[message.id] = message
+            if not self.seal.takes(message):
+                self.ignored.append(message)
+                text = "run %s: %r by %r is not signed by a key that this process trusts, and is not used"
+                logger.warning(text, self.run.run_id, message.kind, message.by)
+                continue
+            self.inbox.append(message)
+            if message.kind == "cancel":
+                self.cancelled.append(message.id)
 
     def entries(self, waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """What the run waits for, with what a person needs to decide it and the machine does not know: deadlines, and of a call in
@@ -447,8 +480,8 @@ class Journal:
     ) -> asyncio.Future[None]:
         """Give *rows* to the store, which writes them after what was handed over before and never without it."""
         used, self.used = self.used, []
-        self.head = chained(self.head, self.run.salt or b"", rows)
-        item = Append(self.run.key, self.run.fence, rows, update, used, seen, self.stored)
+        sealed = self.seal.after(rows, update, [self.messages[number] for number in used])
+        item = Append(self.run.key, self.run.fence, rows, sealed, used, seen, self.stored)
         self.stored += len(rows)
         return asyncio.ensure_future(self.store.append(item))
 
@@ -486,9 +519,9 @@ class Journal:
             "error_kind": trace.error_kind,
         }
         if not suspended:
-            head = chained(self.head, self.run.salt or b"", rows)
-            update |= {"output": trace.output, "finished_ns": trace.finished_ns + self.base_ns, "seal": head.hex()}
-        await self.append(rows, update, [message.id for message in self.inbox] if suspended else ())
+            update |= {"output": trace.output, "finished_ns": trace.finished_ns + self.base_ns}
+        unused = [message.id for message in (*self.inbox, *self.ignored)]
+        await self.append(rows, update, unused if suspended else ())
 
 
 _INNER = frozenset({"condition", "switch", "parallel", "map", "loop", "call", "set"})

@@ -274,6 +274,8 @@ class Trace:
     _steps: list[StepResult] | None = None
     _program: Any = None  # as it was given in place of its digest
     _digest: str | None = None
+    _sign: Callable[[str], str] | None = None  # signs the seal, where the process has a key
+    _signature: str | None = None
 
     def __init__(
         self,
@@ -434,6 +436,13 @@ class Trace:
             head = hashlib.sha256(head + canonical(hidden)).digest()
         return head.hex()
 
+    @property
+    def signature(self) -> str | None:
+        """Of the seal, by the process that ran it, if that has a signing key: ``PUBLIC:SIGNATURE``, in hex."""
+        if self._sign is not None and self.status is not TraceStatus.RUNNING:
+            return self._sign(self.seal)
+        return self._signature
+
     # --- JSON ---
 
     def lines(self) -> Iterator[dict[str, Any]]:
@@ -508,10 +517,12 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: the records, with digest, seal and salt."""
+        signature = self.signature
         return {
             "format": TRACE_FORMAT,
             "digest": self.digest,
             "seal": self.seal,
+            **({"signature": signature} if signature is not None else {}),
             "salt": self.salt,
             "records": list(self.lines()),
         }
@@ -692,6 +703,7 @@ def _read(data: Any) -> Trace:
         records=current[0],
     )
     trace._salt = bytes.fromhex(data["salt"]).hex()
+    trace._signature = str(data["signature"]) if "signature" in data else None
     trace.inputs = dict(head["inputs"])
     trace._about = head.get("host")
     trace.status = TraceStatus(end["status"])

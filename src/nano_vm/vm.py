@@ -36,8 +36,10 @@ from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
 from .policy import Budget, Policy, policy_of, tightest
 from .program import LLMStep, Program
+from .signing import SigningKey, public_keys
 from .spelling import Hints
-from .store import ENDED, Append, Claim, Store, StoredRun, open_store
+from .store import ENDED, PENDING, Append, Claim, Store, StoredRun, open_store
+from .store.seals import RunSeal, signed
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
@@ -162,6 +164,8 @@ class ExecutionVM:
     any effect. ``approved`` are digests of programs from untrusted sources that a person has approved.
     ``store`` (a database's URL or a `Store`) makes runs durable; without one they live in memory. ``roles`` tells which roles a person
     has who decides an approval. A process that gives no sign of life for ``lease_seconds`` loses its runs to others.
+    ``signing_key`` (the path of a key's file, see ``nano-vm keys``) signs traces and what is stored of runs; stored runs that were
+    begun and not signed by it, or by one of the public keys ``trusted_keys``, are not gone on with.
     ``threads`` bounds the sync tools that run at the same time; one that never returns keeps its thread, and those that wait for
     a thread have no deadline but that of the run. One VM serves any number of runs at a time.
 
@@ -181,6 +185,8 @@ class ExecutionVM:
         approved: Iterable[str] = (),
         store: Store | str | None = None,
         roles: Callable[[str], Iterable[str]] | None = None,
+        signing_key: str | Path | bytes | SigningKey | None = None,
+        trusted_keys: Iterable[str] = (),
         lease_seconds: float = LEASE_SECONDS,
         limits: Limits | None = None,
         threads: int = TOOL_THREADS,
@@ -201,6 +207,12 @@ class ExecutionVM:
         self._prepared: OrderedDict[tuple[int, tuple[str, ...]], _Prepared] = OrderedDict()
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._store = open_store(store) if isinstance(store, str) else store
+        self._signer = SigningKey.load(signing_key) if signing_key is not None else None
+        trusted = public_keys(trusted_keys) | ({self._signer.public} if self._signer is not None else set())
+        self._trusted = trusted or None
+        self._sign = partial(signed, signer=self._signer) if self._signer is not None else None
+        if self._store is not None and self._signer is not None:
+            self._store.signer = self._signer
         self._lease = Lease(self._store, lease_seconds) if self._store is not None else None
         self._listener = Listener(self._store) if self._store is not None else None
         self._roles = roles
@@ -520,7 +532,7 @@ class ExecutionVM:
             now,
             clock.time_ns() - now,
         )
-        trace._salt = _salt
+        trace._salt, trace._sign = _salt, self._sign
         trace._about = prepared.about if budget is None else partial(prepared.about, budget)
         plan = prepared.plan
         root = plan.frames[0] if plan is not None else None
@@ -647,7 +659,8 @@ class ExecutionVM:
             if held and not begun:
                 lease.let_go(held)
         if begun:
-            return await self._drive_kept(trace, machine, stored, lapses, sink)
+            seal = RunSeal(stored, store.signer, self._trusted)
+            return await self._drive_kept(trace, machine, stored, seal, lapses, sink)
         known = await asyncio.to_thread(store.load, trace.run_id)
         if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
             raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
@@ -669,14 +682,20 @@ class ExecutionVM:
         )
 
     async def _drive_kept(
-        self, trace: Trace, machine: Machine, stored: StoredRun, lapses: int, sink: Any = None
+        self,
+        trace: Trace,
+        machine: Machine,
+        stored: StoredRun,
+        seal: RunSeal,
+        lapses: int,
+        sink: Any = None,
     ) -> bool:
         """Drive a run that is ours; where others take it over meanwhile, its trace is what they make of it."""
         store, lease = self._kept_in(), self._lease
         assert lease is not None
         lost = False
         try:
-            journal = Journal(store, lease, stored, trace._base_ns, trace._ops, lapses)
+            journal = Journal(store, lease, stored, trace._base_ns, trace._ops, seal, lapses)
         except BaseException:
             lease.let_go([trace.run_id])
             raise
@@ -806,15 +825,22 @@ class ExecutionVM:
             if stored.fence != claim.fence:  # this process stood still between the two, and another has it now
                 return None
             try:
+                seal = collector_paused()(RunSeal)(stored, store.signer, self._trusted)
+                fault = seal.fault(claim.status)
+                if fault is not None:
+                    raise VMError(f"run {run_id!r} is not resumed: {fault}")
                 begun = self._begun(stored)
             except VMError:  # another host may be able to go on with it
-                await store.append(Append(stored.key, claim.fence, (), {"owner": None, "status": claim.status}))
+                was: dict[str, Any] = {"owner": None, "status": claim.status}
+                if claim.status == PENDING:
+                    was["started_ns"] = 0
+                await store.append(Append(stored.key, claim.fence, (), was))
                 raise
         finally:
             if begun is None:
                 lease.let_go([run_id])
         trace, machine = begun
-        await self._drive_kept(trace, machine, stored, lapses)
+        await self._drive_kept(trace, machine, stored, seal, lapses)
         return trace
 
     def _begun(self, stored: StoredRun) -> tuple[Trace, Machine]:
@@ -828,7 +854,7 @@ class ExecutionVM:
         base = clock.time_ns() - now
         root = plan.frames[0]
         trace = Trace(stored.program_name, stored.program_digest, run_id, stored.seed, stored.started_ns - base, base)
-        trace._salt = (stored.salt or b"").hex()
+        trace._salt, trace._sign = (stored.salt or b"").hex(), self._sign
         trace.inputs, trace._about, trace._host = stored.inputs, stored.about, prepared.host
         bound = _budget(stored.about.get("budget"))
         facts = Facts(run_id, stored.seed, self._limits, self._prices, prepared.default_model)

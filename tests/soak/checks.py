@@ -9,7 +9,7 @@ from typing import Any
 from nano_vm import Program, Trace
 from nano_vm.durable import trace_of
 from nano_vm.outcomes import effect_key
-from nano_vm.store import ENDED, StoredRun, chained, open_store, seal_start
+from nano_vm.store import ENDED, StoredRun, open_store, seal_of
 from nano_vm.trace import StepStatus
 
 from .effects import Line
@@ -54,9 +54,8 @@ def examine(place: Place, *programs: Program, thorough: bool = True) -> dict[str
 def kept_well(stored: StoredRun, trace: Trace, programs: Sequence[Program], stage: Stage | None) -> list[str]:
     """Seal, replay, and the digest of an undisturbed run with the same outcomes."""
     faults = []
-    head = chained(seal_start(stored), stored.salt or b"", stored.rows)
-    if head.hex() != stored.seal:
-        faults.append(f"the seal is {stored.seal}, its rows chain to {head.hex()}")
+    if seal_of(stored) != stored.seal:
+        faults.append(f"the seal is {stored.seal}, its records give {seal_of(stored)}")
     program = next(program for program in programs if program.name == stored.program_name)
     try:
         from nano_vm.replay import replay

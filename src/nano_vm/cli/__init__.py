@@ -73,7 +73,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         grammar.print_help()
         return USAGE
     module, _, function = options.handler.partition(".")
-    from ..errors import ProgramError, VMError
+    from ..errors import MissingExtra, ProgramError, VMError
 
     try:
         code: int = getattr(import_module(f"{__name__}.{module}"), function)(options)
@@ -82,7 +82,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         for line in diagnostic_lines(error.diagnostics):
             note(line)
         return FAILED
-    except UsageFault as error:
+    except (UsageFault, MissingExtra) as error:
         complain(str(error))
         return USAGE
     except (Failure, VMError) as error:

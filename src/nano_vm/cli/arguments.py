@@ -184,6 +184,11 @@ A call of a tool with effect 'write' or 'irreversible' is not made without --eff
 
 """
 
+KEYS = """\
+A key is a file in PEM, as 'openssl genpkey -algorithm ed25519' makes it too; pip install 'llm-nano-vm[sign]'.
+
+"""
+
 STORED = """\
 the store: --store URL, or the environment variable NANO_VM_STORE
   sqlite:///runs.db                file runs.db, made where it is not there
@@ -242,6 +247,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--store", metavar="URL", help="a database that keeps the run: sqlite:///runs.db, postgresql://..."
     )
+    _keys(run)
     run.add_argument("--run-id", metavar="ID", help="the run's id; with --store, one that is there is joined")
 
     check = command(
@@ -371,6 +377,7 @@ def parser() -> argparse.ArgumentParser:
     batch.add_argument(
         "--store", metavar="URL", help="a database that keeps the runs: sqlite:///runs.db, postgresql://..."
     )
+    _keys(batch)
     batch.add_argument("--json", action="store_true", help="print what it came to as JSON")
 
     _replayed(command)
@@ -434,12 +441,13 @@ def _replayed(command: Callable[..., argparse.ArgumentParser]) -> None:
         "  nano-vm replay run.json --program refund.yaml\n  nano-vm replay 3f2a --store sqlite:///runs.db --json\n",
         REPLAY_HELP,
     )
-    about(
+    verify = about(
         "verify",
-        "verify recorded runs: hash chain, program, and every transition",
-        "  nano-vm verify run.json --program refund.yaml\n  nano-vm verify runs.jsonl\n",
+        "verify recorded runs: hash chain, signature, program, and every transition",
+        "  nano-vm verify run.json --program refund.yaml\n  nano-vm verify runs.jsonl --key public.pem\n",
         VERIFY_HELP,
     )
+    _key(verify)
     diff = about(
         "diff",
         "tell two runs or two programs apart",
@@ -555,8 +563,11 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
         decision.add_argument("--by", metavar="NAME", help="who decides; on a terminal, default: your account")
         decision.add_argument("--reason", metavar="TEXT", help="why")
 
+        _signing_key(decision)
+
     event = about("event", "send an event to a run", "  nano-vm event 3f2a paid '{\"amount\": 30}'\n")
     event.add_argument("name", metavar="NAME", help="of the event, as a 'wait' step has it")
+    _signing_key(event)
     event.add_argument("payload", nargs="?", metavar="JSON", help="what it brings, or @FILE; default: null")
 
     resolve = about(
@@ -571,12 +582,32 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
     how.add_argument("--retry", action="store_true", help="it did not take place: make it again")
     how.add_argument("--fail", metavar="REASON", help="it failed")
     resolve.add_argument("--by", metavar="NAME", help="who says so; default: your account")
+    _signing_key(resolve)
 
     cancel = about("cancel", "cancel a run, and undo what it did", "  nano-vm cancel 3f2a --tools refund.py:tools\n")
     _worker(cancel)
     cancel.add_argument("--by", metavar="NAME", help="who wants it; default: your account")
 
-    store = command("store", "", "look after a store: prune, export, import, check, erase")
+    keys = command("keys", "", "make and show the keys that sign what runs say of themselves")
+    inner = keys.add_subparsers(dest="keys_command", metavar="COMMAND", required=True)
+    for name, does, what in (
+        ("make", "make a signing key, and print its public key", "the file to write the private key to"),
+        ("show", "print the public key of a key's file", "a private or public key in PEM"),
+    ):
+        key = inner.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", epilog=KEYS + EXIT_CODES)
+        key.add_argument("file", metavar="FILE", help=what)
+        key.add_argument("--json", action="store_true", help="print JSON")
+        key.set_defaults(handler=f"keys.{name}")
+    listed = inner.add_parser(
+        "list",
+        help="list the keys that signed a store's receipts",
+        description="List the public keys that signed a store's receipts, with their number and times.",
+        epilog=STORED + EXIT_CODES,
+    )
+    listed.set_defaults(handler="keys.list_")
+    _store(listed)
+
+    store = command("store", "", "look after a store: prune, export, import, check, erase, head")
     inner = store.add_subparsers(dest="store_command", metavar="COMMAND", required=True)
 
     def upkeep(name: str, help: str, **kwargs: Any) -> argparse.ArgumentParser:
@@ -591,6 +622,7 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
     prune.add_argument(
         "--status", action="append", choices=("success", "failed", "cancelled"), help="only these; repeat for more"
     )
+    _signing_key(prune)
     export = upkeep("export", "write runs as JSON Lines, with all that is needed to verify and replay them")
     export.add_argument("run", nargs="*", metavar="RUN", help="the runs; default: all")
     export.add_argument("-o", "--output", metavar="FILE", help="write to FILE, not to stdout")
@@ -601,7 +633,13 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="take in also runs that have not ended: only if the other store is given up",
     )
-    upkeep("check", "look for damage: checksums, hashes, references and seals")
+    _signing_key(import_)
+    check = upkeep("check", "look for damage: checksums, hashes, references, seals, signatures and receipts")
+    _key(check)
+    check.add_argument(
+        "--head", metavar="NUMBER:HASH", help="what 'store head' printed before: its receipt must still be there"
+    )
+    upkeep("head", "print number and hash of the newest receipt, to be kept elsewhere")
     erase = upkeep(
         "erase",
         "erase the values of a run that has ended; its seal still verifies",
@@ -609,6 +647,7 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
         "seal still verifies; values that other runs have too stay with them.",
     )
     erase.add_argument("run", metavar="RUN", help="the run's whole id")
+    _signing_key(erase)
 
 
 def _store(command: argparse.ArgumentParser) -> None:
@@ -616,9 +655,34 @@ def _store(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _signing_key(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--signing-key", metavar="FILE", help="a key that signs what is recorded; default: NANO_VM_SIGNING_KEY"
+    )
+
+
+def _keys(command: argparse.ArgumentParser) -> None:
+    """What signs runs, and who else may have."""
+    _signing_key(command)
+    command.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a public key of another process that runs may be from",
+    )
+
+
+def _key(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--key", action="append", default=[], metavar="PUBLIC", help="a public key, or its file: it must have signed"
+    )
+
+
 def _worker(command: argparse.ArgumentParser) -> None:
     """What a host needs to drive runs that are stored: they bring their programs, inputs and budgets."""
     _host(command)
+    _keys(command)
     command.add_argument("--policy", metavar="FILE", help="what programs may do; one that is not proved to is refused")
     command.add_argument(
         "--approve",

@@ -70,6 +70,7 @@ class _Batch:
         llm = host.load_models(options.model, options.base_url)
 
         from ..vm import ExecutionVM
+        from .keys import public_keys, signing_key
         from .stores import VARIABLE, opened
 
         self.inputs = stack.enter_context(closing(Inputs(options.inputs)))
@@ -84,6 +85,8 @@ class _Batch:
             policy=rules,
             approved=approved,
             store=self.store,
+            signing_key=signing_key(options),
+            trusted_keys=public_keys(options.trust, "--trust"),
         )
         if self.store is not None:
             stack.callback(self.vm.close)

@@ -148,8 +148,10 @@ def replay(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Check hash chain, program and every transition of each run that is named; 0 where all hold."""
     from ..replay import verify as verified
+    from .keys import public_keys
 
-    found = [verified(_subject(run, options)) for run in load_runs(options.run, options)]
+    keys = public_keys(options.key, "--key") if options.key else None
+    found = [verified(_subject(run, options), keys=keys) for run in load_runs(options.run, options)]
     if options.json:
         emit_json([one.to_dict() for one in found] if len(found) != 1 else found[0].to_dict())
     else:

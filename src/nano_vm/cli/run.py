@@ -68,6 +68,7 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
     llm = host.load_models(options.model, options.base_url)
 
     from ..vm import ExecutionVM
+    from .keys import public_keys, signing_key
     from .stores import VARIABLE, opened
 
     url = options.store or os.environ.get(VARIABLE)
@@ -81,6 +82,8 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
         policy=rules,
         approved=approved,
         store=store,
+        signing_key=signing_key(options),
+        trusted_keys=public_keys(options.trust, "--trust"),
     )
     stack.callback(vm.close)
     file = _open_trace(options.trace) if options.trace is not None else None

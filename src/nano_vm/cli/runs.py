@@ -176,6 +176,7 @@ def show(options: argparse.Namespace) -> int:
         run.inputs, run.about = {}, {}
     from ..durable import trace_of
     from ..inbox import presented
+    from ..store import ENDED
 
     trace = trace_of(run)
     if options.json:
@@ -201,8 +202,8 @@ def show(options: argparse.Namespace) -> int:
     elif run.finished_ns:
         for line in summary_lines(trace):
             say(line)
-    if run.seal is not None:
-        say(f"seal {run.seal}")
+    if run.status in ENDED:
+        say(safe(f"seal {run.seal}"))
     return OK
 
 
@@ -499,8 +500,10 @@ def _signals(handler: Any) -> Iterator[None]:
 def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]:
     """A VM with tools, models and rules, and its store."""
     from . import host
+    from .keys import public_keys, signing_key
 
     url = named(options.store)
+    key, trusted = signing_key(options), public_keys(options.trust, "--trust")
     prices = host.read_prices(options.price)
     policy = host.load_policy(options.policy)
     tools = host.load_tools(options.tools) if options.tools is not None else {}
@@ -510,7 +513,16 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]
 
     store = opened(url, there=True)
     rules = policy.policy if policy is not None else None
-    vm = ExecutionVM(llm=llm, tools=tools, prices=prices, policy=rules, approved=options.approve, store=store)
+    vm = ExecutionVM(
+        llm=llm,
+        tools=tools,
+        prices=prices,
+        policy=rules,
+        approved=options.approve,
+        store=store,
+        signing_key=key,
+        trusted_keys=trusted,
+    )
     try:
         yield vm, store
     finally:

@@ -67,7 +67,11 @@ def _must_be_there(url: str) -> None:
 @contextmanager
 def store_of(options: argparse.Namespace, *, there: bool = True) -> Iterator[SqlStore]:
     """The store that a command is about, closed afterwards."""
+    from .keys import signing_key
+
+    key = signing_key(options)
     store = opened(named(options.store), there=there)
+    store.signer = key
     try:
         yield store
     finally:
@@ -92,9 +96,21 @@ def run_id_of(store: SqlStore, text: str) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise Failure(f"there is no run {text!r} in this store; nano-vm runs lists them")
+        raise Failure(f"there is no run {text!r} in this store{_gone(store, text)}; nano-vm runs lists them")
     some = ", ".join(found[:SHOWN_IDS]) + (", ..." if len(found) > SHOWN_IDS else "")
     raise Failure(f"{text!r} begins the id of several runs: {some}")
+
+
+def _gone(store: SqlStore, run_id: str) -> str:
+    """What receipts say of a run that is not there."""
+    found = store.receipts(run_id)
+    if not found:
+        return ""
+    last = found[-1]
+    when = f"receipt {last.number}, {moment(last.entry.at_ns)}"
+    if last.entry.kind == "deleted":
+        return f": it was deleted by 'store prune' ({when})"
+    return f", though it {'was erased' if last.entry.kind == 'erased' else 'has ended'} ({when}): it was taken away"
 
 
 def _is_there(store: SqlStore, run_id: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import IO
 from ..errors import StoreError
 from ..store import ENDED
 from .faults import Failure, UsageFault
+from .keys import public_keys
 from .run import _umask
 from .stores import run_id_of, store_of
 from .text import FAILED, OK, emit_json, note, safe, say
@@ -109,8 +111,11 @@ def import_(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Look for damage."""
+    keys = public_keys(options.key, "--key") if options.key else None
+    if options.head is not None and not _HEAD.match(options.head):
+        raise UsageFault(f"--head takes what 'store head' prints, NUMBER:HASH, not {options.head!r}")
     with store_of(options) as store:
-        problems = store.check()
+        problems = store.check(keys=keys, head=options.head)
     if options.json:
         emit_json({"problems": problems})
     else:
@@ -119,6 +124,22 @@ def check(options: argparse.Namespace) -> int:
         count = len(problems)
         say("no problem was found" if not count else f"{count:,} problem{'s' * (count != 1)}")
     return FAILED if problems else OK
+
+
+_HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}\Z")
+
+
+def head(options: argparse.Namespace) -> int:
+    """Print number and hash of the newest receipt."""
+    with store_of(options) as store:
+        found = store.head()
+    if options.json:
+        emit_json({"head": found})
+    elif found is not None:
+        say(found)
+    else:
+        raise Failure("no run has ended in this store")
+    return OK
 
 
 def erase(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,9 @@ from ..machine import FOREVER, Facts, Machine, loaded
 from ..plan import Plan
 from ..program import Program
 from ..recorded import Missing, Recorded, Unfit, bounds_of, contracts_of, forks_of, play, stops
-from ..store import ENDED, STEP, Store, StoredRun, seal_of
+from ..signing import public_keys, signer_of
+from ..store import ENDED, STEP, Store, StoredRun, seal_of, sealed_as
+from ..store.seals import signature_holds
 from ..tools import ToolContract
 from ..trace import Trace, TraceStatus, flattened
 from ..values import kind_name
@@ -338,13 +340,19 @@ class Verified:
         return {"run_id": self.run_id, "program_name": self.program_name, "verified": bool(self), "checks": checks}
 
 
-def verify(subject: Subject) -> Verified:
-    """Whether the hash chain of a run holds, its program is the one that it names, and every transition was the only legal one."""
+def verify(subject: Subject, *, keys: Iterable[str] | None = None) -> Verified:
+    """Whether the hash chain of a run holds, its program is the one that it names, and every transition was the only legal one; and,
+    where public *keys* are given, whether one of them has signed it.
+
+    Raises:
+        KeyFault: If one of *keys* is no public key.
+    """
     trace, stored = subject.trace, subject.stored
     replayer = Replayer(subject.program, subject.programs)
     checks = [
         _seal_check(stored) if stored is not None else Check("seal", True, f"{trace.seal} holds for every record")
     ]
+    checks += _signature_check(subject, public_keys(keys) if keys is not None else None)
     fits = replayer.digest == trace.program_digest
     checks.append(
         Check(
@@ -361,19 +369,24 @@ def verify(subject: Subject) -> Verified:
     return Verified(trace.run_id, trace.program_name, tuple(checks))
 
 
+def _signature_check(subject: Subject, trusted: frozenset[str] | None) -> Iterator[Check]:
+    """What the signature of a run says; nothing where there is none and none is asked for."""
+    run = subject.stored if subject.stored is not None else subject.trace
+    if run.signature is None:
+        if trusted is not None:
+            yield Check("signature", False, "it is not signed")
+        return
+    signer = signer_of(run.signature)
+    if trusted is not None and signer not in trusted:
+        yield Check("signature", False, f"it is signed by another key: {signer}")
+    elif not signature_holds(run):
+        yield Check("signature", False, f"it is none of {signer} of this seal")
+    else:
+        told = "" if trusted is not None else "; whether that is the right one, --key tells"
+        yield Check("signature", True, f"signed by {signer}{told}")
+
+
 def _seal_check(run: StoredRun) -> Check:
-    if run.seal is None:
-        ended = run.status in ENDED
-        return Check(
-            "seal", False if ended else None, "it has ended without one" if ended else "it gets one when it ends"
-        )
-    if run.status not in ENDED:
-        return Check("seal", False, f"the run is sealed, so it has ended, and it is said to be {run.status!r}")
-    found = seal_of(run)
-    return Check(
-        "seal",
-        found == run.seal,
-        f"{run.seal} holds for every record"
-        if found == run.seal
-        else f"it is {run.seal}, and the records give {found}",
-    )
+    if sealed_as(run) is not None:
+        return Check("seal", True, f"{run.seal} holds for every record")
+    return Check("seal", False, f"it is {run.seal}, and the records give {seal_of(run)}")

@@ -6,6 +6,7 @@ is not stored: a run that is taken up again computes it from what its calls gave
 
 Rule 1: what `append` has acknowledged survives any crash.
 Rule 2: a run has one owner at a time. Each claim raises its *fence*; an append with an older fence is refused.
+Rule 3: a run has its seal from the beginning, and each append brings the next; see `seal_of`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from hashlib import sha256
 from json.encoder import encode_basestring as _quoted
 from typing import Any, Protocol
 
+from ..signing import SigningKey
 from ..trace import Attempt, LLMUsage, Record, StepError, StepName, StepStatus
 from ..values import UNSET, canonical
 
@@ -26,6 +28,7 @@ TYPES = ("tool", "llm", "condition", "switch", "parallel", "map", "loop", "call"
 
 PENDING, RUNNING, SUSPENDED = "pending", "running", "suspended"
 ENDED = ("success", "failed", "cancelled")
+RUN_STATUSES = (PENDING, RUNNING, SUSPENDED, *ENDED)
 
 
 @dataclass(slots=True)
@@ -144,6 +147,11 @@ class Message:
     by: str | None
     created_ns: int
     id: int = 0
+    signature: str | None = None  # by who sent it, if that had a key
+
+    def content(self) -> bytes:
+        """What is stored of it, and what the seal of a run that used it covers."""
+        return canonical([self.kind, self.name, self.body, self.by, self.created_ns])
 
 
 @dataclass(slots=True)
@@ -171,7 +179,11 @@ class StoredRun:
     owner: str | None = None
     fence: int = 0
     parent: str | None = None  # of a fork: the run that it was made from
-    seal: str | None = None  # hex, of all rows and the header; None while it runs
+    seal: str | None = None  # hex; see `seal_of`
+    signature: str | None = None  # of the seal, by the process that wrote it, if that has a key
+    hidden: str | None = (
+        None  # of an erased run: what its seal still needs of the values that are gone, see `hidden_of`
+    )
     steps: int = 0
     tokens: int = 0
     cost_usd: str | None = None
@@ -184,11 +196,14 @@ class StoredRun:
         """What the seal covers before the first row."""
         salt = self.salt or b""
         shown = [self.run_id, self.program_name, self.program_digest, self.created_ns, self.seed, self.parent]
-        return [*shown, salted(salt, self.inputs), salted(salt, self.about)]
+        document = sha256(canonical(self.document)).hexdigest()
+        return [*shown, document, salted(salt, self.inputs), salted(salt, self.about)]
 
 
 def open_store(url: str, **options: Any) -> Store:
     """The store at a database's URL: ``sqlite:///runs.db`` or ``postgresql://...``.
+
+    ``signing_key`` (the path of a key's file) signs what is written through it; see `signing`.
 
     Raises:
         MissingExtra: If it is in PostgreSQL, whose driver is not installed.
@@ -204,9 +219,49 @@ def seal_start(run: StoredRun) -> bytes:
     return sha256(canonical(run.header())).digest()
 
 
+def chain_of(run: StoredRun) -> bytes:
+    """The chain of the seal after the rows of *run*, which it has."""
+    return chained(seal_start(run), run.salt or b"", run.rows)
+
+
+def hidden_of(run: StoredRun) -> str:
+    """What the seal holds of values that are part of how a run stands: output, error, what it waits for, and the messages it used."""
+    if run.hidden is not None:
+        return run.hidden
+    salt = run.salt or b""
+    values = [None if v is None else salted(salt, v) for v in (run.output, run.error, run.waiting or None)]
+    used = [sha256(salt + message.content()).hexdigest() for message in run.decided]
+    return sha256(canonical([*values, *used])).hexdigest()
+
+
+def closed(head: bytes, run: StoredRun, hidden: str, status: str, started_ns: int) -> str:
+    """The seal of a run whose rows chain to *head*, standing as *run* says, but for its status and when it began."""
+    numbers = [started_ns, run.finished_ns, run.steps, run.tokens, run.cost_usd, run.wake_ns, run.error_kind]
+    return sha256(head + canonical([status, *numbers, hidden])).hexdigest()
+
+
 def seal_of(run: StoredRun) -> str:
-    """The seal of *run*, which has its rows, as it is computed now; that it was given stands in ``run.seal``."""
-    return chained(seal_start(run), run.salt or b"", run.rows).hex()
+    """The seal of *run*, which has its rows, as it is computed now; that it was given stands in ``run.seal``.
+
+    It covers the header, every row in order, and how the run stands: status, times, counts, cost, output, error, what it waits for and
+    the messages that it used. It does not cover owner, fence and messages that are not used yet: others than the run's owner write them.
+    """
+    return closed(chain_of(run), run, hidden_of(run), run.status, run.started_ns)
+
+
+def sealed_as(run: StoredRun, head: bytes | None = None) -> str | None:
+    """The status under which the seal of *run*, which has its rows, covers what is stored of it; None where it does not.
+
+    That is its status, or that of before: who claims a run makes it *running*, begun now if it had not, and appends to it later. *head*
+    is its `chain_of`, where that is known.
+    """
+    head, hidden = head or chain_of(run), hidden_of(run)
+    stood = {run.status: run.started_ns}
+    if run.status == RUNNING:
+        stood |= {SUSPENDED: run.started_ns, PENDING: 0}
+    return next(
+        (status for status, began in stood.items() if closed(head, run, hidden, status, began) == run.seal), None
+    )
 
 
 @dataclass(slots=True)
@@ -236,10 +291,13 @@ class Claim:
 
 
 class Store(Protocol):
-    """Keeps runs. Every method but `append` blocks, and is quick; all may be called from any thread.
+    """Keeps runs. Every method but `append` blocks, and is quick; all may be called from any thread. With a ``signer``, what is
+    written through this object is signed.
 
     Errors are `StoreError` (nothing was changed), `LeaseLost` (another owner has the run) and `UnknownRun`.
     """
+
+    signer: SigningKey | None
 
     def create(self, run: StoredRun) -> bool:
         """Keep a new run, with its ``owner`` or none, and set ``key`` and ``fence``; False where its id is taken, and then nothing is

@@ -15,8 +15,9 @@ from typing import Any
 from zlib import crc32
 
 from ..errors import StoreError
-from ..values import UNSET, canonical, parse_json
-from . import STATUSES, TYPES, Erased, Message, Row, StoredRun
+from ..values import UNSET, canonical, parse_json, short
+from . import RUN_STATUSES, STATUSES, TYPES, Erased, Message, Row, StoredRun
+from .receipts import Entry
 from .schema import RUN_FIELDS
 
 INLINE_BYTES = 40
@@ -29,7 +30,7 @@ HELD, GONE = b"#", b"!"
 
 CELLS = frozenset(("document", "inputs", "about", "output", "error", "waiting"))
 UPDATABLE = frozenset(
-    "status started_ns finished_ns output error error_kind waiting wake_ns owner seal steps tokens cost_usd".split()
+    "status started_ns finished_ns output error error_kind waiting wake_ns owner seal signature steps tokens cost_usd".split()
 )
 
 _NUMBERS = Struct("<7q").pack  # half the time of a formatted text
@@ -38,11 +39,12 @@ _STATUSES = {status: number for number, status in enumerate(STATUSES)}
 
 
 class Bodies:
-    """The values that a transaction adds references to, each once, and those that it drops."""
+    """The values that a transaction adds references to, each once, and those that it drops; and what it owes a receipt for."""
 
-    __slots__ = ("added", "dropped")
+    __slots__ = ("added", "dropped", "entries")
 
     def __init__(self) -> None:
+        self.entries: list[Entry] = []
         self.added: dict[bytes, list[Any]] = {}  # hash: [body, references]
         self.dropped: dict[bytes, int] = {}
 
@@ -76,6 +78,7 @@ class Bodies:
                 self.added[digest] = [body, count]
             else:
                 entry[1] += count
+        self.entries += other.entries
 
 
 def row_cells(row: Row, bodies: Bodies) -> tuple[Any, ...]:
@@ -132,15 +135,13 @@ def update_cells(update: Mapping[str, Any], bodies: Bodies) -> dict[str, Any]:
     return {name: bodies.cell(value) if name in CELLS else value for name, value in update.items()}
 
 
-def message_cell(message: Message) -> bytes:
-    """A message as JSON."""
-    return canonical([message.kind, message.name, message.body, message.by, message.created_ns])
-
-
-def message_of(number: int, cell: bytes) -> Message:
-    """The inverse of `message_cell`."""
-    kind, name, body, by, created = parse_json(bytes(cell).decode())
-    return Message(kind, name, body, by, created, number)
+def message_of(number: int, kind: str, cell: bytes, signature: str | None) -> Message:
+    """The inverse of `Message.content`; *kind* is that by which the database knows it."""
+    told, name, body, by, created = parse_json(bytes(cell).decode())
+    right = told == kind and type(name) is str and type(body) is dict and type(by) in (str, type(None))
+    if not right or type(created) is not int or type(signature) not in (str, type(None)):
+        raise ValueError("not a message")
+    return Message(kind, name, body, by, created, number, signature)
 
 
 def hashes_in(cells: Iterable[bytes | None]) -> list[bytes]:
@@ -202,7 +203,35 @@ def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
 
 
 def run_of(fields: Mapping[str, Any], values: Mapping[bytes | None, Any]) -> StoredRun:
-    """A header as it stands."""
+    """A header as it stands.
+
+    Raises:
+        ValueError: If a column holds what no run has.
+    """
     changed = {name: values[fields[name]] for name in CELLS}
     changed["seed"] = None if fields["seed"] is None else int(fields["seed"])
-    return StoredRun(**{**{name: fields[name] for name in RUN_FIELDS}, **changed})
+    run = StoredRun(**{**{name: fields[name] for name in RUN_FIELDS}, **changed})
+    for name, kinds in _KINDS.items():
+        if type(getattr(run, name)) not in kinds:
+            raise ValueError(f"its {name} is {short(getattr(run, name))}")
+    if run.status not in RUN_STATUSES:
+        raise ValueError(f"its status {run.status!r} is none that a run has")
+    if run.output is UNSET or not all(type(entry) is dict for entry in run.waiting):
+        raise ValueError(f"its {'output' if run.output is UNSET else 'waiting'} is not there")
+    if (run.salt is None) != (run.hidden is not None):
+        raise ValueError("it is half erased")
+    return run
+
+
+_NONE = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys("run_id program_name program_digest status seal".split(), (str,)),
+    **dict.fromkeys("key created_ns started_ns finished_ns fence steps tokens".split(), (int,)),
+    **dict.fromkeys("parent owner error error_kind signature hidden cost_usd".split(), (str, _NONE)),
+    **dict.fromkeys(("inputs", "about"), (dict, Erased)),
+    "document": (dict,),
+    "salt": (bytes, _NONE),
+    "waiting": (list,),
+    "wake_ns": (int, _NONE),
+}
+"""What the fields of a header are."""

@@ -6,6 +6,7 @@ between costs ten times as much as the statement.
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import threading
@@ -301,6 +302,11 @@ class Database:
         found = connection.one("SELECT value FROM nano_meta WHERE name = 'schema'")
         if found is None or not found[0].isdigit():
             raise StoreError(f"{self.name}: table nano_meta has no version; it was not made by llm-nano-vm")
+        if int(found[0]) < SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.name} was made by an older llm-nano-vm: its tables are of version {found[0]}, this one knows "
+                f"{SCHEMA_VERSION}; use another file or database; nothing was changed"
+            )
         if int(found[0]) > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.name} was made by a newer llm-nano-vm: its tables are of version {found[0]}, this one knows {SCHEMA_VERSION}; "
@@ -313,6 +319,7 @@ class Database:
         for statement in statements(lite=self.lite):
             connection.cursor.execute(statement)
         connection.run("INSERT INTO nano_meta (name, value) VALUES ('schema', ?)", str(SCHEMA_VERSION))
+        connection.run("INSERT INTO nano_meta (name, value) VALUES ('store', ?)", os.urandom(16).hex())
 
     def failure(self, error: BaseException, what: str) -> StoreError:
         """An error of the driver as one of ours: what happened, and what to do."""

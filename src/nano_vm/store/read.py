@@ -17,7 +17,7 @@ ROWS = (
     "SELECT seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc FROM nano_rows "
     "WHERE run = ? ORDER BY seq"
 )
-INBOX = "SELECT id, message FROM nano_inbox WHERE run = ? AND used <> 1 ORDER BY id"
+INBOX = "SELECT id, kind, message, signature, used FROM nano_inbox WHERE run = ? ORDER BY id"
 CREATED = RUN_FIELDS.index("created_ns")
 
 DOCUMENTS = 16
@@ -106,9 +106,11 @@ def assembled(
                 raise damaged(named["run_id"], f"row {at}")
             run.rows.append(row_of(cells, values))
         where = "its inbox"
-        run.inbox = [message_of(*message) for message in messages]
+        for *message, used in messages:
+            (run.inbox, run.decided, run.inbox)[used].append(message_of(*message))
     except UNREADABLE as error:
-        raise damaged(named["run_id"], where) from error
+        told = f" ({error})" if isinstance(error, ValueError) else ""
+        raise damaged(named["run_id"], f"{where}{told}") from error
     return run
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by every change after which an older package would read or write these tables wrongly."""
 
 _TABLES = """
@@ -46,7 +46,9 @@ CREATE TABLE nano_runs (
     wake_ns BIGINT,
     owner TEXT,
     fence BIGINT NOT NULL,
-    seal TEXT,
+    seal TEXT NOT NULL,
+    signature TEXT,
+    hidden TEXT,
     row_count BIGINT NOT NULL, -- a damaged tree of SQLite can end early without a word
     steps BIGINT NOT NULL,
     tokens BIGINT NOT NULL,
@@ -76,7 +78,8 @@ CREATE TABLE nano_inbox (
     run BIGINT NOT NULL,
     kind TEXT NOT NULL,
     message {bytes} NOT NULL, -- as JSON: kind, name, body, by, created_ns
-    used SMALLINT NOT NULL
+    signature TEXT,
+    used SMALLINT NOT NULL -- 0: no, 1: yes, 2: no, and the run has no use for it yet
 )
 CREATE INDEX nano_inbox_run ON nano_inbox (run)
 CREATE INDEX nano_inbox_telling ON nano_inbox (run) WHERE used = 0
@@ -84,6 +87,16 @@ CREATE TABLE nano_owners (
     owner TEXT PRIMARY KEY,
     until_ns BIGINT NOT NULL
 )
+CREATE TABLE nano_receipts (
+    number BIGINT PRIMARY KEY, -- from 1, without gaps
+    kind TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    seal TEXT NOT NULL,
+    at_ns BIGINT NOT NULL,
+    hash TEXT NOT NULL, -- over this receipt and the hash of the one before
+    signature TEXT
+)
+CREATE INDEX nano_receipts_run ON nano_receipts (run_id)
 """
 
 # Numbers are never given twice, also not after a run was deleted: an owner that slept through it must not find its key on another run.
@@ -92,7 +105,7 @@ _POSTGRES = {"bytes": "BYTEA", "number": "BIGSERIAL PRIMARY KEY", "clustered": "
 
 RUN_FIELDS = tuple(
     "key run_id program_name program_digest created_ns document inputs about seed salt parent status started_ns finished_ns "
-    "output error error_kind waiting wake_ns owner fence seal steps tokens cost_usd".split()
+    "output error error_kind waiting wake_ns owner fence seal signature hidden steps tokens cost_usd".split()
 )
 """The columns of a run that are fields of `StoredRun` too."""
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import IO, Any
 
 from ..errors import StoreError
+from ..signing import PUBLIC_HEX, SigningKey, public_keys
 from . import (
     ENDED,
     PENDING,
@@ -24,13 +26,17 @@ from . import (
     Judge,
     Message,
     StoredRun,
+    receipts,
+    seal_of,
     transfer,
     upkeep,
 )
-from .cells import Bodies, message_cell, message_of, run_cells
+from .cells import Bodies, message_of, run_cells
 from .clock import machine_clock
 from .database import Connection, Database, marks, parts
 from .read import CREATED, HEADER, INBOX, assembled, loaded, unknown, values_of
+from .receipts import Entry, Receipt
+from .seals import signed, signed_message
 from .writer import Job, Writer
 
 PAGE_RUNS = 200
@@ -74,11 +80,23 @@ class SqlStore:
         synchronous: str = "FULL",
         busy_timeout_seconds: float = 30.0,
         clock: Callable[[], int] | None = None,
+        signing_key: str | Path | bytes | SigningKey | None = None,
     ) -> None:
+        signer = SigningKey.load(signing_key) if signing_key is not None else None
         self.database = Database(url, synchronous, busy_timeout_seconds)
         self.writer = Writer(self.database)
+        self.writer.signer = signer
         self._clock = clock or machine_clock()  # of leases in SQLite; a server has its own
         self._documents: dict[bytes, Any] = {}
+
+    @property
+    def signer(self) -> SigningKey | None:
+        """What signs all that is written through this object."""
+        return self.writer.signer
+
+    @signer.setter
+    def signer(self, key: SigningKey | None) -> None:
+        self.writer.signer = key
 
     # --- a run's life ---
 
@@ -198,11 +216,8 @@ class SqlStore:
                 raise unknown(run_id)
             if run[1] in ENDED and message.kind != "outcome":
                 raise StoreError(f"run {run_id!r} has ended ({run[1]}); there is nothing to send to it")
-            connection.run(
-                "INSERT INTO nano_inbox (run, kind, message, used) VALUES (?, ?, ?, 0)", run[0], message.kind, cell
-            )
+            self._keep(connection, run[0], run_id, message)
 
-        cell = message_cell(message)
         self.written(job)
 
     def decide(self, run_id: str, judge: Judge, path: str | None = None) -> Message:
@@ -212,24 +227,13 @@ class SqlStore:
             if not self.database.lite:  # a transaction of SQLite that writes is alone
                 connection.one("SELECT key FROM nano_runs WHERE run_id = ? FOR UPDATE", run_id)
             run = loaded(connection, run_id, rows=False, documents=self._documents)
-            run.decided = [
-                message_of(*found)
-                for found in connection.all(
-                    "SELECT id, message FROM nano_inbox WHERE run = ? AND used = 1 ORDER BY id", run.key
-                )
-            ]
             ended = path is not None and connection.one(
                 f"SELECT 1 FROM nano_rows WHERE run = ? AND path = ? AND kind = {STEP} AND type = {_APPROVAL} LIMIT 1",
                 run.key,
                 path,
             )
             message = judge(run, bool(ended))
-            connection.run(
-                "INSERT INTO nano_inbox (run, kind, message, used) VALUES (?, ?, ?, 0)",
-                run.key,
-                message.kind,
-                message_cell(message),
-            )
+            self._keep(connection, run.key, run_id, message)
             return message
 
         return self.written(job)  # type: ignore[no-any-return]
@@ -240,13 +244,23 @@ class SqlStore:
             text = "SELECT DISTINCT run FROM nano_inbox WHERE used = 0 AND kind = 'cancel' AND run IN (*)"
             return [key for (key,) in connection.among(text, keys)]
 
+    def _keep(self, connection: Connection, key: int, run_id: str, message: Message) -> None:
+        """Put a message into the inbox of a run."""
+        connection.run(
+            "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, 0)",
+            key,
+            message.kind,
+            message.content(),
+            signed_message(run_id, message, self.signer),
+        )
+
     def told(self, key: int) -> asyncio.Future[list[Message]]:
         """See `Store.told`."""
 
         def job(connection: Connection, _: Bodies) -> list[Message]:
             if not self.database.lite:
                 connection.one("SELECT key FROM nano_runs WHERE key = ? FOR UPDATE", key)
-            return [message_of(*found) for found in connection.all(INBOX, key)]
+            return [message_of(*found) for *found, used in connection.all(INBOX, key) if used != 1]
 
         return self.writer.job(job)
 
@@ -326,9 +340,30 @@ class SqlStore:
                 self.database.flush()
                 return total
 
-    def check(self) -> list[str]:
-        """What is wrong with what is stored: damage, counts of references that are off, seals that do not fit; empty if nothing is."""
-        return upkeep.check(self.database)
+    def check(self, *, keys: Iterable[str] | None = None, head: str | None = None) -> list[str]:
+        """What is wrong with what is stored: damage, counts of references that are off, seals and receipts that do not fit; empty if
+        nothing is. *keys* are public keys of which one must have signed every seal and receipt; *head* is what `head` gave before: its
+        receipt must still be there.
+        """
+        return upkeep.check(self.database, public_keys(keys) if keys is not None else None, head)
+
+    def head(self) -> str | None:
+        """Number and hash of the newest receipt, to be kept elsewhere; None where no run has ended."""
+        with self.database.reading() as connection:
+            last = receipts.newest(connection)
+        return last.head if last is not None else None
+
+    def signers(self) -> list[tuple[str | None, int, int, int]]:
+        """The public keys that signed receipts (None: not signed), each with their number and the times of the first and last run."""
+        with self.database.reading() as connection:
+            return connection.all(
+                f"SELECT substr(signature, 1, {PUBLIC_HEX}), count(*), min(at_ns), max(at_ns) FROM nano_receipts GROUP BY 1 ORDER BY 1"
+            )
+
+    def receipts(self, run_id: str) -> list[Receipt]:
+        """The receipts of a run, oldest first; those of one that was deleted are still there."""
+        with self.database.reading() as connection:
+            return receipts.of_run(connection, run_id)
 
     def export(self, run_ids: Iterable[str], stream: IO[str]) -> int:
         """Write runs to *stream* as JSON Lines, one snapshot each; how many. `transfer` tells the format.
@@ -347,7 +382,7 @@ class SqlStore:
         Raises:
             StoreError: If it was cut short or edited, is from a newer version, or a run of that id with other content is there.
         """
-        return transfer.import_(self.database, stream, unfinished=unfinished)
+        return transfer.import_(self.database, stream, unfinished=unfinished, signer=self.signer)
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -368,6 +403,8 @@ class SqlStore:
 
     def _creation(self, run: StoredRun) -> Job:
         bodies = Bodies()
+        run.seal = seal_of(run)
+        run.signature = signed(run.seal, self.signer) if self.signer is not None else None
         columns = run_cells(run, bodies) | {"fence": 1, "row_count": 0}
 
         def job(connection: Connection, added: Bodies) -> bool:
@@ -379,6 +416,8 @@ class SqlStore:
             if found is None:
                 return False
             added.add(bodies)
+            if run.status in ENDED:
+                added.entries.append(Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns))
             run.key, run.fence = int(found[0]), 1
             return True
 

@@ -13,19 +13,20 @@ from struct import error as WrongNumber
 from typing import IO, Any
 
 from ..errors import StoreError
+from ..signing import SigningKey
 from ..values import UNSET, canonical, parse_json, short
-from . import ENDED, INTENT, STATUSES, STEP, TYPES, Erased, Message, Row, StoredRun, seal_of
-from .cells import Bodies, message_cell, row_cells, row_crc, run_cells
+from . import ENDED, INTENT, RUN_STATUSES, STATUSES, STEP, TYPES, Erased, Message, Row, StoredRun, receipts, sealed_as
+from .cells import UNREADABLE, Bodies, message_of, row_cells, row_crc, run_cells
 from .database import Connection, Database
 from .read import loaded
+from .receipts import Entry
 from .writer import INSERT_ROWS, settle
 
-EXPORT_FORMAT = 1
+EXPORT_FORMAT = 2
 
 _FIRST = ("run_id", "program_name", "program_digest", "created_ns", "seed", "parent", "started_ns")
-_LAST = ("status", "finished_ns", "error_kind", "wake_ns", "seal", "steps", "tokens", "cost_usd")
+_LAST = ("status", "finished_ns", "error_kind", "wake_ns", "seal", "signature", "hidden", "steps", "tokens", "cost_usd")
 _STATUSES = {status.value: status for status in STATUSES}
-_RUN_STATUSES = ("pending", "running", "suspended", *ENDED)
 
 
 def export(runs: Iterable[StoredRun], stream: IO[str]) -> int:
@@ -64,7 +65,9 @@ def run_lines(run: StoredRun, document: str) -> Iterator[str]:
         "salt": None if run.salt is None else run.salt.hex(),
     }
     end |= _shown("output", run.output) | _shown("error", run.error) | {"waiting": run.waiting}
-    end["inbox"] = [[m.kind, m.name, m.body, m.by, m.created_ns] for m in run.inbox]
+    for name in ("inbox", "decided"):
+        messages: list[Message] = getattr(run, name)
+        end[name] = [[m.kind, m.name, m.body, m.by, m.created_ns, m.signature] for m in messages]
     seen.update(canonical(end))
     yield _text({**end, "sha256": seen.hexdigest()})
 
@@ -110,9 +113,9 @@ class _Reader:
         if first.get("record") != "export":
             raise self.wrong("it is no export of runs")
         version = first.get("format")
-        if type(version) is not int or version > EXPORT_FORMAT:
+        if type(version) is not int or version != EXPORT_FORMAT:
             raise self.wrong(
-                f"it is of format {version!r}, this llm-nano-vm knows {EXPORT_FORMAT}; install a newer one"
+                f"it is of format {version!r}, this llm-nano-vm knows {EXPORT_FORMAT}; install the one that wrote it"
             )
         documents: dict[str, Any] = {}
         count = 0
@@ -170,7 +173,7 @@ class _Reader:
         if given != seen.hexdigest():
             raise self.wrong(f"run {run.run_id!r} was edited: the hash of its lines does not fit")
         self.end(run, line)
-        if run.seal is not None and seal_of(run) != run.seal:
+        if sealed_as(run) is None:
             raise self.wrong(f"run {run.run_id!r} was edited: its seal does not fit its records")
         return run
 
@@ -197,20 +200,23 @@ class _Reader:
     def end(self, run: StoredRun, line: dict[str, Any]) -> None:
         """How it stands."""
         run.status = self.field(line, "status", str)
-        if run.status not in _RUN_STATUSES:
+        if run.status not in RUN_STATUSES:
             raise self.wrong(f"a run of status {run.status!r}")
         run.finished_ns = self.field(line, "finished_ns", int)
         run.wake_ns = self.field(line, "wake_ns", int, type(None))
         run.steps, run.tokens = self.field(line, "steps", int), self.field(line, "tokens", int)
-        for name in ("error_kind", "seal", "cost_usd"):
+        run.seal = self.field(line, "seal", str)
+        for name in ("error_kind", "signature", "hidden", "cost_usd"):
             setattr(run, name, self.field(line, name, str, type(None)))
         run.output, run.error = self.value(line, "output"), self.value(line, "error", str, type(None))
         run.waiting = self.field(line, "waiting", list)
         salt = self.field(line, "salt", str, type(None))
         try:
             run.salt = None if salt is None else bytes.fromhex(salt)
-            run.inbox = [Message(*fields) for fields in self.field(line, "inbox", list)]
-        except (ValueError, TypeError):
+            for name in ("inbox", "decided"):
+                messages = self.field(line, name, list)
+                setattr(run, name, [message_of(0, m[0], canonical(m[:5]), *m[5:]) for m in messages])
+        except UNREADABLE:
             raise self.wrong("a salt or a message that is none") from None
 
     def value(self, line: dict[str, Any], name: str, *types: type, absent: bool = False) -> Any:
@@ -257,9 +263,12 @@ class _Reader:
         return StoreError(f"line {self._number}: {what}")
 
 
-def import_(database: Database, stream: Iterable[str], *, unfinished: bool) -> list[str]:
+def import_(
+    database: Database, stream: Iterable[str], *, unfinished: bool, signer: SigningKey | None = None
+) -> list[str]:
     """Take in the runs of a file, all or nothing; the ids of those that were not there."""
     taken: list[str] = []
+    entries: list[Entry] = []
     with database.writing() as connection:
         for run in read_export(stream):
             if run.status not in ENDED and not unfinished:
@@ -273,6 +282,9 @@ def import_(database: Database, stream: Iterable[str], *, unfinished: bool) -> l
                 raise StoreError(f"run {run.run_id!r} holds a number that no database keeps: {error}") from error
             if new:
                 taken.append(run.run_id)
+                if run.status in ENDED:
+                    entries.append(Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns))
+        receipts.add(connection, entries, signer)
     return taken
 
 
@@ -293,9 +305,10 @@ def _take(connection: Connection, run: StoredRun) -> bool:
     key = int(found[0])
     cells = [row_cells(row, bodies) for row in run.rows]
     connection.many(INSERT_ROWS, [(key, seq, *row, row_crc(key, seq, row)) for seq, row in enumerate(cells)])
+    messages = [(message, 0) for message in run.inbox] + [(message, 1) for message in run.decided]
     connection.many(
-        "INSERT INTO nano_inbox (run, kind, message, used) VALUES (?, ?, ?, 0)",
-        [(key, message.kind, message_cell(message)) for message in run.inbox],
+        "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, ?)",
+        [(key, message.kind, message.content(), message.signature, used) for message, used in messages],
     )
     settle(connection, bodies)
     return True

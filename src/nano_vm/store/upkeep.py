@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
 from ..errors import StoreError
+from ..signing import signer_of
 from ..values import UNSET
-from . import ENDED, Erased, salted, seal_of
+from . import ENDED, Erased, StoredRun, hidden_of, receipts, salted, sealed_as
 from .cells import HELD, Bodies, row_cells, row_crc, run_cells
 from .database import Connection, Database
-from .read import HEADER, ROWS, assembled, cells_of, loaded, values_of
+from .read import HEADER, INBOX, ROWS, assembled, cells_of, loaded, values_of
+from .receipts import Entry
 from .schema import RUN_FIELDS
+from .seals import signature_holds
 
 PRUNE_RUNS = 100
 """Runs that one transaction deletes."""
@@ -35,7 +39,7 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
     stored = connection.all(ROWS, run.key)
     for cell in cells_of([header], stored):
         bodies.drop(cell)
-    salt = run.salt
+    salt, run.hidden = run.salt, hidden_of(run)
     run.inputs, run.about = _gone(salt, run.inputs), _gone(salt, run.about)
     run.output, run.error, run.waiting, run.salt = None, None, [], None
     columns = run_cells(run, bodies)
@@ -52,6 +56,7 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
         "UPDATE nano_rows SET request = ?, output = ?, rest = ?, crc = ? WHERE run = ? AND seq = ?", changed
     )
     connection.run("DELETE FROM nano_inbox WHERE run = ?", run.key)
+    bodies.entries.append(Entry(receipts.ERASED, run.run_id, run.seal or "", time.time_ns()))
     return True
 
 
@@ -72,14 +77,16 @@ def prune(connection: Connection, bodies: Bodies, older_than_ns: int, statuses: 
     for fields in headers:
         for cell in cells_of([fields], connection.all(ROWS, fields[0])):
             bodies.drop(cell)
+        named = dict(zip(RUN_FIELDS, fields, strict=False))
+        bodies.entries.append(Entry(receipts.DELETED, named["run_id"], named["seal"], time.time_ns()))
     keys = [(fields[0],) for fields in headers]
     for table, name in (("nano_rows", "run"), ("nano_inbox", "run"), ("nano_runs", "key")):
         connection.many(f"DELETE FROM {table} WHERE {name} = ?", keys)
     return len(headers)
 
 
-def check(database: Database) -> list[str]:
-    """Problems of a database, each in a sentence."""
+def check(database: Database, trusted: frozenset[str] | None = None, head: str | None = None) -> list[str]:
+    """Problems of a database, each in a sentence; *trusted* keys must have signed everything, and the receipt *head* be there."""
     problems: list[str] = []
     try:
         with database.reading() as connection:
@@ -87,16 +94,19 @@ def check(database: Database) -> list[str]:
                 found = [text for (text,) in connection.all("PRAGMA integrity_check(20)")]
                 problems += [f"SQLite: {text}" for text in found if text != "ok"]
             used: Counter[bytes] = Counter()
-            _check_runs(connection, problems, used)
+            _check_runs(connection, problems, used, trusted)
             _check_contents(connection, problems, used)
             lost = connection.all("SELECT DISTINCT run FROM nano_rows WHERE run NOT IN (SELECT key FROM nano_runs)")
             problems += [f"rows of run number {key}, which is not there" for (key,) in lost]
+            problems += receipts.check(connection, trusted, head)
     except StoreError as error:
         problems.append(str(error))
     return problems
 
 
-def _check_runs(connection: Connection, problems: list[str], used: Counter[bytes]) -> None:
+def _check_runs(
+    connection: Connection, problems: list[str], used: Counter[bytes], trusted: frozenset[str] | None
+) -> None:
     after = -1
     while headers := connection.all(f"{HEADER} WHERE key > ? ORDER BY key LIMIT {CHECK_RUNS}", after):
         after = headers[-1][0]
@@ -106,12 +116,25 @@ def _check_runs(connection: Connection, problems: list[str], used: Counter[bytes
             used.update(cell[1:] for cell in cells if isinstance(cell, bytes) and cell[:1] == HELD)
             name = f"run {fields[RUN_FIELDS.index('run_id')]!r}"
             try:
-                run = assembled(fields, stored, [], values_of(connection, [fields], stored, name))
+                messages = connection.all(INBOX, fields[0])
+                run = assembled(fields, stored, messages, values_of(connection, [fields], stored, name))
             except StoreError as error:
                 problems.append(str(error))
                 continue
-            if run.seal is not None and seal_of(run) != run.seal:
-                problems.append(f"{name}: its seal does not fit its records: they were changed, or it was")
+            problems += (f"{name}: {fault}" for fault in _seal_faults(run, trusted))
+
+
+def _seal_faults(run: StoredRun, trusted: frozenset[str] | None) -> Iterator[str]:
+    """What is wrong with the seal of a run, or with its signature."""
+    if sealed_as(run) is None:
+        yield "its seal does not fit its records: they were changed, or it was"
+    elif run.signature is None:
+        if trusted is not None:
+            yield "it is not signed"
+    elif trusted is not None and signer_of(run.signature) not in trusted:
+        yield f"it is signed by another key: {signer_of(run.signature)}"
+    elif not signature_holds(run):
+        yield "its signature does not fit its seal: it was changed"
 
 
 def _check_contents(connection: Connection, problems: list[str], used: Counter[bytes]) -> None:

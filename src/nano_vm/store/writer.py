@@ -4,8 +4,8 @@ Appends and jobs come in; each is answered when the transaction that holds it is
 it, and nothing of it is written.
 
 On a server many processes write at once, and none may hold what another waits for while it waits itself. So locks are taken in one
-order everywhere: new runs by their ids, then runs, then messages, then values by their hashes. Nobody waits for a run: an append whose run
-is held by another transaction is put off. A job that may take any lock has a transaction of its own.
+order everywhere: new runs by their ids, then runs, then messages, then values by their hashes, at last the chain of receipts. Nobody
+waits for a run: an append whose run is held by another transaction is put off. A job that may take any lock has a transaction of its own.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from concurrent.futures import Future
 from typing import Any
 
 from ..errors import LeaseLost, StoreError, VMError
-from . import Append
+from ..signing import SigningKey
+from . import ENDED, Append, receipts
 from .cells import Bodies, row_cells, row_crc, update_cells
 from .database import Connection, Database
+from .receipts import Entry
 
 BATCH_ITEMS = 1000
 """The most that goes into one transaction, so that none makes the others wait for long."""
@@ -106,6 +108,7 @@ class Writer:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.signer: SigningKey | None = None
         self.transactions = 0
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._connection: Connection | None = None
@@ -313,10 +316,11 @@ class Writer:
         if appends:
             self._appends(connection, appends, bodies)
         settle(connection, bodies)
+        receipts.add(connection, bodies.entries, self.signer)
 
     def _appends(self, connection: Connection, items: list[_Item], bodies: Bodies) -> None:
         keys = sorted({item.append.key for item in items if item.append is not None})
-        held = "SELECT key, fence, row_count, output, error, waiting FROM nano_runs WHERE key IN (*) ORDER BY key"
+        held = "SELECT key, fence, row_count, output, error, waiting, run_id, seal FROM nano_runs WHERE key IN (*) ORDER BY key"
         if not self.database.lite:
             held += " FOR UPDATE SKIP LOCKED"  # nobody claims the run between here and the commit
         runs = {run[0]: run for run in connection.among(held, keys)}
@@ -357,11 +361,14 @@ class Writer:
                 changes["row_count"] = seq
             if item.columns:
                 changes = updates.setdefault(append.key, {})
-                old = dict(zip(_VALUES, run[3:], strict=True)) | changes
+                old = dict(zip(_VALUES, run[3:6], strict=True)) | changes
                 for name in _VALUES:
                     if name in item.columns:
                         bodies.drop(old[name])
                 changes.update(item.columns)
+                if changes.get("status") in ENDED:
+                    seal, at = changes.get("seal", run[7]), changes.get("finished_ns", 0)
+                    bodies.entries.append(Entry(receipts.ENDED, run[6], seal, at))
             used.extend((message, append.key) for message in append.used)
             seen.extend((message, append.key) for message in append.seen)
         connection.many(INSERT_ROWS, rows)
