@@ -44,6 +44,32 @@ def test_each_run_with_the_reason_why_it_stays(store: str, tmp_path: Path, capsy
     )
 
 
+PAID = """
+name: paid
+steps:
+- {id: pay, type: tool, tool: pay, args: {n: $n}}
+- {id: ask, type: approval, role: boss}
+"""
+RULES = "inputs: {n: untrusted, limit: trusted}\ntools: {pay: {args: {n: trusted or $value <= $limit}}}"
+
+
+async def test_a_run_that_was_begun_under_a_policy(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    (tmp_path / "paid.yaml").write_text(PAID + "version: '2'\n")
+    vm = ExecutionVM(tools={"pay": lambda n: n}, policy="rules.yaml", store=store)
+    await vm.run(Program.from_yaml(PAID), {"n": 5, "limit": 10}, run_id="r2")
+    vm.close()
+    command = ["migrate", "paid.yaml", "--dry-run", "--store", store]
+    assert main([*command, "--policy", "rules.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "r2  suspended  may move"
+    assert main(command) == 1
+    assert "r2  suspended  stays: this host can not go on with it: run 'r2' was begun under a policy" in (
+        capsys.readouterr().out
+    )
+
+
 def test_mistakes(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "one.yaml").write_text(FIRST)
     assert main(["migrate", "one.yaml", "--store", store]) == 2

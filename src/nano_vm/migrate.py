@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .durable import lost_calls
+from .errors import VMError
 from .ledger import Ledger
 from .machine import FOREVER, Facts, Machine, loaded
-from .plan import END, FORK, Op, ToolOp
+from .plan import END, FORK, Op, Plan, ToolOp
 from .program import CallStep, Program, ToolStep
-from .recorded import Recorded, path_of
+from .recorded import Recorded, bounds_of, path_of
 from .store import INTENT, STEP, Row, StoredRun
 from .trace import Record, full
 from .values import UNSET, short
@@ -43,30 +45,52 @@ def migrations(vm: ExecutionVM, program: Program, *, name: str | None = None) ->
         ProgramError: If the VM can not run *program*.
     """
     store = vm._kept_in()
-    plan = vm.plan(program)
+    vm.plan(program)
     for header in store.runs(program=name or program.name):
         if header.status not in ("pending", "running", "suspended"):
             continue
         run = store.load(header.run_id)
-        reason = None
-        if run.program_digest != program.digest:
-            frame_plan = plan.frames[0]
-            missing = [needed for needed in frame_plan.needed if needed not in run.inputs]
-            fault = frame_plan.check(run.inputs) if frame_plan.check is not None and not missing else None
-            if missing:
-                reason = f"the new program needs input {missing[0]!r}, which the run was not given"
-            elif fault is not None:
-                reason = f"the run's inputs do not fit the new program's schema: {fault}"
-            else:
-                machine = Machine.of_run(
-                    frame_plan,
-                    loaded(frame_plan, run.inputs),
-                    Facts(run.run_id, run.seed, vm._limits, vm._prices),
-                    Ledger.of(vm._limits, program.budget),
-                    FOREVER,
-                )
-                reason = unlike(run, machine, plan.ops, _tools(Program.from_dict(run.document["program"])))
+        reason = _why_not(vm, program, run) if run.program_digest != program.digest else None
         yield Migration(run.run_id, run.status, run.program_digest, reason)
+
+
+def _why_not(vm: ExecutionVM, program: Program, run: StoredRun) -> str | None:
+    """Why *run* may not move to *program* on the host of *vm*; None if it may."""
+    prepared = vm._prepare(program, tuple(run.about.get("untrusted_here", ())))
+    plan = prepared.plan
+    if plan is not None:
+        root = plan.frames[0]
+        missing = [needed for needed in root.needed if needed not in run.inputs]
+        if missing:
+            return f"the new program needs input {missing[0]!r}, which the run was not given"
+        fault = root.check(run.inputs) if root.check is not None else None
+        if fault is not None:
+            return f"the run's inputs do not fit the new program's schema: {fault}"
+    try:
+        vm._fits(prepared, run)
+    except VMError as error:
+        return f"this host can not go on with it: {error}"
+    assert plan is not None
+    return unlike(run, _machine(program, run, plan), plan.ops, _tools(Program.from_dict(run.document["program"])))
+
+
+def _machine(program: Program, run: StoredRun, plan: Plan) -> Machine:
+    """A machine of *program* at the beginning of *run*, under the terms that the run was begun with, as `resume` has them.
+
+    What its records say follows from these: limits and budgets, the inputs that a policy's checks read.
+    """
+    bounds = bounds_of(run.about, program.budget)
+    facts = Facts(run.run_id, run.seed, bounds.limits, bounds.prices, bounds.default_model)
+    facts.given = {name: run.inputs[name] for name in plan.given}
+    ledger = Ledger.of(bounds.limits, bounds.budget)
+    seconds = None
+    if bounds.budget is not None:
+        seconds = bounds.budget.max_seconds
+        if bounds.budget.max_llm_calls is not None:
+            ledger.llm_calls = max(ledger.llm_calls - lost_calls(run), 0)
+    deadline = run.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
+    root = plan.frames[0]
+    return Machine.of_run(root, loaded(root, run.inputs), facts, ledger, deadline)
 
 
 def _tools(program: Program) -> dict[str, str]:
@@ -89,7 +113,7 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
     done = {row.path for row in steps}
     machines: list[Machine] = []
     asked: dict[str, Op] = {}
-    _advance(machine, Recorded((row.record() for row in steps), 0), machines, asked)
+    _advance(machine, Recorded((row.record() for row in steps), 0), machines, asked, run.started_ns)
     made = {record[1]: record for one in machines for record in (full(r, ops) for r in one.records)}
     for row in steps:
         record = made.get(row.path)
@@ -114,15 +138,15 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
     return None
 
 
-def _advance(machine: Machine, recorded: Recorded, machines: list[Machine], asked: dict[str, Op]) -> bool:
+def _advance(machine: Machine, recorded: Recorded, machines: list[Machine], asked: dict[str, Op], now: int) -> bool:
     """Drive *machine* as far as records go; whether it ended. *asked* takes the calls that are not recorded."""
     machines.append(machine)
-    op = machine.start(0)
+    op = machine.start(now)
     while op.code != END:
         if op.code == FORK:
             children = [machine.child(number) for number in range(machine.fork_size)]
             ended = [
-                _advance(child, recorded, machines, asked) for child in children
+                _advance(child, recorded, machines, asked, machine.now) for child in children
             ]  # each, also behind one that waits
             if not all(ended):
                 return False

@@ -787,6 +787,15 @@ class ExecutionVM:
     def _fitting(self, stored: StoredRun) -> _Prepared:
         """The plan of a stored run, where this host can go on with it."""
         prepared = self._prepared_for(stored)
+        self._fits(prepared, stored)
+        return prepared
+
+    def _fits(self, prepared: _Prepared, stored: StoredRun) -> None:
+        """Whether this host can go on with a stored run by this plan.
+
+        Raises:
+            VMError: If not; the message says why.
+        """
         plan = prepared.plan
         errors = prepared.errors
         if errors and plan is not None:  # only names that inputs may give
@@ -801,7 +810,6 @@ class ExecutionVM:
             raise VMError(
                 f"run {stored.run_id!r}: the policy's checks read input {missing[0]!r}, which the run was not given"
             )
-        return prepared
 
     def _same_policy(self, stored: StoredRun) -> None:
         """Refuse a run that was begun under another policy of its host, unless this VM's says that it replaces that one."""

@@ -541,6 +541,7 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     _program(migrate)
     _host(migrate)
+    _rules(migrate)
     migrate.add_argument("--dry-run", action="store_true", help="only say which may; moving them is not built yet")
     migrate.add_argument("--of", metavar="NAME", help="the program's name in the store; default: that of PROGRAM")
     _store(migrate)
@@ -683,14 +684,7 @@ def _worker(command: argparse.ArgumentParser) -> None:
     """What a host needs to drive runs that are stored: they bring their programs, inputs and budgets."""
     _host(command)
     _keys(command)
-    command.add_argument("--policy", metavar="FILE", help="what programs may do; one that is not proved to is refused")
-    command.add_argument(
-        "--approve",
-        action="append",
-        default=[],
-        metavar="DIGEST",
-        help="a program from an untrusted source that you have read",
-    )
+    _rules(command)
     _price(command, "dollars per million tokens, for max_cost_usd")
 
 
@@ -716,10 +710,15 @@ def _host(command: argparse.ArgumentParser) -> None:
 
 def _policy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--policy", metavar="FILE", help="what programs may do; one not proved to keep to it is refused"
-    )
-    command.add_argument(
         "--untrusted", action="append", default=[], metavar="NAME", help="an input whose value comes from outside"
+    )
+    _rules(command)
+
+
+def _rules(command: argparse.ArgumentParser) -> None:
+    """The host's policy, and the programs that a person has approved."""
+    command.add_argument(
+        "--policy", metavar="FILE", help="what programs may do; one not proved to keep to it is refused"
     )
     command.add_argument(
         "--approve",

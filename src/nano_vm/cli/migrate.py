@@ -18,15 +18,18 @@ def migrate(options: argparse.Namespace) -> int:
     if not options.dry_run:
         raise UsageFault("moving runs is not built yet; --dry-run says which may go on with the new program")
     loaded = sources.load(options.program, options.program_file)
-    tools = (
-        host.load_tools(options.tools)
-        if options.tools is not None
-        else host.stub_tools(loaded.program, loaded.programs)
-    )
+    rules = host.load_policy(options.policy)
+    policy = rules.policy if rules is not None else None
+    if options.tools is not None:
+        tools = host.load_tools(options.tools)
+    else:
+        tools = host.stub_tools(loaded.program, loaded.programs, policy)
     llm = host.load_models(options.model, options.base_url) or host.StubModel()
     store = stores.opened(stores.named(options.store), there=True)
     try:
-        vm = ExecutionVM(llm=llm, tools=tools, programs=loaded.programs, store=store)
+        vm = ExecutionVM(
+            llm=llm, tools=tools, programs=loaded.programs, store=store, policy=policy, approved=options.approve
+        )
         found = list(migrations(vm, loaded.program, name=options.of))
     except ProgramError as error:
         raise ProgramError(loaded.placed(error.diagnostics)) from None
