@@ -822,7 +822,7 @@ def test_names_that_the_program_lacks() -> None:
     ]
     assert told([pay()], {"pay": {"guarded_by": ["x.then"]}}) == [
         "error V051 a guard of tool 'pay' is the edge 'x.then', and this program has none of that name; "
-        "name an edge of a condition, switch, loop or approval: step.then"
+        "name an edge of a condition, switch, loop, approval or `when`: step.then"
     ]
     assert told([when(pay())], {"pay": {"after": ["lok"], "before": ["mial", "g", "g.then", "mail"]}}) == [
         "error V051 'after' of tool 'pay' names 'lok', which is no step, edge or tool; did you mean 'look'?",

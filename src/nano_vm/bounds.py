@@ -54,10 +54,16 @@ def items_of(step: MapStep) -> int:
 _STEP = ((STEPS, 1),)
 
 
+def step_of(node: Node) -> Gain:
+    """The step that a budget counts: where a `when` stands before it, it is counted there, whether it is skipped or not."""
+    return () if node.kind == "step" and node.step.when is not None else _STEP
+
+
 def counted(node: Node) -> Gain:
-    """The steps and calls of a step node itself."""
-    calls = attempts_of(node.step)
-    return (*_STEP, (LLM_CALLS if isinstance(node.step, LLMStep) else TOOL_CALLS, calls)) if calls else _STEP
+    """The steps and calls of a node itself."""
+    calls = attempts_of(node.step) if node.kind == "step" else 0
+    own = step_of(node)
+    return (*own, (LLM_CALLS if isinstance(node.step, LLMStep) else TOOL_CALLS, calls)) if calls else own
 
 
 def capped(frame: FrameGraph, total: list[int]) -> None:
@@ -109,7 +115,7 @@ def longest(
 ) -> Longest:
     """The largest sums of *width* amounts for one execution of each frame of *flow*.
 
-    *gain* tells what each step node adds beside its frames and iterations; *cap* may lower the total of a frame. The way to
+    *gain* tells what each `step` and `when` adds beside its frames and iterations; *cap* may lower the total of a frame. The way to
     the largest sum of the amounts *traced* can be asked for afterwards.
 
     Raises:
@@ -182,10 +188,10 @@ class _Frame:
             if owner is not None:
                 for loop in around.get(owner.index) or self._loops(owner, around):
                     members.setdefault(loop, []).append(index)
-            if node.kind != "step":
-                if node.kind == "test":
-                    assert node.of is not None
-                    tests[node.of.index] = index
+            if node.kind == "test":
+                assert node.of is not None
+                tests[node.of.index] = index
+            if node.kind not in ("step", "when"):
                 continue
             gains[index] = gain(node)
             if node.frames:

@@ -46,6 +46,7 @@ from .plan import (
     SwitchOp,
     TestOp,
     ToolOp,
+    WhenOp,
 )
 from .policy import ArgRule, CallRule
 from .program import (
@@ -177,6 +178,10 @@ class _Compiler:
             assert isinstance(step, LoopStep)
             until = compile_condition(parse_expr(step.until), names) if step.until is not None else None
             op = TestOp(until=until, text=step.until or "")
+        elif node.kind == "when":
+            assert step.when is not None
+            test = Test(step.when, names)
+            op = WhenOp(test=test.holds, capture=test.capture, show=test.show, text=step.when)
         else:
             op = self.step_op(node, step, names, frames)
         op.step_id, op.type = step.id, step.type.value
@@ -246,7 +251,8 @@ class _Compiler:
         op.attempts, op.retry = step.attempts, step.retry or Retry()
         read = self.read[id(names)]
         out, key = names.outputs[step.id], names.keys[step.output_key] if step.output_key is not None else -1
-        if step.undo is None and not op.takes_key and not op.checks and (key < 0 or out not in read):
+        plain = step.when is None and step.undo is None and not op.takes_key and not op.checks
+        if plain and (key < 0 or out not in read):
             op.slot = out if key < 0 else key
             op.single = single_argument(self.contracts[step.tool], step.args, names)
         for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
@@ -336,6 +342,12 @@ class _Compiler:
                 op.other = target
             elif isinstance(op, TestOp) and label in ("again", "exhausted"):
                 setattr(op, label, target)
+            elif isinstance(op, WhenOp) and label == "unless":
+                op.unless = target
+            elif label == "when":
+                assert isinstance(op, WhenOp)
+                op.next = target
+                target.when = op
             elif label == "until" or label == "next":
                 op.next = target
                 if isinstance(op, PauseOp):
@@ -362,7 +374,9 @@ class _Compiler:
         if node.kind in ("end", "fail"):
             return
         op.owner = self.ops[node.owner.index] if node.owner is not None else None
-        op.twice = node.step.id in self.twice and node.kind == "step"
+        if isinstance(op, TestOp):
+            op.when = op.loop.when
+        op.twice = node.step.id in self.twice and node.kind in ("step", "when")
         ids = [node.step.id]
         dynamic = op.twice
         at = node.owner
@@ -394,40 +408,52 @@ def _text(content: str, names: Names) -> Eval:
     return compile_expr(Template(template.parts), names)
 
 
-def condition(step: ConditionStep, names: Names) -> BranchOp:
-    """A condition with its test, and what it will show of the values it read."""
-    node = parse_expr(step.condition)
-    seen: dict[str, tuple[int, tuple[str | int, ...]]] = {}
-    for ref in references(node):
-        seen[str(ref)] = names.load(ref)
-    slots = [slot for slot, _ in seen.values()]
-    capture: Callable[[Frame], tuple[Any, ...]]
-    if not slots:
-        capture = lambda frame: ()  # noqa: E731 - a def of one line more
-    elif len(slots) == 1:
-        slot = slots[0]
-        capture = lambda frame: (frame[slot],)  # noqa: E731
-    else:
-        capture = itemgetter(*slots)
-    paths = [(text, path) for text, (_, path) in seen.items()]
+class Test:
+    """A condition compiled: whether it ``holds``, and what it read, for the record."""
 
-    def show(values: tuple[Any, ...]) -> dict[str, Any]:
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    def __init__(self, text: str, names: Names) -> None:
+        node = parse_expr(text)
+        seen: dict[str, tuple[int, tuple[str | int, ...]]] = {}
+        for ref in references(node):
+            seen[str(ref)] = names.load(ref)
+        self.holds = compile_condition(node, names)
+        self.capture = _capturing([slot for slot, _ in seen.values()])
+        self.paths = [(name, path) for name, (_, path) in seen.items()]
+
+    def show(self, values: tuple[Any, ...]) -> dict[str, Any]:
+        """Each reference with the value that it had, of those *values* that were captured."""
         shown = {}
-        for (text, path), value in zip(paths, values, strict=True):
+        for (name, path), value in zip(self.paths, values, strict=True):
             try:
                 for part in path:
                     value = index(value, part)
             except ExprError:
                 value = UNSET
             if value is not UNSET:  # a branch of `or` that was not needed
-                shown[text] = value
+                shown[name] = value
         return shown
 
+
+def _capturing(slots: list[int]) -> Callable[[Frame], tuple[Any, ...]]:
+    """A closure that takes the values of *slots*."""
+    if not slots:
+        return lambda frame: ()
+    if len(slots) == 1:
+        slot = slots[0]
+        return lambda frame: (frame[slot],)
+    return itemgetter(*slots)
+
+
+def condition(step: ConditionStep, names: Names) -> BranchOp:
+    """A condition with its test, and what it will show of the values it read."""
+    test = Test(step.condition, names)
     then, otherwise = step.then, step.otherwise
     return BranchOp(
-        test=compile_condition(node, names),
-        capture=capture,
-        show=show,
+        test=test.holds,
+        capture=test.capture,
+        show=test.show,
         text=step.condition,
         labels=(then if isinstance(then, str) else "then", otherwise if isinstance(otherwise, str) else "otherwise"),
     )
@@ -488,7 +514,7 @@ def single_argument(
 
 def slots_read(names: Names) -> frozenset[int]:
     """The slots that anything in the program reads."""
-    refs = [ref for step, _ in names.steps for ref, _ in names.reads[step.id]]
+    refs = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
     refs += value_references(names.program.output)
     return frozenset(names.load(ref)[0] for ref in refs)
 

@@ -48,7 +48,7 @@ MAX_NODES = 50_000
 """Nodes of a graph: five a step at the largest program. Only calls of calls and nested double entries come near it."""
 
 Mode = Literal["order", "jump"]
-Kind = Literal["step", "test", "close", "end", "fail"]
+Kind = Literal["step", "when", "test", "close", "end", "fail"]
 
 
 @dataclass(slots=True)
@@ -65,6 +65,7 @@ class Names:
     ids: dict[str, Loc] = field(default_factory=dict)
     steps: list[tuple[Step, Loc]] = field(default_factory=list)  # all of the program, in document order
     reads: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)  # by step id: what `reads` gives
+    whens: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)  # likewise what its `when` reads
     size: int = 0
 
     @classmethod
@@ -75,6 +76,8 @@ class Names:
         for step, at in steps:
             names.ids[step.id] = at
             names.reads[step.id] = list(reads(step))
+            if step.when is not None:
+                names.whens[step.id] = [(ref, ("when",)) for ref in references(parse_expr(step.when))]
             names.outputs[step.id] = -1
             names.written.update(written_keys(step))
         # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
@@ -83,7 +86,7 @@ class Names:
             names.declared.add(name)
             names.key(name)
         for step, at in steps:
-            for ref, where in names.reads[step.id]:
+            for ref, where in names.all_reads(step):
                 names.note(ref, (*at, *where))
         for ref in value_references(program.output):
             names.note(ref, ("output",))
@@ -101,6 +104,11 @@ class Names:
             slot = self.keys[name] = self.size
             self.size += 1
         return slot
+
+    def all_reads(self, step: Step) -> list[tuple[Ref, Loc]]:
+        """What *step* reads, before it (its `when`) and in it."""
+        before = self.whens.get(step.id)
+        return self.reads[step.id] if before is None else [*before, *self.reads[step.id]]
 
     def note(self, ref: Ref, loc: Loc) -> None:
         """Take a name that no step writes for an input."""
@@ -127,7 +135,7 @@ class Names:
 @dataclass(slots=True, eq=False)
 class Edge:
     """What may follow: ``next``, ``then``, ``otherwise``, ``case:x``, ``default``, ``until``, ``again``, ``exhausted``,
-    ``skip``, ``catch``, ``error``, ``fork``; ``catch`` carries the kinds it takes."""
+    ``when``, ``unless``, ``skip``, ``catch``, ``error``, ``fork``; ``catch`` carries the kinds it takes."""
 
     label: str
     target: int
@@ -137,7 +145,8 @@ class Edge:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A step in one state, or an end of something: a block (`close`), an iteration (`test`), a frame (`end`, `fail`)."""
+    """A step in one state; what decides before it whether it runs (`when`); or an end of something: a block (`close`),
+    an iteration (`test`), a frame (`end`, `fail`)."""
 
     index: int
     kind: Kind
@@ -146,7 +155,7 @@ class Node:
     frame: FrameGraph
     loc: Loc
     owner: Node | None
-    of: Node | None = None  # of a `close` or `test`: the step node whose block it ends
+    of: Node | None = None  # of a `close` or `test`: the step node whose block it ends; of a `when`: the one behind it
     edges: list[Edge] = field(default_factory=list)
     frames: list[FrameGraph] = field(default_factory=list)
 
@@ -266,12 +275,32 @@ class Flow:
             mode = "order"  # what follows is the same either way
         index = block.entered.get((position, mode))
         if index is None:
-            node = self._node("step", step, mode, block.frame, block.locs[position], block.owner)
+            kind: Kind = "step" if step.when is None else "when"
+            node = self._node(kind, step, mode, block.frame, block.locs[position], block.owner)
             index = block.entered[position, mode] = node.index
             self._work.append((node, block, position))
         return index
 
+    def _guard(self, node: Node, block: _Block, position: int) -> None:
+        """A `when`: the step itself behind it, or what follows where the step is skipped."""
+        step = node.of = self._node("step", node.step, node.mode, node.frame, node.loc, node.owner)
+        self._connect(step, block, position)
+        node.edges.append(Edge("when", step.index))
+        skipped = self._skipped(step, block, position)
+        node.edges.append(Edge("unless", skipped()))
+        self._handlers(node, block, skipped)
+
+    def _skipped(self, node: Node, block: _Block, position: int) -> Callable[[], int]:
+        """Where a step leads that is skipped; a decision is never made up, so one that is not made takes its `otherwise`, or fails."""
+        if isinstance(node.step, (ConditionStep, SwitchStep)):
+            found = node.follow("otherwise" if isinstance(node.step, ConditionStep) else "default")
+            return lambda: node.frame.fail if found is None else found
+        return lambda: self._after(node, block, position)
+
     def _connect(self, node: Node, block: _Block, position: int) -> None:
+        if node.kind == "when":
+            self._guard(node, block, position)
+            return
         step = node.step
         add = node.edges.append
         follows = -1
@@ -320,7 +349,7 @@ class Flow:
             case _:
                 add(Edge("next", after()))
         if not isinstance(step, LoopStep):
-            self._handlers(node, block, after)
+            self._handlers(node, block, self._skipped(node, block, position))
 
     def _after(self, node: Node, block: _Block, position: int) -> int:
         """What follows the step in its state, once it and its blocks are done."""
@@ -393,7 +422,7 @@ class Flow:
             self.hints.meant(target, ids, (END, FAIL, NEXT), otherwise="add the step, or use $end or $fail"),
         )
 
-    def _handlers(self, node: Node, block: _Block, after: Callable[[], int]) -> None:
+    def _handlers(self, node: Node, block: _Block, skipped: Callable[[], int]) -> None:
         """Edges of a failure: the step's own catches and skip, then those of the loops around it, then the frame's fail."""
         at: Node | None = node
         here: _Block | None = block
@@ -405,13 +434,7 @@ class Flow:
                     target = self._resolve(at, here, catch.next, ("catch", i, "next"), "jump")
                     node.edges.append(Edge("catch", target, tuple(catch.errors), at.index))
                 if step.on_error is OnError.SKIP:
-                    skip: int | None = None
-                    if at is node and isinstance(step, (ConditionStep, SwitchStep)):
-                        skip = node.follow("otherwise" if isinstance(step, ConditionStep) else "default")
-                        if skip is None:
-                            skip = node.frame.fail
-                    if skip is None:
-                        skip = after() if at is node else self._after(at, here, here.positions[step.id])
+                    skip = skipped() if at is node else self._after(at, here, here.positions[step.id])
                     node.edges.append(Edge("skip", skip, (), at.index))
             at = at.owner
             here = here.parent if here is not None else None

@@ -72,7 +72,7 @@ class Dot:
     """What is drawn for a node: its texts, and its frames if it forks."""
 
     number: int
-    kind: str  # the step's type, or test, end, fail
+    kind: str  # the step's type, or when, test, end, fail
     title: str
     line: str = ""
     frames: list[Area] = field(default_factory=list)
@@ -141,7 +141,7 @@ class _Picture:
         area = Area(frame.index, label(frame.name, TITLE_CHARS), frame.kind)
         dots: dict[int, Dot] = {}
         for node in self.inside.get(frame.index, ()):
-            if node.kind in ("step", "test", "end", "fail"):
+            if node.kind in ("step", "when", "test", "end", "fail"):
                 dot = dots[node.index] = self.dot(node)
                 dot.mark = self.marks.nodes.get(node.index)
                 dot.notes = [label(note, NOTE_CHARS) for note in self.marks.notes.get(node.index, ())]
@@ -174,6 +174,8 @@ class _Picture:
         title = label(step.id, TITLE_CHARS)
         if (id(node.frame.names), step.id) in self.twice and node.mode == "jump":
             title += " (by jump)"
+        if node.kind == "when":
+            return Dot(node.index, "when", title, label(f"when {step.when}", LINE_CHARS))
         kind = step.type.value
         return Dot(node.index, kind, title, label(described(step), LINE_CHARS), [self.area(f) for f in node.frames])
 
@@ -250,6 +252,7 @@ _MERMAID_SHAPES = {
     "condition": ('{{"', '"}}'),
     "switch": ('{{"', '"}}'),
     "test": ('{{"', '"}}'),
+    "when": ('{{"', '"}}'),
     "end": ('(("', '"))'),
     "fail": ('(("', '"))'),
     "approval": ('[/"', '"/]'),
@@ -341,6 +344,8 @@ def _texts(dot: Dot) -> list[str]:
         return [dot.title]
     if dot.kind == "test":
         return [dot.line, *dot.notes]
+    if dot.kind == "when":
+        return [dot.title, dot.line, *dot.notes]
     return [dot.title, dot.kind, *([dot.line] if dot.line else []), *dot.notes]
 
 
@@ -351,6 +356,7 @@ _DOT_SHAPES = {
     "condition": "hexagon",
     "switch": "hexagon",
     "test": "hexagon",
+    "when": "hexagon",
     "end": "oval",
     "fail": "oval, color=red",
     "approval": "parallelogram",
@@ -456,13 +462,14 @@ _FILLS = {
     "condition": ("#fff8e6", "#c08a1e"),
     "switch": ("#fff8e6", "#c08a1e"),
     "test": ("#fff8e6", "#c08a1e"),
+    "when": ("#fff8e6", "#c08a1e"),
     "end": ("#f3f3f3", "#666666"),
     "fail": ("#fdeeee", "#c0392b"),
     "approval": ("#f7effc", "#8e5bb0"),
     "wait": ("#f7effc", "#8e5bb0"),
 }
 _FORK = ("#fafafa", "#8a8a8a")
-_HEXAGONS = ("condition", "switch", "test")
+_HEXAGONS = ("condition", "switch", "test", "when")
 
 
 @dataclass(slots=True, eq=False)

@@ -41,6 +41,7 @@ from .plan import (
     SWITCH,
     TEST,
     TOOL,
+    WHEN,
     BranchOp,
     CallOp,
     ForkOp,
@@ -53,11 +54,14 @@ from .plan import (
     SwitchOp,
     TestOp,
     ToolOp,
+    WhenOp,
 )
 from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, bases_of, error_text, seed_of
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, short
 
 FOREVER = 1 << 62
+
+_NO_STEP = "the run has used all its steps (max_steps)"
 
 OTHER: Any = object()  # sent in place of a tool's value
 
@@ -110,6 +114,7 @@ class Machine:
     _undo_errors: list[str] | None = None
     _counts: dict[str, int]  # runs of steps that can run twice, by path
     _loops: dict[int, list[Any]]  # by LoopOp.index: iteration, start, deadline, path
+    _whens: dict[int, dict[str, Any]]  # by WhenOp.index: what the condition read when it held
     _fork: Any  # of a map its items, of a call its inputs
     _children: list[Machine | None]
     _granted: list[Ledger]
@@ -414,6 +419,9 @@ class Machine:
             elif code == BRANCH:
                 ledger.steps = fuel - 1
                 follow = self._branch(op)
+            elif code == WHEN:
+                ledger.steps = fuel - 1
+                follow = self._when(op)
             elif code == CLOSE:
                 frame[op.out] = self._block_last
                 if op.key >= 0:
@@ -495,7 +503,7 @@ class Machine:
         ledger = self.ledger
         if ledger.steps < 0:
             ledger.steps = 0
-            return self._failed(op, _budget("the run has used all its steps (max_steps)"))
+            return self._failed(op, _budget(_NO_STEP))
         try:
             if code == TOOL:
                 ledger.tool_calls -= 1
@@ -561,8 +569,33 @@ class Machine:
             frame[op.key] = label
         self._block_last = None
         branch = "then" if found else "otherwise"
-        self.records.append((op, path, SUCCESS, label, None, None, now, now, None, None, (branch, op.capture(frame))))
+        read = op.capture(frame)
+        if op.when is None:
+            self.records.append((op, path, SUCCESS, label, None, None, now, now, None, None, (branch, read)))
+        else:
+            self._record(op, SUCCESS, label, None, extra={"branch": branch, "references": op.show(read)})
         return op.then if found else op.otherwise
+
+    def _when(self, op: WhenOp) -> Op | None:
+        """Whether a step runs: the step, or what follows where it is skipped. The step or its skip counts, not both."""
+        self._started = self.now
+        self._op, self._attempts, self._doubt, self.request = op, None, None, None
+        try:
+            if self.ledger.steps < 0:
+                self.ledger.steps = 0
+                raise BudgetExceeded(_NO_STEP)
+            found = op.test(self.frame)
+        except StepFault as error:
+            self.path = self._path_of(op)
+            return self._failed(op, StepError.of(error))
+        seen = op.show(op.capture(self.frame))
+        if found:
+            self.ledger.steps += 1
+            self._own("_whens")[op.index] = seen
+            return op.next
+        self.path = self._path_of(op)
+        self._leave(op, None, None, {"branch": "unless", "references": seen}, skip=True)
+        return op.unless
 
     def _path_of(self, op: Op) -> str:
         """The path of *op* as it is reached now; a second run in this frame is another path."""
@@ -1059,7 +1092,9 @@ class Machine:
         self._failed_step = op.step_id
         return self._wind_up()
 
-    def _leave(self, op: Any, error: StepError, usage: LLMUsage | None, extra: dict[str, Any], *, skip: bool) -> None:
+    def _leave(
+        self, op: Any, error: StepError | None, usage: LLMUsage | None, extra: dict[str, Any], *, skip: bool
+    ) -> None:
         """Record that *op* was skipped or that its failure is caught; what it had written is cleared."""
         value: Any = UNSET
         if skip and op.has_default:
@@ -1108,6 +1143,8 @@ class Machine:
                 extra = {**(extra or {}), "unmetered": True}  # the sum does not tell that the last call's is not in it
             usage = _total([*spent, usage])
         request = self.request if op.code in (TOOL, MODEL, PAUSE) else None
+        if op.when is not None:
+            extra = {**(extra or {}), "when": self._whens[op.when.index]}
         self.records.append(
             (
                 op,

@@ -16,8 +16,8 @@ from .policy import Budget, Effect
 from .program import Retry
 from .tools import UNSAFE
 
-TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL = range(12)
-CODES = ("tool", "model", "branch", "switch", "set", "fork", "loop", "test", "close", "pause", "end", "fail")
+TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL, WHEN = range(13)
+CODES = ("tool", "model", "branch", "switch", "set", "fork", "loop", "test", "close", "pause", "end", "fail", "when")
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +47,7 @@ class Op:
     handlers: tuple[Handler, ...] = ()
     default: Any = None
     has_default: bool = False
+    when: WhenOp | None = None  # what decides before it whether it runs
     names: tuple[str, ...] = ()
     function: Any = None  # of a tool call: a coroutine function that the driver may await without further questions
     direct: Any = None  # likewise, to be called with the one argument by position: half the time of a call by keyword
@@ -133,6 +134,26 @@ class ModelOp(CallOp):
         if self.schema is not None:
             parts.append("by schema")
         return " ".join(parts)
+
+
+@dataclass(slots=True, eq=False)
+class WhenOp(Op):
+    """What decides before a step whether it runs: ``next`` is the step, ``unless`` what follows where it is skipped."""
+
+    test: Eval = None  # type: ignore[assignment]
+    unless: Op = None  # type: ignore[assignment]
+    capture: Callable[[Frame], tuple[Any, ...]] = None  # type: ignore[assignment]
+    show: Callable[[tuple[Any, ...]], dict[str, Any]] = None  # type: ignore[assignment]
+    text: str = ""
+    code: int = WHEN
+
+    def targets(self) -> Iterator[tuple[str, Op]]:
+        yield "when", self.next
+        yield "unless", self.unless
+        yield from list(Op.targets(self))[1:]
+
+    def describe(self) -> str:
+        return " ".join(self.text.split())
 
 
 @dataclass(slots=True, eq=False)

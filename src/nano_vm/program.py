@@ -97,6 +97,7 @@ class Step(Part):
 
     id: str
     type: StepType
+    when: str | None = None
     output_key: str | None = None
     next: str | None = None
     on_error: OnError = OnError.FAIL
@@ -567,6 +568,7 @@ def blocks(step: Step) -> Iterator[tuple[list[Step], Loc]]:
 
 _SCHEMA_TEXTS = {
     "id": "The step's name: $id.output is its output, jumps lead to it.",
+    "when": "A condition: where it is false the step is skipped, as by `on_error: skip`, with its `default`.",
     "output_key": "A name for the output: $output_key.",
     "next": "What follows, in list order from there: a step's id, $end or $fail.",
     "on_error": "After retries and catches: fail, skip, or retry (3 attempts unless max_retries says otherwise).",
@@ -623,7 +625,7 @@ _LATER = {
 _BUDGET_AT_TOP = ("max_steps", "max_tokens")
 _ID = re.compile(r"[^/\[\]#$\x00-\x1f\x7f\u0085\u2028\u2029]+\Z")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
-_EXPRESSIONS = ("condition",)
+_EXPRESSIONS = ("condition", "when")
 _TEMPLATES = ("prompt", "system", "messages", "args", "show", "on", "over", "with", "event", "seconds")
 _NULLABLE = ("default", "on_invalid", "show", "over", "on")
 _AS_HERE = (("on_timeout", "fail"), ("max_stalled_steps", None))
@@ -812,6 +814,9 @@ class _Shape:
                 elif value not in (False, None):
                     self.add("P013", (*loc, key), f"is_terminal is true or false, not {short(value)}")
             elif key in fields:
+                if key == "when" and value is None:
+                    message = "'when' says nothing, and the step would always run"
+                    self.add("P010", (*loc, key), message, "write a condition, or remove the field")
                 if value is not None or key in _NULLABLE:
                     self.twice(found, key, written, loc)
                     found[key] = value

@@ -228,7 +228,8 @@ class StepResult:
     """One finished step of a run.
 
     ``path`` is its identity in the run (``items[3]/classify``), ``request`` what was asked of a tool or model,
-    ``references`` what a condition read and ``branch`` where it went, ``retries`` the number of failed attempts before the last,
+    ``references`` what a condition read and ``branch`` where it went (``unless`` for a step that its `when` skipped;
+    what a `when` read that held is ``extra["when"]``), ``retries`` the number of failed attempts before the last,
     ``duration_ms`` the time from being reached to its end, with waits between attempts.
     """
 

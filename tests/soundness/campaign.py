@@ -18,7 +18,7 @@ from nano_vm.errors import Diagnostic
 from nano_vm.flow import Flow
 from nano_vm.ledger import DEFAULT_LIMITS, Ledger
 from nano_vm.machine import Facts, Machine, loaded
-from nano_vm.plan import Plan
+from nano_vm.plan import WHEN, Plan
 from nano_vm.policy import Budget
 from nano_vm.program import Program
 from nano_vm.simulate import simulate
@@ -123,6 +123,10 @@ def _branches(records: list[Any], plan: Plan) -> Iterator[tuple[int, str]]:
         if isinstance(extra, dict) and "children" in extra:
             for child in extra["children"]:
                 yield from _branches(child, plan)
+        if isinstance(extra, dict) and "when" in extra:
+            yield op.when.index, "when"
+        if op.code == WHEN and status.value == "skipped" and record[4] is None:
+            yield op.index, "unless"
         if status.value != "success" or extra is None:
             continue
         if isinstance(extra, tuple):
@@ -391,7 +395,8 @@ def attack_branches(case: Case) -> Claims | None:
     proved = [f"{index} {label}" for index, label in sorted(barred)]
     other = []
     for node in case.flow.nodes:  # one statement of each that nothing is said of
-        branching = node.kind == "test" or (node.kind == "step" and node.step.type.value in ("condition", "switch"))
+        decides = node.kind == "step" and node.step.type.value in ("condition", "switch")
+        branching = node.kind in ("test", "when") or decides
         if branching and node.index not in barred_at:
             other.append(str(node.index))
 

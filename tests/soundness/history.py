@@ -117,8 +117,10 @@ _READ = {
 }
 
 
-def reads_of(step: Document) -> frozenset[str]:
-    """The names that the step itself reads."""
+def reads_of(step: Document, label: str = "") -> frozenset[str]:
+    """The names that the step itself reads, or what decides before it whether it runs, where *label* is an edge of that."""
+    if label in ("when", "unless"):
+        return names_in(step["when"])
     return names_in([step[name] for name in _READ.get(step["type"], ()) if name in step])
 
 
@@ -217,6 +219,7 @@ class History:
             self.writes.append(Write(here(), at, instance, bound))
         waiting: list[Event] = []
         opened: set[str] = set()  # loops that have begun: their record comes at their end
+        held: set[str] = set()  # the same by path, of those whose `when` was true
         for number, event in enumerate(events):
             line = event.line
             step_id = line["step"]
@@ -226,6 +229,14 @@ class History:
             if step_id.endswith("/undo"):
                 self._undo(event, here())
                 continue
+            for container, path in self._loops(scope, line):
+                if "when" in self.steps.by_id[scope, container] and path not in held:
+                    held.add(path)
+                    place = here()
+                    self.taken.append(Taken(place, scope, container, "when", instance, place))
+            if "when" in line.get("extra", {}) and line["path"] not in held:
+                place = here()
+                self.taken.append(Taken(place, scope, step_id, "when", instance, place))
             for container in self.steps.around(scope, step_id):
                 if self.steps.by_id[scope, container]["type"] == "loop" and container not in opened:
                     opened.add(container)
@@ -236,6 +247,18 @@ class History:
             following = events[number + 1].line["step"] if number + 1 < len(events) else None
             if following is not None and "/" not in following:
                 self._closed(line, following, here, at, scope, instance)
+
+    def _loops(self, scope: Scope, line: dict[str, Any]) -> list[tuple[str, str]]:
+        """The loops around a step within its frame, outermost first, each with the path of its run."""
+        found, inside = [], line["path"]
+        for container in self.steps.around(scope, line["step"]):
+            inside = inside.rpartition("/")[0]
+            kind = self.steps.by_id[scope, container]["type"]
+            if kind in ("parallel", "map"):
+                break
+            if kind == "loop":
+                found.append((container, inside.rpartition("#")[0]))
+        return found[::-1]
 
     def _event(self, event: Event, asked: list[Event], here: Any, at: At, scope: Scope, instance: int) -> None:
         line = event.line
@@ -291,6 +314,8 @@ class History:
             if kind == "set":
                 written.update(step["values"])
             self.writes.append(Write(here(), at, instance, frozenset(written)))
+        if status == "skipped" and "error" not in line:  # its `when` was false
+            self.taken.append(Taken(here(), scope, step_id, "unless", instance, began))
         if status == "success":
             place = here()
             self.done.append(Done(place, scope, step_id, step.get("tool")))

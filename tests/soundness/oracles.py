@@ -111,7 +111,7 @@ def _both_read(steps: Steps, guard: Taken, call: Call) -> frozenset[str] | None:
     """The names whose writes between guard and call make the guard stale; None if it is no guard of the call."""
     if guard.scope != call.scope:
         return frozenset()
-    return reads_of(steps.by_id[guard.scope, guard.step]) & names_in(call.args)
+    return reads_of(steps.by_id[guard.scope, guard.step], guard.label) & names_in(call.args)
 
 
 def _stale(run: History, tool: str, guards: list[Taken], watched: Any) -> str | None:

@@ -32,17 +32,20 @@ def sites(steps: Steps, tool: str) -> list[Site]:
 
 def labels_of(step: Document) -> list[str]:
     """The edges of a step that a policy can name."""
+    found = ["when", "unless"] if "when" in step else []
     match step["type"]:
         case "condition" | "approval":
-            return ["then", "otherwise"]
+            found += ["then", "otherwise"]
         case "switch":
-            return [*step["cases"], *(["default"] if "default" in step else [])]
+            found += [*step["cases"], *(["default"] if "default" in step else [])]
         case "loop":
-            return ["until", "exhausted"] if "until" in step else ["exhausted"]
-    return []
+            found += ["until", "exhausted"] if "until" in step else ["exhausted"]
+    return found
 
 
 def _target(step: Document, label: str) -> Any:
+    if label in ("when", "unless"):
+        return None
     if step["type"] == "switch":
         return step["cases"].get(label, step.get("default") if label == "default" else None)
     return step.get(label)
@@ -52,6 +55,8 @@ def around(steps: Steps, site: Site) -> Iterator[tuple[Scope, str, str]]:
     """The edges into the blocks that hold a step, innermost first, and those that jump to it."""
     scope, step_id = site
     while True:
+        if "when" in steps.by_id[scope, step_id]:
+            yield scope, step_id, "when"
         for key, step in steps.by_id.items():
             if key[0] == scope:
                 yield from ((scope, key[1], label) for label in labels_of(step) if _target(step, label) == step_id)

@@ -77,6 +77,7 @@ class Style:
     undo: float = 0.1
     overwrites: float = 0.2
     loose: float = 0.15  # calls of the protected tool outside of any decision
+    when: float = 0.08  # steps that decide themselves whether they run
     wild: float = 0.1  # conditions that may err
     shown_only: bool = False  # the protected tool stands mostly where an approval has shown its arguments
     gates: bool = False  # little beside decisions, what they read, and what they guard
@@ -84,6 +85,11 @@ class Style:
 
     @classmethod
     def drawn(cls, rng: Random, pauses: bool) -> Style:
+        style = cls.kind(rng, pauses)
+        return replace(style, when=rng.choice((0.0, 0.08, 0.25)))
+
+    @classmethod
+    def kind(cls, rng: Random, pauses: bool) -> Style:
         if pauses and rng.random() < 0.5:
             return cls(
                 0.5, rng.choice((0.0, 0.3)), rng.choice((0.0, 0.1)), 3.0, 0.05, rng.choice((0.0, 0.3)), shown_only=True
@@ -252,6 +258,22 @@ class Maker:
     # --- steps ---
 
     def step(self, step_id: str, at: Place) -> dict[str, Any]:
+        """One step; what decides whether it runs is drawn before it, of what is there by then."""
+        when = self.condition(at) if self.chance(self.style.when) else None
+        if when is None:
+            return self.unguarded(step_id, at)
+        outer = at.guarded, at.decided
+        at.guarded, at.decided = True, (*at.decided, when) if len(when) < 200 else at.decided
+        step = self.unguarded(step_id, at)
+        at.guarded, at.decided = outer
+        step["when"] = when
+        if "output_key" in step and self.chance(0.3):  # looked at before it is written, or cleared
+            step["when"] = f"${step['output_key']} != {self.literal('yes')!r}" if self.chance(0.5) else when
+        if step["type"] != "switch" and "default" not in step and self.chance(0.6):
+            step["default"] = self.literal()
+        return step
+
+    def unguarded(self, step_id: str, at: Place) -> dict[str, Any]:
         rng, style = self.rng, self.style
         deep = at.depth >= 3 or self.left <= 0
         protected = 0.5 if at.guarded else style.loose
@@ -675,11 +697,23 @@ class Shape:
     def call(self, *steps: dict[str, Any]) -> dict[str, Any]:
         return {"id": self.id(), "type": "call", "with": {"k1": "$k1", "k2": "$k2"}, "program": {"steps": list(steps)}}
 
+    def held(self, step: dict[str, Any]) -> dict[str, Any]:
+        """*step*, where it decides itself whether it runs."""
+        return {**step, "when": self.rng.choice(("$k1 != 'no'", "$k1 != 'no'", "$k2 == 'yes'"))}
+
     def steps(self) -> list[dict[str, Any]]:
         rng = self.rng
         handler: dict[str, Any] = rng.choice(({"on_error": "skip"}, {"on_error": "skip", "default": "yes"}, {}))
         begin = [self.get("k1"), self.get("k2")]
-        match rng.randrange(17):
+        match rng.randrange(20):
+            case 17:  # a call that decides itself whether it is made, before or after a write of what it read
+                steps = rng.sample([self.held(self.pay()), self.write(), self.held(self.plain())], 3)
+            case 18:  # what decides about a loop or a fork, and a call in it
+                calls = [self.pay(), *([self.write()] if rng.random() < 0.5 else [])]
+                body = self.turns(*calls) if rng.random() < 0.5 else self.fork(calls, [self.plain()])
+                steps = [self.held(body), *([self.pay()] if rng.random() < 0.3 else [])]
+            case 19:  # what is skipped has its output cleared
+                steps = [self.gate(), self.held(self.get("k1", **handler)), self.pay()]
             case 0:  # an item of the name that the guard read
                 steps = [self.gate(), self.each(self.pay(), **{"as": rng.choice(("k1", "k2", "item"))})]
             case 1:  # a guard in a branch that writes what it read

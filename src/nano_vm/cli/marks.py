@@ -14,7 +14,7 @@ from ..graph import Mark, Marks
 from ..policy import Policy, Rules, rules_of
 from ..program import ApprovalStep, Step, ToolStep
 from ..verify import Proof, Report
-from ..verify.statement import Places
+from ..verify.statement import WHEN, Places
 
 _SOURCE = re.compile(r"\bstep '([^']+)'")
 
@@ -24,7 +24,7 @@ def marks_of(flow: Flow, report: Report, policy: Policy | None) -> Marks:
     marks = Marks()
     programs = {id(frame.names): frame.names.program for frame in flow.frames}
     own = [p.own_policy for p in programs.values() if p.own_policy is not None]
-    nodes = [node for node in flow.nodes if node.kind in ("step", "test")]
+    nodes = [node for node in flow.nodes if node.kind in ("step", "when", "test")]
     tools = dict.fromkeys(tool for node in nodes for tool in _called(node.step))
     places = Places(flow)
     for tool in tools:
@@ -57,9 +57,9 @@ def _guards(nodes: Sequence[Node], places: Places, rules: Rules) -> Iterator[tup
     roles = {*rules.approvals, *(rule.approval for _, rule in rules.args if rule.approval is not None)}
     for node in nodes:
         for names, step, label in edges:
-            if node.step is step and node.frame.names is names:
+            if node.step is step and node.frame.names is names and (node.kind == "when") == (label in WHEN):
                 yield node, label
-        if isinstance(node.step, ApprovalStep) and node.step.role in roles:
+        if node.kind == "step" and isinstance(node.step, ApprovalStep) and node.step.role in roles:
             yield node, "then"
 
 
@@ -89,10 +89,12 @@ def _untrusted(marks: Marks, nodes: Sequence[Node], report: Report) -> None:
         carrying = {name.removesuffix(".output").rpartition("/")[2] for name in flow.way if name.endswith(".output")}
         carrying |= set(_SOURCE.findall(flow.source))
         for node in nodes:
-            if node.step.id == flow.step_id and flow.loc[: len(node.loc)] == node.loc:
+            before = node.kind == "when"
+            here = node.step.id == flow.step_id and flow.loc[: len(node.loc)] == node.loc
+            if here and before == (flow.loc[-1] == "when"):
                 said = f"untrusted: {flow.loc[-1]}" if flow.kind == "argument" else "decided by untrusted values"
                 _note(marks, node, said)
-            elif node.step.id not in carrying or node.index in marks.nodes:
+            elif before or node.step.id not in carrying or node.index in marks.nodes:
                 continue
             marks.nodes.setdefault(node.index, "untrusted")
 

@@ -90,7 +90,8 @@ def summary(program: Program) -> Iterator[str]:
     yield safe(f"{program.name}: {count} step{'s' * (count != 1)}")
     for step, loc in program.walk():
         indent = "  " * sum(isinstance(part, int) for part in loc)
-        yield safe(f"{indent}{step.id}: {_line(step)}")
+        when = f", when {shorten(step.when, 80)}" if step.when is not None else ""
+        yield safe(f"{indent}{step.id}: {_line(step)}{when}")
 
 
 def _line(step: Step) -> str:

@@ -108,7 +108,8 @@ def result_text(step: StepResult, length: int = 500) -> str:
     if step.type == "condition" and step.branch is not None:
         return safe(branch_text(step)) + tries
     if step.status is StepStatus.SKIPPED:
-        return tries.strip()
+        read = ", ".join(f"{safe(name)} = {shown(value, 80)}" for name, value in (step.references or {}).items())
+        return f"when is false{f': {read}' if read else ''}" if step.branch == "unless" else tries.strip()
     return shown(step.output, length) + tries
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import VMError
 from ..flow import Flow, Node
 from ..machine import Machine
-from ..plan import Plan, ToolOp
+from ..plan import WHEN, Plan, ToolOp
 from ..policy import Budget
 from ..program import CallStep
 from ..tools import ToolContract
@@ -34,6 +34,7 @@ from .tree import (
     Took,
     ToolCall,
     assumed,
+    held_before,
     replay,
 )
 
@@ -76,7 +77,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What runs reached: steps, and branches (``then``, ``case:x``, ``until``, ``catch``, ...) of steps.
+    """What runs reached: steps, and branches (``then``, ``case:x``, ``unless``, ``until``, ``catch``, ...) of steps.
 
     ``missed`` says what not, and which steps were reached and failed in every run.
     """
@@ -194,8 +195,11 @@ def only_after(tool: str, branch: str) -> dict[str, Property]:
 
     def frame(records: Sequence[Any], open_: bool) -> bool | None:
         """Whether the branch is open after these *records*; None where a call came without it."""
+        seen: set[str] = set()
         for record in records:
-            op, status, request, extra = record[0], record[2], record[5], record[10]
+            op, path, status, request, extra = record[0], record[1], record[2], record[5], record[10]
+            held = [when.step_id for when in held_before(op, path, extra, seen)]
+            open_ = open_ or (label == "when" and step_id in held)
             if type(extra) is dict and "children" in extra:
                 ends = [frame(child, open_) for child in extra["children"]]
                 if None in ends:
@@ -208,7 +212,8 @@ def only_after(tool: str, branch: str) -> dict[str, Property]:
             taken = extra[0] if type(extra) is tuple else extra.get("branch") if extra else None
             if taken is None and extra and "exhausted" in extra:
                 taken = "exhausted" if extra["exhausted"] else "until"
-            if op.step_id == step_id and taken == label and status.value == "success":
+            decided = status.value == "success" or op.code == WHEN
+            if op.step_id == step_id and taken == label and decided:
                 open_ = True
         return open_
 
@@ -249,10 +254,10 @@ class _Tally:
         passed: dict[tuple[int, str], bool] = {}
         branches: dict[tuple[tuple[int, str], str], bool] = {}
         for node in self.flow.nodes:
-            if node.kind not in ("step", "test"):
+            if node.kind not in ("step", "when", "test"):
                 continue
             key = (id(node.frame.names), node.step.id)
-            reached = self.reached[node.index] or steps.get(key, ("", False))[1]
+            reached = (self.reached[node.index] and node.kind != "when") or steps.get(key, ("", False))[1]
             steps[key] = (_name_of(node), reached)
             passed[key] = passed.get(key, False) or any(
                 self.taken[node.index] >> number & 1 and edge.label not in _FAILING
@@ -419,6 +424,7 @@ __all__ = [
     "assumed",
     "at_most",
     "explore_plan",
+    "held_before",
     "never",
     "only_after",
     "replay",

@@ -158,7 +158,7 @@ class Questions:
     def sources(self, names: Names, step: Step) -> dict[Source, None]:
         """The sources that the branch of *step* hangs on."""
         found: dict[Source, None] = {}
-        for ref, _ in names.reads[step.id]:
+        for ref, _ in names.all_reads(step):
             for source, _ in self.origins(names, ref):
                 found[source] = None
         return found
@@ -283,9 +283,11 @@ class Questions:
         return [self._at(origin) for origin in self.origins(names, ref)]
 
     def _step(self, names: Names, step: Step) -> None:
-        for ref, _ in names.reads[step.id]:
+        for ref, _ in names.all_reads(step):
             if ref.path:
                 self._ask(names, ref)  # a field that is read has to be there
+        if step.when is not None:
+            self._truth(names, parse_expr(step.when))
         match step:
             case ConditionStep():
                 self._truth(names, parse_expr(step.condition))

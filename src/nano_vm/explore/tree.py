@@ -17,7 +17,24 @@ from ..flow import Flow, Node
 from ..ledger import DEFAULT_LIMITS, Ledger, token_bound
 from ..machine import FOREVER, Facts, Machine, loaded
 from ..outcomes import NOTHING_USED, UNSKIPPABLE, lost, matches
-from ..plan import CLOSE, END, LOOP, MODEL, TEST, TOOL, CallOp, ForkOp, ModelOp, Op, PauseOp, Plan, ToolOp
+from ..plan import (
+    CLOSE,
+    END,
+    LOOP,
+    MODEL,
+    TEST,
+    TOOL,
+    WHEN,
+    CallOp,
+    ForkOp,
+    LoopOp,
+    ModelOp,
+    Op,
+    PauseOp,
+    Plan,
+    ToolOp,
+    WhenOp,
+)
 from ..policy import Budget
 from ..program import ERROR_KINDS, Step, WaitStep
 from ..simulate import simulate
@@ -610,6 +627,10 @@ class Took:
     record: Any = None
 
 
+_SILENT = {CLOSE: "next", LOOP: "next", TEST: "again", WHEN: "when"}
+"""Ops that leave no record of their own where they go on by this edge."""
+
+
 class Edges:
     """Reads the edges of a flow off the records of a machine of its plan."""
 
@@ -663,10 +684,10 @@ class Edges:
 
     def _way(self, at: Op | None, to: Op | None, when: int) -> Iterator[Took]:
         """The edges of ends of blocks and iterations between *at* and *to*, which leave no record."""
-        while at is not None and at is not to and at.code in (CLOSE, LOOP, TEST):
+        while at is not None and at is not to and at.code in _SILENT:
             if at.code == TEST and to is None:
                 return  # the run ended in between
-            label = "again" if at.code == TEST else "next"
+            label = _SILENT[at.code]
             edge = self.labels[at.index][label]
             yield Took(at.index, edge, label, when)
             at = self.ops[self.flow.nodes[at.index].edges[edge].target]
@@ -684,10 +705,33 @@ class Edges:
             if branch is not None:
                 return labels.get(f"case:{branch}", labels.get(branch))
             return labels.get("next", labels.get("then"))
+        if status is StepStatus.SKIPPED and error is None:
+            return labels["unless"]
         if status not in (StepStatus.FAILED, StepStatus.SKIPPED) or error is None:
             return None
         number = _handler(op, error)
         return labels.get("error") if number is None else self.handlers[op.index][number]
+
+
+def held_before(op: Op, path: str, extra: Any, seen: set[str]) -> Iterator[WhenOp]:
+    """Each `when` that held immediately before the step of a record, those of the loops around it first.
+
+    A loop is recorded at its end, or not at all if it is left by a jump, so that it began is told by the first record
+    inside it. *seen* are the paths of the loops of which it was told.
+    """
+    found: list[tuple[str, WhenOp]] = []
+    around, inside = op.owner, path
+    while around is not None:
+        inside = inside.rpartition("/")[0]
+        if isinstance(around, LoopOp) and around.when is not None:
+            found.append((inside.rpartition("#")[0], around.when))
+        around = around.owner
+    for at, when in reversed(found):
+        if at not in seen:
+            seen.add(at)
+            yield when
+    if op.when is not None and type(extra) is dict and "when" in extra and path not in seen:
+        yield op.when
 
 
 # --- a run as people read it ---------------------------------------------------------------------------------------------
@@ -801,6 +845,8 @@ class ExploredRun:
         found = []
         for record in self.records:
             op, path, extra = record[0], record[1], record[10]
+            if type(extra) is dict and "when" in extra:
+                found.append(Branch(path, "when", extra["when"]))
             if type(extra) is tuple:
                 found.append(Branch(path, extra[0], op.shown(extra[1])))
             elif extra and "branch" in extra:

@@ -73,14 +73,15 @@ def check_branches(
     if domains is None:
         domains = Domains(flow, contracts, solved)
     hints = Hints()
-    found: dict[Loc, list[Node]] = {}
+    found: dict[tuple[Loc, bool], list[Node]] = {}
     for node in flow.nodes:  # a step that is entered in two ways is judged by both
-        if node.kind in ("step", "test") and domains.reached(node):
-            step = node.step
-            if isinstance(step, (ConditionStep, SwitchStep)) or (node.kind == "test" and isinstance(step, LoopStep)):
-                found.setdefault(node.loc, []).append(node)
-    for loc, nodes in found.items():
-        if isinstance(nodes[0].step, SwitchStep):
+        if domains.reached(node):
+            step, kind = node.step, node.kind
+            decides = kind == "step" and isinstance(step, (ConditionStep, SwitchStep))
+            if decides or kind == "when" or (kind == "test" and isinstance(step, LoopStep)):
+                found.setdefault((node.loc, kind == "when"), []).append(node)
+    for (loc, before), nodes in found.items():
+        if isinstance(nodes[0].step, SwitchStep) and not before:
             yield from _switch(domains, loc, nodes, hints)
         else:
             yield from _test(domains, loc, nodes)
@@ -91,7 +92,7 @@ def _test(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnostic]
     reads = domains.test_of(nodes[0])
     if reads is None or not reads.places or reads.node is None:
         return
-    field = "condition" if isinstance(step, ConditionStep) else "until"
+    field = "when" if nodes[0].kind == "when" else "condition" if isinstance(step, ConditionStep) else "until"
     whole = 0
     for node in nodes:
         whole |= domains.masks[node.index]
@@ -123,10 +124,12 @@ def _test(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnostic]
         return
     word = "true" if not whole & YES else "false"
     said = f"{field} of {step.id!r} is never {word}: {_facts_text(reads, wholes, reads)}"
-    yield Diagnostic("V060", (*loc, field), said, _way(step, word), "warning")
+    yield Diagnostic("V060", (*loc, field), said, _way(step, field, word), "warning")
 
 
-def _way(step: Step, word: str) -> str:
+def _way(step: Step, field: str, word: str) -> str:
+    if field == "when":
+        return "the step is never run" if word == "true" else "the step is never skipped"
     if isinstance(step, LoopStep):
         return "the loop runs until its bound" if word == "true" else "the loop runs once"
     return f"no run takes {'then' if word == 'true' else 'otherwise'!r}"
@@ -251,7 +254,9 @@ def check_fields(
     places: dict[tuple[Loc, int, Path], list[Node]] = {}
     texts: dict[tuple[Loc, int, Path], Ref] = {}
     for node in flow.nodes:
-        if not domains.reached(node) or node.kind in ("fail", "close") or (node.kind == "test") != _is_loop(node):
+        if not domains.reached(node) or node.kind in ("fail", "close"):
+            continue
+        if node.kind != "when" and (node.kind == "test") != _is_loop(node):
             continue
         for ref, where in _reads_at(node):
             if not ref.path:
@@ -305,6 +310,8 @@ def _is_loop(node: Node) -> bool:
 
 def _reads_at(node: Node) -> list[tuple[Ref, Loc]]:
     names = node.frame.names
+    if node.kind == "when":
+        return names.whens[node.step.id]
     if node.kind != "end":
         return names.reads[node.step.id]
     if node.frame.kind not in ("run", "call"):
@@ -316,7 +323,7 @@ def _evaluated(step: Step, loc: Loc) -> bool:
     """Whether the place is in an expression, whose `and` and `or` may leave it out."""
     if isinstance(step, SetStep) and "values" in loc and step.id != "$end":
         return isinstance(step.values.get(str(loc[-1])), dict)
-    return loc[-1] in ("condition", "until")
+    return loc[-1] in ("condition", "until", "when")
 
 
 def _lack(domain: Domain, path: Path) -> tuple[int, Domain, bool] | None:

@@ -31,7 +31,7 @@ from decimal import Decimal
 from typing import Any
 
 from ..answers import allowed_answer, correction
-from ..bounds import LLM_CALLS, STEPS, TOOL_CALLS, Gain, Longest, attempts_of, capped, counted, longest
+from ..bounds import LLM_CALLS, STEPS, TOOL_CALLS, Gain, Longest, attempts_of, capped, counted, longest, step_of
 from ..errors import Diagnostic, InvalidAnswer, Loc
 from ..flow import Flow, FrameGraph, Names, Node
 from ..ledger import DEFAULT_MAX_TOKENS, MESSAGE_TOKENS, Limits
@@ -259,9 +259,11 @@ class _Counting:
 
     def gain(self, node: Node) -> Gain:
         step = node.step
+        if node.kind == "when":
+            return step_of(node)
         if isinstance(step, ToolStep):
             attempts = step.attempts
-            gain = [(STEPS, 1), (TOOL_CALLS, attempts), (self.amounts["tool", step.tool], attempts)]
+            gain = [*step_of(node), (TOOL_CALLS, attempts), (self.amounts["tool", step.tool], attempts)]
             if step.undo is not None:
                 gain.append((self.amounts["tool", step.undo.tool], 1))
             if step.reconcile is not None and self.contracts[step.tool].unsafe:
@@ -279,7 +281,8 @@ class _Counting:
         """Calls, tokens and money of all attempts of a model step."""
         attempts = attempts_of(step)
         name = _model(step, names)
-        yield STEPS, 1
+        if step.when is None:
+            yield STEPS, 1
         yield LLM_CALLS, attempts
         yield self.amounts["model", name or DEFAULT_MODEL], attempts
         prompt = self.prompt(step, names)

@@ -26,8 +26,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..errors import Diagnostic, ExprError, Severity
-from ..expr import value_references
+from ..errors import Diagnostic, ExprError, Loc, Severity
+from ..expr import Ref, value_references
 from ..flow import Flow, Names, Node
 from ..policy import Rules
 from ..program import ApprovalStep, CallStep, LoopStep, MapStep, SetStep, Step, ToolStep
@@ -36,7 +36,19 @@ from ..tools import ToolContract
 from .monitor import monitor
 from .paths import RECONCILE, STEP, UNDO, Breach, Follows, Question, find_breach
 from .report import Finding
-from .statement import Form, Places, Statement, Use, call_arguments, edge_words, form, has_references, shown, statements
+from .statement import (
+    WHEN,
+    Form,
+    Places,
+    Statement,
+    Use,
+    call_arguments,
+    edge_words,
+    form,
+    has_references,
+    shown,
+    statements,
+)
 
 MAX_GROUPS = 64
 """Kinds of calls of one tool that are told apart, by the names that guards and arguments share; the rest are taken to read what any of them
@@ -102,7 +114,7 @@ def _lost_edge(edge: str, tool: str, places: Places, severity: Severity, hints: 
     if hint is None and step is not None and edge_words(step):
         hint = f"step {step.id!r} has {', '.join(edge_words(step))}"
     elif hint is None:
-        hint = "name an edge of a condition, switch, loop or approval: step.then"
+        hint = "name an edge of a condition, switch, loop, approval or `when`: step.then"
     return Diagnostic("V051", ("policy", "tools", tool, "guarded_by"), message, hint, severity)
 
 
@@ -130,8 +142,11 @@ class _Index:
         self.places = Places(flow)
         self.calls: dict[str, list[Site]] = {}  # by tool
         self.steps: dict[tuple[int, str], list[int]] = {}  # by names and id: nodes that run it, or end it
+        self.whens: dict[tuple[int, str], list[int]] = {}  # likewise, nodes that decide whether it runs
         for node in flow.nodes:
             kind, step = node.kind, node.step
+            if kind == "when":
+                self.whens.setdefault((id(node.frame.names), step.id), []).append(node.index)
             if kind == "step" or kind == "test":
                 self.steps.setdefault((id(node.frame.names), step.id), []).append(node.index)
                 if type(step) is ToolStep:  # isinstance asks the metaclass of models, which takes a microsecond
@@ -188,15 +203,22 @@ class _Index:
 
     def edges(self, names: Iterable[str]) -> list[_Guard]:
         """The guards that the edges *names* are."""
-        found: dict[tuple[int, str], _Guard] = {}
+        found: dict[tuple[int, str, bool], _Guard] = {}
         for name in names:
             for program, step, label in self.places.named_edges(name):
-                key = id(program), step.id
+                before = label in WHEN
+                key = id(program), step.id, before
                 guard = found.get(key)
                 if guard is None:
-                    guard = found[key] = _Guard(program, step, [], self.read_by(program, step))
-                guard.crossed += [(node, label) for node in self.steps.get(key, ())]
+                    reads = program.whens[step.id] if before else program.reads[step.id]
+                    guard = found[key] = _Guard(program, step, [], self.read_by(program, reads))
+                guard.crossed += self.crossed(program, step, label)
         return list(found.values())
+
+    def crossed(self, program: Names, step: Step, label: str) -> list[tuple[int, str]]:
+        """Where the edge *label* of *step* is."""
+        nodes = self.whens if label in WHEN else self.steps
+        return [(node, label) for node in nodes.get((id(program), step.id), ())]
 
     def ends(self, name: str) -> list[tuple[int, str]]:
         """Where what *name* names ends well: a tool's steps, a step, or an edge."""
@@ -206,7 +228,7 @@ class _Index:
         named = places.named_steps(name)
         if not named:
             edges = places.named_edges(name)
-            return [(at, label) for names, step, label in edges for at in self.steps.get((id(names), step.id), ())]
+            return [place for names, step, label in edges for place in self.crossed(names, step, label)]
         found = []
         for names, step in named:
             for at in self.steps.get((id(names), step.id), ()):
@@ -224,9 +246,10 @@ class _Index:
             return self.calls.get(name, [])
         nodes = self.flow.nodes
         found = []
-        named = self.places.named_steps(name)
-        for program, step in named or [(names, step) for names, step, _ in self.places.named_edges(name)]:
-            found += [(n, STEP) for n in self.steps.get((id(program), step.id), ()) if nodes[n].kind == "step"]
+        named = [(names, step, "") for names, step in self.places.named_steps(name)]
+        for program, step, label in named or self.places.named_edges(name):
+            deciding = self.whens if label in WHEN else self.steps
+            found += [(n, STEP) for n in deciding.get((id(program), step.id), ()) if nodes[n].kind != "test"]
         return found
 
     def guarded(self, sites: list[Site], guards: list[_Guard]) -> Question:
@@ -314,10 +337,10 @@ class _Index:
                 continue
         return frozenset(found)
 
-    def read_by(self, names: Names, step: Step) -> Slots:
-        """What *step* itself reads."""
+    def read_by(self, names: Names, reads: Iterable[tuple[Ref, Loc]]) -> Slots:
+        """The slots that *reads* read."""
         base, found = self.bases[id(names)], set()
-        for ref, _ in names.reads[step.id]:
+        for ref, _ in reads:
             try:
                 found.add(base + names.load(ref)[0])
             except ExprError:
@@ -363,6 +386,8 @@ class _Index:
             writers.setdefault(base + names.outputs[step.id], []).append(node.index)
             if step.output_key is not None:
                 writers.setdefault(base + names.keys[step.output_key], []).append(node.index)
+            if kind == "when":  # where the step is skipped, its output is cleared
+                continue
             if type(step) is SetStep:
                 for name in step.values:
                     writers.setdefault(base + names.keys[name], []).append(node.index)

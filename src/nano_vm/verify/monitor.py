@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ExprError
+from ..explore import held_before
 from ..expr import Ref, value_references
 from ..flow import Flow, Names, Node
 from ..machine import Machine
@@ -22,8 +23,8 @@ from ..trace import StepStatus
 from .statement import Form, Places, Statement, Use, call_arguments, form, has_references, shown
 
 Place = tuple[int, ...]
-"""Where in a run: the number of a record in its frame, and 0 (its begin) or 2 (its end); or 1 (within it), the number of a child, and a
-place there."""
+"""Where in a run: the number of a record in its frame, and -1 (before its step), 0 (its begin) or 2 (its end); or 1 (within it), the
+number of a child, and a place there."""
 
 Seen = dict[int, int]
 """By slot, which write to it is the last."""
@@ -88,6 +89,7 @@ class _Run:
 
     def frame(self, records: list[Any], place: Place, seen: Seen) -> None:
         """The records of one frame; *seen* is what its names hold as it begins, and is written on."""
+        loops: set[str] = set()
         for i, record in enumerate(records):
             here = (*place, i)
             if len(record) == 5:  # a tool's first success
@@ -99,6 +101,8 @@ class _Run:
                 self.beside(path, here, seen, made, records[i + 1 :])
                 continue
             node = self.flow.nodes[op.index]
+            for when in held_before(op, path, extra, loops):
+                self.ends.append(_End((*here, -1), self.flow.nodes[when.index], dict(seen), "when"))
             for number, child in enumerate(extra.get("children", ()) if type(extra) is dict else ()):
                 graph = node.frames[0 if isinstance(node.step, MapStep) else number]
                 inside = dict(seen) if graph.names is node.frame.names else {}
@@ -119,8 +123,9 @@ class _Run:
                 2 if isinstance(step, LoopStep) else 0,
             )  # a loop is recorded at its end; where it began is not told
             self.calls.append(_Call(begin, begin, node, dict(seen)))
-        if done:
-            self.ends.append(_End((*here, 2), node, dict(seen), _edge(node, extra)))
+        edge = _edge(node, extra)
+        if done or edge == "unless":
+            self.ends.append(_End((*here, 2), node, dict(seen), edge))
         caught = type(extra) is dict and "caught" in extra
         if done or caught or status is StepStatus.SKIPPED:
             names = node.frame.names
@@ -167,7 +172,7 @@ def _edge(node: Node, extra: Any) -> str:
         return str(extra[0])
     if type(extra) is not dict:
         return ""
-    if isinstance(node.step, LoopStep):
+    if isinstance(node.step, LoopStep) and node.kind != "when":
         return "exhausted" if extra.get("exhausted") else "until"
     branch = str(extra.get("branch", ""))
     return f"case:{branch}" if node.follow(f"case:{branch}") is not None else branch
@@ -221,10 +226,11 @@ class _Judge:
 
     def ends(self, end: _End, name: str) -> bool:
         """Whether *end* is a good end of what *name* names."""
+        ran = end.node.kind != "when"
         if self.is_tool(name):
-            return isinstance(end.node.step, ToolStep) and end.node.step.tool == name
+            return ran and isinstance(end.node.step, ToolStep) and end.node.step.tool == name
         if self.places.named_steps(name):
-            return self.is_step(end.node, name)
+            return ran and self.is_step(end.node, name)
         return self.crosses(end, name)
 
     def crosses(self, end: _End, edge: str) -> bool:
@@ -250,8 +256,10 @@ class _Judge:
         if statement.kind == "guard":
             if not any(self.crosses(guard, edge) for edge in statement.names):
                 return False
-            step = guard.node.step
-            read = _slots(names, (ref for ref, _ in names.reads[step.id])) if same else set()
+            read = set()
+            if same:
+                reads = (names.whens if guard.node.kind == "when" else names.reads)[guard.node.step.id]
+                read = _slots(names, (ref for ref, _ in reads))
             read &= _slots(names, value_references(dict(_arguments(call))))
         else:
             step = guard.node.step

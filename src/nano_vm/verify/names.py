@@ -53,7 +53,7 @@ def _unknown(names: Names) -> Iterator[Diagnostic]:
             hint = f"did you mean '${near}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
             yield Diagnostic("V012", (*names.loc, *loc), f"unknown name '${name}'", hint)
     for step, at in names.steps:
-        for ref, where in names.reads[step.id]:
+        for ref, where in names.all_reads(step):
             if ref.path or ref.name in names.outputs or ref.name not in names.keys:
                 yield from _odd(names, ref, (*names.loc, *at, *where), hints)
     for ref in value_references(names.program.output):
@@ -89,7 +89,7 @@ def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None
                     last.add(key)
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         hints = Hints()
-        read = {ref.name for reads in names.reads.values() for ref, _ in reads}
+        read = {ref.name for step, _ in names.steps for ref, _ in names.all_reads(step)}
         read |= {ref.name for ref in value_references(names.program.output)}
         unread: list[str] = []  # names that steps write
         for step, at in names.steps:
@@ -281,7 +281,8 @@ class Assigned:
         out, every = self.written(names)[step.id]
         if kind != "step":
             every = out
-        begins = kind == "step" and isinstance(step, LoopStep)  # a loop writes when it ends
+        # a loop writes when it ends, and what decides whether a step runs writes where it does not
+        begins = kind == "when" or (kind == "step" and isinstance(step, LoopStep))
         done = state if begins else (must | every, may | every)
         result = []
         for edge in node.edges:
@@ -297,12 +298,12 @@ class Assigned:
                     item = 1 << names.keys[step.item_name] if isinstance(step, MapStep) else 0
                     inside = must | item, may | item
                 result.append((edge.target, inside))
-            elif label == "skip" or label == "catch":
+            elif label in ("skip", "catch", "unless"):
                 # What failed has its output cleared, or that of the loop around it which handles the failure. What `set` would
                 # have written beside it keeps the value that it had.
-                by = step if edge.by == node.index else self.flow.nodes[edge.by].step
+                by = step if edge.by in (-1, node.index) else self.flow.nodes[edge.by].step
                 gone = self.written(names)[by.id][0]
-                kept = gone if label == "skip" and by.has_default else 0
+                kept = gone if label != "catch" and by.has_default else 0
                 result.append((edge.target, (must & ~gone | kept, may & ~gone | kept)))
             else:
                 result.append((edge.target, state if label == "again" else done))
@@ -361,6 +362,9 @@ class Assigned:
                 for ref in value_references(names.program.output):
                     yield ref, ("output",), 0
             return
+        if node.kind == "when":
+            yield from ((ref, where, 0) for ref, where in names.whens[step.id])
+            return
         if node.kind in ("fail", "close") or (node.kind == "step") == isinstance(step, LoopStep):
             return
         own = self.written(names)[step.id][1]
@@ -374,7 +378,8 @@ def _slots_read(names: Names) -> dict[str, int]:
     found: dict[str, int] = {}
     keys, outputs = names.keys, names.outputs
     end: list[tuple[Ref, Loc]] = [(ref, ()) for ref in value_references(names.program.output)]
-    for step_id, step_reads in [*names.reads.items(), ("$end", end)]:
+    by_step = [(step.id, names.all_reads(step)) for step, _ in names.steps]
+    for step_id, step_reads in [*by_step, ("$end", end)]:
         bits = 0
         for ref, _ in step_reads:
             if not ref.path and ref.name in keys and ref.name not in outputs:  # as `load`, for what most are

@@ -289,7 +289,7 @@ class _Search:
             state |= gained.get(label, 0)
         if label in ("skip", "catch"):
             state &= ~(question.kills.get(index, 0) | question.leaving.get(index, 0))
-        elif label != "again":
+        elif label not in ("again", "when"):  # behind these nothing was written
             state &= ~question.kills.get(index, 0)
         if remembers and question.uses:
             state &= ~self.calm

@@ -410,7 +410,7 @@ class Domains:
             queued[index] = 0
             visits[index] += 1
             node, known = nodes[index], states[index]
-            if not known and node.kind != "test" and node.step.type not in _DECIDES:
+            if not known and node.kind not in ("test", "when") and node.step.type not in _DECIDES:
                 if node.step.id not in shared[id(node.frame.names)]:  # most: what was not known is not known behind it
                     for edge in node.edges:
                         target = edge.target
@@ -465,7 +465,7 @@ class Domains:
                 return
             if isinstance(step, (ConditionStep, SwitchStep)):
                 ways = self._ways(node, state)
-        elif kind == "test":
+        elif kind in ("test", "when"):
             ways = self._ways(node, state)
         written = state
         if own and ways is None:
@@ -537,11 +537,11 @@ class Domains:
     # --- ways out of a test ---
 
     def test_of(self, node: Node) -> Reads | None:
-        """What the condition or `until` of *node* reads."""
+        """What the condition, `until` or `when` of *node* reads."""
         facts, step = self.facts[id(node.frame.names)], node.step
-        key = (step.id, "test")
+        key = (step.id, "when" if node.kind == "when" else "test")
         if key not in facts.reads:
-            text = step.condition if isinstance(step, ConditionStep) else getattr(step, "until", None)
+            text = test_text(node)
             facts.reads[key] = Reads.of_test(parse_expr(text), facts.names) if text is not None else None
         return facts.reads[key]
 
@@ -577,10 +577,12 @@ class Domains:
         return results_of(reads, lists)
 
     def _ways(self, node: Node, state: State) -> dict[str, State | None]:
-        """What is known behind each labelled way out of a condition, switch or loop; None behind those that no run takes."""
+        """What is known behind each labelled way out of a condition, switch, loop or `when`; None behind those that no run takes."""
         step, facts = node.step, self.facts[id(node.frame.names)]
         own = facts.tracked.get(step.id, ())
         rest = {slot: domain for slot, domain in state.items() if slot not in own} if state and own else state
+        if node.kind == "when":
+            return self._guarded(node, state, rest)
         if isinstance(step, SwitchStep):
             ways = self._cases(node, step, state, rest)
         else:
@@ -594,8 +596,33 @@ class Domains:
         self.barred[node.index] = frozenset(label for label, way in ways.items() if way is None)
         return ways
 
+    def _guarded(self, node: Node, state: State, rest: State) -> dict[str, State | None]:
+        """Behind a `when`: before its step nothing was written yet, beside it the step's output is cleared."""
+        own = self.facts[id(node.frame.names)].tracked.get(node.step.id, ())
+        yes, _ = self._decided(node, state, state, ())
+        _, no = self._decided(node, state, rest, own)
+        if no is not None and node.step.has_default:
+            written = [slot for slot in output_slots(node) if slot in own]
+            no = _capped({**no, **dict.fromkeys(written, of_values([node.step.default]))})
+        ways = {"when": yes, "unless": no}
+        self.barred[node.index] = frozenset(label for label, way in ways.items() if way is None)
+        return ways
+
     def _two(self, node: Node, state: State, rest: State) -> dict[str, State | None]:
         step = node.step
+        own = self.facts[id(node.frame.names)].tracked.get(step.id, ())
+        yes, no = self._decided(node, state, rest, own)
+        if isinstance(step, LoopStep):
+            if step.until is None:
+                yes = None
+            return {"until": yes, "again": no if step.max_iterations > 1 else None, "exhausted": no}
+        return {"then": yes, "otherwise": no}
+
+    def _decided(
+        self, node: Node, state: State, rest: State, own: tuple[int, ...]
+    ) -> tuple[State | None, State | None]:
+        """What is known where the test of *node* is true, and where it is false; None for what no run comes to. It reads *state*;
+        *rest* is what is left of that once the slots *own* are written."""
         reads = self.test_of(node)
         yes: State | None = rest
         no: State | None = rest
@@ -603,15 +630,11 @@ class Domains:
             domains = self.read_at(node, reads, state)
             decision = decide(reads, domains)
             self.masks[node.index] = decision.mask
-            yes = self._refined(node, state, rest, reads, decision.yes, domains) if decision.mask & YES else None
-            no = self._refined(node, state, rest, reads, decision.no, domains) if decision.mask & NO else None
+            yes = self._refined(node, state, rest, reads, decision.yes, domains, own) if decision.mask & YES else None
+            no = self._refined(node, state, rest, reads, decision.no, domains, own) if decision.mask & NO else None
             if yes is not None and reads.node is not None and None in decision.yes:
-                yes = self._told(node, yes, reads, reads.node)
-        if isinstance(step, LoopStep):
-            if step.until is None:
-                yes = None
-            return {"until": yes, "again": no if step.max_iterations > 1 else None, "exhausted": no}
-        return {"then": yes, "otherwise": no}
+                yes = self._told(node, yes, reads, reads.node, own)
+        return yes, no
 
     def _refined(
         self,
@@ -621,10 +644,9 @@ class Domains:
         reads: Reads,
         values: list[dict[Any, Any] | None],
         domains: list[Domain],
+        own: tuple[int, ...],
     ) -> State:
         """*rest* with what is known of the places that a test read, since it came out this way."""
-        facts = self.facts[id(node.frame.names)]
-        own = facts.tracked.get(node.step.id, ())
         better: State = {}
         for (slot, path), found, domain in zip(reads.places, values, domains, strict=True):
             if found is None or slot in own or len(found) == len(domain.values or ()) + domain.absent:
@@ -640,10 +662,9 @@ class Domains:
                     better[slot] = changed
         return _capped({**rest, **better}) if better else rest
 
-    def _told(self, node: Node, state: State, reads: Reads, test: Expression) -> State:
+    def _told(self, node: Node, state: State, reads: Reads, test: Expression, own: tuple[int, ...]) -> State:
         """*state* with what ``$name == 'literal'`` says of names whose values are not all known, alone or under `and`."""
         parts = test.operands if isinstance(test, Bool) and test.op == "and" else (test,)
-        own = self.facts[id(node.frame.names)].tracked.get(node.step.id, ())
         better: State = {}
         for part in parts:
             match part:
@@ -682,6 +703,20 @@ class Domains:
             else:
                 ways[label] = _capped({**rest, place: of_values(values)}) if place is not None else rest
         return ways
+
+
+def output_slots(node: Node) -> list[int]:
+    """The slots that hold the output of a node's step."""
+    step, names = node.step, node.frame.names
+    return [names.outputs[step.id], *([names.keys[step.output_key]] if step.output_key is not None else [])]
+
+
+def test_text(node: Node) -> str | None:
+    """The condition, `until` or `when` that decides at *node*."""
+    step = node.step
+    if node.kind == "when":
+        return step.when
+    return step.condition if isinstance(step, ConditionStep) else getattr(step, "until", None)
 
 
 def taken(step: SwitchStep, domain: Domain) -> dict[str, list[Any] | None]:
@@ -741,6 +776,9 @@ def _facts(frame: FrameGraph) -> _Facts:
     tests = [step_id for step_id, kind in kinds.items() if kind in _TESTS]
     for step_id in tests:
         watch(names.reads[step_id])
+    for step_id, step_reads in names.whens.items():
+        tests.append(step_id)
+        watch(step_reads)
     for step_id, step_reads in names.reads.items():
         if tests and kinds[step_id] is StepType.SET:
             watch(step_reads)
@@ -786,7 +824,7 @@ def _items(domain: Domain) -> Domain:
 
 def _straight(step: Step) -> bool:
     """Whether *step* surely leaves its own output as the last, once it is done."""
-    if step.catch or step.on_error.value == "skip" or step.next is not None:
+    if step.when is not None or step.catch or step.on_error.value == "skip" or step.next is not None:
         return False
     return not isinstance(step, (ConditionStep, SwitchStep, LoopStep)) and step.type.value not in ("approval", "wait")
 

@@ -73,12 +73,12 @@ def check_entries(flow: Flow) -> Iterator[Diagnostic]:
     for node in nodes:
         for edge in node.edges:
             target = nodes[edge.target]
-            if target.kind == "step" and target.mode == "jump" and edge.label != "fork":
+            if _entry(target) and target.mode == "jump" and edge.label not in ("fork", "when"):
                 by = nodes[edge.by].step.id if edge.by >= 0 else node.step.id
                 jumps.setdefault(edge.target, by)
     entered: dict[tuple[Loc, int], Node] = {}  # those in order, by place and container
     for node in nodes:
-        if node.kind == "step" and node.mode == "order":
+        if _entry(node) and node.mode == "order":
             entered[node.loc, node.owner.index if node.owner is not None else -1] = node
     for index, by in jumps.items():
         node = nodes[index]
@@ -91,5 +91,10 @@ def check_entries(flow: Flow) -> Iterator[Diagnostic]:
         yield Diagnostic("V015", node.loc, message, hint, "hint")
 
 
+def _entry(node: Node) -> bool:
+    """Whether a step is entered here: at its `when`, where it has one."""
+    return node.kind == ("step" if node.step.when is None else "when")
+
+
 def _follows(node: Node) -> list[int]:
-    return [edge.target for edge in node.edges if edge.label not in ("error", "catch")]
+    return [edge.target for edge in node.edges if edge.label not in ("error", "catch", "when")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -141,22 +142,31 @@ def may_be_late(step: Step) -> bool:
     return isinstance(step, ApprovalStep) and step.timeout_seconds is not None
 
 
+WHEN = ("when", "unless")
+"""The edges of what decides before a step whether it runs."""
+
+
 def edge_words(step: Step) -> list[str]:
     """How the edges of *step* are named in a policy."""
+    words = list(WHEN) if step.when is not None else []
     match step:
         case ApprovalStep() if may_be_late(step):
-            return ["then"]
+            words += ["then"]
         case ConditionStep() | ApprovalStep():
-            return ["then", "otherwise"]
+            words += ["then", "otherwise"]
         case SwitchStep():
-            return [*step.cases, *(["default"] if step.default is not None and "default" not in step.cases else [])]
+            words += [*step.cases, *(["default"] if step.default is not None else [])]
+            times = Counter(words)  # a name with two readings names none of them
+            words = [word for word in words if times[word] == 1]
         case LoopStep():
-            return ["until", *(["exhausted"] if step.on_exhausted == "continue" else [])]
-    return []
+            words += ["until", *(["exhausted"] if step.on_exhausted == "continue" else [])]
+    return words
 
 
 def edge_label(step: Step, word: str) -> str | None:
-    """The label in the flow of the edge that a policy names *word*; None if *step* has no such edge."""
+    """The label in the flow of the edge that a policy names *word*; None if *step* has no such edge, or two of that name."""
+    if step.when is not None and word in WHEN:
+        return None if isinstance(step, SwitchStep) and word in step.cases else word
     match step:
         case ConditionStep() | ApprovalStep() if word in edge_words(step):
             return word

@@ -650,7 +650,7 @@ class _Approvals:
                 held &= ~own
                 if edge.by >= 0:
                     held &= ~self.written(self.flow.nodes[edge.by])
-            elif label != "again" and not (node.kind == "step" and isinstance(step, LoopStep)):
+            elif label not in ("again", "when") and not (node.kind == "step" and isinstance(step, LoopStep)):
                 if label == "then" and node.kind == "step":
                     held |= self.granted.get(node.index, 0)
                 held &= ~own
@@ -713,11 +713,14 @@ def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
                 flows[key] = writer.influence(place, verdict.allowed)
     branches: dict[Loc, Influence] = {}
     for node in graph.flow.nodes:
-        if node.kind == "step" and isinstance(node.step, (ConditionStep, SwitchStep, MapStep, LoopStep)):
-            names = node.frame.names
-            reached = graph.reached(names, (ref for ref, _ in names.reads[node.step.id]))
-            if reached.level and node.loc not in branches:
-                branches[node.loc] = writer.branch(node, reached)
+        names, decides = node.frame.names, isinstance(node.step, (ConditionStep, SwitchStep, MapStep, LoopStep))
+        if node.kind != "when" and not (node.kind == "step" and decides):
+            continue
+        loc: Loc = (*node.loc, "when") if node.kind == "when" else node.loc
+        reads = (names.whens if node.kind == "when" else names.reads)[node.step.id]
+        reached = graph.reached(names, (ref for ref, _ in reads))
+        if reached.level and loc not in branches:
+            branches[loc] = writer.branch(node, reached, loc)
     return Trust(tuple(findings.values()), (*flows.values(), *branches.values()), checks, seen)
 
 
@@ -907,7 +910,7 @@ class _Writer:
         target = f"argument {place.name!r} of {place.tool!r}"
         return Influence("argument", place.node.step.id, target, source, way, allowed, place.loc)
 
-    def branch(self, node: Node, reached: _Reached) -> Influence:
+    def branch(self, node: Node, reached: _Reached, loc: Loc) -> Influence:
         source, way = self.way(reached, node)
         allowed = reached.right if reached.level == WEAK else ONLY_A_BRANCH
-        return Influence("branch", node.step.id, node.step.id, source, way, allowed, node.loc)
+        return Influence("branch", node.step.id, node.step.id, source, way, allowed, loc)
