@@ -384,3 +384,19 @@ def test_faults_of_the_policy_are_told_beside_the_graph(folder: Path, capsys: Ca
     out, err = capsys.readouterr()
     assert out.startswith("flowchart TD")
     assert "policy.yaml:1:15: tools.pay.guarded_by: V051" in err
+
+
+def test_a_guard_that_guards_nothing_says_so_beside_its_proof(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text(
+        'steps:\n- {id: gate, type: condition, condition: "1 == 1", then: send, otherwise: $end}\n'
+        "- {id: send, type: tool, tool: pay}"
+    )
+    (tmp_path / "policy.yaml").write_text("tools: {pay: {max_calls: 1, guarded_by: [gate.then]}}")
+    assert main(["check", str(tmp_path / "p.yaml"), "--policy", str(tmp_path / "policy.yaml")]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "proved: every call of 'pay' is guarded by gate.then",
+        "  but gate.then is the only way that its step goes on, so it decides nothing",
+        "proved: 'pay' is called at most once, attempts included",
+    ]

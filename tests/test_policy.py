@@ -867,3 +867,67 @@ def test_what_replaces_is_a_list_of_digests() -> None:
             Policy.from_dict({"replaces": wrong})
     (fault,) = loosened(HOST, Policy.from_dict({"replaces": [digest]}))
     assert (fault.code, fault.loc) == ("V057", ("policy", "replaces"))
+
+
+# --- a guard that guards nothing ---------------------------------------------------------------------------------------
+
+KIND = llm("m", output_schema={"enum": ["a", "b"]}, output_key="kind")
+
+
+def gate(condition: str, **fields: Any) -> dict[str, Any]:
+    return {"id": "gate", "type": "condition", "condition": condition, "then": "send", "otherwise": "$end", **fields}
+
+
+def noted(edge: str, *steps: Any) -> str | None:
+    report = verify(program(*steps), tools=Shop().tools(), policy=pay(guarded_by=[edge, "x.then"]))
+    (proof,) = report.proofs
+    assert proof.status == "proved"
+    assert (proof.to_dict().get("note") or "") in str(proof)
+    return proof.note
+
+
+ALWAYS = [
+    ("gate.then", gate("true")),
+    ("gate.then", gate("1 == 1")),
+    ("gate.then", gate("$kind in ['a', 'b', 'c']")),
+    ("gate.otherwise", gate("$kind == 'c'", then="$end", otherwise="send")),
+    ("gate.default", {"id": "gate", "type": "switch", "on": "$kind", "cases": {"c": "$end"}, "default": "send"}),
+    ("gate.until", {"id": "gate", "type": "loop", "max_iterations": 1, "until": "true", "steps": [step("g", "get")]}),
+]
+
+
+@pytest.mark.parametrize(("edge", "decision"), ALWAYS, ids=[f"{d.get('condition', d['type'])}" for _, d in ALWAYS])
+def test_a_guard_that_every_run_crosses_says_so_beside_its_proof(edge: str, decision: dict[str, Any]) -> None:
+    note = f"{edge} is the only way that its step goes on, so it decides nothing"
+    assert noted(edge, KIND, decision, SEND) == note
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        gate("$kind == 'a'"),
+        gate("$n > 0"),
+        gate("$n == $n"),
+        gate("$kind in ['a', 'b'] and $n > 0"),
+        {k: v for k, v in gate("$kind == 'a'").items() if k != "otherwise"},
+        {"id": "gate", "type": "approval", "role": "boss", "then": "send", "otherwise": "$end"},
+    ],
+    ids=lambda d: d.get("condition", d["type"]),
+)
+def test_a_guard_that_decides_something_has_no_note(decision: dict[str, Any]) -> None:
+    assert noted("gate.then", KIND, decision, SEND) is None
+
+
+def test_a_switch_that_knows_no_case_decides_by_failing() -> None:
+    only = {"id": "gate", "type": "switch", "on": "$kind", "cases": {"a": "send"}}
+    assert noted("gate.a", KIND, only, SEND) is None
+
+
+def test_one_of_several_edges_that_every_run_crosses(shop: Shop) -> None:
+    report = shop.vm(pay(guarded_by=["gate.then", "other.then"])).verify(
+        program(gate("true", then="$next"), {**gate("$who == 'a'"), "id": "other"}, SEND)
+    )
+    assert str(report).splitlines()[:2] == [
+        "proved: every call of 'pay' is guarded by gate.then or other.then",
+        "  but gate.then is the only way that its step goes on, so it decides nothing",
+    ]

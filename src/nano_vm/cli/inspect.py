@@ -115,9 +115,10 @@ def _told(
 def _proof_lines(report: Report, loaded: Loaded) -> Iterator[str]:
     """What is proved, a line each; of what is not, the place, the path, the run that was found."""
     proved = [proof for proof in report.proofs if proof.status == "proved"]
+    proved.sort(key=lambda proof: proof.note is None)  # what proves little is not among those that are only counted
     others = [proof for proof in report.proofs if proof.status != "proved"]
     for proof in proved[:SHOWN_PROOFS]:
-        yield f"proved: {proof.statement}"
+        yield from str(proof).splitlines()
     if len(proved) > SHOWN_PROOFS:
         yield f"and {len(proved) - SHOWN_PROOFS} more are proved"
     misnamed = {d.loc[2] for d in report.diagnostics if d.code == "V051" and len(d.loc) > 3 and d.severity == "error"}

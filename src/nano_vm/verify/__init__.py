@@ -22,7 +22,8 @@ from ..policy import EFFECTS, Budget, CallRule, Policy, Rules, ToolRule, loosene
 from ..program import Program, ToolStep
 from ..spelling import Hints
 from ..tools import ToolContract, ToolOptions, contract
-from .advice import advise
+from .advice import advise, empty_guards
+from .branches import Domains
 from .ceiling import Ceiling, ceiling, over_budget
 from .guards import check_guards, check_names_of_rules
 from .monitor import called_more
@@ -169,7 +170,10 @@ def examine(
         else:
             proofs = tuple(_proofs(flow, contracts, checks, findings, MAX_EFFORT if thorough else REFUSAL_EFFORT))
     if thorough and sound:
-        found += advise(flow, contracts, solved)
+        domains = Domains(flow, contracts, solved)
+        found += advise(flow, contracts, solved, domains)
+        notes = empty_guards(flow, rules.values(), domains)
+        proofs = tuple(replace(p, note=notes[p.statement]) if p.statement in notes else p for p in proofs)
     report = Report(
         program.name, flow.digest or program.digest, tuple(in_order(found)), proofs, most, trust.flows if sound else ()
     )

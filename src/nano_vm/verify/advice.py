@@ -5,22 +5,70 @@ A `Flow` without faults comes in; Diagnostics go out. What is known of names and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..errors import Diagnostic
-from ..flow import Flow
+from ..flow import Flow, Node
+from ..policy import Rules
+from ..program import ConditionStep, LoopStep, SwitchStep
 from ..tools import ToolContract
 from .branches import Domains, check_branches, check_fields
+from .domains import FAILS
 from .names import Assigned, assigned, check_unused
 from .shape import check_entries
+from .statement import Places, statements
 
 
-def advise(flow: Flow, contracts: Mapping[str, ToolContract], solved: Assigned | None = None) -> Iterator[Diagnostic]:
+def advise(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    solved: Assigned | None = None,
+    domains: Domains | None = None,
+) -> Iterator[Diagnostic]:
     """Warnings and hints of *flow*, and errors where a field is read that surely is not there."""
     if solved is None:
         solved = assigned(flow)
-    domains = Domains(flow, contracts, solved)
+    if domains is None:
+        domains = Domains(flow, contracts, solved)
     yield from check_entries(flow)
     yield from check_branches(flow, contracts, solved, domains)
     yield from check_fields(flow, contracts, solved, domains)
     yield from check_unused(flow, contracts)
+
+
+def empty_guards(flow: Flow, rules: Iterable[Rules], domains: Domains) -> dict[str, str]:
+    """Of each guard that a run cannot help crossing what is to be said beside its proof, by its statement."""
+    places = Places(flow)
+    found: dict[str, str] = {}
+    for rule in rules:
+        for statement in statements(rule):
+            always = [name for name in statement.names if statement.kind == "guard" and _always(places, name, domains)]
+            if always:
+                edges = " and ".join(always)
+                are = "is the only way" if len(always) == 1 else "are the only ways"
+                found[str(statement)] = f"{edges} {are} that its step goes on, so it decides nothing"
+    return found
+
+
+def _always(places: Places, name: str, domains: Domains) -> bool:
+    """Whether each step that the edge *name* belongs to takes no other way, not even that of an error, where it is reached."""
+    taken = [
+        label in (ways := _ways(node)) and set(ways) - domains.barred.get(node.index, frozenset()) == {label}
+        for names, step, label in places.named_edges(name)
+        for node in domains.flow.nodes
+        if node.step is step and node.frame.names is names and _ways(node) and domains.reached(node)
+        if not domains.masks.get(node.index, 0) & FAILS
+    ]
+    return bool(taken) and all(taken)
+
+
+def _ways(node: Node) -> tuple[str, ...]:
+    """The labels of all ways that a test can come out; none where an error is one of them."""
+    match node.kind, node.step:
+        case "step", ConditionStep():
+            return "then", "otherwise"
+        case "step", SwitchStep(default=default, cases=cases) if default is not None:
+            return *(f"case:{case}" for case in cases), "default"
+        case "test", LoopStep():
+            return "until", "exhausted"
+    return ()

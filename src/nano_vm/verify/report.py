@@ -35,7 +35,8 @@ class Proof:
 
     ``kind`` is ``guard``, ``approval``, ``after``, ``before``, ``max_calls``, ``flow`` or ``allow``. ``proved``: no run breaks it,
     if tools are what their contracts say. ``refuted``: ``run`` breaks it; it was found and executed. ``unproved``: the
-    graph has the path ``path`` that would break it, and no run along it was found; ``reason`` says why.
+    graph has the path ``path`` that would break it, and no run along it was found; ``reason`` says why. ``note`` says what makes
+    the statement an empty one: a guard that every run crosses.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Proof:
     path: tuple[Move, ...] = ()
     run: Witness | None = None
     reason: str | None = None
+    note: str | None = None
 
     @property
     def way(self) -> str:
@@ -60,7 +62,7 @@ class Proof:
     def __str__(self) -> str:
         text = f"{self.status}: {self.statement}"
         if self.status == "proved":
-            return text
+            return f"{text}\n  but {self.note}" if self.note else text
         lines = [text]
         if self.loc:
             lines[0] += f" (at {format_loc(self.loc)})"
@@ -92,6 +94,7 @@ class Proof:
             "path": [{"step": move.step_id, "edge": move.label} for move in self.path] or None,
             "run": self.run.to_dict() if self.run is not None else None,
             "reason": self.reason,
+            "note": self.note,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
