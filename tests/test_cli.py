@@ -314,7 +314,12 @@ def test_long_values_are_cut() -> None:
 def test_costs_are_shown_with_figures_that_count() -> None:
     from decimal import Decimal
 
-    assert [dollars(Decimal(c)) for c in ("0", "12.346", "0.00123", "0.5")] == ["$0.00", "$12.35", "$0.00123", "$0.500"]
+    assert [dollars(Decimal(c)) for c in ("0", "12.346", "0.00123", "0.5")] == [
+        "no cost",
+        "$12.35",
+        "$0.00123",
+        "$0.500",
+    ]
     assert dollars(None) == "cost unknown"
 
 

@@ -58,7 +58,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Say:
 
     def say(answer: Any) -> ScriptedLLM:
         scripted = ScriptedLLM([answer if isinstance(answer, (str, Exception)) else json.dumps(answer)])
-        monkeypatch.setattr(host, "load_models", lambda specs, base_url: scripted)
+        monkeypatch.setattr(host, "load_models", lambda *_: scripted)
         return scripted
 
     return say

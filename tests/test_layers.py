@@ -49,6 +49,7 @@ ROOMS = (
     "verify",
     "signing",
     "store",
+    "adapters",
     "drive",
     "lease",
     "inbox",
@@ -59,7 +60,6 @@ ROOMS = (
     "replay",
     "migrate",
     "planner",
-    "adapters",
     "telemetry",
     "mcp",
     "temporal",
@@ -72,7 +72,7 @@ ROOMS = (
 )
 
 # Each can be left out of an installation, so none may need another.
-APART = frozenset({"planner", "adapters", "telemetry", "mcp", "temporal", "testing"})
+APART = frozenset({"planner", "telemetry", "mcp", "temporal", "testing"})
 
 # These answer from their arguments alone, so that every driver, replay and proof gets the same answer.
 PURE = ROOMS[: ROOMS.index("verify") + 1]
@@ -200,8 +200,8 @@ def test_every_room_keeps_to_its_place() -> None:
         ("vm.py", "importlib.import_module('.cli', __package__)", "which stands below"),
         ("verify/paths.py", "from ..vm import ExecutionVM", "verify imports nano_vm.vm.ExecutionVM"),
         ("verify/deep/paths.py", "from ...vm import ExecutionVM", "verify imports nano_vm.vm.ExecutionVM"),
-        ("adapters/local.py", "from ..planner import Planner", "stand apart"),
-        ("testing.py", "from . import adapters", "stand apart"),
+        ("temporal/worker.py", "from ..mcp import serve", "stand apart"),
+        ("testing.py", "from . import planner", "stand apart"),
         ("helpers.py", "", "in no list"),
         ("helpers/text.py", "", "in no list"),
         ("machine.py", "import asyncio", "pure and imports asyncio"),

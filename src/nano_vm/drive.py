@@ -212,6 +212,7 @@ class Adapter:
         self.count = getattr(adapter, "count_tokens", None)
         model = getattr(adapter, "model", None)
         self.model = name or (model if isinstance(model, str) else None)
+        self.price = getattr(adapter, "price", None)  # where it is the adapter's own, as of a model on this machine
         try:
             parameters = inspect.signature(adapter.complete).parameters
         except (TypeError, ValueError):
@@ -578,6 +579,8 @@ class Driver:
             keywords["allowed_outputs"] = list(op.allowed)
         if op.schema is not None and "output_schema" in named:
             keywords["output_schema"] = op.schema
+        if "step_id" in named:
+            keywords["step_id"] = op.step_id
         if "idempotency_key" in named:
             keywords["idempotency_key"] = effect_key(machine.facts.run_id, machine.path)
         return keywords

@@ -794,8 +794,9 @@ class Machine:
     def _expiry(self, called: bool) -> Op | None:
         error = self._expired()
         if error is None:
-            seconds = self._op.timeout_ns / 1e9
-            error = replace(_timeout(f"no outcome within {seconds:g} s"), retryable=True)
+            error = replace(
+                _timeout(f"no outcome within {self._op.timeout_ns / 1e9:g} s{_advice(self._op)}"), retryable=True
+            )
         if self._op.code == PAUSE:
             return self._decided(False, {"approved": False, "reason": str(error)}, None, error)
         if not called and self._aside is None:
@@ -1326,6 +1327,13 @@ def _budget(message: str) -> StepError:
 
 def _timeout(message: str) -> StepError:
     return StepError("timeout", "TimeoutError", message, retryable=False, bases=bases_of(TimeoutError))
+
+
+def _advice(op: Op) -> str:
+    """What may help a call that took too long."""
+    if not isinstance(op, ModelOp):
+        return ""
+    return f"; raise timeout_seconds, or {'lower' if op.max_tokens is not None else 'set'} max_tokens"
 
 
 def _state_full() -> StepError:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .adapters.scripted import Answer, Rule, ScriptedLLM
 from .compile import compile_flow
 from .drive import Adapter, completed
 from .errors import ModelError, ProgramError, VMError
@@ -31,66 +32,6 @@ from .tools import contract
 from .trace import LLMUsage
 from .values import admit, canonical, kind_name, short
 from .verify import check_names, examine
-
-Answer = str | Completion | BaseException
-Rule = Answer | Callable[[list[Message]], Answer]
-
-
-class ScriptedLLM:
-    """Answers from a script.
-
-    A list gives its answers in order, one a call; a dict gives the answer of the first key that occurs in the last
-    message; a function gets the messages. An answer that is an exception is raised. ``calls`` keeps what was asked.
-
-        ScriptedLLM(["yes", "Dear customer, ..."])
-        ScriptedLLM({"refund": "yes", "": "no"})        # "" occurs in everything
-    """
-
-    def __init__(
-        self,
-        answers: Iterable[Rule] | Mapping[str, Rule] | Callable[[list[Message]], Answer],
-        *,
-        model: str = "scripted",
-    ) -> None:
-        self.model = model
-        self.calls: list[dict[str, Any]] = []
-        self._rules = dict(answers) if isinstance(answers, Mapping) else None
-        self._function = answers if callable(answers) else None
-        self._answers = list(answers) if self._rules is None and self._function is None else []  # type: ignore[arg-type]
-
-    async def complete(self, messages: list[Message], **kwargs: Any) -> Completion:
-        """The scripted answer.
-
-        Raises:
-            ModelError: If the script has none.
-        """
-        number = len(self.calls)
-        self.calls.append({"messages": messages, **kwargs})
-        answer: Any = self._pick(messages, number)
-        if callable(answer) and not isinstance(answer, type):
-            answer = answer(messages)
-        if isinstance(answer, BaseException):
-            raise answer
-        if isinstance(answer, Completion):
-            return answer
-        words = sum(len(m["content"].split()) for m in messages)
-        count = len(answer.split())
-        return Completion(answer, LLMUsage(words, count, words + count), self.model, "stop")
-
-    def _pick(self, messages: list[Message], number: int) -> Any:
-        if self._function is not None:
-            return self._function
-        if self._rules is None:
-            if number < len(self._answers):
-                return self._answers[number]
-            raise ModelError(
-                f"the script has {len(self._answers)} answers, and this is call {number + 1}", retryable=False
-            )
-        asked = messages[-1]["content"]
-        for key, answer in self._rules.items():
-            if key in asked:
-                return answer
-        raise ModelError(f"the script has no answer for {short(asked)}", retryable=False)
 
 
 class RecordedLLM:
@@ -235,6 +176,7 @@ __all__ = [
     "ExploredRun",
     "Property",
     "RecordedLLM",
+    "Rule",
     "ScriptedLLM",
     "at_most",
     "explore",

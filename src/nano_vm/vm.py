@@ -157,7 +157,8 @@ class _Shelf:
 class ExecutionVM:
     """Runs programs.
 
-    ``llm`` is any object with ``async def complete(messages, **kwargs)``, or a dict of them by the names that steps
+    ``llm`` is any object with ``async def complete(messages, **kwargs)``, or a model's name as the command line takes
+    it (``"openai/gpt-5-mini"``, ``"local"``, ``"scripted:answers.yaml"``), or a dict of them by the names that steps
     use as ``model``, the first being the default; ``tools`` are callables by name. ``prices`` are dollars per million
     tokens, ``{model: (input, output)}``; ``programs`` are those that `call` steps name; ``budget`` bounds every run.
     ``policy`` (a `Policy`, a dict, or a file's path) says what programs may do: one that does not provably keep to it is refused before
@@ -195,7 +196,7 @@ class ExecutionVM:
         self._adapters = _adapters(llm)
         self._contracts: dict[str, ToolContract] = {}
         self._programs = dict(programs or {})
-        self._prices = _prices(prices)
+        self._prices = _prices(prices, self._adapters)
         self._budget = _budget(budget)
         self._policy = policy_of(policy)
         self._approved = frozenset(_names(approved, "approved", "digests of programs"))
@@ -1291,7 +1292,8 @@ def _adapters(llm: Any) -> dict[str | None, Adapter]:
     if not named:
         raise VMError("llm is an adapter or a dict of adapters by model name, and the dict is empty")
     result: dict[str | None, Adapter] = {}
-    for name, adapter in named.items():
+    for name, given in named.items():
+        adapter = _by_name(given) if isinstance(given, str) else given
         if not callable(getattr(adapter, "complete", None)):
             raise VMError(f"{kind_name(adapter)} is no adapter: it has no method complete(messages, **kwargs)")
         result[name] = Adapter(adapter, name)
@@ -1299,11 +1301,24 @@ def _adapters(llm: Any) -> dict[str | None, Adapter]:
     return result
 
 
-def _prices(prices: Mapping[str, tuple[Any, Any]] | None) -> dict[str, tuple[Decimal, Decimal]] | None:
-    if prices is None:
+def _by_name(name: str) -> Any:
+    from .adapters.names import adapter_named  # late: most hosts bring their own adapter
+
+    try:
+        return adapter_named(name)
+    except (ValueError, OSError) as error:
+        raise VMError(f"model {name!r}: {error}") from None
+
+
+def _prices(
+    prices: Mapping[str, tuple[Any, Any]] | None, adapters: Mapping[str | None, Adapter]
+) -> dict[str, tuple[Decimal, Decimal]] | None:
+    """The host's prices, and over those that adapters say themselves."""
+    own = {a.model: a.price for a in adapters.values() if a.model is not None and a.price is not None}
+    if prices is None and not own:
         return None
     result = {}
-    for model, pair in prices.items():
+    for model, pair in {**own, **(prices or {})}.items():
         try:
             first, second = (Decimal(str(amount)) for amount in pair)
             if not (first.is_finite() and second.is_finite() and first >= 0 and second >= 0):

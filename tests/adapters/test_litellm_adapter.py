@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.metadata
+import os
 import subprocess
 import sys
 import warnings
@@ -157,6 +158,15 @@ print(*sorted(map(str, hosts - {{"127.0.0.1"}})))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["yes", "401"]
     assert done.stderr == ""
+
+
+def test_its_price_list_is_the_bundled_one_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LITELLM_LOCAL_MODEL_COST_MAP", raising=False)
+    LiteLLMAdapter("groq/llama")
+    assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "False")
+    LiteLLMAdapter("groq/llama")
+    assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "False"
 
 
 def test_installed_version_is_a_safe_one() -> None:

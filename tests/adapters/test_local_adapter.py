@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from nano_vm import ExecutionVM, Program
 from nano_vm.adapters import LocalAdapter
 from nano_vm.adapters._grammar import choice_grammar
+from nano_vm.adapters.local import DEFAULT_MAX_TOKENS
 from nano_vm.errors import ModelError, VMError
 from nano_vm.protocols import Completion
 
@@ -47,6 +49,17 @@ def test_grammar() -> None:
         with pytest.raises(ModelError, match=r"allowed_outputs\[1\]: no model can answer") as caught:
             choice_grammar(["ok", text])
         assert not caught.value.retryable
+
+
+@pytest.mark.real_llm
+async def test_what_runs_here_has_no_cost_and_ends() -> None:
+    adapter = LocalAdapter()
+    one = Program.from_dict({"steps": [{"id": "a", "type": "llm", "prompt": STORY[0]["content"], "on_error": "skip"}]})
+    trace = await ExecutionVM(adapter).run(one, budget={"max_cost_usd": 0.01})
+    assert trace.total_cost_usd() == 0
+    completion = await adapter.complete(STORY, ignore_eos=True)
+    assert completion.usage is not None
+    assert (completion.finish_reason, completion.usage.completion_tokens) == ("length", DEFAULT_MAX_TOKENS)
 
 
 def test_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

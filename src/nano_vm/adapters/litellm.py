@@ -65,6 +65,9 @@ class LiteLLMAdapter:
                 f"litellm {found} holds a credential stealer (PYSEC-2026-2): uninstall it, install another version,"
                 " and renew every credential that this machine could read"
             )
+        # Its import fetches a price list from the network: 12 s of tries where there is none. Set here and not only before
+        # our own import, since code that makes an adapter often imports litellm itself; a setting of the user's stays.
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         self.model = model
         """The model that a call uses which names none."""
         self.fallbacks = fallbacks
@@ -249,7 +252,6 @@ def _with_usage(error: ModelError, spent: list[LLMUsage | None]) -> ModelError:
 
 
 def _imported() -> Any:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     litellm: Any = import_module("litellm")
     litellm.suppress_debug_info = True  # else each error prints advertising
     return litellm

@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from decimal import Decimal
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +24,11 @@ from ..protocols import Completion, Message
 from ._chat import Answer, checked_messages, schema_format
 from ._grammar import choice_grammar
 
-DEFAULT_MAX_TOKENS = 1024
-"""The language's own default for a call. llama.cpp has none, and a small model that loops would fill its context."""
+DEFAULT_MAX_TOKENS = 256
+"""Of an answer whose step declares no ``max_tokens``. llama.cpp has no limit, and a small model that loops fills its context:
+at the 5 tokens a second of a busy core 256 take a minute, half of the time that a call has."""
+
+NO_COST = (Decimal(0), Decimal(0))
 
 SEEDS = 2**32 - 1
 """llama.cpp takes 32 bits, and reads the highest number as "draw one"."""
@@ -71,6 +75,8 @@ class LocalAdapter:
         self.path = _model_file(Path(model) if model is not None else _packaged_model())
         self.model = self.path.stem
         """The name of the model: its file's, without the ending."""
+        self.price = NO_COST
+        """Dollars per million tokens, unless the VM's prices say otherwise: nobody bills what runs in this process."""
         self.seed = seed
         self.temperature = temperature
         self.max_tokens = max_tokens

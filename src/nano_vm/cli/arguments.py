@@ -330,7 +330,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=PLAN_EXAMPLES,
     )
     plan.add_argument("intent", metavar="INTENT", help="what the program is to do")
-    _host(plan)
+    _host(plan, steps=False)
     plan.add_argument("--policy", metavar="FILE", help="what programs may do; one that does not keep to it is refused")
     plan.add_argument(
         "--program",
@@ -700,11 +700,24 @@ def _program(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _host(command: argparse.ArgumentParser) -> None:
+def _host(command: argparse.ArgumentParser, *, steps: bool = True) -> None:
+    """What a command calls; *steps* where it runs programs."""
     command.add_argument("--tools", metavar="MODULE:OBJECT", help="the tools: module:object or file.py:object")
     command.add_argument(
-        "--model", action="append", default=[], metavar="MODEL", help="the model: local, openai/NAME, litellm:NAME, ..."
+        "--model",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="the model: local, openai/NAME, litellm:NAME, scripted:FILE, ...",
     )
+    if steps:
+        command.add_argument(
+            "--answer",
+            action="append",
+            default=[],
+            metavar="STEP=TEXT",
+            help="what a model step answers, in place of a model (@FILE reads it from a file)",
+        )
     command.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server that has the model")
 
 

@@ -67,7 +67,7 @@ class _Batch:
         policy = host.load_policy(options.policy)
         self.loaded: Loaded = load(options.program, options.program_file)
         tools = host.load_tools(options.tools) if options.tools is not None else {}
-        llm = host.load_models(options.model, options.base_url)
+        llm = host.load_models(options.model, options.base_url, options.answer)
 
         from ..vm import ExecutionVM
         from .keys import public_keys, signing_key

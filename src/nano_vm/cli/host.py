@@ -289,8 +289,11 @@ class StubModel:
         raise AssertionError("a stub is never called")
 
 
-def load_models(specs: Sequence[str], base_url: str | None) -> Any:
-    """What ``ExecutionVM(llm=...)`` takes: None, an adapter, or adapters by name where *specs* hold ``name=MODEL``."""
+def load_models(specs: Sequence[str], base_url: str | None, answers: Sequence[str] = ()) -> Any:
+    """What ``ExecutionVM(llm=...)`` takes: None, an adapter, or adapters by name where *specs* hold ``name=MODEL``.
+
+    *answers* are those of ``--answer``: the steps that they name ask no model.
+    """
     if base_url is not None and not specs:
         raise UsageFault("--base-url needs --model: the model's name on that server")
     adapters: dict[str | None, Any] = {}
@@ -302,39 +305,36 @@ def load_models(specs: Sequence[str], base_url: str | None) -> Any:
                 f"--model gives {name!r} twice" if name else "--model is given twice; name them: fast=MODEL"
             )
         adapters[name] = _adapter(wanted, base_url)
+    if answers:
+        from ..adapters.scripted import FREE, Overlaid, ScriptedLLM
+
+        script = ScriptedLLM(steps=_answers(answers), price=FREE)
+        adapters = {name: Overlaid(script, adapter) for name, adapter in adapters.items()} or {None: script}
     if not adapters:
         return None
     return adapters[None] if list(adapters) == [None] else adapters
 
 
+def _answers(given: Sequence[str]) -> dict[str, Any]:
+    """``step=text`` and ``step=@file`` by step; of a step that is given several times, the answers in order."""
+    found: dict[str, list[str]] = {}
+    for entry in given:
+        step, separator, text = entry.partition("=")
+        if not separator or not step:
+            raise UsageFault(f"--answer takes STEP=TEXT or STEP=@FILE, not {entry!r}")
+        found.setdefault(step, []).append(_text_of(text[1:], f"--answer {step}") if text.startswith("@") else text)
+    return {step: texts if len(texts) > 1 else texts[0] for step, texts in found.items()}
+
+
 def _adapter(model: str, base_url: str | None) -> Any:
-    from ..adapters.openai import PROVIDERS
+    from ..adapters.names import adapter_named
 
-    kind, _, rest = model.partition(":")
-    provider, slash, _ = model.partition("/")
     try:
-        if base_url is not None:
-            from ..adapters import OpenAIAdapter
-
-            return OpenAIAdapter(model, base_url=base_url)
-        if kind == "local":
-            from ..adapters import LocalAdapter
-
-            return LocalAdapter(rest or None)
-        if kind == "litellm" and rest:
-            from ..adapters import LiteLLMAdapter
-
-            return LiteLLMAdapter(rest)
-        if slash and provider in PROVIDERS:
-            from ..adapters import OpenAIAdapter
-
-            return OpenAIAdapter(model)
+        return adapter_named(model, base_url)
     except (VMError, ValueError) as error:
+        if str(error).startswith("unknown model"):
+            raise UsageFault(f"{error}, or any name with --base-url URL") from None
         raise UsageFault(f"--model {model}: {error}") from None
-    known = ", ".join(f"{name}/NAME" for name in PROVIDERS)
-    raise UsageFault(
-        f"unknown model {model!r}; write local, local:FILE.gguf, {known}, litellm:NAME, or any name with --base-url URL"
-    )
 
 
 # --- amounts ---------------------------------------------------------------------------------------------------------

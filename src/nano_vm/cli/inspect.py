@@ -191,7 +191,9 @@ def host_of(
     else:
         tools = host.stub_tools(loaded.program, loaded.programs, rules)
         skipped.append("tools")
-    llm: Any = host.load_models(getattr(options, "model", ()), getattr(options, "base_url", None))
+    llm: Any = host.load_models(
+        getattr(options, "model", ()), getattr(options, "base_url", None), getattr(options, "answer", ())
+    )
     if llm is None:
         llm = host.StubModel()
         skipped.append("models")

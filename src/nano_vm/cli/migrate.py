@@ -24,7 +24,7 @@ def migrate(options: argparse.Namespace) -> int:
         tools = host.load_tools(options.tools)
     else:
         tools = host.stub_tools(loaded.program, loaded.programs, policy)
-    llm = host.load_models(options.model, options.base_url) or host.StubModel()
+    llm = host.load_models(options.model, options.base_url, options.answer) or host.StubModel()
     store = stores.opened(stores.named(options.store), there=True)
     try:
         vm = ExecutionVM(

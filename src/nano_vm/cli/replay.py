@@ -245,7 +245,9 @@ def fork(options: argparse.Namespace) -> int:
         edit["program"] = changed.program
         programs |= changed.programs
     tools = host.load_tools(options.tools) if options.tools is not None else {}
-    vm = ExecutionVM(llm=host.load_models(options.model, options.base_url), tools=tools, programs=programs)
+    vm = ExecutionVM(
+        llm=host.load_models(options.model, options.base_url, options.answer), tools=tools, programs=programs
+    )
     run = subject.trace
     made = asyncio.run(
         forked(vm, run, subject.program, at=options.at, edit=edit, effects=options.effects, programs=programs)

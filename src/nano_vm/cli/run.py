@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
     loaded = load(options.program, options.program_file)
     options.untrusted = host.untrusted_inputs(options.untrusted, loaded.program, loaded.programs)
     tools = host.load_tools(options.tools) if options.tools is not None else {}
-    llm = host.load_models(options.model, options.base_url)
+    llm = host.load_models(options.model, options.base_url, options.answer)
 
     from ..vm import ExecutionVM
     from .keys import public_keys, signing_key

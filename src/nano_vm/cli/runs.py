@@ -507,7 +507,7 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]
     prices = host.read_prices(options.price)
     policy = host.load_policy(options.policy)
     tools = host.load_tools(options.tools) if options.tools is not None else {}
-    llm = host.load_models(options.model, options.base_url)
+    llm = host.load_models(options.model, options.base_url, options.answer)
 
     from ..vm import ExecutionVM
 

@@ -76,7 +76,9 @@ def dollars(cost: Decimal | None) -> str:
     """A cost for people; two figures that count."""
     if cost is None:
         return "cost unknown"
-    places = 2 if cost >= 1 or not cost else min(2 - cost.adjusted(), 9)
+    if not cost:
+        return "no cost"
+    places = 2 if cost >= 1 else min(2 - cost.adjusted(), 9)
     return f"${cost:.{places}f}"
 
 
