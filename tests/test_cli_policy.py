@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nano_vm import Policy, Program, Trace
+from nano_vm import ExecutionVM, Policy, Program, Trace
 from nano_vm.cli import main
 from nano_vm.policy import _TOOL_FIELDS
 from nano_vm.verify import verify
@@ -400,3 +400,79 @@ def test_a_guard_that_guards_nothing_says_so_beside_its_proof(
         "  but gate.then is the only way that its step goes on, so it decides nothing",
         "proved: 'pay' is called at most once, attempts included",
     ]
+
+
+MAIL = """
+steps:
+- {id: gate, type: condition, condition: "$ok == 'yes'", then: $next, otherwise: $end}
+- {id: send, type: tool, tool: send_money, args: {recipient: $who}}
+"""
+FAULTY = """
+inputs: {who: untrusted}
+tools:
+  send_mony: {max_calls: 1}
+  send_money:
+    guardedby: [gate.then]
+    args: {recpient: trusted}
+    guarded_by: [gat.then]
+"""
+FOUND = [
+    ("bad.yaml:6:5: tools.send_money.guardedby: P041", "did you mean 'guarded_by'?"),
+    ("bad.yaml:4:3: tools.send_mony: V051", "did you mean 'send_money'?"),
+    ("bad.yaml:7:12: tools.send_money.args.recpient: V051", "did you mean 'recipient'?"),
+    ("bad.yaml:8:5: tools.send_money.guarded_by: V051", "did you mean 'gate.then'?"),
+]
+
+
+@pytest.fixture
+def mail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mail.yaml").write_text(MAIL)
+    (tmp_path / "bad.yaml").write_text(FAULTY)
+    (tmp_path / "bank.py").write_text("tools = {'send_money': lambda recipient: 1 / 0}")
+    (tmp_path / "inputs.jsonl").write_text('{"who": "x", "ok": "yes"}\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["check", "run", "batch"])
+def test_a_policys_faults_are_told_at_once_in_its_own_file(
+    command: str, mail: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"run": ["-i", "who=x", "-i", "ok=yes"], "batch": ["inputs.jsonl", "-o", "out.jsonl"], "check": []}[command]
+    assert main([command, "mail.yaml", *more, "--tools", "bank.py:tools", "--policy", "bad.yaml"]) == 1
+    told = "".join(capsys.readouterr())
+    for place, hint in FOUND:
+        (line,) = [line for line in told.splitlines() if line.startswith(place)]
+        assert hint in line
+    assert any("mail.yaml" in line and "'ok'" in line and "V059" in line for line in told.splitlines())
+    if command == "check":
+        assert told.splitlines()[-1].startswith("mail.yaml: 1 error; bad.yaml: 4 errors; not checked: ")
+
+
+def test_the_count_of_errors_names_the_file_that_has_them(mail: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (mail / "bad.yaml").write_text("tools: {send_money: {guarded_by: [gate.then], args: {recpient: trusted}}}")
+    assert main(["check", "mail.yaml", "--tools", "bank.py:tools", "--policy", "bad.yaml"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("mail.yaml: 1 proved; bad.yaml: 1 error")
+
+
+def test_a_policys_faults_stand_in_its_file_for_python_too(mail: Path) -> None:
+    (mail / "bad.yaml").write_text("tools: {send_mony: {}}")
+    one = Program.from_file("mail.yaml")
+    tools = {"send_money": lambda recipient: None}
+    vm = ExecutionVM(tools=tools, policy="bad.yaml")
+    expected = "bad.yaml:1:9: tools.send_mony: V051"
+    assert str(vm.check(one)[0]).startswith(expected)
+    assert str(vm.verify(one).diagnostics[0]).startswith(expected)
+    assert str(verify(one, tools=tools, policy="bad.yaml").diagnostics[0]).startswith(expected)
+    assert (vm.run_sync(one, {"who": "x", "ok": "no"}).error or "").startswith(expected)
+    (plain,) = ExecutionVM(tools=tools, policy={"tools": {"send_mony": {}}}).check(one)
+    assert str(plain).startswith("policy.tools.send_mony: V051")
+
+
+def test_a_programs_own_policy_stands_in_the_program(mail: Path) -> None:
+    (mail / "mail.yaml").write_text(f"{MAIL}\npolicy: {{tools: {{send_mony: {{}}}}}}\n")
+    one = Program.from_file("mail.yaml")
+    vm = ExecutionVM(tools={"send_money": lambda recipient: None}, policy={"tools": {"send_money": {}}})
+    (fault,) = vm.check(one)
+    assert str(fault).startswith("mail.yaml:6:18: policy.tools.send_mony: V051")

@@ -131,6 +131,7 @@ class Policy:
     budget: Budget | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
+    text: tuple[str, str | None] | None = field(default=None, compare=False, repr=False)  # as written, and its file
 
     # --- loading ---
 
@@ -149,11 +150,25 @@ class Policy:
     @classmethod
     def from_yaml(cls, text: str, *, file: str | None = None) -> Policy:
         """A policy from YAML 1.2 text, which JSON is too; faults name line and column."""
-        data = read_text(text, file=file, format="yaml")
+        policy, faults = cls.readable(text, file=file)
+        if policy is None or faults:
+            raise ProgramError(faults)
+        return policy
+
+    @classmethod
+    def readable(cls, text: str, *, file: str | None = None) -> tuple[Policy | None, list[Diagnostic]]:
+        """As `from_yaml` for those who look for faults: what can be read of *text*, and what is wrong with it.
+
+        A policy that comes with faults lacks demands, and is good for finding more of them.
+        """
         try:
-            return cls.from_dict(data)
+            data = read_text(text, file=file, format="yaml")
         except ProgramError as error:
-            raise ProgramError(placed(list(error.diagnostics), text, file)) from None
+            return None, list(error.diagnostics)
+        reader = _Reader(())
+        policy = reader.policy(data)
+        faults = placed(reader.faults, text, file) if reader.faults else []
+        return (replace(policy, text=(text, file)) if policy is not None else None), faults
 
     @classmethod
     def from_file(cls, path: str | Path) -> Policy:
@@ -178,6 +193,23 @@ class Policy:
         demands = {name: value for name, value in self.source.items() if name not in ("description", "replaces")}
         return hashlib.sha256(canonical({"policy": demands})).hexdigest()
 
+    def place(self, diagnostics: Iterable[Diagnostic], own: Policy | None) -> list[Diagnostic]:
+        """*diagnostics* of a program for a host with this policy, those about it at their place in its own text.
+
+        A place ``policy.…`` may be one of the program's *own* policy: it is in the one that holds more of the path.
+        """
+        result = []
+        for d in diagnostics:
+            if d.loc[:1] == ("policy",):
+                here = _depth(self.source, d.loc[1:])
+                there = _depth(own.source, d.loc[1:]) if own is not None else -1
+                if here > there or (here == there and d.code != _LOOSENED):
+                    inner = d.loc[1:] if self.text is not None else d.loc
+                    d = Diagnostic(d.code, inner, d.message, d.hint, d.severity)
+                    (d,) = placed([d], *self.text) if self.text is not None else (d,)
+            result.append(d)
+        return result
+
     def to_dict(self) -> dict[str, Any]:
         """What was written, as plain data of its own."""
         return copied(dict(self.source))  # type: ignore[no-any-return]
@@ -191,6 +223,19 @@ class Policy:
         """The rules that name *tool*, the closest last."""
         found = [rule for rule in self.tools if rule.pattern == tool or fnmatchcase(tool, rule.pattern)]
         return sorted(found, key=lambda rule: rule.rank)
+
+
+_LOOSENED = "V057"
+"""The code of a fault that is about the program's own policy, or about a tool's contract."""
+
+
+def _depth(source: Any, loc: Loc) -> int:
+    """How many parts of *loc* lead on in *source*."""
+    for depth, part in enumerate(loc):
+        if not isinstance(source, Mapping) or part not in source:
+            return depth
+        source = source[part]
+    return len(loc)
 
 
 def policy_of(policy: Any) -> Policy | None:

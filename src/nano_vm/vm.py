@@ -43,7 +43,7 @@ from .store.seals import RunSeal, signed
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
-from .verify import Examined, Report, check_names, collector_paused, examine, untrusted_by
+from .verify import Examined, Report, check_names, collector_paused, examine, placed_for, untrusted_by
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -241,7 +241,7 @@ class ExecutionVM:
     def check(self, program: Program) -> list[Diagnostic]:
         """Every fault that *program* shows for this host, warnings included; an empty list means it is ready to run."""
         found = self._examine(program, ())[1].report.faults
-        return program.place([d for d in found if d.severity != "hint"])
+        return placed_for(program, self._policy, [d for d in found if d.severity != "hint"])
 
     def plan(self, program: Program) -> Plan:
         """What is executed for *program*; ``plan.explain()`` prints it.
@@ -251,7 +251,7 @@ class ExecutionVM:
         """
         prepared = self._prepare(program)
         if prepared.plan is None:
-            raise ProgramError(program.place(list(prepared.errors)))
+            raise ProgramError(placed_for(program, self._policy, prepared.errors))
         return prepared.plan
 
     def verify(self, program: Program, *, untrusted: Iterable[str] = ()) -> Report:
@@ -260,7 +260,7 @@ class ExecutionVM:
         *untrusted* names inputs whose values come from outside, beside those that the policy names.
         """
         report = self._examine(program, _names(untrusted))[1].report
-        return replace(report, diagnostics=tuple(program.place(list(report.diagnostics))))
+        return replace(report, diagnostics=tuple(placed_for(program, self._policy, report.diagnostics)))
 
     def _prepare(
         self, program: Program, untrusted: tuple[str, ...] = (), programs: Mapping[str, Program] | None = None
@@ -573,7 +573,7 @@ class ExecutionVM:
         return trace, machine
 
     def _refused(self, trace: Trace, program: Program, faults: list[Diagnostic]) -> Trace:
-        placed = tuple(program.place(faults))
+        placed = tuple(placed_for(program, self._policy, faults))
         trace.diagnostics = placed
         trace.status = TraceStatus.FAILED
         trace.error = summary(placed)

@@ -19,7 +19,7 @@ from ..errors import VMError
 from ..trace import Trace
 from .faults import Failure, UsageFault
 from .lines import Input, Inputs, Results, digest_of, read_line
-from .run import _only_json, _placed
+from .run import _only_json
 from .text import (
     FAILED,
     OK,
@@ -37,7 +37,6 @@ from .text import (
 )
 
 if TYPE_CHECKING:
-    from .host import PolicyFile
     from .sources import Loaded
 
 SHOWN_FAILURES = 10
@@ -58,14 +57,18 @@ def batch(options: argparse.Namespace) -> int:
 
 class _Batch:
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
+        from ..errors import ProgramError
         from . import host
+        from .inspect import misnamed
         from .sources import load
 
         self.options = options
         self.budget, prices = host.read_budget(options.budget), host.read_prices(options.price)
         approved = host.read_digests(options.approve)
-        policy = host.load_policy(options.policy)
+        policy, faults = host.read_policy(options.policy)
         self.loaded: Loaded = load(options.program, options.program_file)
+        if faults:
+            raise ProgramError([*faults, *misnamed(self.loaded, policy, options)])
         tools = host.load_tools(options.tools) if options.tools is not None else {}
         llm = host.load_models(options.model, options.base_url, options.answer)
 
@@ -76,13 +79,12 @@ class _Batch:
         self.inputs = stack.enter_context(closing(Inputs(options.inputs)))
         url = options.store or os.environ.get(VARIABLE)
         self.store = opened(url) if url else None
-        rules = policy.policy if policy is not None else None
         self.vm = ExecutionVM(
             llm=llm,
             tools=tools,
             programs=self.loaded.programs,
             prices=prices,
-            policy=rules,
+            policy=policy,
             approved=approved,
             store=self.store,
             signing_key=signing_key(options),
@@ -90,7 +92,7 @@ class _Batch:
         )
         if self.store is not None:
             stack.callback(self.vm.close)
-        self.check(policy)
+        self.check()
         digest = self.digest()
         self.results = stack.enter_context(
             closing(Results(options.output, digest, self.inputs, restart=options.restart, ordered=options.ordered))
@@ -107,12 +109,12 @@ class _Batch:
         self.began = time.monotonic()
         self.exhausted = self.usage = False
 
-    def check(self, policy: PolicyFile | None) -> None:
+    def check(self) -> None:
         """Print warnings; raises if no input can make the program run."""
         found = self.vm.check(self.loaded.program)
         errors = [d for d in found if d.severity == "error" and d.code != UNSETTLED]
         shown = errors or [*self.loaded.warnings(), *(d for d in found if d.severity != "error")]
-        for line in diagnostic_lines(_placed(shown, self.loaded, policy)):
+        for line in diagnostic_lines(self.loaded.placed(shown)):
             note(line)
         if errors:
             raise Failure("refused: no input was run")

@@ -9,16 +9,15 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ..errors import Diagnostic, Loc, ProgramError, VMError
+from ..errors import Diagnostic, ProgramError, VMError
 from ..flow import Flow
 from ..policy import Policy
 from ..program import Program, ToolStep
-from ..reader import MAX_PROGRAM_BYTES, placed
+from ..reader import MAX_PROGRAM_BYTES
 from ..spelling import meant
 from ..tools import _OPTIONS, ToolOptions, contract
 from ..values import kind_name, parse_json, short
@@ -221,59 +220,31 @@ def stub_tools(
 # --- policy ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyFile:
-    """A policy with its text, so that what is wrong with it for a program is told at its place."""
-
-    policy: Policy
-    path: str
-    text: str
-
-    def placed(self, diagnostics: Sequence[Diagnostic], program: Program) -> list[Diagnostic]:
-        """*diagnostics* of a program, those about the policy at their place in this file.
-
-        A place ``policy.…`` may be one of the program's own policy: it is in the one that holds more of the path.
-        """
-        own = program.own_policy
-        result = []
-        for d in diagnostics:
-            if d.loc[:1] == ("policy",):
-                here = _depth(self.policy.source, d.loc[1:])
-                there = _depth(own.source, d.loc[1:]) if own is not None else -1
-                if here > there or (here == there and d.code != LOOSENED):
-                    bare = Diagnostic(d.code, d.loc[1:], d.message, d.hint, d.severity)
-                    (d,) = placed([bare], self.text, self.path)
-            result.append(d)
-        return result
-
-
-LOOSENED = "V057"
-"""The code of a fault that is about the program's own policy, or about a tool's contract."""
-
-
-def _depth(source: Any, loc: Loc) -> int:
-    """How many parts of *loc* lead on in *source*."""
-    for depth, part in enumerate(loc):
-        if not isinstance(source, Mapping) or part not in source:
-            return depth
-        source = source[part]
-    return len(loc)
-
-
-def load_policy(path: str | None) -> PolicyFile | None:
+def load_policy(path: str | None) -> Policy | None:
     """The policy in a file.
 
     Raises:
         UsageFault: If it can not be read.
         ProgramError: With every fault of it.
     """
+    policy, faults = read_policy(path)
+    if faults:
+        raise ProgramError(faults)
+    return policy
+
+
+def read_policy(path: str | None) -> tuple[Policy | None, list[Diagnostic]]:
+    """What can be read of the policy in a file, and what is wrong with it; see `Policy.readable`.
+
+    Raises:
+        UsageFault: If the file can not be read.
+    """
     if path is None:
-        return None
+        return None, []
     text = _text_of(path, "--policy")
     if len(text) > MAX_PROGRAM_BYTES:
         raise UsageFault(f"--policy: {path} is too long to be a policy: {len(text):,} characters")
-    name = "<stdin>" if path == "-" else path
-    return PolicyFile(Policy.from_yaml(text, file=name), name, text)
+    return Policy.readable(text, file="<stdin>" if path == "-" else path)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ from .text import FAILED, OK, diagnostic_lines, emit, emit_json, note, safe, saf
 if TYPE_CHECKING:
     from ..flow import Flow
     from ..graph import Marks
-    from ..verify import Report
+    from ..policy import Policy
+    from ..verify import Proof, Report
     from ..vm import ExecutionVM
-    from .host import PolicyFile
     from .sources import Loaded
 
 
@@ -34,26 +34,38 @@ def check(options: argparse.Namespace) -> int:
     """Every fault of a program, those of its files and those that the host shows; what is proved of it; its worst case."""
     from . import host, sources
 
-    found: list[Diagnostic] = []
-    loaded, policy = None, None
-    try:
-        policy = host.load_policy(options.policy)
-    except ProgramError as error:
-        found += error.diagnostics
+    policy, found = host.read_policy(options.policy)
+    loaded = None
     try:
         loaded = sources.load(options.program, options.program_file)
     except ProgramError as error:
         found += error.diagnostics
-    if found or loaded is None:
+    if loaded is None:
+        return _told(options, _strictly(found, options), ["graph", "tools", "models"], None, loaded)
+    if found:
+        found += misnamed(loaded, policy, options)
         return _told(options, _strictly(found, options), ["graph", "tools", "models"], None, loaded)
     report, skipped = _examined(loaded, policy, options)
     found = loaded.placed([*loaded.warnings(), *report.diagnostics])
-    if policy is not None:
-        found = policy.placed(found, loaded.program)
     return _told(options, _strictly(found, options), skipped, report, loaded)
 
 
-def _examined(loaded: Loaded, policy: PolicyFile | None, options: argparse.Namespace) -> tuple[Report, list[str]]:
+def misnamed(loaded: Loaded, policy: Policy | None, options: argparse.Namespace) -> list[Diagnostic]:
+    """What a policy that has faults of its own names besides, and this host and program have not: told with those faults.
+
+    What else it demands can only be said of a whole one.
+    """
+    if policy is None:
+        return []
+    report, _ = _examined(loaded, policy, options)
+    return [d for d in report.diagnostics if d.code in _NAMES]
+
+
+_NAMES = frozenset({"V051", "V059"})
+"""Codes of what a policy names that is not there, and of inputs that it does not name."""
+
+
+def _examined(loaded: Loaded, policy: Policy | None, options: argparse.Namespace) -> tuple[Report, list[str]]:
     """What is found, and what could not be looked at."""
     from ..program import LLMStep
     from . import host
@@ -96,10 +108,10 @@ def _told(
         asked = options.policy is not None or options.untrusted or proofs or loaded.program.untrusted
         for line in [*_proof_lines(report, loaded), *(_flow_lines(report) if asked else ()), *_worst_case(report)]:
             say(safe(line))
-    counts = [(sum(d.severity == name for d in found), name, "s") for name in ("error", "warning", "hint")]
-    counts += [(sum(p.status == name for p in proofs), name, "") for name in ("refuted", "unproved", "proved")]
-    texts = [f"{n} {what}{more * (n != 1)}" for n, what, more in counts if n]
-    if not failed and not any(n for n, what, _ in counts if what in ("error", "warning")):
+    theirs = [d for d in found if d.file is not None and d.file == options.policy]
+    own = [d for d in found if d not in theirs]
+    texts = _counts(own) + _statuses(proofs)
+    if not failed and not any(d.severity in ("error", "warning") for d in found):
         texts.insert(0, "no faults")
     remedies = {
         "tools": "tools (give --tools)",
@@ -108,8 +120,21 @@ def _told(
     }
     left = ["graph"] if "graph" in skipped else skipped
     rest = f"; not checked: {', '.join(remedies[name] for name in left)}" if left else ""
-    say(safe(f"{options.program}: {', '.join(texts)}{rest}"))
+    if theirs:
+        rest = f"; {options.policy}: {', '.join(_counts(theirs))}{rest}"
+    say(safe(f"{options.program}: {', '.join(texts) or 'no faults'}{rest}"))
     return code
+
+
+def _counts(found: Sequence[Diagnostic]) -> list[str]:
+    """How many errors, warnings and hints there are, as far as there are any."""
+    counts = [(sum(d.severity == name for d in found), name) for name in ("error", "warning", "hint")]
+    return [f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count]
+
+
+def _statuses(proofs: Sequence[Proof]) -> list[str]:
+    counts = [(sum(p.status == name for p in proofs), name) for name in ("refuted", "unproved", "proved")]
+    return [f"{count} {name}" for count, name in counts if count]
 
 
 def _proof_lines(report: Report, loaded: Loaded) -> Iterator[str]:
@@ -177,19 +202,16 @@ def _worst_case(report: Report) -> Iterator[str]:
         yield from (f"  {reason}" for reason in reasons[:SHOWN_FLOWS])
 
 
-def host_of(
-    loaded: Loaded, options: argparse.Namespace, policy: PolicyFile | None = None
-) -> tuple[ExecutionVM, list[str]]:
+def host_of(loaded: Loaded, options: argparse.Namespace, policy: Policy | None = None) -> tuple[ExecutionVM, list[str]]:
     """A VM with the tools and models of the command line, and stubs that take anything for those not given."""
     from ..vm import ExecutionVM
     from . import host
 
     skipped = []
-    rules = policy.policy if policy is not None else None
     if options.tools is not None:
         tools = host.load_tools(options.tools)
     else:
-        tools = host.stub_tools(loaded.program, loaded.programs, rules)
+        tools = host.stub_tools(loaded.program, loaded.programs, policy)
         skipped.append("tools")
     llm: Any = host.load_models(
         getattr(options, "model", ()), getattr(options, "base_url", None), getattr(options, "answer", ())
@@ -199,7 +221,7 @@ def host_of(
         skipped.append("models")
     prices = host.read_prices(getattr(options, "price", ()))
     approved = host.read_digests(getattr(options, "approve", ()))
-    vm = ExecutionVM(llm=llm, tools=tools, programs=loaded.programs, prices=prices, policy=rules, approved=approved)
+    vm = ExecutionVM(llm=llm, tools=tools, programs=loaded.programs, prices=prices, policy=policy, approved=approved)
     return vm, skipped
 
 
@@ -251,9 +273,9 @@ def _marks(flow: Flow, loaded: Loaded, options: argparse.Namespace) -> Marks:
     untrusted = host.untrusted_inputs(options.untrusted, loaded.program, loaded.programs)
     report = vm.verify(loaded.program, untrusted=untrusted)
     found = loaded.placed([d for d in report.diagnostics if d.severity == "error"])
-    for line in diagnostic_lines(policy.placed(found, loaded.program) if policy is not None else found):
+    for line in diagnostic_lines(found):
         note(line)
-    return marks_of(flow, report, policy.policy if policy is not None else None)
+    return marks_of(flow, report, policy)
 
 
 def schema(options: argparse.Namespace) -> int:

@@ -18,8 +18,7 @@ def migrate(options: argparse.Namespace) -> int:
     if not options.dry_run:
         raise UsageFault("moving runs is not built yet; --dry-run says which may go on with the new program")
     loaded = sources.load(options.program, options.program_file)
-    rules = host.load_policy(options.policy)
-    policy = rules.policy if rules is not None else None
+    policy = host.load_policy(options.policy)
     if options.tools is not None:
         tools = host.load_tools(options.tools)
     else:

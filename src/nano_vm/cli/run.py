@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from ..program import Program
     from ..store import Store
     from ..vm import ExecutionVM
-    from .host import PolicyFile
     from .sources import Loaded
     from .view import View
 
@@ -55,14 +54,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
+    from ..errors import ProgramError
     from . import host
+    from .inspect import misnamed
     from .sources import load
 
     inputs = host.read_inputs(options.input, options.input_file)
     budget, prices = host.read_budget(options.budget), host.read_prices(options.price)
     approved = host.read_digests(options.approve)
-    policy = host.load_policy(options.policy)
+    policy, faults = host.read_policy(options.policy)
     loaded = load(options.program, options.program_file)
+    if faults:
+        raise ProgramError([*faults, *misnamed(loaded, policy, options)])
     options.untrusted = host.untrusted_inputs(options.untrusted, loaded.program, loaded.programs)
     tools = host.load_tools(options.tools) if options.tools is not None else {}
     llm = host.load_models(options.model, options.base_url, options.answer)
@@ -73,13 +76,12 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
 
     url = options.store or os.environ.get(VARIABLE)
     store = opened(url) if url else None
-    rules = policy.policy if policy is not None else None
     vm = ExecutionVM(
         llm=llm,
         tools=tools,
         programs=loaded.programs,
         prices=prices,
-        policy=rules,
+        policy=policy,
         approved=approved,
         store=store,
         signing_key=signing_key(options),
@@ -89,14 +91,14 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
     file = _open_trace(options.trace) if options.trace is not None else None
     if file is not None:
         stack.callback(file.close)
-    for line in diagnostic_lines([*loaded.warnings(), *_warnings(vm, loaded, policy)]):
+    for line in diagnostic_lines([*loaded.warnings(), *_warnings(vm, loaded)]):
         note(line)
     if store is not None and options.run_id is not None:
         _joined(store, options.run_id)
     trace, signalled = _executed(vm, loaded.program, inputs, budget, options, stack.close)
     code = exit_code(trace, signalled)
     fault = file.write(trace) if file is not None else None  # before anything is printed: a reader may be gone
-    _print_end(trace, loaded, policy, options, kept=store is not None)
+    _print_end(trace, loaded, options, kept=store is not None)
     if fault:
         complain(fault)
         code = code or FAILED
@@ -112,13 +114,8 @@ def _joined(store: Store, run_id: str) -> None:
         note(f"nano-vm: run {run_id} is there already ({known.status})")
 
 
-def _warnings(vm: ExecutionVM, loaded: Loaded, policy: PolicyFile | None) -> list[Any]:
-    return _placed([d for d in vm.check(loaded.program) if d.severity != "error"], loaded, policy)
-
-
-def _placed(diagnostics: Sequence[Diagnostic], loaded: Loaded, policy: PolicyFile | None) -> list[Diagnostic]:
-    found = loaded.placed(diagnostics)
-    return policy.placed(found, loaded.program) if policy is not None else found
+def _warnings(vm: ExecutionVM, loaded: Loaded) -> list[Diagnostic]:
+    return loaded.placed([d for d in vm.check(loaded.program) if d.severity != "error"])
 
 
 def exit_code(trace: Trace, signalled: int | None) -> int:
@@ -206,12 +203,10 @@ async def _followed(
 # --- what is printed -------------------------------------------------------------------------------------------------
 
 
-def _print_end(
-    trace: Trace, loaded: Loaded, policy: PolicyFile | None, options: argparse.Namespace, *, kept: bool
-) -> None:
+def _print_end(trace: Trace, loaded: Loaded, options: argparse.Namespace, *, kept: bool) -> None:
     """How it ended: what is wrong to stderr, the rest to stdout."""
     if trace.diagnostics:
-        for line in diagnostic_lines(_placed(trace.diagnostics, loaded, policy)):
+        for line in diagnostic_lines(loaded.placed(trace.diagnostics)):
             note(line)
         note("refused: no step was run")
     elif trace.error is not None:

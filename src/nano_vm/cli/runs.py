@@ -512,12 +512,11 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]
     from ..vm import ExecutionVM
 
     store = opened(url, there=True)
-    rules = policy.policy if policy is not None else None
     vm = ExecutionVM(
         llm=llm,
         tools=tools,
         prices=prices,
-        policy=rules,
+        policy=policy,
         approved=options.approve,
         store=store,
         signing_key=key,

@@ -496,14 +496,21 @@ def verify(
         ProgramError: If the policy is malformed.
     """
     contracts = {name: contract(name, function) for name, function in (tools or {}).items()}
+    rules = policy_of(policy)
     examined = examine(
         Flow(program, programs),
         contracts,
-        policy=policy_of(policy),
+        policy=rules,
         budget=program.budget,
         prices={m: (Decimal(str(a)), Decimal(str(b))) for m, (a, b) in prices.items()} if prices is not None else None,
         untrusted=untrusted,
         approved=frozenset(approved),
         more=program.warnings,
     )
-    return replace(examined.report, diagnostics=tuple(program.place(list(examined.report.diagnostics))))
+    return replace(examined.report, diagnostics=tuple(placed_for(program, rules, examined.report.diagnostics)))
+
+
+def placed_for(program: Program, policy: Policy | None, diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """*diagnostics* with line and column, in the file of the program or of the host's *policy*, whichever each is about."""
+    found = program.place(list(diagnostics))
+    return policy.place(found, program.own_policy) if policy is not None else found
