@@ -51,6 +51,7 @@ from .plan import (
 from .policy import ArgRule, CallRule
 from .program import (
     DEFAULT_ANSWER_ATTEMPTS,
+    MODEL_OPTIONS,
     ApprovalStep,
     CallStep,
     ConditionStep,
@@ -298,10 +299,10 @@ class _Compiler:
         declared = step.model or defaults.model
         model = program.models.get(declared, declared) if declared is not None else None
         options: dict[str, Any] = {}
-        for name in ("max_tokens", "temperature", "seed"):
+        for name in MODEL_OPTIONS:
             value = getattr(step, name) if getattr(step, name) is not None else getattr(defaults, name)
             if value is not None:
-                options[name] = value
+                options[name] = [value] if name == "stop" and isinstance(value, str) else value
         constrained = step.constrained
         return ModelOp(
             messages=lambda frame: [{"role": role, "content": content(frame)} for role, content in parts],

@@ -202,6 +202,10 @@ class Threads:
                 self.idle += 1 if self.work.empty() else 0
 
 
+NAMED_ONLY = frozenset({"options"})
+"""Options that an adapter must name: those of a program may be called as anything, and must not get among its own arguments."""
+
+
 class Adapter:
     """An LLM adapter and what its ``complete`` takes."""
 
@@ -217,12 +221,13 @@ class Adapter:
             parameters = inspect.signature(adapter.complete).parameters
         except (TypeError, ValueError):
             parameters = None
-        self.named = frozenset(parameters or ())
+        several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        self.named = frozenset(name for name, p in (parameters or {}).items() if p.kind not in several)
         self.open = parameters is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
     def takes(self, name: str) -> bool:
         """Whether the option *name* may be passed."""
-        return self.open or name in self.named
+        return name in self.named or (self.open and name not in NAMED_ONLY)
 
 
 @dataclass(slots=True)

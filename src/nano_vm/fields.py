@@ -88,6 +88,18 @@ _STEP: Mapping[str, str] = {
         "response_format schema json_schema response_schema response_model".split(),
         "write `output_schema`, on a step of type `llm`",
     ),
+    **dict.fromkeys(
+        "max_completion_tokens max_output_tokens max_new_tokens num_predict token_limit".split(), "write `max_tokens`"
+    ),
+    **dict.fromkeys("stop_sequences stop_words stops".split(), "write `stop: [...]`"),
+    **dict.fromkeys(
+        "thinking reasoning effort".split(), "write `reasoning_effort`, or the provider's own field in `options`"
+    ),
+    **dict.fromkeys(
+        "top_k min_p presence_penalty frequency_penalty repetition_penalty logit_bias logprobs verbosity extra_body "
+        "model_kwargs provider_options".split(),
+        "write `options: {<field>: ...}`, on a step of type `llm`",
+    ),
     **dict.fromkeys("choices enum labels allowed".split(), "write `allowed_outputs: [...]`, on a step of type `llm`"),
     **dict.fromkeys(
         "rollback compensate compensation undo_with".split(), "write `undo: {tool, args}`, on a step of type `tool`"
@@ -97,6 +109,35 @@ _STEP: Mapping[str, str] = {
     **dict.fromkeys("trusted untrusted".split(), "trust is said by a policy: `inputs` and `tools.<tool>.args`"),
     **dict.fromkeys("tags annotations meta".split(), "write `metadata: {...}`"),
 }
+
+_FIELD = "write it as a field of the step"
+_LIMIT = "write `max_tokens`, which budgets count with"
+_ONE = "a call gives one answer; for several write a step of type `map`"
+_TEXT_ONLY = "an answer is text; tools are steps of type `tool`"
+_OF_THE_HOST = "where and under which account a model is called is the host's: give it to the adapter"
+
+NO_OPTIONS: Mapping[str, str] = {
+    **dict.fromkeys("messages prompt system model temperature top_p stop seed reasoning_effort".split(), _FIELD),
+    **dict.fromkeys("output_schema allowed_outputs idempotency_key step_id options".split(), _FIELD),
+    **dict.fromkeys(
+        "response_format json_schema grammar guided_json".split(), "write `output_schema` or `allowed_outputs`"
+    ),
+    **dict.fromkeys("stop_sequences stopSequences".split(), "write `stop`"),
+    **dict.fromkeys(
+        "max_tokens max_completion_tokens max_output_tokens max_new_tokens maxOutputTokens n_predict num_predict".split(),
+        _LIMIT,
+    ),
+    **dict.fromkeys("n best_of num_completions candidate_count candidateCount".split(), _ONE),
+    **dict.fromkeys("stream stream_options".split(), "whether an answer is streamed is the host's to say"),
+    **dict.fromkeys("tools tool_choice functions function_call parallel_tool_calls".split(), _TEXT_ONLY),
+    **dict.fromkeys(
+        "api_key base_url api_base api_version headers extra_headers extra_query extra_body timeout max_retries num_retries "
+        "fallbacks organization project http_client client custom_llm_provider model_list service_tier".split(),
+        _OF_THE_HOST,
+    ),
+}
+"""What can not be an option of a model step, and what to do instead: budgets and proofs know the fields of the language only,
+and a program does not choose to whom its prompts, and the host's keys, are sent."""
 
 _PROGRAM: Mapping[str, str] = {
     **dict.fromkeys("timeout timeout_s deadline max_duration".split(), "write `timeout_seconds`"),
@@ -112,7 +153,7 @@ _PROGRAM: Mapping[str, str] = {
         "max_llm_calls max_tool_calls max_cost_usd max_seconds max_cost".split(), "it is a field of `budget`"
     ),
     **dict.fromkeys("limits quota".split(), "write `budget: {...}`"),
-    **dict.fromkeys("model temperature seed".split(), "it is a field of `defaults`"),
+    **dict.fromkeys("model temperature top_p stop seed reasoning_effort".split(), "it is a field of `defaults`"),
     **dict.fromkeys("variables vars state context".split(), "write a `default` in `inputs`, or a step of type `set`"),
     **dict.fromkeys("input params parameters arguments".split(), "write `inputs`, a JSON Schema"),
     **dict.fromkeys("outputs result returns return".split(), "write `output`"),

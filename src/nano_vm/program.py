@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
-from .expr import parse_expr, parse_template
-from .fields import EXTENSION, PURPOSES, Part, free, remedy, unknown
+from .expr import parse_expr, parse_template, value_references
+from .fields import EXTENSION, NO_OPTIONS, PURPOSES, Part, free, remedy, unknown
 from .policy import POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .schemas import schema_fault
@@ -160,6 +160,15 @@ class Step(Part):
         return "default" in self.model_fields_set
 
 
+TopP = Annotated[float, Field(gt=0, le=1)]
+Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+Stop = Union[Annotated[str, Field(min_length=1)], Texts]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+
+MODEL_OPTIONS = ("max_tokens", "temperature", "top_p", "stop", "seed", "reasoning_effort", "options")
+"""The fields of a model step, or of ``defaults``, that its adapter is given as they stand."""
+
+
 class LLMStep(Step):
     """One model call."""
 
@@ -173,7 +182,11 @@ class LLMStep(Step):
     on_invalid: Any = None
     max_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: TopP | None = None
+    stop: Stop | None = None
     seed: Annotated[int, Field(strict=True)] | None = None
+    reasoning_effort: Effort | None = None
+    options: dict[str, Any] | None = None
     on_truncated: Literal["fail", "accept"] = "fail"
 
     CALLS: ClassVar[bool] = True
@@ -344,7 +357,11 @@ class Defaults(Part):
     model: str | None = None
     max_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: TopP | None = None
+    stop: Stop | None = None
     seed: Annotated[int, Field(strict=True)] | None = None
+    reasoning_effort: Effort | None = None
+    options: dict[str, Any] | None = None
     timeout_seconds: Seconds | None = None
 
 
@@ -580,6 +597,10 @@ _SCHEMA_TEXTS = {
     "messages": "The whole conversation: role and content each; templates.",
     "allowed_outputs": "The only answers that are valid; the stored value is one of these texts.",
     "output_schema": "A JSON Schema by which the answer, parsed as JSON, or the event's payload must be valid.",
+    "top_p": "Sample from the likeliest tokens whose probabilities sum up to this.",
+    "stop": "Texts at which the answer ends; they are no part of it.",
+    "reasoning_effort": "How long a reasoning model may think.",
+    "options": "Further fields of the request, as the provider names them.",
     "on_truncated": "What becomes of an answer that was cut off at max_tokens: fail, or accept what there is.",
     "on_invalid": "Taken where no attempt gave a valid answer; without it the step fails.",
     "args": "Arguments by name; templates. One that is exactly one reference keeps its type.",
@@ -743,6 +764,9 @@ class _Shape:
         if isinstance(result.get("policy"), dict):
             self.faults += read_policy(result["policy"], (*loc, "policy"))[1]
         self.nested(result.get("defaults"), (*loc, "defaults"), Defaults)
+        if isinstance(result.get("defaults"), dict):
+            self.options(result["defaults"].get("options"), (*loc, "defaults", "options"))
+            self.stops(result["defaults"].get("stop"), (*loc, "defaults", "stop"))
         return _ordered(result, _PROGRAM_FIELDS)
 
     def inputs(self, schema: Any, loc: Loc, ids: dict[str, Loc]) -> None:
@@ -985,9 +1009,24 @@ class _Shape:
             for i, a in enumerate(allowed):
                 if isinstance(a, (bool, int, float)):
                     self.add("P013", (*loc, "allowed_outputs", i), f"{short(a)} is not a text", "quote it")
+        self.stops(step.get("stop"), (*loc, "stop"))
+        self.options(step.get("options"), (*loc, "options"))
         if "on_invalid" in step and allowed is None and "output_schema" not in step:
             message = "'on_invalid' without 'allowed_outputs' or 'output_schema': every answer is valid"
             self.add("P015", (*loc, "on_invalid"), message)
+
+    def stops(self, stop: Any, loc: Loc) -> None:
+        texts = stop if isinstance(stop, list) else [stop]
+        if stop is not None and not (texts and all(isinstance(text, str) and text for text in texts)):
+            self.add("P013", loc, f"'stop' is a text or a list of texts, none of them empty, not {short(stop)}")
+
+    def options(self, options: Any, loc: Loc) -> None:
+        """What a provider is sent beside the language's own fields: no field of those, nothing of the host's, no template."""
+        for name, value in options.items() if isinstance(options, dict) else ():
+            if name in NO_OPTIONS:
+                self.add("P013", (*loc, name), f"{name!r} can not be an option", NO_OPTIONS[name])
+            elif _refers(value):
+                self.add("P013", (*loc, name), "options are sent as they stand: no reference is replaced in them")
 
     def message(self, message: Any, loc: Loc) -> None:
         if not isinstance(message, dict):
@@ -1040,6 +1079,14 @@ class _Shape:
             )
         if isinstance(step.get("output_schema"), dict):
             self.schema(step["output_schema"], (*loc, "output_schema"))
+
+
+def _refers(value: Any) -> bool:
+    """Whether *value* holds what would be a reference in a template."""
+    try:
+        return any(True for _ in value_references(value))
+    except ExprError:  # a `$` of another language, of a regular expression for one
+        return False
 
 
 _CHECKS = {
@@ -1107,7 +1154,7 @@ def _document_loc(loc: tuple[int | str, ...]) -> Loc:
     return tuple(result)
 
 
-_MEMBERS = frozenset({"str", "float", "constrained-float"})  # of unions, as pydantic names them
+_MEMBERS = frozenset({"str", "float", "constrained-float", "constrained-str"})  # of unions, as pydantic names them
 
 
 def merge(faults: list[Diagnostic], more: list[Diagnostic]) -> list[Diagnostic]:

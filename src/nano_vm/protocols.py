@@ -1,7 +1,7 @@
 """What the outside implements. A user's class needs the method, never an import of ours.
 
 The optional parts of an adapter are found by name: a method ``stream`` or ``count_tokens``, and the keyword
-parameters that ``complete`` names in its signature (``allowed_outputs``, ``output_schema``, ``step_id``,
+parameters that ``complete`` names in its signature (``allowed_outputs``, ``output_schema``, ``options``, ``step_id``,
 ``idempotency_key``): they are handed over only to an adapter that names them, since one that
 merely takes ``**kwargs`` would pass them on to a provider that refuses what it does not know.
 """
@@ -45,7 +45,9 @@ class LLMAdapter(Protocol):
     ) -> str | tuple[str, dict[str, Any] | None] | Completion:
         """The model's answer to *messages*.
 
-        *kwargs* holds what the step declares: ``model``, ``max_tokens``, ``temperature``, ``seed``.
+        *kwargs* holds what the step declares: ``model``, ``max_tokens``, ``temperature``, ``top_p``, ``stop`` (a list),
+        ``seed``, ``reasoning_effort``. Its ``options``, fields of the provider's own, are handed over only as a dict and
+        only to an adapter that names ``options``: they belong into the body of the request and nowhere else.
         Failures are best raised as `ModelError`, `RateLimited`, `ModelTimeout` or `FilteredAnswer`, with the ``usage`` of
         a call that is billed all the same; anything else counts as kind ``model``.
         """

@@ -79,6 +79,7 @@ class RecordedLLM:
         *,
         allowed_outputs: list[str] | None = None,
         output_schema: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Completion:
         """The recorded answer to these messages and options.
@@ -87,7 +88,8 @@ class RecordedLLM:
             ModelError: If it is not recorded, and there is no adapter to ask.
         """
         constraints = {"allowed_outputs": allowed_outputs, "output_schema": output_schema}
-        request = {"messages": messages, **kwargs, **{k: v for k, v in constraints.items() if v is not None}}
+        told = {} if options is None else {"options": options}
+        request = {"messages": messages, **kwargs, **{k: v for k, v in constraints.items() if v is not None}, **told}
         key = hashlib.sha256(canonical(request)).hexdigest()
         found = self._known.get(key)
         if found is not None:
@@ -96,7 +98,10 @@ class RecordedLLM:
             raise ModelError(
                 f"not recorded: {short(messages[-1]['content'])}; record it again with record=adapter", retryable=False
             )
-        taken = {k: v for k, v in request.items() if k not in constraints or k in Adapter(self.adapter).named}
+        asked = Adapter(self.adapter)
+        if told and not asked.takes("options"):
+            raise ModelError(f"{kind_name(self.adapter)} takes no options: {options!r}", retryable=False)
+        taken = {k: v for k, v in request.items() if k not in constraints or k in asked.named}
         answer = completed(await self.adapter.complete(**taken))
         entry = {
             "key": key,

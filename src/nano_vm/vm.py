@@ -23,11 +23,11 @@ from typing import Any
 
 from .batch import BatchResult, run_many
 from .compile import compile_flow
-from .drive import Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
+from .drive import NAMED_ONLY, Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
 from .durable import Journal, lost_calls, trace_of
 from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, UnknownRun, VMError, summary
 from .fields import free, remedy
-from .flow import Flow
+from .flow import Flow, FrameGraph
 from .inbox import Inbox, account, presented, usable
 from .lease import LEASE_SECONDS, Lease, living
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
@@ -35,7 +35,7 @@ from .listener import NOTICED_SECONDS, Listener
 from .machine import FOREVER, Facts, Machine, loaded
 from .plan import FramePlan, Plan
 from .policy import Budget, Policy, policy_of, tightest
-from .program import LLMStep, Program
+from .program import MODEL_OPTIONS, LLMStep, Program
 from .signing import SigningKey, public_keys
 from .spelling import Hints
 from .store import ENDED, PENDING, Append, Claim, Store, StoredRun, open_store
@@ -44,6 +44,7 @@ from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
 from .verify import Examined, Report, check_names, collector_paused, examine, placed_for, untrusted_by
+from .verify.trust import by_untrusted
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -335,8 +336,13 @@ class ExecutionVM:
     def _check_models(self, flow: Flow) -> list[Diagnostic]:
         """Model steps against the adapters: one is there, it has the model, it takes the options."""
         found = []
-        for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+        frames: dict[int, FrameGraph] = {}
+        for frame in flow.frames:
+            frames.setdefault(id(frame.names), frame)
+        for frame in frames.values():
+            names = frame.names
             program = names.program
+            strange = by_untrusted(frame, self._approved)
             for step, at in names.steps:
                 if not isinstance(step, LLMStep):
                     continue
@@ -360,11 +366,16 @@ class ExecutionVM:
                         found.append(Diagnostic("V031", (*loc, "model"), message, hint))
                         continue
                     adapter = self._adapters[None]
-                for option in ("max_tokens", "temperature", "seed"):
+                if strange and (step.options or program.defaults.options):
+                    message = f"step {step.id!r} has options, and its program comes from an untrusted source"
+                    hint = "remove them, or approve the program's digest"
+                    found.append(Diagnostic("V034", (*loc, "options"), message, hint))
+                for option in MODEL_OPTIONS:
                     given = getattr(step, option) is not None or getattr(program.defaults, option) is not None
                     if given and not adapter.takes(option):
                         message = f"the adapter of step {step.id!r} takes no {option!r}"
-                        hint = f"let its complete() take {option} or **kwargs, or remove the field"
+                        either = "" if option in NAMED_ONLY else " or **kwargs"
+                        hint = f"let its complete() take {option}{either}, or remove the field"
                         found.append(Diagnostic("V032", (*loc, option), message, hint))
         return found
 

@@ -202,3 +202,43 @@ def test_the_command_line_takes_a_server_that_ignores_stream(
     assert main(["run", str(tmp_path / "ask.yaml"), "--model", "m", "--base-url", server.url]) == 0
     assert 'output: "fine"' in capsys.readouterr().out
     assert server.requests[0]["stream"] is True
+
+
+def test_what_a_step_declares_is_in_the_request(wire: Any, adapter_of: Any, run: Any) -> None:
+    server = wire(body("ok"))
+    declared = {"max_tokens": 9, "top_p": 0.2, "stop": "END", "seed": 3, "reasoning_effort": "low"}
+    trace = run(adapter_of(server), {**declared, "options": {"presence_penalty": 0.5, "min_p": 0.1}})
+    assert trace.ok, trace.error
+    request = server.requests[0]
+    expected = {**declared, "stop": ["END"], "presence_penalty": 0.5, "min_p": 0.1}
+    assert {key: request[key] for key in expected} == expected
+    assert "temperature" not in request  # the adapter's own, which models that reason refuse
+    assert trace.steps[0].request["options"] == {"presence_penalty": 0.5, "min_p": 0.1}
+
+
+def test_options_do_not_choose_where_a_request_goes(wire: Any, adapter_of: Any) -> None:
+    """A host that hands a model's program over does not hand its keys over: all that is no body is the body's all the same."""
+    ours, theirs = wire(body("ours")), wire(body("theirs"))
+    names = (
+        "api_base",
+        "base_url",
+        "api_key",
+        "extra_headers",
+        "timeout",
+        "mock_response",
+        "aws_bedrock_runtime_endpoint",
+    )
+    options = dict.fromkeys(names, theirs.url)
+    completion = asyncio.run(adapter_of(ours).complete([{"role": "user", "content": "x"}], options=options))
+    assert (completion.text, theirs.requests) == ("ours", [])
+    assert {name: ours.requests[0][name] for name in names} == options
+
+
+def test_options_of_a_program_from_an_untrusted_source(wire: Any, adapter_of: Any) -> None:
+    steps = [{"id": "a", "type": "llm", "prompt": "x", "options": {"min_p": 0.1}}]
+    strange = Program.from_dict({"untrusted": True, "steps": steps})
+    adapter = adapter_of(wire(body("ok")))
+    assert [d.code for d in ExecutionVM(adapter).check(strange) if d.severity == "error"] == ["V034"]
+    assert ExecutionVM(adapter, approved=[strange.digest]).check(strange) == []
+    outer = Program.from_dict({"untrusted": True, "steps": [{"id": "c", "type": "call", "program": {"steps": steps}}]})
+    assert [d.code for d in ExecutionVM(adapter).check(outer) if d.severity == "error"] == ["V034"]

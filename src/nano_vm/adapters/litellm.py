@@ -30,6 +30,14 @@ STOLEN_VERSIONS = frozenset({"1.82.7", "1.82.8"})
 """Uploaded in March 2026 with a stolen token; they send the machine's credentials away (PYSEC-2026-2)."""
 
 
+OPTIONS = frozenset(
+    "presence_penalty frequency_penalty logit_bias user logprobs top_logprobs top_k verbosity safety_identifier "
+    "prompt_cache_key thinking web_search_options modalities prediction audio store".split()
+)
+"""Options of a step that LiteLLM translates for its providers. All others go into the body as they stand: among its own arguments
+are addresses, keys and accounts, which a program must not choose."""
+
+
 class LiteLLMAdapter:
     """A model reached through LiteLLM: ``LiteLLMAdapter("groq/llama-3.3-70b-versatile")``.
 
@@ -87,16 +95,20 @@ class LiteLLMAdapter:
         temperature: float | None = None,
         seed: int | None = None,
         output_schema: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Completion:
-        """The model's answer to *messages*. *kwargs* are further arguments of ``litellm.acompletion``.
+        """The model's answer to *messages*.
+
+        *options* are fields of the request's body; *kwargs* (``top_p``, ``stop``, ``reasoning_effort``, ...) are further
+        arguments of ``litellm.acompletion``.
 
         Raises:
             RateLimited: Status 429, with the wait that the provider asked for.
             ModelTimeout: No answer in time, or status 408 or 504.
             ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer and status 5xx.
         """
-        request = self._request(messages, max_tokens, temperature, seed, output_schema, kwargs)
+        request = self._request(messages, max_tokens, temperature, seed, output_schema, options, kwargs)
         models = self._models(model)
         spent: list[LLMUsage | None] = []
         for place, name in enumerate(models, 1):
@@ -118,6 +130,7 @@ class LiteLLMAdapter:
         temperature: float | None = None,
         seed: int | None = None,
         output_schema: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[str | Completion]:
         """As `complete`, in pieces of text as they come; last, one `Completion` with the whole.
@@ -126,7 +139,7 @@ class LiteLLMAdapter:
         A stream that the server ends too early, without an error, LiteLLM passes on as whole, with a usage that it
         guesses; `OpenAIAdapter` tells.
         """
-        request = self._request(messages, max_tokens, temperature, seed, output_schema, kwargs)
+        request = self._request(messages, max_tokens, temperature, seed, output_schema, options, kwargs)
         request = {"stream_options": {"include_usage": True}, **request, "stream": True}
         models = self._models(model)
         spent: list[LLMUsage | None] = []
@@ -171,11 +184,12 @@ class LiteLLMAdapter:
         temperature: float | None,
         seed: int | None,
         output_schema: Mapping[str, Any] | None,
+        options: Mapping[str, Any] | None,
         further: dict[str, Any],
     ) -> dict[str, Any]:
         request = {"timeout": self.timeout, **self._defaults, **further, "messages": checked_messages(messages)}
         request.update(num_retries=0, max_retries=0)
-        if temperature is None:
+        if temperature is None and "reasoning_effort" not in further:  # models that reason refuse any but their own
             temperature = self.temperature
         if temperature is not None:
             request["temperature"] = temperature
@@ -185,6 +199,11 @@ class LiteLLMAdapter:
             request["seed"] = seed
         if output_schema is not None and self._structured:
             request["response_format"] = schema_format(output_schema)
+        for name, value in (options or {}).items():
+            if name in OPTIONS:
+                request[name] = value
+            else:
+                request["extra_body"] = {**request.get("extra_body", {}), name: value}
         return request
 
     async def _complete(self, model: str, request: dict[str, Any]) -> Completion:

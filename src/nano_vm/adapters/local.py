@@ -100,15 +100,20 @@ class LocalAdapter:
         seed: int | None = None,
         allowed_outputs: Sequence[str] | None = None,
         output_schema: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Completion:
         """The model's answer to *messages*.
 
-        *kwargs* are further fields of llama.cpp's chat completion (``top_p``, ``stop``, ...).
+        *options* and *kwargs* are further fields of llama.cpp's chat completion (``top_p``, ``stop``, ``min_p``, ...).
 
         Raises:
             ModelError: Not retryable: the prompt is too long, *model* is another one, a field or the schema is refused.
         """
+        if reasoning_effort is not None:  # which templates read that know it
+            kwargs["chat_template_kwargs"] = {"reasoning_effort": reasoning_effort}
+        kwargs.update(options or {})
         request = self._request(messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, kwargs)
         stop = Event()
         try:
@@ -126,9 +131,14 @@ class LocalAdapter:
         seed: int | None = None,
         allowed_outputs: Sequence[str] | None = None,
         output_schema: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[str | Completion]:
         """As `complete`, in pieces of text as they come; last, one `Completion` with the whole."""
+        if reasoning_effort is not None:  # which templates read that know it
+            kwargs["chat_template_kwargs"] = {"reasoning_effort": reasoning_effort}
+        kwargs.update(options or {})
         request = self._request(messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, kwargs)
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()

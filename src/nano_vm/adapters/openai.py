@@ -131,13 +131,15 @@ class OpenAIAdapter:
         seed: int | None = None,
         allowed_outputs: Sequence[str] | None = None,
         output_schema: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         **kwargs: Any,
     ) -> Completion:
         """The model's answer to *messages*.
 
-        *idempotency_key*, with a digest of *messages*, becomes the header ``Idempotency-Key``; *kwargs* are further
-        fields of the request, as the ``openai`` package names them.
+        *options* are fields of the request's body, whatever the ``openai`` package knows of them. *idempotency_key*, with
+        a digest of *messages*, becomes the header ``Idempotency-Key``; *kwargs* (``top_p``, ``stop``,
+        ``reasoning_effort``, ...) are further arguments of the package's ``create``.
 
         Raises:
             RateLimited: Status 429, with the wait that the provider asked for.
@@ -145,7 +147,16 @@ class OpenAIAdapter:
             ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer and status 5xx.
         """
         request = self._request(
-            messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, idempotency_key, kwargs
+            messages,
+            model,
+            max_tokens,
+            temperature,
+            seed,
+            allowed_outputs,
+            output_schema,
+            options,
+            idempotency_key,
+            kwargs,
         )
         answer = self._answer(request["model"])
         client = await self._client()
@@ -167,6 +178,7 @@ class OpenAIAdapter:
         seed: int | None = None,
         allowed_outputs: Sequence[str] | None = None,
         output_schema: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[str | Completion]:
@@ -175,7 +187,16 @@ class OpenAIAdapter:
         A server that ignores the wish gives one piece.
         """
         request = self._request(
-            messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, idempotency_key, kwargs
+            messages,
+            model,
+            max_tokens,
+            temperature,
+            seed,
+            allowed_outputs,
+            output_schema,
+            options,
+            idempotency_key,
+            kwargs,
         )
         request = {"stream_options": {"include_usage": True}, **request, "stream": True}
         answer = self._answer(request["model"])
@@ -206,12 +227,13 @@ class OpenAIAdapter:
         seed: int | None,
         allowed_outputs: Sequence[str] | None,
         output_schema: Mapping[str, Any] | None,
+        options: Mapping[str, Any] | None,
         idempotency_key: str | None,
         further: dict[str, Any],
     ) -> dict[str, Any]:
         request = {**self._defaults, **further, "messages": checked_messages(messages)}
         request["model"] = model.removeprefix(self._prefix) if model else self.model
-        if temperature is None:
+        if temperature is None and "reasoning_effort" not in further:  # models that reason refuse any but their own
             temperature = self.temperature
         if temperature is not None:
             request["temperature"] = temperature
@@ -221,6 +243,8 @@ class OpenAIAdapter:
             request["seed"] = seed
         if output_schema is not None and self._structured:
             request["response_format"] = schema_format(output_schema)
+        if options:
+            request["extra_body"] = {**request.get("extra_body", {}), **options}
         if allowed_outputs and self._grammar:
             request["extra_body"] = {**request.get("extra_body", {}), "grammar": choice_grammar(allowed_outputs)}
         if idempotency_key is not None:

@@ -57,13 +57,21 @@ class ScriptedLLM:
         """Whether the script has answers of its own for the step."""
         return step_id in self._steps
 
-    async def complete(self, messages: list[Message], *, step_id: str | None = None, **kwargs: Any) -> Completion:
+    async def complete(
+        self,
+        messages: list[Message],
+        *,
+        step_id: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Completion:
         """The scripted answer.
 
         Raises:
             ModelError: If the script has none.
         """
-        self.calls.append({"messages": messages, **kwargs})
+        told = {} if options is None else {"options": options}
+        self.calls.append({"messages": messages, **kwargs, **told})
         answer: Any = self._pick(messages, step_id)
         if callable(answer) and not isinstance(answer, type):
             answer = answer(messages)

@@ -255,7 +255,7 @@ _NAMED_MODEL = re.compile(r"([\w.-]+)=(.+)\Z", re.DOTALL)
 class StubModel:
     """For looking at a program without its model: takes any model and any option."""
 
-    async def complete(self, messages: list[dict[str, str]], **kwargs: Any) -> str:
+    async def complete(self, messages: list[dict[str, str]], options: Any = None, **kwargs: Any) -> str:
         """Never called."""
         raise AssertionError("a stub is never called")
 

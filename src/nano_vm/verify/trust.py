@@ -136,7 +136,7 @@ class _Graph:
                 self.base[key] = size
                 size += frame.names.size
                 self.spaces.append(frame)
-                self.literals[key] = untrusted_literals or _by_untrusted(frame, approved)
+                self.literals[key] = untrusted_literals or by_untrusted(frame, approved)
         self.strong: list[list[tuple[int, int]]] = [[] for _ in range(size)]  # target, and the node that carries it
         self.weak: dict[int, list[tuple[int, int, str]]] = {}
         self.seeds: dict[int, tuple[str, int]] = {}  # vertex: what it is, and its node
@@ -423,7 +423,7 @@ class _Graph:
         return result
 
 
-def _by_untrusted(frame: FrameGraph, approved: frozenset[str]) -> bool:
+def by_untrusted(frame: FrameGraph, approved: frozenset[str]) -> bool:
     """Whether a program, or one of those that call it on the way there, is marked as untrusted, and its digest not *approved*."""
     at: FrameGraph | None = frame
     while at is not None:
