@@ -479,8 +479,36 @@ class Draw:
     def ref(self) -> str:
         return "$" + self.pick(self.reads) if self.reads else "1"
 
+    def call(self) -> str:
+        """A function of what may be read here, often an error."""
+        ref, other, text = self.ref(), self.ref(), self.literal("")
+        return str(
+            self.pick(
+                [
+                    f"default({ref}, {text})",
+                    f"default(default({ref}.f, {other}), {text})",
+                    f"get({ref}, 'f', {other})",
+                    f"append([{other}], {ref})",
+                    f"append({ref}, {other})",
+                    f"concat({ref}, {other})",
+                    f"concat([{text}], {ref})",
+                    f"join([{ref}, {text}], '-')",
+                    f"split('{ref}', 'e')",
+                    f"sorted([{ref}, {text}])",
+                    f"min({ref}, {text})",
+                    f"max([{ref}, {other}])",
+                    f"keys({ref})",
+                    f"json('{ref}')",
+                    f"round({ref})",
+                    f"sum([{ref}, 1])",
+                    f"abs({ref})",
+                    f"str({ref})",
+                ]
+            )
+        )
+
     def test(self, depth: int = 2) -> str:
-        kind = self.random.randint(0, 11)
+        kind = self.random.randint(0, 13)
         ref = self.ref()
         if kind <= 4 or depth == 0:
             return f"{ref} {self.pick(['==', '==', '!='])} {self.literal(ref)}"
@@ -494,6 +522,10 @@ class Draw:
             return f"not ({self.test(depth - 1)})"
         if kind == 9:
             return f"{ref} == {self.ref()}"
+        if kind == 10:
+            return f"{self.call()} {self.pick(['==', '!='])} {self.pick([self.literal(ref), self.call()])}"
+        if kind == 11:
+            return f"{self.literal(ref)} in {self.call()}"
         return f"({self.test(depth - 1)} {self.pick(['and', 'or'])} {self.test(depth - 1)})"
 
     def target(self, depth: int, jumps: list[str]) -> Any:
@@ -504,7 +536,15 @@ class Draw:
     def value(self) -> Any:
         if self.reads and self.chance(0.4):
             return self.pick(
-                [self.ref(), self.ref(), {"expr": self.test(1)}, {"expr": f"{self.ref()} + 1"}, f"<{self.ref()}>"]
+                [
+                    self.ref(),
+                    self.ref(),
+                    {"expr": self.test(1)},
+                    {"expr": f"{self.ref()} + 1"},
+                    {"expr": self.call()},
+                    [{"expr": self.call()}, "a"],
+                    f"<{self.ref()}>",
+                ]
             )
         return self.pick([*POOL, {"a": "yes"}, ["a", "b"]])
 

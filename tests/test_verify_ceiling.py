@@ -272,9 +272,38 @@ def test_what_a_tool_gives_has_no_bound_but_that_of_a_value() -> None:
 
 
 def test_a_name_made_of_itself_has_no_bound() -> None:
-    grows = {"id": "s", "type": "set", "values": {"k": "$k!"}}
-    start = {"id": "z", "type": "set", "values": {"k": "a"}}
-    assert of(start, loop("l", 3, grows), llm("b", "$k", max_tokens=5)).tokens is None
+    start = {"id": "z", "type": "set", "values": {"k": "a", "l": "b"}}
+    for grows in (
+        {"k": "$k$k"},
+        {"k": "$l!", "l": "$k"},
+        {"k": {"expr": "concat($k, $l)"}, "l": {"expr": "concat('x', $k)"}},
+    ):
+        assert of(start, loop("l", 3, sets("s", values=grows)), llm("b", "$k", max_tokens=5)).tokens is None, grows
+
+
+@pytest.mark.parametrize(
+    ("start", "grows", "most"),
+    [
+        ("a", "$k!", 1 + 6),
+        ("a", "<$k $l>", 1 + 6 * (3 + 2)),
+        ([], {"expr": "append($k, 7)"}, len("[]") + 6 * 2),
+        ([], {"expr": "append(append($k, 7), $l)"}, len("[]") + 6 * (2 + 5)),
+        ("a", {"expr": "concat($k, '\n- more')"}, 1 + 6 * 7),
+        ("a", {"expr": "concat('$l', $k)"}, 1 + 6 * 2),
+        ([1], {"expr": "concat($k, [2, 3])"}, 4 + 6 * 5),
+        ([], {"expr": "append(default($k, [10, 20]), 7)"}, len("[10,20]") + 6 * 2),
+    ],
+)
+def test_what_is_only_added_to_has_the_bound_of_its_loops(start: Any, grows: Any, most: int) -> None:
+    """Three iterations of a loop in one of two: what is added six times at the most."""
+    begin = sets("z", values={"k": start, "l": "xy"})
+    inner = loop("i", 2, sets("s", values={"k": grows}))
+    found = of(begin, loop("l", 3, inner), llm("b", "$k", max_tokens=5)).prompt_tokens
+    assert found is not None
+    assert found - MESSAGE_TOKENS == most
+    once = of(begin, sets("s", values={"k": grows}), llm("b", "$k", max_tokens=5)).prompt_tokens
+    assert once is not None
+    assert once < found
 
 
 def test_a_long_chain_of_names() -> None:
@@ -566,9 +595,28 @@ class Maker:
             made["model"] = dice.choice("mn")
 
     def set(self, made: dict[str, Any], depth: int, later: list[str]) -> None:
-        names = "abc" if depth == 0 else [f"v{made['id']}"]
-        value = self.dice.choice(("text", [1, "$q"], {"x": "$q"}, "q: $q", {"expr": "$q == 1"}, "$q", 7, [self.text()]))
-        made["values"] = {self.dice.choice(names): value}
+        name = self.dice.choice("abc" if depth == 0 else [f"v{made['id']}"])
+        other = self.dice.choice("abcq")
+        plain = ("text", [1, "$q"], {"x": "$q"}, "q: $q", "$q", 7, [self.text()], f"${name}$b!", f"${name}${name}")
+        expressions = (
+            "$q == 1",
+            f"append(default(${name}, []), ${other})",
+            f"append(append(${name}, ${other}), 'x')",
+            f"concat(${name}, 'longer')",
+            f"concat('${other}', '${name}')",
+            f"concat([${other}], ${name})",
+            f"join([${other}, $q, 1.5], '--')",
+            f"split('${other}', 'x')",
+            f"str(['${other}'])",
+            f"get(${other}, 'k', $q)",
+            f"default(${other}, 'nothing').upper()",
+            f"sorted(['${other}', '$q'])",
+            f"max('${other}', '$q')",
+            f"json('[1e15, \"{other}\"]')",
+        )
+        made["values"] = {
+            name: self.dice.choice(plain) if self.dice.random() < 0.4 else {"expr": self.dice.choice(expressions)}
+        }
 
     def some(self, depth: int, later: list[str]) -> list[dict[str, Any]]:
         return self.block(depth + 1, later, self.dice.randint(1, 3))

@@ -682,7 +682,7 @@ def test_what_a_schema_restricts(schema: dict[str, Any], path: tuple[str | int, 
 
 @pytest.mark.parametrize("marked", [False, True])
 def test_no_run_breaks_what_holds(marked: bool) -> None:
-    figures = campaign(analyse, range(160), 12, marked=marked)
+    figures = campaign(analyse, range(240), 12, marked=marked)
     print(figures)
     assert not figures.contradictions, figures.contradictions[0]
     assert figures.runs > 1_000

@@ -162,8 +162,10 @@ class Writer:
     def value(self, scope: list[str]) -> Any:
         kind = self.random.random()
         recent = self.random.choice(scope[-12:]) if self.chance(0.6) else self.random.choice(scope)
-        if kind < 0.6:
+        if kind < 0.5:
             return recent
+        if kind < 0.6:
+            return {"expr": self.expression(recent, self.random.choice(scope))}
         if kind < 0.72:
             return f"{self.text('see')} {recent}"
         if kind < 0.86:
@@ -171,6 +173,24 @@ class Writer:
         if kind < 0.93:
             return {"a": self.value(scope), "b": [self.value(scope)]}
         return [self.value(scope), self.value(scope)]
+
+    def expression(self, ref: str, other: str) -> str:
+        """What is computed of two references, so that a mark in them stays whole."""
+        text = f"'{self.text('x')}'"
+        return self.random.choice(
+            [
+                f"default({ref}, {text})",
+                f"default({ref}.nick, {other})",
+                f"get({ref}, 'kind', {other})",
+                f"append([{other}], {ref})",
+                f"concat([{ref}], [{text}])",
+                f"join([{ref}, {other}], ' ')",
+                f"split('{ref}', ' ')",
+                f"sorted(['{ref}', {text}])",
+                f"json(str([{ref}]))",
+                f"str({ref})",
+            ]
+        )
 
     def test(self, scope: list[str]) -> str:
         ref = self.random.choice(scope)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import VMError
-from .expr import value_references
+from .expr import is_literal
 from .flow import Flow, FrameGraph, Node
 from .program import DEFAULT_ANSWER_ATTEMPTS, LLMStep, LoopStep, MapStep, Step, ToolStep
 
@@ -46,9 +46,7 @@ def items_of(step: MapStep) -> int:
     """How many items a map runs at the most: a list that stands in the program is counted, and fails as a whole if it is too long."""
     if isinstance(step.over, list):
         return len(step.over) if len(step.over) <= step.max_items else 0
-    if not isinstance(step.over, str) or not any(True for _ in value_references(step.over)):
-        return 0  # no list at all
-    return step.max_items
+    return 0 if is_literal(step.over) else step.max_items  # a literal that is no list fails
 
 
 _STEP = ((STEPS, 1),)

@@ -20,8 +20,8 @@ from .expr import (
     Template,
     compile_condition,
     compile_expr,
+    compile_named,
     compile_value,
-    load,
     parse_expr,
     parse_template,
     references,
@@ -206,7 +206,7 @@ class _Compiler:
                 return SwitchOp(on=compile_value(step.on, names))
             case SetStep():
                 values = tuple(
-                    (name, names.keys[name], _set_value(value, names)) for name, value in step.values.items()
+                    (name, names.keys[name], compile_value(value, names)) for name, value in step.values.items()
                 )
                 return SetOp(values=values)
             case LoopStep():
@@ -220,7 +220,7 @@ class _Compiler:
                 elif isinstance(step, ParallelStep):
                     op.max_concurrency = step.max_concurrency
                 else:
-                    op.arguments = compile_value(step.arguments, names)
+                    op.arguments = compile_named(step.arguments, names)
                 return op
             case ApprovalStep():
                 asked: dict[str, Any] = {"kind": "approval", "role": step.role}
@@ -398,12 +398,6 @@ def _ns(seconds: float | None) -> int:
     return int(seconds * 1e9) if seconds is not None else 0
 
 
-def _set_value(value: Any, names: Names) -> Eval:
-    if isinstance(value, dict) and "expr" in value:
-        return compile_expr(parse_expr(value["expr"]), names)
-    return compile_value(value, names)
-
-
 def _text(content: str, names: Names) -> Eval:
     template = parse_template(content)
     return compile_expr(Template(template.parts), names)
@@ -465,7 +459,7 @@ def compile_arguments(
 ) -> Callable[[Frame], tuple[tuple[Any, ...], dict[str, Any]]]:
     """A closure that gives the values of the arguments, as recorded, and the keywords, as the tool receives them."""
     keys = tuple(args)
-    gets = [_argument(value, names) for value in args.values()]
+    gets = [compile_value(value, names) for value in args.values()]
     tool = contract.name
     converters = [contract.parameters.get(key) for key in keys]
     if any(p is not None and p.convert is not None for p in converters):
@@ -474,7 +468,7 @@ def compile_arguments(
             values = tuple([get(frame) for get in gets])
             keywords = {}
             for key, parameter, value in zip(keys, converters, values, strict=True):
-                keywords[key] = handed(value) if parameter is None else checked(tool, parameter, value)
+                keywords[key] = handed(value) if parameter is None else checked(tool, parameter, value, args[key])
             return values, keywords
 
         return with_types
@@ -518,15 +512,6 @@ def slots_read(names: Names) -> frozenset[int]:
     refs = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
     refs += value_references(names.program.output)
     return frozenset(names.load(ref)[0] for ref in refs)
-
-
-def _argument(value: Any, names: Names) -> Eval:
-    """An argument as recorded: one reference gives the frame's own value, which nobody changes; the tool gets a copy."""
-    if type(value) is str:
-        template = parse_template(value)
-        if template.typed:
-            return load(template.parts[0], names, in_template=True)  # type: ignore[arg-type]
-    return compile_value(value, names)
 
 
 def _entered_twice(flow: Flow) -> set[str]:

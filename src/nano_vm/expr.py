@@ -11,7 +11,7 @@ methods and functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isfinite
@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 from .errors import ExprError, LimitExceeded
 from .functions import FUNCTIONS
-from .operators import COMPARISONS, arithmetic, contains, described, equal, index
-from .values import MAX_INT_BITS, MAX_VALUE_BYTES, UNSET, as_text, short
+from .operators import COMPARISONS, arithmetic, contains, described, equal, index, present
+from .values import MAX_INT_BITS, MAX_VALUE_BYTES, UNSET, as_text, short, weighed
 
 MAX_EXPR_CHARS = 2_000
 """Length of a condition: a page of text; longer ones are generated, and belong into a `switch`."""
@@ -46,13 +46,15 @@ class Const:
 class Ref:
     """``$name``, ``$step.output``, ``$name.a[0]``: a name as written, and the fields and indexes after it.
 
-    ``ambiguous`` says that it is written ``$name.x`` beside other text, where a reader may take ``.x`` for text.
+    ``ambiguous`` says that it is written ``$name.x`` beside other text, where a reader may take ``.x`` for text;
+    ``optional`` that `default` stands in where it has no value.
     """
 
     name: str
     path: tuple[str | int, ...] = ()
     delimited: bool = False
     ambiguous: bool = field(default=False, compare=False)
+    optional: bool = False
 
     def __str__(self) -> str:
         text = self.name + "".join(map(path_text, self.path))
@@ -103,7 +105,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function of one argument, or a method with at most one."""
+    """A function, or a method of its first argument."""
 
     name: str
     args: tuple[Node, ...]
@@ -184,6 +186,7 @@ _TOKEN = re.compile(
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "\n": ""}
 _CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
+DEFAULT = "default"
 _METHODS = {"lower": 0, "upper": 0, "strip": 0, "startswith": 1, "endswith": 1}
 
 
@@ -361,7 +364,12 @@ class _Parser:
     def sum(self, depth: int) -> Node:
         node = self.product(depth)
         while op := self.accept("+", "-"):
-            node = Arith(op, node, self.product(depth))
+            right = self.product(depth)
+            if _is_list(node) or _is_list(right):
+                raise ExprError(
+                    f"{op!r} in {short(self.text, 80)} takes numbers; append(list, item) and concat(a, b) make lists"
+                )
+            node = Arith(op, node, right)
         return node
 
     def product(self, depth: int) -> Node:
@@ -389,7 +397,7 @@ class _Parser:
                 if self.kind != "word" or name not in _METHODS:
                     raise ExprError(
                         f"'.{name}' at column {self.start + 1} is not a method of the language; "
-                        f"there are {', '.join(f'.{m}()' for m in _METHODS)}"
+                        f"there are {', '.join(f'.{m}()' for m in _METHODS)}; write ['{name}'] for a field"
                     )
                 self.advance()
                 node = self.method(node, name, depth)
@@ -423,10 +431,9 @@ class _Parser:
                 return Const(_CONSTANTS[token])
             if token in FUNCTIONS:
                 self.advance()
-                self.expect("(")
-                argument = self.disjunction(self.deeper(depth))
-                self.expect(")")
-                return Call(token, (argument,), method=False)
+                return self.function(token, depth)
+            if self.text[self.position :].lstrip()[:1] == "(" and token not in _HINTS:
+                raise self.no_function(token)
             if token not in ("and", "or", "not", "in", *_HINTS):
                 raise ExprError(
                     f"{token!r} at column {self.start + 1} is not known; write ${token} for a value, '{token}' for a text"
@@ -442,6 +449,28 @@ class _Parser:
                 return Const([])
             return self.items(self.disjunction(self.deeper(depth)), "]", depth)
         raise self.unexpected()
+
+    def function(self, name: str, depth: int) -> Node:
+        """A call, from its ``(`` on."""
+        start = self.start
+        self.expect("(")
+        args: list[Node] = []
+        while not self.accept(")"):
+            if args:
+                self.expect(",")
+            args.append(self.disjunction(self.deeper(depth)))
+        if fault := FUNCTIONS[name].arity_fault(len(args)):
+            raise ExprError(f"{fault}, at column {start + 1} of {short(self.text, 80)}")
+        if name == DEFAULT:
+            args[0] = _optional(args[0])
+        return Call(name, tuple(args), method=False)
+
+    def no_function(self, name: str) -> ExprError:
+        if name in _METHODS:
+            hint = f"write $x.{name}()"
+        else:
+            hint = f"functions are {', '.join(FUNCTIONS)}"
+        return ExprError(f"there is no function {name!r}, at column {self.start + 1} of {short(self.text, 80)}; {hint}")
 
     def items(self, first: Node, close: str, depth: int) -> Node:
         items = [first]
@@ -472,6 +501,22 @@ class _Parser:
         if any(isinstance(part, Ref) for part in template.parts):
             return Template(template.parts)
         return Const("".join(part for part in template.parts if isinstance(part, str)))
+
+
+def _optional(node: Node) -> Node:
+    """*node* as the first argument of `default`: what it reads may have no value, or lack the field or item."""
+    match node:
+        case Ref():
+            return replace(node, optional=True)
+        case Index(box, key):
+            return Index(_optional(box), key)
+        case Call("default", (value, other)):
+            return Call(DEFAULT, (value, _optional(other)), method=False)
+    return node
+
+
+def _is_list(node: Node) -> bool:
+    return isinstance(node, Items) or (isinstance(node, Const) and type(node.value) is list)
 
 
 def _indexed(box: Node, key: Node) -> Node:
@@ -631,8 +676,25 @@ def _texted(get: Eval) -> Eval:
     return text
 
 
+# --- values with templates and expressions inside --------------------------------------------------------------
+
+EXPR, EXPR_KEY = "expr", "$$expr"
+"""The key that makes an object an expression, and what a literal object writes for a key of that name."""
+
+
+def computed(value: Any) -> Node | None:
+    """The expression that *value* is, an object with the key ``expr`` alone; None for anything else."""
+    return parse_expr(value[EXPR]) if type(value) is dict and EXPR in value else None
+
+
+def entries(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The entries of a literal object, by the keys that it will have."""
+    for key, item in value.items():
+        yield EXPR if key == EXPR_KEY else key, item
+
+
 def compile_value(value: Any, scope: Scope) -> Eval:
-    """A literal with templates anywhere inside. What references give is the frame's own, which nobody may change."""
+    """A literal with templates and expressions anywhere inside. What references give is the frame's own, which nobody may change."""
     kind = type(value)
     if kind is str:
         template = parse_template(value)
@@ -643,23 +705,49 @@ def compile_value(value: Any, scope: Scope) -> Eval:
         items = [compile_value(item, scope) for item in value]
         return lambda frame: [item(frame) for item in items]
     if kind is dict:
-        entries = [(key, compile_value(item, scope)) for key, item in value.items()]
-        return lambda frame: {key: item(frame) for key, item in entries}
+        node = computed(value)
+        if node is not None:
+            return compile_expr(node, scope)
+        return compile_named(dict(entries(value)), scope)
     return _constant(value)
 
 
+def compile_named(values: Mapping[str, Any], scope: Scope) -> Eval:
+    """Values by names, such as the arguments of a call: the mapping itself is none of them."""
+    gets = [(name, compile_value(value, scope)) for name, value in values.items()]
+    return lambda frame: {name: get(frame) for name, get in gets}
+
+
 def value_references(value: Any) -> Iterator[Ref]:
-    """Each reference in a literal with templates inside."""
+    """Each reference in a literal with templates and expressions inside."""
     kind = type(value)
     if kind is str:
         if "$" in value:
             yield from references(parse_template(value))
     elif kind is list:
-        for item in value:
-            yield from value_references(item)
+        yield from named_references(value)
     elif kind is dict:
-        for item in value.values():
-            yield from value_references(item)
+        node = computed(value)
+        yield from references(node) if node is not None else named_references(value.values())
+
+
+def named_references(values: Iterable[Any]) -> Iterator[Ref]:
+    """Each reference in any of *values*: of arguments, say, whose names are not part of a value."""
+    for value in values:
+        yield from value_references(value)
+
+
+def is_literal(value: Any) -> bool:
+    """Whether *value* says all of itself: it reads nothing and computes nothing."""
+    kind = type(value)
+    if kind is str:
+        return "$" not in value or not any(True for _ in value_references(value))
+    if kind is list:
+        return all(map(is_literal, value))
+    return kind is not dict or (EXPR not in value and all(map(is_literal, value.values())))
+
+
+# --- compiling an expression -------------------------------------------------------------------------------------
 
 
 def compile_condition(node: Node, scope: Scope) -> Eval:
@@ -700,13 +788,85 @@ def compile_expr(node: Node, scope: Scope) -> Eval:
             a, b = compile_expr(box, scope), compile_expr(key, scope)
             return lambda frame: index(a(frame), b(frame))
         case Items(items):
-            loads = [compile_expr(item, scope) for item in items]
+            loads = [_operand(item, scope) for item in items]
             return lambda frame: [item(frame) for item in loads]
+        case Call("default", (tried, other)):
+            return _default(compile_optional(tried, scope), compile_expr(other, scope))
         case Call(name, args, method=False):
-            function, argument = FUNCTIONS[name], compile_expr(args[0], scope)
-            return lambda frame: function(argument(frame))
+            return _function(name, [_operand(argument, scope) for argument in args])
         case Call(name, args):
             return _method(name, args, scope)
+
+
+def _operand(node: Node, scope: Scope) -> Eval:
+    """*node* as a part of an expression. What it builds of others' values is held to the size of one before it is used:
+    a list that names a large value many times costs nothing itself, and to compare or print it could take hours."""
+    get = compile_expr(node, scope)
+    return (lambda frame: weighed(get(frame))) if _builds(node) else get
+
+
+def _builds(node: Node) -> bool:
+    match node:
+        case Items() | Call("append" | "concat"):
+            return True
+        case Call("default", args):
+            return any(map(_builds, args))
+    return False
+
+
+def _function(name: str, args: list[Eval]) -> Eval:
+    apply = FUNCTIONS[name].apply
+    assert apply is not None
+    if len(args) == 1:
+        (first,) = args
+        return lambda frame: apply(first(frame))
+    if len(args) == 2:
+        first, second = args
+        return lambda frame: apply(first(frame), second(frame))
+    return lambda frame: apply(*[argument(frame) for argument in args])
+
+
+def compile_optional(node: Node, scope: Scope) -> Eval:
+    """As `compile_expr`, but `UNSET` where a name has no value, or a value no such field or item: what `default` looks at."""
+    match node:
+        case Ref(optional=True):
+            slot, path = scope.load(node)
+
+            def found(frame: Frame) -> Any:
+                value = frame[slot]
+                for part in path:
+                    if value is UNSET:
+                        break
+                    value = _present(value, part, node)
+                return value
+
+            return found
+        case Index(box, key):
+            outer, part = compile_optional(box, scope), compile_expr(key, scope)
+
+            def item(frame: Frame) -> Any:
+                value = outer(frame)
+                return value if value is UNSET else present(value, part(frame))
+
+            return item
+        case Call("default", (value, other)):
+            return _default(compile_optional(value, scope), compile_optional(other, scope))
+    return compile_expr(node, scope)
+
+
+def _present(value: Any, part: str | int, ref: Ref) -> Any:
+    try:
+        return present(value, part)
+    except ExprError as error:
+        raise ExprError(f"{ref}: {error}") from None
+
+
+def _default(value: Eval, other: Eval) -> Eval:
+    def chosen(frame: Frame) -> Any:
+        found = value(frame)
+        return other(frame) if found is None or found is UNSET else found
+
+    return chosen
 
 
 def _method(name: str, args: tuple[Node, ...], scope: Scope) -> Eval:
@@ -747,12 +907,12 @@ def _boolean(node: Node, scope: Scope) -> Eval:
 
 
 def _comparison(first: Node, rest: tuple[tuple[str, Node], ...], scope: Scope) -> Eval:
-    left = compile_expr(first, scope)
+    left = _operand(first, scope)
     if len(rest) == 1:
         op, operand = rest[0]
         test = COMPARISONS[op]
         if isinstance(first, Const) and op == "in":
-            item, box = first.value, compile_expr(operand, scope)
+            item, box = first.value, _operand(operand, scope)
 
             def found(frame: Frame) -> bool:  # 'yes' in ...: the commonest condition, half a microsecond less
                 value = box(frame)
@@ -771,9 +931,9 @@ def _comparison(first: Node, rest: tuple[tuple[str, Node], ...], scope: Scope) -
 
                 return is_constant
             return lambda frame: test(left(frame), constant)
-        right = compile_expr(operand, scope)
+        right = _operand(operand, scope)
         return lambda frame: test(left(frame), right(frame))
-    pairs = [(COMPARISONS[op], compile_expr(operand, scope)) for op, operand in rest]
+    pairs = [(COMPARISONS[op], _operand(operand, scope)) for op, operand in rest]
 
     def chain(frame: Frame) -> bool:
         a = left(frame)

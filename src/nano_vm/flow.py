@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import Diagnostic, ExprError, Loc
-from .expr import Ref, parse_expr, references, value_references
+from .expr import Ref, named_references, parse_expr, references, value_references
 from .program import (
     END,
     FAIL,
@@ -62,6 +62,7 @@ class Names:
     declared: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
     needed: dict[str, Loc] = field(default_factory=dict)
+    optional: dict[str, Loc] = field(default_factory=dict)  # as `needed`, of names that only `default` reads
     ids: dict[str, Loc] = field(default_factory=dict)
     steps: list[tuple[Step, Loc]] = field(default_factory=list)  # all of the program, in document order
     reads: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)  # by step id: what `reads` gives
@@ -111,11 +112,20 @@ class Names:
         return self.reads[step.id] if before is None else [*before, *self.reads[step.id]]
 
     def note(self, ref: Ref, loc: Loc) -> None:
-        """Take a name that no step writes for an input."""
+        """Take a name that no step writes for an input, which is needed unless only `default` reads it."""
         name = ref.name
-        if name not in self.written and name not in self.outputs:
+        if name in self.written or name in self.outputs:
+            return
+        self.key(name)
+        if not ref.optional:
             self.needed.setdefault(name, loc)
-            self.key(name)
+            self.optional.pop(name, None)
+        elif name not in self.needed:
+            self.optional.setdefault(name, loc)
+
+    def takes(self, name: str) -> bool:
+        """Whether inputs may give *name*: it is declared, or read and written by no step."""
+        return name in self.needed or name in self.declared or name in self.optional
 
     def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
         """As `expr.Scope.load`: the slot, and the path behind it."""
@@ -505,10 +515,11 @@ def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
         case LLMStep():
             fields = {"prompt": step.prompt, "system": step.system, "messages": step.messages}
         case ToolStep():
-            fields = {"args": step.args}
+            yield from ((ref, ("args",)) for ref in named_references(step.args.values()))
             for name, call in (("undo", step.undo), ("reconcile", step.reconcile)):
                 if call is not None:
-                    yield from ((ref, (name, "args")) for ref in value_references(call.args))
+                    yield from ((ref, (name, "args")) for ref in named_references(call.args.values()))
+            return
         case ConditionStep():
             yield from ((ref, ("condition",)) for ref in references(parse_expr(step.condition)))
             return
@@ -521,13 +532,11 @@ def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
                 yield from ((ref, ("until",)) for ref in references(parse_expr(step.until)))
             return
         case CallStep():
-            fields = {"with": step.arguments}
+            yield from ((ref, ("with",)) for ref in named_references(step.arguments.values()))
+            return
         case SetStep():
             for name, value in step.values.items():
-                if isinstance(value, dict) and "expr" in value:
-                    yield from ((ref, ("values", name)) for ref in references(parse_expr(value["expr"])))
-                else:
-                    yield from ((ref, ("values", name)) for ref in value_references(value))
+                yield from ((ref, ("values", name)) for ref in value_references(value))
             return
         case ApprovalStep():
             fields = {"show": step.show}

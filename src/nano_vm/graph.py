@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
+from .expr import EXPR
 from .flow import Flow, FrameGraph, Node
 from .program import (
     ApprovalStep,
@@ -217,9 +218,9 @@ def described(step: Step) -> str:
         case ConditionStep():
             return step.condition
         case SwitchStep():
-            return f"on {step.on}"
+            return f"on {_written(step.on)}"
         case MapStep():
-            return f"each {step.item_name} of {step.over}"
+            return f"each {step.item_name} of {_written(step.over)}"
         case LoopStep():
             return f"at most {step.max_iterations} times"
         case CallStep():
@@ -233,6 +234,11 @@ def described(step: Step) -> str:
         case ParallelStep():
             return f"{len(step.parallel_steps)} branches"
     return ""
+
+
+def _written(value: Any) -> Any:
+    """A value as a picture shows it: an expression without what wraps it."""
+    return value[EXPR] if type(value) is dict and EXPR in value else value
 
 
 def label(text: str, length: int) -> str:

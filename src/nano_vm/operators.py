@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any
 
 from .errors import ExprError
-from .values import CONTAINERS, MAX_INT_BITS, kind_name, short
+from .values import CONTAINERS, MAX_INT_BITS, UNSET, kind_name, short
 
 _JSON_NUMBER = re.compile(r"\s*(-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?)\s*\Z", re.ASCII)
 
@@ -167,7 +167,7 @@ def arithmetic(op: str, a: Any, b: Any) -> int | float:
     """``a op b`` on numbers; the result is finite and bounded, or it is an error."""
     if not (is_number(a) and is_number(b)):
         raise ExprError(
-            f"can not compute {described(a)} {op} {described(b)}; both must be numbers (see int(), float())"
+            f"can not compute {described(a)} {op} {described(b)}; both must be numbers ({_instead(op, a, b)})"
         )
     try:
         result = _ARITH[op](a, b)
@@ -182,6 +182,16 @@ def arithmetic(op: str, a: Any, b: Any) -> int | float:
     raise ExprError(f"{short(a)} {op} {short(b)} is too large")
 
 
+def _instead(op: str, a: Any, b: Any) -> str:
+    """What serves the purpose where *op* takes no such operands."""
+    kinds = {type(a), type(b)}
+    if op == "+" and list in kinds:
+        return "append(list, item) and concat(a, b) make lists"
+    if op == "+" and kinds == {str}:
+        return "concat(a, b) joins texts, int() and float() read numbers"
+    return "see int(), float()"
+
+
 def index(box: Any, key: Any) -> Any:
     """``box[key]`` of a list, a text or an object."""
     kind = type(box)
@@ -194,3 +204,13 @@ def index(box: Any, key: Any) -> Any:
             return box[key]
         raise ExprError(f"no item [{key}] in {described(box)} of length {len(box)}")
     raise ExprError(f"can not take [{short(key)}] of {described(box)}")
+
+
+def present(box: Any, key: Any) -> Any:
+    """``box[key]``, or `UNSET` where there is no such field or item; null has none. Of a value of another kind it is an error."""
+    kind = type(box)
+    if kind is dict and type(key) is str:
+        return box.get(key, UNSET)
+    if (kind is list or kind is str) and type(key) is int:
+        return box[key] if -len(box) <= key < len(box) else UNSET
+    return UNSET if box is None else index(box, key)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
-from .expr import parse_expr, parse_template, value_references
+from .expr import EXPR, EXPR_KEY, parse_expr, parse_template, value_references
 from .fields import EXTENSION, NO_OPTIONS, PURPOSES, Part, free, remedy, unknown
 from .policy import POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
@@ -603,7 +603,7 @@ _SCHEMA_TEXTS = {
     "options": "Further fields of the request, as the provider names them.",
     "on_truncated": "What becomes of an answer that was cut off at max_tokens: fail, or accept what there is.",
     "on_invalid": "Taken where no attempt gave a valid answer; without it the step fails.",
-    "args": "Arguments by name; templates. One that is exactly one reference keeps its type.",
+    "args": "Arguments by name; templates, or {expr: text}. One that is exactly one reference keeps its type.",
     "undo": "Called if the run fails or is cancelled later; its arguments are fixed when the step ends.",
     "reconcile": "Asked where the outcome is unknown; returns {done: true, output: ...} or {done: false}.",
     "condition": "True or false; $name is a value, '$name' is text.",
@@ -613,17 +613,17 @@ _SCHEMA_TEXTS = {
     "cases": "A target for each value.",
     "parallel_steps": "Branches: a step, or a list of steps that is named by its first.",
     "max_concurrency": "How many branches or items run at a time.",
-    "over": "A list, mostly one reference.",
+    "over": "A list: mostly one reference, or {expr: text}.",
     "as": "The item's name inside: $item unless given.",
     "max_items": "More items than this fail the step; they are never cut.",
     "until": "A loop ends when this holds after an iteration; a wait ends at this time.",
     "max_iterations": "The loop's bound.",
     "on_exhausted": "What a loop does whose `until` never held: fail, or continue.",
     "program": "Another program: inline, or its name in ExecutionVM(programs=...), or a file in the command line.",
-    "with": "The called program's inputs; templates.",
+    "with": "The called program's inputs; templates, or {expr: text}.",
     "values": "Names to write: templates, or {expr: text}. All read what was there before the step.",
     "inputs": "A JSON Schema of the program's inputs.",
-    "output": "The program's output; templates. Without it, that of the last step that succeeded.",
+    "output": "The program's output; templates, or {expr: text}. Without it, that of the last step that succeeded.",
     "budget": "Hard limits; the tightest of program, VM and run counts.",
     "policy": "What the program demands of itself, in the words of a host's policy; it can only tighten that.",
     "untrusted": "Whether the program comes from an untrusted source: its literals are untrusted until its digest is approved.",
@@ -647,7 +647,9 @@ _BUDGET_AT_TOP = ("max_steps", "max_tokens")
 _ID = re.compile(r"[^/\[\]#$\x00-\x1f\x7f\u0085\u2028\u2029]+\Z")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 _EXPRESSIONS = ("condition", "when")
-_TEMPLATES = ("prompt", "system", "messages", "args", "show", "on", "over", "with", "event", "seconds")
+_TEMPLATES = ("prompt", "system", "messages", "show", "on", "over", "event", "seconds")
+_NAMED_TEMPLATES = ("args", "with")
+_LITERALS = ("default", "on_invalid")
 _NULLABLE = ("default", "on_invalid", "show", "over", "on")
 _AS_HERE = (("on_timeout", "fail"), ("max_stalled_steps", None))
 """Fields of 0.8 with the value by which they ask for what is done here in any case."""
@@ -859,6 +861,11 @@ class _Shape:
         for field in _TEMPLATES:
             if field in result:
                 self.templates(result[field], (*loc, field))
+        for field in _NAMED_TEMPLATES:
+            self.named(result.get(field), (*loc, field))
+        for field in _LITERALS:
+            if field in result and kind != "switch":
+                self.literal(result[field], (*loc, field))
         self.inner(result, kind, loc, ids)
         return result
 
@@ -927,7 +934,7 @@ class _Shape:
             if isinstance(reference, str):
                 step[field] = {"tool": reference}
             elif isinstance(reference, dict):
-                self.templates(reference.get("args"), (*loc, field, "args"))
+                self.named(reference.get("args"), (*loc, field, "args"))
 
     def kinds(self, kinds: Any, loc: Loc) -> None:
         for i, kind in enumerate(kinds) if isinstance(kinds, list) else ():
@@ -954,11 +961,31 @@ class _Shape:
             for i, item in enumerate(value):
                 self.templates(item, (*loc, i))
         elif kind is dict:
-            if len(value) == 1 and isinstance(value.get("expr"), str) and "$" in value["expr"]:
-                message = "an expression outside of 'set' is data like any other"
-                self.add("P033", loc, message, "compute it in a 'set' step before", severity="warning")
-            for key, item in value.items():
-                self.templates(item, (*loc, key))
+            if EXPR in value:
+                self.computed(value, loc)
+            else:
+                self.named(value, loc)
+
+    def named(self, values: Any, loc: Loc) -> None:
+        """Templates by name: the arguments of a call, whose mapping is no value itself."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            self.templates(value, (*loc, name))
+
+    def computed(self, value: dict[str, Any], loc: Loc) -> None:
+        if len(value) == 1 and isinstance(value[EXPR], str):
+            self.expression(value[EXPR], (*loc, EXPR))
+        else:
+            hint = f"write the key as '{EXPR_KEY}' where the object has a key of that name"
+            self.add("P013", loc, f"an expression is {{{EXPR}: text}} and nothing else", hint)
+
+    def literal(self, value: Any, loc: Loc) -> None:
+        """A literal, in which nothing is computed."""
+        if isinstance(value, dict) and len(value) == 1 and isinstance(value.get(EXPR), str):
+            message = f"{loc[-1]!r} is a literal: {{{EXPR}: ...}} in it is data and is not computed"
+            self.add("P033", loc, message, "compute it in a 'set' step where it is needed", severity="warning")
+        elif isinstance(value, (dict, list)):
+            for inner in value.values() if isinstance(value, dict) else value:
+                self.literal(inner, loc)
 
     def inner(self, step: dict[str, Any], kind: Any, loc: Loc, ids: dict[str, Loc]) -> None:
         for field in ("then", "otherwise"):
@@ -1057,13 +1084,7 @@ class _Shape:
             at = (*loc, "values", name)
             if not _NAME.match(name):
                 self.add("P021", at, f"{short(name)} can not be a name", "use letters, digits and '_'")
-            if isinstance(value, dict) and "expr" in value:
-                if len(value) == 1 and isinstance(value["expr"], str):
-                    self.expression(value["expr"], (*at, "expr"))
-                else:
-                    self.add("P013", at, "an expression is {expr: text} and nothing else")
-            else:
-                self.templates(value, at)
+            self.templates(value, at)
 
     def wait(self, step: dict[str, Any], loc: Loc) -> None:
         given = [field for field in ("seconds", "until", "event") if field in step]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ from decimal import Decimal
 from typing import Any, Literal, TypeVar, overload
 
 from .errors import StepFault, VMError
+from .expr import EXPR, computed, parse_template
 from .operators import described, exact_float, exactly
 from .policy import EFFECTS, Effect, Returns
 from .values import CONTAINERS, admit, as_text, kind_name, short
@@ -412,8 +414,8 @@ def handed(value: Any) -> Any:
     return admit(value)[0] if type(value) in CONTAINERS else value
 
 
-def checked(tool_name: str, parameter: Parameter, value: Any) -> Any:
-    """What the tool receives for *value*.
+def checked(tool_name: str, parameter: Parameter, value: Any, written: Any = None) -> Any:
+    """What the tool receives for *value*, which the program writes as *written*.
 
     Raises:
         ArgumentError: If the value is of the wrong type.
@@ -424,4 +426,19 @@ def checked(tool_name: str, parameter: Parameter, value: Any) -> Any:
     try:
         return parameter.convert(value)
     except ValueError as error:
-        raise ArgumentError(f"argument {parameter.name!r} of tool {tool_name!r} {error}") from None
+        hint = _text_hint(parameter, value, written)
+        raise ArgumentError(f"argument {parameter.name!r} of tool {tool_name!r} {error}{hint}") from None
+
+
+def _text_hint(parameter: Parameter, value: Any, written: Any) -> str:
+    """How a program writes the JSON text of a list or object that went to a parameter for text."""
+    if type(value) not in CONTAINERS or str not in (parameter.hint, *typing.get_args(parameter.hint)):
+        return ""
+    node = computed(written)
+    if node is not None:
+        source = written[EXPR]
+    elif type(written) is str and parse_template(written).typed:
+        source = written
+    else:
+        return ""
+    return f"; for its JSON text write {{expr: {json.dumps(f'str({source})', ensure_ascii=False)}}}"

@@ -286,10 +286,29 @@ def remedy(value: object) -> str:
 def short(value: object, length: int = 60) -> str:
     """`repr` cut to *length* characters; a hostile ``__repr__`` does no harm."""
     try:
-        text = repr(value[: length * 2]) if type(value) is str else repr(value)
+        text = _glance(value, length)
     except Exception:  # noqa: BLE001 - a hostile __repr__
         text = f"<{kind_name(value)}>"
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _glance(value: object, length: int) -> str:
+    """The first characters of ``repr(value)``, at least *length* of them, without making those of a large one."""
+    kind = type(value)
+    if kind is str:
+        return repr(value[: length * 2])  # type: ignore[index]
+    if kind is dict:
+        parts, ends = (f"{_glance(k, length)}: {_glance(v, length)}" for k, v in value.items()), "{}"  # type: ignore[attr-defined]
+    elif kind is list:
+        parts, ends = (_glance(item, length) for item in value), "[]"  # type: ignore[attr-defined]
+    else:
+        return repr(value)
+    text = ""
+    for part in parts:
+        text += f", {part}" if text else part
+        if len(text) > length:
+            break
+    return f"{ends[0]}{text}{ends[1]}"
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
@@ -326,6 +345,31 @@ def copied(value: Any) -> Any:
         return [copied(item) if type(item) in CONTAINERS else item for item in value]
     if kind is dict:
         return {key: copied(item) if type(item) in CONTAINERS else item for key, item in value.items()}
+    return value
+
+
+def weighed(value: Any) -> Any:
+    """*value*, a plain one that was built of others, if all of it is no larger than one value may be.
+
+    Raises:
+        LimitExceeded: If it is larger; the count stops there, so that parts which are named many times do no harm.
+    """
+    if type(value) not in CONTAINERS:
+        return value
+    total, work = 0, [value]
+    while work:
+        at = work.pop()
+        total += NODE_BYTES * len(at)
+        if type(at) is dict:
+            total += sum(map(len, at))
+            at = at.values()
+        for item in at:
+            if type(item) is str:
+                total += len(item)
+            elif type(item) in CONTAINERS:
+                work.append(item)
+        if total > MAX_VALUE_BYTES or len(work) > MAX_VALUE_BYTES // NODE_BYTES:
+            raise LimitExceeded(f"value is larger than {MAX_VALUE_BYTES} bytes")
     return value
 
 

@@ -38,7 +38,9 @@ class Labels:
     # --- values ---
 
     def of(self, value: Any, names: Names) -> Label:
-        """The label of a literal with templates inside."""
+        """The label of a literal with templates and expressions inside."""
+        if isinstance(value, dict) and "expr" in value:
+            return any(whole(self.read(match[1] or match[2], names)) for match in _REFERENCE.finditer(value["expr"]))
         if isinstance(value, dict):
             return {key: self.of(inner, names) for key, inner in value.items()}
         if isinstance(value, list):
@@ -60,11 +62,6 @@ class Labels:
                 return label
             label = label.get(part, whole(label))
         return label
-
-    def assigned(self, value: Any, names: Names) -> Label:
-        if isinstance(value, dict) and "expr" in value:
-            return any(whole(self.read(match[1] or match[2], names)) for match in _REFERENCE.finditer(value["expr"]))
-        return self.of(value, names)
 
     def returned(self, tool: str, args: dict[str, bool]) -> bool:
         returns = self.returns.get(tool)
@@ -176,7 +173,7 @@ class Labels:
                     return {n: text and "enum" not in part and part["type"] != "boolean" for n, part in fields.items()}
                 return text
             case "set":
-                return {name: self.assigned(value, names) for name, value in step["values"].items()}
+                return {name: self.of(value, names) for name, value in step["values"].items()}
             case "parallel":
                 ids = [(branch[0] if isinstance(branch, list) else branch)["id"] for branch in step["parallel_steps"]]
                 return dict(zip(ids, children, strict=False))

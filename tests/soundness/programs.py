@@ -7,6 +7,7 @@ that what a policy says of them is neither trivially true nor trivially false.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -177,11 +178,19 @@ class Maker:
         return fitting[-1 - min(int(self.rng.expovariate(0.5)), len(fitting) - 1)]
 
     def value(self, at: Place) -> Any:
-        """A template: a reference, a text or a list with one in it, or a literal."""
+        """A template: a reference, a text or a list with one in it, an expression, or a literal."""
         ref = self.ref(at)
         if ref is None or self.chance(0.2):
             return self.literal()
-        match self.rng.randrange(6):
+        match self.rng.randrange(7):
+            case 6:
+                other = json.dumps(self.literal())
+                forms = (
+                    f"default(${ref[0]}, {other})",
+                    f"append([{other}], ${ref[0]})",
+                    f"get([${ref[0]}], 0, {other})",
+                )
+                return {"expr": self.rng.choice(forms)}
             case 0:
                 return f"about ${{{ref[0]}}}"
             case 1:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import ProgramError
+from ..expr import EXPR
 from ..program import Program
 from ..visible import HIDDEN
 from .faults import Failure, UsageFault
@@ -118,7 +119,8 @@ def _list(writer: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
 
 
 def _dict(writer: yaml.SafeDumper, items: dict[str, Any]) -> yaml.Node:
-    return writer.represent_mapping("tag:yaml.org,2002:map", items.items(), flow_style=not items)  # items(): not sorted
+    short = not items or (list(items) == [EXPR] and type(items[EXPR]) is str and len(items[EXPR]) <= FLOW_WIDTH)
+    return writer.represent_mapping("tag:yaml.org,2002:map", items.items(), flow_style=short)  # items(): not sorted
 
 
 class _QuotedWriter(_Writer):

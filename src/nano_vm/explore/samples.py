@@ -31,6 +31,8 @@ from ..expr import (
     Ref,
     Template,
     children,
+    computed,
+    entries,
     parse_expr,
     parse_template,
 )
@@ -124,6 +126,38 @@ Source = tuple[int, str, str]
 Origin = tuple[Source, tuple[str | int, ...]]
 
 
+_OF_FIRST = frozenset({"lower", "upper", "strip", "int", "float", "str", "round", "abs", "default"})
+"""Functions and methods whose result says what their first argument is."""
+
+
+def _kind(name: str) -> Callable[[Asked, Sequence[Node]], None]:
+    return lambda asked, args: asked.kinds.setdefault(name)
+
+
+def _key(asked: Asked, args: Sequence[Node]) -> None:
+    match args[1]:
+        case Const(str() | int() as key) if type(key) is not bool:
+            asked.part(key)
+        case _:
+            asked.kinds["object"] = None
+
+
+def _separator(asked: Asked, args: Sequence[Node]) -> None:
+    for text in _literals(args[1]):
+        _note(asked.inside, text)
+
+
+_ASKS: dict[str, Callable[[Asked, Sequence[Node]], None]] = {
+    **dict.fromkeys(("append", "join", "sorted", "sum"), _kind("list")),
+    **dict.fromkeys(("round", "abs"), _kind("number")),
+    "keys": _kind("object"),
+    "get": _key,
+    "split": _separator,
+    "json": lambda asked, args: _note(asked.equal, "{}"),
+}
+"""What functions ask of their first argument: values of other kinds are errors."""
+
+
 class Questions:
     """What *flow* asks, by source; ``of`` a step's output or a run's input, ``sources`` of a node's condition."""
 
@@ -187,7 +221,7 @@ class Questions:
                 yield from self._value(names, step.values[name], path, depth + 1)
             if isinstance(step, MapStep) and step.item_name == name:
                 yield from self._value(names, step.over, (0, *path), depth + 1)
-        if name in names.needed or name in names.declared:
+        if names.takes(name):
             yield from self._input(names, name, path, depth + 1)
 
     def _input(self, names: Names, name: str, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
@@ -251,24 +285,38 @@ class Questions:
                     if isinstance(part, Ref):
                         yield from self.origins(names, part, depth + 1)
         elif type(value) is dict:
-            if "expr" in value and len(value) == 1:
-                yield from self._expression(names, parse_expr(value["expr"]), path, depth + 1)
-            elif path and path[0] in value:
-                yield from self._value(names, value[path[0]], path[1:], depth + 1)
+            node = computed(value)
+            if node is not None:
+                yield from self._expression(names, node, path, depth + 1)
+            elif path:
+                for key, item in entries(value):
+                    if key == path[0]:
+                        yield from self._value(names, item, path[1:], depth + 1)
         elif type(value) is list and path and isinstance(path[0], int):
             for item in value:
                 yield from self._value(names, item, path[1:], depth + 1)
 
     def _expression(self, names: Names, node: Node, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
-        if isinstance(node, Ref):
-            yield from self.origins(names, Ref(node.name, node.path + path), depth + 1)
-        elif isinstance(node, Template):
-            for part in node.parts:
-                if isinstance(part, Ref):
-                    yield from self.origins(names, part, depth + 1)
-        else:
-            for child in children(node):
-                yield from self._expression(names, child, path, depth + 1)
+        inner = path[1:] if path and isinstance(path[0], int) else path
+        match node:
+            case Ref():
+                yield from self.origins(names, Ref(node.name, node.path + path), depth + 1)
+                return
+            case Template(parts):
+                for part in parts:
+                    if isinstance(part, Ref):
+                        yield from self.origins(names, part, depth + 1)
+                return
+            case Call("get", (box, Const(str() | int() as key), other)) if type(key) is not bool:
+                found = [(box, (key, *path)), (other, path)]
+            case Call("append", (box, item)):
+                found = [(box, path), (item, inner)]
+            case Items(items):
+                found = [(item, inner) for item in items]
+            case _:
+                found = [(child, path) for child in children(node)]
+        for child, at in found:
+            yield from self._expression(names, child, at, depth + 1)
 
     # --- what is asked ---
 
@@ -303,13 +351,26 @@ class Questions:
                     asked.kinds["list"] = None
                     asked.part(0)
             case SetStep():
-                for value in step.values.values():
-                    if type(value) is dict and "expr" in value:
-                        self._within(names, parse_expr(value["expr"]))
+                self._expressions(names, step.values)
             case ToolStep():
+                self._expressions(names, step.args)
                 self._taken(names, step)
             case CallStep():
+                self._expressions(names, step.arguments)
                 self._given(names, step)
+
+    def _expressions(self, names: Names, values: Mapping[str, Any]) -> None:
+        """What expressions anywhere in *values* ask."""
+        work = list(values.values())
+        while work:
+            value = work.pop()
+            node = computed(value)
+            if node is not None:
+                self._within(names, node)
+            elif type(value) is dict:
+                work += value.values()
+            elif type(value) is list:
+                work += value
 
     def _of_value(self, names: Names, value: Any) -> list[Asked]:
         return [self._at(origin) for origin in self._value(names, value, (), 0)]
@@ -395,6 +456,10 @@ class Questions:
                 for asked, how in self._measured(names, node):
                     if how == "value":
                         asked.kinds["number"] = None
+            case Call(name, args) if name in _ASKS:
+                for asked, how in self._measured(names, args[0]):
+                    if how == "value":
+                        _ASKS[name](asked, args)
         for child in children(node):
             self._within(names, child)
 
@@ -412,7 +477,11 @@ class Questions:
                         yield from ((asked, "value") for asked in self._ask(names, part))
             case Call("len", (inner,)):
                 yield from ((asked, "length") for asked, _ in self._measured(names, inner, depth))
-            case Call("lower" | "upper" | "strip" | "int" | "float" | "str", args):
+            case Call("get", (box, Const(str() | int() as key), _)) if type(key) is not bool:
+                yield from ((asked.part(key), how) for asked, how in self._measured(names, box, depth))
+            case Call("min" | "max" | "sum", (inner,)):
+                yield from ((asked.part(0), how) for asked, how in self._measured(names, inner, depth))
+            case Call(name, args) if name in _OF_FIRST:
                 yield from self._measured(names, args[0], depth)
             case Arith(left=left, right=right):
                 yield from self._measured(names, left, depth)
@@ -431,8 +500,9 @@ class Questions:
             found = [(step, str(path[1]))]
         for writer, key in found:
             value = writer.values.get(key) if isinstance(writer, SetStep) else None
-            if isinstance(value, dict) and "expr" in value:
-                yield parse_expr(value["expr"])
+            node = computed(value)
+            if node is not None:
+                yield node
 
     def _compared(self, names: Names, left: Node, op: str, right: Node) -> None:
         for one, two, swapped in ((left, right, False), (right, left, True)):
@@ -528,6 +598,8 @@ def _free(asked: Asked, depth: int) -> Iterator[Any]:
         yield from (True, False)
     if asked.fields:
         yield from _objects(asked.fields, {}, dict.fromkeys(asked.fields), None, depth)
+    elif "object" in asked.kinds:
+        yield {}
     if "list" in asked.kinds or asked.item is not None:
         yield from _lists(asked, None, None, depth)
     yield from asked.equal.values()

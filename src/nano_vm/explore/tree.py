@@ -269,7 +269,7 @@ class Choices:
         properties = (names.program.inputs or {}).get("properties", {})
         for name in dict.fromkeys([*root.needed, *root.others, *self.plan.given]):
             optional = name not in root.needed and name not in self.plan.given
-            if optional and name not in names.declared:
+            if optional and not names.takes(name):
                 continue  # something else writes it
             asked = self.questions.of(names, "input", name)
             declared = properties.get(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..errors import Diagnostic, ExprError, Loc, Severity
 from ..expr import (
@@ -21,6 +22,7 @@ from ..expr import (
     Ref,
     Template,
     children,
+    computed,
     path_text,
     value_references,
 )
@@ -29,7 +31,6 @@ from ..flow import Flow, Names, Node
 from ..program import (
     ConditionStep,
     LoopStep,
-    SetStep,
     Step,
     SwitchStep,
 )
@@ -197,7 +198,7 @@ def shown_test(node: Expression) -> str:
         case Call(name, args, method=True):
             return f"{shown_test(args[0])}.{name}({', '.join(map(shown_test, args[1:]))})"
         case Call(name, args):
-            return f"{name}({shown_test(args[0])})"
+            return f"{name}({', '.join(map(shown_test, args))})"
 
 
 def _switch(domains: Domains, loc: Loc, nodes: list[Node], hints: Hints) -> Iterator[Diagnostic]:
@@ -259,7 +260,7 @@ def check_fields(
         if node.kind != "when" and (node.kind == "test") != _is_loop(node):
             continue
         for ref, where in _reads_at(node):
-            if not ref.path:
+            if not ref.path or ref.optional:
                 continue
             try:
                 slot, path = node.frame.names.load(ref)
@@ -280,7 +281,7 @@ def check_fields(
         at, inside, surely = lack
         ref = texts[loc, slot, path]
         severity: Severity = "warning"
-        if surely and not _evaluated(nodes[0].step, loc):
+        if surely and not _evaluated(nodes[0], loc[len(nodes[0].loc) :]):
             if domains.contracts and sure is None:
                 sure = Domains(flow, None, domains.solved)
             still = _lack(joined((sure or domains).at(node, slot) for node in nodes), path)
@@ -319,11 +320,24 @@ def _reads_at(node: Node) -> list[tuple[Ref, Loc]]:
     return [(ref, ("output",)) for ref in value_references(names.program.output)]
 
 
-def _evaluated(step: Step, loc: Loc) -> bool:
-    """Whether the place is in an expression, whose `and` and `or` may leave it out."""
-    if isinstance(step, SetStep) and "values" in loc and step.id != "$end":
-        return isinstance(step.values.get(str(loc[-1])), dict)
-    return loc[-1] in ("condition", "until", "when")
+def _evaluated(node: Node, where: Loc) -> bool:
+    """Whether the place may be in an expression, whose `and`, `or` and `default` may leave it out."""
+    if node.kind == "end":
+        return _computes(node.frame.names.program.output)
+    if where[-1] in ("condition", "until", "when"):
+        return True
+    part: Any = node.step
+    for name in where:
+        name = "arguments" if name == "with" else name
+        part = part[name] if isinstance(part, dict) else getattr(part, str(name))
+    return any(map(_computes, part.values())) if where[-1] in ("args", "with") else _computes(part)
+
+
+def _computes(value: Any) -> bool:
+    """Whether there is an expression anywhere in *value*."""
+    if type(value) is dict:
+        return computed(value) is not None or any(map(_computes, value.values()))
+    return type(value) is list and any(map(_computes, value))
 
 
 def _lack(domain: Domain, path: Path) -> tuple[int, Domain, bool] | None:

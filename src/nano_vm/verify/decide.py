@@ -44,6 +44,7 @@ from .domains import (
     LIST,
     NO,
     NOTHING,
+    NULL,
     NUMBER,
     OBJECT,
     TEXT,
@@ -54,7 +55,9 @@ from .domains import (
     join,
     joined,
     lacking,
+    of_kinds,
     of_values,
+    spread,
 )
 
 COMBINATIONS = 256
@@ -265,7 +268,7 @@ class _Abstract:
                 inside = [self.value(item) for item in items]
                 return Domain(LIST, items=lacking(joined(inside), False), absent=any(part.absent for part in inside))
             case Call(name, args):
-                return self.called(name, self.value(args[0]))
+                return called(name, [self.value(argument) for argument in args])
 
     @staticmethod
     def item(box: Domain, key: Domain) -> Domain:
@@ -277,17 +280,81 @@ class _Abstract:
                 found = join(found, descend(box, (part,)))
         return lacking(found)
 
-    @staticmethod
-    def called(name: str, argument: Domain) -> Domain:
-        takes, gives = {
-            "len": (TEXT | LIST | OBJECT, A_NUMBER),
-            "int": (NUMBER | TEXT, A_NUMBER),
-            "float": (NUMBER | TEXT, A_NUMBER),
-            "startswith": (TEXT, A_BOOL),
-            "endswith": (TEXT, A_BOOL),
-            "str": (~0, A_TEXT),
-        }.get(name, (TEXT, A_TEXT))
-        return lacking(gives if argument.kinds & takes else NOTHING)
+
+def called(name: str, args: list[Domain]) -> Domain:
+    """The values that a function or method can give for arguments of these domains; ``absent``, since it may fail."""
+    first = args[0]
+    if name == "default":
+        return _either(first, args[1])
+    takes = _TAKES.get(name, TEXT)
+    return lacking(_gives(name, args) if first.kinds & takes else NOTHING)
+
+
+_TAKES = {
+    "len": TEXT | LIST | OBJECT,
+    "int": NUMBER | TEXT,
+    "float": NUMBER | TEXT,
+    "str": ~0,
+    "append": LIST,
+    "concat": TEXT | LIST,
+    "join": LIST,
+    "get": OBJECT | LIST,
+    "round": NUMBER,
+    "abs": NUMBER,
+    "sum": LIST,
+    "min": ~0,
+    "max": ~0,
+    "sorted": LIST,
+    "keys": OBJECT,
+}
+"""Kinds of the first argument that are no error; of what is not listed, a text."""
+
+_GIVES = {
+    **dict.fromkeys(("len", "int", "float", "round", "abs", "sum"), A_NUMBER),
+    **dict.fromkeys(("startswith", "endswith"), A_BOOL),
+    **dict.fromkeys(("split", "keys"), Domain(LIST, items=A_TEXT)),
+    "json": ANYTHING,
+}
+
+
+def _gives(name: str, args: list[Domain]) -> Domain:
+    first = args[0]
+    match name:
+        case "append":
+            return Domain(LIST, items=_join_items(spread(first).items, lacking(args[1], False)))
+        case "concat":
+            return _concatenated(first, args[1])
+        case "get":
+            return join(lacking(_Abstract.item(first, args[1]), False), args[2])
+        case "min" | "max":
+            kinds = joined(args).kinds if len(args) > 1 else (spread(first).items or ANYTHING).kinds
+            return of_kinds(kinds & (NUMBER | TEXT))
+        case "sorted":
+            return Domain(LIST, items=spread(first).items)
+    return _GIVES.get(name, A_TEXT)
+
+
+def _concatenated(a: Domain, b: Domain) -> Domain:
+    found = A_TEXT if a.kinds & b.kinds & TEXT else NOTHING
+    if a.kinds & b.kinds & LIST:
+        found = join(found, Domain(LIST, items=_join_items(spread(a).items, spread(b).items)))
+    return found
+
+
+def _join_items(a: Domain | None, b: Domain | None) -> Domain | None:
+    """The items of a list that has those of both; None where they may be anything."""
+    return join(a, b) if a is not None and b is not None else None
+
+
+def _either(value: Domain, other: Domain) -> Domain:
+    """What `default` gives: what is there and not null, else the other."""
+    if value.values is not None:
+        there = of_values([one for one in value.values.values() if one is not None])
+    else:
+        there = Domain(value.kinds & ~NULL, None, value.fields, value.closed, value.items)
+    if not value.absent and not value.kinds & NULL:
+        return there
+    return lacking(join(there, lacking(other, False)), value.absent or other.absent)
 
 
 def result_of(reads: Reads, domains: list[Domain]) -> Domain:

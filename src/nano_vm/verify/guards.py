@@ -25,9 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import Diagnostic, ExprError, Loc, Severity
-from ..expr import Ref, value_references
+from ..expr import Ref, named_references
 from ..flow import Flow, Names, Node
 from ..policy import Rules
 from ..program import ApprovalStep, CallStep, LoopStep, MapStep, SetStep, Step, ToolStep
@@ -327,10 +328,10 @@ class _Index:
 
     # --- what is read and written ---
 
-    def slots(self, names: Names, value: object) -> Slots:
-        """What *value*, a literal with templates inside, reads."""
+    def slots(self, names: Names, arguments: Mapping[str, Any]) -> Slots:
+        """What *arguments*, literals with templates inside, read."""
         base, found = self.bases[id(names)], set()
-        for ref in value_references(value):
+        for ref in named_references(arguments.values()):
             try:
                 found.add(base + names.load(ref)[0])
             except ExprError:  # told by the pass that checks names

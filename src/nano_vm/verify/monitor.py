@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ExprError
 from ..explore import held_before
-from ..expr import Ref, value_references
+from ..expr import Ref, named_references
 from ..flow import Flow, Names, Node
 from ..machine import Machine
 from ..plan import ToolOp
@@ -260,7 +260,7 @@ class _Judge:
             if same:
                 reads = (names.whens if guard.node.kind == "when" else names.reads)[guard.node.step.id]
                 read = _slots(names, (ref for ref, _ in reads))
-            read &= _slots(names, value_references(dict(_arguments(call))))
+            read &= _slots(names, named_references(_arguments(call).values()))
         else:
             step = guard.node.step
             if not (isinstance(step, ApprovalStep) and step.role == statement.names[0] and guard.edge == "then"):
@@ -270,7 +270,7 @@ class _Judge:
             wanted = [form(value, names) for value in protected.values()]
             if not all(value in known for value in wanted) or (not same and any(map(has_references, wanted))):
                 return False
-            read = _slots(names, value_references(protected)) if same else set()
+            read = _slots(names, named_references(protected.values())) if same else set()
         return all(guard.seen.get(slot) == call.seen.get(slot) for slot in read)
 
 

@@ -47,7 +47,7 @@ def assigned(flow: Flow, given: frozenset[str] = frozenset()) -> Assigned:
 def _unknown(names: Names) -> Iterator[Diagnostic]:
     """Names that are neither written nor declared, in a program that declares its inputs; steps read as values."""
     hints, declared, written = Hints(), sorted(names.declared), sorted(names.written)
-    for name, loc in names.needed.items():
+    for name, loc in [*names.needed.items(), *names.optional.items()]:
         if names.program.inputs is not None and name not in names.declared:
             near = hints.nearest(name, declared, written, names.outputs)
             hint = f"did you mean '${near}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
@@ -116,7 +116,7 @@ def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None
                 continue
             yield Diagnostic("V016", (*names.loc, *at), message, "read its output, or remove the step", "hint")
         if names.program.inputs is None:  # else an unknown name is told as such
-            for name, loc in names.needed.items():
+            for name, loc in [*names.needed.items(), *names.optional.items()]:
                 near = hints.nearest(name, unread, likeness=0.75)
                 if near is not None:
                     message = f"'${name}' is taken for an input: no step writes it"
@@ -268,9 +268,9 @@ class Assigned:
         return sum(1 << names.keys[name] for name in have if name in names.keys)
 
     def optional(self, frame: FrameGraph) -> int:
-        """Inputs that are declared and may be left out: some runs have them."""
+        """Inputs that may be left out, since they are declared or only `default` reads them: some runs have them."""
         names = frame.names
-        return sum(1 << names.keys[name] for name in names.declared)
+        return sum(1 << names.keys[name] for name in (*names.declared, *names.optional))
 
     def after(self, node: Node, state: State) -> list[tuple[int, State]]:
         """Where each edge leads, and what is written there."""
@@ -313,6 +313,7 @@ class Assigned:
         """Reads that no path, or not every path, has written."""
         # A step has several states: what one lacks and another has is lacking on some paths only.
         found: dict[tuple[Loc, str], tuple[bool, bool]] = {}  # lacking in some state, there in some
+        instead: dict[tuple[Loc, str], tuple[bool, bool]] = {}  # likewise, of what `default` reads
         refs: dict[tuple[Loc, str], tuple[Ref, Names]] = {}
         spaces = {id(frame.names): frame.names for frame in self.flow.frames}  # branches share those around them
         slots = {key: _slots_read(names) for key, names in spaces.items()}
@@ -339,16 +340,26 @@ class Assigned:
                     continue  # likewise: an unknown name, or an input that the call does not give
                 must, may = state[0] | extra, state[1] | extra
                 key = ((*node.loc, *where) if where != ("output",) else (*names.loc, "output"), str(ref))
-                lacking, there = found.get(key, (False, False))
-                found[key] = (lacking or not must >> slot & 1, there or bool(may >> slot & 1))
+                table = instead if ref.optional else found
+                lacking, there = table.get(key, (False, False))
+                table[key] = (lacking or not must >> slot & 1, there or bool(may >> slot & 1))
                 refs[key] = (ref, names)
+        for (loc, ref_text), (_, there) in instead.items():
+            ref, names = refs[loc, ref_text]
+            if not there and not names.takes(ref.name):
+                message = (
+                    f"default({ref_text}, ...) always gives its other value: no step has written {ref_text!r} before"
+                )
+                yield Diagnostic("V019", loc, message, _where(ref, names), "warning")
         for (loc, ref_text), (lacking, there) in found.items():
             ref, names = refs[loc, ref_text]
             if lacking and there:
                 message = f"{ref_text!r} is not written on every path that leads here"
-                yield Diagnostic(
-                    "V011", loc, message, "give the step that may be skipped a default, or set it before", "warning"
+                hint = (
+                    "write it on every path, as the same output_key in each branch or as the default of a step that is "
+                    f'skipped, or read it by {{expr: "default({ref_text}, null)"}}'
                 )
+                yield Diagnostic("V011", loc, message, hint, "warning")
             elif lacking:
                 yield Diagnostic(
                     "V010", loc, f"{ref_text!r} is read before any step has written it", _where(ref, names)

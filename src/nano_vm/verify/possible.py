@@ -17,17 +17,21 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..errors import ExprError, Loc
 from ..expr import (
+    EXPR,
     Bool,
     Compare,
     Const,
     Ref,
+    computed,
+    entries,
+    is_literal,
     parse_expr,
     parse_template,
-    value_references,
 )
 from ..expr import Node as Expression
 from ..flow import Flow, FrameGraph, Names, Node
@@ -207,7 +211,7 @@ class Domains:
                 return self._value(around, owner.step, owner.step.arguments[name], f"with {name}")
         elif part is not None:
             found = (facts.given.fields or {}).get(name, ANYTHING)
-        elif name in schema.get("required", []) or name in names.needed:
+        elif name in schema.get("required", []) or names.takes(name):
             found = ANYTHING
         if isinstance(part, dict) and "default" in part:
             found = join(found, of_values([part["default"]]))
@@ -216,31 +220,21 @@ class Domains:
     def _written(self, facts: _Facts, step: Step, name: str) -> Domain:
         """What *step* writes: its output where *name* is empty, else that name."""
         if name and isinstance(step, SetStep) and name in step.values:
-            return self._set_value(facts, step, name)
+            return self._value(facts, step, step.values[name], f"values {name}")
         if name and isinstance(step, MapStep):
             over = self._value(facts, step, step.over, "over")
             return _items(over)
         return self._output(facts, step)
 
-    def _set_value(self, facts: _Facts, step: SetStep, name: str) -> Domain:
-        value = step.values[name]
-        if isinstance(value, dict) and "expr" in value:
-            return self._expr(facts, step, name)
-        return self._value(facts, step, value, f"values {name}")
-
-    def _expr(self, facts: _Facts, step: SetStep, name: str) -> Domain:
-        reads = self._set_reads(facts, step, name)
-        if reads is None:
+    def _expression(self, names: Names, text: str, lookup: Callable[[int], Domain]) -> Domain:
+        """The values of an expression."""
+        reads, key = self.facts[id(names)].reads, ("", text)
+        if key not in reads:
+            reads[key] = Reads.of_expr(parse_expr(text), names)
+        found = reads[key]
+        if found is None:
             return ANYTHING
-        must = self._must(facts, step)
-        return result_of(reads, [descend(self._anywhere(facts, s, must), path) for s, path in reads.places])
-
-    @staticmethod
-    def _set_reads(facts: _Facts, step: SetStep, name: str) -> Reads | None:
-        key = (step.id, f"values {name}")
-        if key not in facts.reads:
-            facts.reads[key] = Reads.of_expr(parse_expr(step.values[name]["expr"]), facts.names)
-        return facts.reads[key]
+        return result_of(found, [descend(lookup(slot), path) for slot, path in found.places])
 
     def _value(self, facts: _Facts, step: Step, value: Any, what: str) -> Domain:
         """The values of a literal with templates inside, as *step* reads them."""
@@ -270,11 +264,14 @@ class Domains:
                 return of_values(["".join(part for part in template.parts if isinstance(part, str))])
             return A_TEXT
         if kind is list or kind is dict:
-            if not any(True for _ in value_references(value)) and "$" not in repr(value):
+            if is_literal(value) and "$" not in repr(value):
                 return of_values([value])
             if kind is list:
                 return Domain(LIST, items=joined(self._template(names, item, lookup) for item in value))
-            return Domain(OBJECT, None, {k: self._template(names, item, lookup) for k, item in value.items()}, True)
+            if EXPR in value:
+                return self._expression(names, value[EXPR], lookup)
+            fields = {name: self._template(names, item, lookup) for name, item in entries(value)}
+            return Domain(OBJECT, None, fields, True)
         return of_values([value])
 
     def _must(self, facts: _Facts, step: Step) -> int:
@@ -319,7 +316,7 @@ class Domains:
             case LoopStep():
                 return self._block(facts, step.steps)
             case SetStep():
-                return Domain(OBJECT, None, {name: self._set_value(facts, step, name) for name in step.values}, True)
+                return Domain(OBJECT, None, {name: self._written(facts, step, name) for name in step.values}, True)
             case MapStep():
                 return Domain(LIST, items=self._block(facts, step.steps))
             case ParallelStep():
@@ -513,7 +510,8 @@ class Domains:
                 name = facts.key_names.get(slot, "")
                 several = len(writers) > 1 or self._given(facts, slot)
                 if name in step.values and name != step.output_key and (several or state):
-                    found = lacking(self._set_value_at(facts, node, state, step, name), False)
+                    lookup = partial(self._lookup, node, state)
+                    found = lacking(self._template(facts.names, step.values[name], lookup), False)
                     if not same(found, self._base(facts, slot)):
                         better[slot] = found
             elif len(writers) > 1 or self._given(facts, slot):
@@ -524,15 +522,6 @@ class Domains:
     def _given(self, facts: _Facts, slot: int) -> bool:
         """Whether inputs or arguments may write *slot* too."""
         return bool(self._initial(facts, slot).kinds)
-
-    def _set_value_at(self, facts: _Facts, node: Node, state: State, step: SetStep, name: str) -> Domain:
-        value = step.values[name]
-        if isinstance(value, dict) and "expr" in value:
-            reads = self._set_reads(facts, step, name)
-            if reads is None:
-                return ANYTHING
-            return result_of(reads, [descend(self._lookup(node, state, s), path) for s, path in reads.places])
-        return self._template(facts.names, value, lambda slot: self._lookup(node, state, slot))
 
     # --- ways out of a test ---
 
@@ -551,7 +540,10 @@ class Domains:
         assert isinstance(step, SwitchStep)
         key = (step.id, "on")
         if key not in facts.reads:
-            facts.reads[key] = Reads.of_value(step.on, facts.names)
+            node_of = computed(step.on)
+            facts.reads[key] = (
+                Reads.of_value(step.on, facts.names) if node_of is None else Reads.of_expr(node_of, facts.names)
+            )
         reads = facts.reads[key]
         return None if reads is None else (reads, self.read_at(node, reads, state))
 
@@ -568,6 +560,8 @@ class Domains:
         reads, domains = found
         lists = pinned(domains)
         if None in lists:
+            if reads.node is not None:
+                return lacking(result_of(reads, domains))
             step = node.step
             assert isinstance(step, SwitchStep)
             template = parse_template(step.on) if type(step.on) is str else None

@@ -4,19 +4,36 @@ A `Flow` and bounds of what comes from outside go in; for a text of the program 
 None where nothing bounds it. No value is made and no program is run.
 
 A name may hold what any of its writers writes, whenever it is read: the order of steps is left out of account, so the bound
-is the largest of the writers' bounds, and a name that is computed from itself has none. What is fixed by the program's text is
-counted exactly (literals, allowed outputs, labels of branches); a model's free answer by its tokens; inputs by a cap that the
-caller gives, or by their schema. What a tool, a person or an event gives has no bound.
+is the largest of the writers' bounds. A name that is computed from itself has none, but where a `set` only adds to it
+(`append`, `concat`, ``"$draft more"``): then what is added counts as often as the step can run, by the bounds of the loops
+around it. What is fixed by the program's text is counted exactly (literals, allowed outputs, labels of branches); a model's
+free answer by its tokens; inputs by a cap that the caller gives, or by their schema. What a tool, a person or an event gives
+has no bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..bounds import items_of
 from ..errors import ExprError
-from ..expr import Const, Node, Ref, Template, children, parse_expr, parse_template
+from ..expr import (
+    Arith,
+    Bool,
+    Call,
+    Compare,
+    Const,
+    Index,
+    Node,
+    Not,
+    Ref,
+    Template,
+    children,
+    computed,
+    parse_template,
+)
 from ..flow import Flow, FrameGraph, Names
 from ..program import (
     ApprovalStep,
@@ -93,6 +110,7 @@ class Sizes:
                     self.callers[id(frame.names)] = frame
         self.written: dict[int, dict[str, list[Step]]] = {}
         self.steps: dict[int, dict[str, Step]] = {}
+        self.repeats: dict[tuple[int, str], dict[int, int]] = {}  # by names and `set`, how often it runs in each frame
 
     def text(self, content: str, names: Names) -> int | None:
         """The most bytes of a template rendered as text."""
@@ -155,11 +173,25 @@ class Sizes:
     def name(self, name: str, names: Names) -> _Work:
         """Whatever may be written under a name."""
         found: list[Size] = []
+        added: list[tuple[int, Size]] = []  # what is added to it, and how often
+        as_text = False
         for step in self.writers(names).get(name, ()):
             if step.output_key == name:
                 found.append((yield ("output", id(names), step.id)))
             if isinstance(step, SetStep) and name in step.values:
-                found.append((yield from self.value(step.values[name], names, computed=True)))
+                growth = self.growth(step.values[name], name, names)
+                if growth is None:
+                    found.append((yield from self.value(step.values[name], names)))
+                    continue
+                for other in growth.others:
+                    found.append((yield from self.expression(other, names)))
+                times = self.runs(step, names)
+                for part in growth.added:
+                    added.append((times, (yield from self.expression(part, names))))
+                for item in growth.items:
+                    size = yield from self.expression(item, names)
+                    added.append((times, size and (size[1] + 1, size[1] + 1)))  # and a comma
+                as_text = as_text or growth.as_text
             if isinstance(step, MapStep) and name == step.item_name:
                 found.append((yield from self.item(step, names)))
         caller = self.callers.get(id(names))
@@ -177,7 +209,28 @@ class Sizes:
                 found.append(_lesser(given, of_schema(schema)))
         if isinstance(schema, dict) and "default" in schema:
             found.append(literal(schema["default"]))
-        return _largest(found)
+        return _grown(_largest(found), added, as_text)
+
+    def growth(self, value: Any, name: str, names: Names) -> _Growth | None:
+        """What *value* adds to the name that it is written to; None if it is anything but that name and what is added."""
+        node = computed(value)
+        if node is None:
+            node = parse_template(value) if type(value) is str else Const(None)
+        return _growth(node, ("name", id(names), name), names)
+
+    def runs(self, step: Step, names: Names) -> int:
+        """How often *step* runs at the most in one run of its frame: once for each state, times the loops around it."""
+        if not self.repeats:
+            for node in self.flow.nodes:
+                if node.kind == "step" and isinstance(node.step, SetStep):
+                    times, at = 1, node.owner
+                    while at is not None:
+                        times *= at.step.max_iterations if isinstance(at.step, LoopStep) else 1
+                        at = at.owner
+                    key = (id(node.frame.names), node.step.id)
+                    frames = self.repeats.setdefault(key, {})
+                    frames[node.frame.index] = frames.get(node.frame.index, 0) + times
+        return max(self.repeats.get((id(names), step.id), {}).values(), default=0)
 
     def writers(self, names: Names) -> dict[str, list[Step]]:
         written = self.written.get(id(names))
@@ -214,7 +267,7 @@ class Sizes:
             case ToolStep() | WaitStep() | ApprovalStep():
                 found.append(None)
             case SetStep():
-                found.append((yield from self.entries(step.values, names, computed=True)))
+                found.append((yield from self.entries(step.values, names)))
             case ConditionStep():
                 found.append(_labels(("then", step.then), ("otherwise", step.otherwise)))
             case SwitchStep():
@@ -276,17 +329,14 @@ class Sizes:
 
     # --- templates ---
 
-    def value(self, value: Any, names: Names, computed: bool = False) -> _Work:
-        """A literal with templates inside; *computed* where ``{expr: ...}`` is an expression."""
-        if computed and isinstance(value, dict) and "expr" in value:
-            return (yield from self.expression(parse_expr(value["expr"]), names))
+    def value(self, value: Any, names: Names) -> _Work:
+        """A literal with templates and expressions inside."""
+        node = computed(value)
+        if node is not None:
+            return (yield from self.expression(node, names))
         kind = type(value)
         if kind is str and "$" in value:
-            template = parse_template(value)
-            if template.typed and isinstance(template.parts[0], Ref):
-                key = _found(template.parts[0], names)
-                return None if key is None else (yield key)
-            return (yield from self.template(template, names))
+            return (yield from self.template(parse_template(value), names))
         if kind is dict:
             return (yield from self.entries(value, names))
         if kind is list:
@@ -299,16 +349,19 @@ class Sizes:
             return total, total
         return literal(value)
 
-    def entries(self, values: Mapping[str, Any], names: Names, computed: bool = False) -> _Work:
+    def entries(self, values: Mapping[str, Any], names: Names) -> _Work:
         total = 2
         for key, value in values.items():
-            size = yield from self.value(value, names, computed)
+            size = yield from self.value(value, names)
             if size is None:
                 return None
             total += ESCAPED * len(key.encode()) + 4 + size[1]
         return total, total
 
     def template(self, template: Template, names: Names) -> _Work:
+        if template.typed and isinstance(template.parts[0], Ref):
+            key = _found(template.parts[0], names)
+            return None if key is None else (yield key)
         text, json = 0, 2
         for part in template.parts:
             if isinstance(part, str):
@@ -326,26 +379,154 @@ class Sizes:
         return text, json
 
     def expression(self, node: Node, names: Names) -> _Work:
-        """A number, a boolean, or one of the operands; texts are never joined, only their case may change."""
-        text, json = NUMBER_BYTES, NUMBER_BYTES
-        work = [node]
-        while work:
-            at = work.pop()
-            size: Size = (0, 0)
-            if isinstance(at, Const):
-                size = literal(at.value)
-            elif isinstance(at, Ref):
-                key = _found(at, names)
-                size = None if key is None else (yield key)
-            elif isinstance(at, Template):
-                size = yield from self.template(at, names)
-            else:
-                work += children(at)
-            if size is None:
-                return None
-            text += CASE * size[0] + 1
-            json += CASE * size[1] + 3
-        return text, json
+        """What an expression gives: by its kind, or by what it is made of."""
+        match node:
+            case Const(value):
+                return literal(value)
+            case Ref():
+                key = _found(node, names)
+                return None if key is None else (yield key)
+            case Template():
+                return (yield from self.template(node, names))
+            case Compare() | Bool() | Not():
+                return _BOOLEAN
+            case Arith():
+                return _NUMBER
+            case Index(box):
+                return (yield from self.expression(box, names))
+            case Call(name) if name in _OF_ITSELF:
+                return _OF_ITSELF[name]
+        sizes = []
+        for part in children(node):
+            sizes.append((yield from self.expression(part, names)))
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes):
+            return None
+        if isinstance(node, Call):
+            return _BY_PARTS[node.name](known)
+        total = 2 + sum(json + 1 for _, json in known)
+        return total, total
+
+
+_NUMBER = (NUMBER_BYTES, NUMBER_BYTES)
+_BOOLEAN = (5, 5)
+_OF_ITSELF: dict[str, Size] = {
+    **dict.fromkeys(("len", "int", "float", "round", "abs", "sum"), _NUMBER),
+    **dict.fromkeys(("startswith", "endswith"), _BOOLEAN),
+}
+"""What these give does not grow with what they are given."""
+
+_Known = tuple[int, int]
+
+
+def _largest(sizes: Iterable[Size]) -> Size:
+    text, json = 0, 0
+    for size in sizes:
+        if size is None:
+            return None
+        text, json = max(text, size[0]), max(json, size[1])
+    return text, json
+
+
+def _of_either(parts: Sequence[_Known]) -> Size:
+    return _largest([(max(text, json), json) for text, json in parts])  # an item in text is no longer than in its list
+
+
+def _cased(parts: Sequence[_Known]) -> Size:
+    ((text, json),) = parts
+    return CASE * text, CASE * json
+
+
+def _as_text(parts: Sequence[_Known]) -> Size:
+    ((text, json),) = parts
+    return text, 2 + 2 * json  # JSON that stands in a text has its quotes and backslashes escaped once more
+
+
+def _one_longer(parts: Sequence[_Known]) -> Size:
+    (_, box), (_, item) = parts
+    return box + item + 1, box + item + 1
+
+
+def _put_together(parts: Sequence[_Known]) -> Size:
+    return sum(text for text, _ in parts), sum(json for _, json in parts)
+
+
+def _with_separators(parts: Sequence[_Known]) -> Size:
+    (_, box), (text, json) = parts
+    between = box // 2  # `[0,0]` has two bytes for each item, and one more
+    return box + text * between, 2 + 2 * box + json * between
+
+
+def _taken_apart(parts: Sequence[_Known]) -> Size:
+    (text, json), _ = parts
+    total = 2 + json + 3 * (text + 1)  # each part has quotes and a comma, and there is one more than separators
+    return total, total
+
+
+def _parsed(parts: Sequence[_Known]) -> Size:
+    ((text, _),) = parts
+    return NUMBERS * text, NUMBERS * text
+
+
+_BY_PARTS: dict[str, Callable[[Sequence[_Known]], Size]] = {
+    **dict.fromkeys(("default", "strip"), _largest),
+    **dict.fromkeys(("get", "min", "max", "sorted", "keys"), _of_either),
+    **dict.fromkeys(("lower", "upper"), _cased),
+    "str": _as_text,
+    "append": _one_longer,
+    "concat": _put_together,
+    "join": _with_separators,
+    "split": _taken_apart,
+    "json": _parsed,
+}
+"""What the others give, by the sizes of their arguments."""
+
+
+# --- what is added to a name -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Growth:
+    """What a name is made of, beside itself: what is added to it, and what stands in for it where it has no value."""
+
+    added: tuple[Node, ...] = ()
+    items: tuple[Node, ...] = ()
+    others: tuple[Node, ...] = ()
+    as_text: bool = False  # whether the name may become text by it
+
+
+def _growth(node: Node, name: Key, names: Names) -> _Growth | None:
+    match node:
+        case Ref(path=()) if _found(node, names) == name:
+            return _Growth()
+        case Call("default", (box, other)):
+            inner = _growth(box, name, names)
+            return inner and replace(inner, others=(*inner.others, other))
+        case Call("append", (box, item)):
+            inner = _growth(box, name, names)
+            return inner and replace(inner, items=(*inner.items, item))
+        case Call("concat", (left, right)):
+            inner, more = _growth(left, name, names), right
+            if inner is None:
+                inner, more = _growth(right, name, names), left
+            return inner and replace(inner, added=(*inner.added, more))
+        case Template(parts):
+            found = [part for part in parts if isinstance(part, Ref) and _growth(part, name, names) is not None]
+            if len(found) == 1:
+                return _Growth((Template(tuple(part for part in parts if part is not found[0])),), as_text=True)
+    return None
+
+
+def _grown(size: Size, added: list[tuple[int, Size]], as_text: bool) -> Size:
+    """*size*, and what is added to it as often as that can happen; *as_text*, it may be text then."""
+    if size is None:
+        return None
+    text, json = size
+    for times, more in added:
+        if more is None:
+            return None
+        text, json = text + times * more[0], json + times * more[1]
+    return text, max(json, 2 + ESCAPED * text) if as_text else json
 
 
 def _found(ref: Ref, names: Names) -> Key | None:
@@ -384,15 +565,6 @@ def literal(value: Any) -> Size:
     if type(value) is str:
         return len(value.encode()), json
     return (max(json, 5), json) if value is None or isinstance(value, bool) else (json, json)
-
-
-def _largest(sizes: Iterable[Size]) -> Size:
-    text, json = 0, 0
-    for size in sizes:
-        if size is None:
-            return None
-        text, json = max(text, size[0]), max(json, size[1])
-    return text, json
 
 
 def _lesser(a: Size, b: Size) -> Size:

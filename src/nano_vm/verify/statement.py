@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import ExprError
-from ..expr import Ref, parse_template
+from ..expr import (
+    Arith,
+    Bool,
+    Call,
+    Compare,
+    Const,
+    Node,
+    Ref,
+    Template,
+    children,
+    computed,
+    entries,
+    parse_template,
+)
 from ..flow import Flow, Names
 from ..policy import Rules
 from ..program import (
@@ -213,8 +226,31 @@ def form(value: Any, names: Names) -> Form:
     if type(value) is list:
         return "list", *(form(item, names) for item in value)
     if type(value) is dict:
-        return "dict", *sorted((key, form(item, names)) for key, item in value.items())
+        node = computed(value)
+        if node is not None:
+            return _computed_form(node, names)
+        return "dict", *sorted((key, form(item, names)) for key, item in entries(value))
     return "const", type(value).__name__, value
+
+
+def _computed_form(node: Node, names: Names) -> Form:
+    """An expression, by what it reads and does: equal forms compute the same of the same values."""
+    match node:
+        case Ref():
+            return "value", ("ref", *names.load(node))
+        case Const(value):
+            return "const", type(value).__name__, repr(value) if type(value) is list else value
+        case Template(parts):
+            said: tuple[Any, ...] = tuple(part if type(part) is str else ("ref", *names.load(part)) for part in parts)  # type: ignore[arg-type]
+        case Compare(_, rest):
+            said = tuple(op for op, _ in rest)
+        case Bool(op) | Arith(op):
+            said = (op,)
+        case Call(name, method=method):
+            said = name, method
+        case _:
+            said = ()
+    return "expr", type(node).__name__, said, *(_computed_form(inner, names) for inner in children(node))
 
 
 def shown(value: Any, names: Names) -> Iterator[Form]:
@@ -225,7 +261,8 @@ def shown(value: Any, names: Names) -> Iterator[Form]:
     except ExprError:
         return
     yield whole
-    for item in value if type(value) is list else value.values() if type(value) is dict else ():
+    parts = value if type(value) is list else value.values() if type(value) is dict and computed(value) is None else ()
+    for item in parts:
         yield from shown(item, names)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ExprError, Loc
-from ..expr import Ref, parse_expr, references, value_references
+from ..expr import Ref, value_references
 from ..flow import Flow, Names, Node
 from ..machine import Machine
 from ..policy import ArgRule, Rules
@@ -68,11 +68,7 @@ class Arrivals:
         """Whether in the run of this ended root machine an untrusted value was given to it, without right."""
         run = _Run(self)
         names = self.flow.frames[0].names
-        env = {
-            slot: _Label(True)
-            for name, slot in names.keys.items()
-            if name in self.untrusted and (name in names.needed or name in names.declared)
-        }
+        env = {slot: _Label(True) for name, slot in names.keys.items() if name in self.untrusted and names.takes(name)}
         run.frame(machine.records, env, names)
         return run.broken
 
@@ -197,12 +193,7 @@ class _Run:
     def set(self, step: SetStep, env: Env, names: Names) -> _Label:
         labels = {}
         for name, value in step.values.items():
-            if type(value) is dict and "expr" in value:
-                node = parse_expr(value["expr"])
-                own = self.asked.literals[id(names)] and not isinstance(node, Ref)
-                labels[name] = own or any(self.reads(ref, env, names) for ref in references(node))
-            else:
-                labels[name] = self.dirty(value, env, names)
+            labels[name] = self.dirty(value, env, names)
         for name, untrusted in labels.items():
             self.writes += 1
             env[names.keys[name]] = _Label(untrusted, None, self.writes)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import Diagnostic, Loc, StepFault
-from ..expr import value_references
+from ..expr import is_literal
 from ..flow import Flow
 from ..program import ToolStep
 from ..spelling import Hints
@@ -51,7 +51,7 @@ def _call(
                 otherwise = f"it takes {', '.join(parameters) or 'no arguments'}"
                 hint = hints.meant(name, parameters, otherwise=otherwise)
                 yield Diagnostic("V021", at, f"tool {tool!r} takes no argument {name!r}", hint)
-        elif not any(True for _ in value_references(value)):
+        elif is_literal(value):
             try:
                 checked(tool, parameters[name], value)
             except StepFault as error:

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ExprError, Loc
-from ..expr import Ref, parse_expr, parse_template, value_references
+from ..expr import Ref, computed, parse_template, value_references
 from ..flow import Flow, FrameGraph, Names, Node, written_keys
 from ..policy import ArgRule, Returns, Rules, Shown
 from ..program import (
@@ -296,8 +296,7 @@ class _Graph:
             self.seed(start + names.keys[step.item_name], source, node.index)
         if isinstance(step, SetStep):
             for name, value in step.values.items():
-                # what is computed counts as spelt: any number can be made of another
-                if not isinstance(parse_expr(value["expr"]), Ref) if _is_expression(value) else spells(value):
+                if spells(value):
                     self.seed(start + names.keys[name], source, node.index)
                     self.seed(out, source, node.index)
 
@@ -479,14 +478,16 @@ DECISION: dict[str, Any] = {"type": "object", "properties": {"approved": {"type"
 """What an approval writes: the decision, and a comment of which nothing is known."""
 
 
-def _is_expression(value: Any) -> bool:
-    return type(value) is dict and "expr" in value
-
-
 def spells(value: Any) -> bool:
-    """Whether a literal with templates inside has anything of its own: not so for references, and lists of them."""
+    """Whether a literal with templates inside has anything of its own: not so for references, and lists of them.
+
+    What is computed counts as its own: any number can be made of another.
+    """
     if type(value) is str:
         return not parse_template(value).typed
+    node = computed(value)
+    if node is not None:
+        return not isinstance(node, Ref)
     return not (type(value) is list and value) or any(map(spells, value))
 
 
