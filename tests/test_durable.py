@@ -68,10 +68,10 @@ class Host:
         async def refused(*_: Any) -> Any:
             raise LeaseLost("a dead process writes nothing")
 
-        lease._stopped.set()
+        lease.pay = lambda: None  # type: ignore[method-assign]
         for journal in vm._journals:
             journal.leaving = True  # no record is made of the cancellation
-            journal.store = type("Dead", (), {"append": refused, "send": lambda *_: None})()  # type: ignore[assignment]
+            journal.store = journal.outbox.store = type("Dead", (), {"append": refused, "send": lambda *_: None})()  # type: ignore[assignment]
         run.cancel()
         await asyncio.wait([run])
         store.forget_owner(lease.owner)

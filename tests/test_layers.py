@@ -52,6 +52,7 @@ ROOMS = (
     "adapters",
     "drive",
     "lease",
+    "outbox",
     "inbox",
     "listener",
     "durable",

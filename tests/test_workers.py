@@ -18,6 +18,7 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 from nano_vm import ExecutionVM, Trace, tool
 from nano_vm.errors import LeaseLost, StoreError
 from nano_vm.store import STEP, Append, Message, Row, StoredRun
+from nano_vm.store.seals import RunSeal
 from nano_vm.store.sql import SqlStore
 from nano_vm.trace import StepStatus
 
@@ -148,10 +149,10 @@ class Worker(threading.Thread):
         await asyncio.gather(*created)
         claimed, _ = await asyncio.gather(asyncio.gather(*claims), asyncio.gather(*sent, return_exceptions=True))
         mine = {run_id: claim.fence for found in claimed for run_id, claim in found.items()}
-        keys = {run_id: (await asyncio.to_thread(store.load, run_id, rows=False)).key for run_id in mine}
-        items = [
-            (run_id, Append(keys[run_id], fence, [self.row()], {"output": LONG})) for run_id, fence in mine.items()
-        ]
+        items = []
+        for run_id, fence in mine.items():
+            run, row = await asyncio.to_thread(store.load, run_id), self.row()
+            items.append((run_id, Append(run.key, fence, [row], RunSeal(run).after([row], {"output": LONG}))))
         draw.shuffle(items)
         free = [(run_id, Append(item.key, item.fence, (), {"owner": None})) for run_id, item in items]
         for run_id, answer in zip(

@@ -22,13 +22,15 @@ from typing import Any
 from .drive import Abandoned
 from .errors import LeaseLost, StoreError
 from .inbox import presented
-from .lease import Lease
+from .lease import Debt, Lease, outcomes_of
 from .ledger import token_bound
 from .machine import Machine
 from .operators import described, number_in
+from .outbox import Outbox, patiently
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
+from .protocols import Clock
 from .recorded import Recorded, asked, path_of
-from .store import INTENT, STEP, Append, Message, Row, Store, StoredRun
+from .store import INTENT, STEP, Message, Row, Store, StoredRun
 from .store.seals import RunSeal
 from .trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
 from .values import UNSET
@@ -68,9 +70,12 @@ class Journal:
         base_ns: int,
         ops: Sequence[Op],
         seal: RunSeal,
+        clock: Clock,
         lapses: int = 0,
     ) -> None:
         self.store, self.lease, self.run, self.base_ns, self.ops = store, lease, run, base_ns, ops
+        self.clock = clock
+        self.outbox = Outbox(store, run, clock)
         self.lapses = lapses  # of the lease, before the run was claimed
         steps = [row for row in run.rows if row.kind == STEP]
         self.recorded = Recorded((row.record() for row in steps), base_ns, stopped=_stopped(steps))
@@ -106,8 +111,7 @@ class Journal:
         self.repeatable = True  # whether what was recorded last had no effect and no cost
         self.pile: list[Row] = []  # what was only read, and is not handed over yet
         self.pushing = False
-        self.stored = len(run.rows)
-        self.fault: StoreError | None = None
+        self.free = False  # whether the run is no longer this process's, with its own word for it
         self.count = len(steps)
 
     # --- what the driver asks ---
@@ -232,6 +236,12 @@ class Journal:
         with suppress(Abandoned):
             await self.append([], {"owner": None})
 
+    def debt(self) -> Debt | None:
+        """What the store does not have of the run, where this process stopped driving it and could not say so."""
+        if self.free:
+            return None
+        return Debt(self.run.run_id, self.outbox.left())
+
     def lost(self, machine: Machine, op: Op, path: str) -> Op | None:
         """What becomes of a call that was begun before and has no outcome; None where it may be made (again)."""
         now = machine.now
@@ -300,7 +310,7 @@ class Journal:
     async def look(self) -> None:
         """Hear what was said to the run since it was loaded; nobody who says something right now is missed."""
         try:
-            told = await self.store.told(self.run.key)
+            told = await patiently(self.clock, lambda _: self.store.told(self.run.key))
         except StoreError as error:
             raise Abandoned(error) from None
         self.hear(told)
@@ -455,24 +465,24 @@ class Journal:
         try:
             await asyncio.shield(writing)  # what was handed over is written, whatever becomes of who waits for it
         except LeaseLost as error:
-            self.leave(rows)
+            self.free = True
+            self.lease.owe(Debt(self.run.run_id, outcomes=outcomes_of(rows)))
             raise Abandoned(error) from None
         except StoreError as error:
-            raise Abandoned(self.fault or error) from None
+            raise Abandoned(error) from None
+        if update is not None and "owner" in update:
+            self.free = True
 
     def push(self) -> None:
         """See that the pile is stored, without waiting for it."""
-        if self.pile and not self.pushing and self.fault is None:
+        if self.pile and not self.pushing and self.outbox.fault is None:
             self.pushing = True
             rows, self.pile = self.pile, []
             self.hand_over(rows).add_done_callback(self.pushed)
 
-    def pushed(self, writing: asyncio.Future[None]) -> None:
-        """Store what has piled up meanwhile; a fault is kept for who waits for the next append, which can not be stored either."""
+    def pushed(self, _: asyncio.Future[None]) -> None:
+        """Store what has piled up meanwhile; that it failed learns who waits for the next append, which is not stored either."""
         self.pushing = False
-        error = None if writing.cancelled() else writing.exception()
-        if isinstance(error, StoreError):
-            self.fault = error
         self.push()
 
     def hand_over(
@@ -481,19 +491,7 @@ class Journal:
         """Give *rows* to the store, which writes them after what was handed over before and never without it."""
         used, self.used = self.used, []
         sealed = self.seal.after(rows, update, [self.messages[number] for number in used])
-        item = Append(self.run.key, self.run.fence, rows, sealed, used, seen, self.stored)
-        self.stored += len(rows)
-        return asyncio.ensure_future(self.store.append(item))
-
-    def leave(self, rows: Iterable[Row]) -> None:
-        """Tell the new owner what calls gave that were under way when the run was taken over."""
-        for row in rows:
-            if row.kind == STEP and row.type == "tool" and row.status is StepStatus.SUCCESS:
-                output = None if row.output is UNSET else row.output
-                with suppress(StoreError):
-                    self.store.send(
-                        self.run.run_id, Message("outcome", row.path, {"output": output}, None, row.finished_ns)
-                    )
+        return self.outbox.give(rows, sealed, used, seen)
 
     async def end(self, machine: Machine, trace: Trace, waiting: list[dict[str, Any]]) -> None:
         """Write how the run ended, or that it waits for *waiting*, and let it go."""

@@ -237,7 +237,12 @@ class FilteredAnswer(ModelError):
 
 
 class StoreError(VMError):
-    """The store could not do what was asked; nothing was changed by it."""
+    """The store could not do what was asked; nothing was changed by it. ``passing`` where another attempt may succeed: it is
+    locked, full or away."""
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class LeaseLost(StoreError):

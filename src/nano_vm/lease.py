@@ -9,18 +9,25 @@ Rule 2: a run is not taken from a process that is seen alive, whatever a clock s
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
+from itertools import takewhile
 
-from .errors import StoreError
-from .store import Store
+from .errors import LeaseLost, StoreError
+from .store import STEP, Append, Message, Row, Store
 from .store.clock import UNKNOWN_BOOT, boot_id, boot_ns
+from .store.seals import RunSeal
+from .trace import StepStatus
+from .values import UNSET
 
 LEASE_SECONDS = 30.0
 """How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy process, shorter than patience."""
@@ -28,7 +35,16 @@ LEASE_SECONDS = 30.0
 LEASE_MARGIN = 0.2
 """The part of a lease, at its end, in which no call is begun: a renewal takes time to arrive, and a check is not yet the call."""
 
+SOON_SECONDS = 0.5
+"""How soon the store is asked again for what it did not take."""
+
+CLOSING_SECONDS = 5.0
+"""How long a process that closes its store waits for it, so that its runs are free at once."""
+
 _NO_PROCESS = "-"
+_CALLS = ("tool", "llm")
+
+logger = logging.getLogger("nano_vm")
 
 
 class Seen(Enum):
@@ -106,11 +122,33 @@ def seen(owner: str, here: Process, *, one_machine: bool = False) -> Seen:
     return Seen.ALIVE if _born(process.pid) == process.born else Seen.GONE
 
 
+@dataclass(slots=True)
+class Debt:
+    """What a run is owed by a process that stopped driving it: what was not stored, and that it is free; or what calls gave
+    whose run has another owner now."""
+
+    run_id: str
+    append: Append | None = None
+    outcomes: list[Message] = field(default_factory=list)
+
+
+def outcomes_of(rows: Iterable[Row]) -> list[Message]:
+    """What calls gave, for the owner that has their run now."""
+    found = []
+    for row in rows:
+        if row.kind == STEP and row.type == "tool" and row.status is StepStatus.SUCCESS:
+            output = None if row.output is UNSET else row.output
+            found.append(Message("outcome", row.path, {"output": output}, None, row.finished_ns))
+    return found
+
+
 class Lease:
-    """A process as an owner of runs: its name, and until when it may begin calls.
+    """A process as an owner of runs: its name, until when it may begin calls, and what it owes to runs that it left.
 
     *clock* is seconds that nobody sets and that go on while the machine sleeps. The time is taken before the store is
-    told, so that this side always gives up first.
+    told, so that this side always gives up first. What the store does not take is given to it again by the thread that renews
+    the lease, and a run that the store says is this process's and that nobody here drives is given back: nothing waits for
+    the end of this process.
     """
 
     def __init__(
@@ -126,23 +164,17 @@ class Lease:
         self.owner = f"{self.process}/{os.urandom(4).hex()}"
         self.until = 0.0
         self.lapses = 0  # how often it ran out before it was renewed: then others may have taken any run
-        self._held: set[str] = set()  # runs that are driven here, or being claimed
+        self._held: set[str] = set()  # runs that are driven here, or being claimed, or owed something
+        self._debts: list[Debt] = []
+        self._unsure = False  # whether the store may have given a run to this process without its knowledge
         self._lock = threading.Lock()
+        self._paying = threading.Lock()
         self._beginning = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
         self._stopped = threading.Event()
 
-    def hold(self, run_ids: Iterable[str]) -> list[str]:
-        """Mark runs as this process's to claim and drive; those of *run_ids* that were not marked before."""
-        with self._lock:
-            free = [run_id for run_id in run_ids if run_id not in self._held]
-            self._held.update(free)
-            return free
-
-    def let_go(self, run_ids: Iterable[str]) -> None:
-        """Take the mark of `hold` away."""
-        with self._lock:
-            self._held.difference_update(run_ids)
+    # --- the lease ---
 
     def begin(self) -> None:
         """Take the lease, and renew it from now on."""
@@ -150,7 +182,7 @@ class Lease:
             if self._thread is None:
                 _leases_here.add(self.owner)
                 self.renew()
-                self._thread = threading.Thread(target=self._renew, name="nano-vm-lease", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="nano-vm-lease", daemon=True)
                 self._thread.start()
 
     def renew(self) -> None:
@@ -166,17 +198,148 @@ class Lease:
         return self.clock() < self.until
 
     def end(self) -> None:
-        """Give the lease back."""
+        """Give the lease back, and all runs with it."""
         self._stopped.set()
-        _leases_here.discard(self.owner)
+        self._wake.set()
+        self.until = 0.0
         if self._thread is not None:
-            with suppress(StoreError):
-                self.store.forget_owner(self.owner)
+            self._thread.join()
+        _leases_here.discard(self.owner)
 
-    def _renew(self) -> None:
-        while not self._stopped.wait(self.seconds / 4):
-            with suppress(StoreError):  # the next one may do; without any the lease runs out by itself
-                self.renew()
+    def _leave(self) -> None:
+        until = self.clock() + CLOSING_SECONDS
+        while True:
+            try:
+                self.pay()
+                self.store.forget_owner(self.owner)
+                return
+            except StoreError as error:
+                if not error.passing or self.clock() >= until:
+                    logger.warning("its runs stay with process %s until it ends: %s", self.owner, error)
+                    return
+            time.sleep(SOON_SECONDS)
+
+    def _work(self) -> None:
+        due = self.clock() + self.seconds / 4
+        while True:
+            pause = max(due - self.clock(), 0.0)
+            self._wake.wait(min(pause, SOON_SECONDS) if self._debts or self._unsure else pause)
+            self._wake.clear()
+            if self._stopped.is_set():
+                return self._leave()
+            try:
+                if self.clock() >= due:
+                    due = self.clock() + min(self.seconds / 4, SOON_SECONDS)
+                    self.renew()
+                    due = self.clock() + self.seconds / 4
+                    self._unsure = True
+                self.pay()
+            except StoreError as error:  # the next attempt may do; without any the lease runs out by itself
+                logger.debug("the store does not answer: %s", error)
+            except Exception:  # the thread must live as long as the process
+                logger.exception("the lease of process %s", self.owner)
+
+    # --- runs ---
+
+    def hold(self, run_ids: Iterable[str]) -> list[str]:
+        """Mark runs as this process's to claim and drive; those of *run_ids* that were not marked before."""
+        with self._lock:
+            free = [run_id for run_id in run_ids if run_id not in self._held]
+            self._held.update(free)
+            return free
+
+    def let_go(self, run_ids: Iterable[str]) -> None:
+        """Take the mark of `hold` away."""
+        with self._lock:
+            self._held.difference_update(run_ids)
+
+    def owe(self, debt: Debt) -> None:
+        """Give the store what *debt* says, as soon as it answers; a run that is to be freed is held until then."""
+        with self._lock:
+            self._debts.append(debt)
+        self._wake.set()
+
+    @property
+    def owes(self) -> bool:
+        """Whether there are runs to be given back, or may be."""
+        return bool(self._debts) or self._unsure
+
+    def doubt(self) -> None:
+        """Look soon whether the store gave a run to this process that nobody here drives: an answer to a claim may have been lost."""
+        self._unsure = True
+        self._wake.set()
+
+    def pay(self) -> None:
+        """Give the store what it is owed, and back what nobody here drives.
+
+        Raises:
+            StoreError: If it does not answer; what is left is kept.
+        """
+        with self._paying:
+            while self._debts:
+                self._pay(self._debts[0])
+                with self._lock:
+                    del self._debts[0]
+            if self._unsure:
+                self._unsure = False
+                try:
+                    self._free_strays()
+                except StoreError:
+                    self._unsure = True
+                    raise
+
+    def _pay(self, debt: Debt) -> None:
+        if debt.append is not None:
+            try:
+                debt.outcomes += self._settled(debt.run_id, debt.append)
+            except StoreError as error:
+                if error.passing:
+                    raise
+                logger.warning("run %s: what it did last can not be stored: %s", debt.run_id, error)
+                self._unsure = True  # so that it is given back without that
+            debt.append = None
+            self.let_go([debt.run_id])
+        while debt.outcomes:
+            self.store.send(debt.run_id, debt.outcomes[0])
+            del debt.outcomes[0]
+
+    def _settled(self, run_id: str, left: Append) -> list[Message]:
+        """Store what is *left* of a run, and that it is free; what its new owner has to know, where it has one.
+
+        What was stored all the same, and only the answer lost, is not stored again. A call whose intent was not acknowledged
+        was not made, so that is left out.
+        """
+        run = self.store.load(run_id)
+        assert left.after is not None
+        pairs = zip(run.rows[left.after :], left.rows, strict=False)
+        there = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        rest = left.rows[there:]
+        if run.fence != left.fence or run.owner != self.owner:
+            return outcomes_of(rest) if run.fence != left.fence else []
+        made = [row for row in rest if row.kind == STEP or row.type not in _CALLS]
+        used = [message for message in run.inbox if message.id in left.used]
+        sealed = RunSeal(run, self.store.signer).after(made, {**(left.update or {}), "owner": None}, used)
+        try:
+            self._append(replace(left, rows=made, update=sealed, after=left.after + there))
+        except LeaseLost:
+            return outcomes_of(rest)
+        return []
+
+    def _free_strays(self) -> None:
+        for run_id, (key, fence) in self.store.owned(self.owner).items():
+            with self._lock:
+                held = run_id in self._held
+            if not held:
+                with suppress(LeaseLost):
+                    self._append(Append(key, fence, (), {"owner": None}))
+
+    def _append(self, item: Append) -> None:
+        """Store *item*, in a thread that has no event loop."""
+
+        async def stored() -> None:
+            await self.store.append(item)
+
+        asyncio.run(stored())
 
     # --- others ---
 

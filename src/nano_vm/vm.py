@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .batch import BatchResult, run_many
 from .compile import compile_flow
 from .drive import NAMED_ONLY, Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
 from .durable import Journal, lost_calls, trace_of
-from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, UnknownRun, VMError, summary
+from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, StoreError, UnknownRun, VMError, summary
 from .fields import free, remedy
 from .flow import Flow, FrameGraph
 from .inbox import Inbox, account, presented, usable
@@ -33,6 +33,7 @@ from .lease import LEASE_SECONDS, Lease, living
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
 from .listener import NOTICED_SECONDS, Listener
 from .machine import FOREVER, Facts, Machine, loaded
+from .outbox import Patience, patiently
 from .plan import FramePlan, Plan
 from .policy import Budget, Policy, policy_of, tightest
 from .program import MODEL_OPTIONS, LLMStep, Program
@@ -66,6 +67,8 @@ PASSED_OVER_SECONDS = 0.02
 
 GRACE_SECONDS = 10.0
 """How long a worker that stops waits for calls that are under way; what then has no outcome is in doubt."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger("nano_vm")
 
@@ -666,18 +669,25 @@ class ExecutionVM:
         held = lease.hold([trace.run_id])
         begun = False
         try:
-            begun = bool(held) and await store.begin(stored)
+            begun = bool(held) and await patiently(self._clock, lambda again: store.begin(stored, again=again))
+        except StoreError:
+            lease.doubt()
+            raise
         finally:
             if held and not begun:
                 lease.let_go(held)
         if begun:
             seal = RunSeal(stored, store.signer, self._trusted)
             return await self._drive_kept(trace, machine, stored, seal, lapses, sink)
-        known = await asyncio.to_thread(store.load, trace.run_id)
+        known = await self._stored_call(store.load, trace.run_id, rows=False)
         if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
             raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
         _become(trace, await self._follow(trace.run_id))
         return False
+
+    async def _stored_call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """What a function of the store gives, called in a thread; again where the store fails for the moment."""
+        return await patiently(self._clock, lambda _: asyncio.to_thread(function, *arguments, **options))
 
     def _stored(self, program: Program, trace: Trace) -> StoredRun:
         """A new run as it is stored."""
@@ -707,7 +717,7 @@ class ExecutionVM:
         assert lease is not None
         lost = False
         try:
-            journal = Journal(store, lease, stored, trace._base_ns, trace._ops, seal, lapses)
+            journal = Journal(store, lease, stored, trace._base_ns, trace._ops, seal, self._clock, lapses)
         except BaseException:
             lease.let_go([trace.run_id])
             raise
@@ -730,12 +740,16 @@ class ExecutionVM:
         finally:
             self._journals.discard(journal)
             self._listener.discard(stored.key)
-            lease.let_go([trace.run_id])
+            debt = journal.debt()
+            if debt is None:
+                lease.let_go([trace.run_id])
+            else:
+                lease.owe(debt)
         if lost:
             _become(trace, await self._follow(trace.run_id))
             return False
         if trace.status is TraceStatus.SUSPENDED:
-            now = await asyncio.to_thread(store.load, trace.run_id)
+            now = await self._stored_call(store.load, trace.run_id, rows=False)
             known = {message.id for message in stored.inbox}  # what was there had its turn
             new = [message for message in now.inbox if message.id not in known]
             if now.status == "suspended" and any(usable(message, now.waiting) for message in new):
@@ -747,9 +761,9 @@ class ExecutionVM:
         assert self._store is not None
         pause = 0.02
         while True:
-            known = await asyncio.to_thread(self._store.load, run_id, rows=False)
+            known = await self._stored_call(self._store.load, run_id, rows=False)
             if known.status in ENDED or (known.status == "suspended" and not resume):
-                return trace_of(await asyncio.to_thread(self._store.load, run_id))
+                return trace_of(await self._stored_call(self._store.load, run_id))
             taken = await self._take_up(run_id)
             if taken is not None:
                 return taken
@@ -767,12 +781,14 @@ class ExecutionVM:
         local = self._runs.get(run_id)
         if local is not None and local.task is not None and not local.task.done():
             return await local.joined()
-        known = await asyncio.to_thread(store.load, run_id, rows=False)
+        known = await self._stored_call(store.load, run_id, rows=False)
         if known.status in ENDED:
-            return trace_of(await asyncio.to_thread(store.load, run_id))
+            return trace_of(await self._stored_call(store.load, run_id))
+        if self._lease is not None:
+            await self._stored_call(self._lease.pay)  # what is owed to it since the store did not answer
         taken = await self._take_up(run_id, known)
         if taken is None:
-            owner = (await asyncio.to_thread(store.load, run_id, rows=False)).owner
+            owner = (await self._stored_call(store.load, run_id, rows=False)).owner
             raise VMError(
                 f"run {run_id!r} is under way in another process ({owner}); it is given up when that one ends"
             )
@@ -781,19 +797,19 @@ class ExecutionVM:
     async def _take_up(self, run_id: str, stored: StoredRun | None = None) -> Trace | None:
         """Claim a stored run and drive it; None where another owner is alive. *stored* is its header, if that was just read."""
         if stored is None:
-            stored = await asyncio.to_thread(self._kept_in().load, run_id, rows=False)
+            stored = await self._stored_call(self._kept_in().load, run_id, rows=False)
         self._fitting(stored)
         lease = await self._leased()
-        claimed = await self._claim([run_id], await asyncio.to_thread(lease.spared))
+        claimed = await self._claim([run_id], await self._stored_call(lease.spared))
         return await self._go_on(run_id, *claimed[run_id]) if claimed else None
 
     async def _leased(self) -> Lease:
         """The lease of this VM, so far ahead that calls may be begun."""
         lease = self._lease
         assert lease is not None
-        await asyncio.to_thread(lease.begin)
+        await self._stored_call(lease.begin)
         if not lease.holds():
-            await asyncio.to_thread(lease.renew)
+            await self._stored_call(lease.renew)
         return lease
 
     def _fitting(self, stored: StoredRun) -> _Prepared:
@@ -841,7 +857,7 @@ class ExecutionVM:
         assert lease is not None
         begun = None
         try:
-            stored = await asyncio.to_thread(collector_paused()(store.load), run_id)
+            stored = await self._stored_call(collector_paused()(store.load), run_id)
             if stored.fence != claim.fence:  # this process stood still between the two, and another has it now
                 return None
             try:
@@ -859,6 +875,7 @@ class ExecutionVM:
         finally:
             if begun is None:
                 lease.let_go([run_id])
+                lease.doubt()
         trace, machine = begun
         await self._drive_kept(trace, machine, stored, seal, lapses)
         return trace
@@ -922,8 +939,9 @@ class ExecutionVM:
         trace, machine = self._begin(program, context, run_id, None, budget, untrusted)
         if machine is None:
             raise ProgramError(trace.diagnostics)
-        if not await store.begin(self._stored(program, trace)):
-            known = await asyncio.to_thread(store.load, trace.run_id, rows=False)
+        stored = self._stored(program, trace)
+        if not await patiently(self._clock, lambda again: store.begin(stored, again=again)):
+            known = await self._stored_call(store.load, trace.run_id, rows=False)
             if known.program_digest != trace.program_digest or known.inputs != trace.inputs:
                 raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
         return trace.run_id
@@ -951,6 +969,7 @@ class ExecutionVM:
         traces: list[Trace] = []
         shelf = _Shelf()
         looked, idle = -poll_seconds, False
+        outage: Patience | None = None
         try:
             while True:
                 now = self._clock.monotonic_ns() / 1e9
@@ -959,12 +978,17 @@ class ExecutionVM:
                 if wanted or (free and now >= looked + poll_seconds):
                     looked = now
                     shelf.now = now
-                    claimed, idle = await self._claim_some(free, only, shelf)
+                    try:
+                        claimed, idle = await self._claim_some(free, only, shelf)
+                        outage = None
+                    except StoreError as error:
+                        outage = self._outage(error, outage, raises=until_idle and not tasks)
+                        claimed, idle = {}, False
                     for run_id, (claim, lapses) in claimed.items():
                         tasks[run_id] = asyncio.create_task(self._go_on(run_id, claim, lapses))
-                pause = poll_seconds if idle or not free else min(poll_seconds, PASSED_OVER_SECONDS)
+                pause = poll_seconds if idle or not free or outage else min(poll_seconds, PASSED_OVER_SECONDS)
                 if not tasks:
-                    if until_idle and idle:
+                    if until_idle and idle and not (self._lease and self._lease.owes):
                         return traces
                     await self._clock.sleep(pause)
                     continue
@@ -980,6 +1004,14 @@ class ExecutionVM:
         finally:
             if tasks:
                 await self._leave(tasks)
+
+    def _outage(self, error: StoreError, since: Patience | None, *, raises: bool) -> Patience:
+        """That the store does not answer a worker, which is said once; with *raises* its patience ends."""
+        if not error.passing or (raises and since is not None and since.over):
+            raise error
+        if since is None:
+            logger.warning("no run is taken up, and it is tried again: %s", error)
+        return since or Patience(self._clock)
 
     async def _claim_some(
         self, most: int, only: str | None, shelf: _Shelf
@@ -1002,7 +1034,10 @@ class ExecutionVM:
         try:
             if held:
                 now = self._clock.time_ns()
-                claimed = await asyncio.to_thread(store.claim, held, lease.owner, now, most=most, spare=spare)
+                claimed = await self._stored_call(store.claim, held, lease.owner, now, most=most, spare=spare)
+        except StoreError:
+            lease.doubt()
+            raise
         finally:
             lease.let_go(run_id for run_id in held if run_id not in claimed)
         return {run_id: (claim, lapses) for run_id, claim in claimed.items()}
@@ -1015,6 +1050,8 @@ class ExecutionVM:
             try:
                 self._fitting(await asyncio.to_thread(self._kept_in().load, run_id, rows=False))
             except VMError as error:
+                if isinstance(error, StoreError) and error.passing:
+                    raise
                 logger.warning("run %s can not go on here: %s", run_id, error)
                 resting = shelf.programs if isinstance(error, ProgramError) else shelf.runs
                 resting[digest if isinstance(error, ProgramError) else run_id] = shelf.now + RESTING_SECONDS
@@ -1038,6 +1075,9 @@ class ExecutionVM:
             return task.result(), True
         except asyncio.CancelledError:
             return None, True
+        except StoreError as error:
+            logger.warning("run %s is given back as soon as the store answers: %s", run_id, error)
+            return None, error.passing
         except VMError as error:
             logger.warning("run %s can not go on here: %s", run_id, error)
         except Exception:  # a fault of ours stops one run, and not the worker

@@ -30,7 +30,7 @@ from typing import Any
 import psycopg
 from postgres import PostgresServer
 
-from nano_vm import ExecutionVM
+from nano_vm import ExecutionVM, outbox
 from nano_vm.durable import Journal
 from nano_vm.errors import StoreError
 from nano_vm.store import StoredRun
@@ -44,6 +44,7 @@ from .points import Points, Shared
 from .programs import tools
 
 BUSY_SECONDS = 0.2
+outbox.PATIENCE_SECONDS = 0.3  # a fault lasts until it is heard of
 
 Hurt = Callable[[Connection], None]
 
@@ -210,8 +211,9 @@ class LiteBench(Bench):
             resource.setrlimit(resource.RLIMIT_FSIZE, everything)
 
         return [
-            Fault("disk full", "before", no_more_bytes, room),
-            Fault("disk full", "inside", no_more_bytes, room),
+            # a connection that is closed empties the log, and then there may be room
+            Fault("disk full", "before", no_more_bytes, room, heard=None),
+            Fault("disk full", "inside", no_more_bytes, room, heard=None),
             Fault("locked database", "before", lock, unlock),
         ]
 
@@ -252,11 +254,11 @@ class PostgresBench(Bench):
                 time.sleep(0.05)
 
         return [
-            Fault("session ended by the server", "before", end_session, nothing, heard=None),
-            Fault("session ended by the server", "inside", end_session, nothing),
-            Fault("session ended by the server", "before the commit", end_session, nothing),
+            Fault("session ended by the server", "before", end_session, nothing, heard=False),
+            Fault("session ended by the server", "inside", end_session, nothing, heard=False),
+            Fault("session ended by the server", "before the commit", end_session, nothing, heard=False),
             Fault("answer to the commit lost", "after the commit", lose_answer, nothing, heard=False),
-            Fault("server process killed", "inside", crash, nothing),
+            Fault("server process killed", "inside", crash, nothing, heard=None),  # it may take longer to recover
             Fault("server gone", "inside", stop, self.server.start),
         ]
 

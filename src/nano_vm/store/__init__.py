@@ -268,7 +268,8 @@ def sealed_as(run: StoredRun, head: bytes | None = None) -> str | None:
 class Append:
     """What is written at once: all of it or nothing. ``update`` are fields of `StoredRun`; ``used`` ids of messages that were
     taken, ``seen`` of those that the run has no use for yet: they stay, and no longer make it claimable. ``after`` is how many rows
-    the run must have: with it, nothing is written where an earlier append of the run was not."""
+    the run must have: with it, nothing is written where an earlier append of the run was not, and what an attempt before has
+    stored already, whose answer was lost, is not written again."""
 
     key: int
     fence: int
@@ -304,8 +305,9 @@ class Store(Protocol):
         changed."""
         ...
 
-    def begin(self, run: StoredRun) -> Awaitable[bool]:
-        """As `create`, in an event loop and in one transaction with what others write."""
+    def begin(self, run: StoredRun, *, again: bool = False) -> Awaitable[bool]:
+        """As `create`, in an event loop and in one transaction with what others write; with *again* also True where an attempt before,
+        whose answer was lost, made the run."""
         ...
 
     def append(self, item: Append) -> Awaitable[None]:
@@ -338,6 +340,10 @@ class Store(Protocol):
 
     def forget_owner(self, owner: str) -> None:
         """Say that *owner* is gone: its runs can be claimed at once."""
+        ...
+
+    def owned(self, owner: str) -> dict[str, tuple[int, int]]:
+        """The runs that *owner* has: the key and the fence of each, by run id."""
         ...
 
     def owners(self) -> Mapping[str, float]:

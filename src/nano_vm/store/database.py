@@ -227,7 +227,8 @@ class Database:
             time.sleep(LOCKED_SECONDS)
 
     def _postgres(self) -> Any:
-        driver = self.api.connect(self.place, autocommit=True, application_name="llm-nano-vm")
+        given = self.api.conninfo.conninfo_to_dict(self.place)
+        driver = self.api.connect(self.place, autocommit=True, **{k: v for k, v in _WAY.items() if k not in given})
         try:
             driver.execute(f"SET lock_timeout = {int(self.busy_timeout_seconds * 1000)}")
         except BaseException:
@@ -326,13 +327,17 @@ class Database:
         told = " ".join(str(error).split()) or type(error).__name__
         low = told.lower()
         hint = next((hint for sign, hint in _HINTS if sign in low), None)
-        return StoreError(f"could not {what} {self.name}: {told}" + (f"; {hint}" if hint else ""))
+        api = self.api
+        kinds = (api.OperationalError,) if self.lite else (api.OperationalError, api.InterfaceError, api.InternalError)
+        passing = isinstance(error, kinds)
+        return StoreError(f"could not {what} {self.name}: {told}" + (f"; {hint}" if hint else ""), passing=passing)
 
     def locked(self, what: str, waited_seconds: float) -> StoreError:
         """That another transaction held *what* for too long."""
         return StoreError(
             f"could not write to {self.name}: {what} was locked for {waited_seconds:.1f} s by another transaction; "
-            "end it, or give more busy_timeout_seconds"
+            "end it, or give more busy_timeout_seconds",
+            passing=True,
         )
 
     def blames_statement(self, error: BaseException) -> bool:
@@ -363,6 +368,17 @@ class Database:
         if self._memory is not None:
             self._memory.close()
 
+
+_WAY = {
+    "application_name": "llm-nano-vm",
+    "connect_timeout": 10,
+    # a server that is cut off is noticed within half a minute, and not when the system gives up after hours
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""How a server is reached, where its URL does not say."""
 
 _HINTS = (
     ("database is locked", "another process held it for longer than busy_timeout_seconds; end its transaction, or give more"),

@@ -104,9 +104,9 @@ class SqlStore:
         """See `Store.create`."""
         return bool(self.written(self._creation(run)))
 
-    async def begin(self, run: StoredRun) -> bool:
+    async def begin(self, run: StoredRun, *, again: bool = False) -> bool:
         """See `Store.begin`."""
-        return bool(await self.writer.creation(self._creation(run), run.run_id))
+        return bool(await self.writer.creation(self._creation(run, again), run.run_id))
 
     def append(self, item: Append) -> asyncio.Future[None]:
         """See `Store.append`."""
@@ -164,6 +164,12 @@ class SqlStore:
     def forget_owner(self, owner: str) -> None:
         """See `Store.forget_owner`."""
         self.written(lambda connection, _: connection.run("DELETE FROM nano_owners WHERE owner = ?", owner))
+
+    def owned(self, owner: str) -> dict[str, tuple[int, int]]:
+        """See `Store.owned`."""
+        text = f"SELECT run_id, key, fence FROM nano_runs WHERE status = '{RUNNING}' AND owner = ? ORDER BY key"
+        with self.database.reading() as connection:
+            return {run_id: (key, fence) for run_id, key, fence in connection.all(text, owner)}
 
     def owners(self) -> Mapping[str, float]:
         """See `Store.owners`."""
@@ -401,7 +407,7 @@ class SqlStore:
         """What *job* gave, when it is durable."""
         return self.writer.submit(job).result()
 
-    def _creation(self, run: StoredRun) -> Job:
+    def _creation(self, run: StoredRun, again: bool = False) -> Job:
         bodies = Bodies()
         run.seal = seal_of(run)
         run.signature = signed(run.seal, self.signer) if self.signer is not None else None
@@ -413,11 +419,14 @@ class SqlStore:
                 "ON CONFLICT (run_id) DO NOTHING RETURNING key",
                 *columns.values(),
             )
+            if found is not None:
+                added.add(bodies)
+                if run.status in ENDED:
+                    added.entries.append(Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns))
+            elif again:  # a salt is drawn for each run, so it tells them apart
+                found = connection.one("SELECT key FROM nano_runs WHERE run_id = ? AND salt = ?", run.run_id, run.salt)
             if found is None:
                 return False
-            added.add(bodies)
-            if run.status in ENDED:
-                added.entries.append(Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns))
             run.key, run.fence = int(found[0]), 1
             return True
 

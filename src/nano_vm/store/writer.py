@@ -89,13 +89,14 @@ class _Item:
         self.value: Any = None
         self.error: BaseException | None = None
 
-    def encode(self) -> None:
-        """Make the cells; what is no value fails this item alone."""
+    def encode(self, there: int = 0) -> None:
+        """Make the cells, without those of the first rows that are *there* already; what is no value fails this item alone."""
         append = self.append
         if append is None:
             return
+        self.bodies = Bodies()
         try:
-            self.rows = [row_cells(row, self.bodies) for row in append.rows]
+            self.rows = [row_cells(row, self.bodies) for row in append.rows[there:]]
             if append.update:
                 self.columns = update_cells(append.update, self.bodies)
         except (ValueError, TypeError, KeyError, VMError) as error:
@@ -339,18 +340,21 @@ class Writer:
                 if waited > self.database.busy_timeout_seconds:
                     item.put_off, item.error = False, self.database.locked(f"run number {append.key}", waited)
                 continue
+            count = updates.get(append.key, {}).get("row_count", run[2] if run is not None else 0)
+            there = self._there(connection, append, count)
             if run is None or run[1] != append.fence:
-                item.error = LeaseLost(
-                    f"run number {append.key} has another owner now; what it did since is not kept here"
-                )
+                if not append.rows or there < len(append.rows):
+                    item.error = LeaseLost(
+                        f"run number {append.key} has another owner now; what it did since is not kept here"
+                    )
                 continue
-            count = updates.get(append.key, {}).get("row_count", run[2])
-            if append.after is not None and append.after != count:
+            if append.after is not None and append.after + there != count:
                 item.error = StoreError(
                     f"run number {append.key} has {count} rows and not {append.after}: what went before was not stored"
                 )
                 continue
-            item.error = None
+            if there:
+                item.encode(there)
             bodies.add(item.bodies)
             if item.rows:
                 changes = updates.setdefault(append.key, {})
@@ -376,6 +380,19 @@ class Writer:
             connection.many(f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?", values)
         connection.many("UPDATE nano_inbox SET used = 1 WHERE id = ? AND run = ?", used)
         connection.many("UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen)
+
+    def _there(self, connection: Connection, append: Append, count: int) -> int:
+        """How many of the first rows of *append* are stored already: it was given before, and the answer to it was lost."""
+        if append.after is None or count <= append.after or not append.rows:
+            return 0
+        text = (
+            "SELECT kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest FROM nano_rows "
+            "WHERE run = ? AND seq >= ? AND seq < ? ORDER BY seq"
+        )
+        stored = connection.all(text, append.key, append.after, append.after + len(append.rows))
+        unused = Bodies()
+        same = [tuple(found) == row_cells(row, unused) for found, row in zip(stored, append.rows, strict=False)]
+        return len(same) if all(same) else 0
 
     def _locked(self, connection: Connection, keys: list[int]) -> set[int]:
         """Those of *keys* that are there; a server's others hold them, in SQLite nobody can."""
