@@ -130,6 +130,14 @@ def test_a_skip_is_no_run_of_the_step() -> None:
     ]
 
 
+def test_a_guard_that_decides_nothing_says_so() -> None:
+    (proof,) = report(program(step("send", "pay", when="true")), {"guarded_by": ["send.when"]}).proofs
+    assert proof.status == "proved"
+    assert "decides nothing" in str(proof)
+    (proof,) = report(program(ASK, SEND), {"guarded_by": ["send.when"]}).proofs
+    assert "decides nothing" not in str(proof)
+
+
 def test_what_comes_before_its_edges_comes_before_it() -> None:
     first, held = step("send", "pay"), step("x", "look", when="$ok == 'yes'")
     for edge in ("x.when", "x.unless"):

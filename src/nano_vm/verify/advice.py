@@ -16,7 +16,7 @@ from .branches import Domains, check_branches, check_fields
 from .domains import FAILS
 from .names import Assigned, assigned, check_unused
 from .shape import check_entries
-from .statement import Places, statements
+from .statement import WHEN, Places, statements
 
 
 def advise(
@@ -56,7 +56,8 @@ def _always(places: Places, name: str, domains: Domains) -> bool:
         label in (ways := _ways(node)) and set(ways) - domains.barred.get(node.index, frozenset()) == {label}
         for names, step, label in places.named_edges(name)
         for node in domains.flow.nodes
-        if node.step is step and node.frame.names is names and _ways(node) and domains.reached(node)
+        if node.step is step and node.frame.names is names and (node.kind == "when") == (label in WHEN)
+        if _ways(node) and domains.reached(node)
         if not domains.masks.get(node.index, 0) & FAILS
     ]
     return bool(taken) and all(taken)
@@ -65,6 +66,8 @@ def _always(places: Places, name: str, domains: Domains) -> bool:
 def _ways(node: Node) -> tuple[str, ...]:
     """The labels of all ways that a test can come out; none where an error is one of them."""
     match node.kind, node.step:
+        case "when", _:
+            return WHEN
         case "step", ConditionStep():
             return "then", "otherwise"
         case "step", SwitchStep(default=default, cases=cases) if default is not None:
