@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import process_time
 from typing import Any, TypedDict
 
 import pytest
 from build import llm, mapped, parallel, program, step
 
-from nano_vm import tool
+from nano_vm import ExecutionVM, tool
 from nano_vm.flow import Flow
 from nano_vm.tools import contract
 from nano_vm.verify.branches import check_fields
-from nano_vm.verify.names import assigned, check_names, check_unused
+from nano_vm.verify.names import MAX_REMEDIES, check_names, check_unused
 
 
 def noted(step_id: str = "n", **fields: Any) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def told(*steps: dict[str, Any], **fields: Any) -> list[str]:
 
 READ = noted("r", y="$x")
 NEVER = ["V010 '$x' is read before any step has written it"]
+EARLY = ["V024 '$x' is read before any step has written it, so it is needed as an input"]
 SOMETIMES = ["V011 '$x' is not written on every path that leads here"]
 
 
@@ -48,7 +50,12 @@ SOMETIMES = ["V011 '$x' is not written on every path that leads here"]
     ("steps", "expected"),
     [
         ([noted(x=1), READ], []),
-        ([READ, noted(x=1)], NEVER),
+        ([READ, noted(x=1)], EARLY),
+        ([READ, choice("$q == 1", [noted(x=1)]), {**READ, "id": "r2"}], EARLY),  # it was given, and is there
+        ([READ, step("a", output_key="x", on_error="skip"), {**READ, "id": "r2"}], [*EARLY, *SOMETIMES]),
+        ([parallel([{**READ, "id": "i"}, noted(x=1)], noted("o", w=1))], EARLY),
+        ([parallel({**READ, "id": "i"}, noted(x=1))], NEVER),  # a sibling's name is never seen there
+        ([noted("r", y="$n.output"), noted(x=1)], ["V010 '$n.output' is read before any step has written it"]),
         ([choice("$q == 1", [noted(x=1)]), READ], SOMETIMES),
         ([choice("$q == 1", [noted(x=1)], [noted("o", x=2)]), READ], []),
         ([choice("$q == 1", [noted(x=1), {**READ, "id": "i"}]), noted("o", x=2), READ], []),
@@ -90,11 +97,80 @@ def test_definite_assignment(steps: list[dict[str, Any]], expected: list[str]) -
     assert told(*steps) == expected
 
 
-def test_what_is_given_counts() -> None:
-    flow = flow_of(READ, noted(x=1))
-    assert [d.code for d in check_names(flow)] == ["V010"]
-    assert list(check_names(flow, frozenset({"x"}))) == []
-    assert list(check_names(flow, frozenset({"x"}), assigned(flow, frozenset({"x"})))) == []
+def test_in_a_program_that_declares_its_inputs_an_early_read_is_an_error() -> None:
+    inputs = {"type": "object", "properties": {"q": {}}}
+    assert told(READ, noted(x=1), inputs=inputs) == NEVER
+    assert told(READ, noted(x=1), inputs={"type": "object", "properties": {"x": {}}}) == SOMETIMES
+    called = {"id": "c", "type": "call", "program": {"steps": [READ, noted(x=1)]}}
+    assert told(called) == NEVER
+    assert told({**called, "with": {"x": 1}}) == []
+
+
+def test_what_is_read_early_must_be_given() -> None:
+    vm = ExecutionVM(tools={"t": lambda **_: 1})
+    made = program(choice("$x == 1", [noted("w", x=2)]), noted("r", y="$x"))
+    assert [(d.code, d.severity) for d in vm.check(made)] == [("V024", "warning")]
+    refused = vm.run_sync(made)
+    assert [d.code for d in refused.diagnostics] == ["V040"]
+    assert refused.steps == []
+    assert vm.run_sync(made, {"x": 1}).final_output == {"y": 2}
+    assert vm.run_sync(made, {"x": 5}).final_output == {"y": 5}
+    held = ExecutionVM(tools={"t": lambda **_: 1}, policy={"inputs": {"*": "trusted"}})
+    assert [d.code for d in held.run_sync(made, {"x": 1}).diagnostics] == ["V024"]
+    assert [(d.code, d.severity) for d in held.check(made)] == [("V024", "error")]
+
+
+REMEDIES = [  # what lacks it, what the hint says, and the same with the remedy
+    (
+        [step("a", output_key="x", on_error="skip"), READ],
+        "'default'",
+        [step("a", output_key="x", on_error="skip", default=0), READ],
+    ),
+    (
+        [step("a", output_key="x", when="$q"), READ],
+        "'default'",
+        [step("a", output_key="x", when="$q", default=0), READ],
+    ),
+    (
+        [choice("$q", [step("a", default=0, on_error="skip")]), noted("r", y="$a.output")],
+        "the same output_key",
+        [choice("$q", [step("a", output_key="k")], [step("b", output_key="k")]), noted("r", y="$k")],
+    ),
+    (
+        [choice("$q", [step("a", output_key="x")]), READ],
+        "set it before",
+        [noted("s", x=0), choice("$q", [step("a", output_key="x")]), READ],
+    ),
+    (
+        [step("a", output_key="x", catch=[{"next": "r"}]), READ],
+        "in its handler",
+        [step("a", output_key="x", catch=[{"next": "h"}], next="r"), noted("h", x=0, next="r"), READ],
+    ),
+    (
+        [choice("$q", "w", "r"), noted("w", x=1, next="r"), READ],
+        "on each way",
+        [choice("$q", "w", "v"), noted("w", x=1, next="r"), noted("v", x=2, next="r"), READ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("steps", "hint", "mended"), REMEDIES)
+def test_the_hint_names_what_works(steps: list[Any], hint: str, mended: list[Any]) -> None:
+    (found,) = check_names(flow_of(*steps))
+    assert found.code == "V011"
+    assert hint in str(found.hint)
+    assert told(*mended) == []
+
+
+def test_reads_of_many_steps_are_told_in_no_time() -> None:
+    steps = [step(f"a{i}", on_error="skip") for i in range(2_000)]
+    steps += [noted(f"r{i}", **{f"y{i}": f"$a{i}.output"}) for i in range(2_000)]
+    flow = flow_of(*steps)
+    started = process_time()
+    found = list(check_names(flow))
+    assert process_time() - started < 2
+    assert len(found) == 2_000
+    assert sum(d.hint is not None for d in found) == MAX_REMEDIES
 
 
 # --- what nobody reads -----------------------------------------------------------------------------------------------

@@ -66,7 +66,11 @@ def test_a_block_that_is_itself_entered_twice_says_it_once() -> None:
     ("steps", "expected"),
     [
         ([noted("a", next="a")], ["V005 steps run in a circle: a -> a"]),
-        ([noted("a"), choice("b", "a", "$end")], []),  # reached by jump it ends the run: no circle
+        # reached by jump it ends the run: no circle
+        (
+            [noted("a"), choice("b", "a", "$end")],
+            ["V023 step 'b' jumps back to 'a', which also runs in order: the run ends after it, nothing is repeated"],
+        ),
         ([noted("a"), choice("b", [noted("i", next="a")])], ["V005 steps run in a circle: a -> b -> i -> a"]),
         ([noted("a", next="$end"), noted("b", next="b")], ["V009 no path reaches step 'b'"]),
         ([choice("a", "$end", "$end"), choice("b", [noted("i")])], ["V009 no path reaches step 'b'"]),

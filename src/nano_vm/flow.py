@@ -61,7 +61,7 @@ class Names:
     outputs: dict[str, int] = field(default_factory=dict)
     declared: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
-    needed: dict[str, Loc] = field(default_factory=dict)
+    needed: dict[str, Loc] = field(default_factory=dict)  # what inputs must give, and where it is read first
     optional: dict[str, Loc] = field(default_factory=dict)  # as `needed`, of names that only `default` reads
     ids: dict[str, Loc] = field(default_factory=dict)
     steps: list[tuple[Step, Loc]] = field(default_factory=list)  # all of the program, in document order
@@ -110,6 +110,10 @@ class Names:
         """What *step* reads, before it (its `when`) and in it."""
         before = self.whens.get(step.id)
         return self.reads[step.id] if before is None else [*before, *self.reads[step.id]]
+
+    def early(self) -> dict[str, Loc]:
+        """Those `needed` names that a step writes too: they are read before any step can have written them."""
+        return {name: loc for name, loc in self.needed.items() if name in self.written}
 
     def note(self, ref: Ref, loc: Loc) -> None:
         """Take a name that no step writes for an input, which is needed unless only `default` reads it."""

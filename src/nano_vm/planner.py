@@ -245,7 +245,7 @@ class Planner:
             approved=(program.digest,) if program.untrusted else (),
         )
         report = vm.verify(program)
-        faults = [d for d in report.diagnostics if d.severity == "error" or d.code in _OVER_BUDGET]
+        faults = [d for d in report.diagnostics if d.severity == "error" or d.code in _REFUSED]
         broken = []
         for proof in report.proofs:
             if proof.status != "proved":
@@ -256,9 +256,11 @@ class Planner:
         return faults, broken
 
 
-_OVER_BUDGET = ("V070", "V071", "V072")
-"""More steps or calls than the budget allows: a remark on what a person wrote, a fault of what a model wrote. Of tokens and money the
-worst case is that of the largest values, 16 MB each, which would refuse nearly every program; the run holds these budgets."""
+_REFUSED = ("V024", "V023", "V070", "V071", "V072")
+"""Names that inputs must give though the program writes them, and jumps back that repeat nothing: a model meant something
+else. More steps or calls than the budget allows: a remark on what a person wrote, a fault of what a model wrote. Of tokens
+and money the worst case is that of the largest values, 16 MB each, which would refuse nearly every program; the run holds
+these budgets."""
 
 
 # --- what the planner is given -------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from .protocols import Completion, Message
 from .tools import contract
 from .trace import LLMUsage
 from .values import admit, canonical, kind_name, short
-from .verify import check_names, examine, placed_for
+from .verify import examine, placed_for
 
 
 class RecordedLLM:
@@ -155,8 +155,7 @@ def explore(
     contracts = known if tools is not None else assumed(flow, known)
     rules = policy_of(policy)
     examined = examine(flow, contracts, policy=rules, thorough=False)
-    faults = [d for d in examined.report.diagnostics if d.severity == "error" and not (d.code == "V010" and inputs)]
-    faults += [d for d in check_names(flow, frozenset(inputs or ())) if d.severity == "error"] if inputs else []
+    faults = [d for d in examined.report.diagnostics if d.severity == "error"]
     if faults:
         raise ProgramError(placed_for(program, rules, faults))
     budgets = [program.budget, *(policy.budget for policy in examined.policies)]

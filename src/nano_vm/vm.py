@@ -25,7 +25,7 @@ from .batch import BatchResult, run_many
 from .compile import compile_flow
 from .drive import NAMED_ONLY, Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
 from .durable import Journal, lost_calls, trace_of
-from .errors import Diagnostic, ExprError, LeaseLost, ProgramError, StoreError, UnknownRun, VMError, summary
+from .errors import Diagnostic, LeaseLost, ProgramError, StoreError, UnknownRun, VMError, summary
 from .fields import free, remedy
 from .flow import Flow, FrameGraph
 from .inbox import Inbox, account, presented, usable
@@ -44,7 +44,7 @@ from .store.seals import RunSeal, signed
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
-from .verify import Examined, Report, check_names, collector_paused, examine, placed_for, untrusted_by
+from .verify import Examined, Report, collector_paused, examine, placed_for, untrusted_by
 from .verify.trust import by_untrusted
 
 PREPARED_PROGRAMS = 1024
@@ -314,10 +314,8 @@ class ExecutionVM:
         errors = tuple(d for d in found if d.severity == "error")
         prepared = _Prepared(program, found, errors, flow, digest=flow.digest or program, examined=examined)
         prepared.limits, prepared.prices, prepared.untrusted = self._limits, self._prices, untrusted
-        if not errors or all(d.code == "V010" for d in errors):
-            # A name that is read before it is written may still come with the inputs; one that means nothing has no slot.
-            with suppress(ExprError):
-                prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
+        if not errors:
+            prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
         if prepared.plan is not None:
             contracts = [self._contracts[name] for name in prepared.plan.tools]
             prepared.host = Host(
@@ -559,10 +557,6 @@ class ExecutionVM:
             if plan is not None and prepared.examined is not None:
                 faults += prepared.examined.not_covered(trace.inputs)
         errors = prepared.errors
-        if errors and plan is not None:  # only names that inputs may give
-            errors = tuple(d for d in check_names(prepared.flow, frozenset(trace.inputs)) if d.severity == "error")
-            if errors:  # and what is missing has been told
-                faults = [fault for fault in faults if fault.code != "V040"]
         bound = prepared.budget
         if budget is not None:
             bound = tightest([b for b in (bound, _budget(budget)) if b is not None])
@@ -826,8 +820,6 @@ class ExecutionVM:
         """
         plan = prepared.plan
         errors = prepared.errors
-        if errors and plan is not None:  # only names that inputs may give
-            errors = tuple(d for d in check_names(prepared.flow, frozenset(stored.inputs)) if d.severity == "error")
         if plan is not None and prepared.examined is not None:
             errors = (*errors, *prepared.examined.not_covered(stored.inputs))
         if errors or plan is None or prepared.host is None:

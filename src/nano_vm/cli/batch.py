@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 SHOWN_FAILURES = 10
 """Failed inputs that are named at the end; the file has all."""
 
-UNSETTLED = "V010"
-"""A name that is read before it is written: it may still come with the inputs."""
-
 
 def batch(options: argparse.Namespace) -> int:
     """Run a program on each line of a file; the exit code says whether all went well."""
@@ -112,7 +109,7 @@ class _Batch:
     def check(self) -> None:
         """Print warnings; raises if no input can make the program run."""
         found = self.vm.check(self.loaded.program)
-        errors = [d for d in found if d.severity == "error" and d.code != UNSETTLED]
+        errors = [d for d in found if d.severity == "error"]
         shown = errors or [*self.loaded.warnings(), *(d for d in found if d.severity != "error")]
         for line in diagnostic_lines(self.loaded.placed(shown)):
             note(line)

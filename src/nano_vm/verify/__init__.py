@@ -133,10 +133,8 @@ def examine(
     found += faults
     found += _unknown_inputs(flow, policies, untrusted)
     found += _uncovered_inputs(flow, policies, untrusted)
-    if (
-        policy is not None or len(policies) > 1
-    ):  # a read that some path lacks fails the run, and what a policy demands may hang on it
-        found = [replace(d, severity="error") if d.code == "V011" else d for d in found]
+    if policy is not None or len(policies) > 1:
+        found = [replace(d, severity="error") if d.code in DOUBTS else d for d in found]
     sound = not any(d.severity == "error" and d.code not in _OF_HOSTS for d in found)
     proofs: tuple[Proof, ...] = ()
     trust, most = Trust(), None
@@ -180,7 +178,11 @@ def examine(
     return Examined(report, contracts, policies, checks, _not_covered(flow, policies, untrusted))
 
 
-_OF_HOSTS = frozenset({"V010", "V011", "V020", "V030", "V031", "V032", "V033", "V051", "V057", "V059"})
+DOUBTS = frozenset({"V011", "V024", "V023"})
+"""What a program may do that nobody vouches for: reads that some path lacks, or that inputs must fill though a step writes the
+name; a jump back that repeats nothing. Warnings to an author, errors where a policy's demands, or a model's program, depend on it."""
+
+_OF_HOSTS = frozenset({"V010", "V011", "V024", "V020", "V023", "V030", "V031", "V032", "V033", "V051", "V057", "V059"})
 """Faults that leave the graph whole: unknown tools and models, names that inputs may still give."""
 
 

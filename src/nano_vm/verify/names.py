@@ -14,19 +14,34 @@ from collections.abc import Iterator, Mapping
 from ..errors import Diagnostic, ExprError, Loc
 from ..expr import Ref, value_references
 from ..flow import Flow, FrameGraph, Names, Node, written_keys
-from ..program import CallStep, LLMStep, LoopStep, MapStep, ParallelStep, SetStep, Step, ToolStep, walk
+from ..program import (
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    LLMStep,
+    LoopStep,
+    MapStep,
+    OnError,
+    ParallelStep,
+    SetStep,
+    Step,
+    SwitchStep,
+    ToolStep,
+    walk,
+)
 from ..spelling import Hints
 from ..tools import ToolContract
 
 State = tuple[int, int]  # must, may: bit i is slot i
 
+MAX_REMEDIES = 50
+"""Reads whose remedy is looked for, which takes a look at every step: more than are shown of any kind of fault."""
 
-def check_names(
-    flow: Flow, given: frozenset[str] = frozenset(), solved: Assigned | None = None
-) -> Iterator[Diagnostic]:
+
+def check_names(flow: Flow, solved: Assigned | None = None) -> Iterator[Diagnostic]:
     """Unknown names, reads that no path has written (errors), reads that only some paths have (warnings).
 
-    *solved* is what `assigned` gives for the same flow and names, where it is there already.
+    *solved* is what `assigned` gives for the same flow, where it is there already.
     """
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         yield from _unknown(names)
@@ -34,12 +49,28 @@ def check_names(
     for frame in flow.frames:
         if frame.kind == "call":
             yield from _arguments(frame)
-    yield from (solved or assigned(flow, given)).faults()
+    if solved is None:
+        solved = assigned(flow)
+    for name, loc in flow.frames[0].names.early().items():
+        message = f"'${name}' is read before any step has written it, so it is needed as an input"
+        hint = "declare it in 'inputs' if it is one, or write it before"
+        yield Diagnostic("V024", loc, message, hint, "warning")
+    yield from solved.faults()
 
 
-def assigned(flow: Flow, given: frozenset[str] = frozenset()) -> Assigned:
-    """What is written at each node of *flow*, where inputs hold the names *given* beside those that they must hold."""
-    found = Assigned(flow, given)
+def assigned(flow: Flow) -> Assigned:
+    """What is written at each node of *flow*, where inputs hold the names that they must.
+
+    In a program that declares no inputs, a name that is read before any step can have written it is one that inputs must
+    hold: `Names.needed` says so from then on, as it does of names that no step writes.
+    """
+    found = Assigned(flow)
+    found.solve()
+    early = found.early()
+    if not early:
+        return found
+    flow.frames[0].names.needed.update(early)
+    found = Assigned(flow)
     found.solve()
     return found
 
@@ -67,7 +98,8 @@ def _odd(names: Names, ref: Ref, loc: Loc, hints: Hints) -> Iterator[Diagnostic]
     except ExprError as error:
         yield Diagnostic("V010", loc, str(error))
         return
-    if ref.path[:1] == ("output",) and ref.name in names.needed and ref.name not in names.declared:
+    unknown = ref.name in names.needed and ref.name not in names.declared and ref.name not in names.written
+    if ref.path[:1] == ("output",) and unknown:
         near = hints.nearest(ref.name, names.outputs)
         hint = f"did you mean '${near}.output'?" if near else "write the id of a step before '.output'"
         yield Diagnostic("V010", loc, f"{str(ref)!r}: no step {ref.name!r}", hint)
@@ -117,6 +149,8 @@ def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None
             yield Diagnostic("V016", (*names.loc, *at), message, "read its output, or remove the step", "hint")
         if names.program.inputs is None:  # else an unknown name is told as such
             for name, loc in [*names.needed.items(), *names.optional.items()]:
+                if name in names.written:
+                    continue  # told as read too early
                 near = hints.nearest(name, unread, likeness=0.75)
                 if near is not None:
                     message = f"'${name}' is taken for an input: no step writes it"
@@ -177,9 +211,8 @@ def _written_by_two(names: Names) -> Iterator[Diagnostic]:
 class Assigned:
     """By node, what every path to it has written and what some path has; ``order`` is reverse postorder."""
 
-    def __init__(self, flow: Flow, given: frozenset[str]) -> None:
+    def __init__(self, flow: Flow) -> None:
         self.flow = flow
-        self.given = given
         self.states: list[State | None] = [None] * len(flow.nodes)
         self.order: list[int] = []
         self.bits: dict[int, dict[str, tuple[int, int]]] = {}
@@ -257,7 +290,7 @@ class Assigned:
         names = frame.names
         schema = names.program.inputs
         if frame.kind == "run":
-            have = set(self.given) | (set(names.needed) if schema is None else set(schema.get("required", [])))
+            have = set(names.needed) if schema is None else set(schema.get("required", []))
         else:
             assert frame.owner is not None
             assert isinstance(frame.owner.step, CallStep)
@@ -309,12 +342,44 @@ class Assigned:
                 result.append((edge.target, state if label == "again" else done))
         return result
 
+    def early(self) -> dict[str, Loc]:
+        """Names of the run's own program that no path has written where they are read first, and that inputs may give."""
+        own = self.flow.frames[0].names
+        if own.program.inputs is not None:
+            return {}
+        found: dict[str, Loc] = {}
+        seen: dict[str, set[Loc]] | None = None
+        for loc, ref, names, lacking, there in self.reads():
+            if names is not own or there or not lacking or ref.optional:
+                continue
+            if names.load(ref)[0] != names.keys.get(ref.name):
+                continue  # the output of a step
+            if seen is None:
+                seen = _seen_in(own)
+            if any(loc[: len(frame)] == frame for frame in seen.get(ref.name, ())):
+                found.setdefault(ref.name, loc)
+        return found
+
     def faults(self) -> Iterator[Diagnostic]:
         """Reads that no path, or not every path, has written."""
+        for number, (loc, ref, names, lacking, there) in enumerate(self.reads()):
+            hinted = number < MAX_REMEDIES
+            if ref.optional:
+                if not there and not names.takes(ref.name):
+                    message = f"default({ref}, ...) always gives its other value: no step has written '{ref}' before"
+                    yield Diagnostic("V019", loc, message, _where(ref, names), "warning")
+            elif lacking and there:
+                message = f"{str(ref)!r} is not written on every path that leads here"
+                yield Diagnostic("V011", loc, message, _remedy(ref, names) if hinted else None, "warning")
+            elif lacking:
+                message = f"{str(ref)!r} is read before any step has written it"
+                yield Diagnostic("V010", loc, message, _where(ref, names) if hinted else None)
+
+    def reads(self) -> Iterator[tuple[Loc, Ref, Names, bool, bool]]:
+        """Each read of a step that some state of it lacks: whether one lacks it, and whether in one it is there."""
         # A step has several states: what one lacks and another has is lacking on some paths only.
-        found: dict[tuple[Loc, str], tuple[bool, bool]] = {}  # lacking in some state, there in some
-        instead: dict[tuple[Loc, str], tuple[bool, bool]] = {}  # likewise, of what `default` reads
-        refs: dict[tuple[Loc, str], tuple[Ref, Names]] = {}
+        found: dict[tuple[Loc, str, bool], tuple[bool, bool]] = {}  # lacking in some state, there in some
+        refs: dict[tuple[Loc, str, bool], tuple[Ref, Names]] = {}
         spaces = {id(frame.names): frame.names for frame in self.flow.frames}  # branches share those around them
         slots = {key: _slots_read(names) for key, names in spaces.items()}
         short: set[tuple[int, str]] = set()
@@ -339,31 +404,13 @@ class Assigned:
                 ):
                     continue  # likewise: an unknown name, or an input that the call does not give
                 must, may = state[0] | extra, state[1] | extra
-                key = ((*node.loc, *where) if where != ("output",) else (*names.loc, "output"), str(ref))
-                table = instead if ref.optional else found
-                lacking, there = table.get(key, (False, False))
-                table[key] = (lacking or not must >> slot & 1, there or bool(may >> slot & 1))
+                place = (*node.loc, *where) if where != ("output",) else (*names.loc, "output")
+                key = place, str(ref), ref.optional
+                lacking, there = found.get(key, (False, False))
+                found[key] = (lacking or not must >> slot & 1, there or bool(may >> slot & 1))
                 refs[key] = (ref, names)
-        for (loc, ref_text), (_, there) in instead.items():
-            ref, names = refs[loc, ref_text]
-            if not there and not names.takes(ref.name):
-                message = (
-                    f"default({ref_text}, ...) always gives its other value: no step has written {ref_text!r} before"
-                )
-                yield Diagnostic("V019", loc, message, _where(ref, names), "warning")
-        for (loc, ref_text), (lacking, there) in found.items():
-            ref, names = refs[loc, ref_text]
-            if lacking and there:
-                message = f"{ref_text!r} is not written on every path that leads here"
-                hint = (
-                    "write it on every path, as the same output_key in each branch or as the default of a step that is "
-                    f'skipped, or read it by {{expr: "default({ref_text}, null)"}}'
-                )
-                yield Diagnostic("V011", loc, message, hint, "warning")
-            elif lacking:
-                yield Diagnostic(
-                    "V010", loc, f"{ref_text!r} is read before any step has written it", _where(ref, names)
-                )
+        for (loc, ref_text, optional), (lacking, there) in found.items():
+            yield loc, *refs[loc, ref_text, optional], lacking, there
 
     def node_reads(self, node: Node) -> Iterator[tuple[Ref, Loc, int]]:
         """What is read at *node*, and the slots that are written before it is."""
@@ -412,6 +459,47 @@ def writes(step: Step, names: Names) -> int:
         if not isinstance(step, MapStep) or name != step.item_name:
             bits |= 1 << names.keys[name]
     return bits
+
+
+def _seen_in(names: Names) -> dict[str, set[Loc]]:
+    """By name, where what steps write under it is seen: the places of the branches or items that they stand in, or of all."""
+    forks = {
+        at: len(at) + 2 for step, at in names.steps if isinstance(step, ParallelStep)
+    }  # the field, and which branch
+    forks |= {at: len(at) + 1 for step, at in names.steps if isinstance(step, MapStep)}
+    found: dict[str, set[Loc]] = {}
+    for step, at in names.steps:
+        around = [at[: forks[at[:end]]] for end in range(len(at)) if at[:end] in forks]
+        for name in written_keys(step):
+            if not (isinstance(step, MapStep) and name == step.item_name):
+                found.setdefault(name, set()).add(around[-1] if around else ())
+    return found
+
+
+def _remedy(ref: Ref, names: Names) -> str:
+    """What makes sure that *ref* is written on each path, by why one does not write it; or how to do without."""
+    return f'{_written_always(ref, names)}, or read it by {{expr: "default({ref}, null)"}}'
+
+
+def _written_always(ref: Ref, names: Names) -> str:
+    of_step = names.load(ref)[0] == names.outputs.get(ref.name)
+    places = {at: step for step, at in names.steps}
+    writers = [
+        (step, at) for step, at in names.steps if (step.id == ref.name if of_step else ref.name in written_keys(step))
+    ]
+    for step, _ in writers:
+        if (step.when is not None or step.on_error is OnError.SKIP) and not step.has_default:
+            return f"give {step.id!r} a 'default', which is written where it is skipped, or set a name before it"
+    for step, at in writers:
+        around = [places[at[:end]] for end in range(len(at) - 1, 0, -1) if at[:end] in places]
+        branching = [other for other in around if isinstance(other, (ConditionStep, SwitchStep, ApprovalStep))]
+        if branching:
+            why = f"a run may take another branch of {branching[0].id!r} than that of {step.id!r}"
+            return f"{why}: give the last step of each branch the same output_key, or set it before, and read that"
+    for step, _ in writers:
+        if step.catch:
+            return f"where a failure of {step.id!r} is caught there is none: set a name before it, and in its handler"
+    return "write the same name on each way that leads here, or set it before they part"
 
 
 def _where(ref: Ref, names: Names) -> str:

@@ -7,16 +7,20 @@ of the loops around it. A depth-first search finds a cycle in time linear in nod
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ..errors import Diagnostic, Loc
 from ..flow import Flow, Node
+from ..program import ConditionStep, SwitchStep
 
 
 def check_shape(flow: Flow) -> Iterator[Diagnostic]:
-    """Cycles of jumps, and steps that no path reaches."""
+    """Cycles of jumps, jumps back that repeat nothing, and steps that no path reaches."""
     reached = bytearray(len(flow.nodes))  # 0 unseen, 1 on the path, 2 done
-    yield from _cycles(flow, reached)
+    cycles = list(_cycles(flow, reached))
+    yield from cycles or _back_jumps(flow)
     yield from _unreachable(flow, {node.loc for node in flow.nodes if node.kind == "step" and reached[node.index]})
 
 
@@ -68,27 +72,67 @@ def _unreachable(flow: Flow, seen: set[Loc]) -> Iterator[Diagnostic]:
 
 def check_entries(flow: Flow) -> Iterator[Diagnostic]:
     """Hints: steps that are entered both in order and by jump, and are followed by something else each way."""
+    told: set[int] = set()
+    for jump in _jumps(flow):
+        node, other = jump.target, jump.in_order
+        if node.index in told or jump.back or other is None or _follows(other) == _follows(node):
+            continue
+        told.add(node.index)
+        message = f"step {node.step.id!r} is reached in order and by jump, from {jump.by.step.id!r}: by jump {_ends(node)} after it"
+        hint = "give it 'next' to go on either way, or write what belongs to the branch as a block"
+        yield Diagnostic("V015", node.loc, message, hint, "hint")
+
+
+def _ends(node: Node) -> str:
+    return {"run": "the run ends", "call": "its program ends"}.get(node.frame.kind, f"the {node.frame.kind} ends")
+
+
+# --- jumps -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Jump:
+    """A jump by the step of *by*, along the edge *label*, to *target*; *in_order* is the same step as it is reached in order."""
+
+    by: Node
+    label: str
+    target: Node
+    in_order: Node | None
+
+    @property
+    def back(self) -> bool:
+        """Whether it leads to a step that stands before the jumping one, or is that, in its block or in one around it."""
+        block, at = self.target.loc[:-1], self.target.loc[-1]
+        rest = self.by.loc[len(block) :]
+        return self.by.loc[: len(block)] == block and type(at) is int and type(rest[0]) is int and at <= rest[0]
+
+    @property
+    def field(self) -> Loc:
+        """Where in the jumping step its target stands."""
+        if self.label != "catch":
+            return ("cases", self.label[5:]) if self.label.startswith("case:") else (self.label,)
+        return next(
+            ("catch", i, "next") for i, catch in enumerate(self.by.step.catch) if catch.next == self.target.step.id
+        )
+
+
+def _jumps(flow: Flow) -> Iterator[_Jump]:
+    """Every jump, in the order of the flow."""
     nodes = flow.nodes
-    jumps: dict[int, str] = {}  # by node that a jump leads to, the step that it comes from
+    entered: dict[tuple[Loc, int], Node] = {}  # in order, by place and container
+    for node in nodes:
+        if _entry(node) and node.mode == "order":
+            entered[node.loc, _container(node)] = node
     for node in nodes:
         for edge in node.edges:
             target = nodes[edge.target]
-            if _entry(target) and target.mode == "jump" and edge.label not in ("fork", "when"):
-                by = nodes[edge.by].step.id if edge.by >= 0 else node.step.id
-                jumps.setdefault(edge.target, by)
-    entered: dict[tuple[Loc, int], Node] = {}  # those in order, by place and container
-    for node in nodes:
-        if _entry(node) and node.mode == "order":
-            entered[node.loc, node.owner.index if node.owner is not None else -1] = node
-    for index, by in jumps.items():
-        node = nodes[index]
-        other = entered.get((node.loc, node.owner.index if node.owner is not None else -1))
-        if other is None or _follows(other) == _follows(node):
-            continue
-        what = {"run": "the run ends", "call": "its program ends"}.get(node.frame.kind, f"the {node.frame.kind} ends")
-        message = f"step {node.step.id!r} is reached in order and by jump, from {by!r}: by jump {what} after it"
-        hint = "give it 'next' to go on either way, or write what belongs to the branch as a block"
-        yield Diagnostic("V015", node.loc, message, hint, "hint")
+            if _entry(target) and target.mode == "jump" and edge.label not in ("fork", "when", "next", "again"):
+                by = nodes[edge.by] if edge.by >= 0 else node
+                yield _Jump(by, edge.label, target, entered.get((target.loc, _container(target))))
+
+
+def _container(node: Node) -> int:
+    return node.owner.index if node.owner is not None else -1
 
 
 def _entry(node: Node) -> bool:
@@ -98,3 +142,53 @@ def _entry(node: Node) -> bool:
 
 def _follows(node: Node) -> list[int]:
     return [edge.target for edge in node.edges if edge.label not in ("error", "catch", "when")]
+
+
+# --- jumps back ------------------------------------------------------------------------------------------------------
+
+MAX_REPEATED = 8
+"""Steps of a loop that a hint writes out; of more the first and the last."""
+
+
+def _back_jumps(flow: Flow) -> Iterator[Diagnostic]:
+    """Jumps back to a step that runs in order too: nearly always meant to repeat, and they do not."""
+    told: set[tuple[Loc, str]] = set()
+    for jump in _jumps(flow):
+        key = jump.by.loc, jump.target.step.id
+        if not jump.back or jump.in_order is None or key in told:
+            continue
+        told.add(key)
+        by, to = jump.by.step.id, jump.target.step.id
+        message = f"step {by!r} jumps back to {to!r}, which also runs in order: {_ends(jump.target)} after it, nothing is repeated"
+        yield Diagnostic("V023", (*jump.by.loc, *jump.field), message, _loop_of(jump), "warning")
+
+
+def _loop_of(jump: _Jump) -> str:
+    """The loop that is meant, written out."""
+    names, block = jump.target.frame.names, jump.target.loc[:-1]
+    first, last = jump.target.loc[-1], jump.by.loc[len(block)]
+    assert isinstance(first, int)
+    assert isinstance(last, int)
+    ids = [
+        step.id
+        for step, at in names.steps
+        if (loc := (*names.loc, *at))[:-1] == block and isinstance(loc[-1], int) and first <= loc[-1] <= last
+    ]
+    step, until = jump.by.step, _until(jump)
+    own = until is not None and len(ids) > 1 and len(jump.by.loc) == len(jump.target.loc)
+    body = ids[:-1] if own else ids
+    if len(body) > MAX_REPEATED:
+        body = [*body[:2], "...", body[-1]]
+    test = json.dumps(until if until is not None else "<when it is done>", ensure_ascii=False)
+    loop = f"{{id: {step.id if own else 'again'}, type: loop, max_iterations: 5, until: {test}, steps: [{', '.join(body)}]}}"
+    return f"to repeat, write in their place {loop}, with those steps inside; what follows goes on after it"
+
+
+def _until(jump: _Jump) -> str | None:
+    """When a loop ends in place of which a condition or switch jumps back."""
+    step = jump.by.step
+    if isinstance(step, ConditionStep):
+        return step.condition if jump.label == "otherwise" else f"not ({step.condition})"
+    if isinstance(step, SwitchStep) and jump.label.startswith("case:") and isinstance(step.on, str):
+        return f"{step.on} != {jump.label[5:]!r}"
+    return None
