@@ -133,7 +133,7 @@ REMEDIES = [  # what lacks it, what the hint says, and the same with the remedy
     ),
     (
         [choice("$q", [step("a", default=0, on_error="skip")]), noted("r", y="$a.output")],
-        "the same output_key",
+        "the same output_key in each branch",
         [choice("$q", [step("a", output_key="k")], [step("b", output_key="k")]), noted("r", y="$k")],
     ),
     (

@@ -495,7 +495,7 @@ def _written_always(ref: Ref, names: Names) -> str:
         branching = [other for other in around if isinstance(other, (ConditionStep, SwitchStep, ApprovalStep))]
         if branching:
             why = f"a run may take another branch of {branching[0].id!r} than that of {step.id!r}"
-            return f"{why}: give the last step of each branch the same output_key, or set it before, and read that"
+            return f"{why}: write the same output_key in each branch, or set it before, and read that"
     for step, _ in writers:
         if step.catch:
             return f"where a failure of {step.id!r} is caught there is none: set a name before it, and in its handler"
