@@ -549,6 +549,20 @@ def test_templates_never_scan_values(value: Any) -> None:
     assert nested == {"x": [value, f"-{as_text(value)}", {"$a": "$a"}]}
 
 
+@given(st.text(st.characters(exclude_characters="$")))
+def test_a_template_without_a_dollar_sign_is_itself(text: str) -> None:
+    assert parse_template(text).parts == ((text,) if text else ())
+    scope = Names()
+    assert compile_value({"k": [text]}, scope)(scope.frame) == {"k": [text]}
+
+
+@given(st.text(), st.text())
+def test_a_delimited_name_lets_any_text_stand_beside_it(before: str, after: str) -> None:
+    text = f"{before.replace('$', '$$')}${{a}}{after.replace('$', '$$')}"
+    scope = Names(a="<>")
+    assert compile_value([text, "-"], scope)(scope.frame)[0] == f"{before}<>{after}"
+
+
 @given(st.text())
 def test_a_template_without_names_is_its_text(text: str) -> None:
     try:

@@ -113,8 +113,8 @@ def test_any_step(fields: dict[str, Any], kind: str) -> None:
 
 tokens = st.sampled_from(
     (
-        "$a ${a} $a.b $a[0] 1 1.5 'x' '$a' \"y\" true null and or not in == != < <= + - * / % "
-        "( ) [ ] , . lower() len( int( .strip() ** is \\ ' \""
+        "$a ${a} $a.b $a[0] $a[-1] ${a['k']} ['k'] [-1] ${ } $a[ 1 1.5 'x' '$a' \"y\" true null and or not in == != < <= "
+        "+ - * / % ( ) [ ] , . lower() len( int( append( default( get( min( json( split( .strip() ** is \\ ' \""
     ).split(" ")
 )
 
@@ -148,9 +148,11 @@ class Draw:
 
     def value(self, known: list[str]) -> Any:
         """A literal with references in it."""
-        kind = self.number(0, 5)
+        kind = self.number(0, 6)
         if kind == 0:
             return self.number(-3, 3)
+        if kind == 6:
+            return self.pick([{"expr": self.call(known)}, [{"expr": self.call(known)}, f"${self.pick(known)}.k"]])
         if kind == 1:
             return self.pick(["text", "$$", "$5", "it's", "ä", "", "' or true"])
         if kind == 2:
@@ -160,6 +162,27 @@ class Draw:
         if kind == 4:
             return [f"${self.pick(known)}", None]
         return {"k": f"${self.pick(known)}", "b": True}
+
+    def call(self, known: list[str]) -> str:
+        """A function of what is known, sometimes an error: of the step, and never of the machine."""
+        name, other = self.pick(known), self.pick(known)
+        return str(
+            self.pick(
+                [
+                    f"append([${name}], ${other})",
+                    f"concat('${name}', '${other}')",
+                    f"join([${name}, ${other}], '-')",
+                    f"split('${name}', 'e')",
+                    f"default(${name}.k, ${other})",
+                    f"get(${name}, 'k', ${other})",
+                    f"sorted(['${name}', '${other}'])",
+                    f"json('${name}')",
+                    f"max(len('${name}'), $n)",
+                    "round($n / 2) + sum([$n])",
+                    f"keys(${name})",
+                ]
+            )
+        )
 
     def test(self, known: list[str]) -> str:
         name = self.pick(known)
@@ -224,7 +247,7 @@ class Draw:
             step["parallel_steps"] = [self.block(depth - 1, known, [], 2) for _ in range(self.number(1, 3))]
         elif kind == "map":
             step |= {
-                "over": self.pick([[1, 2, 3], [], "$items"]),
+                "over": self.pick([[1, 2, 3], [], "$items", {"expr": "append($items, $n)"}]),
                 "as": "it",
                 "steps": self.block(depth - 1, [*known, "it"], [], 2),
             }

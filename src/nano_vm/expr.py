@@ -684,7 +684,7 @@ EXPR, EXPR_KEY = "expr", "$$expr"
 
 def computed(value: Any) -> Node | None:
     """The expression that *value* is, an object with the key ``expr`` alone; None for anything else."""
-    return parse_expr(value[EXPR]) if type(value) is dict and EXPR in value else None
+    return parse_expr(value[EXPR]) if type(value) is dict and type(value.get(EXPR)) is str else None
 
 
 def entries(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -512,6 +512,19 @@ def written_keys(step: Step) -> Iterator[str]:
         yield step.item_name
 
 
+TESTS = ("condition", "until", "when")
+"""Fields that hold an expression."""
+
+
+def written_at(step: Step, where: Loc) -> Any:
+    """What the program writes at a place in *step* that `reads` names."""
+    part: Any = step
+    for name in where:
+        field = "arguments" if name == "with" else str(name)
+        part = part[name] if isinstance(part, dict) else getattr(part, field)
+    return part
+
+
 def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
     """Each reference that *step* itself reads, and its place in the step."""
     fields: dict[str, Any]

@@ -230,7 +230,7 @@ def described(step: Step) -> str:
         case ApprovalStep():
             return f"by {step.role}"
         case WaitStep():
-            return f"for {step.event or step.until or f'{step.seconds} s'}"
+            return f"for {step.event or step.until or f'{_written(step.seconds)} s'}"
         case ParallelStep():
             return f"{len(step.parallel_steps)} branches"
     return ""

@@ -313,7 +313,7 @@ class WaitStep(Step):
     """A timer or an event from outside."""
 
     type: Literal[StepType.WAIT] = StepType.WAIT
-    seconds: Annotated[float, Field(ge=0)] | str | None = None
+    seconds: Annotated[float, Field(ge=0)] | str | dict[Literal["expr"], str] | None = None
     until: str | None = None
     event: str | None = None
     output_schema: dict[str, Any] | None = None
@@ -1156,7 +1156,10 @@ def translate(error: ValidationError) -> list[Diagnostic]:
             loc = loc[:-1]
         elif not message:
             message = f"{item['msg'][0].lower()}{item['msg'][1:]}, not {short(item['input'])}"
-        result.append(Diagnostic(code, loc, message))
+        hint = None
+        if item["type"] == "string_type" and isinstance(item["input"], dict) and EXPR in item["input"]:
+            hint = "compute it in a 'set' step before, and write its name here"
+        result.append(Diagnostic(code, loc, message, hint))
     return result
 
 

@@ -27,7 +27,7 @@ from .drive import NAMED_ONLY, Abandoned, Adapter, Driver, Event, Host, SystemCl
 from .durable import Journal, lost_calls, trace_of
 from .errors import Diagnostic, LeaseLost, ProgramError, StoreError, UnknownRun, VMError, summary
 from .fields import free, remedy
-from .flow import Flow, FrameGraph
+from .flow import Flow, FrameGraph, Names
 from .inbox import Inbox, account, presented, usable
 from .lease import LEASE_SECONDS, Lease, living
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
@@ -45,6 +45,7 @@ from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
 from .verify import Examined, Report, collector_paused, examine, placed_for, untrusted_by
+from .verify.missing import missing_inputs
 from .verify.trust import by_untrusted
 
 PREPARED_PROGRAMS = 1024
@@ -553,7 +554,7 @@ class ExecutionVM:
         texts = _scalars(context, root) if root is not None and not given and not prepared.errors else None
         faults: list[Diagnostic] = []
         if texts is None:
-            trace.inputs, faults = _inputs(context, root, given)
+            trace.inputs, faults = _inputs(context, root, prepared.flow.frames[0].names, given)
             if plan is not None and prepared.examined is not None:
                 faults += prepared.examined.not_covered(trace.inputs)
         errors = prepared.errors
@@ -1266,7 +1267,7 @@ _MISSING: Any = object()
 
 
 def _inputs(
-    context: Any, frame: FramePlan | None, also: tuple[str, ...] = ()
+    context: Any, frame: FramePlan | None, names: Names, also: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], list[Diagnostic]]:
     """Of *context* what the program can read and what the policy's checks read (*also*), as plain data, and what is wrong with it.
 
@@ -1278,9 +1279,9 @@ def _inputs(
     given = context or {}
     inputs: dict[str, Any] = {}
     faults: list[Diagnostic] = []
-    names = [name for name, _ in frame.inputs] if frame is not None and frame.check is None else list(given)
-    names += [name for name in also if name not in names]
-    for name in names:
+    read = [name for name, _ in frame.inputs] if frame is not None and frame.check is None else list(given)
+    read += [name for name in also if name not in read]
+    for name in read:
         value = given.get(name, _MISSING)
         if is_small(value):
             inputs[name] = value
@@ -1291,9 +1292,8 @@ def _inputs(
                 faults.append(Diagnostic("V041", ("context", str(name)), str(error)))
     if frame is None or (frame.check is None and all(name in inputs for name in (*frame.needed, *also))):
         return inputs, faults
-    for name in [name for name in dict.fromkeys((*frame.needed, *also)) if name not in given]:
-        hint = "give it by vm.run(program, context={...}) or -i name=value"
-        faults.append(Diagnostic("V040", ("context",), f"input {name!r} is needed and not given", hint))
+    missing = [name for name in dict.fromkeys((*frame.needed, *also)) if name not in given]
+    faults += missing_inputs(names, missing, given)
     if frame.check is not None:
         hints, absent = Hints(), [name for name in frame.declared if name not in given]
         for name in given:

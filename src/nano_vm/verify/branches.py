@@ -27,7 +27,7 @@ from ..expr import (
     value_references,
 )
 from ..expr import Node as Expression
-from ..flow import Flow, Names, Node
+from ..flow import TESTS, Flow, Names, Node, written_at
 from ..program import (
     ConditionStep,
     LoopStep,
@@ -324,13 +324,10 @@ def _evaluated(node: Node, where: Loc) -> bool:
     """Whether the place may be in an expression, whose `and`, `or` and `default` may leave it out."""
     if node.kind == "end":
         return _computes(node.frame.names.program.output)
-    if where[-1] in ("condition", "until", "when"):
+    if where[-1] in TESTS:
         return True
-    part: Any = node.step
-    for name in where:
-        name = "arguments" if name == "with" else name
-        part = part[name] if isinstance(part, dict) else getattr(part, str(name))
-    return any(map(_computes, part.values())) if where[-1] in ("args", "with") else _computes(part)
+    written = written_at(node.step, where)
+    return any(map(_computes, written.values())) if where[-1] in ("args", "with") else _computes(written)
 
 
 def _computes(value: Any) -> bool:
