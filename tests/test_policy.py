@@ -891,6 +891,7 @@ ALWAYS = [
     ("gate.then", gate("1 == 1")),
     ("gate.then", gate("$kind in ['a', 'b', 'c']")),
     ("gate.otherwise", gate("$kind == 'c'", then="$end", otherwise="send")),
+    ("send.when", {"id": "gate", "type": "set", "values": {"x": 1}}),
     ("gate.default", {"id": "gate", "type": "switch", "on": "$kind", "cases": {"c": "$end"}, "default": "send"}),
     ("gate.until", {"id": "gate", "type": "loop", "max_iterations": 1, "until": "true", "steps": [step("g", "get")]}),
 ]
@@ -899,7 +900,8 @@ ALWAYS = [
 @pytest.mark.parametrize(("edge", "decision"), ALWAYS, ids=[f"{d.get('condition', d['type'])}" for _, d in ALWAYS])
 def test_a_guard_that_every_run_crosses_says_so_beside_its_proof(edge: str, decision: dict[str, Any]) -> None:
     note = f"{edge} is the only way that its step goes on, so it decides nothing"
-    assert noted(edge, KIND, decision, SEND) == note
+    sent = {**SEND, "when": "$kind != 'c'"} if edge == "send.when" else SEND
+    assert noted(edge, KIND, decision, sent) == note
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from nano_vm.flow import Flow
 from nano_vm.ledger import DEFAULT_LIMITS, Ledger
 from nano_vm.machine import Facts, Machine, loaded
 from nano_vm.plan import WHEN, Plan
-from nano_vm.policy import Budget
+from nano_vm.policy import Budget, Policy, rules_of
 from nano_vm.program import Program
 from nano_vm.simulate import simulate
 from nano_vm.tools import ToolContract, contract
@@ -28,10 +28,12 @@ from nano_vm.verify import check
 
 from .history import Document, History, Steps
 from .labels import Labels
-from .oracles import Statement, broken, distrusted
+from .oracles import Statement, before, broken, distrusted
+from .oracles import all_parts as parts
 from .outcomes import MARK, Outcomes
 from .policies import KNOWN, Demands, draw_demands, sites
 from .programs import TOOLS, draw_inputs, draw_program, draw_shape
+from .received import CHECKS, Digits, alike, draw_payments, typed
 
 CONTRACTS: dict[str, ToolContract] = {name: contract(name, function) for name, function in TOOLS.items()}
 
@@ -186,6 +188,7 @@ class Claims:
     plan: Plan | None = None  # to be run in place of the program's own: with value checks
     case: Case | None = None  # to be run in place of the one that was drawn
     always: tuple[str, ...] = ()  # claimed, and too plain to be counted
+    feed_class: type[Outcomes] = Outcomes
 
 
 Attack = Callable[[Case], Claims | None]
@@ -444,6 +447,55 @@ def _step_at(document: Document, loc: tuple[Any, ...]) -> tuple[tuple[str, ...],
     return tuple(ids), step
 
 
+def attack_received(case: Case) -> Claims | None:
+    """What a tool with typed parameters receives passed its check, and is what an approver was shown."""
+    from nano_vm.verify.trust import analyse
+
+    rng = Random(f"received {case.seed}")
+    if case.seed % 4:  # the others are drawn as for all attacks, and few of their values reach a check
+        payments = Case.of(draw_payments(rng), Demands([]), case.seed)
+        if payments is None:
+            return None
+        case = payments
+    drawn = typed(rng, CONTRACTS, case.steps)
+    policy = Policy.from_dict(drawn.policy())
+    rules = {name: rules_of(name, [policy]) for name in drawn.contracts}
+    trust = analyse(case.flow, drawn.contracts, rules)
+    said: dict[tuple[str, str, str], bool] = {}
+    for finding in trust.findings:
+        place = _place(case, finding.loc)
+        said[place] = said.get(place, True) and finding.holds
+    if not said:
+        return None
+    shown = {place: (rule,) for place, rule in trust.shown.items()}
+    plan = compile_flow(case.flow, drawn.contracts, {**trust.checks, **shown})
+
+    def judge(seen: Seen) -> Iterator[tuple[str, str]]:
+        places = {call.path: call for call in seen.history.calls}
+        for path, kind, tool, keywords in seen.feed.calls:
+            for name, rule in drawn.rules.get(tool, {}).items() if kind == "tool" else ():
+                if name not in keywords:
+                    continue
+                call, value = places[path], keywords[name]
+                if isinstance(rule, str):
+                    kept = CHECKS[rule](value)
+                else:
+                    kept = any(
+                        role == rule["approval"]
+                        and before(at, call.fixed)
+                        and any(alike(part, value) for part in parts(show))
+                        for at, role, show, _ in seen.history.shown
+                    )
+                if not kept:
+                    text = _text(("/".join((*call.scope, call.step)), "" if call.kind == "step" else call.kind, name))
+                    yield text, f"{path} gives {tool} {name}={value!r}, and {rule!r} is demanded"
+
+    proved = [_text(place) for place, holds in said.items() if holds]
+    return Claims(
+        proved, [_text(p) for p, holds in said.items() if not holds], judge, plan=plan, case=case, feed_class=Digits
+    )
+
+
 ATTACKS: dict[str, Attack] = {
     "guards": attack_guards,
     "approvals": attack_approvals,
@@ -453,6 +505,7 @@ ATTACKS: dict[str, Attack] = {
     "literals": attack_literals,
     "branches": attack_branches,
     "names": attack_names,
+    "received": attack_received,
 }
 
 
@@ -643,7 +696,13 @@ def campaign(
             for name, claim in claims.items():
                 kind = claim.marked, id(claim.plan)
                 if kind not in seen:
-                    seen[kind] = run(claim.case or case, seed * 1_000 + number, marked=claim.marked, plan=claim.plan)
+                    seen[kind] = run(
+                        claim.case or case,
+                        seed * 1_000 + number,
+                        marked=claim.marked,
+                        plan=claim.plan,
+                        feed_class=claim.feed_class,
+                    )
                 one = seen[kind]
                 figures[name].runs += 1
                 for statement, why in claim.judge(one):

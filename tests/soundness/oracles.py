@@ -239,7 +239,7 @@ def distrusted(
     if trusted:
         enough.update(roles)
     for at, role, show, shown_as in run.shown:
-        if role in enough and before(at, call.fixed) and any(_same(value, part) for part in _all_parts(show)):
+        if role in enough and before(at, call.fixed) and any(_same(value, part) for part in all_parts(show)):
             if written is None or _one(written) in _parts(shown_as):
                 return False
     return True
@@ -249,6 +249,7 @@ def _same(one: Any, other: Any) -> bool:
     return json.dumps(one) == json.dumps(other)
 
 
-def _all_parts(value: Any) -> list[Any]:
+def all_parts(value: Any) -> list[Any]:
+    """*value* and everything in it."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [value, *(part for item in inner for part in _all_parts(item))]
+    return [value, *(part for item in inner for part in all_parts(item))]

@@ -53,12 +53,11 @@ def empty_guards(flow: Flow, rules: Iterable[Rules], domains: Domains) -> dict[s
 def _always(places: Places, name: str, domains: Domains) -> bool:
     """Whether each step that the edge *name* belongs to takes no other way, not even that of an error, where it is reached."""
     taken = [
-        label in (ways := _ways(node)) and set(ways) - domains.barred.get(node.index, frozenset()) == {label}
+        set(_ways(node)) - domains.barred.get(node.index, frozenset()) == {label}
+        and not domains.masks.get(node.index, 0) & FAILS
         for names, step, label in places.named_edges(name)
         for node in domains.flow.nodes
-        if node.step is step and node.frame.names is names and (node.kind == "when") == (label in WHEN)
-        if _ways(node) and domains.reached(node)
-        if not domains.masks.get(node.index, 0) & FAILS
+        if node.step is step and node.frame.names is names and label in _ways(node) and domains.reached(node)
     ]
     return bool(taken) and all(taken)
 
