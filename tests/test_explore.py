@@ -98,6 +98,8 @@ class Host:
 
         return call
 
+    images = True
+
     async def complete(self, messages: Any, **_: Any) -> Completion:
         return Completion(await self.play("the model"))
 

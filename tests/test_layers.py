@@ -22,6 +22,7 @@ ROOMS = (
     "visible",
     "spelling",
     "answers",
+    "messages",
     "schemas",
     "reader",
     "operators",

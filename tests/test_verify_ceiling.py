@@ -23,8 +23,9 @@ from nano_vm.answers import correction
 from nano_vm.bounds import counted, longest
 from nano_vm.compile import compile_flow
 from nano_vm.flow import Edge, Flow
-from nano_vm.ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, MESSAGE_TOKENS, Ledger, Limits, token_bound
+from nano_vm.ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, IMAGE_TOKENS, MESSAGE_TOKENS, Ledger, Limits, token_bound
 from nano_vm.machine import Facts, Machine, loaded
+from nano_vm.messages import SCHEMA
 from nano_vm.plan import BranchOp, ForkOp, ModelOp, Op, SwitchOp, TestOp, ToolOp
 from nano_vm.policy import Budget
 from nano_vm.simulate import simulate
@@ -259,6 +260,50 @@ def test_a_prompt_may_be_as_long_as_this(before: list[dict[str, Any]], prompt: s
     assert found.prompt_tokens is not None
     assert alone.prompt_tokens is not None
     assert found.prompt_tokens - alone.prompt_tokens >= len(text.encode()) + MESSAGE_TOKENS
+
+
+TURNS = [{"role": "user", "content": "ä\n"}, {"role": "assistant", "content": '"'}]
+PICTURE = {"type": "image_url", "image_url": {"url": "http://a"}}
+
+
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        ("$q", TURNS),
+        ("$q", [{"role": "user", "content": ""}] * 9),
+        ("$q", [{"role": "user", "content": [{"type": "text", "text": ""}] * 9}]),
+        ("$q", [{"role": "user", "content": [PICTURE] * 3}]),
+        ("$q.turns", {"turns": TURNS}),
+        ([{"role": "developer", "content": "Be $q"}, {"role": "user", "content": "x"}], "kind"),
+        ([{"role": "system", "content": "x"}, "$q", {"role": "user", "content": "so"}], TURNS),
+        ([{"role": "user", "content": [{"type": "text", "text": "see $q"}, PICTURE, PICTURE]}], "it"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "$q"}}]}], "http://a"),
+    ],
+)
+def test_messages_may_be_as_long_as_this(written: Any, given: Any) -> None:
+    one = Program.from_dict({"steps": [{"id": "z", "type": "llm", "messages": written, "max_tokens": 1}]})
+    most = ceiling(Flow(one), {}, input_bytes=len(canonical(given)))
+    plan = compile_flow(Flow(one), {})
+    op = plan.frames[0].entry
+    assert isinstance(op, ModelOp)
+    asked = op.messages(loaded(plan.frames[0], {"q": given}))
+    assert most.prompt_tokens is not None
+    assert most.prompt_tokens >= token_bound(asked)
+
+
+def test_a_conversation_of_texts_has_no_pictures_to_pay_for() -> None:
+    """Without a schema each 50 bytes of it may be a picture; so it is declared, and its schema holds before the run."""
+    step = {"id": "z", "type": "llm", "messages": "$q", "max_tokens": 1}
+    properties = {"q": {**SCHEMA, "maxItems": 3}}
+    steps = {"steps": [step], "inputs": {"type": "object", "properties": properties, "required": ["q"]}}
+    assert ceiling(Flow(Program.from_dict({"steps": [step]})), {}, input_bytes=1000).prompt_tokens == (
+        1000 + MESSAGE_TOKENS * 41 + IMAGE_TOKENS * 19
+    )
+    assert ceiling(Flow(Program.from_dict(steps)), {}, input_bytes=1000).prompt_tokens == 1000 + MESSAGE_TOKENS * 41
+    written = {"id": "s", "type": "set", "values": {"q": [{"role": "user", "content": [PICTURE]}]}}
+    found = ceiling(Flow(Program.from_dict({**steps, "steps": [written, step]})), {}, input_bytes=1000).prompt_tokens
+    assert found is not None
+    assert found > IMAGE_TOKENS
 
 
 def test_what_a_tool_gives_has_no_bound_but_that_of_a_value() -> None:

@@ -28,7 +28,8 @@ from .expr import (
     value_references,
 )
 from .flow import Flow, FrameGraph, Names, Node
-from .operators import index
+from .messages import fault_of
+from .operators import described, index
 from .plan import (
     END,
     FAIL,
@@ -290,12 +291,6 @@ class _Compiler:
     def model(self, step: LLMStep, names: Names, timeout: float | None) -> ModelOp:
         program = names.program
         defaults = program.defaults
-        messages = step.messages
-        if messages is None:
-            system = [{"role": "system", "content": step.system}] if step.system is not None else []
-            messages = [*system, {"role": "user", "content": step.prompt}]
-        # a content is text, also where it is one reference to something else
-        parts = [(m["role"], _text(m["content"], names)) for m in messages]
         declared = step.model or defaults.model
         model = program.models.get(declared, declared) if declared is not None else None
         options: dict[str, Any] = {}
@@ -305,7 +300,7 @@ class _Compiler:
                 options[name] = [value] if name == "stop" and isinstance(value, str) else value
         constrained = step.constrained
         return ModelOp(
-            messages=lambda frame: [{"role": role, "content": content(frame)} for role, content in parts],
+            messages=_messages(step, names),
             options=options,
             model=model,
             max_tokens=options.get("max_tokens"),
@@ -396,6 +391,55 @@ class _Compiler:
 
 def _ns(seconds: float | None) -> int:
     return int(seconds * 1e9) if seconds is not None else 0
+
+
+def _messages(step: LLMStep, names: Names) -> Eval:
+    """What gives the messages of a step. A content is text, also where it is one reference to something else."""
+    written: Any = step.messages
+    if written is None:
+        system = [{"role": "system", "content": step.system}] if step.system is not None else []
+        written = [*system, {"role": "user", "content": step.prompt}]
+    if isinstance(written, list) and all(isinstance(m, dict) and isinstance(m["content"], str) for m in written):
+        texts = [(m["role"], _text(m["content"], names)) for m in written]
+        return lambda frame: [{"role": role, "content": content(frame)} for role, content in texts]
+    items = [_message(item, names) for item in ([written] if isinstance(written, str) else written)]
+
+    def messages(frame: Frame) -> list[Any]:
+        found = [message for item in items for message in item(frame)]
+        if fault := fault_of(found):
+            raise ExprError(f"messages{fault if fault.startswith('[') else f': {fault}'}")
+        return found
+
+    return messages
+
+
+def _message(item: Any, names: Names) -> Eval:
+    """What gives the messages that stand for one in the program: itself, or those that it refers to."""
+    if isinstance(item, str):
+        value = compile_value(item, names)
+
+        def referred(frame: Frame) -> list[Any]:
+            found = value(frame)
+            if type(found) is not list:
+                raise ExprError(f"{item} is {described(found)}, and must be a list of messages")
+            return found
+
+        return referred
+    role, content = item["role"], item["content"]
+    if isinstance(content, str):
+        text = _text(content, names)
+        return lambda frame: [{"role": role, "content": text(frame)}]
+    parts = [_part(part, names) for part in content]
+    return lambda frame: [{"role": role, "content": [part(frame) for part in parts]}]
+
+
+def _part(part: dict[str, Any], names: Names) -> Eval:
+    if part["type"] == "text":
+        text = _text(part["text"], names)
+        return lambda frame: {"type": "text", "text": text(frame)}
+    image = part["image_url"]
+    url = _text(image["url"], names)
+    return lambda frame: {"type": "image_url", "image_url": {**image, "url": url(frame)}}
 
 
 def _text(content: str, names: Names) -> Eval:

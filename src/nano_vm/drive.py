@@ -23,11 +23,12 @@ from .answers import Spoken, ending
 from .errors import LeaseLost, ModelError, StoreError
 from .ledger import DEFAULT_MAX_TOKENS, token_bound
 from .machine import FOREVER, Machine
+from .messages import has_pictures, joined
 from .outcomes import consumed, effect_key, model_error, tool_error
 from .plan import END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
 from .protocols import Completion
 from .trace import LLMUsage
-from .values import kind_name
+from .values import copied, kind_name
 
 MAP_CONCURRENCY = 16
 """Items of a `map` at a time without ``max_concurrency``: within the rate limits that providers give to small accounts."""
@@ -214,6 +215,7 @@ class Adapter:
         self.complete = adapter.complete
         self.stream = getattr(adapter, "stream", None)
         self.count = getattr(adapter, "count_tokens", None)
+        self.images = getattr(adapter, "images", False) is True
         model = getattr(adapter, "model", None)
         self.model = name or (model if isinstance(model, str) else None)
         self.price = getattr(adapter, "price", None)  # where it is the adapter's own, as of a model on this machine
@@ -224,6 +226,18 @@ class Adapter:
         several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         self.named = frozenset(name for name, p in (parameters or {}).items() if p.kind not in several)
         self.open = parameters is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+    def fitting(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Copies of *messages* in the form that the adapter knows: without parts, unless it says that it takes pictures.
+
+        Raises:
+            ModelError: If there is a picture that it does not take.
+        """
+        if self.images or not any(type(message["content"]) is list for message in messages):
+            return copied(messages)  # type: ignore[no-any-return]
+        if has_pictures(messages):
+            raise ModelError(f"the adapter {kind_name(self.adapter)} takes no pictures", retryable=False)
+        return joined(messages)
 
     def takes(self, name: str) -> bool:
         """Whether the option *name* may be passed."""
@@ -505,7 +519,7 @@ class Driver:
                 return machine.fail(refusal, self.now())
         lane.op = op
         keywords = self.options(adapter, machine, op)
-        messages = [dict(message) for message in machine.messages]
+        messages = adapter.fitting(machine.messages)
         if self.sink is not None and adapter.stream is not None:
             answer: Any = await self.streamed(adapter, machine, op, messages, keywords)
         else:
@@ -564,10 +578,10 @@ class Driver:
             self.sink("text", machine, (op, text))
         return last if last is not None else "".join(pieces)
 
-    def bound(self, adapter: Adapter, messages: list[dict[str, str]]) -> int:
+    def bound(self, adapter: Adapter, messages: list[dict[str, Any]]) -> int:
         """The most tokens that *messages* can have."""
         if adapter.count is not None:
-            count = adapter.count([dict(message) for message in messages])
+            count = adapter.count(copied(messages))
             if type(count) is int and count >= 0:
                 return count
         return token_bound(messages)

@@ -91,7 +91,7 @@ class Machine:
     path = ""
     request: Any = None
     keywords: dict[str, Any]
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     argument: Any = None  # of a request with `direct`
     positional = False  # whether the driver knows such requests
     delay_seconds = 0.0
@@ -126,7 +126,7 @@ class Machine:
     _crashed = (
         False  # whether a call was lost with its process: then a person is waited for also where the run is cancelled
     )
-    _original: list[dict[str, str]]
+    _original: list[dict[str, Any]]
     _reserved = 0
     _reserved_cost: Decimal | None = None
     _failed_step = ""

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_valid
 from .errors import Diagnostic, ExprError, Loc, ProgramError, VMError
 from .expr import EXPR, EXPR_KEY, parse_expr, parse_template, value_references
 from .fields import EXTENSION, NO_OPTIONS, PURPOSES, Part, free, remedy, unknown
+from .messages import ROLES, message_fault
 from .policy import POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .schemas import schema_fault
@@ -169,12 +170,16 @@ MODEL_OPTIONS = ("max_tokens", "temperature", "top_p", "stop", "seed", "reasonin
 """The fields of a model step, or of ``defaults``, that its adapter is given as they stand."""
 
 
+Messages = Union[str, "list[Union[str, dict[str, Any]]]"]
+"""Messages as they are written; a text is one reference, to messages that are put in its place."""
+
+
 class LLMStep(Step):
     """One model call."""
 
     type: Literal[StepType.LLM] = StepType.LLM
     prompt: str | None = None
-    messages: list[dict[str, Any]] | None = None
+    messages: Messages | None = None
     system: str | None = None
     model: str | None = None
     allowed_outputs: Annotated[list[str], Field(min_length=1)] | None = None
@@ -594,7 +599,7 @@ _SCHEMA_TEXTS = {
     "catch": "Jumps to `next` on one of `errors`: kinds, names of exception classes or base classes, or *.",
     "timeout_seconds": "Of one attempt; on parallel, map, call and loop of the whole.",
     "prompt": "One user message; a template.",
-    "messages": "The whole conversation: role and content each; templates.",
+    "messages": "The whole conversation: role and content each; templates. $name stands for a list of messages.",
     "allowed_outputs": "The only answers that are valid; the stored value is one of these texts.",
     "output_schema": "A JSON Schema by which the answer, parsed as JSON, or the event's payload must be valid.",
     "top_p": "Sample from the likeliest tokens whose probabilities sum up to this.",
@@ -1019,8 +1024,7 @@ class _Shape:
             self.add("P010", loc, f"llm step {short(step.get('id'))} {what}")
         if "messages" in given and "system" in step:
             self.add("P015", (*loc, "system"), "'system' stands beside 'messages'", "make it the first message")
-        for i, message in enumerate(step["messages"]) if isinstance(step.get("messages"), list) else ():
-            self.message(message, (*loc, "messages", i))
+        self.messages(step.get("messages"), (*loc, "messages"))
         allowed = step.get("allowed_outputs")
         if allowed is not None and "output_schema" in step:
             self.add("P015", (*loc, "output_schema"), "'allowed_outputs' and 'output_schema' exclude each other")
@@ -1055,15 +1059,52 @@ class _Shape:
             elif _refers(value):
                 self.add("P013", (*loc, name), "options are sent as they stand: no reference is replaced in them")
 
+    def messages(self, messages: Any, loc: Loc) -> None:
+        if isinstance(messages, list):
+            for i, message in enumerate(messages):
+                if isinstance(message, str):
+                    self.conversation(message, (*loc, i))
+                else:
+                    self.message(message, (*loc, i))
+        elif isinstance(messages, str):
+            self.conversation(messages, loc)
+        elif messages is not None:
+            self.add("P013", loc, f"'messages' is a list, or a reference to one, not {short(messages)}")
+
+    def conversation(self, text: str, loc: Loc) -> None:
+        try:
+            typed = parse_template(text).typed
+        except ExprError:  # told of every template
+            return
+        if not typed:
+            hint = "write a message as {role: user, content: ...}"
+            self.add("P013", loc, f"{short(text)} is not one reference to a list of messages, like $history", hint)
+
     def message(self, message: Any, loc: Loc) -> None:
         if not isinstance(message, dict):
             return
         for key in message:
             self.known(key, {"role": None, "content": None}, message[key], (*loc, key))
-        if message.get("role") not in ("system", "user", "assistant"):
-            self.add("P013", (*loc, "role"), f"role is system, user or assistant, not {short(message.get('role'))}")
-        if not isinstance(message.get("content"), str):
-            self.add("P013", (*loc, "content"), f"content is a text, not {short(message.get('content'))}")
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            self.add("P013", (*loc, "role"), f"role is one of {', '.join(ROLES)}, not {short(role)}")
+        if isinstance(content, list) and content:
+            for i, part in enumerate(content):
+                self.part(part, role, (*loc, "content", i))
+        elif not isinstance(content, str):
+            self.add("P013", (*loc, "content"), f"content is a text or a list of parts, not {short(content)}")
+
+    def part(self, part: Any, role: Any, loc: Loc) -> None:
+        """A part of a content; an address that holds a reference is looked at when it is known."""
+        image = part.get("image_url") if isinstance(part, dict) else None
+        url = image.get("url") if isinstance(image, dict) else None
+        if isinstance(url, str) and _refers(url):
+            part = {**part, "image_url": {**image, "url": "http://later"}}  # type: ignore[dict-item]
+        if fault := message_fault({"role": "user", "content": [part]}):
+            place, _, message = fault.removeprefix(".content[0]").partition(": ")
+            self.add("P013", (*loc, *place.split(".")[1:]), message)
+        elif part["type"] == "image_url" and role != "user" and role in ROLES:
+            self.add("P013", loc, f"a picture stands in a message of the user, not of the {role}")
 
     def condition(self, step: dict[str, Any], loc: Loc) -> None:
         if not step.get("then") and not step.get("otherwise"):

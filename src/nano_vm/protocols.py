@@ -14,8 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from .trace import LLMUsage
 
-Message = dict[str, str]
-"""``{"role": "system" | "user" | "assistant", "content": text}``."""
+Message = dict[str, Any]
+"""``{"role": "system" | "developer" | "user" | "assistant", "content": text}``; to an adapter whose attribute ``images`` is true
+also with a list of parts as content, see `nano_vm.messages`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class RecordedLLM:
         self.adapter = record
         model = getattr(record, "model", None)
         self.model = model if isinstance(model, str) else None
+        self.images = record is None or getattr(record, "images", False) is True
         self._known: dict[str, Completion] = {}
         if self.path.exists():
             self._load()

@@ -33,6 +33,7 @@ from .lease import LEASE_SECONDS, Lease, living
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
 from .listener import NOTICED_SECONDS, Listener
 from .machine import FOREVER, Facts, Machine, loaded
+from .messages import has_pictures
 from .outbox import Patience, patiently
 from .plan import FramePlan, Plan
 from .policy import Budget, Policy, policy_of, tightest
@@ -372,6 +373,10 @@ class ExecutionVM:
                     message = f"step {step.id!r} has options, and its program comes from an untrusted source"
                     hint = "remove them, or approve the program's digest"
                     found.append(Diagnostic("V034", (*loc, "options"), message, hint))
+                if not adapter.images and has_pictures(m for m in step.messages or () if isinstance(m, dict)):
+                    message = f"the adapter of step {step.id!r} takes no pictures"
+                    hint = "give it an attribute images = True if it does, or remove them"
+                    found.append(Diagnostic("V032", (*loc, "messages"), message, hint))
                 for option in MODEL_OPTIONS:
                     given = getattr(step, option) is not None or getattr(program.defaults, option) is not None
                     if given and not adapter.takes(option):

@@ -70,11 +70,17 @@ def test_is_an_adapter_and_hides_its_key(adapter: Any) -> None:
     ("messages", "says"),
     [
         ([], "at least one message"),
-        ("hello", "at least one message, not 'hello'"),
-        (["hello"], "messages[0]: expected a dict, not str"),
-        ([{"role": "robot", "content": "x"}], "messages[0].role: 'robot' is none of"),
-        ([*MESSAGES, {"role": "user", "content": None}], "messages[1].content: only text can be sent, not NoneType"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], "only text can be sent, not list"),
+        ("hello", "messages: a list of messages, not 'hello'"),
+        (["hello"], "messages[0]: an object with role and content, not 'hello'"),
+        (
+            [{"role": "robot", "content": "x"}],
+            "messages[0].role: one of system, developer, user, assistant, not 'robot'",
+        ),
+        ([*MESSAGES, {"role": "user", "content": None}], "messages[1].content: a text or a list of parts, not None"),
+        (
+            [{"role": "user", "content": [{"type": "image_url"}]}],
+            "messages[0].content[0]: a part is {type: text, text: ",
+        ),
         ([{"role": "user", "content": "a\ud800"}], "messages[0].content: character 1 is a lone surrogate"),
     ],
 )

@@ -242,3 +242,41 @@ def test_options_of_a_program_from_an_untrusted_source(wire: Any, adapter_of: An
     assert ExecutionVM(adapter, approved=[strange.digest]).check(strange) == []
     outer = Program.from_dict({"untrusted": True, "steps": [{"id": "c", "type": "call", "program": {"steps": steps}}]})
     assert [d.code for d in ExecutionVM(adapter).check(outer) if d.severity == "error"] == ["V034"]
+
+
+PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def test_pictures_and_roles_are_sent_as_they_stand(wire: Any, adapter_of: Any, run: Any) -> None:
+    parts = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}},
+        {"type": "image_url", "image_url": {"url": "https://a.test/b.png"}},
+    ]
+    messages = [{"role": "developer", "content": "Be short"}, {"role": "user", "content": parts}]
+    server = wire(body("a pixel"))
+    trace = run(adapter_of(server), {"prompt": None, "messages": messages})
+    assert trace.final_output == "a pixel", trace.error
+    roles = ["system", "developer"] if isinstance(adapter_of(server), LiteLLMAdapter) else ["developer"]
+    assert server.requests[0]["messages"][0]["role"] in roles  # LiteLLM calls it system where it thinks it must
+    assert server.requests[0]["messages"][0]["content"] == "Be short"
+    assert server.requests[0]["messages"][1] == messages[1]
+    assert trace.steps[0].request["messages"] == messages
+
+
+def test_a_picture_counts_in_a_budget(wire: Any, adapter_of: Any, run: Any) -> None:
+    server = wire(body("a pixel"))
+    parts = [{"type": "image_url", "image_url": {"url": PIXEL}}]
+    step = {"prompt": None, "messages": [{"role": "user", "content": parts}], "max_tokens": 9}
+    trace = run(adapter_of(server), step, budget={"max_tokens": 50_000})
+    assert (trace.error_kind, server.requests) == ("budget", [])
+    assert run(adapter_of(server), step, budget={"max_tokens": 50_100}).ok
+
+
+@pytest.mark.parametrize("provider", ["openai", "groq", "llamacpp", None])
+def test_open_models_are_given_the_role_that_they_know(wire: Any, provider: str | None) -> None:
+    server = wire(body("ok"))
+    adapter = OpenAIAdapter("m", base_url=server.url, provider=provider, api_key="none")
+    asyncio.run(adapter.complete([{"role": "developer", "content": "Be short"}]))
+    expected = "developer" if provider in ("openai", None) else "system"
+    assert server.requests[0]["messages"] == [{"role": expected, "content": "Be short"}]

@@ -16,11 +16,10 @@ from typing import Any
 
 from ..answers import ending
 from ..errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
+from ..messages import fault_of, text_of
 from ..outcomes import names_of
 from ..protocols import Completion, Message
 from ..trace import LLMUsage
-
-ROLES = ("system", "user", "assistant")
 
 MAX_ERROR_CHARS = 500
 """Characters kept of a provider's error text: some gateways answer with a whole HTML page."""
@@ -41,27 +40,20 @@ REASONING = ("reasoning_content", "reasoning")
 """Where servers hand a model's reasoning over: DeepSeek, vLLM, llama.cpp and LiteLLM; OpenRouter, Groq. Some fill in both."""
 
 
-def checked_messages(messages: Any) -> list[Message]:
-    """*messages*, if they are a list of texts with roles.
+def checked_messages(messages: Any, *, developer: bool = True) -> list[Message]:
+    """*messages*, if they can be sent; without *developer*, that role is the system's, which older APIs call it.
 
     Raises:
         ModelError: Not retryable, with the place of what is wrong.
     """
-    if not isinstance(messages, list) or not messages:
-        raise ModelError(f"messages: expected a list with at least one message, not {messages!r:.80}", retryable=False)
+    if fault := fault_of(messages):
+        raise ModelError(f"messages{fault if fault.startswith('[') else f': {fault}'}", retryable=False)
     for i, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise ModelError(f"messages[{i}]: expected a dict, not {type(message).__name__}", retryable=False)
-        if message.get("role") not in ROLES:
-            allowed = ", ".join(ROLES)
-            raise ModelError(f"messages[{i}].role: {message.get('role')!r} is none of {allowed}", retryable=False)
-        content = message.get("content")
-        if not isinstance(content, str):
-            kind = type(content).__name__
-            raise ModelError(f"messages[{i}].content: only text can be sent, not {kind}", retryable=False)
-        if (bad := unencodable(content)) is not None:
+        if (bad := unencodable(text_of(message))) is not None:
             raise ModelError(f"messages[{i}].content: character {bad} is a lone surrogate", retryable=False)
-    return messages
+    if developer:
+        return messages  # type: ignore[no-any-return]
+    return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
 
 
 def unencodable(text: str) -> int | None:

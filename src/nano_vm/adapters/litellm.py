@@ -55,6 +55,9 @@ class LiteLLMAdapter:
         VMError: The installed version is one of `STOLEN_VERSIONS`.
     """
 
+    images = True
+    """Whether messages may have parts, and pictures among them."""
+
     def __init__(
         self,
         model: str,

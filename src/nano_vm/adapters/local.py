@@ -20,6 +20,7 @@ from threading import Event, Lock
 from typing import Any
 
 from ..errors import MissingExtra, ModelError, VMError
+from ..messages import has_pictures, joined
 from ..protocols import Completion, Message
 from ._chat import Answer, checked_messages, schema_format
 from ._grammar import choice_grammar
@@ -170,10 +171,13 @@ class LocalAdapter:
     ) -> dict[str, Any]:
         if model not in (None, self.model):
             raise ModelError(f"{self!r} has only the model {self.model!r}, not {model!r}", retryable=False)
+        messages = checked_messages(messages, developer=False)
+        if has_pictures(messages):
+            raise ModelError(f"{self!r} takes no pictures", retryable=False)
         request = {
             "cache_prompt": False,  # a prompt of which a part is read from the cache can be answered differently
             **further,
-            "messages": checked_messages(messages),
+            "messages": joined(messages),
             "max_tokens": self.max_tokens if max_tokens is None else max_tokens,
             "temperature": self.temperature if temperature is None else temperature,
             "seed": (self.seed if seed is None else seed) % SEEDS,

@@ -38,16 +38,18 @@ class Provider:
     """The field that limits the answer. OpenAI's newer models refuse the old name, most others know no new one."""
     grammar: bool = False
     """Whether it takes llama.cpp's ``grammar``."""
+    developer: bool = True
+    """Whether it knows the role ``developer``; templates of open models do not."""
 
 
 PROVIDERS: Mapping[str, Provider] = {
     "openai": Provider("https://api.openai.com/v1", max_tokens="max_completion_tokens"),
-    "groq": Provider("https://api.groq.com/openai/v1"),
+    "groq": Provider("https://api.groq.com/openai/v1", developer=False),
     "openrouter": Provider("https://openrouter.ai/api/v1"),
-    "together": Provider("https://api.together.ai/v1"),
-    "ollama": Provider("http://localhost:11434/v1", needs_key=False),
-    "vllm": Provider("http://localhost:8000/v1", needs_key=False),
-    "llamacpp": Provider("http://localhost:8080/v1", needs_key=False, grammar=True),
+    "together": Provider("https://api.together.ai/v1", developer=False),
+    "ollama": Provider("http://localhost:11434/v1", needs_key=False, developer=False),
+    "vllm": Provider("http://localhost:8000/v1", needs_key=False, developer=False),
+    "llamacpp": Provider("http://localhost:8080/v1", needs_key=False, grammar=True, developer=False),
 }
 """The providers known by name, from the documentation of each."""
 
@@ -77,6 +79,9 @@ class OpenAIAdapter:
         MissingExtra: The ``openai`` package is not installed.
         ValueError: *model* or *provider* names an unknown provider.
     """
+
+    images = True
+    """Whether messages may have parts, and pictures among them."""
 
     def __init__(
         self,
@@ -231,7 +236,11 @@ class OpenAIAdapter:
         idempotency_key: str | None,
         further: dict[str, Any],
     ) -> dict[str, Any]:
-        request = {**self._defaults, **further, "messages": checked_messages(messages)}
+        request = {
+            **self._defaults,
+            **further,
+            "messages": checked_messages(messages, developer=self._traits.developer),
+        }
         request["model"] = model.removeprefix(self._prefix) if model else self.model
         if temperature is None and "reasoning_effort" not in further:  # models that reason refuse any but their own
             temperature = self.temperature

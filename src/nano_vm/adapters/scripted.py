@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FilteredAnswer, ModelError, ModelTimeout, ProgramError, RateLimited, TruncatedAnswer, VMError
+from ..messages import text_of
 from ..protocols import Completion, Message
 from ..reader import MAX_PROGRAM_BYTES, read_text
 from ..trace import LLMUsage
@@ -34,6 +35,8 @@ class ScriptedLLM:
         ScriptedLLM({"refund": "yes", "": "no"})        # "" occurs in everything
         ScriptedLLM(steps={"judge": "yes", "draft": ["Dear Sir", "Dear Madam"]})
     """
+
+    images = True
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class ScriptedLLM:
             raise answer
         if isinstance(answer, Completion):
             return answer
-        words = sum(len(_text(message).split()) for message in messages)
+        words = sum(len(text_of(message).split()) for message in messages)
         count = len(answer.split())
         return Completion(answer, LLMUsage(words, count, words + count), self.model, "stop")
 
@@ -114,17 +117,11 @@ class ScriptedLLM:
             raise ModelError(
                 f"the script has {len(self._answers)} answers, and this is call {self._given}", retryable=False
             )
-        asked = _text(messages[-1])
+        asked = text_of(messages[-1])
         for key, answer in self._rules.items():
             if key in asked:
                 return answer
         raise ModelError(f"the script has no answer for {short(asked)}", retryable=False)
-
-
-def _text(message: Any) -> str:
-    """What a message says; of parts, the texts."""
-    content = message["content"]
-    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
 class Overlaid:

@@ -255,6 +255,8 @@ _NAMED_MODEL = re.compile(r"([\w.-]+)=(.+)\Z", re.DOTALL)
 class StubModel:
     """For looking at a program without its model: takes any model and any option."""
 
+    images = True
+
     async def complete(self, messages: list[dict[str, str]], options: Any = None, **kwargs: Any) -> str:
         """Never called."""
         raise AssertionError("a stub is never called")

@@ -102,7 +102,8 @@ def _line(step: Step) -> str:
             name = step.program if isinstance(step.program, str) else step.program.name
             return f"call {name}({_arguments(step.arguments)})"
         case LLMStep():
-            asked = step.prompt if step.prompt is not None else (step.messages or [{}])[-1].get("content", "")
+            written = step.messages[-1] if isinstance(step.messages, list) else step.messages
+            asked = step.prompt or (written["content"] if isinstance(written, dict) else written)
             labels = f" -> {' | '.join(step.allowed_outputs)}" if step.allowed_outputs else ""
             return f"llm {shown(asked, 80)}{labels}"
         case ConditionStep():

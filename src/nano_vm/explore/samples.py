@@ -37,6 +37,7 @@ from ..expr import (
     parse_template,
 )
 from ..flow import Flow, FrameGraph, Names, written_keys
+from ..messages import SCHEMA as MESSAGES
 from ..operators import number_in as number_of
 from ..policy import VALUE, ArgRule, CallRule
 from ..program import (
@@ -355,6 +356,8 @@ class Questions:
             case ToolStep():
                 self._expressions(names, step.args)
                 self._taken(names, step)
+            case LLMStep():
+                self._conversed(names, step)
             case CallStep():
                 self._expressions(names, step.arguments)
                 self._given(names, step)
@@ -371,6 +374,14 @@ class Questions:
                 work += value.values()
             elif type(value) is list:
                 work += value
+
+    def _conversed(self, names: Names, step: LLMStep) -> None:
+        """What stands for messages is a list of them."""
+        written = step.messages if isinstance(step.messages, list) else [step.messages]
+        for item in written:
+            if isinstance(item, str):
+                for asked in self._of_value(names, item):
+                    asked.schemas.append(MESSAGES)
 
     def _of_value(self, names: Names, value: Any) -> list[Asked]:
         return [self._at(origin) for origin in self._value(names, value, (), 0)]

@@ -182,7 +182,9 @@ DOUBTS = frozenset({"V011", "V024", "V023"})
 """What a program may do that nobody vouches for: reads that some path lacks, or that inputs must fill though a step writes the
 name; a jump back that repeats nothing. Warnings to an author, errors where a policy's demands, or a model's program, depend on it."""
 
-_OF_HOSTS = frozenset({"V010", "V011", "V024", "V020", "V023", "V030", "V031", "V032", "V033", "V051", "V057", "V059"})
+_OF_HOSTS = frozenset(
+    {"V010", "V011", "V024", "V020", "V023", "V030", "V031", "V032", "V033", "V034", "V051", "V057", "V059"}
+)
 """Faults that leave the graph whole: unknown tools and models, names that inputs may still give."""
 
 

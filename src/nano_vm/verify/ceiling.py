@@ -33,8 +33,9 @@ from typing import Any
 from ..answers import allowed_answer, correction
 from ..bounds import LLM_CALLS, STEPS, TOOL_CALLS, Gain, Longest, attempts_of, capped, counted, longest, step_of
 from ..errors import Diagnostic, InvalidAnswer, Loc
+from ..expr import Ref, parse_template
 from ..flow import Flow, FrameGraph, Names, Node
-from ..ledger import DEFAULT_MAX_TOKENS, MESSAGE_TOKENS, Limits
+from ..ledger import DEFAULT_MAX_TOKENS, IMAGE_TOKENS, MESSAGE_TOKENS, Limits
 from ..policy import Budget
 from ..program import LLMStep, Step, ToolStep
 from ..tools import ToolContract
@@ -60,6 +61,11 @@ FAULT_BYTES = 4 * 10_000 + 3
 
 QUOTED_CHARS = 60
 """Of an invalid answer that its message quotes, see `values.short`."""
+
+MESSAGE_BYTES = len(b'{"type":"text","text":""}')
+"""The least of a message, or of a part of one, as JSON."""
+
+PICTURE_BYTES = len(b'{"type":"image_url","image_url":{"url":"http://a"}}')
 
 PATH_SHOWN = 12
 """Steps of a path that a message names: one line of text."""
@@ -312,20 +318,46 @@ class _Counting:
 
     def prompt(self, step: LLMStep, names: Names) -> int | None:
         """The most tokens of the messages of a first attempt."""
-        if step.messages is not None:
-            contents = [str(message["content"]) for message in step.messages]
-        else:
-            contents = [text for text in (step.system, step.prompt) if text is not None]
+        written: Any = step.messages
+        if written is None:
+            written = [{"content": text} for text in (step.system, step.prompt) if text is not None]
         total: int | None = 0
-        for content in contents:
-            size = self.sizes.text(content, names)
+        around = 0  # tokens that are no text: of roles and separators, of pictures
+        for item in [written] if isinstance(written, str) else written:
+            if isinstance(item, str):
+                size = self.referred(item, names)
+                around += self.around(item, names, size)
+            else:
+                size, beside = self.message(item["content"], names)
+                around += beside
             total = total + size if total is not None and size is not None else None
         if self.value_bytes is not None:  # the messages together are one value
             total = min(total, self.value_bytes) if total is not None else self.value_bytes
         if total is None:
             return None
-        beside = canonical(step.output_schema or step.allowed_outputs) if step.constrained else b""
-        return total + len(beside) + MESSAGE_TOKENS * len(contents)
+        schema = canonical(step.output_schema or step.allowed_outputs) if step.constrained else b""
+        return total + len(schema) + around
+
+    def message(self, content: Any, names: Names) -> tuple[int | None, int]:
+        """The most bytes of the text of a message, and its tokens that are no text."""
+        if isinstance(content, str):
+            return self.sizes.text(content, names), MESSAGE_TOKENS
+        sizes = [self.sizes.text(part["text"], names) for part in content if part["type"] == "text"]
+        pictures = len(content) - len(sizes)
+        total = sum(size or 0 for size in sizes) if None not in sizes else None
+        return total, MESSAGE_TOKENS * (1 + len(sizes)) + IMAGE_TOKENS * pictures
+
+    def referred(self, reference: str, names: Names) -> int | None:
+        """The most bytes of messages that are referred to; as JSON they have at least as many as their texts."""
+        size = self.sizes.json(reference, names)
+        return self.value_bytes if size is None else size
+
+    def around(self, reference: str, names: Names, size: int | None) -> int:
+        """The most tokens that are no text, of messages of *size* bytes that are referred to."""
+        if size is None:
+            return 0
+        pictures = 0 if texts_only(reference, names) else size // PICTURE_BYTES
+        return MESSAGE_TOKENS * (size // MESSAGE_BYTES + 1) + IMAGE_TOKENS * pictures
 
     def completion(self, step: LLMStep, names: Names) -> int | None:
         """The most tokens of one answer."""
@@ -366,6 +398,18 @@ class _Counting:
             most = _units(Decimal(str(budget.max_cost_usd)), self.exponent)
             total[COST] = min(total[COST], most) if not total[OPEN_COST] else most
             total[OPEN_COST] = 0
+
+
+def texts_only(reference: str, names: Names) -> bool:
+    """Whether the messages behind *reference* are an input whose schema lets no picture through."""
+    template = parse_template(reference)
+    ref = template.parts[0] if template.typed else None
+    if not isinstance(ref, Ref) or ref.path or ref.name in names.written:
+        return False
+    at: Any = names.program.inputs
+    for part in ("properties", ref.name, "items", "properties", "content", "type"):
+        at = at.get(part) if isinstance(at, dict) else None
+    return bool(at == "string")
 
 
 def _refusal_bytes(allowed: Sequence[str]) -> int:

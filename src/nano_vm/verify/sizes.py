@@ -126,6 +126,14 @@ class Sizes:
             total += size[0]
         return total
 
+    def json(self, reference: str, names: Names) -> int | None:
+        """The most bytes, as JSON, of the value behind *reference*."""
+        template = parse_template(reference)
+        ref = template.parts[0] if template.typed else None
+        key = _found(ref, names) if isinstance(ref, Ref) else None
+        size = self.of(key) if key is not None else None
+        return size[1] if size is not None else None
+
     def of(self, key: Key) -> Size:
         """The bound behind *key*, and of all that it is made of; what is made of itself has none."""
         known = self.known
