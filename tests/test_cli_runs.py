@@ -443,6 +443,51 @@ def test_an_event_that_comes_before_its_wait_is_kept(sh: Shell) -> None:
     assert sh.out == ["l  later  success  output 2"]
 
 
+ORDER = """\
+name: order
+steps:
+  - {id: paid, type: wait, event: paid, match: {order: $order}, timeout_seconds: 3600}
+"""
+
+
+def test_an_event_for_whoever_waits_for_its_values(sh: Shell) -> None:
+    Path("order.yaml").write_text(ORDER)
+    for order in ("A7", "A8"):
+        assert sh("run", "order.yaml", "-i", f"order={order}", "--run-id", order) == 3
+    at = sh.out.index("waits at paid for event paid")
+    assert sh.out[at + 1] == '  with order = "A8"'
+    assert sh.out[at + 3] == "  nano-vm event A8 paid JSON"
+    assert sh("event", "--match", "paid", '{"order": "A8"}', "--id", "evt_1") == 0
+    assert sh.out[0] == "recorded: event paid, for the run that waits for its values, now or later"
+    assert sh("event", "--match", "paid", '{"order": "A8"}', "--id", "evt_1") == 0
+    assert sh.out == ["event paid of id evt_1 was recorded before; nothing was changed"]
+    assert sh.json("event", "--match", "paid", '{"order": "A9"}', "--id", "evt_1") == {"recorded": None, "name": "paid"}
+    assert sh("work", "--until-idle") == 0
+    assert sh.out == ['A8  order  success  output {"order":"A8"}']
+    assert sh("event", "A7", "paid", '{"order": "A7"}', "--id", "evt_2") == 0
+    assert sh("event", "A7", "paid", '{"order": "A7"}', "--id", "evt_2") == 0
+    assert "was recorded before" in sh.out[0]
+    assert sh("resume", "A7") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--match", "paid"], "an event is sent by nano-vm event RUN NAME [JSON], or nano-vm event --match NAME JSON"),
+        (["--match", "A7", "paid", "{}"], "an event is sent by"),
+        (["paid"], "an event is sent by"),
+        (["A7", "paid", "1", "2"], "an event is sent by"),
+        (["--match", "paid", "{"], "the payload is JSON"),
+    ],
+)
+def test_what_is_no_event(sh: Shell, refund: str, words: list[str], message: str) -> None:
+    assert message in sh.refused("event", *words, code=2)
+
+
+def test_an_event_for_nobody(sh: Shell, refund: str) -> None:
+    assert "is an object with 1 to 100 fields" in sh.refused("event", "--match", "paid", "5")
+
+
 def test_a_timer_is_due_when_its_time_has_come(sh: Shell) -> None:
     Path("timer.yaml").write_text(TIMER.replace("SECONDS", "1"))
     assert sh("run", "timer.yaml", "--run-id", "t") == 3

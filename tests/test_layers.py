@@ -26,6 +26,7 @@ ROOMS = (
     "schemas",
     "reader",
     "operators",
+    "correlation",
     "functions",
     "expr",
     "fields",

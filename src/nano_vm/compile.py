@@ -240,8 +240,9 @@ class _Compiler:
                     given["timeout_seconds"] = timeout
                 asked = {"output_schema": step.output_schema} if step.output_schema is not None else {}
                 waited = compile_value({"kind": "wait", **given}, names)
+                matched = {"match": compile_named(step.match, names)} if step.match is not None else {}
                 return PauseOp(
-                    request=lambda frame: {**waited(frame), **asked},
+                    request=lambda frame: {**waited(frame), **{n: get(frame) for n, get in matched.items()}, **asked},
                     timeout_ns=_ns(timeout),
                     validate=schema_check(step.output_schema) if step.output_schema is not None else None,
                     with_literals=literals_of(step.output_schema) if step.output_schema is not None else None,

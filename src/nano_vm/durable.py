@@ -30,7 +30,8 @@ from .outbox import Outbox, patiently
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from .protocols import Clock
 from .recorded import Recorded, asked, path_of
-from .store import INTENT, STEP, Message, Row, Store, StoredRun
+from .store import INTENT, STEP, SUSPENDED, Message, Row, Store, StoredRun
+from .store.events import Waits, matched, takes
 from .store.seals import RunSeal
 from .trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
 from .values import UNSET
@@ -305,7 +306,11 @@ class Journal:
         """What was said in time about the request at *path*; it is used up."""
         if op.asks:  # type: ignore[attr-defined]
             return self.take(("approve", "reject"), path, deadline_ns)
-        return self.take(("event",), request["event"], deadline_ns) if "event" in request else None
+        asked = {**request, "deadline_ns": deadline_ns}
+        message = next((message for message in self.inbox if takes(asked, message)), None)
+        if message is not None:
+            self.use(message)
+        return message
 
     async def look(self) -> None:
         """Hear what was said to the run since it was loaded; nobody who says something right now is missed."""
@@ -371,10 +376,14 @@ class Journal:
             if deadline_ns is not None and message.created_ns >= deadline_ns:
                 continue
             if message.kind in kinds and message.name == name:
-                self.inbox.remove(message)
-                self.used.append(message.id)
+                self.use(message)
                 return message
         return None
+
+    def use(self, message: Message) -> None:
+        """Use *message* up with the next append."""
+        self.inbox.remove(message)
+        self.used.append(message.id)
 
     def child(self, machine: Machine, number: int) -> Machine:
         """A child of the requested fork, with the name of its frame."""
@@ -490,8 +499,17 @@ class Journal:
     ) -> asyncio.Future[None]:
         """Give *rows* to the store, which writes them after what was handed over before and never without it."""
         used, self.used = self.used, []
+        waits = self.waits(update) if update is not None else None
         sealed = self.seal.after(rows, update, [self.messages[number] for number in used])
-        return self.outbox.give(rows, sealed, used, seen)
+        return self.outbox.give(rows, sealed, used, seen, waits)
+
+    def waits(self, update: Mapping[str, Any]) -> Waits | None:
+        """What the run waited and waits for, of what is found by the values of an event; None where that stays as it is."""
+        if "waiting" not in update:
+            return None
+        before = matched(self.run.waiting)
+        now = matched(update["waiting"]) if update["status"] == SUSPENDED else []
+        return (before, now) if before or now else None
 
     async def end(self, machine: Machine, trace: Trace, waiting: list[dict[str, Any]]) -> None:
         """Write how the run ended, or that it waits for *waiting*, and let it go."""

@@ -102,6 +102,10 @@ _STEP: Mapping[str, str] = {
     ),
     **dict.fromkeys("choices enum labels allowed".split(), "write `allowed_outputs: [...]`, on a step of type `llm`"),
     **dict.fromkeys(
+        "correlation correlation_id correlate correlate_by correlation_key matching filter where_payload".split(),
+        "write `match: {field: value}`, on a step of type `wait` with `event`",
+    ),
+    **dict.fromkeys(
         "rollback compensate compensation undo_with".split(), "write `undo: {tool, args}`, on a step of type `tool`"
     ),
     **dict.fromkeys("effect idempotent irreversible readonly read_only side_effects".split(), _EFFECT),

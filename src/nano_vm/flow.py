@@ -558,6 +558,7 @@ def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
         case ApprovalStep():
             fields = {"show": step.show}
         case WaitStep():
+            yield from ((ref, ("match",)) for ref in named_references((step.match or {}).values()))
             fields = {"seconds": step.seconds, "until": step.until, "event": step.event}
         case _:
             return

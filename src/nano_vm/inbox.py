@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from .correlation import MATCHABLE_FIELDS, fits
 from .errors import AlreadyDecided, Changed, Expired, NotPermitted, VMError
 from .lease import Process, Seen, seen
-from .schemas import schema_check
 from .store import ENDED, RUNNING, SUSPENDED, Message, Store, StoredRun
-from .values import MAX_VALUE_BYTES, UNSET, admit, canonical
+from .store.events import fault_of, same_event, takes
+from .store.seals import message_holds
+from .values import MAX_VALUE_BYTES, UNSET, admit, canonical, short
 from .visible import HIDDEN
 
 PREFIX_HEX = 12
@@ -84,24 +86,28 @@ def usable(message: Message, waiting: Iterable[Mapping[str, Any]]) -> bool:
     if message.kind == "cancel":
         return True
     if message.kind == "event":
-        return any(entry.get("event") == message.name and in_time(message, entry) for entry in waiting)
+        return any(takes(entry, message) for entry in waiting)
     return any(entry["path"] == message.name for entry in waiting)
-
-
-def in_time(message: Message, entry: Mapping[str, Any]) -> bool:
-    """Whether *message* was recorded before the deadline of what is waited for."""
-    deadline = entry.get("deadline_ns")
-    return deadline is None or message.created_ns < deadline
 
 
 class Inbox:
     """Records what is said to the runs of *store*; *roles* says who may decide what, and without it anybody may.
 
+    With *trusted* public keys, what none of them has signed counts as not said: no run uses it, and nobody is second to it.
     Needs neither tools nor an event loop. Every method blocks for a transaction.
     """
 
-    def __init__(self, store: Store, roles: Roles | None, clock: Clock, *, value_bytes: int = MAX_VALUE_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        roles: Roles | None,
+        clock: Clock,
+        *,
+        value_bytes: int = MAX_VALUE_BYTES,
+        trusted: frozenset[str] | None = None,
+    ) -> None:
         self.store = store
+        self.trusted = trusted
         self.roles = roles
         self.clock = clock
         self.value_bytes = value_bytes
@@ -110,6 +116,10 @@ class Inbox:
         """What a stored run waits for; ``shown`` identifies each request as it stands."""
         stored = self.store.load(run_id, rows=False)
         return presented(stored.waiting) if stored.status == SUSPENDED else []
+
+    def _said(self, run: StoredRun) -> list[Message]:
+        """All that was said to a run and counts, what it has used first."""
+        return [m for m in (*run.decided, *run.inbox) if message_holds(run.run_id, m, self.trusted)]
 
     # --- decisions ---
 
@@ -140,7 +150,7 @@ class Inbox:
 
         def judge(run: StoredRun, done: bool) -> Message:
             now = self.clock.time_ns()
-            entry = _pending(run, path, "approval", done, now)
+            entry = _pending(run, self._said(run), path, "approval", done, now)
             if shown is not None:
                 _seen(shown, run, entry)
             if entry["role"] != role:  # the role that was looked up is not that of this request
@@ -189,7 +199,7 @@ class Inbox:
 
         def judge(run: StoredRun, _: bool) -> Message:
             now = self.clock.time_ns()
-            _pending(run, path, "in_doubt", False, now)
+            _pending(run, self._said(run), path, "in_doubt", False, now)
             return Message("resolve", path, body, by, now)
 
         self.store.decide(run_id, judge, path)
@@ -205,40 +215,85 @@ class Inbox:
 
         def judge(run: StoredRun, _: bool) -> Message:
             _not_ended(run)
-            _not_cancelled(run)
+            _not_cancelled(run, self._said(run))
             return Message("cancel", "", {}, by, self.clock.time_ns())
 
         self.store.decide(run_id, judge)
 
     # --- events ---
 
-    def send_event(self, run_id: str, name: str, payload: Any = None) -> None:
-        """Record an event for a run: for a `wait` that it stands at, or the next that asks for it; used once.
+    def send_event(self, name: str, payload: Any = None, *, run_id: str | None = None, id: str | None = None) -> bool:
+        """Record an event; used once. Whether it was: an event of this name and *id* that was recorded before is not recorded again.
+
+        With *run_id* it is for a `wait` that this run stands at, or the next that asks for it. Without, it is for the first run whose
+        `wait` has a ``match`` that *payload* fits, now or later; *payload* is an object then, of at most `MATCHABLE_FIELDS` fields.
 
         Raises:
             Expired: If the run has ended, or it waits for this event and its deadline has passed.
-            VMError: If the payload does not fit the schema that it waits with.
+            VMError: If the payload does not fit the schema of the wait that it is for.
         """
-        if type(name) is not str or not name:
-            raise VMError(f"the name of an event is a string that is not empty, not {name!r}")
+        for what, text in (("the name", name), *([("the id", id)] if id is not None else [])):
+            if type(text) is not str or not text:
+                raise VMError(f"{what} of an event is a string that is not empty, not {text!r}")
         payload, _ = admit(payload, self.value_bytes)
+        body = {"payload": payload, **({"id": id} if id is not None else {})}
 
+        def recorded() -> Message:
+            return Message("event", name, body, None, self.clock.time_ns())
+
+        return self._send(run_id, recorded) if run_id is not None else self._post(recorded, name, payload)
+
+    def _send(self, run_id: str, recorded: Callable[[], Message]) -> bool:
         def judge(run: StoredRun, _: bool) -> Message:
+            message = recorded()
+            event_id = message.body.get("id")
+            if event_id is not None and any(same_event(known, message.name, event_id) for known in self._said(run)):
+                raise _RecordedBefore
             _not_ended(run)
-            message = Message("event", name, {"payload": payload}, None, self.clock.time_ns())
-            waits = [entry for entry in run.waiting if entry.get("event") == name]
-            if waits and not any(in_time(message, entry) for entry in waits):
-                raise _expired(run, waits[-1], f"event {name!r} at {waits[-1]['path']!r}")
-            for entry in waits:
-                schema = entry.get("output_schema")
-                fault = schema_check(schema)(payload) if schema is not None else None
-                if fault is not None:
-                    raise VMError(
-                        f"the payload of event {name!r} does not fit what {entry['path']!r} waits for: {fault}"
-                    )
+            waits = [e for e in run.waiting if e.get("event") == message.name]
+            waits = [e for e in waits if fits(message.body["payload"], e.get("match"))]
+            if waits and not any(takes(entry, message) for entry in waits):
+                raise _expired(run, waits[-1], f"event {message.name!r} at {waits[-1]['path']!r}")
+            _valid(message, waits)
             return message
 
-        self.store.decide(run_id, judge)
+        try:
+            self.store.decide(run_id, judge)
+        except _RecordedBefore:
+            return False
+        return True
+
+    def _post(self, recorded: Callable[[], Message], name: str, payload: Any) -> bool:
+        if type(payload) is not dict or not 0 < len(payload) <= MATCHABLE_FIELDS:
+            raise VMError(
+                f"the payload of event {name!r} is {short(payload)}; one that is addressed to no run is an object with 1 to "
+                f"{MATCHABLE_FIELDS} fields, by whose values a run waits for it"
+            )
+
+        def write(waits: list[Mapping[str, Any]]) -> Message:
+            message = recorded()
+            waits = [entry for entry in waits if takes(entry, message)]
+            if waits and all(fault_of(entry, payload) is not None for entry in waits):
+                _valid(message, waits)
+            return message
+
+        recorded_now = self.store.post(name, payload, write)
+        self.store.deliver(self.trusted)
+        return recorded_now
+
+
+class _RecordedBefore(VMError):
+    """An event of this name and id was recorded before."""
+
+
+def _valid(message: Message, waits: Iterable[Mapping[str, Any]]) -> None:
+    """Raises if the payload of an event is not what one of *waits* asks for."""
+    for entry in waits:
+        fault = fault_of(entry, message.body["payload"])
+        if fault is not None:
+            raise VMError(
+                f"the payload of event {message.name!r} does not fit what {entry['path']!r} waits for: {fault}"
+            )
 
 
 def principal(by: Any) -> str:
@@ -283,8 +338,9 @@ def _seen(shown: str, run: StoredRun, entry: Mapping[str, Any]) -> None:
     )
 
 
-def _pending(run: StoredRun, path: str, kind: str, done: bool, now: int) -> dict[str, Any]:
-    """What a run waits for at *path*, where it can still be decided. *done* says that the approval there has ended.
+def _pending(run: StoredRun, said: Sequence[Message], path: str, kind: str, done: bool, now: int) -> dict[str, Any]:
+    """What a run, to which *said* was said, waits for at *path*, where it can still be decided. *done* says that the approval there
+    has ended.
 
     A run that is under way may come to the same request again, so what it waited for before still counts.
     """
@@ -292,11 +348,12 @@ def _pending(run: StoredRun, path: str, kind: str, done: bool, now: int) -> dict
     entry = next((entry for entry in entries if entry["path"] == path), None)
     # a call that was resolved and made again may be in doubt again; a request is made once
     again = kind == "in_doubt" and run.status == SUSPENDED and entry is not None
-    said = [m for m in (run.inbox if again else _said(run)) if m.kind in _DECISIONS[kind] and m.name == path]
-    if said:
-        raise _was_decided(run, path, said[-1])
+    before = frozenset(message.id for message in run.decided) if again else ()
+    words = [m for m in said if m.kind in _DECISIONS[kind] and m.name == path and m.id not in before]
+    if words:
+        raise _was_decided(run, path, words[-1])
     if kind == "approval":  # what is in doubt is settled before a run is cancelled
-        _not_cancelled(run)
+        _not_cancelled(run, said)
     _not_ended(run)
     if done:
         raise Expired(f"{path!r} of run {run.run_id!r} is over: nobody decided in time")
@@ -320,18 +377,13 @@ def _was_decided(run: StoredRun, path: str, first: Message) -> AlreadyDecided:
     )
 
 
-def _said(run: StoredRun) -> Sequence[Message]:
-    """All messages to a run, those that it has used first."""
-    return [*run.decided, *run.inbox]
-
-
 def _not_ended(run: StoredRun) -> None:
     if run.status in ENDED:
         raise Expired(f"run {run.run_id!r} has ended ({run.status})", deadline_ns=run.finished_ns)
 
 
-def _not_cancelled(run: StoredRun) -> None:
-    first = next((message for message in _said(run) if message.kind == "cancel"), None)
+def _not_cancelled(run: StoredRun, said: Iterable[Message]) -> None:
+    first = next((message for message in said if message.kind == "cancel"), None)
     if first is not None:
         by = f", by {first.by!r}" if first.by is not None else ""
         ended = f"has ended ({run.status}): it was" if run.status in ENDED else "is to be"

@@ -24,6 +24,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from .answers import correction, ending, filtered, kept_reasoning, read_answer, without_reasoning
+from .correlation import fits
 from .errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
 from .operators import described, equal
@@ -717,6 +718,8 @@ class Machine:
             return self._failed(op, StepError.of(fault), extra=extra)
         if not op.asks:
             wrong = op.validate(value) if op.validate is not None and error is None else None
+            if error is None and not fits(value, self.request.get("match")):
+                wrong = "it lacks a value that the step matches"
             if wrong is not None:
                 error = StepError("invalid_answer", "InvalidEvent", f"the event's payload is not valid: {wrong}", False)
             if error is not None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from .errors import StoreError
 from .protocols import Clock
 from .store import Append, Row, Store, StoredRun
+from .store.events import Waits
 
 PATIENCE_SECONDS = 15.0
 """How long to try again before a run is given up: longer than a server takes to start, shorter than a caller waits for an answer."""
@@ -72,6 +73,7 @@ class _Given:
     update: dict[str, Any]
     used: Sequence[int]
     seen: Sequence[int]
+    waits: Waits | None
     stored: asyncio.Future[None]
 
 
@@ -88,12 +90,17 @@ class Outbox:
         self._again: asyncio.Task[None] | None = None
 
     def give(
-        self, rows: list[Row], update: dict[str, Any] | None = None, used: Sequence[int] = (), seen: Sequence[int] = ()
+        self,
+        rows: list[Row],
+        update: dict[str, Any] | None = None,
+        used: Sequence[int] = (),
+        seen: Sequence[int] = (),
+        waits: Waits | None = None,
     ) -> asyncio.Future[None]:
         """Have *rows* and the rest stored after what was given before; done when they are."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_looked_at)
-        self._given.append(_Given(rows, update or {}, used, seen, future))
+        self._given.append(_Given(rows, update or {}, used, seen, waits, future))
         if self.fault is not None:
             future.set_exception(self.fault)
         elif not self._under_way and self._patience is None:
@@ -116,6 +123,9 @@ class Outbox:
             [number for given in items for number in given.used],
             [number for given in items for number in given.seen],
             self.acknowledged,
+            next(
+                (given.waits for given in items if given.waits is not None), None
+            ),  # only the last append of a run has such
         )
 
     def _send(self) -> None:

@@ -321,6 +321,7 @@ class WaitStep(Step):
     seconds: Annotated[float, Field(ge=0)] | str | dict[Literal["expr"], str] | None = None
     until: str | None = None
     event: str | None = None
+    match: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
 
 
@@ -624,6 +625,7 @@ _SCHEMA_TEXTS = {
     "until": "A loop ends when this holds after an iteration; a wait ends at this time.",
     "max_iterations": "The loop's bound.",
     "on_exhausted": "What a loop does whose `until` never held: fail, or continue.",
+    "match": "Values that the event's payload must have, by its fields: {order: $order_id}; templates.",
     "program": "Another program: inline, or its name in ExecutionVM(programs=...), or a file in the command line.",
     "with": "The called program's inputs; templates, or {expr: text}.",
     "values": "Names to write: templates, or {expr: text}. All read what was there before the step.",
@@ -653,7 +655,7 @@ _ID = re.compile(r"[^/\[\]#$\x00-\x1f\x7f\u0085\u2028\u2029]+\Z")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 _EXPRESSIONS = ("condition", "when")
 _TEMPLATES = ("prompt", "system", "messages", "show", "on", "over", "event", "seconds")
-_NAMED_TEMPLATES = ("args", "with")
+_NAMED_TEMPLATES = ("args", "with", "match")
 _LITERALS = ("default", "on_invalid")
 _NULLABLE = ("default", "on_invalid", "show", "over", "on")
 _AS_HERE = (("on_timeout", "fail"), ("max_stalled_steps", None))
@@ -1135,12 +1137,21 @@ class _Shape:
                 "P010", loc, f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has {what}"
             )
         self.templates(step.get("until"), (*loc, "until"))
+        if "match" in step:
+            self.matched(step["match"], (*loc, "match"), of_event="event" in step)
         if "output_schema" in step and "event" not in step:
             self.add(
                 "P015", (*loc, "output_schema"), "'output_schema' is of an event's payload, and this waits for a time"
             )
         if isinstance(step.get("output_schema"), dict):
             self.schema(step["output_schema"], (*loc, "output_schema"))
+
+    def matched(self, match: Any, loc: Loc, *, of_event: bool) -> None:
+        """The values that an event's payload must have."""
+        if not of_event:
+            self.add("P015", loc, "'match' is of an event's payload, and this waits for a time")
+        elif match == {}:
+            self.add("P013", loc, "'match' names no value, and so any event would do", "name one, or leave it out")
 
 
 def _refers(value: Any) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from .batch import BatchResult, run_many
 from .compile import compile_flow
@@ -41,6 +41,7 @@ from .program import MODEL_OPTIONS, LLMStep, Program
 from .signing import SigningKey, public_keys
 from .spelling import Hints
 from .store import ENDED, PENDING, Append, Claim, Store, StoredRun, open_store
+from .store.events import matched
 from .store.seals import RunSeal, signed
 from .tools import ToolContract, contract
 from .trace import Trace, TraceStatus
@@ -749,6 +750,8 @@ class ExecutionVM:
             _become(trace, await self._follow(trace.run_id))
             return False
         if trace.status is TraceStatus.SUSPENDED:
+            if matched(waiting):  # an event may have come before
+                await self._stored_call(store.deliver, self._trusted)
             now = await self._stored_call(store.load, trace.run_id, rows=False)
             known = {message.id for message in stored.inbox}  # what was there had its turn
             new = [message for message in now.inbox if message.id not in known]
@@ -1018,6 +1021,7 @@ class ExecutionVM:
         store = self._kept_in()
         lease = await self._leased()
         spare = await asyncio.to_thread(lease.spared)
+        await asyncio.to_thread(store.deliver, self._trusted)  # what a process left that died while it delivered
         found = await asyncio.to_thread(store.claimable, self._clock.time_ns(), most * LOOK_AHEAD, only, spare=spare)
         fit = [run_id for run_id, digest in found.items() if await self._may_try(run_id, digest, shelf)]
         return await self._claim(fit, spare, most), not fit
@@ -1085,7 +1089,9 @@ class ExecutionVM:
     @property
     def inbox(self) -> Inbox:
         """Where people's words about stored runs are recorded; it needs neither tools nor models."""
-        return Inbox(self._kept_in(), self._roles, self._clock, value_bytes=self._limits.value_bytes)
+        return Inbox(
+            self._kept_in(), self._roles, self._clock, value_bytes=self._limits.value_bytes, trusted=self._trusted
+        )
 
     def waiting(self, run_id: str) -> list[dict[str, Any]]:
         """What a stored run waits for; ``shown`` identifies each request as it stands."""
@@ -1107,14 +1113,30 @@ class ExecutionVM:
         """Record that *by* rejects; as `approve`."""
         self.inbox.reject(run_id, path, by=by, shown=shown, reason=reason)
 
-    def send_event(self, run_id: str, name: str, payload: Any = None) -> None:
-        """Record an event for a run: for a `wait` that it stands at, or the next that asks for it; used once.
+    @overload
+    def send_event(self, run_id: str, name: str, payload: Any = None, /, *, id: str | None = None) -> bool: ...
+
+    @overload
+    def send_event(
+        self, name: str, payload: Any = None, /, *, run_id: str | None = None, id: str | None = None
+    ) -> bool: ...
+
+    def send_event(self, *event: Any, run_id: str | None = None, id: str | None = None) -> bool:
+        """Record an event, to be used once: ``send_event(run_id, name, payload)`` for a run, for a `wait` that it stands at or the next
+        that asks for it; ``send_event(name, payload)``, with an object, for the first run whose `wait` has a ``match`` that it fits, now
+        or later.
+
+        Whether it was recorded: an event of this name and *id* that was recorded before is not recorded again.
 
         Raises:
             Expired: If the run has ended, or it waits for this event and its deadline has passed.
-            VMError: If the payload does not fit the schema that it waits with.
+            VMError: If the payload does not fit the schema of the wait that it is for.
         """
-        self.inbox.send_event(run_id, name, payload)
+        if run_id is None and len(event) > 1 and isinstance(event[1], str):  # what goes by its values is an object
+            run_id, *event = event  # type: ignore[assignment]
+        if not 1 <= len(event) <= 2:
+            raise VMError("send_event takes a run's id, a name and a payload, or a name and a payload")
+        return self.inbox.send_event(*event, run_id=run_id, id=id)
 
     def resolve(
         self,

@@ -566,10 +566,25 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
 
         _signing_key(decision)
 
-    event = about("event", "send an event to a run", "  nano-vm event 3f2a paid '{\"amount\": 30}'\n")
-    event.add_argument("name", metavar="NAME", help="of the event, as a 'wait' step has it")
-    _signing_key(event)
-    event.add_argument("payload", nargs="?", metavar="JSON", help="what it brings, or @FILE; default: null")
+    event = stored(
+        "event",
+        "runs.event",
+        "send an event to a run, or to the one that waits for its values",
+        "  nano-vm event 3f2a paid '{\"amount\": 30}'\n"
+        '  nano-vm event --match paid \'{"order": "A7", "amount": 30}\' --id evt_1\n',
+    )
+    event.add_argument(
+        "words",
+        nargs="+",
+        metavar=("RUN NAME", "JSON"),
+        help="the run, the event's name as a 'wait' step has it, and what it brings, or @FILE; default: null",
+    )
+    event.add_argument(
+        "--match",
+        action="store_true",
+        help="for the run whose 'wait' has a 'match' that the payload fits; then without RUN",
+    )
+    event.add_argument("--id", metavar="ID", help="the sender's: what has the same name and id is recorded once")
 
     resolve = about(
         "resolve",

@@ -16,8 +16,8 @@ from typing import Any
 
 from ..inbox import shown_digest
 from ..values import canonical
+from ..visible import exact, name, written
 from ..visible import lines as value_lines
-from ..visible import name, written
 from .stores import moment
 from .text import safe
 
@@ -60,7 +60,7 @@ def asked_lines(entry: Mapping[str, Any]) -> tuple[list[str], bool]:
 
 def _asked(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]]]:
     """A heading, and labels with values."""
-    path = safe(entry["path"])
+    path = _place(entry["path"])
     match entry["kind"]:
         case "approval":
             return f"waits at {path} for approval by {name(str(entry.get('role')))}:", _entries(entry.get("show"))
@@ -70,8 +70,9 @@ def _asked(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]]]:
             values = [(f"argument {name(str(key))}: ", value) for key, value in arguments.items()]
             return heading, [("tool: ", entry.get("tool")), *values, ("effect key: ", entry.get("effect_key"))]
         case _ if entry.get("event"):
-            fits = entry.get("output_schema")
-            values = [("whose payload fits ", fits)] if fits is not None else []
+            values = [(f"with {name(str(key))} = ", value) for key, value in (entry.get("match") or {}).items()]
+            if entry.get("output_schema") is not None:
+                values.append(("whose payload fits ", entry["output_schema"]))
             return f"waits at {path} for event {name(str(entry['event']))}", values
         case _:
             rest = {key: value for key, value in entry.items() if key not in ("path", "step_id", "kind", "shown")}
@@ -104,7 +105,7 @@ def begun(began_ns: int, process: Mapping[str, Any] | None) -> str:
 
 
 def _commands(run_id: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    path = shlex.quote(safe(entry["path"]))
+    path = _word(entry["path"], "PATH")
     match entry["kind"]:
         case "approval":
             digest = shown_digest(entry)
@@ -114,12 +115,21 @@ def _commands(run_id: str, entry: Mapping[str, Any]) -> Iterator[str]:
         case "in_doubt":
             yield f"nano-vm resolve {run_id} {path} --done JSON | --retry | --fail REASON"
         case _ if entry.get("event"):
-            yield f"nano-vm event {run_id} {_word(str(entry['event']))} JSON"
+            yield f"nano-vm event {run_id} {_word(str(entry['event']), 'EVENT')} JSON"
 
 
-def _word(text: str) -> str:
-    """*text* as a word of a command; one that a shell would not be given as it stands here is only named."""
-    return shlex.quote(text) if name(text) == text or written(text) == f'"{text}"' else "EVENT"
+def _word(text: str, otherwise: str) -> str:
+    """*text* as a word of a command; *otherwise* where it holds what is not plainly seen."""
+    return shlex.quote(text) if _is_plain(text) else otherwise
+
+
+def _is_plain(text: str) -> bool:
+    return written(text) == f'"{text}"' and exact(text) is None
+
+
+def _place(path: str) -> str:
+    """A path; in quotes where it could be taken for more than one word."""
+    return path if _is_plain(path) and " " not in path else written(path)
 
 
 def _length(value: Any) -> int:

@@ -351,14 +351,33 @@ def _agreed(run_id: str, entry: dict[str, Any], by: str) -> bool:
 
 
 def event(options: argparse.Namespace) -> int:
-    """Record an event."""
-    payload = _payload(options.payload, "the payload")
-    with _speaking(options) as (inbox, store, run_id):
-        run = store.load(run_id, rows=False)
-        if run.status in ("pending", "running", "suspended"):
-            _known_event(run, options.name)
-        inbox.send_event(run_id, options.name, payload)
-    return _recorded(options, run_id, "event", options.name)
+    """Record an event, for a run or for the one that waits for its values."""
+    words = list(options.words)
+    usage = "nano-vm event RUN NAME [JSON], or nano-vm event --match NAME JSON"
+    if not (len(words) == 2 if options.match else 2 <= len(words) <= 3):
+        raise UsageFault(f"an event is sent by {usage}")
+    options.run = None if options.match else words.pop(0)
+    payload = _payload(words[1] if len(words) > 1 else None, "the payload")
+    with store_of(options) as store:
+        from ..inbox import Inbox
+
+        run_id = None if options.run is None else run_id_of(store, options.run)
+        if run_id is not None:
+            run = store.load(run_id, rows=False)
+            if run.status in ("pending", "running", "suspended"):
+                _known_event(run, words[0])
+        recorded = Inbox(store, None, time).send_event(words[0], payload, run_id=run_id, id=options.id)
+    if not recorded and not options.json:
+        say(safe(f"event {words[0]} of id {options.id} was recorded before; nothing was changed"))
+        return OK
+    if run_id is not None:
+        return _recorded(options, run_id, "event", words[0])
+    if options.json:
+        emit_json({"recorded": "event" if recorded else None, "name": words[0]})
+    else:
+        say(safe(f"recorded: event {words[0]}, for the run that waits for its values, now or later"))
+        say(safe(f"it goes on by nano-vm work{given_url(options)}"))
+    return OK
 
 
 def _known_event(run: StoredRun, name: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..answers import read_answer
+from ..correlation import fitted
 from ..errors import VMError
 from ..flow import Flow, Node
 from ..ledger import DEFAULT_LIMITS, Ledger, token_bound
@@ -573,7 +574,7 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
             case "approved" | "rejected":
                 return machine.decide(outcome.kind == "approved", None, None, now)
             case "arrived":
-                return machine.arrive(outcome.value, now)
+                return machine.arrive(fitted(outcome.value, machine.request.get("match")), now)
             case "timeout":
                 assert isinstance(op, (CallOp, PauseOp))
                 passed(machine, min(now + op.timeout_ns, machine.deadline))

@@ -269,7 +269,8 @@ class Append:
     """What is written at once: all of it or nothing. ``update`` are fields of `StoredRun`; ``used`` ids of messages that were
     taken, ``seen`` of those that the run has no use for yet: they stay, and no longer make it claimable. ``after`` is how many rows
     the run must have: with it, nothing is written where an earlier append of the run was not, and what an attempt before has
-    stored already, whose answer was lost, is not written again."""
+    stored already, whose answer was lost, is not written again. ``waits`` are what the run waited for before and what it waits
+    for now, of what is found by the values of an event."""
 
     key: int
     fence: int
@@ -278,6 +279,7 @@ class Append:
     used: Sequence[int] = ()
     seen: Sequence[int] = ()
     after: int | None = None
+    waits: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]] | None = None
 
 
 Judge = Callable[[StoredRun, bool], Message]
@@ -375,6 +377,16 @@ class Store(Protocol):
 
     def told(self, key: int) -> Awaitable[list[Message]]:
         """The unused messages of a run by its ``key``, with those that are being recorded right now; called in an event loop."""
+        ...
+
+    def post(self, name: str, payload: Mapping[str, Any], write: Callable[[list[Mapping[str, Any]]], Message]) -> bool:
+        """Keep an event that is addressed to no run, as *write* gives it for what runs wait for and it may fit; False where one of the
+        same name and id was kept before. *write* is called in the transaction, and may raise a `VMError`."""
+        ...
+
+    def deliver(self, trusted: frozenset[str] | None = None) -> list[str]:
+        """Give events to the runs that wait for their values, of those that were not looked at yet; the ids of these runs. Where there
+        are *trusted* keys, events that none of them has signed count for nothing."""
         ...
 
     def runs(self, **filters: Any) -> Iterator[StoredRun]:

@@ -83,6 +83,23 @@ CREATE TABLE nano_inbox (
 )
 CREATE INDEX nano_inbox_run ON nano_inbox (run)
 CREATE INDEX nano_inbox_telling ON nano_inbox (run) WHERE used = 0
+CREATE TABLE nano_events ( -- addressed to no run
+    id {number},
+    name TEXT NOT NULL,
+    event_id TEXT, -- the sender's
+    created_ns BIGINT NOT NULL,
+    message {bytes} NOT NULL, -- as in nano_inbox; empty once a run has it there
+    signature TEXT,
+    run BIGINT, -- that has it
+    UNIQUE (name, event_id)
+)
+CREATE TABLE nano_marks ( -- by which events and waits find each other, and those that are still to be looked at
+    mark BIGINT NOT NULL,
+    kind SMALLINT NOT NULL,
+    subject BIGINT NOT NULL, -- an event, or a run
+    path TEXT NOT NULL, -- of the wait
+    PRIMARY KEY (mark, kind, subject, path)
+) {clustered}
 CREATE TABLE nano_owners (
     owner TEXT PRIMARY KEY,
     until_ns BIGINT NOT NULL

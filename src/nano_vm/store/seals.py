@@ -14,6 +14,9 @@ from . import PENDING, RUNNING, Message, Row, StoredRun, chain_of, chained, clos
 SEAL, MESSAGE = "seal", "message"
 """What a signature is one of."""
 
+NO_RUN = ""
+"""In the place of a run's id, what an event is addressed to that goes to whichever run waits for its values."""
+
 _HIDDEN = frozenset({"output", "error", "waiting"})
 
 
@@ -47,12 +50,7 @@ class RunSeal:
 
     def takes(self, message: Message) -> bool:
         """Whether the run may use a message."""
-        if self.trusted is None:
-            return True
-        signature = message.signature
-        if signature is None or signer_of(signature) not in self.trusted:
-            return False
-        return holds(signature, MESSAGE, _addressed(self.run.run_id, message))
+        return message_holds(self.run.run_id, message, self.trusted)
 
     def fault(self, found: str) -> str | None:
         """Why the run, as it was loaded, is not to be resumed; None where it is. *found* is its status before it was claimed. One that
@@ -78,6 +76,17 @@ def signed(seal: str, signer: SigningKey) -> str:
 def signed_message(run_id: str, message: Message, signer: SigningKey | None) -> str | None:
     """The signature of a message to a run, where there is a key."""
     return signer.sign(MESSAGE, _addressed(run_id, message)) if signer is not None else None
+
+
+def message_holds(run_id: str, message: Message, trusted: frozenset[str] | None) -> bool:
+    """Whether one of *trusted* keys, where there are such, has signed a message to a run; an event may be addressed to none."""
+    if trusted is None:
+        return True
+    signature = message.signature
+    if signature is None or signer_of(signature) not in trusted:
+        return False
+    to = (run_id, NO_RUN) if message.kind == "event" else (run_id,)
+    return any(holds(signature, MESSAGE, _addressed(name, message)) for name in to)
 
 
 def _addressed(run_id: str, message: Message) -> bytes:

@@ -7,6 +7,7 @@ of its own. Several processes may have the same database open.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +27,7 @@ from . import (
     Judge,
     Message,
     StoredRun,
+    events,
     receipts,
     seal_of,
     transfer,
@@ -47,6 +49,9 @@ LONGEST_LEASE_NS = 24 * 3600 * 10**9
 
 FORGOTTEN_NS = 7 * LONGEST_LEASE_NS
 """How long after its time was over an owner is listed still. One that is not listed counts as gone."""
+
+HELD_SECONDS = 0.005
+"""How soon to ask again for what another transaction holds: they last a few milliseconds."""
 
 _SERVER_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)"
 _CLAIMED_STATUSES = f"('{PENDING}', '{RUNNING}', '{SUSPENDED}')"
@@ -230,8 +235,7 @@ class SqlStore:
         """See `Store.decide`."""
 
         def job(connection: Connection, _: Bodies) -> Message:
-            if not self.database.lite:  # a transaction of SQLite that writes is alone
-                connection.one("SELECT key FROM nano_runs WHERE run_id = ? FOR UPDATE", run_id)
+            self._hold(connection, "run_id", run_id)
             run = loaded(connection, run_id, rows=False, documents=self._documents)
             ended = path is not None and connection.one(
                 f"SELECT 1 FROM nano_rows WHERE run = ? AND path = ? AND kind = {STEP} AND type = {_APPROVAL} LIMIT 1",
@@ -240,15 +244,54 @@ class SqlStore:
             )
             message = judge(run, bool(ended))
             self._keep(connection, run.key, run_id, message)
+            if message.kind == "event" and "id" in message.body:
+                events.withdraw(connection, run.key, message.name, message.body["id"])
             return message
 
-        return self.written(job)  # type: ignore[no-any-return]
+        return self._held(job)  # type: ignore[no-any-return]
+
+    def post(self, name: str, payload: Mapping[str, Any], write: Callable[[list[events.Entry]], Message]) -> bool:
+        """See `Store.post`."""
+        return bool(self.written(lambda connection, _: events.post(connection, name, payload, write, self.signer)))
+
+    def deliver(self, trusted: frozenset[str] | None = None) -> list[str]:
+        """See `Store.deliver`."""
+        given: list[str] = []
+        while True:
+            with self.database.reading() as connection:
+                if not events.is_left(connection):
+                    return given
+            try:
+                run_id = self._held(lambda connection, _: events.look(connection, trusted))
+            except events.Held:  # whoever holds it for so long looks itself, or leaves it to the next
+                return given
+            if run_id is not None:
+                given.append(run_id)
 
     def cancelled(self, keys: Sequence[int]) -> list[int]:
         """See `Store.cancelled`."""
         with self.database.reading() as connection:
             text = "SELECT DISTINCT run FROM nano_inbox WHERE used = 0 AND kind = 'cancel' AND run IN (*)"
             return [key for (key,) in connection.among(text, keys)]
+
+    def _hold(self, connection: Connection, column: str, value: Any) -> None:
+        """Hold a run until the transaction ends, without waiting for who holds it: two that wait for each other would both fail."""
+        if self.database.lite:  # a transaction of SQLite that writes is alone
+            return
+        if connection.one(f"SELECT key FROM nano_runs WHERE {column} = ? FOR UPDATE SKIP LOCKED", value) is None:
+            if connection.one(f"SELECT key FROM nano_runs WHERE {column} = ?", value) is not None:
+                raise events.Held(f"run {value!r} is held by another transaction")
+
+    def _held(self, job: Job) -> Any:
+        """What *job* gave, as `written`; it is tried again where what it needs is held."""
+        until = time.monotonic() + self.database.busy_timeout_seconds
+        while True:
+            try:
+                return self.written(job)
+            except events.Held:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(HELD_SECONDS)
 
     def _keep(self, connection: Connection, key: int, run_id: str, message: Message) -> None:
         """Put a message into the inbox of a run."""
@@ -260,15 +303,21 @@ class SqlStore:
             signed_message(run_id, message, self.signer),
         )
 
-    def told(self, key: int) -> asyncio.Future[list[Message]]:
+    async def told(self, key: int) -> list[Message]:
         """See `Store.told`."""
 
         def job(connection: Connection, _: Bodies) -> list[Message]:
-            if not self.database.lite:
-                connection.one("SELECT key FROM nano_runs WHERE key = ? FOR UPDATE", key)
+            self._hold(connection, "key", key)
             return [message_of(*found) for *found, used in connection.all(INBOX, key) if used != 1]
 
-        return self.writer.job(job)
+        until = time.monotonic() + self.database.busy_timeout_seconds
+        while True:
+            try:
+                return await self.writer.job(job)  # type: ignore[no-any-return]
+            except events.Held:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(HELD_SECONDS)
 
     # --- reading ---
 
@@ -338,6 +387,7 @@ class SqlStore:
             )
             total += count
             if not count:
+                self.written(lambda connection, _: events.forget(connection, older_than_ns))
                 self.written(
                     lambda connection, _: connection.run(
                         f"DELETE FROM nano_owners WHERE until_ns < {self._now()} - {FORGOTTEN_NS}"

@@ -15,7 +15,22 @@ from typing import IO, Any
 from ..errors import StoreError
 from ..signing import SigningKey
 from ..values import UNSET, canonical, parse_json, short
-from . import ENDED, INTENT, RUN_STATUSES, STATUSES, STEP, TYPES, Erased, Message, Row, StoredRun, receipts, sealed_as
+from . import (
+    ENDED,
+    INTENT,
+    RUN_STATUSES,
+    STATUSES,
+    STEP,
+    SUSPENDED,
+    TYPES,
+    Erased,
+    Message,
+    Row,
+    StoredRun,
+    events,
+    receipts,
+    sealed_as,
+)
 from .cells import UNREADABLE, Bodies, message_of, row_cells, row_crc, run_cells
 from .database import Connection, Database
 from .read import loaded
@@ -310,6 +325,8 @@ def _take(connection: Connection, run: StoredRun) -> bool:
         "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, ?)",
         [(key, message.kind, message.content(), message.signature, used) for message, used in messages],
     )
+    if run.status == SUSPENDED:
+        events.register(connection, {key: ((), events.matched(run.waiting))})
     settle(connection, bodies)
     return True
 

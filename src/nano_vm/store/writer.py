@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import LeaseLost, StoreError, VMError
 from ..signing import SigningKey
-from . import ENDED, Append, receipts
+from . import ENDED, Append, events, receipts
 from .cells import Bodies, row_cells, row_crc, update_cells
 from .database import Connection, Database
 from .receipts import Entry
@@ -330,6 +330,7 @@ class Writer:
         updates: dict[int, dict[str, Any]] = {}
         used: list[tuple[int, int]] = []
         seen: list[tuple[int, int]] = []
+        waits: dict[int, events.Waits] = {}
         for item in items:
             append = item.append
             assert append is not None
@@ -373,11 +374,14 @@ class Writer:
                 if changes.get("status") in ENDED:
                     seal, at = changes.get("seal", run[7]), changes.get("finished_ns", 0)
                     bodies.entries.append(Entry(receipts.ENDED, run[6], seal, at))
+            if append.waits is not None:
+                waits[append.key] = append.waits
             used.extend((message, append.key) for message in append.used)
             seen.extend((message, append.key) for message in append.seen)
         connection.many(INSERT_ROWS, rows)
         for names, values in _by_shape(updates).items():
             connection.many(f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?", values)
+        events.register(connection, waits)
         connection.many("UPDATE nano_inbox SET used = 1 WHERE id = ? AND run = ?", used)
         connection.many("UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen)
 
