@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -251,12 +252,60 @@ def branched(condition: str, **fields: Any) -> Program:
         "$v[0] == 'x'",
         "'x' in $v.tags",
         "$v == 'a' or $v == 'b' or $v == 'c'",
+        "default($v.nick, 'nobody') == 'nobody'",
+        "default($v, 3) > 5",
+        "get($v, 'amount', 0) > 100",
+        "get($v, 0, 'x') == 'x'",
+        "max($v) > 3",
+        "sum($v) > 3",
+        "'a' in append($v, 'b')",
+        "'x' in join($v, ',')",
+        "len(split($v, ',')) > 1",
+        "round($v) == 3",
+        "abs($v) > 3",
+        "sorted($v) == []",
+        "len(keys($v)) > 0",
+        "len(json($v)) == 0",
+        "'ok' in concat('$v', '!')",
     ],
 )
 def test_a_condition_is_forced_both_ways(condition: str) -> None:
     found = explore(branched(condition), errors=False)
     assert found.coverage.missed == (), found.text()
     assert found.complete
+
+
+def test_what_is_computed_in_arguments_is_asked() -> None:
+    """An argument that is computed asks for what its expression takes, and a map over a computed list for its items."""
+    whole = program(
+        step("get", "f", output_key="v"),
+        step("use", "g", args={"n": {"expr": "$v.amount + 1"}, "deep": [{"expr": "append($v.rows, 1)"}]}),
+        mapped(
+            {"id": "each", "type": "condition", "condition": "$item == 'a'", "then": [step("p", "g")]},
+            over={"expr": "concat($v.rows, ['b'])"},
+        ),
+    )
+    seen: list[Any] = []
+    found = explore(whole, errors=False, properties={"seen": lambda run: seen.append(run.trace.status.value)})
+    assert found.coverage.missed == (), found.text()
+    assert "success" in seen
+
+
+def test_an_input_that_only_default_reads_is_given_and_left_out() -> None:
+    seen: set[str] = set()
+    steps = [
+        {
+            "id": "c",
+            "type": "condition",
+            "condition": "default($tone, 'kind') == 'kind'",
+            "then": [step("a", "f")],
+            "otherwise": [step("b", "f")],
+        }
+    ]
+    found = explore(program(*steps), properties={"seen": lambda run: seen.add(json.dumps(run.inputs))}, errors=False)
+    assert found.coverage.missed == ()
+    assert "{}" in seen
+    assert len(seen) > 1
 
 
 def test_a_field_that_is_read_is_also_left_out() -> None:

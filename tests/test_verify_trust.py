@@ -210,6 +210,14 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ],
     ),
     "set by expression": ([written("w", a={"expr": "$mail + 1"}), send("$a")], [f"NO steps[1].args.to: {MAIL} > $a"]),
+    "an argument is computed": (
+        [send({"expr": "append([$boss], $mail)"}), send([{"expr": "len($boss)"}], "s2")],
+        [f"NO steps[0].args.to: {MAIL}", "ok steps[1].args.to"],
+    ),
+    "what default does not take is joined too": (
+        [send({"expr": "default($boss, $mail)"})],
+        [f"NO steps[0].args.to: {MAIL}"],
+    ),
     "output_key joins": (
         [FETCH, written("w", page="A"), send("$page")],
         [f"NO steps[2].args.to: {GOT} > $page"],
@@ -371,6 +379,48 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [FETCH, approval("a", "$page", on_error="skip"), send("$page", tool="wire")],
         [f"NO steps[2].args.to: {GOT} > $page"],
     ),
+    "an approved computation": (
+        [
+            FETCH,
+            approval("a", {"to": {"expr": "concat($page.a, 'x')"}}),
+            send({"expr": "concat($page.a, 'x')"}, tool="wire"),
+        ],
+        [f"ok steps[2].args.to: {GOT} > $page (approved by treasurer at step a)"],
+    ),
+    "an approved name, written as an expression": (
+        [
+            FETCH,
+            approval("a", {"expr": "$page"}),
+            send("$page", tool="wire"),
+            send({"expr": "$page"}, "s2", tool="wire"),
+        ],
+        [
+            f"ok steps[2].args.to: {GOT} > $page (approved by treasurer at step a)",
+            f"ok steps[3].args.to: {GOT} > $page (approved by treasurer at step a)",
+        ],
+    ),
+    "another computation than what was approved": (
+        [
+            FETCH,
+            approval("a", [{"expr": "$page.a + 1"}, {"expr": "$page < 2"}, {"expr": "default($page.a, 1)"}]),
+            send({"expr": "$page.a - 1"}, "s1", tool="wire"),
+            send({"expr": "$page.b + 1"}, "s2", tool="wire"),
+            send({"expr": "$page.a + 2"}, "s3", tool="wire"),
+            send({"expr": "$page <= 2"}, "s4", tool="wire"),
+            send({"expr": "get($page, 'a', 1)"}, "s5", tool="wire"),
+            send("$page", "s6", tool="wire"),
+        ],
+        [f"NO steps[{number}].args.to: {GOT} > $page" for number in range(2, 8)],
+    ),
+    "a name in an approved computation is written": (
+        [
+            FETCH,
+            approval("a", {"expr": "$page.a + 1"}),
+            step("g", "fetch", output_key="page"),
+            send({"expr": "$page.a + 1"}, tool="wire"),
+        ],
+        [f"NO steps[3].args.to: {GOT} > $page"],
+    ),
     "approved by a sibling": (
         [FETCH, parallel([approval("a", "$page")], [send("$page", tool="wire")])],
         [f"NO steps[1].parallel_steps[1][0].args.to: {GOT} > $page"],
@@ -472,6 +522,14 @@ LITERAL_CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "computed": (
         [written("w", a={"expr": "$n / $n"}, b={"expr": "$n"}), send("$a"), send("$b", "s2")],
         [f"NO steps[1].args.to: {UNTRUSTED_TEXT.format('w')}", "ok steps[2].args.to"],
+    ),
+    "computed where it is given": (
+        [send({"expr": "$boss"}), send({"expr": "str($boss)"}, "s2"), send([{"expr": "$boss['k']"}], "s3")],
+        ["ok steps[0].args.to", f"NO steps[1].args.to: {UNTRUSTED_TEXT.format('s2')}", "ok steps[2].args.to"],
+    ),
+    "a key that is named expr": (
+        [send({"$$expr": "$boss"})],
+        [f"NO steps[0].args.to: {UNTRUSTED_TEXT.format('s')}"],
     ),
     "allowed outputs": (
         [llm("m", "$boss", allowed_outputs=["A", "B"]), send("$m.output")],

@@ -127,7 +127,7 @@ Source = tuple[int, str, str]
 Origin = tuple[Source, tuple[str | int, ...]]
 
 
-_OF_FIRST = frozenset({"lower", "upper", "strip", "int", "float", "str", "round", "abs", "default"})
+_OF_FIRST = frozenset("lower upper strip int float str round abs default append sorted keys".split())
 """Functions and methods whose result says what their first argument is."""
 
 
@@ -148,13 +148,18 @@ def _separator(asked: Asked, args: Sequence[Node]) -> None:
         _note(asked.inside, text)
 
 
+def _json_texts(asked: Asked, args: Sequence[Node]) -> None:
+    for text in ("{}", "[1]"):
+        _note(asked.equal, text)
+
+
 _ASKS: dict[str, Callable[[Asked, Sequence[Node]], None]] = {
     **dict.fromkeys(("append", "join", "sorted", "sum"), _kind("list")),
     **dict.fromkeys(("round", "abs"), _kind("number")),
     "keys": _kind("object"),
     "get": _key,
     "split": _separator,
-    "json": lambda asked, args: _note(asked.equal, "{}"),
+    "json": _json_texts,
 }
 """What functions ask of their first argument: values of other kinds are errors."""
 
@@ -490,6 +495,9 @@ class Questions:
                 yield from ((asked, "length") for asked, _ in self._measured(names, inner, depth))
             case Call("get", (box, Const(str() | int() as key), _)) if type(key) is not bool:
                 yield from ((asked.part(key), how) for asked, how in self._measured(names, box, depth))
+            case Call("concat", args):
+                for inner in args:
+                    yield from self._measured(names, inner, depth)
             case Call("min" | "max" | "sum", (inner,)):
                 yield from ((asked.part(0), how) for asked, how in self._measured(names, inner, depth))
             case Call(name, args) if name in _OF_FIRST:
@@ -610,7 +618,7 @@ def _free(asked: Asked, depth: int) -> Iterator[Any]:
     if asked.fields:
         yield from _objects(asked.fields, {}, dict.fromkeys(asked.fields), None, depth)
     elif "object" in asked.kinds:
-        yield {}
+        yield from ({}, {"key": TEXT})
     if "list" in asked.kinds or asked.item is not None:
         yield from _lists(asked, None, None, depth)
     yield from asked.equal.values()
