@@ -145,6 +145,7 @@ class _Compiler:
             program = names.program
             schema = program.inputs
             frame.budget = program.budget if graph.kind == "call" else None
+            frame.timeout_ns = _ns(program.timeout_seconds)
             frame.blank = [UNSET] * names.size
             read = self.read[id(names)]
             needed = set(names.needed)

@@ -24,7 +24,7 @@ from .errors import LeaseLost, StoreError
 from .inbox import presented
 from .lease import Debt, Lease, outcomes_of
 from .ledger import token_bound
-from .machine import Machine
+from .machine import FOREVER, Machine
 from .operators import described, number_in
 from .outbox import Outbox, patiently
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
@@ -82,8 +82,9 @@ class Journal:
         self.recorded = Recorded((row.record() for row in steps), base_ns, stopped=_stopped(steps))
         self.first: dict[str, int] = {}  # when each frame began, as far as its rows tell
         self.kept: dict[str, int] = {}  # rows of each frame that are stored
-        for row in steps:
+        for row in run.rows:
             self.first.setdefault(row.frame, row.started_ns)
+        for row in steps:
             self.kept[row.frame] = self.kept.get(row.frame, 0) + 1
         done = {row.path for row in steps}
         self.begun: dict[str, list[int]] = {}  # calls without outcome: when each was begun
@@ -272,7 +273,9 @@ class Journal:
         now, request = machine.now, machine.request
         since_ns = self.begun.get(path, [now + self.base_ns])[0]
         timeout: int = op.timeout_ns  # type: ignore[attr-defined]
-        deadline_ns = since_ns + timeout if timeout else None
+        own = since_ns + timeout if timeout else FOREVER
+        nearest = min(own, machine.deadline + self.base_ns)  # its own, or that of what it stands in
+        deadline_ns = nearest if nearest < FOREVER else None
         message = self.word(op, path, request, deadline_ns)
         late = deadline_ns is not None and now + self.base_ns >= deadline_ns
         if message is None and late:

@@ -110,6 +110,8 @@ class Machine:
     _block_last: Any = None
     frame_name = ""  # the frame's identity among a stored run's rows; the run's own has none
     begun_ns: int | None = None  # when the frame began, if that was in another process; monotonic here
+    waited_ns = 0  # of the frame's time, waits and approvals
+    _ends_by = FOREVER  # the deadline of the frame's own program
     _aside: str | None = None
     _undo: list[tuple[ToolOp, str, tuple[Any, ...], dict[str, Any]]] | None = None
     _undo_errors: list[str] | None = None
@@ -143,6 +145,8 @@ class Machine:
         root: bool = True,
         deadline: int = FOREVER,
         deadline_error: StepError | None = None,
+        fixed: int = FOREVER,
+        fixed_error: StepError | None = None,
     ) -> None:
         self.frame_plan = frame_plan
         self.frame = frame
@@ -150,8 +154,10 @@ class Machine:
         self.ledger = ledger
         self.records: list[Any] = []
         self.status = TraceStatus.RUNNING
-        self.base_deadline = self.deadline = deadline
+        self.base_deadline = self.deadline = deadline  # of a budget's max_seconds, which leaves waits out
         self._deadline_error = deadline_error
+        self.fixed_deadline = fixed  # of the timeout_seconds around, which do not
+        self._fixed_error = fixed_error
         self._prefix = prefix
         self._root = root
         self.static = root and frame_plan.static  # whether each path is its op's own
@@ -169,6 +175,8 @@ class Machine:
     def start(self, now: int) -> Op:
         """The first request; *now* is monotonic nanoseconds, here and everywhere."""
         self.now = now
+        if self._root and self.frame_plan.timeout_ns:
+            self._end_by(now + self.frame_plan.timeout_ns)
         self.send = self._steps().send
         return self.send(None)
 
@@ -303,10 +311,11 @@ class Machine:
             if op.kind == "map":
                 frame[op.item] = self._fork[number]
                 prefix = f"{self.path}[{number}]/"
-        deadline, error = self.deadline, self._cause(op, self.deadline)
-        if op.timeout_ns and self._started + op.timeout_ns < deadline:
-            deadline = self._started + op.timeout_ns
-            error = _timeout(f"{op.step_id!r} did not end within {op.timeout_ns / 1e9:g} s")
+        fixed, fixed_error = self._fixed(op)
+        if op.timeout_ns and self._started + op.timeout_ns < fixed:
+            fixed = self._started + op.timeout_ns
+            fixed_error = _timeout(f"{op.step_id!r} did not end within {op.timeout_ns / 1e9:g} s")
+        deadline, error = self.base_deadline, self._deadline_error
         seconds = frame_plan.budget.max_seconds if frame_plan.budget is not None else None
         if seconds is not None and self._started + int(seconds * 1e9) < deadline:
             deadline = self._started + int(seconds * 1e9)
@@ -320,7 +329,11 @@ class Machine:
             root=False,
             deadline=deadline,
             deadline_error=error,
+            fixed=fixed,
+            fixed_error=fixed_error,
         )
+        if frame_plan.timeout_ns:  # from when it was called, whichever process it goes on in
+            child._end_by(self._started + frame_plan.timeout_ns)
         self._children[number] = child
         return child
 
@@ -373,7 +386,8 @@ class Machine:
         append = self.records.append
         fuel = ledger.steps
         positional = self.positional
-        quick = self.static and ledger.tool_calls >= UNLIMITED and self.base_deadline >= FOREVER
+        timeless = min(self.base_deadline, self.fixed_deadline) >= FOREVER
+        quick = self.static and ledger.tool_calls >= UNLIMITED and timeless
         op: Any = self.frame_plan.entry
         follow: Any
         while True:
@@ -531,9 +545,11 @@ class Machine:
                 self.request, _ = admit(op.request(self.frame), self.facts.limits.value_bytes)
         except StepFault as error:
             return self._failed(op, StepError.of(error))
-        self.deadline = self._nearest(op) if op.timed else self.base_deadline
+        self.deadline = self._nearest(op)
         if now >= self.deadline:
             return self._failed(op, cast(StepError, self._expired()))
+        if code == PAUSE:
+            self.deadline = self._fixed(op)[0]
         self._ask = op
         return None
 
@@ -705,11 +721,16 @@ class Machine:
             asked = {"kind": "effect", "tool": op.tool, "request": dict(zip(op.names, asked, strict=True))}
         return self._suspend([{"path": self.path, "step_id": op.step_id, **asked}])
 
+    def _leave_out(self, waited_ns: int) -> None:
+        """A budget's max_seconds leaves waiting out."""
+        self.waited_ns += waited_ns
+        if self.base_deadline < FOREVER:
+            self.base_deadline += waited_ns
+
     def _decided(self, approved: bool, value: Any, by: str | None, error: StepError | None = None) -> Op | None:
         """What was waited for has come: a person's decision, an event's payload, the time; or *error*, a timeout."""
         op: PauseOp = self._op
-        if self.base_deadline < FOREVER:
-            self.base_deadline += self.now - self._started  # max_seconds leaves waiting out
+        self._leave_out(self.now - self._started)
         extra: dict[str, Any] = {"by": by} if by is not None else {}
         try:
             value, size = admit(value, self.facts.limits.value_bytes)
@@ -795,16 +816,26 @@ class Machine:
         return self._failed(op, error, usage)
 
     def _expiry(self, called: bool) -> Op | None:
+        if self._op.code == PAUSE:
+            return self._nobody_came()
         error = self._expired()
         if error is None:
             error = replace(
                 _timeout(f"no outcome within {self._op.timeout_ns / 1e9:g} s{_advice(self._op)}"), retryable=True
             )
-        if self._op.code == PAUSE:
-            return self._decided(False, {"approved": False, "reason": str(error)}, None, error)
         if not called and self._aside is None:
             return self._failed(self._op, error)
         return self._failure(error, lost=True)
+
+    def _nobody_came(self) -> Op | None:
+        """What is waited for did not come in time. The deadline of something around it is no decision, so no `otherwise` follows."""
+        op: PauseOp = self._op
+        around, error = self._fixed(op)
+        if self.now >= around:
+            self._leave_out(self.now - self._started)
+            return self._failed(op, cast(StepError, error))
+        error = replace(_timeout(f"no outcome within {op.timeout_ns / 1e9:g} s"), retryable=True)
+        return self._decided(False, {"approved": False, "reason": str(error)}, None, error)
 
     def _lost(self, error: StepError, crashed: bool) -> Op | None:
         self._doubt, self._crashed = error, crashed
@@ -863,20 +894,34 @@ class Machine:
 
     def _nearest(self, op: Op) -> int:
         """The deadline around *op*: that of the frame, or of a loop in it."""
-        deadlines: list[int] = [self._loops[loop.index][2] for loop in op.timed]
-        return min([self.base_deadline, *deadlines])
+        return min(self.base_deadline, self._fixed(op)[0])
 
-    def _cause(self, op: Op, deadline: int) -> StepError | None:
-        """The error that tells which of the deadlines around *op* is the *deadline*."""
-        if deadline >= self.base_deadline:
-            return self._deadline_error
-        loop = next(loop for loop in op.timed if self._loops[loop.index][2] == deadline)
-        return _timeout(f"loop {loop.step_id!r} did not end within {loop.timeout_ns / 1e9:g} s")
+    def _fixed(self, op: Op) -> tuple[int, StepError | None]:
+        """The nearest `timeout_seconds` around *op*, and the error that it gives."""
+        nearest, error = self.fixed_deadline, self._fixed_error
+        for loop in op.timed:
+            deadline = self._loops[loop.index][2]
+            if deadline < nearest:
+                nearest = deadline
+                error = _timeout(f"loop {loop.step_id!r} did not end within {loop.timeout_ns / 1e9:g} s")
+        return nearest, error
 
     def _expired(self) -> StepError | None:
         """The error of a deadline around the call, where one has passed."""
-        nearest = self._nearest(self._op) if self._aside is None else self.base_deadline
-        return self._cause(self._op, nearest) if self.now >= nearest else None
+        fixed, error = self._fixed(self._op) if self._aside is None else (self.fixed_deadline, self._fixed_error)
+        if self.base_deadline <= fixed:
+            fixed, error = self.base_deadline, self._deadline_error
+        return error if self.now >= fixed else None
+
+    def _end_by(self, deadline: int) -> None:
+        """The whole of the frame's program has this deadline."""
+        self._ends_by = deadline
+        if deadline < self.fixed_deadline:
+            self.fixed_deadline, self._fixed_error = deadline, self._too_long()
+
+    def _too_long(self) -> StepError:
+        what = "the run" if self._root else f"program {self.frame_plan.name!r}"
+        return _timeout(f"{what} did not end within {self.frame_plan.timeout_ns / 1e9:g} s")
 
     def _seed(self) -> int:
         seed = self.facts.seed
@@ -1091,10 +1136,7 @@ class Machine:
             return handler.target  # type: ignore[no-any-return]
         self._record(op, FAILED, None, error, usage, extra)
         self._unwind(op, None, error, {})
-        self.status = TraceStatus.FAILED
-        self.error = error
-        self._failed_step = op.step_id
-        return self._wind_up()
+        return self._frame_failed(op.step_id, error)
 
     def _leave(
         self, op: Any, error: StepError | None, usage: LLMUsage | None, extra: dict[str, Any], *, skip: bool
@@ -1202,6 +1244,7 @@ class Machine:
     def _adopt(self, op: ForkOp) -> list[Machine]:
         """The children that were started; what they used and what they would undo becomes this machine's."""
         children = [child for child in self._children if child is not None]
+        self._leave_out(max((child.waited_ns for child in children if child.frame), default=0))
         for granted, child in zip(self._granted, self._children, strict=True):
             if child is not None and child.frame:
                 self.ledger.settle(granted, child.ledger)
@@ -1217,12 +1260,13 @@ class Machine:
     # --- ends ---
 
     def _ended(self, op: Op) -> Op | None:
+        last = self._op
         if op.code == FAIL:
-            last = self._op
-            self.status = TraceStatus.FAILED
-            self.error = StepError("value", "Failed", f"went to $fail after step {last.step_id!r}", False)
-            self._failed_step = last.step_id
-            return self._wind_up()
+            return self._frame_failed(
+                last.step_id, StepError("value", "Failed", f"went to $fail after step {last.step_id!r}", False)
+            )
+        if self.now >= self._ends_by:  # also where a handler has caught what came of that
+            return self._frame_failed(last.step_id, self._too_long())
         self.skipped = self._last is _SKIPPED
         self.output = None if self.skipped else self._last
         declared = self.frame_plan.output
@@ -1230,12 +1274,15 @@ class Machine:
             try:
                 self.output, _ = admit(declared(self.frame), self.facts.limits.value_bytes)
             except VMError as error:
-                self.status = TraceStatus.FAILED
-                self.error = StepError.of(error)
-                self._failed_step = "output"
-                return self._wind_up()
+                return self._frame_failed("output", StepError.of(error))
         self.status = TraceStatus.SUCCESS
         return END_OP
+
+    def _frame_failed(self, step_id: str, error: StepError) -> Op | None:
+        self.status = TraceStatus.FAILED
+        self.error = error
+        self._failed_step = step_id
+        return self._wind_up()
 
     def _suspend(self, waiting: list[dict[str, Any]]) -> Op | None:
         self.status = TraceStatus.SUSPENDED
@@ -1266,7 +1313,9 @@ class Machine:
             op, path, values, keywords = self._undo.pop()
             self._aside, self._op, self.path, self.request, self.keywords = "undo", op, path, values, keywords
             self._started, self._attempts, self.delay_seconds = self.now, None, 0.0
-            self.deadline = self.base_deadline = FOREVER  # what was done is undone even when time or money is up
+            self.deadline = self.base_deadline = self.fixed_deadline = (
+                FOREVER  # what was done is undone even when time or money is up
+            )
             if "" not in keywords:
                 self._ask = op
                 return None

@@ -314,6 +314,7 @@ class FramePlan:
     )
     check: Callable[[Any], str | None] | None = None  # the inputs against the declared schema; the fault, or None
     output: Eval | None = None
+    timeout_ns: int = 0  # of the whole run, or of the whole of a called program
     budget: Budget | None = None  # of a called program, within what its caller has left
     static: bool = True  # whether every path in it is known beforehand
     keeps_last: bool = False  # a branch or item gives null where its last step was skipped
@@ -335,6 +336,7 @@ class Plan:
         """The shortest deadline of anything in the plan."""
         beside = [aside for op in self.ops if isinstance(op, ToolOp) for aside in (op.undo, op.reconcile) if aside]
         times = [getattr(op, "timeout_ns", 0) for op in [*self.ops, *beside]]
+        times += [frame.timeout_ns for frame in self.frames]
         times += [
             int(frame.budget.max_seconds * 1e9) for frame in self.frames if frame.budget and frame.budget.max_seconds
         ]

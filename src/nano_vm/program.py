@@ -380,6 +380,7 @@ class Program(Part):
     version: str = "1.0"
     inputs: dict[str, Any] | None = None
     output: Any = None
+    timeout_seconds: Seconds | None = None
     budget: Budget | None = None
     policy: dict[str, Any] | None = None
     untrusted: bool = False
@@ -554,6 +555,7 @@ class Program(Part):
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         schema["title"] = "llm-nano-vm program"
         program = schema["$defs"]["Program"]  # there and not at the top, since it contains itself by `call`
+        program["properties"]["timeout_seconds"]["description"] = _WHOLE_RUN
         program["properties"]["policy"] = {"anyOf": [POLICY_SCHEMA, {"type": "null"}]}
         program["properties"] |= {key: {"$ref": f"#/$defs/Budget/properties/{key}"} for key in _BUDGET_AT_TOP}
         return schema
@@ -589,6 +591,7 @@ def blocks(step: Step) -> Iterator[tuple[list[Step], Loc]]:
                 yield list(target), (name,)
 
 
+_WHOLE_RUN = "Of the whole run, waits and approvals included, which budget.max_seconds leaves out."
 _SCHEMA_TEXTS = {
     "id": "The step's name: $id.output is its output, jumps lead to it.",
     "when": "A condition: where it is false the step is skipped, as by `on_error: skip`, with its `default`.",

@@ -37,7 +37,7 @@ from ..plan import (
     WhenOp,
 )
 from ..policy import Budget
-from ..program import ERROR_KINDS, Step, WaitStep
+from ..program import ERROR_KINDS, WaitStep
 from ..simulate import simulate
 from ..tools import IDEMPOTENCY_KEY, ToolContract, contract
 from ..trace import StepError, StepStatus, Trace, bases_of, flattened, full
@@ -169,7 +169,7 @@ class Choices:
             if op.allowed is not None or op.validate is not None:
                 bad.append(Outcome("answer", INVALID_ANSWER))
         elif isinstance(op, PauseOp):
-            good = self._decisions(op, node.step, asked)
+            good = self._decisions(op, node, asked)
         if not self.errors and good:
             bad = []
         tries = op.attempts if isinstance(op, CallOp) else 1  # of a call that fails; an invalid answer has its own
@@ -250,9 +250,10 @@ class Choices:
         others = [error for error in others if error.type in named or not _led_alike(op, plain, error)]
         return [Outcome("error", plain), Outcome("timeout"), *(Outcome("error", error) for error in others)]
 
-    def _decisions(self, op: PauseOp, step: Step, asked: Asked) -> list[Outcome]:
+    def _decisions(self, op: PauseOp, node: Node, asked: Asked) -> list[Outcome]:
         """What may become of an approval or a wait."""
-        late = [Outcome("timeout")] if op.timeout_ns else []
+        step = node.step
+        late = [Outcome("timeout")] if op.timeout_ns or _ends_by(node) else []
         if op.asks:
             return [Outcome("approved"), Outcome("rejected"), *late]
         if isinstance(step, WaitStep) and step.event is not None:
@@ -308,6 +309,19 @@ _MODEL_KINDS = frozenset(
     | {word for both in _UNFINISHED for word in both}
 )
 _OTHER_KINDS = frozenset({*ERROR_KINDS, "cancelled", "in_doubt", "BaseException"})
+
+
+def _ends_by(node: Node) -> bool:
+    """Whether something around *node* has a deadline that waiting does not move."""
+    at: Node | None = node
+    while at is not None:
+        frame = at.frame
+        if frame.kind in ("run", "call") and frame.names.program.timeout_seconds is not None:
+            return True
+        at = at.owner or frame.owner
+        if at is not None and at.step.timeout_seconds is not None:
+            return True
+    return False
 
 
 def _named(op: CallOp, known: frozenset[str]) -> list[str]:
@@ -577,7 +591,7 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
                 return machine.arrive(fitted(outcome.value, machine.request.get("match")), now)
             case "timeout":
                 assert isinstance(op, (CallOp, PauseOp))
-                passed(machine, min(now + op.timeout_ns, machine.deadline))
+                passed(machine, min(now + op.timeout_ns if op.timeout_ns else FOREVER, machine.deadline))
                 following = machine.expire(machine.now)
             case "cancel":
                 return machine.cancel(now, called=outcome.value)
