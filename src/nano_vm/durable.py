@@ -568,7 +568,9 @@ def trace_of(run: StoredRun) -> Trace:
         frames.setdefault(row.frame, []).append((*record[:10], extra or None))
     trace = Trace(run.program_name, run.program_digest, run.run_id, run.seed, run.started_ns, records=frames[""])
     trace._salt = (run.salt or b"").hex()
-    trace.inputs, trace._about = run.inputs, run.about
+    if run.salt is not None:
+        trace.inputs, trace._about = run.inputs, run.about
+    trace._erased = run.salt is None
     trace.status = TraceStatus.RUNNING if run.status in ("pending", "running") else TraceStatus(run.status)
     trace.output, trace.error, trace.error_kind = run.output, run.error, run.error_kind
     trace.finished_ns = run.finished_ns

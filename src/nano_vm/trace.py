@@ -275,6 +275,7 @@ class Trace:
     _steps: list[StepResult] | None = None
     _program: Any = None  # as it was given in place of its digest
     _digest: str | None = None
+    _erased = False  # whether its values were erased from the store that it comes from
     _sign: Callable[[str], str] | None = None  # signs the seal, where the process has a key
     _signature: str | None = None
 
@@ -406,7 +407,13 @@ class Trace:
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, of what happened: equal for equal program, inputs and outcomes."""
+        """SHA-256, in hex, of what happened: equal for equal program, inputs and outcomes.
+
+        Raises:
+            TraceError: If the values of the run were erased.
+        """
+        if self._erased:
+            raise TraceError(f"the values of run {self.run_id!r} were erased, so its digest can no longer be computed")
         if self._digest is None:
             start = {"trace": TRACE_FORMAT, "program": self.program_digest, "inputs": self.inputs}
             head = _chain(hashlib.sha256(canonical(start)).digest(), self._full())

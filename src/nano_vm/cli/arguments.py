@@ -623,7 +623,7 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
     listed.set_defaults(handler="keys.list_")
     _store(listed)
 
-    store = command("store", "", "look after a store: prune, export, import, check, erase, head")
+    store = command("store", "", "look after a store: prune, export, import, check, erase, head, accept")
     inner = store.add_subparsers(dest="store_command", metavar="COMMAND", required=True)
 
     def upkeep(name: str, help: str, **kwargs: Any) -> argparse.ArgumentParser:
@@ -654,6 +654,13 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
     _key(check)
     check.add_argument(
         "--head", metavar="NUMBER:HASH", help="what 'store head' printed before: its receipt must still be there"
+    )
+    upkeep(
+        "accept",
+        "use a file of SQLite as it is whose log is missing",
+        description="A file of SQLite that was copied without its log while it was in use, or restored from a backup that was taken\n"
+        "then, is of an earlier moment: going on with its runs would make calls again that were made since. So a command\n"
+        "that would is refused, until this one says that the file is to be used as it is.",
     )
     upkeep("head", "print number and hash of the newest receipt, to be kept elsewhere")
     erase = upkeep(

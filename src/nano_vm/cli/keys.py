@@ -69,7 +69,7 @@ def _printed(public: str, options: argparse.Namespace) -> int:
 
 def list_(options: argparse.Namespace) -> int:
     """Which keys signed a store's receipts, how many, and when."""
-    with store_of(options) as store:
+    with store_of(options, read=True) as store:
         found = store.signers()
     if options.json:
         emit_json([_signer(*row) for row in found])

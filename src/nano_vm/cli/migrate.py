@@ -24,7 +24,7 @@ def migrate(options: argparse.Namespace) -> int:
     else:
         tools = host.stub_tools(loaded.program, loaded.programs, policy)
     llm = host.load_models(options.model, options.base_url, options.answer) or host.StubModel()
-    store = stores.opened(stores.named(options.store), there=True)
+    store = stores.opened(stores.named(options.store), there=True, read=True)
     try:
         vm = ExecutionVM(
             llm=llm, tools=tools, programs=loaded.programs, store=store, policy=policy, approved=options.approve

@@ -68,7 +68,7 @@ def _from_store(run_id: str, options: argparse.Namespace) -> StoredRun:
         raise UsageFault(
             f"there is no file {run_id!r}; for a run of a store give --store URL or set {VARIABLE}"
         ) from None
-    with store_of(options) as store:
+    with store_of(options, read=True) as store:
         return store.load(run_id_of(store, run_id))
 
 
@@ -249,6 +249,7 @@ def fork(options: argparse.Namespace) -> int:
         llm=host.load_models(options.model, options.base_url, options.answer), tools=tools, programs=programs
     )
     run = subject.trace
+    subject.demand_values()
     made = asyncio.run(
         forked(vm, run, subject.program, at=options.at, edit=edit, effects=options.effects, programs=programs)
     )

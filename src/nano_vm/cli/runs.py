@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..errors import StoreError
 from ..trace import Trace, TraceStatus
 from ..values import parse_json, short
 from .decide import asked_lines, begun, waiting_lines
@@ -37,6 +38,7 @@ from .stores import (
 from .text import (
     FAILED,
     OK,
+    complain,
     diagnostic_lines,
     dollars,
     emit_json,
@@ -76,9 +78,10 @@ def runs(options: argparse.Namespace) -> int:
         "min_cost_usd": options.min_cost,
         "limit": options.limit,
     }
-    with store_of(options) as store:
+    with store_of(options, read=True) as store:
         owners = living(store)
-        found = store.runs(**filters)
+        damaged: list[str] = []
+        found = store.runs(damaged=damaged, **filters)
         if options.json and options.waiting:
             emit_json([_header(run, owners) | {"waiting": presented(run.waiting)} for run in found])
         elif options.json:
@@ -86,14 +89,21 @@ def runs(options: argparse.Namespace) -> int:
         elif options.waiting:
             for run in found:
                 say("  ".join(_cells(run, owners)).rstrip())
-                for line in _standing_lines(store.load(run.run_id), owners, options):
+                try:
+                    whole = store.load(run.run_id)
+                except StoreError as error:
+                    damaged.append(str(error))
+                    continue
+                for line in _standing_lines(whole, owners, options):
                     say(line)
         elif sys.stdout.isatty():
             _print_table(list(found), owners)
         else:
             for run in found:
                 say("  ".join(_cells(run, owners)).rstrip())
-    return OK
+    for problem in damaged:
+        complain(problem)
+    return FAILED if damaged else OK
 
 
 def _header(run: StoredRun, owners: Any) -> dict[str, Any]:
@@ -168,7 +178,7 @@ def show(options: argparse.Namespace) -> int:
     """Show a run: its steps as far as they have come, what it waits for, and the commands that answer it."""
     from ..lease import living
 
-    with store_of(options) as store:
+    with store_of(options, read=True) as store:
         run = store.load(run_id_of(store, options.run))
         owners = living(store)
     erased = run.salt is None

@@ -36,8 +36,8 @@ def named(url: str | None) -> str:
     return url
 
 
-def opened(url: str, *, there: bool = False) -> SqlStore:
-    """The store at a URL; with *there* a file is not made.
+def opened(url: str, *, there: bool = False, read: bool = False, accept: bool = False) -> SqlStore:
+    """The store at a URL; with *there* a file is not made, with *read* nothing is changed, with *accept* a missing log is no fault.
 
     Raises:
         UsageFault: If it can not be opened.
@@ -45,32 +45,40 @@ def opened(url: str, *, there: bool = False) -> SqlStore:
     from ..store import open_store
 
     try:
-        if there:
-            _must_be_there(url)
-        return open_store(url)  # type: ignore[return-value]
+        path = _path(url)
+        if there and path is not None and not Path(path).exists():
+            raise UsageFault(f"--store: there is no database {path}")
+        return open_store(url, read_only=read, accept=accept)  # type: ignore[return-value]
     except StoreError as error:
         raise UsageFault(f"--store: {error}") from None
 
 
-def _must_be_there(url: str) -> None:
-    """Raises if *url* names a file that is not there: looking at runs is no reason to make an empty database."""
+def _path(url: str) -> str | None:
+    """The file that a URL names, or None where it is of a server.
+
+    Raises:
+        UsageFault: If it names no file: a database in memory begins empty and ends with the command.
+    """
     if not url.startswith("sqlite:"):
-        return
+        return None
     match = re.match(r"sqlite:///([^?]*)", url)
     path = match[1] if match else ""
     if path in ("", ":memory:"):
-        raise UsageFault(f"--store: {url} is a database in memory, and begins empty; name a file: sqlite:///runs.db")
-    if not Path(path).exists():
-        raise UsageFault(f"--store: there is no database {path}")
+        raise UsageFault(
+            f"--store: {url} is a database in memory: it begins empty and ends with this command; name a file: sqlite:///runs.db"
+        )
+    return path
 
 
 @contextmanager
-def store_of(options: argparse.Namespace, *, there: bool = True) -> Iterator[SqlStore]:
-    """The store that a command is about, closed afterwards."""
+def store_of(
+    options: argparse.Namespace, *, there: bool = True, read: bool = False, accept: bool = False
+) -> Iterator[SqlStore]:
+    """The store that a command is about, closed afterwards; as `opened`."""
     from .keys import signing_key
 
     key = signing_key(options)
-    store = opened(named(options.store), there=there)
+    store = opened(named(options.store), there=there, read=read, accept=accept)
     store.signer = key
     try:
         yield store

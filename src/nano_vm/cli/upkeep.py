@@ -38,7 +38,7 @@ def prune(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write runs as JSON Lines."""
-    with store_of(options) as store:
+    with store_of(options, read=True) as store:
         ids = [run_id_of(store, text) for text in options.run]
         names = iter(dict.fromkeys(ids)) if ids else (run.run_id for run in store.runs())
         with _written(options.output) as stream:
@@ -114,13 +114,16 @@ def check(options: argparse.Namespace) -> int:
     keys = public_keys(options.key, "--key") if options.key else None
     if options.head is not None and not _HEAD.match(options.head):
         raise UsageFault(f"--head takes what 'store head' prints, NUMBER:HASH, not {options.head!r}")
-    with store_of(options) as store:
+    with store_of(options, read=True) as store:
         problems = store.check(keys=keys, head=options.head)
+        unused = store.unused() if not problems else []
     if options.json:
-        emit_json({"problems": problems})
+        emit_json({"problems": problems, "unused": unused})
     else:
         for problem in problems:
             note(safe(problem))
+        for line in unused:
+            note(safe(f"note: {line}"))
         count = len(problems)
         say("no problem was found" if not count else f"{count:,} problem{'s' * (count != 1)}")
     return FAILED if problems else OK
@@ -131,7 +134,7 @@ _HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}\Z")
 
 def head(options: argparse.Namespace) -> int:
     """Print number and hash of the newest receipt."""
-    with store_of(options) as store:
+    with store_of(options, read=True) as store:
         found = store.head()
     if options.json:
         emit_json({"head": found})
@@ -139,6 +142,17 @@ def head(options: argparse.Namespace) -> int:
         say(found)
     else:
         raise Failure("no run has ended in this store")
+    return OK
+
+
+def accept(options: argparse.Namespace) -> int:
+    """Use a file whose log is missing as it is."""
+    with store_of(options, accept=True):
+        pass
+    if options.json:
+        emit_json({"accepted": True})
+    else:
+        say("the store is used as it is; what was recorded after its last moment is not in it")
     return OK
 
 

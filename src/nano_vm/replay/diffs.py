@@ -100,8 +100,11 @@ def diff(a: Trace | Program, b: Trace | Program) -> Diff:
     """What differs between two runs, or between two programs.
 
     Raises:
-        VMError: If one is a run and the other a program.
+        VMError: If one is a run and the other a program, or the values of a run were erased.
     """
+    for side in (a, b):
+        if isinstance(side, Trace) and side._erased:
+            raise VMError(f"the values of run {side.run_id!r} were erased, so what it did cannot be compared")
     if isinstance(a, Trace) and isinstance(b, Trace):
         return _diff_runs(a, b)
     if isinstance(a, Program) and isinstance(b, Program):

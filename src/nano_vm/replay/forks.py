@@ -275,6 +275,7 @@ async def fork(
         VMError: If the run does not replay, *at* never ran, or *edit* names what is not there.
     """
     subject = subject_of(run, program, {**vm._programs, **(programs or {})}, vm._store)
+    subject.demand_values()
     trace = subject.trace
     replayed = Replayer(subject.program, subject.programs).replay(trace)
     edits = edits_of(subject.program, trace, edit)

@@ -84,6 +84,7 @@ def replay(
         UnknownRun: If *store* has no such run.
     """
     subject = subject_of(run, program, programs, store)
+    subject.demand_values()
     return Replayer(subject.program, subject.programs).replay(subject.trace, subject.stored)
 
 
@@ -95,6 +96,13 @@ class Subject:
     program: Program
     programs: Mapping[str, Program]
     stored: StoredRun | None = None
+
+    def demand_values(self) -> None:
+        """Raises `VMError` where the values of the run were erased: nothing can be computed without them."""
+        if self.trace._erased:
+            raise VMError(
+                f"the values of run {self.trace.run_id!r} were erased, so what it did cannot be computed again"
+            )
 
 
 def subject_of(

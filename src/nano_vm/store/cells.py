@@ -16,7 +16,7 @@ from zlib import crc32
 
 from ..errors import StoreError
 from ..values import UNSET, canonical, parse_json, short
-from . import RUN_STATUSES, STATUSES, TYPES, Erased, Message, Row, StoredRun
+from . import INTENT, RUN_STATUSES, STATUSES, STEP, TYPES, Erased, Message, Row, StoredRun
 from .receipts import Entry
 from .schema import RUN_FIELDS
 
@@ -186,13 +186,17 @@ def _parsed_together(texts: list[bytes], where: str) -> list[Any]:
 
 
 def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
-    """A row as it was appended."""
+    """A row as it was appended.
+
+    Raises:
+        ValueError: If a column holds what no row has; LookupError, TypeError or AttributeError likewise.
+    """
     kind, frame, path, type_, status, started, lasted, request, output, rest = cells
-    return Row(
+    row = Row(
         kind,
         frame,
         path,
-        TYPES[type_],
+        TYPES[type_] if type_ >= 0 else "",
         None if status is None else STATUSES[status],
         started,
         0 if lasted is None else started + lasted,
@@ -200,6 +204,15 @@ def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
         values[output],
         None if rest is None else values[rest],
     )
+    right = (row.status is None) == (kind == INTENT) and kind in (INTENT, STEP) and row.type and path
+    if not right or type(row.rest) not in _RESTS or (lasted is not None and lasted < 0) or started < 0:
+        raise ValueError("it is a row of no kind")
+    if kind == STEP and type(row.rest) is dict:
+        row.record()  # what it says of errors, attempts and usage can be read
+    return row
+
+
+_RESTS = (type(None), dict, Erased)
 
 
 def run_of(fields: Mapping[str, Any], values: Mapping[bytes | None, Any]) -> StoredRun:
@@ -216,11 +229,18 @@ def run_of(fields: Mapping[str, Any], values: Mapping[bytes | None, Any]) -> Sto
             raise ValueError(f"its {name} is {short(getattr(run, name))}")
     if run.status not in RUN_STATUSES:
         raise ValueError(f"its status {run.status!r} is none that a run has")
-    if run.output is UNSET or not all(type(entry) is dict for entry in run.waiting):
-        raise ValueError(f"its {'output' if run.output is UNSET else 'waiting'} is not there")
-    if (run.salt is None) != (run.hidden is not None):
+    if run.output is UNSET or not all(map(_is_entry, run.waiting)):
+        raise ValueError(f"its {'output' if run.output is UNSET else 'waiting'} is none that a run has")
+    if (run.salt is None) != (run.hidden is not None) or (
+        run.salt is None and (run.output or run.error or run.waiting)
+    ):
         raise ValueError("it is half erased")
     return run
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether *entry* says what a run waits for."""
+    return type(entry) is dict and type(entry.get("path")) is str and type(entry.get("kind")) is str
 
 
 _NONE = type(None)

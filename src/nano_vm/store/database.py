@@ -10,13 +10,14 @@ import os
 import re
 import sqlite3
 import threading
-import time
+import weakref
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from ..errors import MissingExtra, StoreError
-from .schema import SCHEMA_VERSION, statements
+from . import lite
+from .schema import SCHEMA_VERSION, TABLES, statements
 
 OLDEST_SQLITE = (3, 35, 0)
 """The first that answers an INSERT with the row's key (RETURNING)."""
@@ -27,9 +28,6 @@ SYNCHRONOUS = ("FULL", "NORMAL")
 _LIST_SIZES = (1, 8, 64, 512, 4096)
 
 _SCHEMA_LOCK = 0x6E616E6F  # any number that others are not likely to lock
-
-LOCKED_SECONDS = 0.01
-"""How long to wait where SQLite itself does not."""
 
 IDLE_CONNECTIONS = 5
 """Connections that are kept open for the next who needs one."""
@@ -48,8 +46,9 @@ def parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 class Connection:
     """One connection to the database, used by one thread at a time."""
 
-    def __init__(self, database: Database, driver: Any) -> None:
+    def __init__(self, database: Database, driver: Any, state: str | None = None) -> None:
         self.database = database
+        self.state = state  # of a file that nobody has open, see `lite.to_read`
         self.driver = driver
         self.cursor: Any = driver.cursor() if database.lite else driver.cursor(binary=True)
 
@@ -131,7 +130,9 @@ class Database:
         StoreError: If it cannot be opened, is none, or was made by a newer version.
     """
 
-    def __init__(self, url: str, synchronous: str, busy_timeout_seconds: float) -> None:
+    def __init__(
+        self, url: str, synchronous: str, busy_timeout_seconds: float, *, read_only: bool = False, accept: bool = False
+    ) -> None:
         if synchronous not in SYNCHRONOUS:
             raise ValueError(f"synchronous is one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
         self.lite, self.place, self.name = _parsed(url)
@@ -146,9 +147,13 @@ class Database:
         # A database in memory has one connection, which its users take in turns.
         self.turn: AbstractContextManager[Any] = threading.RLock() if self.in_memory else nullcontext()
         self._memory: Any = None
+        self._mark: lite.Mark | None = None
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._closed = False
+        self.read_only = read_only
+        if self.lite and lite.is_file(self.place) and not read_only:
+            self._own_log(accept=accept)
         self._texts: dict[str, str] = {}
         try:
             self.prepare()
@@ -176,6 +181,8 @@ class Database:
                 return kept
             kept.discard()
         try:
+            if self.lite and self.read_only:
+                return Connection(self, *lite.to_read(self.place, self.busy_timeout_seconds))
             return Connection(self, self._memory or self._driver())
         except self.errors as error:
             raise self.failure(error, "open") from error
@@ -184,6 +191,9 @@ class Database:
         """Keep a connection for the next who needs one."""
         if self.in_memory:
             return
+        if connection.state is not None:  # it reads one state of the file, and does not look for another
+            connection.close()
+            return
         with self._lock:
             if not self._closed and len(self._idle) < IDLE_CONNECTIONS:
                 self._idle.append(connection)
@@ -191,40 +201,31 @@ class Database:
         connection.close()
 
     def _driver(self) -> Any:
-        driver = self._sqlite() if self.lite else self._postgres()
+        if not self.lite:
+            return self._postgres()
+        driver = lite.to_write(self.place, self.synchronous, self.busy_timeout_seconds)
         if self.in_memory:
             self._memory = driver
         return driver
 
-    def _sqlite(self) -> sqlite3.Connection:
-        driver = sqlite3.connect(
-            self.place,
-            isolation_level=None,
-            timeout=self.busy_timeout_seconds,
-            check_same_thread=False,
-            uri=self.place.startswith("file:"),
-        )
-        try:
-            self._log_ahead(driver)
-            driver.execute(f"PRAGMA synchronous = {self.synchronous}")
-            driver.execute("PRAGMA cell_size_check = ON")
-            driver.execute("PRAGMA secure_delete = ON")  # what is erased is gone from the file too
-        except BaseException:
-            driver.close()
-            raise
-        return driver
+    def _own_log(self, *, accept: bool) -> None:
+        """Refuse a file whose log is missing; and see that the mark of this process is taken away at its end, if nobody closes the
+        store before."""
+        lost = lite.lost_log(self.place)
+        if lost is not None and not accept:
+            raise StoreError(
+                f"{lost}; to go on would make calls again that are not in it. It can be read (show, verify, store check, store export); "
+                "to use it as it is: nano-vm store accept"
+            )
+        if lost is not None:
+            lite.accept(self.place)
+        self._mark = lite.Mark(self.place)
+        weakref.finalize(self, self._mark.take_away, self.busy_timeout_seconds)
 
-    def _log_ahead(self, driver: sqlite3.Connection) -> None:
-        """Switch to a log that is written ahead. SQLite does not wait for others that do the same at this moment."""
-        until = time.monotonic() + self.busy_timeout_seconds
-        while True:
-            try:
-                driver.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-            time.sleep(LOCKED_SECONDS)
+    def mark(self, connection: Connection) -> None:
+        """Called before the first transaction that writes."""
+        if self._mark is not None and not self._mark.is_set:
+            self._mark.set(connection.driver)
 
     def _postgres(self) -> Any:
         given = self.api.conninfo.conninfo_to_dict(self.place)
@@ -245,6 +246,8 @@ class Database:
                 connection.begin(write=False)
                 yield connection
                 connection.commit()
+                if not lite.unchanged(self.place, connection.state):
+                    raise StoreError(f"{self.name} was written to while it was read; try again")
             except self.errors as error:
                 connection.discard()
                 raise self.failure(error, "read") from error
@@ -275,6 +278,8 @@ class Database:
         connection = self.connect()
         try:
             if not self.version(connection):
+                if self.read_only:
+                    raise StoreError(f"{self.name} has no runs: it has none of the tables of a store")
                 connection.begin()
                 if not self.lite:
                     connection.run("SELECT pg_advisory_xact_lock(?)", _SCHEMA_LOCK)
@@ -291,17 +296,13 @@ class Database:
 
     def version(self, connection: Connection) -> bool:
         """Whether there are tables, of the version that we know."""
-        if self.lite:
-            there = connection.one("SELECT 1 FROM sqlite_master WHERE name = 'nano_meta'")
-        else:
-            # by the catalogue's rows: what a session remembers of names can be older than its transaction
-            there = connection.one(
-                "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'nano_meta' AND pg_table_is_visible(oid)"
-            )
-        if there is None:
+        missing = self.missing(connection)
+        if len(missing) == len(TABLES):
             return False
+        if "nano_meta" in missing or (missing and not self.read_only):
+            raise StoreError(f"{self.name}: table {missing[0]} is missing; the database is damaged: restore a copy")
         found = connection.one("SELECT value FROM nano_meta WHERE name = 'schema'")
-        if found is None or not found[0].isdigit():
+        if found is None or type(found[0]) is not str or not found[0].isdigit():
             raise StoreError(f"{self.name}: table nano_meta has no version; it was not made by llm-nano-vm")
         if int(found[0]) < SCHEMA_VERSION:
             raise StoreError(
@@ -314,6 +315,18 @@ class Database:
                 "install that version or a newer one; nothing was changed"
             )
         return True
+
+    def missing(self, connection: Connection) -> list[str]:
+        """The tables that are not there."""
+        if self.lite:
+            text = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 5) = 'nano_'"
+        else:
+            # by the catalogue's rows: what a session remembers of names can be older than its transaction
+            text = (
+                "SELECT relname FROM pg_catalog.pg_class WHERE left(relname, 5) = 'nano_' AND pg_table_is_visible(oid)"
+            )
+        there = {name for (name,) in connection.all(text)}
+        return [name for name in TABLES if name not in there]
 
     def make(self, connection: Connection) -> None:
         """All tables and indexes."""
@@ -363,6 +376,8 @@ class Database:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+        if self._mark is not None:
+            self._mark.take_away(self.busy_timeout_seconds)
         for connection in idle:
             connection.close()
         if self._memory is not None:

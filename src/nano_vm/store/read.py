@@ -18,7 +18,7 @@ ROWS = (
     "WHERE run = ? ORDER BY seq"
 )
 INBOX = "SELECT id, kind, message, signature, used FROM nano_inbox WHERE run = ? ORDER BY id"
-CREATED = RUN_FIELDS.index("created_ns")
+CREATED, RUN_ID = RUN_FIELDS.index("created_ns"), RUN_FIELDS.index("run_id")
 
 DOCUMENTS = 16
 """Programs of runs that were read lately: reading that of 10,000 steps takes longer than all of a short run."""
@@ -47,6 +47,28 @@ def loaded(
         if len(documents) > DOCUMENTS:
             documents.pop(next(iter(documents)), None)
     return assembled(fields, stored, messages, values)
+
+
+def headers(connection: Connection, page: Sequence[Sequence[Any]], damaged: list[str] | None = None) -> list[StoredRun]:
+    """The runs of a *page* of headers; those that were damaged are told in *damaged*, where that is given.
+
+    Raises:
+        StoreError: If one was damaged where it lies, and *damaged* is not given.
+    """
+    try:
+        values = values_of(connection, page, (), connection.database.name)
+        return [assembled(fields, None, [], values) for fields in page]
+    except StoreError:
+        if damaged is None:
+            raise
+    made = []
+    for fields in page:
+        try:
+            values = values_of(connection, [fields], (), f"run {fields[RUN_ID]!r}")
+            made.append(assembled(fields, None, [], values))
+        except StoreError as error:
+            damaged.append(str(error))
+    return made
 
 
 def values_of(

@@ -113,24 +113,33 @@ def receipts(connection: Connection) -> Iterator[tuple[Receipt, str]]:
     """All receipts in order, each with the hash that is stored with it."""
     store, after, previous = identity(connection), 0, _NONE
     while found := connection.all(f"{_SELECT} WHERE number > ? ORDER BY number LIMIT {CHECK_RECEIPTS}", after):
-        for number, kind, run_id, seal, at_ns, stored, signature in found:
-            yield Receipt(store, number, Entry(kind, run_id, seal, at_ns), previous, signature), stored
-            after, previous = number, stored
+        for *fields, stored, signature in found:
+            receipt = _receipt(store, fields, previous, signature)
+            yield receipt, stored
+            after, previous = receipt.number, stored
+
+
+def _receipt(store: str, fields: Sequence[Any], previous: Any, signature: Any) -> Receipt:
+    """A receipt of the columns of its row.
+
+    Raises:
+        StoreError: If they hold what no receipt has.
+    """
+    number, kind, run_id, seal, at_ns = fields
+    texts = (kind, run_id, seal, previous, "" if signature is None else signature)
+    if type(number) is not int or type(at_ns) is not int or any(type(text) is not str for text in texts):
+        raise StoreError(f"receipt {number!r} is not what was written; the database is damaged: restore a copy")
+    return Receipt(store, number, Entry(kind, run_id, seal, at_ns), previous, signature)
 
 
 def of_run(connection: Connection, run_id: str) -> list[Receipt]:
     """The receipts of a run, oldest first."""
     store = identity(connection)
     made = []
-    for number, kind, name, seal, at_ns, _, signature in connection.all(
-        f"{_SELECT} WHERE run_id = ? ORDER BY number", run_id
-    ):
-        before = connection.one("SELECT hash FROM nano_receipts WHERE number = ?", number - 1)
-        made.append(
-            Receipt(
-                store, number, Entry(kind, name, seal, at_ns), before[0] if before is not None else _NONE, signature
-            )
-        )
+    for *fields, _, signature in connection.all(f"{_SELECT} WHERE run_id = ? ORDER BY number", run_id):
+        receipt = _receipt(store, fields, _NONE, signature)
+        before = connection.one("SELECT hash FROM nano_receipts WHERE number = ?", receipt.number - 1)
+        made.append(_receipt(store, fields, before[0], signature) if before is not None else receipt)
     return made
 
 

@@ -6,6 +6,7 @@ which `contents` holds it once, however many cells name it. Bytes and not a JSON
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 SCHEMA_VERSION = 2
@@ -119,6 +120,8 @@ CREATE INDEX nano_receipts_run ON nano_receipts (run_id)
 # Numbers are never given twice, also not after a run was deleted: an owner that slept through it must not find its key on another run.
 _SQLITE = {"bytes": "BLOB", "number": "INTEGER PRIMARY KEY AUTOINCREMENT", "clustered": "WITHOUT ROWID"}
 _POSTGRES = {"bytes": "BYTEA", "number": "BIGSERIAL PRIMARY KEY", "clustered": ""}
+
+TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", _TABLES))
 
 RUN_FIELDS = tuple(
     "key run_id program_name program_digest created_ns document inputs about seed salt parent status started_ns finished_ns "

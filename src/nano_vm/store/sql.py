@@ -33,10 +33,10 @@ from . import (
     transfer,
     upkeep,
 )
-from .cells import Bodies, message_of, run_cells
+from .cells import Bodies, run_cells
 from .clock import machine_clock
 from .database import Connection, Database, marks, parts
-from .read import CREATED, HEADER, INBOX, assembled, loaded, unknown, values_of
+from .read import CREATED, HEADER, INBOX, headers, loaded, unknown
 from .receipts import Entry, Receipt
 from .seals import signed, signed_message
 from .writer import Job, Writer
@@ -71,7 +71,8 @@ class SqlStore:
     *synchronous* is SQLite's: with ``FULL`` what was acknowledged survives a loss of power. With ``NORMAL`` it survives a crash of the
     process, but a loss of power or a crash of the system can take the last transactions with it; the database stays sound, and a
     call with an effect that they recorded may then be made again. *busy_timeout_seconds* is how long to wait for another process that
-    writes. One that is stopped while it writes keeps others from writing to SQLite; PostgreSQL takes its transaction from it.
+    writes. With *read_only* nothing is written, and a file of SQLite may lie where nothing can be. *accept* takes a file whose log is
+    missing as it is. One that is stopped while it writes keeps others from writing to SQLite; PostgreSQL takes its transaction from it.
 
     Raises:
         MissingExtra: If ``psycopg`` is needed and not installed.
@@ -86,9 +87,11 @@ class SqlStore:
         busy_timeout_seconds: float = 30.0,
         clock: Callable[[], int] | None = None,
         signing_key: str | Path | bytes | SigningKey | None = None,
+        read_only: bool = False,
+        accept: bool = False,
     ) -> None:
         signer = SigningKey.load(signing_key) if signing_key is not None else None
-        self.database = Database(url, synchronous, busy_timeout_seconds)
+        self.database = Database(url, synchronous, busy_timeout_seconds, read_only=read_only, accept=accept)
         self.writer = Writer(self.database)
         self.writer.signer = signer
         self._clock = clock or machine_clock()  # of leases in SQLite; a server has its own
@@ -308,7 +311,7 @@ class SqlStore:
 
         def job(connection: Connection, _: Bodies) -> list[Message]:
             self._hold(connection, "key", key)
-            return [message_of(*found) for *found, used in connection.all(INBOX, key) if used != 1]
+            return [upkeep.readable(f"number {key}", found) for *found, used in connection.all(INBOX, key) if used != 1]
 
         until = time.monotonic() + self.database.busy_timeout_seconds
         while True:
@@ -326,8 +329,11 @@ class SqlStore:
         with self.database.reading() as connection:
             return loaded(connection, run_id, rows=rows, documents=self._documents)
 
-    def runs(self, **filters: Any) -> Iterator[StoredRun]:
-        """See `Store.runs`; ``status`` may be several. Each has its document too, but no rows and no inbox."""
+    def runs(self, *, damaged: list[str] | None = None, **filters: Any) -> Iterator[StoredRun]:
+        """See `Store.runs`; ``status`` may be several. Each has its document too, but no rows and no inbox.
+
+        A run whose header was damaged where it lies raises `StoreError`; with *damaged*, that takes the message and the others follow.
+        """
         where, given, limit = _where(**filters)
         after: tuple[Any, ...] = ()
         while limit is None or limit > 0:
@@ -336,9 +342,8 @@ class SqlStore:
             text = f"{HEADER}{' WHERE ' if clauses else ''}{' AND '.join(clauses)} ORDER BY created_ns DESC, key DESC LIMIT ?"
             with self.database.reading() as connection:
                 page = connection.all(text, *given, *after, size)
-                values = values_of(connection, page, (), self.database.name)
-            for fields in page:
-                yield assembled(fields, None, [], values)
+                found = headers(connection, page, damaged)
+            yield from found
             if len(page) < size:
                 return
             limit = None if limit is None else limit - size
@@ -402,6 +407,12 @@ class SqlStore:
         receipt must still be there.
         """
         return upkeep.check(self.database, public_keys(keys) if keys is not None else None, head)
+
+    def unused(self) -> list[str]:
+        """Decisions and outcomes that runs which have ended did not use, each in a sentence: who said so was told that it counts, or a
+        call ended after its run."""
+        with self.database.reading() as connection:
+            return upkeep.unused(connection)
 
     def head(self) -> str | None:
         """Number and hash of the newest receipt, to be kept elsewhere; None where no run has ended."""

@@ -11,13 +11,13 @@ from typing import Any
 from ..errors import StoreError
 from ..signing import signer_of
 from ..values import UNSET
-from . import ENDED, Erased, StoredRun, hidden_of, receipts, salted, sealed_as
-from .cells import HELD, Bodies, row_cells, row_crc, run_cells
+from . import ENDED, Erased, Message, StoredRun, hidden_of, lite, receipts, salted, sealed_as
+from .cells import HELD, UNREADABLE, Bodies, message_of, row_cells, row_crc, run_cells
 from .database import Connection, Database
-from .read import HEADER, INBOX, ROWS, assembled, cells_of, loaded, values_of
+from .read import HEADER, INBOX, ROWS, assembled, cells_of, damaged, loaded, values_of
 from .receipts import Entry
 from .schema import RUN_FIELDS
-from .seals import signature_holds
+from .seals import message_holds, signature_holds
 
 PRUNE_RUNS = 100
 """Runs that one transaction deletes."""
@@ -85,11 +85,47 @@ def prune(connection: Connection, bodies: Bodies, older_than_ns: int, statuses: 
     return len(headers)
 
 
+_DECISIONS = ("approve", "reject", "resolve", "outcome")
+
+
+def unused(connection: Connection) -> list[str]:
+    """What runs that have ended did not use of what they were told."""
+    ended = ", ".join(f"'{status}'" for status in ENDED)
+    found = connection.all(
+        "SELECT u.run_id, m.id, m.kind, m.message, m.signature FROM nano_inbox m JOIN nano_runs u ON u.key = m.run "
+        f"WHERE m.used <> 1 AND u.status IN ({ended}) AND m.kind IN ({', '.join('?' * len(_DECISIONS))}) ORDER BY m.id",
+        *_DECISIONS,
+    )
+    told = []
+    for run_id, *fields in found:
+        message = readable(run_id, fields)
+        what = "the outcome of a call" if message.kind == "outcome" else f"{message.kind} by {message.by!r}"
+        told.append(f"run {run_id!r} has ended without {what} at {message.name!r}")
+    return told
+
+
+def readable(run_id: str, fields: Sequence[Any]) -> Message:
+    """A message of the columns of its row.
+
+    Raises:
+        StoreError: If they hold what no message has.
+    """
+    try:
+        return message_of(*fields)
+    except UNREADABLE as error:
+        raise damaged(run_id, "a message") from error
+
+
 def check(database: Database, trusted: frozenset[str] | None = None, head: str | None = None) -> list[str]:
     """Problems of a database, each in a sentence; *trusted* keys must have signed everything, and the receipt *head* be there."""
     problems: list[str] = []
+    if database.lite and (without := lite.lost_log(database.place)) is not None:
+        problems.append(without)
     try:
         with database.reading() as connection:
+            missing = database.missing(connection)
+            if missing:
+                return [*problems, *(f"table {name} is missing: restore a copy" for name in missing)]
             if database.lite:
                 found = [text for (text,) in connection.all("PRAGMA integrity_check(20)")]
                 problems += [f"SQLite: {text}" for text in found if text != "ok"]
@@ -122,6 +158,20 @@ def _check_runs(
                 problems.append(str(error))
                 continue
             problems += (f"{name}: {fault}" for fault in _seal_faults(run, trusted))
+            problems += (f"{name}: {fault}" for fault in _message_faults(run, trusted))
+
+
+def _message_faults(run: StoredRun, trusted: frozenset[str] | None) -> Iterator[str]:
+    """What is wrong with the signatures of messages that are not used yet; those that were are covered by the seal."""
+    for message in run.inbox:
+        what = f"its message {message.kind!r} by {message.by!r}"
+        if message.signature is None:
+            if trusted is not None:
+                yield f"{what} is not signed"
+        elif trusted is not None and signer_of(message.signature) not in trusted:
+            yield f"{what} is signed by another key: {signer_of(message.signature)}"
+        elif not message_holds(run.run_id, message, trusted or frozenset((str(signer_of(message.signature)),))):
+            yield f"the signature of {what} does not fit: it was changed"
 
 
 def _seal_faults(run: StoredRun, trusted: frozenset[str] | None) -> Iterator[str]:

@@ -268,6 +268,8 @@ class Writer:
                     # A process that is stopped in the middle loses its transaction before those who wait for its locks lose patience.
                     milliseconds = int(max(STOPPED_SECONDS, self.database.busy_timeout_seconds * STOPPED_PART) * 1000)
                     connection.run(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+                if kept is None:
+                    self.database.mark(connection)
                 connection.begin()
             except self.database.errors as error:
                 self._connection = None
