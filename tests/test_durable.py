@@ -16,7 +16,7 @@ from build import NOW, llm, mapped, parallel, program, statuses, step
 from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMError, tool
 from nano_vm.durable import trace_of
 from nano_vm.errors import LeaseLost, UnknownRun
-from nano_vm.replay import subject_of, verify
+from nano_vm.replay import replay, subject_of, verify
 from nano_vm.store import seal_of
 from nano_vm.testing import ScriptedLLM
 
@@ -215,8 +215,9 @@ async def test_a_lost_model_call_is_repeated_and_its_reservation_is_spent(host: 
     vm = host.vm()
     (trace,) = await vm.recover()
     assert trace.status is SUCCESS
-    assert trace.steps[0].extra == {"model": "scripted", "finish_reason": "stop"}
-    assert len(vm.load("r").steps[0].extra["lost"]) == 1
+    (lost,) = trace.steps[0].extra["lost"]
+    assert trace.steps[0].extra == {"model": "scripted", "finish_reason": "stop", "lost": [lost]}
+    assert vm.load("r").steps[0].extra == trace.steps[0].extra
     assert trace.digest == vm.load("r").digest
     once = program(llm("m", "ask", max_tokens=10), budget={"max_llm_calls": 1})
     Hanging.reached.clear()
@@ -269,6 +270,171 @@ async def test_an_undo_that_was_cut_off_is_in_doubt(host: Host) -> None:
     vm.resolve("r", "a/undo", done=None)
     trace = await vm.resume("r")
     assert (trace.status, host.calls) == (FAILED, [])
+
+
+# --- budgets, and what a crash lost of them ----------------------------------------------------------------------------
+
+
+class Times:
+    """Calls that the world saw, of one run over all its processes; a call hangs for as long as its name is in *hang*."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.calls: list[str] = []
+        self.fail: list[str] = []  # each takes the next call of its name
+
+    def vm(self) -> ExecutionVM:
+        def made(name: str, effect: Any) -> Any:
+            @tool(effect=effect)
+            async def call(x: Any = None) -> Any:
+                await self.called(name)
+                return {"done": False} if name == "asked" else x
+
+            return call
+
+        effects = {"read": "read", "same": "idempotent", "write": "write", "pay": "irreversible", "asked": "read"}
+        vm = ExecutionVM(self, {name: made(name, effect) for name, effect in effects.items()}, store=self.host.url)
+        self.host.vms.append(vm)
+        return vm
+
+    async def complete(self, messages: Any, **_: Any) -> str:
+        await self.called("llm")
+        return "yes"
+
+    async def called(self, name: str) -> None:
+        self.calls.append(name)
+        self.host.calls.append(name)
+        if name in self.fail:
+            self.fail.remove(name)
+            raise ConnectionError(f"{name} failed")
+        if name in self.host.hang:
+            await asyncio.Event().wait()
+
+    async def killed(self, one: Program, at: str, inputs: dict[str, Any] | None = None) -> None:
+        """A process takes up the run and dies in its first call of *at*."""
+        self.host.calls.clear()
+        self.host.hang = {at}
+        vm = self.vm()
+        try:
+            vm.load("r")
+            task = asyncio.create_task(vm.resume("r"))
+        except UnknownRun:
+            task = asyncio.create_task(vm.run(one, inputs, run_id="r"))
+        await called(self.host, at)
+        await asyncio.sleep(0.05)  # what runs beside it ends
+        await self.host.die(vm, task)
+        self.host.hang = set()
+
+    async def end(self) -> Trace:
+        """A process that lives takes up the run; its trace, after it was verified as it was driven and as it is stored."""
+        vm = self.vm()
+        (trace,) = await vm.recover()
+        self.proven(vm, trace)
+        return trace
+
+    def proven(self, vm: ExecutionVM, trace: Trace) -> None:
+        stored = vm._kept_in().load("r")
+        subject = subject_of(stored)
+        assert verify(subject), str(verify(subject))
+        assert replay(trace, subject.program).identical, str(replay(trace, subject.program))
+        assert trace.digest == vm.load("r").digest
+
+
+@pytest.mark.parametrize(
+    ("first", "budget", "name"),
+    [
+        (llm("a"), "max_llm_calls", "llm"),
+        (step("a", "read"), "max_tool_calls", "read"),
+        (step("a", "same"), "max_tool_calls", "same"),
+    ],
+)
+@pytest.mark.parametrize(("limit", "kills"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3), (4, 2)])
+async def test_a_call_that_was_lost_counts(
+    host: Host, first: dict[str, Any], budget: str, name: str, limit: int, kills: int
+) -> None:
+    """In truth, in the run that goes on, and in its replay: never more calls than the budget has."""
+    times = Times(host)
+    one = program(first, {**first, "id": "b"}, budget={budget: limit})
+    for _ in range(kills):
+        await times.killed(one, name)
+    trace = await times.end()
+    if limit >= kills + 2:
+        assert trace.status is SUCCESS
+    else:
+        assert trace.status is FAILED
+        assert trace.error_kind == "budget"
+    assert len(times.calls) == min(limit, kills + 2)
+
+
+async def test_attempts_that_failed_before_a_crash_count(host: Host) -> None:
+    times = Times(host)
+    one = program(step("a", "read", max_retries=5, retry=NOW), budget={"max_tool_calls": 4})
+    times.fail, host.hang = ["read"], {"read"}
+    vm = times.vm()
+    task = asyncio.create_task(vm.run(one, run_id="r"))
+    while len(times.calls) < 2:  # noqa: ASYNC110 - calls are all there is
+        await asyncio.sleep(0.005)
+    await host.die(vm, task)
+    host.hang = set()
+    times.fail = ["read", "read"]
+    trace = await times.end()
+    assert (trace.status, trace.error_kind, len(times.calls)) == (FAILED, "budget", 4)
+
+
+@pytest.mark.parametrize("effect", ["write", "pay"])
+async def test_a_lost_effect_counts_once_if_it_took_place_and_twice_if_it_is_made_again(
+    host: Host, effect: str
+) -> None:
+    times = Times(host)
+    one = program(step("a", effect), step("b", effect), budget={"max_tool_calls": 2})
+    await times.killed(one, effect)
+    vm = times.vm()
+    assert (await vm.resume("r")).status is SUSPENDED
+    vm.resolve("r", "a", done=None)
+    trace = await vm.resume("r")
+    assert (trace.status, len(times.calls)) == (SUCCESS, 2)
+    assert trace.steps[0].extra["settled"] is True
+    times.proven(vm, trace)
+
+
+async def test_a_lost_effect_that_is_made_again_counts_twice(host: Host) -> None:
+    times = Times(host)
+    one = program(step("a", "pay"), step("b", "pay"), budget={"max_tool_calls": 2})
+    await times.killed(one, "pay")
+    vm = times.vm()
+    await vm.resume("r")
+    vm.resolve("r", "a", retry=True)
+    trace = await vm.resume("r")
+    assert (trace.status, trace.error_kind, len(times.calls)) == (FAILED, "budget", 2)
+    times.proven(vm, trace)
+
+
+@pytest.mark.parametrize(("limit", "status"), [(1, FAILED), (2, SUCCESS)])
+async def test_a_reconcile_that_says_no_lets_it_be_made_again_within_the_budget(
+    host: Host, limit: int, status: TraceStatus
+) -> None:
+    times = Times(host)
+    one = program(
+        step("a", "pay", reconcile={"tool": "asked"}, max_retries=2, retry=NOW), budget={"max_tool_calls": limit}
+    )
+    await times.killed(one, "pay")
+    trace = await times.end()
+    assert (trace.status, times.calls.count("pay")) == (status, limit)
+
+
+@pytest.mark.parametrize(("limit", "status"), [(3, FAILED), (4, SUCCESS), (9, SUCCESS)])
+async def test_what_a_branch_lost_counts_in_the_branch_and_in_the_run(
+    host: Host, limit: int, status: TraceStatus
+) -> None:
+    times = Times(host)
+    one = program(
+        mapped(llm("q", "ask $item"), over=[1, 2, 3], max_items=3, max_concurrency=1),
+        budget={"max_llm_calls": limit},
+    )
+    await times.killed(one, "llm")
+    trace = await times.end()
+    assert trace.status is status
+    assert len(times.calls) == min(limit, 4)
 
 
 # --- identity ----------------------------------------------------------------------------------------------------------

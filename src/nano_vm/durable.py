@@ -23,7 +23,7 @@ from .drive import Abandoned
 from .errors import LeaseLost, StoreError
 from .inbox import presented
 from .lease import Debt, Lease, outcomes_of
-from .ledger import token_bound
+from .ledger import UNLIMITED, token_bound
 from .machine import FOREVER, Machine
 from .operators import described, number_in
 from .outbox import Outbox, patiently
@@ -51,12 +51,6 @@ PILE_ROWS = 32
 was done that hangs on them, since every other call waits for all of them."""
 
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
-
-
-def lost_calls(run: StoredRun) -> int:
-    """Model calls of *run* that were begun and whose process was gone before they ended: a budget of calls has spent them."""
-    made = sum(row.kind == INTENT and row.type == "llm" for row in run.rows)
-    return made - sum(row.kind == STEP and row.type == "llm" and row.request is not UNSET for row in run.rows)
 
 
 class Journal:
@@ -150,16 +144,14 @@ class Journal:
         if self.leaving:
             await self.append(rows)
             raise Abandoned(LeaseLost(f"run {self.run.run_id!r} is left to others"))
-        if op.code == TOOL and op.effect == "read":  # type: ignore[attr-defined]
+        if op.code == TOOL and op.effect == "read" and machine.ledger.tool_calls >= UNLIMITED:  # type: ignore[attr-defined]
             if self.repeatable and not self.used and len(self.pile) < PILE_ROWS:
                 self.pile += rows
                 self.push()
             else:
                 await self.append(rows)
         else:
-            if not machine.retrying:
-                rows.append(self.intent(machine, op, path))
-            await self.append(rows)
+            await self.append([*rows, self.intent(machine, op, path)])
         self.check()
         if self.stopping and machine._aside is None:
             await self.stopped()
@@ -246,25 +238,23 @@ class Journal:
 
     def lost(self, machine: Machine, op: Op, path: str) -> Op | None:
         """What becomes of a call that was begun before and has no outcome; None where it may be made (again)."""
-        now = machine.now
-        if op.code == MODEL:
-            for _ in self.begun[path]:
-                refusal = machine.reserve(token_bound(machine.messages)) if machine.reserves else None
-                if refusal is not None:  # what was reserved for the lost attempts is spent
-                    return machine.fail(refusal, now)
+        now, begun = machine.now, self.begun[path]
+        unsafe = op.code == TOOL and op.unsafe  # type: ignore[attr-defined]
+        message = self.take(("outcome", "resolve"), path) if unsafe else None
+        again = not unsafe or (message is not None and bool(message.body.get("retry")))
+        bound = token_bound(machine.messages) if op.code == MODEL else 0
+        refusal = machine.lose(op, begun, bound, settled=not again)
+        if message is not None and message.by is not None:
+            self.resolved[path] = message.by
+        if refusal is not None:
+            return machine.fail(refusal, now)
+        if again:
             return None
-        if not op.unsafe:  # type: ignore[attr-defined]
-            return None
-        message = self.take(("outcome", "resolve"), path)
         if message is None:
             return machine.doubt(LOST, now)
         body = message.body
-        if message.by is not None:
-            self.resolved[path] = message.by
         if "output" in body:
             return machine.resume(body["output"], now)
-        if body.get("retry"):
-            return None
         reason = body.get("reason") or "declared failed"
         return machine.fail(StepError("tool", "Resolved", str(reason), retryable=False), now)
 
@@ -442,17 +432,18 @@ class Journal:
             ]
         if usage is not None:
             rest["usage"] = usage.to_dict()
+        lost = self.begun.get(path)
+        if lost and op.type in ("tool", "llm"):
+            rest["lost"] = lost
         if extra is not None:
             told = extra_json(op, extra)
+            rest |= {name: told.pop(name) for name in ("lost", "settled") if name in told}
             if told:
                 rest["extra"] = told
         if path in self.resolved:
             rest["extra"] = {**rest.get("extra", {}), "by": self.resolved[path]}
         if type(extra) is dict and "children" in extra:
             rest["size"] = len(extra["children"])
-        lost = self.begun.get(path)
-        if lost and op.type in ("tool", "llm"):
-            rest["lost"] = lost
         if type(request) is tuple:
             request = dict(zip(op.names, request, strict=False))
         return Row(

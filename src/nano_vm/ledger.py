@@ -76,14 +76,27 @@ class Ledger:
             limits.state_bytes,
         )
 
+    def take_tool_calls(self, count: int = 1) -> bool:
+        """Spend so many; False where fewer were left, and then none is."""
+        left = self.tool_calls
+        self.tool_calls = _without(left, count)
+        return left >= count
+
+    def take_llm_calls(self, count: int = 1) -> bool:
+        """As `take_tool_calls`."""
+        left = self.llm_calls
+        self.llm_calls = _without(left, count)
+        return left >= count
+
     def shares(self, ceilings: list[tuple[int, int, int]]) -> list[Ledger]:
         """One ledger a child: its ceiling where all fit, else equal shares in declared order. What is unspent returns by `settle`.
 
-        Tokens and money have no ceiling yet: those who call models share them equally.
+        What remains of calls beside the ceilings is shared too, by those who call: a call that is lost in a crash and made again is one
+        more than the ceiling. Tokens and money have no ceiling yet: those who call models share them equally.
         """
         count = len(ceilings)
         columns = [
-            _granted(have, [ceiling[i] for ceiling in ceilings])
+            _granted(have, [ceiling[i] for ceiling in ceilings], spare=i > 0)
             for i, have in enumerate((self.steps, self.llm_calls, self.tool_calls))
         ]
         callers = [i for i, ceiling in enumerate(ceilings) if ceiling[1]]
@@ -109,8 +122,8 @@ class Ledger:
     def settle(self, granted: Ledger, left: Ledger) -> None:
         """Charge what a child used of its share."""
         self.steps -= granted.steps - left.steps
-        self.llm_calls -= granted.llm_calls - left.llm_calls
-        self.tool_calls -= granted.tool_calls - left.tool_calls
+        self.llm_calls = _without(self.llm_calls, granted.llm_calls - left.llm_calls)
+        self.tool_calls = _without(self.tool_calls, granted.tool_calls - left.tool_calls)
         self.tokens -= granted.tokens - left.tokens
         self.state -= granted.state - left.state
         if self.cost is not None and granted.cost is not None and left.cost is not None:
@@ -125,10 +138,19 @@ def _or_unlimited(value: int | None) -> int:
     return UNLIMITED if value is None else value
 
 
-def _granted(have: int, ceilings: list[int]) -> list[int]:
+def _without(have: int, count: int) -> int:
+    return have if have >= UNLIMITED else max(have - count, 0)
+
+
+def _granted(have: int, ceilings: list[int], *, spare: bool) -> list[int]:
     if have >= UNLIMITED:
         return [UNLIMITED] * len(ceilings)
-    return list(ceilings) if sum(ceilings) <= have else _equal(have, len(ceilings))
+    left = have - sum(ceilings)
+    if left < 0:
+        return _equal(have, len(ceilings))
+    callers = sum(ceiling > 0 for ceiling in ceilings) if spare else 0
+    more = iter(_equal(left, callers) if callers else ())
+    return [ceiling + next(more) if callers and ceiling else ceiling for ceiling in ceilings]
 
 
 def _equal(have: int, count: int) -> list[int]:

@@ -132,6 +132,7 @@ class Machine:
     _original: list[dict[str, Any]]
     _reserved = 0
     _reserved_cost: Decimal | None = None
+    _lost_attempts: tuple[list[int], bool] | None = None  # attempts at the requested call that were lost in a crash
     _failed_step = ""
 
     def __init__(
@@ -280,6 +281,30 @@ class Machine:
         if ledger.tokens < UNLIMITED:
             ledger.tokens -= most
         self._reserved, self._reserved_cost = most, cost
+        return None
+
+    def lose(self, op: Op, begun: Sequence[int], prompt_tokens: int = 0, *, settled: bool = False) -> StepError | None:
+        """Take that attempts at the requested call *op* were lost with their process: each counts on the budgets, but the last where it
+        is *settled* what became of it, since its outcome is that of the call. The error, where nothing is left for another attempt.
+
+        *begun* are the times at which they were begun, since the epoch: they are recorded beside the step's digest.
+        """
+        if op is not self._op:  # on the short way no budget counts calls
+            return None
+        self._lost_attempts = list(begun), settled
+        count, ledger = len(begun) - settled, self.ledger
+        if self._aside is not None:
+            return None
+        if op.code == TOOL:
+            enough = ledger.take_tool_calls(count)
+            return None if enough else _budget(_LOST_CALLS.format("tool calls", "max_tool_calls"))
+        if not ledger.take_llm_calls(count):
+            return _budget(_LOST_CALLS.format("model calls", "max_llm_calls"))
+        for _ in range(count if self.reserves else 0):
+            refusal = self.reserve(prompt_tokens)
+            if refusal is not None:
+                return refusal
+            self._reserved, self._reserved_cost = 0, None  # what was reserved for it is spent
         return None
 
     @property
@@ -521,15 +546,11 @@ class Machine:
             return self._failed(op, _budget(_NO_STEP))
         try:
             if code == TOOL:
-                ledger.tool_calls -= 1
-                if ledger.tool_calls < 0:
-                    ledger.tool_calls = 0
+                if not ledger.take_tool_calls():
                     raise BudgetExceeded("the run has used all its tool calls (max_tool_calls)")
                 self._take_arguments(op)
             elif code == MODEL:
-                ledger.llm_calls -= 1
-                if ledger.llm_calls < 0:
-                    ledger.llm_calls = 0
+                if not ledger.take_llm_calls():
                     raise BudgetExceeded("the run has used all its model calls (max_llm_calls)")
                 self._begin_model(op)
             elif code == FORK:
@@ -942,14 +963,12 @@ class Machine:
         """The same call once more, after `delay_seconds`; the attempt is kept for the record."""
         ledger = self.ledger
         if op.code == MODEL:
-            if ledger.llm_calls <= 0:
+            if not ledger.take_llm_calls():
                 fault = _budget("no model call is left for another attempt (max_llm_calls)")
                 return self._failed(op, fault, usage, {"unmetered": True} if usage is None else None)
-            ledger.llm_calls -= 1
         else:
-            if ledger.tool_calls <= 0:
+            if not ledger.take_tool_calls():
                 return self._failed(op, _budget("no tool call is left for another attempt (max_tool_calls)"))
-            ledger.tool_calls -= 1
             self._take_arguments(cast(ToolOp, op))
         if self._attempts is None:
             self._attempts = []
@@ -1189,6 +1208,10 @@ class Machine:
                 extra = {**(extra or {}), "unmetered": True}  # the sum does not tell that the last call's is not in it
             usage = _total([*spent, usage])
         request = self.request if op.code in (TOOL, MODEL, PAUSE) else None
+        if self._lost_attempts is not None:
+            begun, settled = self._lost_attempts
+            extra = {**(extra or {}), "lost": begun, **({"settled": True} if settled else {})}
+            self._lost_attempts = None
         if op.when is not None:
             extra = {**(extra or {}), "when": self._whens[op.when.index]}
         self.records.append(
@@ -1371,6 +1394,9 @@ def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
         if value is not UNSET:
             frame[slot] = value
     return frame
+
+
+_LOST_CALLS = "the run has used all its {} ({}), those that were lost in a crash included"
 
 
 def _budget(message: str) -> StepError:

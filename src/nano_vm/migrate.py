@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .durable import lost_calls
 from .errors import VMError
 from .ledger import Ledger
 from .machine import FOREVER, Facts, Machine, loaded
@@ -83,11 +82,7 @@ def _machine(program: Program, run: StoredRun, plan: Plan) -> Machine:
     facts = Facts(run.run_id, run.seed, bounds.limits, bounds.prices, bounds.default_model)
     facts.given = {name: run.inputs[name] for name in plan.given}
     ledger = Ledger.of(bounds.limits, bounds.budget)
-    seconds = None
-    if bounds.budget is not None:
-        seconds = bounds.budget.max_seconds
-        if bounds.budget.max_llm_calls is not None:
-            ledger.llm_calls = max(ledger.llm_calls - lost_calls(run), 0)
+    seconds = bounds.budget.max_seconds if bounds.budget is not None else None
     deadline = run.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
     root = plan.frames[0]
     return Machine.of_run(root, loaded(root, run.inputs), facts, ledger, deadline)

@@ -126,8 +126,12 @@ class Recorded:
             if owner not in self.by_path:  # asked before a crash, and what it said then may no longer be true
                 return None
             self._asked[owner] = self._asked.get(owner, 0) + 1
-        elif op.code == MODEL:
-            self._charge(machine, path, record)
+        refusal = self._lost(machine, op, path, record)
+        if refusal is not None:
+            self._ended.add(path)
+            return machine.fail(refusal, now)
+        if op.code == MODEL and machine.reserves:
+            machine.reserve(token_bound(machine.messages))
         attempts = record[8]
         if attempts:
             number = self._attempt.get(path, 0)
@@ -139,13 +143,13 @@ class Recorded:
             return self._model(machine, cast(ModelOp, op), path, record, now)
         return self._tool(machine, cast(ToolOp, op), path, record, now)
 
-    def _charge(self, machine: Machine, path: str, record: Record) -> None:
-        """What the call may use is set aside; what calls that were lost in a crash may have used was spent."""
-        if not machine.reserves:
-            return
-        for _ in _dict(record[10]).get("lost", ()) if path not in self._attempt else ():
-            machine.reserve(token_bound(machine.messages))
-        machine.reserve(token_bound(machine.messages))
+    def _lost(self, machine: Machine, op: Op, path: str, record: Record) -> StepError | None:
+        """Count what a crash lost of the call, at its first attempt; the error, where nothing was left then."""
+        extra = _dict(record[10])
+        if "lost" not in extra or path in self._attempt or path in self._ended:
+            return None
+        bound = token_bound(machine.messages) if op.code == MODEL else 0
+        return machine.lose(op, extra["lost"], bound, settled=extra.get("settled") is True)
 
     def _unasked(self, machine: Machine, op: Op, path: str) -> Op | None:
         """A reconcile tool that could not be asked, since its arguments were refused: only the step's own record tells."""

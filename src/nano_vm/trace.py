@@ -639,7 +639,7 @@ def _extra_json(op: Any, extra: Any) -> dict[str, Any]:
 
 
 _NOT_CALLED = frozenset({"budget", "refused"})
-_PRICED = frozenset({"children", "cost_source", "by", "lost", "unmetered"})
+_PRICED = frozenset({"children", "cost_source", "by", "lost", "settled", "unmetered"})
 
 
 def _chain(head: bytes, records: list[Any]) -> bytes:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar, overload
 from .batch import BatchResult, run_many
 from .compile import compile_flow
 from .drive import NAMED_ONLY, Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
-from .durable import Journal, lost_calls, trace_of
+from .durable import Journal, trace_of
 from .errors import Diagnostic, LeaseLost, ProgramError, StoreError, UnknownRun, VMError, summary
 from .fields import free, remedy
 from .flow import Flow, FrameGraph, Names
@@ -900,8 +900,6 @@ class ExecutionVM:
         seconds = bound.max_seconds if bound is not None else None
         deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
         ledger = Ledger.of(self._limits, bound)
-        if bound is not None and bound.max_llm_calls is not None:
-            ledger.llm_calls = max(ledger.llm_calls - lost_calls(stored), 0)
         machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
         trace._records, trace._ops = machine.records, plan.ops
         return trace, machine

@@ -178,7 +178,7 @@ def _shown_extra(record: Record) -> dict[str, Any]:
     """What a record says beside, but for attempts that were lost in a crash and who decided, which are no part of what happened."""
     extra = record[10]
     if type(extra) is dict:
-        return {key: value for key, value in extra.items() if key not in ("children", "lost", "by")}
+        return {key: value for key, value in extra.items() if key not in ("children", "lost", "settled", "by")}
     return _extra_json(record[0], extra) if extra is not None else {}
 
 

@@ -95,7 +95,7 @@ class Row:
             ended,
             attempts or None,
             LLMUsage.from_dict(rest["usage"]) if "usage" in rest else None,
-            {**rest.get("extra", {}), **({"lost": rest["lost"]} if "lost" in rest else {})} or None,
+            {**rest.get("extra", {}), **{name: rest[name] for name in ("lost", "settled") if name in rest}} or None,
         )
 
 
