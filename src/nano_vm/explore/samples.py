@@ -14,7 +14,8 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, product
+from itertools import islice
+from math import gcd
 from typing import Any
 
 from ..errors import Loc
@@ -684,7 +685,10 @@ def _lists(asked: Asked, schema: Schema | None, root: Any, depth: int) -> Iterat
 def _objects(
     asked: Mapping[str, Asked], declared: Mapping[str, Any], names: Iterable[str], root: Any, depth: int
 ) -> Iterator[dict[str, Any]]:
-    """Objects: what is asked of their fields in all combinations, of the others one by one, and each field asked of left out."""
+    """Objects: what is asked of their fields in combination, of the others one by one, and each field asked of left out.
+
+    All combinations where they are few; else as many, spread over all of them, and each value at least once.
+    """
     choices: dict[str, list[Any]] = {}
     for name in names:
         part = asked.get(name, NOTHING)
@@ -696,15 +700,27 @@ def _objects(
     total = 1
     for name in matter:
         total *= len(choices[name])
-    if total <= MAX_SAMPLES // 2:
-        for combined in product(*(choices[name] for name in matter)):
-            yield base | dict(zip(matter, combined, strict=True))
+    many = total > MAX_SAMPLES // 2
+    for index in _spread(total, MAX_SAMPLES // 2) if many else range(total):
+        combined = {}
+        for name in reversed(matter):
+            index, which = divmod(index, len(choices[name]))
+            combined[name] = choices[name][which]
+        yield base | combined
     for name, values in choices.items():
-        if name not in asked or total > MAX_SAMPLES // 2:
+        if name not in asked or many:
             yield from (base | {name: value} for value in values[1:])
     for name in asked:
         if name in base:
             yield {key: value for key, value in base.items() if key != name}
+
+
+def _spread(total: int, count: int) -> Iterator[int]:
+    """*count* different numbers below *total*, evenly spread in any order of their digits: steps of the golden ratio."""
+    step = max(1, round(total * 0.618))
+    while gcd(step, total) > 1:
+        step += 1
+    return (index * step % total for index in range(min(count, total)))
 
 
 def _by_schema(schema: Schema, asked: Asked, root: Any, depth: int) -> Iterator[Any]:
