@@ -251,6 +251,22 @@ class StepResult:
     branch: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """The fields that a step of 0.1 had; *mode* ``json`` makes strings of times and cost."""
+        moment = _iso if mode == "json" else _same
+        usage = None if self.usage is None else self.usage.to_dict()
+        return {
+            "step_id": self.step_id,
+            "status": self.status.value,
+            "output": copied(self.output),
+            "error": self.error,
+            "retries": self.retries,
+            "usage": usage,
+            "started_at": moment(self.started_at),
+            "finished_at": moment(self.finished_at),
+            "duration_ms": self.duration_ms,
+        }
+
     @property
     def cost_source(self) -> str | None:
         """Where ``usage.cost_usd`` comes from: ``prices`` of the host, or the ``adapter``."""
@@ -539,12 +555,52 @@ class Trace:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
-    model_dump = to_dict
-    model_dump_json = to_json
+    def summary(self) -> dict[str, Any]:
+        """How the run ended, as a JSON object: status, output, error, what it waits for, and what it used.
+
+        ``cost_usd`` is a decimal string, or None where the cost of a call is not known; ``duration_ms`` is milliseconds.
+        """
+        usage = self.usage()
+        return {
+            "run_id": self.run_id,
+            "program": self.program_name,
+            "status": self.status.value,
+            "output": copied(self.output),
+            "error": self.error,
+            "error_kind": self.error_kind,
+            "diagnostics": [d.to_dict() for d in self.diagnostics],
+            "waiting": copied(list(self.waiting)),
+            "steps": len(self.steps),
+            "tokens": usage.total_tokens,
+            "cost_usd": None if usage.cost_usd is None else str(usage.cost_usd),
+            "duration_ms": self.duration_ms,
+            "digest": self.digest,
+        }
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """The fields that a trace of 0.1 had, as its `model_dump` gave them; *mode* ``json`` makes strings of the times.
+
+        To store a trace and read it back, use `to_dict` and `from_dict`.
+        """
+        moment = _iso if mode == "json" else _same
+        return {
+            "program_name": self.program_name,
+            "status": self.status.value,
+            "steps": [step.model_dump(mode=mode) for step in self.steps],
+            "final_output": copied(self.output),
+            "error": self.error,
+            "started_at": moment(self.started_at),
+            "finished_at": moment(self.finished_at),
+            "duration_ms": self.duration_ms,
+        }
+
+    def model_dump_json(self, *, indent: int | None = None) -> str:
+        """`model_dump` as JSON text."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=indent)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Trace:
-        """The inverse of `to_json`.
+        """The inverse of `to_json`; reads what ``nano-vm run --json`` prints, too.
 
         Raises:
             TraceError: If it is not a trace, or its digest or seal does not fit what it says.
@@ -558,6 +614,11 @@ class Trace:
     @classmethod
     def from_dict(cls, data: Any) -> Trace:
         """The inverse of `to_dict`; raises as `from_json`."""
+        if isinstance(data, dict) and "trace" in data and "records" not in data:
+            trace = cls.from_dict(data["trace"])
+            if canonical({**trace.summary(), "trace": data["trace"]}) != canonical(data):
+                raise TraceError("the summary was changed: it does not fit the trace in it")
+            return trace
         if not isinstance(data, dict) or not {"format", "records", "digest", "seal"} <= data.keys():
             raise TraceError("not a trace: it has no 'format', 'records', 'digest' and 'seal'")
         try:
@@ -597,6 +658,14 @@ class Trace:
             branch=shown.get("branch"),
             extra=shown,
         )
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _same(moment: datetime | None) -> datetime | None:
+    return moment
 
 
 def seed_of(run_id: str) -> int:

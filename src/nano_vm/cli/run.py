@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import stat
@@ -49,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
         with ExitStack() as stack:
             code, trace = _run(options, stack)
         if options.json:
-            to_stdout(safe_json(trace.to_json(indent=2)) + "\n")
+            told = {**trace.summary(), "trace": trace.to_dict()}
+            to_stdout(safe_json(json.dumps(told, ensure_ascii=False, indent=2)) + "\n")
     return code
 
 

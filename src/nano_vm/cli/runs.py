@@ -594,7 +594,7 @@ async def _working(vm: ExecutionVM, options: argparse.Namespace, say_line: Calla
         counts[trace.status.value] = counts.get(trace.status.value, 0) + 1
         try:
             if not gone:
-                say_line(safe_json(json.dumps(_told(trace), ensure_ascii=False)) if options.json else _line(trace))
+                say_line(safe_json(json.dumps(trace.summary(), ensure_ascii=False)) if options.json else _line(trace))
         except OSError:  # nobody reads any more: no reason to stop
             gone = True
 
@@ -621,18 +621,6 @@ async def _working(vm: ExecutionVM, options: argparse.Namespace, say_line: Calla
     if received:
         return OK if not options.until_idle else 128 + received[0]
     return FAILED if counts.get("failed") or warnings else OK
-
-
-def _told(trace: Trace) -> dict[str, Any]:
-    return {
-        "run_id": trace.run_id,
-        "program": trace.program_name,
-        "status": trace.status.value,
-        "output": trace.final_output,
-        "error": trace.error,
-        "waiting": [{key: entry[key] for key in ("path", "kind") if key in entry} for entry in trace.waiting],
-        "digest": trace.digest,
-    }
 
 
 def _line(trace: Trace) -> str:
