@@ -332,7 +332,7 @@ def test_what_can_not_be_used(folder: Path, capsys: pytest.CaptureFixture[str], 
 def test_a_program_that_can_not_run_is_refused_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["batch", "demo.yaml", "in.jsonl", "-o", "out.jsonl"]) == 1
     told = capsys.readouterr().err.splitlines()
-    assert "calls unknown tool 'double'" in told[0]
+    assert "tool 'double' is not registered" in told[0]
     assert told[1:] == ["nano-vm: refused: no input was run"]
     assert not Path("out.jsonl").exists()
 

@@ -124,7 +124,7 @@ def test_a_reply_that_is_no_program_is_told_with_its_faults(
     assert main(["plan", "Refund it", *COMMON, "-o", "plan.yaml"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert "steps[0].tool: V020: step 's1' calls unknown tool '__import__'" in told.err
+    assert "steps[0].tool: V020: tool '__import__' is not registered; step 's1' calls it" in told.err
     assert "the model wrote: " in told.err
     assert "\x1b" not in told.err
     assert not Path("plan.yaml").exists()

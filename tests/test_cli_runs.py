@@ -598,10 +598,10 @@ def test_a_worker_that_lacks_tools_leaves_the_run_and_says_so(sh: Shell, refund:
     before = tables()
     assert sh("work", "--until-idle") == 1
     assert "run refund-1 can not go on here: " in sh.err[0]
-    assert "calls unknown tool 'look'" in sh.err[0]
+    assert "tool 'look' is not registered" in sh.err[0]
     assert sh.err[-1] == "1 could not go on here"
     assert sh("resume", refund) == 1
-    assert "calls unknown tool 'look'" in sh.err[0]
+    assert "tool 'look' is not registered" in sh.err[0]
     assert tables() == before
 
 

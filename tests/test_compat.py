@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def test_names_import_from_vm_and_adapters() -> None:
     assert (adapters.LiteLLMAdapter, adapters.LLMAdapter) == (package.LiteLLMAdapter, package.LLMAdapter)
 
 
-from nano_vm import ExecutionVM, OnError, Program, Step, StepStatus, StepType, Trace, TraceStatus, VMError  # noqa: E402
+from nano_vm import ExecutionVM, OnError, Program, Step, StepStatus, StepType, TraceStatus, VMError  # noqa: E402
 from nano_vm.models import LLMUsage  # noqa: E402
 
 
@@ -250,5 +251,23 @@ def test_vm_error_is_the_base() -> None:
 async def test_traces_as_dicts() -> None:
     program = Program.from_dict({"steps": [{"id": "a", "type": "llm", "prompt": "x"}]})
     trace = await ExecutionVM(llm=MockLLM()).run(program)
-    assert isinstance(trace.model_dump(), dict)
-    assert Trace.from_json(trace.model_dump_json()).final_output == "yes"
+    dumped = trace.model_dump()
+    assert list(dumped) == OLD_TRACE
+    assert list(dumped["steps"][0]) == OLD_STEP
+    assert dumped["final_output"] == dumped["steps"][0]["output"] == "yes"
+    assert dumped["started_at"] == trace.started_at
+    as_json = json.loads(trace.model_dump_json())
+    assert list(as_json) == OLD_TRACE
+    assert as_json["started_at"] == trace.started_at.isoformat()
+
+
+# The fields of 0.1.4's models.Trace and models.StepResult.
+OLD_TRACE = "program_name status steps final_output error started_at finished_at duration_ms".split()
+OLD_STEP = "step_id status output error retries usage started_at finished_at duration_ms".split()
+
+
+async def test_an_unregistered_tool_is_told_in_the_words_of_0_1() -> None:
+    program = Program.from_dict({"steps": [{"id": "a", "type": "tool", "tool": "x"}]})
+    trace = await ExecutionVM(llm=MockLLM()).run(program)
+    assert trace.status is TraceStatus.FAILED
+    assert "tool 'x' is not registered" in (trace.error or "")

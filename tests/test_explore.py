@@ -673,7 +673,7 @@ def test_a_policys_value_checks_hold_in_every_run() -> None:
 
 
 def test_what_can_not_be_explored_is_refused() -> None:
-    with pytest.raises(ProgramError, match="unknown tool"):
+    with pytest.raises(ProgramError, match="not registered"):
         explore(program(step("a", "f")), tools={})
     with pytest.raises(ProgramError, match="jumps to unknown step"):
         explore(program(step("a", "f", next="nowhere")))

@@ -272,7 +272,8 @@ class _Counting:
             gain = [*step_of(node), (TOOL_CALLS, attempts), (self.amounts["tool", step.tool], attempts)]
             if step.undo is not None:
                 gain.append((self.amounts["tool", step.undo.tool], 1))
-            if step.reconcile is not None and self.contracts[step.tool].unsafe:
+            contract = self.contracts.get(step.tool)
+            if step.reconcile is not None and (contract is None or contract.unsafe):
                 gain.append((self.amounts["tool", step.reconcile.tool], attempts))
             return gain
         if isinstance(step, LLMStep):

@@ -34,7 +34,7 @@ def _call(
     contract = contracts.get(tool)
     if contract is None:
         hint = hints.meant(tool, contracts, otherwise="give it by ExecutionVM(tools={...}) or --tools module:object")
-        yield Diagnostic("V020", (*loc, "tool"), f"step {step_id!r} calls unknown tool {tool!r}", hint)
+        yield Diagnostic("V020", (*loc, "tool"), f"tool {tool!r} is not registered; step {step_id!r} calls it", hint)
         return
     parameters = contract.parameters
     for name in parameters:
