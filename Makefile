@@ -20,9 +20,19 @@ ARGS ?=
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+REFUND = $(BIN)/nano-vm run examples/refund.yaml --tools examples/refund.py:tools --model local
+
 demo: $(VENV)/.demo ## Run the refund program on a small real model, on this machine
-	@$(BIN)/nano-vm run examples/refund.yaml --tools examples/refund.py:tools --model local \
-		-i user_input="The blender arrived broken, I want my money back" $(ARGS)
+	@echo '1. Someone says thank you, for a lamp that was not returned. A small model may well hear a complaint:'
+	@$(REFUND) -i order_id=A-1002 -i user_input="I love my new lamp, thanks!"
+	@echo
+	@echo '2. Someone complains about a blender that came back (or the order in ARGS):'
+	@$(REFUND) $(or $(ARGS),-i order_id=A-1001) \
+		-i user_input="The blender arrived broken, I want my money back"
+	@echo
+	@echo 'The model answered; the VM decided. No refund without both guards, whatever the model says. Try next:'
+	@echo "  make demo ARGS='-i order_id=A-1003'          a returned sofa of \$$899: which guard refuses it?"
+	@echo '  $(BIN)/nano-vm check examples/refund.yaml --tools examples/refund.py:tools --policy examples/refund.policy.yaml'
 
 test: $(VENV)/.test ## Run every test, those on the real model too (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -50,12 +50,22 @@ def test_every_example_is_run() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
-    [("unhappy", ["analyze", "guardrail", "order", "refund"]), ("happy", ["analyze", "guardrail", "reject"])],
+    [
+        ("unhappy", ["analyze", "guardrail", "order", "rules", "refund"]),
+        ("happy", ["analyze", "guardrail", "reject"]),
+    ],
 )
 def test_refund_goes_where_the_guardrail_says(answer: str, expected: list[str]) -> None:
     trace = run("refund", ScriptedLLM([answer]), {"user_input": ANGRY})
     assert trace.ok, trace.error
     assert paths(trace) == expected
+
+
+@pytest.mark.parametrize("order", ["A-1002", "A-1003", "A-1004"])
+def test_what_the_model_says_does_not_refund_an_order_that_the_rules_refuse(order: str) -> None:
+    trace = run("refund", ScriptedLLM(["unhappy"]), {"user_input": "I love it, thanks!", "order_id": order})
+    assert trace.ok, trace.error
+    assert paths(trace) == ["analyze", "guardrail", "order", "rules", "refuse"]
 
 
 def test_refund_is_not_paid_for_an_answer_that_is_none() -> None:

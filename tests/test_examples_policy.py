@@ -40,16 +40,17 @@ def test_the_refund_program_is_proved(capsys: pytest.CaptureFixture[str]) -> Non
     files = [str(EXAMPLES / name) for name in ("refund.yaml", "refund.policy.yaml", "refund.py")]
     assert check(files[0], "--policy", files[1], "--tools", files[2], "--strict") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "proved: 'issue_refund' is called at most once, attempts included",
+        "proved: every call of 'issue_refund' is guarded by rules.then",
         "proved: every call of 'issue_refund' is guarded by guardrail.then",
         "proved: only trusted values reach argument 'order_id' of tool 'issue_refund' (step 'refund')",
         "proved: only trusted values reach argument 'amount' of tool 'issue_refund' (step 'refund')",
     ]
-    assert lines[4].startswith("flow: untrusted input 'user_input' decides guardrail ")
-    assert lines[5].startswith("at most: 4 steps, 2 model calls, 2 tool calls ")
-    assert lines[6].endswith("refund.yaml: no faults, 4 proved; not checked: models (give --model)")
-    assert len(lines) == 7
+    assert lines[5].startswith("flow: untrusted input 'user_input' decides guardrail ")
+    assert lines[6].startswith("at most: 5 steps, 2 model calls, 2 tool calls ")
+    assert lines[7].endswith("refund.yaml: no faults, 5 proved; not checked: models (give --model)")
+    assert len(lines) == 8
 
 
 def test_the_refund_program_runs_under_its_policy() -> None:
@@ -73,10 +74,10 @@ def test_an_edge_around_the_guard_is_told_with_the_path(broken: Path, capsys: py
     policy = str(EXAMPLES / "refund.policy.yaml")
     assert check(str(broken), "--policy", policy, "--tools", str(EXAMPLES / "refund.py")) == 1
     out = capsys.readouterr().out
-    assert f"{broken}:46:5: steps[3]: refuted: every call of 'issue_refund' is guarded by guardrail.then\n" in out
-    assert "path: analyze -> guardrail.otherwise ($mood = 'happy') -> order -> refund\n" in out
+    assert f"{broken}:49:5: steps[4]: refuted: every call of 'issue_refund' is guarded by guardrail.then\n" in out
+    assert "path: analyze -> guardrail.otherwise ($mood = 'happy') -> order -> rules.then (" in out
     assert "analyze: the model answers 'happy'\n" in out
-    assert "1 refuted, 3 proved" in out
+    assert "1 refuted, 4 proved" in out
 
 
 def test_an_edge_around_the_guard_is_refused_before_any_call(broken: Path) -> None:
