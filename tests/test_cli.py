@@ -874,6 +874,30 @@ steps:
     )
 
 
+def test_fmt_writes_an_expression_on_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = (
+        '{n: {expr: $n + 1}, l: [{expr: "append($l, [1, 2])"}], d: {$$expr: "$n", k: 1}, e: {expr: "\'a: b\' in $t"}}'
+    )
+    write(folder, "p.yaml", f"steps: [{{id: a, type: set, values: {values}}}]")
+    assert main(["fmt", "p.yaml"]) == 0
+    assert (
+        capsys.readouterr().out
+        == """\
+steps:
+  - id: a
+    type: set
+    values:
+      n: {expr: $n + 1}
+      l:
+        - {expr: 'append($l, [1, 2])'}
+      d:
+        $$expr: $n
+        k: 1
+      e: {expr: '''a: b'' in $t'}
+"""
+    )
+
+
 def test_fmt_of_json_is_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "p.json", '{"steps":[{"type":"set","id":"a","values":{"b":"é"}}]}')
     assert main(["fmt", "p.json", "-w"]) == 0

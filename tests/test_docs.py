@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nano_vm import ExecutionVM, Program
+from nano_vm.functions import FUNCTIONS
 from nano_vm.program import ToolStep
 from nano_vm.testing import ScriptedLLM
 
@@ -35,6 +36,11 @@ def test_each_program_passes(text: str) -> None:
     assert program.warnings == ()
     vm = ExecutionVM(ScriptedLLM([]), dict.fromkeys(tools_of(program), anything))
     assert [d for d in vm.check(program) if d.severity == "error"] == []
+
+
+def test_every_function_is_in_the_table() -> None:
+    shown = re.findall(r"`(\w+)\(", "".join(line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")))
+    assert set(shown) == set(FUNCTIONS)
 
 
 def test_every_step_type_is_shown() -> None:

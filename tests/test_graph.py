@@ -108,6 +108,19 @@ flowchart TD
     )
 
 
+def test_what_is_computed_is_shown_as_its_expression() -> None:
+    one = {"id": "one", "type": "set", "values": {"x": 1}}
+    text = mermaid(
+        flow(
+            {"id": "w", "type": "wait", "seconds": {"expr": "$n * 60"}},
+            {"id": "m", "type": "map", "over": {"expr": "split($t, ',')"}, "steps": [one]},
+            {"id": "s", "type": "switch", "on": {"expr": "len($t)"}, "cases": {"1": "$end"}, "default": "$end"},
+        )
+    )
+    for shown in ("each item of split($t, ',')", "on len($t)", "for $n #42; 60 s"):
+        assert shown in text, text
+
+
 def test_dot_has_the_same_nodes_and_edges() -> None:
     text = dot(WHOLE)
     arrows = set(re.findall(r"(\w+) (?:-->|-\.->)(?:\|[^|]*\|)? (\w+)", mermaid(WHOLE)))

@@ -758,6 +758,15 @@ async def test_code_written_for_0_1() -> None:
     assert await Planner01(MockLLM(), ["search"]).generate("Find the news", {"user_input": "AI"})
 
 
+async def test_an_input_that_only_default_reads_is_declared_and_not_required() -> None:
+    steps = [{"id": "s1", "type": "set", "values": {"a": {"expr": "default($tone, 'kind')"}, "b": "$name"}}]
+    llm = ScriptedLLM([json.dumps({"name": "p", "steps": steps})])
+    planned = await Planner(llm, {}).generate("Set it", context={"name": "Ann", "tone": "dry", "other": 1})
+    assert planned.inputs is not None
+    assert list(planned.inputs["properties"]) == ["name", "tone"]
+    assert planned.inputs["required"] == ["name"]
+
+
 def test_the_program_helper_and_the_planner_agree_on_a_program() -> None:
     assert program(*GOOD["steps"]).steps[0].id == "s1"  # type: ignore[misc]
 

@@ -486,7 +486,7 @@ class Draw:
             self.pick(
                 [
                     f"default({ref}, {text})",
-                    f"default(default({ref}.f, {other}), {text})",
+                    f"default(default({ref if ref == '1' else f'{ref}.f'}, {other}), {text})",
                     f"get({ref}, 'f', {other})",
                     f"append([{other}], {ref})",
                     f"append({ref}, {other})",
@@ -584,7 +584,8 @@ class Draw:
             found["event"] = "e"
         elif kind == "switch":
             cases = self.random.sample(["yes", "no", "a", "b", "1", "true", "null"], self.random.randint(1, 3))
-            found |= {"on": self.ref(), "cases": {case: self.target(depth, jumps) for case in cases}}
+            on = {"expr": self.call()} if self.chance(0.3) else self.ref()
+            found |= {"on": on, "cases": {case: self.target(depth, jumps) for case in cases}}
             if self.chance(0.6):
                 found["default"] = self.target(depth, jumps)
         elif kind == "parallel":

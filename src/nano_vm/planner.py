@@ -221,11 +221,12 @@ class Planner:
         program = Program.from_dict(document)
         added: dict[str, Any] = {}
         if told:
-            needed = Flow(program, self._programs).frames[0].names.needed
-            read = [name for name in kinds if name in needed]
-            if needed:
+            names = Flow(program, self._programs).frames[0].names
+            read = [name for name in kinds if names.takes(name)]
+            if names.needed or names.optional:
                 properties = {name: _INPUT_SCHEMAS.get(kinds[name], {}) for name in read}
-                added["inputs"] = {"type": "object", "properties": properties, "required": read}
+                required = [name for name in read if name in names.needed]
+                added["inputs"] = {"type": "object", "properties": properties, "required": required}
         if self._budget is not None:
             budget = tightest([b for b in (program.budget, self._budget) if b is not None])
             assert budget is not None
