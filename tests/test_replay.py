@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -503,10 +504,15 @@ def test_attempts_are_taken_together_and_undo_is_held() -> None:
     calls.clear()
     again = asyncio.run(fork(vm, trace))
     assert (calls, again.digest) == ([], trace.digest)
-    failed = asyncio.run(fork(vm, trace, edit={"inputs": {"ok": False}}))
+    stopped = asyncio.run(fork(vm, trace, edit={"inputs": {"ok": False}}))
     assert calls == []
-    assert "undo of 'p' failed: ForkStopped" in str(failed.error)
-    assert replay(failed)
+    assert (stopped.status, stopped.error_kind) == (TraceStatus.SUSPENDED, "value")
+    assert [(entry["path"], entry["kind"], entry["tool"], entry["request"]) for entry in stopped.waiting] == [
+        ("p/undo", "effect", "remove", {"n": 1})
+    ]
+    assert replay(stopped)
+    made_all = asyncio.run(fork(vm, trace, edit={"inputs": {"ok": False}}, effects=True))
+    assert made_all.status is TraceStatus.FAILED
 
 
 def test_children_of_a_fork_are_taken_one_by_one() -> None:
@@ -725,3 +731,154 @@ def test_base_classes_are_recorded_so_that_a_replay_and_a_changed_program_take_t
         changed = asyncio.run(fork(vm, back, made(["FileNotFoundError"]), edit={"program": made(errors)}))
         assert changed.status.value == status
     assert len(calls) == 2  # the records told all of it
+
+
+# --- forks that are kept -----------------------------------------------------------------------------------------------
+
+REFUNDED = program(
+    step("look", "get", args={"id": "$order"}),
+    {"id": "ask", "type": "approval", "role": "boss", "show": {"order": "$order"}, "then": "p", "otherwise": "$end"},
+    step("p", "pay", args={"amount": "$order"}),
+)
+
+
+class Kept:
+    """A run of order 1 that was approved and paid, in a store."""
+
+    def __init__(self, url: str) -> None:
+        self.paid: list[Any] = []
+        self.read: list[Any] = []
+
+        @tool(effect="read")
+        async def get(id: Any) -> Any:
+            self.read.append(id)
+            return {"id": id}
+
+        @tool(effect="irreversible")
+        async def pay(amount: Any) -> str:
+            self.paid.append(amount)
+            return f"paid {amount}"
+
+        self.tools = {"get": get, "pay": pay}
+        self.url = url
+        self.vm = ExecutionVM(tools=self.tools, store=url)
+
+    async def run(self) -> str:
+        await self.vm.run(REFUNDED, {"order": 1}, run_id="one")
+        self.approve("one")
+        assert (await self.vm.resume("one")).ok
+        self.paid.clear()
+        self.read.clear()
+        return "one"
+
+    def approve(self, run_id: str) -> None:
+        (asked,) = self.vm.waiting(run_id)
+        self.vm.approve(run_id, "ask", shown=asked["shown"], by="ann")
+
+    async def fork(self, **options: Any) -> Trace:
+        return await fork(self.vm, await self.run(), run_id="two", edit={"inputs": {"order": 2}}, **options)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    made = Kept(f"sqlite:///{tmp_path}/runs.db")
+    yield made
+    made.vm.close()
+
+
+@pytest.mark.parametrize("effects", [False, True])
+async def test_a_fork_that_is_kept_waits_and_goes_on(kept: Kept, effects: bool) -> None:
+    made = await kept.fork(effects=effects)
+    assert (made.status, made.run_id, kept.read) == (TraceStatus.SUSPENDED, "two", [2])
+    stored = kept.vm._kept_in().load("two")
+    assert (stored.parent, stored.status) == ("one", "suspended")
+    assert stored.about["parent"]["run_id"] == "one"
+    kept.approve("two")
+    other = ExecutionVM(tools=kept.tools, store=kept.url)  # a worker that knows nothing of the fork
+    (trace,) = await other.work(until_idle=True)
+    if effects:
+        assert (trace.status, kept.paid) == (TraceStatus.SUCCESS, [2])
+    else:
+        assert (trace.status, kept.paid) == (TraceStatus.SUSPENDED, [])
+        (entry,) = other.waiting("two")
+        assert (entry["kind"], entry["path"], entry["request"]) == ("effect", "p", {"amount": 2})
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "output", "paid"),
+    [
+        ({"retry": True}, TraceStatus.SUCCESS, "paid 2", [2]),
+        ({"done": "as if"}, TraceStatus.SUCCESS, "as if", []),
+        ({"fail": "no"}, TraceStatus.FAILED, None, []),
+    ],
+)
+async def test_a_person_says_what_becomes_of_a_call_that_it_stopped_before(
+    kept: Kept, said: dict[str, Any], status: TraceStatus, output: Any, paid: list[Any]
+) -> None:
+    await kept.fork()
+    kept.approve("two")
+    assert (await kept.vm.resume("two")).waiting[0]["kind"] == "effect"
+    assert (await kept.vm.resume("two")).status is TraceStatus.SUSPENDED  # nobody said anything
+    kept.vm.resolve("two", "p", by="ann", **said)
+    trace = await kept.vm.resume("two")
+    assert (trace.status, trace.final_output, kept.paid) == (status, output, paid)
+    found = verify(subject_of(kept.vm._kept_in().load("two")))
+    assert found, str(found)
+
+
+async def test_what_did_not_change_is_taken_and_kept_as_its_own(kept: Kept) -> None:
+    made = await fork(kept.vm, await kept.run(), run_id="two", edit={"p": {"output": "paid by hand"}})
+    assert (made.final_output, kept.read, kept.paid) == ("paid by hand", [], [])
+    stored = kept.vm._kept_in().load("two")
+    assert [row.path for row in stored.rows if row.status is not None] == ["look", "ask", "p"]
+    assert verify(subject_of(stored))
+    again = await fork(kept.vm, "one", run_id="two", edit={"p": {"output": "paid by hand"}})
+    assert again.digest == made.digest  # the id joins it
+
+
+async def test_a_tool_that_stands_in_does_so_for_its_maker_only(kept: Kept) -> None:
+    """Who goes on with the fork has the real one, and holds it back."""
+    made = await kept.fork(tools={"pay": lambda amount: f"stand-in {amount}"})
+    assert made.status is TraceStatus.SUSPENDED
+    kept.approve("two")
+    trace = await kept.vm.resume("two")
+    assert (trace.status, kept.paid) == (TraceStatus.SUSPENDED, [])
+
+
+def test_a_fork_on_the_command_line(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asyncio.run(kept.run())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("bank.py").write_text(
+        "from nano_vm import tool\n"
+        "@tool(effect='read')\ndef get(id): return {'id': id}\n"
+        "@tool(effect='irreversible')\ndef pay(amount):\n"
+        "    with open('paid', 'a') as file: file.write(str(amount))\n    return 'paid'\n"
+        "tools = {'get': get, 'pay': pay}\n"
+    )
+    store = ["--store", kept.url]
+    command = ["fork", "one", "--tools", "bank.py:tools", "-i", "order:=2", *store]
+    assert main(command) == 3
+    told = capsys.readouterr()
+    assert "waits at ask for approval by boss:" in told.out
+    assert "nano-vm approve" not in told.out
+    assert told.err.splitlines() == ["it waits, and was not kept: only with --run-id NAME and --store URL can it go on"]
+    assert main([*command, "--run-id", "two"]) == 3
+    told = capsys.readouterr()
+    shown = next(line.split()[1] for line in told.out.splitlines() if line.startswith("  shown "))
+    assert f"  nano-vm approve two ask --shown {shown} --by NAME --store {kept.url}" in told.out.splitlines()
+    assert main(["runs", *store]) == 0
+    assert "from one" in capsys.readouterr().out.splitlines()[0]
+    assert main(["show", "two", *store]) == 0
+    assert "made from run one" in capsys.readouterr().out
+    assert main(["approve", "two", "ask", "--shown", shown, "--by", "ann", *store]) == 0
+    assert main(["resume", "two", "--tools", "bank.py:tools", *store]) == 3
+    assert "stopped before p: the call has an effect, and this fork makes none by itself" in capsys.readouterr().out
+    assert main(["resolve", "two", "p", "--retry", "--by", "ann", *store]) == 0
+    assert main(["resume", "two", "--tools", "bank.py:tools", *store]) == 0
+    assert Path("paid").read_text() == "2"
+    monkeypatch.delenv("NANO_VM_STORE", raising=False)
+    assert main(["fork", "two.json", "--run-id", "x"]) == 2

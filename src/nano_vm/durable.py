@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from .drive import Abandoned
 from .errors import LeaseLost, StoreError
@@ -29,7 +29,7 @@ from .operators import described, number_in
 from .outbox import Outbox, patiently
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from .protocols import Clock
-from .recorded import Recorded, asked, path_of
+from .recorded import HELD, Recorded, asked, path_of
 from .store import INTENT, STEP, SUSPENDED, Message, Row, Store, StoredRun
 from .store.events import Waits, matched, takes
 from .store.seals import RunSeal
@@ -53,6 +53,18 @@ was done that hangs on them, since every other call waits for all of them."""
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
 
 
+class Origin(Protocol):
+    """What a fork takes from the run that it was made from, as long as it is driven by who made it."""
+
+    def known(self, machine: Machine, op: Op) -> Op | None:
+        """The request that follows, where the outcome of *op* is taken from that run."""
+        ...
+
+    def makes(self, op: Op) -> bool:
+        """Whether a call with an effect is made though the fork makes none: by a tool that stands in for the real one."""
+        ...
+
+
 class Journal:
     """What one run appends while it is driven here; *base_ns* added to monotonic time gives nanoseconds since the epoch."""
 
@@ -67,11 +79,14 @@ class Journal:
         seal: RunSeal,
         clock: Clock,
         lapses: int = 0,
+        origin: Origin | None = None,
     ) -> None:
         self.store, self.lease, self.run, self.base_ns, self.ops = store, lease, run, base_ns, ops
         self.clock = clock
         self.outbox = Outbox(store, run, clock)
         self.lapses = lapses  # of the lease, before the run was claimed
+        self.origin = origin
+        self.holds = run.about.get("effects") is False  # whether calls with an effect are left to a person's word
         steps = [row for row in run.rows if row.kind == STEP]
         self.recorded = Recorded((row.record() for row in steps), base_ns, stopped=_stopped(steps))
         self.first: dict[str, int] = {}  # when each frame began, as far as its rows tell
@@ -124,6 +139,8 @@ class Journal:
                 await self.append(self.rows(machine))
             return None
         following = self.recorded.feed(machine, op)
+        if following is None and self.origin is not None:
+            following = self.origin.known(machine, op)
         if following is not None:
             return following
         path = path_of(machine, op)
@@ -140,6 +157,10 @@ class Journal:
             return await self.pause(machine, op, path)
         if now >= machine.deadline and machine._aside is None:
             return machine.expire(machine.now, called=False)
+        if self.holds and op.code == TOOL and op.unsafe:  # type: ignore[attr-defined]
+            following = await self.held(machine, op, path)
+            if following is not None:
+                return following
         rows = self.rows(machine)
         if self.leaving:
             await self.append(rows)
@@ -158,6 +179,20 @@ class Journal:
             return machine.cancel(machine.now, called=False)
         self.calling[machine.frame_name] = machine, op
         return None
+
+    async def held(self, machine: Machine, op: Op, path: str) -> Op | None:
+        """What becomes of a call with an effect in a fork that makes none; None where it may be made."""
+        if self.origin is not None and self.origin.makes(op):
+            return None
+        message = self.take(("resolve",), path)
+        if message is not None and message.by is not None:
+            self.resolved[path] = message.by
+        if message is not None:
+            return None if message.body.get("retry") else self.settled(machine, message)
+        if machine._aside == "reconcile":
+            return machine.refuse(HELD, machine.now)
+        await self.append(self.rows(machine))
+        return machine.suspend(machine.now)
 
     # --- cancelled from elsewhere ---
 
@@ -250,13 +285,15 @@ class Journal:
             return machine.fail(refusal, now)
         if again:
             return None
-        if message is None:
-            return machine.doubt(LOST, now)
+        return self.settled(machine, message) if message is not None else machine.doubt(LOST, now)
+
+    def settled(self, machine: Machine, message: Message) -> Op:
+        """The outcome that *message* says a call had."""
         body = message.body
         if "output" in body:
-            return machine.resume(body["output"], now)
+            return machine.resume(body["output"], machine.now)
         reason = body.get("reason") or "declared failed"
-        return machine.fail(StepError("tool", "Resolved", str(reason), retryable=False), now)
+        return machine.fail(StepError("tool", "Resolved", str(reason), retryable=False), machine.now)
 
     async def pause(self, machine: Machine, op: Op, path: str) -> Op:
         """The outcome of an approval or a wait, or that there is none yet."""

@@ -34,6 +34,7 @@ PRINCIPAL_CHARS = 200
 
 _HEX = re.compile(r"[0-9a-f]+\Z")
 _DECISIONS = {"approval": ("approve", "reject"), "in_doubt": ("resolve",)}
+_KINDS = {"approval": ("approval",), "in_doubt": ("in_doubt", "effect")}
 _ASKS = {"approval": "asks no approval", "in_doubt": "has nothing in doubt"}
 _NOT_SHOWN = frozenset({"shown", "process"})
 
@@ -62,8 +63,6 @@ def presented(waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _presented(entry: Mapping[str, Any]) -> dict[str, Any]:
-    if entry["kind"] == "effect":  # a call that a fork holds back asks nobody anything
-        return dict(entry)
     told = {**entry, "shown": shown_digest(entry)}
     if "owner" in told:
         told["process"] = process_of(told.pop("owner"))
@@ -184,6 +183,7 @@ class Inbox:
         fail: str | None = None,
     ) -> None:
         """Record what became of a call in doubt: that it is *done* and gave this output, that it may be made again, or why it failed.
+        Of a call that a fork holds back, what is to become of it: this output, that it is to be made, or that it fails.
 
         Raises:
             VMError: If not exactly one of the three is said; else as `approve`.
@@ -344,7 +344,7 @@ def _pending(run: StoredRun, said: Sequence[Message], path: str, kind: str, done
 
     A run that is under way may come to the same request again, so what it waited for before still counts.
     """
-    entries = [e for e in run.waiting if e["kind"] == kind] if run.status in (SUSPENDED, RUNNING) else []
+    entries = [e for e in run.waiting if e["kind"] in _KINDS[kind]] if run.status in (SUSPENDED, RUNNING) else []
     entry = next((entry for entry in entries if entry["path"] == path), None)
     # a call that was resolved and made again may be in doubt again; a request is made once
     again = kind == "in_doubt" and run.status == SUSPENDED and entry is not None

@@ -24,7 +24,7 @@ from typing import Any, TypeVar, overload
 from .batch import BatchResult, run_many
 from .compile import compile_flow
 from .drive import NAMED_ONLY, Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
-from .durable import Journal, trace_of
+from .durable import Journal, Origin, trace_of
 from .errors import Diagnostic, LeaseLost, ProgramError, StoreError, UnknownRun, VMError, summary
 from .fields import free, remedy
 from .flow import Flow, FrameGraph, Names
@@ -660,7 +660,9 @@ class ExecutionVM:
 
     # --- durable runs ---
 
-    async def _keep(self, program: Program, trace: Trace, machine: Machine, sink: Any = None) -> bool:
+    async def _keep(
+        self, program: Program, trace: Trace, machine: Machine, sink: Any = None, origin: Origin | None = None
+    ) -> bool:
         """Run *machine* durably; where its run id is stored already, join that run."""
         store = self._kept_in()
         lease = await self._leased()
@@ -679,7 +681,7 @@ class ExecutionVM:
                 lease.let_go(held)
         if begun:
             seal = RunSeal(stored, store.signer, self._trusted)
-            return await self._drive_kept(trace, machine, stored, seal, lapses, sink)
+            return await self._drive_kept(trace, machine, stored, seal, lapses, sink, origin)
         known = await self._stored_call(store.load, trace.run_id, rows=False)
         if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
             raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
@@ -702,6 +704,7 @@ class ExecutionVM:
             trace.about,
             trace._seed,
             bytes.fromhex(trace.salt),
+            parent=trace.about.get("parent", {}).get("run_id"),
         )
 
     async def _drive_kept(
@@ -712,13 +715,14 @@ class ExecutionVM:
         seal: RunSeal,
         lapses: int,
         sink: Any = None,
+        origin: Origin | None = None,
     ) -> bool:
         """Drive a run that is ours; where others take it over meanwhile, its trace is what they make of it."""
         store, lease = self._kept_in(), self._lease
         assert lease is not None
         lost = False
         try:
-            journal = Journal(store, lease, stored, trace._base_ns, trace._ops, seal, self._clock, lapses)
+            journal = Journal(store, lease, stored, trace._base_ns, trace._ops, seal, self._clock, lapses, origin)
         except BaseException:
             lease.let_go([trace.run_id])
             raise

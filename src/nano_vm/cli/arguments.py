@@ -180,7 +180,8 @@ FORK_HELP = """\
 Run a recorded run once more with a change: an input, an output, a field of a step, or the whole program.
 
 Steps that are asked the same take their recorded outcome at no cost; live calls begin where what is asked differs, or at --at.
-A call of a tool with effect 'write' or 'irreversible' is not made without --effects: the fork stops before it.
+A call of a tool with effect 'write' or 'irreversible' is not made without --effects: the fork stops before it. With --run-id it is
+kept in the store, and goes on when what it waits for has come; a call that it stopped before is for 'resolve' to decide.
 
 """
 
@@ -460,7 +461,8 @@ def _replayed(command: Callable[..., argparse.ArgumentParser]) -> None:
         "fork",
         "run a recorded run once more, with a change",
         "  nano-vm fork run.json --program refund.yaml --tools refund.py:tools --output judge=no\n"
-        "  nano-vm fork 3f2a --store sqlite:///runs.db --tools refund.py:tools --model local --set judge.prompt='Is it broken?'\n",
+        "  nano-vm fork 3f2a --store sqlite:///runs.db --tools refund.py:tools --model local --set judge.prompt='Is it broken?'\n"
+        "  nano-vm fork refund-A7 --run-id refund-A8 --tools refund.py:tools -i order_id=A8   (kept, with its parent)\n",
         FORK_HELP,
     )
     _host(fork)
@@ -475,6 +477,7 @@ def _replayed(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     fork.add_argument("--to", metavar="FILE", help="the changed program")
     fork.add_argument("--effects", action="store_true", help="make calls that have an effect, too")
+    fork.add_argument("--run-id", metavar="ID", help="keep the fork in the store under this id: it can wait, and go on")
     fork.add_argument("--trace", metavar="FILE", help="write the fork's trace to FILE")
 
 

@@ -64,6 +64,11 @@ def _asked(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]]]:
     match entry["kind"]:
         case "approval":
             return f"waits at {path} for approval by {name(str(entry.get('role')))}:", _entries(entry.get("show"))
+        case "effect":
+            arguments = entry.get("request") or {}
+            values = [(f"argument {name(str(key))}: ", value) for key, value in arguments.items()]
+            heading = f"stopped before {path}: the call has an effect, and this fork makes none by itself"
+            return heading, [("tool: ", entry.get("tool")), *values]
         case "in_doubt":
             heading = f"in doubt at {path}: the call was begun, and what became of it is unknown"
             arguments = entry.get("arguments") or {}
@@ -112,7 +117,7 @@ def _commands(run_id: str, entry: Mapping[str, Any]) -> Iterator[str]:
             yield f"shown {digest}"
             yield f"nano-vm approve {run_id} {path} --shown {digest} --by NAME"
             yield f"nano-vm reject {run_id} {path} --by NAME --reason TEXT"
-        case "in_doubt":
+        case "in_doubt" | "effect":
             yield f"nano-vm resolve {run_id} {path} --done JSON | --retry | --fail REASON"
         case _ if entry.get("event"):
             yield f"nano-vm event {run_id} {_word(str(entry['event']), 'EVENT')} JSON"

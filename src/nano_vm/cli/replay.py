@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from ..program import Program
 from ..trace import Trace, TraceError
 from ..values import parse_json, short
 from .faults import Failure, UsageFault
-from .text import FAILED, OK, emit, emit_json, safe, safe_json, say
+from .text import FAILED, OK, emit, emit_json, note, safe, safe_json, say
 
 if TYPE_CHECKING:
     from ..replay import Diff, Subject
@@ -226,6 +227,7 @@ def fork(options: argparse.Namespace) -> int:
     from . import host
     from .run import exit_code
     from .sources import load
+    from .stores import store_of
 
     edit: dict[str, Any] = {}
     inputs = host.read_inputs(options.input, options.input_file)
@@ -245,20 +247,30 @@ def fork(options: argparse.Namespace) -> int:
         edit["program"] = changed.program
         programs |= changed.programs
     tools = host.load_tools(options.tools) if options.tools is not None else {}
-    vm = ExecutionVM(
-        llm=host.load_models(options.model, options.base_url, options.answer), tools=tools, programs=programs
-    )
+    llm = host.load_models(options.model, options.base_url, options.answer)
     run = subject.trace
     subject.demand_values()
-    made = asyncio.run(
-        forked(vm, run, subject.program, at=options.at, edit=edit, effects=options.effects, programs=programs)
-    )
+    with ExitStack() as stack:
+        store = stack.enter_context(store_of(options)) if options.run_id is not None else None
+        vm = ExecutionVM(llm=llm, tools=tools, programs=programs, store=store)
+        stack.callback(vm.close)
+        making = forked(
+            vm,
+            run,
+            subject.program,
+            at=options.at,
+            edit=edit,
+            effects=options.effects,
+            run_id=options.run_id,
+            programs=programs,
+        )
+        made = asyncio.run(making)
     if options.trace is not None:
         _write(options.trace, made)
     if options.json:
         emit(safe_json(made.to_json(indent=2)) + "\n")
     else:
-        _print_fork(made, run)
+        _print_fork(made, run, options)
     return exit_code(made, None)
 
 
@@ -284,9 +296,11 @@ def _write(path: str, trace: Trace) -> None:
         raise UsageFault(f"can not write {path}: {error.strerror}") from None
 
 
-def _print_fork(made: Trace, parent: Trace) -> None:
+def _print_fork(made: Trace, parent: Trace, options: argparse.Namespace) -> None:
     from ..replay import diff as between
+    from .decide import asked_lines, waiting_lines
     from .run import summary_lines
+    from .stores import given_url
     from .text import diagnostic_lines, shown
     from .traces import _table
 
@@ -295,15 +309,19 @@ def _print_fork(made: Trace, parent: Trace) -> None:
         say(line)
     if made.error is not None and not made.diagnostics:
         say(f"error: {safe(made.error)}")
-    for entry in made.waiting:
+    if options.run_id is not None and not made.diagnostics:
+        say(safe(f"run {made.run_id}"))
+        for line in waiting_lines(made.run_id, made.waiting, given_url(options)):
+            say(line)
+    for entry in made.waiting if options.run_id is None else ():
         if entry["kind"] == "effect":
-            say(
-                safe(
-                    f"stopped before {entry['path']}: {entry['tool']} {shown(entry['request'], 300)} has an effect (--effects makes it)"
-                )
-            )
+            told = f"{entry['tool']} {shown(entry['request'], 300)} has an effect (--effects makes it)"
+            say(safe(f"stopped before {entry['path']}: {told}"))
         else:
-            say(f"waiting: {shown(entry, 300)}")
+            for line in asked_lines(entry)[0]:
+                say(line)
+    if options.run_id is None and any(entry["kind"] != "effect" for entry in made.waiting):
+        note("it waits, and was not kept: only with --run-id NAME and --store URL can it go on")
     at = between(parent, made).divergence
     say(
         safe(

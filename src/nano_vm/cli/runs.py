@@ -127,6 +127,7 @@ def _header(run: StoredRun, owners: Any) -> dict[str, Any]:
         "tokens": run.tokens,
         "cost_usd": run.cost_usd,
         "error": run.error if type(run.error) is str else None,
+        "parent": run.parent,
         "erased": run.salt is None,
     }
 
@@ -135,6 +136,8 @@ def _cells(run: StoredRun, owners: Any) -> tuple[str, ...]:
     cost = dollars(Decimal(run.cost_usd)) if run.cost_usd is not None else "-"
     count = f"{run.steps} step{'s' * (run.steps != 1)}"
     error = f"{safe(run.error)}" if run.status == "failed" and type(run.error) is str else ""
+    if run.parent is not None:
+        error = f"from {run.parent}{'; ' * bool(error)}{error}"
     standing_ = safe(standing(run, owners))
     return (
         f"{run.run_id:<32}",

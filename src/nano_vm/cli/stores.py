@@ -165,6 +165,8 @@ def _kind(entry: Mapping[str, Any]) -> str:
             return f"approval by {entry.get('role')}"
         case "in_doubt":
             return "in doubt"
+        case "effect":
+            return "stopped before an effect"
         case _:
             return f"event {entry['event']}" if entry.get("event") else "timer"
 

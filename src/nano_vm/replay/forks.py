@@ -132,6 +132,14 @@ class Forked:
         self.reused: dict[str, bool] = {}  # by path: whether the step's outcome is taken
         self.effected = False
 
+    def known(self, machine: Machine, op: Any) -> Op | None:
+        """The request that follows, where the outcome of *op* is taken from the records."""
+        return self.recorded.feed(machine, op) if self.decide(machine, op) == "reuse" else None
+
+    def makes(self, op: Any) -> bool:
+        """Whether a call with an effect is made."""
+        return self.effects or op.tool in self.tools
+
     def decide(self, machine: Machine, op: Any) -> Literal["reuse", "live", "stop"]:
         """What becomes of the requested call; each attempt of a step as its first, but one that is not recorded."""
         path = path_of(machine, op)
@@ -157,13 +165,11 @@ class Forked:
         unsafe = op.code == TOOL and op.unsafe
         if path in self.stale or (self.effected and op.code == TOOL and op.effect == "read"):
             # an effect is not repeated because what is around it is looked at anew
-            return "reuse" if unsafe and not (self.effects or op.tool in self.tools) else self._live(op)
+            return "reuse" if unsafe and not self.makes(op) else self._live(op)
         return "reuse"
 
     def _live(self, op: Any) -> Literal["live", "stop"]:
-        if op.code == TOOL and op.unsafe and not self.effects and op.tool not in self.tools:
-            return "stop"
-        return "live"
+        return "stop" if op.code == TOOL and op.unsafe and not self.makes(op) else "live"
 
     def _is_same(self, machine: Machine, op: Any, path: str, record: Record) -> bool:
         """Whether the call is the recorded one: the same tool or model, asked the same."""
@@ -229,9 +235,9 @@ class ForkJournal:
             return self.forked.recorded.feed(machine, op)
         if decision == "live":
             return None
-        if machine._aside is None:
-            return machine.suspend(now)
-        return machine.refuse(HELD, now)
+        if machine._aside == "reconcile":
+            return machine.refuse(HELD, now)
+        return machine.suspend(now)
 
     def child(self, machine: Machine, number: int) -> Machine:
         """The machine of one child of the requested fork."""
@@ -241,11 +247,15 @@ class ForkJournal:
         """Nobody else has this run."""
 
 
-def _with_tools(vm: Any, tools: Mapping[str, Callable[..., Any]], programs: Mapping[str, Program]) -> Any:
-    """The same host with other tools in place of some of its own, and without its store."""
+def _with_tools(
+    vm: Any, tools: Mapping[str, Callable[..., Any]], programs: Mapping[str, Program], *, kept: bool
+) -> Any:
+    """The same host with other tools in place of some of its own, and without its store unless *kept*."""
     host = copy(vm)
     host._contracts, host._programs = dict(vm._contracts), {**vm._programs, **programs}
-    host._prepared, host._store = type(vm._prepared)(), None
+    host._prepared = type(vm._prepared)()
+    if not kept:
+        host._store = None
     for name, function in tools.items():
         host.register_tool(name, function)
     return host
@@ -271,6 +281,10 @@ async def fork(
     `Trace.waiting`). *run*, *program* and *programs* are as for `replay`, an id is one of *vm*'s store. ``about["parent"]`` of the
     fork names its run.
 
+    With *run_id*, and a store in *vm*, the fork is stored under that id and goes on as any run once what it waits for has come; then
+    nothing more is taken from the run that it was made from. A call with an effect is still not made unless *effects*: the fork waits
+    for `resolve`, which says what it gives, or that it is to be made.
+
     Raises:
         VMError: If the run does not replay, *at* never ran, or *edit* names what is not there.
     """
@@ -279,14 +293,18 @@ async def fork(
     trace = subject.trace
     replayed = Replayer(subject.program, subject.programs).replay(trace)
     edits = edits_of(subject.program, trace, edit)
-    host = _with_tools(vm, tools or {}, subject.programs)
+    kept = run_id is not None and vm._store is not None
+    host = _with_tools(vm, tools or {}, subject.programs, kept=kept)
     clock = host._clock.monotonic_ns
     forked = Forked(replayed, edits.outputs, at=at, effects=effects, tools=tools or (), clock=clock)
     made, machine = host._begin(edits.program, edits.inputs, run_id, trace.seed, None, ())
     made._about = {
         **made.about,
         "parent": {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})},
+        "effects": effects,
     }
-    if machine is not None:
+    if machine is not None and kept:
+        await host._keep(edits.program, made, machine, origin=forked)
+    elif machine is not None:
         await host._execute(made, machine, None, ForkJournal(forked))
     return made  # type: ignore[no-any-return]
