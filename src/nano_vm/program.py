@@ -658,7 +658,8 @@ _ID = re.compile(r"[^/\[\]#$\x00-\x1f\x7f\u0085\u2028\u2029]+\Z")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
 _EXPRESSIONS = ("condition", "when")
 _TEMPLATES = ("prompt", "system", "messages", "show", "on", "over", "event", "seconds")
-_NAMED_TEMPLATES = ("args", "with", "match")
+NAMED_TEMPLATES = ("args", "with", "match")
+"""Fields that hold values by name: the mapping itself is no value, and a name may be `expr`."""
 _LITERALS = ("default", "on_invalid")
 _NULLABLE = ("default", "on_invalid", "show", "over", "on")
 _AS_HERE = (("on_timeout", "fail"), ("max_stalled_steps", None))
@@ -871,7 +872,7 @@ class _Shape:
         for field in _TEMPLATES:
             if field in result:
                 self.templates(result[field], (*loc, field))
-        for field in _NAMED_TEMPLATES:
+        for field in NAMED_TEMPLATES:
             self.named(result.get(field), (*loc, field))
         for field in _LITERALS:
             if field in result and kind != "switch":

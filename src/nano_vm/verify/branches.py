@@ -29,6 +29,7 @@ from ..expr import (
 from ..expr import Node as Expression
 from ..flow import TESTS, Flow, Names, Node, written_at
 from ..program import (
+    NAMED_TEMPLATES,
     ConditionStep,
     LoopStep,
     Step,
@@ -327,7 +328,7 @@ def _evaluated(node: Node, where: Loc) -> bool:
     if where[-1] in TESTS:
         return True
     written = written_at(node.step, where)
-    return any(map(_computes, written.values())) if where[-1] in ("args", "with") else _computes(written)
+    return any(map(_computes, written.values())) if where[-1] in NAMED_TEMPLATES else _computes(written)
 
 
 def _computes(value: Any) -> bool:
