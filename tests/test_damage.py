@@ -414,3 +414,35 @@ def test_an_older_store_is_refused_in_one_line(place: Path, sh: Commands) -> Non
         told = sh(line, 2)
         assert "was made by an older llm-nano-vm: its tables are of version 1, this one knows 2" in told
         assert told.count("\n") == 1
+
+
+# --- pruning ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_pruned_is_listed_and_asked_about(
+    place: Path, sh: Commands, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = sh("store prune --older-than 0s --dry-run")
+    assert [line.split()[0] for line in told.splitlines()] == ["ended", "erased", "failed", "would"]
+    assert told.splitlines()[-1] == "would delete 3 runs; nothing was changed"
+    assert json.loads(sh("store prune --older-than 0s --status failed --dry-run --json")) == {
+        "would_delete": 1,
+        "runs": ["failed"],
+    }
+    monkeypatch.setattr("nano_vm.cli.upkeep.on_terminal", lambda: True)
+    asked: list[str] = []
+
+    def answer(text: str) -> str:
+        asked.append(text)
+        return "n"
+
+    monkeypatch.setattr("builtins.input", answer)
+    assert "nothing was deleted" in sh("store prune --older-than 0s", 1)
+    assert asked == ["delete 3 runs? [y/N] "]
+    assert "3 runs" in sh("store prune --older-than 0s --dry-run")
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    assert sh("store prune --older-than 0s --status failed").splitlines()[-2:-1] == ["deleted 1 run"]
+    monkeypatch.setattr("builtins.input", None)
+    assert "deleted 0 runs" in sh("store prune --older-than 1d"), "nothing is asked where there is nothing to delete"
+    assert "deleted 2 runs" in sh("store prune --older-than 0s --yes")
+    assert "no problem" in sh("store check")

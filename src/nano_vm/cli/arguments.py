@@ -641,6 +641,8 @@ def _durable(command: Callable[..., argparse.ArgumentParser]) -> None:
     prune.add_argument(
         "--status", action="append", choices=("success", "failed", "cancelled"), help="only these; repeat for more"
     )
+    prune.add_argument("--dry-run", action="store_true", help="only list the runs that would be deleted")
+    prune.add_argument("--yes", action="store_true", help="do not ask; without a terminal nobody is asked")
     _signing_key(prune)
     export = upkeep("export", "write runs as JSON Lines, with all that is needed to verify and replay them")
     export.add_argument("run", nargs="*", metavar="RUN", help="the runs; default: all")

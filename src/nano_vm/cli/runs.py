@@ -35,6 +35,7 @@ from .stores import (
     standing,
     store_of,
 )
+from .stores import on_terminal as _on_terminal
 from .text import (
     FAILED,
     OK,
@@ -318,10 +319,6 @@ def reject(options: argparse.Namespace) -> int:
         path = _asked_at(inbox, run_id, options.path)["path"]
         inbox.reject(run_id, path, shown=options.shown, by=options.by, reason=options.reason)
     return _recorded(options, run_id, "reject", path)
-
-
-def _on_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _principal(options: argparse.Namespace) -> str:

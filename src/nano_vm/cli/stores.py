@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -89,6 +90,11 @@ def store_of(
 def given_url(options: argparse.Namespace) -> str:
     """`` --store URL``, for a command that is shown; nothing where the environment says it."""
     return f" --store {shlex.quote(options.store)}" if options.store else ""
+
+
+def on_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 # --- which run -------------------------------------------------------------------------------------------------------

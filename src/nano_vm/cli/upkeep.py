@@ -13,27 +13,69 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from ..errors import StoreError
 from ..store import ENDED
 from .faults import Failure, UsageFault
 from .keys import public_keys
 from .run import _umask
-from .stores import run_id_of, store_of
+from .stores import moment, on_terminal, run_id_of, store_of
 from .text import FAILED, OK, emit_json, note, safe, say
+
+if TYPE_CHECKING:
+    from ..store.sql import Ended
+
+SHOWN_RUNS = 20
+"""Runs that are named before they are deleted: what fits a screen."""
 
 
 def prune(options: argparse.Namespace) -> int:
     """Delete runs that ended long ago."""
-    before = time.time_ns() - int(options.older_than * 1e9)
-    with store_of(options) as store:
-        count = store.prune(before, options.status or ENDED)
+    before, statuses = time.time_ns() - int(options.older_than * 1e9), options.status or ENDED
+    with store_of(options, read=options.dry_run) as store:
+        found = store.prunable(before, statuses)
+        if not options.json:
+            for line in _pruned_lines(found, all_=options.dry_run):
+                say(line)
+        if options.dry_run:
+            if options.json:
+                emit_json({"would_delete": len(found), "runs": [run.run_id for run in found]})
+            else:
+                say(f"would delete {_runs(len(found))}; nothing was changed")
+            return OK
+        if found and not options.yes and not options.json and on_terminal() and not _agreed(len(found)):
+            note("nothing was deleted")
+            return FAILED
+        count = store.prune(before, statuses)
     if options.json:
         emit_json({"deleted": count})
     else:
-        say(f"deleted {count:,} run{'s' * (count != 1)}")
+        say(f"deleted {_runs(count)}")
     return OK
+
+
+def _runs(count: int) -> str:
+    return f"{count:,} run{'s' * (count != 1)}"
+
+
+def _pruned_lines(found: list[Ended], *, all_: bool) -> Iterator[str]:
+    """Runs that are deleted, a line each; unless *all_* are asked for only the first."""
+    shown = found if all_ else found[:SHOWN_RUNS]
+    for run in shown:
+        yield safe(f"{run.run_id:<32}  {run.program_name or '-':<20}  {run.status:<9}  ended {moment(run.finished_ns)}")
+    if len(found) > len(shown):
+        yield f"and {len(found) - len(shown):,} more (--dry-run lists all)"
+
+
+def _agreed(count: int) -> bool:
+    """Whether the person at the terminal wants them to be deleted."""
+    note("what is deleted can not be had again; nano-vm store export writes runs to a file first")
+    try:
+        answer = input(f"delete {_runs(count)}? [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 def export(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ..errors import StoreError
 from ..signing import PUBLIC_HEX, SigningKey, public_keys
@@ -378,13 +378,23 @@ class SqlStore:
             self.database.flush()
         return done
 
+    def prunable(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> list[Ended]:
+        """What `prune` would delete, oldest first."""
+        _must_be_ended(statuses)
+        with self.database.reading() as connection:
+            return [
+                Ended(*found)
+                for found in connection.all(
+                    f"SELECT run_id, program_name, status, finished_ns FROM nano_runs WHERE status IN ({marks(statuses)}) "
+                    "AND finished_ns < ? ORDER BY finished_ns, key",
+                    *statuses,
+                    older_than_ns,
+                )
+            ]
+
     def prune(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> int:
-        """Delete the runs that ended before *older_than_ns* in one of *statuses*; how many there were."""
-        wrong = [status for status in statuses if status not in ENDED]
-        if wrong:
-            raise ValueError(
-                f"a run in status {wrong[0]!r} has not ended and is not deleted; choose of {', '.join(ENDED)}"
-            )
+        """Delete the runs that ended before *older_than_ns* in one of *statuses*; how many there were. Their receipts stay."""
+        _must_be_ended(statuses)
         total = 0
         while True:  # some at a time, so that others get their turn
             count: int = self.written(
@@ -492,6 +502,25 @@ class SqlStore:
             return True
 
         return job
+
+
+class Ended(NamedTuple):
+    """A run that has ended, in a list."""
+
+    run_id: str
+    program_name: str
+    status: str
+    finished_ns: int
+
+
+def _must_be_ended(statuses: Sequence[str]) -> None:
+    if not statuses:
+        raise ValueError(f"choose at least one status of {', '.join(ENDED)}")
+    for status in statuses:
+        if status not in ENDED:
+            raise ValueError(
+                f"a run in status {status!r} has not ended and is not deleted; choose of {', '.join(ENDED)}"
+            )
 
 
 def _where(
