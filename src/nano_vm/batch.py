@@ -7,16 +7,19 @@ host (its store) ends the batch, after what is under way has ended.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import VMError
+from .errors import StoreError, VMError
 from .trace import Trace, TraceStatus
 from .values import kind_name
 
 if TYPE_CHECKING:
     from .policy import Budget
     from .program import Program
+
+logger = logging.getLogger("nano_vm")
 
 WINDOW = 2
 """Inputs that are taken and whose results are not given out yet, for each run that may be under way: who ends finds a place."""
@@ -43,13 +46,15 @@ async def run_many(
     run_id: Callable[[int], str] | None = None,
     budget: Budget | Mapping[str, Any] | None = None,
     untrusted: Iterable[str] = (),
+    resume: bool = False,
 ) -> AsyncGenerator[BatchResult, None]:
     """Run *program* on each of *inputs*, at most *concurrency* at a time, and give each trace as its run ends.
 
     With *ordered* they come in the order of inputs. The next input is taken when there is room for its result, so memory stays bounded;
     ending *inputs* early ends the batch when what is under way has ended. Leaving the iteration cancels what is under way, and undoes it.
     *run_id* gives the id of run number n: with a store, a batch that is started again with the same ids joins the runs that it had begun;
-    those that were cancelled begin anew. *budget* and *untrusted* are those of `ExecutionVM.run`, for each run.
+    those that were cancelled begin anew, and with *resume* those that wait are resumed, in case that what they wait for has come.
+    *budget* and *untrusted* are those of `ExecutionVM.run`, for each run.
 
     Raises:
         VMError: If *concurrency* is none, *inputs* can not be iterated, or the store fails.
@@ -71,7 +76,7 @@ async def run_many(
                     return
                 number, given = taken
                 name = run_id(number) if run_id is not None else None
-                trace = await _run(vm, program, given, name, budget, names)
+                trace = await _run(vm, program, given, name, budget, names, resume=resume)
                 ended.put_nowait(BatchResult(number, given, trace))
         except Exception as error:  # noqa: BLE001 - raised again, once what is under way has ended
             faults.append(error)
@@ -142,7 +147,7 @@ _NO_MORE: Any = object()
 
 
 async def _run(
-    vm: Any, program: Program, given: Any, name: str | None, budget: Any, untrusted: tuple[str, ...]
+    vm: Any, program: Program, given: Any, name: str | None, budget: Any, untrusted: tuple[str, ...], *, resume: bool
 ) -> Trace:
     """One run; by its id it may be one that was begun before."""
     if name is None:
@@ -159,4 +164,18 @@ async def _run(
         if trace.status is TraceStatus.CANCELLED and trace.finished_ns + trace._base_ns < asked:
             attempt += 1  # an earlier start was interrupted and has undone it
             continue
+        if resume and trace.status is TraceStatus.SUSPENDED and trace.started_ns + trace._base_ns < asked:
+            return await _resumed(vm, trace)
         return trace
+
+
+async def _resumed(vm: Any, trace: Trace) -> Trace:
+    """What became of a run of before that waits: it is resumed, unless another process has it or it can not be resumed here."""
+    try:
+        found: Trace = await vm.resume(trace.run_id)
+    except StoreError:
+        raise
+    except VMError as error:
+        logger.warning("run %s is not resumed: %s", trace.run_id, error)
+        return trace
+    return found

@@ -368,7 +368,17 @@ def parser() -> argparse.ArgumentParser:
     batch.add_argument("-o", "--output", metavar="OUT", required=True, help="the file of results")
     batch.add_argument("--concurrency", type=_count, default=16, metavar="N", help="runs at a time; default: 16")
     batch.add_argument("--ordered", action="store_true", help="write results in the order of inputs")
-    batch.add_argument("--restart", action="store_true", help="begin anew what OUT has: its results are lost")
+    batch.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="run again what OUT says has failed or was cancelled, and nothing else",
+    )
+    batch.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin anew what OUT has: its results are lost, and effects are made again",
+    )
+    batch.add_argument("--yes", action="store_true", help="with --restart: do not ask")
     _host(batch)
     _policy(batch)
     batch.add_argument(

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import VMError
 from ..trace import Trace
 from .faults import Failure, UsageFault
-from .lines import Input, Inputs, Results, digest_of, read_line
+from .lines import Input, Inputs, Results, digest_of, ended_lines, read_line
 from .run import _only_json
+from .stores import on_terminal
 from .text import (
     FAILED,
     OK,
@@ -38,6 +39,9 @@ from .text import (
 
 if TYPE_CHECKING:
     from .sources import Loaded
+
+SHOWN_TOOLS = 5
+"""Tools that are named before their effects are made again."""
 
 SHOWN_FAILURES = 10
 """Failed inputs that are named at the end; the file has all."""
@@ -91,11 +95,14 @@ class _Batch:
             stack.callback(self.vm.close)
         self.check()
         digest = self.digest()
+        if options.restart:
+            self.demand_consent()
         self.results = stack.enter_context(
             closing(Results(options.output, digest, self.inputs, restart=options.restart, ordered=options.ordered))
         )
         self.total = self.inputs.look_ahead(self.results)
         self.before = self.results.counts.total
+        self.results.repeat(self.is_repeated)
         self.prefix = _batch_id(options.output, fresh=options.restart) if self.store is not None else None
         self.view: View = _view(self)
         self.taken: dict[int, Input] = {}  # inputs under way, by their number in the batch
@@ -115,6 +122,41 @@ class _Batch:
             note(line)
         if errors:
             raise Failure("refused: no input was run")
+
+    def demand_consent(self) -> None:
+        """Say what beginning anew does, and ask whether it is meant, where it would make effects again.
+
+        Raises:
+            UsageFault: If nobody has said yes.
+        """
+        count = ended_lines(self.options.output)
+        effects = sorted(
+            name for name in self.vm.plan(self.loaded.program).tools if self.vm.tools[name].effect != "read"
+        )
+        if not count or not effects or self.options.yes:
+            return
+        what = (
+            f"--restart runs the inputs of {self.options.output} again, and {count:,} of them ended before: what "
+            f"{', '.join(effects[:SHOWN_TOOLS])}{', ...' * (len(effects) > SHOWN_TOOLS)} did for them is done a second time"
+        )
+        if self.options.json or not on_terminal():
+            raise UsageFault(
+                f"{what}; give --yes if that is meant, or leave --restart out to go on (--retry-failed for those that failed)"
+            )
+        note(what)
+        try:
+            answer = input("begin anew? [y/N] ")
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            raise UsageFault("nothing was run")
+
+    def is_repeated(self, result: dict[str, Any]) -> bool:
+        """Whether the run of a result is looked at again: it waited, and its store may know more by now; or it did not succeed, and is
+        to be tried again."""
+        if result["status"] == "suspended":
+            return self.store is not None and self.store.has(result.get("run_id", ""))
+        return bool(self.options.retry_failed) and result["status"] in ("failed", "cancelled")
 
     def digest(self) -> str:
         """The digest of the program with those that it calls."""
@@ -183,6 +225,7 @@ class _Batch:
             concurrency=self.options.concurrency,
             ordered=self.options.ordered,
             run_id=self.run_id if self.prefix is not None else None,
+            resume=True,
             budget=self.budget,
             untrusted=self.options.untrusted,
         )
@@ -200,7 +243,7 @@ class _Batch:
     async def given(self) -> AsyncIterator[Any]:
         """The inputs that have no result yet; a line that is none goes on as it is, and is refused."""
         async for line, raw in self.inputs:
-            if self.results.compare(line, digest_of(line, raw)):
+            if self.results.compare(line, digest_of(line, raw)) and line not in self.results.again:
                 continue
             found = read_line(line, raw)
             self.taken[self.count] = found
@@ -209,8 +252,11 @@ class _Batch:
         self.exhausted = not self.inputs.stopped
 
     def run_id(self, number: int) -> str:
-        """The id of a run: the same when the batch is started again."""
-        return f"{self.prefix}-{self.taken[number].line}"
+        """The id of a run: the same when the batch is started again. One that waits has its own, one that is tried again the next."""
+        line = self.taken[number].line
+        before = self.results.again.get(line, {})
+        known = before.get("run_id") or f"{self.prefix}-{line}"
+        return _next_id(known) if before.get("status") in ("failed", "cancelled") else known
 
     def note(self, given: Input, trace: Trace) -> None:
         """Write the result of an input."""
@@ -230,10 +276,8 @@ class _Batch:
         counts, took = self.results.counts, time.monotonic() - self.began
         for line in self.failures:
             note(line)
-        unsettled = sum(counts.statuses[s] for s in ("failed", "cancelled", "suspended"))
-        if unsettled > len(self.failures):
-            more = "more " if self.failures else ""
-            note(f"{'and ' if more else ''}{unsettled - len(self.failures):,} {more}not well in {self.options.output}")
+        if sum(counts.statuses[status] for status in UNSETTLED_STATUSES) > len(self.failures):
+            note(f"{unsettled_text(counts)}: {self.options.output} has all")
         if counts.statuses["suspended"] and self.store is None:
             note("suspended runs were lost: only with --store can a run that waits go on")
         faults = [fault for fault in (self.results.fault, self.fault) if fault is not None]
@@ -272,12 +316,13 @@ class _Batch:
     def tell(self, took: float) -> None:
         """The last line."""
         counts = self.results.counts
-        done = counts.total - self.before
+        done = counts.total - self.before + self.results.repeated
         of = f" of {self.total:,}" if self.total is not None and self.total != counts.total else ""
         kinds = ", ".join(f"{count:,} {name}" for name, count in counts.statuses.items() if count or name == "success")
         parts = [f"{counts.total:,}{of} input{'s' * ((self.total or counts.total) != 1)}: {kinds}"]
         if self.before:
-            parts.append(f"{self.before:,} of them before" if done else "nothing was left to do")
+            before = self.before - self.results.repeated
+            parts.append(f"{before:,} of them before" if done else "nothing was left to do")
         if counts.tokens:
             parts += [f"{counts.tokens:,} tokens", cost_text(counts)]
         if done:
@@ -329,6 +374,23 @@ def _unwritten(lines: list[int]) -> str:
         f"{len(lines)} run{'s' * (len(lines) != 1)} ended whose result could not be written: line{'s' * (len(lines) != 1)} "
         f"{shown}; what they did is done, and another start runs them again unless there is a --store"
     )
+
+
+UNSETTLED_STATUSES = ("failed", "cancelled", "suspended")
+
+
+def unsettled_text(counts: Any) -> str:
+    """How many of the results are no success: ``2 of 12 failed``."""
+    found = [(status, counts.statuses[status]) for status in UNSETTLED_STATUSES if counts.statuses[status]]
+    texts = [f"{count:,} {status}" for status, count in found]
+    first = f"{found[0][1]:,} of {counts.total:,} {found[0][0]}"
+    return ", ".join([first, *texts[1:]])
+
+
+def _next_id(run_id: str) -> str:
+    """The id of a run that is tried again."""
+    name, dot, number = run_id.rpartition(".")
+    return f"{name}.{int(number) + 1}" if dot and number.isdecimal() else f"{run_id}.2"
 
 
 _BATCH_ID = re.compile(rb"batch-[0-9a-f]{16}")
@@ -417,9 +479,8 @@ class Bar:
         parts = [f"{counts.total:,}{of}", rate]
         if counts.tokens:
             parts.append(cost_text(counts))
-        unwell = counts.total - counts.statuses["success"]
-        if unwell:
-            parts.append(f"{unwell:,} not well")
+        if counts.total != counts.statuses["success"]:
+            parts.append(unsettled_text(counts))
         return "  ".join(parts)
 
     def result(self) -> None:

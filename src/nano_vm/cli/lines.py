@@ -12,11 +12,12 @@ import os
 import stat
 import threading
 from array import array
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ..values import canonical, parse_json
@@ -181,18 +182,21 @@ class Counts:
         """How many there are."""
         return sum(self.statuses.values())
 
-    def add(self, result: dict[str, Any]) -> None:
-        """One more."""
-        self.statuses[result["status"]] += 1
-        self.tokens += result.get("tokens", 0)
+    def add(self, result: dict[str, Any], count: int = 1) -> None:
+        """One more; one less where *count* is -1."""
+        self.statuses[result["status"]] += count
+        self.tokens += count * result.get("tokens", 0)
         if result.get("cost_usd", "0") is None:
-            self.unpriced += 1
+            self.unpriced += count
         else:
-            self.cost += Decimal(result.get("cost_usd", "0"))
+            self.cost += count * Decimal(result.get("cost_usd", "0"))
 
 
 class Results:
     """The file of results: what it has from an earlier start, and what is written to it now, whole lines only.
+
+    A line that has a result and gets another (``again``) keeps its place: the new results are written to a file beside, and take the
+    places of the old ones when this one is closed, or at the next start.
 
     Raises:
         UsageFault: If it can not be written, is something else, or was begun with another program.
@@ -205,10 +209,14 @@ class Results:
         self.cut = False  # whether an earlier start was killed while it wrote
         self.unwritten: list[int] = []
         self.fault: str | None = None
+        self.again: dict[int, dict[str, Any]] = {}  # by line: the result that another takes the place of
+        self.repeated = 0  # how many of them did
+        self._beside: IO[bytes] | None = None
         self._done: dict[int, array[int]] = {}  # by line, in parts: the digest of its input, 0 without a result
         self._file = self._open(inputs)
         try:
             self._lock()
+            self._take_places(dropped=restart)
             self._end = self._read(restart)
             self._file.truncate(self._end)
             self._file.seek(self._end)
@@ -264,6 +272,44 @@ class Results:
                 self._note(result, number)
                 end += len(raw)
         return end
+
+    def repeat(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Note the lines whose result is *wanted* to be had again; what they gave is left out of what is kept of them."""
+        for result in self._results():
+            if wanted(result):
+                self.again[result["line"]] = {key: result[key] for key in _KEPT if key in result}
+
+    def _results(self) -> Iterator[dict[str, Any]]:
+        """Those of the file's whole lines."""
+        self._file.seek(0)
+        with open(self._file.fileno(), "rb", closefd=False) as stream:
+            for raw in stream:
+                result = _result(raw) if raw.endswith(b"\n") else None
+                if result is not None:
+                    yield result
+        self._file.seek(self._end)
+
+    def _take_places(self, *, dropped: bool = False) -> None:
+        """Put the results of the file beside into the places of those before them; *dropped*: forget them."""
+        beside = Path(f"{self.path}.again")
+        if not beside.exists():
+            return
+        found = {} if dropped else _by_line(beside)
+        if found:
+            place = Path(f"{self.path}.new")
+            old, self._file = self._file, open(place, "w+b", buffering=0)  # noqa: SIM115 - it takes the other's place
+            self._lock()
+            old.seek(0)
+            with open(old.fileno(), "rb", closefd=False) as stream, open(place, "r+b") as copy:
+                for raw in stream:
+                    result = _result(raw) if raw.endswith(b"\n") else None
+                    copy.write(found.get(result["line"], raw) if result is not None else raw)
+                copy.flush()
+                os.fsync(copy.fileno())
+                os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(old.fileno()).st_mode))
+            os.replace(place, self.path)
+            old.close()
+        beside.unlink()
 
     def _no_result(self, number: int) -> UsageFault:
         return UsageFault(
@@ -321,6 +367,9 @@ class Results:
 
     def write(self, result: dict[str, Any]) -> None:
         """Add a line. Where that is not possible, the file stays as it was, and `fault` says why."""
+        if self.fault is None and result["line"] in self.again:
+            self._write_beside(result)
+            return
         if self.fault is None:
             data = memoryview(f"{safe_json(canonical(result).decode())}\n".encode())
             size = len(data)
@@ -337,11 +386,53 @@ class Results:
                 return
         self.unwritten.append(result["line"])
 
+    def _write_beside(self, result: dict[str, Any]) -> None:
+        """Write a result that takes the place of another."""
+        try:
+            if self._beside is None:
+                self._beside = open(f"{self.path}.again", "wb")  # noqa: SIM115 - closed with this one
+            self._beside.write(f"{safe_json(canonical(result).decode())}\n".encode())
+            self._beside.flush()
+        except OSError as error:
+            self.fault = f"can not write {self.path}.again: {error.strerror}"
+            self.unwritten.append(result["line"])
+            return
+        self.counts.add(self.again.pop(result["line"]), -1)
+        self.counts.add(result)
+        self.repeated += 1
+
     def close(self) -> None:
         """Make it durable, and let it go."""
         with suppress(OSError):
+            if self._beside is not None:
+                os.fsync(self._beside.fileno())
+                self._beside.close()
+                self._take_places()
             os.fsync(self._file.fileno())
         self._file.close()
+
+
+_KEPT = ("line", "status", "run_id", "error", "tokens", "cost_usd")
+
+
+def ended_lines(path: str) -> int:
+    """How many results a file has of runs that began; 0 where there is none."""
+    try:
+        with open(path, "rb") as stream:
+            found = (_result(raw) for raw in stream)
+            return sum(result is not None and "run_id" in result for result in found)
+    except (OSError, ValueError):
+        return 0
+
+
+def _by_line(path: Path) -> dict[int, bytes]:
+    """The whole lines of a file of results, by the input that they are of."""
+    found = {}
+    for raw in path.read_bytes().splitlines(keepends=True):
+        result = _result(raw) if raw.endswith(b"\n") else None
+        if result is not None:
+            found[result["line"]] = raw
+    return found
 
 
 MARK = b'{"line":'

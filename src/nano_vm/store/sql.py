@@ -349,6 +349,11 @@ class SqlStore:
             limit = None if limit is None else limit - size
             after = (page[-1][CREATED], page[-1][0])
 
+    def has(self, run_id: str) -> bool:
+        """Whether there is a run of this id."""
+        with self.database.reading() as connection:
+            return connection.one("SELECT 1 FROM nano_runs WHERE run_id = ?", run_id) is not None
+
     def key_of(self, run_id: str) -> int:
         """The store's own number of a run.
 
