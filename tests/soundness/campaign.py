@@ -417,8 +417,8 @@ def attack_branches(case: Case) -> Claims | None:
 
 
 def attack_names(case: Case) -> Claims | None:
-    """In a program without V010 and V011 no step fails for a name that was not written; what is unreachable does not run."""
-    clean = not any(d.code in ("V010", "V011") for d in case.diagnostics)
+    """In a program without V010, V011 and V024 no step fails for a name that was not written; what is unreachable does not run."""
+    clean = not any(d.code in ("V010", "V011", "V024") for d in case.diagnostics)
     lost = {_step_at(case.document, d.loc) for d in case.diagnostics if d.code == "V009"}
     proved = (["names"] if clean else []) + [f"unreachable {'/'.join((*s[0], s[1]))}" for s in lost]
 
