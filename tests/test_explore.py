@@ -101,7 +101,7 @@ class Host:
 
     images = True
 
-    async def complete(self, messages: Any, **_: Any) -> Completion:
+    async def complete(self, messages: Any, options: Any = None, **_: Any) -> Completion:
         return Completion(await self.play("the model"))
 
     async def play(self, name: str) -> Any:

@@ -435,11 +435,11 @@ class Driver:
         await self.clock.sleep(seconds)
         machine.now = self.now()
 
-    def stopped(self, machine: Machine, lane: Lane, value: Any) -> Op:
+    def stopped(self, machine: Machine, lane: Lane, value: Any, usage: LLMUsage | None = None) -> Op:
         """A call that answered its cancellation with a value: after its deadline it is late all the same; if the run was
         cancelled, the outcome is taken, and the run stops there."""
         if lane.forgive():
-            op = machine.expire(machine.now)
+            op = machine.expire(machine.now, usage=usage)
         else:
             op = machine.resume(value, machine.now)
         if lane.cancelled():
@@ -528,9 +528,9 @@ class Driver:
                 answer = await answer
         completion = completed(answer)
         now = machine.now = self.now()
-        if lane.expired:
-            return self.stopped(machine, lane, None)
         usage, source = self.priced(completion.usage, op, adapter)
+        if lane.expired:
+            return self.stopped(machine, lane, None, usage)
         extra = {
             "model": completion.model,
             "finish_reason": completion.finish_reason,

@@ -28,7 +28,7 @@ from .correlation import fits
 from .errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
 from .operators import described, equal
-from .outcomes import CANCELLED, ONLY_NAMED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
+from .outcomes import CANCELLED, NOTHING_USED, ONLY_NAMED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
 from .plan import (
     BRANCH,
     CLOSE,
@@ -197,9 +197,12 @@ class Machine:
         """
         return self._other(now, self._failure, error, False, usage)
 
-    def expire(self, now: int, *, called: bool = True) -> Op:
-        """Take that the call's deadline passed and the call was stopped; *called* is false if it had not begun."""
-        return self._other(now, self._expiry, called)
+    def expire(self, now: int, *, called: bool = True, usage: LLMUsage | None = None) -> Op:
+        """Take that the call's deadline passed and the call was stopped; *called* is false if it had not begun.
+
+        *usage* is what a model call consumed that came to its end all the same, too late.
+        """
+        return self._other(now, self._expiry, called, usage)
 
     def cancel(self, now: int, *, called: bool = True) -> Op:
         """Take that the run is to be cancelled; an interrupted effect is in doubt. *called* is false if no call was under way."""
@@ -568,7 +571,7 @@ class Machine:
             return self._failed(op, StepError.of(error))
         self.deadline = self._nearest(op)
         if now >= self.deadline:
-            return self._failed(op, cast(StepError, self._expired()))
+            return self._failed(op, cast(StepError, self._expired()), _uncalled(op))
         if code == PAUSE:
             self.deadline = self._fixed(op)[0]
         self._ask = op
@@ -836,7 +839,7 @@ class Machine:
             return self._retry(op, error, usage)
         return self._failed(op, error, usage)
 
-    def _expiry(self, called: bool) -> Op | None:
+    def _expiry(self, called: bool, usage: LLMUsage | None = None) -> Op | None:
         if self._op.code == PAUSE:
             return self._nobody_came()
         error = self._expired()
@@ -845,8 +848,8 @@ class Machine:
                 _timeout(f"no outcome within {self._op.timeout_ns / 1e9:g} s{_advice(self._op)}"), retryable=True
             )
         if not called and self._aside is None:
-            return self._failed(self._op, error)
-        return self._failure(error, lost=True)
+            return self._failed(self._op, error, _uncalled(self._op))
+        return self._failure(error, lost=True, usage=usage)
 
     def _nobody_came(self) -> Op | None:
         """What is waited for did not come in time. The deadline of something around it is no decision, so no `otherwise` follows."""
@@ -1405,6 +1408,11 @@ def _budget(message: str) -> StepError:
 
 def _timeout(message: str) -> StepError:
     return StepError("timeout", "TimeoutError", message, retryable=False, bases=bases_of(TimeoutError))
+
+
+def _uncalled(op: Op) -> LLMUsage | None:
+    """What a call consumed that was not made."""
+    return NOTHING_USED if op.code == MODEL else None
 
 
 def _advice(op: Op) -> str:

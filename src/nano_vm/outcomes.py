@@ -135,7 +135,11 @@ def consumed(error: BaseException) -> LLMUsage | None:
     An exception of a provider's library that says its status counts like one of ours.
     """
     if not isinstance(error, ModelError):
-        return _nothing_if_refused(error, getattr(error, "status_code", None))
+        try:
+            status = getattr(error, "status_code", None)
+        except Exception:  # noqa: BLE001 - a foreign class may compute it, and fail
+            status = None
+        return _nothing_if_refused(error, status)
     usage = error.usage
     if isinstance(usage, dict):
         try:

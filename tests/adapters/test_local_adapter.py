@@ -62,6 +62,34 @@ async def test_what_runs_here_has_no_cost_and_ends() -> None:
     assert (completion.finish_reason, completion.usage.completion_tokens) == ("length", DEFAULT_MAX_TOKENS)
 
 
+@pytest.mark.real_llm
+async def test_what_a_step_declares() -> None:
+    adapter = LocalAdapter()
+    greedy = await adapter.complete(STORY, max_tokens=12)
+    narrow = await adapter.complete(STORY, max_tokens=12, temperature=0.9, options={"top_k": 1}, reasoning_effort="low")
+    assert narrow.text == greedy.text
+    word = greedy.text.split()[3]
+    assert (await adapter.complete(STORY, max_tokens=12, stop=[word])).text == greedy.text[: greedy.text.index(word)]
+    parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "2+2?"}]
+    one = Program.from_dict(
+        {
+            "steps": [
+                {
+                    "id": "a",
+                    "type": "llm",
+                    "messages": [{"role": "developer", "content": "Be short."}, {"role": "user", "content": parts}],
+                    "max_tokens": 24,
+                }
+            ]
+        }
+    )
+    trace = await ExecutionVM(adapter).run(one)
+    assert trace.ok, trace.error
+    picture = {"type": "image_url", "image_url": {"url": "http://a"}}
+    with pytest.raises(ModelError, match="takes no pictures"):
+        await adapter.complete([{"role": "user", "content": [picture]}])
+
+
 def test_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nano_vm.adapters.local.find_spec", lambda name: object() if name == "xllamacpp" else None)
     with pytest.raises(VMError, match=r"cannot read the model .*No such file"):

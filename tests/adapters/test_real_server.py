@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from canned import LITELLM_NOISE
 
+from nano_vm import ExecutionVM, Program
 from nano_vm.adapters import LiteLLMAdapter, OpenAIAdapter
 from nano_vm.errors import MissingExtra, ModelError
 
@@ -78,6 +79,33 @@ async def test_output_schema(adapter: Any) -> None:
     answer = json.loads((await adapter.complete(STORY, max_tokens=100, output_schema=SCHEMA)).text)
     assert set(answer) == {"name", "legs"}
     assert isinstance(answer["legs"], int)
+
+
+async def test_what_a_step_declares(adapter: Any) -> None:
+    """Sampling from one token is greedy, a stop ends the answer before it, an option of the server's own gets there."""
+    greedy = await adapter.complete(STORY, max_tokens=12)
+    drawn = await adapter.complete(STORY, max_tokens=12, temperature=0.9, seed=1)
+    narrow = await adapter.complete(STORY, max_tokens=12, temperature=0.9, seed=1, options={"top_k": 1})
+    assert narrow.text == greedy.text != drawn.text
+    assert (await adapter.complete(STORY, max_tokens=12, temperature=0.9, seed=1, top_p=0.01)).text == greedy.text
+    word = greedy.text.split()[3]
+    stopped = await adapter.complete(STORY, max_tokens=12, stop=[word])
+    assert stopped.finish_reason == "stop"
+    assert stopped.text == greedy.text[: greedy.text.index(word)]
+    messages = [{"role": "developer", "content": "Be short."}, *SUM]
+    assert (await adapter.complete(messages, max_tokens=4)).usage.prompt_tokens > 5
+
+
+async def test_what_is_cut_off_is_no_answer_of_a_program(adapter: Any) -> None:
+    def steps(**fields: Any) -> Program:
+        return Program.from_dict({"steps": [{"id": "a", "type": "llm", "prompt": STORY[0]["content"], **fields}]})
+
+    vm = ExecutionVM(adapter)
+    trace = await vm.run(steps(max_tokens=5))
+    assert (trace.status.value, trace.error_kind, trace.steps[0].usage.completion_tokens) == ("failed", "truncated", 5)
+    events = [event async for event in vm.stream(steps(max_tokens=5, on_truncated="accept"))]
+    assert events[-1].trace.final_output == trace.steps[0].extra["answer"]
+    assert "".join(event.text for event in events if event.kind == "text") == events[-1].trace.final_output
 
 
 async def test_refusal_of_the_server(adapter: Any) -> None:

@@ -14,6 +14,7 @@ from nano_vm import (
     Diagnostic,
     Event,
     ExecutionVM,
+    FilteredAnswer,
     Limits,
     LLMAdapter,
     LLMUsage,
@@ -57,11 +58,13 @@ class Full:
     async def complete(self, messages: list[dict[str, str]], **kwargs: Any) -> Completion:
         if kwargs:
             raise RateLimited("slow down", retry_after_seconds=3.0)
-        raise ModelError("bad key", status=401, retryable=False)
+        if not messages:
+            raise FilteredAnswer("blocked", usage=LLMUsage(1, 0, 1))
+        raise ModelError("bad key", status=401, retryable=False, usage={"prompt_tokens": 1}, answered=True)
 
     async def stream(self, messages: list[dict[str, str]], **kwargs: Any) -> AsyncIterator[str | Completion]:
         yield "text"
-        yield Completion("text", LLMUsage(1, 2, 3, Decimal("0.1")), "m", "stop")
+        yield Completion("text", LLMUsage(1, 2, 3, Decimal("0.1")), "m", "stop", reasoning="so it is")
 
     def count_tokens(self, messages: list[dict[str, str]]) -> int:
         return len(messages)

@@ -195,6 +195,10 @@ class Answer:
             raise self._error(why, retryable=False)
         raise self._error(f"the answer has no text (finish_reason: {self.finish_reason!r})")
 
+    def silent(self) -> ModelError:
+        """The error of a stream that ended without a piece of an answer."""
+        return self._error("the stream held no answer; does the server stream at all?")
+
     def failure(self, error: Exception) -> ModelError:
         """The `ModelError` for an exception of the provider's library."""
         names = {kind.__name__ for kind in type(error).__mro__}

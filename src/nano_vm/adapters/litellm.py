@@ -19,6 +19,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+from ..answers import ending
 from ..errors import MissingExtra, ModelError, VMError
 from ..outcomes import consumed
 from ..protocols import Completion, Message
@@ -47,7 +48,8 @@ class LiteLLMAdapter:
     whether an output schema is sent as ``response_format``. *kwargs* go into each request (``api_base``, ``api_key``,
     ``drop_params``, ...).
 
-    It names no ``allowed_outputs``, for which its providers have no common form: the VM checks the answer.
+    An answer whose content is a list of parts LiteLLM itself cannot read: it is an error. It names no
+    ``allowed_outputs``, for which its providers have no common form: the VM checks the answer.
     The cost is the one that LiteLLM knows for the model, else None.
 
     Raises:
@@ -162,6 +164,8 @@ class LiteLLMAdapter:
                                 begun = True
                                 yield text
                 completion = self._priced(answer.completion(), name, None)
+                if _silent(completion):
+                    raise answer.silent()
                 yield replace(completion, usage=_together(spent, completion.usage))
                 return
             except ModelError as error:
@@ -254,6 +258,13 @@ class LiteLLMAdapter:
     def __repr__(self) -> str:
         fallbacks = f", fallbacks={self.fallbacks!r}" if self.fallbacks else ""
         return f"LiteLLMAdapter({self.model!r}{fallbacks})"
+
+
+def _silent(completion: Completion) -> bool:
+    """Whether nothing came at all: LiteLLM ends a stream that it could not read as if the model had answered with nothing."""
+    usage = completion.usage
+    empty = not (completion.text or completion.reasoning or ending(completion.finish_reason))
+    return empty and (usage is None or not usage.completion_tokens)
 
 
 def _together(spent: list[LLMUsage | None], last: LLMUsage | None) -> LLMUsage | None:
