@@ -1,4 +1,5 @@
-"""Expressions of the language as text, drawn with every operator, method and function, over the names ``$a`` and ``$b``."""
+"""Expressions of the language as text, drawn with every operator, method and function, over the
+names ``$a`` and ``$b``."""
 
 from __future__ import annotations
 
@@ -52,4 +53,5 @@ def _more(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 expressions = st.recursive(names | literals, _more, max_leaves=6).filter(lambda text: len(text) < 1500)
-"""Texts that mostly parse: a list beside ``+`` is refused where it is seen, and so are methods of numbers."""
+"""Texts that mostly parse: a list beside ``+`` is refused where it is seen, and so are methods of
+numbers."""

@@ -1,4 +1,5 @@
-"""Functions: what each gives by tables, and of any arguments: only errors of ours, plain and bounded results, no surprise."""
+"""Functions: what each gives by tables, and of any arguments: only errors of ours, plain and
+bounded results, no surprise."""
 
 from __future__ import annotations
 
@@ -107,7 +108,8 @@ def test_any_arguments(name: str, values: list[Any]) -> None:
 
 @given(expressions, plain_values, plain_values | st.just(UNSET))
 def test_any_expression(text: str, a: Any, b: Any) -> None:
-    """An expression gives a plain value or an error of ours; as a condition true, false or an error, whatever it gives."""
+    """An expression gives a plain value or an error of ours; as a condition true, false or an
+    error, whatever it gives."""
     try:
         node = parse_expr(text)
     except ExprError:
@@ -162,7 +164,8 @@ rows = st.lists(numbers, max_size=6) | st.lists(texts, max_size=6) | st.lists(nu
 
 @given(rows)
 def test_order(items: list[Any]) -> None:
-    """A permutation, the same for every order of equal items, in which each stands as ``<`` says where numbers are meant."""
+    """A permutation, the same for every order of equal items, in which each stands as ``<`` says
+    where numbers are meant."""
     found = call("sorted", items)
     assert sorted(map(repr, found)) == sorted(map(repr, items))
     if all(exactly(item) is not None for item in items):

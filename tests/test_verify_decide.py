@@ -1,4 +1,5 @@
-"""What an expression can give, by what is known of the names in it: no evaluation gives anything else."""
+"""What an expression can give, by what is known of the names in it: no evaluation gives anything
+else."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ def cases(draw: Any) -> tuple[str, dict[int, Any], dict[int, Domain]]:
 
 
 def frame_of(reads: Reads, values: dict[int, Any]) -> list[Any] | None:
-    """The places of *reads* filled from *values*; None where a path goes through a value that has no fields at all."""
+    """The places of *reads* filled from *values*; None where a path goes through a value that has
+    no fields at all."""
     frame = []
     for slot, path in reads.places:
         value = values[slot]

@@ -1,4 +1,5 @@
-"""How large a value can get: what a literal or an expression gives is never larger than what is said of it."""
+"""How large a value can get: what a literal or an expression gives is never larger than what is
+said of it."""
 
 from __future__ import annotations
 
@@ -88,7 +89,8 @@ def test_no_expression_gives_more_than_is_said(text: str, a: Any, b: Any) -> Non
     ],
 )
 def test_what_is_added_in_a_loop(start: Any, grows: Any) -> None:
-    """After as many iterations as there are, the name itself and a list with it are within their bounds."""
+    """After as many iterations as there are, the name itself and a list with it are within their
+    bounds."""
     body = [{"id": "g", "type": "set", "values": {"k": grows}}]
     steps = [
         {"id": "s", "type": "set", "values": {"k": escaped(start), "l": "\0l"}},

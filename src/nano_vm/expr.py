@@ -1,11 +1,12 @@
 """Templates and conditions: text of a program in, closures over a frame out.
 
-`parse_expr` and `parse_template` see the program's text alone, before any value exists; `Scope` resolves each name
-to a slot; a compiled closure loads slots and never sees program text again. So a value can be
-compared, searched and shown, and can not become code, a reference or a second template.
+`parse_expr` and `parse_template` see the program's text alone, before any value exists; `Scope`
+resolves each name to a slot; a compiled closure loads slots and never sees program text again. So a
+value can be compared, searched and shown, and can not become code, a reference or a second
+template.
 
-What is not listed here is not in the language: the tokens in ``_TOKEN``, the node classes, the tables of
-methods and functions.
+What is not listed here is not in the language: the tokens in ``_TOKEN``, the node classes, the
+tables of methods and functions.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """``$name``, ``$step.output``, ``$name.a[0]``: a name as written, and the fields and indexes after it.
+    """``$name``, ``$step.output``, ``$name.a[0]``: a name as written, and the fields and indexes
+    after it.
 
-    ``ambiguous`` says that it is written ``$name.x`` beside other text, where a reader may take ``.x`` for text;
-    ``optional`` that `default` stands in where it has no value.
+    ``ambiguous`` says that it is written ``$name.x`` beside other text, where a reader may take
+    ``.x`` for text; ``optional`` that `default` stands in where it has no value.
     """
 
     name: str
@@ -63,7 +65,8 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Text with references in it; ``typed`` where the whole text is one reference outside of a condition."""
+    """Text with references in it; ``typed`` where the whole text is one reference outside of a
+    condition."""
 
     parts: tuple[str | Ref, ...]
     typed: bool = False
@@ -254,7 +257,8 @@ def _excerpt(text: str) -> str:
 
 
 def _no_index(text: str, start: int, ref: Ref) -> ExprError:
-    """What stands in ``[...]`` behind a name is an index or a key, as in a condition, or the name is delimited."""
+    """What stands in ``[...]`` behind a name is an index or a key, as in a condition, or the name
+    is delimited."""
     written, box = _excerpt(text[start:]), str(replace(ref, delimited=True))
     return ExprError(
         f"'{written}' at column {start + 1}: behind a name, [] takes a whole number or a quoted key; "
@@ -504,7 +508,8 @@ class _Parser:
 
 
 def _optional(node: Node) -> Node:
-    """*node* as the first argument of `default`: what it reads may have no value, or lack the field or item."""
+    """*node* as the first argument of `default`: what it reads may have no value, or lack the field
+    or item."""
     match node:
         case Ref():
             return replace(node, optional=True)
@@ -520,7 +525,8 @@ def _is_list(node: Node) -> bool:
 
 
 def _indexed(box: Node, key: Node) -> Node:
-    """``box[key]``; with a literal key behind a reference that is the reference which a template would read."""
+    """``box[key]``; with a literal key behind a reference that is the reference which a template
+    would read."""
     if isinstance(box, Ref) and isinstance(key, Const) and type(key.value) in (str, int):
         return replace(box, path=(*box.path, key.value))
     return Index(box, key)
@@ -577,7 +583,8 @@ class Scope(Protocol):
 
 
 def load(ref: Ref, scope: Scope, in_template: bool = False) -> Eval:
-    """A closure that gives the value of *ref* in a frame. In a template, what looks like a field may have been meant as text."""
+    """A closure that gives the value of *ref* in a frame. In a template, what looks like a field
+    may have been meant as text."""
     slot, path = scope.load(ref)
     text = str(ref)
 
@@ -611,7 +618,8 @@ def _is_field(part: str | int) -> bool:
 
 
 def _text_behind(ref: Ref, length: int) -> str:
-    """*ref* written so that its path ends after *length* parts, and the rest is text: ``${name}.json``."""
+    """*ref* written so that its path ends after *length* parts, and the rest is text:
+    ``${name}.json``."""
     rest = "".join(map(path_text, ref.path[length:]))
     return f"{Ref(ref.name, ref.path[:length], delimited=True)}{rest}"
 
@@ -646,11 +654,13 @@ def compile_template(template: Template, scope: Scope) -> Eval:
 
 
 FEW_REFERENCES = 8
-"""References whose texts may be joined before anybody looks at their length: each is of at most `MAX_VALUE_BYTES`."""
+"""References whose texts may be joined before anybody looks at their length: each is of at most
+`MAX_VALUE_BYTES`."""
 
 
 def _joined_with_care(pieces: list[Any], loads: list[tuple[int, Eval]]) -> Eval:
-    """As `joined` above for many references: a program of a megabyte could name a large value 500,000 times."""
+    """As `joined` above for many references: a program of a megabyte could name a large value
+    500,000 times."""
 
     def joined(frame: Frame) -> str:
         parts, total = pieces.copy(), 0
@@ -679,11 +689,13 @@ def _texted(get: Eval) -> Eval:
 # --- values with templates and expressions inside --------------------------------------------------------------
 
 EXPR, EXPR_KEY = "expr", "$$expr"
-"""The key that makes an object an expression, and what a literal object writes for a key of that name."""
+"""The key that makes an object an expression, and what a literal object writes for a key of that
+name."""
 
 
 def computed(value: Any) -> Node | None:
-    """The expression that *value* is, an object with the key ``expr`` alone; None for anything else."""
+    """The expression that *value* is, an object with the key ``expr`` alone; None for anything
+    else."""
     return parse_expr(value[EXPR]) if type(value) is dict and type(value.get(EXPR)) is str else None
 
 
@@ -694,7 +706,8 @@ def entries(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def compile_value(value: Any, scope: Scope) -> Eval:
-    """A literal with templates and expressions anywhere inside. What references give is the frame's own, which nobody may change."""
+    """A literal with templates and expressions anywhere inside. What references give is the frame's
+    own, which nobody may change."""
     kind = type(value)
     if kind is str:
         template = parse_template(value)
@@ -799,8 +812,9 @@ def compile_expr(node: Node, scope: Scope) -> Eval:
 
 
 def _operand(node: Node, scope: Scope) -> Eval:
-    """*node* as a part of an expression. What it builds of others' values is held to the size of one before it is used:
-    a list that names a large value many times costs nothing itself, and to compare or print it could take hours."""
+    """*node* as a part of an expression. What it builds of others' values is held to the size of
+    one before it is used: a list that names a large value many times costs nothing itself, and to
+    compare or print it could take hours."""
     get = compile_expr(node, scope)
     return (lambda frame: weighed(get(frame))) if _builds(node) else get
 
@@ -827,7 +841,8 @@ def _function(name: str, args: list[Eval]) -> Eval:
 
 
 def compile_optional(node: Node, scope: Scope) -> Eval:
-    """As `compile_expr`, but `UNSET` where a name has no value, or a value no such field or item: what `default` looks at."""
+    """As `compile_expr`, but `UNSET` where a name has no value, or a value no such field or item:
+    what `default` looks at."""
     match node:
         case Ref(optional=True):
             slot, path = scope.load(node)

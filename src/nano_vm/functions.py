@@ -1,11 +1,13 @@
 """The functions of the language: pure, on JSON values, with bounded results.
 
-Plain values come in; a plain value goes out, or an `ExprError` that names the function and what it was given. A result
-is held to the size of one value before it is allocated, wherever its size can be known; nothing that is given is
-changed, so a result may share parts with it.
+Plain values come in; a plain value goes out, or an `ExprError` that names the function and what it
+was given. A result is held to the size of one value before it is allocated, wherever its size can
+be known; nothing that is given is changed, so a result may share parts with it.
 
-Rule 1: numbers are numbers. Only ``int``, ``float`` and what orders (``min``, ``max``, ``sorted``) read a text as one.
-Rule 2: a result depends on the arguments alone: no hash order, no locale, and floats are added from left to right.
+Rule 1: numbers are numbers. Only ``int``, ``float`` and what orders (``min``, ``max``, ``sorted``)
+read a text as one.
+Rule 2: a result depends on the arguments alone: no hash order, no locale, and floats are added from
+left to right.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from .operators import described, exact_float, exactly, is_number, number_in, pr
 from .values import CONTAINERS, MAX_INT_BITS, MAX_VALUE_BYTES, NODE_BYTES, UNSET, admit, as_text, parse_json
 
 MAX_ROUND_DIGITS = 308
-"""Digits before and behind the point that ``round`` takes: a float has no more before it, and 324 behind it."""
+"""Digits before and behind the point that ``round`` takes: a float has no more before it, and 324
+behind it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function: how a program writes it, what it computes, and how many arguments it takes (None: any number).
+    """A function: how a program writes it, what it computes, and how many arguments it takes (None:
+    any number).
 
     One without ``apply`` is a form of its own, which `expr` compiles.
     """
@@ -56,9 +60,6 @@ def too_large(name: str) -> LimitExceeded:
 
 
 _MAX_ITEMS = MAX_VALUE_BYTES // NODE_BYTES
-
-
-# --- of one value --------------------------------------------------------------------------------------------------
 
 
 def _length(value: Any) -> int:
@@ -111,9 +112,6 @@ def _parsed(text: Any) -> Any:
 
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-
-
-# --- of lists and texts --------------------------------------------------------------------------------------------
 
 
 def _appended(box: Any, item: Any) -> list[Any]:
@@ -169,9 +167,6 @@ def _got(box: Any, key: Any, other: Any) -> Any:
     )
 
 
-# --- of numbers ----------------------------------------------------------------------------------------------------
-
-
 def _absolute(value: Any) -> Any:
     if is_number(value):
         return abs(value)
@@ -208,8 +203,8 @@ def _total(items: Any) -> Any:
 
 
 def _ranks(name: str, items: Sequence[Any]) -> Sequence[Any]:
-    """What *items* are ordered by, so that ``<`` says the same of any two alone: as numbers, if each is one or a text
-    that is one; else as texts."""
+    """What *items* are ordered by, so that ``<`` says the same of any two alone: as numbers, if
+    each is one or a text that is one; else as texts."""
     if all(map(is_number, items)):
         return items
     numbers = [exactly(item) for item in items]

@@ -1,7 +1,7 @@
 """What operators mean on JSON values: equality, order, membership, arithmetic, indexing.
 
-Plain values come in; a plain value goes out, or an `ExprError` that names both operands. Nothing here depends on a
-program, and nothing changes a value that it is given.
+Plain values come in; a plain value goes out, or an `ExprError` that names both operands. Nothing
+here depends on a program, and nothing changes a value that it is given.
 """
 
 from __future__ import annotations
@@ -50,9 +50,11 @@ def number_in(text: str) -> int | float | None:
 
 
 def exactly(value: Any) -> int | Decimal | None:
-    """A number, or the one that a text is, with every digit as it is written; None for anything else.
+    """A number, or the one that a text is, with every digit as it is written; None for anything
+    else.
 
-    A text beside a number is compared by this: as a float ``500.00000000000000001`` would pass for 500.
+    A text beside a number is compared by this: as a float ``500.00000000000000001`` would pass for
+    500.
     """
     kind = type(value)
     if kind is str:
@@ -63,8 +65,9 @@ def exactly(value: Any) -> int | Decimal | None:
 
 
 def exact_float(value: Any) -> float | None:
-    """The float that a number, or a text that is one, denotes: the one that reads back as it, digit for digit, by its
-    shortest repr. None where there is none: ``1e-400`` is not 0.0, and 9007199254740993 is no float."""
+    """The float that a number, or a text that is one, denotes: the one that reads back as it, digit
+    for digit, by its shortest repr. None where there is none: ``1e-400`` is not 0.0, and
+    9007199254740993 is no float."""
     if type(value) is float:
         return value
     number = exactly(value)
@@ -207,7 +210,8 @@ def index(box: Any, key: Any) -> Any:
 
 
 def present(box: Any, key: Any) -> Any:
-    """``box[key]``, or `UNSET` where there is no such field or item; null has none. Of a value of another kind it is an error."""
+    """``box[key]``, or `UNSET` where there is no such field or item; null has none. Of a value of
+    another kind it is an error."""
     kind = type(box)
     if kind is dict and type(key) is str:
         return box.get(key, UNSET)

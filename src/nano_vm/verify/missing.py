@@ -1,4 +1,5 @@
-"""Inputs that a run lacks: the step and the place that read each, and whether its ``$`` was meant as a dollar sign.
+"""Inputs that a run lacks: the step and the place that read each, and whether its ``$`` was meant
+as a dollar sign.
 
 Names of a program and what was given come in; a Diagnostic for each missing input goes out.
 """
@@ -15,7 +16,8 @@ from ..flow import TESTS, Names, written_at
 from ..spelling import Hints
 
 MAX_LOOKS = 15
-"""Missing inputs whose surrounding text is looked at: one text may name thousands, and nobody reads more."""
+"""Missing inputs whose surrounding text is looked at: one text may name thousands, and nobody reads
+more."""
 
 _MATH = re.compile(r"[^$\n]{0,80}?\$(?![\w{$])")  # up to a dollar sign that begins no name
 _FORMULA = re.compile(r"[\\^_={}<>+*/-]|\A\$")
