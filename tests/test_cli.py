@@ -1245,3 +1245,38 @@ def test_a_run_whose_output_goes_nowhere_still_leaves_its_trace(tmp_path: Path, 
     assert ran.returncode == code
     assert "nano-vm itself" not in ran.stderr
     assert Trace.from_json((tmp_path / "t.json").read_text(encoding="utf-8")).ok
+
+
+# --- what is mistaken in the first hour ------------------------------------------------------------------------------
+
+
+def test_a_string_for_a_number_is_told_with_the_way_to_write_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = "inputs: {type: object, properties: {kg: {type: number}}}\n"
+    write(folder, "price.yaml", inputs + "steps: [{id: a, type: set, values: {x: $kg}}]")
+    assert main(["run", "price.yaml", "-i", "kg=2"]) == 1
+    assert "-i kg=... gives a string; for a number, a list, true or null write -i kg:=..." in capsys.readouterr().err
+    assert main(["run", "price.yaml", "-i", "kg:=2"]) == 0
+    assert "gives a string" not in capsys.readouterr().err
+
+
+def test_a_trace_in_place_of_a_program_is_called_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann"]
+    assert main([*arguments, "--trace", "t.json"]) == 0
+    assert main([*arguments, "--json"]) == 0
+    printed = capsys.readouterr().out
+    write(folder, "summary.json", printed[printed.index("{") :])
+    for file in ("t.json", "summary.json"):
+        assert main(["graph", file]) == 1
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert "this is the trace of a run, and no program; nano-vm trace show prints it" in err
+
+
+def test_a_fallback_that_is_no_allowed_output_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    step = "{id: a, type: llm, prompt: q, allowed_outputs: [a, b], on_invalid: %s}"
+    for fallback, warned in (("maybe", True), ("a", False), ("null", False)):
+        write(folder, "f.yaml", f"steps: [{step % fallback}]")
+        assert main(["check", "f.yaml"]) == 0
+        assert ("P016" in capsys.readouterr().out) is warned

@@ -12,6 +12,7 @@ from build import llm, mapped, parallel, program, step
 from nano_vm import ExecutionVM, tool
 from nano_vm.flow import Flow
 from nano_vm.tools import contract
+from nano_vm.verify.advice import check_braces
 from nano_vm.verify.branches import check_fields
 from nano_vm.verify.names import MAX_REMEDIES, check_names, check_unused
 
@@ -313,3 +314,19 @@ def test_fields_where_a_name_holds_one_thing_or_another() -> None:
     steps = (noted("s", x="text"), choice("$q == 1", [noted("o", x={"k": 1})]))
     assert fields(*steps, noted(y="$x.k")) == [], "on one path it is there"
     assert fields(noted("s", x="text"), noted("o", y="$x.k"), noted("e", x={"k": 1}))[0].startswith("error V017")
+
+
+def braces(*steps: dict[str, Any], **fields: Any) -> list[str]:
+    return [f"{d.message}; {d.hint}" for d in check_braces(flow_of(*steps, **fields))]
+
+
+def test_braces_of_other_template_languages_are_told() -> None:
+    sent = "is sent as it stands: braces are text"
+    assert braces(llm("a", prompt="hi {{ name }}")) == [f"'{{{{ name }}}}' {sent}; write $name for a value"]
+    assert braces(llm("a", prompt="$x"), llm("b", prompt="see {a}")) == [f"'{{a}}' {sent}; write $a.output for a value"]
+    assert braces(llm("a", prompt="$x and {x}")) == [f"'{{x}}' {sent}; write $x for a value"]
+    assert braces(llm("a", prompt="q", system="{{x}}")) != []
+    one = {"id": "a", "type": "llm", "messages": [{"role": "user", "content": "{{x}}"}]}
+    assert [d.loc for d in check_braces(flow_of(one))] == [("steps", 0, "messages", 0, "content")]
+    for harmless in ("${x} and $x", r"\frac{x}{y} of $x", '{"a": 1} {x: 2} {}', "{nobody}", "$$x {x} {}"):
+        assert braces(llm("a", prompt=harmless)) == [], harmless

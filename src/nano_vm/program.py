@@ -410,6 +410,12 @@ class Program(Part):
             raise ProgramError(errors)
         return dict(document)
 
+    def __repr__(self) -> str:
+        count = len(self.steps)
+        return f"Program(name={self.name!r}, version={self.version!r}, {count} step{'' if count == 1 else 's'})"
+
+    __str__ = __repr__
+
     # --- loading ---
 
     @classmethod
@@ -688,6 +694,10 @@ def prepare(data: Any) -> tuple[_Prepared, list[Diagnostic]]:
     if not isinstance(data, dict):
         kind = "nothing" if data is None else f"{short(data)}"
         raise ProgramError([Diagnostic("P013", (), f"a program is an object with 'steps', not {kind}")])
+    traced = {"records", "seal"} <= data.keys() or isinstance(data.get("trace"), dict)
+    if traced and not isinstance(data.get("steps"), list):
+        hint = "nano-vm trace show prints it"
+        raise ProgramError([Diagnostic("P013", (), "this is the trace of a run, and no program", hint)])
     shape = _Shape()
     document = shape.program(_plain(data), ())
     return _Prepared(document), shape.faults
@@ -1051,6 +1061,10 @@ class _Shape:
         if "on_invalid" in step and allowed is None and "output_schema" not in step:
             message = "'on_invalid' without 'allowed_outputs' or 'output_schema': every answer is valid"
             self.add("P015", (*loc, "on_invalid"), message)
+        if isinstance(allowed, list) and step.get("on_invalid") is not None and step["on_invalid"] not in allowed:
+            message = f"'on_invalid' {short(step['on_invalid'])} is none of 'allowed_outputs'"
+            hint = "see that what reads the answer expects it, too"
+            self.add("P016", (*loc, "on_invalid"), message, hint, severity="warning")
 
     def stops(self, stop: Any, loc: Loc) -> None:
         texts = stop if isinstance(stop, list) else [stop]

@@ -10,7 +10,7 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +210,8 @@ def _print_end(trace: Trace, loaded: Loaded, options: argparse.Namespace, *, kep
     if trace.diagnostics:
         for line in diagnostic_lines(loaded.placed(trace.diagnostics)):
             note(line)
+        for key in _mistyped(trace.diagnostics, options.input):
+            note(f"-i {key}=... gives a string; for a number, a list, true or null write -i {key}:=...")
         note("refused: no step was run")
     elif trace.error is not None:
         note(f"error: {safe(trace.error)}")
@@ -230,6 +232,17 @@ def _print_end(trace: Trace, loaded: Loaded, options: argparse.Namespace, *, kep
             say(f"waiting: {shown(waiting, 300)}")
     for line in summary_lines(trace):
         say(line)
+
+
+def _mistyped(diagnostics: Sequence[Diagnostic], given: Sequence[str]) -> Iterator[str]:
+    """The inputs that were given as strings, and that a schema wants to be something else."""
+    for entry in given or ():
+        key, _, _ = entry.partition("=")
+        wrong = f"['{key}']"
+        if not key.endswith(":") and any(
+            d.code == "V041" and wrong in d.message and "is not of type" in d.message for d in diagnostics
+        ):
+            yield key
 
 
 def summary_lines(trace: Trace) -> Sequence[str]:

@@ -406,6 +406,7 @@ _HINTS = (
     ("disk i/o error", "the disk or the file failed; see the system's log; what was acknowledged is there"),
     ("server closed the connection", "the server went away; see its log, and try again"),
     ("connection is lost", "the server went away; see its log, and try again"),
+    ("does not exist", "make the database or the user first: createdb NAME, createuser NAME"),
     ("connection refused", "see that the server runs, and the host and port"),
     ("connection failed", "see that the server runs, and the host, port, user and password"),
 )  # fmt: skip

@@ -5,12 +5,13 @@ A `Flow` without faults comes in; Diagnostics go out. What is known of names and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..errors import Diagnostic
 from ..flow import Flow, Node
 from ..policy import Rules
-from ..program import ConditionStep, LoopStep, SwitchStep
+from ..program import ConditionStep, LLMStep, LoopStep, Step, SwitchStep
 from ..tools import ToolContract
 from .branches import Domains, check_branches, check_fields
 from .domains import FAILS
@@ -34,6 +35,43 @@ def advise(
     yield from check_branches(flow, contracts, solved, domains)
     yield from check_fields(flow, contracts, solved, domains)
     yield from check_unused(flow, contracts)
+    yield from check_braces(flow)
+
+
+_BRACES = re.compile(r"\{\{\s*([A-Za-z_]\w*)[^{}]*\}\}|(?<![$\\\w])\{([A-Za-z_]\w*)\}")
+
+
+def check_braces(flow: Flow) -> Iterator[Diagnostic]:
+    """Warnings: ``{{ name }}`` and ``{name}`` in what a model is sent, where another template language would put a value."""
+    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+        steps = {step.id for step, _ in names.steps}
+        known = steps.union(
+            names.needed, names.optional, names.written, (names.program.inputs or {}).get("properties", ())
+        )
+        for step, at in names.steps:
+            for field, text in _sent(step):
+                for found in _BRACES.finditer(text):
+                    name = found[1] or found[2]
+                    if found[1] or name in known:
+                        right = f"${name}.output" if name in steps else f"${name}"
+                        message = f"{found[0]!r} is sent as it stands: braces are text"
+                        hint = f"write {right} for a value"
+                        yield Diagnostic("V025", (*names.loc, *at, *field), message, hint, "warning")
+                        break
+
+
+def _sent(step: Step) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The texts of a model step, each with its place in it."""
+    if not isinstance(step, LLMStep):
+        return
+    for field in ("prompt", "system"):
+        text = getattr(step, field)
+        if isinstance(text, str):
+            yield (field,), text
+    for i, message in enumerate(step.messages if isinstance(step.messages, list) else ()):
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if isinstance(content, str):
+            yield ("messages", i, "content"), content
 
 
 def empty_guards(flow: Flow, rules: Iterable[Rules], domains: Domains) -> dict[str, str]:

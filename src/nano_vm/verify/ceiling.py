@@ -476,6 +476,14 @@ _WORDS = {
 }
 
 
+_BOUNDS = "what the path uses: bounds of loops and maps, max_retries"
+_LEVERS = dict.fromkeys(
+    ("tokens", "cost_usd"),
+    "what its model steps may use: their max_tokens (of the answer), max_retries, and what a prompt shows, a token for "
+    "each byte; maxLength in 'inputs' bounds an input",
+)
+
+
 def over_budget(ceiling: Ceiling, budget: Budget, loc: Loc = ("budget",)) -> list[Diagnostic]:
     """The fields of *budget* that the worst case exceeds, each with by how much and on which path; *loc* is where it stands.
 
@@ -494,9 +502,7 @@ def over_budget(ceiling: Ceiling, budget: Budget, loc: Loc = ("budget",)) -> lis
             words = _WORDS[amount].format(f"{known:,f}" if isinstance(known, Decimal) else f"{known:,}")
             over = f"{known - limit:f}" if isinstance(known, Decimal) else f"{known - limit:,}"
             message = f"a run can {words}, {over} more than the {name} of {limit:,}: {_shown(ceiling.path_of(amount))}"
-            hint = (
-                f"raise {name}, or lower what the path uses: bounds of loops and maps, max_retries, max_tokens, prompts"
-            )
+            hint = f"raise {'.'.join(map(str, loc))}.{name}, or lower {_LEVERS.get(amount, _BOUNDS)}"
             found.append(Diagnostic(code, (*loc, name), message, hint))
         elif worst is None:
             reason = ceiling.open[0] if ceiling.open else "no bound is known"
