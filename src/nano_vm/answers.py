@@ -16,6 +16,10 @@ from .values import MAX_DEPTH, canonical, parse_json, short
 SHOWN_CHARS = 4000
 """Of an invalid answer that is shown to the model again: enough to see what was wrong, and a bound for its price."""
 
+MAX_ANSWER_CHARS = 4_000_000
+"""Of an answer in which a label or JSON is looked for: eight times what a model writes at most, and
+half a second to parse at worst."""
+
 MAX_GROUPS = 1000
 """Pairs of brackets that are looked at in the words around a JSON value; 7 us each, and a page has a dozen."""
 
@@ -199,6 +203,7 @@ def allowed_answer(text: str, allowed: tuple[str, ...]) -> str:
     """
     if text in allowed:
         return text
+    _check_length(text)
     for form in _layers(text):
         folded = form.casefold()
         found = [label for label in allowed if _trimmed(label).casefold() == folded]
@@ -209,6 +214,11 @@ def allowed_answer(text: str, allowed: tuple[str, ...]) -> str:
     if len(found) == 1:
         return found[0]
     raise InvalidAnswer(f"answer {short(text)} is not one of {', '.join(repr(a) for a in allowed)}")
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_ANSWER_CHARS:
+        raise InvalidAnswer(f"answer {short(text)} has {len(text)} characters, more than {MAX_ANSWER_CHARS}")
 
 
 def begins_another(label: str, allowed: tuple[str, ...]) -> bool:
@@ -284,6 +294,7 @@ def json_in(text: str) -> Any:
     Raises:
         InvalidAnswer: If there is none, or more than one.
     """
+    _check_length(text)
     body = _trimmed(text)
     try:
         return _parsed(body)

@@ -28,6 +28,7 @@ from .expr import (
     value_references,
 )
 from .flow import Flow, FrameGraph, Names, Node
+from .literals import literals_of
 from .messages import fault_of
 from .operators import described, index
 from .plan import (
@@ -67,7 +68,7 @@ from .program import (
     ToolStep,
     WaitStep,
 )
-from .schemas import literals_of, schema_check
+from .schemas import schema_check
 from .tools import ToolContract, checked, handed
 from .values import CONTAINERS, SCALARS, UNSET
 

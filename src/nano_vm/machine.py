@@ -769,7 +769,10 @@ class Machine:
                 error = StepError("invalid_answer", "InvalidEvent", f"the event's payload is not valid: {wrong}", False)
             if error is not None:
                 return self._failed(op, error)
-            value = value if op.with_literals is None else op.with_literals(value)
+            try:
+                value = value if op.with_literals is None else op.with_literals(value)
+            except VMError as fault:
+                return self._failed(op, StepError.of(fault))
             self._write(op, value)
             self._record(op, SUCCESS, value, None, extra=extra or None)
             return op.then

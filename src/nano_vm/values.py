@@ -168,10 +168,11 @@ class _Walk:
         elif value is None or kind is bool:
             return value
         elif kind is int:
-            if not -SMALL_INT < value < SMALL_INT and value.bit_length() > MAX_INT_BITS:
-                raise refused(
-                    at, f"an integer of {value.bit_length()} bits", f"return at most {MAX_INT_BITS} bits, or a text"
-                )
+            if not -SMALL_INT < value < SMALL_INT:
+                bits = value.bit_length()
+                if bits > MAX_INT_BITS:
+                    raise refused(at, f"an integer of {bits} bits", f"return at most {MAX_INT_BITS} bits, or a text")
+                self.size += bits // 3  # its digits: a list of two million would be 2.4 GB of text
         elif kind is float:
             if not isfinite(value):
                 raise refused(at, repr(value), "JSON has no such number; return None or a text")
