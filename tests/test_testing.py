@@ -185,3 +185,22 @@ def test_a_directory_is_no_recording(tmp_path: Path) -> None:
 def test_the_example_of_the_docstring() -> None:
     assert outputs(ScriptedLLM(["yes", "Dear customer, ..."]), "a", "b") == ["yes", "Dear customer, ..."]
     assert outputs(ScriptedLLM({"refund": "yes", "": "no"}), "my refund", "other") == ["yes", "no"]
+
+
+def test_a_recording_keeps_what_the_model_thought(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    model = ScriptedLLM([Completion("yes", LLMUsage(1, 2, 3), "m", "stop", "it is plain")])
+    for llm in (RecordedLLM(path, record=model), RecordedLLM(path)):
+        trace = ExecutionVM(llm).run_sync(asks("a"))
+        assert (trace.final_output, trace.steps[0].reasoning) == ("yes", "it is plain")
+
+
+def test_a_recording_does_not_leave_options_out(tmp_path: Path) -> None:
+    class Narrow:
+        async def complete(self, messages: Any, **kwargs: Any) -> str:
+            return "yes"
+
+    llm = RecordedLLM(tmp_path / "r.jsonl", record=Narrow())
+    trace = ExecutionVM(llm).run_sync(asks("a", options={"top_k": 1}))
+    assert "Narrow takes no options: {'top_k': 1}" in (trace.error or "")
+    assert ExecutionVM(llm).run_sync(asks("a")).final_output == "yes"

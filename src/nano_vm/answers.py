@@ -46,6 +46,9 @@ MAX_LAYERS = 16
 """Taken off an answer one by one: bold in quotes in a fence has eight."""
 
 
+WHOLE = (None, "stop")
+"""The reasons of nearly every answer, which need no look."""
+
 TRUNCATED = frozenset("length max_tokens max_output_tokens model_length model_context_window_exceeded".split())
 FILTERED = frozenset(
     "content_filter content_filtered refusal safety recitation prohibited_content blocklist spii image_safety "

@@ -681,6 +681,8 @@ def completed(answer: Any) -> Completion:
     """
     if isinstance(answer, str):
         return Completion(str(answer))
+    if type(answer) is Completion and _is_plain(answer):  # as every adapter of ours gives it
+        return answer
     usage: Any = None
     if isinstance(answer, tuple) and len(answer) == 2:
         text, usage = answer
@@ -701,6 +703,16 @@ def completed(answer: Any) -> Completion:
     if not isinstance(text, str):
         raise _malformed(f"the adapter returned {kind_name(text)} for the text of its answer", usage)
     return Completion(str(text), usage, _word(completion.model), _word(completion.finish_reason), completion.reasoning)
+
+
+def _is_plain(answer: Completion) -> bool:
+    """Whether there is nothing to convert in *answer*."""
+    words = type(answer.model) in _WORDS and type(answer.finish_reason) in _WORDS
+    return words and type(answer.text) is str and type(answer.usage) in _USAGES
+
+
+_WORDS = frozenset({str, type(None)})
+_USAGES = frozenset({LLMUsage, type(None)})
 
 
 def _word(given: Any) -> str | None:

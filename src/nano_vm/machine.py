@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
 
-from .answers import correction, ending, filtered, kept_reasoning, read_answer, without_reasoning
+from .answers import WHOLE, correction, ending, filtered, kept_reasoning, read_answer, without_reasoning
 from .correlation import fits
 from .errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
@@ -796,12 +796,10 @@ class Machine:
         self._settle(usage)
         extra = dict(extra) if extra else {}
         reason = extra.get("finish_reason")
-        ended = ending(reason)
+        ended = ending(reason) if reason not in WHOLE else None
         constrained = op.allowed is not None or op.validate is not None
-        text, thoughts = without_reasoning(text, cut=ended == "truncated", constrained=constrained)
-        if (reasoning := kept_reasoning(extra.pop("reasoning", None), thoughts)) is not None:
-            extra["reasoning"] = reasoning
-            text = text.lstrip()  # models put empty lines between the two
+        if "think>" in text or "reasoning" in extra:
+            text = self._without_reasoning(text, extra, cut=ended == "truncated", constrained=constrained)
         try:
             if ended == "filtered":
                 raise filtered(text, str(reason))
@@ -824,6 +822,16 @@ class Machine:
         if constrained:
             extra["answer"] = text
         return self._answered(op, value, size, usage, extra)
+
+    @staticmethod
+    def _without_reasoning(text: str, extra: dict[str, Any], *, cut: bool, constrained: bool) -> str:
+        """The answer alone; what the model thought before it is put into *extra*."""
+        text, thoughts = without_reasoning(text, cut=cut, constrained=constrained)
+        reasoning = kept_reasoning(extra.pop("reasoning", None), thoughts)
+        if reasoning is None:
+            return text
+        extra["reasoning"] = reasoning
+        return text.lstrip()  # models put empty lines between the two
 
     def _rejected(self, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any] | None) -> Op | None:
         self._settle(usage)

@@ -70,7 +70,9 @@ class RecordedLLM:
                 usage = LLMUsage.from_dict(entry["usage"]) if entry["usage"] is not None else None
                 if not isinstance(entry["text"], str):
                     raise TypeError("the text is none")
-                self._known[entry["key"]] = Completion(entry["text"], usage, entry["model"], entry["finish_reason"])
+                thoughts = entry.get("reasoning")
+                known = Completion(entry["text"], usage, entry["model"], entry["finish_reason"], thoughts)
+                self._known[entry["key"]] = known
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise VMError(f"{self.path}:{number}: not a recorded answer: {error}") from None
 
@@ -111,6 +113,7 @@ class RecordedLLM:
             "usage": answer.usage.to_dict() if answer.usage is not None else None,
             "model": answer.model,
             "finish_reason": answer.finish_reason,
+            **({} if answer.reasoning is None else {"reasoning": answer.reasoning}),
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -268,6 +268,11 @@ class StepResult:
         }
 
     @property
+    def reasoning(self) -> str | None:
+        """What the model thought before its answer, where the provider or the answer told it."""
+        return self.extra.get("reasoning")
+
+    @property
     def cost_source(self) -> str | None:
         """Where ``usage.cost_usd`` comes from: ``prices`` of the host, or the ``adapter``."""
         return self.extra.get("cost_source")
