@@ -17,6 +17,7 @@ from nano_vm.store import Message, open_store
 from nano_vm.store.cells import row_crc, run_crc
 from nano_vm.store.schema import TABLES
 from nano_vm.testing import ScriptedLLM
+from nano_vm.values import canonical
 
 LONG = "an order of something that has a long name and stands outside of its cell"
 
@@ -66,6 +67,10 @@ WAITING = {
     "name": "parcel",
     "steps": [{"id": "w", "type": "wait", "event": "paid"}, {"id": "t", "type": "wait", "seconds": 86400}],
 }
+MATCHED = {
+    "name": "matched",
+    "steps": [{"id": "w", "type": "wait", "event": "shipped", "match": {"order": "$n"}}],
+}
 FAILING = {"name": "fails", "steps": [{"id": "f", "type": "tool", "tool": "fail", "args": {}}]}
 DOUBT = {"name": "doubt", "steps": [{"id": "pay", "type": "tool", "tool": "slow", "args": {}, "timeout_seconds": 0.05}]}
 
@@ -97,6 +102,7 @@ RUNS = {
     "suspended": "suspended",
     "sent": "suspended",
     "doubt": "suspended",
+    "matched": "suspended",
     "pending": "pending",
     "running": "running",
 }
@@ -119,6 +125,8 @@ def make(url: str, key: SigningKey | None = None) -> None:
     vm.run_sync(waiting, run_id="sent")
     vm.send_event("sent", "paid", {"amount": 30})
     vm.run_sync(Program.from_dict(DOUBT), run_id="doubt")
+    vm.run_sync(Program.from_dict(MATCHED), {"n": 3}, run_id="matched")
+    vm.send_event("shipped", {"order": 4}, id="e1")
     asyncio.run(vm.submit(order, {"n": 3}, run_id="pending"))
     store = vm._store
     assert store is not None
@@ -237,3 +245,55 @@ def edits(connection: sqlite3.Connection) -> Iterator[tuple[str, str, Any]]:
 def where(table: str) -> str:
     """A clause for one row of a table."""
     return " AND ".join(f"{name} = ?" for name in identity(table).split(", "))
+
+
+# A value for what is empty, by column.
+_FILLED = {
+    "wake_ns": 5,
+    "parent": "x",
+    "owner": "me",
+    "error_kind": "tool",
+    "signature": "aa:bb",
+    "hidden": "0" * 64,
+    "salt": b"0" * 16,
+    "cost_usd": "1",
+    "seed": "7",
+    "status": 1,
+    "lasted_ns": 3,
+    "event_id": "x",
+    "run": 1,
+}
+_STATUSES = {
+    "success": "failed",
+    "failed": "success",
+    "suspended": "pending",
+    "pending": "suspended",
+    "running": "suspended",
+}
+
+
+def change(connection: sqlite3.Connection, table: str, column: str, row: tuple[Any, ...]) -> None:
+    """Give a column of a row another value, of the kind that it has."""
+    (old,) = connection.execute(f"SELECT {column} FROM {table} WHERE {where(table)}", row).fetchone()
+    new: Any
+    if column in CELLS.get(table, ()):
+        new = other_cell(connection, old)
+    elif old is None:
+        new = _FILLED[column]
+    elif column == "message":
+        new = changed_message(old)
+    elif column == "status" and type(old) is str:
+        new = _STATUSES[old]
+    elif type(old) is int:
+        new = old + 1
+    elif type(old) is bytes:
+        new = bytes([old[0] ^ 1]) + old[1:] if old else b"x"
+    else:
+        new = old[:-1] + ("1" if old[-1:] != "1" else "2")
+    connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where(table)}", (new, *row))
+
+
+def changed_message(cell: bytes, by: str = "mallory") -> bytes:
+    """A message said by somebody else."""
+    kind, name, body, _, created = json.loads(cell)
+    return canonical([kind, name, body, by, created])

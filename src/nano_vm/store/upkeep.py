@@ -17,7 +17,7 @@ from .database import Connection, Database
 from .read import HEADER, INBOX, ROWS, assembled, cells_of, damaged, loaded, values_of
 from .receipts import Entry
 from .schema import RUN_FIELDS
-from .seals import message_holds, signature_holds
+from .seals import NO_RUN, message_holds, signature_holds
 
 PRUNE_RUNS = 100
 """Runs that one transaction deletes."""
@@ -134,6 +134,7 @@ def check(database: Database, trusted: frozenset[str] | None = None, head: str |
             _check_contents(connection, problems, used)
             lost = connection.all("SELECT DISTINCT run FROM nano_rows WHERE run NOT IN (SELECT key FROM nano_runs)")
             problems += [f"rows of run number {key}, which is not there" for (key,) in lost]
+            problems += _event_faults(connection, trusted)
             problems += receipts.check(connection, trusted, head)
     except StoreError as error:
         problems.append(str(error))
@@ -161,17 +162,33 @@ def _check_runs(
             problems += (f"{name}: {fault}" for fault in _message_faults(run, trusted))
 
 
+def _event_faults(connection: Connection, trusted: frozenset[str] | None) -> Iterator[str]:
+    """What is wrong with events that no run has yet."""
+    for number, name, message, signature in connection.all(
+        "SELECT id, name, message, signature FROM nano_events WHERE run IS NULL ORDER BY id"
+    ):
+        found = readable(f"event {number}", [number, "event", message, signature])
+        if found.name != name:
+            yield f"event {number}: its name was changed"
+        yield from (f"event {number}: it {fault}" for fault in _signature_faults(NO_RUN, found, trusted))
+
+
 def _message_faults(run: StoredRun, trusted: frozenset[str] | None) -> Iterator[str]:
     """What is wrong with the signatures of messages that are not used yet; those that were are covered by the seal."""
     for message in run.inbox:
-        what = f"its message {message.kind!r} by {message.by!r}"
-        if message.signature is None:
-            if trusted is not None:
-                yield f"{what} is not signed"
-        elif trusted is not None and signer_of(message.signature) not in trusted:
-            yield f"{what} is signed by another key: {signer_of(message.signature)}"
-        elif not message_holds(run.run_id, message, trusted or frozenset((str(signer_of(message.signature)),))):
-            yield f"the signature of {what} does not fit: it was changed"
+        for fault in _signature_faults(run.run_id, message, trusted):
+            yield f"its message {message.kind!r} by {message.by!r} {fault}"
+
+
+def _signature_faults(run_id: str, message: Message, trusted: frozenset[str] | None) -> Iterator[str]:
+    signer = signer_of(message.signature)
+    if signer is None:
+        if trusted is not None:
+            yield "is not signed"
+    elif trusted is not None and signer not in trusted:
+        yield f"is signed by another key: {signer}"
+    elif not message_holds(run_id, message, frozenset((signer,))):
+        yield "has a signature that does not fit: it was changed"
 
 
 def _seal_faults(run: StoredRun, trusted: frozenset[str] | None) -> Iterator[str]:
