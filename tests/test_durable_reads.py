@@ -16,6 +16,7 @@ from nano_vm.replay import replay
 from nano_vm.store import INTENT, STEP, Append, Row, StoredRun, seal_of
 from nano_vm.store.sql import SqlStore
 from nano_vm.store.writer import Writer
+from nano_vm.trace import StepStatus
 
 READS = 3 * PILE_ROWS
 
@@ -147,7 +148,7 @@ async def test_what_follows_a_lost_append_is_not_stored(host: Host, monkeypatch:
 
 
 async def test_an_append_says_after_what_it_comes(tmp_path: Path) -> None:
-    row = Row(STEP, "", "a", "tool", None, 1, 2)
+    row = Row(STEP, "", "a", "tool", StepStatus.SUCCESS, 1, 2)
     with SqlStore(f"sqlite:///{tmp_path / 'runs.db'}") as store:
         run = StoredRun("r", "p", "d", 1, {}, {}, {}, None, b"salt", "running", owner="me")
         assert store.create(run)

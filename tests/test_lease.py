@@ -18,7 +18,10 @@ from build import program, step
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, TraceStatus, VMError, tool
+from nano_vm.cli import main
+from nano_vm.durable import Journal
 from nano_vm.lease import Lease, Process, Seen, living, seen
+from nano_vm.replay import replay, subject_of, verify
 from nano_vm.store.sql import SqlStore
 
 HOUR_NS = 3600 * 10**9
@@ -244,4 +247,174 @@ async def test_from_elsewhere_its_time_counts(url: str) -> None:
     assert trace.steps[0].output == "called here"
     worker.kill()
     worker.communicate()
+    vm.close()
+
+
+# --- calls that are under way while their run is taken over ---
+
+
+class Two:
+    """Two VMs that cannot see each other's process; the first is inside its call when the second takes the run over."""
+
+    def __init__(self, url: str, effect: str = "irreversible", fails: bool = False) -> None:
+        self.inside, self.go_on = asyncio.Event(), asyncio.Event()
+        self.calls, self.asked, self.paid = 0, 0, False
+        self.effect, self.fails, self.url = effect, fails, url
+        self.first, self.second = self.vm("1"), self.vm("2")
+
+    def vm(self, space: str) -> ExecutionVM:
+        @tool(effect=self.effect)  # type: ignore[arg-type]
+        async def pay() -> str:
+            self.calls += 1
+            if self.calls == 1:
+                self.inside.set()
+                await self.go_on.wait()
+            if self.fails:
+                raise ValueError("the bank says no")
+            self.paid = True
+            return "paid"
+
+        @tool(effect="read")
+        async def find() -> Any:
+            self.asked += 1
+            return {"done": self.paid, "output": "found"}
+
+        store = SqlStore(self.url)
+        vm = ExecutionVM(tools={"pay": pay, "find": find}, store=store)
+        vm._lease = Lease(store, process=replace(Process.own(), space=space))
+        return vm
+
+    async def taken_over(self, one: Any) -> tuple[asyncio.Task[Any], Any]:
+        """The first's run, still under way, and the trace of the second."""
+        run = asyncio.create_task(self.first.run(one, run_id="r"))
+        await self.inside.wait()
+        self.second._kept_in().heartbeat(self.first._lease.owner, -1)  # type: ignore[union-attr]
+        return run, await self.second.resume("r")
+
+    def close(self) -> None:
+        self.first.close()
+        self.second.close()
+
+
+ONE_PAY = program(step("a", "pay", reconcile={"tool": "find"}), step("z", "find"))
+
+
+async def test_who_takes_over_does_not_ask_what_cannot_be_answered_yet(url: str) -> None:
+    """The payment is under way: 'not done' would be believed, and untrue. Its outcome comes late and is the step's."""
+    two = Two(url)
+    run, trace = await two.taken_over(ONE_PAY)
+    assert (trace.status, two.asked) == (TraceStatus.SUSPENDED, 0)
+    (waiting,) = trace.waiting
+    assert (waiting["kind"], waiting["process"]["alive"]) == ("in_doubt", None)
+    assert "may be making it still" in str(trace.error)
+    assert replay(trace, ONE_PAY).identical
+    two.go_on.set()
+    assert (await run).status is TraceStatus.SUCCESS
+    trace = two.second.load("r")
+    assert (trace.status, trace.steps[0].output, two.calls) == (TraceStatus.SUCCESS, "paid", 1)
+    assert verify(subject_of(two.second._kept_in().load("r")))
+    assert two.second._kept_in().check() == []  # type: ignore[attr-defined]
+    two.close()
+
+
+async def test_that_the_tool_failed_comes_late_too(url: str) -> None:
+    two = Two(url, fails=True)
+    run, _ = await two.taken_over(ONE_PAY)
+    two.go_on.set()
+    trace = await run
+    assert (trace.status, two.calls, two.asked) == (TraceStatus.FAILED, 1, 0)
+    assert "the bank says no" in str(trace.error)
+    assert verify(subject_of(two.second._kept_in().load("r")))
+    two.close()
+
+
+async def test_when_the_process_is_gone_the_reconcile_is_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = Two(url)
+    run, trace = await two.taken_over(ONE_PAY)
+    wake = two.second._kept_in().load("r").wake_ns
+    assert wake is not None, "it is looked at again"
+    assert await two.second.work(until_idle=True) == []
+    two.second._kept_in().forget_owner(two.first._lease.owner)  # type: ignore[union-attr]
+    two.second._clock = Skewed()
+    two.second._clock.offset_ns = 24 * HOUR_NS
+    two.paid = True  # the world has it, and the process never told
+    (trace,) = await two.second.work(until_idle=True)
+    assert (trace.status, trace.steps[1].output, two.calls) == (TraceStatus.SUCCESS, "found", 1)
+    run.cancel()
+    await asyncio.wait([run])
+    two.close()
+
+
+async def test_an_outcome_beside_a_run_that_has_ended_is_told(
+    url: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person was quicker, and wrong."""
+    two = Two(url)
+    run, _ = await two.taken_over(ONE_PAY)
+    two.second.resolve("r", "a", fail="it did not happen", by="ann")
+    assert (await two.second.resume("r")).status is TraceStatus.FAILED
+    two.go_on.set()
+    await run
+    await asyncio.to_thread(two.first._lease.pay)  # type: ignore[union-attr]
+    assert "run r has ended (failed), and 'a' came to something else since: see nano-vm show r" in caplog.text
+    store: Any = two.second._kept_in()
+    assert store.check() == ["run 'r' has ended (failed), and its call 'a' came to something else since: nano-vm show"]
+    two.close()
+    assert main(["show", "r", "--store", url]) == 0
+    shown = capsys.readouterr().out
+    assert "late: a ended" in shown
+    assert '"paid"' in shown
+    assert "what the run says of these calls is not what happened" in shown
+
+
+async def test_an_outcome_that_says_the_same_is_no_news(url: str) -> None:
+    two = Two(url)
+    run, _ = await two.taken_over(ONE_PAY)
+    two.second.resolve("r", "a", done="paid", by="ann")
+    assert (await two.second.resume("r")).status is TraceStatus.SUCCESS
+    two.go_on.set()
+    await run
+    await asyncio.to_thread(two.first._lease.pay)  # type: ignore[union-attr]
+    assert two.second._kept_in().check() == []  # type: ignore[attr-defined]
+    two.close()
+
+
+@pytest.mark.parametrize("how", ["async", "inline", "thread", "model"])
+async def test_who_stood_still_after_the_last_look_begins_no_call(
+    file: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look with the request and the call itself lies the driver's own work; there is one more look after it."""
+    in_time: list[bool] = []
+
+    async def later() -> str:
+        return now()
+
+    def now() -> str:
+        assert vm._lease is not None
+        in_time.append(vm._lease.holds())
+        return "x"
+
+    class Model:
+        async def complete(self, messages: Any, **_: Any) -> str:
+            return now()
+
+    functions = {"async": later, "inline": now, "thread": now, "model": now}
+    called = tool(effect="write", inline=how == "inline")(functions[how])
+    one = program({"id": "m", "type": "llm", "prompt": "x"}) if how == "model" else program(step("a", "call"))
+    vm = ExecutionVM(Model(), {"call": called}, store=file)
+    before = Journal.before
+
+    async def then_frozen(self: Journal, *given: Any) -> Any:
+        following = await before(self, *given)
+        if following is None:
+            monkeypatch.setattr(Journal, "before", before)
+            self.lease.until = self.lease.clock() - 100
+        return following
+
+    monkeypatch.setattr(Journal, "before", then_frozen)
+    trace = await vm.run(one, run_id="r")  # it lets the run go and takes it up again
+    if how == "model":
+        assert (trace.status, in_time) == (TraceStatus.SUCCESS, [True])
+    else:
+        assert (trace.status, in_time) == (TraceStatus.SUSPENDED, [])
     vm.close()

@@ -464,6 +464,8 @@ class Driver:
         """A tool that takes more than one await of a coroutine function."""
         function = self.host.functions[op.number]
         lane.op = op
+        if self.journal is not None:
+            self.journal.check()  # the last word before the call: this process may have stood still since the one before
         if op.direct is not None:
             value = op.direct(machine.argument)
         elif self.host.how[op.number] != "thread":
@@ -520,6 +522,8 @@ class Driver:
         lane.op = op
         keywords = self.options(adapter, machine, op)
         messages = adapter.fitting(machine.messages)
+        if self.journal is not None:
+            self.journal.check()
         if self.sink is not None and adapter.stream is not None:
             answer: Any = await self.streamed(adapter, machine, op, messages, keywords)
         else:

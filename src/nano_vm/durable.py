@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol
@@ -51,6 +52,12 @@ PILE_ROWS = 32
 was done that hangs on them, since every other call waits for all of them."""
 
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
+UNSEEN = StepError(
+    "in_doubt", "LostCall", "the process that made the call lost the run, and may be making it still", retryable=False
+)
+
+SOONEST_LOOK_NS, LATEST_LOOK_NS = 10 * 10**9, 3600 * 10**9
+"""When to look again whether the process that made a call in doubt is gone: after as long again as it is in doubt, within these."""
 
 
 class Origin(Protocol):
@@ -148,7 +155,7 @@ class Journal:
         if op.code == TOOL and op.unsafe:  # type: ignore[attr-defined]
             self.arguments[path] = op.names, asked(machine, op)
         if path in self.begun and not machine.retrying and op.code != PAUSE:
-            following = self.lost(machine, op, path)
+            following = await self.lost(machine, op, path)
             if following is not None:
                 return following
         if self.cancelled and machine._aside is None and not machine._cancelling:
@@ -271,13 +278,14 @@ class Journal:
             return None
         return Debt(self.run.run_id, self.outbox.left())
 
-    def lost(self, machine: Machine, op: Op, path: str) -> Op | None:
+    async def lost(self, machine: Machine, op: Op, path: str) -> Op | None:
         """What becomes of a call that was begun before and has no outcome; None where it may be made (again)."""
         now, begun = machine.now, self.begun[path]
         unsafe = op.code == TOOL and op.unsafe  # type: ignore[attr-defined]
         message = self.take(("outcome", "resolve"), path) if unsafe else None
         again = not unsafe or (message is not None and bool(message.body.get("retry")))
         bound = token_bound(machine.messages) if op.code == MODEL else 0
+        gone = again or message is not None or await self.maker_gone(path)
         refusal = machine.lose(op, begun, bound, settled=not again)
         if message is not None and message.by is not None:
             self.resolved[path] = message.by
@@ -285,15 +293,35 @@ class Journal:
             return machine.fail(refusal, now)
         if again:
             return None
-        return self.settled(machine, message) if message is not None else machine.doubt(LOST, now)
+        if message is not None:
+            return self.settled(machine, message)
+        if gone:
+            return machine.doubt(LOST, now)
+        # later and later, for hours: whoever can tell that the process is gone may be on another machine
+        passed_ns = max(now + self.base_ns - begun[-1], 0)
+        self.wakes.append(now + self.base_ns + min(max(passed_ns, SOONEST_LOOK_NS), LATEST_LOOK_NS))
+        return machine.doubt(UNSEEN, now, ask=False)
 
     def settled(self, machine: Machine, message: Message) -> Op:
-        """The outcome that *message* says a call had."""
+        """The outcome that *message* says a call had: it came late, or a person says so."""
         body = message.body
         if "output" in body:
             return machine.resume(body["output"], machine.now)
+        if "error" in body:
+            return machine.fail(replace(StepError.from_dict(body["error"]), retryable=False), machine.now)
         reason = body.get("reason") or "declared failed"
         return machine.fail(StepError("tool", "Resolved", str(reason), retryable=False), machine.now)
+
+    async def maker_gone(self, path: str) -> bool:
+        """Whether the process that made the call at *path* has surely ended; until then the call may be under way."""
+        row = self.calls.get(path)
+        owner = (row.rest or {}).get("owner") if row is not None else None
+        if owner is None or owner == self.lease.owner:
+            return True
+        try:
+            return await patiently(self.clock, lambda _: asyncio.to_thread(self.lease.gone, owner))
+        except StoreError as error:
+            raise Abandoned(error) from None
 
     async def pause(self, machine: Machine, op: Op, path: str) -> Op:
         """The outcome of an approval or a wait, or that there is none yet."""

@@ -21,9 +21,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from itertools import takewhile
+from typing import Any
 
 from .errors import LeaseLost, StoreError
-from .store import STEP, Append, Message, Row, Store
+from .store import ENDED, STEP, Append, Message, Row, Store, late_outcomes
 from .store.clock import UNKNOWN_BOOT, boot_id, boot_ns
 from .store.seals import RunSeal
 from .trace import StepStatus
@@ -133,12 +134,18 @@ class Debt:
 
 
 def outcomes_of(rows: Iterable[Row]) -> list[Message]:
-    """What calls gave, for the owner that has their run now."""
+    """What calls gave, or that their tools failed, for the owner that has their run now."""
     found = []
     for row in rows:
-        if row.kind == STEP and row.type == "tool" and row.status is StepStatus.SUCCESS:
-            output = None if row.output is UNSET else row.output
-            found.append(Message("outcome", row.path, {"output": output}, None, row.finished_ns))
+        body: dict[str, Any] = {}
+        if row.kind != STEP or row.type != "tool":
+            continue
+        if row.status is StepStatus.SUCCESS:
+            body = {"output": None if row.output is UNSET else row.output}
+        elif row.status is StepStatus.FAILED and (row.rest or {}).get("error", {}).get("kind") == "tool":
+            body = {"error": (row.rest or {})["error"]}
+        if body:
+            found.append(Message("outcome", row.path, body, None, row.finished_ns))
     return found
 
 
@@ -248,6 +255,11 @@ class Lease:
             self._held.update(free)
             return free
 
+    def has(self, run_id: str) -> bool:
+        """Whether a run has the mark of `hold`."""
+        with self._lock:
+            return run_id in self._held
+
     def let_go(self, run_ids: Iterable[str]) -> None:
         """Take the mark of `hold` away."""
         with self._lock:
@@ -301,7 +313,17 @@ class Lease:
             self.let_go([debt.run_id])
         while debt.outcomes:
             self.store.send(debt.run_id, debt.outcomes[0])
+            self._warn(debt.run_id, debt.outcomes[0])
             del debt.outcomes[0]
+
+    def _warn(self, run_id: str, outcome: Message) -> None:
+        """That a call ended after its run was lost; louder where the run has ended without it."""
+        run = self.store.load(run_id)
+        if run.status not in ENDED:
+            logger.warning("run %s has another owner now, which gets what %r gave", run_id, outcome.name)
+        elif any(found.name == outcome.name for found in late_outcomes(run)):
+            text = "run %s has ended (%s), and %r came to something else since: see nano-vm show %s"
+            logger.warning(text, run_id, run.status, outcome.name, run_id)
 
     def _settled(self, run_id: str, left: Append) -> list[Message]:
         """Store what is *left* of a run, and that it is free; what its new owner has to know, where it has one.
@@ -327,9 +349,7 @@ class Lease:
 
     def _free_strays(self) -> None:
         for run_id, (key, fence) in self.store.owned(self.owner).items():
-            with self._lock:
-                held = run_id in self._held
-            if not held:
+            if not self.has(run_id):
                 with suppress(LeaseLost):
                     self._append(Append(key, fence, (), {"owner": None}))
 
@@ -346,6 +366,10 @@ class Lease:
     def sees(self, owner: str) -> Seen:
         """What can be seen of *owner* from this process."""
         return seen(owner, self.process, one_machine=self.store.one_machine)
+
+    def gone(self, owner: str) -> bool:
+        """Whether *owner* has surely ended: it is seen gone, or the store does not list it, by its own word or that of one who saw it."""
+        return self.sees(owner) is Seen.GONE or owner not in self.store.owners()
 
     def spared(self) -> list[str]:
         """Owners that are seen alive though their time is over; the runs of those that are seen gone are given to others."""

@@ -222,9 +222,10 @@ class Machine:
         """Take that the time or event that was waited for has come."""
         return self._other(now, self._decided, True, payload, None)
 
-    def doubt(self, error: StepError, now: int, *, crashed: bool = True) -> Op:
-        """Take that nobody knows whether the call took effect: its owner is gone (*crashed*), or *error* says why."""
-        return self._other(now, self._lost, error, crashed)
+    def doubt(self, error: StepError, now: int, *, crashed: bool = True, ask: bool = True) -> Op:
+        """Take that nobody knows whether the call took effect: its owner is gone (*crashed*), or *error* says why. Without *ask* it may
+        be under way still, so that no reconcile tool can tell yet that it did not."""
+        return self._other(now, self._lost, error, crashed, ask)
 
     def spoil(
         self, error: StepError, now: int, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
@@ -872,9 +873,13 @@ class Machine:
         error = replace(_timeout(f"no outcome within {op.timeout_ns / 1e9:g} s"), retryable=True)
         return self._decided(False, {"approved": False, "reason": str(error)}, None, error)
 
-    def _lost(self, error: StepError, crashed: bool) -> Op | None:
+    def _lost(self, error: StepError, crashed: bool, ask: bool) -> Op | None:
+        op = cast(ToolOp, self._op)
         self._doubt, self._crashed = error, crashed
-        return self._resolve(cast(ToolOp, self._op))
+        if ask or op.reconcile is None:
+            return self._resolve(op)
+        self._doubt = None
+        return self._in_doubt(op, error, NOT_ASKED)
 
     def _not_called(self, error: StepError) -> Op | None:
         if self._aside == "undo":
@@ -1409,6 +1414,8 @@ def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
             frame[slot] = value
     return frame
 
+
+NOT_ASKED = "; its reconcile is not asked before the process that made the call is gone"
 
 _LOST_CALLS = "the run has used all its {} ({}), those that were lost in a crash included"
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from .errors import VMError
 from .ledger import Limits, token_bound
-from .machine import Machine
+from .machine import NOT_ASKED, Machine
 from .outcomes import CANCELLED, ONLY_NAMED, UNKNOWN_OUTCOME
 from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 from .policy import EFFECTS, Budget, tightest
@@ -269,7 +269,8 @@ class Recorded:
             return machine.cancel(now, called=False)
         _, then, last = more.partition("; then: ")
         if asked or not then:
-            return machine.doubt(unknown, now, crashed=path not in self.stopped)
+            ask = not more.startswith(NOT_ASKED)
+            return machine.doubt(unknown, now, crashed=path not in self.stopped, ask=ask)
         kind, _, text = last.rpartition(_UNASKED)[0].partition(": ") if _UNASKED in last else last.partition(": ")
         if kind == "BudgetExceeded" and text == _NO_TOOL_CALL and str(machine._doubt) != str(unknown):
             return machine.fail(StepError("timeout", error.type, cause, bases=error.bases), now)

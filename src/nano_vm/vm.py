@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
@@ -40,7 +40,7 @@ from .policy import Budget, Policy, policy_of, tightest
 from .program import MODEL_OPTIONS, LLMStep, Program
 from .signing import SigningKey, public_keys
 from .spelling import Hints
-from .store import ENDED, PENDING, Append, Claim, Store, StoredRun, open_store
+from .store import ENDED, PENDING, SUSPENDED, Append, Claim, Store, StoredRun, open_store
 from .store.events import matched
 from .store.seals import RunSeal, signed
 from .tools import ToolContract, contract
@@ -751,26 +751,36 @@ class ExecutionVM:
             else:
                 lease.owe(debt)
         if lost:
-            _become(trace, await self._follow(trace.run_id))
+            await self._stored_call(lease.pay)  # what its calls gave, before anybody looks
+            resume = await self._has_news(trace.run_id, frozenset())
+            _become(trace, await self._follow(trace.run_id, resume=resume))
             return False
         if trace.status is TraceStatus.SUSPENDED:
             if matched(waiting):  # an event may have come before
                 await self._stored_call(store.deliver, self._trusted)
-            now = await self._stored_call(store.load, trace.run_id, rows=False)
-            known = {message.id for message in stored.inbox}  # what was there had its turn
-            new = [message for message in now.inbox if message.id not in known]
-            if now.status == "suspended" and any(usable(message, now.waiting) for message in new):
+            if await self._has_news(trace.run_id, {message.id for message in stored.inbox}):
                 _become(trace, await self._follow(trace.run_id, resume=True))
         return cancelled
 
+    async def _has_news(self, run_id: str, known: Collection[int]) -> bool:
+        """Whether a run that waits has a message that it can use; those that are *known* had their turn."""
+        now = await self._stored_call(self._kept_in().load, run_id, rows=False)
+        new = [message for message in now.inbox if message.id not in known]
+        return now.status == SUSPENDED and any(usable(message, now.waiting) for message in new)
+
     async def _follow(self, run_id: str, *, resume: bool = False) -> Trace:
         """The trace of a stored run once it has ended or waits: driven here if nobody has it, else looked at until then."""
-        assert self._store is not None
+        store, lease = self._kept_in(), self._lease
+        assert lease is not None
         pause = 0.02
         while True:
-            known = await self._stored_call(self._store.load, run_id, rows=False)
-            if known.status in ENDED or (known.status == "suspended" and not resume):
-                return trace_of(await self._stored_call(self._store.load, run_id))
+            for rows in (False, True):  # what stood in the header may have changed since
+                known = await self._stored_call(store.load, run_id, rows=rows)
+                waits = known.status == SUSPENDED and not resume and not lease.has(run_id)
+                if known.status not in ENDED and not waits:
+                    break
+            else:
+                return trace_of(known)
             taken = await self._take_up(run_id)
             if taken is not None:
                 return taken
@@ -794,6 +804,8 @@ class ExecutionVM:
         if self._lease is not None:
             await self._stored_call(self._lease.pay)  # what is owed to it since the store did not answer
         taken = await self._take_up(run_id, known)
+        if taken is None and self._lease is not None and self._lease.has(run_id):
+            return await self._follow(run_id)  # another caller resumes it here
         if taken is None:
             owner = (await self._stored_call(store.load, run_id, rows=False)).owner
             raise VMError(

@@ -232,8 +232,9 @@ def _message(message: Any) -> dict[str, Any]:
 
 
 def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) -> Iterator[str]:
-    """What an unfinished run waits for, and what was said to it meanwhile."""
+    """What an unfinished run waits for, and what was said to it meanwhile; also what came after it had ended."""
     from ..inbox import presented
+    from ..store import late_outcomes
 
     url = given_url(options)
     if run.status == "pending":
@@ -248,7 +249,16 @@ def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) ->
         answered = {m.name for m in run.inbox if m.kind in ("approve", "reject", "resolve")}
         open_ = [entry for entry in run.waiting if entry["path"] not in answered]
         yield from waiting_lines(run.run_id, presented(open_), url, run.wake_ns)
+    late = late_outcomes(run)
+    for message in late:
+        gave = message.body.get("output", message.body.get("error"))
+        yield safe(f"late: {message.name} ended {moment(message.created_ns)}, when its run had another owner; it gave:")
+        yield f"  {shown(gave)}"
+    if late:
+        yield "what the run says of these calls is not what happened"
     for message in run.inbox:
+        if message in late:
+            continue
         by = f" by {message.by}" if message.by else ""
         name = f" {message.name}" if message.name else ""
         yield safe(f"recorded: {message.kind}{name}{by}, {moment(message.created_ns)}")

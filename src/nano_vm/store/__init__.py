@@ -264,6 +264,23 @@ def sealed_as(run: StoredRun, head: bytes | None = None) -> str | None:
     )
 
 
+def late_outcomes(run: StoredRun) -> list[Message]:
+    """Outcomes of calls that came when *run*, which has its rows, had ended, and of which it says something else."""
+    if run.status not in ENDED:
+        return []
+    said = {row.path: row for row in run.rows if row.kind == STEP}
+    found = []
+    for message in run.inbox:
+        row = said.get(message.name)
+        if message.kind != "outcome":
+            continue
+        success = row is not None and row.status is StepStatus.SUCCESS
+        output = None if row is None or row.output is UNSET else row.output
+        if success != ("output" in message.body) or (success and output != message.body["output"]):
+            found.append(message)
+    return found
+
+
 @dataclass(slots=True)
 class Append:
     """What is written at once: all of it or nothing. ``update`` are fields of `StoredRun`; ``used`` ids of messages that were

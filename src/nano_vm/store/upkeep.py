@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import StoreError
 from ..signing import signer_of
 from ..values import UNSET
-from . import ENDED, Erased, Message, StoredRun, hidden_of, lite, receipts, salted, sealed_as
+from . import ENDED, Erased, Message, StoredRun, hidden_of, late_outcomes, lite, receipts, salted, sealed_as
 from .cells import HELD, UNREADABLE, Bodies, message_of, row_cells, row_crc, run_cells
 from .database import Connection, Database
 from .read import HEADER, INBOX, ROWS, assembled, cells_of, damaged, loaded, values_of
@@ -160,6 +160,11 @@ def _check_runs(
                 continue
             problems += (f"{name}: {fault}" for fault in _seal_faults(run, trusted))
             problems += (f"{name}: {fault}" for fault in _message_faults(run, trusted))
+            if run.salt is not None:
+                problems += (
+                    f"{name} has ended ({run.status}), and its call {message.name!r} came to something else since: nano-vm show"
+                    for message in late_outcomes(run)
+                )
 
 
 def _event_faults(connection: Connection, trusted: frozenset[str] | None) -> Iterator[str]:
