@@ -190,8 +190,8 @@ def test_the_example_of_the_docstring() -> None:
 def test_a_recording_keeps_what_the_model_thought(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     model = ScriptedLLM([Completion("yes", LLMUsage(1, 2, 3), "m", "stop", "it is plain")])
-    for llm in (RecordedLLM(path, record=model), RecordedLLM(path)):
-        trace = ExecutionVM(llm).run_sync(asks("a"))
+    for record in (model, None):
+        trace = ExecutionVM(RecordedLLM(path, record=record)).run_sync(asks("a"))
         assert (trace.final_output, trace.steps[0].reasoning) == ("yes", "it is plain")
 
 
