@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from build import NOW, llm, program, step
 import nano_vm.machine
 from nano_vm import ExecutionVM, LLMUsage, Program, Trace, TraceStatus, tool
 from nano_vm.errors import RateLimited, StepFault
-from nano_vm.ledger import Ledger, Limits, token_bound
+from nano_vm.ledger import Ledger, Limits, Shares, token_bound
 from nano_vm.machine import FOREVER, Facts, Machine, loaded
 from nano_vm.outcomes import backoff, effect_key, matches, model_error, tool_error
 from nano_vm.plan import END, FORK, MODEL, PAUSE, TOOL, ToolOp
 from nano_vm.program import Budget, Retry
+from nano_vm.simulate import in_lanes
 from nano_vm.testing import ScriptedLLM
 from nano_vm.trace import StepError
 
@@ -71,9 +73,8 @@ class ByHand:
                 op = machine.suspend(self.tick())
             else:
                 assert op.code == FORK
-                children = {number: machine.child(number) for number in range(machine.fork_size)}
-                for number in self.order(list(children)):
-                    self.drive(children[number])
+                for number in in_lanes(machine, self.order(list(range(machine.fork_size)))):
+                    self.drive(machine.child(number))
                 op = machine.join(self.tick())
 
     def run(self, one: Program, inputs: dict[str, Any], vm: ExecutionVM) -> Trace:
@@ -443,7 +444,9 @@ def test_token_bound_counts_bytes_and_a_constant_for_each_message() -> None:
 
 def test_a_ledger_gives_ceilings_where_they_fit_and_equal_shares_where_not() -> None:
     ledger = Ledger.of(Limits(steps=100), Budget(max_llm_calls=7, max_tool_calls=10, max_tokens=10, max_cost_usd=1))
-    shares = ledger.shares([(10, 1, 8), (10, 9, 1), (10, 1, 1)])
+    given = Shares(ledger, [(10, 1, 8), (10, 9, 1), (10, 1, 1)], at_once=3)
+    shares = [given.granted(number, None) for number in range(3)]
+    assert given.lanes == 3
     assert [s.steps for s in shares] == [10, 10, 10]
     assert [s.llm_calls for s in shares] == [3, 2, 2]  # 11 exceed 7; the rest goes to the first
     assert [s.tool_calls for s in shares] == [8, 1, 1]
@@ -454,8 +457,32 @@ def test_a_ledger_gives_ceilings_where_they_fit_and_equal_shares_where_not() -> 
     left.tokens -= 4
     ledger.settle(shares[0], left)
     assert (ledger.tool_calls, ledger.tokens, ledger.llm_calls) == (8, 6, 7)
-    free = Ledger.of(Limits(), None).shares([(1, 1, 1)] * 2)
-    assert all(share.tokens > 10**15 and share.cost is None for share in free)
+    free = Shares(Ledger.of(Limits(), None), [(1, 1, 1)] * 2, at_once=1)
+    assert free.lanes == 2  # nothing is scarce, and none waits for another's share
+    assert all(free.granted(n, None).tokens > 10**15 and free.granted(n, None).cost is None for n in range(2))
+
+
+def test_children_of_one_lane_have_their_shares_in_common() -> None:
+    budget = Budget(max_llm_calls=7, max_tool_calls=5, max_tokens=10, max_cost_usd=1)
+    ledger = Ledger.of(Limits(steps=100), budget)
+    ceilings = [(10, 1, 1), (10, 9, 1), (10, 0, 1), (10, 1, 1), (10, 1, 1)]
+    given = Shares(ledger, ceilings, at_once=2)
+    assert given.lanes == 2
+    first, second = given.granted(0, None), given.granted(1, None)
+    assert (first.llm_calls, second.llm_calls) == (2 + 1 + 1, 2 + 1)  # 12 exceed 7
+    assert (first.tool_calls, second.tool_calls) == (1, 1)  # these suffice: nothing is in common
+    assert (first.tokens, second.tokens) == (3 + 0 + 2, 3 + 2)  # the third child calls no model
+    assert (first.cost, second.cost) == (Decimal("0.5"), Decimal("0.5"))
+    left = first.copy()
+    left.tokens, left.llm_calls, left.cost, left.tool_calls = 1, 2, Decimal("0.1"), 0
+    third = given.granted(2, left)
+    assert (third.tokens, third.llm_calls, third.cost, third.tool_calls) == (1, 2, Decimal("0.1"), 1)
+    alone = Shares(ledger, ceilings[1:], at_once=1).granted(0, None)
+    assert (alone.llm_calls, alone.tokens, alone.cost) == (
+        7,
+        10,
+        1,
+    )  # of money too, where thirds of it do not make a whole
 
 
 def test_the_tightest_of_two_ledgers() -> None:

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,9 +29,6 @@ from .plan import END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
 from .protocols import Completion
 from .trace import LLMUsage
 from .values import copied, kind_name
-
-MAP_CONCURRENCY = 16
-"""Items of a `map` at a time without ``max_concurrency``: within the rate limits that providers give to small accounts."""
 
 WATCHDOG_GRAIN_NS = 20_000_000
 """How late a deadline may be noticed when thousands of calls run: 50 looks a second at the most."""
@@ -630,27 +627,32 @@ class Driver:
 
     async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> None:
         """Run the children to their ends; if the run is cancelled meanwhile, each of them is, and no further one begins."""
-        count = machine.fork_size
-        limit = op.max_concurrency or (MAP_CONCURRENCY if op.kind == "map" else count)
-        if count == 1 or limit == 1:
+        count, lanes = machine.fork_size, machine.lanes
+        limit = op.at_once(count)
+        if limit == 1:
             for number in range(count):
+                if not machine.ready(number):
+                    return
                 child = self.child(machine, number)
                 if await self.drive(child, lane, self.begun(child)):
                     return
             return
         numbers = iter(range(count))
 
-        async def worker() -> None:
+        async def worker(numbers: Iterable[int]) -> None:
             own = self.lane(None, self.now())
             try:
                 for number in numbers:
+                    if not machine.ready(number):
+                        return
                     child = self.child(machine, number)
                     if await self.drive(child, own, self.begun(child)) or lane.stopped:
                         return
             finally:
                 self.dog.lanes.discard(own)
 
-        tasks = [asyncio.create_task(worker()) for _ in range(min(limit, count))]
+        work = [range(lane, count, lanes) if lanes < count else numbers for lane in range(limit)]
+        tasks = [asyncio.create_task(worker(part)) for part in work]
         pending = set(tasks)
         while pending:
             try:

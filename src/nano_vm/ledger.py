@@ -1,11 +1,12 @@
 """What a run may still use: limits of the host and budgets of program, host and run, as one ledger a frame.
 
-Amounts are reserved before a call and settled after it; at a fork each child gets its share beforehand, so that what is refused does
-not hang on who finished first. Nothing here decides what a refusal leads to.
+Amounts are reserved before a call and settled after it; at a fork what a child may use is known before it begins, so that what is
+refused does not hang on who finished first (`Shares`). Nothing here decides what a refusal leads to.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -88,27 +89,6 @@ class Ledger:
         self.llm_calls = _without(left, count)
         return left >= count
 
-    def shares(self, ceilings: list[tuple[int, int, int]]) -> list[Ledger]:
-        """One ledger a child: its ceiling where all fit, else equal shares in declared order. What is unspent returns by `settle`.
-
-        What remains of calls beside the ceilings is shared too, by those who call: a call that is lost in a crash and made again is one
-        more than the ceiling. Tokens and money have no ceiling yet: those who call models share them equally.
-        """
-        count = len(ceilings)
-        columns = [
-            _granted(have, [ceiling[i] for ceiling in ceilings], spare=i > 0)
-            for i, have in enumerate((self.steps, self.llm_calls, self.tool_calls))
-        ]
-        callers = [i for i, ceiling in enumerate(ceilings) if ceiling[1]]
-        tokens = [UNLIMITED] * count if self.tokens >= UNLIMITED else [0] * count
-        cost: list[Decimal | None] = [None if self.cost is None else Decimal(0)] * count
-        for i, share in zip(callers, _equal(self.tokens, len(callers)) if callers else (), strict=True):
-            tokens[i] = tokens[i] or share
-            cost[i] = None if self.cost is None else self.cost / len(callers)
-        return [
-            Ledger(columns[0][i], columns[1][i], columns[2][i], tokens[i], cost[i], self.state) for i in range(count)
-        ]
-
     def tighten(self, other: Ledger) -> None:
         """The lesser of both, amount by amount."""
         self.steps = min(self.steps, other.steps)
@@ -142,15 +122,61 @@ def _without(have: int, count: int) -> int:
     return have if have >= UNLIMITED else max(have - count, 0)
 
 
-def _granted(have: int, ceilings: list[int], *, spare: bool) -> list[int]:
-    if have >= UNLIMITED:
-        return [UNLIMITED] * len(ceilings)
-    left = have - sum(ceilings)
-    if left < 0:
-        return _equal(have, len(ceilings))
-    callers = sum(ceiling > 0 for ceiling in ceilings) if spare else 0
-    more = iter(_equal(left, callers) if callers else ())
-    return [ceiling + next(more) if callers and ceiling else ceiling for ceiling in ceilings]
+class Shares:
+    """What the children of a fork may use of a ledger, of which at most *at_once* run at a time. Unspent amounts return by `settle`.
+
+    Of an amount that suffices for all, each child has its ceiling. Any other is scarce: the children have equal shares of it, in
+    declared order. Where fewer may run at a time than there are, child n comes after child n - *at_once*, as in lanes, and the
+    children of a lane have their shares in common: each may use what those before it in its lane left. So one that runs alone has
+    all there is, and nothing hangs on the order in which lanes go forward.
+
+    What remains of calls beside the ceilings is shared too, by those who call: a call that is lost in a crash and made again
+    is one more than the ceiling. Tokens and money have no ceiling before the call is made: where they are limited they are scarce,
+    among those who call models.
+    """
+
+    __slots__ = ("_callers", "_cost", "_own", "_scarce", "lanes")
+
+    def __init__(self, ledger: Ledger, ceilings: Sequence[tuple[int, int, int]], at_once: int) -> None:
+        count = len(ceilings)
+        own = self._own = [ledger.copy() for _ in ceilings]
+        scarce = []
+        for i, name in enumerate(("steps", "llm_calls", "tool_calls")):
+            have = getattr(ledger, name)
+            if have >= UNLIMITED:
+                continue
+            amounts = [ceiling[i] for ceiling in ceilings]
+            spare = have - sum(amounts)
+            if spare < 0:
+                scarce.append(name)
+                amounts = _equal(have, count)
+            elif name != "steps":
+                more = iter(_equal(spare, sum(amount > 0 for amount in amounts)))
+                amounts = [amount + next(more) if amount else 0 for amount in amounts]
+            for share, amount in zip(own, amounts, strict=True):
+                setattr(share, name, amount)
+        callers = self._callers = [bool(ceiling[1]) for ceiling in ceilings]
+        if ledger.tokens < UNLIMITED:
+            scarce.append("tokens")
+            equal = iter(_equal(ledger.tokens, sum(callers)))
+            for share, calls in zip(own, callers, strict=True):
+                share.tokens = next(equal) if calls else 0
+        self._scarce, self._cost = scarce, ledger.cost
+        common = at_once < count and bool(scarce or ledger.cost is not None)
+        self.lanes = at_once if common else count
+        """Child n begins when child n - *lanes* has ended."""
+
+    def granted(self, number: int, left: Ledger | None) -> Ledger:
+        """What child *number* may use; *left* is what the one before it in its lane did not use, None for the first one."""
+        share = self._own[number].copy()
+        for name in self._scarce:
+            lane = self._own[number :: self.lanes] if left is None else [left]
+            setattr(share, name, sum(getattr(one, name) for one in lane))
+        if self._cost is not None and left is not None:
+            share.cost = left.cost
+        elif self._cost is not None:  # the factor first: all of it is then all there is, to the last digit
+            share.cost = self._cost * sum(self._callers[number :: self.lanes]) / max(sum(self._callers), 1)
+        return share
 
 
 def _equal(have: int, count: int) -> list[int]:

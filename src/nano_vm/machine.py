@@ -26,7 +26,7 @@ from typing import Any, cast
 from .answers import WHOLE, correction, ending, filtered, kept_reasoning, read_answer, without_reasoning
 from .correlation import fits
 from .errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
-from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits
+from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits, Shares
 from .operators import described, equal
 from .outcomes import CANCELLED, NOTHING_USED, ONLY_NAMED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
 from .plan import (
@@ -120,7 +120,8 @@ class Machine:
     _whens: dict[int, dict[str, Any]]  # by WhenOp.index: what the condition read when it held
     _fork: Any  # of a map its items, of a call its inputs
     _children: list[Machine | None]
-    _granted: list[Ledger]
+    _shares: Shares
+    _granted: list[Ledger | None]
     _call: tuple[
         ToolOp, StepError, str, Any, dict[str, Any], str
     ]  # what a reconcile is about: op, error, path, request, keywords, what else is known
@@ -327,10 +328,26 @@ class Machine:
         """Whether a model call must be reserved."""
         return self.ledger.tokens < UNLIMITED or self.ledger.cost is not None
 
+    @property
+    def lanes(self) -> int:
+        """How many children of the requested fork may run at a time without a share in common; number n is in lane n % lanes."""
+        return self._shares.lanes
+
+    def ready(self, number: int) -> bool:
+        """Whether child *number* of the requested fork may begin: the one before it in its lane has ended."""
+        before = number - self._shares.lanes
+        child = self._children[before] if before >= 0 else None
+        return before < 0 or (child is not None and child.status in (TraceStatus.SUCCESS, TraceStatus.FAILED))
+
     def child(self, number: int) -> Machine:
-        """The machine of one branch or item of the requested fork."""
+        """The machine of one branch or item of the requested fork, which is `ready`."""
         op: ForkOp = self._op
         frame_plan = op.frames[0 if op.kind == "map" else number]
+        before = number - self._shares.lanes
+        granted = self._shares.granted(number, cast(Machine, self._children[before]).ledger if before >= 0 else None)
+        if frame_plan.budget is not None:
+            granted.tighten(Ledger.of(self.facts.limits, frame_plan.budget))
+        self._granted[number] = granted
         if op.kind == "call":
             frame = loaded(frame_plan, self._fork)
             prefix = f"{self.path}/"
@@ -353,7 +370,7 @@ class Machine:
             frame_plan,
             frame,
             self.facts,
-            self._granted[number].copy(),
+            granted.copy(),
             prefix=prefix,
             root=False,
             deadline=deadline,
@@ -371,7 +388,8 @@ class Machine:
         children = self._adopt(op)
         extra = self._join_extra(op)
         waiting = [entry for child in children for entry in child.waiting]
-        if len(children) < self.fork_size or any(child.status is TraceStatus.CANCELLED for child in children):
+        unbegun = any(child is None and self.ready(number) for number, child in enumerate(self._children))
+        if unbegun or any(child.status is TraceStatus.CANCELLED for child in children):
             return self._cancellation(called=True)
         if waiting:
             self._record(op, StepStatus.SUSPENDED, None, None, extra=extra)
@@ -1270,11 +1288,9 @@ class Machine:
                 raise ExprError(f"inputs of the called program: {fault}")
         frames = op.frames * count if op.kind == "map" else op.frames
         self.fork_size = count
-        self._granted = self.ledger.shares([frame.ceiling for frame in frames]) if count else []
-        budget = op.frames[0].budget
-        if budget is not None:
-            self._granted[0].tighten(Ledger.of(self.facts.limits, budget))
+        self._shares = Shares(self.ledger, [frame.ceiling for frame in frames], op.at_once(count))
         self._children = [None] * count
+        self._granted = [None] * count
         self.deadline = self._nearest(op)
 
     def _child_names(self, op: ForkOp) -> list[str]:
@@ -1288,7 +1304,7 @@ class Machine:
         children = [child for child in self._children if child is not None]
         self._leave_out(max((child.waited_ns for child in children if child.frame), default=0))
         for granted, child in zip(self._granted, self._children, strict=True):
-            if child is not None and child.frame:
+            if child is not None and granted is not None and child.frame:
                 self.ledger.settle(granted, child.ledger)
                 if child._undo:
                     self._undo = (self._undo or []) + child._undo

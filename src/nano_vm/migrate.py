@@ -139,10 +139,10 @@ def _advance(machine: Machine, recorded: Recorded, machines: list[Machine], aske
     op = machine.start(now)
     while op.code != END:
         if op.code == FORK:
-            children = [machine.child(number) for number in range(machine.fork_size)]
             ended = [
-                _advance(child, recorded, machines, asked, machine.now) for child in children
-            ]  # each, also behind one that waits
+                machine.ready(number) and _advance(machine.child(number), recorded, machines, asked, machine.now)
+                for number in range(machine.fork_size)
+            ]  # each that may begin, also behind one that waits
             if not all(ended):
                 return False
             op = machine.join(machine.now)

@@ -212,6 +212,10 @@ class SetOp(Op):
         return ", ".join(f"${name}" for name, _, _ in self.values)
 
 
+MAP_CONCURRENCY = 16
+"""Items of a `map` at a time without ``max_concurrency``: within the rate limits that providers give to small accounts."""
+
+
 @dataclass(slots=True, eq=False)
 class ForkOp(Op):
     """Child frames: the branches of a `parallel`, the items of a `map`, the one of a `call`."""
@@ -225,6 +229,10 @@ class ForkOp(Op):
     arguments: Eval | None = None
     timeout_ns: int = 0
     code: int = FORK
+
+    def at_once(self, count: int) -> int:
+        """How many of *count* children may run at a time."""
+        return min(count, self.max_concurrency or (MAP_CONCURRENCY if self.kind == "map" else count))
 
     def describe(self) -> str:
         return f"{self.kind} {', '.join(f'frame {frame.index} {frame.name!r}' for frame in self.frames)}"

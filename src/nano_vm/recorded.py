@@ -442,6 +442,8 @@ def _forked(machine: Machine, op: Op, recorded: Recorded, forks: Mapping[str, Re
         told = children[number] if number < len(children) else ()
         if stopped and not told:  # a child that began has a record at least of that it was cancelled
             continue
+        if not machine.ready(number):  # behind one that is held
+            continue
         child = machine.child(number)
         play(child, recorded, forks, told[0][6] - recorded.base_ns if told else machine.now, hold=hold)
         latest = max(latest, child.now)

@@ -7,7 +7,7 @@ from a *feed*, which is given the machine and its request and hands the machine 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from .machine import Machine
 from .plan import END, FORK, Op
@@ -21,7 +21,10 @@ def simulate(machine: Machine, feed: Feed, order: Order | None = None) -> None:
     op = machine.start(machine.__dict__.get("now", 0))
     while op.code != END:
         if op.code == FORK:
-            for number in range(machine.fork_size) if order is None else order(machine, op):
+            numbers = range(machine.fork_size) if order is None else order(machine, op)
+            for number in in_lanes(machine, numbers):
+                if not machine.ready(number):
+                    continue
                 child = machine.child(number)
                 child.now = machine.now
                 simulate(child, feed, order)
@@ -29,3 +32,9 @@ def simulate(machine: Machine, feed: Feed, order: Order | None = None) -> None:
             op = machine.join(machine.now)
         else:
             op = feed(machine, op)
+
+
+def in_lanes(machine: Machine, numbers: Iterable[int]) -> Iterator[int]:
+    """The children of the requested fork in the order of *numbers*, but for that those of one lane come one after the other."""
+    lanes = [iter(range(lane, machine.fork_size, machine.lanes)) for lane in range(machine.lanes)]
+    return (next(lanes[number % machine.lanes]) for number in numbers)

@@ -289,7 +289,7 @@ class Choices:
 
     def order(self, op: ForkOp, size: int) -> Site | None:
         """In which order the children of a fork run: as declared, the other way round, and each one first."""
-        if self.forks is None or size < 2:
+        if self.forks is None or op.at_once(size) < 2:
             return None
         sites = self.forks.setdefault(op, {})
         if size not in sites:
@@ -522,7 +522,7 @@ def beside(machine: Machine, op: ForkOp, order: Iterable[int]) -> Iterator[int]:
     """The numbers of children in the *order* in which they are run, with the clock set so that they run at the same time."""
     started = latest = machine.now
     for number in order:
-        if op.max_concurrency != 1:
+        if op.at_once(machine.fork_size) > 1:
             machine.now = started
         yield number
         latest = max(latest, machine.now)
