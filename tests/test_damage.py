@@ -295,6 +295,17 @@ def test_an_end_without_close_leaves_no_mark(place: Path) -> None:
         assert store.check() == []
 
 
+def test_who_closes_last_takes_the_marks_of_the_dead_away(place: Path) -> None:
+    vm = ExecutionVM(store=STORE)
+    vm.run_sync(ONE)
+    killed(place)
+    vm.close()
+    assert not Path("runs.db-wal").exists()
+    with open_store(STORE) as store:  # type: ignore[attr-defined]
+        assert store.load("late").status == "suspended"
+        assert store.check() == []
+
+
 def test_a_child_that_is_forked_does_not_take_the_mark_away(place: Path) -> None:
     vm = ExecutionVM(store=STORE)
     vm.run_sync(ONE)

@@ -420,21 +420,19 @@ def test_what_is_edited_is_found_or_named(tmp_path: Path, stores: dict[bool, byt
         edits = list(way.edits(connection))
     assert edits
     tried = 0
-    for edit in edits:
+    for number, edit in enumerate(edits):
         path.write_bytes(stores[signed])
         with damage.opened(path) as connection:
-            before = list(connection.iterdump())
+            before = connection.total_changes
             try:
                 edit(connection)
-                damage.mend(connection)
             except sqlite3.IntegrityError:
                 continue  # the database does not take it
-            if list(connection.iterdump()) == before:
+            if connection.total_changes == before:
                 continue
-            changed = list(connection.iterdump())
+            damage.mend(connection)
         tried += 1
-        difference = [line for line in changed if line not in before][:3]
-        assert is_found(path, keys) is (way.signed if signed else way.plain), difference
+        assert is_found(path, keys) is (way.signed if signed else way.plain), f"edit {number} of {len(edits)}"
     assert tried
 
 

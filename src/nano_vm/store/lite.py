@@ -145,13 +145,9 @@ class Mark:
         self.is_set = False
 
     def set(self, driver: sqlite3.Connection) -> None:
-        """Leave the mark, in the file itself; those of processes that are not seen alive here are taken away, since the log is there."""
-        gone = [
-            (name,)
-            for (name,) in driver.execute("SELECT name FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",)).fetchall()
-        ]
+        """Leave the mark, in the file itself."""
         driver.execute("BEGIN IMMEDIATE")
-        driver.executemany("DELETE FROM nano_meta WHERE name = ?", [name for name in gone if not _alive(name[0])])
+        _forget_the_gone(driver)
         driver.execute("INSERT INTO nano_meta (name, value) VALUES (?, '')", (self.name,))
         driver.execute("COMMIT")
         self.is_set = True
@@ -163,7 +159,16 @@ class Mark:
             return
         self.is_set = False
         with suppress(sqlite3.Error), closing(_connected(self.place, busy_timeout_seconds)) as driver:
+            driver.execute("BEGIN IMMEDIATE")
+            _forget_the_gone(driver)
             driver.execute("DELETE FROM nano_meta WHERE name = ?", (self.name,))
+            driver.execute("COMMIT")
+
+
+def _forget_the_gone(driver: sqlite3.Connection) -> None:
+    """Take away the marks of processes that are not seen alive here: the log is there, and whoever asks has it open."""
+    found = driver.execute("SELECT name FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",)).fetchall()
+    driver.executemany("DELETE FROM nano_meta WHERE name = ?", [(name,) for (name,) in found if not _alive(name)])
 
 
 def accept(place: str) -> None:
