@@ -14,11 +14,12 @@ import pytest
 from build import NOW, llm, mapped, parallel, program, statuses, step
 
 from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMError, tool
-from nano_vm.durable import trace_of
+from nano_vm.durable import Begun, begun_calls, trace_of
 from nano_vm.errors import LeaseLost, UnknownRun
 from nano_vm.replay import replay, subject_of, verify
-from nano_vm.store import seal_of
+from nano_vm.store import INTENT, STEP, Row, seal_of
 from nano_vm.testing import ScriptedLLM
+from nano_vm.trace import StepStatus
 
 SUCCESS, SUSPENDED, FAILED, CANCELLED = (
     TraceStatus.SUCCESS,
@@ -738,3 +739,17 @@ async def test_a_run_in_doubt_can_be_cancelled_and_ends_when_the_doubt_is_settle
     assert next(found for found in vm.load("r").steps if found.path == "p").extra["by"] == "ann"
     assert vm._store is not None
     assert verify(subject_of(vm._store.load("r")))
+
+
+def test_each_process_names_itself_with_the_first_call_that_it_begins() -> None:
+    def intent(path: str, owner: str | None = None) -> Row:
+        return Row(INTENT, "", path, "tool", None, len(path), rest={"owner": owner} if owner is not None else None)
+
+    done = Row(STEP, "", "a", "tool", StepStatus.SUCCESS, 1, 2)
+    rows = [intent("a", "x"), intent("bb"), done, intent("ccc"), intent("dddd", "y"), intent("bb")]
+    assert begun_calls(rows) == {
+        "bb": Begun("tool", 2, "y"),
+        "ccc": Begun("tool", 3, "x"),
+        "dddd": Begun("tool", 4, "y"),
+    }
+    assert begun_calls([intent("a")]) == {"a": Begun("tool", 1, None)}

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol
@@ -58,6 +58,29 @@ UNSEEN = StepError(
 
 SOONEST_LOOK_NS, LATEST_LOOK_NS = 10 * 10**9, 3600 * 10**9
 """When to look again whether the process that made a call in doubt is gone: after as long again as it is in doubt, within these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A call or a pause that has no outcome yet: when it was begun last, by which owner."""
+
+    type: str
+    began_ns: int
+    owner: str | None
+
+
+def begun_calls(rows: Iterable[Row]) -> dict[str, Begun]:
+    """What was begun and has no outcome among *rows*, by path. Each process names itself with the first that it begins."""
+    found: dict[str, Begun] = {}
+    owner: str | None = None
+    for row in rows:
+        if row.kind == STEP:
+            found.pop(row.path, None)
+            continue
+        if type(row.rest) is dict:  # else it says nothing, or was erased
+            owner = row.rest.get("owner", owner)
+        found[row.path] = Begun(row.type, row.started_ns, owner)
+    return found
 
 
 class Origin(Protocol):
@@ -107,8 +130,8 @@ class Journal:
         for row in run.rows:
             if row.kind == INTENT and row.path not in done:
                 self.begun.setdefault(row.path, []).append(row.started_ns)
-        # of calls without an outcome: when each was begun last, by which process, and with what
-        self.calls = {row.path: row for row in run.rows if row.kind == INTENT and row.path not in done}
+        self.calls = begun_calls(run.rows)
+        self.named = False  # whether a row says which process drives the run now
         self.arguments: dict[str, tuple[Sequence[str], Any]] = {}
         self.deadlines: dict[str, int] = {}  # of what is waited for, since the epoch
         self.seal = seal
@@ -179,7 +202,7 @@ class Journal:
             else:
                 await self.append(rows)
         else:
-            await self.append([*rows, self.intent(machine, op, path)])
+            await self.append([*rows, self.intent(machine, op, path, machine.now + self.base_ns)])
         self.check()
         if self.stopping and machine._aside is None:
             await self.stopped()
@@ -252,13 +275,12 @@ class Journal:
         if self.calling and not self.affecting():
             self.interrupt()
 
-    def intent(self, machine: Machine, op: Op, path: str) -> Row:
-        """That a call is about to be made; of one that could be in doubt, also by which process."""
-        row = Row(INTENT, machine.frame_name, path, op.type, None, machine.now + self.base_ns)
-        if op.code == TOOL:
-            if op.unsafe:  # type: ignore[attr-defined]
-                row.rest = {"owner": self.lease.owner}
-            self.calls[path] = row
+    def intent(self, machine: Machine, op: Op, path: str, began_ns: int) -> Row:
+        """That a call or a pause begins; the first also says in which process, for those after it."""
+        row = Row(INTENT, machine.frame_name, path, op.type, None, began_ns)
+        if not self.named:
+            self.named, row.rest = True, {"owner": self.lease.owner}
+        self.calls[path] = Begun(op.type, began_ns, self.lease.owner)
         return row
 
     def check(self) -> None:
@@ -314,8 +336,8 @@ class Journal:
 
     async def maker_gone(self, path: str) -> bool:
         """Whether the process that made the call at *path* has surely ended; until then the call may be under way."""
-        row = self.calls.get(path)
-        owner = (row.rest or {}).get("owner") if row is not None else None
+        call = self.calls.get(path)
+        owner = call.owner if call is not None else None
         if owner is None or owner == self.lease.owner:
             return True
         try:
@@ -356,7 +378,7 @@ class Journal:
         rows = self.rows(machine)
         if path not in self.begun:
             self.begun[path] = [since_ns]
-            rows.append(Row(INTENT, machine.frame_name, path, op.type, None, since_ns))
+            rows.append(self.intent(machine, op, path, since_ns))
         await self.append(rows)
         return machine.suspend(now)
 
@@ -406,7 +428,7 @@ class Journal:
             return {}
         call, (names, values) = self.calls[path], self.arguments.get(path, ((), ()))
         arguments = dict(zip(names, values, strict=False))
-        return {"arguments": arguments, "began_ns": call.started_ns, **(call.rest or {})}
+        return {"arguments": arguments, "began_ns": call.began_ns, **({"owner": call.owner} if call.owner else {})}
 
     def due(self, request: dict[str, Any], since: int) -> int | None:
         """When a timer is due, monotonic; None for an event."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nano_vm.durable import Journal
-from nano_vm.store import INTENT, STEP, Claim
+from nano_vm.store import INTENT, STEP, Claim, Message
 from nano_vm.store.database import Connection
 from nano_vm.store.sql import SqlStore
 
@@ -70,7 +70,7 @@ class Points:
         """Put the points around store and journal; *kept* is called with each row that the store acknowledged."""
         at = self.at
         append, begin, commit, many = Journal.append, Connection.begin, Connection.commit, Connection.many
-        create, claim, send = SqlStore.begin, SqlStore.claim, SqlStore.send
+        create, claim, decide = SqlStore.begin, SqlStore.claim, SqlStore.decide
 
         async def append_at(self: Journal, rows: Sequence[Any], update: Any = None, *more: Any) -> None:
             names = [
@@ -107,9 +107,9 @@ class Points:
             many(self, statement, values)
             at("transaction:between")
 
-        async def create_at(self: SqlStore, run: Any) -> bool:
+        async def create_at(self: SqlStore, run: Any, **options: Any) -> bool:
             at("submit:before")
-            made = await create(self, run)
+            made = await create(self, run, **options)
             at("submit:after")
             return made
 
@@ -119,11 +119,12 @@ class Points:
             at("claim:after")
             return claimed
 
-        def send_at(self: SqlStore, run_id: str, message: Any) -> None:
+        def decide_at(self: SqlStore, *given: Any) -> Message:
             at("send:before")
-            send(self, run_id, message)
+            message = decide(self, *given)
             at("send:after")
+            return message
 
         Journal.append = append_at  # type: ignore[method-assign]
         Connection.begin, Connection.commit, Connection.many = begin_at, commit_at, many_at  # type: ignore[method-assign]
-        SqlStore.begin, SqlStore.claim, SqlStore.send = create_at, claim_at, send_at  # type: ignore[method-assign]
+        SqlStore.begin, SqlStore.claim, SqlStore.decide = create_at, claim_at, decide_at  # type: ignore[method-assign]

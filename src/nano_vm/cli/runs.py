@@ -268,16 +268,13 @@ def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) ->
 
 def _under_way(run: StoredRun) -> Iterator[str]:
     """Calls that were begun and have no outcome yet."""
+    from ..durable import begun_calls
     from ..inbox import process_of
-    from ..store import INTENT, STEP
 
-    ended = {row.path for row in run.rows if row.kind == STEP}
-    last = {row.path: row for row in run.rows if row.kind == INTENT and row.path not in ended}
-    for path, row in last.items():
-        if row.type in ("tool", "llm"):
-            owner = row.rest.get("owner") if type(row.rest) is dict else None
-            process = process_of(owner) if type(owner) is str else None
-            yield safe(f"  {path}: {begun(row.started_ns, process)}; its outcome is not recorded")
+    for path, call in begun_calls(run.rows).items():
+        if call.type in ("tool", "llm"):
+            process = process_of(call.owner) if call.owner is not None else None
+            yield safe(f"  {path}: {begun(call.began_ns, process)}; its outcome is not recorded")
 
 
 # --- saying ----------------------------------------------------------------------------------------------------------

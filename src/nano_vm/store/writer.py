@@ -383,7 +383,8 @@ class Writer:
         connection.many(INSERT_ROWS, rows)
         for names, values in _by_shape(updates).items():
             connection.many(f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?", values)
-        events.register(connection, waits)
+        if waits:
+            events.register(connection, waits)
         connection.many("UPDATE nano_inbox SET used = 1 WHERE id = ? AND run = ?", used)
         connection.many("UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen)
 
