@@ -1,7 +1,9 @@
-"""A model's text in, what the program may use of it out: reasoning taken apart, a label found, JSON found.
+"""A model's text in, what the program may use of it out: reasoning taken apart, a label found, JSON
+found.
 
-An answer is valid or it is not: nothing is guessed from a text that merely contains an allowed output, and a JSON value
-that is part of a broken one is none. Nothing here knows what follows from an answer; that is the machine's.
+An answer is valid or it is not: nothing is guessed from a text that merely contains an allowed
+output, and a JSON value that is part of a broken one is none. Nothing here knows what follows from
+an answer; that is the machine's.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from .errors import FilteredAnswer, InvalidAnswer, TruncatedAnswer
 from .values import MAX_DEPTH, canonical, parse_json, short
 
 SHOWN_CHARS = 4000
-"""Of an invalid answer that is shown to the model again: enough to see what was wrong, and a bound for its price."""
+"""Of an invalid answer that is shown to the model again: enough to see what was wrong, and a bound
+for its price."""
 
 MAX_ANSWER_CHARS = 4_000_000
 """Of an answer in which a label or JSON is looked for: eight times what a model writes at most, and
 half a second to parse at worst."""
 
 MAX_GROUPS = 1000
-"""Pairs of brackets that are looked at in the words around a JSON value; 7 us each, and a page has a dozen."""
+"""Pairs of brackets that are looked at in the words around a JSON value; 7 us each, and a page has
+a dozen."""
 
 QUOTES = frozenset(
     "\"'\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\u2e42\u300c\u300d\u300e\u300f"
@@ -38,7 +42,8 @@ EMPHASIS = frozenset("*_~`")
 """Markdown's; a fence is a run of backticks or tildes."""
 
 INVISIBLE = frozenset("\u061c\u200b\u200e\u200f\u2060\ufeff")
-"""No white space to Python, and nothing to a reader: zero-width space, marks of direction, byte order marks."""
+"""No white space to Python, and nothing to a reader: zero-width space, marks of direction, byte
+order marks."""
 
 DECORATION = QUOTES | FULL_STOPS | EMPHASIS | INVISIBLE
 
@@ -54,10 +59,12 @@ FILTERED = frozenset(
     "content_filter content_filtered refusal safety recitation prohibited_content blocklist spii image_safety "
     "guardrail_intervened error_toxic".split()
 )
-"""Why an answer ended, in the words of OpenAI, Anthropic, Gemini, Mistral, Bedrock and Cohere, in lower case."""
+"""Why an answer ended, in the words of OpenAI, Anthropic, Gemini, Mistral, Bedrock and Cohere, in
+lower case."""
 
 MAX_REASONING_CHARS = 100_000
-"""Of a model's reasoning that is recorded beside the answer: some 25,000 tokens, which few calls are allowed."""
+"""Of a model's reasoning that is recorded beside the answer: some 25,000 tokens, which few calls
+are allowed."""
 
 _OPENING_TAG = "<think>"
 _THOUGHT = re.compile(rf"\s*{_OPENING_TAG}")
@@ -66,7 +73,8 @@ _BEGINS_JSON = '{["`~'
 
 
 def ending(finish_reason: Any) -> Literal["truncated", "filtered"] | None:
-    """What kind of error the provider's *finish_reason* stands for; None where the answer is whole, as far as it says."""
+    """What kind of error the provider's *finish_reason* stands for; None where the answer is whole,
+    as far as it says."""
     word = finish_reason.casefold() if isinstance(finish_reason, str) else ""
     return "truncated" if word in TRUNCATED else "filtered" if word in FILTERED else None
 
@@ -74,8 +82,9 @@ def ending(finish_reason: Any) -> Literal["truncated", "filtered"] | None:
 def without_reasoning(text: str, *, cut: bool, constrained: bool) -> tuple[str, str | None]:
     """*text* without the ``<think>...</think>`` that it begins with, and what stood in there.
 
-    A block that is not closed is reasoning only where the text was *cut* off in it. One that was not opened, since some
-    templates of prompts end with ``<think>``, is taken for it where the answer is *constrained*: it could not be valid.
+    A block that is not closed is reasoning only where the text was *cut* off in it. One that was
+    not opened, since some templates of prompts end with ``<think>``, is taken for it where the
+    answer is *constrained*: it could not be valid.
     """
     thoughts: list[str] = []
     while True:
@@ -93,7 +102,8 @@ def without_reasoning(text: str, *, cut: bool, constrained: bool) -> tuple[str, 
 
 
 class Spoken:
-    """The pieces of an answer as they stream, without the ``<think>...</think>`` that it begins with."""
+    """The pieces of an answer as they stream, without the ``<think>...</think>`` that it begins
+    with."""
 
     def __init__(self) -> None:
         self._stage: Literal["before", "thinking", "answer"] = "before"
@@ -127,13 +137,15 @@ class Spoken:
         return text
 
     def rest(self, *, cut: bool) -> str:
-        """What was held back to the end, unless it is reasoning in which the answer was *cut* off."""
+        """What was held back to the end, unless it is reasoning in which the answer was *cut*
+        off."""
         held = "".join(self._held)
         return "" if (self._thought and not held.strip()) or (cut and self._stage == "thinking") else held
 
 
 def kept_reasoning(*parts: Any) -> str | None:
-    """The *parts* of a model's reasoning that are text, as they are recorded: together, as text that has a form in UTF-8."""
+    """The *parts* of a model's reasoning that are text, as they are recorded: together, as text
+    that has a form in UTF-8."""
     whole = "\n\n".join(part for part in parts if isinstance(part, str) and part)[:MAX_REASONING_CHARS]
     return whole.encode("utf-8", "backslashreplace").decode()[:MAX_REASONING_CHARS] or None
 
@@ -149,8 +161,8 @@ def read_answer(
 ) -> Any:
     """The value of an answer: a label of *allowed*, JSON that passes *check*, or the text.
 
-    One that was *cut* off counts where it is complete all the same (a label that begins no other, an object or array that
-    is closed; a number may have lost digits), and where that is *accepted*.
+    One that was *cut* off counts where it is complete all the same (a label that begins no other,
+    an object or array that is closed; a number may have lost digits), and where that is *accepted*.
 
     Raises:
         InvalidAnswer: If it is not what was asked for.
@@ -188,18 +200,21 @@ def truncated(text: str, max_tokens: int | None) -> TruncatedAnswer:
 
 
 def filtered(text: str, finish_reason: str) -> FilteredAnswer:
-    """The error of an answer that was refused or filtered; *text* is what came of it, or the refusal's own words."""
+    """The error of an answer that was refused or filtered; *text* is what came of it, or the
+    refusal's own words."""
     if finish_reason.casefold() == "refusal":
         return FilteredAnswer(f"the model refused to answer: {short(text)}" if text else "the model refused to answer")
     return FilteredAnswer(f"a content filter stopped the answer (finish_reason: {finish_reason!r})")
 
 
 def allowed_answer(text: str, allowed: tuple[str, ...]) -> str:
-    """The allowed output that *text* is: exactly, or but for case and what is written around an answer.
+    """The allowed output that *text* is: exactly, or but for case and what is written around an
+    answer.
 
-    White space, quotes, full stops, markdown emphasis and fences are taken off one layer at a time, so that a label
-    which itself ends in such a character is found before a shorter one. Where the layers do not pair, all of them are
-    taken off text and labels alike, and the answer counts only if exactly one label is left.
+    White space, quotes, full stops, markdown emphasis and fences are taken off one layer at a time,
+    so that a label which itself ends in such a character is found before a shorter one. Where the
+    layers do not pair, all of them are taken off text and labels alike, and the answer counts only
+    if exactly one label is left.
 
     Raises:
         InvalidAnswer: If it is none of them, or may be more than one.
@@ -225,13 +240,15 @@ def _check_length(text: str) -> None:
 
 
 def begins_another(label: str, allowed: tuple[str, ...]) -> bool:
-    """Whether an answer that was cut off after *label* may have been going to be another of *allowed*."""
+    """Whether an answer that was cut off after *label* may have been going to be another of
+    *allowed*."""
     begun = _trimmed(label).casefold()
     return any(other != label and _trimmed(other).casefold().startswith(begun) for other in allowed)
 
 
 def _layers(text: str) -> Iterator[str]:
-    """*text* without white space, then without one more layer of what stands around it, and so on."""
+    """*text* without white space, then without one more layer of what stands around it, and so
+    on."""
     text = _trimmed(text)
     blocks, outside = _fences(text)
     if len(blocks) == 1 and not outside:
@@ -268,7 +285,8 @@ _INFO = re.compile(r"\s*[\w+.-]*\s*")  # what may follow an opening fence on its
 
 
 def _fences(text: str) -> tuple[list[str], str]:
-    """What stands in each fenced block of *text*, of which the last may be left open, and what stands outside of all."""
+    """What stands in each fenced block of *text*, of which the last may be left open, and what
+    stands outside of all."""
     blocks: list[str] = []
     outside: list[str] = []
     inside: list[str] | None = None
@@ -292,7 +310,8 @@ def _fences(text: str) -> tuple[list[str], str]:
 
 
 def json_in(text: str) -> Any:
-    """The one JSON value of *text*: alone, in a fence that may be left open, or an object or array with words around it.
+    """The one JSON value of *text*: alone, in a fence that may be left open, or an object or array
+    with words around it.
 
     Raises:
         InvalidAnswer: If there is none, or more than one.
@@ -333,16 +352,19 @@ def _parsed(text: str) -> Any:
     return value
 
 
-# A string is one token, open or closed, so that no bracket in it counts and no text is looked at twice.
+# A string is one token, open or closed, so that no bracket in it counts and no text is looked at
+# twice.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[{}\[\]]', re.DOTALL)
 _OPENING = re.compile(r"[{\[]")
 _CLOSES = {"{": "}", "[": "]"}
 
 
 def _groups(text: str) -> tuple[list[Any], str | None]:
-    """The JSON objects and arrays that stand in *text*, none of them inside brackets; and why there may be another.
+    """The JSON objects and arrays that stand in *text*, none of them inside brackets; and why there
+    may be another.
 
-    Brackets that are no JSON are words, with all that is in them: the array in a broken object is not the answer.
+    Brackets that are no JSON are words, with all that is in them: the array in a broken object is
+    not the answer.
     """
     found: list[Any] = []
     broken = None

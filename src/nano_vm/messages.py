@@ -1,8 +1,9 @@
 """Messages of a model call: their form, what is wrong with one, what they say.
 
-A message is ``{"role": ..., "content": ...}``; a content is text, or a list of parts: ``{"type": "text", "text": ...}`` and
-``{"type": "image_url", "image_url": {"url": ..., "detail": "auto" | "low" | "high"}}``, as OpenAI has them. The url is of
-``http`` or ``https``, or the picture itself: ``data:image/png;base64,...``. Nothing here fetches or decodes one.
+A message is ``{"role": ..., "content": ...}``; a content is text, or a list of parts: ``{"type":
+"text", "text": ...}`` and ``{"type": "image_url", "image_url": {"url": ..., "detail": "auto" |
+"low" | "high"}}``, as OpenAI has them. The url is of ``http`` or ``https``, or the picture itself:
+``data:image/png;base64,...``. Nothing here fetches or decodes one.
 """
 
 from __future__ import annotations

@@ -280,3 +280,46 @@ def test_open_models_are_given_the_role_that_they_know(wire: Any, provider: str 
     asyncio.run(adapter.complete([{"role": "developer", "content": "Be short"}]))
     expected = "developer" if provider in ("openai", None) else "system"
     assert server.requests[0]["messages"] == [{"role": expected, "content": "Be short"}]
+
+
+@pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
+def test_a_prompt_that_a_filter_refused_costs_nothing(wire: Any, adapter_of: Any, run: Any, code: str) -> None:
+    error = {
+        "message": "The response was filtered due to the prompt triggering content management policy",
+        "code": code,
+    }
+    server = wire((400, {}, {"error": error}))
+    trace = run(adapter_of(server), {"max_retries": 3, "retry": {"delay_seconds": 0}})
+    assert (trace.error_kind, len(server.requests), trace.total_cost_usd()) == ("filtered", 1, 0), trace.error
+
+
+def test_failed_calls_bind_a_budget_of_money(wire: Any, adapter_of: Any, run: Any) -> None:
+    """Each call may cost $0.008016 and does cost $0.00805."""
+    server = wire(body(None, "length", (50, 4000)))
+    trace = run(adapter_of(server), *[{"max_tokens": 4000, "on_error": "skip"}] * 5, budget={"max_cost_usd": 0.017})
+    assert (trace.error_kind, len(server.requests), trace.total_cost_usd()) == ("budget", 2, Decimal("0.0161"))
+
+
+def test_failed_calls_of_branches_bind_what_follows(wire: Any, adapter_of: Any) -> None:
+    server = wire(body(None, "length", (50, 4000)))
+    ask = {"type": "llm", "prompt": "x", "max_tokens": 4000, "on_error": "skip"}
+    program = Program.from_dict(
+        {
+            "steps": [
+                {"id": "p", "type": "parallel", "parallel_steps": [{**ask, "id": "a"}, {**ask, "id": "b"}]},
+                {**ask, "id": "c"},
+            ]
+        }
+    )
+    trace = ExecutionVM(adapter_of(server), budget={"max_tokens": 9000}).run_sync(program)
+    assert (trace.error_kind, len(server.requests), trace.total_tokens()) == ("budget", 2, 8100)
+
+
+def test_a_stream_of_nothing_is_no_answer_of_litellm(wire: Any, adapter_of: Any, run: Any) -> None:
+    """It ends a stream that it cannot read in the same way as one that is empty; a model that answers "" uses a token."""
+    adapter = adapter_of(wire(body("", usage=(7, 0))))
+    trace = run(adapter, {})
+    if isinstance(adapter, LiteLLMAdapter) and hasattr(trace, "events"):
+        assert (trace.error_kind, trace.total_tokens()) == ("model", 7)
+    else:
+        assert (trace.final_output, trace.total_tokens()) == ("", 7)

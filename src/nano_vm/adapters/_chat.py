@@ -1,8 +1,10 @@
-"""The chat shape that all providers here speak: messages in, one answer out, and what can go wrong between.
+"""The chat shape that all providers here speak: messages in, one answer out, and what can go wrong
+between.
 
-In come the messages of a step and what the provider returned, whole or in pieces: objects of an SDK, or llama.cpp's
-dicts. Out goes a `Completion`, or a `ModelError` that says whether another try can help. No provider library
-is known by name here: its exceptions are told apart by the status and the class names they share.
+In come the messages of a step and what the provider returned, whole or in pieces: objects of an
+SDK, or llama.cpp's dicts. Out goes a `Completion`, or a `ModelError` that says whether another try
+can help. No provider library is known by name here: its exceptions are told apart by the status and
+the class names they share.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ TIMEOUT_NAMES = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError"
 """Names of the bases of timeouts: openai and litellm, httpx and httpx2, Python and asyncio."""
 
 STATUS_ERROR = "HTTPStatusError"
-"""Of httpx and httpx2: the cause of an error behind which a response stands, in openai, anthropic and LiteLLM."""
+"""Of httpx and httpx2: the cause of an error behind which a response stands, in openai, anthropic
+and LiteLLM."""
 
 FILTER_NAMES = frozenset({"ContentPolicyViolationError", "ContentFilterFinishReasonError"})
 """Names of exceptions for a prompt that a filter refused: LiteLLM's, openai's."""
@@ -37,11 +40,13 @@ FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "Respons
 """The same as codes of error bodies: Azure's, OpenAI's."""
 
 REASONING = ("reasoning_content", "reasoning")
-"""Where servers hand a model's reasoning over: DeepSeek, vLLM, llama.cpp and LiteLLM; OpenRouter, Groq. Some fill in both."""
+"""Where servers hand a model's reasoning over: DeepSeek, vLLM, llama.cpp and LiteLLM; OpenRouter,
+Groq. Some fill in both."""
 
 
 def checked_messages(messages: Any, *, developer: bool = True) -> list[Message]:
-    """*messages*, if they can be sent; without *developer*, that role is the system's, which older APIs call it.
+    """*messages*, if they can be sent; without *developer*, that role is the system's, which older
+    APIs call it.
 
     Raises:
         ModelError: Not retryable, with the place of what is wrong.
@@ -68,7 +73,8 @@ def unencodable(text: str) -> int | None:
 def schema_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The ``response_format`` that asks for JSON of *schema*.
 
-    ``strict`` is set only where the schema keeps to OpenAI's rules for it, which refuses the call otherwise.
+    ``strict`` is set only where the schema keeps to OpenAI's rules for it, which refuses the call
+    otherwise.
     """
     return {
         "type": "json_schema",
@@ -99,10 +105,11 @@ def read(source: Any, name: str) -> Any:
 
 
 class Answer:
-    """An answer as it arrives: `add` takes the whole of it or one piece of a stream, `completion` closes it.
+    """An answer as it arrives: `add` takes the whole of it or one piece of a stream, `completion`
+    closes it.
 
-    *where* names the model and its address in messages; none of *secrets* is left in one, since some servers repeat
-    the key that they refuse.
+    *where* names the model and its address in messages; none of *secrets* is left in one, since
+    some servers repeat the key that they refuse.
     """
 
     def __init__(self, model: str, *, where: str, secrets: Iterable[str | None] = ()) -> None:
@@ -156,7 +163,8 @@ class Answer:
         return "".join(texts)
 
     def _parts(self, content: list[Any]) -> list[str]:
-        """The texts of a *content* in parts; what a model thought and that it refused are kept beside them."""
+        """The texts of a *content* in parts; what a model thought and that it refused are kept
+        beside them."""
         texts = []
         for part in content:
             kind = read(part, "type")
@@ -174,7 +182,8 @@ class Answer:
         return texts
 
     def completion(self) -> Completion:
-        """The answer, now that all of it has arrived; cut off or refused, it is for the VM to judge.
+        """The answer, now that all of it has arrived; cut off or refused, it is for the VM to
+        judge.
 
         Raises:
             ModelError: It broke off, or holds no text and no reason for that. What is known of its usage goes with it.
@@ -225,7 +234,8 @@ class Answer:
         return self._billed(ModelError(self._message(text), retryable=retryable, answered=True))
 
     def _billed(self, error: ModelError) -> ModelError:
-        """*error* with what is known of the usage; once an answer has begun, a provider's error is no refusal."""
+        """*error* with what is known of the usage; once an answer has begun, a provider's error is
+        no refusal."""
         error.usage = self.usage
         error.answered = error.answered or self._answered
         return error
@@ -240,7 +250,8 @@ class Answer:
 
 
 async def unstreamed(chunks: Any) -> Any:
-    """The whole answer of a server that was asked for a stream and gives plain JSON; None where it streams.
+    """The whole answer of a server that was asked for a stream and gives plain JSON; None where it
+    streams.
 
     *chunks* is the SDK's stream, which would find no event in such a body and end without a word.
     """
@@ -257,7 +268,8 @@ def headers_of_response(response: Any) -> Mapping[str, str]:
 
 
 def usage_of(usage: Any) -> LLMUsage | None:
-    """The tokens that a provider reports; None where it does not say, since 0 would be a lie to the budget."""
+    """The tokens that a provider reports; None where it does not say, since 0 would be a lie to the
+    budget."""
     prompt, completion = read(usage, "prompt_tokens"), read(usage, "completion_tokens")
     if not (isinstance(prompt, int) and isinstance(completion, int)) or prompt < 0 or completion < 0:
         return None
@@ -282,7 +294,8 @@ def status_of(code: Any) -> int | None:
 
 
 def error_text(error: Exception, body: Any) -> str:
-    """What the provider said, else what the library said, with the cause that a bare "Connection error." hides."""
+    """What the provider said, else what the library said, with the cause that a bare "Connection
+    error." hides."""
     inner = read(body, "error") or body
     said = read(inner, "message") or read(inner, "detail") or (body if isinstance(body, str) else None)
     text = str(said or str(error) or type(error).__name__)

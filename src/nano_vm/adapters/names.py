@@ -1,4 +1,5 @@
-"""A model's name in, the adapter that reaches it out; the command line and `ExecutionVM` read names alike."""
+"""A model's name in, the adapter that reaches it out; the command line and `ExecutionVM` read names
+alike."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from ..errors import VMError
 
 
 def adapter_named(name: str, base_url: str | None = None) -> Any:
-    """The adapter for *name*: ``local``, ``local:FILE.gguf``, ``openai/NAME`` and its kin, ``litellm:NAME``, ``scripted:FILE``.
+    """The adapter for *name*: ``local``, ``local:FILE.gguf``, ``openai/NAME`` and its kin,
+    ``litellm:NAME``, ``scripted:FILE``.
 
     With *base_url* it is the name of a model on that OpenAI-compatible server, whatever its form.
 

@@ -1,4 +1,5 @@
-"""A model that answers from a script: in go messages, out comes what was written for them. No network, no randomness."""
+"""A model that answers from a script: in go messages, out comes what was written for them. No
+network, no randomness."""
 
 from __future__ import annotations
 
@@ -26,10 +27,11 @@ FREE = (Decimal(0), Decimal(0))
 class ScriptedLLM:
     """Answers from a script.
 
-    A list gives its answers in order, one a call; a dict gives the answer of the first key that occurs in the last
-    message; a function gets the messages. *steps* comes before all of them: what it has for a step's id answers each
-    call of that step, a list one call after the other. An answer that is an exception is raised. ``calls`` keeps what
-    was asked. *price*, in dollars per million tokens, is used where the VM is given none for *model*.
+    A list gives its answers in order, one a call; a dict gives the answer of the first key that
+    occurs in the last message; a function gets the messages. *steps* comes before all of them: what
+    it has for a step's id answers each call of that step, a list one call after the other. An
+    answer that is an exception is raised. ``calls`` keeps what was asked. *price*, in dollars per
+    million tokens, is used where the VM is given none for *model*.
 
         ScriptedLLM(["yes", "Dear customer, ..."])
         ScriptedLLM({"refund": "yes", "": "no"})        # "" occurs in everything
@@ -183,11 +185,12 @@ SCRIPT_FORM = "a list of answers in order, an object of them by step id, or {ste
 def read_script(path: str) -> ScriptedLLM:
     """The model that answers from the script in a YAML or JSON file.
 
-    A list gives its answers in order; an object gives them by step id. Both, and answers by a part of the last message,
-    stand together as ``{steps: {judge: yes}, patterns: {refund: ...}, answers: [...]}``; the first that fits answers. An
-    answer is a text, for every call, or a list of them, for one call each; in place of a text may stand
-    ``{json: VALUE}``, ``{text: ..., finish_reason: ..., reasoning: ..., usage: {prompt_tokens: 1, completion_tokens: 2}}``
-    or ``{error: rate_limit, message: ...}``.
+    A list gives its answers in order; an object gives them by step id. Both, and answers by a part
+    of the last message, stand together as ``{steps: {judge: yes}, patterns: {refund: ...}, answers:
+    [...]}``; the first that fits answers. An answer is a text, for every call, or a list of them,
+    for one call each; in place of a text may stand ``{json: VALUE}``, ``{text: ..., finish_reason:
+    ..., reasoning: ..., usage: {prompt_tokens: 1, completion_tokens: 2}}`` or ``{error: rate_limit,
+    message: ...}``.
 
     Raises:
         VMError: If it cannot be read or is no script, with the place.
