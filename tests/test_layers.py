@@ -51,6 +51,7 @@ ROOMS = (
     "recorded",
     "explore",
     "verify",
+    "forking",
     "signing",
     "store",
     "adapters",

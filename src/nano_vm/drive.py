@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
 
+from . import forking
 from .answers import Spoken, ending
 from .errors import LeaseLost, ModelError, StoreError
 from .ledger import DEFAULT_MAX_TOKENS, token_bound
@@ -161,11 +162,16 @@ def watchdog(loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> Watchdo
     return found
 
 
-class Threads:
+class Threads(forking.Begins):
     """Daemon threads for sync tools, at most *size*. A tool that never returns holds its thread, and not the interpreter's exit."""
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.after_fork_in_child()
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin without threads: those of the parent are not here, and what waits for them is the parent's."""
         self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self.lock = threading.Lock()
         self.count = 0

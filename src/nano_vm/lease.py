@@ -23,6 +23,7 @@ from functools import cache
 from itertools import takewhile
 from typing import Any
 
+from . import forking
 from .errors import LeaseLost, StoreError
 from .store import ENDED, STEP, Append, Message, Row, Store, late_outcomes
 from .store.clock import UNKNOWN_BOOT, boot_id, boot_ns
@@ -149,7 +150,7 @@ def outcomes_of(rows: Iterable[Row]) -> list[Message]:
     return found
 
 
-class Lease:
+class Lease(forking.Begins):
     """A process as an owner of runs: its name, until when it may begin calls, and what it owes to runs that it left.
 
     *clock* is seconds that nobody sets and that go on while the machine sleeps. The time is taken before the store is
@@ -167,7 +168,17 @@ class Lease:
         clock: Callable[[], float] = lambda: boot_ns() / 1e9,
     ) -> None:
         self.store, self.seconds, self.clock = store, seconds, clock
-        self.process = process or Process.own()
+        self._begin_as(process or Process.own())
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Become another owner: the runs of the parent stay the parent's, and so does what they are owed."""
+        forking.leave(self._debts)
+        _leases_here.discard(self.owner)
+        self._begin_as(Process.own())
+
+    def _begin_as(self, process: Process) -> None:
+        self.process = process
         self.owner = f"{self.process}/{os.urandom(4).hex()}"
         self.until = 0.0
         self.lapses = 0  # how often it ran out before it was renewed: then others may have taken any run

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from . import forking
 from .errors import StoreError
 from .store import Store
 
@@ -17,11 +18,16 @@ NOTICED_SECONDS = 0.5
 """How long a cancellation that another process recorded may go unnoticed: no longer than a person waits for an answer."""
 
 
-class Listener:
+class Listener(forking.Begins):
     """Calls ``hear`` of each run that was cancelled, once, from a thread of its own."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.after_fork_in_child()
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin without runs: those that are under way are the parent's."""
         self._runs: dict[int, Callable[[], None]] = {}  # by the store's number of the run
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -30,7 +36,7 @@ class Listener:
         """Listen for the run *key* from now on."""
         with self._changed:
             self._runs[key] = hear
-            if self._thread is None or not self._thread.is_alive():  # one of before a fork is not alive here
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._listen, name="nano-vm-listener", daemon=True)
                 self._thread.start()
 

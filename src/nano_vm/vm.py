@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from . import forking
 from .batch import BatchResult, run_many
 from .compile import compile_flow
 from .drive import NAMED_ONLY, Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
@@ -161,6 +162,20 @@ class _Shelf:
         return max(self.runs.get(run_id, 0.0), self.programs.get(digest, 0.0)) > self.now
 
 
+class _UnderWay(forking.Begins):
+    """The runs under way in a process; a child that is forked has none of them."""
+
+    def __init__(self, *held: Any) -> None:
+        self.held = held
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Forget them, and leave their tasks to the parent's event loop."""
+        for runs in self.held:
+            forking.leave(list(runs), *(runs.values() if isinstance(runs, dict) else ()))
+            runs.clear()
+
+
 class ExecutionVM:
     """Runs programs.
 
@@ -225,6 +240,7 @@ class ExecutionVM:
         self._listener = Listener(self._store) if self._store is not None else None
         self._roles = roles
         self._journals: set[Journal] = set()  # of runs under way here
+        self._under_way = _UnderWay(self._runs, self._journals)
         self._documents: dict[str, tuple[Program, dict[str, Program]]] = {}  # of stored runs, by program digest
         for name, function in (tools or {}).items():
             self.register_tool(name, function)

@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
+from .. import forking
 from ..errors import MissingExtra, ModelError, VMError
 from ..messages import has_pictures, joined
 from ..protocols import Completion, Message
@@ -194,7 +195,7 @@ class LocalAdapter:
         return f"LocalAdapter({self.model!r})"
 
 
-class _Engine:
+class _Engine(forking.Begins):
     """A model that is loaded on first use, and the threads that wait for it, one for each call at a time."""
 
     def __init__(self, path: Path, n_ctx: int, n_threads: int, n_parallel: int) -> None:
@@ -202,9 +203,16 @@ class _Engine:
         self._n_ctx = n_ctx
         self._n_threads = n_threads
         self._n_parallel = n_parallel
-        self._lock = Lock()
         self._server: Any = None
-        self._threads = ThreadPoolExecutor(n_parallel, thread_name_prefix="nano-vm-local")
+        self.after_fork_in_child()
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin without a model: the threads of the parent's are not here, and it waits for them at its end."""
+        forking.leave(self._server)
+        self._server = None
+        self._lock = Lock()
+        self._threads = ThreadPoolExecutor(self._n_parallel, thread_name_prefix="nano-vm-local")
 
     def server(self) -> Any:
         with self._lock:

@@ -11,10 +11,12 @@ import re
 import sqlite3
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from .. import forking
 from ..errors import MissingExtra, StoreError
 from . import lite
 from .schema import SCHEMA_VERSION, TABLES, statements
@@ -28,6 +30,11 @@ SYNCHRONOUS = ("FULL", "NORMAL")
 _LIST_SIZES = (1, 8, 64, 512, 4096)
 
 _SCHEMA_LOCK = 0x6E616E6F  # any number that others are not likely to lock
+
+REST_SECONDS = 5.0
+"""How long a fork waits for transactions under way; they take milliseconds, if nobody holds a lock."""
+
+_spoilt_files: set[str] = set()  # files of SQLite of which this process has what its parent knew
 
 IDLE_CONNECTIONS = 5
 """Connections that are kept open for the next who needs one."""
@@ -123,6 +130,61 @@ class Connection:
             self.driver.close()
 
 
+class Turns:
+    """Who may use connections: all at a time, or *one_by_one* where there is but one; none during a fork."""
+
+    def __init__(self, *, one_by_one: bool) -> None:
+        self._one_by_one = one_by_one
+        self._begin()
+
+    def _begin(self) -> None:
+        self._one = threading.RLock() if self._one_by_one else None
+        self._changed = threading.Condition()
+        self._users: Counter[int] = Counter()  # by thread
+        self._resting = self._rested = False
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._resting or me in self._users)
+            self._users[me] += 1
+        if self._one is not None:
+            self._one.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        if self._one is not None:
+            self._one.release()
+        me = threading.get_ident()
+        with self._changed:
+            self._users[me] -= 1
+            if not self._users[me]:
+                del self._users[me]
+                if self._resting:
+                    self._changed.notify_all()
+
+    def rest(self) -> bool:
+        """Let nobody begin, and wait for who has begun, `REST_SECONDS` at most; whether all are done."""
+        me = threading.get_ident()
+        with self._changed:
+            if not self._resting:
+                self._resting = True
+                seconds = 0.0 if me in self._users else REST_SECONDS
+                self._rested = self._changed.wait_for(lambda: not self._users, seconds)
+            return self._rested
+
+    def go_on(self) -> None:
+        """Let those begin who wait."""
+        with self._changed:
+            self._resting = False
+            self._changed.notify_all()
+
+    def begin_anew(self) -> bool:
+        """Forget the users, who are not in this process; whether they were done."""
+        rested = self._rested
+        self._begin()
+        return rested
+
+
 class Database:
     """Where a store's tables are. Makes them where they are not there yet.
 
@@ -144,22 +206,49 @@ class Database:
         self.begin_write = "BEGIN IMMEDIATE" if self.lite else "BEGIN"
         self.begin_read = "BEGIN" if self.lite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         self.synchronous, self.busy_timeout_seconds = synchronous, busy_timeout_seconds
-        # A database in memory has one connection, which its users take in turns.
-        self.turn: AbstractContextManager[Any] = threading.RLock() if self.in_memory else nullcontext()
+        self.turns = Turns(one_by_one=self.in_memory)
         self._memory: Any = None
         self._mark: lite.Mark | None = None
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._spoilt = False
         self.read_only = read_only
-        if self.lite and lite.is_file(self.place) and not read_only:
-            self._own_log(accept=accept)
         self._texts: dict[str, str] = {}
-        try:
-            self.prepare()
-        except BaseException:
-            self.close()
-            raise
+        forking.join(self)
+        with self.turns:
+            if self.lite and lite.is_file(self.place) and not read_only:
+                self._own_log(accept=accept)
+            try:
+                self.prepare()
+            except BaseException:
+                self.close()
+                raise
+
+    def before_fork(self) -> None:
+        """Close all connections: SQLite's must not be in the child, not even unused."""
+        if self.turns.rest() and not self.in_memory:
+            self._close_idle(min(self.busy_timeout_seconds, REST_SECONDS))
+
+    def after_fork_in_parent(self) -> None:
+        """Let those go on who want a connection."""
+        self.turns.go_on()
+
+    def after_fork_in_child(self) -> None:
+        """Begin without connections.
+
+        If one was in use, what SQLite knows here of locks on the file is the parent's, for any
+        connection: then this process cannot use the file.
+        """
+        rested = self.turns.begin_anew()
+        forking.leave(self._idle)
+        self._idle = []
+        self._lock = threading.Lock()
+        if self._mark is not None:
+            self._new_mark()
+        if self.lite and not rested:
+            self._spoilt = True
+            _spoilt_files.add(os.path.realpath(self.place))
 
     def text(self, statement: str) -> str:
         """*statement* with the parameters as the driver marks them."""
@@ -172,6 +261,11 @@ class Database:
 
     def connect(self) -> Connection:
         """A connection of the caller's own."""
+        if self._spoilt or (_spoilt_files and self.lite and os.path.realpath(self.place) in _spoilt_files):
+            raise StoreError(
+                f"{self.name} was in use when this process was forked; make the store after the fork, "
+                "or start processes by 'spawn'"
+            )
         while True:
             with self._lock:
                 kept = self._idle.pop() if self._idle else None
@@ -219,6 +313,9 @@ class Database:
             )
         if lost is not None:
             lite.accept(self.place)
+        self._new_mark()
+
+    def _new_mark(self) -> None:
         self._mark = lite.Mark(self.place)
         weakref.finalize(self, self._mark.take_away, self.busy_timeout_seconds)
 
@@ -240,7 +337,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection on which everything read belongs to one state of the database."""
-        with self.turn:
+        with self.turns:
             connection = self.connect()
             try:
                 connection.begin(write=False)
@@ -259,7 +356,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A connection in a transaction that is committed at the end."""
-        with self.turn:
+        with self.turns:
             connection = self.connect()
             try:
                 connection.begin()
@@ -362,26 +459,30 @@ class Database:
         """Empty SQLite's log, which still has what was dropped, unless somebody reads from it right now."""
         if not self.lite:
             return
-        connection = self.connect()
-        try:
-            with self.turn:
+        with self.turns:
+            connection = self.connect()
+            try:
                 connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
-        except self.errors as error:
-            connection.discard()
-            raise self.failure(error, "write to") from error
-        connection.release()
+            except self.errors as error:
+                connection.discard()
+                raise self.failure(error, "write to") from error
+            connection.release()
 
     def close(self) -> None:
         """Close every connection; one that is in use is closed when it is given back."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-        if self._mark is not None:
-            self._mark.take_away(self.busy_timeout_seconds)
-        for connection in idle:
-            connection.close()
+        self._close_idle(self.busy_timeout_seconds)
         if self._memory is not None:
             self._memory.close()
+
+    def _close_idle(self, seconds: float) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        if self._mark is not None:
+            self._mark.take_away(seconds)
+        for connection in idle:
+            connection.close()
 
 
 _WAY = {

@@ -157,12 +157,12 @@ class Mark:
         """Remove the mark, before the last connection is closed and SQLite removes the log."""
         if not self.is_set or os.getpid() != self.process:
             return
-        self.is_set = False
         with suppress(sqlite3.Error), closing(_connected(self.place, busy_timeout_seconds)) as driver:
             driver.execute("BEGIN IMMEDIATE")
             _forget_the_gone(driver)
             driver.execute("DELETE FROM nano_meta WHERE name = ?", (self.name,))
             driver.execute("COMMIT")
+            self.is_set = False
 
 
 def _forget_the_gone(driver: sqlite3.Connection) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from .. import forking
 from ..errors import LeaseLost, StoreError, VMError
 from ..signing import SigningKey
 from . import ENDED, Append, events, receipts
@@ -111,10 +112,26 @@ class Writer:
         self.database = database
         self.signer: SigningKey | None = None
         self.transactions = 0
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._connection: Connection | None = None
-        self._put_off: list[_Item] = []
         self._closed = False
+        self._connection: Connection | None = None
+        self.after_fork_in_child()
+        forking.join(self)
+
+    def before_fork(self) -> None:
+        """Close the connection, between two transactions."""
+        if self.database.turns.rest() and self._connection is not None and not self.database.in_memory:
+            self._connection.close()
+            self._connection = None
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing: another connection is made when it is needed."""
+
+    def after_fork_in_child(self) -> None:
+        """Begin without a thread, and without what the parent is to write."""
+        forking.leave(self._connection)
+        self._connection = None
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._put_off: list[_Item] = []
         self._lock = threading.Lock()  # nothing enters the queue after its end was put there
         self._thread: threading.Thread | None = None
 
@@ -210,7 +227,7 @@ class Writer:
     def _batch(self, batch: list[_Item]) -> None:
         """Write *batch* and answer it. An item that no database would take does not take the others with it."""
         try:
-            with self.database.turn:
+            with self.database.turns:
                 self._attempts(batch)
         except BaseException as error:  # noqa: BLE001 - the thread must outlive whatever happens, and tell those who wait
             if len(batch) > 1 and not isinstance(error, StoreError):
