@@ -6,6 +6,7 @@ A process that dies is played by leaving its VM as it is (its lease is given up 
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nano_vm.durable import Begun, begun_calls, trace_of
 from nano_vm.errors import LeaseLost, UnknownRun
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.store import INTENT, STEP, Row, seal_of
+from nano_vm.store.sql import SqlStore
 from nano_vm.testing import ScriptedLLM
 from nano_vm.trace import StepStatus
 
@@ -656,6 +658,102 @@ async def test_a_waiting_run_is_cancelled_and_undone(host: Host) -> None:
     assert (trace.status, host.calls) == (CANCELLED, ["back"])
     with pytest.raises(VMError, match="has ended"):
         await vm.cancel("r")
+
+
+WAIT = {"type": "wait", "event": "go"}
+SUSPENDING = {
+    "approval": program(step("a", "read"), ASK),
+    "wait": program(step("a", "write"), {"id": "w", **WAIT}, step("z", "read")),
+    "branches": program(
+        parallel(
+            [step("a", "write"), {"id": "w", **WAIT}],
+            step("b", "read"),
+            [step("c", "read"), {**ASK, "id": "q", "then": [step("d", "read")]}],
+            id="fork",
+        )
+    ),
+    "items": program(mapped(step("a", "write", args={"x": "$item"}), {"id": "w", **WAIT}, over=[1, 2, 3])),
+    "loop": program(
+        {
+            "id": "l",
+            "type": "loop",
+            "max_iterations": 3,
+            "steps": [step("a", "read"), {"id": "w", **WAIT}],
+            "until": "true",
+        }
+    ),
+    "call": program(
+        {
+            "id": "c",
+            "type": "call",
+            "program": {
+                "name": "inner",
+                "steps": [step("a", "write"), parallel({"id": "w", **WAIT}, step("b", "read"))],
+            },
+        }
+    ),
+    "timer": program({"id": "w", "type": "wait", "seconds": 3600}),
+}
+
+
+@pytest.mark.parametrize("name", SUSPENDING)
+async def test_a_run_that_waits_is_loaded_as_it_was_driven(host: Host, name: str) -> None:
+    """With the steps at which it waits; also when it was looked at in vain, exported, and went on."""
+    vm = host.vm()
+    trace = await vm.run(SUSPENDING[name], {"x": 7}, run_id="r")
+    assert trace.status is SUSPENDED
+    store: Any = vm._kept_in()
+    for again in (vm.load("r"), await vm.resume("r"), vm.load("r")):
+        assert (again.digest, statuses(again)) == (trace.digest, statuses(trace))
+        assert [found.request for found in again.steps] == [found.request for found in trace.steps]
+        assert replay(again, SUSPENDING[name]).identical
+    rows = len(store.load("r").rows)
+    await vm.resume("r")
+    assert len(store.load("r").rows) == rows, "it waits at the same place"
+    assert store.check() == []
+    assert verify(subject_of(store.load("r")))
+    out = io.StringIO()
+    store.export(["r"], out)
+    with SqlStore("sqlite://") as other:
+        other.import_(out.getvalue().splitlines(keepends=True), unfinished=True)
+        assert trace_of(other.load("r")).digest == trace.digest
+    if name in ("wait", "branches"):
+        vm.send_event("r", "go")
+        later = await vm.resume("r")
+        assert later.digest == vm.load("r").digest != trace.digest
+        assert statuses(later) == statuses(vm.load("r"))
+
+
+async def test_a_run_in_doubt_is_loaded_as_it_was_driven(host: Host) -> None:
+    @tool(effect="read")
+    async def asked() -> Any:
+        raise ConnectionError("not today")
+
+    one = program(parallel(step("a", "pay", reconcile={"tool": "asked"}), step("b", "read")))
+    first = host.vm()
+    first.register_tool("asked", asked)
+    host.hang.add("pay")
+    task = asyncio.create_task(first.run(one, run_id="r"))
+    await called(host, "pay")
+    await asyncio.sleep(0.05)
+    await host.die(first, task)
+    vm = host.vm()
+    vm.register_tool("asked", asked)
+    (trace,) = await vm.recover()
+    assert "p/a/reconcile" in statuses(trace)
+    assert vm.load("r").digest == trace.digest
+    assert statuses(vm.load("r")) == statuses(trace)
+
+
+async def test_two_callers_of_one_vm_get_the_same_trace(host: Host) -> None:
+    vm = host.vm()
+    one = SUSPENDING["wait"]
+    await vm.run(one, run_id="r")
+    vm.send_event("r", "go")
+    traces = await asyncio.gather(vm.resume("r"), vm.resume("r"), vm.run(one, run_id="r"), vm.resume("r"))
+    assert {trace.status for trace in traces} == {SUCCESS}
+    assert len({trace.digest for trace in traces}) == 1
+    assert host.calls == ["write", "read"]
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from .outbox import Outbox, patiently
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from .protocols import Clock
 from .recorded import HELD, Recorded, asked, path_of
-from .store import INTENT, STEP, SUSPENDED, Message, Row, Store, StoredRun
+from .store import INTENT, PAUSED, STEP, SUSPENDED, Message, Row, Store, StoredRun
 from .store.events import Waits, matched, takes
 from .store.seals import RunSeal
 from .trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
@@ -601,6 +601,8 @@ class Journal:
             self.used += self.cancelled
         rows = [*self.pile, *self.rows(machine, ended=not suspended)]
         self.pile = []
+        if suspended:
+            rows += self.paused(machine)
         # to look at 10,000 records takes a tenth of what resuming them does
         asks = any(op.type == "llm" for op in self.ops)
         usage = trace.usage() if asks else LLMUsage(cost_usd=Decimal(0))
@@ -619,6 +621,30 @@ class Journal:
             update |= {"output": trace.output, "finished_ns": trace.finished_ns + self.base_ns}
         unused = [message.id for message in (*self.inbox, *self.ignored)]
         await self.append(rows, update, unused if suspended else ())
+        for message in self.inbox if not suspended else ():
+            if message.kind == "outcome":
+                text = "run %s has ended (%s) without the outcome of %r, which came late: see nano-vm show %s"
+                logger.warning(text, self.run.run_id, trace.status.value, message.name, self.run.run_id)
+
+    def paused(self, machine: Machine) -> list[Row]:
+        """What the trace shows of the steps at which the run waits, children before their fork; nothing where that stands there already."""
+        rows = list(self.standing(machine.records, machine.frame_name))
+        if not rows:
+            return []
+        rows[-1].rest = {**(rows[-1].rest or {}), "paused": len(rows)}
+        return rows if [_timeless(row) for row in rows] != [_timeless(row) for row in paused_rows(self.run)] else []
+
+    def standing(self, records: Sequence[Any], frame: str) -> Iterator[Row]:
+        """A row for each of *records* that is not stored."""
+        for record in records[self.kept.get(frame, 0) :]:
+            whole = full(record, self.ops)
+            extra = whole[10]
+            if type(extra) is dict:
+                for number, child in enumerate(extra.get("children", ())):
+                    yield from self.standing(child, f"{whole[1]}:{number}")
+            row = self.row(frame, whole)
+            row.kind = PAUSED
+            yield row
 
 
 _INNER = frozenset({"condition", "switch", "parallel", "map", "loop", "call", "set"})
@@ -636,9 +662,8 @@ def extra_json(op: Any, extra: Any) -> dict[str, Any]:
 def trace_of(run: StoredRun) -> Trace:
     """A stored run as a trace; *run* has its rows."""
     frames: dict[str, list[Any]] = {"": []}
-    for row in run.rows:
-        if row.kind != STEP:
-            continue
+    steps = (row for row in run.rows if row.kind == STEP)
+    for row in (*steps, *(paused_rows(run) if run.status == SUSPENDED else ())):
         record = row.record()
         extra = dict(record[10]) if record[10] is not None else {}
         if extra.get("forked"):
@@ -654,6 +679,17 @@ def trace_of(run: StoredRun) -> Trace:
     trace.finished_ns = run.finished_ns
     trace.waiting = presented(run.waiting)
     return trace
+
+
+def paused_rows(run: StoredRun) -> list[Row]:
+    """Those of the steps at which the run waited last; the last of them says how many they are."""
+    rows = [row for row in run.rows if row.kind == PAUSED]
+    count = (rows[-1].rest or {}).get("paused", 0) if rows else 0
+    return rows[len(rows) - count :]
+
+
+def _timeless(row: Row) -> tuple[Any, ...]:
+    return row.frame, row.path, row.type, row.status, row.request, row.output, row.rest
 
 
 def _children(frames: dict[str, list[Any]], path: str, size: int) -> list[list[Any]]:

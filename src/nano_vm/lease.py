@@ -25,7 +25,7 @@ from typing import Any
 
 from . import forking
 from .errors import LeaseLost, StoreError
-from .store import ENDED, STEP, Append, Message, Row, Store, late_outcomes
+from .store import ENDED, INTENT, STEP, Append, Message, Row, Store, late_outcomes
 from .store.clock import UNKNOWN_BOOT, boot_id, boot_ns
 from .store.seals import RunSeal
 from .trace import StepStatus
@@ -349,7 +349,7 @@ class Lease(forking.Begins):
         rest = left.rows[there:]
         if run.fence != left.fence or run.owner != self.owner:
             return outcomes_of(rest) if run.fence != left.fence else []
-        made = [row for row in rest if row.kind == STEP or row.type not in _CALLS]
+        made = [row for row in rest if row.kind != INTENT or row.type not in _CALLS]
         used = [message for message in run.inbox if message.id in left.used]
         sealed = RunSeal(run, self.store.signer).after(made, {**(left.update or {}), "owner": None}, used)
         try:

@@ -21,7 +21,8 @@ from ..signing import SigningKey
 from ..trace import Attempt, LLMUsage, Record, StepError, StepName, StepStatus
 from ..values import UNSET, canonical
 
-INTENT, STEP = 0, 1
+INTENT, STEP, PAUSED = 0, 1, 2
+ROW_KINDS = (INTENT, STEP, PAUSED)
 
 STATUSES = tuple(StepStatus)
 TYPES = ("tool", "llm", "condition", "switch", "parallel", "map", "loop", "call", "set", "approval", "wait")
@@ -33,7 +34,8 @@ RUN_STATUSES = (PENDING, RUNNING, SUSPENDED, *ENDED)
 
 @dataclass(slots=True)
 class Row:
-    """A stored record of a run: an intent has only frame, path, type and ``started_ns``; times are nanoseconds since the epoch.
+    """A stored record of a run; times are nanoseconds since the epoch. An intent has only frame, path, type and ``started_ns``. One that is
+    paused is of a step at which the run waited, for a trace to show: the run computes it anew when it goes on.
 
     ``frame`` names the frame of the step: empty for the run, ``fork path:number`` for a child. ``rest`` holds error, attempts,
     usage and extra, as the JSON form of a trace has them.

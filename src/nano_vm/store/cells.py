@@ -16,7 +16,7 @@ from zlib import crc32
 
 from ..errors import StoreError
 from ..values import UNSET, canonical, parse_json, short
-from . import INTENT, RUN_STATUSES, STATUSES, STEP, TYPES, Erased, Message, Row, StoredRun
+from . import INTENT, ROW_KINDS, RUN_STATUSES, STATUSES, TYPES, Erased, Message, Row, StoredRun
 from .receipts import Entry
 from .schema import RUN_FIELDS
 
@@ -204,10 +204,10 @@ def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
         values[output],
         None if rest is None else values[rest],
     )
-    right = (row.status is None) == (kind == INTENT) and kind in (INTENT, STEP) and row.type and path
+    right = (row.status is None) == (kind == INTENT) and kind in ROW_KINDS and row.type and path
     if not right or type(row.rest) not in _RESTS or (lasted is not None and lasted < 0) or started < 0:
         raise ValueError("it is a row of no kind")
-    if kind == STEP and type(row.rest) is dict:
+    if kind != INTENT and type(row.rest) is dict:
         row.record()  # what it says of errors, attempts and usage can be read
     return row
 

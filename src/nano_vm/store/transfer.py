@@ -17,10 +17,9 @@ from ..signing import SigningKey
 from ..values import UNSET, canonical, parse_json, short
 from . import (
     ENDED,
-    INTENT,
+    ROW_KINDS,
     RUN_STATUSES,
     STATUSES,
-    STEP,
     SUSPENDED,
     TYPES,
     Erased,
@@ -197,7 +196,7 @@ class _Reader:
         status = self.field(line, "status", str, type(None))
         type_ = self.field(line, "type", str)
         kind = self.field(line, "kind", int)
-        if type_ not in TYPES or kind not in (INTENT, STEP) or (status is not None and status not in _STATUSES):
+        if type_ not in TYPES or kind not in ROW_KINDS or (status is not None and status not in _STATUSES):
             raise self.wrong(f"a row of kind {kind!r}, type {type_!r} and status {status!r}")
         return Row(
             kind,
