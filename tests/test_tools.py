@@ -9,6 +9,7 @@ import enum
 import functools
 import math
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Optional, Union
@@ -16,8 +17,9 @@ from typing import Annotated, Any, Literal, Optional, Union
 import pydantic
 import pytest
 from build import NOW, program, step
+from pydantic import BaseModel, Field
 
-from nano_vm import ExecutionVM, OutcomeUnknown, ToolError, Trace, TraceStatus, VMError, tool
+from nano_vm import ExecutionVM, OutcomeUnknown, Program, RunFailed, ToolError, Trace, TraceStatus, VMError, tool
 from nano_vm.tools import ArgumentError, Parameter, checked, contract, converter
 
 
@@ -122,7 +124,8 @@ def test_the_hints_of_a_class_are_those_of_its_constructor() -> None:
 
 def test_a_builtin_is_a_tool() -> None:
     assert run(dict, args={"a": 1, "b": [2]}).final_output == {"a": 1, "b": [2]}
-    assert run(datetime.timedelta, args={"days": 1}).status is TraceStatus.FAILED  # a call that gives what is not JSON
+    assert run(datetime.timedelta, args={"days": 1}).final_output == "P1D"
+    assert run(object).status is TraceStatus.FAILED  # a call that gives what is not JSON
 
 
 async def _generates() -> Any:
@@ -529,7 +532,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "nested infinity": (lambda: {"a": [math.inf]}, "value['a'][0] is inf"),
     "5000-bit int": (lambda: 2**5000, "an integer of 5001 bits"),
     "bytes": (lambda: b"x", "decode it to a text"),
-    "set": (lambda: {1}, "return a sorted list"),
     "lone surrogate": (lambda: "\ud800", "lone surrogate"),
     "lone surrogate in a key": (lambda: {"\udfff": 1}, "lone surrogate"),
     "int key": (lambda: {1: 2}, "keys must be texts"),
@@ -849,3 +851,118 @@ async def test_a_lost_connection_in_a_group_is_in_doubt() -> None:
     group = ExceptionGroup("tasks", [ValueError("x"), ExceptionGroup("more", [ConnectionResetError("gone")])])
     trace, calls = await _times_out("write", group)
     assert (trace.status, calls) == (TraceStatus.SUSPENDED, 1)
+
+
+# --- callables of every form -----------------------------------------------------------------------------------------
+
+
+def _passing_on(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(**kw: Any) -> Any:
+        return function(**kw)
+
+    return wrapper
+
+
+def _counted(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kw: Any) -> Any:
+        return function(*args, **kw)
+
+    return wrapper
+
+
+def _narrowed(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(b: int, a: int = 1) -> Any:
+        return function(a, b)
+
+    return wrapper
+
+
+def _subtract(a: int, b: int = 0) -> int:
+    return a - b
+
+
+@pytest.mark.parametrize("wrap", [_passing_on, _counted])
+@pytest.mark.parametrize("value", [7, "$x", "$s.output.y"])
+def test_a_wrapper_is_called_as_it_can_be(wrap: Any, value: Any) -> None:
+    steps = [
+        {"id": "s", "type": "set", "values": {"y": 7}},
+        {"id": "t", "type": "tool", "tool": "f", "args": {"a": value}},
+    ]
+    trace = ExecutionVM(tools={"f": wrap(_subtract)}).run_sync(Program.from_dict({"steps": steps}), {"x": 7})
+    assert trace.final_output == 7, trace.error
+
+
+def test_a_wrapper_with_parameters_of_its_own_is_asked_for_those() -> None:
+    assert list(contract("f", _narrowed(_subtract)).parameters) == ["b", "a"]
+    assert run(_narrowed(_subtract), args={"b": 3}).final_output == -2
+
+
+def test_metadata_of_any_kind_in_an_annotation() -> None:
+    def f(a: Annotated[int, {"unit": "cents"}], b: Annotated[str, ["x"], "note"] = "") -> str:
+        return f"{a}{b}"
+
+    assert run(f, args={"a": "5", "b": 6}).final_output == "56"
+
+    def g(a: Annotated[int, {"unit": "cents"}, Field(gt=3)]) -> int:
+        return a
+
+    assert run(g, args={"a": 4}).final_output == 4
+    assert "greater than 3" in (run(g, args={"a": 2}).error or "")
+
+
+def test_a_class_of_the_function_around_under_postponed_annotations() -> None:
+    class Local(BaseModel):
+        n: int
+
+    def f(order: Local) -> int:
+        assert type(order) is Local
+        return order.n
+
+    assert f.__annotations__["order"] == "Local"  # a string: this module postpones annotations
+    assert run(f, args={"order": {"n": 3}}).final_output == 3
+
+
+@pytest.mark.parametrize(
+    ("hint", "instead"),
+    [
+        (bytes, "decode it"),
+        (list[bytes], "decode it"),
+        (dict[str, bytearray], "decode it"),
+        (complex, "return its parts"),
+        (Iterator[int], "return a list"),
+        (Annotated[bytes, "x"], "decode it"),
+    ],
+)
+def test_a_result_that_cannot_be_written_is_known_at_registration(hint: Any, instead: str) -> None:
+    def f() -> Any:
+        return None
+
+    f.__annotations__["return"] = hint
+    with pytest.raises(VMError, match=f"tool 'f' says that it returns .*; {instead}"):
+        ExecutionVM(tools={"f": f})
+    f.__annotations__["return"] = hint | None if not isinstance(hint, type(Annotated[int, 1])) else Any
+    assert run(f).ok
+
+
+@pytest.mark.parametrize("around", ["step", "parallel", "map"])
+def test_the_tools_exception_keeps_its_traceback(around: str, caplog: pytest.LogCaptureFixture) -> None:
+    def f() -> None:
+        raise LookupError("nothing there")
+
+    steps: dict[str, Any] = {
+        "step": {"id": "a", "type": "tool", "tool": "f"},
+        "parallel": {"id": "p", "type": "parallel", "parallel_steps": [{"id": "a", "type": "tool", "tool": "f"}]},
+        "map": {"id": "m", "type": "map", "over": [1], "steps": [{"id": "a", "type": "tool", "tool": "f"}]},
+    }
+    with caplog.at_level("DEBUG", logger="nano_vm"):
+        trace = ExecutionVM(tools={"f": f}).run_sync(Program.from_dict({"steps": [steps[around]]}))
+    with pytest.raises(RunFailed) as caught:
+        trace.raise_for_status()
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert traceback.extract_tb(caught.value.__cause__.__traceback__)[-1].name == "f"
+    (logged,) = [record for record in caplog.records if record.exc_info]
+    assert logged.exc_info is not None
+    assert logged.exc_info[1] is caught.value.__cause__

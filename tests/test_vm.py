@@ -817,7 +817,7 @@ async def test_missing_and_malformed_inputs_are_diagnostics() -> None:
     trace = await vm.run(one, {"x": 1})
     assert [(d.code, d.loc) for d in trace.diagnostics] == [("V040", ("context",))]
     assert "'y'" in (trace.error or "")
-    trace = await vm.run(one, {"x": float("nan"), "y": {1, 2}})
+    trace = await vm.run(one, {"x": float("nan"), "y": b"x"})
     assert [d.loc for d in trace.diagnostics] == [("context", "x"), ("context", "y")]
     trace = await vm.run(one, [("x", 1)])  # type: ignore[arg-type]
     assert "context is a dict, not list" in (trace.error or "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 import queue
 import threading
 import time
@@ -30,6 +31,8 @@ from .plan import END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
 from .protocols import Completion
 from .trace import LLMUsage
 from .values import copied, kind_name
+
+logger = logging.getLogger("nano_vm")
 
 WATCHDOG_GRAIN_NS = 20_000_000
 """How late a deadline may be noticed when thousands of calls run: 50 looks a second at the most."""
@@ -419,7 +422,8 @@ class Driver:
                 closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
                 if machine.broken or closing or op.code not in (TOOL, MODEL) or (journal is not None and not called):
                     raise  # a fault of ours, or this coroutine is being closed
-                machine.now = read()
+                machine.now, machine.raised = read(), error
+                logger.debug("step %r raised", op.step_id, exc_info=error)
                 if lane.expired:
                     op = self.stopped(machine, lane, None)
                 elif lane.cancelled():  # it answered its cancellation with an error

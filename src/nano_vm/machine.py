@@ -99,6 +99,7 @@ class Machine:
     fork_size = 0
     output: Any = None
     error: StepError | None = None
+    raised: BaseException | None = None  # the exception of the last call that failed, where the driver had one
     waiting: Sequence[dict[str, Any]] = ()
     skipped = False
     _ask: Op  # the request to make
@@ -397,6 +398,7 @@ class Machine:
         for name, child in zip(self._child_names(op), children, strict=True):
             if child.status is TraceStatus.FAILED:
                 cause = cast(StepError, child.error)
+                self.raised = child.raised
                 message = f"{name}: {error_text(child._failed_step, cause)}"
                 inner = replace(cause, message=message, retryable=False)
                 return self._failed(op, inner, extra=extra)

@@ -6,9 +6,11 @@ called. Contracts are made when tools are registered; no tool is called here.
 
 from __future__ import annotations
 
+import collections.abc
 import functools
 import inspect
 import json
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -177,13 +179,16 @@ def contract(name: Any, function: Any) -> ToolContract:
         inner = inner.func
     options = getattr(function, _OPTIONS, None) or getattr(inner, _OPTIONS, None) or ToolOptions()
     target: Any = inner if inspect.isroutine(inner) or isinstance(inner, type) else type(inner).__call__
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some builtins have none
-        signature = None
+    signature = _signature(function)
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise VMError(f"tool {name!r} is a generator; return a list instead")
-    parameters, is_open = _parameters(name, signature, target) if signature is not None else ({}, True)
+    positional = _by_position(function)
+    parameters, is_open = _parameters(name, signature, target, positional) if signature is not None else ({}, True)
+    result = _hints(target).get("return", Any) if not isinstance(inner, type) else inner
+    unwritable = _unwritable(result)
+    if unwritable is not None:
+        kind, instead = unwritable
+        raise VMError(f"tool {name!r} says that it returns {kind}, which is no JSON value; {instead}")
     for protected in options.trusted:
         if protected not in parameters and protected != "*" and not is_open:
             raise VMError(f"tool {name!r} has no argument {protected!r} to be trusted")
@@ -206,8 +211,60 @@ def contract(name: Any, function: Any) -> ToolContract:
         timeout_seconds=options.timeout_seconds,
         doc=inspect.getdoc(inner) or "" if inspect.isroutine(inner) else "",
         options=options,
-        result=_hints(target).get("return", Any) if not isinstance(inner, type) else inner,
+        result=result,
     )
+
+
+_UNWRITABLE: dict[Any, str] = {
+    **dict.fromkeys((bytes, bytearray, memoryview), "decode it to a string, or encode it as base64"),
+    complex: "return its parts",
+    **dict.fromkeys(
+        (collections.abc.Generator, collections.abc.Iterator, collections.abc.AsyncIterator), "return a list instead"
+    ),
+}
+
+
+def _unwritable(hint: Any) -> tuple[str, str] | None:
+    """The type inside the annotation of a result that has no JSON form whatever its value is, and what to return instead.
+
+    Better than after the first call, whose effect is then done and whose result is lost.
+    """
+    origin = typing.get_origin(hint) or hint
+    if origin in (typing.Union, types.UnionType):
+        return None  # another member may be what it returns
+    for kind, instead in _UNWRITABLE.items():
+        if isinstance(origin, type) and issubclass(origin, kind):
+            return _hint_name(hint), instead
+    if origin is typing.Annotated or (isinstance(origin, type) and issubclass(origin, (list, tuple, set, dict))):
+        parts = typing.get_args(hint)
+        inner = parts[:1] if origin is typing.Annotated else parts
+        return next((found for part in inner if (found := _unwritable(part)) is not None), None)
+    return None
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    """What *function* takes by name; of a wrapper that passes on any keyword, what the wrapped function takes."""
+    try:
+        own = inspect.signature(function, follow_wrapped=False)
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in own.parameters.values()):
+            return own
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return None
+
+
+def _by_position(function: Any) -> str | None:
+    """The name of the parameter that *function* itself takes first by position; None if it takes none so, ``*`` if any."""
+    try:
+        own = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+    first = next(iter(own.parameters.values()), None)
+    if first is None:
+        return None
+    if first.kind is inspect.Parameter.VAR_POSITIONAL:
+        return "*"
+    return first.name if first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD else None
 
 
 def _is_lambda(function: Any) -> bool:
@@ -215,7 +272,9 @@ def _is_lambda(function: Any) -> bool:
     return isinstance(function, types.FunctionType) and function.__name__ == "<lambda>"
 
 
-def _parameters(name: str, signature: inspect.Signature, target: Any) -> tuple[dict[str, Parameter], bool]:
+def _parameters(
+    name: str, signature: inspect.Signature, target: Any, positional: str | None
+) -> tuple[dict[str, Parameter], bool]:
     hints = _hints(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009 - mypy: unsound on an instance
     result: dict[str, Parameter] = {}
     is_open = False
@@ -228,6 +287,7 @@ def _parameters(name: str, signature: inspect.Signature, target: Any) -> tuple[d
             hint = hints.get(parameter.name, Any)
             required = parameter.default is inspect.Parameter.empty
             first = not result and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+            first = first and positional in ("*", parameter.name)
             result[parameter.name] = Parameter(parameter.name, required, hint, converter(hint), first)
     return result, is_open
 
@@ -238,14 +298,31 @@ def _hints(function: Any) -> dict[str, Any]:
         return typing.get_type_hints(function, include_extras=True)
     except Exception:  # noqa: BLE001 - an annotation may raise anything
         hints: dict[str, Any] = {}
+        local = _names_around(function)
         for name, hint in getattr(function, "__annotations__", {}).items():
             try:
                 hints |= typing.get_type_hints(
-                    types.SimpleNamespace(__annotations__={name: hint}), function.__globals__
+                    types.SimpleNamespace(__annotations__={name: hint}),
+                    getattr(function, "__globals__", {}),
+                    local,
+                    include_extras=True,
                 )
             except Exception:  # noqa: BLE001, S112 - the others still hold
                 continue
         return hints
+
+
+def _names_around(function: Any) -> dict[str, Any]:
+    """Names that the functions under way in the module of *function* have: a postponed annotation may mean a class of theirs."""
+    home = getattr(function, "__globals__", None)
+    found: dict[str, Any] = {}
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals is home and frame.f_code.co_name != "<module>":
+            found = {**frame.f_locals, **found}
+        frame = frame.f_back
+    closure = inspect.getclosurevars(function).nonlocals if isinstance(function, types.FunctionType) else {}
+    return {**found, **closure}
 
 
 # --- arguments -----------------------------------------------------------------------------------------------------
@@ -259,9 +336,11 @@ def converter(hint: Any) -> Converter | None:
     """
     if hint is Any or hint is inspect.Parameter.empty or hint is object or isinstance(hint, TypeVar):
         return None
-    if hint in _PLAIN:
-        return _PLAIN[hint]
     origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _annotated(hint)
+    if isinstance(hint, type) and hint in _PLAIN:
+        return _PLAIN[hint]
     if origin is dict and typing.get_args(hint) in ((str, Any), (typing.Any, typing.Any)):
         return _PLAIN[dict]
     if origin is list and typing.get_args(hint) == (Any,):
@@ -269,6 +348,18 @@ def converter(hint: Any) -> Converter | None:
     if origin in (typing.Union, types.UnionType):
         return _union(typing.get_args(hint))
     return _modelled(hint)
+
+
+def _annotated(hint: Any) -> Converter | None:
+    """Metadata that pydantic reads are constraints; any other says nothing here, whatever it is."""
+    base, *metadata = typing.get_args(hint)
+    constraints = [
+        note
+        for note in metadata
+        if type(note).__module__.partition(".")[0] in ("pydantic", "pydantic_core", "annotated_types")
+        or hasattr(note, "__get_pydantic_core_schema__")
+    ]
+    return _modelled(typing.Annotated[(base, *constraints)]) if constraints else converter(base)
 
 
 def _union(members: tuple[Any, ...]) -> Converter | None:

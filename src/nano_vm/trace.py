@@ -299,6 +299,7 @@ class Trace:
     _erased = False  # whether its values were erased from the store that it comes from
     _sign: Callable[[str], str] | None = None  # signs the seal, where the process has a key
     _signature: str | None = None
+    _raised: BaseException | None = None  # what made the run fail, if that was an exception of a call in this process
 
     def __init__(
         self,
@@ -414,12 +415,13 @@ class Trace:
         """Itself, if the run ended well.
 
         Raises:
-            RunFailed: If it failed, was cancelled, or is suspended.
+            RunFailed: If it failed, was cancelled, or is suspended. If a call in this process made it fail, its
+                ``__cause__`` is the exception of the tool or adapter, with its traceback.
         """
         if self.ok:
             return self
         what = self.error or f"run is waiting for {', '.join(w['kind'] for w in self.waiting)}"
-        raise RunFailed(f"{self.program_name}: {self.status.value}: {what}", self)
+        raise RunFailed(f"{self.program_name}: {self.status.value}: {what}", self) from self._raised
 
     def __repr__(self) -> str:
         return f"Trace(program_name={self.program_name!r}, run_id={self.run_id!r}, status={self.status.value!r})"

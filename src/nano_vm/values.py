@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+from collections import deque
 from collections.abc import Callable
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
@@ -226,16 +227,67 @@ class _Walk:
         if isinstance(value, dict):
             return self.entries(value, depth, at)
         if isinstance(value, (datetime, date, time)):
+            if value != value:  # pandas' NaT is a datetime that is none
+                raise refused(at, repr(value), "JSON has no such time; return None or a text")
             return value.isoformat()
         if isinstance(value, Decimal):
             return exact_number(value, at)
         if not isinstance(value, type):
+            if any((base.__module__.partition(".")[0], base.__name__) in _TEXTUAL for base in type(value).__mro__):
+                return self.plain(str(value), depth, at)
+            if isinstance(value, timedelta):
+                return self.plain(_duration(value), depth, at)
+            if isinstance(value, (set, frozenset)):  # in the order of the members' bytes: that of a set is no fact
+                return sorted((self.plain(item, depth + 1, at) for item in value), key=canonical)
+            if isinstance(value, deque):
+                return self.items(value, depth, at)
+            home = type(value).__module__.partition(".")[0]
+            if home == "numpy" and callable(getattr(value, "tolist", None)):
+                return self.plain(value.tolist(), depth, at)  # of a scalar, the Python number
+            if home in ("pydantic", "pydantic_core") and type(value).__name__.endswith("Url"):
+                return self.plain(str(value), depth, at)
             if callable(getattr(type(value), "model_dump", None)):
-                return self.plain(value.model_dump(), depth, at)
+                return self.modelled(value, depth, at)
             if dataclasses.is_dataclass(value):
                 fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 return self.entries(fields, depth, at)
+            attributes = getattr(type(value), "__attrs_attrs__", None)
+            if attributes is not None:
+                return self.entries({a.name: getattr(value, a.name) for a in attributes}, depth, at)
         raise refused(at, f"a value of type {kind_name(value)}", remedy(value))
+
+    def modelled(self, value: Any, depth: int, at: tuple[Any, ...]) -> Any:
+        """A pydantic model by its fields; by what pydantic itself writes as JSON where a field has no form here."""
+        size = self.size
+        try:
+            return self.plain(value.model_dump(), depth, at)
+        except ValueRefused:
+            self.size = size
+            try:
+                written = value.model_dump(mode="json")
+            except Exception:  # noqa: BLE001 - neither: then the first error names the place
+                written = None
+            if written is None:
+                raise
+        return self.plain(written, depth, at)
+
+
+_TEXTUAL = {("uuid", "UUID"), ("pathlib", "PurePath"), ("ipaddress", "_IPAddressBase")}
+"""Types whose `str` is the form in which everybody writes them; by name, since most programs import none of them."""
+
+
+def _duration(value: timedelta) -> str:
+    """ISO 8601, to the microsecond, as pydantic writes it."""
+    sign = "-" if value < timedelta(0) else ""
+    value = abs(value)
+    hours, rest = divmod(value.seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    fraction = f".{value.microseconds:06d}".rstrip("0").rstrip(".")
+    days = f"{value.days}D" if value.days else ""
+    parts = f"{hours}H" * bool(hours) + f"{minutes}M" * bool(minutes)
+    if seconds or value.microseconds or not (days or parts):
+        parts += f"{seconds}{fraction}S"
+    return f"{sign}P{days}" + (f"T{parts}" if parts else "")
 
 
 def text_size(text: str, at: tuple[Any, ...]) -> int:
@@ -277,8 +329,6 @@ def remedy(value: object) -> str:
         return "collect it into a list"
     if inspect.isawaitable(value):
         return "await it"
-    if isinstance(value, (set, frozenset)):
-        return "return a sorted list"
     if isinstance(value, (bytes, bytearray, memoryview)):
         return "decode it to a text"
     return "return None, bool, int, float, str, list or dict"

@@ -648,6 +648,8 @@ class ExecutionVM:
             if machine.error is not None:
                 trace.error = machine.error_summary()
                 trace.error_kind = machine.error.kind
+                if machine.raised is not None and type(machine.raised).__name__ == machine.error.type:
+                    trace._raised = machine.raised
             trace._steps = trace._digest = None  # of one that was looked at while it ran
             trace.finished_ns = self._clock.monotonic_ns()
 
