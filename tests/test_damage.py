@@ -295,6 +295,19 @@ def test_an_end_without_close_leaves_no_mark(place: Path) -> None:
         assert store.check() == []
 
 
+def test_a_copy_of_a_store_in_use_with_its_log_is_a_store(place: Path) -> None:
+    vm = ExecutionVM(store=STORE)
+    vm.run_sync(ONE, run_id="one")
+    for name in ("runs.db", "runs.db-wal"):
+        shutil.copy(name, name.replace("runs", "copy"))
+    for _ in range(2):
+        with open_store("sqlite:///copy.db") as store:  # type: ignore[attr-defined]
+            assert store.load("one").status == "success"
+            assert store.check() == []
+            store.send("sent", damage.Message("event", "x", {"payload": 1}, None, 5))
+    vm.close()
+
+
 def test_who_closes_last_takes_the_marks_of_the_dead_away(place: Path) -> None:
     vm = ExecutionVM(store=STORE)
     vm.run_sync(ONE)
@@ -415,7 +428,7 @@ def test_a_store_that_ends_with_the_command_is_refused(place: Path, sh: Commands
 
 def test_decisions_beside_ended_runs_are_told(place: Path, sh: Commands) -> None:
     told = sh("store check")
-    assert "note: run 'ended' has ended without the outcome of a call at 'pay'" in told
+    assert "note: run 'ended' has ended and did not use: resolve 'pay' by 'bob'" in told
 
 
 def test_an_older_store_is_refused_in_one_line(place: Path, sh: Commands) -> None:

@@ -147,8 +147,8 @@ class Mark:
     def set(self, driver: sqlite3.Connection) -> None:
         """Leave the mark, in the file itself."""
         driver.execute("BEGIN IMMEDIATE")
-        _forget_the_gone(driver)
-        driver.execute("INSERT INTO nano_meta (name, value) VALUES (?, '')", (self.name,))
+        _forget_the_gone(driver, self.place)
+        driver.execute("INSERT INTO nano_meta (name, value) VALUES (?, ?)", (self.name, _file(self.place)))
         driver.execute("COMMIT")
         self.is_set = True
         driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -159,16 +159,24 @@ class Mark:
             return
         with suppress(sqlite3.Error), closing(_connected(self.place, busy_timeout_seconds)) as driver:
             driver.execute("BEGIN IMMEDIATE")
-            _forget_the_gone(driver)
+            _forget_the_gone(driver, self.place)
             driver.execute("DELETE FROM nano_meta WHERE name = ?", (self.name,))
             driver.execute("COMMIT")
             self.is_set = False
 
 
-def _forget_the_gone(driver: sqlite3.Connection) -> None:
-    """Take away the marks of processes that are not seen alive here: the log is there, and whoever asks has it open."""
-    found = driver.execute("SELECT name FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",)).fetchall()
-    driver.executemany("DELETE FROM nano_meta WHERE name = ?", [(name,) for (name,) in found if not _alive(name)])
+def _forget_the_gone(driver: sqlite3.Connection, place: str) -> None:
+    """Take away the marks of processes that are not seen alive here, or have the file open that this is a copy of: the log is there,
+    since whoever asks has it open."""
+    found = driver.execute("SELECT name, value FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",)).fetchall()
+    gone = [(name,) for name, file in found if file != _file(place) or not _alive(name)]
+    driver.executemany("DELETE FROM nano_meta WHERE name = ?", gone)
+
+
+def _file(place: str) -> str:
+    """What tells a file from its copies."""
+    found = os.stat(place)
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def accept(place: str) -> None:

@@ -424,8 +424,7 @@ class SqlStore:
         return upkeep.check(self.database, public_keys(keys) if keys is not None else None, head)
 
     def unused(self) -> list[str]:
-        """Decisions and outcomes that runs which have ended did not use, each in a sentence: who said so was told that it counts, or a
-        call ended after its run."""
+        """Decisions that runs which have ended did not use, each in a sentence: who decided was told that it is recorded."""
         with self.database.reading() as connection:
             return upkeep.unused(connection)
 

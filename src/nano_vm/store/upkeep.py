@@ -85,7 +85,7 @@ def prune(connection: Connection, bodies: Bodies, older_than_ns: int, statuses: 
     return len(headers)
 
 
-_DECISIONS = ("approve", "reject", "resolve", "outcome")
+_DECISIONS = ("approve", "reject", "resolve")
 
 
 def unused(connection: Connection) -> list[str]:
@@ -99,8 +99,7 @@ def unused(connection: Connection) -> list[str]:
     told = []
     for run_id, *fields in found:
         message = readable(run_id, fields)
-        what = "the outcome of a call" if message.kind == "outcome" else f"{message.kind} by {message.by!r}"
-        told.append(f"run {run_id!r} has ended without {what} at {message.name!r}")
+        told.append(f"run {run_id!r} has ended and did not use: {message.kind} {message.name!r} by {message.by!r}")
     return told
 
 
