@@ -18,7 +18,7 @@ from test_inbox import Time
 
 from nano_vm import ExecutionVM, Trace, TraceStatus, VMError
 from nano_vm.correlation import MATCHABLE_FIELDS
-from nano_vm.errors import Expired
+from nano_vm.errors import AlreadyDecided, Expired
 from nano_vm.inbox import Inbox
 from nano_vm.ledger import DEFAULT_LIMITS, Ledger
 from nano_vm.machine import Facts, Machine, loaded
@@ -153,6 +153,16 @@ async def test_an_answered_wait_is_given_no_second(host: Host) -> None:
     vm.send_event("a", "paid", {"order": 1, "n": 1})
     vm.send_event("paid", {"order": 1, "n": 2})
     assert await gone_on(vm) == {"a": {"order": 1, "n": 1}, "b": {"order": 1, "n": 2}}
+
+
+async def test_one_that_is_to_be_cancelled_waits_no_more(host: Host) -> None:
+    vm = await host.waiting(a=1, b=1)
+    vm.inbox.cancel("a", by="ann")
+    with pytest.raises(AlreadyDecided, match="is to be cancelled already, by 'ann'"):
+        vm.send_event("a", "paid", {"order": 1})
+    vm.send_event("paid", {"order": 1})
+    assert await gone_on(vm) == {"b": {"order": 1}}
+    assert vm.load("a").status is TraceStatus.CANCELLED
 
 
 async def test_one_of_an_ended_run_waits_no_more(host: Host) -> None:

@@ -230,6 +230,7 @@ class Inbox:
 
         Raises:
             Expired: If the run has ended, or it waits for this event and its deadline has passed.
+            AlreadyDecided: If the run is to be cancelled.
             VMError: If the payload does not fit the schema of the wait that it is for.
         """
         for what, text in (("the name", name), *([("the id", id)] if id is not None else [])):
@@ -250,6 +251,7 @@ class Inbox:
             if event_id is not None and any(same_event(known, message.name, event_id) for known in self._said(run)):
                 raise _RecordedBefore
             _not_ended(run)
+            _not_cancelled(run, self._said(run))
             waits = [e for e in run.waiting if e.get("event") == message.name]
             waits = [e for e in waits if fits(message.body["payload"], e.get("match"))]
             if waits and not any(takes(entry, message) for entry in waits):

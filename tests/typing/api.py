@@ -151,6 +151,11 @@ async def runs(vm: ExecutionVM, program: Program) -> None:
     assert_type(await handle, Trace)
     assert_type(await handle.result(), Trace)
     assert_type(await handle.cancel(), Trace)
+    assert_type(vm.waiting("r"), list[dict[str, Any]])
+    vm.approve("r", "ask", shown="3073ee8b0c41", by="ann")
+    assert_type(vm.send_event("r", "paid", {"sum": 5}, id="evt_1"), bool)
+    assert_type(vm.send_event("paid", {"order": 7}), bool)
+    assert_type(await vm.cancel("r", by="ann"), Trace)
     async for event in vm.stream(program, {"x": 1}, run_id="s"):
         assert_type(event, Event)
         assert_type(event.kind, str)

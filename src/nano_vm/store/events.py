@@ -267,6 +267,8 @@ def _given(connection: Connection, run_id: str, path: str, message: Message, tru
     run = _readable(connection, held[0])
     if run is None or run.status != SUSPENDED or not message_holds(run_id, message, trusted):
         return False
+    if any(known.kind == "cancel" and message_holds(run_id, known, trusted) for known in run.inbox):
+        return False
     event_id = message.body.get("id")
     if event_id is not None and any(same_event(known, message.name, event_id) for known in (*run.decided, *run.inbox)):
         _taken(connection, message, run.key)  # the run was told it by its id before
