@@ -15,7 +15,10 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Trace, TraceStatus, durable, listener, tool
 from nano_vm.errors import AlreadyDecided, StoreError, UnknownRun
+from nano_vm.inbox import Inbox
 from nano_vm.listener import Listener
+from nano_vm.signing import SigningKey
+from nano_vm.store import open_store
 from nano_vm.testing import ScriptedLLM
 
 CANCELLED = TraceStatus.CANCELLED
@@ -31,7 +34,7 @@ class Host:
         self.go = asyncio.Event()
         self.vms: list[ExecutionVM] = []
 
-    def vm(self, model: Any = None) -> ExecutionVM:
+    def vm(self, model: Any = None, **options: Any) -> ExecutionVM:
         def made(name: str, effect: Any, hangs: bool) -> Any:
             @tool(effect=effect)
             async def call() -> str:
@@ -45,7 +48,7 @@ class Host:
 
         kinds = {"read": ("read", True), "write": ("write", True), "quick": ("write", False), "back": ("write", False)}
         tools = {name: made(name, *kind) for name, kind in kinds.items()}
-        vm = ExecutionVM(model or ScriptedLLM({"": "yes"}), tools, store=self.url)
+        vm = ExecutionVM(model or ScriptedLLM({"": "yes"}), tools, store=self.url, **options)
         self.vms.append(vm)
         return vm
 
@@ -255,7 +258,7 @@ class Answers:
         return list(answer)
 
 
-def test_the_listener_asks_once_for_all_and_hears_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_listener_asks_once_for_all_until_they_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "NOTICED_SECONDS", 0.01)
     store, heard, both = Answers(), [], threading.Event()
     store.answers = [StoreError("locked"), [1], [1, 2]]
@@ -263,11 +266,29 @@ def test_the_listener_asks_once_for_all_and_hears_each_once(monkeypatch: pytest.
     ear.add(1, lambda: heard.append(1))
     ear.add(2, lambda: (heard.append(2), both.set()))  # type: ignore[func-returns-value]
     assert both.wait(10)
-    assert heard == [1, 2]
+    assert heard == [1, 1, 2]
     assert store.asked[:2] in ([[1, 2], [1, 2]], [[1], [1, 2]])
-    until = time.monotonic() + 10
-    while ear._thread is not None and time.monotonic() < until:  # nobody is left to listen for
-        time.sleep(0.005)
-    assert ear._thread is None
+    thread = ear._thread
+    assert thread is not None
+    for key in (1, 2):
+        ear.discard(key)
+    thread.join(10)
+    assert not thread.is_alive()  # nobody is left to listen for
     ear.add(3, lambda: None)
+    assert ear._thread is not None
     ear.discard(3)
+
+
+async def test_one_that_nobody_trusted_recorded_does_not_hide_the_next(host: Host) -> None:
+    key = SigningKey.generate()
+    vm = host.vm(signing_key=key)
+    driving = asyncio.create_task(vm.run(program(step("a", "read"), step("b", "quick")), run_id="r"))
+    await host.called("read")
+    store: Any = open_store(host.url)
+    await asyncio.to_thread(Inbox(store, None, time).cancel, "r", by="eve")
+    await asyncio.sleep(0.2)
+    assert not driving.done()
+    store.signer = key
+    await asyncio.to_thread(Inbox(store, None, time, trusted=frozenset({key.public})).cancel, "r", by="ann")
+    assert (await asyncio.wait_for(driving, 20)).status is CANCELLED
+    store.close()

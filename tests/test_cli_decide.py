@@ -8,14 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 from test_cli_plan import COMMON, PLAN, TOOLS, Say, model  # noqa: F401 - a fixture
 
 from nano_vm import Program
 from nano_vm.cli import main, runs
-from nano_vm.cli.decide import CONTINUED, WHOLE_CHARS, waiting_lines
+from nano_vm.cli.decide import CONTINUED, WHOLE_CHARS, asked_lines, waiting_lines
 from nano_vm.store import open_store
+from nano_vm.values import canonical
 
 ASK = {"id": "ask", "type": "approval", "role": "boss"}
+SHOWS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.text(max_size=6)
+    | st.text(' "\\[]{}:0a\u0430\u200b', max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
 HIDING = [
     "\u3164",
     "\u115f",
@@ -107,6 +119,23 @@ def test_what_hides_is_escaped(char: str, capsys: pytest.CaptureFixture[str]) ->
 def test_a_key_does_not_imitate_the_next_line(capsys: pytest.CaptureFixture[str]) -> None:
     found = asked({'to: "ACME"' + " " * 60 + "note": "$to"}, {"to": "EVIL"}, capsys)
     assert found[0] == r'  "to: \"ACME\"\{60 spaces}note": "EVIL"'
+
+
+@given(SHOWS, SHOWS)
+@example([1], {"[0]": 1})
+@example("a", ["a"])
+@example({}, [])
+@example({"a": 1, "b": 2}, {"a": 1, "b": "2"})
+@example({"a": "x\u200b"}, {"a": "x"})
+def test_two_requests_never_look_the_same(a: Any, b: Any) -> None:
+    assume(canonical(a) != canonical(b))
+
+    def seen(show: Any) -> list[str]:
+        lines, whole = asked_lines({**ASK, "kind": "approval", "path": "ask", "show": show})
+        assert whole
+        return lines
+
+    assert seen(a) != seen(b)
 
 
 def test_a_long_line_is_broken_on_a_terminal_with_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:

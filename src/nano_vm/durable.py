@@ -242,7 +242,8 @@ class Journal:
         if self.task is None or self.stopping:
             return
         if self.seal.trusted is not None and not self.cancelled:  # it may be of nobody who is trusted
-            self.looking = asyncio.ensure_future(self.believe())
+            if self.looking is None or self.looking.done():
+                self.looking = asyncio.ensure_future(self.believe())
             return
         self.stopping = True
         if self.affecting():

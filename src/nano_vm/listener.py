@@ -19,7 +19,8 @@ NOTICED_SECONDS = 0.5
 
 
 class Listener(forking.Begins):
-    """Calls ``hear`` of each run that was cancelled, once, from a thread of its own."""
+    """Calls ``hear`` of each run that was cancelled, from a thread of its own, and again until the run is discarded: what was recorded
+    first may be nobody's who is trusted."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -60,6 +61,6 @@ class Listener(forking.Begins):
                 found = self.store.cancelled(keys)
             for key in found:
                 with self._changed:
-                    hear = self._runs.pop(key, None)
+                    hear = self._runs.get(key)
                 if hear is not None:
                     hear()
