@@ -69,8 +69,12 @@ class Labels:
 
     # --- the run ---
 
-    def frame(self, events: list[Event], scope: Scope, names: Names) -> Label:
-        """Follow one frame; the label of its output where nothing is declared."""
+    def frame(self, events: list[Event], scope: Scope, names: Names, *, part: bool = False) -> Label:
+        """Follow one frame, a *part* of another or one of its own; the label of its output where nothing is declared.
+
+        That is of the last step that gave something: a decision gives its frame nothing, nor does a skipped step without a
+        default, but for a branch or item, which is null where its last step was skipped.
+        """
         last: Label = False
         asked: list[Event] = []
         inside: dict[str, bool] = {}  # by container: what its blocks gave so far
@@ -84,8 +88,12 @@ class Labels:
             step = self.steps.by_id[scope, step_id]
             label = self.step(event, step, asked, scope, names, inside)
             asked = []
+            if event.line["status"] == "skipped":
+                gives = part or "default" in step
+            else:
+                gives = step["type"] not in ("condition", "switch", "approval")
             if label is not None:
-                last = label
+                last = label if gives else last
                 for container in self.steps.around(scope, step_id):
                     inside[container] = inside.get(container, False) or whole(label)
                     outer = self.steps.by_id[scope, container]
@@ -141,7 +149,7 @@ class Labels:
                 copy = dict(names)
                 if step["type"] == "map":
                     copy[step.get("as", "item")] = whole(self.of(step["over"], names))
-                found.append(self.frame(child, scope, copy))
+                found.append(self.frame(child, scope, copy, part=True))
         return found
 
     def result(

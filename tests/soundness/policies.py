@@ -226,7 +226,7 @@ class Demands:
                 tools.setdefault(tool, {})["args"] = dict(rules)
         for tool, returns in self.returns.items():
             tools.setdefault(tool, {})["returns"] = returns
-        inputs = dict.fromkeys(self.untrusted, "untrusted")
+        inputs = {**dict.fromkeys(self.untrusted, "untrusted"), "*": "trusted"}
         return {"inputs": inputs, "tools": tools, "values": {"known": KNOWN}}
 
     def policy(self) -> Policy:
