@@ -172,6 +172,7 @@ def identity(table: str) -> str:
         "nano_marks": "mark, kind, subject, path",
         "nano_owners": "owner",
         "nano_receipts": "number",
+        "nano_tips": "hash",
     }[table]
 
 

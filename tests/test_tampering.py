@@ -214,10 +214,7 @@ def reseal(connection: sqlite3.Connection, run_id: str) -> None:
 
 
 def rechain(connection: sqlite3.Connection) -> None:
-    """Compute all receipts anew, numbered without gaps, with the seals that their runs have now."""
-    rows = connection.execute("SELECT number FROM nano_receipts ORDER BY number").fetchall()
-    for number, (old,) in enumerate(rows, start=1):
-        connection.execute("UPDATE nano_receipts SET number = ? WHERE number = ?", (number, old))
+    """Compute all receipts anew, each following the one before, with the seals that their runs have now."""
     connection.execute(
         "UPDATE nano_receipts SET seal = COALESCE((SELECT seal FROM nano_runs WHERE nano_runs.run_id = nano_receipts.run_id), seal)"
     )
@@ -225,11 +222,15 @@ def rechain(connection: sqlite3.Connection) -> None:
     with store.database.reading() as reading:  # type: ignore[attr-defined]
         made = [receipt for receipt, _ in receipts(reading)]
     store.close()
-    previous = "0" * 64
+    previous = ""
     for receipt in made:
         receipt = replace(receipt, previous=previous)
+        connection.execute(
+            "UPDATE nano_receipts SET previous = ?, hash = ? WHERE number = ?", (previous, receipt.hash, receipt.number)
+        )
         previous = receipt.hash
-        connection.execute("UPDATE nano_receipts SET hash = ? WHERE number = ?", (previous, receipt.number))
+    connection.execute("DELETE FROM nano_tips")
+    connection.execute("INSERT INTO nano_tips (hash) VALUES (?)", (previous,))
 
 
 def remade(*texts: str) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
@@ -260,6 +261,8 @@ def _newest(connection: sqlite3.Connection) -> None:
         (key,) = connection.execute("SELECT key FROM nano_runs WHERE run_id = ?", (name,)).fetchone()
         _delete(connection, key)
         connection.execute("DELETE FROM nano_receipts WHERE run_id = ?", (name,))
+    (last,) = connection.execute("SELECT hash FROM nano_receipts ORDER BY number DESC LIMIT 1").fetchone()
+    connection.execute("UPDATE nano_tips SET hash = ?", (last,))
 
 
 def _one(edit: Edit) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
@@ -321,7 +324,7 @@ WAYS = [
         plain=False,
         reason="the same",
     ),
-    Way("a receipt: any column", columns("nano_receipts", ["kind", "run_id", "seal", "at_ns", "hash"])),
+    Way("a receipt: any column", columns("nano_receipts", ["kind", "run_id", "seal", "at_ns", "previous", "hash"])),
     Way("a receipt taken away", statements(*(f"DELETE FROM nano_receipts WHERE number = {n}" for n in (1, 2, 3)))),
     Way("a run that has ended, deleted with all that belongs to it", deleted(ENDED)),
     Way("a run that has ended, put in by hand, sealed", made_up("ended")),

@@ -1,8 +1,12 @@
-"""Receipts: a store's list of what became of its runs, of which each holds the hash of the one before.
+"""Receipts: a store's list of what became of its runs, in which each holds the hashes of those before it.
 
-A run gets one when it ends, in the transaction of its end or import, and another when it is erased or deleted by `prune`. So a run that was
-taken away without one is missed, and who changes a receipt changes all that follow: with a key, each is signed. Nothing in a database
-tells that its newest receipts were taken away together with their runs: for that the newest is kept elsewhere (`Receipt.head`).
+A run gets one when it ends, in the transaction of its end or import, and another when it is erased or deleted by `prune`. A run that was
+taken away without one is missed, and who changes or takes away a receipt is found out by those that follow: with a key, each is signed.
+Nothing in a database tells that its newest receipts were taken away together with their runs: for that the newest is kept elsewhere
+(`Receipt.head`).
+
+Processes that end runs at the same time do not wait for each other: a receipt follows the *tips*, those that no other follows yet, of
+which each transaction takes the ones that no other has. So the list may have branches, which the next receipt joins.
 """
 
 from __future__ import annotations
@@ -27,9 +31,10 @@ _OVER = ", ".join(f"'{status}'" for status in STATUSES_OF_ENDED)
 CHECK_RECEIPTS = 1000
 """Receipts that are read at once."""
 
-_CHAIN_LOCK = 0x6E616E70  # any number that others are not likely to lock
+MOST_TIPS = 64
+"""Receipts that one follows: far more than processes end runs at the same instant."""
+
 _PURPOSE = "receipt"
-_NONE = "0" * 64  # the hash before the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """An entry in a store's list. ``store`` is the store's identity, ``number`` counts from 1, ``previous`` is the hash of the one
-    before."""
+    """An entry in a store's list. ``store`` is the store's identity, ``number`` the place in the list, ``previous`` the hashes of those
+    that it follows, separated by a space."""
 
     store: str
     number: int
@@ -56,7 +61,7 @@ class Receipt:
     def content(self) -> bytes:
         """What is hashed and signed."""
         entry = self.entry
-        return canonical([self.store, self.number, entry.kind, entry.run_id, entry.seal, entry.at_ns, self.previous])
+        return canonical([self.store, entry.kind, entry.run_id, entry.seal, entry.at_ns, self.previous])
 
     @property
     def hash(self) -> str:
@@ -72,30 +77,43 @@ class Receipt:
         """The JSON form."""
         entry = self.entry
         told = {"store": self.store, "number": self.number, "kind": entry.kind, "run_id": entry.run_id}
-        told |= {"seal": entry.seal, "at_ns": entry.at_ns, "previous": self.previous, "hash": self.hash}
+        told |= {"seal": entry.seal, "at_ns": entry.at_ns, "previous": self.previous.split(), "hash": self.hash}
         return told | {"signature": self.signature}
 
 
-def add(connection: Connection, entries: Sequence[Entry], signer: SigningKey | None) -> None:
-    """Make a receipt for each of *entries*; the last thing that a transaction does, since those of other processes wait for its end."""
+def add(
+    connection: Connection, entries: Sequence[Entry], signer: SigningKey | None, own: str | None = None
+) -> str | None:
+    """Make a receipt for each of *entries*, of which each follows the one before; the hash of the last. *own* is that of the last which
+    this process made before."""
     if not entries:
-        return
-    if not connection.database.lite:
-        connection.one("SELECT pg_advisory_xact_lock(?)", _CHAIN_LOCK)
+        return own
     store = identity(connection)
-    last = connection.one("SELECT number, hash FROM nano_receipts ORDER BY number DESC LIMIT 1")
-    number, previous = last if last is not None else (0, _NONE)
+    taken = _tips(connection)
+    before = set(taken) | ({own} if own is not None else set())
+    if not before:  # others have all of them right now, or there is none yet
+        newest_ = connection.one("SELECT hash FROM nano_receipts ORDER BY number DESC LIMIT 1")
+        before = {newest_[0]} if newest_ is not None else set()
+    previous = " ".join(sorted(before))
     made = []
     for entry in entries:
-        number += 1
-        receipt = Receipt(store, number, entry, previous)
+        receipt = Receipt(store, 0, entry, previous)
         signature = signer.sign(_PURPOSE, receipt.content()) if signer is not None else None
+        made.append((entry.kind, entry.run_id, entry.seal, entry.at_ns, previous, receipt.hash, signature))
         previous = receipt.hash
-        made.append((number, entry.kind, entry.run_id, entry.seal, entry.at_ns, previous, signature))
     connection.many(
-        "INSERT INTO nano_receipts (number, kind, run_id, seal, at_ns, hash, signature) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO nano_receipts (kind, run_id, seal, at_ns, previous, hash, signature) VALUES (?, ?, ?, ?, ?, ?, ?)",
         made,
     )
+    connection.many("DELETE FROM nano_tips WHERE hash = ?", [(tip,) for tip in taken])
+    connection.run("INSERT INTO nano_tips (hash) VALUES (?)", previous)
+    return previous
+
+
+def _tips(connection: Connection) -> list[str]:
+    """Receipts that no other follows yet, and that no other transaction has right now."""
+    lock = "" if connection.database.lite else " FOR UPDATE SKIP LOCKED"
+    return [tip for (tip,) in connection.all(f"SELECT hash FROM nano_tips ORDER BY hash LIMIT {MOST_TIPS}{lock}")]
 
 
 def identity(connection: Connection) -> str:
@@ -106,27 +124,27 @@ def identity(connection: Connection) -> str:
     return str(found[0])
 
 
-_SELECT = "SELECT number, kind, run_id, seal, at_ns, hash, signature FROM nano_receipts"
+_SELECT = "SELECT number, kind, run_id, seal, at_ns, previous, hash, signature FROM nano_receipts"
 
 
 def receipts(connection: Connection) -> Iterator[tuple[Receipt, str]]:
     """All receipts in order, each with the hash that is stored with it."""
-    store, after, previous = identity(connection), 0, _NONE
+    store, after = identity(connection), -1
     while found := connection.all(f"{_SELECT} WHERE number > ? ORDER BY number LIMIT {CHECK_RECEIPTS}", after):
-        for *fields, stored, signature in found:
-            receipt = _receipt(store, fields, previous, signature)
-            yield receipt, stored
-            after, previous = receipt.number, stored
+        for fields in found:
+            receipt = _receipt(store, fields)
+            yield receipt, fields[6]
+            after = receipt.number
 
 
-def _receipt(store: str, fields: Sequence[Any], previous: Any, signature: Any) -> Receipt:
+def _receipt(store: str, fields: Sequence[Any]) -> Receipt:
     """A receipt of the columns of its row.
 
     Raises:
         StoreError: If they hold what no receipt has.
     """
-    number, kind, run_id, seal, at_ns = fields
-    texts = (kind, run_id, seal, previous, "" if signature is None else signature)
+    number, kind, run_id, seal, at_ns, previous, hash_, signature = fields
+    texts = (kind, run_id, seal, previous, hash_, "" if signature is None else signature)
     if type(number) is not int or type(at_ns) is not int or any(type(text) is not str for text in texts):
         raise StoreError(f"receipt {number!r} is not what was written; the database is damaged: restore a copy")
     return Receipt(store, number, Entry(kind, run_id, seal, at_ns), previous, signature)
@@ -135,37 +153,37 @@ def _receipt(store: str, fields: Sequence[Any], previous: Any, signature: Any) -
 def of_run(connection: Connection, run_id: str) -> list[Receipt]:
     """The receipts of a run, oldest first."""
     store = identity(connection)
-    made = []
-    for *fields, _, signature in connection.all(f"{_SELECT} WHERE run_id = ? ORDER BY number", run_id):
-        receipt = _receipt(store, fields, _NONE, signature)
-        before = connection.one("SELECT hash FROM nano_receipts WHERE number = ?", receipt.number - 1)
-        made.append(_receipt(store, fields, before[0], signature) if before is not None else receipt)
-    return made
+    return [_receipt(store, fields) for fields in connection.all(f"{_SELECT} WHERE run_id = ? ORDER BY number", run_id)]
 
 
 def newest(connection: Connection) -> Receipt | None:
     """The newest receipt, or None where there is none yet."""
-    last = connection.one("SELECT run_id FROM nano_receipts ORDER BY number DESC LIMIT 1")
-    return of_run(connection, last[0])[-1] if last is not None else None
+    found = connection.one(f"{_SELECT} ORDER BY number DESC LIMIT 1")
+    return _receipt(identity(connection), found) if found is not None else None
 
 
 def check(connection: Connection, trusted: Collection[str] | None, head: str | None) -> Iterator[str]:
     """What is wrong with the list, each in a sentence. *trusted* are public keys that must have signed all of it, *head* is a
     `Receipt.head` of before that must be in it."""
-    expected, found = 1, None
+    there: set[str] = set()
+    followed: dict[str, str] = {}  # each hash that a receipt follows, and which does
     for receipt, stored in receipts(connection):
         name = f"receipt {receipt.number} (run {receipt.entry.run_id!r})"
-        if receipt.number != expected:
-            yield f"receipts {expected} to {receipt.number - 1} are missing"
-        elif receipt.hash != stored:
-            yield f"{name}: its hash does not fit: it was changed, or the one before was"
+        if receipt.hash != stored:
+            yield f"{name}: its hash does not fit: it was changed"
         yield from (f"{name}: {fault}" for fault in _signature_faults(receipt, trusted))
-        expected = receipt.number + 1
-        if head is not None and head.partition(":")[0] == str(receipt.number):
-            found = f"{receipt.number}:{stored}"
-    if head is not None and found != head:
-        what = "is another one" if found is not None else "is not there"
-        yield f"the receipt {head.partition(':')[0]} that was kept {what}: receipts were taken away, or this is an older copy"
+        there.add(stored)
+        followed.update(dict.fromkeys(receipt.previous.split(), name))
+        if head is not None and head == f"{receipt.number}:{stored}":
+            head = None
+    if head is not None:
+        number = head.partition(":")[0]
+        yield f"the receipt {number} that was kept is not there: receipts were taken away, or this is an older copy"
+    missing = {name: None for hash_, name in followed.items() if hash_ not in there}
+    yield from (f"{name} follows a receipt that is not there: it was taken away or changed" for name in missing)
+    tips = {tip for (tip,) in connection.all("SELECT hash FROM nano_tips")}
+    if not there - set(followed) <= tips <= there:
+        yield "the list of receipts that none follows is not right: it was changed"
     yield from _lost(connection)
     yield from _without(connection)
 

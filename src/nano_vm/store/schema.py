@@ -106,13 +106,17 @@ CREATE TABLE nano_owners (
     until_ns BIGINT NOT NULL
 )
 CREATE TABLE nano_receipts (
-    number BIGINT PRIMARY KEY, -- from 1, without gaps
+    number {number},
     kind TEXT NOT NULL,
     run_id TEXT NOT NULL,
     seal TEXT NOT NULL,
     at_ns BIGINT NOT NULL,
-    hash TEXT NOT NULL, -- over this receipt and the hash of the one before
+    previous TEXT NOT NULL, -- hashes of those that it follows
+    hash TEXT NOT NULL UNIQUE,
     signature TEXT
+)
+CREATE TABLE nano_tips ( -- receipts that none follows yet
+    hash TEXT PRIMARY KEY
 )
 CREATE INDEX nano_receipts_run ON nano_receipts (run_id)
 """

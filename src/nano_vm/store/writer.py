@@ -4,8 +4,8 @@ Appends and jobs come in; each is answered when the transaction that holds it is
 it, and nothing of it is written.
 
 On a server many processes write at once, and none may hold what another waits for while it waits itself. So locks are taken in one
-order everywhere: new runs by their ids, then runs, then messages, then values by their hashes, at last the chain of receipts. Nobody
-waits for a run: an append whose run is held by another transaction is put off. A job that may take any lock has a transaction of its own.
+order everywhere: new runs by their ids, then runs, then messages, then values by their hashes. Nobody waits for a run: an append whose
+run is held by another transaction is put off. A job that may take any lock has a transaction of its own.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.signer: SigningKey | None = None
+        self._receipt: str | None = None  # the hash of the last that was made here
         self.transactions = 0
         self._closed = False
         self._connection: Connection | None = None
@@ -255,11 +256,12 @@ class Writer:
         """One transaction with all of *batch*; raises if nothing was written, `StoreError` if that is no single item's fault."""
         connection = self._begun()
         identity = None
+        receipt = self._receipt
         committing = False
         try:
             if not self.database.lite:
                 identity = connection.one("SELECT txid_current()")[0]
-            self._write(connection, batch)
+            receipt = self._write(connection, batch)
             committing = True
             connection.commit()
         except BaseException as error:
@@ -269,11 +271,13 @@ class Writer:
                 raise
             if committing and identity is not None and self._was_committed(identity):
                 self.transactions += 1
+                self._receipt = receipt
                 return
             if self.database.blames_statement(error):
                 raise
             raise self.database.failure(error, "write to") from error
         self.transactions += 1
+        self._receipt = receipt
 
     def _begun(self) -> Connection:
         """A connection in a transaction. One that was lost since it was used last is replaced: nothing hung on it."""
@@ -313,8 +317,9 @@ class Writer:
                 return False
             time.sleep(0.1)
 
-    def _write(self, connection: Connection, batch: list[_Item]) -> None:
-        """All statements of a transaction: new runs first, then runs and what belongs to them, then values in the order of their hashes."""
+    def _write(self, connection: Connection, batch: list[_Item]) -> str | None:
+        """All statements of a transaction: new runs first, then runs and what belongs to them, then values in the order of their hashes.
+        The hash of the newest receipt that this process made."""
         bodies = Bodies()
         appends = []
         for item in sorted(batch, key=lambda item: item.order or ""):
@@ -336,7 +341,7 @@ class Writer:
         if appends:
             self._appends(connection, appends, bodies)
         settle(connection, bodies)
-        receipts.add(connection, bodies.entries, self.signer)
+        return receipts.add(connection, bodies.entries, self.signer, self._receipt)
 
     def _appends(self, connection: Connection, items: list[_Item], bodies: Bodies) -> None:
         keys = sorted({item.append.key for item in items if item.append is not None})
