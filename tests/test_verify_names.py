@@ -121,6 +121,33 @@ def test_what_is_read_early_must_be_given() -> None:
     assert [(d.code, d.severity) for d in held.check(made)] == [("V024", "error")]
 
 
+def test_what_only_a_step_writes_that_no_path_reaches_must_be_given() -> None:
+    vm = ExecutionVM(tools={"t": lambda **_: 1})
+    first = {"id": "first", "type": "tool", "tool": "t", "args": {}, "next": "last"}
+    lost = {"id": "lost", "type": "set", "values": {"x": 1}}
+    made = program(first, lost, noted("last", y="$x"))
+    assert [(d.code, d.severity) for d in vm.check(made)] == [("V009", "warning"), ("V024", "warning")]
+    refused = vm.run_sync(made)
+    assert [d.code for d in refused.diagnostics] == ["V040"]
+    assert refused.steps == []
+    assert vm.run_sync(made, {"x": 5}).final_output == {"y": 5}
+
+
+def test_where_inputs_are_declared_no_other_name_is_one() -> None:
+    vm = ExecutionVM(tools={"t": lambda **_: 1})
+    inputs = {"type": "object", "properties": {"q": {}}}
+    steps = [noted("r", y={"expr": "default($x, 0)"}), noted("w", x=1), noted("last", z="$y")]
+    assert "always gives its other value" in told(*steps, inputs=inputs)[0]
+    assert vm.run_sync(program(*steps, inputs=inputs), {"x": 5}).final_output == {"z": 0}
+    assert "unless input 'x' is given" in told(*steps)[0]
+    assert vm.run_sync(program(*steps), {"x": 5}).final_output == {"z": 5}
+    called = {"steps": [READ, noted(x=1)], "inputs": inputs}
+    assert [text[:4] for text in told({"id": "c", "type": "call", "with": {"x": 1}, "program": called})] == [
+        "V042",
+        "V010",
+    ]
+
+
 REMEDIES = [  # what lacks it, what the hint says, and the same with the remedy
     (
         [step("a", output_key="x", on_error="skip"), READ],

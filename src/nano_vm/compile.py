@@ -161,7 +161,8 @@ class _Compiler:
                 frame.declared = tuple(schema.get("properties", {}))
             frame.needed = tuple(name for name in names.keys if name in needed)
             frame.needed += tuple(sorted(needed - names.keys.keys()))  # required by the schema, and read by no step
-            others = [name for name, slot in names.keys.items() if slot in read and name not in needed]
+            free = names.inputs - needed
+            others = [name for name, slot in names.keys.items() if slot in read and name in free]
             frame.inputs = tuple((name, names.keys[name]) for name in [*frame.needed, *others] if name in names.keys)
             frame.others = tuple(others)
             if len(frame.needed) > 1 and [names.keys.get(n) for n in frame.needed] == list(range(len(frame.needed))):

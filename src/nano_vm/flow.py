@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -126,6 +126,12 @@ class Names:
             self.optional.pop(name, None)
         elif name not in self.needed:
             self.optional.setdefault(name, loc)
+
+    @property
+    def inputs(self) -> Set[str]:
+        """The names that can be given: those that are declared, or all where none are."""
+        schema = self.program.inputs
+        return self.keys.keys() if schema is None else {*self.declared, *schema.get("required", ())}
 
     def takes(self, name: str) -> bool:
         """Whether inputs may give *name*: it is declared, or read and written by no step."""

@@ -165,6 +165,9 @@ def run(
     ledger = Ledger.of(DEFAULT_LIMITS, budget)
     plan = plan or case.plan
     root = plan.frames[0]
+    for name in root.needed:  # without one the VM refuses the run before its first step
+        if name not in inputs:
+            inputs[name] = rng.choice((True, False, 1, "yes", "a", None))
     machine = Machine.of_run(root, loaded(root, inputs), Facts("run"), ledger)
     machine.now = 0
     simulate(machine, feed, feed.order)
@@ -417,8 +420,11 @@ def attack_branches(case: Case) -> Claims | None:
 
 
 def attack_names(case: Case) -> Claims | None:
-    """In a program without V010, V011 and V024 no step fails for a name that was not written; what is unreachable does not run."""
-    clean = not any(d.code in ("V010", "V011", "V024") for d in case.diagnostics)
+    """In a program without V010 and V011 no step fails for a name that was not written; what is unreachable does not run.
+
+    V024 says that an input is needed: without it no run begins, and with it the claim holds.
+    """
+    clean = not any(d.code in ("V010", "V011") for d in case.diagnostics)
     lost = {_step_at(case.document, d.loc) for d in case.diagnostics if d.code == "V009"}
     proved = (["names"] if clean else []) + [f"unreachable {'/'.join((*s[0], s[1]))}" for s in lost]
 

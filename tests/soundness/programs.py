@@ -19,6 +19,11 @@ YES_NO = ["yes", "no"]
 KINDS = ["a", "b", "c"]
 WORDS = [*YES_NO, *KINDS]
 ROLES = ("boss", "clerk")
+RETRIED = (
+    ["tool"], ["timeout"], ["Oops"], ["truncated"], ["filtered"], ["rate_limit"], ["limit"], ["assertion"],
+    ["filtered", "truncated"], ["rate_limit", "timeout"],
+)  # fmt: skip
+"""What `retry.on` names: the kinds of failed calls, answers that are none, and a class of exceptions."""
 
 # What a value may be, for those who write conditions on it: yes (yes or no), kind (a, b, c), bool, num, list, any.
 Ref = tuple[str, str]
@@ -325,7 +330,7 @@ class Maker:
             step["max_retries"] = rng.randint(1, 3)
             step["retry"] = {"delay_seconds": 0}
             if self.chance(0.3):
-                step["retry"]["on"] = rng.choice((["tool"], ["timeout"], ["Oops"]))
+                step["retry"]["on"] = rng.choice(RETRIED)
         elif calls and self.chance(0.05) and "on_error" not in step:
             step["on_error"] = "retry"
             step["retry"] = {"delay_seconds": 0}

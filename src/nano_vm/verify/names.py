@@ -173,8 +173,8 @@ def _arguments(frame: FrameGraph) -> Iterator[Diagnostic]:
     properties = schema.get("properties", {})
     defaulted = {name for name, part in properties.items() if isinstance(part, dict) and "default" in part}
     needed = (set(names.needed) - names.declared) | set(schema.get("required", []))
-    unused = [name for name in given if name not in names.keys]
-    free = [name for name in names.keys if name not in given]
+    unused = [name for name in given if name not in names.inputs]
+    free = [name for name in names.keys if name in names.inputs and name not in given]
     hints = Hints()
     for name in sorted(needed - set(given) - defaulted):
         near = hints.nearest(name, unused)
@@ -294,7 +294,7 @@ class Assigned:
         else:
             assert frame.owner is not None
             assert isinstance(frame.owner.step, CallStep)
-            have = set(frame.owner.step.arguments)
+            have = set(frame.owner.step.arguments) & names.inputs
         for name, part in (schema or {}).get("properties", {}).items():
             if isinstance(part, dict) and "default" in part:
                 have.add(name)
@@ -366,7 +366,7 @@ class Assigned:
             hinted = number < MAX_REMEDIES
             if ref.optional:
                 if not there and not names.takes(ref.name):
-                    message = f"default({ref}, ...) always gives its other value: no step has written '{ref}' before"
+                    message = f"default({ref}, ...) {_other(ref, names)}: no step has written '{ref}' before"
                     yield Diagnostic("V019", loc, message, _where(ref, names), "warning")
             elif lacking and there:
                 message = f"{str(ref)!r} is not written on every path that leads here"
@@ -500,6 +500,13 @@ def _written_always(ref: Ref, names: Names) -> str:
         if step.catch:
             return f"where a failure of {step.id!r} is caught there is none: set a name before it, and in its handler"
     return "write the same name on each way that leads here, or set it before they part"
+
+
+def _other(ref: Ref, names: Names) -> str:
+    """What `default` does with *ref*, which no step has written before."""
+    if names.program.inputs is None and not names.loc and names.load(ref)[0] == names.keys.get(ref.name):
+        return f"gives its other value unless input {ref.name!r} is given"
+    return "always gives its other value"
 
 
 def _where(ref: Ref, names: Names) -> str:
