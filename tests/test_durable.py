@@ -208,6 +208,19 @@ async def test_branches_and_items_go_on_where_each_was(host: Host) -> None:
     assert statuses(vm.load("r")) == statuses(trace)
 
 
+@pytest.mark.parametrize("before", ["same", "write"])
+async def test_what_came_before_a_fork_is_stored_before_what_is_in_it(host: Host, before: str) -> None:
+    one = program(
+        step("a", before, args={"x": 1}),
+        parallel(step("b", "read"), step("c", "write", args={"x": 2}), id="fork"),
+        budget={"max_tool_calls": 5},
+    )
+    vm = await killed(host, one, "read")
+    (trace,) = await vm.recover()
+    assert (trace.status, host.calls) == (SUCCESS, ["read"])
+    assert verify(subject_of(vm._kept_in().load("r")))
+
+
 async def test_a_lost_model_call_is_repeated_and_its_reservation_is_spent(host: Host) -> None:
     one = program(llm("m", "ask", max_tokens=10), budget={"max_llm_calls": 2, "max_tokens": 60})
     first = ExecutionVM(Hanging(), store=host.url)

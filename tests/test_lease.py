@@ -22,6 +22,7 @@ from nano_vm.cli import main
 from nano_vm.durable import Journal
 from nano_vm.lease import Lease, Process, Seen, living, seen
 from nano_vm.replay import replay, subject_of, verify
+from nano_vm.store import STEP
 from nano_vm.store.sql import SqlStore
 
 HOUR_NS = 3600 * 10**9
@@ -181,6 +182,25 @@ async def test_a_clock_that_is_set_takes_no_run_from_its_owner(
     assert (sorted(payments.paid), payments.asked) == ([0, 1, 2, 3, 4, 5], 0)
     first.close()
     second.close()
+
+
+async def test_a_run_whose_clock_was_set_back_goes_on_forwards(url: str) -> None:
+    """What comes later is not recorded as earlier, and no call as having lasted less than nothing."""
+    clock = Skewed()
+    vm = ExecutionVM(tools={"stop": tool(effect="write")(stop)}, store=url, clock=clock)
+    clock.offset_ns = HOUR_NS
+    one = program(step("a", "stop"), {"id": "w", "type": "wait", "event": "go"}, step("b", "stop"))
+    await vm.run(one, run_id="r")
+    vm.send_event("r", "go")
+    clock.offset_ns = 0
+    trace = await vm.resume("r")
+    assert trace.status is TraceStatus.SUCCESS
+    stored = vm._kept_in().load("r")
+    times = [at for row in stored.rows if row.kind == STEP for at in (row.started_ns, row.finished_ns)]
+    assert times == sorted(times)
+    assert verify(subject_of(stored))
+    assert replay(trace, one).identical
+    vm.close()
 
 
 HOLDS = """

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from .drive import Abandoned
 from .errors import LeaseLost, StoreError
 from .inbox import presented
-from .lease import Debt, Lease, outcomes_of
+from .lease import LATE, Debt, Lease, outcomes_of
 from .ledger import UNLIMITED, token_bound
 from .machine import FOREVER, Machine
 from .operators import described, number_in
@@ -31,7 +31,7 @@ from .outbox import Outbox, patiently
 from .plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from .protocols import Clock
 from .recorded import HELD, Recorded, asked, path_of
-from .store import INTENT, PAUSED, STEP, SUSPENDED, Message, Row, Store, StoredRun
+from .store import INTENT, PAUSED, STEP, SUSPENDED, Message, Row, Store, StoredRun, late_outcomes
 from .store.events import Waits, matched, takes
 from .store.seals import RunSeal
 from .trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
@@ -133,6 +133,7 @@ class Journal:
         self.calls = begun_calls(run.rows)
         self.named = False  # whether a row says which process drives the run now
         self.arguments: dict[str, tuple[Sequence[str], Any]] = {}
+        self.unsafe: set[str] = set()  # of calls that another owner does not make again
         self.deadlines: dict[str, int] = {}  # of what is waited for, since the epoch
         self.seal = seal
         self.messages: dict[int, Message] = {}  # that were sent to the run, by their number
@@ -162,7 +163,10 @@ class Journal:
         self.calling.pop(machine.frame_name, None)
         if self.stopping:
             await self.stopped()
-        if op.code == FORK:
+        if op.code == FORK:  # what came before it is stored before what is in it
+            rows = self.rows(machine)
+            if rows:
+                await self.append(rows)
             return None
         if op.code == END:
             if machine.frame_name:  # the run's own last rows go with its end
@@ -177,6 +181,7 @@ class Journal:
         machine.now = max(machine.now, now)
         if op.code == TOOL and op.unsafe:  # type: ignore[attr-defined]
             self.arguments[path] = op.names, asked(machine, op)
+            self.unsafe.add(path)
         if path in self.begun and not machine.retrying and op.code != PAUSE:
             following = await self.lost(machine, op, path)
             if following is not None:
@@ -299,7 +304,7 @@ class Journal:
         """What the store does not have of the run, where this process stopped driving it and could not say so."""
         if self.free:
             return None
-        return Debt(self.run.run_id, self.outbox.left())
+        return Debt(self.run.run_id, self.outbox.left(), unsafe=self.unsafe)
 
     async def lost(self, machine: Machine, op: Op, path: str) -> Op | None:
         """What becomes of a call that was begun before and has no outcome; None where it may be made (again)."""
@@ -557,7 +562,7 @@ class Journal:
             await asyncio.shield(writing)  # what was handed over is written, whatever becomes of who waits for it
         except LeaseLost as error:
             self.free = True
-            self.lease.owe(Debt(self.run.run_id, outcomes=outcomes_of(rows)))
+            self.lease.owe(Debt(self.run.run_id, outcomes=outcomes_of(rows, self.unsafe)))
             raise Abandoned(error) from None
         except StoreError as error:
             raise Abandoned(error) from None
@@ -622,10 +627,10 @@ class Journal:
             update |= {"output": trace.output, "finished_ns": trace.finished_ns + self.base_ns}
         unused = [message.id for message in (*self.inbox, *self.ignored)]
         await self.append(rows, update, unused if suspended else ())
-        for message in self.inbox if not suspended else ():
-            if message.kind == "outcome":
-                text = "run %s has ended (%s) without the outcome of %r, which came late: see nano-vm show %s"
-                logger.warning(text, self.run.run_id, trace.status.value, message.name, self.run.run_id)
+        if not suspended and any(message.kind == "outcome" for message in self.inbox):
+            stored = await patiently(self.clock, lambda _: asyncio.to_thread(self.store.load, self.run.run_id))
+            for message in late_outcomes(stored):
+                logger.warning(LATE, stored.run_id, stored.status, message.name, stored.run_id)
 
     def paused(self, machine: Machine) -> list[Row]:
         """What the trace shows of the steps at which the run waits, children before their fork; nothing where that stands there already."""

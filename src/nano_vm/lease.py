@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -45,6 +45,8 @@ CLOSING_SECONDS = 5.0
 
 _NO_PROCESS = "-"
 _CALLS = ("tool", "llm")
+
+LATE = "run %s has ended (%s), and %r came to something else since: see nano-vm show %s"
 
 logger = logging.getLogger("nano_vm")
 
@@ -132,14 +134,16 @@ class Debt:
     run_id: str
     append: Append | None = None
     outcomes: list[Message] = field(default_factory=list)
+    unsafe: Container[str] = frozenset()  # paths of calls whose outcomes another owner waits for
 
 
-def outcomes_of(rows: Iterable[Row]) -> list[Message]:
-    """What calls gave, or that their tools failed, for the owner that has their run now."""
+def outcomes_of(rows: Iterable[Row], unsafe: Container[str]) -> list[Message]:
+    """What calls gave, or that their tools failed, for the owner that has their run now; of those at the *unsafe* paths, which
+    that one does not make again."""
     found = []
     for row in rows:
         body: dict[str, Any] = {}
-        if row.kind != STEP or row.type != "tool":
+        if row.kind != STEP or row.path not in unsafe:
             continue
         if row.status is StepStatus.SUCCESS:
             body = {"output": None if row.output is UNSET else row.output}
@@ -314,7 +318,7 @@ class Lease(forking.Begins):
     def _pay(self, debt: Debt) -> None:
         if debt.append is not None:
             try:
-                debt.outcomes += self._settled(debt.run_id, debt.append)
+                debt.outcomes += self._settled(debt, debt.append)
             except StoreError as error:
                 if error.passing:
                     raise
@@ -333,29 +337,28 @@ class Lease(forking.Begins):
         if run.status not in ENDED:
             logger.warning("run %s has another owner now, which gets what %r gave", run_id, outcome.name)
         elif any(found.name == outcome.name for found in late_outcomes(run)):
-            text = "run %s has ended (%s), and %r came to something else since: see nano-vm show %s"
-            logger.warning(text, run_id, run.status, outcome.name, run_id)
+            logger.warning(LATE, run_id, run.status, outcome.name, run_id)
 
-    def _settled(self, run_id: str, left: Append) -> list[Message]:
+    def _settled(self, debt: Debt, left: Append) -> list[Message]:
         """Store what is *left* of a run, and that it is free; what its new owner has to know, where it has one.
 
         What was stored all the same, and only the answer lost, is not stored again. A call whose intent was not acknowledged
         was not made, so that is left out.
         """
-        run = self.store.load(run_id)
+        run = self.store.load(debt.run_id)
         assert left.after is not None
         pairs = zip(run.rows[left.after :], left.rows, strict=False)
         there = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         rest = left.rows[there:]
         if run.fence != left.fence or run.owner != self.owner:
-            return outcomes_of(rest) if run.fence != left.fence else []
+            return outcomes_of(rest, debt.unsafe) if run.fence != left.fence else []
         made = [row for row in rest if row.kind != INTENT or row.type not in _CALLS]
         used = [message for message in run.inbox if message.id in left.used]
         sealed = RunSeal(run, self.store.signer).after(made, {**(left.update or {}), "owner": None}, used)
         try:
             self._append(replace(left, rows=made, update=sealed, after=left.after + there))
         except LeaseLost:
-            return outcomes_of(rest)
+            return outcomes_of(rest, debt.unsafe)
         return []
 
     def _free_strays(self) -> None:

@@ -923,7 +923,9 @@ class ExecutionVM:
         run_id = stored.run_id
         clock = self._clock
         now = clock.monotonic_ns()
-        base = clock.time_ns() - now
+        # a run's own time does not go back where the clock was set back since
+        told = max([stored.started_ns, *(row.finished_ns or row.started_ns for row in stored.rows)])
+        base = max(clock.time_ns(), told) - now
         root = plan.frames[0]
         trace = Trace(stored.program_name, stored.program_digest, run_id, stored.seed, stored.started_ns - base, base)
         trace._salt, trace._sign = (stored.salt or b"").hex(), self._sign
@@ -1102,6 +1104,8 @@ class ExecutionVM:
             task.cancel()
         if pending:
             await asyncio.wait(pending)
+        for run_id, task in tasks.items():
+            self._taken(run_id, task)
 
     def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> tuple[Trace | None, bool]:
         """What a worker's task came to, and whether this host can go on with the run; that it can not is told."""
@@ -1109,10 +1113,10 @@ class ExecutionVM:
             return task.result(), True
         except asyncio.CancelledError:
             return None, True
-        except StoreError as error:
-            logger.warning("run %s is given back as soon as the store answers: %s", run_id, error)
-            return None, error.passing
         except VMError as error:
+            if isinstance(error, StoreError) and error.passing:
+                logger.warning("run %s is given back as soon as the store answers: %s", run_id, error)
+                return None, True
             logger.warning("run %s can not go on here: %s", run_id, error)
         except Exception:  # a fault of ours stops one run, and not the worker
             logger.exception("run %s can not go on here", run_id)

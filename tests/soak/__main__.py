@@ -1,4 +1,4 @@
-"""All campaigns at length, and their figures into docs/reliability.md: `make soak`, about a quarter of an hour.
+"""All campaigns at length, and their figures into docs/reliability.md: `make soak`, about half an hour.
 
 python -m soak                     # all
 python -m soak --only kill-sqlite  # one, printed as JSON
@@ -25,6 +25,8 @@ CAMPAIGNS = {
     "kill-postgres": ["kill", "--kills", "200", "--url", "postgres"],
     "frozen-sqlite": ["frozen", "--runs", "10000", "--url", "sqlite", "--every", "3"],
     "frozen-postgres": ["frozen", "--runs", "1000", "--url", "postgres", "--every", "2"],
+    "storm-sqlite": ["storm", "--seconds", "600", "--url", "sqlite"],
+    "storm-postgres": ["storm", "--seconds", "300", "--url", "postgres"],
     "faults-sqlite": ["faults", "--url", "sqlite", "--flips", "300"],
     "faults-postgres": ["faults", "--url", "postgres"],
     "waiting-sqlite": ["waiting", "--runs", "100000", "--url", "sqlite"],
@@ -35,6 +37,8 @@ SABOTAGED = {
     "repeat": ["kill", "--kills", "60"],
     "answer_early": ["kill", "--kills", "60"],
     "never_look_at_the_lease": ["frozen", "--runs", "400", "--every", "0.4"],
+    "forget_lost_calls": ["kill", "--kills", "60"],
+    "keep_what_failed": ["storm", "--seconds", "15", "--url", "postgres"],
 }
 """What is broken on purpose, and the campaign that must find it."""
 
@@ -119,6 +123,37 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
         rows.append([name, lite["world"].get(key, 0), post["world"].get(key, 0)])
     points = sorted({*lite["frozen"], *post["frozen"]})
     rows += [[f"frozen at `{name}`", lite["frozen"].get(name, 0), post["frozen"].get(name, 0)] for name in points]
+    rows.append(["**what was not as it must be**", len(lite["faults"]), len(post["faults"])])
+    lines += table(["", "SQLite", "PostgreSQL"], rows)
+    lines += [
+        "",
+        "### Storms",
+        "",
+        "Kills, freezes, a clock that is set by an hour, and outages of the store, all at once.",
+        "",
+    ]
+    lite, post = results["storm-sqlite"], results["storm-postgres"]
+    rows = []
+    for name, key in (
+        ("seconds", "seconds"),
+        ("processes killed", "kills"),
+        ("freezes", "freezes"),
+        ("times the clock was set", "clock set"),
+        ("times the file was locked", "file locked"),
+        ("times the server was killed and started", "server killed and started"),
+        ("steps of all runs", "steps"),
+    ):
+        rows.append([name, lite.get(key, 0), post.get(key, 0)])
+    for status in ("success", "failed", "cancelled"):
+        rows.append([f"runs: {status}", lite["runs"].get(status, 0), post["runs"].get(status, 0)])
+    for name, key in (
+        ("calls begun", "begin"),
+        ("effects", "done"),
+        ("calls recorded as lost", "calls recorded as lost"),
+        ("calls in doubt that had not happened", "in doubt, had not happened"),
+        ("calls made again: safe ones, and models", "begun again, safe or a model"),
+    ):
+        rows.append([name, lite["world"].get(key, 0), post["world"].get(key, 0)])
     rows.append(["**what was not as it must be**", len(lite["faults"]), len(post["faults"])])
     lines += table(["", "SQLite", "PostgreSQL"], rows)
     lines += ["", "### Faults of the store", ""]

@@ -18,6 +18,7 @@ from .programs import CALLED, EFFECTS, PROGRAMS, drawn, key_of
 from .undisturbed import Stage
 
 UNSAFE = ("write", "irreversible")
+UNKNOWN = "begun, and nothing says what became of it"
 
 
 def examine(place: Place, *programs: Program, thorough: bool = True) -> dict[str, Any]:
@@ -44,7 +45,9 @@ def examine(place: Place, *programs: Program, thorough: bool = True) -> dict[str
             trace = trace_of(stored)
             again = stage if thorough or not drawn(stored.run_id, 10) else None
             faults += [f"{stored.run_id}: {fault}" for fault in kept_well(stored, trace, programs or PROGRAMS, again)]
-            faults += world_fits(stored, trace, by_run.pop(stored.run_id, []), counted)
+            lines = by_run.pop(stored.run_id, [])
+            faults += world_fits(stored, trace, lines, counted)
+            faults += within_budget(stored, programs or PROGRAMS, lines)
     finally:
         store.close()
     faults += [f"{run_id}: calls were made, and the store has no such run" for run_id in by_run]
@@ -65,8 +68,8 @@ def kept_well(stored: StoredRun, trace: Trace, programs: Sequence[Program], stag
         replayed = replay(trace, program, programs=CALLED)
         if not replayed.identical:
             faults.append(f"replay: {replayed}")
-    if stage is None:
-        return faults
+    if stage is None or (trace.error_kind == "budget" and any("lost" in step.extra for step in trace.steps)):
+        return faults  # nobody who is undisturbed runs out of calls
     try:
         other = stage.again(trace, program)
     except Exception as error:  # noqa: BLE001 - whatever a record that can not be makes of it is a finding
@@ -88,7 +91,7 @@ def difference(trace: Trace, other: Trace) -> str:
 
 
 def _told(step: Any) -> Any:
-    extra = {key: value for key, value in step.extra.items() if key not in ("children", "lost")}
+    extra = {key: value for key, value in step.extra.items() if key not in ("children", "lost", "settled")}
     attempts = [attempt.outcome() for attempt in step.attempts]
     return (
         step.path,
@@ -112,14 +115,21 @@ def world_fits(stored: StoredRun, trace: Trace, lines: list[Line], counted: Coun
     steps = {key_of(stored.run_id, step.path): step for step in trace.steps if step.type in ("tool", "llm")}
     counted["steps"] += len(trace.steps)
     for key, of_key in by_key.items():
-        faults += [f"{key}: {fault}: {[line[0] for line in of_key]}" for fault in calls(key, of_key, counted)]
         step = steps.get(key)
+        refused = step is not None and step.error_kind == "budget" and "lost" in step.extra
+        faults += [
+            f"{key}: {fault}: {[line[0] for line in of_key]}"
+            for fault in calls(key, of_key, counted)
+            if not (refused and fault == UNKNOWN)  # a safe call was lost, and none was left to make it again
+        ]
         if step is None:
             faults.append(f"{key}: was called, and the trace has no such step: {[line[0] for line in of_key]}")
             continue
         if step.step_id.endswith("/reconcile"):  # what it asked about stands under the key of that call
             continue
         happened = [line[3] for line in of_key if line[0] == "done"]
+        if refused and step.type == "tool":
+            continue
         if step.type == "tool" and (step.status is StepStatus.SUCCESS) != bool(happened):
             faults.append(f"{key}: the trace says {step.status.value}, the world {[line[0] for line in of_key]}")
         if step.type == "tool" and happened and step.output != happened[0]:
@@ -129,6 +139,20 @@ def world_fits(stored: StoredRun, trace: Trace, lines: list[Line], counted: Coun
         if step.status is StepStatus.SUCCESS and key not in by_key and not step.step_id.endswith("/reconcile"):
             faults.append(f"{key}: the trace says success, and nothing was called")
     return faults
+
+
+def within_budget(stored: StoredRun, programs: Sequence[Program], lines: Sequence[Line]) -> list[str]:
+    """That the world saw no more calls than the budget has; those beside steps count on none."""
+    budget = next(program.budget for program in programs if program.name == stored.program_name)
+    if budget is None or budget.max_tool_calls is None:
+        return []
+    begun = [what for word, _, _, what in lines if word == "begin"]
+    made = {"max_llm_calls": begun.count("model"), "max_tool_calls": sum(what != "model" for what in begun)}
+    return [
+        f"{stored.run_id}: {count} calls were made, and {name} is {getattr(budget, name)}"
+        for name, count in made.items()
+        if count > getattr(budget, name)
+    ]
 
 
 def calls(key: str, lines: list[Line], counted: Counter[str]) -> list[str]:
@@ -164,5 +188,5 @@ def calls(key: str, lines: list[Line], counted: Counter[str]) -> list[str]:
         else:
             state = "done" if word == "done" or state == "done" else "new"
     if state == "begun":
-        faults.append("begun, and nothing says what became of it")
+        faults.append(UNKNOWN)
     return faults

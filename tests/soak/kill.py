@@ -61,8 +61,10 @@ class Killing:
 class Campaign:
     """Keeps *workers* workers and a person alive, and kills them."""
 
-    def __init__(self, place: Place, seed: int, workers: int, broken: str | None) -> None:
-        self.broken = broken
+    random_ms, point_ms = RANDOM_MS, POINT_MS
+
+    def __init__(self, place: Place, seed: int, workers: int, broken: str | None, kills: int = 0) -> None:
+        self.broken, self.kills = broken, kills
         self.place, self.draw, self.workers = place, random.Random(seed), workers
         self.shared = Shared()
         self.killing = Killing()
@@ -71,14 +73,26 @@ class Campaign:
         ] = {}  # by process: what it is, when it dies, whether it has a point
         self.number = 0
 
-    def run(self, kills: int) -> Killing:
-        """Until *kills* have died, and then until all runs have ended."""
+    def lasts(self) -> bool:
+        """Whether there is more to disturb."""
+        return self.killing.kills < self.kills
+
+    def disturb(self) -> None:
+        """What happens besides kills."""
+
+    def calm(self) -> None:
+        """Nothing is disturbed any more."""
+
+    def run(self) -> Killing:
+        """As long as it lasts, and then until all runs have ended."""
         started = time.monotonic()
         self.place.more.touch()
-        while self.killing.kills < kills and not self.place.faults.exists():
+        while self.lasts() and not self.place.faults.exists():
             self.fill(mortal=True)
+            self.disturb()
             self.step()
         self.place.more.unlink()
+        self.calm()
         until = time.monotonic() + END_SECONDS
         for process in list(self.lives):  # these end the runs undisturbed; who was to die at a point may still do so
             role, _, point = self.lives[process]
@@ -140,8 +154,7 @@ class Campaign:
             name = f"r{self.number}"
             main = work if role == "worker" else decide
             live(lambda: main(self.place, points, name), self.place)
-        low, high = RANDOM_MS
-        wait = POINT_MS if point is not None else self.draw.randint(low, high)
+        wait = self.point_ms if point is not None else self.draw.randint(*self.random_ms)
         dies = time.monotonic() + (wait / 1000 if mortal else END_SECONDS)
         self.lives[process] = role, dies, point is not None
 
@@ -176,7 +189,7 @@ def campaign(
     """Kill, and examine; what was counted, with ``faults``: all that is not as it must be."""
     place = Place(folder, url)
     warm(place)
-    killing = Campaign(place, seed, workers, broken).run(kills)
+    killing = Campaign(place, seed, workers, broken, kills).run()
     findings = examine(place)
     crashes = place.faults.read_text() if place.faults.exists() else ""
     found = ([crashes[:5_000]] if crashes else []) + findings.pop("faults")

@@ -10,15 +10,16 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from postgres import PostgresServer
 
 from nano_vm import ExecutionVM, VMError
+from nano_vm.errors import StoreError
 from nano_vm.store import ENDED, STEP, Row
 from nano_vm.store.sql import SqlStore
 from nano_vm.trace import StepStatus
@@ -27,12 +28,17 @@ from .effects import World
 from .points import Points, Shared
 from .programs import CALLED, PROGRAMS, Model, drawn, key_of, tools
 
+T = TypeVar("T")
+
 IN_FLIGHT = 12
 """Runs that a worker keeps going."""
 
 
 class Place:
     """What the processes of a campaign share: the database, the files of effects, and a file that says whether more runs are wanted."""
+
+    options: Mapping[str, Any] = {}
+    """Of every VM."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
@@ -43,7 +49,7 @@ class Place:
 
     def vm(self, points: Points, **options: Any) -> ExecutionVM:
         """A VM over the shared database."""
-        given = {"store": self.url, **options}
+        given = {"store": self.url, **self.options, **options}
         return ExecutionVM(Model(self.world, points), tools(self.world, points), programs=CALLED, **given)
 
     def keep(self, run_id: str, row: Row) -> None:
@@ -79,13 +85,13 @@ def database(folder: Path, url: str) -> Iterator[str]:
 
 async def work(place: Place, points: Points, name: str) -> None:
     """A worker: takes up runs, and begins new ones while they are wanted."""
-    vm = place.vm(points)
+    vm = await answered(place.vm, points)
     store: Any = vm._store
     working = asyncio.create_task(vm.work(poll_seconds=0.005))
     number = 0
     own: list[Any] = []
     while not working.done():
-        unfinished = await asyncio.to_thread(count_unfinished, store)
+        unfinished = await answered(count_unfinished, store)
         wanted = place.more.exists()
         if not unfinished and not wanted:
             break
@@ -110,6 +116,17 @@ async def work(place: Place, points: Points, name: str) -> None:
     vm.close()
 
 
+async def answered(function: Callable[..., T], *arguments: Any) -> T:
+    """What *function* gives, once the store answers."""
+    while True:
+        try:
+            return await asyncio.to_thread(function, *arguments)
+        except StoreError as error:
+            if not error.passing:
+                raise
+        await asyncio.sleep(0.1)
+
+
 def count_unfinished(store: SqlStore) -> int:
     """How many runs have not ended."""
     with store.database.reading() as connection:
@@ -119,13 +136,16 @@ def count_unfinished(store: SqlStore) -> int:
 
 async def decide(place: Place, points: Points, name: str) -> None:
     """The person: approves, rejects, cancels, sends events, and says what became of calls in doubt, from what really happened."""
-    vm = place.vm(points)
+    vm = await answered(place.vm, points)
     store: Any = vm._store
-    while place.more.exists() or await asyncio.to_thread(count_unfinished, store):
-        for stored in list(store.runs(status="suspended")):
-            for entry in vm.waiting(stored.run_id):
+    while place.more.exists() or await answered(count_unfinished, store):
+        for stored in await answered(lambda: list(store.runs(status="suspended"))):
+            for entry in await answered(vm.waiting, stored.run_id):
                 try:
                     await settle(place.world, vm, stored.run_id, entry)
+                except StoreError as error:
+                    if not error.passing:
+                        expected(error)
                 except VMError as error:
                     expected(error)
         await asyncio.sleep(0.004)

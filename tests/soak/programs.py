@@ -179,13 +179,35 @@ CALLER = {
 }
 
 
+FRUGAL = {
+    "name": "frugal",
+    "budget": {"max_llm_calls": 2, "max_tool_calls": 6},
+    "steps": [
+        call("look", "look"),
+        classify("mood"),
+        call("put", "put"),
+        {
+            "id": "both",
+            "type": "parallel",
+            "parallel_steps": [
+                [classify("judge", "both/judge"), call("seen", "look", "both/seen")],
+                call("set", "put", "both/set"),
+            ],
+        },
+        call("charge", "charge", reconcile=beside("find", "charge")),
+        call("mail", "mail"),
+    ],
+}
+"""Whose calls are counted: as many as it needs, so that what a crash loses uses them up."""
+
+
 def _program(document: dict[str, Any]) -> Program:
     schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
     return Program.from_dict({"inputs": schema, **document})
 
 
 CALLED = {"sub": _program(SUB)}
-PROGRAMS = [_program(document) for document in (ORDER, FAN, FAILS, CALLER)]
+PROGRAMS = [_program(document) for document in (ORDER, FAN, FAILS, CALLER, FRUGAL)]
 
 
 class Model:

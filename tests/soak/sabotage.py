@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from nano_vm import outbox
 from nano_vm.durable import Journal, Lease
+from nano_vm.machine import Machine
 from nano_vm.store import Append
 from nano_vm.store.sql import SqlStore
 
@@ -40,4 +42,18 @@ def never_look_at_the_lease() -> None:
     Lease.holds = lambda self: True  # type: ignore[assignment, method-assign, misc]
 
 
-SABOTAGE: dict[str, Callable[[], None]] = {f.__name__: f for f in (repeat, answer_early, never_look_at_the_lease)}
+def forget_lost_calls() -> None:
+    """What a crash lost counts on no budget."""
+    Machine.lose = lambda *_, **__: None  # type: ignore[assignment, method-assign, misc]
+
+
+def keep_what_failed() -> None:
+    """A run that the store failed stays with its process."""
+    outbox.PATIENCE_SECONDS = 0.1
+    Lease.owe = lambda *_: None  # type: ignore[assignment, method-assign, misc]
+    Lease.pay = lambda *_: None  # type: ignore[assignment, method-assign, misc]
+
+
+SABOTAGE: dict[str, Callable[[], None]] = {
+    f.__name__: f for f in (repeat, answer_early, never_look_at_the_lease, forget_lost_calls, keep_what_failed)
+}

@@ -64,6 +64,28 @@ def test_workers_that_are_frozen_repeat_nothing() -> None:
 
 
 @pytest.mark.slow
+def test_a_storm() -> None:
+    """Kills, freezes, a clock that is set, and a file that is locked."""
+    result = as_it_must_be(soak("storm", "--seconds", "8", "--seed", "6"))
+    assert result["kills"] >= 3
+    assert min(result["freezes"], result["clock set"], result["file locked"]) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("server")
+def test_a_storm_on_postgresql() -> None:
+    result = as_it_must_be(soak("storm", "--seconds", "8", "--seed", "6", "--url", "postgres"))
+    assert result["kills"] >= 3
+    assert min(result["freezes"], result["clock set"], result["server killed and started"]) >= 1
+
+
+@pytest.mark.slow
+def test_calls_over_a_budget_are_found() -> None:
+    result = soak("kill", "--kills", "60", "--seed", "5", "--sabotage", "forget_lost_calls")
+    assert any("calls were made, and max_" in fault for fault in result["faults"])
+
+
+@pytest.mark.slow
 def test_faults_of_a_file() -> None:
     result = as_it_must_be(soak("faults", "--flips", "20"))
     assert all(row.get("transactions", 9) >= 5 for row in result["rows"])
