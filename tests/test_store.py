@@ -142,7 +142,7 @@ ROWS = [
         9,
         [{"role": "user", "content": "é\u2028\0"}],
         UNSET,
-        {"error": {}},
+        {"error": {"kind": "tool", "type": "E", "message": "no"}},
     ),
     Row(
         STEP,
@@ -216,7 +216,17 @@ def test_updates_and_what_they_name(store: SqlStore) -> None:
     before = contents(store)
     for output in ({"x": LONG}, {"y": LONG}, "short", {"x": LONG}):
         must(
-            store, Append(run.key, run.fence, (), {"output": output, "waiting": [{"shown": LONG}], "error": LONG + "!"})
+            store,
+            Append(
+                run.key,
+                run.fence,
+                (),
+                {
+                    "output": output,
+                    "waiting": [{"path": "a", "step_id": "a", "kind": "wait", "shown": LONG}],
+                    "error": LONG + "!",
+                },
+            ),
         )
         assert store.load(run.run_id).output == output
         assert damage(store) == []
@@ -800,7 +810,12 @@ def test_export_and_import(store: SqlStore, tmp_path: Path) -> None:
 def test_unfinished_runs_are_taken_in_only_when_that_is_said(store: SqlStore, tmp_path: Path) -> None:
     run = new_run()
     store.create(run)
-    waits = {"status": "suspended", "owner": None, "wake_ns": 5, "waiting": [{"path": "x"}]}
+    waits = {
+        "status": "suspended",
+        "owner": None,
+        "wake_ns": 5,
+        "waiting": [{"path": "x", "step_id": "x", "kind": "wait"}],
+    }
     must(store, Append(run.key, 1, ROWS, RunSeal(run).after(ROWS, waits)))
     store.send(run.run_id, Message("event", "mail", {"payload": LONG}, "bob", 3))
     text = exported(store, run.run_id)
