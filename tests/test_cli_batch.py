@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,10 @@ def process(*args: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-m", "nano_vm", *args], cwd=cwd, env=env, **kwargs)
 
 
-def until(condition: Any, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
+def until(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None:
+    """Wait for what *running* does: only its end, not a time, says that it will not come."""
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert running.poll() is None or condition(), running.communicate()
         time.sleep(0.005)
 
 
@@ -178,7 +178,7 @@ def test_what_tools_print_does_not_go_into_json(folder: Path) -> None:
 def test_results_come_as_runs_end_or_in_order(folder: Path, ordered: bool) -> None:
     (folder / "go.py").write_text("")
     running = process(*arguments(*(["--ordered"] if ordered else []), tools="stuck_"), cwd=folder)
-    until(lambda: (folder / "began20").exists())
+    until(lambda: (folder / "began20").exists(), running)
     (folder / "go").write_text("")
     running.communicate(timeout=60)
     order = list(results())
@@ -366,7 +366,7 @@ def test_a_full_disk_leaves_whole_lines_and_says_what_was_done(folder: Path) -> 
 
 def test_ctrl_c_lets_what_is_under_way_end(folder: Path) -> None:
     running = process(*arguments("--concurrency", "2", tools="stuck_"), cwd=folder)
-    until(lambda: (folder / "began8").exists())
+    until(lambda: (folder / "began8").exists(), running)
     running.send_signal(signal.SIGINT)
     assert running.stderr is not None
     assert "stopping: " in running.stderr.readline()
@@ -382,7 +382,7 @@ def test_ctrl_c_lets_what_is_under_way_end(folder: Path) -> None:
 
 def test_ctrl_c_twice_cancels_what_is_under_way(folder: Path) -> None:
     running = process(*arguments("--concurrency", "2", tools="stuck_"), cwd=folder)
-    until(lambda: (folder / "began20").exists())
+    until(lambda: (folder / "began20").exists(), running)
     running.send_signal(signal.SIGINT)
     assert running.stderr is not None
     assert "stopping: " in running.stderr.readline()
@@ -402,7 +402,7 @@ def test_a_pipe_that_waits_does_not_hold_up_the_end(folder: Path) -> None:
     assert running.stdin is not None
     running.stdin.write('{"n": 1}\n{"n": 2}\n')
     running.stdin.flush()
-    until(lambda: Path("out.jsonl").exists() and len(Path("out.jsonl").read_text().splitlines()) == 2)
+    until(lambda: Path("out.jsonl").exists() and len(Path("out.jsonl").read_text().splitlines()) == 2, running)
     running.send_signal(signal.SIGINT)
     assert running.wait(timeout=30) == 130
     for stream in (running.stdin, running.stdout, running.stderr):
@@ -447,9 +447,12 @@ def test_killed_with_a_store_what_was_under_way_is_in_doubt_and_not_repeated(
     assert main(args) == 3  # a call whose end nobody knows waits for a person
     found = results()
     calls = [int(n) for n in Path("calls").read_text().split()]
-    assert sorted(calls) == list(range(1, 21))  # each once
+    assert len(calls) == len(set(calls))
+    doubtful = {n for n, result in found.items() if result["status"] == "suspended"}
+    assert {*range(1, 21)} - {*calls} <= doubtful - {5}  # recorded as begun, and killed before the tool was
+    assert len(doubtful) <= 3
+    assert {found[n]["waiting"][0]["kind"] for n in doubtful} == {"in_doubt"}
     assert found[5]["status"] == "suspended"
-    assert found[5]["waiting"][0]["kind"] == "in_doubt"
     assert len({r["run_id"].rpartition("-")[0] for r in found.values()}) == 1
     assert not Path("out.jsonl.batch").exists()
     run_id = found[5]["run_id"]
