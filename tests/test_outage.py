@@ -24,9 +24,9 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, TraceStatus, outbox, tool
 from nano_vm.errors import StoreError
-from nano_vm.lease import Lease, Process
+from nano_vm.lease import Debt, Lease, Process
 from nano_vm.replay import subject_of, verify
-from nano_vm.store import STEP
+from nano_vm.store import STEP, Message
 from nano_vm.store.database import Connection, Database
 from nano_vm.store.sql import SqlStore
 
@@ -441,6 +441,20 @@ async def test_a_claim_whose_answer_never_came_is_given_back(url: str) -> None:
     lease.doubt()
     trace = await taken_up(other)
     assert (trace.status, host.calls) == (SUCCESS, CALLS)
+    host.close()
+
+
+async def test_what_can_never_be_stored_keeps_nothing_else_waiting(file: str, caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(file)
+    vm, other = host.vm(), host.vm(far=True)
+    await vm.submit(PAYS, run_id="r")
+    lease: Any = vm._lease
+    lease.owe(Debt("no such run", outcomes=[Message("outcome", "a", {"output": 1}, None, 1)]))
+    lease.owe(Debt("r", outcomes=[Message("outcome", "z", {"output": 1}, None, 1)]))
+    await asyncio.to_thread(lease.pay)
+    assert "run no such run: what it did last can not be stored: there is no run" in caplog.text
+    assert [message.name for message in other._kept_in().load("r").inbox] == ["z"]
+    assert not lease.owes
     host.close()
 
 

@@ -316,20 +316,22 @@ class Lease(forking.Begins):
                     raise
 
     def _pay(self, debt: Debt) -> None:
-        if debt.append is not None:
-            try:
+        """Pay one; what can never be paid is said and dropped, or the others would wait for it."""
+        try:
+            if debt.append is not None:
                 debt.outcomes += self._settled(debt, debt.append)
-            except StoreError as error:
-                if error.passing:
-                    raise
-                logger.warning("run %s: what it did last can not be stored: %s", debt.run_id, error)
-                self._unsure = True  # so that it is given back without that
-            debt.append = None
+                debt.append = None
+                self.let_go([debt.run_id])
+            while debt.outcomes:
+                self.store.send(debt.run_id, debt.outcomes[0])
+                outcome = debt.outcomes.pop(0)
+                self._warn(debt.run_id, outcome)
+        except StoreError as error:
+            if error.passing:
+                raise
+            logger.warning("run %s: what it did last can not be stored: %s", debt.run_id, error)
+            self._unsure = True  # so that it is given back without that
             self.let_go([debt.run_id])
-        while debt.outcomes:
-            self.store.send(debt.run_id, debt.outcomes[0])
-            self._warn(debt.run_id, debt.outcomes[0])
-            del debt.outcomes[0]
 
     def _warn(self, run_id: str, outcome: Message) -> None:
         """That a call ended after its run was lost; louder where the run has ended without it."""
