@@ -557,9 +557,8 @@ class Journal:
         rows, self.pile = [*self.pile, *rows], []
         if not rows and not self.used and update is None and not self.pushing:
             return
-        writing = self.hand_over(rows, update, seen)
         try:
-            await asyncio.shield(writing)  # what was handed over is written, whatever becomes of who waits for it
+            await self.hand_over(rows, update, seen)  # which is written, whatever becomes of who waits for it
         except LeaseLost as error:
             self.free = True
             self.lease.owe(Debt(self.run.run_id, outcomes=outcomes_of(rows, self.unsafe)))
