@@ -2,6 +2,7 @@
 
     python benchmarks/workers.py                        # PostgreSQL and SQLite, 1, 2, 4 and 8 processes
     python benchmarks/workers.py --runs 200 --only sqlite
+    python benchmarks/workers.py --rounds 5 --write       # the figures go to docs/reliability.md
 
 Each process takes runs of five writes until there are none, all at the same time. A wait for a lock counts from
 `LOCK_WAIT_MS`, as the server logs it; SQLite has one lock for all, and tells nothing. What can be gained ends with the
@@ -31,6 +32,12 @@ sys.path[:0] = [str(HERE.parent / "tests")]
 from postgres import PostgresServer  # noqa: E402
 
 from nano_vm import ExecutionVM, Program, Trace, tool  # noqa: E402
+
+PAGE = HERE.parent / "docs" / "reliability.md"
+BEGIN, END = (
+    "<!-- written by benchmarks/workers.py; do not edit -->",
+    "<!-- end of what benchmarks/workers.py writes -->",
+)
 
 PROCESSES = (1, 2, 4, 8)
 STEPS = 5
@@ -79,9 +86,9 @@ def work(url: str, ready: Any, results: Any) -> None:
     vm.waiting("r0")
     asyncio.run(ExecutionVM(tools={"note": note}, store="sqlite://").run(FIVE, {"n": 0}))
     ready.wait()
-    began = time.monotonic()
+    began, used = time.monotonic(), time.process_time()
     asyncio.run(main())
-    results.put((driven, began, time.monotonic()))
+    results.put((driven, began, time.monotonic(), time.process_time() - used))
     vm.close()
 
 
@@ -90,6 +97,7 @@ class Shared:
     """What several processes did together."""
 
     seconds: float
+    cpu_seconds: float  # of the workers
     share: list[int]  # of the runs, by process
     twice: int
 
@@ -104,10 +112,11 @@ def together(url: str, processes: int) -> Shared:
     found = [results.get(timeout=LIMIT_SECONDS) for _ in workers]
     for worker in workers:
         worker.join()
-    times = Counter(run_id for driven, _, _ in found for run_id in driven)
-    began = min(began for _, began, _ in found)
-    last = max(ended for driven, _, ended in found if driven)
-    return Shared(last - began, sorted(len(driven) for driven, _, _ in found), sum(n > 1 for n in times.values()))
+    times = Counter(run_id for driven, *_ in found for run_id in driven)
+    began = min(began for _, began, *_ in found)
+    last = max(ended for driven, _, ended, _ in found if driven)
+    used = sum(used for *_, used in found)
+    return Shared(last - began, used, sorted(len(driven) for driven, *_ in found), sum(n > 1 for n in times.values()))
 
 
 @contextmanager
@@ -138,6 +147,7 @@ def measured(kind: str, runs: int, rounds: int) -> list[dict[str, Any]]:
                 row = {
                     "processes": processes,
                     "programs_per_second": round(runs / shared.seconds, 1),
+                    "cpu_ms_a_program": round(shared.cpu_seconds / runs * 1e3, 2),
                     "shares": shared.share,
                     "driven_twice": shared.twice,
                 }
@@ -146,9 +156,26 @@ def measured(kind: str, runs: int, rounds: int) -> list[dict[str, Any]]:
                     row["lock_waits"] = server.log.read_text().count("still waiting for") - waits
                 if row["programs_per_second"] > best.get("programs_per_second", 0):
                     best = row
-            print(json.dumps({"database": kind, **best}), flush=True)
+            best = {"database": kind, **best}
+            print(json.dumps(best), flush=True)
             rows.append(best)
     return rows
+
+
+def page(rows: list[dict[str, Any]], runs: int) -> str:
+    """The figures as Markdown."""
+    lines = [
+        BEGIN,
+        f"{runs:,} runs of {STEPS} writes, the best of some rounds on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} meanwhile.",
+        "",
+        "| database | processes | programs/s | ms CPU of the workers a program | deadlocks | waits for a lock | runs driven twice |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        told = [row["database"], row["processes"], row["programs_per_second"], row["cpu_ms_a_program"]]
+        told += [row.get("deadlocks", "-"), row.get("lock_waits", "-"), row["driven_twice"]]
+        lines.append(f"| {' | '.join(str(cell) for cell in told)} |")
+    return "\n".join([*lines, END])
 
 
 def deadlocks(server: PostgresServer) -> int:
@@ -162,6 +189,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", choices=["postgres", "sqlite"])
+    parser.add_argument("--write", action="store_true", help="put the figures of both into docs/reliability.md")
     given = parser.parse_args()
     print(f"{os.cpu_count()} cores, {given.runs} runs of {STEPS} writes", flush=True)
     rows = [
@@ -169,6 +197,9 @@ def main() -> int:
         for kind in ([given.only] if given.only else ["postgres", "sqlite"])
         for row in measured(kind, given.runs, given.rounds)
     ]
+    if given.write and not given.only:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(before + page(rows, given.runs) + rest.partition(END)[2])
     return 1 if any(row["driven_twice"] or row.get("deadlocks") for row in rows) else 0
 
 
