@@ -15,6 +15,7 @@ from test_cli_plan import COMMON, PLAN, TOOLS, Say, model  # noqa: F401 - a fixt
 from nano_vm import Program
 from nano_vm.cli import main, runs
 from nano_vm.cli.decide import CONTINUED, WHOLE_CHARS, asked_lines, waiting_lines
+from nano_vm.inbox import shown_digest
 from nano_vm.store import open_store
 from nano_vm.values import canonical
 
@@ -322,3 +323,12 @@ def test_the_canonical_form_hides_nothing(name: str, capsys: pytest.CaptureFixtu
     assert not any(" " * 8 in line.strip() for line in text.splitlines())
     again = Program.from_json(text) if name.endswith("json") else Program.from_yaml(text)
     assert again.digest == program.digest
+
+
+def test_the_store_is_named_in_commands_and_nowhere_else() -> None:
+    entry = {**ASK, "kind": "approval", "path": "ask", "show": {"to": "ACME"}}
+    lines = list(waiting_lines("r1", [entry], " --store sqlite:///r.db"))
+    named = [line for line in lines if "--store" in line]
+    assert len(named) == 2
+    assert all(line.startswith("  nano-vm ") for line in named)
+    assert f"  shown {shown_digest(entry)}" in lines

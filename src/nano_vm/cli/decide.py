@@ -39,6 +39,8 @@ def waiting_lines(
         asked, whole = asked_lines(entry)
         yield from asked
         if whole:
+            if entry["kind"] == "approval":
+                yield f"  shown {shown_digest(entry)}"
             yield from (f"  {command}{url}" for command in _commands(run_id, entry))
         else:
             yield "  it is too much for a screen, and nothing is to be decided by a part of it;"
@@ -113,9 +115,7 @@ def _commands(run_id: str, entry: Mapping[str, Any]) -> Iterator[str]:
     path = _word(entry["path"], "PATH")
     match entry["kind"]:
         case "approval":
-            digest = shown_digest(entry)
-            yield f"shown {digest}"
-            yield f"nano-vm approve {run_id} {path} --shown {digest} --by NAME"
+            yield f"nano-vm approve {run_id} {path} --shown {shown_digest(entry)} --by NAME"
             yield f"nano-vm reject {run_id} {path} --by NAME --reason TEXT"
         case "in_doubt" | "effect":
             yield f"nano-vm resolve {run_id} {path} --done JSON | --retry | --fail REASON"
