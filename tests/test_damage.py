@@ -320,16 +320,27 @@ def test_who_closes_last_takes_the_marks_of_the_dead_away(place: Path) -> None:
 
 
 def test_a_child_that_is_forked_does_not_take_the_mark_away(place: Path) -> None:
+    """A fork waits until no connection is in use and takes the mark away; while one is in use it
+    stays, and the child has a copy."""
     vm = ExecutionVM(store=STORE)
     vm.run_sync(ONE)
-    mark = vm._store.database._mark  # type: ignore[union-attr]
+    database = vm._store.database  # type: ignore[union-attr]
+    mark = database._mark
+    with database.reading():
+        pid = os.fork()
+        if pid == 0:
+            mark.take_away(1.0)
+            os._exit(0 if mark.is_set else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        with damage.opened(place) as connection:
+            assert mark.name in [name for (name,) in connection.execute("SELECT name FROM nano_meta")]
     pid = os.fork()
     if pid == 0:
-        mark.take_away(1.0)
         os._exit(0)
     os.waitpid(pid, 0)
-    with damage.opened(place) as connection:
-        assert mark.name in [name for (name,) in connection.execute("SELECT name FROM nano_meta")]
+    assert not mark.is_set
+    vm.run_sync(ONE)
+    assert mark.is_set, "the next that writes leaves it again"
     vm.close()
 
 
