@@ -330,8 +330,9 @@ class Lease(forking.Begins):
             if error.passing:
                 raise
             logger.warning("run %s: what it did last can not be stored: %s", debt.run_id, error)
-            self._unsure = True  # so that it is given back without that
-            self.let_go([debt.run_id])
+            if debt.append is not None:
+                self._unsure = True  # so that it is given back without that
+                self.let_go([debt.run_id])
 
     def _warn(self, run_id: str, outcome: Message) -> None:
         """That a call ended after its run was lost; louder where the run has ended without it."""
