@@ -247,7 +247,9 @@ class _Index:
             return self.calls.get(name, [])
         nodes = self.flow.nodes
         found = []
-        named = [(names, step, "") for names, step in self.places.named_steps(name)]
+        # an edge that is no decision, and so no guard, is crossed all the same
+        whole = name.rpartition(".")[0] if self.places.late(name) is not None else name
+        named = [(names, step, "") for names, step in self.places.named_steps(whole)]
         for program, step, label in named or self.places.named_edges(name):
             deciding = self.whens if label in WHEN else self.steps
             found += [(n, STEP) for n in deciding.get((id(program), step.id), ()) if nodes[n].kind != "test"]
