@@ -438,6 +438,18 @@ async def test_a_reconcile_that_says_no_lets_it_be_made_again_within_the_budget(
     assert (trace.status, times.calls.count("pay")) == (status, limit)
 
 
+async def test_what_a_reconcile_lost_is_not_its_step_s(host: Host) -> None:
+    """The effect is lost, and then the process that asks what became of it; the budget has not one call to spare."""
+    times = Times(host)
+    one = program(step("a", "pay", reconcile={"tool": "same"}), budget={"max_tool_calls": 1})
+    await times.killed(one, "pay")
+    await times.killed(one, "same")
+    vm = times.vm()
+    trace = await vm.resume("r")
+    assert len(next(found for found in trace.steps if found.path == "a").extra["lost"]) == 1
+    times.proven(vm, trace)
+
+
 @pytest.mark.parametrize(("limit", "status"), [(3, FAILED), (4, SUCCESS), (9, SUCCESS)])
 async def test_what_a_branch_lost_counts_in_the_branch_and_in_the_run(
     host: Host, limit: int, status: TraceStatus

@@ -295,8 +295,8 @@ class Machine:
 
         *begun* are the times at which they were begun, since the epoch: they are recorded beside the step's digest.
         """
-        if op is not self._op:  # on the short way no budget counts calls
-            return None
+        if op is not self._op or self._aside == "reconcile":
+            return None  # on the short way no budget counts calls; and what a reconcile lost is not the step's that it is asked about
         self._lost_attempts = list(begun), settled
         count, ledger = len(begun) - settled, self.ledger
         if self._aside is not None:
