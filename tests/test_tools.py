@@ -966,3 +966,29 @@ def test_the_tools_exception_keeps_its_traceback(around: str, caplog: pytest.Log
     (logged,) = [record for record in caplog.records if record.exc_info]
     assert logged.exc_info is not None
     assert logged.exc_info[1] is caught.value.__cause__
+
+
+class _Person(pydantic.BaseModel):
+    name: str
+
+
+class _Company(pydantic.BaseModel):
+    name: str
+    vat: str
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "best"),
+    [
+        (_Person | _Company, {"name": "a", "vat": "v"}, _Company),
+        (_Company | _Person, {"name": "a"}, _Person),
+        (_Person | dict[str, Any], {"name": "a", "vat": "v"}, dict),
+        (float | int, 2, int),
+        (int | str, "5", str),
+    ],
+    ids=str,
+)
+def test_a_union_takes_the_member_that_keeps_most(hint: Any, value: Any, best: type) -> None:
+    convert = converter(hint)
+    assert convert is not None
+    assert type(convert(value)) is best

@@ -7,6 +7,7 @@ called. Contracts are made when tools are registered; no tool is called here.
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import functools
 import inspect
 import json
@@ -372,14 +373,33 @@ def _union(members: tuple[Any, ...]) -> Converter | None:
         for member in members:  # a value of the very type first: "5" for int | str is a text
             if member is type(value) or (value is None and member is types.NoneType):
                 return value
+        found: list[tuple[int, Any]] = []
         for one in converters:
             try:
-                return one(value)  # type: ignore[misc]
+                result = one(value)  # type: ignore[misc]
             except ValueError:
                 continue
-        raise ValueError(f"takes {names}, not {described(value)}")
+            found.append((_kept(value, result), result))
+        if not found:
+            raise ValueError(f"takes {names}, not {described(value)}")
+        return max(found, key=lambda pair: pair[0])[1]  # the first of equal ones
 
     return convert
+
+
+def _kept(value: Any, result: Any) -> int:
+    """How much of *value* is in *result* as it was: its fields, and the scalars in them."""
+    if type(value) is dict:
+        if dataclasses.is_dataclass(result):
+            fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+        else:
+            fields = result if isinstance(result, dict) else _fields(result)
+        return sum(1 + _kept(item, fields[name]) for name, item in value.items() if name in fields)
+    if type(value) is list:
+        if not isinstance(result, (list, tuple)) or len(result) != len(value):
+            return 0
+        return sum(1 + _kept(item, other) for item, other in zip(value, result, strict=True))
+    return int(type(value) is type(result) and value == result)
 
 
 def _hint_name(hint: Any) -> str:
