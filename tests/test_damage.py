@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import damage
 import pytest
@@ -23,6 +25,7 @@ from nano_vm.errors import StoreError
 from nano_vm.replay import fork, replay
 from nano_vm.store import open_store
 from nano_vm.trace import TraceError
+from nano_vm.values import canonical
 
 STORE = "sqlite:///runs.db"
 TOOLS = (
@@ -149,6 +152,65 @@ def test_every_damage_of_a_page_has_a_message(place: Path, whole: bytes, sh: Com
         restore(place, bytes(data))
         for line in (*rng.sample(LOOKING, 4), rng.choice(COMMANDS)):
             sh(line.replace("RUN", rng.choice(list(damage.RUNS))), 0, 1, 2, 3)
+
+
+OTHERS: list[Any] = [None, 5, -1, "x", "", [], {}, [{}], {"a": 1}, True, 1.5, 2**70, [[]], {"error": 5}]
+
+
+def hashed(lines: list[dict[str, Any]]) -> str:
+    """An export whose own hashes are made anew."""
+    made, seen = [], sha256()
+    for line in lines:
+        match line.get("record"):
+            case "program":
+                line = {**line, "sha256": sha256(canonical(line.get("document"))).hexdigest()}
+            case "run":
+                seen = sha256(canonical(line) + b"\n")
+            case "row":
+                seen.update(canonical(line) + b"\n")
+            case "end":
+                line = {key: value for key, value in line.items() if key != "sha256"}
+                seen.update(canonical(line))
+                line["sha256"] = seen.hexdigest()
+        made.append(canonical(line).decode() + "\n")
+    return "".join(made)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each value inside of *value*."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+@pytest.mark.slow
+def test_every_damage_of_an_export_has_a_message(place: Path, sh: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of one whose hashes and seal were made anew, so that nothing but its shape is wrong."""
+    sh("store export -o whole.jsonl")
+    monkeypatch.setattr("nano_vm.store.transfer.sealed_as", lambda run: run.status)
+    lines = [json.loads(line) for line in Path("whole.jsonl").read_text().splitlines()]
+    rng = random.Random("exports")
+    for number in range(TRIED):
+        edited = json.loads(json.dumps(lines))
+        at = line = rng.choice(edited)
+        *way, last = rng.choice(list(places(line)))
+        for key in way:
+            at = at[key]
+        if isinstance(at, dict) and rng.random() < 0.2:
+            del at[last]
+        else:
+            at[last] = rng.choice(OTHERS)
+        Path("runs.jsonl").write_text(hashed(edited))
+        run = rng.choice(list(damage.RUNS))
+        for command in (
+            "verify runs.jsonl",
+            f"replay runs.jsonl#{run}",
+            f"diff runs.jsonl#{run} runs.jsonl#failed",
+            f"fork runs.jsonl#{run} --tools tools.py:tools",
+            f"store import runs.jsonl --unfinished --store sqlite:///other{number}.db",
+        ):
+            sh(command, 0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("column", ["output", "waiting", "about", "inputs"])

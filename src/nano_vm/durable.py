@@ -669,7 +669,10 @@ def trace_of(run: StoredRun) -> Trace:
     frames: dict[str, list[Any]] = {"": []}
     steps = (row for row in run.rows if row.kind == STEP)
     for row in (*steps, *(paused_rows(run) if run.status == SUSPENDED else ())):
-        record = row.record()
+        try:
+            record = row.record()
+        except StoreError as error:
+            raise StoreError(f"run {run.run_id!r}: {error}") from error
         extra = dict(record[10]) if record[10] is not None else {}
         if extra.get("forked"):
             extra["children"] = _children(frames, row.path, (row.rest or {}).get("size", 0))

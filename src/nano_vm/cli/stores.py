@@ -179,6 +179,9 @@ def _kind(entry: Mapping[str, Any]) -> str:
 
 # --- times -----------------------------------------------------------------------------------------------------------
 
+FIRST_NS, LAST_NS = -62_135_596_800 * 10**9, 253_402_300_799 * 10**9
+"""The years 1 and 9999, as nanoseconds since the epoch."""
+
 _AGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw])\Z")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -212,6 +215,8 @@ def time_ns(text: str) -> int:
 
 def moment(ns: int) -> str:
     """A time for people."""
+    if not FIRST_NS <= ns <= LAST_NS:
+        return "at no time that a calendar has"
     return f"{datetime.fromtimestamp(ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

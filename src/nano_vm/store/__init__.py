@@ -17,6 +17,7 @@ from hashlib import sha256
 from json.encoder import encode_basestring as _quoted
 from typing import Any, Protocol
 
+from ..errors import StoreError
 from ..signing import SigningKey
 from ..trace import Attempt, LLMUsage, Record, StepError, StepName, StepStatus
 from ..values import UNSET, canonical
@@ -66,7 +67,11 @@ class Row:
         ).encode()
 
     def record(self) -> Record:
-        """As a trace's record; that of a fork has no children yet."""
+        """As a trace's record; that of a fork has no children yet.
+
+        Raises:
+            StoreError: If it says what no step says.
+        """
         assert self.status is not None
         output = None if self.output is UNSET or type(self.output) is Erased else self.output
         request = None if self.request is UNSET or type(self.request) is Erased else self.request
@@ -76,29 +81,31 @@ class Row:
             return name, self.path, self.status, output, None, request, begun, ended, None, None, None
         # what was erased is told as if it had never been
         rest = self.rest if type(self.rest) is dict else {}
-        attempts = tuple(
-            Attempt(
-                StepError.from_dict(a["error"]),
-                a["started_ns"],
-                a["finished_ns"],
-                LLMUsage.from_dict(a["usage"]) if "usage" in a else None,
-                a.get("answer"),
-            )
-            for a in rest.get("attempts", ())
+        try:
+            error, attempts, usage, extra = _beside(rest)
+        except (TypeError, ValueError, LookupError, AttributeError) as fault:
+            raise StoreError(f"row {self.path!r} says what no step says; it was damaged: restore a copy") from fault
+        return name, self.path, self.status, output, error, request, begun, ended, attempts, usage, extra
+
+
+def _beside(rest: dict[str, Any]) -> tuple[StepError | None, tuple[Attempt, ...] | None, LLMUsage | None, Any]:
+    """What a row says beside output and request: error, attempts, usage, extra."""
+    if any(type(n) is not int for n in (rest.get("size", 0), rest.get("paused", 0), *rest.get("lost", ()))):
+        raise ValueError("a number is none")
+    attempts = tuple(
+        Attempt(
+            StepError.from_dict(a["error"]),
+            a["started_ns"],
+            a["finished_ns"],
+            LLMUsage.from_dict(a["usage"]) if "usage" in a else None,
+            a.get("answer"),
         )
-        return (
-            name,
-            self.path,
-            self.status,
-            output,
-            StepError.from_dict(rest["error"]) if "error" in rest else None,
-            request,
-            begun,
-            ended,
-            attempts or None,
-            LLMUsage.from_dict(rest["usage"]) if "usage" in rest else None,
-            {**rest.get("extra", {}), **{name: rest[name] for name in ("lost", "settled") if name in rest}} or None,
-        )
+        for a in rest.get("attempts", ())
+    )
+    error = StepError.from_dict(rest["error"]) if "error" in rest else None
+    usage = LLMUsage.from_dict(rest["usage"]) if "usage" in rest else None
+    extra = {**rest.get("extra", {}), **{name: rest[name] for name in ("lost", "settled") if name in rest}}
+    return error, attempts or None, usage, extra or None
 
 
 def step_of(path: str) -> str:

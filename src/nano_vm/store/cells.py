@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from hashlib import sha256
 from struct import Struct
 from struct import error as WrongNumber
@@ -204,11 +205,20 @@ def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
         values[output],
         None if rest is None else values[rest],
     )
-    right = (row.status is None) == (kind == INTENT) and kind in ROW_KINDS and row.type and path
-    if not right or type(row.rest) not in _RESTS or (lasted is not None and lasted < 0) or started < 0:
+    if lasted is not None and lasted < 0:
+        raise ValueError("it ended before it began")
+    return checked_row(row)
+
+
+def checked_row(row: Row) -> Row:
+    """*row*, if it is one that a run can have.
+
+    Raises:
+        ValueError: If it is none; LookupError, TypeError or AttributeError likewise.
+    """
+    right = (row.status is None) == (row.kind == INTENT) and row.kind in ROW_KINDS and row.type and row.path
+    if not right or type(row.rest) not in _RESTS or row.started_ns < 0:
         raise ValueError("it is a row of no kind")
-    if kind != INTENT and type(row.rest) is dict:
-        row.record()  # what it says of errors, attempts and usage can be read
     return row
 
 
@@ -223,7 +233,15 @@ def run_of(fields: Mapping[str, Any], values: Mapping[bytes | None, Any]) -> Sto
     """
     changed = {name: values[fields[name]] for name in CELLS}
     changed["seed"] = None if fields["seed"] is None else int(fields["seed"])
-    run = StoredRun(**{**{name: fields[name] for name in RUN_FIELDS}, **changed})
+    return checked_run(StoredRun(**{**{name: fields[name] for name in RUN_FIELDS}, **changed}))
+
+
+def checked_run(run: StoredRun) -> StoredRun:
+    """*run*, if its header is one that a run can have.
+
+    Raises:
+        ValueError: If it is none.
+    """
     for name, kinds in _KINDS.items():
         if type(getattr(run, name)) not in kinds:
             raise ValueError(f"its {name} is {short(getattr(run, name))}")
@@ -235,12 +253,23 @@ def run_of(fields: Mapping[str, Any], values: Mapping[bytes | None, Any]) -> Sto
         run.salt is None and (run.output or run.error or run.waiting)
     ):
         raise ValueError("it is half erased")
+    if run.cost_usd is not None and not _is_amount(run.cost_usd):
+        raise ValueError(f"its cost {run.cost_usd!r} is no amount")
     return run
+
+
+def _is_amount(text: str) -> bool:
+    try:
+        return Decimal(text).is_finite()
+    except ArithmeticError:
+        return False
 
 
 def _is_entry(entry: Any) -> bool:
     """Whether *entry* says what a run waits for."""
-    return type(entry) is dict and type(entry.get("path")) is str and type(entry.get("kind")) is str
+    if type(entry) is not dict or any(type(entry.get(name)) is not str for name in ("path", "kind")):
+        return False
+    return entry.get("match") is None or (type(entry["match"]) is dict and type(entry.get("event")) is str)
 
 
 _NONE = type(None)

@@ -30,7 +30,7 @@ from . import (
     receipts,
     sealed_as,
 )
-from .cells import UNREADABLE, Bodies, message_of, row_cells, row_crc, run_cells
+from .cells import UNREADABLE, Bodies, checked_row, checked_run, message_of, row_cells, row_crc, run_cells
 from .database import Connection, Database
 from .read import loaded
 from .receipts import Entry
@@ -198,7 +198,7 @@ class _Reader:
         kind = self.field(line, "kind", int)
         if type_ not in TYPES or kind not in ROW_KINDS or (status is not None and status not in _STATUSES):
             raise self.wrong(f"a row of kind {kind!r}, type {type_!r} and status {status!r}")
-        return Row(
+        row = Row(
             kind,
             self.field(line, "frame", str),
             self.field(line, "path", str),
@@ -210,6 +210,10 @@ class _Reader:
             self.value(line, "output"),
             None if (rest := self.value(line, "rest", dict, absent=True)) is UNSET else rest,
         )
+        try:
+            return checked_row(row)
+        except UNREADABLE as error:
+            raise self.wrong(f"a row that no run has: {error}") from None
 
     def end(self, run: StoredRun, line: dict[str, Any]) -> None:
         """How it stands."""
@@ -230,8 +234,9 @@ class _Reader:
             for name in ("inbox", "decided"):
                 messages = self.field(line, name, list)
                 setattr(run, name, [message_of(0, m[0], canonical(m[:5]), *m[5:]) for m in messages])
-        except UNREADABLE:
-            raise self.wrong("a salt or a message that is none") from None
+            checked_run(run)
+        except UNREADABLE as error:
+            raise self.wrong(f"no end of a run: {error}") from None
 
     def value(self, line: dict[str, Any], name: str, *types: type, absent: bool = False) -> Any:
         """A value that may be erased, or absent."""
