@@ -848,7 +848,7 @@ MUTANTS = {
     ),
     "an approval is taken from either path": ("old & after", "old | after"),
     "an approval outlives a new item": (
-        "held &= ~self.killed(names, [step.item_name])",
+        "held &= ~self.killed(names, [names.keys[step.item_name]])",
         "pass",
     ),
     "a rejection approves": ('if label == "then" and node.kind', 'if label in ("then", "otherwise") and node.kind'),
@@ -863,7 +863,10 @@ MUTANTS = {
     "an approval of another's": ("return key in self.shown[node.index]", "return True"),
     "an undo is fixed before its step": ("        if after:\n", "        if False:\n"),
     "an undo's check is its step's": ('(*node.loc, kind, "args") if kind else', ""),
-    "an approval outlives a set": ("            keys += step.values\n", "            pass\n"),
+    "an approval outlives a set": (
+        "            slots += [names.keys[name] for name in step.values]\n",
+        "            pass\n",
+    ),
     "own text: names of what a pure tool is given": (
         "if own is not None and self.literals",
         "if False and self.literals",

@@ -192,6 +192,7 @@ class _Compiler:
         op.step_id, op.type = step.id, step.type.value
         op.out = names.outputs[step.id]
         op.key = names.keys[step.output_key] if step.output_key is not None else -1
+        op.error, op.errors = names.errors.get((step.id, "error"), -1), names.errors.get((step.id, "errors"), -1)
         if node.kind != "close":
             op.has_default, op.default = step.has_default, step.default if step.has_default else None
         return op
@@ -218,6 +219,7 @@ class _Compiler:
             case ParallelStep() | MapStep() | CallStep():
                 children = tuple(frames[graph.index] for graph in node.frames)
                 op = ForkOp(kind=step.type.value, frames=children, timeout_ns=_ns(timeout))
+                op.goes_on = not isinstance(step, CallStep) and step.on_item_error == "continue"
                 if isinstance(step, MapStep):
                     op.over, op.item = compile_value(step.over, names), names.keys[step.item_name]
                     op.max_items, op.max_concurrency = step.max_items, step.max_concurrency
@@ -258,6 +260,7 @@ class _Compiler:
         read = self.read[id(names)]
         out, key = names.outputs[step.id], names.keys[step.output_key] if step.output_key is not None else -1
         plain = step.when is None and step.undo is None and not op.takes_key and not op.checks
+        plain = plain and (step.id, "error") not in names.errors
         if plain and (key < 0 or out not in read):
             op.slot = out if key < 0 else key
             op.single = single_argument(self.contracts[step.tool], step.args, names)
@@ -578,6 +581,8 @@ def slot_names(names: Names) -> list[str]:
         result[slot] = f"${name}"
     for step_id, slot in names.outputs.items():
         result[slot] = f"${step_id}.output"
+    for (step_id, word), slot in names.errors.items():
+        result[slot] = f"${step_id}.{word}"
     return result
 
 

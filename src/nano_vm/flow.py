@@ -53,12 +53,15 @@ Kind = Literal["step", "when", "test", "close", "end", "fail"]
 
 @dataclass(slots=True)
 class Names:
-    """The names of one program and their slots: keys (``$name``) and outputs of steps (``$step.output``)."""
+    """The names of one program and their slots: keys (``$name``), outputs of steps (``$step.output``) and errors of steps."""
 
     program: Program
     loc: Loc
     keys: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
+    errors: dict[tuple[str, str], int] = field(
+        default_factory=dict
+    )  # by step and word: `error` or `errors` that are read
     declared: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
     needed: dict[str, Loc] = field(default_factory=dict)  # what inputs must give, and where it is read first
@@ -96,7 +99,20 @@ class Names:
             names.size += 1
             for name in written_keys(step):
                 names.key(name)
+        names._errors()
         return names
+
+    def _errors(self) -> None:
+        """A slot for each `$step.error` and `$step.errors` that is read."""
+        told = {(step.id, word) for step, _ in self.steps for word in error_words(step)}
+        if not told:
+            return
+        read = [ref for step, _ in self.steps for ref, _ in self.all_reads(step)]
+        for ref in [*read, *value_references(self.program.output)]:
+            key = (ref.name, str(ref.path[0])) if ref.path else ("", "")
+            if key in told and key not in self.errors:
+                self.errors[key] = self.size
+                self.size += 1
 
     def key(self, name: str) -> int:
         """The slot of ``$name``."""
@@ -137,12 +153,27 @@ class Names:
         """Whether inputs may give *name*: it is declared, or read and written by no step."""
         return name in self.needed or name in self.declared or name in self.optional
 
+    def results(self, step: Step) -> list[int]:
+        """The slots that the end of *step* writes or clears, however it ends."""
+        found = [self.outputs[step.id]]
+        if step.output_key is not None:
+            found.append(self.keys[step.output_key])
+        if self.errors:
+            found += [slot for (step_id, _), slot in self.errors.items() if step_id == step.id]
+        return found
+
+    def is_error(self, ref: Ref) -> bool:
+        """Whether *ref* reads what went wrong in a step."""
+        return bool(ref.path) and (ref.name, ref.path[0]) in self.errors
+
     def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
         """As `expr.Scope.load`: the slot, and the path behind it."""
         name, path = ref.name, ref.path
         if name in self.outputs:
             if path and path[0] == "output":
                 return self.outputs[name], path[1:]
+            if path and (name, path[0]) in self.errors:
+                return self.errors[name, str(path[0])], path[1:]
             if name not in self.keys:
                 if path:  # `$step.field`, as 0.1 read it
                     return self.outputs[name], path
@@ -516,6 +547,19 @@ def written_keys(step: Step) -> Iterator[str]:
         yield from step.values
     elif isinstance(step, MapStep):
         yield step.item_name
+
+
+def error_words(step: Step) -> Iterator[str]:
+    """The fields of ``$step`` that tell what went wrong in *step*: only where the program goes on after that."""
+    if step.catch or step.on_error is OnError.SKIP:
+        yield "error"
+    if isinstance(step, (ParallelStep, MapStep)) and step.on_item_error == "continue":
+        yield "errors"
+
+
+def partial_output(step: Step) -> bool:
+    """Whether *step* has an output where its failure is caught: what those branches or items gave that did not fail."""
+    return isinstance(step, (ParallelStep, MapStep))
 
 
 TESTS = ("condition", "until", "when")

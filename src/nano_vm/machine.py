@@ -57,7 +57,7 @@ from .plan import (
     ToolOp,
     WhenOp,
 )
-from .trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, bases_of, error_text, seed_of
+from .trace import MAX_LISTED, Attempt, LLMUsage, StepError, StepStatus, TraceStatus, bases_of, error_text, seed_of
 from .values import SMALL_TEXT, UNSET, admit, canonical, is_small, short
 
 FOREVER = 1 << 62
@@ -395,33 +395,58 @@ class Machine:
         if waiting:
             self._record(op, StepStatus.SUSPENDED, None, None, extra=extra)
             return self._suspend(waiting)
-        for name, child in zip(self._child_names(op), children, strict=True):
-            if child.status is TraceStatus.FAILED:
-                cause = cast(StepError, child.error)
-                self.raised = child.raised
-                message = f"{name}: {error_text(child._failed_step, cause)}"
+        lost = [number for number, child in enumerate(children) if child.status is TraceStatus.FAILED]
+        for number in lost:
+            cause = cast(StepError, children[number].error)
+            if not op.goes_on or cause.kind in UNSKIPPABLE:
+                self.raised = children[number].raised
+                name = f"item [{number}]" if op.kind == "map" else f"{_CHILD[op.kind]} {op.frames[number].name!r}"
+                message = f"{name}: {error_text(children[number]._failed_step, cause)}"
                 inner = replace(cause, message=message, retryable=False)
                 return self._failed(op, inner, extra=extra)
         if op.timeout_ns and self.now >= self._started + op.timeout_ns:
             return self._failed(op, _timeout(f"did not end within {op.timeout_ns / 1e9:g} s"), extra=extra)
         if self.ledger.state < 0:  # before the join allocates
             return self._failed(op, _state_full(), extra=extra)
-        outputs = [child.output for child in children]
-        value: Any = outputs
-        if op.kind == "call":
-            value = outputs[0]
-        elif op.kind == "parallel":
-            value = dict(zip([frame.name for frame in op.frames], outputs, strict=True))
-            skipped: list[Any] = [frame.name for frame, child in zip(op.frames, children, strict=True) if child.skipped]
-        if op.kind == "map":
-            skipped = [i for i, child in enumerate(children) if child.skipped]
+        value = children[0].output if op.kind == "call" else gathered(op, [child.gave for child in children])
+        skipped = [child_name(op, number) for number, child in enumerate(children) if child.skipped]
         if op.kind != "call" and skipped:
             extra["skipped"] = skipped
+        if lost:
+            extra["failed"] = [child_name(op, number) for number in lost]
         try:
             value, size = admit(value, self.facts.limits.value_bytes)
+            if op.errors >= 0:
+                listed = [(child_name(op, number), cast(StepError, children[number].error)) for number in lost]
+                errors, more = admit(told_of(op, listed), self.facts.limits.value_bytes)
+                size += more
         except VMError as error:
             return self._failed(op, StepError.of(error), extra=extra)
+        if op.errors >= 0 and size <= self.ledger.state:
+            self.frame[op.errors] = errors
         return self._answered(op, value, size, None, extra)
+
+    @property
+    def gave(self) -> Any:
+        """What a branch or item gives at the join; null where it failed."""
+        return self.output if self.status is TraceStatus.SUCCESS else None
+
+    def _partial(self, op: ForkOp, joined: bool) -> tuple[Any, list[Any]]:
+        """What the children of a failed fork gave, with null for those that failed, and which these are; where they did not end,
+        or their values are too large together, null for each."""
+        children = [cast(Machine, child) for child in self._children] if joined else []
+        lost = [child_name(op, n) for n, child in enumerate(children) if child.status is not TraceStatus.SUCCESS]
+        nothing = gathered(op, [None] * (len(children) if op.kind == "map" else len(op.frames)))
+        if not children:
+            return nothing, lost
+        try:
+            value, size = admit(gathered(op, [child.gave for child in children]), self.facts.limits.value_bytes)
+        except VMError:
+            return nothing, lost
+        if size > self.ledger.state:
+            return nothing, lost
+        self.ledger.state -= size
+        return value, lost
 
     # --- the loop ---
 
@@ -632,7 +657,7 @@ class Machine:
         self._block_last = None
         branch = "then" if found else "otherwise"
         read = op.capture(frame)
-        if op.when is None:
+        if op.when is None and op.error < 0:
             self.records.append((op, path, SUCCESS, label, None, None, now, now, None, None, (branch, read)))
         else:
             self._record(op, SUCCESS, label, None, extra={"branch": branch, "references": op.show(read)})
@@ -1204,10 +1229,18 @@ class Machine:
         if skip and op.has_default:
             value, _ = admit(op.default)
             extra = {**extra, "default": True}
+        fork = op.next if op.code == WHEN else op
+        if not skip and fork.code == FORK and fork.kind != "call":
+            value, lost = self._partial(fork, joined=extra.get("forked", False))
+            extra = {**extra, "failed": lost} if lost else extra
         frame = self.frame
         frame[op.out] = value
         if op.key >= 0:
             frame[op.key] = value
+        if op.error >= 0:
+            frame[op.error] = error.told() if error is not None else UNSET
+        if op.errors >= 0:
+            frame[op.errors] = UNSET
         output = None if value is UNSET else value
         if skip:
             self._block_last = output
@@ -1253,6 +1286,8 @@ class Machine:
             self._lost_attempts = None
         if op.when is not None:
             extra = {**(extra or {}), "when": self._whens[op.when.index]}
+        if status is SUCCESS and op.error >= 0:
+            self.frame[op.error] = UNSET
         self.records.append(
             (
                 op,
@@ -1294,12 +1329,6 @@ class Machine:
         self._children = [None] * count
         self._granted = [None] * count
         self.deadline = self._nearest(op)
-
-    def _child_names(self, op: ForkOp) -> list[str]:
-        if op.kind == "map":
-            return [f"item [{i}]" for i in range(self.fork_size)]
-        word = "branch" if op.kind == "parallel" else "program"
-        return [f"{word} {frame.name!r}" for frame in op.frames]
 
     def _adopt(self, op: ForkOp) -> list[Machine]:
         """The children that were started; what they used and what they would undo becomes this machine's."""
@@ -1413,6 +1442,25 @@ class LoopExhausted(StepFault):
 
 class NoCase(StepFault):
     """No case of a switch fits."""
+
+
+def child_name(op: ForkOp, number: int) -> Any:
+    """What a branch or item is called in lists of them."""
+    return number if op.kind == "map" else op.frames[number].name
+
+
+def gathered(op: ForkOp, outputs: list[Any]) -> Any:
+    """The output of a `map` or `parallel` whose children gave *outputs*."""
+    return outputs if op.kind == "map" else dict(zip([frame.name for frame in op.frames], outputs, strict=True))
+
+
+def told_of(op: ForkOp, errors: list[tuple[Any, StepError]]) -> list[dict[str, Any]]:
+    """What `$step.errors` lists: each failed child's name and error."""
+    word = "item" if op.kind == "map" else "branch"
+    return [{word: name, **error.told(MAX_LISTED)} for name, error in errors]
+
+
+_CHILD = {"parallel": "branch", "call": "program"}
 
 
 class _Skipped:

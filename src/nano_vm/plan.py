@@ -43,6 +43,8 @@ class Op:
     timed: tuple[LoopOp, ...] = ()  # the loops around it that have a deadline
     out: int = -1
     key: int = -1
+    error: int = -1  # the slots of what went wrong, where it is read
+    errors: int = -1
     next: Op = None  # type: ignore[assignment]
     handlers: tuple[Handler, ...] = ()
     default: Any = None
@@ -226,6 +228,7 @@ class ForkOp(Op):
     item: int = -1
     max_items: int = 0
     max_concurrency: int | None = None
+    goes_on: bool = False  # on_item_error: continue
     arguments: Eval | None = None
     timeout_ns: int = 0
     code: int = FORK
@@ -235,7 +238,8 @@ class ForkOp(Op):
         return min(count, self.max_concurrency or (MAP_CONCURRENCY if self.kind == "map" else count))
 
     def describe(self) -> str:
-        return f"{self.kind} {', '.join(f'frame {frame.index} {frame.name!r}' for frame in self.frames)}"
+        failing = ", goes on after failed ones" if self.goes_on else ""
+        return f"{self.kind} {', '.join(f'frame {frame.index} {frame.name!r}' for frame in self.frames)}{failing}"
 
 
 @dataclass(slots=True, eq=False)
@@ -370,7 +374,7 @@ class Plan:
             what = " ".join(part for part in (CODES[op.code], op.step_id, op.describe()) if part)
             if op.code in (END, FAIL):
                 what = CODES[op.code]
-            writes = [frame.slots[slot] for slot in (op.out, op.key) if slot >= 0]
+            writes = [frame.slots[slot] for slot in (op.out, op.key, op.error, op.errors) if slot >= 0]
             arrow = f" -> {', '.join(dict.fromkeys(writes))}" if writes and op.code not in (TEST, CLOSE) else ""
             follows = ", ".join(f"{label} {target.index}" for label, target in op.targets())
             lines.append(f"  {op.index:>4} {what}{arrow}" + (f"  [{follows}]" if follows else ""))

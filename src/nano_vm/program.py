@@ -250,6 +250,7 @@ class ParallelStep(Step):
     type: Literal[StepType.PARALLEL] = StepType.PARALLEL
     parallel_steps: Annotated[list[Union[AnyStep, list[AnyStep]]], Field(min_length=1)]
     max_concurrency: Count | None = None
+    on_item_error: Literal["fail", "continue"] = "fail"
 
     BLOCKS: ClassVar[tuple[str, ...]] = ("parallel_steps",)
 
@@ -271,6 +272,7 @@ class MapStep(Step):
     steps: Annotated[list[AnyStep], Field(min_length=1)]
     max_items: Count = DEFAULT_MAX_ITEMS
     max_concurrency: Count | None = None
+    on_item_error: Literal["fail", "continue"] = "fail"
 
     BLOCKS: ClassVar[tuple[str, ...]] = ("steps",)
 
@@ -628,6 +630,7 @@ _SCHEMA_TEXTS = {
     "cases": "A target for each value.",
     "parallel_steps": "Branches: a step, or a list of steps that is named by its first.",
     "max_concurrency": "How many branches or items run at a time.",
+    "on_item_error": "After a failed branch or item: fail, or continue with null for it, and the error in $id.errors.",
     "over": "A list: mostly one reference, or {expr: text}.",
     "as": "The item's name inside: $item unless given.",
     "max_items": "More items than this fail the step; they are never cut.",

@@ -104,6 +104,15 @@ class LLMUsage:
 MAX_BASES = 32
 """Base classes of an exception that are recorded; those in use have at most a dozen."""
 
+MAX_MESSAGE = 10_000
+"""Characters of an error's message that are kept: a compiler's report, and not what was compiled."""
+
+MAX_LISTED = 1_000
+"""Characters of a message where errors are listed: of ten thousand items they are together less than one value may have."""
+
+MAX_WORD = 200
+"""Characters of an error's kind and class name in a value that programs read."""
+
 _ROOTS = frozenset({"Exception", "BaseException", "object"})
 """Bases that nearly every exception has, so that nothing is recorded of them; see `outcomes.matches`."""
 
@@ -145,7 +154,7 @@ class StepError:
         return cls(
             getattr(error, "kind", kind) if own else kind,
             _class_name(type(error)),
-            message if len(message) <= 10_000 else message[:10_000] + "...",
+            message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "...",
             getattr(error, "retryable", True) if own else True,
             wait if own else None,
             bases_of(type(error)),
@@ -157,8 +166,13 @@ class StepError:
         return {**body, "bases": list(self.bases)} if self.bases else body
 
     def outcome(self) -> dict[str, Any]:
-        """What belongs into the digest, and what a handler reads."""
+        """What belongs into the digest."""
         return {"kind": self.kind, "type": self.type, "message": self.message}
+
+    def told(self, most: int = MAX_MESSAGE) -> dict[str, Any]:
+        """What ``$step.error`` is in a handler, with at most so many characters of the message."""
+        message = self.message if len(self.message) <= most else self.message[:most] + "..."
+        return {"kind": self.kind[:MAX_WORD], "type": self.type[:MAX_WORD], "message": message}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StepError:

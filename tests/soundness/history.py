@@ -90,11 +90,11 @@ def read_events(lines: list[dict[str, Any]]) -> list[Event]:
     return frames[0]
 
 
-_NAME = re.compile(r"\$\{?([A-Za-z_]\w*)(\.output)?")
+_NAME = re.compile(r"\$\{?([A-Za-z_]\w*)(\.output\b|\.errors?\b)?")
 
 
 def names_in(value: Any) -> frozenset[str]:
-    """The names that templates or expressions in *value* read: ``k``, or ``s.output`` for a step's output."""
+    """The names that templates or expressions in *value* read: ``k``, or ``s.output``, ``s.error``, ``s.errors`` of a step."""
     if isinstance(value, str):
         return frozenset(name + output for name, output in _NAME.findall(value))
     if isinstance(value, dict):
@@ -308,7 +308,7 @@ class History:
                     bound = frozenset({step.get("as", "item")}) if kind == "map" else frozenset()
                     self._frame(child, (*place, number), scope, instance, bound)
         if status in ("success", "skipped") or (status == "failed" and "caught" in extra):
-            written = {f"{step_id}.output"}
+            written = {f"{step_id}.output", f"{step_id}.error", f"{step_id}.errors"}
             if "output_key" in step:
                 written.add(step["output_key"])
             if kind == "set":

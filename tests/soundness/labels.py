@@ -24,6 +24,14 @@ def whole(label: Label) -> bool:
     return any(map(whole, label.values())) if isinstance(label, dict) else bool(label)
 
 
+def _branch(step: Document, number: int) -> str:
+    """The name of a branch."""
+    if step["type"] != "parallel":
+        return ""
+    branch = step["parallel_steps"][number]
+    return str((branch[0] if isinstance(branch, list) else branch)["id"])
+
+
 class Labels:
     """Follows one run; ``args`` holds the labels of the arguments of each call, by path."""
 
@@ -54,8 +62,8 @@ class Labels:
 
     def read(self, reference: str, names: Names) -> Label:
         head, *path = reference.split(".")
-        if path[:1] == ["output"]:
-            head, path = f"{head}.output", path[1:]
+        if path and path[0] in ("output", "error", "errors"):
+            head, path = f"{head}.{path[0]}", path[1:]
         label = names.get(head, False)
         for part in path:
             if not isinstance(label, dict):
@@ -112,12 +120,17 @@ class Labels:
                 reference = step["reconcile"]
                 self.call(each.line["path"], reference.get("args", step.get("args", {})), names)
         children = self.children(event, step, scope, names)
+        caught = "caught" in line.get("extra", {})
+        if line["status"] in ("skipped", "success") or caught:
+            names[f"{step['id']}.error"], names[f"{step['id']}.errors"] = "error" in line, "error" not in line
         if line["status"] == "skipped":
             for name in (f"{step['id']}.output", step.get("output_key")):
                 names.pop(name or "", None)
             if "default" in step:
                 self.write(step, False, names)
             return False
+        if caught and kind in ("parallel", "map"):
+            self.write(step, self.result(step, line, args, asked, children, names, inside), names)
         if line["status"] != "success":
             return None
         label = self.result(step, line, args, asked, children, names, inside)
@@ -138,8 +151,9 @@ class Labels:
         return found
 
     def children(self, event: Event, step: Document, scope: Scope, names: Names) -> list[Label]:
-        found = []
-        for child in event.children:
+        found: list[Label] = []
+        lost = event.line.get("extra", {}).get("failed", ())  # null stands there
+        for number, child in enumerate(event.children):
             if step["type"] == "call":
                 program = step["program"]
                 inner: Names = {name: self.of(value, names) for name, value in step.get("with", {}).items()}
@@ -149,7 +163,8 @@ class Labels:
                 copy = dict(names)
                 if step["type"] == "map":
                     copy[step.get("as", "item")] = whole(self.of(step["over"], names))
-                found.append(self.frame(child, scope, copy, part=True))
+                label = self.frame(child, scope, copy, part=True)
+                found.append(label if number not in lost and _branch(step, number) not in lost else False)
         return found
 
     def result(

@@ -124,7 +124,7 @@ class Outcomes:
                     return machine.refuse(StepError("limit", "Refused", "not called", False), machine.now)
             kind, name, retryable = rng.choice(ERRORS)
             self.note(machine, op, f"error {kind} {name}")
-            return machine.fail(StepError(kind, name, "failed", retryable), machine.now)
+            return machine.fail(StepError(kind, name, self.message(self.path), retryable), machine.now)
         value: Any
         if reconcile and rng.random() < 0.85:
             done = rng.random() < 0.6
@@ -133,6 +133,10 @@ class Outcomes:
             value = self.value(rng, op.tool, machine)
         self.note(machine, op, f"returns {json.dumps(value)}")
         return machine.resume(value, machine.now)
+
+    def message(self, path: str) -> str:
+        """What an error says: text from outside, whichever tool raises it."""
+        return "failed" if self.marks is None else f"failed ~{Random(f'{self.seed}/{path}/error').randrange(1 << 30)}~"
 
     def value(self, rng: Random, tool: str, machine: Machine) -> Any:
         if tool == "look":
@@ -160,7 +164,7 @@ class Outcomes:
             billed = rng.choice((None, NOTHING_USED, LLMUsage(2, 1, 3)))
             self.tokens[0] += billed.prompt_tokens if billed is not None else 0
             self.tokens[1] += billed.completion_tokens if billed is not None else 0
-            return machine.fail(StepError(kind, name, "failed", retryable), machine.now, billed)
+            return machine.fail(StepError(kind, name, self.message(self.path), retryable), machine.now, billed)
         invalid = rng.random() < self.errors
         echo = "".join(MARK.findall(json.dumps(machine.messages))) if self.marks is not None else ""
         if invalid and (op.allowed is not None or op.schema is not None):

@@ -84,6 +84,7 @@ class Style:
     overwrites: float = 0.2
     loose: float = 0.15  # calls of the protected tool outside of any decision
     when: float = 0.08  # steps that decide themselves whether they run
+    told: float = 0.2  # steps that fail, are gone on from, and whose error is read; items likewise
     wild: float = 0.1  # conditions that may err
     shown_only: bool = False  # the protected tool stands mostly where an approval has shown its arguments
     gates: bool = False  # little beside decisions, what they read, and what they guard
@@ -92,7 +93,7 @@ class Style:
     @classmethod
     def drawn(cls, rng: Random, pauses: bool) -> Style:
         style = cls.kind(rng, pauses)
-        return replace(style, when=rng.choice((0.0, 0.08, 0.25)))
+        return replace(style, when=rng.choice((0.0, 0.08, 0.25)), told=rng.choice((0.0, 0.2, 0.5)))
 
     @classmethod
     def kind(cls, rng: Random, pauses: bool) -> Style:
@@ -238,6 +239,9 @@ class Maker:
                 return f"${name} {rng.choice(('>', '<', '==', '!=', '<='))} {rng.randrange(4)}"
             case "list":
                 return rng.choice((f"len(${name}) > 1", f"'yes' in ${name}", f"${name} == []"))
+            case "fault":
+                fault = rng.choice(("tool", "timeout", "value"))
+                return rng.choice((f"${name} == '{fault}'", f"default(${name}, 'none') != '{fault}'"))
         return f"${name} {rng.choice(('==', '!='))} {rng.choice(('true', '1', repr(rng.choice(WORDS))))}"
 
     # --- blocks ---
@@ -326,6 +330,8 @@ class Maker:
             step["on_error"] = "skip"
             if base != "switch" and self.chance(0.5):
                 step["default"] = self.literal(kind)
+        if ("catch" in step or "on_error" in step) and self.chance(style.told):
+            at.refs += [(f"{step['id']}.error", "any"), (f"{step['id']}.error.kind", "fault")]
         if calls and self.chance(0.25):
             step["max_retries"] = rng.randint(1, 3)
             step["retry"] = {"delay_seconds": 0}
@@ -535,6 +541,7 @@ class Maker:
             branches.append(steps[0] if len(steps) == 1 and self.chance(0.7) else steps)
         step = {"id": step_id, "type": "parallel", "parallel_steps": branches}
         self.common(step, at, "object")
+        self.goes_on(step, at)
         at.refs = [r for r in at.refs if r[1] != "object"]
         first = branches[0]["id"] if isinstance(branches[0], dict) else branches[0][0]["id"]
         at.refs.append((f"{step_id}.output.{first}", "any"))
@@ -556,7 +563,15 @@ class Maker:
             step["as"] = name
         inside.refs = [r for r in inside.refs if r[0] != name] + [(name, "any")]
         step["steps"] = self.block(inside, 3)
-        return self.common(step, at, "list")
+        self.common(step, at, "list")
+        self.goes_on(step, at)
+        return step
+
+    def goes_on(self, step: dict[str, Any], at: Place) -> None:
+        """A fork that goes on after a failed branch or item, and what failed."""
+        if self.chance(self.style.told):
+            step["on_item_error"] = "continue"
+            at.refs.append((f"{step['id']}.errors", "list"))
 
     def call(self, step_id: str, at: Place) -> dict[str, Any]:
         rng = self.rng
@@ -719,7 +734,31 @@ class Shape:
         rng = self.rng
         handler: dict[str, Any] = rng.choice(({"on_error": "skip"}, {"on_error": "skip", "default": "yes"}, {}))
         begin = [self.get("k1"), self.get("k2")]
-        match rng.randrange(20):
+        match rng.randrange(22):
+            case 20:  # an error that is told where it is handled, or to what comes after
+                last = self.pay()
+                catch = (
+                    {"catch": [{"errors": ["*"], "next": last["id"]}]} if rng.random() < 0.5 else {"on_error": "skip"}
+                )
+                told = self.get("k1", **catch)
+                name = f"${told['id']}.error"
+                text = rng.choice((name, f"{name}.message", f"about ${{{name[1:]}.type}}"))
+                args = {
+                    "to": text if "catch" in catch and rng.random() < 0.7 else {"expr": f"default({name}.kind, 'no')"}
+                }
+                steps = [
+                    self.gate(),
+                    told,
+                    *([self.plain(next="$end")] if "catch" in catch else []),
+                    {**last, "args": args},
+                ]
+            case 21:  # a decision about an error, and another error before the call
+                told = self.get("k1", on_error="skip", default="yes")
+                name = f"${told['id']}.error"
+                gate = self.gate(condition=f"default({name}.kind, 'no') != 'timeout'")
+                call = {**self.pay(), "args": {"to": {"expr": f"default({name}.message, 'no')"}}}
+                last = [{**call, "id": self.id()}] if rng.random() < 0.5 else []
+                steps = [self.turns(*rng.sample([told, gate, call], 3)), *last]
             case 17:  # a call that decides itself whether it is made, before or after a write of what it read
                 steps = rng.sample([self.held(self.pay()), self.write(), self.held(self.plain())], 3)
             case 18:  # what decides about a loop or a fork, and a call in it
@@ -734,7 +773,8 @@ class Shape:
                 inside = [self.write(), self.gate()] if rng.random() < 0.6 else [self.gate(), self.write()]
                 steps = [self.fork(inside, *([[self.plain()]] if rng.random() < 0.5 else [])), self.pay()]
             case 2:  # a fork that calls, fails and is handled, or ends and has a guard
-                steps = [self.gate(), self.fork([self.pay(), self.plain(), self.gate()], **handler), self.pay()]
+                gone: dict[str, Any] = {"on_item_error": "continue"} if rng.random() < 0.4 else handler
+                steps = [self.gate(), self.fork([self.pay(), self.plain(), self.gate()], **gone), self.pay()]
             case 3:  # undos of siblings
                 steps = [
                     self.gate(),
@@ -792,7 +832,8 @@ class Shape:
                 last = self.pay()
                 steps = [self.get("k1", catch=[{"errors": ["*"], "next": last["id"]}]), self.plain(next="$end"), last]
             case _:  # a map whose items guard what comes after
-                steps = [self.each(self.gate()), self.pay()]
+                more: dict[str, Any] = {"on_item_error": "continue"} if rng.random() < 0.4 else {}
+                steps = [self.each(self.gate(), self.plain(), **more), self.pay()]
         return self.edited([*begin, *steps])
 
     def edited(self, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:

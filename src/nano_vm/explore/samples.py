@@ -53,6 +53,7 @@ from ..program import (
     SwitchStep,
     ToolStep,
     WaitStep,
+    walk,
 )
 from ..schemas import schema_check
 from ..tools import ToolContract, _hints
@@ -123,7 +124,7 @@ class Asked:
 NOTHING = Asked()
 
 Source = tuple[int, str, str]
-"""Where a value comes from: index of the first frame with the names, ``step`` or ``input``, and its name."""
+"""Where a value comes from: index of the first frame with the names, ``step``, ``error``, ``errors`` or ``input``, and its name."""
 
 Origin = tuple[Source, tuple[str | int, ...]]
 
@@ -201,8 +202,13 @@ class Questions:
         found: dict[Source, None] = {}
         for ref, _ in names.all_reads(step):
             for source, _ in self.origins(names, ref):
-                found[source] = None
+                found.update(self._calls_of(names, source) if source[1] in ("error", "errors") else {source: None})
         return found
+
+    def _calls_of(self, names: Names, source: Source) -> dict[Source, None]:
+        """Where the error of a step comes from: its own call, and those inside it."""
+        scope, _, name = source
+        return {(scope, "step", inner.id): None for inner, _ in walk(self.steps[id(names)][name], ())}
 
     def _names(self) -> list[Names]:
         return [frame.names for frame in self.scopes.values()]
@@ -218,6 +224,9 @@ class Questions:
             return
         name, path = ref.name, ref.path
         steps = self.steps[id(names)]
+        if names.is_error(ref):
+            yield self._source(names, str(path[0]), name), path[1:]
+            return
         if name in steps and (name not in names.keys or (path and path[0] == "output")):
             yield from self._output(names, steps[name], path[1:] if path and path[0] == "output" else path, depth + 1)
             return

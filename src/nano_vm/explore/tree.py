@@ -42,7 +42,7 @@ from ..simulate import simulate
 from ..tools import IDEMPOTENCY_KEY, ToolContract, contract
 from ..trace import StepError, StepStatus, Trace, bases_of, flattened, full
 from ..values import UNSET, canonical, short
-from .samples import NOTHING, Asked, Checks, Questions, Source, returned, samples, texts
+from .samples import NOTHING, OTHER_TEXT, TEXT, Asked, Checks, Questions, Source, returned, samples, texts
 
 RUN_ID = "explored"
 """Of every explored run: its effect keys are the same each time."""
@@ -158,14 +158,14 @@ class Choices:
         if isinstance(op, ToolOp):
             attempts = op.attempts
             good = [Outcome("value", value, plain=True) for value in self._returns(op, asked)]
-            bad = self._tool_errors(op)
+            bad = self._tool_errors(op, self._told(node))
             for beside in (op.undo, op.reconcile):
                 if beside is not None:
                     self._add_beside(node, beside, op, good)
         elif isinstance(op, ModelOp):
             attempts = max(op.attempts, op.answer_attempts)
             good = self._answers(op, asked, node.step.id)
-            bad = self._model_errors(op)
+            bad = self._model_errors(op, self._told(node))
             if op.allowed is not None or op.validate is not None:
                 bad.append(Outcome("answer", INVALID_ANSWER))
         elif isinstance(op, PauseOp):
@@ -229,9 +229,15 @@ class Choices:
             found = texts(asked)
         return [Outcome("answer", text) for text in found]
 
-    def _tool_errors(self, op: ToolOp) -> list[Outcome]:
+    def _told(self, node: Node) -> Asked:
+        """What is asked of the step's error by those that read it."""
+        return self.questions.of(node.frame.names, "error", node.step.id)
+
+    def _tool_errors(self, op: ToolOp, told: Asked) -> list[Outcome]:
         plain = StepError("tool", "Exception", f"injected into {op.tool!r}")
-        named = [_injected("tool", name, f"injected into {op.tool!r}") for name in _named(op, _TOOL_KINDS)]
+        names = [*_named(op, _TOOL_KINDS), *_asked_names(told, _TOOL_KINDS)]
+        named = [_injected("tool", name, f"injected into {op.tool!r}") for name in dict.fromkeys(names)]
+        named += [StepError("tool", "Exception", text) for text in _asked_messages(told)]
         named = [
             replace(error, kind="in_doubt", retryable=False)
             if op.unsafe and lost((error.type, *error.bases))
@@ -241,13 +247,15 @@ class Choices:
         found = [Outcome("error", error) for error in [plain, *named]]
         return [*found[:1], Outcome("timeout"), *found[1:]]
 
-    def _model_errors(self, op: ModelOp) -> list[Outcome]:
+    def _model_errors(self, op: ModelOp, told: Asked) -> list[Outcome]:
         plain = _injected("model", "ModelError", "injected into the model call")
         others = [_injected("rate_limit", "RateLimited", "injected into the model call")]
-        named = _named(op, _MODEL_KINDS)
+        named = list(dict.fromkeys([*_named(op, _MODEL_KINDS), *_asked_names(told, _MODEL_KINDS)]))
         others += [_injected("model", name, "injected into the model call") for name in named]
         others += [_injected(kind, name, "injected into the model call") for kind, name in _UNFINISHED]
-        others = [error for error in others if error.type in named or not _led_alike(op, plain, error)]
+        if not told.anything:
+            others = [error for error in others if error.type in named or not _led_alike(op, plain, error)]
+        others += [_injected("model", "ModelError", text) for text in _asked_messages(told)]
         return [Outcome("error", plain), Outcome("timeout"), *(Outcome("error", error) for error in others)]
 
     def _decisions(self, op: PauseOp, node: Node, asked: Asked) -> list[Outcome]:
@@ -329,6 +337,18 @@ def _named(op: CallOp, known: frozenset[str]) -> list[str]:
     patterns = [name for handler in op.handlers for name in handler.errors or ()] + list(op.retry.on or ())
     skipped = known | _OTHER_KINDS
     return [name for name in dict.fromkeys(patterns) if name not in skipped]
+
+
+def _asked_names(told: Asked, known: frozenset[str]) -> list[str]:
+    """Class names with which a program compares `$step.error.type`, and that no other injected error has."""
+    asked = told.fields.get("type", NOTHING).equal.values()
+    return [name for name in asked if type(name) is str and name and name not in known]
+
+
+def _asked_messages(told: Asked) -> list[str]:
+    """Messages that a program asks for in `$step.error.message`."""
+    asked = told.fields.get("message", NOTHING)
+    return [text for text in texts(asked) if text not in (TEXT, OTHER_TEXT)] if asked.anything else []
 
 
 def _injected(kind: str, name: str, message: str) -> StepError:

@@ -386,9 +386,8 @@ class _Index:
             if kind == "end" or kind == "fail" or (kind == "step" and type(step) is LoopStep):
                 continue
             base = self.bases[id(names)]
-            writers.setdefault(base + names.outputs[step.id], []).append(node.index)
-            if step.output_key is not None:
-                writers.setdefault(base + names.keys[step.output_key], []).append(node.index)
+            for slot in names.results(step):
+                writers.setdefault(base + slot, []).append(node.index)
             if kind == "when":  # where the step is skipped, its output is cleared
                 continue
             if type(step) is SetStep:

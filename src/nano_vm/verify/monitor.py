@@ -129,9 +129,7 @@ class _Run:
         caught = type(extra) is dict and "caught" in extra
         if done or caught or status is StepStatus.SKIPPED:
             names = node.frame.names
-            self.write(seen, [names.outputs[step.id]])
-            if step.output_key is not None:
-                self.write(seen, [names.keys[step.output_key]])
+            self.write(seen, names.results(step))
             if isinstance(step, SetStep) and done:
                 self.write(seen, [names.keys[name] for name in step.values])
 

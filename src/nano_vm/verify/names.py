@@ -2,18 +2,19 @@
 
 Forward data flow over the graph, two bit sets a node: what every path has written (*must*) and what some path has (*may*).
 At a merge *must* is the intersection and *may* the union; a skip without default and a caught failure clear
-what the step would have written. Nodes are visited in reverse postorder, so that an acyclic graph is done in
-one pass; loops go on to the fixed point. Source: Aho, Lam, Sethi, Ullman, *Compilers*, 2nd ed., 9.2.
+what the step would have written, and write what went wrong in it. Nodes are visited in reverse postorder, so
+that an acyclic graph is done in one pass; loops go on to the fixed point. Source: Aho, Lam, Sethi, Ullman, *Compilers*, 2nd ed., 9.2.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from ..errors import Diagnostic, ExprError, Loc
 from ..expr import Ref, value_references
-from ..flow import Flow, FrameGraph, Names, Node, written_keys
+from ..flow import Flow, FrameGraph, Names, Node, partial_output, written_keys
 from ..program import (
     ApprovalStep,
     CallStep,
@@ -24,7 +25,6 @@ from ..program import (
     OnError,
     ParallelStep,
     SetStep,
-    Step,
     SwitchStep,
     ToolStep,
     walk,
@@ -121,8 +121,9 @@ def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None
                     last.add(key)
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         hints = Hints()
-        read = {ref.name for step, _ in names.steps for ref, _ in names.all_reads(step)}
-        read |= {ref.name for ref in value_references(names.program.output)}
+        reads = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
+        reads += value_references(names.program.output)
+        read = {ref.name for ref in reads if not names.is_error(ref)}
         unread: list[str] = []  # names that steps write
         for step, at in names.steps:
             key_name = step.output_key
@@ -208,6 +209,16 @@ def _written_by_two(names: Names) -> Iterator[Diagnostic]:
                             yield Diagnostic("V013", (*names.loc, *inside, field), message, hint)
 
 
+class Written(NamedTuple):
+    """What a step writes, as bits: its output and the key of it; all that it writes where it succeeds; its error where it fails;
+    what is cleared where it does not end well."""
+
+    output: int
+    every: int
+    error: int
+    results: int
+
+
 class Assigned:
     """By node, what every path to it has written and what some path has; ``order`` is reverse postorder."""
 
@@ -215,10 +226,10 @@ class Assigned:
         self.flow = flow
         self.states: list[State | None] = [None] * len(flow.nodes)
         self.order: list[int] = []
-        self.bits: dict[int, dict[str, tuple[int, int]]] = {}
+        self.bits: dict[int, dict[str, Written]] = {}
 
-    def written(self, names: Names) -> dict[str, tuple[int, int]]:
-        """By step, the slots of its output, and all that it writes, as bits."""
+    def written(self, names: Names) -> dict[str, Written]:
+        """By step, what it writes."""
         found = self.bits.get(id(names))
         if found is None:
             found = self.bits[id(names)] = {}
@@ -230,7 +241,14 @@ class Assigned:
                 if isinstance(step, SetStep):
                     for name in step.values:
                         every |= 1 << names.keys[name]
-                found[step.id] = out, every
+                errors = names.errors.get((step.id, "errors"))
+                if errors is not None:
+                    every |= 1 << errors
+                error = names.errors.get((step.id, "error"))
+                cleared = 0
+                for slot in names.results(step):
+                    cleared |= 1 << slot
+                found[step.id] = Written(out, every, 1 << error if error is not None else 0, cleared)
         return found
 
     def solve(self) -> None:
@@ -311,12 +329,11 @@ class Assigned:
         if kind == "end" or kind == "fail":
             return []
         must, may = state
-        out, every = self.written(names)[step.id]
-        if kind != "step":
-            every = out
+        own = self.written(names)[step.id]
+        every = own.every if kind == "step" else own.output
         # a loop writes when it ends, and what decides whether a step runs writes where it does not
         begins = kind == "when" or (kind == "step" and isinstance(step, LoopStep))
-        done = state if begins else (must | every, may | every)
+        done = state if begins else ((must | every) & ~own.error, (may | every) & ~own.error)
         result = []
         for edge in node.edges:
             label = edge.label
@@ -335,9 +352,11 @@ class Assigned:
                 # What failed has its output cleared, or that of the loop around it which handles the failure. What `set` would
                 # have written beside it keeps the value that it had.
                 by = step if edge.by in (-1, node.index) else self.flow.nodes[edge.by].step
-                gone = self.written(names)[by.id][0]
-                kept = gone if label != "catch" and by.has_default else 0
-                result.append((edge.target, (must & ~gone | kept, may & ~gone | kept)))
+                handled = self.written(names)[by.id]
+                kept = 0 if label == "unless" else handled.error
+                if partial_output(by) if label == "catch" else by.has_default:
+                    kept |= handled.output
+                result.append((edge.target, (must & ~handled.results | kept, may & ~handled.results | kept)))
             else:
                 result.append((edge.target, state if label == "again" else done))
         return result
@@ -394,7 +413,7 @@ class Assigned:
             names = node.frame.names
             if state is None or (id(names), node.step.id) not in short:
                 continue
-            for ref, where, extra in self.node_reads(node):
+            for ref, where, before in self.node_reads(node):
                 try:
                     slot = names.load(ref)[0]
                 except ExprError:
@@ -403,7 +422,7 @@ class Assigned:
                     names.loc or (ref.name not in names.declared and names.program.inputs is not None)
                 ):
                     continue  # likewise: an unknown name, or an input that the call does not give
-                must, may = state[0] | extra, state[1] | extra
+                must, may = state if before is None else before
                 place = (*node.loc, *where) if where != ("output",) else (*names.loc, "output")
                 key = place, str(ref), ref.optional
                 lacking, there = found.get(key, (False, False))
@@ -412,23 +431,25 @@ class Assigned:
         for (loc, ref_text, optional), (lacking, there) in found.items():
             yield loc, *refs[loc, ref_text, optional], lacking, there
 
-    def node_reads(self, node: Node) -> Iterator[tuple[Ref, Loc, int]]:
-        """What is read at *node*, and the slots that are written before it is."""
+    def node_reads(self, node: Node) -> Iterator[tuple[Ref, Loc, State | None]]:
+        """What is read at *node*, and in which state; None for that in which the node is reached."""
         step, names = node.step, node.frame.names
         if node.kind == "end":
             if node.frame.kind in ("run", "call"):
                 for ref in value_references(names.program.output):
-                    yield ref, ("output",), 0
+                    yield ref, ("output",), None
             return
         if node.kind == "when":
-            yield from ((ref, where, 0) for ref, where in names.whens[step.id])
+            yield from ((ref, where, None) for ref, where in names.whens[step.id])
             return
         if node.kind in ("fail", "close") or (node.kind == "step") == isinstance(step, LoopStep):
             return
-        own = self.written(names)[step.id][1]
+        own, state = self.written(names)[step.id], self.states[node.index]
+        assert state is not None
+        after = (state[0] | own.every) & ~own.error, (state[1] | own.every) & ~own.error
         for ref, where in names.reads[step.id]:
             # undo's arguments are fixed when the step has finished
-            yield ref, where, own if isinstance(step, ToolStep) and where[0] == "undo" else 0
+            yield ref, where, after if isinstance(step, ToolStep) and where[0] == "undo" else None
 
 
 def _slots_read(names: Names) -> dict[str, int]:
@@ -452,15 +473,6 @@ def _slots_read(names: Names) -> dict[str, int]:
     return found
 
 
-def writes(step: Step, names: Names) -> int:
-    """The slots that *step* itself writes, as bits."""
-    bits = 1 << names.outputs[step.id]
-    for name in written_keys(step):
-        if not isinstance(step, MapStep) or name != step.item_name:
-            bits |= 1 << names.keys[name]
-    return bits
-
-
 def _seen_in(names: Names) -> dict[str, set[Loc]]:
     """By name, where what steps write under it is seen: the places of the branches or items that they stand in, or of all."""
     forks = {
@@ -482,6 +494,8 @@ def _remedy(ref: Ref, names: Names) -> str:
 
 
 def _written_always(ref: Ref, names: Names) -> str:
+    if ref.path[:1] in (("error",), ("errors",)) and ref.name in names.outputs:
+        return _error_told(ref, names)
     of_step = names.load(ref)[0] == names.outputs.get(ref.name)
     places = {at: step for step, at in names.steps}
     writers = [
@@ -509,8 +523,25 @@ def _other(ref: Ref, names: Names) -> str:
     return "always gives its other value"
 
 
+def _error_told(ref: Ref, names: Names) -> str:
+    """Where `$step.error` or `$step.errors` can be read."""
+    step = next(step for step, _ in names.steps if step.id == ref.name)
+    if not names.is_error(ref):
+        how = "'catch', or 'on_error: skip'" if ref.path[0] == "error" else "'on_item_error: continue'"
+        return (
+            f"it is the error of step {step.id!r} only where that has {how}; without, what failed is not gone on from"
+        )
+    if ref.path[0] == "errors":
+        return f"it is there where {step.id!r} has succeeded"
+    targets = dict.fromkeys(catch.next for catch in step.catch)
+    after = f"where its 'catch' leads: {', '.join(map(repr, targets))}" if targets else "where it was skipped"
+    return f"it is there after {step.id!r} has failed, {after}"
+
+
 def _where(ref: Ref, names: Names) -> str:
     """Where the value that is missed is written, and how it is read from outside."""
+    if ref.path[:1] in (("error",), ("errors",)) and ref.name in names.outputs:
+        return _error_told(ref, names)
     step_id = ref.name if ref.path[:1] == ("output",) else None
     for step, at in names.steps:
         if isinstance(step, ParallelStep):

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..flow import Flow, FrameGraph, Node
-from ..program import LoopStep, MapStep, ToolStep
+from ..program import LoopStep, MapStep, ParallelStep, ToolStep
 from .report import Move
 
 MAX_STATES = 64
@@ -337,7 +337,7 @@ class _Search:
     # --- forks ---
 
     def fork(self, at: int, node: Node, state: int) -> Iterator[tuple[int, int, str | _How]]:
-        """Into the children (when checking), and on after the join, or after a failure that is caught or skipped."""
+        """Into the children (when checking), and on after the join, or after a failure that is caught, skipped or gone on from."""
         summaries = self.ground.summaries
         children = [frame for frame in node.frames if frame.index in summaries]
         calling = [summaries[frame.index].calls for frame in children]
@@ -360,6 +360,8 @@ class _Search:
             if label != "next":
                 yield target, self.after(node, failed, label), _How(("fork", label), parts)
                 continue
+            if isinstance(node.step, (MapStep, ParallelStep)) and node.step.on_item_error == "continue":
+                yield target, self.after(node, failed, label), _How(("fork", label), parts)
             for join in self.joins(node, children):
                 kept = state & (join.state | (self.guards if join.state & self.fresh else 0))
                 joined = kept | (join.state & self.guards)

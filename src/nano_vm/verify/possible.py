@@ -34,7 +34,7 @@ from ..expr import (
     parse_template,
 )
 from ..expr import Node as Expression
-from ..flow import Flow, FrameGraph, Names, Node
+from ..flow import Flow, FrameGraph, Names, Node, error_words
 from ..operators import equal, number_in
 from ..program import (
     ApprovalStep,
@@ -56,6 +56,7 @@ from ..values import UNSET, canonical
 from .decide import Path, Reads, decide, pinned, result_of, results_of
 from .domains import (
     A_BOOL,
+    A_NUMBER,
     A_TEXT,
     ANYTHING,
     BOOL,
@@ -221,6 +222,8 @@ class Domains:
         """What *step* writes: its output where *name* is empty, else that name."""
         if name and isinstance(step, SetStep) and name in step.values:
             return self._value(facts, step, step.values[name], f"values {name}")
+        if name in _ERRORS:
+            return _told(step, name)
         if name and isinstance(step, MapStep):
             over = self._value(facts, step, step.over, "over")
             return _items(over)
@@ -318,9 +321,11 @@ class Domains:
             case SetStep():
                 return Domain(OBJECT, None, {name: self._written(facts, step, name) for name in step.values}, True)
             case MapStep():
-                return Domain(LIST, items=self._block(facts, step.steps))
+                return Domain(LIST, items=join(self._block(facts, step.steps), _of_failed(step)))
             case ParallelStep():
-                branches = {name: self._block(facts, steps) for name, steps, _ in step.branches()}
+                branches = {
+                    name: join(self._block(facts, steps), _of_failed(step)) for name, steps, _ in step.branches()
+                }
                 return Domain(OBJECT, None, branches, True)
             case ApprovalStep():
                 decided = Domain(OBJECT, None, {"approved": A_BOOL, "reason": ANYTHING}, True)
@@ -585,7 +590,7 @@ class Domains:
             labels = _labels(step)
             for label, way in ways.items():
                 if way is not None:
-                    several = {slot: of_values([labels[label]]) for slot in own}
+                    several = {slot: of_values([labels[label]]) for slot in output_slots(node) if slot in own}
                     ways[label] = _capped({**way, **several})
         self.barred[node.index] = frozenset(label for label, way in ways.items() if way is None)
         return ways
@@ -750,6 +755,7 @@ def case_of(step: SwitchStep, value: Any) -> str | None:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
+_ERRORS = frozenset({".error", ".errors"})  # what a step writes beside its output
 _DECIDES = frozenset({StepType.CONDITION, StepType.SWITCH, StepType.MAP})  # or writes for its items alone
 _TESTS = frozenset({StepType.CONDITION, StepType.SWITCH, StepType.LOOP})
 
@@ -785,6 +791,11 @@ def _facts(frame: FrameGraph) -> _Facts:
             slots.append(keys[step.output_key])
         for slot in slots:
             writers.setdefault(slot, []).append((step, ""))
+        for word in error_words(step):
+            told = names.errors.get((step.id, word))
+            if told is not None:
+                slots.append(told)
+                writers.setdefault(told, []).append((step, f".{word}"))
         if isinstance(step, SetStep):
             for name in step.values:
                 slots.append(keys[name])
@@ -807,6 +818,20 @@ def _facts(frame: FrameGraph) -> _Facts:
         if names.program.inputs is not None:
             facts.given = of_schema(names.program.inputs)
     return facts
+
+
+def _of_failed(step: MapStep | ParallelStep) -> Domain:
+    """What stands in the output of *step* for what failed, where the run goes on after that."""
+    return THE_NULL if step.catch or step.on_item_error == "continue" else NOTHING
+
+
+def _told(step: Step, word: str) -> Domain:
+    """What `$step.error` or `$step.errors` is."""
+    error = dict.fromkeys(("kind", "type", "message"), A_TEXT)
+    if word == ".error":
+        return Domain(OBJECT, None, error, True)
+    of_child = {"item": A_NUMBER} if isinstance(step, MapStep) else {"branch": A_TEXT}
+    return Domain(LIST, items=Domain(OBJECT, None, {**of_child, **error}, True))
 
 
 def _items(domain: Domain) -> Domain:

@@ -49,6 +49,7 @@ from ..program import (
     ToolStep,
     WaitStep,
 )
+from ..trace import MAX_LISTED, MAX_MESSAGE, MAX_WORD
 from ..values import canonical
 
 DEFAULT_INPUT_BYTES = 64 * 1024
@@ -168,6 +169,8 @@ class Sizes:
         if kind == "frame":
             return self.frame(self.flow.frames[number])
         names = self.names[number]
+        if kind in ("error", "errors"):
+            return self.told(self.step(names, name), kind)
         return self.output(self.step(names, name), names) if kind == "output" else self.name(name, names)
 
     def step(self, names: Names, step_id: str) -> Step:
@@ -286,6 +289,17 @@ class Sizes:
             for inner in _inside(step):
                 found.append((yield ("output", id(names), inner.id)))
         return _largest(found)
+
+    def told(self, step: Step, word: str) -> _Work:
+        """What went wrong in a step, or in its branches and items."""
+        names = [name for name, _, _ in step.branches()] if isinstance(step, ParallelStep) else [""]
+        longest = max(len(name.encode()) for name in names)
+        texts = 4 * (MAX_MESSAGE if word == "error" else MAX_LISTED) + 3 + 2 * 4 * MAX_WORD + longest
+        one = ESCAPED * texts + len('{"branch":"","kind":"","message":"","type":""},')
+        count = items_of(step) if isinstance(step, MapStep) else len(names)
+        total = one if word == "error" else 2 + one * count
+        yield from ()  # it asks for no other size
+        return total, total
 
     def answered(self, step: LLMStep, names: Names) -> Size:
         if step.allowed_outputs is not None:
@@ -544,6 +558,8 @@ def _found(ref: Ref, names: Names) -> Key | None:
     except ExprError:
         return None
     name, path = ref.name, ref.path
+    if names.is_error(ref):
+        return str(path[0]), id(names), name
     as_output = name in names.outputs and ((path and path[0] == "output") or name not in names.keys)
     return ("output" if as_output else "name", id(names), name)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ExprError, Loc
 from ..expr import Ref, value_references
-from ..flow import Flow, Names, Node
+from ..flow import Flow, Names, Node, partial_output
 from ..machine import Machine
 from ..policy import ArgRule, Rules
 from ..program import (
@@ -90,8 +90,9 @@ class _Run:
         for record in records:
             if len(record) == 5:
                 node, path, status, extra, made = self.asked.flow.nodes[record[0]], "", StepStatus.SUCCESS, None, True
+                error = None
             else:
-                op, path, status, output, _, request, *_, extra = record
+                op, path, status, output, error, request, *_, extra = record
                 made = type(request) is tuple
                 if op.index < 0:
                     instead = self.beside(op, path, status, output, env, names)
@@ -118,7 +119,9 @@ class _Run:
                     last = block = value.untrusted
             elif status is StepStatus.SKIPPED or "caught" in fields:
                 value = _Label(bool(fields.get("default")) and self.asked.literals[id(names)])
-                self.write(step, env, names, value)
+                if status is not StepStatus.SKIPPED and partial_output(step):
+                    value = self.output(node, fields, env, results, block, instead)
+                self.write(step, env, names, value, failed=error is not None)
                 if status is StepStatus.SKIPPED:
                     last = block = value.untrusted
             instead = None
@@ -145,6 +148,8 @@ class _Run:
             if isinstance(step, CallStep) and graph.names.program.output is not None:
                 result = self.dirty(graph.names.program.output, inner, graph.names)
             results.append(result)
+        for name in extra.get("failed", ()) if results else ():  # null stands there
+            results[name if isinstance(step, MapStep) else [frame.name for frame in node.frames].index(name)] = False
         return results
 
     def beside(self, op: Any, path: str, status: StepStatus, output: Any, env: Env, names: Names) -> bool | None:
@@ -199,7 +204,7 @@ class _Run:
             env[names.keys[name]] = _Label(untrusted, None, self.writes)
         return _Label(any(labels.values()), None, 0, labels)
 
-    def write(self, step: Step, env: Env, names: Names, value: _Label) -> None:
+    def write(self, step: Step, env: Env, names: Names, value: _Label, *, failed: bool = False) -> None:
         if any(True for _ in blocks(step)) and isinstance(step, (ConditionStep, SwitchStep, ApprovalStep)):
             value = CLEAN  # the end of its block writes again, and no record tells when
         self.writes += 1
@@ -207,6 +212,9 @@ class _Run:
         env[names.outputs[step.id]] = value
         if step.output_key is not None:
             env[names.keys[step.output_key]] = value
+        for word, told in (("error", failed), ("errors", not failed)):
+            if (step.id, word) in names.errors:
+                env[names.errors[step.id, word]] = _Label(told, None, self.writes)
 
     def returned(self, tool: str, args: Mapping[str, Any], env: Env, names: Names) -> bool:
         returns = returns_of(tool, self.asked.contracts, self.asked.rules)

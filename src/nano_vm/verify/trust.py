@@ -169,6 +169,9 @@ class _Graph:
             step, frame = node.step, node.frame
             names = frame.names
             start = base[id(names)]
+            for (step_id, word), slot in names.errors.items():
+                if step_id == step.id:
+                    self.seed(start + slot, f"{word} of step {step_id!r}", node.index)
             out = start + names.outputs[step.id]
             result = self.whole.get(out, out) if self.whole else out
             if step.output_key is not None:
@@ -417,6 +420,8 @@ class _Graph:
                 result[start + slot] = f"{prefix}${name}"
             for step_id, slot in frame.names.outputs.items():
                 result[start + slot] = f"{prefix}{step_id}.output"
+            for (step_id, word), slot in frame.names.errors.items():
+                result[start + slot] = f"{prefix}{step_id}.{word}"
         for output, whole in self.whole.items():
             result[whole] = result[output]
         return result
@@ -597,21 +602,20 @@ class _Approvals:
             self.shown[node.index] = frozenset(shown(node.step.show, node.frame.names))
         return key in self.shown[node.index]
 
-    def killed(self, names: Names, keys: Iterable[str], step_id: str | None = None) -> int:
-        """The facts that a write to *keys*, and to the output of *step_id*, ends."""
-        kills, space = self.kills, id(names)
-        mask = kills.get((space, names.outputs[step_id]), 0) if step_id is not None else 0
-        for key in keys:
-            mask |= kills.get((space, names.keys[key]), 0)
+    def killed(self, names: Names, slots: Iterable[int]) -> int:
+        """The facts that a write to *slots* ends."""
+        mask = 0
+        for slot in slots:
+            mask |= self.kills.get((id(names), slot), 0)
         return mask
 
     def written(self, node: Node) -> int:
         """The facts that end with what the step itself writes, or clears where it fails."""
-        step = node.step
-        keys = [step.output_key] if step.output_key is not None else []
+        step, names = node.step, node.frame.names
+        slots = names.results(step)
         if isinstance(step, SetStep):
-            keys += step.values
-        return self.killed(node.frame.names, keys, step.id)
+            slots += [names.keys[name] for name in step.values]
+        return self.killed(names, slots)
 
     def solve(self) -> None:
         """What holds where each node begins, down from everything, to the fixed point."""
@@ -646,7 +650,7 @@ class _Approvals:
                 if child.kind == "call":
                     held = 0
                 elif isinstance(step, MapStep):
-                    held &= ~self.killed(names, [step.item_name])
+                    held &= ~self.killed(names, [names.keys[step.item_name]])
             elif label in ("skip", "catch", "error"):
                 held &= ~own
                 if edge.by >= 0:
