@@ -305,7 +305,7 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
     return trace, drawn
 
 
-RUNS = 1_500
+RUNS = 900
 
 
 def test_every_outcome_of_a_machine_is_the_same_again() -> None:

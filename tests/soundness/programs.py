@@ -311,7 +311,7 @@ class Maker:
             self.map: 0.0 if deep else 0.5 * style.forks,
             self.call: 0.0 if deep or self.depth >= 2 else 0.5 * style.forks,
             self.approval: 0.0 if deep else style.pauses,
-            self.wait: 0.1 * style.pauses,
+            self.wait: 0.3 * style.pauses,
         }
         make: Any = rng.choices(list(weights), list(weights.values()))[0]
         step: dict[str, Any] = make(step_id, at)
