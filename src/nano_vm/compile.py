@@ -260,7 +260,6 @@ class _Compiler:
         read = self.read[id(names)]
         out, key = names.outputs[step.id], names.keys[step.output_key] if step.output_key is not None else -1
         plain = step.when is None and step.undo is None and not op.takes_key and not op.checks
-        plain = plain and (step.id, "error") not in names.errors
         if plain and (key < 0 or out not in read):
             op.slot = out if key < 0 else key
             op.single = single_argument(self.contracts[step.tool], step.args, names)

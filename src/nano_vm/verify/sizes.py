@@ -293,9 +293,8 @@ class Sizes:
     def told(self, step: Step, word: str) -> _Work:
         """What went wrong in a step, or in its branches and items."""
         names = [name for name, _, _ in step.branches()] if isinstance(step, ParallelStep) else [""]
-        longest = max(len(name.encode()) for name in names)
-        texts = 4 * (MAX_MESSAGE if word == "error" else MAX_LISTED) + 3 + 2 * 4 * MAX_WORD + longest
-        one = ESCAPED * texts + len('{"branch":"","kind":"","message":"","type":""},')
+        chars = (MAX_MESSAGE if word == "error" else MAX_LISTED) + len("...") + 2 * MAX_WORD + max(map(len, names))
+        one = ESCAPED * chars + len('{"branch":"","kind":"","message":"","type":""},')  # of UTF-8 a char has four bytes
         count = items_of(step) if isinstance(step, MapStep) else len(names)
         total = one if word == "error" else 2 + one * count
         yield from ()  # it asks for no other size
