@@ -742,6 +742,40 @@ steps:
     assert out.endswith("p.yaml: 2 errors, 1 warning\n")
 
 
+BACK = """\
+name: back
+steps:
+  - {id: draft, type: set, values: {x: 1}}
+  - {id: gate, type: condition, condition: "$again == 'yes'", then: draft, otherwise: $end}
+"""
+EARLY = """\
+name: early
+steps:
+  - {id: a, type: set, values: {y: $x}}
+  - {id: b, type: set, values: {x: $y}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "code", "part"),
+    [
+        (BACK, "again=no", "V023", "step 'gate' jumps back to 'draft', which also runs in order"),
+        (EARLY, "x=1", "V024", "'$x' is read before any step has written it, so it is needed as an input"),
+    ],
+    ids=["a jump back", "an input that a step writes"],
+)
+def test_a_doubt_is_told_by_run_and_check_and_fails_a_strict_check(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str, given: str, code: str, part: str
+) -> None:
+    write(folder, "p.yaml", text)
+    assert main(["run", "p.yaml", "-i", given]) == 0
+    assert f"warning: {code}: {part}" in capsys.readouterr().err
+    assert main(["check", "p.yaml"]) == 0
+    assert f"warning: {code}: {part}" in capsys.readouterr().out
+    assert main(["check", "p.yaml", "--strict"]) == 1
+    assert f" {code}: {part}" in capsys.readouterr().out
+
+
 def test_warnings_fail_a_strict_check(folder: Path) -> None:
     write(folder, "p.yaml", "steps: [{id: a, type: tool, tool: f, retry: {delay_seconds: 1}}]")
     assert main(["check", "p.yaml"]) == 0

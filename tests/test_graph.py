@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from build import mapped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,6 +120,15 @@ def test_what_is_computed_is_shown_as_its_expression() -> None:
     )
     for shown in ("each item of split($t, ',')", "on len($t)", "for $n #42; 60 s"):
         assert shown in text, text
+
+
+def test_a_fork_that_goes_on_after_failures_says_so() -> None:
+    one = {"id": "one", "type": "set", "values": {"x": 1}}
+    branches = {"id": "p", "type": "parallel", "parallel_steps": [{**one, "id": "two"}], "on_item_error": "continue"}
+    text = mermaid(flow(mapped(one, over="$l", on_item_error="continue"), branches))
+    assert "each item of $l, null for one that fails" in text
+    assert "1 branches, null for one that fails" in text
+    assert "null" not in mermaid(flow(mapped(one, over="$l")))
 
 
 def test_dot_has_the_same_nodes_and_edges() -> None:

@@ -67,7 +67,11 @@ _STEP: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         "continue_on_error ignore_errors allow_failure continue_on_failure optional".split(),
-        "write `on_error: skip`, with a `default` where its output is read",
+        "write `on_error: skip`, with a `default` where its output is read; for items and branches `on_item_error: continue`",
+    ),
+    **dict.fromkeys(
+        "fail_fast stop_on_error tolerate_failures tolerated_failures on_branch_error partial allow_partial".split(),
+        "write `on_item_error: continue`, on a step of type `parallel` or `map`",
     ),
     **dict.fromkeys(
         "output outputs save_as register assign result result_key store_as into as_name variable".split(),

@@ -220,7 +220,7 @@ def described(step: Step) -> str:
         case SwitchStep():
             return f"on {_written(step.on)}"
         case MapStep():
-            return f"each {step.item_name} of {_written(step.over)}"
+            return f"each {step.item_name} of {_written(step.over)}{_going_on(step)}"
         case LoopStep():
             return f"at most {step.max_iterations} times"
         case CallStep():
@@ -232,8 +232,12 @@ def described(step: Step) -> str:
         case WaitStep():
             return f"for {step.event or step.until or f'{_written(step.seconds)} s'}"
         case ParallelStep():
-            return f"{len(step.parallel_steps)} branches"
+            return f"{len(step.parallel_steps)} branches{_going_on(step)}"
     return ""
+
+
+def _going_on(step: MapStep | ParallelStep) -> str:
+    return ", null for one that fails" if step.on_item_error == "continue" else ""
 
 
 def _written(value: Any) -> Any:
