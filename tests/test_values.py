@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, HttpUrl, TypeAdapter
+from pydantic import BaseModel, HttpUrl, SecretStr, TypeAdapter
 
 from nano_vm.errors import LimitExceeded, ValueRefused
 from nano_vm.values import MAX_DEPTH, admit, as_text, canonical, copied, parse_json, short
@@ -369,6 +369,17 @@ def test_what_pydantic_alone_can_write_is_taken_from_it() -> None:
     assert plain(Odd(raw=b"x")) == {"raw": "x"}
     with pytest.raises(ValueRefused, match=r"value\['raw'\].*decode"):
         plain(Odd(raw=b"\xff"))
+
+    class Mixed(BaseModel):
+        raw: bytes
+        key: SecretStr
+        tags: set[str]
+        price: Decimal
+
+    mixed = Mixed(raw=b"x", key="k", tags={"b", "a"}, price=Decimal("0.5"))
+    assert plain(mixed) == {"raw": "x", "key": "**********", "tags": ["a", "b"], "price": 0.5}
+    with pytest.raises(ValueRefused, match=r"str\(value\)"):  # a number stays one, or is refused: proofs rest on it
+        plain(mixed.model_copy(update={"price": Decimal("0.1234567890123456789")}))
 
 
 def test_numpy_and_pandas_values_without_importing_them() -> None:

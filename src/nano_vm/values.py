@@ -12,6 +12,7 @@ import inspect
 import json
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -155,11 +156,12 @@ def is_small(value: Any) -> bool:
 class _Walk:
     """One pass over one value; ``size`` grows as it goes, so that sharing can not make it endless."""
 
-    __slots__ = ("limit", "size")
+    __slots__ = ("in_model", "limit", "size")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
+        self.in_model = 0  # how many pydantic models stand around the value
 
     def plain(self, value: Any, depth: int, at: tuple[Any, ...]) -> Any:
         self.size += NODE_BYTES
@@ -248,6 +250,12 @@ class _Walk:
                 return self.plain(str(value), depth, at)
             if callable(getattr(type(value), "model_dump", None)):
                 return self.modelled(value, depth, at)
+            if self.in_model:
+                with suppress(UnicodeDecodeError):
+                    if isinstance(value, (bytes, bytearray)):
+                        return self.plain(value.decode(), depth, at)
+                if home == "pydantic" and type(value).__name__.startswith("Secret"):
+                    return self.plain(str(value), depth, at)  # asterisks: what a model keeps secret stays so
             if dataclasses.is_dataclass(value):
                 fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 return self.entries(fields, depth, at)
@@ -257,19 +265,12 @@ class _Walk:
         raise refused(at, f"a value of type {kind_name(value)}", remedy(value))
 
     def modelled(self, value: Any, depth: int, at: tuple[Any, ...]) -> Any:
-        """A pydantic model by its fields; by what pydantic itself writes as JSON where a field has no form here."""
-        size = self.size
+        """A pydantic model by its fields; bytes and secrets in them as pydantic writes them."""
+        self.in_model += 1
         try:
             return self.plain(value.model_dump(), depth, at)
-        except ValueRefused:
-            self.size = size
-            try:
-                written = value.model_dump(mode="json")
-            except Exception:  # noqa: BLE001 - neither: then the first error names the place
-                written = None
-            if written is None:
-                raise
-        return self.plain(written, depth, at)
+        finally:
+            self.in_model -= 1
 
 
 _TEXTUAL = {("uuid", "UUID"), ("pathlib", "PurePath"), ("ipaddress", "_IPAddressBase")}
