@@ -208,7 +208,7 @@ class Sizes:
         caller = self.callers.get(id(names))
         schema = (names.program.inputs or {}).get("properties", {}).get(name, True)
         if caller is None:
-            if not found or name in names.declared or (isinstance(self.inputs, Mapping) and name in self.inputs):
+            if not found or names.takes(name) or (isinstance(self.inputs, Mapping) and name in self.inputs):
                 most = self.inputs.get(name, DEFAULT_INPUT_BYTES) if isinstance(self.inputs, Mapping) else self.inputs
                 found.append(_lesser((most, most), of_schema(schema)))
         else:
