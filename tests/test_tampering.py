@@ -504,6 +504,8 @@ def test_an_export_that_was_edited_is_refused(tmp_path: Path, stores: dict[bool,
 def _new(name: str, old: Any) -> Any:
     if name == "status":
         return "failed"
+    if name == "cost_usd":
+        return "0.5"  # an amount: any other text is refused before the seal is looked at
     return {**damage._FILLED, "seed": 7}.get(name, "x") if old is None or name == "seed" else damage._other(old)
 
 
@@ -524,7 +526,7 @@ def test_an_export_whose_own_hash_was_made_anew_is_refused_by_its_seal(
         setattr(run, name, _new(name, old))
         stream = io.StringIO()
         export([run], stream)
-        with pytest.raises(StoreError, match=r"its seal does not fit its records|its cost .* is no amount"):
+        with pytest.raises(StoreError, match="its seal does not fit its records"):
             list(read_export(stream.getvalue().splitlines(keepends=True)))
         run.seal = seal_of(run)
         stream = io.StringIO()
