@@ -487,10 +487,10 @@ def attack_received(case: Case) -> Claims | None:
                     kept = CHECKS[rule](value)
                 else:
                     kept = any(
-                        role == rule["approval"]
-                        and before(at, call.fixed)
-                        and any(alike(part, value) for part in parts(show))
-                        for at, role, show, _ in seen.history.shown
+                        approved.role == rule["approval"]
+                        and before(approved.at, call.fixed)
+                        and any(alike(part, value) for part in parts(approved.values))
+                        for approved in seen.history.shown
                     )
                 if not kept:
                     text = _text(("/".join((*call.scope, call.step)), "" if call.kind == "step" else call.kind, name))

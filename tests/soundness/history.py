@@ -65,6 +65,18 @@ class Taken:
 
 
 @dataclass(slots=True)
+class Approved:
+    """Values that somebody approved, also as the program writes them."""
+
+    at: At
+    role: str
+    values: Any
+    written: Any
+    read: At  # where they were read
+    instance: int
+
+
+@dataclass(slots=True)
 class Write:
     """Names got a value, or lost it."""
 
@@ -190,9 +202,7 @@ class History:
         self.began: list[Done] = []  # composite steps: what stands in them comes after
         self.taken: list[Taken] = []
         self.writes: list[Write] = []
-        self.shown: list[
-            tuple[At, str, Any, Any]
-        ] = []  # what was approved: where, by whom, what was shown, as value and as written
+        self.shown: list[Approved] = []
         self.ran: set[tuple[Scope, str]] = set()
         self.errors: list[tuple[Scope, str, str]] = []
         self.tried: dict[str, int] = {}  # attempts at calls of each tool
@@ -325,9 +335,10 @@ class History:
             if kind == "loop":
                 label = "exhausted" if extra["exhausted"] else "until"
             if kind == "approval" and label == "then":
-                self.shown.append((here(), step["role"], line["request"]["show"], step.get("show")))
-            late = kind == "approval" and label == "otherwise" and "TimeoutError" in str(line["output"]["reason"])
-            if label is not None and not late:  # nobody decided
+                show = line["request"]["show"]
+                self.shown.append(Approved(here(), step["role"], show, step.get("show"), began, instance))
+            late = kind == "approval" and label == "otherwise" and "timeout_seconds" in step
+            if label is not None and not late:  # taken also where nobody decides, it is no edge that a policy can name
                 self.taken.append(Taken(here(), scope, step_id, label, instance, began))
 
     def _undo(self, event: Event, place: At) -> None:

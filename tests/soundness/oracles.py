@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .history import At, Call, Document, History, Scope, Steps, Taken, before, last_write, names_in, reads_of
+from .history import Approved, At, Call, Document, History, Scope, Steps, Taken, before, last_write, names_in, reads_of
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,8 @@ def distrusted(
     """Whether an argument's *value*, which carries text from outside where it is *marked*, is against its *rule*.
 
     *roles* are those whose approval the tool needs anyway: what they approve is enough where trust is. With *written*, the
-    argument as it stands in the program, an approval must have shown just that; without, an equal value is enough.
+    argument as it stands in the program, an approval must have shown just that, and no name in it been written since; without,
+    an equal value is enough.
     """
     fields = rule if isinstance(rule, dict) else {}
     text = rule if isinstance(rule, str) else fields.get("check", "")
@@ -238,11 +239,21 @@ def distrusted(
     enough = {fields["approval"]} if "approval" in fields else set()
     if trusted:
         enough.update(roles)
-    for at, role, show, shown_as in run.shown:
-        if role in enough and before(at, call.fixed) and any(_same(value, part) for part in all_parts(show)):
-            if written is None or _one(written) in _parts(shown_as):
+    for approved in run.shown:
+        if approved.role not in enough or not before(approved.at, call.fixed):
+            continue
+        if any(_same(value, part) for part in all_parts(approved.values)):
+            if written is None or _shown_unchanged(run, approved, call, written):
                 return False
     return True
+
+
+def _shown_unchanged(run: History, approved: Approved, call: Call, written: Any) -> bool:
+    return _one(written) in _parts(approved.written) and all(
+        last_write(run.writes, name, approved.read, approved.instance)
+        == last_write(run.writes, name, call.fixed, call.instance)
+        for name in names_in(written)
+    )
 
 
 def _same(one: Any, other: Any) -> bool:
