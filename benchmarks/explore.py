@@ -10,9 +10,10 @@ import time
 from typing import Any
 
 from nano_vm import Program
-from nano_vm.compile import compile_flow
-from nano_vm.explore import Property, assumed, at_most, explore_plan
-from nano_vm.flow import Flow
+from nano_vm.explore.search import Property, at_most, explore_plan
+from nano_vm.explore.tree import assumed
+from nano_vm.language.flow import Flow
+from nano_vm.machine.compile import compile_flow
 
 
 def chain(steps: int, every: int) -> Program:

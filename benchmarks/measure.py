@@ -147,7 +147,7 @@ CONDITIONS = (
 
 def conditions() -> Figures:
     """Microseconds to evaluate each condition, by the closure that a run calls; the call of the closure included."""
-    from nano_vm.expr import Ref, compile_condition, parse_expr
+    from nano_vm.language.expr import Ref, compile_condition, parse_expr
 
     frame: list[Any] = ["yes", 42, "ok 1", "ok 2"]
     names = ["decision", "amount", "first", "second"]

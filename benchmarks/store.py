@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from nano_vm.store import INTENT, STEP, Append, Row, StoredRun
-from nano_vm.store.sql import SqlStore
-from nano_vm.trace import StepStatus
+from nano_vm.records.trace import StepStatus
+from nano_vm.store.protocol import INTENT, STEP, Append, Row, StoredRun
+from nano_vm.store.sql.store import SqlStore
 
 WAITING = 100_000
 PROMPT = "Answer with one word: is the customer entitled to a refund under the rules below? " * 40

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from nano_vm import Program
-from nano_vm.flow import Flow
-from nano_vm.policy import Policy, Rules, rules_of
-from nano_vm.tools import ToolContract, contract
-from nano_vm.verify.guards import check_guards
+from nano_vm.language.flow import Flow
+from nano_vm.language.policy import Policy, Rules, rules_of
+from nano_vm.tools.contract import ToolContract, contract
+from nano_vm.verify.order.proof import check_guards
 
 Row = tuple[str, float, float | None]
 """What was measured, milliseconds, and the most that they may be."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from nano_vm import ExecutionVM, Program, tool
-from nano_vm.signing import SigningKey
-from nano_vm.store import Message, open_store
-from nano_vm.store.cells import row_crc, run_crc
-from nano_vm.store.schema import TABLES
+from nano_vm.store.protocol import Message, open_store
+from nano_vm.store.signing import SigningKey
+from nano_vm.store.sql.cells import row_crc, run_crc
+from nano_vm.store.sql.schema import TABLES
 from nano_vm.testing import ScriptedLLM
 from nano_vm.values import canonical
 

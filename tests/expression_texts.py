@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nano_vm.functions import FUNCTIONS
+from nano_vm.language.functions import FUNCTIONS
 
 TEXTS = ("", "x", "A b", "1", " 2.5 ", "1e15", "a,b", "\0☃", '"', "\\", "ΐ", "[1, 1e15]", '{"k": [null]}', "$a")
 

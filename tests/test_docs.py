@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nano_vm import ExecutionVM, Program
-from nano_vm.functions import FUNCTIONS
-from nano_vm.program import ToolStep
+from nano_vm.language.functions import FUNCTIONS
+from nano_vm.language.program import ToolStep
 from nano_vm.testing import ScriptedLLM
 
 TEXT = (Path(__file__).parents[1] / "docs" / "language.md").read_text(encoding="utf-8")

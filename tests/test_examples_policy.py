@@ -11,10 +11,10 @@ from test_examples import ANGRY, EXAMPLES, tools
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus
 from nano_vm.cli import main
-from nano_vm.ledger import Ledger, Limits
-from nano_vm.machine import Facts, Machine, loaded
-from nano_vm.plan import MODEL, PAUSE, Op
-from nano_vm.simulate import simulate
+from nano_vm.machine.ledger import Ledger, Limits
+from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.plan import MODEL, PAUSE, Op
+from nano_vm.machine.simulate import simulate
 from nano_vm.testing import ScriptedLLM, explore, only_after
 
 LANDLORD = "DE89 3704 0044 0532 0130 00"

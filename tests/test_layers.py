@@ -1,8 +1,8 @@
-"""The ordered list of rooms, and what follows from it: who may import whom, and what a pure room may not touch.
+"""The ordered list of packages: who may import whom, and what a pure package may not touch.
 
-A room is a module or a folder directly in the package. It imports itself and rooms above it, and an import
-counts wherever it stands: under ``TYPE_CHECKING``, in a function, relative or absolute, or as text
-given to ``import_module``.
+A package here is a folder or a module directly in ``nano_vm``. It imports itself and packages above it, and an
+import counts wherever it stands: under ``TYPE_CHECKING``, in a function, relative or absolute, or as text given to
+``import_module``. Nobody imports another package's private names.
 """
 
 from __future__ import annotations
@@ -16,91 +16,62 @@ import pytest
 PACKAGE = "nano_vm"
 SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 
-ROOMS = (
+PACKAGES = (
     "errors",
     "values",
     "visible",
     "spelling",
-    "answers",
-    "messages",
-    "schema_cost",
-    "schemas",
-    "literals",
-    "reader",
-    "operators",
-    "correlation",
-    "functions",
-    "expr",
-    "fields",
-    "policy",
-    "program",
-    "prices",
-    "flow",
-    "bounds",
-    "trace",
-    "graph",
-    "protocols",
+    "language",
     "tools",
-    "demands",
-    "plan",
-    "compile",
-    "ledger",
-    "outcomes",
+    "records",
+    "prices",
     "machine",
-    "simulate",
-    "recorded",
     "explore",
     "verify",
     "forking",
-    "signing",
     "store",
     "adapters",
-    "drive",
-    "lease",
-    "outbox",
-    "inbox",
-    "listener",
-    "durable",
-    "batch",
-    "vm",
+    "run",
     "replay",
-    "migrate",
     "planner",
+    "draw",
     "telemetry",
     "mcp",
     "temporal",
     "testing",
-    "server",
-    "cli",
+    "vm",
     "models",
     "__init__",
+    "client",
+    "server",
+    "cli",
     "__main__",
 )
 
 # Each can be left out of an installation, so none may need another.
-APART = frozenset({"planner", "telemetry", "mcp", "temporal", "testing"})
+APART = frozenset({"planner", "draw", "telemetry", "mcp", "temporal", "testing"})
 
 # These answer from their arguments alone, so that every driver, replay and proof gets the same answer.
-PURE = ROOMS[: ROOMS.index("verify") + 1]
+PURE = PACKAGES[: PACKAGES.index("verify") + 1]
 
 # Where time, chance, files, sockets, processes and threads come from.
 IMPURE_MODULES = frozenset(
     "asyncio builtins concurrent fcntl ftplib glob http io linecache logging mmap multiprocessing os pathlib random "
     "sched secrets select selectors shutil signal smtplib socket socketserver sqlite3 ssl subprocess tempfile "
-    "threading time urllib uuid aiohttp anyio httpx litellm openai requests rich trio cryptography".split()
+    "threading time urllib uuid aiohttp anyio httpx litellm openai requests rich sqlalchemy trio".split()
 )
 IMPURE_CALLS = frozenset("__import__ breakpoint compile eval exec input open print".split())
 CLOCK_METHODS = frozenset("now today utcnow".split())
 
 ALLOWED = {
-    ("schema_cost", "urllib"): "unquote, which only reads text",
-    ("policy", "pathlib"): "as Program.from_file: the one file that its caller names",
-    ("program", "pathlib"): "Program.from_file reads the one file that its caller names; what is in it is the reader's",
+    ("language/policy.py", "pathlib"): "as Program.from_file: the one file that its caller names",
+    ("language/program.py", "pathlib"): "Program.from_file reads the one file that its caller names",
+    ("language/schema_cost.py", "urllib"): "unquote, which only reads text",
 }
 
 
-def room_of(file: Path, source: Path) -> str:
-    """The room that *file* stands in."""
+def package_of(file: Path, source: Path) -> str:
+    """The package, or the module at the top, that *file* belongs to."""
     return file.relative_to(source).with_suffix("").parts[0]
 
 
@@ -123,12 +94,12 @@ def imported(tree: ast.AST, inside: tuple[str, ...]) -> Iterator[tuple[int, str]
                 yield node.lineno, ".".join((*start, name.lstrip(".")))
 
 
-def room_imported(name: str) -> str | None:
-    """The room that the dotted *name* leads to: ``__init__`` for the package itself, None for what is not ours."""
+def package_imported(name: str) -> str | None:
+    """The package that the dotted *name* leads to: ``__init__`` for the whole, None for what is not ours."""
     match name.split("."):
-        case [package, room, *_] if package == PACKAGE:
-            return room if room in ROOMS else "__init__"  # `from nano_vm import Program` goes through the front door
-        case [package] if package == PACKAGE:
+        case [whole, package, *_] if whole == PACKAGE:
+            return package if package in PACKAGES else "__init__"  # `from nano_vm import Program`: the front door
+        case [whole] if whole == PACKAGE:
             return "__init__"
         case _:
             return None
@@ -139,11 +110,11 @@ def declares(function: ast.AsyncFunctionDef) -> bool:
     return all(isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) for line in function.body)
 
 
-def impurities(tree: ast.AST, room: str) -> Iterator[tuple[int, str]]:
-    """What in a module of a pure *room* reaches for the world."""
+def impurities(tree: ast.AST, place: str) -> Iterator[tuple[int, str]]:
+    """What in the module at *place*, which is pure, reaches for the world."""
     for line, name in imported(tree, (PACKAGE,)):
         root = name.partition(".")[0]
-        if root in IMPURE_MODULES and (room, root) not in ALLOWED:
+        if root in IMPURE_MODULES and (place, root) not in ALLOWED:
             yield line, f"imports {root}"
     for node in ast.walk(tree):
         match node:
@@ -165,25 +136,28 @@ def faults(source: Path) -> list[str]:
     """Every breach in the package at *source*: file, line and what it does."""
     found = []
     for file in sorted(source.rglob("*.py")):
-        room, place = room_of(file, source), file.relative_to(source.parent)
-        if room not in ROOMS:
-            found.append(f"{place}: {room!r} is in no list; say in ROOMS which modules it may import")
+        package, place = package_of(file, source), file.relative_to(source.parent)
+        if package not in PACKAGES:
+            found.append(f"{place}: {package!r} is in no list; say in PACKAGES which packages it may import")
             continue
         tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
         for line, name in imported(tree, file.relative_to(source.parent).parent.parts):
-            other = room_imported(name)
-            if other is None or other == room:
+            other = package_imported(name)
+            if other is None or other == package:
                 continue
-            if ROOMS.index(other) > ROOMS.index(room):
-                found.append(f"{place}:{line}: {room} imports {name}, which stands below it")
-            elif room in APART and other in APART:
-                found.append(f"{place}:{line}: {room} imports {name}, and they stand apart")
-        if room in PURE:
-            found.extend(f"{place}:{line}: {room} is pure and {what}" for line, what in impurities(tree, room))
+            if package in APART and other in APART:
+                found.append(f"{place}:{line}: {package} imports {name}, and they stand apart")
+            elif PACKAGES.index(other) > PACKAGES.index(package):
+                found.append(f"{place}:{line}: {package} imports {name}, which stands below it")
+            if name.rpartition(".")[2].startswith("_") and not name.endswith("__"):
+                found.append(f"{place}:{line}: {package} imports {name}, which is private to {other}")
+        if package in PURE:
+            impure = impurities(tree, file.relative_to(source).as_posix())
+            found.extend(f"{place}:{line}: {package} is pure and {what}" for line, what in impure)
     return found
 
 
-def test_every_room_keeps_to_its_place() -> None:
+def test_every_package_keeps_to_its_place() -> None:
     assert list(SOURCE.glob("*.py")), f"nothing to check in {SOURCE}"
     assert not faults(SOURCE)
 
@@ -192,36 +166,41 @@ def test_every_room_keeps_to_its_place() -> None:
     ("file", "text", "fault"),
     [
         (
-            "flow.py",
-            "from .machine import Machine",
-            "flow.py:1: flow imports nano_vm.machine.Machine, which stands",
+            "language/flow.py",
+            "from ..machine.machine import Machine",
+            "language/flow.py:1: language imports nano_vm.machine.machine.Machine, which stands below",
         ),
-        ("flow.py", "from . import machine", "which stands below"),
-        ("flow.py", "import nano_vm.machine as m", "which stands below"),
-        ("flow.py", "from nano_vm.machine import Machine", "which stands below"),
-        ("flow.py", "from nano_vm import Machine", "which stands below"),
-        ("flow.py", "import nano_vm", "which stands below"),
-        ("flow.py", "def f():\n    from .vm import ExecutionVM", "flow.py:2: flow imports nano_vm.vm.ExecutionVM"),
-        ("vm.py", "if TYPE_CHECKING:\n    from .replay import diff", "vm.py:2: vm imports nano_vm.replay.diff"),
-        ("vm.py", "import_module('nano_vm.cli')", "which stands below"),
-        ("vm.py", "importlib.import_module('.cli', __package__)", "which stands below"),
-        ("verify/paths.py", "from ..vm import ExecutionVM", "verify imports nano_vm.vm.ExecutionVM"),
-        ("verify/deep/paths.py", "from ...vm import ExecutionVM", "verify imports nano_vm.vm.ExecutionVM"),
-        ("temporal/worker.py", "from ..mcp import serve", "stand apart"),
+        ("language/flow.py", "from .. import machine", "which stands below"),
+        ("language/flow.py", "import nano_vm.machine as m", "which stands below"),
+        ("language/flow.py", "from nano_vm.machine.machine import Machine", "which stands below"),
+        ("language/flow.py", "from nano_vm import Machine", "which stands below"),
+        ("language/flow.py", "import nano_vm", "which stands below"),
+        ("errors.py", "def f():\n    from .run.vm import ExecutionVM", "errors.py:2: errors imports nano_vm.run.vm"),
+        ("run/vm.py", "if TYPE_CHECKING:\n    from ..replay import diff", "vm.py:2: run imports nano_vm.replay.diff"),
+        ("run/vm.py", "import_module('nano_vm.cli')", "which stands below"),
+        ("run/vm.py", "importlib.import_module('..cli', __package__)", "which stands below"),
+        ("verify/order/paths.py", "from ...run.vm import ExecutionVM", "verify imports nano_vm.run.vm.ExecutionVM"),
+        ("verify/shape.py", "from ..language.flow import _Walk", "which is private to language"),
+        ("cli/run.py", "from ..run import _helper", "which is private to run"),
+        ("draw/graph.py", "from ..planner import Planner", "stand apart"),
         ("testing.py", "from . import planner", "stand apart"),
         ("helpers.py", "", "in no list"),
         ("helpers/text.py", "", "in no list"),
-        ("machine.py", "import asyncio", "pure and imports asyncio"),
-        ("machine.py", "from os import path", "pure and imports os"),
-        ("machine.py", "def f():\n    import time", "machine.py:2: machine is pure and imports time"),
-        ("verify/paths.py", "from random import Random", "pure and imports random"),
-        ("reader.py", "from pathlib import Path", "pure and imports pathlib"),
-        ("reader.py", "open('a')", "pure and calls open()"),
-        ("machine.py", "async def f(x):\n    return await x", "has the coroutine f()"),
-        ("machine.py", "async def f(x):\n    return await x", "machine.py:2: machine is pure and awaits"),
-        ("machine.py", "async def f(x):\n    return [y async for y in x]", "machine.py:2: machine is pure and awaits"),
-        ("trace.py", "from datetime import datetime\nx = datetime.now", "asks for the time with now"),
-        ("trace.py", "import datetime\nx = datetime.datetime.now()", "asks for the time with now"),
+        ("machine/machine.py", "import asyncio", "pure and imports asyncio"),
+        ("machine/machine.py", "from os import path", "pure and imports os"),
+        ("machine/machine.py", "def f():\n    import time", "machine.py:2: machine is pure and imports time"),
+        ("verify/order/paths.py", "from random import Random", "pure and imports random"),
+        ("language/reader.py", "from pathlib import Path", "pure and imports pathlib"),
+        ("language/reader.py", "open('a')", "pure and calls open()"),
+        ("machine/machine.py", "async def f(x):\n    return await x", "has the coroutine f()"),
+        ("machine/machine.py", "async def f(x):\n    return await x", "machine.py:2: machine is pure and awaits"),
+        (
+            "machine/plan.py",
+            "async def f(x):\n    return [y async for y in x]",
+            "plan.py:2: machine is pure and awaits",
+        ),
+        ("records/trace.py", "from datetime import datetime\nx = datetime.now", "asks for the time with now"),
+        ("records/trace.py", "import datetime\nx = datetime.datetime.now()", "asks for the time with now"),
     ],
 )
 def test_a_breach_is_found(tmp_path: Path, file: str, text: str, fault: str) -> None:
@@ -234,17 +213,17 @@ def test_a_breach_is_found(tmp_path: Path, file: str, text: str, fault: str) -> 
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("machine.py", "from .plan import Plan\nfrom nano_vm.errors import VMError\nimport nano_vm.values"),
+        ("machine/machine.py", "from .plan import _op\nfrom ..errors import VMError\nimport nano_vm.values"),
+        ("verify/order/paths.py", "from . import proof\nfrom ...language.flow import Flow\nimport timeit_"),
+        ("language/program.py", "from pathlib import Path"),
         (
-            "verify/paths.py",
-            "from . import names\nfrom .names import check\nfrom ..flow import Flow\nimport timeit_",
+            "adapters/protocol.py",
+            "class LLMAdapter:\n    async def complete(self):\n        'Its answer.'\n        ...",
         ),
-        ("program.py", "from pathlib import Path"),
-        ("protocols.py", "class LLMAdapter:\n    async def complete(self):\n        'Its answer.'\n        ..."),
-        ("trace.py", "from datetime import datetime, time"),
-        ("vm.py", "import asyncio, time\nasync def f(x):\n    await x"),
+        ("records/trace.py", "from datetime import datetime, time"),
+        ("run/vm.py", "import asyncio, time\nasync def f(x):\n    await x"),
         ("cli/main.py", "from ..adapters import local\nfrom .. import planner"),
-        ("__init__.py", "from .vm import ExecutionVM"),
+        ("__init__.py", "from .run.vm import ExecutionVM"),
     ],
 )
 def test_what_is_allowed_is_no_breach(tmp_path: Path, file: str, text: str) -> None:

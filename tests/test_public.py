@@ -93,7 +93,7 @@ PROVIDERS = ["jsonschema_rs", "rich", "litellm", "openai", "httpx", "xllamacpp",
         ("import nano_vm", HEAVY),
         ("import nano_vm.adapters", PROVIDERS),
         ("from nano_vm import ExecutionVM, Program, Trace, tool, LLMAdapter", PROVIDERS),
-        ("import nano_vm.testing, nano_vm.models, nano_vm.vm", PROVIDERS),
+        ("import nano_vm.testing, nano_vm.models, nano_vm.run.vm", PROVIDERS),
         (
             "from nano_vm import ExecutionVM, Program\n"
             "p = Program.from_dict({'steps': [{'id': 'a', 'type': 'tool', 'tool': 't'}]})\n"

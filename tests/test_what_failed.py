@@ -12,14 +12,14 @@ from test_whole_run import Host
 
 from nano_vm import ExecutionVM, Limits, Program, Trace, TraceStatus, tool
 from nano_vm.errors import ProgramError
-from nano_vm.expr import parse_template
-from nano_vm.flow import Flow
+from nano_vm.language.expr import parse_template
+from nano_vm.language.flow import Flow
+from nano_vm.records.trace import MAX_LISTED, MAX_MESSAGE, MAX_WORD, StepError
 from nano_vm.replay import fork, replay, subject_of, verify
 from nano_vm.testing import explore
-from nano_vm.trace import MAX_LISTED, MAX_MESSAGE, MAX_WORD, StepError
 from nano_vm.values import canonical
-from nano_vm.verify.ceiling import ceiling
-from nano_vm.verify.sizes import Sizes
+from nano_vm.verify.cost.ceiling import ceiling
+from nano_vm.verify.cost.sizes import Sizes
 
 ANY = {"errors": ["*"], "next": "after"}
 

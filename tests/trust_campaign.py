@@ -15,19 +15,19 @@ from random import Random
 from typing import Any
 
 from nano_vm import Program
-from nano_vm.compile import compile_flow
 from nano_vm.errors import Loc, ProgramError
-from nano_vm.flow import Flow
-from nano_vm.ledger import DEFAULT_LIMITS, Ledger
-from nano_vm.machine import Facts, Machine, loaded
-from nano_vm.plan import MODEL, PAUSE, Op
-from nano_vm.policy import Policy, rules_of
-from nano_vm.simulate import simulate
-from nano_vm.tools import ToolContract, contract, tool
-from nano_vm.trace import StepError
-from nano_vm.verify import check
-from nano_vm.verify.taint import Arrivals
-from nano_vm.verify.trust import Trust
+from nano_vm.language.flow import Flow
+from nano_vm.language.policy import Policy, rules_of
+from nano_vm.machine.compile import compile_flow
+from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
+from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.plan import MODEL, PAUSE, Op
+from nano_vm.machine.simulate import simulate
+from nano_vm.records.trace import StepError
+from nano_vm.tools.contract import ToolContract, contract, tool
+from nano_vm.verify.examine import check
+from nano_vm.verify.trust.of_run import Arrivals
+from nano_vm.verify.trust.proof import Trust
 
 Analyse = Callable[..., Trust]
 MARK = re.compile("«[^»]*»")

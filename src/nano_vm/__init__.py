@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .adapters import LiteLLMAdapter, LocalAdapter, OpenAIAdapter
-    from .drive import Event
+    from .adapters.protocol import Completion, LLMAdapter
     from .errors import (
         Diagnostic,
         FilteredAnswer,
@@ -28,50 +28,50 @@ if TYPE_CHECKING:
         TruncatedAnswer,
         VMError,
     )
-    from .ledger import Limits
-    from .planner import Planner
-    from .policy import Budget, Policy
-    from .program import OnError, Program, Step, StepType
-    from .protocols import Completion, LLMAdapter
-    from .tools import tool
-    from .trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
-    from .vm import ExecutionVM, Run
+    from .language.policy import Budget, Policy
+    from .language.program import OnError, Program, Step, StepType
+    from .machine.ledger import Limits
+    from .planner.planner import Planner
+    from .records.trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
+    from .run.driver import Event
+    from .run.vm import ExecutionVM, Run
+    from .tools.contract import tool
 
 # Loaded at first use, as pydantic does it: `import nano_vm` alone builds no model.
 _HOMES = {
-    "Budget": "policy",
-    "Completion": "protocols",
+    "Budget": "language.policy",
+    "Completion": "adapters.protocol",
     "Diagnostic": "errors",
-    "Event": "drive",
-    "ExecutionVM": "vm",
+    "Event": "run.driver",
+    "ExecutionVM": "run.vm",
     "FilteredAnswer": "errors",
-    "LLMAdapter": "protocols",
-    "LLMUsage": "trace",
-    "Limits": "ledger",
+    "LLMAdapter": "adapters.protocol",
+    "LLMUsage": "records.trace",
+    "Limits": "machine.ledger",
     "LiteLLMAdapter": "adapters",
     "LocalAdapter": "adapters",
     "ModelError": "errors",
-    "OnError": "program",
+    "OnError": "language.program",
     "OpenAIAdapter": "adapters",
     "OutcomeUnknown": "errors",
-    "Planner": "planner",
+    "Planner": "planner.planner",
     "PlannerError": "errors",
-    "Policy": "policy",
-    "Program": "program",
+    "Policy": "language.policy",
+    "Program": "language.program",
     "ProgramError": "errors",
     "RateLimited": "errors",
-    "Run": "vm",
+    "Run": "run.vm",
     "RunFailed": "errors",
-    "Step": "program",
-    "StepResult": "trace",
-    "StepStatus": "trace",
-    "StepType": "program",
+    "Step": "language.program",
+    "StepResult": "records.trace",
+    "StepStatus": "records.trace",
+    "StepType": "language.program",
     "ToolError": "errors",
-    "Trace": "trace",
-    "TraceStatus": "trace",
+    "Trace": "records.trace",
+    "TraceStatus": "records.trace",
     "TruncatedAnswer": "errors",
     "VMError": "errors",
-    "tool": "tools",
+    "tool": "tools.contract",
 }
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .program import OnError, Program, Step, StepType
-from .trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
+from .language.program import OnError, Program, Step, StepType
+from .records.trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
 
 __all__ = ["LLMUsage", "OnError", "Program", "Step", "StepResult", "StepStatus", "StepType", "Trace", "TraceStatus"]

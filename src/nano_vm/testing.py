@@ -8,30 +8,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .adapters.protocol import Completion, Message
 from .adapters.scripted import Answer, Rule, ScriptedLLM
-from .compile import compile_flow
-from .drive import Adapter, completed
 from .errors import ModelError, ProgramError, VMError
-from .explore import (
-    DEFAULT_MAX_RUNS,
-    Broken,
-    Exploration,
-    ExploredRun,
-    Property,
-    assumed,
-    at_most,
-    explore_plan,
-    never,
-    only_after,
-)
-from .flow import Flow
-from .policy import policy_of, tightest
-from .program import Program
-from .protocols import Completion, Message
-from .tools import contract
-from .trace import LLMUsage
+from .explore.search import DEFAULT_MAX_RUNS, Broken, Exploration, Property, at_most, explore_plan, never, only_after
+from .explore.tree import ExploredRun, assumed
+from .language.flow import Flow
+from .language.policy import policy_of, tightest
+from .language.program import Program
+from .machine.compile import compile_flow
+from .records.trace import LLMUsage
+from .run.driver import Adapter, completed
+from .tools.contract import contract
 from .values import admit, canonical, kind_name, short
-from .verify import examine, placed_for
+from .verify.examine import examine, placed_for
 
 
 class RecordedLLM:

@@ -10,8 +10,8 @@ import pytest
 
 import nano_vm.adapters
 from nano_vm.adapters import LiteLLMAdapter, LLMAdapter, LocalAdapter, OpenAIAdapter
+from nano_vm.adapters.protocol import StreamingAdapter
 from nano_vm.errors import MissingExtra, ModelError, VMError
-from nano_vm.protocols import StreamingAdapter
 
 PROVIDERS = {OpenAIAdapter: "openai", LiteLLMAdapter: "litellm", LocalAdapter: "xllamacpp"}
 MESSAGES = [{"role": "user", "content": "What is 2+2?"}]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from nano_vm.adapters import OpenAIAdapter
+from nano_vm.adapters.protocol import Completion
 from nano_vm.errors import ModelError
-from nano_vm.protocols import Completion
-from nano_vm.trace import LLMUsage
+from nano_vm.records.trace import LLMUsage
 
 pytestmark = [pytest.mark.vcr, pytest.mark.block_network]
 

@@ -18,8 +18,8 @@ from canned import LITELLM_NOISE
 
 from nano_vm.adapters import LiteLLMAdapter
 from nano_vm.adapters._chat import Answer
+from nano_vm.adapters.protocol import Completion
 from nano_vm.errors import ModelError, ModelTimeout, RateLimited, VMError
-from nano_vm.protocols import Completion
 
 if find_spec("litellm") is None:
     pytest.skip("litellm is not installed", allow_module_level=True)

@@ -19,8 +19,8 @@ from nano_vm import ExecutionVM, Program
 from nano_vm.adapters import LocalAdapter
 from nano_vm.adapters._grammar import choice_grammar
 from nano_vm.adapters.local import DEFAULT_MAX_TOKENS
+from nano_vm.adapters.protocol import Completion
 from nano_vm.errors import ModelError, VMError
-from nano_vm.protocols import Completion
 
 SUM = [{"role": "user", "content": "What is 2+2?"}]
 STORY = [{"role": "user", "content": "Tell a story about a dog."}]

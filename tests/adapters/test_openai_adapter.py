@@ -17,10 +17,10 @@ from canned import canned, chat, http
 from nano_vm.adapters import OpenAIAdapter
 from nano_vm.adapters._chat import is_strict, retry_after_seconds
 from nano_vm.adapters.openai import PROVIDERS
+from nano_vm.adapters.protocol import Completion
 from nano_vm.errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
-from nano_vm.outcomes import NOTHING_USED, consumed
-from nano_vm.protocols import Completion
-from nano_vm.trace import LLMUsage
+from nano_vm.machine.faults import NOTHING_USED, consumed
+from nano_vm.records.trace import LLMUsage
 
 MESSAGES = [{"role": "user", "content": "What is 2+2?"}]
 SSE = {"content-type": "text/event-stream"}

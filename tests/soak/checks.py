@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from nano_vm import Program, Trace
-from nano_vm.durable import trace_of
-from nano_vm.outcomes import effect_key
-from nano_vm.store import ENDED, StoredRun, open_store, seal_of
-from nano_vm.trace import StepStatus
+from nano_vm.machine.faults import effect_key
+from nano_vm.records.trace import StepStatus
+from nano_vm.run.journal import trace_of
+from nano_vm.store.protocol import ENDED, StoredRun, open_store, seal_of
 
 from .effects import Line
 from .life import Place

@@ -30,12 +30,13 @@ from typing import Any
 import psycopg
 from postgres import PostgresServer
 
-from nano_vm import ExecutionVM, outbox
-from nano_vm.durable import Journal
+from nano_vm import ExecutionVM
 from nano_vm.errors import StoreError
-from nano_vm.store import StoredRun
-from nano_vm.store.database import Connection
-from nano_vm.store.sql import SqlStore
+from nano_vm.run import outbox
+from nano_vm.run.journal import Journal
+from nano_vm.store.protocol import StoredRun
+from nano_vm.store.sql.database import Connection
+from nano_vm.store.sql.store import SqlStore
 
 from .checks import examine
 from .frozen import SHORT

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from nano_vm import ExecutionVM, Program
-from nano_vm.lease import Lease, Process
+from nano_vm.run.lease import Lease, Process
 
 from .checks import examine
 from .life import Place, count_unfinished, database, live, settle_in_doubt

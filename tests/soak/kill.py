@@ -120,7 +120,7 @@ class Campaign:
         if process == 0:
             code = 2
             try:
-                from nano_vm.store.sql import SqlStore
+                from nano_vm.store.sql.store import SqlStore
 
                 from .life import count_unfinished
 

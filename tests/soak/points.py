@@ -11,10 +11,10 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from nano_vm.durable import Journal
-from nano_vm.store import INTENT, STEP, Claim, Message
-from nano_vm.store.database import Connection
-from nano_vm.store.sql import SqlStore
+from nano_vm.run.journal import Journal
+from nano_vm.store.protocol import INTENT, STEP, Claim, Message
+from nano_vm.store.sql.database import Connection
+from nano_vm.store.sql.store import SqlStore
 
 NAMES = (
     "intent:before", "intent:after",

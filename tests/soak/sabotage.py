@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from nano_vm import outbox
-from nano_vm.durable import Journal, Lease
-from nano_vm.machine import Machine
-from nano_vm.store import Append
-from nano_vm.store.sql import SqlStore
+from nano_vm.machine.machine import Machine
+from nano_vm.run import outbox
+from nano_vm.run.journal import Journal
+from nano_vm.run.lease import Lease
+from nano_vm.store.protocol import Append
+from nano_vm.store.sql.store import SqlStore
 
 
 def repeat() -> None:

@@ -28,7 +28,7 @@ from typing import Any
 from postgres import PostgresServer
 
 from nano_vm import ExecutionVM
-from nano_vm.store.sql import SqlStore
+from nano_vm.store.sql.store import SqlStore
 
 from .checks import examine
 from .kill import MOST_FAULTS, Campaign

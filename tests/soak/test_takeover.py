@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from nano_vm import ExecutionVM, Program, tool
-from nano_vm.durable import Journal
 from nano_vm.errors import VMError
-from nano_vm.store import INTENT, Append, Claim
-from nano_vm.store.sql import SqlStore
+from nano_vm.run.journal import Journal
+from nano_vm.store.protocol import INTENT, Append, Claim
+from nano_vm.store.sql.store import SqlStore
 
 PAY = Program.from_dict(
     {

@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from nano_vm.compile import compile_flow
 from nano_vm.errors import Diagnostic
-from nano_vm.flow import Flow
-from nano_vm.ledger import DEFAULT_LIMITS, Ledger
-from nano_vm.machine import Facts, Machine, loaded
-from nano_vm.plan import WHEN, Plan
-from nano_vm.policy import Budget, Policy, rules_of
-from nano_vm.program import Program
-from nano_vm.simulate import simulate
-from nano_vm.tools import ToolContract, contract
-from nano_vm.trace import Trace, full
-from nano_vm.verify import check
+from nano_vm.language.flow import Flow
+from nano_vm.language.policy import Budget, Policy, rules_of
+from nano_vm.language.program import Program
+from nano_vm.machine.compile import compile_flow
+from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
+from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.plan import WHEN, Plan
+from nano_vm.machine.simulate import simulate
+from nano_vm.records.trace import Trace, full
+from nano_vm.tools.contract import ToolContract, contract
+from nano_vm.verify.examine import check
 
 from .history import Document, History, Steps
 from .labels import Labels
@@ -213,7 +213,7 @@ def attack_order(case: Case) -> Claims | None:
 
 
 def _attack_order(case: Case, kinds: tuple[str, ...]) -> Claims | None:
-    from nano_vm.verify.guards import check_guards
+    from nano_vm.verify.order.proof import check_guards
 
     statements = [s for s in case.demands.statements if s.kind in kinds]
     if not statements:
@@ -244,7 +244,7 @@ def _statements(statements: list[Statement], said: dict[tuple[str, str], bool]) 
 
 def attack_ceiling(case: Case) -> Claims | None:
     """Steps, calls by tool and model, tokens; and max_calls by them."""
-    from nano_vm.verify.ceiling import ceiling
+    from nano_vm.verify.cost.ceiling import ceiling
 
     said = ceiling(case.flow, CONTRACTS)
     limits = [s for s in case.demands.statements if s.kind == "max_calls"]
@@ -336,7 +336,7 @@ _TEXTS = frozenset({"args", "values", "default", "on_invalid", "with", "prompt",
 
 
 def _attack_trust(case: Case, *, literals: bool = False) -> Claims | None:
-    from nano_vm.verify.trust import analyse
+    from nano_vm.verify.trust.proof import analyse
 
     rules = case.demands.rules(CONTRACTS)
     trust = analyse(
@@ -394,7 +394,7 @@ def _place(case: Case, loc: tuple[Any, ...]) -> tuple[str, str, str]:
 
 def attack_branches(case: Case) -> Claims | None:
     """No edge that is said never to be taken is taken."""
-    from nano_vm.verify.branches import infeasible_edges
+    from nano_vm.verify.data.possible import infeasible_edges
 
     barred = infeasible_edges(case.flow, CONTRACTS)
     barred_at = {index for index, _ in barred}
@@ -455,7 +455,7 @@ def _step_at(document: Document, loc: tuple[Any, ...]) -> tuple[tuple[str, ...],
 
 def attack_received(case: Case) -> Claims | None:
     """What a tool with typed parameters receives passed its check, and is what an approver was shown."""
-    from nano_vm.verify.trust import analyse
+    from nano_vm.verify.trust.proof import analyse
 
     rng = Random(f"received {case.seed}")
     if case.seed % 4:  # the others are drawn as for all attacks, and few of their values reach a check
@@ -552,7 +552,7 @@ def counterexamples(seeds: Iterator[int] | range, *, pauses: bool | None = None,
 
 
 def _refuted(case: Case, shown: Shown) -> None:
-    from nano_vm.verify import examine
+    from nano_vm.verify.examine import examine
 
     policy = case.demands.policy()
     examined = examine(case.flow, CONTRACTS, policy=policy)

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
-from nano_vm.machine import Machine
-from nano_vm.outcomes import NOTHING_USED
-from nano_vm.plan import MODEL, PAUSE, TOOL
-from nano_vm.trace import LLMUsage, StepError
+from nano_vm.machine.faults import NOTHING_USED
+from nano_vm.machine.machine import Machine
+from nano_vm.machine.plan import MODEL, PAUSE, TOOL
+from nano_vm.records.trace import LLMUsage, StepError
 
 from .programs import KINDS, WORDS, YES_NO
 

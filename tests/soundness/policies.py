@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from nano_vm.policy import Policy, Rules, rules_of
+from nano_vm.language.policy import Policy, Rules, rules_of
 
 from .history import Document, Scope, Steps, blocks_of
 from .oracles import Statement

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from nano_vm.tools import Parameter, ToolContract, converter
+from nano_vm.tools.contract import Parameter, ToolContract, converter
 
 from .history import Document, Steps
 from .outcomes import Outcomes

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nano_vm.reader import read_text
+from nano_vm.language.reader import read_text
 
 from .campaign import ATTACKS, Case, Figures, campaign, counterexamples, run
 from .oracles import Statement

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from nano_vm.compile import compile_flow
-from nano_vm.flow import Flow
-from nano_vm.ledger import DEFAULT_LIMITS, Ledger
-from nano_vm.machine import Facts, Machine, loaded
-from nano_vm.plan import MODEL
-from nano_vm.program import Program
-from nano_vm.simulate import simulate
-from nano_vm.trace import StepError, Trace
+from nano_vm.language.flow import Flow
+from nano_vm.language.program import Program
+from nano_vm.machine.compile import compile_flow
+from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
+from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.plan import MODEL
+from nano_vm.machine.simulate import simulate
+from nano_vm.records.trace import StepError, Trace
 
 from .campaign import ATTACKS, CONTRACTS, Attack, Case, Claims, Seen, campaign
 from .history import History, Steps, before, names_in

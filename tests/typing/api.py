@@ -38,8 +38,8 @@ from nano_vm import (
 )
 from nano_vm.adapters import LiteLLMAdapter
 from nano_vm.models import Program as ProgramOfModels
+from nano_vm.run.vm import ExecutionVM as VMOfModule
 from nano_vm.testing import RecordedLLM, ScriptedLLM
-from nano_vm.vm import ExecutionVM as VMOfModule
 
 
 class Simplest:

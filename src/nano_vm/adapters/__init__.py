@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..protocols import LLMAdapter
     from .litellm import LiteLLMAdapter
     from .local import LocalAdapter
     from .openai import OpenAIAdapter
+    from .protocol import LLMAdapter
 
 __all__ = ["LLMAdapter", "LiteLLMAdapter", "LocalAdapter", "OpenAIAdapter"]
 
 _HOMES = {
-    "LLMAdapter": "nano_vm.protocols",
+    "LLMAdapter": "nano_vm.adapters.protocol",
     "LiteLLMAdapter": "nano_vm.adapters.litellm",
     "LocalAdapter": "nano_vm.adapters.local",
     "OpenAIAdapter": "nano_vm.adapters.openai",

@@ -16,12 +16,12 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any
 
-from ..answers import ending
 from ..errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
-from ..messages import fault_of, text_of
-from ..outcomes import names_of
-from ..protocols import Completion, Message
-from ..trace import LLMUsage
+from ..language.answers import ending
+from ..language.messages import fault_of, text_of
+from ..machine.faults import names_of
+from ..records.trace import LLMUsage
+from .protocol import Completion, Message
 
 MAX_ERROR_CHARS = 500
 """Characters kept of a provider's error text: some gateways answer with a whole HTML page."""

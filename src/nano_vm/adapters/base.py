@@ -1,5 +1,5 @@
 """Where 0.1 had the adapter's contract."""
 
-from ..protocols import LLMAdapter
+from .protocol import LLMAdapter
 
 __all__ = ["LLMAdapter"]

@@ -19,13 +19,13 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from ..answers import ending
 from ..errors import MissingExtra, ModelError, VMError
-from ..outcomes import consumed
-from ..protocols import Completion, Message
-from ..trace import LLMUsage
+from ..language.answers import ending
+from ..machine.faults import consumed
+from ..records.trace import LLMUsage
 from ._chat import Answer, checked_messages, read, schema_format, unstreamed
 from ._loops import PerLoop
+from .protocol import Completion, Message
 
 STOLEN_VERSIONS = frozenset({"1.82.7", "1.82.8"})
 """Uploaded in March 2026 with a stolen token; they send the machine's credentials away (PYSEC-2026-2)."""

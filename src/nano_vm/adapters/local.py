@@ -21,10 +21,10 @@ from typing import Any
 
 from .. import forking
 from ..errors import MissingExtra, ModelError, VMError
-from ..messages import has_pictures, joined
-from ..protocols import Completion, Message
+from ..language.messages import has_pictures, joined
 from ._chat import Answer, checked_messages, schema_format
 from ._grammar import choice_grammar
+from .protocol import Completion, Message
 
 DEFAULT_MAX_TOKENS = 256
 """Of an answer whose step declares no ``max_tokens``. llama.cpp has no limit, and a small model that loops fills its context:

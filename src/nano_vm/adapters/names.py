@@ -22,15 +22,15 @@ def adapter_named(name: str, base_url: str | None = None) -> Any:
     kind, _, rest = name.partition(":")
     provider, slash, model = name.partition("/")
     if base_url is not None:
-        from . import OpenAIAdapter
+        from ..adapters import OpenAIAdapter
 
         return OpenAIAdapter(name, base_url=base_url)
     if kind == "local":
-        from . import LocalAdapter
+        from ..adapters import LocalAdapter
 
         return LocalAdapter(rest or None)
     if kind == "litellm" and rest:
-        from . import LiteLLMAdapter
+        from ..adapters import LiteLLMAdapter
 
         return LiteLLMAdapter(rest)
     if kind == "scripted" and rest:
@@ -38,7 +38,7 @@ def adapter_named(name: str, base_url: str | None = None) -> Any:
 
         return read_script(rest)
     if slash and model and provider in PROVIDERS:
-        from . import OpenAIAdapter
+        from ..adapters import OpenAIAdapter
 
         return OpenAIAdapter(name)
     known = ", ".join(f"{provider}/NAME" for provider in PROVIDERS)

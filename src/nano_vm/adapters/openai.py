@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import MissingExtra, ModelError
-from ..protocols import Completion, Message
 from ._chat import Answer, checked_messages, schema_format, unstreamed
 from ._grammar import choice_grammar
 from ._loops import PerLoop
+from .protocol import Completion, Message
 
 
 @dataclass(frozen=True, slots=True)

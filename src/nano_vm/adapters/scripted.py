@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FilteredAnswer, ModelError, ModelTimeout, ProgramError, RateLimited, TruncatedAnswer, VMError
-from ..messages import text_of
-from ..protocols import Completion, Message
-from ..reader import MAX_PROGRAM_BYTES, read_text
-from ..trace import LLMUsage
+from ..language.messages import text_of
+from ..language.reader import MAX_PROGRAM_BYTES, read_text
+from ..records.trace import LLMUsage
 from ..values import canonical, short
+from .protocol import Completion, Message
 
 Answer = str | Completion | BaseException
 Rule = Answer | Callable[[list[Message]], Answer]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import VMError
-from ..trace import Trace
+from ..records.trace import Trace
 from .faults import Failure, UsageFault
 from .lines import Input, Inputs, Results, digest_of, ended_lines, read_line
 from .run import _only_json
@@ -58,8 +58,8 @@ def batch(options: argparse.Namespace) -> int:
 
 class _Batch:
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
+        from ..cli import host
         from ..errors import ProgramError
-        from . import host
         from .inspect import misnamed
         from .sources import load
 
@@ -73,7 +73,7 @@ class _Batch:
         tools = host.load_tools(options.tools) if options.tools is not None else {}
         llm = host.load_models(options.model, options.base_url, options.answer)
 
-        from ..vm import ExecutionVM
+        from ..run.vm import ExecutionVM
         from .keys import public_keys, signing_key
         from .stores import VARIABLE, opened
 
@@ -160,7 +160,7 @@ class _Batch:
 
     def digest(self) -> str:
         """The digest of the program with those that it calls."""
-        from ..flow import Flow
+        from ..language.flow import Flow
 
         program = self.loaded.program
         return Flow(program, self.loaded.programs).digest or program.digest
@@ -216,7 +216,7 @@ class _Batch:
         task.cancel()
 
     async def work(self) -> None:
-        from ..batch import run_many
+        from ..run.batch import run_many
 
         runs = run_many(
             self.vm,

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..inbox import shown_digest
+from ..run.inbox import shown_digest
 from ..values import canonical
 from ..visible import exact, name, written
 from ..visible import lines as value_lines

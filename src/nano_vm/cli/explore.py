@@ -12,14 +12,14 @@ from .text import FAILED, OK, emit_json, safe, say
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ..explore import Property
+    from ..explore.search import Property
 
 
 def explore(options: argparse.Namespace) -> int:
     """Coverage, how runs ended, and the shortest run that breaks each property."""
     from .. import testing
-    from ..explore import DEFAULT_MAX_RUNS
-    from . import host, sources
+    from ..cli import host, sources
+    from ..explore.search import DEFAULT_MAX_RUNS
 
     if options.max_runs is not None and options.max_runs < 1:
         raise UsageFault(f"--max-runs takes a whole number of at least 1, not {options.max_runs}")
@@ -52,7 +52,7 @@ def explore(options: argparse.Namespace) -> int:
 
 def _properties(options: argparse.Namespace, known: Collection[str], steps: Collection[str]) -> dict[str, Property]:
     """The properties that the command line states."""
-    from ..explore import at_most, never, only_after
+    from ..explore.search import at_most, never, only_after
 
     properties: dict[str, Property] = {}
     for entry in options.at_most:

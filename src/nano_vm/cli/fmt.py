@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from ..errors import ProgramError
-from ..expr import EXPR
-from ..program import Program
+from ..language.expr import EXPR
+from ..language.program import Program
 from ..visible import HIDDEN
 from .faults import Failure, UsageFault
 from .inspect import write_file

@@ -14,12 +14,12 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ..errors import Diagnostic, ProgramError, VMError
-from ..flow import Flow
-from ..policy import Policy
-from ..program import Program, ToolStep
-from ..reader import MAX_PROGRAM_BYTES
+from ..language.flow import Flow
+from ..language.policy import Policy
+from ..language.program import Program, ToolStep
+from ..language.reader import MAX_PROGRAM_BYTES
 from ..spelling import meant
-from ..tools import _OPTIONS, ToolOptions, contract
+from ..tools.contract import ToolOptions, contract, options_of
 from ..values import kind_name, parse_json, short
 from .faults import UsageFault
 
@@ -55,7 +55,7 @@ def read_inputs(given: Sequence[str], file: str | None) -> dict[str, Any]:
 
 
 def _input_file(path: str) -> dict[str, Any]:
-    from ..reader import read_text
+    from ..language.reader import read_text
 
     text = _text_of(path, "--input-file")
     try:
@@ -129,7 +129,7 @@ def _tools_in(found: Any) -> dict[str, Any]:
 
 
 def _options(function: Any) -> Any:
-    return getattr(function, _OPTIONS, None)
+    return options_of(function)
 
 
 def _tool_name(function: Any) -> str:
@@ -317,7 +317,7 @@ def read_budget(given: Sequence[str]) -> dict[str, Any] | None:
     """``max_tokens=1000`` and its kin."""
     from pydantic import ValidationError
 
-    from ..policy import Budget
+    from ..language.policy import Budget
 
     budget: dict[str, Any] = {}
     for entry in given:

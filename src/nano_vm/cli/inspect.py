@@ -15,11 +15,11 @@ from .faults import UsageFault
 from .text import FAILED, OK, diagnostic_lines, emit, emit_json, note, safe, safe_lines, say
 
 if TYPE_CHECKING:
-    from ..flow import Flow
-    from ..graph import Marks
-    from ..policy import Policy
-    from ..verify import Proof, Report
-    from ..vm import ExecutionVM
+    from ..draw.graph import Marks
+    from ..language.flow import Flow
+    from ..language.policy import Policy
+    from ..run.vm import ExecutionVM
+    from ..verify.report import Proof, Report
     from .sources import Loaded
 
 
@@ -32,7 +32,7 @@ SHOWN_CALLS = 6
 
 def check(options: argparse.Namespace) -> int:
     """Every fault of a program, those of its files and those that the host shows; what is proved of it; its worst case."""
-    from . import host, sources
+    from ..cli import host, sources
 
     policy, found = host.read_policy(options.policy)
     loaded = None
@@ -67,8 +67,8 @@ _NAMES = frozenset({"V051", "V059"})
 
 def _examined(loaded: Loaded, policy: Policy | None, options: argparse.Namespace) -> tuple[Report, list[str]]:
     """What is found, and what could not be looked at."""
-    from ..program import LLMStep
-    from . import host
+    from ..cli import host
+    from ..language.program import LLMStep
 
     vm, skipped = host_of(loaded, options, policy)
     if "tools" in skipped and not any(True for _ in host.tool_names(loaded.program, loaded.programs)):
@@ -204,8 +204,8 @@ def _worst_case(report: Report) -> Iterator[str]:
 
 def host_of(loaded: Loaded, options: argparse.Namespace, policy: Policy | None = None) -> tuple[ExecutionVM, list[str]]:
     """A VM with the tools and models of the command line, and stubs that take anything for those not given."""
-    from ..vm import ExecutionVM
-    from . import host
+    from ..cli import host
+    from ..run.vm import ExecutionVM
 
     skipped = []
     if options.tools is not None:
@@ -227,7 +227,7 @@ def host_of(loaded: Loaded, options: argparse.Namespace, policy: Policy | None =
 
 def explain(options: argparse.Namespace) -> int:
     """The plan: what is executed, a line an operation."""
-    from . import sources
+    from ..cli import sources
 
     loaded = sources.load(options.program, options.program_file)
     vm, skipped = host_of(loaded, options)
@@ -243,9 +243,9 @@ def explain(options: argparse.Namespace) -> int:
 
 def graph(options: argparse.Namespace) -> int:
     """The graph that is verified and executed, drawn."""
-    from ..flow import Flow
-    from ..graph import FORMATS, MERMAID_MAX_EDGES
-    from . import sources
+    from ..cli import sources
+    from ..draw.graph import FORMATS, MERMAID_MAX_EDGES
+    from ..language.flow import Flow
 
     loaded = sources.load(options.program, options.program_file)
     flow = Flow(loaded.program, loaded.programs)
@@ -265,7 +265,7 @@ def graph(options: argparse.Namespace) -> int:
 
 def _marks(flow: Flow, loaded: Loaded, options: argparse.Namespace) -> Marks:
     """What is proved of the program, to be drawn; what speaks against it besides is told."""
-    from . import host
+    from ..cli import host
     from .marks import marks_of
 
     policy = host.load_policy(options.policy)
@@ -280,7 +280,7 @@ def _marks(flow: Flow, loaded: Loaded, options: argparse.Namespace) -> Marks:
 
 def schema(options: argparse.Namespace) -> int:
     """The JSON Schema of the language."""
-    from ..program import Program
+    from ..language.program import Program
 
     emit_json(Program.json_schema())
     return OK

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from ..signing import KeyFault, SigningKey, public_key
+from ..store.signing import KeyFault, SigningKey, public_key
 from .faults import UsageFault
 from .stores import moment, store_of
 from .text import OK, emit_json, safe, say

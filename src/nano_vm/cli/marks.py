@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from ..flow import Flow, Node
-from ..graph import Mark, Marks
-from ..policy import Policy, Rules, rules_of
-from ..program import ApprovalStep, Step, ToolStep
-from ..verify import Proof, Report
-from ..verify.statement import WHEN, Places
+from ..draw.graph import Mark, Marks
+from ..language.flow import Flow, Node
+from ..language.policy import Policy, Rules, rules_of
+from ..language.program import ApprovalStep, Step, ToolStep
+from ..verify.order.statement import WHEN, Places
+from ..verify.report import Proof, Report
 
 _SOURCE = re.compile(r"\bstep '([^']+)'")
 

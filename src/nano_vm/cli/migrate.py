@@ -11,9 +11,9 @@ from .text import FAILED, OK, emit_json, safe, say
 
 def migrate(options: argparse.Namespace) -> int:
     """One line for each unfinished run; the exit code says whether all of them may."""
-    from ..migrate import migrations
-    from ..vm import ExecutionVM
-    from . import host, sources, stores
+    from ..cli import host, sources, stores
+    from ..replay.migrate import migrations
+    from ..run.vm import ExecutionVM
 
     if not options.dry_run:
         raise UsageFault("moving runs is not built yet; --dry-run says which may go on with the new program")

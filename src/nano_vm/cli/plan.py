@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import PlannerError
-from ..program import CallStep, ConditionStep, LLMStep, MapStep, Program, Step, ToolStep
+from ..language.program import CallStep, ConditionStep, LLMStep, MapStep, Program, Step, ToolStep
 from .decide import WHOLE_CHARS, broken
 from .faults import UsageFault
 from .text import FAILED, OK, diagnostic_lines, emit, emit_json, note, safe, say, shorten, shown
@@ -19,7 +19,7 @@ SHOWN_REPLY_CHARS = 300
 
 def plan(options: argparse.Namespace) -> int:
     """Ask the model for a program; print it, or write it to a file and tell what it does and what was proved."""
-    from . import host
+    from ..cli import host
     from .fmt import formatted
     from .inspect import write_file
     from .sources import load
@@ -38,8 +38,8 @@ def plan(options: argparse.Namespace) -> int:
     tools = host.load_tools(options.tools) if options.tools is not None else {}
     llm = host.load_models(options.model, options.base_url)
 
-    from ..planner import Planner
-    from ..vm import ExecutionVM
+    from ..planner.planner import Planner
+    from ..run.vm import ExecutionVM
 
     planner = Planner(llm, tools, options.policy, programs=programs, budget=budget)
     try:

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError
-from ..program import Program
-from ..trace import Trace, TraceError
+from ..language.program import Program
+from ..records.trace import Trace, TraceError
 from ..values import parse_json, short
 from .faults import Failure, UsageFault
 from .text import FAILED, OK, emit, emit_json, note, safe, safe_json, say
 
 if TYPE_CHECKING:
     from ..replay import Diff, Subject
-    from ..store import StoredRun
+    from ..store.protocol import StoredRun
     from .sources import Loaded
 
 
@@ -83,7 +83,7 @@ def _is_export(data: bytes) -> bool:
 
 
 def _exported(name: str, data: bytes) -> list[Trace | StoredRun]:
-    from ..store.transfer import read_export
+    from ..store.sql.transfer import read_export
 
     try:
         return list(read_export(io.StringIO(data.decode())))
@@ -171,8 +171,8 @@ STYLES = {"a": "red", "b": "green", "field": "yellow", "measure": "dim", "head":
 
 def diff(options: argparse.Namespace) -> int:
     """Tell two runs or two programs apart; 0 where they are the same."""
-    from ..durable import trace_of
     from ..replay import diff as between
+    from ..run.journal import trace_of
 
     sides = [_side(name, options) for name in (options.a, options.b)]
     a, b = (side if isinstance(side, Trace | Program) else trace_of(side) for side in sides)
@@ -222,9 +222,9 @@ def _print_diff(found: Diff) -> None:
 
 def fork(options: argparse.Namespace) -> int:
     """Run a recorded run once more with a change; the exit code says how it ended."""
+    from ..cli import host
     from ..replay import fork as forked
-    from ..vm import ExecutionVM
-    from . import host
+    from ..run.vm import ExecutionVM
     from .run import exit_code
     from .sources import load
     from .stores import store_of

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..trace import Trace, TraceStatus
+from ..records.trace import Trace, TraceStatus
 from .faults import UsageFault
 from .text import (
     FAILED,
@@ -37,9 +37,9 @@ from .text import (
 
 if TYPE_CHECKING:
     from ..errors import Diagnostic
-    from ..program import Program
-    from ..store import Store
-    from ..vm import ExecutionVM
+    from ..language.program import Program
+    from ..run.vm import ExecutionVM
+    from ..store.protocol import Store
     from .sources import Loaded
     from .view import View
 
@@ -56,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
+    from ..cli import host
     from ..errors import ProgramError
-    from . import host
     from .inspect import misnamed
     from .sources import load
 
@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
     tools = host.load_tools(options.tools) if options.tools is not None else {}
     llm = host.load_models(options.model, options.base_url, options.answer)
 
-    from ..vm import ExecutionVM
+    from ..run.vm import ExecutionVM
     from .keys import public_keys, signing_key
     from .stores import VARIABLE, opened
 

@@ -19,22 +19,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import StoreError
-from ..trace import Trace, TraceStatus
+from ..records.trace import Trace, TraceStatus
 from ..values import parse_json, short
 from .decide import asked_lines, begun, waiting_lines
 from .faults import Failure, UsageFault
 from .run import _only_json, exit_code, summary_lines
-from .stores import (
-    age,
-    given_url,
-    is_driven,
-    moment,
-    named,
-    opened,
-    run_id_of,
-    standing,
-    store_of,
-)
+from .stores import age, given_url, is_driven, moment, named, opened, run_id_of, standing, store_of
 from .stores import on_terminal as _on_terminal
 from .text import (
     FAILED,
@@ -53,10 +43,10 @@ from .text import (
 from .traces import DETAIL_CHARS, _table
 
 if TYPE_CHECKING:
-    from ..inbox import Inbox
-    from ..store import StoredRun
-    from ..store.sql import SqlStore
-    from ..vm import ExecutionVM
+    from ..run.inbox import Inbox
+    from ..run.vm import ExecutionVM
+    from ..store.protocol import StoredRun
+    from ..store.sql.store import SqlStore
 
 Result = TypeVar("Result")
 
@@ -68,8 +58,8 @@ SHORT_ID = 12
 
 def runs(options: argparse.Namespace) -> int:
     """List runs, the newest first."""
-    from ..inbox import presented
-    from ..lease import living
+    from ..run.inbox import presented
+    from ..run.lease import living
 
     filters = {
         "status": ["suspended"] if options.waiting else options.status or None,
@@ -180,7 +170,7 @@ def _print_table(found: list[StoredRun], owners: Any) -> None:
 
 def show(options: argparse.Namespace) -> int:
     """Show a run: its steps as far as they have come, what it waits for, and the commands that answer it."""
-    from ..lease import living
+    from ..run.lease import living
 
     with store_of(options, read=True) as store:
         run = store.load(run_id_of(store, options.run))
@@ -188,9 +178,9 @@ def show(options: argparse.Namespace) -> int:
     erased = run.salt is None
     if erased:
         run.inputs, run.about = {}, {}
-    from ..durable import trace_of
-    from ..inbox import presented
-    from ..store import ENDED
+    from ..run.inbox import presented
+    from ..run.journal import trace_of
+    from ..store.protocol import ENDED
 
     trace = trace_of(run)
     if options.json:
@@ -233,8 +223,8 @@ def _message(message: Any) -> dict[str, Any]:
 
 def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) -> Iterator[str]:
     """What an unfinished run waits for, and what was said to it meanwhile; also what came after it had ended."""
-    from ..inbox import presented
-    from ..store import late_outcomes
+    from ..run.inbox import presented
+    from ..store.protocol import late_outcomes
 
     url = given_url(options)
     if run.status == "pending":
@@ -268,8 +258,8 @@ def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) ->
 
 def _under_way(run: StoredRun) -> Iterator[str]:
     """Calls that were begun and have no outcome yet."""
-    from ..durable import begun_calls
-    from ..inbox import process_of
+    from ..run.inbox import process_of
+    from ..run.journal import begun_calls
 
     for path, call in begun_calls(run.rows).items():
         if call.type in ("tool", "llm"):
@@ -283,7 +273,7 @@ def _under_way(run: StoredRun) -> Iterator[str]:
 @contextmanager
 def _speaking(options: argparse.Namespace) -> Iterator[tuple[Inbox, SqlStore, str]]:
     """Where words are recorded, the store, and the id of the run that they are about."""
-    from ..inbox import Inbox
+    from ..run.inbox import Inbox
 
     with store_of(options) as store:
         yield Inbox(store, None, time), store, run_id_of(store, options.run)
@@ -330,7 +320,7 @@ def reject(options: argparse.Namespace) -> int:
 
 def _principal(options: argparse.Namespace) -> str:
     """Who decides: whoever is named; on a terminal, the account of who sits there."""
-    from ..inbox import account
+    from ..run.inbox import account
 
     if options.by is not None:
         return str(options.by)
@@ -376,7 +366,7 @@ def event(options: argparse.Namespace) -> int:
     options.run = None if options.match else words.pop(0)
     payload = _payload(words[1] if len(words) > 1 else None, "the payload")
     with store_of(options) as store:
-        from ..inbox import Inbox
+        from ..run.inbox import Inbox
 
         run_id = None if options.run is None else run_id_of(store, options.run)
         if run_id is not None:
@@ -418,7 +408,7 @@ def _events(document: Any) -> Iterator[str]:
 
 def resolve(options: argparse.Namespace) -> int:
     """Record what became of a call in doubt."""
-    from ..inbox import account
+    from ..run.inbox import account
     from ..values import UNSET
 
     done = _payload(options.done, "--done") if options.done is not None else UNSET
@@ -445,8 +435,8 @@ def _payload(text: str | None, what: str) -> Any:
 
 def cancel(options: argparse.Namespace) -> int:
     """Cancel a run: at once where its tools are given, else when a worker takes it up."""
-    from ..inbox import account
-    from ..lease import living
+    from ..run.inbox import account
+    from ..run.lease import living
 
     by = options.by = options.by if options.by is not None else account()
     if options.tools is not None or options.model:
@@ -471,7 +461,7 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def _driven(options: argparse.Namespace, drive: Any, what: str) -> int:
-    from ..store import ENDED
+    from ..store.protocol import ENDED
 
     with _only_json(options.json) as to_stdout, _host(options) as (vm, store):
         run_id = run_id_of(store, options.run)
@@ -535,7 +525,7 @@ def _signals(handler: Any) -> Iterator[None]:
 @contextmanager
 def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]:
     """A VM with tools, models and rules, and its store."""
-    from . import host
+    from ..cli import host
     from .keys import public_keys, signing_key
 
     url = named(options.store)
@@ -545,7 +535,7 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]
     tools = host.load_tools(options.tools) if options.tools is not None else {}
     llm = host.load_models(options.model, options.base_url, options.answer)
 
-    from ..vm import ExecutionVM
+    from ..run.vm import ExecutionVM
 
     store = opened(url, there=True)
     vm = ExecutionVM(

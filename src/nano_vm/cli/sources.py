@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import Diagnostic, Loc, ProgramError
-from ..program import CallStep, Program
+from ..language.program import CallStep, Program
 from .faults import UsageFault
 
 STDIN = "-"

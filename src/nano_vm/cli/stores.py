@@ -18,8 +18,8 @@ from ..errors import StoreError, UnknownRun
 from .faults import Failure, UsageFault
 
 if TYPE_CHECKING:
-    from ..store import StoredRun
-    from ..store.sql import SqlStore
+    from ..store.protocol import StoredRun
+    from ..store.sql.store import SqlStore
 
 VARIABLE = "NANO_VM_STORE"
 
@@ -43,7 +43,7 @@ def opened(url: str, *, there: bool = False, read: bool = False, accept: bool = 
     Raises:
         UsageFault: If it can not be opened.
     """
-    from ..store import open_store
+    from ..store.protocol import open_store
 
     try:
         path = _path(url)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..trace import StepResult, Trace, TraceError
+from ..records.trace import StepResult, Trace, TraceError
 from .faults import Failure, UsageFault
 from .run import summary_lines
 from .text import OK, diagnostic_lines, safe, say, seconds, shorten, shown

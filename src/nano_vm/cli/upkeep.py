@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ..errors import StoreError
-from ..store import ENDED
+from ..store.protocol import ENDED
 from .faults import Failure, UsageFault
 from .keys import public_keys
 from .run import _umask
@@ -24,7 +24,7 @@ from .stores import moment, on_terminal, run_id_of, store_of
 from .text import FAILED, OK, emit_json, note, safe, say
 
 if TYPE_CHECKING:
-    from ..store.sql import Ended
+    from ..store.sql.store import Ended
 
 SHOWN_RUNS = 20
 """Runs that are named before they are deleted: what fits a screen."""

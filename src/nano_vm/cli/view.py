@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..trace import StepResult, StepStatus
+from ..records.trace import StepResult, StepStatus
 from .text import safe, seconds, shorten, shown
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from ..drive import Event
+    from ..run.driver import Event
 
 RUNNING_SHOWN = 8
 """Running calls that the live part lists; the rest is a number. A third of a screen of 24 lines."""

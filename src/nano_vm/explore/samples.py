@@ -19,7 +19,7 @@ from math import gcd
 from typing import Any
 
 from ..errors import Loc
-from ..expr import (
+from ..language.expr import (
     Arith,
     Bool,
     Call,
@@ -37,11 +37,11 @@ from ..expr import (
     parse_expr,
     parse_template,
 )
-from ..flow import Flow, FrameGraph, Names, written_keys
-from ..messages import SCHEMA as MESSAGES
-from ..operators import number_in as number_of
-from ..policy import VALUE, ArgRule, CallRule
-from ..program import (
+from ..language.flow import Flow, FrameGraph, Names, written_keys
+from ..language.messages import SCHEMA as MESSAGES
+from ..language.operators import number_in as number_of
+from ..language.policy import VALUE, ArgRule, CallRule
+from ..language.program import (
     CallStep,
     ConditionStep,
     LLMStep,
@@ -55,8 +55,8 @@ from ..program import (
     WaitStep,
     walk,
 )
-from ..schemas import schema_check
-from ..tools import ToolContract, _hints
+from ..language.schemas import schema_check
+from ..tools.contract import ToolContract, type_hints
 from ..values import UNSET, as_text, canonical
 
 MAX_SAMPLES = 32
@@ -896,7 +896,7 @@ def returned(contract: ToolContract) -> dict[str, Any] | None:
     if isinstance(function, type):
         return None
     target: Callable[..., Any] = function if inspect.isroutine(function) else type(function).__call__
-    hint = _hints(target).get("return", Any)
+    hint = type_hints(target).get("return", Any)
     if typing.get_origin(hint) in (Awaitable, Coroutine):
         hint = typing.get_args(hint)[-1]
     if hint is None or hint is type(None):

@@ -11,14 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..answers import read_answer
-from ..correlation import fitted
 from ..errors import VMError
-from ..flow import Flow, Node
-from ..ledger import DEFAULT_LIMITS, Ledger, token_bound
-from ..machine import FOREVER, Facts, Machine, loaded
-from ..outcomes import NOTHING_USED, UNSKIPPABLE, lost, matches
-from ..plan import (
+from ..language.answers import read_answer
+from ..language.correlation import fitted
+from ..language.flow import Flow, Node
+from ..language.policy import Budget
+from ..language.program import ERROR_KINDS, WaitStep
+from ..machine.faults import NOTHING_USED, UNSKIPPABLE, lost, matches
+from ..machine.ledger import DEFAULT_LIMITS, Ledger, token_bound
+from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.plan import (
     CLOSE,
     END,
     LOOP,
@@ -36,11 +38,9 @@ from ..plan import (
     ToolOp,
     WhenOp,
 )
-from ..policy import Budget
-from ..program import ERROR_KINDS, WaitStep
-from ..simulate import simulate
-from ..tools import IDEMPOTENCY_KEY, ToolContract, contract
-from ..trace import StepError, StepStatus, Trace, bases_of, flattened, full
+from ..machine.simulate import simulate
+from ..records.trace import StepError, StepStatus, Trace, bases_of, flattened, full
+from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, contract
 from ..values import UNSET, canonical, short
 from .samples import NOTHING, OTHER_TEXT, TEXT, Asked, Checks, Questions, Source, returned, samples, texts
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..trace import UNDIGESTED, Record, StepStatus, Trace, _extra_json, _request, full
+from ..records.trace import UNDIGESTED, Record, StepStatus, Trace, extra_json, full, request_json
 from ..values import as_text
 
 SHOWN_CHARS = 300
@@ -157,7 +157,7 @@ def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
     if old[4] is not new[4] and old[4] != new[4]:
         return "error", _told(old[4]), _told(new[4])
     if old[5] is not new[5]:
-        was, asks = _request(a, old[5]), _request(b, new[5])
+        was, asks = request_json(a, old[5]), request_json(b, new[5])
         if not same(was, asks):
             return "request", was, asks
     if old[8] is not new[8] and old[8] != new[8]:
@@ -179,7 +179,7 @@ def _shown_extra(record: Record) -> dict[str, Any]:
     extra = record[10]
     if type(extra) is dict:
         return {key: value for key, value in extra.items() if key not in ("children", "lost", "settled", "by")}
-    return _extra_json(record[0], extra) if extra is not None else {}
+    return extra_json(record[0], extra) if extra is not None else {}
 
 
 def _told(part: Any) -> Any:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import VMError
-from ..program import Program
-from ..trace import StepResult, Trace
+from ..language.program import Program
+from ..records.trace import StepResult, Trace
 from ..values import kind_name
 from .compare import same, shown
 

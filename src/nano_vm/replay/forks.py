@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import VMError
-from ..machine import Machine
-from ..plan import END, FORK, MODEL, TOOL, Op
-from ..program import Program
-from ..recorded import HELD, Recorded, asked, path_of
+from ..language.program import Program
+from ..machine.machine import Machine
+from ..machine.plan import END, FORK, MODEL, TOOL, Op
+from ..machine.recorded import HELD, Recorded, asked, path_of
+from ..records.trace import Record, StepStatus, Trace, flattened, request_json
 from ..spelling import meant
-from ..store import StoredRun
-from ..trace import Record, StepStatus, Trace, _request, flattened
+from ..store.protocol import StoredRun
 from ..values import UNSET, admit, canonical, kind_name
 from .compare import same
 from .rerun import Replay, Replayer, subject_of
@@ -183,7 +183,7 @@ class Forked:
                 return False
             if (old.allowed, old.model) != (op.allowed, op.model) or not same(old.schema, op.schema):
                 return False
-        return same(_request(old, record[5]), _request(op, asked(machine, op)))
+        return same(request_json(old, record[5]), request_json(op, asked(machine, op)))
 
     def _output(self, record: Record) -> Any:
         return self.outputs.get(record[1], self.outputs.get(record[0].step_id, UNSET))

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..compile import compile_flow
-from ..durable import trace_of
 from ..errors import ExprError, VMError, summary
-from ..flow import Flow
-from ..ledger import Ledger
-from ..machine import FOREVER, Facts, Machine, loaded
-from ..plan import Plan
-from ..program import Program
-from ..recorded import Missing, Recorded, Unfit, bounds_of, contracts_of, forks_of, play, stops
-from ..signing import public_keys, signer_of
-from ..store import ENDED, STEP, Store, StoredRun, seal_of, sealed_as
+from ..language.flow import Flow
+from ..language.program import Program
+from ..machine.compile import compile_flow
+from ..machine.ledger import Ledger
+from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.plan import Plan
+from ..machine.recorded import Missing, Recorded, Unfit, bounds_of, contracts_of, forks_of, play, stops
+from ..records.trace import Trace, TraceStatus, flattened
+from ..run.journal import trace_of
+from ..store.protocol import ENDED, STEP, Store, StoredRun, seal_of, sealed_as
 from ..store.seals import signature_holds
-from ..tools import ToolContract
-from ..trace import Trace, TraceStatus, flattened
+from ..store.signing import public_keys, signer_of
+from ..tools.contract import ToolContract
 from ..values import kind_name
 from .compare import Difference, compare, compare_ends, difference_of
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from ..signing import SigningKey, holds, signer_of
-from ..trace import Trace
+from ..records.trace import Trace
 from ..values import canonical
-from . import PENDING, RUNNING, Message, Row, StoredRun, chain_of, chained, closed, hidden_of, sealed_as
+from .protocol import PENDING, RUNNING, Message, Row, StoredRun, chain_of, chained, closed, hidden_of, sealed_as
+from .signing import SigningKey, holds, signer_of
 
 SEAL, MESSAGE = "seal", "message"
 """What a signature is one of."""

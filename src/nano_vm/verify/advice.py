@@ -9,15 +9,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..errors import Diagnostic
-from ..flow import Flow, Node
-from ..policy import Rules
-from ..program import ConditionStep, LLMStep, LoopStep, Step, SwitchStep
-from ..tools import ToolContract
-from .branches import Domains, check_branches, check_fields
-from .domains import FAILS
-from .names import Assigned, assigned, check_unused
+from ..language.flow import Flow, Node
+from ..language.policy import Rules
+from ..language.program import ConditionStep, LLMStep, LoopStep, Step, SwitchStep
+from ..tools.contract import ToolContract
+from .data.branches import check_branches, check_fields
+from .data.domains import FAILS
+from .data.names import Assigned, assigned, check_unused
+from .data.possible import Domains
+from .order.statement import WHEN, Places, statements
 from .shape import check_entries
-from .statement import WHEN, Places, statements
 
 
 def advise(

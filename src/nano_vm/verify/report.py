@@ -11,7 +11,7 @@ from ..errors import Diagnostic, Loc, format_loc
 from ..values import canonical, short
 
 if TYPE_CHECKING:
-    from .ceiling import Ceiling
+    from .cost.ceiling import Ceiling
     from .witness import Witness
 
 ProofStatus = Literal["proved", "refuted", "unproved"]

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import Diagnostic, Loc
-from ..flow import Flow, Node
-from ..program import ConditionStep, SwitchStep
+from ..language.flow import Flow, Node
+from ..language.program import ConditionStep, SwitchStep
 
 
 def check_shape(flow: Flow) -> Iterator[Diagnostic]:

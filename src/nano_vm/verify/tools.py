@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import Diagnostic, Loc, StepFault
-from ..expr import is_literal
-from ..flow import Flow
-from ..program import ToolStep
+from ..language.expr import is_literal
+from ..language.flow import Flow
+from ..language.program import ToolStep
 from ..spelling import Hints
-from ..tools import IDEMPOTENCY_KEY, ToolContract, checked
+from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, checked
 
 
 def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[Diagnostic]:

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
-from ..explore import GRAIN_NS, Branch, Checks, Choices, Edges, ExploredRun, Given, Runner, Site, Took
-from ..flow import Flow, Node
-from ..machine import Machine
-from ..plan import FORK, Plan
-from ..tools import ToolContract
+from ..explore.samples import Checks
+from ..explore.tree import GRAIN_NS, Branch, Choices, Edges, ExploredRun, Given, Runner, Site, Took
+from ..language.flow import Flow, Node
+from ..machine.machine import Machine
+from ..machine.plan import FORK, Plan
+from ..tools.contract import ToolContract
 
 DEFAULT_BUDGET_RUNS = 2_000
 """Runs of one search: a tenth of a second for a program of 20 steps."""

@@ -1,0 +1,1 @@
+"""Text in, a `Program` and its one `Flow` out. Reads, checks and lowers; evaluates nothing that a run gives."""

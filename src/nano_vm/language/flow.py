@@ -1,0 +1,617 @@
+"""The one graph of a program: what may follow what. The verifier proves over it, the compiler lowers exactly it.
+
+A `Program` comes in; nodes and labelled edges go out, and Diagnostics for targets that are no targets. It runs nothing.
+
+A node is a step in one of its states. How a step was reached decides what follows it, so a step has two
+states: entered *in order* or by *jump*. A step inside a block has these two for each state of its
+container, since the end of the block is followed by whatever follows the container in that state.
+
+Rule 1: a jump is a tail call. Without ``next``, what is reached by jump ends its frame after its blocks.
+Rule 2: a block is a call. Its end returns to its container (a `close` or `test` node), which goes on in its own state.
+Rule 3: a frame (the run, a called program, a branch, an item) is left by its own `end` or `fail` only. No edge but
+``fork`` enters a frame, and the step that forks is followed only after all its frames have ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import Diagnostic, ExprError, Loc
+from ..spelling import Hints
+from ..values import canonical
+from .expr import Ref, named_references, parse_expr, references, value_references
+from .program import (
+    END,
+    FAIL,
+    NEXT,
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    LLMStep,
+    LoopStep,
+    MapStep,
+    OnError,
+    ParallelStep,
+    Program,
+    SetStep,
+    Step,
+    SwitchStep,
+    ToolStep,
+    WaitStep,
+)
+
+MAX_NODES = 50_000
+"""Nodes of a graph: five a step at the largest program. Only calls of calls and nested double entries come near it."""
+
+Mode = Literal["order", "jump"]
+Kind = Literal["step", "when", "test", "close", "end", "fail"]
+
+
+@dataclass(slots=True)
+class Names:
+    """The names of one program and their slots: keys (``$name``), outputs of steps (``$step.output``) and errors of steps."""
+
+    program: Program
+    loc: Loc
+    keys: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, int] = field(default_factory=dict)
+    errors: dict[tuple[str, str], int] = field(
+        default_factory=dict
+    )  # by step and word: `error` or `errors` that are read
+    declared: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    needed: dict[str, Loc] = field(default_factory=dict)  # what inputs must give, and where it is read first
+    optional: dict[str, Loc] = field(default_factory=dict)  # as `needed`, of names that only `default` reads
+    ids: dict[str, Loc] = field(default_factory=dict)
+    steps: list[tuple[Step, Loc]] = field(default_factory=list)  # all of the program, in document order
+    reads: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)  # by step id: what `reads` gives
+    whens: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)  # likewise what its `when` reads
+    size: int = 0
+
+    @classmethod
+    def of(cls, program: Program, loc: Loc) -> Names:
+        """The names that *program* declares, writes and reads."""
+        names = cls(program, loc)
+        steps = names.steps = list(program.walk())
+        for step, at in steps:
+            names.ids[step.id] = at
+            names.reads[step.id] = list(reads(step))
+            if step.when is not None:
+                names.whens[step.id] = [(ref, ("when",)) for ref in references(parse_expr(step.when))]
+            names.outputs[step.id] = -1
+            names.written.update(written_keys(step))
+        # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
+        schema = program.inputs or {}
+        for name in schema.get("properties", {}):
+            names.declared.add(name)
+            names.key(name)
+        for step, at in steps:
+            for ref, where in names.all_reads(step):
+                names.note(ref, (*at, *where))
+        for ref in value_references(program.output):
+            names.note(ref, ("output",))
+        for step, _ in steps:
+            names.outputs[step.id] = names.size
+            names.size += 1
+            for name in written_keys(step):
+                names.key(name)
+        names._errors()
+        return names
+
+    def _errors(self) -> None:
+        """A slot for each `$step.error` and `$step.errors` that is read."""
+        told = {(step.id, word) for step, _ in self.steps for word in error_words(step)}
+        if not told:
+            return
+        read = [ref for step, _ in self.steps for ref, _ in self.all_reads(step)]
+        for ref in [*read, *value_references(self.program.output)]:
+            key = (ref.name, str(ref.path[0])) if ref.path else ("", "")
+            if key in told and key not in self.errors:
+                self.errors[key] = self.size
+                self.size += 1
+
+    def key(self, name: str) -> int:
+        """The slot of ``$name``."""
+        slot = self.keys.get(name)
+        if slot is None:
+            slot = self.keys[name] = self.size
+            self.size += 1
+        return slot
+
+    def all_reads(self, step: Step) -> list[tuple[Ref, Loc]]:
+        """What *step* reads, before it (its `when`) and in it."""
+        before = self.whens.get(step.id)
+        return self.reads[step.id] if before is None else [*before, *self.reads[step.id]]
+
+    def early(self) -> dict[str, Loc]:
+        """Those `needed` names that a step writes too: they are read before any step can have written them."""
+        return {name: loc for name, loc in self.needed.items() if name in self.written}
+
+    def note(self, ref: Ref, loc: Loc) -> None:
+        """Take a name that no step writes for an input, which is needed unless only `default` reads it."""
+        name = ref.name
+        if name in self.written or name in self.outputs:
+            return
+        self.key(name)
+        if not ref.optional:
+            self.needed.setdefault(name, loc)
+            self.optional.pop(name, None)
+        elif name not in self.needed:
+            self.optional.setdefault(name, loc)
+
+    @property
+    def inputs(self) -> Set[str]:
+        """The names that can be given: those that are declared, or all where none are."""
+        schema = self.program.inputs
+        return self.keys.keys() if schema is None else {*self.declared, *schema.get("required", ())}
+
+    def takes(self, name: str) -> bool:
+        """Whether inputs may give *name*: it is declared, or read and written by no step."""
+        return name in self.needed or name in self.declared or name in self.optional
+
+    def results(self, step: Step) -> list[int]:
+        """The slots that the end of *step* writes or clears, however it ends."""
+        found = [self.outputs[step.id]]
+        if step.output_key is not None:
+            found.append(self.keys[step.output_key])
+        if self.errors:
+            found += [slot for (step_id, _), slot in self.errors.items() if step_id == step.id]
+        return found
+
+    def is_error(self, ref: Ref) -> bool:
+        """Whether *ref* reads what went wrong in a step."""
+        return bool(ref.path) and (ref.name, ref.path[0]) in self.errors
+
+    def load(self, ref: Ref) -> tuple[int, tuple[str | int, ...]]:
+        """As `expr.Scope.load`: the slot, and the path behind it."""
+        name, path = ref.name, ref.path
+        if name in self.outputs:
+            if path and path[0] == "output":
+                return self.outputs[name], path[1:]
+            if path and (name, path[0]) in self.errors:
+                return self.errors[name, str(path[0])], path[1:]
+            if name not in self.keys:
+                if path:  # `$step.field`, as 0.1 read it
+                    return self.outputs[name], path
+                raise ExprError(f"{ref} is a step, not a value; write ${name}.output")
+        if name not in self.keys:
+            raise ExprError(f"unknown name {ref}")
+        return self.keys[name], path
+
+
+@dataclass(slots=True, eq=False)
+class Edge:
+    """What may follow: ``next``, ``then``, ``otherwise``, ``case:x``, ``default``, ``until``, ``again``, ``exhausted``,
+    ``when``, ``unless``, ``skip``, ``catch``, ``error``, ``fork``; ``catch`` carries the kinds it takes."""
+
+    label: str
+    target: int
+    errors: tuple[str, ...] = ()
+    by: int = -1  # the node whose handler it is, where an enclosing loop's
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A step in one state; what decides before it whether it runs (`when`); or an end of something: a block (`close`),
+    an iteration (`test`), a frame (`end`, `fail`)."""
+
+    index: int
+    kind: Kind
+    step: Step
+    mode: Mode
+    frame: FrameGraph
+    loc: Loc
+    owner: Node | None
+    of: Node | None = None  # of a `close` or `test`: the step node whose block it ends; of a `when`: the one behind it
+    edges: list[Edge] = field(default_factory=list)
+    frames: list[FrameGraph] = field(default_factory=list)
+
+    def follow(self, label: str) -> int | None:
+        """The node behind the edge *label*."""
+        return next((edge.target for edge in self.edges if edge.label == label), None)
+
+
+@dataclass(slots=True, eq=False)
+class FrameGraph:
+    """A frame: its name, its names, where it begins and ends."""
+
+    index: int
+    name: str
+    kind: Literal["run", "call", "branch", "item"]
+    names: Names
+    owner: Node | None
+    entry: int = -1
+    end: int = -1
+    fail: int = -1
+
+
+@dataclass(slots=True, eq=False)
+class _Block:
+    """A list of steps in one state of its container: what follows its end, and where jumps may go."""
+
+    steps: list[Step]
+    locs: list[Loc]
+    after: int
+    parent: _Block | None
+    owner: Node | None
+    frame: FrameGraph
+    entered: dict[tuple[int, Mode], int] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.positions = {step.id: i for i, step in enumerate(self.steps)}
+
+
+class Flow:
+    """The graph of *program*; ``nodes[frames[0].entry]`` is where a run begins.
+
+    *programs* are those that a `call` may name. ``diagnostics`` holds targets and calls that lead nowhere: a graph
+    with errors is good for messages and for nothing else.
+    """
+
+    def __init__(self, program: Program, programs: Mapping[str, Program] | None = None) -> None:
+        self.program = program
+        self.programs = programs or {}
+        self.nodes: list[Node] = []
+        self.frames: list[FrameGraph] = []
+        self.diagnostics: list[Diagnostic] = []
+        self.hints = Hints()
+        self.called: dict[str, Program] = {}  # those of *programs* that are called, by name
+        self._seen: set[tuple[str, Loc]] = set()
+        self._work: deque[tuple[Node, _Block, int]] = deque()
+        self._end = _end_step()
+        names = Names.of(program, ())
+        self._new_frame("run", "run", names, None, program.steps, [("steps", i) for i in range(len(program.steps))], ())
+        while self._work:
+            if len(self.nodes) > MAX_NODES:
+                message = f"the program's graph has more than {MAX_NODES} nodes: calls of calls, or steps entered in many ways"
+                self.fault("V008", (), message, "call fewer programs from one place")
+                break
+            node, block, position = self._work.popleft()
+            self._connect(node, block, position)
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the program together with those that it calls by name; None where it calls none."""
+        if not self.called:
+            return None
+        called = {name: self.called[name].digest for name in sorted(self.called)}
+        return hashlib.sha256(canonical({"program": self.program.digest, "programs": called})).hexdigest()
+
+    def fault(
+        self,
+        code: str,
+        loc: Loc,
+        message: str,
+        hint: str | None = None,
+        severity: Literal["error", "warning"] = "error",
+    ) -> None:
+        """Add a Diagnostic, once for each place."""
+        if (code, loc) not in self._seen:
+            self._seen.add((code, loc))
+            self.diagnostics.append(Diagnostic(code, loc, message, hint, severity))
+
+    # --- building ---
+
+    def _node(self, kind: Kind, step: Step, mode: Mode, frame: FrameGraph, loc: Loc, owner: Node | None) -> Node:
+        node = Node(len(self.nodes), kind, step, mode, frame, loc, owner)
+        self.nodes.append(node)
+        return node
+
+    def _new_frame(
+        self,
+        name: str,
+        kind: Literal["run", "call", "branch", "item"],
+        names: Names,
+        owner: Node | None,
+        steps: Sequence[Step],
+        locs: list[Loc],
+        loc: Loc,
+    ) -> FrameGraph:
+        frame = FrameGraph(len(self.frames), name, kind, names, owner)
+        self.frames.append(frame)
+        frame.end = self._node("end", self._end, "order", frame, loc, None).index
+        frame.fail = self._node("fail", self._end, "order", frame, loc, None).index
+        frame.entry = self._enter(_Block(list(steps), locs, frame.end, None, None, frame), 0, "order")
+        return frame
+
+    def _enter(self, block: _Block, position: int, mode: Mode) -> int:
+        """The node of a step in one state, made at first sight."""
+        step = block.steps[position]
+        if step.next is not None:
+            mode = "order"  # what follows is the same either way
+        index = block.entered.get((position, mode))
+        if index is None:
+            kind: Kind = "step" if step.when is None else "when"
+            node = self._node(kind, step, mode, block.frame, block.locs[position], block.owner)
+            index = block.entered[position, mode] = node.index
+            self._work.append((node, block, position))
+        return index
+
+    def _guard(self, node: Node, block: _Block, position: int) -> None:
+        """A `when`: the step itself behind it, or what follows where the step is skipped."""
+        step = node.of = self._node("step", node.step, node.mode, node.frame, node.loc, node.owner)
+        self._connect(step, block, position)
+        node.edges.append(Edge("when", step.index))
+        skipped = self._skipped(step, block, position)
+        node.edges.append(Edge("unless", skipped()))
+        self._handlers(node, block, skipped)
+
+    def _skipped(self, node: Node, block: _Block, position: int) -> Callable[[], int]:
+        """Where a step leads that is skipped; a decision is never made up, so one that is not made takes its `otherwise`, or fails."""
+        if isinstance(node.step, (ConditionStep, SwitchStep)):
+            found = node.follow("otherwise" if isinstance(node.step, ConditionStep) else "default")
+            return lambda: node.frame.fail if found is None else found
+        return lambda: self._after(node, block, position)
+
+    def _connect(self, node: Node, block: _Block, position: int) -> None:
+        if node.kind == "when":
+            self._guard(node, block, position)
+            return
+        step = node.step
+        add = node.edges.append
+        follows = -1
+
+        def after() -> (
+            int
+        ):  # asked for only where an edge leads there: a condition that jumps both ways is followed by nothing
+            nonlocal follows
+            if follows < 0:
+                follows = self._after(node, block, position)
+            return follows
+
+        match step:
+            case ConditionStep() | ApprovalStep():
+                self._two_ways(node, block, after, step)
+            case SwitchStep():
+                for value, target in step.cases.items():
+                    add(Edge(f"case:{value}", self._target(node, block, target, after, ("cases", value))))
+                if step.default is not None:
+                    add(Edge("default", self._target(node, block, step.default, after, ("default",))))
+                else:
+                    add(Edge("error", node.frame.fail))
+            case LoopStep():
+                test = self._node("test", step, node.mode, node.frame, node.loc, node.owner)
+                test.of = node
+                body = self._block(node, block, step.steps, test.index, ("steps",))
+                add(Edge("next", body))
+                test.edges.append(Edge("until", after()))
+                test.edges.append(Edge("again", body))
+                self._handlers(test, block, after)
+                if step.on_exhausted == "continue":
+                    test.edges.append(Edge("exhausted", after()))
+            case ParallelStep():
+                for name, steps, at in step.branches():
+                    single = not isinstance(step.parallel_steps[at[1]], list)  # type: ignore[index]
+                    locs = [(*node.loc, *at) if single else (*node.loc, *at, i) for i in range(len(steps))]
+                    self._fork(node, name, "branch", block.frame.names, steps, locs)
+                add(Edge("next", after()))
+            case MapStep():
+                locs = [(*node.loc, "steps", i) for i in range(len(step.steps))]
+                self._fork(node, step.item_name, "item", block.frame.names, step.steps, locs)
+                add(Edge("next", after()))
+            case CallStep():
+                self._call(node, step)
+                add(Edge("next", after()))
+            case _:
+                add(Edge("next", after()))
+        if not isinstance(step, LoopStep):
+            self._handlers(node, block, self._skipped(node, block, position))
+
+    def _after(self, node: Node, block: _Block, position: int) -> int:
+        """What follows the step in its state, once it and its blocks are done."""
+        step = node.step
+        if step.next == NEXT or (step.next is None and node.mode == "order"):
+            if position + 1 < len(block.steps):
+                return self._enter(block, position + 1, "order")
+            return block.after
+        if step.next is None:
+            return node.frame.end
+        return self._resolve(node, block, step.next, ("next",), "order")
+
+    def _two_ways(
+        self, node: Node, block: _Block, after: Callable[[], int], step: ConditionStep | ApprovalStep
+    ) -> None:
+        for label, target, other in (("then", step.then, step.otherwise), ("otherwise", step.otherwise, step.then)):
+            if target is not None:
+                found = self._target(node, block, target, after, (label,))
+            elif isinstance(step, ApprovalStep):
+                found = after() if label == "then" else node.frame.fail
+            else:  # the form of the branch that is there decides: beside a block an empty block, beside a jump a failure
+                found = self._target(node, block, [], after, (label,)) if isinstance(other, list) else node.frame.fail
+            node.edges.append(Edge(label, found))
+
+    def _target(
+        self, node: Node, block: _Block, target: str | Sequence[Step], after: Callable[[], int], at: Loc
+    ) -> int:
+        if isinstance(target, str):
+            return after() if target == NEXT else self._resolve(node, block, target, at, "jump")
+        close = self._node("close", node.step, node.mode, node.frame, node.loc, node.owner)
+        close.of = node
+        close.edges.append(Edge("next", after()))
+        return self._block(node, block, target, close.index, at) if target else close.index
+
+    def _block(self, node: Node, outer: _Block, steps: Sequence[Step], after: int, at: Loc) -> int:
+        locs = [(*node.loc, *at, i) for i in range(len(steps))]
+        return self._enter(_Block(list(steps), locs, after, outer, node, node.frame), 0, "order")
+
+    def _resolve(self, node: Node, block: _Block, target: str, at: Loc, mode: Mode) -> int:
+        """The node that a name leads to: a step of this block, or of one around it in the same frame."""
+        if target == END:
+            return node.frame.end
+        if target == FAIL:
+            return node.frame.fail
+        around: _Block | None = block
+        while around is not None:
+            position = around.positions.get(target)
+            if position is not None:
+                return self._enter(around, position, mode)
+            around = around.parent
+        self._no_target(node, target, (*node.loc, *at))
+        return node.frame.fail
+
+    def _no_target(self, node: Node, target: str, loc: Loc) -> None:
+        ids = node.frame.names.ids
+        step_id = node.step.id
+        if target in ids:
+            message = f"step {step_id!r} jumps to {target!r}, which stands inside a block or in another branch"
+            self.fault(
+                "V004",
+                loc,
+                message,
+                "a jump leads to its own block or to one around it, and never out of a branch or item",
+            )
+            return
+        self.fault(
+            "V003",
+            loc,
+            f"step {step_id!r} jumps to unknown step {target!r}",
+            self.hints.meant(target, ids, (END, FAIL, NEXT), otherwise="add the step, or use $end or $fail"),
+        )
+
+    def _handlers(self, node: Node, block: _Block, skipped: Callable[[], int]) -> None:
+        """Edges of a failure: the step's own catches and skip, then those of the loops around it, then the frame's fail."""
+        at: Node | None = node
+        here: _Block | None = block
+        while at is not None:
+            step = at.step
+            if at is node or isinstance(step, LoopStep):
+                assert here
+                for i, catch in enumerate(step.catch):
+                    target = self._resolve(at, here, catch.next, ("catch", i, "next"), "jump")
+                    node.edges.append(Edge("catch", target, tuple(catch.errors), at.index))
+                if step.on_error is OnError.SKIP:
+                    skip = skipped() if at is node else self._after(at, here, here.positions[step.id])
+                    node.edges.append(Edge("skip", skip, (), at.index))
+            at = at.owner
+            here = here.parent if here is not None else None
+        node.edges.append(Edge("error", node.frame.fail))
+
+    def _fork(
+        self,
+        node: Node,
+        name: str,
+        kind: Literal["call", "branch", "item"],
+        names: Names,
+        steps: Sequence[Step],
+        locs: list[Loc],
+    ) -> None:
+        frame = self._new_frame(name, kind, names, node, steps, locs, node.loc)
+        node.frames.append(frame)
+        node.edges.append(Edge("fork", frame.entry))
+
+    def _call(self, node: Node, step: CallStep) -> None:
+        program = step.program
+        loc: Loc = (*node.loc, "program")
+        if isinstance(program, str):
+            found = self.programs.get(program)
+            if found is None:
+                otherwise = "give it by ExecutionVM(programs={...}) or --program name=FILE"
+                hint = self.hints.meant(program, self.programs, otherwise=otherwise)
+                self.fault("V006", loc, f"step {step.id!r} calls unknown program {program!r}", hint)
+                return
+            self.called[program] = found
+            program = found
+        if any(around is program for around in _programs_around(node)):
+            message = f"step {step.id!r} calls program {program.name!r}, in which it runs itself"
+            self.fault("V007", loc, message, "repetition is 'loop' and 'map' only")
+            return
+        names = Names.of(program, loc)
+        locs = [(*loc, "steps", i) for i in range(len(program.steps))]
+        self._fork(node, program.name, "call", names, list(program.steps), locs)
+
+
+def _programs_around(node: Node) -> Iterator[Program]:
+    at: Node | None = node
+    while at is not None:
+        yield at.frame.names.program
+        at = at.frame.owner
+
+
+def _end_step() -> Step:
+    return SetStep.model_construct(id="$end", values={})
+
+
+# --- what a step reads and writes ----------------------------------------------------------------------------------
+
+
+def written_keys(step: Step) -> Iterator[str]:
+    """The names that *step* writes beside its output."""
+    if step.output_key is not None:
+        yield step.output_key
+    if isinstance(step, SetStep):
+        yield from step.values
+    elif isinstance(step, MapStep):
+        yield step.item_name
+
+
+def error_words(step: Step) -> Iterator[str]:
+    """The fields of ``$step`` that tell what went wrong in *step*: only where the program goes on after that."""
+    if step.catch or step.on_error is OnError.SKIP:
+        yield "error"
+    if isinstance(step, (ParallelStep, MapStep)) and step.on_item_error == "continue":
+        yield "errors"
+
+
+def partial_output(step: Step) -> bool:
+    """Whether *step* has an output where its failure is caught: what those branches or items gave that did not fail."""
+    return isinstance(step, (ParallelStep, MapStep))
+
+
+TESTS = ("condition", "until", "when")
+"""Fields that hold an expression."""
+
+
+def written_at(step: Step, where: Loc) -> Any:
+    """What the program writes at a place in *step* that `reads` names."""
+    part: Any = step
+    for name in where:
+        field = "arguments" if name == "with" else str(name)
+        part = part[name] if isinstance(part, dict) else getattr(part, field)
+    return part
+
+
+def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
+    """Each reference that *step* itself reads, and its place in the step."""
+    fields: dict[str, Any]
+    match step:
+        case LLMStep():
+            fields = {"prompt": step.prompt, "system": step.system, "messages": step.messages}
+        case ToolStep():
+            yield from ((ref, ("args",)) for ref in named_references(step.args.values()))
+            for name, call in (("undo", step.undo), ("reconcile", step.reconcile)):
+                if call is not None:
+                    yield from ((ref, (name, "args")) for ref in named_references(call.args.values()))
+            return
+        case ConditionStep():
+            yield from ((ref, ("condition",)) for ref in references(parse_expr(step.condition)))
+            return
+        case SwitchStep():
+            fields = {"on": step.on}
+        case MapStep():
+            fields = {"over": step.over}
+        case LoopStep():
+            if step.until is not None:
+                yield from ((ref, ("until",)) for ref in references(parse_expr(step.until)))
+            return
+        case CallStep():
+            yield from ((ref, ("with",)) for ref in named_references(step.arguments.values()))
+            return
+        case SetStep():
+            for name, value in step.values.items():
+                yield from ((ref, ("values", name)) for ref in value_references(value))
+            return
+        case ApprovalStep():
+            fields = {"show": step.show}
+        case WaitStep():
+            yield from ((ref, ("match",)) for ref in named_references((step.match or {}).values()))
+            fields = {"seconds": step.seconds, "until": step.until, "event": step.event}
+        case _:
+            return
+    for name, value in fields.items():
+        for ref in value_references(value):
+            yield ref, (name,)

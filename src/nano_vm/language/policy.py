@@ -1,0 +1,643 @@
+"""What the host allows: rules for tools, trust of inputs, values to check against, a budget.
+
+Plain data or text comes in; a `Policy` goes out, or one `ProgramError` with every fault. Rules of several policies (the host's,
+the program's own, the contracts of tools) are joined by `Rules`, where each can only add a demand. What a program must
+show for them is proved over its `Flow`, in `verify`; value checks are enforced by the machine before the call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ..errors import Diagnostic, ExprError, Loc, ProgramError, VMError
+from ..spelling import Hints
+from ..values import admit, canonical, copied, kind_name, short
+from .expr import Compare, Const, Items, Node, Ref, Template, children, parse_expr, references
+from .fields import EXTENSION, Part, free, remedy
+from .reader import MAX_PROGRAM_BYTES, placed, read_text
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 24 * 3600)]
+
+Effect = Literal["read", "idempotent", "write", "irreversible"]
+EFFECTS: tuple[Effect, ...] = ("read", "idempotent", "write", "irreversible")
+"""From the harmless to the final: a policy may only move a tool to the right."""
+
+Returns = Literal["trusted", "args"]
+VALUE = "value"
+"""The name of the argument's value in a value check."""
+
+
+class Budget(Part):
+    """Hard limits of a run; what is absent is not limited. ``max_seconds`` leaves approvals and waits out."""
+
+    max_steps: Count | None = None
+    max_llm_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
+    max_tool_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
+    max_cost_usd: Annotated[float, Field(strict=True, ge=0)] | None = None
+    max_seconds: Annotated[float, Field(strict=True, gt=0, le=366 * 24 * 3600)] | None = None
+
+
+def tightest(budgets: list[Budget]) -> Budget | None:
+    """The least of each amount."""
+    if not budgets:
+        return None
+    amounts = {}
+    for name in Budget.model_fields:
+        given = [getattr(b, name) for b in budgets if getattr(b, name) is not None]
+        if given:
+            amounts[name] = min(given)
+    return Budget.model_construct(**amounts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArgRule:
+    """What an argument's value must be, one of: trusted (where that is enough), shown to and approved by ``approval``,
+    or such that ``check`` holds before the call; ``values`` are those of the policy that the check may name."""
+
+    text: str
+    trusted: bool = True
+    check: Node | None = None
+    approval: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    accepts: tuple[
+        str, ...
+    ] = ()  # roles whose approval makes a value trusted: those that the same policy demands for the tool
+
+    def reads(self) -> list[str]:
+        """The inputs that the check reads, as the run was given them."""
+        names = [ref.name for ref in references(self.check)] if self.check is not None else []
+        return [name for name in dict.fromkeys(names) if name != VALUE and name not in self.values]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The value of an argument was shown to ``role``, who approved it: the tool must receive what was shown."""
+
+    role: str
+
+    @property
+    def text(self) -> str:
+        return f"as shown to {self.role}"
+
+
+CallRule = ArgRule | Shown
+"""What is held against the value of an argument immediately before its call."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRule:
+    """What a policy says of the tools that ``pattern`` names."""
+
+    pattern: str
+    allow: bool = True
+    args: Mapping[str, ArgRule] = field(default_factory=dict)
+    guarded_by: tuple[str, ...] = ()
+    approval: str | None = None
+    max_calls: int | None = None
+    after: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    effect: Effect | None = None
+    returns: Returns | None = None
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """How closely the pattern names a tool: the closest decides whether it is allowed."""
+        return "*" not in self.pattern, len(self.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a host allows, or what a program demands of itself. Immutable.
+
+    ``untrusted`` names inputs whose values come from outside (``*`` all that are not named), ``trusted`` those that are not. A host's
+    policy that names any must cover each input of a run. ``replaces`` are digests of policies: runs that were begun under one of them
+    may go on under this one.
+    """
+
+    tools: tuple[ToolRule, ...] = ()
+    untrusted: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+    budget: Budget | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    replaces: tuple[str, ...] = ()
+    text: tuple[str, str | None] | None = field(default=None, compare=False, repr=False)  # as written, and its file
+
+    # --- loading ---
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Policy:
+        """A policy from plain data.
+
+        Raises:
+            ProgramError: With every fault.
+        """
+        policy, faults = read_policy(data)
+        if policy is None or faults:
+            raise ProgramError(faults)
+        return policy
+
+    @classmethod
+    def from_yaml(cls, text: str, *, file: str | None = None) -> Policy:
+        """A policy from YAML 1.2 text, which JSON is too; faults name line and column."""
+        policy, faults = cls.readable(text, file=file)
+        if policy is None or faults:
+            raise ProgramError(faults)
+        return policy
+
+    @classmethod
+    def readable(cls, text: str, *, file: str | None = None) -> tuple[Policy | None, list[Diagnostic]]:
+        """As `from_yaml` for those who look for faults: what can be read of *text*, and what is wrong with it.
+
+        A policy that comes with faults lacks demands, and is good for finding more of them.
+        """
+        try:
+            data = read_text(text, file=file, format="yaml")
+        except ProgramError as error:
+            return None, list(error.diagnostics)
+        reader = _Reader(())
+        policy = reader.policy(data)
+        faults = placed(reader.faults, text, file) if reader.faults else []
+        return (replace(policy, text=(text, file)) if policy is not None else None), faults
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Policy:
+        """A policy from a YAML or JSON file.
+
+        Raises:
+            ProgramError: If it can not be read or holds a faulty policy.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                text = file.read(MAX_PROGRAM_BYTES + 1).decode("utf-8-sig")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ProgramError([Diagnostic("P040", (), f"can not read the policy: {reason}", file=str(path))]) from None
+        return cls.from_yaml(text, file=str(path))
+
+    # --- views ---
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of what was written, but for ``description`` and ``replaces``, which demand nothing."""
+        demands = {name: value for name, value in self.source.items() if name not in ("description", "replaces")}
+        return hashlib.sha256(canonical({"policy": demands})).hexdigest()
+
+    def place(self, diagnostics: Iterable[Diagnostic], own: Policy | None) -> list[Diagnostic]:
+        """*diagnostics* of a program for a host with this policy, those about it at their place in its own text.
+
+        A place ``policy.…`` may be one of the program's *own* policy: it is in the one that holds more of the path.
+        """
+        result = []
+        for d in diagnostics:
+            if d.loc[:1] == ("policy",):
+                here = _depth(self.source, d.loc[1:])
+                there = _depth(own.source, d.loc[1:]) if own is not None else -1
+                if here > there or (here == there and d.code != _LOOSENED):
+                    inner = d.loc[1:] if self.text is not None else d.loc
+                    d = Diagnostic(d.code, inner, d.message, d.hint, d.severity)
+                    (d,) = placed([d], *self.text) if self.text is not None else (d,)
+            result.append(d)
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was written, as plain data of its own."""
+        return copied(dict(self.source))  # type: ignore[no-any-return]
+
+    @property
+    def names_inputs(self) -> bool:
+        """Whether it says of inputs which are trusted: then it must say so of each, by name or by ``*``."""
+        return "inputs" in self.source or bool(self.untrusted or self.trusted)
+
+    def matching(self, tool: str) -> list[ToolRule]:
+        """The rules that name *tool*, the closest last."""
+        found = [rule for rule in self.tools if rule.pattern == tool or fnmatchcase(tool, rule.pattern)]
+        return sorted(found, key=lambda rule: rule.rank)
+
+
+_LOOSENED = "V057"
+"""The code of a fault that is about the program's own policy, or about a tool's contract."""
+
+
+def _depth(source: Any, loc: Loc) -> int:
+    """How many parts of *loc* lead on in *source*."""
+    for depth, part in enumerate(loc):
+        if not isinstance(source, Mapping) or part not in source:
+            return depth
+        source = source[part]
+    return len(loc)
+
+
+def policy_of(policy: Any) -> Policy | None:
+    """A policy from what a host may give: a `Policy`, a dict, a file's path.
+
+    Raises:
+        ProgramError: With every fault of it.
+        VMError: If it is none of these.
+    """
+    if policy is None or isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, Mapping):
+        return Policy.from_dict(dict(policy))
+    if isinstance(policy, (str, Path)):
+        return Policy.from_file(policy)
+    raise VMError(f"a policy is a Policy, a dict or the path of a file, not {kind_name(policy)}")
+
+
+# --- rules of several policies, joined -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All that is demanded of one tool: of each field every demand, the host's before the program's."""
+
+    tool: str
+    allow: bool = True
+    args: tuple[tuple[str, ArgRule], ...] = ()
+    guards: tuple[tuple[str, ...], ...] = ()  # each: one of these edges
+    approvals: tuple[str, ...] = ()
+    max_calls: int | None = None
+    after: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    returns: Returns | None = None
+
+    def argument(self, name: str) -> list[ArgRule]:
+        """The rules for the argument *name*."""
+        return [rule for pattern, rule in self.args if pattern in (name, "*")]
+
+    @property
+    def protected(self) -> bool:
+        """Whether anything is demanded of its arguments."""
+        return bool(self.args)
+
+
+def rules_of(
+    tool: str, policies: Iterable[Policy], trusted: Iterable[str] = (), returns: Returns | None = None
+) -> Rules:
+    """What *policies* demand of *tool*, the host's first; *trusted* and *returns* are of the tool's own contract.
+
+    Only the host's policy may say what a tool returns.
+    """
+    args: list[tuple[str, ArgRule]] = []
+    guards: list[tuple[str, ...]] = []
+    approvals: list[str] = []
+    after: list[str] = []
+    before: list[str] = []
+    allow, calls = True, []
+    for number, policy in enumerate(policies):
+        rules = policy.matching(tool)
+        allow = allow and allowed(rules)
+        accepts = tuple(rule.approval for rule in rules if rule.approval is not None)
+        if number == 0:
+            args += [(name, ArgRule("trusted", accepts=accepts)) for name in trusted]
+        for rule in rules:
+            args += [(name, replace(one, accepts=accepts) if accepts else one) for name, one in rule.args.items()]
+            if rule.guarded_by:
+                guards.append(rule.guarded_by)
+            if rule.approval is not None:
+                approvals.append(rule.approval)
+            if rule.max_calls is not None:
+                calls.append(rule.max_calls)
+            after += rule.after
+            before += rule.before
+            if rule.returns is not None and number == 0:
+                returns = rule.returns
+    return Rules(
+        tool,
+        allow,
+        tuple(dict.fromkeys(args)),
+        tuple(dict.fromkeys(guards)),
+        tuple(dict.fromkeys(approvals)),
+        min(calls, default=None),
+        tuple(dict.fromkeys(after)),
+        tuple(dict.fromkeys(before)),
+        returns,
+    )
+
+
+def allowed(rules: Sequence[ToolRule]) -> bool:
+    """Whether the closest of *rules*, which are in order, allow their tool: all that are equally close, whatever the file's order."""
+    return all(rule.allow for rule in rules if rule.rank == rules[-1].rank)
+
+
+def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
+    """Where a program's *own* policy would allow what the host's (*known*) does not: it may only tighten."""
+
+    def fault(loc: Loc, message: str, hint: str = "remove it; a program's policy can only add demands") -> Diagnostic:
+        return Diagnostic("V057", ("policy", *loc), message, hint)
+
+    for name in own.trusted:
+        if name in known.untrusted or ("*" in known.untrusted and name not in known.trusted):
+            yield fault(("inputs", name), f"input {name!r} is untrusted by the host, and the program calls it trusted")
+    for rule in own.tools:
+        at: Loc = ("tools", rule.pattern)
+        rules = known.matching(rule.pattern)
+        if rule.returns is not None and not any(r.returns == rule.returns for r in rules):
+            yield fault((*at, "returns"), f"what {rule.pattern!r} returns is for the host to say, not for the program")
+        if "allow" in own.source.get("tools", {}).get(rule.pattern, {}) and rule.allow and not allowed(rules):
+            yield fault((*at, "allow"), f"the host forbids {rule.pattern!r}, and the program allows it")
+        most = min((r.max_calls for r in rules if r.max_calls is not None), default=None)
+        if most is not None and rule.max_calls is not None and rule.max_calls > most:
+            yield fault((*at, "max_calls"), f"the host allows {most} calls of {rule.pattern!r}, not {rule.max_calls}")
+        effects = [EFFECTS.index(r.effect) for r in rules if r.effect is not None]
+        if rule.effect is not None and effects and EFFECTS.index(rule.effect) < max(effects):
+            yield fault((*at, "effect"), f"the host calls {rule.pattern!r} {EFFECTS[max(effects)]}, not {rule.effect}")
+    if own.replaces:
+        yield fault(("replaces",), "which policy takes the place of which is for the host to say, not for the program")
+    for name, value in own.values.items():
+        if name in known.values and known.values[name] != value:
+            yield fault(("values", name), f"the host's value {name!r} can not be changed by the program")
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+_FIELDS = ("inputs", "tools", "values", "budget", "replaces", "version", "description")
+_TOOL_FIELDS = ("allow", "args", "guarded_by", "approval", "max_calls", "after", "before", "effect", "returns")
+_ARG_FIELDS = ("trusted", "check", "approval")
+
+
+def read_policy(data: Any, loc: Loc = ()) -> tuple[Policy | None, list[Diagnostic]]:
+    """*data* as a policy, and its faults."""
+    reader = _Reader(loc)
+    policy = reader.policy(data)
+    return (policy if not reader.faults else None), reader.faults
+
+
+class _Reader:
+    def __init__(self, loc: Loc) -> None:
+        self.loc = loc
+        self.faults: list[Diagnostic] = []
+        self.hints = Hints()
+
+    def add(self, code: str, loc: Loc, message: str, hint: str | None = None) -> None:
+        self.faults.append(Diagnostic(code, (*self.loc, *loc), message, hint))
+
+    def table(self, data: Any, loc: Loc, what: str, fields: tuple[str, ...] | None = None) -> dict[str, Any]:
+        """*data* as an object, without unknown fields; absent ones are absent."""
+        if data is None:
+            return {}
+        if not isinstance(data, dict):
+            self.add("P040", loc, f"{what} is an object, not {short(data)}")
+            return {}
+        known = fields if fields is not None else tuple(data)
+        for key in data:
+            if key not in known and not free(key) and key != "metadata":
+                self.add(
+                    "P041", (*loc, key), f"{what} has no field {short(key)}", remedy(key, known, "policy", self.hints)
+                )
+        for key in known if fields is not None else ():
+            if key in data and data[key] is None:
+                self.add("P040", (*loc, key), f"{key!r} of {what} says nothing", "fill it in, or remove it")
+        return {key: value for key, value in data.items() if fields is None or (key in known and value is not None)}
+
+    def policy(self, data: Any) -> Policy | None:
+        try:
+            data, _ = admit(data)
+        except VMError as error:
+            self.add("P040", (), str(error))
+            return None
+        if not isinstance(data, dict):
+            self.add("P040", (), f"a policy is an object, not {short(data)}", "write tools: {name: {...}}")
+            return None
+        body = self.table(data, (), "a policy", _FIELDS)
+        inputs = self.table(body.get("inputs"), ("inputs",), "'inputs'")
+        for name, trust in inputs.items():
+            if "*" in name and name != "*":
+                self.add("P040", ("inputs", name), f"{name!r} names no input", "write its name, or * for all others")
+            if trust not in ("trusted", "untrusted"):
+                self.add("P040", ("inputs", name), f"an input is trusted or untrusted, not {short(trust)}")
+        values = self.table(body.get("values"), ("values",), "'values'")
+        if VALUE in values:
+            self.add("P043", ("values", VALUE), f"${VALUE} is the argument's own value", "choose another name")
+        names = frozenset(values) | {name for name, trust in inputs.items() if trust == "trusted"}
+        tools = []
+        for pattern, rule in self.table(body.get("tools"), ("tools",), "'tools'").items():
+            tools.append(self.tool(pattern, rule, values, names))
+        self.opposed(tools)
+        return Policy(
+            tuple(tools),
+            tuple(name for name, trust in inputs.items() if trust == "untrusted"),
+            tuple(name for name, trust in inputs.items() if trust == "trusted"),
+            values,
+            self.budget(body.get("budget")),
+            data,
+            self.digests(body.get("replaces")),
+        )
+
+    def budget(self, data: Any) -> Budget | None:
+        body = self.table(data, ("budget",), "a budget", tuple(Budget.model_fields))
+        try:
+            return Budget.model_validate(body) if body else None
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                self.add("P040", ("budget", *item["loc"]), f"{item['msg'].lower()}, not {short(item['input'])}")
+            return None
+
+    def tool(self, pattern: str, data: Any, values: dict[str, Any], names: frozenset[str]) -> ToolRule:
+        at: Loc = ("tools", pattern)
+        if data is None:
+            self.add(
+                "P040",
+                at,
+                f"the rule of {pattern!r} says nothing",
+                "write {} to allow it without demands, or fill it in",
+            )
+        body = self.table(data, at, f"the rule of {pattern!r}", _TOOL_FIELDS)
+        if not pattern or any(c in pattern for c in "?["):
+            self.add("P040", at, f"{pattern!r} names no tool", "write a tool's name; * stands for any characters")
+        allow = body.get("allow", True)
+        if type(allow) is not bool:
+            self.add("P040", (*at, "allow"), f"'allow' is true or false, not {short(allow)}")
+        if allow is False and len(body) > 1:
+            other = next(key for key in body if key != "allow")
+            self.add(
+                "P043", (*at, other), f"{pattern!r} is forbidden, and {other!r} says how it may be called", "keep one"
+            )
+        args = {
+            name: self.argument(rule, (*at, "args", name), values, names)
+            for name, rule in self.table(body.get("args"), (*at, "args"), "'args'").items()
+        }
+        for name in args:
+            if "*" in name and name != "*":
+                self.add("P040", (*at, "args", name), f"{name!r} names no argument", "write its name, or * for all")
+        calls = body.get("max_calls")
+        if calls is not None and (type(calls) is not int or calls < 0):
+            self.add("P040", (*at, "max_calls"), f"'max_calls' is a whole number of at least 0, not {short(calls)}")
+            calls = None
+        approval = body.get("approval")
+        if approval is not None and (type(approval) is not str or not approval):
+            self.add("P040", (*at, "approval"), f"'approval' is the name of a role, not {short(approval)}")
+        guards = self.texts(body.get("guarded_by"), (*at, "guarded_by"))
+        for guard in guards:
+            if "." not in guard or guard.startswith(".") or guard.endswith("."):
+                hint = "write step.then, step.otherwise, step.default or step.<case>"
+                self.add("P040", (*at, "guarded_by"), f"{guard!r} is no edge of a step", hint)
+        return ToolRule(
+            pattern,
+            allow is True,
+            args,
+            guards,
+            approval,
+            calls,
+            self.texts(body.get("after"), (*at, "after")),
+            self.texts(body.get("before"), (*at, "before")),
+            self.choice(body.get("effect"), EFFECTS, (*at, "effect")),
+            self.choice(body.get("returns"), ("trusted", "args"), (*at, "returns")),
+        )
+
+    def choice(self, value: Any, known: tuple[Any, ...], loc: Loc) -> Any:
+        if value is not None and value not in known:
+            self.add("P040", loc, f"{loc[-1]!r} is one of {', '.join(known)}, not {short(value)}")
+            return None
+        return value
+
+    def texts(self, value: Any, loc: Loc) -> tuple[str, ...]:
+        if value is None:
+            return ()
+        items = [value] if type(value) is str else value
+        if type(items) is not list or not items or not all(type(item) is str and item for item in items):
+            self.add("P040", loc, f"{loc[-1]!r} is a list of names, not {short(value)}")
+            return ()
+        return tuple(dict.fromkeys(items))
+
+    def digests(self, value: Any) -> tuple[str, ...]:
+        digests = self.texts(value, ("replaces",))
+        for digest in digests:
+            if not _DIGEST.fullmatch(digest):
+                hint = "write the 64 hexadecimal digits of a policy's digest"
+                self.add("P040", ("replaces",), f"{short(digest)} is no digest of a policy", hint)
+        return digests
+
+    def argument(self, data: Any, loc: Loc, values: dict[str, Any], names: frozenset[str]) -> ArgRule:
+        hint = "write trusted, 'trusted or <check>', a check like '$value in $payees', or {check: ..., approval: role}"
+        if type(data) is dict:
+            body = self.table(data, loc, "a rule of an argument", _ARG_FIELDS)
+            trusted = body.get("trusted", True)
+            approval = body.get("approval")
+            if "approval" in body and (type(approval) is not str or not approval):
+                self.add("P040", (*loc, "approval"), f"'approval' is the name of a role, not {short(approval)}")
+                return ArgRule("trusted")
+            if type(trusted) is not bool or (not trusted and not body.keys() & {"check", "approval"}):
+                self.add("P040", loc, f"{short(data)} is no rule of an argument", hint)
+                return ArgRule("trusted")
+            parts = ["trusted"] if trusted else []
+            parts += [f"approved by {body['approval']}"] if "approval" in body else []
+            parts += [str(body["check"])] if "check" in body else []
+            check = self.check(body["check"], loc, values, names) if "check" in body else None
+            return ArgRule(" or ".join(parts), trusted, check, body.get("approval"), values)
+        if type(data) is not str or not data.strip():
+            self.add("P040", loc, f"{short(data)} is no rule of an argument", hint)
+            return ArgRule("trusted")
+        text = data.strip()
+        if text == "trusted":
+            return ArgRule(text)
+        trusted = text.startswith("trusted or ")
+        return ArgRule(text, trusted, self.check(text.removeprefix("trusted or "), loc, values, names), None, values)
+
+    def check(self, text: Any, loc: Loc, values: dict[str, Any], names: frozenset[str]) -> Node | None:
+        """A value check: an expression over $value, the policy's values, and inputs that it calls trusted."""
+        try:
+            if type(text) is not str:
+                raise ExprError(f"a check is a text, not {short(text)}")
+            node = parse_expr(text)
+        except ExprError as error:
+            self.add("P042", loc, str(error), "write a check like '$value in $payees'")
+            return None
+        if isinstance(node, (Const, Ref, Template, Items)):
+            self.add("P042", loc, f"the check {text!r} compares nothing", "compare the argument: $value in $payees")
+        for ref in references(node):
+            if ref.name != VALUE and ref.name not in names:
+                near = self.hints.nearest(ref.name, (VALUE,), sorted(names))
+                hint = f"did you mean '${near}'?" if near else "declare it under 'values', or as a trusted input"
+                self.add("P042", loc, f"a check reads ${ref.name}, which is no value of the policy", hint)
+        if not any(ref.name == VALUE for ref in references(node)):
+            self.add(
+                "P042", loc, f"the check {text!r} does not look at ${VALUE}", "compare the argument: $value in $payees"
+            )
+        for box in boxes(node):
+            fault = _no_list(box, values)
+            if fault is not None:
+                self.add("P042", loc, f"{fault}, and 'in' of a check takes a list", "make it a list")
+        return node
+
+    def opposed(self, tools: list[ToolRule]) -> None:
+        """Orders that no run can keep."""
+        first = {(rule.pattern, name) for rule in tools for name in rule.before}
+        first |= {(name, rule.pattern) for rule in tools for name in rule.after}
+        for a, b in sorted(first):
+            if a < b and (b, a) in first:
+                self.add("P043", ("tools", a), f"{a!r} must come before {b!r}, and {b!r} before {a!r}", "remove one")
+            if a == b:
+                self.add("P043", ("tools", a), f"{a!r} must come before itself", "remove it")
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def boxes(node: Node) -> Iterator[Node]:
+    """What stands right of each ``in`` and ``not in``."""
+    if isinstance(node, Compare):
+        yield from (operand for op, operand in node.rest if op in ("in", "not in"))
+    for child in children(node):
+        yield from boxes(child)
+
+
+def _no_list(box: Node, values: Mapping[str, Any]) -> str | None:
+    """Why *box* is surely no list; one that an input gives is looked at when it is there."""
+    match box:
+        case Items():
+            return None
+        case Const(value):
+            return None if type(value) is list else f"{short(value)} is no list"
+        case Ref(name=name, path=path) if name != VALUE:
+            return None if name not in values or path or type(values[name]) is list else f"${name} is no list"
+        case Template(parts=(Ref(name=name, path=path),), typed=True) if name != VALUE:
+            return None if name not in values or path or type(values[name]) is list else f"${name} is no list"
+    return "what stands right of 'in' is neither a name nor a list"
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    """The schema of an object with these fields, and those that are free."""
+    return {
+        "type": "object",
+        "properties": {**properties, "metadata": True},
+        "patternProperties": {f"^{EXTENSION}": True},
+        "additionalProperties": False,
+    }
+
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_NAMES: dict[str, Any] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+_ARG_SCHEMA: dict[str, Any] = {
+    "anyOf": [_TEXT, _object(trusted={"type": "boolean"}, check=_TEXT, approval=_TEXT)],
+}
+_RULE_SCHEMA = _object(
+    allow={"type": "boolean"},
+    args={"type": "object", "additionalProperties": _ARG_SCHEMA},
+    guarded_by=_NAMES,
+    approval=_TEXT,
+    max_calls={"type": "integer", "minimum": 0},
+    after=_NAMES,
+    before=_NAMES,
+    effect={"enum": list(EFFECTS)},
+    returns={"enum": ["trusted", "args"]},
+)
+POLICY_SCHEMA: dict[str, Any] = _object(
+    description=_TEXT,
+    version={"type": ["string", "number"]},
+    inputs={"type": "object", "additionalProperties": {"enum": ["trusted", "untrusted"]}},
+    tools={"type": "object", "additionalProperties": _RULE_SCHEMA},
+    values={"type": "object"},
+    budget=_object(**{name: {"type": "number"} for name in Budget.model_fields}),
+)
+"""A JSON Schema of a policy, by which editors complete and check it."""

@@ -1,0 +1,591 @@
+"""Flow in, Plan out: one op for each node, each edge an object reference, each name a slot.
+
+Everything that can be decided before a run is decided here. The graph is taken as it is: no node is added, dropped or
+connected otherwise, since the proofs are about the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any
+
+from ..errors import ExprError, Loc
+from ..language.expr import (
+    Eval,
+    Frame,
+    Template,
+    compile_condition,
+    compile_expr,
+    compile_named,
+    compile_value,
+    parse_expr,
+    parse_template,
+    references,
+    value_references,
+)
+from ..language.flow import Flow, FrameGraph, Names, Node
+from ..language.literals import literals_of
+from ..language.messages import fault_of
+from ..language.operators import described, index
+from ..language.policy import ArgRule, CallRule
+from ..language.program import (
+    DEFAULT_ANSWER_ATTEMPTS,
+    MODEL_OPTIONS,
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    LLMStep,
+    LoopStep,
+    MapStep,
+    ParallelStep,
+    Retry,
+    SetStep,
+    Step,
+    SwitchStep,
+    ToolStep,
+    WaitStep,
+)
+from ..language.schemas import schema_check
+from ..tools.contract import ToolContract, checked, handed
+from ..values import CONTAINERS, SCALARS, UNSET
+from .bounds import counted, longest
+from .demands import enforcer
+from .plan import (
+    END,
+    FAIL,
+    BranchOp,
+    CloseOp,
+    ForkOp,
+    FramePlan,
+    Handler,
+    LoopOp,
+    ModelOp,
+    Op,
+    PauseOp,
+    Plan,
+    SetOp,
+    SwitchOp,
+    TestOp,
+    ToolOp,
+    WhenOp,
+)
+
+TOOL_TIMEOUT_SECONDS = 60.0
+"""One attempt of a tool without ``timeout_seconds``: longer than any request that a person would wait for."""
+
+MODEL_TIMEOUT_SECONDS = 120.0
+"""One attempt of a model call without ``timeout_seconds``: a long answer of a slow model takes a minute."""
+
+
+Checks = Mapping[Loc, Sequence[CallRule]]
+"""By the place of an argument: what is held against its value before the call."""
+
+
+def compile_flow(flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None) -> Plan:
+    """The plan of *flow*, which must have no faults; *contracts* are the tools that it may call."""
+    return _Compiler(flow, contracts, checks or {}).plan()
+
+
+class _Compiler:
+    def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks) -> None:
+        self.flow = flow
+        self.contracts = contracts
+        self.checks = checks
+        self.tools: list[str] = []
+        self.numbers: dict[str, int] = {}
+        self.ops: list[Op] = []
+        self.twice = _entered_twice(flow)
+        self.slots = {id(frame.names): slot_names(frame.names) for frame in flow.frames}
+        self.read = {id(frame.names): slots_read(frame.names) for frame in flow.frames}
+
+    def plan(self) -> Plan:
+        flow = self.flow
+        frames = [self.frame(frame) for frame in flow.frames]
+        self.ops = [self.op(node, frames) for node in flow.nodes]
+        for node, op in zip(flow.nodes, self.ops, strict=True):
+            op.index, op.frame = node.index, node.frame.index
+            self.connect(node, op)
+        for node, op in zip(flow.nodes, self.ops, strict=True):
+            self.place(node, op)
+        for op in self.ops:  # complete by now, so that a twin is the same in all but how it is called
+            if isinstance(op, ToolOp) and op.single is not None and op.function is not None:
+                parameter = self.contracts[op.tool].parameters.get(op.single[0])
+                if parameter is not None and parameter.first:
+                    op.quick = replace(op, direct=op.function)
+        for graph, frame in zip(flow.frames, frames, strict=True):
+            frame.entry = self.ops[graph.entry]
+        for node in flow.nodes:
+            if self.ops[node.index].path is None and node.kind == "step":
+                frames[node.frame.index].static = False
+        _ceilings(flow, frames)
+        models = list(dict.fromkeys(op.model for op in self.ops if isinstance(op, ModelOp)))
+        return Plan(
+            name=flow.program.name,
+            frames=frames,
+            ops=self.ops,
+            tools=self.tools,
+            models=models,
+            given=tuple(
+                dict.fromkeys(
+                    name
+                    for rules in self.checks.values()
+                    for rule in rules
+                    if isinstance(rule, ArgRule)
+                    for name in rule.reads()
+                )
+            ),
+        )
+
+    def frame(self, graph: FrameGraph) -> FramePlan:
+        names = graph.names
+        frame = FramePlan(graph.index, graph.name, keeps_last=graph.kind in ("branch", "item"))
+        frame.slots = self.slots[id(names)]
+        if graph.kind in ("run", "call"):
+            program = names.program
+            schema = program.inputs
+            frame.budget = program.budget if graph.kind == "call" else None
+            frame.timeout_ns = _ns(program.timeout_seconds)
+            frame.blank = [UNSET] * names.size
+            read = self.read[id(names)]
+            needed = set(names.needed)
+            if schema is not None:
+                required = set(schema.get("required", []))
+                needed = (needed - names.declared) | required
+                for name, part in schema.get("properties", {}).items():
+                    if isinstance(part, dict) and "default" in part:
+                        frame.blank[names.keys[name]] = part["default"]
+                        needed.discard(name)
+                frame.check = schema_check(schema)
+                frame.declared = tuple(schema.get("properties", {}))
+            frame.needed = tuple(name for name in names.keys if name in needed)
+            frame.needed += tuple(sorted(needed - names.keys.keys()))  # required by the schema, and read by no step
+            free = names.inputs - needed
+            others = [name for name, slot in names.keys.items() if slot in read and name in free]
+            frame.inputs = tuple((name, names.keys[name]) for name in [*frame.needed, *others] if name in names.keys)
+            frame.others = tuple(others)
+            if len(frame.needed) > 1 and [names.keys.get(n) for n in frame.needed] == list(range(len(frame.needed))):
+                frame.take = itemgetter(*frame.needed)
+            if program.output is not None:
+                frame.output = compile_value(program.output, names)
+        return frame
+
+    # --- ops ---
+
+    def op(self, node: Node, frames: list[FramePlan]) -> Op:
+        step, names = node.step, node.frame.names
+        if node.kind in ("end", "fail"):
+            return Op(code=END if node.kind == "end" else FAIL, type=node.kind)
+        if node.kind == "close":
+            op: Op = CloseOp()
+        elif node.kind == "test":
+            assert isinstance(step, LoopStep)
+            until = compile_condition(parse_expr(step.until), names) if step.until is not None else None
+            op = TestOp(until=until, text=step.until or "")
+        elif node.kind == "when":
+            assert step.when is not None
+            test = Test(step.when, names)
+            op = WhenOp(test=test.holds, capture=test.capture, show=test.show, text=step.when)
+        else:
+            op = self.step_op(node, step, names, frames)
+        op.step_id, op.type = step.id, step.type.value
+        op.out = names.outputs[step.id]
+        op.key = names.keys[step.output_key] if step.output_key is not None else -1
+        op.error, op.errors = names.errors.get((step.id, "error"), -1), names.errors.get((step.id, "errors"), -1)
+        if node.kind != "close":
+            op.has_default, op.default = step.has_default, step.default if step.has_default else None
+        return op
+
+    def step_op(self, node: Node, step: Step, names: Names, frames: list[FramePlan]) -> Op:
+        defaults = names.program.defaults
+        timeout = step.timeout_seconds
+        match step:
+            case ToolStep():
+                return self.tool_step(step, names, timeout or defaults.timeout_seconds, node.loc)
+            case LLMStep():
+                return self.model(step, names, timeout or defaults.timeout_seconds)
+            case ConditionStep():
+                return condition(step, names)
+            case SwitchStep():
+                return SwitchOp(on=compile_value(step.on, names))
+            case SetStep():
+                values = tuple(
+                    (name, names.keys[name], compile_value(value, names)) for name, value in step.values.items()
+                )
+                return SetOp(values=values)
+            case LoopStep():
+                return LoopOp(max_iterations=step.max_iterations, timeout_ns=_ns(timeout))
+            case ParallelStep() | MapStep() | CallStep():
+                children = tuple(frames[graph.index] for graph in node.frames)
+                op = ForkOp(kind=step.type.value, frames=children, timeout_ns=_ns(timeout))
+                op.goes_on = not isinstance(step, CallStep) and step.on_item_error == "continue"
+                if isinstance(step, MapStep):
+                    op.over, op.item = compile_value(step.over, names), names.keys[step.item_name]
+                    op.max_items, op.max_concurrency = step.max_items, step.max_concurrency
+                elif isinstance(step, ParallelStep):
+                    op.max_concurrency = step.max_concurrency
+                else:
+                    op.arguments = compile_named(step.arguments, names)
+                return op
+            case ApprovalStep():
+                asked: dict[str, Any] = {"kind": "approval", "role": step.role}
+                late = {"timeout_seconds": timeout} if timeout is not None else {}
+                show = compile_value(step.show, names)
+                return PauseOp(
+                    request=lambda frame: {**asked, "show": show(frame), **late},
+                    timeout_ns=_ns(timeout),
+                    asks=True,
+                    rejects=step.otherwise is None,
+                )
+            case WaitStep():
+                fields = {"seconds": step.seconds, "until": step.until, "event": step.event}
+                given = {name: value for name, value in fields.items() if value is not None}
+                if timeout is not None:
+                    given["timeout_seconds"] = timeout
+                asked = {"output_schema": step.output_schema} if step.output_schema is not None else {}
+                waited = compile_value({"kind": "wait", **given}, names)
+                matched = {"match": compile_named(step.match, names)} if step.match is not None else {}
+                return PauseOp(
+                    request=lambda frame: {**waited(frame), **{n: get(frame) for n, get in matched.items()}, **asked},
+                    timeout_ns=_ns(timeout),
+                    validate=schema_check(step.output_schema) if step.output_schema is not None else None,
+                    with_literals=literals_of(step.output_schema) if step.output_schema is not None else None,
+                )
+        raise AssertionError(step)
+
+    def tool_step(self, step: ToolStep, names: Names, timeout: float | None, loc: Loc) -> ToolOp:
+        op = self.tool(step.tool, step.args, names, timeout, (*loc, "args"))
+        op.attempts, op.retry = step.attempts, step.retry or Retry()
+        read = self.read[id(names)]
+        out, key = names.outputs[step.id], names.keys[step.output_key] if step.output_key is not None else -1
+        plain = step.when is None and step.undo is None and not op.takes_key and not op.checks
+        if plain and (key < 0 or out not in read):
+            op.slot = out if key < 0 else key
+            op.single = single_argument(self.contracts[step.tool], step.args, names)
+        for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
+            if reference is not None:
+                args = reference.args if kind == "undo" or "args" in reference.model_fields_set else step.args
+                beside = self.tool(reference.tool, args, names, None, (*loc, kind, "args"))
+                beside.step_id, beside.type = f"{step.id}/{kind}", "tool"
+                beside.function = None  # what follows its outcome is never simply the next op
+                setattr(op, kind, beside)
+        return op
+
+    def tool(self, tool: str, args: dict[str, Any], names: Names, timeout: float | None, loc: Loc) -> ToolOp:
+        contract = self.contracts[tool]
+        if tool not in self.numbers:
+            self.numbers[tool] = len(self.tools)
+            self.tools.append(tool)
+        seconds = timeout or contract.timeout_seconds or TOOL_TIMEOUT_SECONDS
+        return ToolOp(
+            tool=tool,
+            number=self.numbers[tool],
+            names=tuple(args),
+            arguments=compile_arguments(contract, args, names),
+            effect=contract.effect,
+            takes_key=contract.takes_key,
+            checks=tuple(
+                (position, name, rule.text, enforcer(tool, name, rule))
+                for position, name in enumerate(args)
+                for rule in self.checks.get((*loc, name), ())
+            ),
+            timeout_ns=_ns(seconds),
+            function=contract.function if contract.how == "async" else None,
+        )
+
+    def model(self, step: LLMStep, names: Names, timeout: float | None) -> ModelOp:
+        program = names.program
+        defaults = program.defaults
+        declared = step.model or defaults.model
+        model = program.models.get(declared, declared) if declared is not None else None
+        options: dict[str, Any] = {}
+        for name in MODEL_OPTIONS:
+            value = getattr(step, name) if getattr(step, name) is not None else getattr(defaults, name)
+            if value is not None:
+                options[name] = [value] if name == "stop" and isinstance(value, str) else value
+        constrained = step.constrained
+        return ModelOp(
+            messages=_messages(step, names),
+            options=options,
+            model=model,
+            max_tokens=options.get("max_tokens"),
+            allowed=tuple(step.allowed_outputs) if step.allowed_outputs is not None else None,
+            schema=step.output_schema,
+            validate=schema_check(step.output_schema) if step.output_schema is not None else None,
+            with_literals=literals_of(step.output_schema) if step.output_schema is not None else None,
+            attempts=step.attempts,
+            answer_attempts=max(
+                step.attempts, DEFAULT_ANSWER_ATTEMPTS if constrained and step.max_retries is None else 1
+            ),
+            on_invalid=step.on_invalid,
+            has_on_invalid="on_invalid" in step.model_fields_set,
+            accepts_cut=step.on_truncated == "accept",
+            retry=step.retry or Retry(),
+            timeout_ns=_ns(timeout or MODEL_TIMEOUT_SECONDS),
+        )
+
+    # --- edges ---
+
+    def connect(self, node: Node, op: Op) -> None:
+        ops = self.ops
+        handlers = []
+        for edge in node.edges:
+            target = ops[edge.target]
+            label = edge.label
+            if label in ("catch", "skip"):
+                by = ops[edge.by] if edge.by != node.index else op
+                handlers.append(Handler(edge.errors if label == "catch" else None, target, by))
+            elif isinstance(op, BranchOp | PauseOp) and label in ("then", "otherwise"):
+                setattr(op, label, target)
+            elif isinstance(op, SwitchOp) and label.startswith("case:"):
+                op.cases[label[5:]] = target
+            elif isinstance(op, SwitchOp) and label == "default":
+                op.other = target
+            elif isinstance(op, TestOp) and label in ("again", "exhausted"):
+                setattr(op, label, target)
+            elif isinstance(op, WhenOp) and label == "unless":
+                op.unless = target
+            elif label == "when":
+                assert isinstance(op, WhenOp)
+                op.next = target
+                target.when = op
+            elif label == "until" or label == "next":
+                op.next = target
+                if isinstance(op, PauseOp):
+                    op.then = target
+        op.handlers = tuple(handlers)
+        step = node.step
+        if isinstance(op, BranchOp):
+            assert isinstance(step, ConditionStep)
+            op.missing = (
+                step.then is None and isinstance(step.otherwise, str),
+                step.otherwise is None and isinstance(step.then, str),
+            )
+        elif isinstance(op, SwitchOp):
+            assert isinstance(step, SwitchStep)
+            targets = {**step.cases, "default": step.default}
+            op.labels = {name: target if isinstance(target, str) else name for name, target in targets.items()}
+        elif isinstance(op, TestOp):
+            assert node.of is not None
+            loop = ops[node.of.index]
+            assert isinstance(loop, LoopOp)
+            op.loop = loop
+
+    def place(self, node: Node, op: Op) -> None:
+        if node.kind in ("end", "fail"):
+            return
+        op.owner = self.ops[node.owner.index] if node.owner is not None else None
+        if isinstance(op, TestOp):
+            op.when = op.loop.when
+        op.twice = node.step.id in self.twice and node.kind in ("step", "when")
+        ids = [node.step.id]
+        dynamic = op.twice
+        at = node.owner
+        timed = []
+        while at is not None:
+            around = self.ops[at.index]
+            if isinstance(around, LoopOp) and around.timeout_ns:
+                timed.append(around)
+            ids.append(at.step.id)
+            dynamic = dynamic or isinstance(at.step, LoopStep) or at.step.id in self.twice
+            at = at.owner
+        op.timed = tuple(timed)
+        if not dynamic:
+            op.path = "/".join(reversed(ids))
+
+
+def _ns(seconds: float | None) -> int:
+    return int(seconds * 1e9) if seconds is not None else 0
+
+
+def _messages(step: LLMStep, names: Names) -> Eval:
+    """What gives the messages of a step. A content is text, also where it is one reference to something else."""
+    written: Any = step.messages
+    if written is None:
+        system = [{"role": "system", "content": step.system}] if step.system is not None else []
+        written = [*system, {"role": "user", "content": step.prompt}]
+    if isinstance(written, list) and all(isinstance(m, dict) and isinstance(m["content"], str) for m in written):
+        texts = [(m["role"], _text(m["content"], names)) for m in written]
+        return lambda frame: [{"role": role, "content": content(frame)} for role, content in texts]
+    items = [_message(item, names) for item in ([written] if isinstance(written, str) else written)]
+
+    def messages(frame: Frame) -> list[Any]:
+        found = [message for item in items for message in item(frame)]
+        if fault := fault_of(found):
+            raise ExprError(f"messages{fault if fault.startswith('[') else f': {fault}'}")
+        return found
+
+    return messages
+
+
+def _message(item: Any, names: Names) -> Eval:
+    """What gives the messages that stand for one in the program: itself, or those that it refers to."""
+    if isinstance(item, str):
+        value = compile_value(item, names)
+
+        def referred(frame: Frame) -> list[Any]:
+            found = value(frame)
+            if type(found) is not list:
+                raise ExprError(f"{item} is {described(found)}, and must be a list of messages")
+            return found
+
+        return referred
+    role, content = item["role"], item["content"]
+    if isinstance(content, str):
+        text = _text(content, names)
+        return lambda frame: [{"role": role, "content": text(frame)}]
+    parts = [_part(part, names) for part in content]
+    return lambda frame: [{"role": role, "content": [part(frame) for part in parts]}]
+
+
+def _part(part: dict[str, Any], names: Names) -> Eval:
+    if part["type"] == "text":
+        text = _text(part["text"], names)
+        return lambda frame: {"type": "text", "text": text(frame)}
+    image = part["image_url"]
+    url = _text(image["url"], names)
+    return lambda frame: {"type": "image_url", "image_url": {**image, "url": url(frame)}}
+
+
+def _text(content: str, names: Names) -> Eval:
+    template = parse_template(content)
+    return compile_expr(Template(template.parts), names)
+
+
+class Test:
+    """A condition compiled: whether it ``holds``, and what it read, for the record."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    def __init__(self, text: str, names: Names) -> None:
+        node = parse_expr(text)
+        seen: dict[str, tuple[int, tuple[str | int, ...]]] = {}
+        for ref in references(node):
+            seen[str(ref)] = names.load(ref)
+        self.holds = compile_condition(node, names)
+        self.capture = _capturing([slot for slot, _ in seen.values()])
+        self.paths = [(name, path) for name, (_, path) in seen.items()]
+
+    def show(self, values: tuple[Any, ...]) -> dict[str, Any]:
+        """Each reference with the value that it had, of those *values* that were captured."""
+        shown = {}
+        for (name, path), value in zip(self.paths, values, strict=True):
+            try:
+                for part in path:
+                    value = index(value, part)
+            except ExprError:
+                value = UNSET
+            if value is not UNSET:  # a branch of `or` that was not needed
+                shown[name] = value
+        return shown
+
+
+def _capturing(slots: list[int]) -> Callable[[Frame], tuple[Any, ...]]:
+    """A closure that takes the values of *slots*."""
+    if not slots:
+        return lambda frame: ()
+    if len(slots) == 1:
+        slot = slots[0]
+        return lambda frame: (frame[slot],)
+    return itemgetter(*slots)
+
+
+def condition(step: ConditionStep, names: Names) -> BranchOp:
+    """A condition with its test, and what it will show of the values it read."""
+    test = Test(step.condition, names)
+    then, otherwise = step.then, step.otherwise
+    return BranchOp(
+        test=test.holds,
+        capture=test.capture,
+        show=test.show,
+        text=step.condition,
+        labels=(then if isinstance(then, str) else "then", otherwise if isinstance(otherwise, str) else "otherwise"),
+    )
+
+
+def compile_arguments(
+    contract: ToolContract, args: dict[str, Any], names: Names
+) -> Callable[[Frame], tuple[tuple[Any, ...], dict[str, Any]]]:
+    """A closure that gives the values of the arguments, as recorded, and the keywords, as the tool receives them."""
+    keys = tuple(args)
+    gets = [compile_value(value, names) for value in args.values()]
+    tool = contract.name
+    converters = [contract.parameters.get(key) for key in keys]
+    if any(p is not None and p.convert is not None for p in converters):
+
+        def with_types(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            values = tuple([get(frame) for get in gets])
+            keywords = {}
+            for key, parameter, value in zip(keys, converters, values, strict=True):
+                keywords[key] = handed(value) if parameter is None else checked(tool, parameter, value, args[key])
+            return values, keywords
+
+        return with_types
+    if len(keys) == 1:
+        (key,), (get,) = keys, gets
+
+        def single(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            value = get(frame)
+            return (value,), {key: handed(value) if type(value) in CONTAINERS else value}
+
+        return single
+
+    def plain(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        values = tuple([get(frame) for get in gets])
+        return values, {key: handed(value) for key, value in zip(keys, values, strict=True)}
+
+    return plain
+
+
+def single_argument(
+    contract: ToolContract, args: dict[str, Any], names: Names
+) -> tuple[str, int, frozenset[Any]] | None:
+    """Of a tool with one argument that is one name: the parameter, the slot, and the types that need no look and no copy."""
+    if len(args) != 1:
+        return None
+    ((name, value),) = args.items()
+    template = parse_template(value) if type(value) is str else None
+    if template is None or not template.typed:
+        return None
+    slot, path = names.load(template.parts[0])  # type: ignore[arg-type]
+    hint = contract.parameters[name].hint if name in contract.parameters else Any
+    if path:
+        return None
+    if hint is Any:
+        return name, slot, SCALARS
+    return (name, slot, frozenset((hint,))) if hint in SCALARS else None
+
+
+def slots_read(names: Names) -> frozenset[int]:
+    """The slots that anything in the program reads."""
+    refs = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
+    refs += value_references(names.program.output)
+    return frozenset(names.load(ref)[0] for ref in refs)
+
+
+def _entered_twice(flow: Flow) -> set[str]:
+    """Ids of steps that have a node for both ways of entering: their second run in a frame has a path of its own."""
+    modes: dict[str, set[str]] = {}
+    for node in flow.nodes:
+        if node.kind == "step":
+            modes.setdefault(node.step.id, set()).add(node.mode)
+    return {step_id for step_id, found in modes.items() if len(found) > 1}
+
+
+def slot_names(names: Names) -> list[str]:
+    """The name of each slot, for people."""
+    result = [""] * names.size
+    for name, slot in names.keys.items():
+        result[slot] = f"${name}"
+    for step_id, slot in names.outputs.items():
+        result[slot] = f"${step_id}.output"
+    for (step_id, word), slot in names.errors.items():
+        result[slot] = f"${step_id}.{word}"
+    return result
+
+
+def _ceilings(flow: Flow, frames: list[FramePlan]) -> None:
+    """Most steps, model calls and tool calls of one execution of each frame: what a branch may reserve at a fork."""
+    for frame, (steps, llm_calls, tool_calls) in zip(frames, longest(flow, 3, counted).totals, strict=True):
+        frame.ceiling = (steps, llm_calls, tool_calls)

@@ -1,0 +1,1520 @@
+"""The state machine: outcomes in, requests out. No await, no I/O, no clock, no random number.
+
+    request = machine.start(now)             # a ToolOp or ModelOp to call, a ForkOp, or an end (code END)
+    request = machine.resume(value, now)     # what a tool returned
+    request = machine.answer(text, usage, now)   # what a model answered
+    request = machine.fail(error, now)       # what went wrong
+    request = machine.join(now)              # the children of a fork have ended
+
+These are one `send` each to the machine's generator, whose locals hold what a step needs; a driver in a hurry sets
+``now`` and sends a tool's value itself. A machine executes one frame. Branches, items and called programs are child
+machines that the driver runs, at the same time or one by one: what comes out does not depend on it. A driver reads
+``keywords`` or ``messages``, ``path``, ``deadline`` and ``delay_seconds`` between two of these calls and changes nothing.
+
+Rule 1: what an outcome does is decided here, the same for every driver: retry, catch, skip, in doubt, undo, budget.
+Rule 2: a value in a frame is never changed, only replaced; tools get copies.
+Rule 3: a record, once appended, never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, cast
+
+from ..errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
+from ..language.answers import WHOLE, correction, ending, filtered, kept_reasoning, read_answer, without_reasoning
+from ..language.correlation import fits
+from ..language.operators import described, equal
+from ..records.trace import (
+    MAX_LISTED,
+    Attempt,
+    LLMUsage,
+    StepError,
+    StepStatus,
+    TraceStatus,
+    bases_of,
+    error_text,
+    seed_of,
+)
+from ..values import SMALL_TEXT, UNSET, admit, canonical, is_small, short
+from .faults import CANCELLED, NOTHING_USED, ONLY_NAMED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
+from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits, Shares
+from .plan import (
+    BRANCH,
+    CLOSE,
+    END,
+    FAIL,
+    FORK,
+    LOOP,
+    MODEL,
+    PAUSE,
+    SET,
+    SWITCH,
+    TEST,
+    TOOL,
+    WHEN,
+    BranchOp,
+    CallOp,
+    ForkOp,
+    FramePlan,
+    LoopOp,
+    ModelOp,
+    Op,
+    PauseOp,
+    SetOp,
+    SwitchOp,
+    TestOp,
+    ToolOp,
+    WhenOp,
+)
+
+FOREVER = 1 << 62
+
+_NO_STEP = "the run has used all its steps (max_steps)"
+
+OTHER: Any = object()  # sent in place of a tool's value
+
+_UNUSABLE = frozenset({"invalid_answer", *ONLY_NAMED})
+
+SUCCESS, FAILED, SKIPPED = StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.SKIPPED
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is given for a run and never drawn by the machine. ``prices`` are dollars per million tokens, in and out."""
+
+    run_id: str = ""
+    seed: int | None = None
+    limits: Limits = DEFAULT_LIMITS
+    prices: Mapping[str, tuple[Decimal, Decimal]] | None = None
+    default_model: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)  # inputs that the policy's value checks read
+
+
+class Machine:
+    """The execution of one frame of a plan."""
+
+    # No __slots__: what few runs need has its default here and costs a run nothing until it is set.
+    now: int
+    send: Callable[[Any], Op]
+    path = ""
+    request: Any = None
+    keywords: dict[str, Any]
+    messages: list[dict[str, Any]]
+    argument: Any = None  # of a request with `direct`
+    positional = False  # whether the driver knows such requests
+    delay_seconds = 0.0
+    fork_size = 0
+    output: Any = None
+    error: StepError | None = None
+    raised: BaseException | None = None  # the exception of the last call that failed, where the driver had one
+    waiting: Sequence[dict[str, Any]] = ()
+    skipped = False
+    _ask: Op  # the request to make
+    _op: Any = None
+    _started = 0
+    _attempts: list[Attempt] | None = None
+    _outcome: tuple[Callable[..., Op | None], tuple[Any, ...]]
+    _last: Any = None
+    _block_last: Any = None
+    frame_name = ""  # the frame's identity among a stored run's rows; the run's own has none
+    begun_ns: int | None = None  # when the frame began, if that was in another process; monotonic here
+    waited_ns = 0  # of the frame's time, waits and approvals
+    _ends_by = FOREVER  # the deadline of the frame's own program
+    _aside: str | None = None
+    _undo: list[tuple[ToolOp, str, tuple[Any, ...], dict[str, Any]]] | None = None
+    _undo_errors: list[str] | None = None
+    _counts: dict[str, int]  # runs of steps that can run twice, by path
+    _loops: dict[int, list[Any]]  # by LoopOp.index: iteration, start, deadline, path
+    _whens: dict[int, dict[str, Any]]  # by WhenOp.index: what the condition read when it held
+    _fork: Any  # of a map its items, of a call its inputs
+    _children: list[Machine | None]
+    _shares: Shares
+    _granted: list[Ledger | None]
+    _call: tuple[
+        ToolOp, StepError, str, Any, dict[str, Any], str
+    ]  # what a reconcile is about: op, error, path, request, keywords, what else is known
+    _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
+    _cancelling = False
+    _crashed = (
+        False  # whether a call was lost with its process: then a person is waited for also where the run is cancelled
+    )
+    _original: list[dict[str, Any]]
+    _reserved = 0
+    _reserved_cost: Decimal | None = None
+    _lost_attempts: tuple[list[int], bool] | None = None  # attempts at the requested call that were lost in a crash
+    _failed_step = ""
+
+    def __init__(
+        self,
+        frame_plan: FramePlan,
+        frame: list[Any],
+        facts: Facts,
+        ledger: Ledger,
+        *,
+        prefix: str = "",
+        root: bool = True,
+        deadline: int = FOREVER,
+        deadline_error: StepError | None = None,
+        fixed: int = FOREVER,
+        fixed_error: StepError | None = None,
+    ) -> None:
+        self.frame_plan = frame_plan
+        self.frame = frame
+        self.facts = facts
+        self.ledger = ledger
+        self.records: list[Any] = []
+        self.status = TraceStatus.RUNNING
+        self.base_deadline = self.deadline = deadline  # of a budget's max_seconds, which leaves waits out
+        self._deadline_error = deadline_error
+        self.fixed_deadline = fixed  # of the timeout_seconds around, which do not
+        self._fixed_error = fixed_error
+        self._prefix = prefix
+        self._root = root
+        self.static = root and frame_plan.static  # whether each path is its op's own
+
+    @classmethod
+    def of_run(
+        cls, frame_plan: FramePlan, frame: list[Any], facts: Facts, ledger: Ledger, deadline: int = FOREVER
+    ) -> Machine:
+        """The machine of a run; *frame* is `loaded` with its inputs."""
+        error = None if deadline >= FOREVER else _budget("the budget's max_seconds is used up")
+        return cls(frame_plan, frame, facts, ledger, deadline=deadline, deadline_error=error)
+
+    # --- what a driver calls ---
+
+    def start(self, now: int) -> Op:
+        """The first request; *now* is monotonic nanoseconds, here and everywhere."""
+        self.now = now
+        if self._root and self.frame_plan.timeout_ns:
+            self._end_by(now + self.frame_plan.timeout_ns)
+        self.send = self._steps().send
+        return self.send(None)
+
+    def resume(self, value: Any, now: int) -> Op:
+        """Take what a tool returned."""
+        self.now = now
+        return self.send(value)
+
+    def answer(self, text: str, usage: LLMUsage | None, now: int, extra: dict[str, Any] | None = None) -> Op:
+        """Take what a model answered; *extra* is recorded beside it, its ``finish_reason`` decides with the text."""
+        return self._other(now, self._answer, text, usage, extra)
+
+    def fail(self, error: StepError, now: int, usage: LLMUsage | None = None) -> Op:
+        """Take what went wrong with the call; what follows (retry, catch, in doubt, ...) is decided here.
+
+        *usage* is what a model call consumed all the same; without it nobody knows, and its reservation is spent.
+        """
+        return self._other(now, self._failure, error, False, usage)
+
+    def expire(self, now: int, *, called: bool = True, usage: LLMUsage | None = None) -> Op:
+        """Take that the call's deadline passed and the call was stopped; *called* is false if it had not begun.
+
+        *usage* is what a model call consumed that came to its end all the same, too late.
+        """
+        return self._other(now, self._expiry, called, usage)
+
+    def cancel(self, now: int, *, called: bool = True) -> Op:
+        """Take that the run is to be cancelled; an interrupted effect is in doubt. *called* is false if no call was under way."""
+        if self.status is not TraceStatus.RUNNING and self._aside is None:
+            return END_OP
+        return self._other(now, self._cancellation, called)
+
+    def suspend(self, now: int) -> Op:
+        """Take that what the run waits for has not come yet: it ends here, suspended, until it is taken up again."""
+        return self._other(now, self._pause)
+
+    def decide(self, approved: bool, reason: str | None, by: str | None, now: int) -> Op:
+        """Take a person's decision on the requested approval; *by* is recorded and not told to the program."""
+        return self._other(now, self._decided, approved, {"approved": approved, "reason": reason}, by)
+
+    def arrive(self, payload: Any, now: int) -> Op:
+        """Take that the time or event that was waited for has come."""
+        return self._other(now, self._decided, True, payload, None)
+
+    def doubt(self, error: StepError, now: int, *, crashed: bool = True, ask: bool = True) -> Op:
+        """Take that nobody knows whether the call took effect: its owner is gone (*crashed*), or *error* says why. Without *ask* it may
+        be under way still, so that no reconcile tool can tell yet that it did not."""
+        return self._other(now, self._lost, error, crashed, ask)
+
+    def spoil(
+        self, error: StepError, now: int, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
+    ) -> Op:
+        """Take that the call was made and gave what is no value, as *error* says; *usage* and *extra* are a model's."""
+        return self._other(now, self._spoiled, error, usage, extra)
+
+    def invalid(
+        self,
+        text: str,
+        error: StepError,
+        usage: LLMUsage | None,
+        now: int,
+        extra: dict[str, Any] | None = None,
+    ) -> Op:
+        """Take that a model's answer was invalid, as *error* says; *text* is what is known of it."""
+        return self._other(now, self._rejected, text, error, usage, extra)
+
+    def lapse(self, error: StepError, by: str | None, now: int) -> Op:
+        """Take that the requested pause failed, as *error* says."""
+        return self._other(now, self._decided, False, {"approved": False, "reason": None}, by, error)
+
+    def refuse(self, error: StepError, now: int) -> Op:
+        """Take that the call was not made, for a reason that another attempt would not mend."""
+        return self._other(now, self._not_called, error)
+
+    def join(self, now: int) -> Op:
+        """Take that every child of the fork has ended."""
+        return self._other(now, self._joined)
+
+    def _other(self, now: int, take: Callable[..., Op | None], *arguments: Any) -> Op:
+        self.now = now
+        self._outcome = take, arguments
+        return self.send(OTHER)
+
+    def reserve(self, prompt_tokens: int) -> StepError | None:
+        """Reserve the most that the requested model call can use; the error, where the budget does not cover it."""
+        op: ModelOp = self._op
+        ledger = self.ledger
+        most = prompt_tokens + (op.max_tokens or DEFAULT_MAX_TOKENS)
+        if most > ledger.tokens:
+            share = "" if self._root else "this branch's share of "
+            return _budget(f"the call may use {most} tokens, {max(ledger.tokens, 0)} are left of {share}max_tokens")
+        cost = None
+        if ledger.cost is not None:
+            price = self._price(op)
+            if price is None:
+                return _budget(
+                    f"no price is known for model {op.model or self.facts.default_model!r}, and the budget limits cost"
+                )
+            cost = (price[0] * prompt_tokens + price[1] * (op.max_tokens or DEFAULT_MAX_TOKENS)) / 1_000_000
+            if cost > ledger.cost:
+                return _budget(
+                    f"the call may cost ${cost:.6f}, ${max(ledger.cost, Decimal(0)):.6f} are left of max_cost_usd"
+                )
+            ledger.cost -= cost
+        if ledger.tokens < UNLIMITED:
+            ledger.tokens -= most
+        self._reserved, self._reserved_cost = most, cost
+        return None
+
+    def lose(self, op: Op, begun: Sequence[int], prompt_tokens: int = 0, *, settled: bool = False) -> StepError | None:
+        """Take that attempts at the requested call *op* were lost with their process: each counts on the budgets, but the last where it
+        is *settled* what became of it, since its outcome is that of the call. The error, where nothing is left for another attempt.
+
+        *begun* are the times at which they were begun, since the epoch: they are recorded beside the step's digest.
+        """
+        if op is not self._op or self._aside == "reconcile":
+            return None  # on the short way no budget counts calls; and what a reconcile lost is not the step's that it is asked about
+        self._lost_attempts = list(begun), settled
+        count, ledger = len(begun) - settled, self.ledger
+        if self._aside is not None:
+            return None
+        if op.code == TOOL:
+            enough = ledger.take_tool_calls(count)
+            return None if enough else _budget(_LOST_CALLS.format("tool calls", "max_tool_calls"))
+        if not ledger.take_llm_calls(count):
+            return _budget(_LOST_CALLS.format("model calls", "max_llm_calls"))
+        for _ in range(count if self.reserves else 0):
+            refusal = self.reserve(prompt_tokens)
+            if refusal is not None:
+                return refusal
+            self._reserved, self._reserved_cost = 0, None  # what was reserved for it is spent
+        return None
+
+    @property
+    def retrying(self) -> bool:
+        """Whether the request is another attempt of one made before."""
+        return bool(self._attempts) and self._aside is None
+
+    @property
+    def broken(self) -> bool:
+        """Whether an exception of our own ended the machine: a fault of this package, not an outcome."""
+        send = self.__dict__.get("send")
+        return send is not None and send.__self__.gi_frame is None
+
+    @property
+    def reserves(self) -> bool:
+        """Whether a model call must be reserved."""
+        return self.ledger.tokens < UNLIMITED or self.ledger.cost is not None
+
+    @property
+    def lanes(self) -> int:
+        """How many children of the requested fork may run at a time without a share in common; number n is in lane n % lanes."""
+        return self._shares.lanes
+
+    def ready(self, number: int) -> bool:
+        """Whether child *number* of the requested fork may begin: the one before it in its lane has ended."""
+        before = number - self._shares.lanes
+        child = self._children[before] if before >= 0 else None
+        return before < 0 or (child is not None and child.status in (TraceStatus.SUCCESS, TraceStatus.FAILED))
+
+    def child(self, number: int) -> Machine:
+        """The machine of one branch or item of the requested fork, which is `ready`."""
+        op: ForkOp = self._op
+        frame_plan = op.frames[0 if op.kind == "map" else number]
+        before = number - self._shares.lanes
+        granted = self._shares.granted(number, cast(Machine, self._children[before]).ledger if before >= 0 else None)
+        if frame_plan.budget is not None:
+            granted.tighten(Ledger.of(self.facts.limits, frame_plan.budget))
+        self._granted[number] = granted
+        if op.kind == "call":
+            frame = loaded(frame_plan, self._fork)
+            prefix = f"{self.path}/"
+        else:
+            frame = self.frame.copy()
+            prefix = f"{self.path}/"
+            if op.kind == "map":
+                frame[op.item] = self._fork[number]
+                prefix = f"{self.path}[{number}]/"
+        fixed, fixed_error = self._fixed(op)
+        if op.timeout_ns and self._started + op.timeout_ns < fixed:
+            fixed = self._started + op.timeout_ns
+            fixed_error = _timeout(f"{op.step_id!r} did not end within {op.timeout_ns / 1e9:g} s")
+        deadline, error = self.base_deadline, self._deadline_error
+        seconds = frame_plan.budget.max_seconds if frame_plan.budget is not None else None
+        if seconds is not None and self._started + int(seconds * 1e9) < deadline:
+            deadline = self._started + int(seconds * 1e9)
+            error = _budget(f"the max_seconds of program {frame_plan.name!r} are used up")
+        child = Machine(
+            frame_plan,
+            frame,
+            self.facts,
+            granted.copy(),
+            prefix=prefix,
+            root=False,
+            deadline=deadline,
+            deadline_error=error,
+            fixed=fixed,
+            fixed_error=fixed_error,
+        )
+        if frame_plan.timeout_ns:  # from when it was called, whichever process it goes on in
+            child._end_by(self._started + frame_plan.timeout_ns)
+        self._children[number] = child
+        return child
+
+    def _joined(self) -> Op | None:
+        op: ForkOp = self._op
+        children = self._adopt(op)
+        extra = self._join_extra(op)
+        waiting = [entry for child in children for entry in child.waiting]
+        unbegun = any(child is None and self.ready(number) for number, child in enumerate(self._children))
+        if unbegun or any(child.status is TraceStatus.CANCELLED for child in children):
+            return self._cancellation(called=True)
+        if waiting:
+            self._record(op, StepStatus.SUSPENDED, None, None, extra=extra)
+            return self._suspend(waiting)
+        lost = [number for number, child in enumerate(children) if child.status is TraceStatus.FAILED]
+        for number in lost:
+            cause = cast(StepError, children[number].error)
+            if not op.goes_on or cause.kind in UNSKIPPABLE:
+                self.raised = children[number].raised
+                name = f"item [{number}]" if op.kind == "map" else f"{_CHILD[op.kind]} {op.frames[number].name!r}"
+                message = f"{name}: {error_text(children[number]._failed_step, cause)}"
+                inner = replace(cause, message=message, retryable=False)
+                return self._failed(op, inner, extra=extra)
+        if op.timeout_ns and self.now >= self._started + op.timeout_ns:
+            return self._failed(op, _timeout(f"did not end within {op.timeout_ns / 1e9:g} s"), extra=extra)
+        if self.ledger.state < 0:  # before the join allocates
+            return self._failed(op, _state_full(), extra=extra)
+        value = children[0].output if op.kind == "call" else gathered(op, [child.gave for child in children])
+        skipped = [child_name(op, number) for number, child in enumerate(children) if child.skipped]
+        if op.kind != "call" and skipped:
+            extra["skipped"] = skipped
+        if lost:
+            extra["failed"] = [child_name(op, number) for number in lost]
+        try:
+            value, size = admit(value, self.facts.limits.value_bytes)
+            if op.errors >= 0:
+                listed = [(child_name(op, number), cast(StepError, children[number].error)) for number in lost]
+                errors, more = admit(told_of(op, listed), self.facts.limits.value_bytes)
+                size += more
+        except VMError as error:
+            return self._failed(op, StepError.of(error), extra=extra)
+        if op.errors >= 0 and size <= self.ledger.state:
+            self.frame[op.errors] = errors
+        return self._answered(op, value, size, None, extra)
+
+    @property
+    def gave(self) -> Any:
+        """What a branch or item gives at the join; null where it failed."""
+        return self.output if self.status is TraceStatus.SUCCESS else None
+
+    def _partial(self, op: ForkOp, joined: bool) -> tuple[Any, list[Any]]:
+        """What the children of a failed fork gave, with null for those that failed, and which these are; where they did not end,
+        or their values are too large together, null for each."""
+        children = [cast(Machine, child) for child in self._children] if joined else []
+        lost = [child_name(op, n) for n, child in enumerate(children) if child.status is not TraceStatus.SUCCESS]
+        nothing = gathered(op, [None] * (len(children) if op.kind == "map" else len(op.frames)))
+        if not children:
+            return nothing, lost
+        try:
+            value, size = admit(gathered(op, [child.gave for child in children]), self.facts.limits.value_bytes)
+        except VMError:
+            return nothing, lost
+        if size > self.ledger.state:
+            return nothing, lost
+        self.ledger.state -= size
+        return value, lost
+
+    # --- the loop ---
+
+    def _steps(self) -> Generator[Op, Any, None]:
+        """Go on from op to op; what is yielded is a request, what is sent a tool's value, or `OTHER` beside `_outcome`.
+
+        The straight way from one tool to the next is written out, in locals, and costs half a microsecond; all else calls a method.
+        A method gives the op to go on with, or None to make the request `_ask` (again).
+        """
+        frame, ledger = self.frame, self.ledger
+        append = self.records.append
+        fuel = ledger.steps
+        positional = self.positional
+        timeless = min(self.base_deadline, self.fixed_deadline) >= FOREVER
+        quick = self.static and ledger.tool_calls >= UNLIMITED and timeless
+        op: Any = self.frame_plan.entry
+        follow: Any
+        while True:
+            code = op.code
+            if code == TOOL:
+                started = self.now
+                fuel -= 1
+                single = op.single
+                if single is not None and quick and fuel >= 0:
+                    name, slot, kinds = single
+                    value = frame[slot]
+                    if type(value) in kinds:
+                        request: Any = (value,)
+                        if positional and op.quick is not None:
+                            self.argument = value
+                            value = yield op.quick
+                        else:
+                            self.keywords = {name: value}
+                            value = yield op
+                        if value is not OTHER:
+                            kind = type(value)
+                            if (kind is str and len(value) < SMALL_TEXT and value.isascii()) or is_small(value):
+                                frame[op.slot] = value
+                                self._last = self._block_last = value
+                                append((op.index, value, request, started, self.now))
+                                op = op.next
+                                continue
+                        ledger.steps = fuel
+                        self._op, self.path, self._started, self._attempts, self._doubt = (
+                            op,
+                            op.path,
+                            started,
+                            None,
+                            None,
+                        )
+                        self.request, self.keywords = request, {name: request[0]}
+                        follow = self._taken(value)
+                    else:
+                        ledger.steps = fuel
+                        follow = self._begin(op)
+                else:
+                    ledger.steps = fuel
+                    follow = self._begin(op)
+            elif code == BRANCH:
+                ledger.steps = fuel - 1
+                follow = self._branch(op)
+            elif code == WHEN:
+                ledger.steps = fuel - 1
+                follow = self._when(op)
+            elif code == CLOSE:
+                frame[op.out] = self._block_last
+                if op.key >= 0:
+                    frame[op.key] = self._block_last
+                op = op.next
+                continue
+            elif code in (END, FAIL):
+                ledger.steps = fuel
+                if self.status is TraceStatus.RUNNING:
+                    follow = self._ended(op)
+                    while follow is None:
+                        follow = self._taken((yield self._ask))
+                del self.send  # or generator and machine would keep each other alive
+                yield END_OP
+                return
+            elif code == TEST:
+                ledger.steps = fuel
+                follow = self._test(op)
+            else:
+                ledger.steps = fuel - 1
+                follow = self._begin(op)
+            while follow is None:
+                follow = self._taken((yield self._ask))
+            fuel = ledger.steps
+            op = follow
+
+    def _taken(self, value: Any) -> Op | None:
+        """What follows a tool's *value*, or the other outcome that waits in `_outcome`."""
+        if value is OTHER:
+            take, arguments = self._outcome
+            return take(*arguments)
+        return self._value(value)
+
+    def _value(self, value: Any) -> Op | None:
+        """Take what a tool returned, whatever it is."""
+        if self._aside is not None:
+            return self._value_aside(value)
+        op: ToolOp = self._op
+        try:
+            value, size = admit(value, self.facts.limits.value_bytes)
+            if not is_small(value):  # as on the short way: what a run has used must not hang on which way it went
+                self._charge(size)
+        except VMError as error:
+            return self._spoiled(StepError.of(error))
+        self._doubt = None
+        self._write(op, value)
+        self._record(op, SUCCESS, value, None)
+        if op.undo is not None:
+            self._remember_undo(op)
+        return op.next
+
+    def _spoiled(
+        self, fault: StepError, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
+    ) -> Op | None:
+        """The call was made and its value can not be taken: another call would repeat its effect."""
+        op: Any = self._op
+        if op.code == MODEL:
+            self._settle(usage)
+            return self._failed(op, fault, usage, extra)
+        self._doubt = None
+        self.frame[op.out] = UNSET
+        if op.undo is not None:
+            self._remember_undo(op)
+        return self._failed(op, replace(fault, retryable=False))
+
+    def _write(self, op: Op, value: Any) -> None:
+        """A step's output: into its slots, and last of its block and frame."""
+        frame = self.frame
+        frame[op.out] = self._last = self._block_last = value
+        if op.key >= 0:
+            frame[op.key] = value
+
+    def _begin(self, op: Any) -> Op | None:
+        """Begin a step: None, with its request in `_ask`, or what follows where it needs nothing outside."""
+        code = op.code
+        now = self._started = self.now
+        self._op, self._attempts, self._doubt, self.request = op, None, None, None
+        self.path = op.path if self.static else self._path_of(op)
+        ledger = self.ledger
+        if ledger.steps < 0:
+            ledger.steps = 0
+            return self._failed(op, _budget(_NO_STEP))
+        try:
+            if code == TOOL:
+                if not ledger.take_tool_calls():
+                    raise BudgetExceeded("the run has used all its tool calls (max_tool_calls)")
+                self._take_arguments(op)
+            elif code == MODEL:
+                if not ledger.take_llm_calls():
+                    raise BudgetExceeded("the run has used all its model calls (max_llm_calls)")
+                self._begin_model(op)
+            elif code == FORK:
+                self._begin_fork(op)
+            elif code == SWITCH:
+                return self._switch(op)
+            elif code == SET:
+                return self._set(op)
+            elif code == LOOP:
+                return self._enter_loop(op)
+            else:
+                assert code == PAUSE
+                self.request, _ = admit(op.request(self.frame), self.facts.limits.value_bytes)
+        except StepFault as error:
+            return self._failed(op, StepError.of(error))
+        self.deadline = self._nearest(op)
+        if now >= self.deadline:
+            return self._failed(op, cast(StepError, self._expired()), _uncalled(op))
+        if code == PAUSE:
+            self.deadline = self._fixed(op)[0]
+        self._ask = op
+        return None
+
+    def _take_arguments(self, op: ToolOp) -> None:
+        """What a call is made with: fresh for each attempt, since the one before may have changed what it was given."""
+        self.request, self.keywords = self._arguments(op)
+        if op.takes_key:
+            self.keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
+
+    def _arguments(self, op: ToolOp) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Values and keywords of a call that the policy lets pass."""
+        values, keywords = op.arguments(self.frame)
+        for position, name, _, enforce in op.checks:
+            enforce(values[position], keywords[name], self.facts.given)
+        return values, keywords
+
+    def _branch(self, op: BranchOp) -> Op | None:
+        now = self._started = self.now
+        self._op, self._attempts = op, None
+        path = self.path = op.path if self.static else self._path_of(op)  # type: ignore[assignment]
+        if self.ledger.steps < 0:
+            return self._begin(op)  # told there
+        frame = self.frame
+        try:
+            found = op.test(frame)
+        except StepFault as error:
+            return self._failed(op, StepError.of(error))
+        which = 0 if found else 1
+        if op.missing[which]:
+            word = "true and has no 'then'" if found else "false and has no 'otherwise'"
+            return self._failed(op, StepError("value", "NoBranch", f"condition is {word}", False))
+        frame[op.out] = label = op.labels[which]
+        if op.key >= 0:
+            frame[op.key] = label
+        self._block_last = None
+        branch = "then" if found else "otherwise"
+        read = op.capture(frame)
+        if op.when is None and op.error < 0:
+            self.records.append((op, path, SUCCESS, label, None, None, now, now, None, None, (branch, read)))
+        else:
+            self._record(op, SUCCESS, label, None, extra={"branch": branch, "references": op.show(read)})
+        return op.then if found else op.otherwise
+
+    def _when(self, op: WhenOp) -> Op | None:
+        """Whether a step runs: the step, or what follows where it is skipped. The step or its skip counts, not both."""
+        self._started = self.now
+        self._op, self._attempts, self._doubt, self.request = op, None, None, None
+        try:
+            if self.ledger.steps < 0:
+                self.ledger.steps = 0
+                raise BudgetExceeded(_NO_STEP)
+            found = op.test(self.frame)
+        except StepFault as error:
+            self.path = self._path_of(op)
+            return self._failed(op, StepError.of(error))
+        seen = op.show(op.capture(self.frame))
+        if found:
+            self.ledger.steps += 1
+            self._own("_whens")[op.index] = seen
+            return op.next
+        self.path = self._path_of(op)
+        self._leave(op, None, None, {"branch": "unless", "references": seen}, skip=True)
+        return op.unless
+
+    def _path_of(self, op: Op) -> str:
+        """The path of *op* as it is reached now; a second run in this frame is another path."""
+        if op.path is not None:
+            return self._prefix + op.path
+        base = self._prefix + self._inner_path(op)
+        if not op.twice:
+            return base
+        counts = self._own("_counts")
+        count = counts[base] = counts.get(base, 0) + 1
+        return base if count == 1 else f"{base}#{count}"
+
+    def _inner_path(self, op: Op) -> str:
+        owner = op.owner
+        if owner is None:
+            return op.step_id
+        around = self._inner_path(owner)
+        if owner.twice:
+            count = self._own("_counts").get(self._prefix + around, 1)
+            around = around if count == 1 else f"{around}#{count}"
+        if isinstance(owner, LoopOp):
+            around = f"{around}#{self._loops[owner.index][0]}"
+        return f"{around}/{op.step_id}"
+
+    def _own(self, name: str) -> Any:
+        """A dict that few runs need, made at first use."""
+        return self.__dict__.setdefault(name, {})
+
+    # --- steps that need no outside ---
+
+    def _switch(self, op: SwitchOp) -> Op:
+        value = op.on(self.frame)
+        if type(value) in (list, dict):
+            raise ExprError(f"'on' is {described(value)}; a switch takes a text, a number, true, false or null")
+        text = value if type(value) is str else canonical(value).decode()
+        for case, target in op.cases.items():
+            if case == text or (type(value) in (int, float) and equal(case, value)):
+                return self._branched(op, case, target, value)
+        if op.other is None:
+            raise NoCase(f"no case for {short(value)}, and no default")
+        return self._branched(op, "default", op.other, value)
+
+    def _branched(self, op: SwitchOp, case: str, target: Op, value: Any) -> Op:
+        frame = self.frame
+        label = op.labels[case]
+        frame[op.out] = label
+        if op.key >= 0:
+            frame[op.key] = label
+        self._block_last = None
+        extra = {"branch": case, "references": {"on": value}}
+        self._record(op, SUCCESS, label, None, extra=extra)
+        return target
+
+    def _set(self, op: SetOp) -> Op:
+        frame = self.frame
+        limit = self.facts.limits.value_bytes
+        values, total = {}, 0
+        for name, _, get in op.values:
+            values[name], size = admit(get(frame), limit)
+            total += size
+        self._charge(total)
+        for name, slot, _ in op.values:
+            frame[slot] = values[name]
+        frame[op.out] = self._last = self._block_last = values
+        if op.key >= 0:
+            frame[op.key] = values
+        self._record(op, SUCCESS, values, None)
+        return op.next
+
+    def _enter_loop(self, op: LoopOp) -> Op | None:
+        loops = self._own("_loops")
+        deadline = self.now + op.timeout_ns if op.timeout_ns else FOREVER
+        loops[op.index] = [1, self.now, deadline, self.path]
+        self._block_last = None
+        return op.next
+
+    def _test(self, op: TestOp) -> Op | None:
+        """The end of an iteration: the body again, or what follows the loop."""
+        state = self._loops[op.loop.index]
+        self._op, self.path, self._started, self._attempts, self.request = op, state[3], state[1], None, None
+        try:
+            if self.now >= state[2]:
+                raise LoopTimeout(f"did not end within {op.loop.timeout_ns / 1e9:g} s")
+            done = op.until is not None and op.until(self.frame)
+            if not done and state[0] >= op.loop.max_iterations and op.exhausted is None:
+                raise LoopExhausted(f"'until' did not hold within {state[0]} iterations")
+        except StepFault as error:
+            return self._failed(op, StepError.of(error))
+        if not done and state[0] < op.loop.max_iterations:
+            state[0] += 1
+            self._block_last = None
+            return op.again
+        value = self._block_last
+        self.frame[op.out] = self._last = value
+        if op.key >= 0:
+            self.frame[op.key] = value
+        self._record(op, SUCCESS, value, None, extra={"iterations": state[0], "exhausted": not done})
+        return op.next if done else cast(Op, op.exhausted)
+
+    def _pause(self) -> Op | None:
+        """Nothing came yet, or the call is not to be made now: the run is left as it is, to be taken up later."""
+        op = self._op
+        self._record(op, StepStatus.SUSPENDED, None, None)
+        asked = self.request
+        if op.code == TOOL:
+            asked = {"kind": "effect", "tool": op.tool, "request": dict(zip(op.names, asked, strict=True))}
+        return self._suspend([{"path": self.path, "step_id": op.step_id, **asked}])
+
+    def _leave_out(self, waited_ns: int) -> None:
+        """A budget's max_seconds leaves waiting out."""
+        self.waited_ns += waited_ns
+        if self.base_deadline < FOREVER:
+            self.base_deadline += waited_ns
+
+    def _decided(self, approved: bool, value: Any, by: str | None, error: StepError | None = None) -> Op | None:
+        """What was waited for has come: a person's decision, an event's payload, the time; or *error*, a timeout."""
+        op: PauseOp = self._op
+        self._leave_out(self.now - self._started)
+        extra: dict[str, Any] = {"by": by} if by is not None else {}
+        try:
+            value, size = admit(value, self.facts.limits.value_bytes)
+            self._charge(size)
+        except VMError as fault:
+            return self._failed(op, StepError.of(fault), extra=extra)
+        if not op.asks:
+            wrong = op.validate(value) if op.validate is not None and error is None else None
+            if error is None and not fits(value, self.request.get("match")):
+                wrong = "it lacks a value that the step matches"
+            if wrong is not None:
+                error = StepError("invalid_answer", "InvalidEvent", f"the event's payload is not valid: {wrong}", False)
+            if error is not None:
+                return self._failed(op, error)
+            try:
+                value = value if op.with_literals is None else op.with_literals(value)
+            except VMError as fault:
+                return self._failed(op, StepError.of(fault))
+            self._write(op, value)
+            self._record(op, SUCCESS, value, None, extra=extra or None)
+            return op.then
+        if not approved and op.rejects:
+            if error is None:
+                error = StepError("refused", "Rejected", f"rejected: {value['reason'] or 'no reason given'}", False)
+            return self._failed(op, error, extra=extra)
+        frame = self.frame
+        frame[op.out] = value
+        if op.key >= 0:
+            frame[op.key] = value
+        self._block_last = None
+        extra["branch"] = "then" if approved else "otherwise"
+        self._record(op, SUCCESS, value, None, extra=extra)
+        return op.then if approved else cast(Op, op.otherwise)
+
+    # --- outcomes other than a tool's value ---
+
+    def _answer(self, text: str, usage: LLMUsage | None, extra: dict[str, Any] | None) -> Op | None:
+        op: ModelOp = self._op
+        self._settle(usage)
+        extra = dict(extra) if extra else {}
+        reason = extra.get("finish_reason")
+        ended = ending(reason) if reason not in WHOLE else None
+        constrained = op.allowed is not None or op.validate is not None
+        if "think>" in text or "reasoning" in extra:
+            text = self._without_reasoning(text, extra, cut=ended == "truncated", constrained=constrained)
+        try:
+            if ended == "filtered":
+                raise filtered(text, str(reason))
+            value = read_answer(
+                text,
+                allowed=op.allowed,
+                check=op.validate,
+                cut=ended == "truncated",
+                accepted=op.accepts_cut,
+                max_tokens=op.max_tokens,
+            )
+            if op.with_literals is not None:
+                value = op.with_literals(value)
+            value, size = admit(value, self.facts.limits.value_bytes)
+        except VMError as error:
+            fault = StepError.of(error)
+            if fault.kind in _UNUSABLE:
+                return self._invalid(op, text, fault, usage, extra)
+            return self._failed(op, fault, usage, extra)
+        if constrained:
+            extra["answer"] = text
+        return self._answered(op, value, size, usage, extra)
+
+    @staticmethod
+    def _without_reasoning(text: str, extra: dict[str, Any], *, cut: bool, constrained: bool) -> str:
+        """The answer alone; what the model thought before it is put into *extra*."""
+        text, thoughts = without_reasoning(text, cut=cut, constrained=constrained)
+        reasoning = kept_reasoning(extra.pop("reasoning", None), thoughts)
+        if reasoning is None:
+            return text
+        extra["reasoning"] = reasoning
+        return text.lstrip()  # models put empty lines between the two
+
+    def _rejected(self, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any] | None) -> Op | None:
+        self._settle(usage)
+        return self._invalid(self._op, text, error, usage, extra or {})
+
+    def _failure(self, error: StepError, lost: bool = False, usage: LLMUsage | None = None) -> Op | None:
+        """The call failed; *lost* where it was stopped and nobody knows what it did."""
+        if self._aside is not None:
+            return self._failed_aside(error)
+        op = self._op
+        if op.code == MODEL:
+            self._settle(LLMUsage() if error.kind == "budget" else usage)  # what was not reserved was not asked for
+        elif op.unsafe and (lost or error.kind in UNKNOWN_OUTCOME):
+            return self._unknown_outcome(op, error)
+        if self._may_retry(op, error, op.attempts):
+            return self._retry(op, error, usage)
+        return self._failed(op, error, usage)
+
+    def _expiry(self, called: bool, usage: LLMUsage | None = None) -> Op | None:
+        if self._op.code == PAUSE:
+            return self._nobody_came()
+        error = self._expired()
+        if error is None:
+            error = replace(
+                _timeout(f"no outcome within {self._op.timeout_ns / 1e9:g} s{_advice(self._op)}"), retryable=True
+            )
+        if not called and self._aside is None:
+            return self._failed(self._op, error, _uncalled(self._op))
+        return self._failure(error, lost=True, usage=usage)
+
+    def _nobody_came(self) -> Op | None:
+        """What is waited for did not come in time. The deadline of something around it is no decision, so no `otherwise` follows."""
+        op: PauseOp = self._op
+        around, error = self._fixed(op)
+        if self.now >= around:
+            self._leave_out(self.now - self._started)
+            return self._failed(op, cast(StepError, error))
+        error = replace(_timeout(f"no outcome within {op.timeout_ns / 1e9:g} s"), retryable=True)
+        return self._decided(False, {"approved": False, "reason": str(error)}, None, error)
+
+    def _lost(self, error: StepError, crashed: bool, ask: bool) -> Op | None:
+        op = cast(ToolOp, self._op)
+        self._doubt, self._crashed = error, crashed
+        if ask or op.reconcile is None:
+            return self._resolve(op)
+        self._doubt = None
+        return self._in_doubt(op, error, NOT_ASKED)
+
+    def _not_called(self, error: StepError) -> Op | None:
+        if self._aside == "undo":
+            self.request = ()
+            return self._failed_aside(error)
+        if self._aside == "reconcile":
+            op, cause, self.path, self.request, self.keywords, more = self._call
+            self._aside, self._op = None, op
+            return self._unasked(op, cause, more, error.message)
+        self.request = None
+        return self._failed(self._op, error)
+
+    def _cancellation(self, called: bool) -> Op | None:
+        if self._aside == "undo":
+            return self._failed_aside(CANCELLED)
+        self._cancelling = True
+        if self._aside is not None:
+            return self._failed_aside(CANCELLED)
+        op = self._op
+        extra = None
+        if isinstance(op, ForkOp):
+            self.waiting = [entry for child in self._adopt(op) for entry in child.waiting]
+            extra = self._join_extra(op)
+        elif isinstance(op, ModelOp):
+            self._settle(None)
+        elif isinstance(op, ToolOp):
+            if called and op.unsafe:
+                self._doubt = CANCELLED
+            if self._doubt is not None:
+                return self._resolve(op)
+        self._record(op, StepStatus.CANCELLED, None, CANCELLED, extra=extra)
+        return self._cancelled(op)
+
+    def _cancelled(self, op: Op) -> Op | None:
+        self.status = TraceStatus.CANCELLED
+        self.error = CANCELLED
+        self._failed_step = op.step_id
+        return self._wind_up()
+
+    # --- calls ---
+
+    def _begin_model(self, op: ModelOp) -> None:
+        messages = op.messages(self.frame)
+        admit(messages, self.facts.limits.value_bytes)
+        self.messages = messages
+        request: dict[str, Any] = {"messages": messages}
+        if op.model is not None:
+            request["model"] = op.model
+        self.request = {**request, **op.options}
+        self._original = messages
+        self.deadline = self._nearest(op)
+
+    def _nearest(self, op: Op) -> int:
+        """The deadline around *op*: that of the frame, or of a loop in it."""
+        return min(self.base_deadline, self._fixed(op)[0])
+
+    def _fixed(self, op: Op) -> tuple[int, StepError | None]:
+        """The nearest `timeout_seconds` around *op*, and the error that it gives."""
+        nearest, error = self.fixed_deadline, self._fixed_error
+        for loop in op.timed:
+            deadline = self._loops[loop.index][2]
+            if deadline < nearest:
+                nearest = deadline
+                error = _timeout(f"loop {loop.step_id!r} did not end within {loop.timeout_ns / 1e9:g} s")
+        return nearest, error
+
+    def _expired(self) -> StepError | None:
+        """The error of a deadline around the call, where one has passed."""
+        fixed, error = self._fixed(self._op) if self._aside is None else (self.fixed_deadline, self._fixed_error)
+        if self.base_deadline <= fixed:
+            fixed, error = self.base_deadline, self._deadline_error
+        return error if self.now >= fixed else None
+
+    def _end_by(self, deadline: int) -> None:
+        """The whole of the frame's program has this deadline."""
+        self._ends_by = deadline
+        if deadline < self.fixed_deadline:
+            self.fixed_deadline, self._fixed_error = deadline, self._too_long()
+
+    def _too_long(self) -> StepError:
+        what = "the run" if self._root else f"program {self.frame_plan.name!r}"
+        return _timeout(f"{what} did not end within {self.frame_plan.timeout_ns / 1e9:g} s")
+
+    def _seed(self) -> int:
+        seed = self.facts.seed
+        return seed_of(self.facts.run_id) if seed is None else seed
+
+    def _may_retry(self, op: CallOp, error: StepError, attempts: int) -> bool:
+        on = op.retry.on
+        if error.kind in ONLY_NAMED:
+            if on is None or not {error.kind, error.type} & set(on):
+                return False
+        elif not error.retryable or error.kind in UNSKIPPABLE or (on is not None and not matches(error, tuple(on))):
+            return False
+        return (len(self._attempts) if self._attempts else 0) + 1 < attempts
+
+    def _retry(
+        self, op: CallOp, error: StepError, usage: LLMUsage | None = None, answer: str | None = None
+    ) -> Op | None:
+        """The same call once more, after `delay_seconds`; the attempt is kept for the record."""
+        ledger = self.ledger
+        if op.code == MODEL:
+            if not ledger.take_llm_calls():
+                fault = _budget("no model call is left for another attempt (max_llm_calls)")
+                return self._failed(op, fault, usage, {"unmetered": True} if usage is None else None)
+        else:
+            if not ledger.take_tool_calls():
+                return self._failed(op, _budget("no tool call is left for another attempt (max_tool_calls)"))
+            self._take_arguments(cast(ToolOp, op))
+        if self._attempts is None:
+            self._attempts = []
+        started = self._attempts[-1].finished_ns if self._attempts else self._started
+        self._attempts.append(Attempt(error, started, self.now, usage, answer))
+        # an invalid answer is asked again at once: the provider did nothing wrong
+        self.delay_seconds = (
+            0.0 if answer is not None else backoff(op, len(self._attempts), self._seed(), self.path, error)
+        )
+        self._ask = op
+        return None
+
+    def _invalid(
+        self, op: ModelOp, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any]
+    ) -> Op | None:
+        shown = text[:10_000]
+        invalid = error.kind == "invalid_answer"  # and neither cut off nor filtered: what would be wrong with it?
+        if self._may_retry(op, error, op.answer_attempts if invalid else op.attempts):
+            if invalid:
+                self.messages = [*self._original, *correction(text, error.message)]
+            return self._retry(op, error, usage, shown)
+        if invalid and op.has_on_invalid:
+            extra |= {"answer": shown, "on_invalid": True, "reason": error.message}
+            value, size = admit(op.on_invalid)
+            return self._answered(op, value, size, usage, extra)
+        return self._failed(op, error, usage, {**extra, "answer": shown})
+
+    def _answered(
+        self, op: Any, value: Any, size: int, usage: LLMUsage | None, extra: dict[str, Any] | None
+    ) -> Op | None:
+        """A model step or a fork succeeded."""
+        try:
+            self._charge(size)
+        except StepFault as error:
+            return self._failed(op, StepError.of(error), usage, extra)
+        self._write(op, value)
+        self._record(op, SUCCESS, value, None, usage, extra or None)
+        return op.next  # type: ignore[no-any-return]
+
+    def _charge(self, size: int) -> None:
+        self.ledger.state -= size
+        if self.ledger.state < 0:
+            raise LimitExceeded(_state_full().message)
+
+    def _price(self, op: ModelOp) -> tuple[Decimal, Decimal] | None:
+        name = op.model or self.facts.default_model
+        return self.facts.prices.get(name) if self.facts.prices and name is not None else None
+
+    def _settle(self, usage: LLMUsage | None) -> None:
+        """Replace a call's reservation by what it used; without usage the reservation is the charge."""
+        if usage is None:
+            self._reserved, self._reserved_cost = 0, None
+            return
+        ledger = self.ledger
+        if ledger.tokens < UNLIMITED:
+            ledger.tokens += self._reserved - usage.total_tokens
+        if ledger.cost is not None and self._reserved_cost is not None:
+            price = self._price(self._op)
+            if price is not None:
+                used = (price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens) / 1_000_000
+                ledger.cost += self._reserved_cost - used
+        self._reserved, self._reserved_cost = 0, None
+
+    # --- unknown outcomes ---
+
+    def _unknown_outcome(self, op: ToolOp, error: StepError) -> Op | None:
+        """A call that may have changed the world ended without an outcome."""
+        self._doubt = error
+        repeatable = StepError("timeout", error.type, error.message, bases=error.bases)
+        if op.takes_key and self._expired() is None and self._may_retry(op, repeatable, op.attempts):
+            return self._retry(op, error)
+        return self._resolve(op)
+
+    def _resolve(self, op: ToolOp, more: str = "") -> Op | None:
+        """Ask the reconcile tool whether the effect took place; without one, leave it to a person."""
+        error = cast(StepError, self._doubt)
+        self._doubt = None
+        if op.reconcile is None:
+            return self._in_doubt(op, error, more)
+        try:
+            values, keywords = self._arguments(op.reconcile)
+        except StepFault as fault:
+            return self._unasked(op, error, more, str(fault))
+        if op.reconcile.takes_key:
+            keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
+        counts = self._own("_counts")
+        path = f"{self.path}/reconcile"
+        count = counts[path] = counts.get(path, 0) + 1
+        self._aside, self._call = "reconcile", (op, error, self.path, self.request, self.keywords, more)
+        self._op = self._ask = op.reconcile
+        self.path, self.request, self.keywords = path if count == 1 else f"{path}#{count}", values, keywords
+        return None
+
+    def _unasked(self, op: ToolOp, error: StepError, more: str, why: str) -> Op | None:
+        return self._in_doubt(op, error, f"{more}; its reconcile could not be asked: {why}")
+
+    def _in_doubt(self, op: ToolOp, error: StepError, more: str) -> Op | None:
+        message = f"{error.message}; whether {op.tool!r} took effect is not known{more}"
+        doubt = StepError("in_doubt", error.type, message, False, bases=error.bases)
+        self._record(op, StepStatus.IN_DOUBT, None, doubt)
+        key = effect_key(self.facts.run_id, self.path)
+        entry = {"path": self.path, "step_id": op.step_id, "kind": "in_doubt", "tool": op.tool, "effect_key": key}
+        if self._cancelling and not self._crashed:
+            self.waiting = [entry]
+            return self._cancelled(op)
+        self.error = doubt
+        self._failed_step = op.step_id
+        return self._suspend([entry])
+
+    def _value_aside(self, value: Any) -> Op | None:
+        """What a reconcile or undo tool returned."""
+        try:
+            value, _ = admit(value, self.facts.limits.value_bytes)
+        except VMError as fault:
+            return self._failed_aside(StepError.of(fault))
+        if self._aside == "undo":
+            self._record(self._op, SUCCESS, value, None)
+            return self._next_undo()
+        op, error = self._back_from(SUCCESS, value, None)
+        done = value.get("done") if type(value) is dict else None
+        if type(done) is bool:
+            self._crashed = False  # what became of it is known
+        if done is True:
+            follow = self._value(value.get("output"))
+            return self._cancelled(op) if self._cancelling and self.status is TraceStatus.RUNNING else follow
+        if done is False:
+            if self._cancelling:
+                self._record(op, StepStatus.CANCELLED, None, CANCELLED)
+                return self._cancelled(op)
+            # nothing happened: it may be tried again, like after an error of its own
+            clean = StepError(
+                "timeout" if error.kind == "in_doubt" else error.kind,
+                error.type,
+                error.message,
+                self._expired() is None,
+                bases=error.bases,
+            )
+            return self._retry(op, clean) if self._may_retry(op, clean, op.attempts) else self._failed(op, clean)
+        hint = "; its reconcile returned " + short(value) + " and not {'done': true or false, 'output': ...}"
+        return self._in_doubt(op, error, hint)
+
+    def _back_from(self, status: StepStatus, value: Any, fault: StepError | None) -> tuple[ToolOp, StepError]:
+        """Record what the reconcile tool said; the call that it was asked about, and that call's error."""
+        record = (self._op, self.path, status, value, fault, self.request, self._started, self.now, None, None, None)
+        self.records.append(record)
+        op, error, self.path, self.request, self.keywords, _ = self._call
+        self._aside, self._op = None, op
+        return op, error
+
+    def _failed_aside(self, error: StepError) -> Op | None:
+        if self._aside == "undo":
+            self._record(self._op, FAILED, None, error)
+            assert self._undo_errors is not None
+            self._undo_errors.append(f"undo of '{self._op.step_id.removesuffix('/undo')}' failed: {error}")
+            return self._next_undo()
+        op, cause = self._back_from(FAILED, None, error)
+        return self._in_doubt(op, cause, f"; its reconcile failed: {error}")
+
+    # --- failures ---
+
+    def _failed(
+        self,
+        op: Any,
+        error: StepError,
+        usage: LLMUsage | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Op | None:
+        """A step failed for good: the first handler that takes the error, or the end of the frame."""
+        if self._doubt is not None and op is self._op:
+            return self._resolve(op, f"; then: {error}")
+        for handler in op.handlers:
+            if handler.errors is None:
+                if error.kind in UNSKIPPABLE:
+                    continue
+            elif not matches(error, handler.errors):
+                continue
+            by = handler.by
+            caught = {"caught": handler.target.step_id or "$end"} if handler.errors is not None else {}
+            if by is op:
+                self._leave(op, error, usage, {**(extra or {}), **caught}, skip=handler.errors is None)
+            else:
+                self._record(op, FAILED, None, error, usage, extra)
+                self._unwind(op, by, error, caught)
+            return handler.target  # type: ignore[no-any-return]
+        self._record(op, FAILED, None, error, usage, extra)
+        self._unwind(op, None, error, {})
+        return self._frame_failed(op.step_id, error)
+
+    def _leave(
+        self, op: Any, error: StepError | None, usage: LLMUsage | None, extra: dict[str, Any], *, skip: bool
+    ) -> None:
+        """Record that *op* was skipped or that its failure is caught; what it had written is cleared."""
+        value: Any = UNSET
+        if skip and op.has_default:
+            value, _ = admit(op.default)
+            extra = {**extra, "default": True}
+        fork = op.next if op.code == WHEN else op
+        if not skip and fork.code == FORK and fork.kind != "call":
+            value, lost = self._partial(fork, joined=extra.get("forked", False))
+            extra = {**extra, "failed": lost} if lost else extra
+        frame = self.frame
+        frame[op.out] = value
+        if op.key >= 0:
+            frame[op.key] = value
+        if op.error >= 0:
+            frame[op.error] = error.told() if error is not None else UNSET
+        if op.errors >= 0:
+            frame[op.errors] = UNSET
+        output = None if value is UNSET else value
+        if skip:
+            self._block_last = output
+            if value is not UNSET:
+                self._last = value
+            elif self.frame_plan.keeps_last:
+                self._last = _SKIPPED
+        self._record(op, SKIPPED if skip else FAILED, output, error, usage, extra or None)
+
+    def _unwind(self, op: Any, by: Op | None, error: StepError, caught: dict[str, Any]) -> None:
+        """Record the loops that a failure inside them ends, inner first, up to the one that handles it."""
+        around = op.owner
+        while around is not None:
+            if isinstance(around, LoopOp):
+                state = self._loops[around.index]
+                self.path, self._started, self._attempts, self.request = state[3], state[1], None, None
+                extra = {"iterations": state[0]}
+                if around is by:
+                    self._leave(around, error, None, {**extra, **caught}, skip=not caught)
+                    return
+                self._record(around, FAILED, None, error, extra=extra)
+            around = around.owner
+
+    def _record(
+        self,
+        op: Any,
+        status: StepStatus,
+        output: Any,
+        error: StepError | None,
+        usage: LLMUsage | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        attempts = self._attempts
+        if attempts and op.code == MODEL:
+            spent = [attempt.usage for attempt in attempts]
+            if usage is None and any(known is not None for known in spent):
+                extra = {**(extra or {}), "unmetered": True}  # the sum does not tell that the last call's is not in it
+            usage = _total([*spent, usage])
+        request = self.request if op.code in (TOOL, MODEL, PAUSE) else None
+        if self._lost_attempts is not None:
+            begun, settled = self._lost_attempts
+            extra = {**(extra or {}), "lost": begun, **({"settled": True} if settled else {})}
+            self._lost_attempts = None
+        if op.when is not None:
+            extra = {**(extra or {}), "when": self._whens[op.when.index]}
+        if status is SUCCESS and op.error >= 0:
+            self.frame[op.error] = UNSET
+        self.records.append(
+            (
+                op,
+                self.path,
+                status,
+                output,
+                error,
+                request,
+                self._started,
+                self.now,
+                tuple(attempts) if attempts else None,
+                usage,
+                extra,
+            )
+        )
+
+    # --- forks ---
+
+    def _begin_fork(self, op: ForkOp) -> None:
+        count = len(op.frames)
+        if op.kind == "map":
+            assert op.over is not None
+            items = op.over(self.frame)
+            if type(items) is not list:
+                raise ExprError(f"'over' is {described(items)}, and must be a list")
+            if len(items) > op.max_items:
+                raise LimitExceeded(f"{len(items)} items, and max_items is {op.max_items}")
+            self._fork, count = items, len(items)
+        elif op.kind == "call":
+            assert op.arguments is not None
+            self._fork = admit(op.arguments(self.frame), self.facts.limits.value_bytes)[0]
+            check = op.frames[0].check
+            fault = check(self._fork) if check is not None else None
+            if fault is not None:
+                raise ExprError(f"inputs of the called program: {fault}")
+        frames = op.frames * count if op.kind == "map" else op.frames
+        self.fork_size = count
+        self._shares = Shares(self.ledger, [frame.ceiling for frame in frames], op.at_once(count))
+        self._children = [None] * count
+        self._granted = [None] * count
+        self.deadline = self._nearest(op)
+
+    def _adopt(self, op: ForkOp) -> list[Machine]:
+        """The children that were started; what they used and what they would undo becomes this machine's."""
+        children = [child for child in self._children if child is not None]
+        self._leave_out(max((child.waited_ns for child in children if child.frame), default=0))
+        for granted, child in zip(self._granted, self._children, strict=True):
+            if child is not None and granted is not None and child.frame:
+                self.ledger.settle(granted, child.ledger)
+                if child._undo:
+                    self._undo = (self._undo or []) + child._undo
+                child.frame = []  # adopted once; its values live on in its records
+        return children
+
+    def _join_extra(self, op: ForkOp) -> dict[str, Any]:
+        children = [child.records if child is not None else [] for child in self._children]
+        return {"forked": True, "children": children}
+
+    # --- ends ---
+
+    def _ended(self, op: Op) -> Op | None:
+        last = self._op
+        if op.code == FAIL:
+            return self._frame_failed(
+                last.step_id, StepError("value", "Failed", f"went to $fail after step {last.step_id!r}", False)
+            )
+        if self.now >= self._ends_by:  # also where a handler has caught what came of that
+            return self._frame_failed(last.step_id, self._too_long())
+        self.skipped = self._last is _SKIPPED
+        self.output = None if self.skipped else self._last
+        declared = self.frame_plan.output
+        if declared is not None:
+            try:
+                self.output, _ = admit(declared(self.frame), self.facts.limits.value_bytes)
+            except VMError as error:
+                return self._frame_failed("output", StepError.of(error))
+        self.status = TraceStatus.SUCCESS
+        return END_OP
+
+    def _frame_failed(self, step_id: str, error: StepError) -> Op | None:
+        self.status = TraceStatus.FAILED
+        self.error = error
+        self._failed_step = step_id
+        return self._wind_up()
+
+    def _suspend(self, waiting: list[dict[str, Any]]) -> Op | None:
+        self.status = TraceStatus.SUSPENDED
+        self.waiting = waiting
+        return END_OP
+
+    def _wind_up(self) -> Op | None:
+        """The run failed or was cancelled: undo what was done, last first."""
+        if self._root and self._undo:
+            self._undo_errors = []
+            return self._next_undo()
+        return END_OP
+
+    def _remember_undo(self, op: ToolOp) -> None:
+        undo = cast(ToolOp, op.undo)
+        if self._undo is None:
+            self._undo = []
+        try:
+            values, keywords = self._arguments(undo)
+        except StepFault as error:
+            values, keywords = (), {"": StepError.of(error)}  # told when the time for it comes
+        if undo.takes_key:
+            keywords["idempotency_key"] = effect_key(self.facts.run_id, f"{self.path}/undo")
+        self._undo.append((undo, f"{self.path}/undo", values, keywords))
+
+    def _next_undo(self) -> Op | None:
+        while self._undo:
+            op, path, values, keywords = self._undo.pop()
+            self._aside, self._op, self.path, self.request, self.keywords = "undo", op, path, values, keywords
+            self._started, self._attempts, self.delay_seconds = self.now, None, 0.0
+            self.deadline = self.base_deadline = self.fixed_deadline = (
+                FOREVER  # what was done is undone even when time or money is up
+            )
+            if "" not in keywords:
+                self._ask = op
+                return None
+            error: StepError = keywords[""]
+            self._record(op, FAILED, None, error)
+            assert self._undo_errors is not None
+            self._undo_errors.append(f"undo of '{op.step_id.removesuffix('/undo')}' failed: {error}")
+        self._aside = None
+        return END_OP
+
+    def error_summary(self) -> str | None:
+        """What `Trace.error` says: the step that failed the frame, and undo calls that failed."""
+        if self.error is None:
+            return None
+        parts = [error_text(self._failed_step, self.error)]
+        return "; ".join(parts + (self._undo_errors or []))
+
+
+def _total(usages: list[LLMUsage | None]) -> LLMUsage | None:
+    """The sum of what attempts consumed; its cost is not known where that of one is not."""
+    known = [usage for usage in usages if usage is not None]
+    if not known:
+        return None
+    total = sum(known[1:], known[0])
+    return total if len(known) == len(usages) else replace(total, cost_usd=None)
+
+
+class LoopTimeout(StepFault):
+    kind = "timeout"
+
+
+class LoopExhausted(StepFault):
+    kind = "limit"
+
+
+class NoCase(StepFault):
+    """No case of a switch fits."""
+
+
+def child_name(op: ForkOp, number: int) -> Any:
+    """What a branch or item is called in lists of them."""
+    return number if op.kind == "map" else op.frames[number].name
+
+
+def gathered(op: ForkOp, outputs: list[Any]) -> Any:
+    """The output of a `map` or `parallel` whose children gave *outputs*."""
+    return outputs if op.kind == "map" else dict(zip([frame.name for frame in op.frames], outputs, strict=True))
+
+
+def told_of(op: ForkOp, errors: list[tuple[Any, StepError]]) -> list[dict[str, Any]]:
+    """What `$step.errors` lists: each failed child's name and error."""
+    word = "item" if op.kind == "map" else "branch"
+    return [{word: name, **error.told(MAX_LISTED)} for name, error in errors]
+
+
+_CHILD = {"parallel": "branch", "call": "program"}
+
+
+class _Skipped:
+    """The output of a branch or item whose last step was skipped."""
+
+
+_SKIPPED: Any = _Skipped()
+END_OP = Op(code=END, type="end")
+
+
+def loaded(frame_plan: FramePlan, inputs: Mapping[str, Any]) -> list[Any]:
+    """A new frame with its inputs, which hold every needed name."""
+    frame = frame_plan.blank.copy()
+    for name, slot in frame_plan.inputs:
+        value = inputs.get(name, UNSET)
+        if value is not UNSET:
+            frame[slot] = value
+    return frame
+
+
+NOT_ASKED = "; its reconcile is not asked before the process that made the call is gone"
+
+_LOST_CALLS = "the run has used all its {} ({}), those that were lost in a crash included"
+
+
+def _budget(message: str) -> StepError:
+    return StepError.of(BudgetExceeded(message))
+
+
+def _timeout(message: str) -> StepError:
+    return StepError("timeout", "TimeoutError", message, retryable=False, bases=bases_of(TimeoutError))
+
+
+def _uncalled(op: Op) -> LLMUsage | None:
+    """What a call consumed that was not made."""
+    return NOTHING_USED if op.code == MODEL else None
+
+
+def _advice(op: Op) -> str:
+    """What may help a call that took too long."""
+    if not isinstance(op, ModelOp):
+        return ""
+    return f"; raise timeout_seconds, or {'lower' if op.max_tokens is not None else 'set'} max_tokens"
+
+
+def _state_full() -> StepError:
+    return StepError.of(LimitExceeded("the values of the run together are larger than its limit"))

@@ -1,0 +1,177 @@
+"""A changed program and the runs in flight: may a run go on with the new one?
+
+A stored run and a new program come in; None goes out where what is recorded is exactly what the new program would have recorded so
+far, with all the data that it needs from here on, else the first reason why not. Nothing is called and nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import VMError
+from ..language.program import CallStep, Program, ToolStep
+from ..machine.ledger import Ledger
+from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.plan import END, FORK, Op, Plan, ToolOp
+from ..machine.recorded import Recorded, bounds_of, path_of
+from ..records.trace import Record, full
+from ..run.vm import ExecutionVM
+from ..store.protocol import INTENT, STEP, Row, StoredRun
+from ..values import UNSET, short
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """Whether a run may go on with another program, and if not, why."""
+
+    run_id: str
+    status: str
+    program_digest: str
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        told = {"run_id": self.run_id, "status": self.status, "program_digest": self.program_digest}
+        return {**told, "may_move": self.reason is None, **({"reason": self.reason} if self.reason else {})}
+
+
+def migrations(vm: ExecutionVM, program: Program, *, name: str | None = None) -> Iterator[Migration]:
+    """Of each unfinished run in the VM's store of a program called *name* (that of *program* unless given): may it move to *program*?
+
+    Raises:
+        ProgramError: If the VM can not run *program*.
+    """
+    store = vm._kept_in()
+    vm.plan(program)
+    for header in store.runs(program=name or program.name):
+        if header.status not in ("pending", "running", "suspended"):
+            continue
+        run = store.load(header.run_id)
+        reason = _why_not(vm, program, run) if run.program_digest != program.digest else None
+        yield Migration(run.run_id, run.status, run.program_digest, reason)
+
+
+def _why_not(vm: ExecutionVM, program: Program, run: StoredRun) -> str | None:
+    """Why *run* may not move to *program* on the host of *vm*; None if it may."""
+    prepared = vm._prepare(program, tuple(run.about.get("untrusted_here", ())))
+    plan = prepared.plan
+    if plan is not None:
+        root = plan.frames[0]
+        missing = [needed for needed in root.needed if needed not in run.inputs]
+        if missing:
+            return f"the new program needs input {missing[0]!r}, which the run was not given"
+        fault = root.check(run.inputs) if root.check is not None else None
+        if fault is not None:
+            return f"the run's inputs do not fit the new program's schema: {fault}"
+    try:
+        vm._fits(prepared, run)
+    except VMError as error:
+        return f"this host can not go on with it: {error}"
+    assert plan is not None
+    return unlike(run, _machine(program, run, plan), plan.ops, _tools(Program.from_dict(run.document["program"])))
+
+
+def _machine(program: Program, run: StoredRun, plan: Plan) -> Machine:
+    """A machine of *program* at the beginning of *run*, under the terms that the run was begun with, as `resume` has them.
+
+    What its records say follows from these: limits and budgets, the inputs that a policy's checks read.
+    """
+    bounds = bounds_of(run.about, program.budget)
+    facts = Facts(run.run_id, run.seed, bounds.limits, bounds.prices, bounds.default_model)
+    facts.given = {name: run.inputs[name] for name in plan.given}
+    ledger = Ledger.of(bounds.limits, bounds.budget)
+    seconds = bounds.budget.max_seconds if bounds.budget is not None else None
+    deadline = run.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
+    root = plan.frames[0]
+    return Machine.of_run(root, loaded(root, run.inputs), facts, ledger, deadline)
+
+
+def _tools(program: Program) -> dict[str, str]:
+    """The tool of each step, those of programs that are called inline among them."""
+    found = {}
+    for step, _ in program.walk():
+        if isinstance(step, ToolStep):
+            found[step.id] = step.tool
+        elif isinstance(step, CallStep) and isinstance(step.program, Program):
+            found |= _tools(step.program)
+    return found
+
+
+def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str]) -> str | None:
+    """The first record of *run* that *machine* would not have made, driven by what is recorded; None if there is none.
+
+    *tools* are those that the steps of the run's own program call.
+    """
+    steps = [row for row in run.rows if row.kind == STEP]
+    done = {row.path for row in steps}
+    machines: list[Machine] = []
+    asked: dict[str, Op] = {}
+    _advance(machine, Recorded((row.record() for row in steps), 0), machines, asked, run.started_ns)
+    made = {record[1]: record for one in machines for record in (full(r, ops) for r in one.records)}
+    for row in steps:
+        record = made.get(row.path)
+        if record is None:
+            return f"step {row.path!r} ran, and the new program does not run it there"
+        op = record[0]
+        if isinstance(op, ToolOp) and tools.get(op.step_id, op.tool) != op.tool:
+            return f"step {row.path!r}: it called tool {tools[op.step_id]!r}, and with the new program it calls {op.tool!r}"
+        different = _difference(row, record)
+        if different is not None:
+            return f"step {row.path!r}: {different}"
+    for row in run.rows:
+        if row.kind == INTENT and row.path not in done:
+            begun = asked.get(row.path)
+            same = not isinstance(begun, ToolOp) or tools.get(begun.step_id, begun.tool) == begun.tool
+            if begun is None or begun.type != row.type or not same:
+                return f"call {row.path!r} was begun and has no outcome yet, and the new program does not make it there"
+    extra = set(made) - done
+    for path in sorted(extra):
+        if made[path][0].type in ("tool", "llm"):
+            return f"the new program has step {path!r} before what ran already"
+    return None
+
+
+def _advance(machine: Machine, recorded: Recorded, machines: list[Machine], asked: dict[str, Op], now: int) -> bool:
+    """Drive *machine* as far as records go; whether it ended. *asked* takes the calls that are not recorded."""
+    machines.append(machine)
+    op = machine.start(now)
+    while op.code != END:
+        if op.code == FORK:
+            ended = [
+                machine.ready(number) and _advance(machine.child(number), recorded, machines, asked, machine.now)
+                for number in range(machine.fork_size)
+            ]  # each that may begin, also behind one that waits
+            if not all(ended):
+                return False
+            op = machine.join(machine.now)
+            continue
+        following = recorded.feed(machine, op)
+        if following is None:
+            asked[path_of(machine, op)] = op
+            return False
+        op = following
+    return True
+
+
+def _difference(row: Row, record: Record) -> str | None:
+    """What the new program would have recorded otherwise in the place of *row*."""
+    op, _, status, output, _, request, _, _, _, _, extra = record
+    if type(request) is tuple:
+        request = dict(zip(op.names, request, strict=False))
+    pairs = (
+        ("type", row.type, op.type),
+        ("request", None if row.request is UNSET else row.request, request),
+        ("status", row.status, status),
+        ("output", None if row.output is UNSET else row.output, output),
+        ("branch", ((row.rest or {}).get("extra") or {}).get("branch"), _branch(extra)),
+    )
+    for name, old, new in pairs:
+        if old != new:
+            return f"its {name} was {short(old)}, and with the new program it is {short(new)}"
+    return None
+
+
+def _branch(extra: Any) -> Any:
+    return extra[0] if type(extra) is tuple else extra.get("branch") if type(extra) is dict else None

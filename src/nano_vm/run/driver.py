@@ -1,0 +1,742 @@
+"""The asyncio driver: takes requests from a `Machine`, calls tools and models, hands the outcomes back.
+
+What an outcome means is the machine's matter; here are tasks, threads, deadlines and cancellation. One `Watchdog` for
+each event loop cancels what is overdue: `asyncio.timeout` around each call would cost ten times the step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Protocol
+
+from .. import forking
+from ..adapters.protocol import Completion
+from ..errors import LeaseLost, ModelError, StoreError
+from ..language.answers import Spoken, ending
+from ..language.messages import has_pictures, joined
+from ..machine.faults import consumed, effect_key, model_error, tool_error
+from ..machine.ledger import DEFAULT_MAX_TOKENS, token_bound
+from ..machine.machine import FOREVER, Machine
+from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
+from ..records.trace import LLMUsage
+from ..values import copied, kind_name
+
+logger = logging.getLogger("nano_vm")
+
+WATCHDOG_GRAIN_NS = 20_000_000
+"""How late a deadline may be noticed when thousands of calls run: 50 looks a second at the most."""
+
+SWALLOWED_NS = 1_000_000_000
+"""How long a call that was cancelled may take to end before it is cancelled again."""
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    time_ns = staticmethod(time.time_ns)
+    monotonic_ns = staticmethod(time.monotonic_ns)
+    sleep = staticmethod(asyncio.sleep)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a run: ``kind`` is ``step_started``, ``text``, ``step_finished`` or ``run_finished``.
+
+    ``text`` is a piece of a model's answer as the adapter streams it, without the reasoning before it; ``result`` is the
+    `StepResult` of a finished step, ``trace`` that of the run.
+    """
+
+    kind: str
+    path: str = ""
+    step_id: str = ""
+    type: str = ""
+    text: str | None = None
+    result: Any = None
+    trace: Any = None
+
+
+class Lane:
+    """One chain of calls: a run, or a branch or item that runs beside others.
+
+    While ``op`` is set its call is under way since ``machine.now``; else ``until`` is when whatever is awaited is overdue.
+    """
+
+    __slots__ = ("before", "expired", "machine", "op", "shortest", "stopped", "task", "until")
+
+    def __init__(self, task: asyncio.Task[Any], machine: Machine | None, shortest: int) -> None:
+        self.task = task
+        self.machine = machine
+        self.shortest = shortest
+        self.op: Any = None
+        self.until = FOREVER
+        self.expired = 0  # how often the watchdog cancelled the task for the call under way
+        self.before = task.cancelling()  # cancellations that were there before and are not this run's
+        self.stopped = False  # whether this run was cancelled
+
+    def cancelled(self) -> bool:
+        """Whether somebody else cancelled the task since; told once."""
+        count = self.task.cancelling()
+        if count <= self.before:
+            return False
+        self.before = count
+        self.stopped = True
+        return True
+
+    def forgive(self) -> bool:
+        """Take back the watchdog's own cancellations; whether there were any."""
+        count, self.expired = self.expired, 0
+        for _ in range(count):
+            self.task.uncancel()
+        return count > 0
+
+    def due(self) -> int:
+        """When what is awaited is overdue."""
+        if self.op is None:
+            return self.until
+        assert self.machine is not None
+        own: int = self.machine.now + self.op.timeout_ns
+        return min(own, self.machine.deadline)
+
+
+class Watchdog:
+    """Cancels the task of each lane whose deadline has passed.
+
+    It looks at least as often as the shortest deadline of any plan in flight is long. So a lane that
+    begins a call does nothing but leave a note of it: the next look comes before the call is due.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> None:
+        self.loop = weakref.ref(loop)  # the table of watchdogs must not keep loops alive
+        self.now = now
+        self.lanes: set[Lane] = set()
+        self.wake_at = FOREVER
+        self.timer: Callable[[], asyncio.TimerHandle | None] = lambda: None  # weakly: a timer holds its loop
+
+    def arm(self, deadline: int) -> None:
+        """Look at *deadline* at the latest."""
+        if deadline < self.wake_at:
+            timer = self.timer()
+            if timer is not None:
+                timer.cancel()
+            self.wake_at = deadline
+            loop = self.loop()
+            assert loop is not None
+            self.timer = weakref.ref(loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look))
+
+    def look(self) -> None:
+        """Cancel what is overdue, and set the next look."""
+        now = self.now()
+        nearest = FOREVER
+        for lane in self.lanes:
+            due = lane.due()
+            if due <= now:
+                lane.expired += 1
+                lane.task.cancel()
+                lane.op, lane.until = None, now + SWALLOWED_NS  # one that swallows its cancellation is asked again
+                due = lane.until
+            nearest = min(nearest, due, now + lane.shortest)
+        self.wake_at = FOREVER
+        if nearest < FOREVER:
+            self.arm(max(nearest, now + WATCHDOG_GRAIN_NS))
+
+
+# Held by the drivers that use them: a timer holds its loop, and an entry here must not.
+_watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Watchdog]] = weakref.WeakKeyDictionary()
+
+
+def watchdog(loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> Watchdog:
+    """The one of *loop*."""
+    reference = _watchdogs.get(loop)
+    found = reference() if reference is not None else None
+    if found is None or found.now is not now:
+        found = Watchdog(loop, now)
+        _watchdogs[loop] = weakref.ref(found)
+    return found
+
+
+class Threads(forking.Begins):
+    """Daemon threads for sync tools, at most *size*. A tool that never returns holds its thread, and not the interpreter's exit."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.after_fork_in_child()
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin without threads: those of the parent are not here, and what waits for them is the parent's."""
+        self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self.lock = threading.Lock()
+        self.count = 0
+        self.idle = 0
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """Run *call* in a thread as soon as one is free."""
+        future: Future[Any] = Future()
+        with self.lock:
+            if self.idle > 0:
+                self.idle -= 1
+            elif self.count < self.size:
+                self.count += 1
+                threading.Thread(target=self.serve, name=f"nano-vm-tool-{self.count}", daemon=True).start()
+            self.work.put((future, call))
+        return future
+
+    def serve(self) -> None:
+        while True:
+            future, call = self.work.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as error:  # noqa: BLE001 - handed to the waiter, whatever it is
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            del future, call
+            with self.lock:
+                # threads that wait for work minus work that waits for threads
+                self.idle += 1 if self.work.empty() else 0
+
+
+NAMED_ONLY = frozenset({"options"})
+"""Options that an adapter must name: those of a program may be called as anything, and must not get among its own arguments."""
+
+
+class Adapter:
+    """An LLM adapter and what its ``complete`` takes."""
+
+    def __init__(self, adapter: Any, name: str | None = None) -> None:
+        self.adapter = adapter
+        self.complete = adapter.complete
+        self.stream = getattr(adapter, "stream", None)
+        self.count = getattr(adapter, "count_tokens", None)
+        self.images = getattr(adapter, "images", False) is True
+        model = getattr(adapter, "model", None)
+        self.model = name or (model if isinstance(model, str) else None)
+        self.price = getattr(adapter, "price", None)  # where it is the adapter's own, as of a model on this machine
+        try:
+            parameters = inspect.signature(adapter.complete).parameters
+        except (TypeError, ValueError):
+            parameters = None
+        several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        self.named = frozenset(name for name, p in (parameters or {}).items() if p.kind not in several)
+        self.open = parameters is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+    def fitting(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Copies of *messages* in the form that the adapter knows: without parts, unless it says that it takes pictures.
+
+        Raises:
+            ModelError: If there is a picture that it does not take.
+        """
+        if self.images or not any(type(message["content"]) is list for message in messages):
+            return copied(messages)  # type: ignore[no-any-return]
+        if has_pictures(messages):
+            raise ModelError(f"the adapter {kind_name(self.adapter)} takes no pictures", retryable=False)
+        return joined(messages)
+
+    def takes(self, name: str) -> bool:
+        """Whether the option *name* may be passed."""
+        return name in self.named or (self.open and name not in NAMED_ONLY)
+
+
+@dataclass(slots=True)
+class Host:
+    """What calls go to: functions by `ToolOp.number`, adapters by model name (None is the default)."""
+
+    functions: list[Callable[..., Any]]
+    how: list[str]
+    adapters: dict[str | None, Adapter]
+    threads: Threads
+    clock: Any
+    shortest: int  # nanoseconds: the shortest deadline in the plan
+    prices: dict[str, tuple[Decimal, Decimal]] | None
+    driver: Driver | None = None  # of the event loop that was used last
+
+
+class Abandoned(BaseException):
+    """The run is no longer this process's to drive. Not an `Exception`: no handler of a tool's failure may take it."""
+
+    def __init__(self, cause: StoreError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Journal(Protocol):
+    """What makes a run durable: told of every request before it is made."""
+
+    async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
+        """The request that follows, where the outcome of *op* is known already; None where it is to be made."""
+        ...
+
+    def check(self) -> None:
+        """Asked immediately before a call that had to wait: raises `Abandoned` where it may not be made."""
+        ...
+
+    def child(self, machine: Machine, number: int) -> Machine:
+        """The machine of one child of the requested fork."""
+        ...
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a cancellation means that this process stops, and not the run."""
+        ...
+
+
+class Driver:
+    """Runs machines in one event loop."""
+
+    __slots__ = ("clock", "dog", "host", "journal", "now", "sink")
+
+    def __init__(
+        self, host: Host, sink: Callable[[str, Any, Any], None] | None = None, journal: Journal | None = None
+    ) -> None:
+        self.host = host
+        self.journal = journal
+        self.clock = host.clock
+        self.now: Callable[[], int] = host.clock.monotonic_ns
+        self.dog = watchdog(asyncio.get_running_loop(), self.now)
+        self.sink = sink
+
+    @classmethod
+    def of(cls, host: Host) -> Driver:
+        """The driver without a sink: it knows nothing of any run, so all runs in one event loop share it."""
+        driver = host.driver
+        if driver is None or driver.dog.loop() is not asyncio.get_running_loop():
+            driver = host.driver = cls(host)
+        return driver
+
+    def lane(self, machine: Machine | None, now: int) -> Lane:
+        """A lane of the current task; it is watched until it is taken out of ``dog.lanes``."""
+        shortest = self.host.shortest
+        lane = Lane(asyncio.current_task(), machine, shortest)  # type: ignore[arg-type]
+        dog = self.dog
+        dog.lanes.add(lane)
+        if now + shortest < dog.wake_at:
+            dog.arm(now + shortest)
+        if machine is not None and machine.base_deadline < dog.wake_at:
+            dog.arm(machine.base_deadline)
+        return lane
+
+    async def drive(self, machine: Machine, lane: Lane, now: int) -> bool:
+        """Drive *machine* to its end; whether it was cancelled from outside on the way."""
+        read, sink, journal = self.now, self.sink, self.journal
+        straight = sink is None and journal is None
+        called = False
+        seen = 0
+        lane.machine = machine
+        cancelling = lane.task.cancelling
+        machine.positional = True
+        op: Any = machine.start(now)
+        while True:
+            if sink is not None:
+                seen = self.tell(machine, op, seen)
+            called = False
+            try:
+                if journal is not None:
+                    lane.op, lane.until = None, FOREVER
+                    following = await journal.before(machine, op, read())
+                    if following is not None:
+                        op = following
+                        continue
+                if machine.delay_seconds:
+                    await self.wait(machine, lane)
+                    if journal is not None:
+                        journal.check()
+                function = op.function
+                if function is not None and straight:
+                    called = True
+                    send = machine.send
+                    before = lane.before
+                    while True:  # from tool to tool: all that a step costs here stands in these lines
+                        lane.op = op
+                        direct = op.direct
+                        if direct is None:
+                            value = await function(**machine.keywords)
+                        else:
+                            value = await direct(machine.argument)
+                        machine.now = read()
+                        if lane.expired or cancelling() > before:
+                            op = self.stopped(machine, lane, value)
+                            break
+                        op = send(value)
+                        function = op.function
+                        if function is None:
+                            break
+                    continue
+                lane.op = None
+                code = op.code
+                if code == TOOL:
+                    called = True
+                    value = await self.call(machine, op, lane)
+                    machine.now = read()
+                    if lane.expired or cancelling() > lane.before:
+                        op = self.stopped(machine, lane, value)
+                    else:
+                        op = machine.resume(value, machine.now)
+                    value = None
+                elif code == FORK:
+                    lane.until = FOREVER
+                    await self.fork(machine, op, lane)
+                    lane.machine, lane.op = machine, None
+                    op = machine.cancel(read()) if lane.stopped else machine.join(read())
+                elif code == MODEL:
+                    called = True
+                    op = await self.ask(machine, op, lane)
+                elif code == PAUSE:
+                    op = machine.suspend(read())
+                else:
+                    assert code == END
+                    return lane.stopped
+            except asyncio.CancelledError as error:
+                if isinstance(error, _NotCalled):
+                    called = False
+                machine.delay_seconds = 0.0
+                expired = lane.forgive()
+                if journal is not None and journal.leaving:
+                    raise Abandoned(LeaseLost("the run is left to others")) from None
+                if lane.cancelled():
+                    op = machine.cancel(read(), called=called)
+                elif expired:
+                    op = machine.expire(read(), called=called)
+                else:  # not ours: the tool itself was cancelled somewhere inside
+                    inner = TimeoutError("the tool's own call was cancelled")
+                    op = machine.fail(tool_error(op, inner) if op.code == TOOL else model_error(error), read())
+            except Abandoned:
+                raise
+            except KeyboardInterrupt:  # the interpreter goes down: nothing more can be awaited
+                if not machine.broken:
+                    machine.cancel(read(), called=called)
+                raise
+            except BaseException as error:  # whatever a tool raises, SystemExit too, is its outcome
+                closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
+                if machine.broken or closing or op.code not in (TOOL, MODEL) or (journal is not None and not called):
+                    raise  # a fault of ours, or this coroutine is being closed
+                machine.now, machine.raised = read(), error
+                logger.debug("step %r raised", op.step_id, exc_info=error)
+                if lane.expired:
+                    op = self.stopped(machine, lane, None)
+                elif lane.cancelled():  # it answered its cancellation with an error
+                    op = machine.cancel(machine.now, called=True)
+                elif op.code == MODEL:
+                    usage, _ = self.priced(consumed(error), op, self.adapter(op))
+                    op = machine.fail(model_error(error), machine.now, usage)
+                else:
+                    op = machine.fail(tool_error(op, error), machine.now)
+
+    async def wait(self, machine: Machine, lane: Lane) -> None:
+        """The wait before another attempt."""
+        lane.op, lane.until = None, machine.deadline
+        self.dog.arm(lane.until)
+        seconds, machine.delay_seconds = machine.delay_seconds, 0.0
+        await self.clock.sleep(seconds)
+        machine.now = self.now()
+
+    def stopped(self, machine: Machine, lane: Lane, value: Any, usage: LLMUsage | None = None) -> Op:
+        """A call that answered its cancellation with a value: after its deadline it is late all the same; if the run was
+        cancelled, the outcome is taken, and the run stops there."""
+        if lane.forgive():
+            op = machine.expire(machine.now, usage=usage)
+        else:
+            op = machine.resume(value, machine.now)
+        if lane.cancelled():
+            machine.delay_seconds = 0.0
+            op = machine.cancel(machine.now, called=False)
+        return op
+
+    def tell(self, machine: Machine, op: Op, seen: int) -> int:
+        """Send what was recorded since, and what is called now."""
+        assert self.sink is not None
+        if op.path is not None and machine.static:
+            machine.path = op.path  # on the short way nobody asks for it
+        for record in machine.records[seen:]:
+            self.sink("step_finished", machine, record)
+        if op.code in (TOOL, MODEL, FORK) and not machine.retrying:
+            self.sink("step_started", machine, op)
+        return len(machine.records)
+
+    # --- tools ---
+
+    async def call(self, machine: Machine, op: ToolOp, lane: Lane) -> Any:
+        """A tool that takes more than one await of a coroutine function."""
+        function = self.host.functions[op.number]
+        lane.op = op
+        if self.journal is not None:
+            self.journal.check()  # the last word before the call: this process may have stood still since the one before
+        if op.direct is not None:
+            value = op.direct(machine.argument)
+        elif self.host.how[op.number] != "thread":
+            value = function(**machine.keywords)
+        else:
+            value = await self.threaded(function, machine, op, lane)
+        if inspect.isawaitable(value):
+            value = await value
+        return value
+
+    async def threaded(self, function: Callable[..., Any], machine: Machine, op: ToolOp, lane: Lane) -> Any:
+        """A sync tool, in a thread of the pool; its deadline starts when a thread takes it."""
+        loop = asyncio.get_running_loop()
+        keywords = machine.keywords
+        context = contextvars.copy_context()
+        lane.op, lane.until = None, machine.deadline  # while it waits for a thread
+        started = False
+
+        def begin() -> None:
+            nonlocal started
+            started = True
+            machine.now = self.now()
+            lane.op = op
+
+        def work() -> Any:
+            try:
+                loop.call_soon_threadsafe(begin)
+            except RuntimeError:  # the loop was closed while this waited
+                raise asyncio.CancelledError from None
+            try:
+                if self.journal is not None:  # it may have waited long for this thread
+                    self.journal.check()
+                return context.run(function, **keywords)
+            except (StopIteration, GeneratorExit) as error:  # a future can not carry them
+                raise RuntimeError(f"the tool raised {type(error).__name__}: {error}") from error
+
+        future = self.host.threads.submit(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if future.cancelled() and not started:
+                raise _NotCalled from None
+            raise
+
+    # --- models ---
+
+    async def ask(self, machine: Machine, op: ModelOp, lane: Lane) -> Op:
+        """One model call, and the machine's request after it."""
+        adapter = self.adapter(op)
+        if machine.reserves:
+            refusal = machine.reserve(self.bound(adapter, machine.messages))
+            if refusal is not None:
+                return machine.fail(refusal, self.now())
+        lane.op = op
+        keywords = self.options(adapter, machine, op)
+        messages = adapter.fitting(machine.messages)
+        if self.journal is not None:
+            self.journal.check()
+        if self.sink is not None and adapter.stream is not None:
+            answer: Any = await self.streamed(adapter, machine, op, messages, keywords)
+        else:
+            answer = adapter.complete(messages, **keywords)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        completion = completed(answer)
+        now = machine.now = self.now()
+        usage, source = self.priced(completion.usage, op, adapter)
+        if lane.expired:
+            return self.stopped(machine, lane, None, usage)
+        extra = {
+            "model": completion.model,
+            "finish_reason": completion.finish_reason,
+            "reasoning": completion.reasoning,
+            "cost_source": source,
+        }
+        following = machine.answer(
+            completion.text, usage, now, {key: value for key, value in extra.items() if value is not None}
+        )
+        return machine.cancel(now, called=False) if lane.cancelled() else following
+
+    def adapter(self, op: ModelOp) -> Adapter:
+        """The one that has the model of *op*."""
+        return self.host.adapters.get(op.model) or self.host.adapters[None]
+
+    async def streamed(
+        self, adapter: Adapter, machine: Machine, op: ModelOp, messages: list[dict[str, Any]], keywords: dict[str, Any]
+    ) -> Any:
+        assert self.sink is not None
+        assert adapter.stream is not None
+        pieces: list[str] = []
+        spoken = Spoken()
+        last: Completion | None = None
+        stream = adapter.stream(messages, **keywords)
+        try:
+            async for piece in stream:
+                if isinstance(piece, str):
+                    pieces.append(piece)
+                    if text := spoken.piece(piece):
+                        self.sink("text", machine, (op, text))
+                elif isinstance(piece, Completion):
+                    last = piece
+                else:
+                    raise ModelError(
+                        f"the adapter's stream gave {kind_name(piece)}; it yields texts and one Completion",
+                        retryable=False,
+                        answered=True,
+                    )
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+        cut = last is not None and ending(last.finish_reason) == "truncated"
+        if text := spoken.rest(cut=cut):
+            self.sink("text", machine, (op, text))
+        return last if last is not None else "".join(pieces)
+
+    def bound(self, adapter: Adapter, messages: list[dict[str, Any]]) -> int:
+        """The most tokens that *messages* can have."""
+        if adapter.count is not None:
+            count = adapter.count(copied(messages))
+            if type(count) is int and count >= 0:
+                return count
+        return token_bound(messages)
+
+    def options(self, adapter: Adapter, machine: Machine, op: ModelOp) -> dict[str, Any]:
+        """The keywords of ``complete``: what the step declares, and what only an adapter that names it gets."""
+        keywords = dict(op.options)
+        if op.model is not None and op.model not in self.host.adapters:
+            keywords["model"] = op.model
+        if machine.reserves and "max_tokens" not in keywords and adapter.takes("max_tokens"):
+            keywords["max_tokens"] = DEFAULT_MAX_TOKENS
+        named = adapter.named
+        if op.allowed is not None and "allowed_outputs" in named:
+            keywords["allowed_outputs"] = list(op.allowed)
+        if op.schema is not None and "output_schema" in named:
+            keywords["output_schema"] = op.schema
+        if "step_id" in named:
+            keywords["step_id"] = op.step_id
+        if "idempotency_key" in named:
+            keywords["idempotency_key"] = effect_key(machine.facts.run_id, machine.path)
+        return keywords
+
+    def priced(self, usage: LLMUsage | None, op: ModelOp, adapter: Adapter) -> tuple[LLMUsage | None, str | None]:
+        """*usage* with its cost by the host's prices, or as the adapter says; and which of both."""
+        if usage is None:
+            return None, None
+        price = (self.host.prices or {}).get(op.model or adapter.model or "")
+        if price is not None and usage.total_tokens:
+            cost = (price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens) / 1_000_000
+            return LLMUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cost), "prices"
+        return usage, "adapter" if usage.cost_usd is not None else None
+
+    # --- forks ---
+
+    def child(self, machine: Machine, number: int) -> Machine:
+        """One child of the requested fork."""
+        return machine.child(number) if self.journal is None else self.journal.child(machine, number)
+
+    def begun(self, child: Machine) -> int:
+        """When *child* begins: now, unless it began in another process."""
+        return self.now() if child.begun_ns is None else child.begun_ns
+
+    async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> None:
+        """Run the children to their ends; if the run is cancelled meanwhile, each of them is, and no further one begins."""
+        count, lanes = machine.fork_size, machine.lanes
+        limit = op.at_once(count)
+        if limit == 1:
+            for number in range(count):
+                if not machine.ready(number):
+                    return
+                child = self.child(machine, number)
+                if await self.drive(child, lane, self.begun(child)):
+                    return
+            return
+        numbers = iter(range(count))
+
+        async def worker(numbers: Iterable[int]) -> None:
+            own = self.lane(None, self.now())
+            try:
+                for number in numbers:
+                    if not machine.ready(number):
+                        return
+                    child = self.child(machine, number)
+                    if await self.drive(child, own, self.begun(child)) or lane.stopped:
+                        return
+            finally:
+                self.dog.lanes.discard(own)
+
+        work = [range(lane, count, lanes) if lanes < count else numbers for lane in range(limit)]
+        tasks = [asyncio.create_task(worker(part)) for part in work]
+        pending = set(tasks)
+        while pending:
+            try:
+                _, pending = await asyncio.wait(pending)
+            except asyncio.CancelledError:
+                lane.cancelled()
+                for task in pending:
+                    task.cancel()
+        # one that was cancelled before its first step has none: its child never began
+        errors = [task.exception() for task in tasks if not task.cancelled()]
+        for error in errors:
+            if error is not None:
+                raise error
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+class _NotCalled(asyncio.CancelledError):
+    """Cancelled before the tool was called."""
+
+
+def completed(answer: Any) -> Completion:
+    """An adapter's return value as a `Completion`.
+
+    Raises:
+        ModelError: If it is of a kind that an adapter may not return, or its usage is none.
+    """
+    if isinstance(answer, str):
+        return Completion(str(answer))
+    if type(answer) is Completion and _is_plain(answer):  # as every adapter of ours gives it
+        return answer
+    usage: Any = None
+    if isinstance(answer, tuple) and len(answer) == 2:
+        text, usage = answer
+        completion = Completion(text)
+    elif isinstance(answer, Completion):
+        completion, text, usage = answer, answer.text, answer.usage
+    else:
+        raise _malformed(
+            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a Completion"
+        )
+    if isinstance(usage, dict):
+        try:
+            usage = LLMUsage.from_dict(usage) if usage else None
+        except ValueError as error:
+            raise _malformed(f"the adapter's usage is malformed: {error}") from None
+    if usage is not None and not isinstance(usage, LLMUsage):
+        raise _malformed(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage")
+    if not isinstance(text, str):
+        raise _malformed(f"the adapter returned {kind_name(text)} for the text of its answer", usage)
+    return Completion(str(text), usage, _word(completion.model), _word(completion.finish_reason), completion.reasoning)
+
+
+def _is_plain(answer: Completion) -> bool:
+    """Whether there is nothing to convert in *answer*."""
+    words = type(answer.model) in _WORDS and type(answer.finish_reason) in _WORDS
+    return words and type(answer.text) is str and type(answer.usage) in _USAGES
+
+
+_WORDS = frozenset({str, type(None)})
+_USAGES = frozenset({LLMUsage, type(None)})
+
+
+def _word(given: Any) -> str | None:
+    """A name as plain text; of a member of an enum, as SDKs have them, its value or name."""
+    if given is None or type(given) is str:
+        return given
+    return str.__str__(given) if isinstance(given, str) else str(getattr(given, "name", given))
+
+
+def _malformed(message: str, usage: LLMUsage | None = None) -> ModelError:
+    return ModelError(message, retryable=False, usage=usage, answered=True)

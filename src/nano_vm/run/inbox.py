@@ -1,0 +1,406 @@
+"""What people and the outside say to stored runs: decisions, events, resolutions of what is in doubt, cancellations.
+
+A word is only recorded here; who has the tools goes on with the run. It counts by the time at which it is recorded, under
+the lock of its run, so of several who decide at the same time exactly one does and the others learn who did.
+
+Rule 1: a decision has a principal, a text in which something can be seen.
+Rule 2: nothing is recorded that could no longer count: after a deadline, an end, a cancellation or another decision.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from ..errors import AlreadyDecided, Changed, Expired, NotPermitted, VMError
+from ..language.correlation import MATCHABLE_FIELDS, fits
+from ..store.protocol import ENDED, RUNNING, SUSPENDED, Message, Store, StoredRun
+from ..store.seals import message_holds
+from ..store.sql.events import fault_of, same_event, takes
+from ..values import MAX_VALUE_BYTES, UNSET, admit, canonical, short
+from ..visible import HIDDEN
+from .lease import Process, Seen, seen
+
+PREFIX_HEX = 12
+"""Digits of a request's digest that name it, where they are unique in its run: 48 bits, as many as a person may copy."""
+
+PRINCIPAL_CHARS = 200
+"""A name, an address or a URI of somebody; what is longer is a mistake."""
+
+_HEX = re.compile(r"[0-9a-f]+\Z")
+_DECISIONS = {"approval": ("approve", "reject"), "in_doubt": ("resolve",)}
+_KINDS = {"approval": ("approval",), "in_doubt": ("in_doubt", "effect")}
+_ASKS = {"approval": "asks no approval", "in_doubt": "has nothing in doubt"}
+_NOT_SHOWN = frozenset({"shown", "process"})
+
+
+class Clock(Protocol):
+    """Tells the time; the module `time` does."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        ...
+
+
+Roles = Callable[[str], Iterable[str]]
+"""The roles that a principal has."""
+
+
+def shown_digest(entry: Mapping[str, Any]) -> str:
+    """What identifies a pending request: SHA-256, in hex, of all that it shows."""
+    return hashlib.sha256(canonical({key: entry[key] for key in sorted(entry) if key not in _NOT_SHOWN})).hexdigest()
+
+
+def presented(waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a run waits for, as people and programs get it: ``shown`` identifies each request as it stands, ``process`` is that which
+    began a call in doubt, and whether it lives is looked at now."""
+    return [_presented(entry) for entry in waiting]
+
+
+def _presented(entry: Mapping[str, Any]) -> dict[str, Any]:
+    told = {**entry, "shown": shown_digest(entry)}
+    if "owner" in told:
+        told["process"] = process_of(told.pop("owner"))
+    return told
+
+
+def process_of(owner: str) -> dict[str, Any]:
+    """The process of an owner of runs: its host and pid, and whether it lives; None where that cannot be seen from here."""
+    process = Process.of(owner)
+    alive = {Seen.ALIVE: True, Seen.GONE: False, Seen.UNKNOWN: None}[seen(owner, Process.own())]
+    return {
+        "host": process.host if process is not None else owner,
+        "pid": process.pid if process is not None else None,
+        "alive": alive,
+    }
+
+
+def usable(message: Message, waiting: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a run that waits for *waiting* has something to do with *message*."""
+    if message.kind == "cancel":
+        return True
+    if message.kind == "event":
+        return any(takes(entry, message) for entry in waiting)
+    return any(entry["path"] == message.name for entry in waiting)
+
+
+class Inbox:
+    """Records what is said to the runs of *store*; *roles* says who may decide what, and without it anybody may.
+
+    With *trusted* public keys, what none of them has signed counts as not said: no run uses it, and nobody is second to it.
+    Needs neither tools nor an event loop. Every method blocks for a transaction.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        roles: Roles | None,
+        clock: Clock,
+        *,
+        value_bytes: int = MAX_VALUE_BYTES,
+        trusted: frozenset[str] | None = None,
+    ) -> None:
+        self.store = store
+        self.trusted = trusted
+        self.roles = roles
+        self.clock = clock
+        self.value_bytes = value_bytes
+
+    def waiting(self, run_id: str) -> list[dict[str, Any]]:
+        """What a stored run waits for; ``shown`` identifies each request as it stands."""
+        stored = self.store.load(run_id, rows=False)
+        return presented(stored.waiting) if stored.status == SUSPENDED else []
+
+    def _said(self, run: StoredRun) -> list[Message]:
+        """All that was said to a run and counts, what it has used first."""
+        return [m for m in (*run.decided, *run.inbox) if message_holds(run.run_id, m, self.trusted)]
+
+    # --- decisions ---
+
+    def approve(self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None) -> None:
+        """Record that *by* approves what the run asks at *path*; *shown* identifies what was seen, by its digest or at least 12 first
+        digits of it.
+
+        Raises:
+            Changed: If the run asks something else by now, or nothing there.
+            NotPermitted: If *by* is nobody, or lacks the role.
+            AlreadyDecided: If somebody was first; or the run is to be cancelled, or has ended.
+            Expired: If its deadline has passed.
+            UnknownRun: If there is no such run.
+        """
+        if not isinstance(shown, str):
+            raise VMError(f"shown is the digest of the request that was seen, as waiting() gives it, not {shown!r}")
+        self._decide("approve", run_id, path, shown, by, reason)
+
+    def reject(self, run_id: str, path: str, *, by: str, shown: str | None = None, reason: str | None = None) -> None:
+        """Record that *by* rejects; as `approve`."""
+        self._decide("reject", run_id, path, shown, by, reason)
+
+    def _decide(self, kind: str, run_id: str, path: str, shown: str | None, by: str, reason: str | None) -> None:
+        principal(by)
+        if reason is not None and not isinstance(reason, str):
+            raise VMError(f"a reason is a string, not {reason!r}")
+        role = self._permitted(run_id, path, by)
+
+        def judge(run: StoredRun, done: bool) -> Message:
+            now = self.clock.time_ns()
+            entry = _pending(run, self._said(run), path, "approval", done, now)
+            if shown is not None:
+                _seen(shown, run, entry)
+            if entry["role"] != role:  # the role that was looked up is not that of this request
+                raise Changed(f"run {run_id!r} asks another role at {path!r} by now; look at it again")
+            return Message(kind, path, {"reason": reason}, by, now)
+
+        self.store.decide(run_id, judge, path)
+
+    def _permitted(self, run_id: str, path: str, by: str) -> Any:
+        """The role that is asked at *path*, which *by* has. Looked up outside of the transaction: it is the host's code."""
+        run = self.store.load(run_id, rows=False)
+        entry = next((entry for entry in run.waiting if entry["path"] == path and entry["kind"] == "approval"), None)
+        role = entry["role"] if entry is not None else None
+        if entry is not None and self.roles is not None and role not in self._roles_of(by):
+            raise NotPermitted(f"{by!r} lacks the role {role!r} that {path!r} asks for", by=by, role=role)
+        return role
+
+    def _roles_of(self, by: str) -> tuple[str, ...]:
+        assert self.roles is not None
+        found = self.roles(by)
+        return (found,) if isinstance(found, str) else tuple(found)
+
+    def resolve(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        by: str,
+        done: Any = UNSET,
+        retry: bool = False,
+        fail: str | None = None,
+    ) -> None:
+        """Record what became of a call in doubt: that it is *done* and gave this output, that it may be made again, or why it failed.
+        Of a call that a fork holds back, what is to become of it: this output, that it is to be made, or that it fails.
+
+        Raises:
+            VMError: If not exactly one of the three is said; else as `approve`.
+        """
+        if (done is not UNSET) + bool(retry) + (fail is not None) != 1:
+            raise VMError("say one of done=<output>, retry=True and fail=<reason>")
+        principal(by)
+        if fail is not None and type(fail) is not str:
+            raise VMError(f"fail is the reason why the call failed, a string, not {fail!r}")
+        body: dict[str, Any] = {"retry": True} if retry else {"reason": fail}
+        if done is not UNSET:
+            body = {"output": admit(done, self.value_bytes)[0]}
+
+        def judge(run: StoredRun, _: bool) -> Message:
+            now = self.clock.time_ns()
+            _pending(run, self._said(run), path, "in_doubt", False, now)
+            return Message("resolve", path, body, by, now)
+
+        self.store.decide(run_id, judge, path)
+
+    def cancel(self, run_id: str, *, by: str) -> None:
+        """Record that a run is to be cancelled, and undone.
+
+        Raises:
+            AlreadyDecided: If it is to be cancelled already.
+            Expired: If it has ended.
+        """
+        principal(by)
+
+        def judge(run: StoredRun, _: bool) -> Message:
+            _not_ended(run)
+            _not_cancelled(run, self._said(run))
+            return Message("cancel", "", {}, by, self.clock.time_ns())
+
+        self.store.decide(run_id, judge)
+
+    # --- events ---
+
+    def send_event(self, name: str, payload: Any = None, *, run_id: str | None = None, id: str | None = None) -> bool:
+        """Record an event; used once. Whether it was: an event of this name and *id* that was recorded before is not recorded again.
+
+        With *run_id* it is for a `wait` that this run stands at, or the next that asks for it. Without, it is for the first run whose
+        `wait` has a ``match`` that *payload* fits, now or later; *payload* is an object then, of at most `MATCHABLE_FIELDS` fields.
+
+        Raises:
+            Expired: If the run has ended, or it waits for this event and its deadline has passed.
+            AlreadyDecided: If the run is to be cancelled.
+            VMError: If the payload does not fit the schema of the wait that it is for.
+        """
+        for what, text in (("the name", name), *([("the id", id)] if id is not None else [])):
+            if type(text) is not str or not text:
+                raise VMError(f"{what} of an event is a string that is not empty, not {text!r}")
+        payload, _ = admit(payload, self.value_bytes)
+        body = {"payload": payload, **({"id": id} if id is not None else {})}
+
+        def recorded() -> Message:
+            return Message("event", name, body, None, self.clock.time_ns())
+
+        return self._send(run_id, recorded) if run_id is not None else self._post(recorded, name, payload)
+
+    def _send(self, run_id: str, recorded: Callable[[], Message]) -> bool:
+        def judge(run: StoredRun, _: bool) -> Message:
+            message = recorded()
+            event_id = message.body.get("id")
+            if event_id is not None and any(same_event(known, message.name, event_id) for known in self._said(run)):
+                raise _RecordedBefore
+            _not_ended(run)
+            _not_cancelled(run, self._said(run))
+            waits = [e for e in run.waiting if e.get("event") == message.name]
+            waits = [e for e in waits if fits(message.body["payload"], e.get("match"))]
+            if waits and not any(takes(entry, message) for entry in waits):
+                raise _expired(run, waits[-1], f"event {message.name!r} at {waits[-1]['path']!r}")
+            _valid(message, waits)
+            return message
+
+        try:
+            self.store.decide(run_id, judge)
+        except _RecordedBefore:
+            return False
+        return True
+
+    def _post(self, recorded: Callable[[], Message], name: str, payload: Any) -> bool:
+        if type(payload) is not dict or not 0 < len(payload) <= MATCHABLE_FIELDS:
+            raise VMError(
+                f"the payload of event {name!r} is {short(payload)}; one that is addressed to no run is an object with 1 to "
+                f"{MATCHABLE_FIELDS} fields, by whose values a run waits for it"
+            )
+
+        def write(waits: list[Mapping[str, Any]]) -> Message:
+            message = recorded()
+            waits = [entry for entry in waits if takes(entry, message)]
+            if waits and all(fault_of(entry, payload) is not None for entry in waits):
+                _valid(message, waits)
+            return message
+
+        recorded_now = self.store.post(name, payload, write)
+        self.store.deliver(self.trusted)
+        return recorded_now
+
+
+class _RecordedBefore(VMError):
+    """An event of this name and id was recorded before."""
+
+
+def _valid(message: Message, waits: Iterable[Mapping[str, Any]]) -> None:
+    """Raises if the payload of an event is not what one of *waits* asks for."""
+    for entry in waits:
+        fault = fault_of(entry, message.body["payload"])
+        if fault is not None:
+            raise VMError(
+                f"the payload of event {message.name!r} does not fit what {entry['path']!r} waits for: {fault}"
+            )
+
+
+def principal(by: Any) -> str:
+    """*by*, if it names somebody.
+
+    Raises:
+        NotPermitted: If it is no text, or one in which nothing can be seen.
+    """
+    if not isinstance(by, str) or not HIDDEN.sub("", by).strip() or len(by) > PRINCIPAL_CHARS:
+        told = f"one of {len(by)} characters" if isinstance(by, str) and len(by) > PRINCIPAL_CHARS else repr(by)
+        raise NotPermitted(f"a decision is somebody's: by is their name, a string that is not empty, not {told}", by=by)
+    if not by.isascii() and any("\ud800" <= char <= "\udfff" for char in by):
+        raise NotPermitted(f"by holds a lone surrogate, and is no text: {by!r}", by=by)
+    return by
+
+
+def account() -> str:
+    """The account that this process runs under: the principal of what its own code decides."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container may know its user by number only
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "this process"
+
+
+def _seen(shown: str, run: StoredRun, entry: Mapping[str, Any]) -> None:
+    """Raises `Changed` unless *shown* is the digest of *entry*, or its beginning and that of no other request of the run."""
+    if shown_digest(entry) == shown:
+        return
+    hexadecimal = _HEX.match(shown) is not None
+    if hexadecimal and len(shown) >= PREFIX_HEX:
+        found = [other for other in run.waiting if shown_digest(other).startswith(shown)]
+        if any(other is entry for other in found):
+            if len(found) == 1:
+                return
+            raise Changed(f"{shown!r} begins the digest of several requests of run {run.run_id!r}; give more digits")
+    if hexadecimal and len(shown) < PREFIX_HEX and shown_digest(entry).startswith(shown):
+        raise Changed(f"{shown!r} is too short for a digest; give at least {PREFIX_HEX} of its digits")
+    told = shown if len(shown) <= PREFIX_HEX else f"{shown[:PREFIX_HEX]}…"
+    raise Changed(
+        f"{told!r} is not the digest of the request as it stands: it is mistyped, or run {run.run_id!r} asks something else "
+        f"at {entry['path']!r} than what was shown; look at it again"
+    )
+
+
+def _pending(run: StoredRun, said: Sequence[Message], path: str, kind: str, done: bool, now: int) -> dict[str, Any]:
+    """What a run, to which *said* was said, waits for at *path*, where it can still be decided. *done* says that the approval there
+    has ended.
+
+    A run that is under way may come to the same request again, so what it waited for before still counts.
+    """
+    entries = [e for e in run.waiting if e["kind"] in _KINDS[kind]] if run.status in (SUSPENDED, RUNNING) else []
+    entry = next((entry for entry in entries if entry["path"] == path), None)
+    # a call that was resolved and made again may be in doubt again; a request is made once
+    again = kind == "in_doubt" and run.status == SUSPENDED and entry is not None
+    before = frozenset(message.id for message in run.decided) if again else ()
+    words = [m for m in said if m.kind in _DECISIONS[kind] and m.name == path and m.id not in before]
+    if words:
+        raise _was_decided(run, path, words[-1])
+    if kind == "approval":  # what is in doubt is settled before a run is cancelled
+        _not_cancelled(run, said)
+    _not_ended(run)
+    if done:
+        raise Expired(f"{path!r} of run {run.run_id!r} is over: nobody decided in time")
+    if entry is None:
+        known = f"; it does at {', '.join(repr(entry['path']) for entry in entries)}" if entries else ""
+        raise Changed(f"run {run.run_id!r} ({run.status}) {_ASKS[kind]} at {path!r}{known}")
+    if entry.get("deadline_ns") is not None and now >= entry["deadline_ns"]:
+        raise _expired(run, entry, repr(path))
+    return entry
+
+
+def _was_decided(run: StoredRun, path: str, first: Message) -> AlreadyDecided:
+    word = "resolved" if first.kind == "resolve" else "decided"
+    ended = f"run {run.run_id!r} has ended ({run.status}); " if run.status in ENDED else ""
+    told = f"{first.kind} by {first.by!r}, {_moment(first.created_ns)}"
+    return AlreadyDecided(
+        f"{ended}{path!r} of run {run.run_id!r} is {word} already: {told}",
+        decision=first.kind,
+        by=first.by,
+        decided_ns=first.created_ns,
+    )
+
+
+def _not_ended(run: StoredRun) -> None:
+    if run.status in ENDED:
+        raise Expired(f"run {run.run_id!r} has ended ({run.status})", deadline_ns=run.finished_ns)
+
+
+def _not_cancelled(run: StoredRun, said: Iterable[Message]) -> None:
+    first = next((message for message in said if message.kind == "cancel"), None)
+    if first is not None:
+        by = f", by {first.by!r}" if first.by is not None else ""
+        ended = f"has ended ({run.status}): it was" if run.status in ENDED else "is to be"
+        raise AlreadyDecided(
+            f"run {run.run_id!r} {ended} cancelled already{by}, {_moment(first.created_ns)}",
+            decision="cancel",
+            by=first.by,
+            decided_ns=first.created_ns,
+        )
+
+
+def _expired(run: StoredRun, entry: Mapping[str, Any], what: str) -> Expired:
+    deadline = entry["deadline_ns"]
+    return Expired(f"{what} of run {run.run_id!r} could be decided until {_moment(deadline)}", deadline_ns=deadline)
+
+
+def _moment(ns: int) -> str:
+    return f"{datetime.fromtimestamp(ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"

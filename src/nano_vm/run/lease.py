@@ -1,0 +1,411 @@
+"""Who owns runs: a process by its name, its lease, and what other processes can see of it.
+
+A lease is renewed by a thread and compared by the store's clock, which nobody sets: the server's, or for a file the time since
+the machine was started. Whether an owner's process is there can be seen besides, where it runs on this machine.
+
+Rule 1: no call is begun after the lease ended here, and it ends here before it ends in the store.
+Rule 2: a run is not taken from a process that is seen alive, whatever a clock says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cache
+from itertools import takewhile
+from typing import Any
+
+from .. import forking
+from ..errors import LeaseLost, StoreError
+from ..records.trace import StepStatus
+from ..store.clock import UNKNOWN_BOOT, boot_id, boot_ns
+from ..store.protocol import ENDED, INTENT, STEP, Append, Message, Row, Store, late_outcomes
+from ..store.seals import RunSeal
+from ..values import UNSET
+
+LEASE_SECONDS = 30.0
+"""How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy process, shorter than patience."""
+
+LEASE_MARGIN = 0.2
+"""The part of a lease, at its end, in which no call is begun: a renewal takes time to arrive, and a check is not yet the call."""
+
+SOON_SECONDS = 0.5
+"""How soon the store is asked again for what it did not take."""
+
+CLOSING_SECONDS = 5.0
+"""How long a process that closes its store waits for it, so that its runs are free at once."""
+
+_NO_PROCESS = "-"
+_CALLS = ("tool", "llm")
+
+LATE = "run %s has ended (%s), and %r came to something else since: see nano-vm show %s"
+
+logger = logging.getLogger("nano_vm")
+
+
+class Seen(Enum):
+    """What can be seen of an owner's process from here."""
+
+    ALIVE = "alive"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, as another can find it: *boot* and *space* (of process ids; each container has its own) say where its *pid*
+    means something, *born* tells it from a later one with the same pid."""
+
+    host: str
+    boot: str
+    space: str
+    pid: int
+    born: str
+
+    @classmethod
+    def own(cls) -> Process:
+        """This one."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), boot_id(), _space(), pid, _born(pid))
+
+    @classmethod
+    def of(cls, owner: str) -> Process | None:
+        """The process of an owner, by its name."""
+        match owner.split("/"):
+            case [host, boot, space, pid, born, _] if pid.isdigit():
+                return cls(host, boot, space, int(pid), born)
+            case _:
+                return None
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.boot}/{self.space}/{self.pid}/{self.born}"
+
+
+@cache
+def _space() -> str:
+    """The namespace of process ids."""
+    try:
+        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        return _NO_PROCESS
+
+
+def _born(pid: int) -> str:
+    """When process *pid* began, as its system counts: a number that another process with the same id does not have."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return fields[19] if fields[0] not in "ZX" else _NO_PROCESS  # a zombie makes no calls
+    except (OSError, IndexError):
+        return _NO_PROCESS
+
+
+# The leases of this process that were not given back: of others it is enough that their process is there.
+_leases_here: set[str] = set()
+
+
+def seen(owner: str, here: Process, *, one_machine: bool = False) -> Seen:
+    """What can be seen of *owner* from *here*; with *one_machine*, an owner of another boot is gone with it."""
+    process = Process.of(owner)
+    if process is None or UNKNOWN_BOOT in (process.boot, here.boot) or process.born == _NO_PROCESS:
+        return Seen.UNKNOWN
+    if process.boot != here.boot:
+        return Seen.GONE if one_machine else Seen.UNKNOWN
+    if process.space != here.space or here.space == _NO_PROCESS:
+        return Seen.UNKNOWN
+    if process == here:
+        return Seen.ALIVE if owner in _leases_here else Seen.GONE
+    return Seen.ALIVE if _born(process.pid) == process.born else Seen.GONE
+
+
+@dataclass(slots=True)
+class Debt:
+    """What a run is owed by a process that stopped driving it: what was not stored, and that it is free; or what calls gave
+    whose run has another owner now."""
+
+    run_id: str
+    append: Append | None = None
+    outcomes: list[Message] = field(default_factory=list)
+    unsafe: Container[str] = frozenset()  # paths of calls whose outcomes another owner waits for
+
+
+def outcomes_of(rows: Iterable[Row], unsafe: Container[str]) -> list[Message]:
+    """What calls gave, or that their tools failed, for the owner that has their run now; of those at the *unsafe* paths, which
+    that one does not make again."""
+    found = []
+    for row in rows:
+        body: dict[str, Any] = {}
+        if row.kind != STEP or row.path not in unsafe:
+            continue
+        if row.status is StepStatus.SUCCESS:
+            body = {"output": None if row.output is UNSET else row.output}
+        elif row.status is StepStatus.FAILED and (row.rest or {}).get("error", {}).get("kind") == "tool":
+            body = {"error": (row.rest or {})["error"]}
+        if body:
+            found.append(Message("outcome", row.path, body, None, row.finished_ns))
+    return found
+
+
+class Lease(forking.Begins):
+    """A process as an owner of runs: its name, until when it may begin calls, and what it owes to runs that it left.
+
+    *clock* is seconds that nobody sets and that go on while the machine sleeps. The time is taken before the store is
+    told, so that this side always gives up first. What the store does not take is given to it again by the thread that renews
+    the lease, and a run that the store says is this process's and that nobody here drives is given back: nothing waits for
+    the end of this process.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        seconds: float = LEASE_SECONDS,
+        *,
+        process: Process | None = None,
+        clock: Callable[[], float] = lambda: boot_ns() / 1e9,
+    ) -> None:
+        self.store, self.seconds, self.clock = store, seconds, clock
+        self._begin_as(process or Process.own())
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Become another owner: the runs of the parent stay the parent's, and so does what they are owed."""
+        forking.leave(self._debts)
+        _leases_here.discard(self.owner)
+        self._begin_as(Process.own())
+
+    def _begin_as(self, process: Process) -> None:
+        self.process = process
+        self.owner = f"{self.process}/{os.urandom(4).hex()}"
+        self.until = 0.0
+        self.lapses = 0  # how often it ran out before it was renewed: then others may have taken any run
+        self._held: set[str] = set()  # runs that are driven here, or being claimed, or owed something
+        self._debts: list[Debt] = []
+        self._unsure = False  # whether the store may have given a run to this process without its knowledge
+        self._lock = threading.Lock()
+        self._paying = threading.Lock()
+        self._beginning = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+
+    # --- the lease ---
+
+    def begin(self) -> None:
+        """Take the lease, and renew it from now on."""
+        with self._beginning:
+            if self._thread is None:
+                _leases_here.add(self.owner)
+                self.renew()
+                self._thread = threading.Thread(target=self._work, name="nano-vm-lease", daemon=True)
+                self._thread.start()
+
+    def renew(self) -> None:
+        """Tell the store that this process lives."""
+        before = self.clock()
+        self.store.heartbeat(self.owner, self.seconds)
+        if self.until and self.clock() > self.until:
+            self.lapses += 1
+        self.until = before + self.seconds * (1 - LEASE_MARGIN)
+
+    def holds(self) -> bool:
+        """Whether a call may be begun now."""
+        return self.clock() < self.until
+
+    def end(self) -> None:
+        """Give the lease back, and all runs with it."""
+        self._stopped.set()
+        self._wake.set()
+        self.until = 0.0
+        if self._thread is not None:
+            self._thread.join()
+        _leases_here.discard(self.owner)
+
+    def _leave(self) -> None:
+        until = self.clock() + CLOSING_SECONDS
+        while True:
+            try:
+                self.pay()
+                self.store.forget_owner(self.owner)
+                return
+            except StoreError as error:
+                if not error.passing or self.clock() >= until:
+                    logger.warning("its runs stay with process %s until it ends: %s", self.owner, error)
+                    return
+            time.sleep(SOON_SECONDS)
+
+    def _work(self) -> None:
+        due = self.clock() + self.seconds / 4
+        while True:
+            pause = max(due - self.clock(), 0.0)
+            self._wake.wait(min(pause, SOON_SECONDS) if self._debts or self._unsure else pause)
+            self._wake.clear()
+            if self._stopped.is_set():
+                return self._leave()
+            try:
+                if self.clock() >= due:
+                    due = self.clock() + min(self.seconds / 4, SOON_SECONDS)
+                    self.renew()
+                    due = self.clock() + self.seconds / 4
+                    self._unsure = True
+                self.pay()
+            except StoreError as error:  # the next attempt may do; without any the lease runs out by itself
+                logger.debug("the store does not answer: %s", error)
+            except Exception:  # the thread must live as long as the process
+                logger.exception("the lease of process %s", self.owner)
+
+    # --- runs ---
+
+    def hold(self, run_ids: Iterable[str]) -> list[str]:
+        """Mark runs as this process's to claim and drive; those of *run_ids* that were not marked before."""
+        with self._lock:
+            free = [run_id for run_id in run_ids if run_id not in self._held]
+            self._held.update(free)
+            return free
+
+    def has(self, run_id: str) -> bool:
+        """Whether a run has the mark of `hold`."""
+        with self._lock:
+            return run_id in self._held
+
+    def let_go(self, run_ids: Iterable[str]) -> None:
+        """Take the mark of `hold` away."""
+        with self._lock:
+            self._held.difference_update(run_ids)
+
+    def owe(self, debt: Debt) -> None:
+        """Give the store what *debt* says, as soon as it answers; a run that is to be freed is held until then."""
+        with self._lock:
+            self._debts.append(debt)
+        self._wake.set()
+
+    @property
+    def owes(self) -> bool:
+        """Whether there are runs to be given back, or may be."""
+        return bool(self._debts) or self._unsure
+
+    def doubt(self) -> None:
+        """Look soon whether the store gave a run to this process that nobody here drives: an answer to a claim may have been lost."""
+        self._unsure = True
+        self._wake.set()
+
+    def pay(self) -> None:
+        """Give the store what it is owed, and back what nobody here drives.
+
+        Raises:
+            StoreError: If it does not answer; what is left is kept.
+        """
+        with self._paying:
+            while self._debts:
+                self._pay(self._debts[0])
+                with self._lock:
+                    del self._debts[0]
+            if self._unsure:
+                self._unsure = False
+                try:
+                    self._free_strays()
+                except StoreError:
+                    self._unsure = True
+                    raise
+
+    def _pay(self, debt: Debt) -> None:
+        """Pay one; what can never be paid is said and dropped, or the others would wait for it."""
+        try:
+            if debt.append is not None:
+                debt.outcomes += self._settled(debt, debt.append)
+                debt.append = None
+                self.let_go([debt.run_id])
+            while debt.outcomes:
+                self.store.send(debt.run_id, debt.outcomes[0])
+                outcome = debt.outcomes.pop(0)
+                self._warn(debt.run_id, outcome)
+        except StoreError as error:
+            if error.passing:
+                raise
+            logger.warning("run %s: what it did last can not be stored: %s", debt.run_id, error)
+            if debt.append is not None:
+                self._unsure = True  # so that it is given back without that
+                self.let_go([debt.run_id])
+
+    def _warn(self, run_id: str, outcome: Message) -> None:
+        """That a call ended after its run was lost; louder where the run has ended without it."""
+        run = self.store.load(run_id)
+        if run.status not in ENDED:
+            logger.warning("run %s has another owner now, which gets what %r gave", run_id, outcome.name)
+        elif any(found.name == outcome.name for found in late_outcomes(run)):
+            logger.warning(LATE, run_id, run.status, outcome.name, run_id)
+
+    def _settled(self, debt: Debt, left: Append) -> list[Message]:
+        """Store what is *left* of a run, and that it is free; what its new owner has to know, where it has one.
+
+        What was stored all the same, and only the answer lost, is not stored again. A call whose intent was not acknowledged
+        was not made, so that is left out.
+        """
+        run = self.store.load(debt.run_id)
+        assert left.after is not None
+        pairs = zip(run.rows[left.after :], left.rows, strict=False)
+        there = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        rest = left.rows[there:]
+        if run.fence != left.fence or run.owner != self.owner:
+            return outcomes_of(rest, debt.unsafe) if run.fence != left.fence else []
+        made = [row for row in rest if row.kind != INTENT or row.type not in _CALLS]
+        used = [message for message in run.inbox if message.id in left.used]
+        sealed = RunSeal(run, self.store.signer).after(made, {**(left.update or {}), "owner": None}, used)
+        try:
+            self._append(replace(left, rows=made, update=sealed, after=left.after + there))
+        except LeaseLost:
+            return outcomes_of(rest, debt.unsafe)
+        return []
+
+    def _free_strays(self) -> None:
+        for run_id, (key, fence) in self.store.owned(self.owner).items():
+            if not self.has(run_id):
+                with suppress(LeaseLost):
+                    self._append(Append(key, fence, (), {"owner": None}))
+
+    def _append(self, item: Append) -> None:
+        """Store *item*, in a thread that has no event loop."""
+
+        async def stored() -> None:
+            await self.store.append(item)
+
+        asyncio.run(stored())
+
+    # --- others ---
+
+    def sees(self, owner: str) -> Seen:
+        """What can be seen of *owner* from this process."""
+        return seen(owner, self.process, one_machine=self.store.one_machine)
+
+    def gone(self, owner: str) -> bool:
+        """Whether *owner* has surely ended: it is seen gone, or the store does not list it, by its own word or that of one who saw it."""
+        return self.sees(owner) is Seen.GONE or owner not in self.store.owners()
+
+    def spared(self) -> list[str]:
+        """Owners that are seen alive though their time is over; the runs of those that are seen gone are given to others."""
+        spared = []
+        for owner, left in self.store.owners().items():
+            if owner == self.owner:
+                continue
+            what = self.sees(owner)
+            if what is Seen.GONE:
+                self.store.forget_owner(owner)
+            elif what is Seen.ALIVE and left < 0:
+                spared.append(owner)
+        return spared
+
+
+def living(store: Store) -> frozenset[str]:
+    """The owners in *store* that may be alive."""
+    here, one_machine = Process.own(), store.one_machine
+    found = {owner: (left, seen(owner, here, one_machine=one_machine)) for owner, left in store.owners().items()}
+    return frozenset(
+        owner for owner, (left, what) in found.items() if what is Seen.ALIVE or (what is Seen.UNKNOWN and left >= 0)
+    )

@@ -1,0 +1,1451 @@
+"""`ExecutionVM`: what users call. A program and inputs come in, a `Trace` goes out.
+
+Program and host meet once: flow, checks and plan of a program are made at its first run and kept. A program that the host's
+tools or models refuse gives a FAILED trace with the Diagnostics and no step run; what a run does is decided in `machine`,
+and `drive` makes its calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from .. import forking
+from ..errors import Diagnostic, LeaseLost, ProgramError, StoreError, UnknownRun, VMError, summary
+from ..language.fields import free, remedy
+from ..language.flow import Flow, FrameGraph, Names
+from ..language.messages import has_pictures
+from ..language.policy import Budget, Policy, policy_of, tightest
+from ..language.program import MODEL_OPTIONS, LLMStep, Program
+from ..machine.compile import compile_flow
+from ..machine.ledger import DEFAULT_LIMITS, Ledger, Limits
+from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.plan import FramePlan, Plan
+from ..records.trace import Trace, TraceStatus
+from ..spelling import Hints
+from ..store.protocol import ENDED, PENDING, SUSPENDED, Append, Claim, Store, StoredRun, open_store
+from ..store.seals import RunSeal, signed
+from ..store.signing import SigningKey, public_keys
+from ..store.sql.events import matched
+from ..tools.contract import ToolContract, contract
+from ..values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
+from ..verify.data.missing import missing_inputs
+from ..verify.examine import Examined, collector_paused, examine, placed_for, untrusted_by
+from ..verify.report import Report
+from ..verify.trust.proof import by_untrusted
+from .batch import BatchResult, run_many
+from .driver import NAMED_ONLY, Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
+from .inbox import Inbox, account, presented, usable
+from .journal import Journal, Origin, trace_of
+from .lease import LEASE_SECONDS, Lease, living
+from .listener import NOTICED_SECONDS, Listener
+from .outbox import Patience, patiently
+
+PREPARED_PROGRAMS = 1024
+"""Programs whose plan is kept; the oldest goes first."""
+
+REMEMBERED_RUNS = 10_000
+"""Runs with an id given by the caller that are remembered, so that the same id joins and does not repeat."""
+
+RESTING_SECONDS = 60.0
+"""How long a worker leaves a run that it could not go on with."""
+
+REFILLED_PART = 0.25
+"""The part of a worker's places that are free before it claims runs for them, or it would ask the store more often than it works."""
+
+LOOK_AHEAD = 8
+"""How many runs a worker looks at for each that it claims: others claim of the same, and pass over what it holds."""
+
+PASSED_OVER_SECONDS = 0.02
+"""How soon a worker looks again after others were quicker."""
+
+GRACE_SECONDS = 10.0
+"""How long a worker that stops waits for calls that are under way; what then has no outcome is in doubt."""
+
+T = TypeVar("T")
+
+logger = logging.getLogger("nano_vm")
+
+TOOL_THREADS = 32
+"""Threads for sync tools; the number that Python's own default executor has on most machines."""
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A program as this host runs it: its plan and where calls go, or why not."""
+
+    program: Program
+    diagnostics: tuple[Diagnostic, ...]
+    errors: tuple[Diagnostic, ...]
+    flow: Flow
+    plan: Plan | None = None
+    host: Host | None = None
+    default_model: str | None = None
+    budget: Budget | None = None
+    ledger: Ledger = field(default_factory=lambda: Ledger(0))  # what a run of it may use, to be copied
+    examined: Examined | None = None
+    digest: Any = None  # of program and called programs, or the program, which is asked for it when somebody looks
+    limits: Limits = DEFAULT_LIMITS
+    prices: dict[str, tuple[Decimal, Decimal]] | None = None
+    untrusted: tuple[str, ...] = ()
+    _known: dict[str, Any] | None = None
+    _document: dict[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The program and those that it calls, as they are stored; nobody changes it."""
+        if self._document is None:
+            called = {name: program.to_dict() for name, program in self.flow.called.items()}
+            self._document = {"program": self.program.to_dict(), "programs": called}
+        return self._document
+
+    def about(self, budget: Any = None) -> dict[str, Any]:
+        """As `Trace.about`; *budget* is the run's own."""
+        if self._known is None:
+            self._known = self._told()
+        if budget is None:
+            return self._known
+        bound = tightest([b for b in (self.budget, budget_of(budget)) if b is not None])
+        return {**self._known, "budget": bound.model_dump(exclude_none=True) if bound is not None else {}}
+
+    def _told(self) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        if self.plan is None or self.examined is None:
+            return told
+        contracts = {name: self.examined.contracts[name] for name in sorted(self.plan.tools)}
+        if contracts:
+            told["tools"] = {
+                name: {"effect": c.effect, **({"key": True} if c.takes_key else {})} for name, c in contracts.items()
+            }
+            told["contracts"] = _digest({name: c.to_dict() for name, c in contracts.items()})
+        if self.budget is not None:
+            told["budget"] = self.budget.model_dump(exclude_none=True)
+        if self.limits != DEFAULT_LIMITS:
+            told["limits"] = asdict(self.limits)
+        if self.default_model is not None:
+            told["default_model"] = self.default_model
+        if self.prices:
+            told["prices"] = {name: [str(a), str(b)] for name, (a, b) in sorted(self.prices.items())}
+        if any(policy.source for policy in self.examined.policies):
+            told["policy"] = _digest([policy.to_dict() for policy in self.examined.policies])
+            told["proofs"] = self.examined.report.proofs_digest
+        if self.examined.policies[0].source:
+            told["host_policy"] = self.examined.policies[0].digest
+        untrusted = sorted({*self.untrusted, *(n for p in self.examined.policies for n in untrusted_by(p, self.flow))})
+        if untrusted:
+            told["untrusted"] = untrusted
+        if self.untrusted:
+            told["untrusted_here"] = list(self.untrusted)  # those that the run itself named
+        return told
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """What a worker knows of runs that it did not drive: programs that this host can run, and until when it leaves the others."""
+
+    now: float = 0.0
+    known: set[str] = field(default_factory=set)
+    programs: dict[str, float] = field(default_factory=dict)
+    runs: dict[str, float] = field(default_factory=dict)
+
+    def rests(self, run_id: str, digest: str) -> bool:
+        """Whether a run is left alone for now."""
+        return max(self.runs.get(run_id, 0.0), self.programs.get(digest, 0.0)) > self.now
+
+
+class _UnderWay(forking.Begins):
+    """The runs under way in a process; a child that is forked has none of them."""
+
+    def __init__(self, *held: Any) -> None:
+        self.held = held
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Forget them, and leave their tasks to the parent's event loop."""
+        for runs in self.held:
+            forking.leave(list(runs), *(runs.values() if isinstance(runs, dict) else ()))
+            runs.clear()
+
+
+class ExecutionVM:
+    """Runs programs.
+
+    ``llm`` is any object with ``async def complete(messages, **kwargs)``, or a model's name as the command line takes
+    it (``"openai/gpt-5-mini"``, ``"local"``, ``"scripted:answers.yaml"``), or a dict of them by the names that steps
+    use as ``model``, the first being the default; ``tools`` are callables by name. ``prices`` are dollars per million
+    tokens, ``{model: (input, output)}``; ``programs`` are those that `call` steps name; ``budget`` bounds every run.
+    ``policy`` (a `Policy`, a dict, or a file's path) says what programs may do: one that does not provably keep to it is refused before
+    any effect. ``approved`` are digests of programs from untrusted sources that a person has approved.
+    ``store`` (a database's URL or a `Store`) makes runs durable; without one they live in memory. ``roles`` tells which roles a person
+    has who decides an approval. A process that gives no sign of life for ``lease_seconds`` loses its runs to others.
+    ``signing_key`` (the path of a key's file, see ``nano-vm keys``) signs traces and what is stored of runs; stored runs that were
+    begun and not signed by it, or by one of the public keys ``trusted_keys``, are not gone on with.
+    ``threads`` bounds the sync tools that run at the same time; one that never returns keeps its thread, and those that wait for
+    a thread have no deadline but that of the run. One VM serves any number of runs at a time.
+
+    Raises:
+        VMError: If an adapter, tool or price can not be one.
+    """
+
+    def __init__(
+        self,
+        llm: Any = None,
+        tools: Mapping[str, Callable[..., Any]] | None = None,
+        *,
+        programs: Mapping[str, Program] | None = None,
+        prices: Mapping[str, tuple[Any, Any]] | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        policy: Policy | Mapping[str, Any] | str | Path | None = None,
+        approved: Iterable[str] = (),
+        store: Store | str | None = None,
+        roles: Callable[[str], Iterable[str]] | None = None,
+        signing_key: str | Path | bytes | SigningKey | None = None,
+        trusted_keys: Iterable[str] = (),
+        lease_seconds: float = LEASE_SECONDS,
+        limits: Limits | None = None,
+        threads: int = TOOL_THREADS,
+        clock: Any = None,
+    ) -> None:
+        self._adapters = adapters_of(llm)
+        self._contracts: dict[str, ToolContract] = {}
+        self._programs = dict(programs or {})
+        self._prices = _prices(prices, self._adapters)
+        self._budget = budget_of(budget)
+        self._policy = policy_of(policy)
+        self._approved = frozenset(_names(approved, "approved", "digests of programs"))
+        self._limits = limits or Limits()
+        self._clock = clock or SystemClock
+        if type(threads) is not int or threads < 1:
+            raise VMError(f"threads is a whole number of at least 1, not {threads!r}")
+        self._threads = Threads(threads)
+        self._prepared: OrderedDict[tuple[int, tuple[str, ...]], _Prepared] = OrderedDict()
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._store = open_store(store) if isinstance(store, str) else store
+        self._signer = SigningKey.load(signing_key) if signing_key is not None else None
+        trusted = public_keys(trusted_keys) | ({self._signer.public} if self._signer is not None else set())
+        self._trusted = trusted or None
+        self._sign = partial(signed, signer=self._signer) if self._signer is not None else None
+        if self._store is not None and self._signer is not None:
+            self._store.signer = self._signer
+        self._lease = Lease(self._store, lease_seconds) if self._store is not None else None
+        self._listener = Listener(self._store) if self._store is not None else None
+        self._roles = roles
+        self._journals: set[Journal] = set()  # of runs under way here
+        self._under_way = _UnderWay(self._runs, self._journals)
+        self._documents: dict[str, tuple[Program, dict[str, Program]]] = {}  # of stored runs, by program digest
+        for name, function in (tools or {}).items():
+            self.register_tool(name, function)
+
+    def register_tool(self, name: str, function: Callable[..., Any]) -> None:
+        """Make *function* callable as the tool *name*, in place of any that had it.
+
+        Raises:
+            VMError: If it can not be called with keywords.
+        """
+        self._contracts[name] = contract(name, function)
+        self._prepared.clear()
+
+    @property
+    def tools(self) -> Mapping[str, ToolContract]:
+        """The registered tools and what is known of each."""
+        return dict(self._contracts)
+
+    # --- checking ---
+
+    def check(self, program: Program) -> list[Diagnostic]:
+        """Every fault that *program* shows for this host, warnings included; an empty list means it is ready to run."""
+        found = self._examine(program, ())[1].report.faults
+        return placed_for(program, self._policy, [d for d in found if d.severity != "hint"])
+
+    def plan(self, program: Program) -> Plan:
+        """What is executed for *program*; ``plan.explain()`` prints it.
+
+        Raises:
+            ProgramError: If the program has faults.
+        """
+        prepared = self._prepare(program)
+        if prepared.plan is None:
+            raise ProgramError(placed_for(program, self._policy, prepared.errors))
+        return prepared.plan
+
+    def verify(self, program: Program, *, untrusted: Iterable[str] = ()) -> Report:
+        """What can be said of every run of *program* for this host, before any: faults, proofs, the worst case, flows.
+
+        *untrusted* names inputs whose values come from outside, beside those that the policy names.
+        """
+        report = self._examine(program, _names(untrusted))[1].report
+        return replace(report, diagnostics=tuple(placed_for(program, self._policy, report.diagnostics)))
+
+    def _prepare(
+        self, program: Program, untrusted: tuple[str, ...] = (), programs: Mapping[str, Program] | None = None
+    ) -> _Prepared:
+        key = (id(program), untrusted)
+        prepared = self._prepared.get(key)
+        if prepared is None or prepared.program is not program:
+            if not isinstance(program, Program):
+                raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
+            prepared = self._prepared[key] = self._meet(program, untrusted, programs)
+            if len(self._prepared) > PREPARED_PROGRAMS:
+                self._prepared.popitem(last=False)
+        return prepared
+
+    @collector_paused()
+    def _examine(
+        self,
+        program: Program,
+        untrusted: tuple[str, ...],
+        thorough: bool = True,
+        programs: Mapping[str, Program] | None = None,
+    ) -> tuple[Flow, Examined]:
+        """What the static passes say of *program* for this host."""
+        if not isinstance(program, Program):
+            raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
+        flow = Flow(program, self._programs if programs is None else programs)
+        found = [*program.warnings, *self._check_models(flow)]
+        default = self._adapters.get(None)
+        examined = examine(
+            flow,
+            self._contracts,
+            policy=self._policy,
+            budget=tightest([b for b in (program.budget, self._budget) if b is not None]),
+            prices=self._prices,
+            default_model=default.model if default is not None else None,
+            untrusted=untrusted,
+            approved=self._approved,
+            more=found,
+            thorough=thorough,
+        )
+        return flow, examined
+
+    @collector_paused()
+    def _meet(self, program: Program, untrusted: tuple[str, ...], programs: Mapping[str, Program] | None) -> _Prepared:
+        flow, examined = self._examine(program, untrusted, thorough=False, programs=programs)
+        found = examined.report.faults
+        errors = tuple(d for d in found if d.severity == "error")
+        prepared = _Prepared(program, found, errors, flow, digest=flow.digest or program, examined=examined)
+        prepared.limits, prepared.prices, prepared.untrusted = self._limits, self._prices, untrusted
+        if not errors:
+            prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
+        if prepared.plan is not None:
+            contracts = [self._contracts[name] for name in prepared.plan.tools]
+            prepared.host = Host(
+                functions=[c.function for c in contracts],
+                how=[c.how for c in contracts],
+                adapters=self._adapters,
+                threads=self._threads,
+                clock=self._clock,
+                shortest=prepared.plan.shortest_ns(),
+                prices=self._prices,
+            )
+            budgets = [program.budget, self._budget, *(policy.budget for policy in examined.policies)]
+            prepared.budget = tightest([b for b in budgets if b is not None])
+            prepared.ledger = Ledger.of(self._limits, prepared.budget)
+            default = self._adapters.get(None)
+            prepared.default_model = default.model if default is not None else None
+        return prepared
+
+    def _check_models(self, flow: Flow) -> list[Diagnostic]:
+        """Model steps against the adapters: one is there, it has the model, it takes the options."""
+        found = []
+        frames: dict[int, FrameGraph] = {}
+        for frame in flow.frames:
+            frames.setdefault(id(frame.names), frame)
+        for frame in frames.values():
+            names = frame.names
+            program = names.program
+            strange = by_untrusted(frame, self._approved)
+            for step, at in names.steps:
+                if not isinstance(step, LLMStep):
+                    continue
+                loc = (*names.loc, *at)
+                if not self._adapters:
+                    message = f"step {step.id!r} calls a model, and the VM has none"
+                    found.append(Diagnostic("V030", loc, message, "give one by ExecutionVM(llm=...) or --model"))
+                    continue
+                declared = step.model or program.defaults.model
+                model = program.models.get(declared, declared) if declared is not None else None
+                adapter = self._adapters.get(model)
+                if adapter is None:
+                    if len(self._adapters) > 1 or not self._adapters[None].takes("model"):
+                        known = [name for name in self._adapters if name is not None]
+                        hint = (
+                            f"the VM has {', '.join(map(repr, known))}"
+                            if known
+                            else "remove it: the adapter has one model"
+                        )
+                        message = f"step {step.id!r} wants model {model!r}, which no adapter has"
+                        found.append(Diagnostic("V031", (*loc, "model"), message, hint))
+                        continue
+                    adapter = self._adapters[None]
+                if strange and (step.options or program.defaults.options):
+                    message = f"step {step.id!r} has options, and its program comes from an untrusted source"
+                    hint = "remove them, or approve the program's digest"
+                    found.append(Diagnostic("V034", (*loc, "options"), message, hint))
+                if not adapter.images and has_pictures(m for m in step.messages or () if isinstance(m, dict)):
+                    message = f"the adapter of step {step.id!r} takes no pictures"
+                    hint = "give it an attribute images = True if it does, or remove them"
+                    found.append(Diagnostic("V032", (*loc, "messages"), message, hint))
+                for option in MODEL_OPTIONS:
+                    given = getattr(step, option) is not None or getattr(program.defaults, option) is not None
+                    if given and not adapter.takes(option):
+                        message = f"the adapter of step {step.id!r} takes no {option!r}"
+                        either = "" if option in NAMED_ONLY else " or **kwargs"
+                        hint = f"let its complete() take {option}{either}, or remove the field"
+                        found.append(Diagnostic("V032", (*loc, option), message, hint))
+        return found
+
+    # --- running ---
+
+    async def run(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        seed: int | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
+    ) -> Trace:
+        """Run *program* on the inputs *context* and give its trace; a failed step is data in it.
+
+        The same *run_id* with the same program and inputs joins the existing run. *seed* decides the waits between
+        attempts; without one they follow from the run's id.
+        *budget* bounds this run beside those of the program and the VM; the tightest counts. *untrusted* names inputs
+        whose values come from outside: what a policy protects, they must not reach.
+
+        Raises:
+            VMError: If *run_id* belongs to another program or other inputs.
+            asyncio.CancelledError: If the caller's task is cancelled; what was done is undone first.
+        """
+        if run_id is not None or self._store is not None:
+            return await self.start(
+                program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted
+            ).joined()
+        trace, machine = self._begin(program, context, None, seed, budget, untrusted)
+        if machine is None:
+            return trace
+        cancelled = await self._execute(trace, machine, None)
+        if cancelled and trace.status is TraceStatus.CANCELLED:
+            raise asyncio.CancelledError
+        return trace
+
+    def run_sync(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        seed: int | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
+    ) -> Trace:
+        """`run` for code without an event loop.
+
+        Raises:
+            VMError: If an event loop is running in this thread.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.run(program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted))
+        raise VMError("run_sync() was called inside an event loop; write: await vm.run(...)")
+
+    def start(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        seed: int | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
+    ) -> Run:
+        """Begin a run in a task of its own and give a handle to it; needs a running event loop. Arguments as `run`."""
+        trace, machine = self._begin(program, context, run_id, seed, budget, untrusted)
+        known = self._runs.get(run_id) if run_id is not None else None
+        if known is not None:
+            if known.identity != _identity(trace):
+                raise VMError(f"run {run_id!r} exists, with another program or other inputs")
+            return known
+        execution = None
+        if machine is not None:
+            kept = self._store is not None
+            execution = self._keep(program, trace, machine) if kept else self._execute(trace, machine, None)
+        run = Run(trace, execution)
+        if run_id is not None:
+            run.identity = _identity(trace)
+            self._remember(run)
+        return run
+
+    def _remember(self, run: Run) -> None:
+        """Keep a run by its id; beyond `REMEMBERED_RUNS` the oldest that has ended is forgotten. What a store has is kept while it runs."""
+        self._runs[run.run_id] = run
+        if self._store is not None and run.task is not None:
+            run.task.add_done_callback(lambda _: self._runs.pop(run.run_id, None))
+        if len(self._runs) > REMEMBERED_RUNS:
+            ended = next((known for known, old in self._runs.items() if old.status is not TraceStatus.RUNNING), None)
+            if ended is not None:
+                del self._runs[ended]
+
+    async def stream(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        seed: int | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
+    ) -> AsyncGenerator[Event, None]:
+        """Run *program* and give events as they happen, the last one ``run_finished`` with the trace.
+
+        Leaving the iteration early cancels the run.
+        """
+        if run_id is not None and run_id in self._runs:
+            raise VMError(f"run {run_id!r} exists; its events are gone, its trace is vm.run(...)")
+        trace, machine = self._begin(program, context, run_id, seed, budget, untrusted)
+        if machine is None:
+            yield Event("run_finished", trace=trace)
+            return
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def sink(kind: str, source: Machine, what: Any) -> None:
+            if kind == "step_finished":
+                result = trace._result(what)
+                events.put_nowait(Event(kind, result.path, result.step_id, result.type, result=result))
+            elif kind == "text":
+                events.put_nowait(Event(kind, source.path, what[0].step_id, "llm", text=what[1]))
+            else:
+                events.put_nowait(Event(kind, source.path, what.step_id, what.type))
+
+        kept = self._store is not None
+        run = Run(trace, self._keep(program, trace, machine, sink) if kept else self._execute(trace, machine, sink))
+        if run_id is not None:
+            run.identity = _identity(trace)
+            self._remember(run)
+        run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            yield Event("run_finished", trace=await run.result())
+        finally:
+            await run.cancel()
+
+    # --- inside ---
+
+    def _begin(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None,
+        run_id: str | None,
+        seed: int | None,
+        budget: Budget | Mapping[str, Any] | None,
+        untrusted: Iterable[str],
+    ) -> tuple[Trace, Machine | None]:
+        """The trace of a new run, and its machine, or None where it was refused."""
+        prepared = self._prepare(program, _names(untrusted) if untrusted else ())
+        if run_id is not None and (type(run_id) is not str or not _ID.match(run_id)):
+            raise VMError(f"a run id is a text of 1 to 200 visible ASCII characters, not {run_id!r}")
+        if seed is not None and type(seed) is not int:
+            raise VMError(f"a seed is a whole number, not {seed!r}")
+        clock = self._clock
+        now = clock.monotonic_ns()
+        identity = os.urandom(16).hex() if run_id is None else run_id
+        trace = Trace(
+            program.name,
+            prepared.digest,
+            identity,
+            seed,
+            now,
+            clock.time_ns() - now,
+        )
+        trace._salt, trace._sign = _salt, self._sign
+        trace._about = prepared.about if budget is None else partial(prepared.about, budget)
+        plan = prepared.plan
+        root = plan.frames[0] if plan is not None else None
+        given = plan.given if plan is not None else ()
+        texts = _scalars(context, root) if root is not None and not given and not prepared.errors else None
+        faults: list[Diagnostic] = []
+        if texts is None:
+            trace.inputs, faults = _inputs(context, root, prepared.flow.frames[0].names, given)
+            if plan is not None and prepared.examined is not None:
+                faults += prepared.examined.not_covered(trace.inputs)
+        errors = prepared.errors
+        bound = prepared.budget
+        if budget is not None:
+            bound = tightest([b for b in (bound, budget_of(budget)) if b is not None])
+        if plan is not None and bound is not None and bound.max_cost_usd is not None:
+            faults += self._unpriced(plan)
+        if errors or faults or plan is None or root is None or prepared.host is None:
+            return self._refused(trace, program, [*errors, *faults]), None
+        facts = Facts(identity, seed, self._limits, self._prices, prepared.default_model)
+        if given:
+            facts.given = {name: trace.inputs[name] for name in given}
+        if texts is not None:
+            trace.set_inputs(root.needed, texts)
+            frame = [*texts, *root.blank[len(texts) :]]
+        else:
+            frame = loaded(root, trace.inputs)
+        seconds = bound.max_seconds if bound is not None else None
+        deadline = now + int(seconds * 1e9) if seconds is not None else FOREVER
+        ledger = prepared.ledger.copy() if budget is None else Ledger.of(self._limits, bound)
+        machine = Machine.of_run(root, frame, facts, ledger, deadline)
+        trace._records, trace._ops = machine.records, plan.ops
+        trace._host = prepared.host
+        return trace, machine
+
+    def _refused(self, trace: Trace, program: Program, faults: list[Diagnostic]) -> Trace:
+        placed = tuple(placed_for(program, self._policy, faults))
+        trace.diagnostics = placed
+        trace.status = TraceStatus.FAILED
+        trace.error = summary(placed)
+        trace.error_kind = "refused"
+        trace.finished_ns = trace.started_ns
+        return trace
+
+    def _unpriced(self, plan: Plan) -> list[Diagnostic]:
+        found = []
+        for model in plan.models:
+            adapter = self._adapters.get(model) or self._adapters[None]
+            name = model or adapter.model
+            if name is None or name not in (self._prices or {}):
+                message = f"the budget limits cost, and no price is known for model {name!r}"
+                found.append(
+                    Diagnostic(
+                        "V033",
+                        ("budget", "max_cost_usd"),
+                        message,
+                        "give ExecutionVM(prices={model: (input, output)})"
+                        if name
+                        else "give the adapter an attribute 'model', and its price",
+                    )
+                )
+        return found
+
+    async def _execute(self, trace: Trace, machine: Machine, sink: Any, journal: Journal | None = None) -> bool:
+        """Drive *machine* to its end and complete *trace*; whether it was cancelled from outside."""
+        plain = sink is None and journal is None
+        driver = Driver.of(trace._host) if plain else Driver(trace._host, sink, journal)
+        lane = driver.lane(machine, trace.started_ns if journal is None else self._clock.monotonic_ns())
+        try:
+            return await driver.drive(machine, lane, trace.started_ns)
+        finally:
+            driver.dog.lanes.discard(lane)
+            trace._host = None
+            trace.status = machine.status
+            trace.output = machine.output
+            if machine.waiting:
+                trace.waiting = machine.waiting
+            if machine.error is not None:
+                trace.error = machine.error_summary()
+                trace.error_kind = machine.error.kind
+                if machine.raised is not None and type(machine.raised).__name__ == machine.error.type:
+                    trace._raised = machine.raised
+            trace._steps = trace._digest = None  # of one that was looked at while it ran
+            trace.finished_ns = self._clock.monotonic_ns()
+
+    def run_many(
+        self,
+        program: Program,
+        inputs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        concurrency: int = 16,
+        ordered: bool = False,
+        run_id: Callable[[int], str] | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
+    ) -> AsyncGenerator[BatchResult, None]:
+        """Run *program* on each of *inputs* and give the results as they come; see `nano_vm.batch.run_many`."""
+        return run_many(
+            self,
+            program,
+            inputs,
+            concurrency=concurrency,
+            ordered=ordered,
+            run_id=run_id,
+            budget=budget,
+            untrusted=untrusted,
+        )
+
+    # --- durable runs ---
+
+    async def _keep(
+        self, program: Program, trace: Trace, machine: Machine, sink: Any = None, origin: Origin | None = None
+    ) -> bool:
+        """Run *machine* durably; where its run id is stored already, join that run."""
+        store = self._kept_in()
+        lease = await self._leased()
+        lapses = lease.lapses
+        stored = self._stored(program, trace)
+        stored.status, stored.started_ns, stored.owner = "running", trace.started_ns + trace._base_ns, lease.owner
+        held = lease.hold([trace.run_id])
+        begun = False
+        try:
+            begun = bool(held) and await patiently(self._clock, lambda again: store.begin(stored, again=again))
+        except StoreError:
+            lease.doubt()
+            raise
+        finally:
+            if held and not begun:
+                lease.let_go(held)
+        if begun:
+            seal = RunSeal(stored, store.signer, self._trusted)
+            return await self._drive_kept(trace, machine, stored, seal, lapses, sink, origin)
+        known = await self._stored_call(store.load, trace.run_id, rows=False)
+        if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
+            raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
+        _become(trace, await self._follow(trace.run_id))
+        return False
+
+    async def _stored_call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """What a function of the store gives, called in a thread; again where the store fails for the moment."""
+        return await patiently(self._clock, lambda _: asyncio.to_thread(function, *arguments, **options))
+
+    def _stored(self, program: Program, trace: Trace) -> StoredRun:
+        """A new run as it is stored."""
+        return StoredRun(
+            trace.run_id,
+            program.name,
+            trace.program_digest,
+            self._clock.time_ns(),
+            self._prepare(program).document(),
+            trace.inputs,
+            trace.about,
+            trace._seed,
+            bytes.fromhex(trace.salt),
+            parent=trace.about.get("parent", {}).get("run_id"),
+        )
+
+    async def _drive_kept(
+        self,
+        trace: Trace,
+        machine: Machine,
+        stored: StoredRun,
+        seal: RunSeal,
+        lapses: int,
+        sink: Any = None,
+        origin: Origin | None = None,
+    ) -> bool:
+        """Drive a run that is ours; where others take it over meanwhile, its trace is what they make of it."""
+        store, lease = self._kept_in(), self._lease
+        assert lease is not None
+        lost = False
+        try:
+            journal = Journal(store, lease, stored, trace._base_ns, trace._ops, seal, self._clock, lapses, origin)
+        except BaseException:
+            lease.let_go([trace.run_id])
+            raise
+        self._journals.add(journal)
+        assert self._listener is not None
+        try:
+            with journal.driven():
+                self._listener.add(stored.key, partial(_threadsafe, asyncio.get_running_loop(), journal.stop))
+                cancelled = await self._execute(trace, machine, sink, journal)
+            waiting = journal.entries(machine.waiting)
+            trace.waiting = presented(waiting)
+            await journal.end(machine, trace, waiting)
+        except Abandoned as gone:
+            if not isinstance(gone.cause, LeaseLost):
+                raise gone.cause from None
+            await journal.leave_run()
+            if journal.leaving:
+                raise asyncio.CancelledError from None
+            lost = True
+        finally:
+            self._journals.discard(journal)
+            self._listener.discard(stored.key)
+            debt = journal.debt()
+            if debt is None:
+                lease.let_go([trace.run_id])
+            else:
+                lease.owe(debt)
+        if lost:
+            await self._stored_call(lease.pay)  # what its calls gave, before anybody looks
+            resume = await self._has_news(trace.run_id, frozenset())
+            _become(trace, await self._follow(trace.run_id, resume=resume))
+            return False
+        if trace.status is TraceStatus.SUSPENDED:
+            if matched(waiting):  # an event may have come before
+                await self._stored_call(store.deliver, self._trusted)
+            if await self._has_news(trace.run_id, {message.id for message in stored.inbox}):
+                _become(trace, await self._follow(trace.run_id, resume=True))
+        return cancelled
+
+    async def _has_news(self, run_id: str, known: Collection[int]) -> bool:
+        """Whether a run that waits has a message that it can use; those that are *known* had their turn."""
+        now = await self._stored_call(self._kept_in().load, run_id, rows=False)
+        new = [message for message in now.inbox if message.id not in known]
+        return now.status == SUSPENDED and any(usable(message, now.waiting) for message in new)
+
+    async def _follow(self, run_id: str, *, resume: bool = False) -> Trace:
+        """The trace of a stored run once it has ended or waits: driven here if nobody has it, else looked at until then."""
+        store, lease = self._kept_in(), self._lease
+        assert lease is not None
+        pause = 0.02
+        while True:
+            for rows in (False, True):  # what stood in the header may have changed since
+                known = await self._stored_call(store.load, run_id, rows=rows)
+                waits = known.status == SUSPENDED and not resume and not lease.has(run_id)
+                if known.status not in ENDED and not waits:
+                    break
+            else:
+                return trace_of(known)
+            taken = await self._take_up(run_id)
+            if taken is not None:
+                return taken
+            await self._clock.sleep(pause)
+            pause, resume = min(pause * 2, 1.0), False
+
+    async def resume(self, run_id: str) -> Trace:
+        """Go on with a stored run, from where its records end, until it has ended or waits again; an ended one is left as it is.
+
+        Raises:
+            UnknownRun: If there is none.
+            VMError: If it is under way in another process, or this host can not run its program.
+        """
+        store = self._kept_in()
+        local = self._runs.get(run_id)
+        if local is not None and local.task is not None and not local.task.done():
+            return await local.joined()
+        known = await self._stored_call(store.load, run_id, rows=False)
+        if known.status in ENDED:
+            return trace_of(await self._stored_call(store.load, run_id))
+        if self._lease is not None:
+            await self._stored_call(self._lease.pay)  # what is owed to it since the store did not answer
+        taken = await self._take_up(run_id, known)
+        if taken is None and self._lease is not None and self._lease.has(run_id):
+            return await self._follow(run_id)  # another caller resumes it here
+        if taken is None:
+            owner = (await self._stored_call(store.load, run_id, rows=False)).owner
+            raise VMError(
+                f"run {run_id!r} is under way in another process ({owner}); it is given up when that one ends"
+            )
+        return taken
+
+    async def _take_up(self, run_id: str, stored: StoredRun | None = None) -> Trace | None:
+        """Claim a stored run and drive it; None where another owner is alive. *stored* is its header, if that was just read."""
+        if stored is None:
+            stored = await self._stored_call(self._kept_in().load, run_id, rows=False)
+        self._fitting(stored)
+        lease = await self._leased()
+        claimed = await self._claim([run_id], await self._stored_call(lease.spared))
+        return await self._go_on(run_id, *claimed[run_id]) if claimed else None
+
+    async def _leased(self) -> Lease:
+        """The lease of this VM, so far ahead that calls may be begun."""
+        lease = self._lease
+        assert lease is not None
+        await self._stored_call(lease.begin)
+        if not lease.holds():
+            await self._stored_call(lease.renew)
+        return lease
+
+    def _fitting(self, stored: StoredRun) -> _Prepared:
+        """The plan of a stored run, where this host can go on with it."""
+        prepared = self._prepared_for(stored)
+        self._fits(prepared, stored)
+        return prepared
+
+    def _fits(self, prepared: _Prepared, stored: StoredRun) -> None:
+        """Whether this host can go on with a stored run by this plan.
+
+        Raises:
+            VMError: If not; the message says why.
+        """
+        plan = prepared.plan
+        errors = prepared.errors
+        if plan is not None and prepared.examined is not None:
+            errors = (*errors, *prepared.examined.not_covered(stored.inputs))
+        if errors or plan is None or prepared.host is None:
+            raise ProgramError(errors or prepared.errors)
+        self._same_policy(stored)
+        missing = [name for name in plan.given if name not in stored.inputs]
+        if missing:
+            raise VMError(
+                f"run {stored.run_id!r}: the policy's checks read input {missing[0]!r}, which the run was not given"
+            )
+
+    def _same_policy(self, stored: StoredRun) -> None:
+        """Refuse a run that was begun under another policy of its host, unless this VM's says that it replaces that one."""
+        begun = stored.about.get("host_policy")
+        if begun is None:
+            return
+        run = f"run {stored.run_id!r} was begun under a policy"
+        if self._policy is None:
+            raise VMError(f"{run}, and this VM has none; give it one")
+        if begun != self._policy.digest and begun not in self._policy.replaces:
+            hint = f"resume it under that one, or write replaces: [{begun}] into this one, if it may take its place"
+            raise VMError(f"{run} that is not this VM's; {hint}")
+
+    async def _go_on(self, run_id: str, claim: Claim, lapses: int) -> Trace | None:
+        """Drive a run that was claimed when the lease had run out *lapses* times; None where it is lost already."""
+        store, lease = self._kept_in(), self._lease
+        assert lease is not None
+        begun = None
+        try:
+            stored = await self._stored_call(collector_paused()(store.load), run_id)
+            if stored.fence != claim.fence:  # this process stood still between the two, and another has it now
+                return None
+            try:
+                seal = collector_paused()(RunSeal)(stored, store.signer, self._trusted)
+                fault = seal.fault(claim.status)
+                if fault is not None:
+                    raise VMError(f"run {run_id!r} is not resumed: {fault}")
+                begun = self._begun(stored)
+            except VMError:  # another host may be able to go on with it
+                was: dict[str, Any] = {"owner": None, "status": claim.status}
+                if claim.status == PENDING:
+                    was["started_ns"] = 0
+                await store.append(Append(stored.key, claim.fence, (), was))
+                raise
+        finally:
+            if begun is None:
+                lease.let_go([run_id])
+                lease.doubt()
+        trace, machine = begun
+        await self._drive_kept(trace, machine, stored, seal, lapses)
+        return trace
+
+    def _begun(self, stored: StoredRun) -> tuple[Trace, Machine]:
+        """The trace of a stored run, and its machine at its beginning."""
+        prepared = self._fitting(stored)
+        plan = prepared.plan
+        assert plan is not None
+        run_id = stored.run_id
+        clock = self._clock
+        now = clock.monotonic_ns()
+        # a run's own time does not go back where the clock was set back since
+        told = max([stored.started_ns, *(row.finished_ns or row.started_ns for row in stored.rows)])
+        base = max(clock.time_ns(), told) - now
+        root = plan.frames[0]
+        trace = Trace(stored.program_name, stored.program_digest, run_id, stored.seed, stored.started_ns - base, base)
+        trace._salt, trace._sign = (stored.salt or b"").hex(), self._sign
+        trace.inputs, trace._about, trace._host = stored.inputs, stored.about, prepared.host
+        bound = budget_of(stored.about.get("budget"))
+        facts = Facts(run_id, stored.seed, self._limits, self._prices, prepared.default_model)
+        facts.given = {name: stored.inputs[name] for name in plan.given}
+        seconds = bound.max_seconds if bound is not None else None
+        deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
+        ledger = Ledger.of(self._limits, bound)
+        machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
+        trace._records, trace._ops = machine.records, plan.ops
+        return trace, machine
+
+    def _prepared_for(self, stored: StoredRun) -> _Prepared:
+        """The plan of a stored run's program, as it was when the run began."""
+        known = self._documents.get(stored.program_digest)
+        if known is None:
+            program = Program.from_dict(stored.document["program"])
+            programs = {name: Program.from_dict(other) for name, other in stored.document["programs"].items()}
+            if (Flow(program, programs).digest or program.digest) != stored.program_digest:
+                raise VMError(f"run {stored.run_id!r}: its stored program does not fit its digest")
+            known = self._documents[stored.program_digest] = program, programs
+        return self._prepare(known[0], tuple(stored.about.get("untrusted_here", ())), known[1])
+
+    def _kept_in(self) -> Store:
+        if self._store is None:
+            raise VMError("this VM keeps no runs; give it a store, for example ExecutionVM(store='sqlite:///runs.db')")
+        return self._store
+
+    async def submit(
+        self,
+        program: Program,
+        context: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        untrusted: Iterable[str] = (),
+    ) -> str:
+        """Store a run for `work`, here or in another process, and give its id; the same id joins a run that is there. Arguments as `run`.
+
+        Raises:
+            ProgramError: If it would be refused.
+        """
+        store = self._kept_in()
+        trace, machine = self._begin(program, context, run_id, None, budget, untrusted)
+        if machine is None:
+            raise ProgramError(trace.diagnostics)
+        stored = self._stored(program, trace)
+        if not await patiently(self._clock, lambda again: store.begin(stored, again=again)):
+            known = await self._stored_call(store.load, trace.run_id, rows=False)
+            if known.program_digest != trace.program_digest or known.inputs != trace.inputs:
+                raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
+        return trace.run_id
+
+    async def recover(self) -> list[Trace]:
+        """Go on with every run whose process is gone, and give their traces."""
+        return await self.work(until_idle=True, only="running")
+
+    async def work(
+        self,
+        *,
+        until_idle: bool = False,
+        concurrency: int = 16,
+        poll_seconds: float = 0.5,
+        only: str | None = None,
+        ended: Callable[[Trace], None] | None = None,
+    ) -> list[Trace]:
+        """Take up runs that nobody drives: submitted, left behind, due, or answered; for ever, or until there are none.
+
+        Runs that this host can not go on with are left, and tried again after a minute. *only* is a status: ``pending``, ``running``
+        (left behind) or ``suspended``. The traces are given where it ends; *ended* is called with each at once, and none is kept then.
+        """
+        self._kept_in()
+        tasks: dict[str, asyncio.Task[Trace | None]] = {}
+        traces: list[Trace] = []
+        shelf = _Shelf()
+        looked, idle = -poll_seconds, False
+        outage: Patience | None = None
+        try:
+            while True:
+                now = self._clock.monotonic_ns() / 1e9
+                free = concurrency - len(tasks)
+                wanted = free >= max(concurrency * REFILLED_PART, 1) and not (tasks and idle)
+                if wanted or (free and now >= looked + poll_seconds):
+                    looked = now
+                    shelf.now = now
+                    try:
+                        claimed, idle = await self._claim_some(free, only, shelf)
+                        outage = None
+                    except StoreError as error:
+                        outage = self._outage(error, outage, raises=until_idle and not tasks)
+                        claimed, idle = {}, False
+                    for run_id, (claim, lapses) in claimed.items():
+                        tasks[run_id] = asyncio.create_task(self._go_on(run_id, claim, lapses))
+                pause = poll_seconds if idle or not free or outage else min(poll_seconds, PASSED_OVER_SECONDS)
+                if not tasks:
+                    if until_idle and idle and not (self._lease and self._lease.owes):
+                        return traces
+                    await self._clock.sleep(pause)
+                    continue
+                await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=pause)
+                for run_id in [run_id for run_id, task in tasks.items() if task.done()]:
+                    trace, fit = self._taken(run_id, tasks.pop(run_id))
+                    if trace is not None and ended is not None:
+                        ended(trace)
+                    elif trace is not None and until_idle:
+                        traces.append(trace)
+                    if not fit:
+                        shelf.runs[run_id] = now + RESTING_SECONDS
+        finally:
+            if tasks:
+                await self._leave(tasks)
+
+    def _outage(self, error: StoreError, since: Patience | None, *, raises: bool) -> Patience:
+        """That the store does not answer a worker, which is said once; with *raises* its patience ends."""
+        if not error.passing or (raises and since is not None and since.over):
+            raise error
+        if since is None:
+            logger.warning("no run is taken up, and it is tried again: %s", error)
+        return since or Patience(self._clock)
+
+    async def _claim_some(
+        self, most: int, only: str | None, shelf: _Shelf
+    ) -> tuple[dict[str, tuple[Claim, int]], bool]:
+        """Claim up to *most* runs that this host can go on with; whether there was none to claim, here or elsewhere."""
+        store = self._kept_in()
+        lease = await self._leased()
+        spare = await asyncio.to_thread(lease.spared)
+        await asyncio.to_thread(store.deliver, self._trusted)  # what a process left that died while it delivered
+        found = await asyncio.to_thread(store.claimable, self._clock.time_ns(), most * LOOK_AHEAD, only, spare=spare)
+        fit = [run_id for run_id, digest in found.items() if await self._may_try(run_id, digest, shelf)]
+        return await self._claim(fit, spare, most), not fit
+
+    async def _claim(self, run_ids: Sequence[str], spare: Sequence[str], most: int = 1) -> dict[str, tuple[Claim, int]]:
+        """Claim up to *most* runs that are not driven here; each with how often the lease had run out before."""
+        store, lease = self._kept_in(), self._lease
+        assert lease is not None
+        held = lease.hold(run_ids)
+        claimed: dict[str, Claim] = {}
+        lapses = lease.lapses
+        try:
+            if held:
+                now = self._clock.time_ns()
+                claimed = await self._stored_call(store.claim, held, lease.owner, now, most=most, spare=spare)
+        except StoreError:
+            lease.doubt()
+            raise
+        finally:
+            lease.let_go(run_id for run_id in held if run_id not in claimed)
+        return {run_id: (claim, lapses) for run_id, claim in claimed.items()}
+
+    async def _may_try(self, run_id: str, digest: str, shelf: _Shelf) -> bool:
+        """Whether this host may try to go on with a run now; the first of a program tells it of all."""
+        if shelf.rests(run_id, digest):
+            return False
+        if digest not in shelf.known:
+            try:
+                self._fitting(await asyncio.to_thread(self._kept_in().load, run_id, rows=False))
+            except VMError as error:
+                if isinstance(error, StoreError) and error.passing:
+                    raise
+                logger.warning("run %s can not go on here: %s", run_id, error)
+                resting = shelf.programs if isinstance(error, ProgramError) else shelf.runs
+                resting[digest if isinstance(error, ProgramError) else run_id] = shelf.now + RESTING_SECONDS
+                return False
+            shelf.known.add(digest)
+        return True
+
+    async def _leave(self, tasks: Mapping[str, asyncio.Task[Any]]) -> None:
+        """Stop driving: calls under way have `GRACE_SECONDS` to end, no further one is begun, and the runs are left to others."""
+        for journal in self._journals:
+            journal.leaving = journal.leaving or journal.run.run_id in tasks
+        _, pending = await asyncio.wait(tasks.values(), timeout=GRACE_SECONDS)
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        for run_id, task in tasks.items():
+            self._taken(run_id, task)
+
+    def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> tuple[Trace | None, bool]:
+        """What a worker's task came to, and whether this host can go on with the run; that it can not is told."""
+        try:
+            return task.result(), True
+        except asyncio.CancelledError:
+            return None, True
+        except VMError as error:
+            if isinstance(error, StoreError) and error.passing:
+                logger.warning("run %s is given back as soon as the store answers: %s", run_id, error)
+                return None, True
+            logger.warning("run %s can not go on here: %s", run_id, error)
+        except Exception:  # a fault of ours stops one run, and not the worker
+            logger.exception("run %s can not go on here", run_id)
+        return None, False
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where people's words about stored runs are recorded; it needs neither tools nor models."""
+        return Inbox(
+            self._kept_in(), self._roles, self._clock, value_bytes=self._limits.value_bytes, trusted=self._trusted
+        )
+
+    def waiting(self, run_id: str) -> list[dict[str, Any]]:
+        """What a stored run waits for; ``shown`` identifies each request as it stands."""
+        return self.inbox.waiting(run_id)
+
+    def approve(self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None) -> None:
+        """Record that *by* approves what the run asks at *path*, as identified by *shown*; used once, by `resume` or `work`.
+
+        Raises:
+            Changed: If the run asks nothing there, or something else by now.
+            NotPermitted: If *by* is nobody, or lacks the role.
+            AlreadyDecided: If somebody was first, or the run is to be cancelled.
+            Expired: If its deadline has passed, or the run has ended.
+            UnknownRun: If there is no such run.
+        """
+        self.inbox.approve(run_id, path, shown=shown, by=by, reason=reason)
+
+    def reject(self, run_id: str, path: str, *, by: str, shown: str | None = None, reason: str | None = None) -> None:
+        """Record that *by* rejects; as `approve`."""
+        self.inbox.reject(run_id, path, by=by, shown=shown, reason=reason)
+
+    @overload
+    def send_event(self, run_id: str, name: str, payload: Any = None, /, *, id: str | None = None) -> bool: ...
+
+    @overload
+    def send_event(
+        self, name: str, payload: Any = None, /, *, run_id: str | None = None, id: str | None = None
+    ) -> bool: ...
+
+    def send_event(self, *event: Any, run_id: str | None = None, id: str | None = None) -> bool:
+        """Record an event, to be used once: ``send_event(run_id, name, payload)`` for a run, for a `wait` that it stands at or the next
+        that asks for it; ``send_event(name, payload)``, with an object, for the first run whose `wait` has a ``match`` that it fits, now
+        or later.
+
+        Whether it was recorded: an event of this name and *id* that was recorded before is not recorded again.
+
+        Raises:
+            Expired: If the run has ended, or it waits for this event and its deadline has passed.
+            VMError: If the payload does not fit the schema of the wait that it is for.
+        """
+        if run_id is None and len(event) > 1 and isinstance(event[1], str):  # what goes by its values is an object
+            run_id, *event = event  # type: ignore[assignment]
+        if not 1 <= len(event) <= 2:
+            raise VMError("send_event takes a run's id, a name and a payload, or a name and a payload")
+        return self.inbox.send_event(*event, run_id=run_id, id=id)
+
+    def resolve(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        done: Any = UNSET,
+        retry: bool = False,
+        fail: str | None = None,
+        by: str = UNSET,
+    ) -> None:
+        """Say what became of a call in doubt: that it is *done* and gave this output, that it may be made again, or why it failed.
+
+        *by* is who says so; where it is left out, the account that this process runs under.
+
+        Raises:
+            VMError: If nothing is in doubt there (`Changed`), it was resolved before (`AlreadyDecided`), or not exactly one of the three
+                is said.
+        """
+        by = account() if by is UNSET else by
+        self.inbox.resolve(run_id, path, by=by, done=done, retry=retry, fail=fail)
+
+    async def cancel(self, run_id: str, *, by: str = UNSET) -> Trace:
+        """Cancel a stored run, and give its trace once it has ended. *by* is as for `resolve`.
+
+        One that waits is undone here. One that is under way stops before its next step: at once where this VM drives it, else
+        within half a second (`listener.NOTICED_SECONDS`). What can be cut off without harm is; a call with an effect has five seconds
+        more (`durable.EFFECT_GRACE_SECONDS`), and is in doubt then.
+
+        Raises:
+            AlreadyDecided: If it is to be cancelled already.
+            Expired: If it has ended.
+        """
+        store, inbox = self._kept_in(), self.inbox
+        try:
+            await asyncio.to_thread(inbox.cancel, run_id, by=account() if by is UNSET else by)
+        except UnknownRun:  # it may be about to be stored
+            local = self._runs.get(run_id)
+            if local is None:
+                raise
+            return await local.cancel()
+        for journal in self._journals:
+            if journal.run.run_id == run_id and journal.task is not None:
+                _threadsafe(journal.task.get_loop(), journal.stop)
+        while True:
+            known = await asyncio.to_thread(store.load, run_id, rows=False)
+            if known.status != "running" or known.owner not in await asyncio.to_thread(living, store):
+                return await self._follow(run_id, resume=True)
+            await self._clock.sleep(NOTICED_SECONDS / 10)
+
+    def load(self, run_id: str) -> Trace:
+        """The trace of a stored run, as far as it has come."""
+        return trace_of(self._kept_in().load(run_id))
+
+    def close(self) -> None:
+        """Give the lease back and close the store; runs under way are left to others."""
+        if self._lease is not None:
+            self._lease.end()
+        if self._store is not None:
+            self._store.close()
+
+
+class Run:
+    """A handle to a run: ``await run`` or ``await run.result()`` gives its trace."""
+
+    def __init__(self, trace: Trace, execution: Any) -> None:
+        self.trace = trace
+        self.identity: bytes | None = None
+        self.waiters = 0
+        self.task = asyncio.get_running_loop().create_task(execution) if execution is not None else None
+
+    @property
+    def run_id(self) -> str:
+        """The run's identity."""
+        return self.trace.run_id
+
+    @property
+    def status(self) -> TraceStatus:
+        """How the run stands."""
+        return self.trace.status
+
+    async def result(self) -> Trace:
+        """The trace, once the run has ended; also after `cancel`.
+
+        Raises:
+            VMError: If the run is under way in another event loop.
+        """
+        task = self.task
+        if task is not None and not task.done():
+            if task.get_loop() is not asyncio.get_running_loop():
+                raise VMError(f"run {self.run_id!r} is under way in another event loop")
+            await asyncio.wait([task])
+        if task is not None and task.cancelled():
+            if self.trace.status is TraceStatus.RUNNING:  # before its first step
+                self.trace.status, self.trace.finished_ns = TraceStatus.CANCELLED, self.trace.started_ns
+                self.trace.error, self.trace.error_kind = "the run was cancelled before it began", "cancelled"
+        elif task is not None:
+            task.result()
+        return self.trace
+
+    async def joined(self) -> Trace:
+        """As `result`; the run is cancelled when the last of those who wait here is."""
+        self.waiters += 1
+        try:
+            return await self.result()
+        except asyncio.CancelledError:
+            if self.waiters == 1:
+                await self.cancel()
+            raise
+        finally:
+            self.waiters -= 1
+
+    async def cancel(self) -> Trace:
+        """Stop the run and give its trace; what was done is undone first. A run that has ended stays as it is."""
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+        return await self.result()
+
+    def __await__(self) -> Generator[Any, None, Trace]:
+        return self.result().__await__()
+
+
+def _threadsafe(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Make *call* in *loop*, from any thread; a loop that was closed has nothing to do any more."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
+
+
+def _become(trace: Trace, other: Trace) -> None:
+    """Make *trace* say what *other* does: somebody else drove the run."""
+    trace.__dict__.update(other.__dict__)
+
+
+def _identity(trace: Trace) -> bytes:
+    return canonical([trace.program_digest, trace.inputs])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def _salt() -> str:
+    return os.urandom(16).hex()
+
+
+def _names(given: Any, word: str = "untrusted", what: str = "names of inputs") -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if not all(isinstance(name, str) for name in names):
+        raise VMError(f"{word} are {what}, not {given!r}")
+    return tuple(sorted(set(names)))
+
+
+_ID = re.compile(r"[!-~]{1,200}\Z")
+_MISSING: Any = object()
+
+
+def _inputs(
+    context: Any, frame: FramePlan | None, names: Names, also: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[Diagnostic]]:
+    """Of *context* what the program can read and what the policy's checks read (*also*), as plain data, and what is wrong with it.
+
+    What no step reads stays outside: it can not change the run, and does not belong into its record. Against
+    a declared schema the whole context is held.
+    """
+    if context is not None and not isinstance(context, Mapping):
+        return {}, [Diagnostic("V041", ("context",), f"context is a dict, not {kind_name(context)}")]
+    given = context or {}
+    inputs: dict[str, Any] = {}
+    faults: list[Diagnostic] = []
+    read = [name for name, _ in frame.inputs] if frame is not None and frame.check is None else list(given)
+    read += [name for name in also if name not in read]
+    for name in read:
+        value = given.get(name, _MISSING)
+        if is_small(value):
+            inputs[name] = value
+        elif value is not _MISSING:
+            try:
+                inputs[name] = admit(value)[0]
+            except VMError as error:
+                faults.append(Diagnostic("V041", ("context", str(name)), str(error)))
+    if frame is None or (frame.check is None and all(name in inputs for name in (*frame.needed, *also))):
+        return inputs, faults
+    missing = [name for name in dict.fromkeys((*frame.needed, *also)) if name not in given]
+    faults += missing_inputs(names, missing, given)
+    if frame.check is not None:
+        hints, absent = Hints(), [name for name in frame.declared if name not in given]
+        for name in given:
+            meant = hints.meant(name, absent) if name not in frame.declared else None
+            if meant is not None:
+                faults.append(Diagnostic("V042", ("context", str(name)), f"the program takes no input {name!r}", meant))
+    if frame.check is not None and not faults:
+        fault = frame.check(inputs) if all(type(name) is str for name in inputs) else "a name is not a text"
+        if fault is not None:
+            faults.append(Diagnostic("V041", ("context",), f"inputs do not fit the program's schema: {fault}"))
+    return inputs, faults
+
+
+def _scalars(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
+    """The needed inputs, where they are what they mostly are: all given, all small scalars. ASCII texts are looked at in C."""
+    if frame.take is None or frame.check is not None or type(context) is not dict:
+        return None
+    for name in frame.others:
+        if name in context:
+            return None
+    try:
+        values = frame.take(context)
+    except KeyError:
+        return None
+    if set(map(type, values)) == _ONLY_TEXTS:
+        text = "".join(values)
+        if len(text) < SMALL_TEXT and text.isascii():
+            return values
+    return values if all(map(is_small, values)) else None
+
+
+_ONLY_TEXTS = {str}
+
+
+def adapters_of(llm: Any) -> dict[str | None, Adapter]:
+    if llm is None:
+        return {}
+    named = llm if isinstance(llm, dict) else {None: llm}
+    if not named:
+        raise VMError("llm is an adapter or a dict of adapters by model name, and the dict is empty")
+    result: dict[str | None, Adapter] = {}
+    for name, given in named.items():
+        adapter = _by_name(given) if isinstance(given, str) else given
+        if not callable(getattr(adapter, "complete", None)):
+            raise VMError(f"{kind_name(adapter)} is no adapter: it has no method complete(messages, **kwargs)")
+        result[name] = Adapter(adapter, name)
+    result.setdefault(None, next(iter(result.values())))
+    return result
+
+
+def _by_name(name: str) -> Any:
+    from ..adapters.names import adapter_named  # late: most hosts bring their own adapter
+
+    try:
+        return adapter_named(name)
+    except (ValueError, OSError) as error:
+        raise VMError(f"model {name!r}: {error}") from None
+
+
+def _prices(
+    prices: Mapping[str, tuple[Any, Any]] | None, adapters: Mapping[str | None, Adapter]
+) -> dict[str, tuple[Decimal, Decimal]] | None:
+    """The host's prices, and over those that adapters say themselves."""
+    own = {a.model: a.price for a in adapters.values() if a.model is not None and a.price is not None}
+    if prices is None and not own:
+        return None
+    result = {}
+    for model, pair in {**own, **(prices or {})}.items():
+        try:
+            first, second = (Decimal(str(amount)) for amount in pair)
+            if not (first.is_finite() and second.is_finite() and first >= 0 and second >= 0):
+                raise ValueError
+        except (ValueError, TypeError, InvalidOperation):
+            hint = "dollars per million tokens, (input, output)"
+            raise VMError(f"the price of {model!r} is {pair!r}; it is a pair of amounts: {hint}") from None
+        result[model] = (first, second)
+    return result
+
+
+def budget_of(budget: Any) -> Budget | None:
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    if not isinstance(budget, Mapping):
+        raise VMError(f"a budget is a Budget or a dict, not {kind_name(budget)}")
+    for key in budget:
+        if key not in Budget.model_fields and not (isinstance(key, str) and free(key)):
+            raise VMError(f"a budget has no field {key!r}; {remedy(str(key), Budget.model_fields)}")
+    try:
+        return Budget.model_validate(dict(budget))
+    except ValueError as error:
+        raise VMError(f"not a budget: {error}") from None

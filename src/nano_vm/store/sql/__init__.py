@@ -1,0 +1,1 @@
+"""Runs in SQLite or PostgreSQL."""

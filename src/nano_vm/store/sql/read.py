@@ -1,0 +1,146 @@
+"""Runs out of the tables: what is read is held against its hashes and checksums, so damage is an error and never another run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from ...errors import StoreError, UnknownRun
+from ..protocol import StoredRun
+from .cells import CELLS, UNREADABLE, decoded, hashes_in, message_of, row_crc, row_of, run_crc, run_of
+from .database import Connection
+from .schema import RUN_FIELDS
+
+HEADER = f"SELECT {', '.join(RUN_FIELDS)}, row_count, crc FROM nano_runs"
+ROWS = (
+    "SELECT seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc FROM nano_rows "
+    "WHERE run = ? ORDER BY seq"
+)
+INBOX = "SELECT id, kind, message, signature, used FROM nano_inbox WHERE run = ? ORDER BY id"
+CREATED, RUN_ID = RUN_FIELDS.index("created_ns"), RUN_FIELDS.index("run_id")
+
+DOCUMENTS = 16
+"""Programs of runs that were read lately: reading that of 10,000 steps takes longer than all of a short run."""
+
+_DOCUMENT = RUN_FIELDS.index("document")
+_CELLS_AT = [RUN_FIELDS.index(name) for name in RUN_FIELDS if name in CELLS]
+
+
+def loaded(
+    connection: Connection, run_id: str, *, rows: bool = True, documents: dict[bytes, Any] | None = None
+) -> StoredRun:
+    """A run, with its rows in order and its unused messages; *documents* are those that were read lately, by their cells.
+
+    Raises:
+        UnknownRun: If there is none.
+        StoreError: If it was damaged where it lies.
+    """
+    fields = connection.one(f"{HEADER} WHERE run_id = ?", run_id)
+    if fields is None:
+        raise unknown(run_id)
+    stored = connection.all(ROWS, fields[0]) if rows else None
+    messages = connection.all(INBOX, fields[0])
+    values = values_of(connection, [fields], stored or (), f"run {run_id!r}", documents)
+    if documents is not None:
+        documents[fields[_DOCUMENT]] = values[fields[_DOCUMENT]]
+        if len(documents) > DOCUMENTS:
+            documents.pop(next(iter(documents)), None)
+    return assembled(fields, stored, messages, values)
+
+
+def headers(connection: Connection, page: Sequence[Sequence[Any]], damaged: list[str] | None = None) -> list[StoredRun]:
+    """The runs of a *page* of headers; those that were damaged are told in *damaged*, where that is given.
+
+    Raises:
+        StoreError: If one was damaged where it lies, and *damaged* is not given.
+    """
+    try:
+        values = values_of(connection, page, (), connection.database.name)
+        return [assembled(fields, None, [], values) for fields in page]
+    except StoreError:
+        if damaged is None:
+            raise
+    made = []
+    for fields in page:
+        try:
+            values = values_of(connection, [fields], (), f"run {fields[RUN_ID]!r}")
+            made.append(assembled(fields, None, [], values))
+        except StoreError as error:
+            damaged.append(str(error))
+    return made
+
+
+def values_of(
+    connection: Connection,
+    headers: Sequence[Sequence[Any]],
+    rows: Sequence[Sequence[Any]],
+    where: str,
+    documents: Mapping[bytes, Any] | None = None,
+) -> dict[bytes | None, Any]:
+    """The values of all cells of *headers* and *rows*."""
+    try:
+        cells = cells_of(headers, rows)
+        return decoded(cells, bodies_of(connection, hashes_in(cells)), where, documents or {})
+    except UNREADABLE as error:
+        raise StoreError(
+            f"{where}: a cell holds what was never written; the database is damaged: restore a copy"
+        ) from error
+
+
+def cells_of(headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) -> list[bytes | None]:
+    """All cells of *headers* and *rows*."""
+    cells = [fields[at] for fields in headers for at in _CELLS_AT]
+    for row in rows:
+        cells += row[8:11]
+    return cells
+
+
+def bodies_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The texts of values; one that does not fit its hash is left out, as if it were not there."""
+    found = connection.among("SELECT hash, body FROM nano_contents WHERE hash IN (*)", hashes)
+    return {digest: body for digest, body in found if sha256(body).digest() == digest}
+
+
+def assembled(
+    fields: Sequence[Any],
+    rows: Sequence[Sequence[Any]] | None,
+    messages: Sequence[Sequence[Any]],
+    values: Mapping[bytes | None, Any],
+) -> StoredRun:
+    """A run of what the tables hold of it.
+
+    Raises:
+        StoreError: If it was damaged where it lies.
+    """
+    named = dict(zip(RUN_FIELDS, fields, strict=False))
+    where = "its header"
+    try:
+        if run_crc(named) != fields[-1]:
+            raise damaged(named["run_id"], where)
+        if rows is not None and len(rows) != fields[-2]:
+            raise damaged(named["run_id"], f"{len(rows)} rows of {fields[-2]}")
+        run = run_of(named, values)
+        where = "a row"
+        for at, row in enumerate(rows or ()):
+            cells = row[1:11]
+            if row[0] != at or row_crc(fields[0], at, cells) != row[11]:
+                raise damaged(named["run_id"], f"row {at}")
+            run.rows.append(row_of(cells, values))
+        where = "its inbox"
+        for *message, used in messages:
+            (run.inbox, run.decided, run.inbox)[used].append(message_of(*message))
+    except UNREADABLE as error:
+        told = f" ({error})" if isinstance(error, ValueError) else ""
+        raise damaged(named["run_id"], f"{where}{told}") from error
+    return run
+
+
+def damaged(run_id: str, what: str) -> StoreError:
+    """That what was read is not what was written."""
+    return StoreError(f"run {run_id!r}: {what} is not what was written; the database is damaged: restore a copy")
+
+
+def unknown(run_id: str) -> UnknownRun:
+    """That there is no such run."""
+    return UnknownRun(f"there is no run {run_id!r} in this store")

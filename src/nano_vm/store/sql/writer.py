@@ -1,0 +1,496 @@
+"""The one thread of a process that writes to a database, in groups: whatever waits when a transaction begins goes into it.
+
+Appends and jobs come in; each is answered when the transaction that holds it is durable. A transaction that fails fails all that is in
+it, and nothing of it is written.
+
+On a server many processes write at once, and none may hold what another waits for while it waits itself. So locks are taken in one
+order everywhere: new runs by their ids, then runs, then messages, then values by their hashes. Nobody waits for a run: an append whose
+run is held by another transaction is put off. A job that may take any lock has a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from ... import forking
+from ...errors import LeaseLost, StoreError, VMError
+from ..protocol import ENDED, Append
+from ..signing import SigningKey
+from ..sql import events, receipts
+from .cells import Bodies, row_cells, row_crc, update_cells
+from .database import Connection, Database
+from .receipts import Entry
+
+BATCH_ITEMS = 1000
+"""The most that goes into one transaction, so that none makes the others wait for long."""
+
+BATCH_BYTES = 32_000_000
+"""The same, counted in bytes of new values: two of the largest that a run may hold."""
+
+GATHER_SECONDS, GATHER_PART = 0.001, 0.25
+"""How long, at most, and for what part of the last transaction, to wait for those that it answered, when others wait already. Without it
+runs in flight can fall into two groups that wait for each other in turns (measured on PostgreSQL: 40 commits for 20 steps, with it 21)."""
+
+STOPPED_SECONDS, STOPPED_PART = 2.0, 1 / 3
+"""After how long, at least, and what part of the busy timeout, a server ends a transaction whose process does nothing: it is frozen, or
+its machine gone. A process that only waits for its processor is quicker."""
+
+UNKNOWN_SECONDS = 30.0
+"""How long to ask a server whether a transaction was committed, when the connection was lost as it was being."""
+
+PUT_OFF_SECONDS = 0.01
+"""How soon an append is tried again whose run another transaction held."""
+
+DEADLOCK_ATTEMPTS = 5
+_CHOSEN = ("40P01", "40001")  # deadlock detected, could not serialize
+
+Job = Callable[[Connection, Bodies], Any]
+
+INSERT_ROWS = (
+    "INSERT INTO nano_rows (run, seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class _Item:
+    """Something to write: a job, or an append with its cells; and who waits for it.
+
+    *order* is the id of the run that a job makes: it shares a transaction with appends, and comes before them in the order of ids.
+    """
+
+    __slots__ = (
+        "append",
+        "bodies",
+        "columns",
+        "error",
+        "future",
+        "job",
+        "loop",
+        "order",
+        "put_off",
+        "rows",
+        "since",
+        "value",
+    )
+
+    def __init__(
+        self, job: Job | None, append: Append | None, future: Any, loop: Any, order: str | None = None
+    ) -> None:
+        self.job, self.append, self.future, self.loop, self.order = job, append, future, loop, order
+        self.since = time.monotonic()
+        self.put_off = False
+        self.bodies = Bodies()
+        self.rows: Sequence[tuple[Any, ...]] = ()
+        self.columns: dict[str, Any] = {}
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def encode(self, there: int = 0) -> None:
+        """Make the cells, without those of the first rows that are *there* already; what is no value fails this item alone."""
+        append = self.append
+        if append is None:
+            return
+        self.bodies = Bodies()
+        try:
+            self.rows = [row_cells(row, self.bodies) for row in append.rows[there:]]
+            if append.update:
+                self.columns = update_cells(append.update, self.bodies)
+        except (ValueError, TypeError, KeyError, VMError) as error:
+            self.error = StoreError(f"a row that cannot be stored: {type(error).__name__}: {error}")
+            self.error.__cause__ = error
+
+
+class Writer:
+    """Writes for one `Database`; ``transactions`` counts what it committed."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.signer: SigningKey | None = None
+        self._receipt: str | None = None  # the hash of the last that was made here
+        self.transactions = 0
+        self._closed = False
+        self._connection: Connection | None = None
+        self.after_fork_in_child()
+        forking.join(self)
+
+    def before_fork(self) -> None:
+        """Close the connection, between two transactions."""
+        if self.database.turns.rest() and self._connection is not None and not self.database.in_memory:
+            self._connection.close()
+            self._connection = None
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing: another connection is made when it is needed."""
+
+    def after_fork_in_child(self) -> None:
+        """Begin without a thread, and without what the parent is to write."""
+        forking.leave(self._connection)
+        self._connection = None
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._put_off: list[_Item] = []
+        self._lock = threading.Lock()  # nothing enters the queue after its end was put there
+        self._thread: threading.Thread | None = None
+
+    # --- any thread ---
+
+    def append(self, append: Append) -> asyncio.Future[None]:
+        """Called in an event loop; the future is done when *append* is durable, which cancelling it does not prevent."""
+        return self._awaited(None, append)
+
+    def job(self, job: Job) -> asyncio.Future[Any]:
+        """`submit`, in an event loop."""
+        return self._awaited(job, None)
+
+    def creation(self, job: Job, run_id: str) -> asyncio.Future[Any]:
+        """Run *job*, which makes the run *run_id* and takes no other lock; called in an event loop."""
+        return self._awaited(job, None, run_id)
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Run *job* in a transaction; it may run again if that one fails."""
+        future: Future[Any] = Future()
+        self._put(_Item(job, None, future, None))
+        return future
+
+    def close(self) -> None:
+        """Write what was put here, and end."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            thread = self._thread
+            self._queue.put(None)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _awaited(self, job: Job | None, append: Append | None, order: str | None = None) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._put(_Item(job, append, future, loop, order))
+        return future
+
+    def _put(self, item: _Item) -> None:
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"{self.database.name} was closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="nano-vm-store", daemon=True)
+                self._thread.start()
+            self._queue.put(item)
+
+    # --- the thread ---
+
+    def _work(self) -> None:
+        ending = False
+        while not ending or self._put_off:
+            batch, last = self._gather(ending)
+            ending = ending or last
+            began = time.monotonic()
+            for group in self._groups(batch):
+                self._batch(group)
+            if batch and not self._queue.empty():
+                time.sleep(min(GATHER_SECONDS, (time.monotonic() - began) * GATHER_PART))
+        if self._connection is not None:
+            self._connection.release()
+
+    def _gather(self, ending: bool) -> tuple[list[_Item], bool]:
+        """What was put off and everything that waits, at least one item; and whether the last has come. Nothing comes when *ending*."""
+        batch, self._put_off = self._put_off, []
+        if batch:
+            time.sleep(PUT_OFF_SECONDS)
+        size = 0
+        while not ending:
+            try:
+                item = self._queue.get(block=not batch)
+            except queue.Empty:
+                break
+            if item is None:
+                return batch, True
+            item.encode()
+            batch.append(item)
+            size += sum(len(body) for body, _ in item.bodies.added.values())
+            if len(batch) >= BATCH_ITEMS or size >= BATCH_BYTES:
+                break
+        return batch, False
+
+    def _groups(self, batch: list[_Item]) -> list[list[_Item]]:
+        """What shares a transaction. SQLite has one lock, so all of it may."""
+        if self.database.lite:
+            return [batch] if batch else []
+        together = [item for item in batch if item.job is None or item.order is not None]
+        alone = [[item] for item in batch if item.job is not None and item.order is None]
+        return [*alone, together] if together else alone
+
+    def _batch(self, batch: list[_Item]) -> None:
+        """Write *batch* and answer it. An item that no database would take does not take the others with it."""
+        try:
+            with self.database.turns:
+                self._attempts(batch)
+        except BaseException as error:  # noqa: BLE001 - the thread must outlive whatever happens, and tell those who wait
+            if len(batch) > 1 and not isinstance(error, StoreError):
+                for item in batch:
+                    self._batch([item])
+                return
+            for item in batch:
+                item.put_off = False
+                if item.error is None:
+                    item.error = _own(error)
+        self._put_off += [item for item in batch if item.put_off]
+        _answer(item for item in batch if not item.put_off)
+
+    def _attempts(self, batch: list[_Item]) -> None:
+        """`_transaction`, again where the server chose it to end a deadlock."""
+        for _ in range(DEADLOCK_ATTEMPTS):
+            try:
+                return self._transaction(batch)
+            except StoreError as error:
+                if getattr(error.__cause__, "sqlstate", None) not in _CHOSEN:
+                    raise
+        return self._transaction(batch)
+
+    def _transaction(self, batch: list[_Item]) -> None:
+        """One transaction with all of *batch*; raises if nothing was written, `StoreError` if that is no single item's fault."""
+        connection = self._begun()
+        identity = None
+        receipt = self._receipt
+        committing = False
+        try:
+            if not self.database.lite:
+                identity = connection.one("SELECT txid_current()")[0]
+            receipt = self._write(connection, batch)
+            committing = True
+            connection.commit()
+        except BaseException as error:
+            self._connection = None
+            connection.discard()
+            if not isinstance(error, self.database.errors):
+                raise
+            if committing and identity is not None and self._was_committed(identity):
+                self.transactions += 1
+                self._receipt = receipt
+                return
+            if self.database.blames_statement(error):
+                raise
+            raise self.database.failure(error, "write to") from error
+        self.transactions += 1
+        self._receipt = receipt
+
+    def _begun(self) -> Connection:
+        """A connection in a transaction. One that was lost since it was used last is replaced: nothing hung on it."""
+        while True:
+            kept = self._connection
+            connection = kept if kept is not None else self.database.connect()
+            try:
+                if kept is None and not self.database.lite:
+                    # A process that is stopped in the middle loses its transaction before those who wait for its locks lose patience.
+                    milliseconds = int(max(STOPPED_SECONDS, self.database.busy_timeout_seconds * STOPPED_PART) * 1000)
+                    connection.run(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+                if kept is None:
+                    self.database.mark(connection)
+                connection.begin()
+            except self.database.errors as error:
+                self._connection = None
+                connection.discard()
+                if kept is None or self.database.lite:
+                    raise self.database.failure(error, "write to") from error
+                continue
+            self._connection = connection
+            return connection
+
+    def _was_committed(self, identity: int) -> bool:
+        """Whether the server committed a transaction whose answer was lost."""
+        until = time.monotonic() + UNKNOWN_SECONDS
+        while True:
+            try:
+                with self.database.reading() as connection:
+                    status = connection.one("SELECT txid_status(?)", identity)[0]
+                if status != "in progress":
+                    return bool(status == "committed")
+            except StoreError:
+                pass
+            if time.monotonic() > until:
+                # To say that nothing was written could be wrong too; the run is looked at again by whoever takes it up.
+                return False
+            time.sleep(0.1)
+
+    def _write(self, connection: Connection, batch: list[_Item]) -> str | None:
+        """All statements of a transaction: new runs first, then runs and what belongs to them, then values in the order of their hashes.
+        The hash of the newest receipt that this process made."""
+        bodies = Bodies()
+        appends = []
+        for item in sorted(batch, key=lambda item: item.order or ""):
+            if item.error is not None:
+                continue
+            if item.job is None:
+                appends.append(item)
+                continue
+            item.value = None
+            item.bodies = Bodies()
+            try:
+                item.value = item.job(connection, item.bodies)
+            except VMError as error:  # raised by the job before it wrote
+                item.error = error
+                continue
+            bodies.add(item.bodies)
+            for digest, count in item.bodies.dropped.items():
+                bodies.dropped[digest] = bodies.dropped.get(digest, 0) + count
+        if appends:
+            self._appends(connection, appends, bodies)
+        settle(connection, bodies)
+        return receipts.add(connection, bodies.entries, self.signer, self._receipt)
+
+    def _appends(self, connection: Connection, items: list[_Item], bodies: Bodies) -> None:
+        keys = sorted({item.append.key for item in items if item.append is not None})
+        held = "SELECT key, fence, row_count, output, error, waiting, run_id, seal FROM nano_runs WHERE key IN (*) ORDER BY key"
+        if not self.database.lite:
+            held += " FOR UPDATE SKIP LOCKED"  # nobody claims the run between here and the commit
+        runs = {run[0]: run for run in connection.among(held, keys)}
+        locked = self._locked(connection, [key for key in keys if key not in runs])
+        rows: list[tuple[Any, ...]] = []
+        updates: dict[int, dict[str, Any]] = {}
+        used: list[tuple[int, int]] = []
+        seen: list[tuple[int, int]] = []
+        waits: dict[int, events.Waits] = {}
+        for item in items:
+            append = item.append
+            assert append is not None
+            run = runs.get(append.key)
+            item.put_off = append.key in locked
+            if item.put_off:
+                waited = time.monotonic() - item.since
+                if waited > self.database.busy_timeout_seconds:
+                    item.put_off, item.error = False, self.database.locked(f"run number {append.key}", waited)
+                continue
+            count = updates.get(append.key, {}).get("row_count", run[2] if run is not None else 0)
+            there = self._there(connection, append, count)
+            if run is None or run[1] != append.fence:
+                if not append.rows or there < len(append.rows):
+                    item.error = LeaseLost(
+                        f"run number {append.key} has another owner now; what it did since is not kept here"
+                    )
+                continue
+            if append.after is not None and append.after + there != count:
+                item.error = StoreError(
+                    f"run number {append.key} has {count} rows and not {append.after}: what went before was not stored"
+                )
+                continue
+            if there:
+                item.encode(there)
+            bodies.add(item.bodies)
+            if item.rows:
+                changes = updates.setdefault(append.key, {})
+                seq = count
+                for cells in item.rows:
+                    rows.append((append.key, seq, *cells, row_crc(append.key, seq, cells)))
+                    seq += 1
+                changes["row_count"] = seq
+            if item.columns:
+                changes = updates.setdefault(append.key, {})
+                old = dict(zip(_VALUES, run[3:6], strict=True)) | changes
+                for name in _VALUES:
+                    if name in item.columns:
+                        bodies.drop(old[name])
+                changes.update(item.columns)
+                if changes.get("status") in ENDED:
+                    seal, at = changes.get("seal", run[7]), changes.get("finished_ns", 0)
+                    bodies.entries.append(Entry(receipts.ENDED, run[6], seal, at))
+            if append.waits is not None:
+                waits[append.key] = append.waits
+            used.extend((message, append.key) for message in append.used)
+            seen.extend((message, append.key) for message in append.seen)
+        connection.many(INSERT_ROWS, rows)
+        for names, values in _by_shape(updates).items():
+            connection.many(f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?", values)
+        if waits:
+            events.register(connection, waits)
+        connection.many("UPDATE nano_inbox SET used = 1 WHERE id = ? AND run = ?", used)
+        connection.many("UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen)
+
+    def _there(self, connection: Connection, append: Append, count: int) -> int:
+        """How many of the first rows of *append* are stored already: it was given before, and the answer to it was lost."""
+        if append.after is None or count <= append.after or not append.rows:
+            return 0
+        text = (
+            "SELECT kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest FROM nano_rows "
+            "WHERE run = ? AND seq >= ? AND seq < ? ORDER BY seq"
+        )
+        stored = connection.all(text, append.key, append.after, append.after + len(append.rows))
+        unused = Bodies()
+        same = [tuple(found) == row_cells(row, unused) for found, row in zip(stored, append.rows, strict=False)]
+        return len(same) if all(same) else 0
+
+    def _locked(self, connection: Connection, keys: list[int]) -> set[int]:
+        """Those of *keys* that are there; a server's others hold them, in SQLite nobody can."""
+        if self.database.lite or not keys:
+            return set()
+        return {key for (key,) in connection.among("SELECT key FROM nano_runs WHERE key IN (*)", keys)}
+
+
+_VALUES = ("output", "error", "waiting")
+
+
+def settle(connection: Connection, bodies: Bodies) -> None:
+    """Keep the values that *bodies* adds, and let go of those that nothing names any more.
+
+    One pass in the order of hashes, so that two processes never wait for each other. What is only dropped is there, so its empty body
+    is never written.
+    """
+    changes = {digest: (body, count) for digest, (body, count) in bodies.added.items()}
+    for digest, count in bodies.dropped.items():
+        body, added = changes.get(digest, (b"", 0))
+        changes[digest] = body, added - count
+    connection.many(
+        "INSERT INTO nano_contents (hash, body, refs) VALUES (?, ?, ?) "
+        "ON CONFLICT (hash) DO UPDATE SET refs = nano_contents.refs + excluded.refs",
+        [(digest, *changes[digest]) for digest in sorted(changes)],
+    )
+    connection.many(
+        "DELETE FROM nano_contents WHERE hash = ? AND refs <= 0", [(digest,) for digest in sorted(bodies.dropped)]
+    )
+
+
+def _by_shape(updates: dict[int, dict[str, Any]]) -> dict[tuple[str, ...], list[tuple[Any, ...]]]:
+    shapes: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    for key, changes in updates.items():
+        shapes.setdefault(tuple(changes), []).append((*changes.values(), key))
+    return shapes
+
+
+def _own(error: BaseException) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    own = StoreError(f"could not be stored: {type(error).__name__}: {error}")
+    own.__cause__ = error
+    return own
+
+
+def _answer(batch: Iterable[_Item]) -> None:
+    """Tell those who wait; those of one event loop with one call."""
+    loops: dict[Any, list[_Item]] = {}
+    for item in batch:
+        if item.loop is not None:
+            loops.setdefault(item.loop, []).append(item)
+        elif item.error is not None:
+            item.future.set_exception(item.error)
+        else:
+            item.future.set_result(item.value)
+    for loop, items in loops.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, items)
+        except RuntimeError:
+            pass  # the loop was closed: nobody waits
+
+
+def _resolve(items: list[_Item]) -> None:
+    for item in items:
+        if item.future.done():
+            continue  # cancelled
+        if item.error is not None:
+            item.future.set_exception(item.error)
+        else:
+            item.future.set_result(item.value)

@@ -1,0 +1,560 @@
+"""Tools: a Python signature becomes a contract.
+
+A callable comes in; a `ToolContract` goes out: parameter names, converters and JSON Schemas, effect, and how it is to be
+called. Contracts are made when tools are registered; no tool is called here.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import inspect
+import json
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, TypeVar, overload
+
+from ..errors import StepFault, VMError
+from ..language.expr import EXPR, computed, parse_template
+from ..language.operators import described, exact_float, exactly
+from ..language.policy import EFFECTS, Effect, Returns
+from ..values import CONTAINERS, admit, as_text, kind_name, short
+
+UNSAFE = frozenset({"write", "irreversible"})
+IDEMPOTENCY_KEY = "idempotency_key"
+MAX_TIMEOUT_SECONDS = 366 * 24 * 3600.0
+"""A year, as for steps."""
+_OPTIONS = "__nano_vm_tool__"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Converter = Callable[[Any], Any]
+
+
+class ArgumentError(StepFault):
+    """An argument of the wrong type; the message names tool and argument."""
+
+    retryable = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOptions:
+    """What `tool` declares."""
+
+    name: str | None = None
+    effect: Effect | None = None
+    inline: bool = False
+    timeout_seconds: float | None = None
+    trusted: tuple[str, ...] = ()
+    returns: Returns | None = None
+
+
+@overload
+def tool(function: Function, /) -> Function: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    effect: Effect | None = None,
+    inline: bool = False,
+    timeout_seconds: float | None = None,
+    trusted: Iterable[str] = (),
+    returns: Returns | None = None,
+) -> Callable[[Function], Function]: ...
+def tool(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    effect: Effect | None = None,
+    inline: bool = False,
+    timeout_seconds: float | None = None,
+    trusted: Iterable[str] = (),
+    returns: Returns | None = None,
+) -> Any:
+    """Declare what a function is as a tool; the function itself stays as it is.
+
+    ``effect`` is ``read``, ``idempotent``, ``write`` (as if undeclared) or ``irreversible``. ``inline`` runs a sync function
+    in the event loop's thread: for cheap ones that never block. ``timeout_seconds`` holds for each attempt, unless the step says otherwise.
+    ``trusted`` names arguments (or ``*``) that no text from outside may reach. What the tool returns counts as text from outside,
+    unless ``returns`` is ``trusted``, or ``args`` for a pure function, whose result is as trusted as its arguments.
+    """
+    if effect is not None and effect not in EFFECTS:
+        raise VMError(f"effect is one of {', '.join(EFFECTS)}, not {effect!r}")
+
+    protected = (trusted,) if isinstance(trusted, str) else tuple(trusted)
+    if returns not in (None, "trusted", "args"):
+        raise VMError(f"returns is 'trusted' or 'args', not {returns!r}")
+    seconds = timeout_seconds
+    if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= MAX_TIMEOUT_SECONDS):
+        raise VMError(f"timeout_seconds is a number of seconds above 0, not {seconds!r}")
+
+    def mark(target: Function) -> Function:
+        options = ToolOptions(name, effect, inline, seconds, protected, returns)
+        try:
+            setattr(target, _OPTIONS, options)
+        except (AttributeError, TypeError):  # a bound method or a builtin
+            wrapped: Any = functools.partial(target)
+            setattr(wrapped, _OPTIONS, options)
+            return wrapped  # type: ignore[no-any-return]
+        return target
+
+    return mark if function is None else mark(function)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a tool; ``convert`` checks a value and gives what the tool receives, None takes any value as it is."""
+
+    name: str
+    required: bool
+    hint: Any = Any
+    convert: Converter | None = None
+    first: bool = False  # whether it may be given as the one positional argument
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContract:
+    """What is known of a tool before it is called."""
+
+    name: str
+    function: Callable[..., Any]
+    parameters: Mapping[str, Parameter]
+    open: bool = False  # takes any keyword
+    effect: Effect = "write"
+    declared: bool = False  # whether the effect was declared
+    takes_key: bool = False
+    how: Literal["async", "thread", "inline"] = "async"
+    timeout_seconds: float | None = None
+    doc: str = ""
+    options: ToolOptions = field(default_factory=ToolOptions)
+    result: Any = Any  # the type hint of what it returns
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether a call whose outcome is unknown may have changed the world."""
+        return self.effect in UNSAFE
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, with a JSON Schema of the arguments."""
+        from pydantic import TypeAdapter
+
+        properties = {}
+        for parameter in self.parameters.values():
+            try:
+                schema = TypeAdapter(parameter.hint).json_schema() if parameter.hint is not Any else {}
+            except Exception:  # noqa: BLE001 - a type without a JSON form, or whose schema fails: any value
+                schema = {}
+            properties[parameter.name] = schema
+        return {
+            "name": self.name,
+            "description": self.doc,
+            "effect": self.effect,
+            **({"trusted": list(self.options.trusted)} if self.options.trusted else {}),
+            **({"returns": self.options.returns} if self.options.returns else {}),
+            "arguments": {
+                "type": "object",
+                "properties": properties,
+                "required": [p.name for p in self.parameters.values() if p.required],
+                "additionalProperties": self.open,
+            },
+        }
+
+
+def options_of(function: Any) -> ToolOptions | None:
+    """What `tool` declared of *function*, if it did."""
+    return getattr(function, _OPTIONS, None)
+
+
+def contract(name: Any, function: Any) -> ToolContract:
+    """The contract of *function* under *name*.
+
+    Raises:
+        VMError: If it can not be called with keywords.
+    """
+    if not isinstance(name, str) or not name:
+        raise VMError(f"a tool's name is a text, not {name!r}")
+    if not callable(function):
+        raise VMError(f"tool {name!r} is {kind_name(function)}, which can not be called")
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    options = getattr(function, _OPTIONS, None) or getattr(inner, _OPTIONS, None) or ToolOptions()
+    target: Any = inner if inspect.isroutine(inner) or isinstance(inner, type) else type(inner).__call__
+    signature = _signature(function)
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise VMError(f"tool {name!r} is a generator; return a list instead")
+    positional = _by_position(function)
+    parameters, is_open = _parameters(name, signature, target, positional) if signature is not None else ({}, True)
+    result = type_hints(target).get("return", Any) if not isinstance(inner, type) else inner
+    unwritable = _unwritable(result)
+    if unwritable is not None:
+        kind, instead = unwritable
+        raise VMError(f"tool {name!r} says that it returns {kind}, which is no JSON value; {instead}")
+    for protected in options.trusted:
+        if protected not in parameters and protected != "*" and not is_open:
+            raise VMError(f"tool {name!r} has no argument {protected!r} to be trusted")
+    takes_key = IDEMPOTENCY_KEY in parameters
+    parameters.pop(IDEMPOTENCY_KEY, None)
+    how: Literal["async", "thread", "inline"] = "thread"
+    if inspect.iscoroutinefunction(target):
+        how = "async"
+    elif options.inline or _is_lambda(inner):
+        how = "inline"
+    return ToolContract(
+        name=name,
+        function=function,
+        parameters=parameters,
+        open=is_open,
+        effect=options.effect or "write",
+        declared=options.effect is not None,
+        takes_key=takes_key,
+        how=how,
+        timeout_seconds=options.timeout_seconds,
+        doc=inspect.getdoc(inner) or "" if inspect.isroutine(inner) else "",
+        options=options,
+        result=result,
+    )
+
+
+_UNWRITABLE: dict[Any, str] = {
+    **dict.fromkeys((bytes, bytearray, memoryview), "decode it to a string, or encode it as base64"),
+    complex: "return its parts",
+    **dict.fromkeys(
+        (collections.abc.Generator, collections.abc.Iterator, collections.abc.AsyncIterator), "return a list instead"
+    ),
+}
+
+
+def _unwritable(hint: Any) -> tuple[str, str] | None:
+    """The type inside the annotation of a result that has no JSON form whatever its value is, and what to return instead.
+
+    Better than after the first call, whose effect is then done and whose result is lost.
+    """
+    origin = typing.get_origin(hint) or hint
+    if origin in (typing.Union, types.UnionType):
+        return None  # another member may be what it returns
+    for kind, instead in _UNWRITABLE.items():
+        if isinstance(origin, type) and issubclass(origin, kind):
+            return _hint_name(hint), instead
+    if origin is typing.Annotated or (isinstance(origin, type) and issubclass(origin, (list, tuple, set, dict))):
+        parts = typing.get_args(hint)
+        inner = parts[:1] if origin is typing.Annotated else parts
+        return next((found for part in inner if (found := _unwritable(part)) is not None), None)
+    return None
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    """What *function* takes by name; of a wrapper that passes on any keyword, what the wrapped function takes."""
+    try:
+        own = inspect.signature(function, follow_wrapped=False)
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in own.parameters.values()):
+            return own
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return None
+
+
+def _by_position(function: Any) -> str | None:
+    """The name of the parameter that *function* itself takes first by position; None if it takes none so, ``*`` if any."""
+    try:
+        own = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+    first = next(iter(own.parameters.values()), None)
+    if first is None:
+        return None
+    if first.kind is inspect.Parameter.VAR_POSITIONAL:
+        return "*"
+    return first.name if first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD else None
+
+
+def _is_lambda(function: Any) -> bool:
+    """A lambda is an expression: it is called at once, and what it returns is awaited if it can be."""
+    return isinstance(function, types.FunctionType) and function.__name__ == "<lambda>"
+
+
+def _parameters(
+    name: str, signature: inspect.Signature, target: Any, positional: str | None
+) -> tuple[dict[str, Parameter], bool]:
+    hints = type_hints(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009 - mypy: unsound on an instance
+    result: dict[str, Parameter] = {}
+    is_open = False
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            is_open = True
+        elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.default is inspect.Parameter.empty:
+            raise VMError(f"tool {name!r} takes {parameter.name!r} by position only; arguments are given by name")
+        elif parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+            hint = hints.get(parameter.name, Any)
+            required = parameter.default is inspect.Parameter.empty
+            first = not result and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+            first = first and positional in ("*", parameter.name)
+            result[parameter.name] = Parameter(parameter.name, required, hint, converter(hint), first)
+    return result, is_open
+
+
+def type_hints(function: Any) -> dict[str, Any]:
+    """The type hints of *function*; one that names what is not importable says nothing, and the others still hold."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # noqa: BLE001 - an annotation may raise anything
+        hints: dict[str, Any] = {}
+        local = _names_around(function)
+        for name, hint in getattr(function, "__annotations__", {}).items():
+            try:
+                hints |= typing.get_type_hints(
+                    types.SimpleNamespace(__annotations__={name: hint}),
+                    getattr(function, "__globals__", {}),
+                    local,
+                    include_extras=True,
+                )
+            except Exception:  # noqa: BLE001, S112 - the others still hold
+                continue
+        return hints
+
+
+def _names_around(function: Any) -> dict[str, Any]:
+    """Names that the functions under way in the module of *function* have: a postponed annotation may mean a class of theirs."""
+    home = getattr(function, "__globals__", None)
+    found: dict[str, Any] = {}
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals is home and frame.f_code.co_name != "<module>":
+            found = {**frame.f_locals, **found}
+        frame = frame.f_back
+    closure = inspect.getclosurevars(function).nonlocals if isinstance(function, types.FunctionType) else {}
+    return {**found, **closure}
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+
+
+def converter(hint: Any) -> Converter | None:
+    """A function that checks a plain value against a type hint and gives what the tool receives; None for any value.
+
+    A text that is a JSON number is taken for a number, and a scalar for a text, as inside templates: what
+    comes from a model or from 0.1 programs is text. Nothing else is converted between plain types.
+    """
+    if hint is Any or hint is inspect.Parameter.empty or hint is object or isinstance(hint, TypeVar):
+        return None
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _annotated(hint)
+    if isinstance(hint, type) and hint in _PLAIN:
+        return _PLAIN[hint]
+    if origin is dict and typing.get_args(hint) in ((str, Any), (typing.Any, typing.Any)):
+        return _PLAIN[dict]
+    if origin is list and typing.get_args(hint) == (Any,):
+        return _PLAIN[list]
+    if origin in (typing.Union, types.UnionType):
+        return _union(typing.get_args(hint))
+    return _modelled(hint)
+
+
+def _annotated(hint: Any) -> Converter | None:
+    """Metadata that pydantic reads are constraints; any other says nothing here, whatever it is."""
+    base, *metadata = typing.get_args(hint)
+    constraints = [
+        note
+        for note in metadata
+        if type(note).__module__.partition(".")[0] in ("pydantic", "pydantic_core", "annotated_types")
+        or hasattr(note, "__get_pydantic_core_schema__")
+    ]
+    return _modelled(typing.Annotated[(base, *constraints)]) if constraints else converter(base)
+
+
+def _union(members: tuple[Any, ...]) -> Converter | None:
+    converters = [converter(member) for member in members]
+    if any(c is None for c in converters):
+        return None
+    names = " or ".join(_hint_name(member) for member in members)
+
+    def convert(value: Any) -> Any:
+        for member in members:  # a value of the very type first: "5" for int | str is a text
+            if member is type(value) or (value is None and member is types.NoneType):
+                return value
+        found: list[tuple[int, Any]] = []
+        for one in converters:
+            try:
+                result = one(value)  # type: ignore[misc]
+            except ValueError:
+                continue
+            found.append((_kept(value, result), result))
+        if not found:
+            raise ValueError(f"takes {names}, not {described(value)}")
+        return max(found, key=lambda pair: pair[0])[1]  # the first of equal ones
+
+    return convert
+
+
+def _kept(value: Any, result: Any) -> int:
+    """How much of *value* is in *result* as it was: its fields, and the scalars in them."""
+    if type(value) is dict:
+        if dataclasses.is_dataclass(result):
+            fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+        else:
+            fields = result if isinstance(result, dict) else _fields(result)
+        return sum(1 + _kept(item, fields[name]) for name, item in value.items() if name in fields)
+    if type(value) is list:
+        if not isinstance(result, (list, tuple)) or len(result) != len(value):
+            return 0
+        return sum(1 + _kept(item, other) for item, other in zip(value, result, strict=True))
+    return int(type(value) is type(result) and value == result)
+
+
+def _hint_name(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint)
+
+
+def _modelled(hint: Any) -> Converter | None:
+    """Through pydantic, built at first use: models, dataclasses, dates, enums, literals, typed containers."""
+    adapter: Any = None
+
+    def convert(value: Any) -> Any:
+        nonlocal adapter
+        from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+
+        if adapter is None:
+            try:
+                adapter = TypeAdapter(hint)
+            except (PydanticSchemaGenerationError, PydanticUserError):
+                adapter = False  # a class that pydantic does not know: nothing to check by
+        if adapter is False:
+            return value
+        try:
+            result = adapter.validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = "".join(f"[{part!r}]" for part in first["loc"])
+            raise ValueError(f"{place}: {first['msg']}, got {short(first['input'])}".lstrip(": ")) from None
+        rounded = _rounded(value, result)
+        if rounded is not None:
+            raise ValueError(f"takes no number that is exactly {described(rounded)}")
+        return result
+
+    return convert
+
+
+def _rounded(value: Any, result: Any) -> Any:
+    """The first number in *value*, as number or text, that *result* has rounded; None if there is none.
+
+    Pydantic takes a text for the nearest float. What it moves elsewhere, into a set for example, is not found, and a validator
+    of the tool's own may make any number of another.
+    """
+    if type(value) in (str, int, float) and isinstance(result, (int, float)) and not isinstance(result, bool):
+        return value if _is_rounded(value, result) else None
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if type(value) is list and isinstance(result, (list, tuple)) and len(value) == len(result):
+        pairs = zip(value, result, strict=True)
+    elif type(value) is dict:
+        fields = result if isinstance(result, dict) else _fields(result)
+        pairs = [(item, fields[name]) for name, item in value.items() if name in fields]
+    return next((found for one, other in pairs if (found := _rounded(one, other)) is not None), None)
+
+
+def _is_rounded(value: Any, result: int | float) -> bool:
+    try:
+        if float(value) != result:
+            return False
+    except (ValueError, OverflowError):  # no number, or a larger one: made into *result* by the tool's own rules
+        return False
+    return exactly(value) != (Decimal(repr(float(result))) if isinstance(result, float) else int(result))
+
+
+def _fields(result: Any) -> dict[str, Any]:
+    """The fields of a pydantic model or dataclass, by the names under which a value may give them."""
+    if not hasattr(result, "__dict__"):
+        return {}
+    fields = dict(vars(result))
+    for name, field_info in getattr(type(result), "model_fields", {}).items():
+        if isinstance(field_info.alias, str) and name in fields:
+            fields[field_info.alias] = fields[name]
+    return fields
+
+
+def _exactly(kind: type, name: str) -> Converter:
+    def convert(value: Any) -> Any:
+        if type(value) is kind:
+            return value
+        raise ValueError(f"takes {name}, not {described(value)}")
+
+    return convert
+
+
+def _to_int(value: Any) -> Any:
+    if type(value) is int:
+        return value
+    if type(value) is float and value.is_integer():
+        return int(value)
+    number = exactly(value) if type(value) is str else None
+    if number is not None and number == (whole := int(number)):
+        return whole
+    raise ValueError(f"takes a whole number, not {described(value)}")
+
+
+def _to_float(value: Any) -> Any:
+    number = exact_float(value)
+    if number is not None:
+        return number
+    rounded = "; no float is exactly that number" if exactly(value) is not None else ""
+    raise ValueError(f"takes a number, not {described(value)}{rounded}")
+
+
+def _to_str(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return value
+    if kind is int or kind is float or kind is bool:
+        return as_text(value)
+    raise ValueError(f"takes a text, not {described(value)}")
+
+
+_PLAIN: dict[Any, Converter] = {
+    str: _to_str,
+    int: _to_int,
+    float: _to_float,
+    bool: _exactly(bool, "true or false"),
+    list: _exactly(list, "a list"),
+    dict: _exactly(dict, "an object"),
+    type(None): _exactly(type(None), "null"),
+}
+
+
+def handed(value: Any) -> Any:
+    """*value* as a tool may have it: containers are copied, so that no tool changes the state behind the machine's back."""
+    return admit(value)[0] if type(value) in CONTAINERS else value
+
+
+def checked(tool_name: str, parameter: Parameter, value: Any, written: Any = None) -> Any:
+    """What the tool receives for *value*, which the program writes as *written*.
+
+    Raises:
+        ArgumentError: If the value is of the wrong type.
+    """
+    value = handed(value)
+    if parameter.convert is None:
+        return value
+    try:
+        return parameter.convert(value)
+    except ValueError as error:
+        hint = _text_hint(parameter, value, written)
+        raise ArgumentError(f"argument {parameter.name!r} of tool {tool_name!r} {error}{hint}") from None
+
+
+def _text_hint(parameter: Parameter, value: Any, written: Any) -> str:
+    """How a program writes the JSON text of a list or object that went to a parameter for text."""
+    if type(value) not in CONTAINERS or str not in (parameter.hint, *typing.get_args(parameter.hint)):
+        return ""
+    node = computed(written)
+    if node is not None:
+        source = written[EXPR]
+    elif type(written) is str and parse_template(written).typed:
+        source = written
+    else:
+        return ""
+    return f"; for its JSON text write {{expr: {json.dumps(f'str({source})', ensure_ascii=False)}}}"

@@ -1,0 +1,1 @@
+"""The worst case of a program: steps, calls, tokens, dollars, sizes."""

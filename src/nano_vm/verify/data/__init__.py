@@ -1,0 +1,1 @@
+"""What names hold: definite assignment, abstract values, infeasible branches."""

@@ -1,0 +1,555 @@
+"""Definite assignment: is every name that a step reads written on the paths that lead there?
+
+Forward data flow over the graph, two bit sets a node: what every path has written (*must*) and what some path has (*may*).
+At a merge *must* is the intersection and *may* the union; a skip without default and a caught failure clear
+what the step would have written, and write what went wrong in it. Nodes are visited in reverse postorder, so
+that an acyclic graph is done in one pass; loops go on to the fixed point. Source: Aho, Lam, Sethi, Ullman, *Compilers*, 2nd ed., 9.2.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ...errors import Diagnostic, ExprError, Loc
+from ...language.expr import Ref, value_references
+from ...language.flow import Flow, FrameGraph, Names, Node, partial_output, written_keys
+from ...language.program import (
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    LLMStep,
+    LoopStep,
+    MapStep,
+    OnError,
+    ParallelStep,
+    SetStep,
+    SwitchStep,
+    ToolStep,
+    walk,
+)
+from ...spelling import Hints
+from ...tools.contract import ToolContract
+
+State = tuple[int, int]  # must, may: bit i is slot i
+
+MAX_REMEDIES = 50
+"""Reads whose remedy is looked for, which takes a look at every step: more than are shown of any kind of fault."""
+
+
+def check_names(flow: Flow, solved: Assigned | None = None) -> Iterator[Diagnostic]:
+    """Unknown names, reads that no path has written (errors), reads that only some paths have (warnings).
+
+    *solved* is what `assigned` gives for the same flow, where it is there already.
+    """
+    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+        yield from _unknown(names)
+        yield from _written_by_two(names)
+    for frame in flow.frames:
+        if frame.kind == "call":
+            yield from _arguments(frame)
+    if solved is None:
+        solved = assigned(flow)
+    for name, loc in flow.frames[0].names.early().items():
+        message = f"'${name}' is read before any step has written it, so it is needed as an input"
+        hint = "declare it in 'inputs' if it is one, or write it before"
+        yield Diagnostic("V024", loc, message, hint, "warning")
+    yield from solved.faults()
+
+
+def assigned(flow: Flow) -> Assigned:
+    """What is written at each node of *flow*, where inputs hold the names that they must.
+
+    In a program that declares no inputs, a name that is read before any step can have written it is one that inputs must
+    hold: `Names.needed` says so from then on, as it does of names that no step writes.
+    """
+    found = Assigned(flow)
+    found.solve()
+    early = found.early()
+    if not early:
+        return found
+    flow.frames[0].names.needed.update(early)
+    found = Assigned(flow)
+    found.solve()
+    return found
+
+
+def _unknown(names: Names) -> Iterator[Diagnostic]:
+    """Names that are neither written nor declared, in a program that declares its inputs; steps read as values."""
+    hints, declared, written = Hints(), sorted(names.declared), sorted(names.written)
+    for name, loc in [*names.needed.items(), *names.optional.items()]:
+        if names.program.inputs is not None and name not in names.declared:
+            near = hints.nearest(name, declared, written, names.outputs)
+            hint = f"did you mean '${near}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
+            yield Diagnostic("V012", (*names.loc, *loc), f"unknown name '${name}'", hint)
+    for step, at in names.steps:
+        for ref, where in names.all_reads(step):
+            if ref.path or ref.name in names.outputs or ref.name not in names.keys:
+                yield from _odd(names, ref, (*names.loc, *at, *where), hints)
+    for ref in value_references(names.program.output):
+        yield from _odd(names, ref, (*names.loc, "output"), hints)
+
+
+def _odd(names: Names, ref: Ref, loc: Loc, hints: Hints) -> Iterator[Diagnostic]:
+    """A reference that means nothing."""
+    try:
+        names.load(ref)
+    except ExprError as error:
+        yield Diagnostic("V010", loc, str(error))
+        return
+    unknown = ref.name in names.needed and ref.name not in names.declared and ref.name not in names.written
+    if ref.path[:1] == ("output",) and unknown:
+        near = hints.nearest(ref.name, names.outputs)
+        hint = f"did you mean '${near}.output'?" if near else "write the id of a step before '.output'"
+        yield Diagnostic("V010", loc, f"{str(ref)!r}: no step {ref.name!r}", hint)
+
+
+def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None) -> Iterator[Diagnostic]:
+    """Hints: what is written or asked for and read by nobody, and reads that look like it misspelled.
+
+    What may be the last step of its frame or block is its output, and a call may be made for its effect: neither is told.
+    """
+    reached: set[tuple[int, str]] = set()
+    last: set[tuple[int, str]] = set()
+    for node in flow.nodes:
+        if node.kind == "step":
+            key = (id(node.frame.names), node.step.id)
+            reached.add(key)
+            for edge in node.edges:
+                if edge.label not in ("error", "catch") and flow.nodes[edge.target].kind in ("end", "close", "test"):
+                    last.add(key)
+    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+        hints = Hints()
+        reads = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
+        reads += value_references(names.program.output)
+        read = {ref.name for ref in reads if not names.is_error(ref)}
+        unread: list[str] = []  # names that steps write
+        for step, at in names.steps:
+            key_name = step.output_key
+            final = (id(names), step.id) in last or (id(names), step.id) not in reached
+            final = final or step.id in read or (key_name is not None and key_name in read)
+            if key_name is not None and key_name not in read:
+                unread.append(key_name)
+            if isinstance(step, SetStep):
+                for name in step.values:
+                    if name not in read:
+                        unread.append(name)
+                        if not final:
+                            message = f"step {step.id!r} sets {name!r}, which nobody reads"
+                            yield Diagnostic("V016", (*names.loc, *at, "values", name), message, "remove it", "hint")
+                continue
+            if final:
+                continue
+            if isinstance(step, LLMStep):
+                message = f"nobody reads what the model answers in step {step.id!r}"
+            elif isinstance(step, ToolStep) and _only_reads(step, contracts):
+                message = f"nobody reads what tool {step.tool!r} gives in step {step.id!r}, and it has no effect"
+            else:
+                continue
+            yield Diagnostic("V016", (*names.loc, *at), message, "read its output, or remove the step", "hint")
+        if names.program.inputs is None:  # else an unknown name is told as such
+            for name, loc in [*names.needed.items(), *names.optional.items()]:
+                if name in names.written:
+                    continue  # told as read too early
+                near = hints.nearest(name, unread, likeness=0.75)
+                if near is not None:
+                    message = f"'${name}' is taken for an input: no step writes it"
+                    hint = f"did you mean '${near}', which is written and read by nobody?"
+                    yield Diagnostic("V018", (*names.loc, *loc), message, hint, "hint")
+
+
+def _only_reads(step: ToolStep, contracts: Mapping[str, ToolContract] | None) -> bool:
+    contract = (contracts or {}).get(step.tool)
+    return contract is not None and contract.effect == "read" and step.undo is None
+
+
+def _arguments(frame: FrameGraph) -> Iterator[Diagnostic]:
+    """What a `call` gives its program, against what the program takes."""
+    names, caller = frame.names, frame.owner
+    assert caller is not None
+    assert isinstance(caller.step, CallStep)
+    given = caller.step.arguments
+    schema = names.program.inputs or {}
+    properties = schema.get("properties", {})
+    defaulted = {name for name, part in properties.items() if isinstance(part, dict) and "default" in part}
+    needed = (set(names.needed) - names.declared) | set(schema.get("required", []))
+    unused = [name for name in given if name not in names.inputs]
+    free = [name for name in names.keys if name in names.inputs and name not in given]
+    hints = Hints()
+    for name in sorted(needed - set(given) - defaulted):
+        near = hints.nearest(name, unused)
+        hint = f"did you mean it for {near!r}?" if near else "give it by 'with'"
+        message = f"program {names.program.name!r} needs input {name!r}"
+        yield Diagnostic("V040", (*caller.loc, "with"), message, hint)
+    for name in unused:
+        near = hints.nearest(name, free)
+        message = f"program {names.program.name!r} reads no input {name!r}"
+        meant = f"did you mean {near!r}?" if near else None
+        yield Diagnostic("V042", (*caller.loc, "with", name), message, meant, "error" if near else "warning")
+
+
+def _written_by_two(names: Names) -> Iterator[Diagnostic]:
+    """Branches of one `parallel` that write the same name: which of the values should it be afterwards?"""
+    for step, at in names.steps:
+        if not isinstance(step, ParallelStep):
+            continue
+        writers: dict[str, int] = {}
+        for number, (_, steps, where) in enumerate(step.branches()):
+            single = not isinstance(step.parallel_steps[number], list)
+            for i, first in enumerate(steps):
+                for inner, inside in walk(first, (*at, *where) if single else (*at, *where, i)):
+                    for name in written_keys(inner):
+                        if isinstance(inner, MapStep) and name == inner.item_name:
+                            continue
+                        if writers.setdefault(name, number) != number:
+                            field = "output_key" if name == inner.output_key else "values"
+                            message = f"two branches of {step.id!r} write the name {name!r}"
+                            hint = "give each its own name; the step's output holds both by branch"
+                            yield Diagnostic("V013", (*names.loc, *inside, field), message, hint)
+
+
+class Written(NamedTuple):
+    """What a step writes, as bits: its output and the key of it; all that it writes where it succeeds; its error where it fails;
+    what is cleared where it does not end well."""
+
+    output: int
+    every: int
+    error: int
+    results: int
+
+
+class Assigned:
+    """By node, what every path to it has written and what some path has; ``order`` is reverse postorder."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.states: list[State | None] = [None] * len(flow.nodes)
+        self.order: list[int] = []
+        self.bits: dict[int, dict[str, Written]] = {}
+
+    def written(self, names: Names) -> dict[str, Written]:
+        """By step, what it writes."""
+        found = self.bits.get(id(names))
+        if found is None:
+            found = self.bits[id(names)] = {}
+            for step, _ in names.steps:
+                out = 1 << names.outputs[step.id]
+                if step.output_key is not None:
+                    out |= 1 << names.keys[step.output_key]
+                every = out
+                if isinstance(step, SetStep):
+                    for name in step.values:
+                        every |= 1 << names.keys[name]
+                errors = names.errors.get((step.id, "errors"))
+                if errors is not None:
+                    every |= 1 << errors
+                error = names.errors.get((step.id, "error"))
+                cleared = 0
+                for slot in names.results(step):
+                    cleared |= 1 << slot
+                found[step.id] = Written(out, every, 1 << error if error is not None else 0, cleared)
+        return found
+
+    def solve(self) -> None:
+        flow, states = self.flow, self.states
+        nodes = flow.nodes
+        order = self.order = self.ordered()
+        root = flow.frames[0]
+        start = self.initial(root)
+        states[root.entry] = start, start | self.optional(root)
+        heap = [(order[root.entry], root.entry)]
+        queued = bytearray(len(nodes))
+        push, pop = heapq.heappush, heapq.heappop
+        while heap:
+            index = pop(heap)[1]
+            queued[index] = 0
+            state = states[index]
+            assert state is not None
+            for target, after in self.after(nodes[index], state):
+                old = states[target]
+                if old is None:
+                    states[target] = after
+                elif old is after:
+                    continue
+                else:
+                    must, may = old[0] & after[0], old[1] | after[1]
+                    if must == old[0] and may == old[1]:
+                        continue
+                    states[target] = must, may
+                if not queued[target]:
+                    queued[target] = 1
+                    push(heap, (order[target], target))
+
+    def ordered(self) -> list[int]:
+        """The place of each node in reverse postorder from the entry."""
+        nodes = self.flow.nodes
+        place = [0] * len(nodes)
+        seen = bytearray(len(nodes))
+        count = len(nodes)
+        entry = self.flow.frames[0].entry
+        seen[entry] = 1
+        stack = [(entry, iter(nodes[entry].edges))]
+        while stack:
+            index, edges = stack[-1]
+            for edge in edges:
+                if not seen[edge.target]:
+                    seen[edge.target] = 1
+                    stack.append((edge.target, iter(nodes[edge.target].edges)))
+                    break
+            else:
+                count -= 1
+                place[index] = count
+                stack.pop()
+        return place
+
+    def initial(self, frame: FrameGraph) -> int:
+        """What a run or called program surely has at its start."""
+        names = frame.names
+        schema = names.program.inputs
+        if frame.kind == "run":
+            have = set(names.needed) if schema is None else set(schema.get("required", []))
+        else:
+            assert frame.owner is not None
+            assert isinstance(frame.owner.step, CallStep)
+            have = set(frame.owner.step.arguments) & names.inputs
+        for name, part in (schema or {}).get("properties", {}).items():
+            if isinstance(part, dict) and "default" in part:
+                have.add(name)
+        return sum(1 << names.keys[name] for name in have if name in names.keys)
+
+    def optional(self, frame: FrameGraph) -> int:
+        """Inputs that may be left out, since they are declared or only `default` reads them: some runs have them."""
+        names = frame.names
+        return sum(1 << names.keys[name] for name in (*names.declared, *names.optional))
+
+    def after(self, node: Node, state: State) -> list[tuple[int, State]]:
+        """Where each edge leads, and what is written there."""
+        kind, step, names = node.kind, node.step, node.frame.names
+        if kind == "end" or kind == "fail":
+            return []
+        must, may = state
+        own = self.written(names)[step.id]
+        every = own.every if kind == "step" else own.output
+        # a loop writes when it ends, and what decides whether a step runs writes where it does not
+        begins = kind == "when" or (kind == "step" and isinstance(step, LoopStep))
+        done = state if begins else ((must | every) & ~own.error, (may | every) & ~own.error)
+        result = []
+        for edge in node.edges:
+            label = edge.label
+            if label == "error":
+                continue  # to the frame's `fail`, where nothing is read
+            if label == "fork":
+                child = self.flow.nodes[edge.target].frame
+                if child.kind == "call":
+                    start = self.initial(child)
+                    inside = start, start
+                else:
+                    item = 1 << names.keys[step.item_name] if isinstance(step, MapStep) else 0
+                    inside = must | item, may | item
+                result.append((edge.target, inside))
+            elif label in ("skip", "catch", "unless"):
+                # What failed has its output cleared, or that of the loop around it which handles the failure. What `set` would
+                # have written beside it keeps the value that it had.
+                by = step if edge.by in (-1, node.index) else self.flow.nodes[edge.by].step
+                handled = self.written(names)[by.id]
+                kept = 0 if label == "unless" else handled.error
+                if partial_output(by) if label == "catch" else by.has_default:
+                    kept |= handled.output
+                result.append((edge.target, (must & ~handled.results | kept, may & ~handled.results | kept)))
+            else:
+                result.append((edge.target, state if label == "again" else done))
+        return result
+
+    def early(self) -> dict[str, Loc]:
+        """Names of the run's own program that no path has written where they are read first, and that inputs may give."""
+        own = self.flow.frames[0].names
+        if own.program.inputs is not None:
+            return {}
+        found: dict[str, Loc] = {}
+        seen: dict[str, set[Loc]] | None = None
+        for loc, ref, names, lacking, there in self.reads():
+            if names is not own or there or not lacking or ref.optional:
+                continue
+            if names.load(ref)[0] != names.keys.get(ref.name):
+                continue  # the output of a step
+            if seen is None:
+                seen = _seen_in(own)
+            if any(loc[: len(frame)] == frame for frame in seen.get(ref.name, ())):
+                found.setdefault(ref.name, loc)
+        return found
+
+    def faults(self) -> Iterator[Diagnostic]:
+        """Reads that no path, or not every path, has written."""
+        for number, (loc, ref, names, lacking, there) in enumerate(self.reads()):
+            hinted = number < MAX_REMEDIES
+            if ref.optional:
+                if not there and not names.takes(ref.name):
+                    message = f"default({ref}, ...) {_other(ref, names)}: no step has written '{ref}' before"
+                    yield Diagnostic("V019", loc, message, _where(ref, names), "warning")
+            elif lacking and there:
+                message = f"{str(ref)!r} is not written on every path that leads here"
+                yield Diagnostic("V011", loc, message, _remedy(ref, names) if hinted else None, "warning")
+            elif lacking:
+                message = f"{str(ref)!r} is read before any step has written it"
+                yield Diagnostic("V010", loc, message, _where(ref, names) if hinted else None)
+
+    def reads(self) -> Iterator[tuple[Loc, Ref, Names, bool, bool]]:
+        """Each read of a step that some state of it lacks: whether one lacks it, and whether in one it is there."""
+        # A step has several states: what one lacks and another has is lacking on some paths only.
+        found: dict[tuple[Loc, str, bool], tuple[bool, bool]] = {}  # lacking in some state, there in some
+        refs: dict[tuple[Loc, str, bool], tuple[Ref, Names]] = {}
+        spaces = {id(frame.names): frame.names for frame in self.flow.frames}  # branches share those around them
+        slots = {key: _slots_read(names) for key, names in spaces.items()}
+        short: set[tuple[int, str]] = set()
+        for node in self.flow.nodes:
+            state = self.states[node.index]
+            if state is not None and slots[id(node.frame.names)].get(node.step.id, 0) & ~state[0]:
+                short.add((id(node.frame.names), node.step.id))
+        if not short:
+            return
+        for node in self.flow.nodes:
+            state = self.states[node.index]
+            names = node.frame.names
+            if state is None or (id(names), node.step.id) not in short:
+                continue
+            for ref, where, before in self.node_reads(node):
+                try:
+                    slot = names.load(ref)[0]
+                except ExprError:
+                    continue  # told as unknown
+                if ref.name in names.needed and (
+                    names.loc or (ref.name not in names.declared and names.program.inputs is not None)
+                ):
+                    continue  # likewise: an unknown name, or an input that the call does not give
+                must, may = state if before is None else before
+                place = (*node.loc, *where) if where != ("output",) else (*names.loc, "output")
+                key = place, str(ref), ref.optional
+                lacking, there = found.get(key, (False, False))
+                found[key] = (lacking or not must >> slot & 1, there or bool(may >> slot & 1))
+                refs[key] = (ref, names)
+        for (loc, ref_text, optional), (lacking, there) in found.items():
+            yield loc, *refs[loc, ref_text, optional], lacking, there
+
+    def node_reads(self, node: Node) -> Iterator[tuple[Ref, Loc, State | None]]:
+        """What is read at *node*, and in which state; None for that in which the node is reached."""
+        step, names = node.step, node.frame.names
+        if node.kind == "end":
+            if node.frame.kind in ("run", "call"):
+                for ref in value_references(names.program.output):
+                    yield ref, ("output",), None
+            return
+        if node.kind == "when":
+            yield from ((ref, where, None) for ref, where in names.whens[step.id])
+            return
+        if node.kind in ("fail", "close") or (node.kind == "step") == isinstance(step, LoopStep):
+            return
+        own, state = self.written(names)[step.id], self.states[node.index]
+        assert state is not None
+        after = (state[0] | own.every) & ~own.error, (state[1] | own.every) & ~own.error
+        for ref, where in names.reads[step.id]:
+            # undo's arguments are fixed when the step has finished
+            yield ref, where, after if isinstance(step, ToolStep) and where[0] == "undo" else None
+
+
+def _slots_read(names: Names) -> dict[str, int]:
+    """By step, the slots that it reads, as bits; by ``$end`` those that the program's output reads."""
+    found: dict[str, int] = {}
+    keys, outputs = names.keys, names.outputs
+    end: list[tuple[Ref, Loc]] = [(ref, ()) for ref in value_references(names.program.output)]
+    by_step = [(step.id, names.all_reads(step)) for step, _ in names.steps]
+    for step_id, step_reads in [*by_step, ("$end", end)]:
+        bits = 0
+        for ref, _ in step_reads:
+            if not ref.path and ref.name in keys and ref.name not in outputs:  # as `load`, for what most are
+                bits |= 1 << keys[ref.name]
+                continue
+            try:
+                bits |= 1 << names.load(ref)[0]
+            except ExprError:
+                continue  # told as unknown
+        if bits:
+            found[step_id] = bits
+    return found
+
+
+def _seen_in(names: Names) -> dict[str, set[Loc]]:
+    """By name, where what steps write under it is seen: the places of the branches or items that they stand in, or of all."""
+    forks = {
+        at: len(at) + 2 for step, at in names.steps if isinstance(step, ParallelStep)
+    }  # the field, and which branch
+    forks |= {at: len(at) + 1 for step, at in names.steps if isinstance(step, MapStep)}
+    found: dict[str, set[Loc]] = {}
+    for step, at in names.steps:
+        around = [at[: forks[at[:end]]] for end in range(len(at)) if at[:end] in forks]
+        for name in written_keys(step):
+            if not (isinstance(step, MapStep) and name == step.item_name):
+                found.setdefault(name, set()).add(around[-1] if around else ())
+    return found
+
+
+def _remedy(ref: Ref, names: Names) -> str:
+    """What makes sure that *ref* is written on each path, by why one does not write it; or how to do without."""
+    return f'{_written_always(ref, names)}, or read it by {{expr: "default({ref}, null)"}}'
+
+
+def _written_always(ref: Ref, names: Names) -> str:
+    if ref.path[:1] in (("error",), ("errors",)) and ref.name in names.outputs:
+        return _error_told(ref, names)
+    of_step = names.load(ref)[0] == names.outputs.get(ref.name)
+    places = {at: step for step, at in names.steps}
+    writers = [
+        (step, at) for step, at in names.steps if (step.id == ref.name if of_step else ref.name in written_keys(step))
+    ]
+    for step, _ in writers:
+        if (step.when is not None or step.on_error is OnError.SKIP) and not step.has_default:
+            return f"give {step.id!r} a 'default', which is written where it is skipped, or set a name before it"
+    for step, at in writers:
+        around = [places[at[:end]] for end in range(len(at) - 1, 0, -1) if at[:end] in places]
+        branching = [other for other in around if isinstance(other, (ConditionStep, SwitchStep, ApprovalStep))]
+        if branching:
+            why = f"a run may take another branch of {branching[0].id!r} than that of {step.id!r}"
+            return f"{why}: write the same output_key in each branch, or set it before, and read that"
+    for step, _ in writers:
+        if step.catch:
+            return f"where a failure of {step.id!r} is caught there is none: set a name before it, and in its handler"
+    return "write the same name on each way that leads here, or set it before they part"
+
+
+def _other(ref: Ref, names: Names) -> str:
+    """What `default` does with *ref*, which no step has written before."""
+    if names.program.inputs is None and not names.loc and names.load(ref)[0] == names.keys.get(ref.name):
+        return f"gives its other value unless input {ref.name!r} is given"
+    return "always gives its other value"
+
+
+def _error_told(ref: Ref, names: Names) -> str:
+    """Where `$step.error` or `$step.errors` can be read."""
+    step = next(step for step, _ in names.steps if step.id == ref.name)
+    if not names.is_error(ref):
+        how = "'catch', or 'on_error: skip'" if ref.path[0] == "error" else "'on_item_error: continue'"
+        return (
+            f"it is the error of step {step.id!r} only where that has {how}; without, what failed is not gone on from"
+        )
+    if ref.path[0] == "errors":
+        return f"it is there where {step.id!r} has succeeded"
+    targets = dict.fromkeys(catch.next for catch in step.catch)
+    after = f"where its 'catch' leads: {', '.join(map(repr, targets))}" if targets else "where it was skipped"
+    return f"it is there after {step.id!r} has failed, {after}"
+
+
+def _where(ref: Ref, names: Names) -> str:
+    """Where the value that is missed is written, and how it is read from outside."""
+    if ref.path[:1] in (("error",), ("errors",)) and ref.name in names.outputs:
+        return _error_told(ref, names)
+    step_id = ref.name if ref.path[:1] == ("output",) else None
+    for step, at in names.steps:
+        if isinstance(step, ParallelStep):
+            for branch, steps, _ in step.branches():
+                for first in steps:
+                    for inner, _ in walk(first, at):
+                        if inner.id == step_id or (step_id is None and ref.name in written_keys(inner)):
+                            return f"from outside a branch is read as ${step.id}.output.{branch}"
+    if step_id in names.ids:
+        return f"step {step_id!r} stands in an item that is not seen from here, or runs later"
+    return "it is written in an item that is not seen from here, or later"

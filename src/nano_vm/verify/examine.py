@@ -1,0 +1,531 @@
+"""Static passes: a `Flow` in; Diagnostics, proofs, the worst case and flows out. No tool and no model is called.
+
+Each pass is a function of its own module. `check` runs those that any run needs to be safe; `examine` adds what policies
+demand, and looks for a run that breaks what could not be proved; `verify` is that for people.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+from ..errors import Diagnostic, Loc, Severity, VMError
+from ..language.flow import Flow, Names
+from ..language.policy import (
+    EFFECTS,
+    Budget,
+    CallRule,
+    Policy,
+    Rules,
+    ToolRule,
+    loosened,
+    policy_of,
+    rules_of,
+    tightest,
+)
+from ..language.program import Program, ToolStep
+from ..machine.compile import compile_flow
+from ..spelling import Hints
+from ..tools.contract import ToolContract, ToolOptions, contract
+from .advice import advise, empty_guards
+from .cost.ceiling import Ceiling, ceiling, over_budget
+from .data.names import Assigned, assigned, check_names
+from .data.possible import Domains
+from .order.of_run import called_more
+from .order.proof import check_guards, check_names_of_rules
+from .report import Finding, Influence, Move, Proof, Report
+from .shape import check_shape
+from .tools import check_tools
+from .trust.proof import Trust, analyse, shown_arguments
+from .witness import MAX_EFFORT, Search
+
+__all__ = [
+    "Examined",
+    "Finding",
+    "Influence",
+    "Move",
+    "Proof",
+    "Report",
+    "check",
+    "check_names",
+    "check_shape",
+    "check_tools",
+    "examine",
+    "verify",
+]
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without the cycle collector: the passes allocate much and leave no cycles, and its looks at a large program's graph cost as much
+    as the passes themselves."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@dataclass(slots=True)
+class Examined:
+    """What a host needs to run a program: the report, what to hold arguments against before calls, the contracts by its policy."""
+
+    report: Report
+    contracts: Mapping[str, ToolContract]
+    policies: tuple[Policy, ...] = ()
+    checks: Mapping[Loc, Sequence[CallRule]] = field(default_factory=dict)
+    uncovered: frozenset[str] = frozenset()
+
+    def not_covered(self, inputs: Iterable[str]) -> Iterator[Diagnostic]:
+        """A fault for each of the *inputs* of a run that the host's policy does not speak of: names that steps write, and that a
+        run may be given all the same. Those that a run needs are found before it."""
+        for name in inputs:
+            if name in self.uncovered:
+                message = f"the policy does not say whether input {name!r} is trusted"
+                hint = (
+                    "name it under the policy's 'inputs' as trusted or untrusted, or do not give it: a step writes it"
+                )
+                yield Diagnostic("V059", ("context", name), message, hint)
+
+
+def check(flow: Flow, contracts: Mapping[str, ToolContract], solved: Assigned | None = None) -> list[Diagnostic]:
+    """Every fault of *flow* for a host with these tools, in document order; *solved* is `assigned` of it, where that is there."""
+    if any(d.code == "V008" for d in flow.diagnostics):  # too large, and not all of it is there
+        return list(flow.diagnostics)
+    found = [*flow.diagnostics, *check_shape(flow), *check_tools(flow, contracts)]
+    if not any(d.severity == "error" for d in flow.diagnostics):  # data flow over a broken graph says nonsense
+        found += check_names(flow, solved=solved)
+    return in_order(found)
+
+
+def in_order(found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """*found* in document order."""
+    return sorted(found, key=lambda d: _step_place(d.loc))
+
+
+def _step_place(loc: Loc) -> list[tuple[int, int, str]]:
+    """A key that orders places by their step; within a step they stay as they were found."""
+    last = max((i for i, part in enumerate(loc) if isinstance(part, int)), default=-1)
+    return [(0, part, "") if isinstance(part, int) else (1, 0, part) for part in loc[: last + 1]]
+
+
+@collector_paused()
+def examine(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    *,
+    policy: Policy | None = None,
+    budget: Budget | None = None,
+    prices: Mapping[str, tuple[Decimal, Decimal]] | None = None,
+    default_model: str | None = None,
+    untrusted: Iterable[str] = (),
+    approved: frozenset[str] = frozenset(),
+    more: Iterable[Diagnostic] = (),
+    thorough: bool = True,
+) -> Examined:
+    """Everything that can be said of *flow* for a host with these contracts; *more* are faults found elsewhere.
+
+    Not *thorough*, only what decides whether it may run: no warnings about branches, and no worst case unless a policy needs it.
+    """
+    program = flow.program
+    host = policy or Policy()
+    policies = (host, *_own_policies(flow))
+    solved = None if any(d.severity == "error" for d in flow.diagnostics) else assigned(flow)
+    found = [*more, *check(flow, contracts, solved)]
+    contracts, faults = _by_policy(flow, contracts, policies)
+    found += faults
+    found += _unknown_inputs(flow, policies, untrusted)
+    found += _uncovered_inputs(flow, policies, untrusted)
+    if policy is not None or len(policies) > 1:
+        found = [replace(d, severity="error") if d.code in DOUBTS else d for d in found]
+    sound = not any(d.severity == "error" and d.code not in _OF_HOSTS for d in found)
+    proofs: tuple[Proof, ...] = ()
+    trust, most = Trust(), None
+    checks: dict[Loc, tuple[CallRule, ...]] = {}
+    demanding = policy is not None or len(policies) > 1 or any(c.options.trusted for c in contracts.values())
+    if sound and (demanding or thorough):
+        rules = _rules(flow, contracts, policies)
+        found += _forbidden(flow, rules, policies)
+        labels = frozenset(untrusted).union(*(untrusted_by(p, flow) for p in policies))
+        found += _doubtful(rules, labels)
+        trust = analyse(flow, contracts, rules, untrusted=labels, approved=approved)
+        checks = dict(trust.checks)
+        for place, approval in (*trust.shown.items(), *shown_arguments(flow, rules)):
+            checks[place] = tuple(dict.fromkeys((*checks.get(place, ()), approval)))
+        found += check_names_of_rules(flow, contracts, rules)
+        bounds = [p.budget for p in policies if p.budget is not None]
+        if thorough or bounds or any(rule.max_calls is not None for rule in rules.values()):
+            budget = tightest([b for b in (budget, *bounds) if b is not None])
+            most = ceiling(flow, contracts, prices=prices, default_model=default_model, budget=budget)
+            for bound in bounds:
+                found += _over(flow, contracts, most, bound, prices, default_model, budget, ("policy", "budget"))
+            if thorough and program.budget is not None:
+                found += [replace(d, severity="hint") for d in over_budget(most, program.budget)]
+        findings = [
+            *_limited(flow, rules, most),
+            *check_guards(flow, contracts, rules | _uncalled(rules, policies, contracts)),
+            *trust.findings,
+        ]
+        if all(finding.holds for finding in findings):
+            proofs = tuple(Proof(f.kind, f.tool, f.statement, "proved", f.loc) for f in findings)
+        else:
+            proofs = tuple(_proofs(flow, contracts, checks, findings, MAX_EFFORT if thorough else REFUSAL_EFFORT))
+    if thorough and sound:
+        domains = Domains(flow, contracts, solved)
+        found += advise(flow, contracts, solved, domains)
+        notes = empty_guards(flow, rules.values(), domains)
+        proofs = tuple(replace(p, note=notes[p.statement]) if p.statement in notes else p for p in proofs)
+    report = Report(
+        program.name, flow.digest or program.digest, tuple(in_order(found)), proofs, most, trust.flows if sound else ()
+    )
+    return Examined(report, contracts, policies, checks, _not_covered(flow, policies, untrusted))
+
+
+DOUBTS = frozenset({"V011", "V024", "V023"})
+"""What a program may do that nobody vouches for: reads that some path lacks, or that inputs must fill though a step writes the
+name; a jump back that repeats nothing. Warnings to an author, errors where a policy's demands, or a model's program, depend on it."""
+
+_OF_HOSTS = frozenset(
+    {"V010", "V011", "V024", "V020", "V023", "V030", "V031", "V032", "V033", "V034", "V051", "V057", "V059"}
+)
+"""Faults that leave the graph whole: unknown tools and models, names that inputs may still give."""
+
+
+def _rules(flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence[Policy]) -> dict[str, Rules]:
+    """What is demanded of each tool that the program calls, in the order of its calls."""
+    rules: dict[str, Rules] = {}
+    for tool, _ in _calls(flow):
+        if tool not in rules:
+            known = contracts.get(tool)
+            options = known.options if known is not None else ToolOptions()
+            rules[tool] = rules_of(tool, policies, options.trusted, options.returns)
+    return rules
+
+
+def _uncalled(
+    rules: Mapping[str, Rules], policies: Sequence[Policy], contracts: Mapping[str, ToolContract]
+) -> dict[str, Rules]:
+    """What must come *before* something else, and is never called: then the other must not be either."""
+    patterns = dict.fromkeys(rule.pattern for policy in policies for rule in policy.tools if rule.before)
+    names = [
+        name
+        for pattern in patterns
+        for name in (contracts if "*" in pattern else (pattern,))
+        if fnmatchcase(name, pattern)
+    ]
+    return {name: Rules(name, before=rules_of(name, policies).before) for name in names if name not in rules}
+
+
+def _all_names(flow: Flow) -> Iterable[Names]:
+    """The names of each program in the flow."""
+    return {id(frame.names): frame.names for frame in flow.frames}.values()
+
+
+def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
+    """Each tool that is called, and where."""
+    for names in _all_names(flow):
+        for step, at in names.steps:
+            if isinstance(step, ToolStep):
+                yield step.tool, (*names.loc, *at, "tool")
+                for kind, beside in (("undo", step.undo), ("reconcile", step.reconcile)):
+                    if beside is not None:
+                        yield beside.tool, (*names.loc, *at, kind, "tool")
+
+
+def _forbidden(flow: Flow, rules: Mapping[str, Rules], policies: Sequence[Policy]) -> Iterator[Diagnostic]:
+    """Calls of tools that a policy does not allow."""
+    for tool, loc in _calls(flow):
+        if not rules[tool].allow:
+            allowed = [name for name in rules if rules[name].allow]
+            named = f"name it in the policy: tools: {{{tool}: {{}}}}"
+            hint = (
+                f"{named}; it allows {', '.join(map(repr, allowed))} of those that the program calls"
+                if allowed
+                else named
+            )
+            yield Diagnostic("V050", loc, f"the policy does not allow tool {tool!r}", hint)
+
+
+def _limited(flow: Flow, rules: Mapping[str, Rules], most: Ceiling | None) -> Iterator[Finding]:
+    """`max_calls`, against the worst case of calls with all their attempts."""
+    for tool, rule in rules.items():
+        if rule.max_calls is None or most is None:
+            continue
+        calls, limit = most.tools.get(tool, 0), rule.max_calls
+        times = "once" if limit == 1 else f"{limit} times"
+        statement = f"{tool!r} is called at most {times}, attempts included"
+        loc = next(loc for name, loc in _calls(flow) if name == tool)
+        yield Finding("max_calls", tool, statement, calls <= limit, loc, breaks=partial(called_more, flow, tool, limit))
+
+
+def _over(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    most: Ceiling,
+    bound: Budget,
+    prices: Any,
+    default_model: str | None,
+    budget: Budget | None,
+    loc: Loc,
+) -> list[Diagnostic]:
+    """Where the worst case exceeds a policy's budget. What hangs on the size of inputs is only warned of: the run's own
+    reservations hold it, and most inputs are far smaller than the largest."""
+    faults = over_budget(most, bound, loc)
+    if any(d.severity == "error" and d.loc[-1] in ("max_tokens", "max_cost_usd") for d in faults):
+        least = ceiling(flow, contracts, prices=prices, default_model=default_model, budget=budget, input_bytes=0)
+        sure = {d.loc for d in over_budget(least, bound, loc) if d.severity == "error"}
+        faults = [
+            d
+            if d.loc in sure or d.loc[-1] not in ("max_tokens", "max_cost_usd")
+            else replace(
+                d,
+                code="V075",
+                severity="warning",
+                hint="it hangs on the size of inputs, and is enforced while the program runs",
+            )
+            for d in faults
+        ]
+    return faults
+
+
+def _proofs(
+    flow: Flow,
+    contracts: Mapping[str, ToolContract],
+    checks: Mapping[Loc, Sequence[CallRule]],
+    findings: Iterable[Finding],
+    effort: int,
+) -> Iterator[Proof]:
+    """Findings as proofs: for each that does not hold, a run that breaks it is searched for, and executed."""
+    search: Search | None = None
+    with suppress(VMError, KeyError):  # unknown tools can not be compiled, and then nothing can be run
+        search = Search(compile_flow(flow, contracts, checks), flow, contracts, checks=checks, effort=effort)
+    for f in findings:
+        if f.holds:
+            yield Proof(f.kind, f.tool, f.statement, "proved", f.loc)
+            continue
+        run, reason = None, None
+        if f.breaks is None:
+            reason = "trust follows from the program's text alone, so no run is searched for"
+        elif search is None:
+            reason = "the program can not be run, so no run was searched for"
+        elif search.effort < 0:
+            reason = "no run was searched for: the searches for other statements took all the time that there is"
+        else:
+            prefer = [(move.node, move.label) for move in f.path]
+            run = search.find(f.statement, breaks=f.breaks, prefer=prefer, budget_runs=SEARCHED_RUNS)
+            if run is None:
+                reason = f"none of the runs that were tried (at most {SEARCHED_RUNS}) takes this path"
+        yield Proof(
+            f.kind, f.tool, f.statement, "refuted" if run is not None else "unproved", f.loc, f.path, run, reason
+        )
+
+
+SEARCHED_RUNS = 500
+"""Runs that are tried for one counterexample: most are found among the first ten."""
+
+REFUSAL_EFFORT = 20_000
+"""Steps of all searched runs where a run waits for its refusal: some 50 ms of the event loop. A report gets ten times that."""
+
+
+def _doubtful(rules: Mapping[str, Rules], untrusted: frozenset[str]) -> Iterator[Diagnostic]:
+    """Value checks that read what somebody calls untrusted: a stranger would choose what the value is held against."""
+    for tool, rule in rules.items():
+        for argument, one in rule.args:
+            for name in one.reads():
+                if name in untrusted:
+                    message = f"the check {one.text!r} of argument {argument!r} of {tool!r} reads input {name!r}, which is untrusted"
+                    hint = "write what is allowed into the policy's values, or take the input from a trusted place"
+                    yield Diagnostic("V058", ("policy", "tools", tool, "args", argument), message, hint)
+
+
+def _unknown_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> Iterator[Diagnostic]:
+    """Inputs that are called untrusted and that the program does not have: a typo would leave the right one trusted."""
+    checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
+    known = list(dict.fromkeys([*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())]))
+    hints = Hints()
+    for policy in policies:
+        for name in policy.untrusted:
+            if name == "*":
+                continue
+            near = hints.nearest(name, known) if name not in known else None
+            if near is not None:
+                message = f"the policy calls input {name!r} untrusted, and the program has none"
+                trusted = "*" in policy.trusted and near not in policy.trusted + policy.untrusted
+                severity: Severity = "error" if trusted else "warning"
+                yield Diagnostic(
+                    "V051", ("policy", "inputs", name), message, f"did you mean {near!r}? name it too", severity
+                )
+    for name in untrusted:
+        if name not in known:
+            hint = hints.meant(name, known, otherwise=f"it reads {', '.join(known) or 'no inputs'}")
+            yield Diagnostic(
+                "V051", ("context",), f"input {name!r} is called untrusted, and the program reads none", hint
+            )
+
+
+def _uncovered_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> Iterator[Diagnostic]:
+    """Inputs that a run is given and of which a host's policy with ``inputs`` does not say whether they are trusted.
+
+    That a name is missing there is as likely a slip of the pen as a decision, and it would be trusted.
+    """
+    uncovered = _not_covered(flow, policies, untrusted)
+    root = flow.frames[0].names
+    needed = {name: loc for name, loc in root.needed.items() if name in uncovered}
+    needed |= {name: ("inputs", "properties", name) for name in root.keys if name in uncovered & root.declared}
+    for policy in policies:
+        for rule in policy.tools:
+            for argument, one in rule.args.items():
+                at: Loc = ("policy", "tools", rule.pattern, "args", argument)
+                needed |= {name: at for name in one.reads() if name in uncovered and name not in needed}
+    known = {*root.needed, *root.declared}
+    named = [name for name in (*policies[0].untrusted, *policies[0].trusted) if name != "*" and name not in known]
+    hints = Hints()
+    for name, loc in needed.items():
+        near = hints.nearest(name, named)
+        slip = (
+            f"it names {near!r}, which the program does not read; did you mean {name!r}? " if near is not None else ""
+        )
+        yield Diagnostic(
+            "V059",
+            loc,
+            f"the policy does not say whether input {name!r} is trusted",
+            f"{slip}name it under the policy's 'inputs' as trusted or untrusted, or write '*' for all others",
+        )
+
+
+def _not_covered(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> frozenset[str]:
+    """The names that a run can be given, or that value checks read, and that no entry of the host's ``inputs`` covers."""
+    host = policies[0]
+    if not host.names_inputs or "*" in (*host.untrusted, *host.trusted):
+        return frozenset()
+    checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
+    names = {*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())}
+    covered = {*host.trusted, *untrusted, *(name for policy in policies for name in untrusted_by(policy, flow))}
+    return frozenset(names - covered)
+
+
+def _own_policies(flow: Flow) -> list[Policy]:
+    """Those of the program and of each that it calls."""
+    programs = {id(frame.names.program): frame.names.program for frame in flow.frames}
+    return [p.own_policy for p in programs.values() if p.own_policy is not None]
+
+
+def _by_policy(
+    flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence[Policy]
+) -> tuple[dict[str, ToolContract], list[Diagnostic]]:
+    """The contracts with the effects that policies give them, and what is wrong with the policies for this host; its own is first."""
+    found: list[Diagnostic] = []
+    hints = Hints()
+    result = dict(contracts)
+    for number, policy in enumerate(policies):
+        own = number > 0
+        if own:
+            found += loosened(policies[0], policy)
+        at: Loc = ("policy",)
+        for rule in policy.tools:
+            loc: Loc = (*at, "tools", rule.pattern)
+            for name in rule.before:
+                meant = hints.meant(name, contracts) if name not in contracts else None
+                if meant and not any(name.partition(".")[0] in names.ids for names in _all_names(flow)):
+                    message = (
+                        f"{rule.pattern!r} must come before {name!r}, which is no tool, and no step of this program"
+                    )
+                    found.append(Diagnostic("V051", (*loc, "before"), message, meant))
+            if "*" in rule.pattern:
+                found += _unmatched(rule, loc, contracts, hints)
+                continue
+            known = contracts.get(rule.pattern)
+            if known is None:
+                otherwise = "the host's tools are " + (", ".join(contracts) or "none")
+                hint = hints.meant(rule.pattern, contracts, otherwise=otherwise)
+                found.append(Diagnostic("V051", loc, f"the policy names unknown tool {rule.pattern!r}", hint))
+                continue
+            for name in rule.args:
+                if name != "*" and name not in known.parameters and not known.open:
+                    otherwise = f"it takes {', '.join(known.parameters) or 'none'}"
+                    hint = hints.meant(name, known.parameters, otherwise=otherwise)
+                    message = f"the policy names argument {name!r}, which tool {rule.pattern!r} does not take"
+                    found.append(Diagnostic("V051", (*loc, "args", name), message, hint))
+        for name in contracts:
+            for rule in policy.matching(name):
+                effect = rule.effect
+                now = result[name]
+                if effect is None or effect == now.effect:
+                    continue
+                if EFFECTS.index(effect) < EFFECTS.index(now.effect) and (now.declared or own):
+                    message = f"tool {name!r} is declared {now.effect!r}, and the policy calls it {effect!r}"
+                    hint = "a policy may only make an effect graver"
+                    found.append(Diagnostic("V057", ("policy", "tools", rule.pattern, "effect"), message, hint))
+                else:
+                    result[name] = replace(now, effect=effect, declared=True)
+    return result, found
+
+
+def untrusted_by(policy: Policy, flow: Flow) -> Iterator[str]:
+    """The inputs of the program that *policy* calls untrusted; ``*`` stands for all that it does not call trusted."""
+    for name in policy.untrusted:
+        if name == "*":
+            yield from (other for other in flow.frames[0].names.keys if other not in policy.trusted)
+        else:
+            yield name
+
+
+def _unmatched(rule: ToolRule, loc: Loc, contracts: Mapping[str, ToolContract], hints: Hints) -> Iterator[Diagnostic]:
+    """A pattern that names no tool of the host, and arguments that none of those that it names takes."""
+    matched = [known for name, known in contracts.items() if fnmatchcase(name, rule.pattern)]
+    if not matched and rule.pattern != "*":
+        message = f"the policy's pattern {rule.pattern!r} matches none of the host's tools"
+        yield Diagnostic("V051", loc, message, f"they are {', '.join(contracts) or 'none'}", "warning")
+    for name in rule.args if matched else ():
+        if name != "*" and not any(known.open or name in known.parameters for known in matched):
+            hint = hints.meant(name, sorted({p for known in matched for p in known.parameters}))
+            message = f"the policy names argument {name!r}, which no tool that {rule.pattern!r} matches takes"
+            yield Diagnostic("V051", (*loc, "args", name), message, hint)
+
+
+@collector_paused()
+def verify(
+    program: Program,
+    *,
+    tools: Mapping[str, Any] | None = None,
+    policy: Policy | Mapping[str, Any] | str | None = None,
+    prices: Mapping[str, tuple[Any, Any]] | None = None,
+    programs: Mapping[str, Program] | None = None,
+    untrusted: Iterable[str] = (),
+    approved: Iterable[str] = (),
+) -> Report:
+    """What can be said of every run of *program* before any: faults, proofs, the worst case, flows. Nothing is called.
+
+    *tools* are callables by name, for their contracts; *policy* a `Policy`, a dict, or a file's path; *prices* dollars per million tokens;
+    *untrusted* inputs whose values come from outside; *approved* digests of programs from untrusted sources.
+
+    Raises:
+        ProgramError: If the policy is malformed.
+    """
+    contracts = {name: contract(name, function) for name, function in (tools or {}).items()}
+    rules = policy_of(policy)
+    examined = examine(
+        Flow(program, programs),
+        contracts,
+        policy=rules,
+        budget=program.budget,
+        prices={m: (Decimal(str(a)), Decimal(str(b))) for m, (a, b) in prices.items()} if prices is not None else None,
+        untrusted=untrusted,
+        approved=frozenset(approved),
+        more=program.warnings,
+    )
+    return replace(examined.report, diagnostics=tuple(placed_for(program, rules, examined.report.diagnostics)))
+
+
+def placed_for(program: Program, policy: Policy | None, diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """*diagnostics* with line and column, in the file of the program or of the host's *policy*, whichever each is about."""
+    found = program.place(list(diagnostics))
+    return policy.place(found, program.own_policy) if policy is not None else found

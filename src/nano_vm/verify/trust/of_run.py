@@ -1,0 +1,289 @@
+"""Whether untrusted text reached a protected argument in one run: labels carried along the records of an ended machine.
+
+What `trust` says of all runs at once and of all writes to a name together, this says of one run, write by write. It answers yes only
+where the records show it: what a run does without a record (the output that a block gives to its container) counts as clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import ExprError, Loc
+from ...language.expr import Ref, value_references
+from ...language.flow import Flow, Names, Node, partial_output
+from ...language.policy import ArgRule, Rules
+from ...language.program import (
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    LLMStep,
+    LoopStep,
+    MapStep,
+    ParallelStep,
+    SetStep,
+    Step,
+    SwitchStep,
+    ToolStep,
+    WaitStep,
+    blocks,
+)
+from ...machine.machine import Machine
+from ...records.trace import StepStatus
+from ...tools.contract import ToolContract
+from ..order.statement import Form, call_arguments, form, shown
+from .proof import known_names, restricted, returns_of, roles, shape, spells
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """Of a value in a slot: whether it is untrusted, the schema that it surely fits, which write put it there, and its parts by key."""
+
+    untrusted: bool = False
+    schema: dict[str, Any] | None = None
+    write: int = 0
+    parts: Mapping[str, bool] | None = None
+
+
+CLEAN = _Label()
+Env = dict[int, _Label]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """What to look for: argument ``name`` of a call of ``tool``, by the step at ``loc``, as ``use``."""
+
+    flow: Flow
+    contracts: Mapping[str, ToolContract]
+    rules: Mapping[str, Rules]
+    untrusted: frozenset[str]
+    literals: Mapping[int, bool]  # by Names: whether its program's own text is untrusted
+    loc: Loc
+    use: str  # "", "undo" or "reconcile"
+    tool: str
+    name: str
+
+    def __call__(self, machine: Machine) -> bool:
+        """Whether in the run of this ended root machine an untrusted value was given to it, without right."""
+        run = _Run(self)
+        names = self.flow.frames[0].names
+        env = {slot: _Label(True) for name, slot in names.keys.items() if name in self.untrusted and names.takes(name)}
+        run.frame(machine.records, env, names)
+        return run.broken
+
+
+@dataclass(slots=True)
+class _Run:
+    asked: Arrivals
+    broken: bool = False
+    writes: int = 0
+    undos: dict[str, bool] = field(
+        default_factory=dict
+    )  # by path: whether the remembered call is given what it must not be
+    approvals: list[tuple[str, int, frozenset[Form], dict[int, int]]] = field(default_factory=list)
+
+    def frame(self, records: list[Any], env: Env, names: Names) -> bool:
+        """The records of one frame, from the names that it begins with; whether its output is untrusted."""
+        last = block = False
+        instead: bool | None = None  # what a reconcile gave in place of the call
+        for record in records:
+            if len(record) == 5:
+                node, path, status, extra, made = self.asked.flow.nodes[record[0]], "", StepStatus.SUCCESS, None, True
+                error = None
+            else:
+                op, path, status, output, error, request, *_, extra = record
+                made = type(request) is tuple
+                if op.index < 0:
+                    instead = self.beside(op, path, status, output, env, names)
+                    continue
+                node = self.asked.flow.nodes[op.index]
+            results = self.children(node, extra, env)
+            step = node.step
+            fields = extra if type(extra) is dict else {}
+            if status is StepStatus.SUCCESS:
+                if isinstance(step, ToolStep) and made:
+                    self.look(node, "", env)
+                if isinstance(step, SetStep):
+                    value = self.set(step, env, names)
+                else:
+                    value = self.output(node, fields, env, results, block, instead)
+                self.write(step, env, names, value)
+                if isinstance(step, ApprovalStep):
+                    self.approve(step, fields, env, names)
+                if isinstance(step, ToolStep) and step.undo is not None:
+                    self.undos[f"{path}/undo"] = self.given(node, "undo", env)
+                if isinstance(step, (ConditionStep, SwitchStep, ApprovalStep)):
+                    block = False
+                else:
+                    last = block = value.untrusted
+            elif status is StepStatus.SKIPPED or "caught" in fields:
+                value = _Label(bool(fields.get("default")) and self.asked.literals[id(names)])
+                if status is not StepStatus.SKIPPED and partial_output(step):
+                    value = self.output(node, fields, env, results, block, instead)
+                self.write(step, env, names, value, failed=error is not None)
+                if status is StepStatus.SKIPPED:
+                    last = block = value.untrusted
+            instead = None
+        return last
+
+    def children(self, node: Node, extra: Any, env: Env) -> list[bool]:
+        """What the frames of a fork give."""
+        results = []
+        step, names = node.step, node.frame.names
+        for number, records in enumerate(extra.get("children", ()) if type(extra) is dict else ()):
+            graph = node.frames[0 if isinstance(step, MapStep) else number]
+            inner = dict(env)
+            if isinstance(step, MapStep):
+                self.writes += 1
+                inner[names.keys[step.item_name]] = _Label(self.dirty(step.over, env, names), None, self.writes)
+            elif isinstance(step, CallStep):
+                keys = graph.names.keys
+                inner = {
+                    keys[name]: _Label(self.dirty(value, env, names))
+                    for name, value in step.arguments.items()
+                    if name in keys
+                }
+            result = self.frame(records, inner, graph.names)
+            if isinstance(step, CallStep) and graph.names.program.output is not None:
+                result = self.dirty(graph.names.program.output, inner, graph.names)
+            results.append(result)
+        for name in extra.get("failed", ()) if results else ():  # null stands there
+            results[name if isinstance(step, MapStep) else [frame.name for frame in node.frames].index(name)] = False
+        return results
+
+    def beside(self, op: Any, path: str, status: StepStatus, output: Any, env: Env, names: Names) -> bool | None:
+        """An undo or reconcile call; of a reconcile that says the call was done, whether what it gives is untrusted."""
+        step_id, _, use = op.step_id.rpartition("/")
+        if status is not StepStatus.SUCCESS:
+            return None
+        if use == "undo":
+            self.broken |= self.undos.pop(path, False)
+            return None
+        nodes = self.asked.flow.nodes
+        node = next(n for n in nodes if n.kind == "step" and n.step.id == step_id and n.frame.names is names)
+        self.look(node, "reconcile", env)
+        if type(output) is dict and output.get("done") is True:
+            return self.returned(op.tool, call_arguments(_tool(node), "reconcile"), env, names)
+        return None
+
+    def output(
+        self, node: Node, fields: dict[str, Any], env: Env, results: list[bool], block: bool, instead: bool | None
+    ) -> _Label:
+        step, names = node.step, node.frame.names
+        own = self.asked.literals[id(names)]
+        match step:
+            case ToolStep():
+                return _Label(self.returned(step.tool, step.args, env, names) if instead is None else instead)
+            case LLMStep():
+                if own or fields.get("on_invalid") or step.allowed_outputs is not None:
+                    return _Label(own)
+                if step.output_schema is not None and restricted(step.output_schema, ()) is not None:
+                    return CLEAN
+                reads = (ref for ref, _ in names.reads[step.id])
+                return _Label(any(self.reads(ref, env, names) for ref in reads), step.output_schema)
+            case ApprovalStep():
+                return _Label(True, shape(step))
+            case WaitStep():
+                return _Label(True)
+            case LoopStep():
+                return _Label(block)
+            case ConditionStep() | SwitchStep():
+                return _Label(own)
+            case ParallelStep():
+                branches = (name for name, _, _ in step.branches())
+                return _Label(any(results), None, 0, dict(zip(branches, results, strict=False)))
+        return _Label(any(results))
+
+    def set(self, step: SetStep, env: Env, names: Names) -> _Label:
+        labels = {}
+        for name, value in step.values.items():
+            labels[name] = self.dirty(value, env, names)
+        for name, untrusted in labels.items():
+            self.writes += 1
+            env[names.keys[name]] = _Label(untrusted, None, self.writes)
+        return _Label(any(labels.values()), None, 0, labels)
+
+    def write(self, step: Step, env: Env, names: Names, value: _Label, *, failed: bool = False) -> None:
+        if any(True for _ in blocks(step)) and isinstance(step, (ConditionStep, SwitchStep, ApprovalStep)):
+            value = CLEAN  # the end of its block writes again, and no record tells when
+        self.writes += 1
+        value = _Label(value.untrusted, value.schema, self.writes, value.parts)
+        env[names.outputs[step.id]] = value
+        if step.output_key is not None:
+            env[names.keys[step.output_key]] = value
+        for word, told in (("error", failed), ("errors", not failed)):
+            if (step.id, word) in names.errors:
+                env[names.errors[step.id, word]] = _Label(told, None, self.writes)
+
+    def returned(self, tool: str, args: Mapping[str, Any], env: Env, names: Names) -> bool:
+        returns = returns_of(tool, self.asked.contracts, self.asked.rules)
+        if returns == "args":
+            return self.made_up(args, names) or any(self.dirty(value, env, names) for value in args.values())
+        return returns is None
+
+    def made_up(self, args: Iterable[str], names: Names) -> bool:
+        """Whether a program of untrusted text names an argument as the host does not."""
+        asked = self.asked
+        return asked.literals[id(names)] and not known_names(asked.contracts, asked.rules).issuperset(args)
+
+    def reads(self, ref: Ref, env: Env, names: Names) -> bool:
+        try:
+            slot, path = names.load(ref)
+        except ExprError:
+            return False
+        label = env.get(slot, CLEAN)
+        if path and label.schema is not None and restricted(label.schema, path) is not None:
+            return False
+        if label.parts is not None and path and path[0] in label.parts:
+            return label.parts[str(path[0])]
+        return label.untrusted
+
+    def dirty(self, value: Any, env: Env, names: Names) -> bool:
+        """Whether a literal with templates gives an untrusted value."""
+        if self.asked.literals[id(names)] and spells(value):
+            return True
+        return any(self.reads(ref, env, names) for ref in value_references(value))
+
+    # --- approvals, and the verdict ---
+
+    def approve(self, step: ApprovalStep, fields: dict[str, Any], env: Env, names: Names) -> None:
+        if fields.get("branch", "then") == "then":
+            seen = {slot: label.write for slot, label in env.items()}
+            self.approvals.append((step.role, id(names), frozenset(shown(step.show, names)), seen))
+
+    def look(self, node: Node, use: str, env: Env) -> None:
+        self.broken = self.broken or self.given(node, use, env)
+
+    def given(self, node: Node, use: str, env: Env) -> bool:
+        """Whether a call that is made now is the one, and is given what it must not be."""
+        asked, names = self.asked, node.frame.names
+        if node.loc != asked.loc or use != asked.use:
+            return False
+        args = call_arguments(_tool(node), use or "step")  # type: ignore[arg-type]
+        if asked.name not in args:
+            return True  # left to the tool's default
+        value = args[asked.name]
+        rules = asked.rules[asked.tool]
+        untrusted = self.made_up([asked.name], names) or self.dirty(value, env, names)
+        return any(
+            rule.check is None and (untrusted or not rule.trusted) and not self.approved(rule, rules, value, env, names)
+            for rule in rules.argument(asked.name)
+        )
+
+    def approved(self, rule: ArgRule, rules: Rules, value: Any, env: Env, names: Names) -> bool:
+        accepted = set(roles(rule, rules))
+        key = form(value, names)
+        slots = [names.load(ref)[0] for ref in value_references(value)]
+        return any(
+            role in accepted
+            and space == id(names)
+            and key in forms
+            and all(env.get(slot, CLEAN).write == seen.get(slot, 0) for slot in slots)
+            for role, space, forms, seen in self.approvals
+        )
+
+
+def _tool(node: Node) -> ToolStep:
+    assert isinstance(node.step, ToolStep)
+    return node.step

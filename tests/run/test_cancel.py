@@ -1,0 +1,296 @@
+"""A run that a live process drives, cancelled by another: it stops before its next step, and no effect is cut off without need."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build import llm, mapped, parallel, program, step
+from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+
+from nano_vm import ExecutionVM, Trace, TraceStatus, tool
+from nano_vm.errors import AlreadyDecided, StoreError, UnknownRun
+from nano_vm.run import journal as durable
+from nano_vm.run import listener
+from nano_vm.run.inbox import Inbox
+from nano_vm.run.listener import Listener
+from nano_vm.store.protocol import open_store
+from nano_vm.store.signing import SigningKey
+from nano_vm.testing import ScriptedLLM
+
+CANCELLED = TraceStatus.CANCELLED
+BACK = {"tool": "back", "args": {}}
+
+
+class Host:
+    """VMs over one database; ``calls`` are what their tools began and ended. Tools hang until `go`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.calls: list[str] = []
+        self.go = asyncio.Event()
+        self.vms: list[ExecutionVM] = []
+
+    def vm(self, model: Any = None, **options: Any) -> ExecutionVM:
+        def made(name: str, effect: Any, hangs: bool) -> Any:
+            @tool(effect=effect)
+            async def call() -> str:
+                self.calls.append(name)
+                if hangs:
+                    await self.go.wait()
+                    self.calls.append(f"{name} ended")
+                return name
+
+            return call
+
+        kinds = {"read": ("read", True), "write": ("write", True), "quick": ("write", False), "back": ("write", False)}
+        tools = {name: made(name, *kind) for name, kind in kinds.items()}
+        vm = ExecutionVM(model or ScriptedLLM({"": "yes"}), tools, store=self.url, **options)
+        self.vms.append(vm)
+        return vm
+
+    async def called(self, name: str) -> None:
+        async with asyncio.timeout(20):
+            while name not in self.calls:  # noqa: ASYNC110 - calls are all there is
+                await asyncio.sleep(0.005)
+
+    def used(self, run_id: str) -> bool:
+        """Whether nothing that was said to the run is left."""
+        return self.vms[0]._kept_in().load(run_id).inbox == []
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setattr(listener, "NOTICED_SECONDS", 0.02)
+    server: PostgresServer | None = request.getfixturevalue("postgres") if request.param != "sqlite" else None
+    made = Host(server.database() if server is not None else f"sqlite:///{tmp_path / 'runs.db'}")
+    yield made
+    for vm in made.vms:
+        vm.close()
+
+
+@pytest.mark.parametrize("how", ["run", "resume", "work"])
+async def test_a_call_that_only_reads_is_cut_off(host: Host, how: str) -> None:
+    vm, other = host.vm(), host.vm()
+    one = program(step("a", "quick", undo=BACK), step("b", "read"), step("c", "quick"))
+    if how == "run":
+        driving = asyncio.create_task(vm.run(one, run_id="r"))
+    else:
+        await vm.submit(one, run_id="r")
+        driving = asyncio.create_task(vm.resume("r") if how == "resume" else vm.work(until_idle=True))  # type: ignore[arg-type]
+    await host.called("read")
+    trace = await asyncio.wait_for(other.cancel("r", by="ann"), 20)
+    assert (trace.status, host.calls) == (CANCELLED, ["quick", "read", "back"])
+    found: Any = await driving
+    assert (found if how != "work" else found[0]).status is CANCELLED
+    assert host.used("r")
+
+
+async def test_the_caller_of_resume_is_not_left_cancelled(host: Host) -> None:
+    vm, other = host.vm(), host.vm()
+    await vm.submit(program(step("b", "read")), run_id="r")
+
+    async def caller() -> tuple[Trace, int]:
+        trace = await vm.resume("r")
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        return trace, task.cancelling()
+
+    driving = asyncio.create_task(caller())
+    await host.called("read")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    trace, cancelling = await asyncio.wait_for(driving, 20)
+    assert (trace.status, cancelling) == (CANCELLED, 0)
+
+
+async def test_a_model_call_is_cut_off(host: Host) -> None:
+    class Slow:
+        model = "slow"
+
+        async def complete(self, messages: Any, **_: Any) -> str:
+            host.calls.append("model")
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    vm, other = host.vm(Slow()), host.vm()
+    driving = asyncio.create_task(vm.run(program(llm("m")), run_id="r"))
+    await host.called("model")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    assert (await asyncio.wait_for(driving, 20)).status is CANCELLED
+
+
+async def test_a_call_with_an_effect_ends_by_itself_and_the_run_stops_there(host: Host) -> None:
+    vm, other = host.vm(), host.vm()
+    one = program(step("a", "write", undo=BACK), step("b", "quick"))
+    driving = asyncio.create_task(vm.run(one, run_id="r"))
+    await host.called("write")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    await asyncio.sleep(0.1)  # it was noticed
+    assert not driving.done()
+    host.go.set()
+    trace = await asyncio.wait_for(driving, 20)
+    assert (trace.status, host.calls) == (CANCELLED, ["write", "write ended", "back"])
+    assert trace.waiting == []
+    assert host.used("r")
+
+
+async def test_one_that_does_not_end_is_in_doubt(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "EFFECT_GRACE_SECONDS", 0.05)
+    vm, other = host.vm(), host.vm()
+    driving = asyncio.create_task(vm.run(program(step("a", "write"), step("b", "quick")), run_id="r"))
+    await host.called("write")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    trace = await asyncio.wait_for(driving, 20)
+    assert [entry["kind"] for entry in trace.waiting] == ["in_doubt"]
+    assert host.calls == ["write"]
+
+
+async def test_beside_an_effect_nothing_else_is_waited_for(host: Host) -> None:
+    """One branch reads for ever, another has an effect under way: that ends, then the reading is cut off."""
+    vm, other = host.vm(), host.vm()
+    hanging = asyncio.Event()
+
+    @tool(effect="read")
+    async def forever() -> None:
+        host.calls.append("forever")
+        await hanging.wait()
+
+    vm.register_tool("forever", forever)
+    one = program(parallel(step("a", "write", undo=BACK), step("b", "forever")), step("c", "quick"))
+    driving = asyncio.create_task(vm.run(one, run_id="r"))
+    await host.called("write")
+    await host.called("forever")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    await asyncio.sleep(0.1)
+    assert not driving.done()
+    host.go.set()
+    trace = await asyncio.wait_for(driving, 3)  # and not after the grace of an effect
+    assert (trace.status, host.calls[2:]) == (CANCELLED, ["write ended", "back"])
+
+
+async def test_items_that_have_not_begun_do_not(host: Host) -> None:
+    vm, other = host.vm(), host.vm()
+    one = program(mapped(step("w", "write"), over=list(range(50)), max_concurrency=3))
+    driving = asyncio.create_task(vm.run(one, run_id="r"))
+    await host.called("write")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    await asyncio.sleep(0.1)
+    host.go.set()
+    assert (await asyncio.wait_for(driving, 20)).status is CANCELLED
+    assert host.calls.count("write") == 3
+
+
+async def test_what_undoes_is_not_cut_off(host: Host) -> None:
+    vm, other = host.vm(), host.vm()
+
+    @tool(effect="read")
+    async def broken() -> None:
+        raise ValueError("broken")
+
+    vm.register_tool("broken", broken)
+    one = program(step("a", "quick", undo={"tool": "write"}), step("b", "broken"))
+    driving = asyncio.create_task(vm.run(one, run_id="r"))
+    await host.called("write")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    await asyncio.sleep(0.1)
+    host.go.set()
+    trace = await asyncio.wait_for(driving, 20)
+    assert (trace.status, host.calls) == (TraceStatus.FAILED, ["quick", "write", "write ended"])
+
+
+async def test_in_the_same_vm_it_acts_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "NOTICED_SECONDS", 3600)
+    vm = host.vm()
+    driving = asyncio.create_task(vm.run(program(step("a", "quick", undo=BACK), step("b", "read")), run_id="r"))
+    await host.called("read")
+    trace = await asyncio.wait_for(vm.cancel("r"), 20)
+    assert (trace.status, host.calls) == (CANCELLED, ["quick", "read", "back"])
+    assert (await driving).status is CANCELLED
+    assert host.used("r")
+
+
+async def test_a_second_cancellation_is_told_of_the_first(host: Host) -> None:
+    vm, other = host.vm(), host.vm()
+    driving = asyncio.create_task(vm.run(program(step("a", "read"), step("b", "quick")), run_id="r"))
+    await host.called("read")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    with pytest.raises(AlreadyDecided, match="by 'ann'"):
+        await other.cancel("r")
+    assert (await driving).status is CANCELLED
+    with pytest.raises(UnknownRun):
+        await other.cancel("none")
+
+
+async def test_other_runs_of_a_worker_go_on(host: Host) -> None:
+    vm, other = host.vm(), host.vm()
+    for run_id in ("r", "s"):
+        await vm.submit(program(step("a", "read"), step("b", "quick")), run_id=run_id)
+    working = asyncio.create_task(vm.work(until_idle=True))
+    await host.called("read")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    async with asyncio.timeout(20):
+        while (await asyncio.to_thread(other.load, "r")).status is not CANCELLED:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    host.go.set()
+    assert sorted((trace.run_id, trace.status.value) for trace in await working) == [
+        ("r", "cancelled"),
+        ("s", "success"),
+    ]
+
+
+class Answers:
+    """A store that says what was cancelled, or that it cannot."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+        self.answers: list[Any] = []
+
+    def cancelled(self, keys: list[int]) -> list[int]:
+        self.asked.append(sorted(keys))
+        answer = self.answers.pop(0) if self.answers else []
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer)
+
+
+def test_the_listener_asks_once_for_all_until_they_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "NOTICED_SECONDS", 0.01)
+    store, heard, both = Answers(), [], threading.Event()
+    store.answers = [StoreError("locked"), [1], [1, 2]]
+    ear = Listener(store)  # type: ignore[arg-type]
+    ear.add(1, lambda: heard.append(1))
+    ear.add(2, lambda: (heard.append(2), both.set()))  # type: ignore[func-returns-value]
+    assert both.wait(10)
+    assert heard == [1, 1, 2]
+    assert store.asked[:2] in ([[1, 2], [1, 2]], [[1], [1, 2]])
+    thread = ear._thread
+    assert thread is not None
+    for key in (1, 2):
+        ear.discard(key)
+    thread.join(10)
+    assert not thread.is_alive()  # nobody is left to listen for
+    ear.add(3, lambda: None)
+    assert ear._thread is not None
+    ear.discard(3)
+
+
+async def test_one_that_nobody_trusted_recorded_does_not_hide_the_next(host: Host) -> None:
+    key = SigningKey.generate()
+    vm = host.vm(signing_key=key)
+    driving = asyncio.create_task(vm.run(program(step("a", "read"), step("b", "quick")), run_id="r"))
+    await host.called("read")
+    store: Any = open_store(host.url)
+    await asyncio.to_thread(Inbox(store, None, time).cancel, "r", by="eve")
+    await asyncio.sleep(0.2)
+    assert not driving.done()
+    store.signer = key
+    await asyncio.to_thread(Inbox(store, None, time, trusted=frozenset({key.public})).cancel, "r", by="ann")
+    assert (await asyncio.wait_for(driving, 20)).status is CANCELLED
+    store.close()

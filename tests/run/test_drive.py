@@ -1,0 +1,946 @@
+"""Threads, deadlines and cancellation, on a real event loop: nothing is left running, nobody waits longer than told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from build import parallel, program, statuses, step
+
+from nano_vm import Completion, ExecutionVM, Trace, TraceStatus, tool
+from nano_vm.errors import ModelError
+from nano_vm.run.driver import Threads, completed, watchdog
+
+SHORT = 0.02  # seconds: a deadline that passes
+SOON = 0.5  # seconds after it, by which the run has to be over on a busy machine
+LONG = 2.0  # seconds that nobody waits
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left() -> AsyncIterator[None]:
+    """After each test no task is pending and no lane is watched."""
+    yield
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
+    assert left == []
+    assert watchdog(asyncio.get_running_loop(), time.monotonic_ns).lanes == set()
+
+
+class Hang:
+    """A tool (or a model's answer) that never ends, and tells what happened to it."""
+
+    def __init__(self, effect: Any = "read", *, then: Callable[[], Any] | None = None) -> None:
+        self.begun = 0
+        self.cancelled = 0
+        self.then = then
+        self.started = asyncio.Event()
+        tool(effect=effect)(self)
+
+    async def __call__(self, **rest: Any) -> Any:
+        self.begun += 1
+        self.started.set()
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            if self.then is not None:
+                return self.then()
+            raise
+
+
+class Model:
+    """An adapter whose answers are what *answer* gives."""
+
+    model = "m"
+
+    def __init__(self, answer: Callable[[], Awaitable[Any]]) -> None:
+        self.answer = answer
+
+    async def complete(self, messages: list[dict[str, str]], **kwargs: Any) -> Any:
+        return await self.answer()
+
+
+def llm(id: str = "m", **fields: Any) -> dict[str, Any]:
+    return {"id": id, "type": "llm", "prompt": "x", **fields}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LONG):
+        while not condition():  # noqa: ASYNC110 - the tools under test set no event for it
+            await asyncio.sleep(0)
+
+
+# --- threads -------------------------------------------------------------------------------------------------------
+
+
+async def test_sync_tools_run_beside_the_event_loop_in_threads_of_the_pool() -> None:
+    loop_thread = threading.current_thread()
+    seen: list[threading.Thread] = []
+
+    def plain() -> None:
+        seen.append(threading.current_thread())
+
+    @tool(inline=True)
+    def inline() -> None:
+        seen.append(threading.current_thread())
+
+    trace = await ExecutionVM(tools={"t": plain, "u": inline}).run(program(step("a"), step("b", "u")))
+    assert trace.ok
+    assert seen[0] is not loop_thread
+    assert seen[0].daemon
+    assert seen[1] is loop_thread
+
+
+async def test_the_pool_is_no_larger_than_its_size_and_shared_by_all_runs() -> None:
+    lock = threading.Lock()
+    now = most = 0
+    names = set()
+
+    def work() -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+            names.add(threading.current_thread().name)
+        time.sleep(0.005)
+        with lock:
+            now -= 1
+
+    vm = ExecutionVM(tools={"t": work}, threads=3)
+    one = program({"id": "m", "type": "map", "over": "$xs", "steps": [step()]})
+    traces = await asyncio.gather(*(vm.run(one, {"xs": list(range(6))}) for _ in range(3)))
+    assert all(trace.ok for trace in traces)
+    assert most == 3
+    assert len(names) == 3
+
+
+async def test_calls_run_at_the_same_time_in_their_threads() -> None:
+    barrier = threading.Barrier(4)
+    vm = ExecutionVM(tools={"t": lambda: None, "u": lambda: None}, threads=4)
+
+    def meet() -> None:
+        barrier.wait(1)
+
+    vm.register_tool("t", meet)
+    assert (await vm.run(program(parallel(*(step(f"s{i}") for i in range(4)))))).ok
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "4", True, None])
+def test_a_pool_has_a_whole_size(threads: Any) -> None:
+    with pytest.raises(Exception, match="threads is a whole number of at least 1"):
+        ExecutionVM(threads=threads)
+
+
+async def test_the_deadline_starts_when_a_thread_takes_the_call() -> None:
+    def work() -> str:
+        time.sleep(0.03)
+        return "done"
+
+    vm = ExecutionVM(tools={"t": work}, threads=1)
+    one = program(step(timeout_seconds=0.055))  # three in a row take longer than that
+    traces = await asyncio.gather(*(vm.run(one) for _ in range(3)))
+    assert [t.final_output for t in traces] == ["done"] * 3
+
+
+async def test_a_thread_that_outlives_its_deadline_stays_counted() -> None:
+    release = threading.Event()
+
+    def hang() -> None:
+        release.wait(LONG)
+
+    def quick() -> str:
+        return "done"
+
+    vm = ExecutionVM(tools={"t": tool(effect="read")(hang), "u": quick}, threads=1)
+    late = await vm.run(program(step(timeout_seconds=SHORT)))
+    assert late.error_kind == "timeout"
+    waits = vm.start(program(step(tool="u")))
+    await asyncio.sleep(SHORT)
+    assert waits.status is TraceStatus.RUNNING  # the one thread is still held
+    release.set()
+    assert (await waits).final_output == "done"
+
+
+async def test_a_timeout_while_waiting_for_a_thread_is_not_in_doubt() -> None:
+    release = threading.Event()
+    calls = []
+
+    def hang() -> None:
+        calls.append("hang")
+        release.wait(LONG)
+
+    def write() -> None:
+        calls.append("write")
+
+    vm = ExecutionVM(tools={"t": hang, "u": write}, threads=1)
+    holder = vm.start(program(step()))
+    await asyncio.sleep(0.005)
+    late = await vm.run(program(step("b", "u"), budget={"max_seconds": SHORT}))
+    cancelled = vm.start(program(step("c", "u")))
+    await asyncio.sleep(0.005)
+    stopped = await cancelled.cancel()
+    release.set()
+    await holder
+    await vm.run(program(step("d", "u")))  # the pool still works, and the calls that were given up are not made
+    assert (late.status, late.error_kind, statuses(late)) == (TraceStatus.FAILED, "budget", {"b": "failed"})
+    assert (stopped.status, statuses(stopped)) == (TraceStatus.CANCELLED, {"c": "cancelled"})
+    assert calls == ["hang", "write"]
+
+
+async def test_context_variables_are_seen_by_every_tool() -> None:
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
+
+    def plain() -> str:
+        return user.get()
+
+    async def coroutine() -> str:
+        return user.get()
+
+    vm = ExecutionVM(tools={"t": plain, "u": coroutine, "v": tool(inline=True)(lambda: plain())})
+    one = program(step("a"), step("b", "u"), step("c", "v"), parallel(step("d"), step("e", "u")))
+
+    async def run_as(name: str) -> list[Any]:
+        user.set(name)
+        return [s.output for s in (await vm.run(one)).steps if s.type == "tool"]
+
+    assert await asyncio.gather(run_as("ann"), run_as("bob")) == [["ann"] * 5, ["bob"] * 5]
+
+
+async def test_threads_are_reused_and_idle_ones_are_not_added_to() -> None:
+    pool = Threads(8)
+    for _ in range(50):
+        await asyncio.wrap_future(pool.submit(lambda: None))
+        await asyncio.sleep(0.0005)  # until it is idle again
+    assert pool.count <= 2
+
+
+@pytest.mark.slow
+def test_a_hung_sync_tool_does_not_hold_the_interpreter() -> None:
+    code = """
+    import asyncio, time
+    from nano_vm import ExecutionVM, Program, tool
+    @tool(effect="read")
+    def hang():
+        time.sleep(60)
+    vm = ExecutionVM(tools={"t": hang})
+    program = Program.from_dict({"steps": [{"id": "a", "type": "tool", "tool": "t", "timeout_seconds": 0.02}]})
+    print(vm.run_sync(program).error_kind)
+    """
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "timeout\n", "")
+    assert time.monotonic() - began < 20
+
+
+# --- deadlines -----------------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_deadline_by_default() -> None:
+    async def work() -> None:
+        pass
+
+    vm = ExecutionVM(Model(work), tools={"t": work})
+    ops = {op.step_id: op for op in vm.plan(program(step(), llm(), step("b", timeout_seconds=3))).ops if op.step_id}
+    assert [ops[name].timeout_ns for name in ("a", "m", "b")] == [60 * 10**9, 120 * 10**9, 3 * 10**9]
+    ops = {op.step_id: op for op in vm.plan(program(step(), llm(), defaults={"timeout_seconds": 7})).ops if op.step_id}
+    assert [ops[name].timeout_ns for name in ("a", "m")] == [7 * 10**9] * 2
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.02, 0.05])
+@pytest.mark.parametrize("where", ["tool", "model", "thread"])
+async def test_a_deadline_is_kept_to_the_tenth_of_a_second(seconds: float, where: str) -> None:
+    hang = Hang()
+    release = threading.Event()
+    tools = {"t": hang, "u": tool(effect="read")(lambda: None)}
+
+    @tool(effect="read")
+    def block() -> None:
+        release.wait(LONG)
+
+    vm = ExecutionVM(Model(hang), tools={**tools, "u": block})
+    one = {
+        "tool": step(timeout_seconds=seconds),
+        "model": llm(timeout_seconds=seconds),
+        "thread": step(tool="u", timeout_seconds=seconds),
+    }
+    began = time.monotonic()
+    trace = await vm.run(program(one[where]))
+    took = time.monotonic() - began
+    release.set()
+    assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "timeout")
+    assert seconds <= took < seconds + SOON
+    assert f"within {seconds:g} s" in (trace.error or "")
+
+
+async def test_deadlines_of_many_runs_that_began_at_different_times() -> None:
+    hang = Hang()
+    vm = ExecutionVM(tools={"t": hang})
+
+    async def one(seconds: float) -> float:
+        await asyncio.sleep(seconds / 3)
+        began = time.monotonic()
+        trace = await vm.run(program(step(timeout_seconds=seconds)))
+        assert trace.error_kind == "timeout"
+        return time.monotonic() - began - seconds
+
+    late = await asyncio.gather(*(one(0.005 + i * 0.0005) for i in range(80)))
+    assert min(late) >= 0
+    assert max(late) < SOON
+
+
+async def test_each_attempt_has_its_own_deadline() -> None:
+    hang = Hang()
+    trace = await ExecutionVM(tools={"t": hang}).run(
+        program(step(timeout_seconds=0.01, max_retries=3, retry={"delay_seconds": 0}))
+    )
+    assert (trace.error_kind, trace.steps[0].retries, hang.begun, hang.cancelled) == ("timeout", 2, 3, 3)
+    assert [a.error.kind for a in trace.steps[0].attempts] == ["timeout"] * 2
+
+
+def composite(kind: str, *inner: dict[str, Any], seconds: float, **fields: Any) -> dict[str, Any]:
+    match kind:
+        case "parallel":
+            return parallel(list(inner), timeout_seconds=seconds, id="c", **fields)
+        case "parallel of two":
+            return parallel(list(inner), step("beside", "u"), timeout_seconds=seconds, id="c", **fields)
+        case "map":
+            own = {"over": [1, 2], "steps": list(inner)}
+            return {"id": "c", "type": "map", "timeout_seconds": seconds, **own, **fields}
+        case "call":
+            return {"id": "c", "type": "call", "program": {"steps": list(inner)}, "timeout_seconds": seconds, **fields}
+    own = {"max_iterations": 2, "on_exhausted": "continue", "steps": list(inner)}
+    return {"id": "c", "type": "loop", "timeout_seconds": seconds, **own, **fields}
+
+
+KINDS = ["parallel", "parallel of two", "map", "call", "loop"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_deadline_of_a_composite_step_covers_the_whole(kind: str) -> None:
+    hang = Hang()
+    calls = []
+
+    async def quick() -> None:
+        calls.append(1)
+
+    vm = ExecutionVM(tools={"t": hang, "u": quick})
+    began = time.monotonic()
+    inner = step("x", max_retries=3, retry={"delay_seconds": 0})
+    trace = await vm.run(program(composite(kind, inner, seconds=SHORT), step("after", "u")))
+    assert SHORT <= time.monotonic() - began < SHORT + SOON
+    assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "timeout")
+    assert hang.begun == hang.cancelled  # no further attempt after the deadline of the whole
+    assert hang.begun <= 2
+    assert f"{SHORT:g} s" in (trace.error or "") or "in time" in (trace.error or "")
+    assert "after" not in statuses(trace)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_composite_that_is_late_can_be_caught_and_skipped(kind: str) -> None:
+    hang = Hang()
+
+    async def quick() -> str:
+        return "went on"
+
+    vm = ExecutionVM(tools={"t": hang, "u": quick})
+    for handler in ({"catch": [{"errors": ["timeout"], "next": "after"}]}, {"on_error": "skip"}):
+        trace = await vm.run(program(composite(kind, step("x"), seconds=0.01, **handler), step("after", "u")))
+        assert (trace.status, trace.final_output) == (TraceStatus.SUCCESS, "went on"), trace.error
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_composite_that_is_late_when_a_step_has_just_ended_fails_by_timeout(kind: str) -> None:
+    """An inline tool holds the event loop beyond the deadline, so that nothing could be cancelled."""
+    begun = []
+
+    @tool(inline=True)
+    def block() -> None:
+        time.sleep(0.03)
+
+    @tool(inline=True)
+    def quick() -> None:
+        begun.append(1)
+
+    vm = ExecutionVM(tools={"t": block, "u": quick})
+    trace = await vm.run(program(composite(kind, step("x"), step("y", "u"), seconds=0.01)))
+    assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "timeout"), trace.error
+    assert "c" in statuses(trace)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "map", "call"])
+async def test_the_deadline_of_a_loop_holds_inside_forks(kind: str) -> None:
+    hang = Hang()
+    inner = composite(kind, step("x", max_retries=3, retry={"delay_seconds": 0}), seconds=LONG)
+    trace = await ExecutionVM(tools={"t": hang, "u": hang}).run(
+        program({**composite("loop", inner, seconds=SHORT), "id": "l"}, budget={"max_seconds": LONG})
+    )
+    assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "timeout"), trace.error
+    assert f"within {60:g} s" not in (trace.error or "")
+    assert hang.begun == hang.cancelled
+    assert hang.begun <= 2
+
+
+async def test_the_deadline_of_a_loop_holds_inside_a_fork_whose_step_has_just_ended() -> None:
+    @tool(inline=True)
+    def block() -> None:
+        time.sleep(0.03)
+
+    inner = parallel([step("x"), step("y")])
+    trace = await ExecutionVM(tools={"t": block}).run(program(composite("loop", inner, seconds=0.01)))
+    assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "timeout")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_write_that_a_composite_deadline_interrupts_is_in_doubt(kind: str) -> None:
+    hang = Hang("write")
+
+    async def quick() -> None:
+        pass
+
+    trace = await ExecutionVM(tools={"t": hang, "u": quick}).run(
+        program(composite(kind, step("x"), seconds=SHORT, on_error="skip"))
+    )
+    assert trace.status is TraceStatus.SUSPENDED
+    assert {entry["kind"] for entry in trace.waiting} == {"in_doubt"}
+
+
+async def test_max_seconds_covers_the_run() -> None:
+    hang = Hang()
+    vm = ExecutionVM(tools={"t": hang})
+    began = time.monotonic()
+    trace = await vm.run(program(step(on_error="skip"), step("b")), budget={"max_seconds": SHORT})
+    assert SHORT <= time.monotonic() - began < SHORT + SOON
+    assert (trace.status, trace.error_kind, statuses(trace)) == (TraceStatus.FAILED, "budget", {"a": "failed"})
+    assert "max_seconds" in (trace.error or "")
+
+
+async def test_a_write_that_max_seconds_interrupts_is_in_doubt() -> None:
+    undone = []
+    tools = {"t": Hang("write"), "u": lambda: 1, "undo": lambda: undone.append(1)}
+    steps = [step("first", "u", undo={"tool": "undo"}), step(on_error="skip")]
+    vm = ExecutionVM(tools=tools)
+    for one in (
+        program(*steps),
+        program(steps[0], parallel(steps[1])),
+        program(steps[0], parallel(steps[1], step("b", "u"))),
+    ):
+        trace = await vm.run(one, budget={"max_seconds": SHORT})
+        assert trace.status is TraceStatus.SUSPENDED, trace.error
+        assert [entry["kind"] for entry in trace.waiting] == ["in_doubt"]
+    assert undone == []
+
+
+async def test_the_max_seconds_of_a_called_program() -> None:
+    called = {"steps": [step("x")], "budget": {"max_seconds": SHORT}}
+    one = program({"id": "c", "type": "call", "program": called})
+    assert (await ExecutionVM(tools={"t": Hang()}).run(one)).error_kind == "budget"
+    trace = await ExecutionVM(tools={"t": Hang("write")}).run(one)
+    assert trace.status is TraceStatus.SUSPENDED, trace.error
+
+
+@pytest.mark.parametrize("answer", ["value", "exception"])
+async def test_a_tool_that_swallows_its_cancellation_has_timed_out_all_the_same(answer: str) -> None:
+    def then() -> str:
+        if answer == "exception":
+            raise RuntimeError("instead")
+        return "late value"
+
+    hang = Hang(then=then)
+    trace = await ExecutionVM(tools={"t": hang}).run(program(step(timeout_seconds=SHORT), step("b")))
+    assert (trace.error_kind, statuses(trace)) == ("timeout", {"a": "failed"})
+    doubtful = await ExecutionVM(tools={"t": Hang("write", then=then)}).run(program(step(timeout_seconds=SHORT)))
+    assert doubtful.status is TraceStatus.SUSPENDED
+
+
+async def test_a_model_that_swallows_its_cancellation_has_timed_out_all_the_same() -> None:
+    trace = await ExecutionVM(Model(Hang(then=lambda: "late"))).run(program(llm(timeout_seconds=SHORT)))
+    assert trace.error_kind == "timeout"
+
+
+async def test_a_timeout_of_the_tools_own_is_a_timeout() -> None:
+    @tool(effect="read")
+    async def own() -> None:
+        async with asyncio.timeout(0.005):
+            await asyncio.sleep(LONG)
+
+    trace = await ExecutionVM(tools={"t": own}).run(program(step()))
+    assert trace.error_kind == "timeout"
+    write = await ExecutionVM(tools={"t": tool(effect="write")(own)}).run(program(step()))
+    assert write.status is TraceStatus.SUSPENDED
+
+
+async def test_a_run_that_cleans_up_after_a_cancellation_has_deadlines_of_its_own() -> None:
+    """In an ``except CancelledError`` the task still counts as cancelling; a timeout there is a timeout."""
+    vm = ExecutionVM(tools={"t": Hang()})
+    one = program(step(timeout_seconds=SHORT))
+    traces = []
+
+    async def user() -> None:
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            traces.append(await vm.run(one))
+
+    task = asyncio.create_task(user())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert [(t.status, t.error_kind) for t in traces] == [(TraceStatus.FAILED, "timeout")]
+
+
+# --- cancellation --------------------------------------------------------------------------------------------------
+
+
+class Ledger:
+    """Tools that do and undo, and keep what they did."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def tools(self, **more: Any) -> dict[str, Any]:
+        async def do(name: str) -> str:
+            self.done.append(name)
+            return name
+
+        async def undo(name: str) -> None:
+            self.done.append(f"-{name}")
+
+        return {"do": do, "undo": undo, **more}
+
+    @staticmethod
+    def step(name: str) -> dict[str, Any]:
+        return step(name, "do", args={"name": name}, undo={"tool": "undo", "args": {"name": f"${name}.output"}})
+
+
+async def test_cancelling_the_caller_undoes_and_cancels() -> None:
+    ledger, hang = Ledger(), Hang()
+    vm = ExecutionVM(tools=ledger.tools(t=hang))
+    task = asyncio.create_task(vm.run(program(ledger.step("x"), ledger.step("y"), step(), ledger.step("z"))))
+    await hang.started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ledger.done == ["x", "y", "-y", "-x"]
+    assert hang.cancelled == 1
+
+
+async def test_a_handle_that_is_cancelled_gives_the_trace() -> None:
+    ledger, hang = Ledger(), Hang()
+    handle = ExecutionVM(tools=ledger.tools(t=hang)).start(
+        program(ledger.step("x"), step(on_error="skip", catch=[{"errors": ["*"], "next": "b"}]), step("b"))
+    )
+    await hang.started.wait()
+    assert handle.status is TraceStatus.RUNNING
+    trace = await handle.cancel()
+    assert (trace.status, trace.error_kind, handle.status) == (
+        TraceStatus.CANCELLED,
+        "cancelled",
+        TraceStatus.CANCELLED,
+    )
+    assert statuses(trace) == {"x": "success", "a": "cancelled", "x/undo": "success"}
+    assert await handle.cancel() is trace
+    assert await handle is trace
+    assert trace.finished_at is not None
+
+
+async def test_a_run_that_is_cancelled_before_it_began_is_cancelled() -> None:
+    hang = Hang()
+    handle = ExecutionVM(tools={"t": hang}).start(program(step()))
+    trace = await handle.cancel()
+    assert (trace.status, trace.steps, hang.begun) == (TraceStatus.CANCELLED, [], 0)
+    assert trace.error is not None
+    assert trace.finished_at is not None
+    assert Trace.from_json(trace.to_json()).digest == trace.digest
+
+
+async def test_cancelling_a_run_that_has_ended_changes_nothing() -> None:
+    async def quick() -> int:
+        return 1
+
+    handle = ExecutionVM(tools={"t": quick}).start(program(step()))
+    trace = await handle
+    assert await handle.cancel() is trace
+    assert trace.ok
+
+
+async def test_asyncio_timeout_around_a_run() -> None:
+    ledger, hang = Ledger(), Hang()
+    vm = ExecutionVM(tools=ledger.tools(t=hang))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SHORT):
+            await vm.run(program(ledger.step("x"), step()))
+    assert ledger.done == ["x", "-x"]
+    assert hang.cancelled == 1
+
+
+async def test_the_caller_of_a_run_with_an_id_is_cancelled_like_any_other() -> None:
+    ledger, hang = Ledger(), Hang()
+    vm = ExecutionVM(tools=ledger.tools(t=hang))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SHORT):
+            await vm.run(program(ledger.step("x"), step()), run_id="r")
+    assert hang.cancelled == 1
+    assert ledger.done == ["x", "-x"]
+
+
+async def test_one_of_two_callers_of_a_run_may_leave_without_ending_it() -> None:
+    go = asyncio.Event()
+
+    async def wait() -> str:
+        await go.wait()
+        return "done"
+
+    vm = ExecutionVM(tools={"t": wait})
+    one = program(step())
+    first, second = (asyncio.create_task(vm.run(one, run_id="r")) for _ in range(2))
+    await asyncio.sleep(0.005)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    go.set()
+    assert (await second).final_output == "done"
+
+
+NESTED = parallel(
+    [step("one"), step("never")],
+    {"id": "m", "type": "map", "over": [1, 2, 3], "max_concurrency": 2, "steps": [step("each")]},
+    {"id": "c", "type": "call", "program": {"steps": [parallel(step("deep"), llm("talk"), id="q")]}},
+)
+
+
+async def test_cancellation_reaches_every_tool_and_model_of_a_fork() -> None:
+    hang, model = Hang(), Hang()
+    handle = ExecutionVM(Model(model), tools={"t": hang}).start(program(NESTED))
+    await until(lambda: hang.begun == 4 and model.begun == 1)
+    trace = await handle.cancel()
+    assert trace.status is TraceStatus.CANCELLED
+    assert (hang.begun, hang.cancelled, model.begun, model.cancelled) == (4, 4, 1, 1)
+    assert statuses(trace) == {
+        "p/one": "cancelled",
+        "p/m[0]/each": "cancelled",
+        "p/m[1]/each": "cancelled",
+        "p/m": "cancelled",
+        "p/c/q/deep": "cancelled",
+        "p/c/q/talk": "cancelled",
+        "p/c/q": "cancelled",
+        "p/c": "cancelled",
+        "p": "cancelled",
+    }
+    assert Trace.from_json(trace.to_json()).seal == trace.seal
+
+
+async def test_cancellation_reaches_a_caller_of_a_fork() -> None:
+    hang, model = Hang(), Hang()
+    task = asyncio.create_task(ExecutionVM(Model(model), tools={"t": hang}).run(program(NESTED)))
+    await until(lambda: hang.begun == 4 and model.begun == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (hang.cancelled, model.cancelled) == (4, 1)
+
+
+async def test_cancelled_in_the_moment_in_which_the_branches_end() -> None:
+    """A cancellation that arrives when nothing is under way stops the run at the join."""
+    for turns in range(8):
+        calls = []
+
+        async def two(name: str, calls: list[str] = calls) -> None:
+            calls.append(name)
+            await asyncio.sleep(0)
+
+        vm = ExecutionVM(tools={"t": two})
+        branches = parallel(step("x", args={"name": "x"}), step("y", args={"name": "y"}))
+        handle = vm.start(program(branches, *(step(f"after{i}", args={"name": f"after{i}"}) for i in range(9))))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        made = list(calls)
+        trace = await handle.cancel()
+        assert trace.status is TraceStatus.CANCELLED, (turns, statuses(trace))
+        assert [c for c in calls if c in made or c not in "xy"] == made, turns  # branches may have been on their way
+
+
+@pytest.mark.parametrize("answer", ["value", "exception"])
+@pytest.mark.parametrize("retry", [1, 3])
+async def test_a_tool_that_swallows_the_cancellation_does_not_save_the_run(answer: str, retry: int) -> None:
+    def then() -> str:
+        if answer == "exception":
+            raise RuntimeError("instead")
+        return "late value"
+
+    ledger, hang = Ledger(), Hang(then=then)
+    vm = ExecutionVM(tools=ledger.tools(t=hang))
+    one = program(ledger.step("x"), step(max_retries=retry, retry={"delay_seconds": 0}), ledger.step("after"))
+    handle = vm.start(one)
+    await hang.started.wait()
+    trace = await asyncio.wait_for(handle.cancel(), 1)
+    assert trace.status is TraceStatus.CANCELLED
+    assert ledger.done == ["x", "-x"]
+    assert hang.begun == 1
+
+
+async def test_a_model_that_swallows_the_cancellation_does_not_save_the_run() -> None:
+    hang = Hang(then=lambda: "late")
+    handle = ExecutionVM(Model(hang)).start(program(llm(), llm("n")))
+    await hang.started.wait()
+    trace = await asyncio.wait_for(handle.cancel(), 1)
+    assert (trace.status, hang.begun) == (TraceStatus.CANCELLED, 1)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 5])
+async def test_items_that_swallow_the_cancellation_do_not_save_the_run(concurrency: int) -> None:
+    hang = Hang(then=lambda: "late")
+    items = {"id": "m", "type": "map", "over": [1, 2, 3, 4, 5], "max_concurrency": concurrency, "steps": [step("x")]}
+    handle = ExecutionVM(tools={"t": hang}).start(program(items, step("after")))
+    await until(lambda: hang.begun == concurrency)
+    trace = await asyncio.wait_for(handle.cancel(), 1)
+    assert (trace.status, hang.begun) == (TraceStatus.CANCELLED, concurrency)
+    assert statuses(trace)["m"] == "cancelled"
+
+
+async def test_cancelled_in_the_wait_between_attempts() -> None:
+    calls = []
+    ledger = Ledger()
+
+    async def fails() -> None:
+        calls.append(1)
+        raise ValueError("declined")
+
+    vm = ExecutionVM(tools=ledger.tools(t=fails))
+    waits = {"delay_seconds": 1000, "max_delay_seconds": 1000}
+    handle = vm.start(program(ledger.step("x"), step(max_retries=3, retry=waits)), seed=1)
+    await until(lambda: bool(calls))
+    await asyncio.sleep(0.005)
+    trace = await handle.cancel()
+    assert (trace.status, len(calls)) == (TraceStatus.CANCELLED, 1)
+    assert statuses(trace) == {"x": "success", "a": "cancelled", "x/undo": "success"}  # it had raised: nothing in doubt
+    assert trace.steps[1].retries == 1
+
+
+async def test_cancelled_in_the_wait_after_an_unknown_outcome_is_in_doubt() -> None:
+    calls = []
+
+    async def lost(idempotency_key: str) -> None:
+        calls.append(1)
+        raise ConnectionResetError("gone")
+
+    waits = {"delay_seconds": 1000, "max_delay_seconds": 1000}
+    one = program(step(max_retries=3, retry=waits))
+    handle = ExecutionVM(tools={"t": lost}).start(one, seed=1)
+    await until(lambda: bool(calls))
+    await asyncio.sleep(0.005)
+    trace = await handle.cancel()
+    assert statuses(trace) == {"a": "in_doubt"}
+    late = await ExecutionVM(tools={"t": lost}).run(one, seed=1, budget={"max_seconds": SHORT})
+    assert (late.status, statuses(late)) == (TraceStatus.SUSPENDED, {"a": "in_doubt"})
+
+
+async def test_undo_goes_on_when_it_is_cancelled_once_more() -> None:
+    ledger, hang, slow = Ledger(), Hang(), Hang("write")
+    vm = ExecutionVM(tools=ledger.tools(t=hang, slow=slow))
+    stubborn = step("s", "do", args={"name": "s"}, undo={"tool": "slow"})
+    handle = vm.start(program(ledger.step("x"), stubborn, ledger.step("y"), step()))
+    await hang.started.wait()
+    ending = asyncio.create_task(handle.cancel())
+    await slow.started.wait()
+    assert ledger.done == ["x", "s", "y", "-y"]
+    handle.task.cancel()  # type: ignore[union-attr]
+    trace = await ending
+    assert ledger.done == ["x", "s", "y", "-y", "-x"]
+    assert trace.status is TraceStatus.CANCELLED
+    assert "undo of 's' failed" in (trace.error or "")
+
+
+async def test_an_undo_that_passes_its_deadline_in_a_cancelled_run_says_so() -> None:
+    ledger, hang, slow = Ledger(), Hang(), Hang("read")
+    vm = ExecutionVM(tools=ledger.tools(t=hang, slow=tool(effect="write", timeout_seconds=SHORT)(slow)))
+    handle = vm.start(program(ledger.step("x"), step("s", "do", args={"name": "s"}, undo={"tool": "slow"}), step()))
+    await hang.started.wait()
+    trace = await handle.cancel()
+    assert ledger.done == ["x", "s", "-x"]
+    assert trace.status is TraceStatus.CANCELLED
+    failed = next(s for s in trace.steps if s.path == "s/undo")
+    assert "TimeoutError" in (failed.error or "")
+
+
+async def test_a_cancelled_write_is_in_doubt_and_its_reconcile_is_asked() -> None:
+    asked = []
+
+    @tool(effect="read")
+    async def find() -> dict[str, Any]:
+        asked.append(1)
+        return {"done": False}
+
+    hang = Hang("write")
+    vm = ExecutionVM(tools={"t": hang, "find": find})
+    plain = vm.start(program(step()))
+    await hang.started.wait()
+    trace = await plain.cancel()
+    assert (trace.status, statuses(trace)) == (TraceStatus.CANCELLED, {"a": "in_doubt"})
+    assert [entry["kind"] for entry in trace.waiting] == ["in_doubt"]
+    hang.started.clear()
+    asking = vm.start(program(step(reconcile={"tool": "find"})))
+    await hang.started.wait()
+    trace = await asking.cancel()
+    assert (trace.status, asked, hang.begun) == (TraceStatus.CANCELLED, [1], 2)
+    assert statuses(trace)["a"] == "cancelled"  # it is known now that nothing happened
+
+
+async def test_the_caller_is_cancelled_also_where_the_run_ends_in_doubt() -> None:
+    """A cancellation that arrives while a reconcile is asked: the trace may be suspended, the caller is cancelled."""
+    slow = Hang("read")
+
+    async def lost() -> None:
+        raise ConnectionResetError
+
+    vm = ExecutionVM(tools={"t": lost, "find": slow})
+    task = asyncio.create_task(vm.run(program(step(reconcile={"tool": "find"}))))
+    await slow.started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_stream_that_is_left_early_cancels_its_run() -> None:
+    ledger, hang = Ledger(), Hang()
+    vm = ExecutionVM(tools=ledger.tools(t=hang))
+    stream = vm.stream(program(ledger.step("x"), step()))
+    async with contextlib.aclosing(stream):  # type: ignore[type-var]
+        async for event in stream:
+            if event.step_id == "a":
+                break
+        await hang.started.wait()
+    assert ledger.done == ["x", "-x"]
+    assert hang.cancelled == 1
+
+
+async def test_a_consumer_of_a_stream_that_is_cancelled_cancels_its_run() -> None:
+    hang = Hang()
+    vm = ExecutionVM(tools={"t": hang})
+
+    async def consume() -> None:
+        async for _ in vm.stream(program(step())):
+            pass
+
+    task = asyncio.create_task(consume())
+    await hang.started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.005)
+    assert hang.cancelled == 1
+
+
+# --- event loops ---------------------------------------------------------------------------------------------------
+
+
+def test_an_event_loop_is_not_held_after_its_runs() -> None:
+    async def quick() -> int:
+        return 1
+
+    vm = ExecutionVM(tools={"t": quick})
+    loops = []
+
+    async def run() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await vm.run(program(step()))
+
+    for _ in range(5):
+        asyncio.run(run())
+    gc.collect()
+    assert sum(loop() is not None for loop in loops) <= 1  # the VM may know the last one
+
+
+async def test_memory_of_ended_runs_is_freed() -> None:
+    async def quick() -> list[int]:
+        return [1]
+
+    vm = ExecutionVM(tools={"t": quick})
+    one = program(step(), parallel(step("b"), step("c")))
+    trace = await vm.run(one)
+    seen = weakref.ref(trace)
+    gc.disable()
+    try:
+        del trace
+        assert seen() is None  # without the collector's help
+    finally:
+        gc.enable()
+
+
+# --- adapters ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer", [None, b"x", 5, ["x"], {"text": "x"}, ("a",), ("a", {}, 1), (None, None), ("x", "usage"), ("x", [1])]
+)
+async def test_a_malformed_answer_is_a_clear_error_and_not_text(answer: Any) -> None:
+    calls = []
+
+    async def give() -> Any:
+        calls.append(1)
+        return answer
+
+    trace = await ExecutionVM(Model(give)).run(program(llm(on_error="retry", retry={"delay_seconds": 0})))
+    assert (trace.status, trace.error_kind, len(calls)) == (TraceStatus.FAILED, "model", 1)
+    assert "the adapter" in (trace.error or "")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -1},
+        {"total_tokens": 1.5},
+        {"completion_tokens": "3"},
+        {"prompt_tokens": True},
+        {"cost_usd": "much"},
+        {"cost_usd": float("nan")},
+        {"cost_usd": -1},
+    ],
+)
+def test_malformed_usage_is_a_clear_error(usage: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="usage is malformed"):
+        completed(("x", usage))
+
+
+def test_the_three_kinds_of_answer() -> None:
+    assert completed("x") == Completion("x")
+    assert completed(("x", None)) == Completion("x")
+    assert completed(("x", {})) == Completion("x")
+    usage = completed(("x", {"prompt_tokens": 2, "completion_tokens": 3, "cost_usd": 0.1})).usage
+    assert usage is not None
+    assert (usage.total_tokens, str(usage.cost_usd)) == (5, "0.1")
+    assert completed(Completion("x", None, "m", "stop")).finish_reason == "stop"
+
+
+async def test_a_call_that_takes_its_time_to_stop_is_a_timeout_of_its_own() -> None:
+    """The watchdog asks again after a second; what it takes back is as often as it asked."""
+
+    async def slow_to_stop() -> None:
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            await asyncio.sleep(1.2)
+
+    vm = ExecutionVM(tools={"t": tool(effect="read")(slow_to_stop)})
+    trace = await vm.run(program(step(timeout_seconds=SHORT)))
+    assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "timeout")
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0

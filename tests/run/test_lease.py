@@ -1,0 +1,440 @@
+"""Leases: who has a run, what can be seen of its process, and clocks that are set while runs are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build import program, step
+from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+
+from nano_vm import ExecutionVM, TraceStatus, VMError, tool
+from nano_vm.cli import main
+from nano_vm.replay import replay, subject_of, verify
+from nano_vm.run.journal import Journal
+from nano_vm.run.lease import Lease, Process, Seen, living, seen
+from nano_vm.store.protocol import STEP
+from nano_vm.store.sql.store import SqlStore
+
+HOUR_NS = 3600 * 10**9
+
+
+@pytest.fixture(params=["file", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres").database())
+    return f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/runs.db"
+
+
+# --- what is seen of a process ---
+
+
+def test_a_process_is_seen_while_it_is_there() -> None:
+    here = Process.own()
+    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    born = Path(f"/proc/{sleeping.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    other = f"{replace(here, pid=sleeping.pid, born=born)}/ff"
+    assert seen(other, here) is Seen.ALIVE
+    assert seen(f"{replace(here, pid=sleeping.pid, born='1')}/ff", here) is Seen.GONE, "another has its id now"
+    sleeping.send_signal(signal.SIGSTOP)
+    assert seen(other, here) is Seen.ALIVE
+    sleeping.kill()
+    until = time.monotonic() + 10
+    while seen(other, here) is Seen.ALIVE and time.monotonic() < until:
+        time.sleep(0.01)
+    assert seen(other, here) is Seen.GONE, "it has ended, and nobody has waited for it yet"
+    sleeping.wait()
+    assert seen(other, here) is Seen.GONE
+
+
+@pytest.mark.parametrize(
+    ("fields", "one_machine", "what"),
+    [
+        ({"boot": "another"}, False, Seen.UNKNOWN),
+        ({"boot": "another"}, True, Seen.GONE),  # a file is of one machine, and that was started anew
+        ({"boot": "-"}, True, Seen.UNKNOWN),
+        ({"space": "1"}, True, Seen.UNKNOWN),  # a container beside this one
+        ({"space": "-"}, True, Seen.UNKNOWN),
+        ({"born": "-"}, True, Seen.UNKNOWN),
+        ({"host": "another", "pid": 0}, True, Seen.GONE),  # what counts is the machine, and not its name
+    ],
+)
+def test_where_a_process_can_not_be_seen(fields: dict[str, Any], one_machine: bool, what: Seen) -> None:
+    here = Process.own()
+    assert seen(f"{replace(here, **fields)}/ff", here, one_machine=one_machine) is what
+
+
+def test_names_that_no_owner_has() -> None:
+    for owner in ("nonsense", "a/b/c/d/e/f", "", "1/2/3/4/5", "a/b/c/1/d/e/f"):
+        assert seen(owner, Process.own(), one_machine=True) is Seen.UNKNOWN
+
+
+def test_a_lease_of_this_process_is_gone_when_it_was_given_back(file: str) -> None:
+    with SqlStore(file) as store:
+        first, second = Lease(store), Lease(store)
+        first.begin()
+        assert second.sees(first.owner) is Seen.ALIVE
+        assert living(store) == {first.owner}
+        first.end()
+        assert second.sees(first.owner) is Seen.GONE
+        assert living(store) == set()
+
+
+def test_who_is_seen_gone_is_forgotten_and_who_is_seen_alive_is_spared(url: str) -> None:
+    here = Process.own()
+    with SqlStore(url) as store:
+        lease, late = Lease(store), Lease(store)
+        late.begin()
+        store.heartbeat(late.owner, -5)
+        gone, elsewhere = f"{replace(here, born='1')}/aa", f"{replace(here, space='1')}/bb"
+        for owner in (gone, elsewhere):
+            store.heartbeat(owner, -5)
+        assert lease.spared() == [late.owner]
+        assert set(store.owners()) == {late.owner, elsewhere}
+        assert living(store) == {late.owner}
+        late.end()
+
+
+# --- runs ---
+
+
+class Skewed:
+    """A clock that somebody sets: *offset_ns* is what it is wrong by."""
+
+    offset_ns = 0
+    monotonic_ns = staticmethod(time.monotonic_ns)
+    sleep = staticmethod(asyncio.sleep)
+
+    def time_ns(self) -> int:
+        return time.time_ns() + self.offset_ns
+
+
+class Payments:
+    """Tools that pay slowly, with a reconcile that tells what was paid so far."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.paid: list[int] = []
+        self.all_begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.asked = 0
+
+    def tools(self, expected: int) -> dict[str, Callable[..., Any]]:
+        @tool(effect="irreversible")
+        async def pay(n: int) -> str:
+            self.begun.append(n)
+            if len(self.begun) == expected:
+                self.all_begun.set()
+            await self.may_end.wait()
+            self.paid.append(n)
+            return f"paid {n}"
+
+        @tool(effect="read")
+        async def find(n: int) -> Any:
+            self.asked += 1
+            return {"done": n in self.paid, "output": f"paid {n}"}
+
+        return {"pay": pay, "find": find}
+
+
+PAY = program(
+    step("pay", "pay", args={"n": "$n"}, reconcile={"tool": "find", "args": {"n": "$n"}}),
+    inputs={"type": "object", "properties": {"n": {"type": "integer"}}},
+)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+@pytest.mark.parametrize("far", [False, True], ids=["same container", "elsewhere"])
+async def test_a_clock_that_is_set_takes_no_run_from_its_owner(
+    url: str, hours: int, far: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payments, clock = Payments(), Skewed()
+    first = ExecutionVM(tools=payments.tools(6), store=url, clock=clock)
+    second = ExecutionVM(tools=payments.tools(6), store=url, clock=clock)
+    if far:
+        store: Any = second._store
+        second._lease = Lease(store, process=replace(Process.own(), space="1"))
+    runs = [asyncio.create_task(first.run(PAY, {"n": n}, run_id=f"r{n}")) for n in range(6)]
+    await payments.all_begun.wait()
+    clock.offset_ns = hours * HOUR_NS
+    true_time = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: true_time() + hours * HOUR_NS)
+    assert await second.work(until_idle=True) == []
+    with pytest.raises(VMError, match="is under way in another process"):
+        await second.resume("r0")
+    payments.may_end.set()
+    traces = await asyncio.gather(*runs)
+    assert [trace.status for trace in traces] == [TraceStatus.SUCCESS] * 6
+    assert (sorted(payments.paid), payments.asked) == ([0, 1, 2, 3, 4, 5], 0)
+    first.close()
+    second.close()
+
+
+async def test_a_run_whose_clock_was_set_back_goes_on_forwards(url: str) -> None:
+    """What comes later is not recorded as earlier, and no call as having lasted less than nothing."""
+    clock = Skewed()
+    vm = ExecutionVM(tools={"stop": tool(effect="write")(stop)}, store=url, clock=clock)
+    clock.offset_ns = HOUR_NS
+    one = program(step("a", "stop"), {"id": "w", "type": "wait", "event": "go"}, step("b", "stop"))
+    await vm.run(one, run_id="r")
+    vm.send_event("r", "go")
+    clock.offset_ns = 0
+    trace = await vm.resume("r")
+    assert trace.status is TraceStatus.SUCCESS
+    stored = vm._kept_in().load("r")
+    times = [at for row in stored.rows if row.kind == STEP for at in (row.started_ns, row.finished_ns)]
+    assert times == sorted(times)
+    assert verify(subject_of(stored))
+    assert replay(trace, one).identical
+    vm.close()
+
+
+HOLDS = """
+import asyncio, os, signal, sys
+from nano_vm import ExecutionVM, Program, tool
+
+@tool(effect="read")
+async def stop() -> str:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return "woken"
+
+one = Program.from_dict({"name": "one", "steps": [{"id": "stop", "type": "tool", "tool": "stop"}]})
+vm = ExecutionVM(tools={"stop": stop}, store=sys.argv[1], lease_seconds=0.5)
+print(asyncio.run(vm.run(one, run_id="r")).status.value)
+"""
+
+
+def stopped_worker(url: str) -> subprocess.Popen[str]:
+    """A process that drives run ``r`` and has stopped in a call for longer than its lease."""
+    worker = subprocess.Popen([sys.executable, "-c", HOLDS, url], stdout=subprocess.PIPE, text=True)
+    _, status = os.waitpid(worker.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    with SqlStore(url) as store:
+        until = time.monotonic() + 10
+        while min(store.owners().values()) >= 0 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert max(store.owners().values()) < 0
+    return worker
+
+
+def stop() -> str:
+    return "called here"
+
+
+async def test_a_process_that_is_there_keeps_its_runs_however_long_it_stands_still(url: str) -> None:
+    worker = stopped_worker(url)
+    vm = ExecutionVM(tools={"stop": tool(effect="read")(stop)}, store=url)
+    assert await vm.work(until_idle=True) == []
+    with pytest.raises(VMError, match="is under way in another process"):
+        await vm.resume("r")
+    worker.send_signal(signal.SIGCONT)
+    assert worker.communicate(timeout=60)[0] == "success\n"
+    assert vm.load("r").steps[0].output == "woken"
+    vm.close()
+
+
+async def test_when_it_is_gone_its_runs_are_free_at_once(url: str) -> None:
+    worker = stopped_worker(url)
+    worker.kill()
+    worker.communicate()
+    vm = ExecutionVM(tools={"stop": tool(effect="read")(stop)}, store=url)
+    (trace,) = await vm.work(until_idle=True)
+    assert (trace.status, trace.steps[0].output) == (TraceStatus.SUCCESS, "called here")
+    vm.close()
+
+
+async def test_from_elsewhere_its_time_counts(url: str) -> None:
+    """A container beside it can not see the process; there the lease decides, by the store's clock."""
+    worker = stopped_worker(url)
+    vm = ExecutionVM(tools={"stop": tool(effect="read")(stop)}, store=url)
+    store: Any = vm._store
+    vm._lease = Lease(store, process=replace(Process.own(), space="1"))
+    (trace,) = await vm.work(until_idle=True)
+    assert trace.steps[0].output == "called here"
+    worker.kill()
+    worker.communicate()
+    vm.close()
+
+
+# --- calls that are under way while their run is taken over ---
+
+
+class Two:
+    """Two VMs that cannot see each other's process; the first is inside its call when the second takes the run over."""
+
+    def __init__(self, url: str, effect: str = "irreversible", fails: bool = False) -> None:
+        self.inside, self.go_on = asyncio.Event(), asyncio.Event()
+        self.calls, self.asked, self.paid = 0, 0, False
+        self.effect, self.fails, self.url = effect, fails, url
+        self.first, self.second = self.vm("1"), self.vm("2")
+
+    def vm(self, space: str) -> ExecutionVM:
+        @tool(effect=self.effect)  # type: ignore[arg-type]
+        async def pay() -> str:
+            self.calls += 1
+            if self.calls == 1:
+                self.inside.set()
+                await self.go_on.wait()
+            if self.fails:
+                raise ValueError("the bank says no")
+            self.paid = True
+            return "paid"
+
+        @tool(effect="read")
+        async def find() -> Any:
+            self.asked += 1
+            return {"done": self.paid, "output": "found"}
+
+        store = SqlStore(self.url)
+        vm = ExecutionVM(tools={"pay": pay, "find": find}, store=store)
+        vm._lease = Lease(store, process=replace(Process.own(), space=space))
+        return vm
+
+    async def taken_over(self, one: Any) -> tuple[asyncio.Task[Any], Any]:
+        """The first's run, still under way, and the trace of the second."""
+        run = asyncio.create_task(self.first.run(one, run_id="r"))
+        await self.inside.wait()
+        self.second._kept_in().heartbeat(self.first._lease.owner, -1)  # type: ignore[union-attr]
+        return run, await self.second.resume("r")
+
+    def close(self) -> None:
+        self.first.close()
+        self.second.close()
+
+
+ONE_PAY = program(step("a", "pay", reconcile={"tool": "find"}), step("z", "find"))
+
+
+async def test_who_takes_over_does_not_ask_what_cannot_be_answered_yet(url: str) -> None:
+    """The payment is under way: 'not done' would be believed, and untrue. Its outcome comes late and is the step's."""
+    two = Two(url)
+    run, trace = await two.taken_over(ONE_PAY)
+    assert (trace.status, two.asked) == (TraceStatus.SUSPENDED, 0)
+    (waiting,) = trace.waiting
+    assert (waiting["kind"], waiting["process"]["alive"]) == ("in_doubt", None)
+    assert "may be making it still" in str(trace.error)
+    assert replay(trace, ONE_PAY).identical
+    two.go_on.set()
+    assert (await run).status is TraceStatus.SUCCESS
+    trace = two.second.load("r")
+    assert (trace.status, trace.steps[0].output, two.calls) == (TraceStatus.SUCCESS, "paid", 1)
+    assert verify(subject_of(two.second._kept_in().load("r")))
+    assert two.second._kept_in().check() == []  # type: ignore[attr-defined]
+    two.close()
+
+
+async def test_that_the_tool_failed_comes_late_too(url: str) -> None:
+    two = Two(url, fails=True)
+    run, _ = await two.taken_over(ONE_PAY)
+    two.go_on.set()
+    trace = await run
+    assert (trace.status, two.calls, two.asked) == (TraceStatus.FAILED, 1, 0)
+    assert "the bank says no" in str(trace.error)
+    assert verify(subject_of(two.second._kept_in().load("r")))
+    two.close()
+
+
+async def test_when_the_process_is_gone_the_reconcile_is_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = Two(url)
+    run, trace = await two.taken_over(ONE_PAY)
+    wake = two.second._kept_in().load("r").wake_ns
+    assert wake is not None, "it is looked at again"
+    assert await two.second.work(until_idle=True) == []
+    two.second._kept_in().forget_owner(two.first._lease.owner)  # type: ignore[union-attr]
+    two.second._clock = Skewed()
+    two.second._clock.offset_ns = 24 * HOUR_NS
+    two.paid = True  # the world has it, and the process never told
+    (trace,) = await two.second.work(until_idle=True)
+    assert (trace.status, trace.steps[1].output, two.calls) == (TraceStatus.SUCCESS, "found", 1)
+    run.cancel()
+    await asyncio.wait([run])
+    two.close()
+
+
+async def test_an_outcome_beside_a_run_that_has_ended_is_told(
+    url: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person was quicker, and wrong."""
+    two = Two(url)
+    run, _ = await two.taken_over(ONE_PAY)
+    two.second.resolve("r", "a", fail="it did not happen", by="ann")
+    assert (await two.second.resume("r")).status is TraceStatus.FAILED
+    two.go_on.set()
+    await run
+    await asyncio.to_thread(two.first._lease.pay)  # type: ignore[union-attr]
+    assert "run r has ended (failed), and 'a' came to something else since: see nano-vm show r" in caplog.text
+    store: Any = two.second._kept_in()
+    assert store.check() == ["run 'r' has ended (failed), and its call 'a' came to something else since: nano-vm show"]
+    two.close()
+    assert main(["show", "r", "--store", url]) == 0
+    shown = capsys.readouterr().out
+    assert "late: a ended" in shown
+    assert '"paid"' in shown
+    assert "what the run says of these calls is not what happened" in shown
+
+
+async def test_an_outcome_that_says_the_same_is_no_news(url: str) -> None:
+    two = Two(url)
+    run, _ = await two.taken_over(ONE_PAY)
+    two.second.resolve("r", "a", done="paid", by="ann")
+    assert (await two.second.resume("r")).status is TraceStatus.SUCCESS
+    two.go_on.set()
+    await run
+    await asyncio.to_thread(two.first._lease.pay)  # type: ignore[union-attr]
+    assert two.second._kept_in().check() == []  # type: ignore[attr-defined]
+    two.close()
+
+
+@pytest.mark.parametrize("how", ["async", "inline", "thread", "model"])
+async def test_who_stood_still_after_the_last_look_begins_no_call(
+    file: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look with the request and the call itself lies the driver's own work; there is one more look after it."""
+    in_time: list[bool] = []
+
+    async def later() -> str:
+        return now()
+
+    def now() -> str:
+        assert vm._lease is not None
+        in_time.append(vm._lease.holds())
+        return "x"
+
+    class Model:
+        async def complete(self, messages: Any, **_: Any) -> str:
+            return now()
+
+    functions = {"async": later, "inline": now, "thread": now, "model": now}
+    called = tool(effect="write", inline=how == "inline")(functions[how])
+    one = program({"id": "m", "type": "llm", "prompt": "x"}) if how == "model" else program(step("a", "call"))
+    vm = ExecutionVM(Model(), {"call": called}, store=file)
+    before = Journal.before
+
+    async def then_frozen(self: Journal, *given: Any) -> Any:
+        following = await before(self, *given)
+        if following is None:
+            monkeypatch.setattr(Journal, "before", before)
+            self.lease.until = self.lease.clock() - 100
+        return following
+
+    monkeypatch.setattr(Journal, "before", then_frozen)
+    trace = await vm.run(one, run_id="r")  # it lets the run go and takes it up again
+    if how == "model":
+        assert (trace.status, in_time) == (TraceStatus.SUCCESS, [True])
+    else:
+        assert (trace.status, in_time) == (TraceStatus.SUSPENDED, [])
+    vm.close()

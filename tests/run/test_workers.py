@@ -1,0 +1,213 @@
+"""Several workers over one database: they take different runs, hold no lock that another waits for, and do each run once."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build import program, step
+from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+
+from nano_vm import ExecutionVM, Trace, tool
+from nano_vm.errors import LeaseLost, StoreError
+from nano_vm.records.trace import StepStatus
+from nano_vm.store.protocol import STEP, Append, Message, Row, StoredRun
+from nano_vm.store.seals import RunSeal
+from nano_vm.store.sql.store import SqlStore
+
+LONG = "a text that is longer than what stands in a cell " * 3
+PROCESSES = 4
+RUNS = 120
+STRESS_TURNS = 15
+"""Of each worker; they take 3 s on a machine that does nothing else."""
+
+
+@pytest.fixture(params=["file", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres").database())
+    return f"sqlite:///{tmp_path}/runs.db"
+
+
+def deadlocks(server: PostgresServer) -> int:
+    """Those that the server has ended so far; it counts them when a session is over."""
+    time.sleep(0.3)
+    return int(str(server.execute("SELECT coalesce(sum(deadlocks), 0) FROM pg_stat_database")[0][0]))
+
+
+# --- processes ---
+
+WRITES = program(
+    step("a", "note", args={"text": LONG}),
+    step("b", "note", args={"text": "$name"}),
+    step("c", "note", args={"text": LONG}),
+    inputs={"type": "object", "properties": {"name": {"type": "string"}}},
+)
+
+
+def work(url: str, ledger: Path, ready: Any, results: Any) -> None:
+    """A worker process: submits its part of the runs and takes of all."""
+
+    @tool(effect="write")
+    async def note(text: str) -> str:
+        with ledger.open("a") as file:
+            file.write(f"{text[:20]}\n")
+        return text
+
+    vm = ExecutionVM(tools={"note": note}, store=url)
+    ended: list[str] = []
+
+    async def main() -> None:
+        names = [f"run {number}" for number in range(RUNS)]
+        random.Random(ledger.name).shuffle(names)
+        ready.wait(60)
+        ids = await asyncio.gather(
+            *(vm.submit(WRITES, {"name": name}, run_id=name.replace(" ", "-")) for name in names)
+        )
+        assert len(set(ids)) == RUNS
+
+        def note_end(trace: Trace) -> None:
+            assert trace.raise_for_status() is trace
+            ended.append(trace.run_id)
+
+        await asyncio.to_thread(ready.wait, 60)
+        await vm.work(until_idle=True, ended=note_end, poll_seconds=0.05)
+
+    asyncio.run(main())
+    vm.close()
+    results.put(ended)
+
+
+def test_workers_share_the_runs_and_do_each_once(
+    url: str,
+    tmp_path: Path,
+    postgres: PostgresServer,  # noqa: F811
+) -> None:
+    """All submit the same runs, each in an order of its own, and then work on them."""
+    before = deadlocks(postgres)
+    spawn = multiprocessing.get_context("spawn")
+    ready, results = spawn.Barrier(PROCESSES), spawn.Queue()
+    ledgers = [tmp_path / f"ledger-{number}" for number in range(PROCESSES)]
+    workers = [spawn.Process(target=work, args=(url, ledger, ready, results)) for ledger in ledgers]
+    for worker in workers:
+        worker.start()
+    shares = [results.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert sorted(run_id for share in shares for run_id in share) == sorted(f"run-{number}" for number in range(RUNS))
+    assert sum(map(bool, shares)) > 1, "more than one had some"
+    calls = Counter(line for ledger in ledgers if ledger.exists() for line in ledger.read_text().splitlines())
+    assert calls.pop(LONG[:20]) == 2 * RUNS
+    assert calls == {f"run {number}": 1 for number in range(RUNS)}
+    assert deadlocks(postgres) == before
+
+
+# --- locks ---
+
+
+class Worker(threading.Thread):
+    """A store of its own, whose operations come in batches and in any order."""
+
+    def __init__(self, url: str, name: str, ids: list[str]) -> None:
+        super().__init__()
+        self.store, self.name, self.ids = SqlStore(url), name, ids
+        self.draw = random.Random(name)
+        self.errors: list[BaseException] = []
+        self.appended: Counter[str] = Counter()
+
+    def run(self) -> None:
+        self.store.heartbeat(self.name, 60)
+        try:
+            for _ in range(STRESS_TURNS):
+                asyncio.run(self.turn())
+        except BaseException as error:  # noqa: BLE001 - a thread's error would be lost
+            self.errors.append(error)
+
+    def row(self) -> Row:
+        output = {"text": LONG, "n": self.draw.randrange(4)}
+        return Row(STEP, "", "s", "tool", StepStatus.SUCCESS, 1, 2, output=output)
+
+    async def turn(self) -> None:
+        """Create, send, claim, append and give back, all at the same time."""
+        draw, store = self.draw, self.store
+        created = [
+            store.begin(StoredRun(run_id, "p", "d", 1, {"p": LONG}, {"x": LONG + run_id[-1]}, salt=b"s"))
+            for run_id in draw.sample(self.ids, 8)
+        ]
+        sent = [
+            asyncio.to_thread(store.send, run_id, Message("event", "e", {"x": LONG}, None, 1))
+            for run_id in draw.sample(self.ids, 3)
+        ]
+        claims = [asyncio.to_thread(store.claim, draw.sample(self.ids, 8), self.name, 1, most=4) for _ in range(2)]
+        await asyncio.gather(*created)
+        claimed, _ = await asyncio.gather(asyncio.gather(*claims), asyncio.gather(*sent, return_exceptions=True))
+        mine = {run_id: claim.fence for found in claimed for run_id, claim in found.items()}
+        items = []
+        for run_id, fence in mine.items():
+            run, row = await asyncio.to_thread(store.load, run_id), self.row()
+            items.append((run_id, Append(run.key, fence, [row], RunSeal(run).after([row], {"output": LONG}))))
+        draw.shuffle(items)
+        free = [(run_id, Append(item.key, item.fence, (), {"owner": None})) for run_id, item in items]
+        for run_id, answer in zip(
+            [run_id for run_id, _ in items],
+            await asyncio.gather(*(store.append(item) for _, item in items), return_exceptions=True),
+            strict=True,
+        ):
+            if answer is None:
+                self.appended[run_id] += 1
+            elif not isinstance(answer, LeaseLost):
+                raise answer
+        await asyncio.gather(*(store.append(item) for _, item in free), return_exceptions=True)
+
+
+def test_no_two_ever_wait_for_each_other(url: str, postgres: PostgresServer) -> None:  # noqa: F811
+    before = deadlocks(postgres)
+    ids = [f"r{number}" for number in range(24)]
+    with SqlStore(url) as store:
+        for run_id in ids:
+            store.create(StoredRun(run_id, "p", "d", 1, salt=b"s"))
+        workers = [Worker(url, f"w{number}", [*ids, *(f"n{n}" for n in range(200))]) for number in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()  # a deadlock is an error of the database, and ends it too
+            worker.store.close()
+        assert [error for worker in workers for error in worker.errors] == []
+        assert store.check() == []
+        for run in store.runs():
+            rows = len(store.load(run.run_id).rows)
+            assert rows == sum(worker.appended[run.run_id] for worker in workers), "what was acknowledged is there"
+    assert deadlocks(postgres) == before
+
+
+async def test_a_run_that_another_transaction_holds_keeps_no_other_waiting(postgres: PostgresServer) -> None:  # noqa: F811
+    import psycopg
+
+    url = postgres.database()
+    row = Row(STEP, "", "s", "tool", StepStatus.SUCCESS, 1, 2)
+    with SqlStore(url, busy_timeout_seconds=0.5) as store, psycopg.connect(url) as other:
+        runs = [StoredRun(f"r{number}", "p", "d", 1, salt=b"s") for number in range(3)]
+        for run in runs:
+            store.create(run)
+        other.execute("SELECT 1 FROM nano_runs WHERE run_id = 'r1' FOR UPDATE")
+        assert await asyncio.to_thread(store.claim, ["r1"], "me", 1) == {}
+        held = [store.append(Append(runs[1].key, 1, [row])), store.append(Append(runs[1].key, 1, [row]))]
+        await asyncio.gather(*(store.append(Append(run.key, 1, [row])) for run in (runs[0], runs[2])))
+        assert not held[0].done()
+        with pytest.raises(StoreError, match=r"run number 2 was locked for \d+\.\d s by another transaction"):
+            await held[0]
+        with pytest.raises(StoreError, match="locked"):
+            await held[1]
+        again = store.append(Append(runs[1].key, 1, [row]))
+        await asyncio.sleep(0.1)
+        other.rollback()
+        await again
+        assert [len(store.load(run.run_id).rows) for run in runs] == [1, 1, 1]
