@@ -1,8 +1,9 @@
-"""The benchmarks: ``make bench``, or ``python benchmarks/bench.py [--quick] [--no-peers] [--only SECTION ...]``.
+"""The benchmarks: ``make bench``, or ``python benchmarks/bench.py [--quick] [--no-peers] [--only
+SECTION ...]``.
 
 A full run prints its tables and writes ``docs/benchmarks.md``, ``docs/benchmarks.svg`` and
-``benchmarks/benchmarks.json``; a partial or quick one only prints. The bars are shown, never enforced: a figure hangs
-on the machine, and a test that hangs on the machine is no test.
+``benchmarks/benchmarks.json``; a partial or quick one only prints. The bars are shown, never
+enforced: a figure hangs on the machine, and a test that hangs on the machine is no test.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ LOOP = Contestant("hand-written loop", "hand_written", arguments=("--loop",))
 OURS = Contestant("llm-nano-vm, this tree", "execution_vm")
 V01 = Contestant("llm-nano-vm 0.1.4", "execution_vm", "llm-nano-vm-0.1.4")
 # 0.8 takes a reference inside quotes for text and would run the wrong branch
-V08 = Contestant("llm-nano-vm 0.8.9", "execution_vm", "llm-nano-vm-0.8.9", ("--condition", "'ok' in ${output}"))
+V08 = Contestant(
+    "llm-nano-vm 0.8.9", "execution_vm", "llm-nano-vm-0.8.9", ("--condition", "'ok' in ${output}")
+)
 BURR = Contestant("Apache Burr 0.43.0", "burr_application", "burr")
 LANGGRAPH = Contestant("LangGraph 1.2.22", "state_graph", "langgraph")
 
@@ -50,9 +53,12 @@ def per(count: int) -> Callable[[float], str]:
 def stress(effort: Effort) -> Table:
     table = Table(
         "The stress test",
-        "20 tool steps, a condition, one more tool step, 50 context keys; the runs follow each other in one task. "
-        "The limit is a hand-written coroutine with a line for each step; the loop makes its names as it goes. "
-        "Neither keeps a trace. A ratio is taken within a round; ± is half the interquartile range of those to the "
+        "20 tool steps, a condition, one more tool step, 50 context keys; the runs follow each "
+        "other in one task. "
+        "The limit is a hand-written coroutine with a line for each step; the loop makes its "
+        "names as it goes. "
+        "Neither keeps a trace. A ratio is taken within a round; ± is half the interquartile "
+        "range of those to the "
         "limit.",
         ["", "µs a program", "programs/s", "× limit", "±", "× loop", "× ours"],
     )
@@ -75,13 +81,20 @@ def stress(effort: Effort) -> Table:
         ratios = [number(over[to]) if to in over else "" for to in (LIMIT, LOOP, OURS)]
         ratios.insert(1, f"{result.spread_over(samples[LIMIT]) * 100:.0f} %")
         table.add(who.name, number(result.median), number(1e6 / result.median), *ratios, bars=bars)
-        table.raw[who.name] = {"us": result.median, "over_limit": over[LIMIT], "samples_us": result.us}
+        table.raw[who.name] = {
+            "us": result.median,
+            "over_limit": over[LIMIT],
+            "samples_us": result.us,
+        }
         table.plot[who.name] = (result.median, over[LIMIT])
     return table
 
 
 def growth(
-    effort: Effort, table: Table, workloads: Mapping[Any, Workload], count: Callable[[Workload], int]
+    effort: Effort,
+    table: Table,
+    workloads: Mapping[Any, Workload],
+    count: Callable[[Workload], int],
 ) -> dict[Any, Samples]:
     """A row for each workload: this tree and the limit, by the step or program as *count* says."""
     entries: list[Entry] = [(who, work) for work in workloads.values() for who in (LIMIT, OURS)]
@@ -96,7 +109,11 @@ def growth(
             continue
         text = per(count(work))
         table.add(name, text(limit.median), text(mine.median), number(mine.over(limit)))
-        table.raw[str(size)] = {"limit_us": limit.median, "ours_us": mine.median, "ratio": mine.over(limit)}
+        table.raw[str(size)] = {
+            "limit_us": limit.median,
+            "ours_us": mine.median,
+            "ratio": mine.over(limit),
+        }
         ours[size] = mine
     return ours
 
@@ -110,7 +127,12 @@ def steps(effort: Effort) -> Table:
     workloads = {size: Workload(steps=size, branch=0) for size in (20, 100, 1_000, 10_000)}
     ours = growth(effort, table, workloads, lambda work: work.steps)
     if 20 in ours and 10_000 in ours:
-        bar = Bar("growth of a step's cost, 20 to 10,000 steps", ours[10_000].over(ours[20]) / 500, 1.2, "× that at 20")
+        bar = Bar(
+            "growth of a step's cost, 20 to 10,000 steps",
+            ours[10_000].over(ours[20]) / 500,
+            1.2,
+            "× that at 20",
+        )
         table.bars.append(bar)
         table.rows[-1][-1] = str(bar)
     return table
@@ -119,10 +141,13 @@ def steps(effort: Effort) -> Table:
 def concurrent(effort: Effort) -> Table:
     table = Table(
         "Growth with concurrent runs",
-        "The stress test in one `asyncio.gather`, with a tool that awaits `asyncio.sleep(0)`; microseconds a program.",
+        "The stress test in one `asyncio.gather`, with a tool that awaits `asyncio.sleep(0)`; "
+        "microseconds a program.",
         ["runs", "limit", "ours", "× limit"],
     )
-    workloads = {size: Workload(concurrent=size, yielding=1) for size in (1, 10, 100, 1_000, 10_000)}
+    workloads = {
+        size: Workload(concurrent=size, yielding=1) for size in (1, 10, 100, 1_000, 10_000)
+    }
     growth(effort, table, workloads, lambda work: 1)
     return table
 
@@ -130,17 +155,21 @@ def concurrent(effort: Effort) -> Table:
 def keys(effort: Effort) -> Table:
     table = Table(
         "Growth with the context",
-        "The stress test over a larger context, of which it reads 22 keys at the most; microseconds a program.",
+        "The stress test over a larger context, of which it reads 22 keys at the most; "
+        "microseconds a program.",
         ["keys", "limit", "ours", "× limit"],
     )
-    growth(effort, table, {size: Workload(keys=size) for size in (5, 50, 500, 5_000)}, lambda work: 1)
+    growth(
+        effort, table, {size: Workload(keys=size) for size in (5, 50, 500, 5_000)}, lambda work: 1
+    )
     return table
 
 
 def kinds(effort: Effort) -> Table:
     table = Table(
         "Other values and arguments",
-        "The 20 steps of the stress test with other things to pass on; microseconds a program. Objects are copied for "
+        "The 20 steps of the stress test with other things to pass on; microseconds a program. "
+        "Objects are copied for "
         "the tool and checked when they come back.",
         ["the tool takes", "limit", "ours", "× limit"],
     )
@@ -152,13 +181,20 @@ def kinds(effort: Effort) -> Table:
         "template": "`got $key`",
         "two": "two arguments",
     }
-    growth(effort, table, {names[kind]: Workload(kind=kind, branch=0) for kind in KINDS}, lambda work: 1)
+    growth(
+        effort,
+        table,
+        {names[kind]: Workload(kind=kind, branch=0) for kind in KINDS},
+        lambda work: 1,
+    )
     return table
 
 
 def measured(*arguments: str) -> dict[str, float]:
     """The figures that a fresh process measures; see ``measure.py``."""
-    process = subprocess.run([sys.executable, "-m", "measure", *arguments], cwd=HERE, capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, "-m", "measure", *arguments], cwd=HERE, capture_output=True, text=True
+    )
     if process.returncode:
         raise Unavailable(process.stderr.strip().splitlines()[-1])
     figures: dict[str, float] = json.loads(process.stdout)
@@ -168,8 +204,10 @@ def measured(*arguments: str) -> dict[str, float]:
 def memory(effort: Effort) -> Table:
     table = Table(
         "Memory",
-        "A finished step: of a 10,000-step trace that is kept, beside its values; looked at, its `StepResult` is there "
-        "as well. A waiting run: of 10,000 runs of the stress test that wait in a tool, the first or the eleventh. "
+        "A finished step: of a 10,000-step trace that is kept, beside its values; looked at, its "
+        "`StepResult` is there "
+        "as well. A waiting run: of 10,000 runs of the stress test that wait in a tool, the first "
+        "or the eleventh. "
         "Allocated is what `tracemalloc` counts, resident what the process has grown by.",
         ["bytes", "limit", "ours", "ours less limit"],
     )
@@ -184,13 +222,18 @@ def memory(effort: Effort) -> Table:
     row("a finished step, looked at", kept["by_hand"], kept["trace"] + kept["looked_at"])
     for after, where in ((0, "first"), (10, "eleventh")):
         for how, word in (("traced", "allocated"), ("resident", "resident")):
-            limit, ours = (measured("waiting_runs", who, how, str(after))["bytes"] for who in ("by_hand", "ours"))
+            limit, ours = (
+                measured("waiting_runs", who, how, str(after))["bytes"]
+                for who in ("by_hand", "ours")
+            )
             row(f"a run waiting in its {where} tool, {word}", limit, ours, 8192)
     return table
 
 
 def conditions(effort: Effort) -> Table:
-    table = Table("Conditions", "One evaluation by the closure that a run calls.", ["condition", "µs"])
+    table = Table(
+        "Conditions", "One evaluation by the closure that a run calls.", ["condition", "µs"]
+    )
     for text, us in measured("conditions").items():
         table.add(f"`{text}`", number(us), bars=[Bar(f"µs for {text}", us, 0.5, "µs")])
         table.raw[text] = us
@@ -200,14 +243,18 @@ def conditions(effort: Effort) -> Table:
 def loading(effort: Effort) -> Table:
     table = Table(
         "Loading, checking and compiling",
-        "Milliseconds from a dict or a YAML text to a program that `vm.check` has passed and compiled.",
+        "Milliseconds from a dict or a YAML text to a program that `vm.check` has passed and "
+        "compiled.",
         ["steps", "dict", "dict to Program", "YAML", "YAML to Program", "check and compile"],
     )
     for size in (100, 1_000, 10_000):
         ms = measured("loading", str(size))
         bars = []
         if size == 1_000:
-            bars = [Bar("ms from a dict", ms["dict_all"], 100, "ms"), Bar("ms from YAML", ms["yaml_all"], 300, "ms")]
+            bars = [
+                Bar("ms from a dict", ms["dict_all"], 100, "ms"),
+                Bar("ms from YAML", ms["yaml_all"], 300, "ms"),
+            ]
         parts = ("dict_all", "dict_load", "yaml_all", "yaml_load", "dict_check")
         table.add(f"{size:,}", *(number(ms[part]) for part in parts), bars=bars)
         table.raw[str(size)] = ms
@@ -215,7 +262,11 @@ def loading(effort: Effort) -> Table:
 
 
 def imports(effort: Effort) -> Table:
-    table = Table("Imports", "Milliseconds of CPU time, each in a fresh process, in turns.", ["statement", "ms"])
+    table = Table(
+        "Imports",
+        "Milliseconds of CPU time, each in a fresh process, in turns.",
+        ["statement", "ms"],
+    )
     ms = measured("imports", str(effort.import_rounds))
     for statement, took in ms.items():
         bars = []
@@ -248,26 +299,39 @@ def page(tables: dict[str, Table], described: str, date: str) -> str:
         "<!-- written by `make bench`; do not edit -->",
         f"Measured on {date}: {described}.",
         "",
-        "Process CPU time, medians. Every contestant is a process of its own in an environment of its own; they take "
-        f"turns of about {BLOCK_MS} ms, each round on one core, so that a busy machine slows all of them alike. The "
-        "garbage collector is as Python sets it, and every answer is checked. `make bench` does it again.",
+        "Process CPU time, medians. Every contestant is a process of its own in an environment of "
+        "its own; they take "
+        f"turns of about {BLOCK_MS} ms, each round on one core, so that a busy machine slows all "
+        f"of them alike. The "
+        "garbage collector is as Python sets it, and every answer is checked. `make bench` does "
+        "it again.",
         "",
         "![CPU time for one program of the stress test, on a logarithmic axis](benchmarks.svg)",
         "",
         f"Bars met: {len(bars) - len(missed)} of {len(bars)}.",
         *(["", "Missed:", "", *missed] if missed else []),
     ]
-    return "\n".join(head) + "\n\n" + "\n\n".join(table.markdown() for table in tables.values()) + "\n"
+    return (
+        "\n".join(head) + "\n\n" + "\n\n".join(table.markdown() for table in tables.values()) + "\n"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure this tree, its limit and its peers.")
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: a look, not a result")
-    parser.add_argument("--no-peers", action="store_true", help="leave out what needs other environments")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
+    parser.add_argument(
+        "--quick", action="store_true", help="few and short rounds: a look, not a result"
+    )
+    parser.add_argument(
+        "--no-peers", action="store_true", help="leave out what needs other environments"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION"
+    )
     parser.add_argument("--date", default=datetime.datetime.now(datetime.UTC).date().isoformat())
     options = parser.parse_args()
-    effort = Effort(rounds=41, growth_rounds=15, import_rounds=21, block_ms=BLOCK_MS, peers=not options.no_peers)
+    effort = Effort(
+        rounds=41, growth_rounds=15, import_rounds=21, block_ms=BLOCK_MS, peers=not options.no_peers
+    )
     if options.quick:
         effort = replace(effort, rounds=7, growth_rounds=3, import_rounds=5, block_ms=20)
     described = machine()
@@ -282,13 +346,16 @@ def main() -> None:
         return
     DOCS.mkdir(exist_ok=True)
     (DOCS / "benchmarks.md").write_text(page(tables, described, options.date))
-    subtitle = "20 tool steps, a condition, one more tool step; CPU time for one program, logarithmic axis"
+    subtitle = (
+        "20 tool steps, a condition, one more tool step; CPU time for one program, logarithmic axis"
+    )
     (DOCS / "benchmarks.svg").write_text(
         chart("The stress test", subtitle, tables["stress"].plot, ours=OURS.name, limit=LIMIT.name)
     )
     figures = {name: table.raw for name, table in tables.items()}
     (HERE / "benchmarks.json").write_text(
-        json.dumps({"date": options.date, "machine": described, "figures": figures}, indent=1) + "\n"
+        json.dumps({"date": options.date, "machine": described, "figures": figures}, indent=1)
+        + "\n"
     )
 
 

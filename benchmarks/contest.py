@@ -1,9 +1,10 @@
 """Contestants, each a long-lived process in its own environment, timed in turns.
 
-A workload, a contestant and a number of rounds come in; the CPU time of one program in each round goes out. The turns
-are interleaved, so that what slows the machine down slows everybody down, and a ratio is taken within a round. A round
-takes place on one core, the next round on the next: where neighbours share the machine, one core can be twice as fast
-as another, and a process left to itself stays where it is.
+A workload, a contestant and a number of rounds come in; the CPU time of one program in each round
+goes out. The turns are interleaved, so that what slows the machine down slows everybody down, and a
+ratio is taken within a round. A round takes place on one core, the next round on the next: where
+neighbours share the machine, one core can be twice as fast as another, and a process left to itself
+stays where it is.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ sys.path.insert(0, str(HERE))
 from workload import Workload  # noqa: E402  (beside this file, wherever the benchmark is started)
 
 BLOCK_MS = 75
-"""CPU time of one turn: long enough for the clock and for caches to warm, short enough for many rounds."""
+"""CPU time of one turn: long enough for the clock and for caches to warm, short enough for many
+rounds.
+"""
 
 
 class Unavailable(Exception):
@@ -35,7 +38,9 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A module of ``peers`` and what it runs in: the pins in ``peers/<environment>.txt``, or this interpreter."""
+    """A module of ``peers`` and what it runs in: the pins in ``peers/<environment>.txt``, or this
+    interpreter.
+    """
 
     name: str
     module: str
@@ -67,7 +72,9 @@ class Samples:
 
 
 def interpreter(environment: str | None) -> str:
-    """The Python of an environment, which is made first if it is missing or its pins have changed."""
+    """The Python of an environment, which is made first if it is missing or its pins have
+    changed.
+    """
     if environment is None:
         return sys.executable
     pins = HERE / "peers" / f"{environment}.txt"
@@ -77,7 +84,16 @@ def interpreter(environment: str | None) -> str:
     if not ready.exists() or ready.read_text() != wanted:
         print(f"setting up {environment} ...", file=sys.stderr)
         venv.create(home, with_pip=True, clear=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", str(pins)]
+        pip = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--requirement",
+            str(pins),
+        ]
         installed = subprocess.run(pip, capture_output=True, text=True)
         if installed.returncode:
             raise Unavailable(f"pip: {installed.stderr.strip().splitlines()[-1]}")
@@ -109,7 +125,9 @@ class Turn:
         return float(figures["cpu_ns"] / figures["programs"] / 1000)
 
     def calibrate(self, block_ms: float) -> None:
-        """Settle how many programs make a block, in whole batches; warms the contestant up as well."""
+        """Settle how many programs make a block, in whole batches; warms the contestant up as
+        well.
+        """
         batches = 1
         while True:
             spent_ms = self.block(batches * self.concurrent) * batches * self.concurrent / 1000
@@ -123,12 +141,18 @@ class Turn:
 def started(contestant: Contestant, workload: Workload, block_ms: float) -> Iterator[Turn]:
     command = [interpreter(contestant.environment), "-m", f"peers.{contestant.module}"]
     if contestant.environment is not None:
-        command.insert(1, "-E")  # a PYTHONPATH that leads to this tree would put it in place of the peer
+        # a PYTHONPATH that leads to this tree would put it in place of the peer
+        command.insert(1, "-E")
     command += [*workload.options, *contestant.arguments]
     with ExitStack() as stack:
         errors = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".txt"))
         process = subprocess.Popen(
-            command, cwd=HERE, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            command,
+            cwd=HERE,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
         )
         stack.enter_context(process)  # closes its input, upon which it ends
         turn = Turn(process, Path(errors.name), workload.concurrent)
@@ -137,7 +161,9 @@ def started(contestant: Contestant, workload: Workload, block_ms: float) -> Iter
 
 
 def pin(process: int, number: int) -> None:
-    """Keep *process* on the core whose turn it is in round *number*, where the system can do that."""
+    """Keep *process* on the core whose turn it is in round *number*, where the system can do
+    that.
+    """
     if sys.platform == "linux":
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(process, {cores[number % len(cores)]})
@@ -146,7 +172,9 @@ def pin(process: int, number: int) -> None:
 Entry = tuple[Contestant, Workload]
 
 
-def contest(entries: Sequence[Entry], rounds: int, block_ms: float = BLOCK_MS) -> dict[Entry, Samples | Unavailable]:
+def contest(
+    entries: Sequence[Entry], rounds: int, block_ms: float = BLOCK_MS
+) -> dict[Entry, Samples | Unavailable]:
     """Time all *entries* in turns; who cannot take part is given with the reason."""
     results: dict[Entry, Samples | Unavailable] = {}
     turns: dict[Entry, Turn] = {}
@@ -159,7 +187,8 @@ def contest(entries: Sequence[Entry], rounds: int, block_ms: float = BLOCK_MS) -
                 results[entry] = reason
         for number in range(rounds):
             order = list(turns)
-            for entry in order[number % len(order) :] + order[: number % len(order)]:  # nobody is always first
+            # nobody is always first
+            for entry in order[number % len(order) :] + order[: number % len(order)]:
                 samples, turn = results[entry], turns[entry]
                 assert isinstance(samples, Samples)
                 pin(turn.process.pid, number)

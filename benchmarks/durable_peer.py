@@ -1,8 +1,10 @@
-"""What every contestant of `durable.py` is: a process that runs the programs it is told to, 20 in flight, and says what they took.
+"""What every contestant of `durable.py` is: a process that runs the programs it is told to, 20 in
+flight, and says what they took.
 
-In come lines on standard input, each a number of programs; out goes one line of JSON for each, with wall time and the CPU time of
-the process and of the servers that it started. A program is 20 steps that give their argument back, each stored durably. A contestant
-that does not reach the right answer never measures anything. Standard library only: this runs in the environment of every peer.
+In come lines on standard input, each a number of programs; out goes one line of JSON for each, with
+wall time and the CPU time of the process and of the servers that it started. A program is 20 steps
+that give their argument back, each stored durably. A contestant that does not reach the right
+answer never measures anything. Standard library only: this runs in the environment of every peer.
 """
 
 from __future__ import annotations
@@ -49,11 +51,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(command: Sequence[str], port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server of this contestant's own, once it listens on *port*; it is ended by its id, whatever happens."""
+def server(
+    command: Sequence[str], port: int, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server of this contestant's own, once it listens on *port*; it is ended by its id, whatever
+    happens.
+    """
     log = folder() / "server.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=folder(), stdout=out, stderr=out, env={**os.environ, **environment})
+        process = subprocess.Popen(
+            command, cwd=folder(), stdout=out, stderr=out, env={**os.environ, **environment}
+        )
     try:
         until = time.monotonic() + START_SECONDS
         while True:
@@ -86,7 +94,10 @@ def cpu_ns(servers: Sequence[int]) -> int:
 
 def say(programs: int, wall_ns: int, spent_ns: int, **more: Any) -> None:
     """Answer a line."""
-    print(json.dumps({"programs": programs, "wall_ns": wall_ns, "cpu_ns": spent_ns, **more}), flush=True)
+    print(
+        json.dumps({"programs": programs, "wall_ns": wall_ns, "cpu_ns": spent_ns, **more}),
+        flush=True,
+    )
 
 
 async def serve(
@@ -94,7 +105,9 @@ async def serve(
     servers: Sequence[int] = (),
     told: Callable[[], dict[str, float]] = dict,
 ) -> None:
-    """Time *run*, which gives the last output of a program, as often as each line says; *told* are counters of its own."""
+    """Time *run*, which gives the last output of a program, as often as each line says; *told* are
+    counters of its own.
+    """
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         programs = int(line)

@@ -1,6 +1,7 @@
 """How many runs a second the all-paths test makes: ``python benchmarks/explore.py [SECONDS]``.
 
-Prints a line for each workload, in process CPU time. The bar of 20,000 runs a second is for a program of 20 steps.
+Prints a line for each workload, in process CPU time. The bar of 20,000 runs a second is for a
+program of 20 steps.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from nano_vm.machine.compile import compile_flow
 
 
 def chain(steps: int, every: int) -> Program:
-    """A chain of tool steps, with a condition instead of each *every*-th: its value is yes or not, and a step follows if it is."""
+    """A chain of tool steps, with a condition instead of each *every*-th: its value is yes or not,
+    and a step follows if it is.
+    """
     made: list[dict[str, Any]] = []
     while len(made) < steps:
         number = len(made)
@@ -31,11 +34,23 @@ def chain(steps: int, every: int) -> Program:
                 }
             )
             made.append(
-                {"id": f"s{number}", "type": "tool", "tool": "f", "args": {"x": "$k0"}, "output_key": f"k{number + 2}"}
+                {
+                    "id": f"s{number}",
+                    "type": "tool",
+                    "tool": "f",
+                    "args": {"x": "$k0"},
+                    "output_key": f"k{number + 2}",
+                }
             )
         else:
             made.append(
-                {"id": f"s{number}", "type": "tool", "tool": "f", "args": {"x": "$k0"}, "output_key": f"k{number + 1}"}
+                {
+                    "id": f"s{number}",
+                    "type": "tool",
+                    "tool": "f",
+                    "args": {"x": "$k0"},
+                    "output_key": f"k{number + 1}",
+                }
             )
     return Program.from_dict({"name": f"chain of {steps}", "steps": made[:steps]})
 
@@ -49,13 +64,20 @@ def forked() -> Program:
             "steps": [
                 {"id": "list", "type": "tool", "tool": "g"},
                 {"id": "p", "type": "parallel", "parallel_steps": branches},
-                {"id": "m", "type": "map", "over": "$list.output", "steps": [{"id": "i", "type": "tool", "tool": "f"}]},
+                {
+                    "id": "m",
+                    "type": "map",
+                    "over": "$list.output",
+                    "steps": [{"id": "i", "type": "tool", "tool": "f"}],
+                },
             ],
         }
     )
 
 
-def measure(name: str, program: Program, seconds: float, properties: dict[str, Property] | None = None) -> None:
+def measure(
+    name: str, program: Program, seconds: float, properties: dict[str, Property] | None = None
+) -> None:
     """Explore again and again for *seconds*, and print the runs a second."""
     flow = Flow(program)
     contracts = assumed(flow, {})

@@ -1,4 +1,5 @@
-"""What is measured of this tree alone, in a fresh process each: ``python -m measure NAME`` prints one JSON object.
+"""What is measured of this tree alone, in a fresh process each: ``python -m measure NAME`` prints
+one JSON object.
 
 Memory, conditions, loading and imports. Times are process CPU time; sizes are bytes.
 """
@@ -40,13 +41,14 @@ def cpu_us(call: Callable[[], object]) -> float:
     return (time.process_time_ns() - start) / 1000
 
 
-# --- memory ----------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def kept_steps() -> Figures:
     """Bytes that each step of a finished 10,000-step trace keeps, beside its values.
 
-    The values are 50 texts of the context, which exist before; what the hand-written coroutine keeps is its dict.
+    The values are 50 texts of the context, which exist before; what the hand-written coroutine
+    keeps is its dict.
     """
     from nano_vm import ExecutionVM, Program
 
@@ -65,7 +67,10 @@ def kept_steps() -> Figures:
         return size / STEPS, result
 
     async def outputs() -> dict[str, str]:
-        return {output: await workload.tools["work"](x=context[key]) for _, key, output in workload.calls}
+        return {
+            output: await workload.tools["work"](x=context[key])
+            for _, key, output in workload.calls
+        }
 
     async def main() -> Figures:
         by_hand, _ = await kept(outputs)
@@ -81,7 +86,9 @@ def kept_steps() -> Figures:
 
 
 def waiting_runs(who: str, how: str, after: int) -> Figures:
-    """Bytes for each of 10,000 runs of the stress test that wait in a tool *after* so many finished steps."""
+    """Bytes for each of 10,000 runs of the stress test that wait in a tool *after* so many finished
+    steps.
+    """
     workload = Workload()
     context = workload.context
     waits_at = context[workload.calls[after][1]]
@@ -134,7 +141,7 @@ def waiting_runs(who: str, how: str, after: int) -> Figures:
     return {"bytes": asyncio.run(main())}
 
 
-# --- conditions --------------------------------------------------------------------------------------------------
+# --- conditions -----------------------------------------------------------------------------------
 
 CONDITIONS = (
     "'yes' in '$decision'.lower()",
@@ -146,7 +153,9 @@ CONDITIONS = (
 
 
 def conditions() -> Figures:
-    """Microseconds to evaluate each condition, by the closure that a run calls; the call of the closure included."""
+    """Microseconds to evaluate each condition, by the closure that a run calls; the call of the
+    closure included.
+    """
     from nano_vm.language.expr import Ref, compile_condition, parse_expr
 
     frame: list[Any] = ["yes", 42, "ok 1", "ok 2"]
@@ -169,7 +178,7 @@ def conditions() -> Figures:
     return times
 
 
-# --- loading -----------------------------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------------
 
 
 def loading(steps: int) -> Figures:
@@ -191,22 +200,31 @@ def loading(steps: int) -> Figures:
         diagnostics = vm.check(program)
         done = time.process_time_ns()
         assert not list(diagnostics), diagnostics
-        return {"load": (loaded - start) / 1e6, "check": (done - loaded) / 1e6, "all": (done - start) / 1e6}
+        return {
+            "load": (loaded - start) / 1e6,
+            "check": (done - loaded) / 1e6,
+            "all": (done - start) / 1e6,
+        }
 
     def best(load: Callable[[], Program]) -> Figures:
         rounds = [ready(load) for _ in range(max(3, 5_000 // steps))]
         return {part: median(figures[part] for figures in rounds) for part in rounds[0]}
 
     ready(lambda: Program.from_dict(data))  # whatever is made once is made
-    from_dict, from_yaml = best(lambda: Program.from_dict(data)), best(lambda: Program.from_yaml(text))
+    from_dict, from_yaml = (
+        best(lambda: Program.from_dict(data)),
+        best(lambda: Program.from_yaml(text)),
+    )
     return {f"dict_{part}": ms for part, ms in from_dict.items()} | {
         f"yaml_{part}": ms for part, ms in from_yaml.items()
     }
 
 
-# --- imports -----------------------------------------------------------------------------------------------------
+# --- imports --------------------------------------------------------------------------------------
 
-FIRST_PROGRAM = {"steps": [{"id": "ask", "type": "llm", "prompt": "Is $text a refund?", "output_key": "answer"}]}
+FIRST_PROGRAM = {
+    "steps": [{"id": "ask", "type": "llm", "prompt": "Is $text a refund?", "output_key": "answer"}]
+}
 IMPORTS = {
     "nothing": "pass",
     "import asyncio": "import asyncio",
@@ -214,12 +232,15 @@ IMPORTS = {
     "from pydantic import BaseModel": "from pydantic import BaseModel",
     "import nano_vm": "import nano_vm",
     "from nano_vm import ExecutionVM, Program": "from nano_vm import ExecutionVM, Program",
-    "import nano_vm, first from_dict": f"import nano_vm; nano_vm.Program.from_dict({FIRST_PROGRAM!r})",
+    "import nano_vm, first "
+    "from_dict": f"import nano_vm; nano_vm.Program.from_dict({FIRST_PROGRAM!r})",
 }
 
 
 def imports(rounds: int) -> Figures:
-    """Milliseconds of CPU time for each statement, in fresh processes in turns, all with their bytecode at hand."""
+    """Milliseconds of CPU time for each statement, in fresh processes in turns, all with their
+    bytecode at hand.
+    """
     samples: dict[str, list[float]] = {name: [] for name in IMPORTS}
     with tempfile.TemporaryDirectory() as bytecode:
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
@@ -227,12 +248,16 @@ def imports(rounds: int) -> Figures:
         for _ in range(rounds + 1):
             for name, statement in IMPORTS.items():
                 code = (
-                    f"import time; start = time.process_time_ns(); {statement}; print(time.process_time_ns() - start)"
+                    f"import time; start = time.process_time_ns(); {statement}; "
+                    f"print(time.process_time_ns() - start)"
                 )
                 command = [sys.executable, "-c", code]
-                printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+                printed = subprocess.run(
+                    command, env=environment, capture_output=True, text=True, check=True
+                ).stdout
                 samples[name].append(int(printed) / 1e6)
-    return {name: median(times[1:]) for name, times in samples.items()}  # the first round writes the bytecode
+    # the first round writes the bytecode
+    return {name: median(times[1:]) for name, times in samples.items()}
 
 
 if __name__ == "__main__":

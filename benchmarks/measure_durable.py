@@ -1,4 +1,6 @@
-"""Measurements of durable runs that need a process of their own: ``python -m measure_durable NAME FOLDER [ARGUMENT ...]`` prints JSON."""
+"""Measurements of durable runs that need a process of their own: ``python -m measure_durable NAME
+FOLDER [ARGUMENT ...]`` prints JSON.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ def straight(steps: int, name: str = "noop") -> Program:
     return Program.from_dict({"name": "durable", "inputs": inputs, "steps": steps_})
 
 
-# --- a step alone ------------------------------------------------------------------------------------------------
+# --- a step alone ---------------------------------------------------------------------------------
 
 
 def alone(folder: Path, rounds: int) -> Figures:
@@ -77,11 +79,15 @@ def alone(folder: Path, rounds: int) -> Figures:
     return asyncio.run(main())
 
 
-# --- storage -----------------------------------------------------------------------------------------------------
+# --- storage --------------------------------------------------------------------------------------
 
 
-def size(folder: Path, name: str, run: Callable[[ExecutionVM], Any], llm: Any = None) -> tuple[int, int, int]:
-    """Bytes of a database after *run*, less those of an empty one; of the values it holds; and how many those are."""
+def size(
+    folder: Path, name: str, run: Callable[[ExecutionVM], Any], llm: Any = None
+) -> tuple[int, int, int]:
+    """Bytes of a database after *run*, less those of an empty one; of the values it holds; and how
+    many those are.
+    """
     path = folder / f"{name}.db"
     vm = ExecutionVM(llm, {"noop": noop}, store=f"sqlite:///{path}")
     empty = written(path)
@@ -89,7 +95,9 @@ def size(folder: Path, name: str, run: Callable[[ExecutionVM], Any], llm: Any = 
     vm.close()
     total = written(path)
     connection = sqlite3.connect(path)
-    count, bodies = connection.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM nano_contents").fetchone()
+    count, bodies = connection.execute(
+        "SELECT count(*), coalesce(sum(length(body)), 0) FROM nano_contents"
+    ).fetchone()
     connection.close()
     return total - empty, bodies, count
 
@@ -99,14 +107,17 @@ def written(path: Path) -> int:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     pages, free, page = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
     )
     connection.close()
     return int((pages - free) * page)
 
 
 def storage(folder: Path) -> Figures:
-    """Bytes a step beside the texts of distinct values; copies of a prompt that many steps share."""
+    """Bytes a step beside the texts of distinct values; copies of a prompt that many steps
+    share.
+    """
     work, single = straight(20), straight(1)
     many = 500
     text = "a text of some sixty characters, which is longer than what is kept in a cell {}"
@@ -115,13 +126,16 @@ def storage(folder: Path) -> Figures:
         async def go(vm: ExecutionVM) -> None:
             for first in range(0, many, 20):
                 numbers = range(first, min(first + 20, many))
-                await asyncio.gather(*(vm.run(program, {"x": text.format(number)}) for number in numbers))
+                await asyncio.gather(
+                    *(vm.run(program, {"x": text.format(number)}) for number in numbers)
+                )
 
         return go
 
     total, bodies, count = size(folder, "twenty", runs(work))
     single_total, single_bodies, single_count = size(folder, "one", runs(single))
-    # Each value has its row in nano_contents: 32 bytes of hash and some ten of headers, which hang on the value and not on the step.
+    # Each value has its row in nano_contents: 32 bytes of hash and some ten of headers, which hang on the
+    # value and not on the step.
     step = ((total - bodies) - (single_total - single_bodies)) / (many * 19)
     assert count - single_count < 5, (count, single_count)
 
@@ -132,7 +146,12 @@ def storage(folder: Path) -> Figures:
 
     prompt = "Is this a refund? " + "Consider what was written before. " * 117
     asks = Program.from_dict(
-        {"name": "asks", "steps": [{"id": f"s{n}", "type": "llm", "prompt": f"$text {prompt}"} for n in range(1_000)]}
+        {
+            "name": "asks",
+            "steps": [
+                {"id": f"s{n}", "type": "llm", "prompt": f"$text {prompt}"} for n in range(1_000)
+            ],
+        }
     )
 
     async def ask(vm: ExecutionVM) -> None:
@@ -141,7 +160,8 @@ def storage(folder: Path) -> Figures:
     size(folder, "prompts", ask, ScriptedLLM(["yes"] * 1_000))
     connection = sqlite3.connect(folder / "prompts.db")
     bodies_with = connection.execute(
-        "SELECT count(*) FROM nano_contents WHERE instr(body, CAST(? AS BLOB)) AND length(body) < ?",
+        "SELECT count(*) FROM nano_contents WHERE instr(body, CAST(? AS BLOB)) AND length(body) < "
+        "?",
         (prompt, 2 * len(prompt)),
     ).fetchone()[0]
     return {
@@ -152,7 +172,7 @@ def storage(folder: Path) -> Figures:
     }
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -203,7 +223,8 @@ def reading(folder: Path) -> Figures:
     }
     store.close()
 
-    # As if the process had been killed before the last step's outcome: the run as it stood then, with no owner.
+    # As if the process had been killed before the last step's outcome: the run as it stood then, with no
+    # owner.
     connection = sqlite3.connect(folder / "long.db")
     cut = "kind = 1 AND seq = (SELECT max(seq) FROM nano_rows)"
     connection.execute(f"CREATE TABLE last AS SELECT * FROM nano_rows WHERE {cut}")
@@ -211,7 +232,8 @@ def reading(folder: Path) -> Figures:
     for _ in range(ROUNDS + 1):
         connection.execute("DELETE FROM nano_rows WHERE seq >= (SELECT seq FROM last)")
         connection.execute(
-            "UPDATE nano_runs SET status = 'running', owner = NULL, seal = NULL, output = NULL, finished_ns = 0, "
+            "UPDATE nano_runs SET status = 'running', owner = NULL, seal = NULL, output = NULL, "
+            "finished_ns = 0, "
             "row_count = (SELECT seq FROM last)"
         )
         connection.commit()
@@ -232,7 +254,7 @@ def reading(folder: Path) -> Figures:
     return figures | {"resume_ms": median(cpu[1:]), "resume_wall_ms": median(wall[1:])}
 
 
-# --- many that wait ----------------------------------------------------------------------------------------------
+# --- many that wait -------------------------------------------------------------------------------
 
 
 def waiting(folder: Path, count: int) -> Figures:
@@ -242,7 +264,11 @@ def waiting(folder: Path, count: int) -> Figures:
     asks = Program.from_dict(
         {
             "name": "asks",
-            "inputs": {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]},
+            "inputs": {
+                "type": "object",
+                "properties": {"amount": {"type": "number"}},
+                "required": ["amount"],
+            },
             "steps": [
                 {
                     "id": "ask",
@@ -299,7 +325,9 @@ def waiting(folder: Path, count: int) -> Figures:
             run_id = f"run-{number}"
             (entry,) = await asyncio.to_thread(vm.waiting, run_id)
             began = time.perf_counter()
-            await asyncio.to_thread(vm.approve, run_id, entry["path"], shown=entry["shown"], by="ann")
+            await asyncio.to_thread(
+                vm.approve, run_id, entry["path"], shown=entry["shown"], by="ann"
+            )
             while (await asyncio.to_thread(store.load, run_id, rows=False)).status != "success":  # noqa: ASYNC110 - another process would look too
                 await asyncio.sleep(0.005)
             taken.append((time.perf_counter() - began) * 1e3)
@@ -310,7 +338,11 @@ def waiting(folder: Path, count: int) -> Figures:
 
     percent, approve = asyncio.run(idle())
     vm.close()
-    return figures | {"work_percent": percent, "approve_ms": approve, "bytes": written(folder / "waiting.db") / count}
+    return figures | {
+        "work_percent": percent,
+        "approve_ms": approve,
+        "bytes": written(folder / "waiting.db") / count,
+    }
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Breaks each static pass in many small ways, and sees whether the soundness campaign and the pass's own tests notice.
+"""Breaks each static pass in many small ways, and sees whether the soundness campaign and the
+pass's own tests notice.
 
     python benchmarks/mutants.py                  # all of them: half an hour on one core
     python benchmarks/mutants.py --only trust
     python benchmarks/mutants.py --apply          # only whether every change still fits the source
 
-A mutant is a copy of the package with one text replaced: an edge is forgotten, a join, a case, a kill. All are meant to be *unsound*: to
-say *proved* where it is not so. Killed by ``campaign`` means that a drawn run contradicted a proof; by ``tests``, that the
-pass's own tests failed, which are run where the campaign saw nothing. A survivor is work for tests, or does not matter; then it says why.
+A mutant is a copy of the package with one text replaced: an edge is forgotten, a join, a case, a
+kill. All are meant to be *unsound*: to say *proved* where it is not so. Killed by ``campaign``
+means that a drawn run contradicted a proof; by ``tests``, that the pass's own tests failed, which
+are run where the campaign saw nothing. A survivor is work for tests, or does not matter; then it
+says why.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Mutant:
-    """One text of one file, what takes its place, and what that is; ``harmless`` is why nothing can notice it."""
+    """One text of one file, what takes its place, and what that is; ``harmless`` is why nothing can
+    notice it.
+    """
 
     file: str
     what: str
@@ -55,7 +60,11 @@ def passes() -> dict[str, Pass]:
         name: Pass(
             one["attacks"],
             one["tests"].split(),
-            [Mutant(file=file, **change) for file, changes in one["files"].items() for change in changes],
+            [
+                Mutant(file=file, **change)
+                for file, changes in one["files"].items()
+                for change in changes
+            ],
             one["programs"],
             one.get("counterexamples", False),
         )
@@ -70,11 +79,18 @@ def unfit(mutant: Mutant, package: Path) -> str | None:
 
 
 def killed(command: list[str], package: Path, seconds: float) -> bool:
-    """Whether *command* fails with *package* in place of the installed one; one that never ends is dead too."""
+    """Whether *command* fails with *package* in place of the installed one; one that never ends is
+    dead too.
+    """
     environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, timeout=seconds, check=False
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return True
@@ -85,7 +101,9 @@ def judge(one: Pass, mutant: Mutant | None, *, both: bool) -> tuple[bool, bool]:
     """Whether the campaign and the pass's own tests fail; without a mutant neither may."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "nano_vm"
-        shutil.copytree(ROOT / "src" / "nano_vm", package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "src" / "nano_vm", package, ignore=shutil.ignore_patterns("__pycache__")
+        )
         if mutant is not None:
             file = package / mutant.file
             file.write_text(file.read_text().replace(mutant.old, mutant.new))
@@ -95,16 +113,34 @@ def judge(one: Pass, mutant: Mutant | None, *, both: bool) -> tuple[bool, bool]:
         if by_campaign and not both:
             return True, False
         files = [file for file in one.tests if (ROOT / file).exists()]
-        quick = ["-m", "pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow", *files]
+        quick = [
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not slow",
+            *files,
+        ]
         return by_campaign, bool(files) and killed(quick, package, 600)
 
 
 def main() -> int:
     table = passes()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default=",".join(table), help="names of passes, with commas")
-    parser.add_argument("--apply", action="store_true", help="only see whether every change fits the source")
-    parser.add_argument("--both", action="store_true", help="run the tests also of what the campaign has killed")
+    parser.add_argument(
+        "--apply", action="store_true", help="only see whether every change fits the source"
+    )
+    parser.add_argument(
+        "--both", action="store_true", help="run the tests also of what the campaign has killed"
+    )
     options = parser.parse_args()
     began, alive, lost = time.perf_counter(), 0, 0
     for name in options.only.split(","):
@@ -122,14 +158,21 @@ def main() -> int:
             if options.apply:
                 continue
             found = judge(one, mutant, both=options.both)
-            by = [word for word, noticed in zip(("campaign", "tests"), found, strict=True) if noticed]
+            by = [
+                word for word, noticed in zip(("campaign", "tests"), found, strict=True) if noticed
+            ]
             dead += bool(by)
             alive += not by and mutant.harmless is None
             survived = f"survived: {mutant.harmless}" if mutant.harmless else "survived"
-            print(f"{name:<9} {mutant.what}: {'killed by ' + ' and '.join(by) if by else survived}", flush=True)
+            print(
+                f"{name:<9} {mutant.what}: {'killed by ' + ' and '.join(by) if by else survived}",
+                flush=True,
+            )
         if not options.apply:
             print(f"{name:<9} {dead} of {len(one.mutants)} killed", flush=True)
-    print(f"{time.perf_counter() - began:.0f} s; {alive} survived without a reason, {lost} do not fit")
+    print(
+        f"{time.perf_counter() - began:.0f} s; {alive} survived without a reason, {lost} do not fit"
+    )
     return 1 if alive or lost else 0
 
 

@@ -3,9 +3,9 @@
     python benchmarks/planner.py                # fifty intents over five sets of tools
     python benchmarks/planner.py --tries 10 --show
 
-Each try ends with a program that passed every check or with a `PlannerError` that gives reasons, after exactly one call; anything
-else is a fault, and the exit code 1. Whether a program does what its intent asks is not measured: a model of
-135 million parameters rarely knows.
+Each try ends with a program that passed every check or with a `PlannerError` that gives reasons,
+after exactly one call; anything else is a fault, and the exit code 1. Whether a program does what
+its intent asks is not measured: a model of 135 million parameters rarely knows.
 """
 
 from __future__ import annotations
@@ -195,11 +195,17 @@ class Counted:
         self.reply_tokens: list[int] = []
 
     async def complete(
-        self, messages: list[dict[str, str]], *, output_schema: Any = None, max_tokens: int | None = None
+        self,
+        messages: list[dict[str, str]],
+        *,
+        output_schema: Any = None,
+        max_tokens: int | None = None,
     ) -> Any:
         """What the adapter answers."""
         self.calls += 1
-        answer = await self.adapter.complete(messages, output_schema=output_schema, max_tokens=max_tokens)
+        answer = await self.adapter.complete(
+            messages, output_schema=output_schema, max_tokens=max_tokens
+        )
         if answer.usage is not None:
             self.prompt_tokens.append(answer.usage.prompt_tokens)
             self.reply_tokens.append(answer.usage.completion_tokens)
@@ -220,7 +226,11 @@ async def measured(adapter: Any, tries: int, *, show: bool) -> bool:
             program = await planner.generate(intent, setting.context)
         except PlannerError as error:
             outcome, told = "refused, with reasons", f"{error}\n{error.reply}"
-            reasons[error.diagnostics[0].code if error.diagnostics else str(error).partition("': ")[2][:90]] += 1
+            reasons[
+                error.diagnostics[0].code
+                if error.diagnostics
+                else str(error).partition("': ")[2][:90]
+            ] += 1
             if not str(error).strip():
                 outcome = "FAULT: no reasons"
         except Exception as error:  # noqa: BLE001 - anything else is what this looks for
@@ -250,7 +260,9 @@ async def measured(adapter: Any, tries: int, *, show: bool) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tries", type=int, default=50)
     parser.add_argument("--model", metavar="FILE", help="a GGUF file; SmolLM2-135M unless given")
     parser.add_argument("--show", action="store_true", help="print every program and error")

@@ -1,4 +1,5 @@
-"""How fast a loaded trace is replayed: steps a second, of one long run and of many short ones. Prints JSON.
+"""How fast a loaded trace is replayed: steps a second, of one long run and of many short ones.
+Prints JSON.
 
 python benchmarks/replay.py
 """
@@ -27,7 +28,8 @@ def straight(steps: int) -> Program:
     """Tool steps in a row, as a long import has them."""
     first = [{"id": "s0", "type": "tool", "tool": "look", "args": {"value": "$n"}}]
     rest = [
-        {"id": f"s{i}", "type": "tool", "tool": "look", "args": {"value": f"$s{i - 1}.output"}} for i in range(1, steps)
+        {"id": f"s{i}", "type": "tool", "tool": "look", "args": {"value": f"$s{i - 1}.output"}}
+        for i in range(1, steps)
     ]
     return Program.from_dict({"name": "straight", "steps": first + rest})
 
@@ -41,7 +43,13 @@ def looped(rounds: int) -> Program:
             {"id": "see", "type": "tool", "tool": "look", "args": {"value": ["$n", "x"]}}
         ]},
     ]  # fmt: skip
-    loop = {"id": "l", "type": "loop", "max_iterations": rounds, "on_exhausted": "continue", "steps": body}
+    loop = {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": rounds,
+        "on_exhausted": "continue",
+        "steps": body,
+    }
     return Program.from_dict({"name": "looped", "steps": [loop]})
 
 
@@ -55,7 +63,9 @@ def mapped(items: int) -> Program:
     return Program.from_dict(
         {
             "name": "mapped",
-            "steps": [{"id": "m", "type": "map", "over": list(range(items)), "as": "it", "steps": steps}],
+            "steps": [
+                {"id": "m", "type": "map", "over": list(range(items)), "as": "it", "steps": steps}
+            ],
         }
     )
 
@@ -92,7 +102,11 @@ def main() -> None:
         "loop, model, condition": (looped(1_500), 1),
         "map of 1,000 items": (mapped(1_000), 1),
     }
-    print(json.dumps({name: measured(p, loaded(p, runs)) for name, (p, runs) in cases.items()}, indent=2))
+    print(
+        json.dumps(
+            {name: measured(p, loaded(p, runs)) for name, (p, runs) in cases.items()}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":

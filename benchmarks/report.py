@@ -1,4 +1,6 @@
-"""Tables and the plot: measured figures come in, Markdown and SVG go out. Nothing is measured here."""
+"""Tables and the plot: measured figures come in, Markdown and SVG go out. Nothing is measured
+here.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Bar:
 
     def __str__(self) -> str:
         words = "at least" if self.at_least else "at most"
-        return f"{'✓' if self.met else '✗'} {number(self.value)} {self.unit}, {words} {self.limit:g}"
+        return (
+            f"{'✓' if self.met else '✗'} {number(self.value)} {self.unit}, {words} {self.limit:g}"
+        )
 
 
 @dataclass(slots=True)
@@ -60,9 +64,12 @@ class Table:
             return f"| {' | '.join(padded)} |"
 
         rule = [
-            "-" * width if i in (0, len(self.columns)) else "-" * (width - 1) + ":" for i, width in enumerate(widths)
+            "-" * width if i in (0, len(self.columns)) else "-" * (width - 1) + ":"
+            for i, width in enumerate(widths)
         ]
-        return "\n".join([f"## {self.title}", "", self.text, "", line(columns), line(rule), *map(line, rows)])
+        return "\n".join(
+            [f"## {self.title}", "", self.text, "", line(columns), line(rule), *map(line, rows)]
+        )
 
 
 def number(value: float) -> str:
@@ -79,28 +86,48 @@ def machine() -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1]
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         cpu = names[0].strip() if names else cpu
-    load = ", ".join(f"{part:.1f}" for part in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"
+    load = (
+        ", ".join(f"{part:.1f}" for part in os.getloadavg())
+        if hasattr(os, "getloadavg")
+        else "unknown"
+    )
     return (
         f"{cpu}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
         f"{platform.python_implementation()} {platform.python_version()}, load average {load}"
     )
 
 
-# --- the plot ----------------------------------------------------------------------------------------------------
+# --- the plot -------------------------------------------------------------------------------------
 
 WIDTH, LEFT, RIGHT, ROW, BAR_HEIGHT, TOP = 860, 220, 160, 34, 20, 62
-INK, FAINT, GRID, OURS, OTHERS, LIMIT = "#1f2430", "#667085", "#e4e7ec", "#0f766e", "#a8b3c4", "#475467"
+INK, FAINT, GRID, OURS, OTHERS, LIMIT = (
+    "#1f2430",
+    "#667085",
+    "#e4e7ec",
+    "#0f766e",
+    "#a8b3c4",
+    "#475467",
+)
 
 
-def chart(title: str, subtitle: str, bars: dict[str, tuple[float, float]], *, ours: str, limit: str) -> str:
-    """Horizontal bars on a logarithmic axis, each of microseconds and the ratio to *limit*, which stand beside it."""
+def chart(
+    title: str, subtitle: str, bars: dict[str, tuple[float, float]], *, ours: str, limit: str
+) -> str:
+    """Horizontal bars on a logarithmic axis, each of microseconds and the ratio to *limit*, which
+    stand beside it.
+    """
     decades = ceil(log10(max(us for us, _ in bars.values())))
     scale = (WIDTH - LEFT - RIGHT) / decades
     height = TOP + ROW * len(bars) + 34
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+        f'height="{height}" '
         'font-family="system-ui, sans-serif" font-size="13">',
         f"<title>{escape(title)}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
@@ -112,7 +139,9 @@ def chart(title: str, subtitle: str, bars: dict[str, tuple[float, float]], *, ou
         x = LEFT + decade * scale
         tick = f"{10**decade:,} µs" if decade < 3 else f"{10 ** (decade - 3):,} ms"
         parts.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{bottom}" stroke="{GRID}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle" fill="{FAINT}">{tick}</text>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle" fill="{FAINT}">{tick}</text>'
+        )
     for i, (name, (us, over)) in enumerate(bars.items()):
         y = TOP + ROW * i + (ROW - BAR_HEIGHT) / 2
         length = max(2.0, log10(us) * scale)
@@ -121,8 +150,11 @@ def chart(title: str, subtitle: str, bars: dict[str, tuple[float, float]], *, ou
         middle = y + BAR_HEIGHT / 2 + 4.5
         ratio = "" if name == limit else f" ({number(over)} ×)"
         parts += [
-            f'<text x="{LEFT - 12}" y="{middle:.1f}" text-anchor="end" fill="{INK}"{weight}>{escape(name)}</text>',
-            f'<rect x="{LEFT}" y="{y:.1f}" width="{length:.1f}" height="{BAR_HEIGHT}" rx="2" fill="{colour}"/>',
-            f'<text x="{LEFT + length + 8:.1f}" y="{middle:.1f}" fill="{INK}"{weight}>{number(us)} µs{ratio}</text>',
+            f'<text x="{LEFT - 12}" y="{middle:.1f}" text-anchor="end" '
+            f'fill="{INK}"{weight}>{escape(name)}</text>',
+            f'<rect x="{LEFT}" y="{y:.1f}" width="{length:.1f}" height="{BAR_HEIGHT}" rx="2" '
+            f'fill="{colour}"/>',
+            f'<text x="{LEFT + length + 8:.1f}" y="{middle:.1f}" '
+            f'fill="{INK}"{weight}>{number(us)} µs{ratio}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])

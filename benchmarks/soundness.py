@@ -1,11 +1,13 @@
-"""The soundness campaign at length: drawn programs and policies, and runs that look for one that a proof says can not be.
+"""The soundness campaign at length: drawn programs and policies, and runs that look for one that a
+proof says can not be.
 
     python benchmarks/soundness.py --programs 20000 --runs 20
     python benchmarks/soundness.py --programs 2000 --counterexamples
     python benchmarks/soundness.py --only guards,trust --first 1000000
 
-Prints the figures of `docs/guarantees.md`, and every contradiction with program, policy, outcomes and trace. The exit code is 1 where
-there was one. The generator, the outcomes and the judges are those of `tests/soundness`.
+Prints the figures of `docs/guarantees.md`, and every contradiction with program, policy, outcomes
+and trace. The exit code is 1 where there was one. The generator, the outcomes and the judges are
+those of `tests/soundness`.
 """
 
 from __future__ import annotations
@@ -21,21 +23,33 @@ from soundness.campaign import ATTACKS, campaign, counterexamples
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--programs", type=int, default=5_000, help="seeds that are drawn; about three of four pass `check`"
+        "--programs",
+        type=int,
+        default=5_000,
+        help="seeds that are drawn; about three of four pass `check`",
     )
     parser.add_argument("--first", type=int, default=100_000, help="the first seed")
     parser.add_argument("--runs", type=int, default=20, help="runs of each program for each attack")
     parser.add_argument("--only", default=",".join(ATTACKS), help="names of attacks, with commas")
     parser.add_argument("--stop", type=int, default=20, help="end after so many contradictions")
-    parser.add_argument("--counterexamples", action="store_true", help="execute the runs that `verify` shows instead")
+    parser.add_argument(
+        "--counterexamples",
+        action="store_true",
+        help="execute the runs that `verify` shows instead",
+    )
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.programs)
     began = time.process_time()
     if options.counterexamples:
         shown = counterexamples(seeds, stop_at=options.stop)
-        print(f"{shown.programs:,} programs, {sum(shown.refuted.values()):,} counterexamples, {len(shown.wrong)} wrong")
+        print(
+            f"{shown.programs:,} programs, {sum(shown.refuted.values()):,} counterexamples, "
+            f"{len(shown.wrong)} wrong"
+        )
         print("\n".join(shown.lines()))
         faults = shown.wrong
     else:

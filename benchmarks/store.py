@@ -1,6 +1,8 @@
-"""What a store costs: a bare commit beside a lone append, many programs at once, bytes per step, loading, and many waiting runs.
+"""What a store costs: a bare commit beside a lone append, many programs at once, bytes per step,
+loading, and many waiting runs.
 
-``python benchmarks/store.py [URL]``; without one, SQLite in a new file here. Everything at ``synchronous=FULL``.
+``python benchmarks/store.py [URL]``; without one, SQLite in a new file here. Everything at
+``synchronous=FULL``.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def run(number: int, **fields: Any) -> StoredRun:
         "salt": b"0" * 16,
     }
     document = {"program": {"name": "refund", "steps": ["x" * 2000]}, "programs": {}}
-    return StoredRun(f"run-{number}", "refund", "d" * 64, 10**18 + number, document, **given | fields)
+    return StoredRun(
+        f"run-{number}", "refund", "d" * 64, 10**18 + number, document, **given | fields
+    )
 
 
 def step(number: int, output: Any = True, request: Any = None) -> list[Row]:
@@ -96,10 +100,14 @@ def size(store: SqlStore) -> int:
     store.database.flush()
     if store.database.lite:
         with store.database.reading() as connection:
-            return int(connection.one("SELECT sum(pgsize) FROM dbstat WHERE name NOT LIKE '%contents%'")[0])
+            return int(
+                connection.one("SELECT sum(pgsize) FROM dbstat WHERE name NOT LIKE '%contents%'")[0]
+            )
     tables = "nano_runs nano_rows nano_inbox nano_owners".split()
     with store.database.reading() as connection:
-        return sum(int(connection.one("SELECT pg_total_relation_size(?)", table)[0]) for table in tables)
+        return sum(
+            int(connection.one("SELECT pg_total_relation_size(?)", table)[0]) for table in tables
+        )
 
 
 def main() -> None:
@@ -109,16 +117,20 @@ def main() -> None:
             bare = bare_commit(Path(folder))
             alone = asyncio.run(lone(store))
             print(f"bare commit in SQLite      {bare * 1e3:8.3f} ms")
-            print(f"lone append                {alone * 1e3:8.3f} ms, {alone / bare:.2f} bare commits")
+            print(
+                f"lone append                {alone * 1e3:8.3f} ms, {alone / bare:.2f} bare commits"
+            )
             seconds, commits = asyncio.run(together(store, 20, 20, 2_000_000))
             print(
-                f"20 programs of 20 steps    {seconds * 1e3:8.1f} ms, {commits} transactions, {400 * bare / seconds:.1f} x a commit each"
+                f"20 programs of 20 steps    {seconds * 1e3:8.1f} ms, {commits} transactions, "
+                f"{400 * bare / seconds:.1f} x a commit each"
             )
             cpu = time.process_time()
             seconds, commits = asyncio.run(together(store, 400, 20, 3_000_000))
             cpu = time.process_time() - cpu
             print(
-                f"400 programs of 20 steps   {seconds * 1e3:8.1f} ms, {commits} transactions, {cpu / 8000 * 1e6:.0f} us of CPU a step"
+                f"400 programs of 20 steps   {seconds * 1e3:8.1f} ms, {commits} transactions, "
+                f"{cpu / 8000 * 1e6:.0f} us of CPU a step"
             )
 
             one = run(1_000_002)
@@ -140,19 +152,25 @@ def main() -> None:
             ]
             asyncio.run(append(store, Append(prompted.key, prompted.fence, rows)))
             with store.database.reading() as connection:
-                found = connection.one("SELECT count(*), max(refs) FROM nano_contents WHERE length(body) > 3000")
+                found = connection.one(
+                    "SELECT count(*), max(refs) FROM nano_contents WHERE length(body) > 3000"
+                )
             print(f"a prompt in 1,000 steps    {found[0]:8d} copy, {found[1]} references")
 
             seconds = median(timed(lambda: store.load(one.run_id)) for _ in range(9))
             print(f"load 10,000 rows           {seconds * 1e3:8.1f} ms")
             many = [
-                run(n, status="suspended", owner=None, wake_ns=10**18 + n, waiting=[{"path": "ask"}])
+                run(
+                    n, status="suspended", owner=None, wake_ns=10**18 + n, waiting=[{"path": "ask"}]
+                )
                 for n in range(WAITING)
             ]
             asyncio.run(begin(store, many))
             seconds = median(timed(lambda: list(store.runs(limit=50))) for _ in range(9))
             print(f"runs(limit=50) of 100,000  {seconds * 1e3:8.1f} ms")
-            seconds = median(timed(lambda: list(store.runs(limit=50, status="suspended"))) for _ in range(9))
+            seconds = median(
+                timed(lambda: list(store.runs(limit=50, status="suspended"))) for _ in range(9)
+            )
             print(f"  of those suspended       {seconds * 1e3:8.1f} ms")
             seconds = median(timed(lambda: store.claimable(10**18 + 50, 100)) for _ in range(9))
             print(f"claimable of 100,000       {seconds * 1e3:8.1f} ms")

@@ -1,7 +1,9 @@
-"""The stress test alone: ``python benchmarks/stress_test.py [--programs N]``; no peers, no other environment.
+"""The stress test alone: ``python benchmarks/stress_test.py [--programs N]``; no peers, no other
+environment.
 
-20 tool steps, a condition, one more tool step and 50 context keys, as the script of the same name that
-llm-nano-vm 0.1 was published with, which ran 100 programs at a time; first one after another, then as there.
+20 tool steps, a condition, one more tool step and 50 context keys, as the script of the same name
+that llm-nano-vm 0.1 was published with, which ran 100 programs at a time; first one after another,
+then as there.
 """
 
 from __future__ import annotations
@@ -36,17 +38,23 @@ async def main(programs: int) -> None:
             await asyncio.gather(*[run() for _ in range(CONCURRENT)])
 
     await run()
-    for name, block in (("one after another", one_after_another), (f"{CONCURRENT} at a time", at_a_time)):
+    for name, block in (
+        ("one after another", one_after_another),
+        (f"{CONCURRENT} at a time", at_a_time),
+    ):
         wall, cpu = time.perf_counter(), time.process_time()
         await block()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         print(
-            f"{name:>17}: {programs / wall:>9,.0f} programs/s, {wall / programs * 1e6:>7,.1f} µs a program "
+            f"{name:>17}: {programs / wall:>9,.0f} programs/s, {wall / programs * 1e6:>7,.1f} µs "
+            f"a program "
             f"({cpu / programs * 1e6:,.1f} µs of CPU)"
         )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--programs", type=int, default=10_000, help=f"how many of each, a multiple of {CONCURRENT}")
+    parser.add_argument(
+        "--programs", type=int, default=10_000, help=f"how many of each, a multiple of {CONCURRENT}"
+    )
     asyncio.run(main(parser.parse_args().programs))

@@ -1,4 +1,5 @@
-"""What verification costs, by pass: milliseconds for a program of 5,000 steps and for one of 20, best of several.
+"""What verification costs, by pass: milliseconds for a program of 5,000 steps and for one of 20,
+best of several.
 
 python benchmarks/verify.py
 """
@@ -31,20 +32,35 @@ def best_ms(run: Callable[[], Any], times: int) -> float:
     return min(found) / 1e6
 
 
-# --- programs --------------------------------------------------------------------------------------------------------
+# --- programs -------------------------------------------------------------------------------------
 
 
 def program(steps: int) -> Program:
-    """Parts of ten steps: a decision, a guarded call, branches, a loop, and reads of what was written before."""
+    """Parts of ten steps: a decision, a guarded call, branches, a loop, and reads of what was
+    written before.
+    """
     found: list[dict[str, Any]] = []
     for n in range(steps // 10):
         found += [
-            {"id": f"look{n}", "type": "tool", "tool": "fetch", "args": {"q": "$order"}, "output_key": f"k{n}"},
+            {
+                "id": f"look{n}",
+                "type": "tool",
+                "tool": "fetch",
+                "args": {"q": "$order"},
+                "output_key": f"k{n}",
+            },
             {
                 "id": f"g{n}",
                 "type": "condition",
                 "condition": f"$k{n} == 'yes' and $order != 'none'",
-                "then": [{"id": f"pay{n}", "type": "tool", "tool": "pay", "args": {"to": "$order", "n": n}}],
+                "then": [
+                    {
+                        "id": f"pay{n}",
+                        "type": "tool",
+                        "tool": "pay",
+                        "args": {"to": "$order", "n": n},
+                    }
+                ],
                 "otherwise": [{"id": f"no{n}", "type": "set", "values": {"state": n}}],
             },
             {
@@ -86,13 +102,18 @@ def tools() -> dict[str, ToolContract]:
 
 
 def guard_rules(count: int, steps: int) -> dict[str, Rules]:
-    """*count* statements: every call of `pay` is guarded by its own decision, some in other words."""
+    """*count* statements: every call of `pay` is guarded by its own decision, some in other
+    words.
+    """
     edges = [f"g{n}.then" for n in range(steps // 10)]
-    policies = [Policy.from_dict({"tools": {"pay": {"guarded_by": [*edges, f"look0.{n}"]}}}) for n in range(count)]
+    policies = [
+        Policy.from_dict({"tools": {"pay": {"guarded_by": [*edges, f"look0.{n}"]}}})
+        for n in range(count)
+    ]
     return {"pay": rules_of("pay", policies)}
 
 
-# --- passes ----------------------------------------------------------------------------------------------------------
+# --- passes ---------------------------------------------------------------------------------------
 
 
 def guards(steps: int, times: int, five: float, further: float) -> list[Row]:

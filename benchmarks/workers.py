@@ -1,12 +1,13 @@
-"""Several worker processes over one database: programs a second, deadlocks, and how often one waited for a lock of another.
+"""Several worker processes over one database: programs a second, deadlocks, and how often one
+waited for a lock of another.
 
-    python benchmarks/workers.py                        # PostgreSQL and SQLite, 1, 2, 4 and 8 processes
-    python benchmarks/workers.py --runs 200 --only sqlite
-    python benchmarks/workers.py --rounds 5 --write       # the figures go to docs/reliability.md
+    python benchmarks/workers.py                        # PostgreSQL and SQLite, 1, 2, 4 and 8
+    processes python benchmarks/workers.py --runs 200 --only sqlite python benchmarks/workers.py
+    --rounds 5 --write       # the figures go to docs/reliability.md
 
-Each process takes runs of five writes until there are none, all at the same time. A wait for a lock counts from
-`LOCK_WAIT_MS`, as the server logs it; SQLite has one lock for all, and tells nothing. What can be gained ends with the
-processors of the machine.
+Each process takes runs of five writes until there are none, all at the same time. A wait for a lock
+counts from `LOCK_WAIT_MS`, as the server logs it; SQLite has one lock for all, and tells nothing.
+What can be gained ends with the processors of the machine.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ FIVE = Program.from_dict(
     {
         "name": "five",
         "inputs": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
-        "steps": [{"id": f"s{at}", "type": "tool", "tool": "note", "args": {"n": "$n"}} for at in range(STEPS)],
+        "steps": [
+            {"id": f"s{at}", "type": "tool", "tool": "note", "args": {"n": "$n"}}
+            for at in range(STEPS)
+        ],
     }
 )
 
@@ -67,7 +71,9 @@ async def submitted(url: str, runs: int) -> None:
     vm = opened(url)
     for first in range(0, runs, 250):
         numbers = range(first, min(first + 250, runs))
-        await asyncio.gather(*(vm.submit(FIVE, {"n": number}, run_id=f"r{number}") for number in numbers))
+        await asyncio.gather(
+            *(vm.submit(FIVE, {"n": number}, run_id=f"r{number}") for number in numbers)
+        )
     vm.close()
 
 
@@ -116,7 +122,12 @@ def together(url: str, processes: int) -> Shared:
     began = min(began for _, began, *_ in found)
     last = max(ended for driven, _, ended, _ in found if driven)
     used = sum(used for *_, used in found)
-    return Shared(last - began, used, sorted(len(driven) for driven, *_ in found), sum(n > 1 for n in times.values()))
+    return Shared(
+        last - began,
+        used,
+        sorted(len(driven) for driven, *_ in found),
+        sum(n > 1 for n in times.values()),
+    )
 
 
 @contextmanager
@@ -136,13 +147,18 @@ def databases(kind: str, folder: Path) -> Iterator[tuple[Any, PostgresServer | N
 def measured(kind: str, runs: int, rounds: int) -> list[dict[str, Any]]:
     """A row for each number of processes; the best of *rounds*."""
     rows = []
-    with tempfile.TemporaryDirectory(dir=HERE) as name, databases(kind, Path(name)) as (database, server):
+    with (
+        tempfile.TemporaryDirectory(dir=HERE) as name,
+        databases(kind, Path(name)) as (database, server),
+    ):
         for processes in PROCESSES:
             best: dict[str, Any] = {}
             for at in range(rounds):
                 url = database(f"{processes}-{at}")
                 asyncio.run(submitted(url, runs))
-                waits = server.log.read_text().count("still waiting for") if server is not None else 0
+                waits = (
+                    server.log.read_text().count("still waiting for") if server is not None else 0
+                )
                 shared = together(url, processes)
                 row = {
                     "processes": processes,
@@ -166,13 +182,20 @@ def page(rows: list[dict[str, Any]], runs: int) -> str:
     """The figures as Markdown."""
     lines = [
         BEGIN,
-        f"{runs:,} runs of {STEPS} writes, the best of some rounds on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} meanwhile.",
+        f"{runs:,} runs of {STEPS} writes, the best of some rounds on {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f} meanwhile.",
         "",
-        "| database | processes | programs/s | ms CPU of the workers a program | deadlocks | waits for a lock | runs driven twice |",
+        "| database | processes | programs/s | ms CPU of the workers a program | deadlocks | "
+        "waits for a lock | runs driven twice |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
-        told = [row["database"], row["processes"], row["programs_per_second"], row["cpu_ms_a_program"]]
+        told = [
+            row["database"],
+            row["processes"],
+            row["programs_per_second"],
+            row["cpu_ms_a_program"],
+        ]
         told += [row.get("deadlocks", "-"), row.get("lock_waits", "-"), row["driven_twice"]]
         lines.append(f"| {' | '.join(str(cell) for cell in told)} |")
     return "\n".join([*lines, END])
@@ -185,11 +208,15 @@ def deadlocks(server: PostgresServer) -> int:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", choices=["postgres", "sqlite"])
-    parser.add_argument("--write", action="store_true", help="put the figures of both into docs/reliability.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the figures of both into docs/reliability.md"
+    )
     given = parser.parse_args()
     print(f"{os.cpu_count()} cores, {given.runs} runs of {STEPS} writes", flush=True)
     rows = [

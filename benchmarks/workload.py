@@ -1,8 +1,9 @@
 """The work that every contestant does, and the loop in which it is timed.
 
-In come lines on standard input, each a number of programs; out goes one line of JSON for each, with the time that so
-many programs took. A contestant that does not reach the right answer never gets to measure anything. This module runs
-in the environment of every peer and so imports nothing but the standard library.
+In come lines on standard input, each a number of programs; out goes one line of JSON for each, with
+the time that so many programs took. A contestant that does not reach the right answer never gets to
+measure anything. This module runs in the environment of every peer and so imports nothing but the
+standard library.
 """
 
 from __future__ import annotations
@@ -19,16 +20,21 @@ from typing import Any
 Tool = Callable[..., Awaitable[Any]]
 
 CONDITION = "'ok' in '${output}'.lower()"
-"""As programs for llm-nano-vm 0.1 spell it; ``{output}`` stands for the name of the last step's output."""
+"""As programs for llm-nano-vm 0.1 spell it; ``{output}`` stands for the name of the last step's
+output.
+"""
 
 
 KINDS = ("text", "number", "accents", "object", "template", "two")
-"""What the context holds and what a step passes on; see `Workload.value` and `Workload.arguments`."""
+"""What the context holds and what a step passes on; see `Workload.value` and `Workload.arguments`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A chain of tool steps over a context; by default the stress test that llm-nano-vm 0.1 was published with."""
+    """A chain of tool steps over a context; by default the stress test that llm-nano-vm 0.1 was
+    published with.
+    """
 
     steps: int = 20
     keys: int = 50
@@ -71,7 +77,9 @@ class Workload:
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The context keys of the two steps after the condition: the one that runs, and the one that must not."""
+        """The context keys of the two steps after the condition: the one that runs, and the one
+        that must not.
+        """
         return f"key_{self.steps % self.keys}", f"key_{(self.steps + 1) % self.keys}"
 
     @property
@@ -89,7 +97,13 @@ class Workload:
         if self.branch:
             test = condition.replace("{output}", self.calls[-1][2])
             steps += [
-                {"id": "check", "type": "condition", "condition": test, "then": "finish", "otherwise": "reject"},
+                {
+                    "id": "check",
+                    "type": "condition",
+                    "condition": test,
+                    "then": "finish",
+                    "otherwise": "reject",
+                },
                 step("finish", self.ends[0]),
                 step("reject", self.ends[1]),
             ]
@@ -130,11 +144,15 @@ def read_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.N
     for field in fields(Workload):
         parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
     options = parser.parse_args()
-    return Workload(**{field.name: getattr(options, field.name) for field in fields(Workload)}), options
+    return Workload(
+        **{field.name: getattr(options, field.name) for field in fields(Workload)}
+    ), options
 
 
 def serve(workload: Workload, run: Callable[[], Awaitable[Any]]) -> None:
-    """Time *run*, which gives a program's final output, as often as each line on standard input says."""
+    """Time *run*, which gives a program's final output, as often as each line on standard input
+    says.
+    """
     asyncio.run(_serve(workload, run))
 
 
@@ -152,4 +170,7 @@ async def _serve(workload: Workload, run: Callable[[], Awaitable[Any]]) -> None:
         cpu, wall = time.process_time_ns() - cpu, time.perf_counter_ns() - wall
         if answer != expected:
             raise AssertionError(f"the final output is {answer!r}, not {expected!r}")
-        print(json.dumps({"programs": batches * workload.concurrent, "cpu_ns": cpu, "wall_ns": wall}), flush=True)
+        print(
+            json.dumps({"programs": batches * workload.concurrent, "cpu_ns": cpu, "wall_ns": wall}),
+            flush=True,
+        )

@@ -1,10 +1,12 @@
-"""A refund that a manager approves, and that survives `kill -9`: between request and approval, and in the middle of the payment.
+"""A refund that a manager approves, and that survives `kill -9`: between request and approval, and
+in the middle of the payment.
 
     python examples/refund-approval.py                  # with a scripted model
     python examples/refund-approval.py --model local    # with the small one on this machine
 
-The worker is a process of its own and gets killed twice. The run goes on from its records each time: the model is not asked again, the
-manager is not asked again, and the bank, which had the payment when its caller died, is asked instead of paid a second time.
+The worker is a process of its own and gets killed twice. The run goes on from its records each
+time: the model is not asked again, the manager is not asked again, and the bank, which had the
+payment when its caller died, is asked instead of paid a second time.
 """
 
 import argparse
@@ -24,7 +26,8 @@ from nano_vm.testing import ScriptedLLM
 
 HERE = Path(__file__).parent
 BANK = Path(os.environ.get("BANK", "bank.jsonl"))  # what the bank has paid, a line each
-BANK_SECONDS = 1.0  # it pays at once and takes its time to answer: the moment in which a crash is nasty
+# it pays at once and takes its time to answer: the moment in which a crash is nasty
+BANK_SECONDS = 1.0
 MESSAGE = "The blender arrived broken, I want my money back"
 
 
@@ -68,8 +71,12 @@ def payments() -> list[dict]:
 
 def vm_over(store: str, model: str) -> ExecutionVM:
     """The same VM in every process."""
-    llm = LocalAdapter() if model == "local" else ScriptedLLM({"money back": "unhappy", "": "happy"})
-    return ExecutionVM(llm, tools, store=store, roles=lambda name: ["manager"] if name == "mia" else [])
+    llm = (
+        LocalAdapter() if model == "local" else ScriptedLLM({"money back": "unhappy", "": "happy"})
+    )
+    return ExecutionVM(
+        llm, tools, store=store, roles=lambda name: ["manager"] if name == "mia" else []
+    )
 
 
 def worker(store: str, model: str) -> subprocess.Popen:
@@ -105,7 +112,8 @@ def story(store: str, model: str) -> None:
     until(lambda: bool(vm.waiting(run)), process)
     (request,) = vm.waiting(run)
     print(
-        f"2. Worker {process.pid} asked the model and looked up the order. The run waits for a manager: {request['show']}"
+        f"2. Worker {process.pid} asked the model and looked up the order. The run waits for a "
+        f"manager: {request['show']}"
     )
 
     kill(process)
@@ -117,14 +125,18 @@ def story(store: str, model: str) -> None:
     process = worker(store, model)
     until(lambda: bool(payments()), process)
     kill(process)
-    print(f"5. Worker {process.pid} goes on from there and calls the bank. kill -9, before the bank answers")
+    print(
+        f"5. Worker {process.pid} goes on from there and calls the bank. kill -9, before the bank "
+        f"answers"
+    )
 
     process = worker(store, model)
     until(lambda: vm.load(run).ok, process)
     kill(process)
     trace = vm.load(run)
     print(
-        f"6. Worker {process.pid} does not pay again: it asks the bank. The run ends: {trace.status.value}, {trace.output!r}"
+        f"6. Worker {process.pid} does not pay again: it asks the bank. The run ends: "
+        f"{trace.status.value}, {trace.output!r}"
     )
     for step in trace.steps:
         print(f"   {step.path:<18} {step.status.value:<9} {step.output}")
@@ -133,9 +145,14 @@ def story(store: str, model: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", choices=["scripted", "local"], default="scripted")
-    parser.add_argument("--store", help="a database's URL; without one, a file in a folder that is removed at the end")
+    parser.add_argument(
+        "--store",
+        help="a database's URL; without one, a file in a folder that is removed at the end",
+    )
     parser.add_argument("--work", action="store_true", help="be a worker")
     given = parser.parse_args()
     if given.work:

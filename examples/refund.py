@@ -1,4 +1,6 @@
-"""The tools of refund.yaml. `issue_refund` takes the VM's key, so that the bank would see a repeated call as the same one."""
+"""The tools of refund.yaml. `issue_refund` takes the VM's key, so that the bank would see a
+repeated call as the same one.
+"""
 
 from typing import TypedDict
 
@@ -32,14 +34,19 @@ async def get_order(order_id: str) -> Order:
 
 @tool(effect="irreversible")
 async def issue_refund(order_id: str, amount: float, idempotency_key: str) -> str:
-    """Pay back *amount* dollars. A real one would give the key to the bank, which then knows a repeated call."""
+    """Pay back *amount* dollars. A real one would give the key to the bank, which then knows a
+    repeated call.
+    """
     return f"refunded ${amount:.2f} for {order_id}"
 
 
 @tool(effect="idempotent")
 async def explain_refusal(order_id: str) -> str:
     """What the customer gets whose order is not one that is refunded without a colleague."""
-    return f"We refund returned orders of at most $100 within 30 days; a colleague will look at {order_id}."
+    return (
+        f"We refund returned orders of at most $100 within 30 days; a colleague will look at "
+        f"{order_id}."
+    )
 
 
 @tool(effect="idempotent")

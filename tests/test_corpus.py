@@ -1,20 +1,23 @@
-"""The language as cases of data: ``tests/corpus`` holds programs, inputs, scripted outcomes and what must follow.
+"""The language as cases of data: ``tests/corpus`` holds programs, inputs, scripted outcomes and
+what must follow.
 
-A case is ``case`` (its name), ``says`` (the sentence of the language that it shows), ``program`` (or ``text`` or
-``json`` as written), ``inputs``, ``model`` and ``tools`` (scripts of outcomes), ``vm`` and ``run`` (options of both),
-and what is expected:
+A case is ``case`` (its name), ``says`` (the sentence of the language that it shows), ``program``
+(or ``text`` or ``json`` as written), ``inputs``, ``model`` and ``tools`` (scripts of outcomes),
+``vm`` and ``run`` (options of both), and what is expected:
 
-- ``load``: diagnostics of the loader, ``check``: those of ``vm.check``, ``refused``: those of the run. Each is
-  ``[code, place]`` or ``[code, place, part of its text]``; ``warning X`` before the code is one that is no error.
+- ``load``: diagnostics of the loader, ``check``: those of ``vm.check``, ``refused``: those of the
+  run. Each is ``[code, place]`` or ``[code, place, part of its text]``; ``warning X`` before the
+  code is one that is no error.
 - ``status``, ``output``, ``error`` (a part or several of the text), ``kind``, ``waiting``.
-- ``steps``: all finished steps as ``[path, status]``, ``[path, status, output]`` or with a dict of further attributes.
-- ``calls``: all tool calls as ``[tool, arguments]``; ``asked``: the text of each message sent; ``options``: those of
-  each model call.
-- ``variants``: changes to the case, each with ``digest: same`` or ``digest: other`` (of the trace), and
-  ``program_digest`` likewise.
+- ``steps``: all finished steps as ``[path, status]``, ``[path, status, output]`` or with a dict of
+  further attributes.
+- ``calls``: all tool calls as ``[tool, arguments]``; ``asked``: the text of each message sent;
+  ``options``: those of each model call.
+- ``variants``: changes to the case, each with ``digest: same`` or ``digest: other`` (of the trace),
+  and ``program_digest`` likewise.
 
-A script is one outcome, given for every call, or a list that must be used up exactly. An outcome is a value or one of
-the tags below. Time is virtual: what waits, waits no time.
+A script is one outcome, given for every call, or a list that must be used up exactly. An outcome is
+a value or one of the tags below. Time is virtual: what waits, waits no time.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ from nano_vm.errors import format_loc
 CORPUS = Path(__file__).with_name("corpus")
 
 
-# --- outcomes ------------------------------------------------------------------------------------------------------
+# --- outcomes -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,9 @@ for _tag, _pattern, _first in (
     ("int", r"-?[0-9]+", "-0123456789"),
     ("float", r"-?[0-9]+\.[0-9]+([eE][-+]?[0-9]+)?", "-0123456789"),
 ):
-    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
+    Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first)
+    )
 
 
 def _outcome(loader: Loader, suffix: str, node: yaml.Node) -> Outcome:
@@ -186,7 +191,7 @@ def _outcome(loader: Loader, suffix: str, node: yaml.Node) -> Outcome:
 Loader.add_multi_constructor("!", _outcome)  # type: ignore[no-untyped-call]
 
 
-# --- a host made of scripts ----------------------------------------------------------------------------------------
+# --- a host made of scripts -----------------------------------------------------------------------
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -238,12 +243,17 @@ class Script:
         if not isinstance(self.outcomes, list):
             return self.outcomes
         if self.used > len(self.outcomes):
-            return Outcome("raises", ["AssertionError", f"{self.name} was called more than {len(self.outcomes)} times"])
+            return Outcome(
+                "raises",
+                ["AssertionError", f"{self.name} was called more than {len(self.outcomes)} times"],
+            )
         return self.outcomes[self.used - 1]
 
     def check(self) -> None:
         if isinstance(self.outcomes, list):
-            assert self.used == len(self.outcomes), f"{self.name}: {self.used} calls, {len(self.outcomes)} scripted"
+            assert self.used == len(self.outcomes), (
+                f"{self.name}: {self.used} calls, {len(self.outcomes)} scripted"
+            )
 
 
 class HostScripts:
@@ -264,8 +274,12 @@ class HostScripts:
         return script
 
     def tool(self, name: str, spec: Any) -> Any:
-        """A tool of a script, or of ``!tool {does, effect, takes: {name: type}, optional, key, timeout_seconds}``."""
-        options = spec.content if isinstance(spec, Outcome) and spec.kind == "tool" else {"does": spec}
+        """A tool of a script, or of ``!tool {does, effect, takes: {name: type}, optional, key,
+        timeout_seconds}``.
+        """
+        options = (
+            spec.content if isinstance(spec, Outcome) and spec.kind == "tool" else {"does": spec}
+        )
         script = self.script(f"tool {name}", options["does"])
 
         async def call(**arguments: Any) -> Any:
@@ -273,14 +287,24 @@ class HostScripts:
             return await self.play(script.next(), arguments)
 
         if "takes" in options or options.get("key"):
-            types = {"int": int, "str": str, "float": float, "bool": bool, "list": list, "dict": dict, "any": Any}
+            types = {
+                "int": int,
+                "str": str,
+                "float": float,
+                "bool": bool,
+                "list": list,
+                "dict": dict,
+                "any": Any,
+            }
             hints = {argument: types[kind] for argument, kind in options.get("takes", {}).items()}
             optional = options.get("optional", [])
             if options.get("key"):
                 hints["idempotency_key"] = str
             parameters = [
                 inspect.Parameter(
-                    a, inspect.Parameter.KEYWORD_ONLY, default=None if a in optional else inspect.Parameter.empty
+                    a,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None if a in optional else inspect.Parameter.empty,
                 )
                 for a in hints
             ]
@@ -288,12 +312,17 @@ class HostScripts:
                 parameters.append(inspect.Parameter("rest", inspect.Parameter.VAR_KEYWORD))
             call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
             call.__annotations__ = hints
-        return tool(effect=options.get("effect"), timeout_seconds=options.get("timeout_seconds"))(call)
+        return tool(effect=options.get("effect"), timeout_seconds=options.get("timeout_seconds"))(
+            call
+        )
 
     def model(self, outcomes: Any) -> Any:
         """An adapter of a script, or of ``!prompts {part of the last message: script}``."""
         if isinstance(outcomes, Outcome) and outcomes.kind == "prompts":
-            scripts = {part: self.script(f"model {part!r}", does) for part, does in outcomes.content.items()}
+            scripts = {
+                part: self.script(f"model {part!r}", does)
+                for part, does in outcomes.content.items()
+            }
         else:
             scripts = {"": self.script("the model", outcomes)}
         host = self
@@ -303,7 +332,9 @@ class HostScripts:
 
             async def complete(self, messages: list[dict[str, str]], **options: Any) -> Any:
                 host.asked.append(
-                    messages[-1]["content"] if len(messages) == 1 else [[m["role"], m["content"]] for m in messages]
+                    messages[-1]["content"]
+                    if len(messages) == 1
+                    else [[m["role"], m["content"]] for m in messages]
                 )
                 host.options.append(options)
                 script = next(s for part, s in scripts.items() if part in messages[-1]["content"])
@@ -322,7 +353,9 @@ class HostScripts:
                 raise kind(message)
             case "fails":
                 given = dict(content)
-                raise getattr(errors, given.pop("type", "ModelError"))(given.pop("message"), **given)
+                raise getattr(errors, given.pop("type", "ModelError"))(
+                    given.pop("message"), **given
+                )
             case "refuses":
                 raise errors.ModelError(content, retryable=False)
             case "slow_down":
@@ -340,7 +373,9 @@ class HostScripts:
                 return {"key": arguments["idempotency_key"]}
             case "changes":  # a tool that changes what it was handed
                 for value in arguments.values():
-                    value.append("changed") if isinstance(value, list) else value.update(changed=True)
+                    value.append("changed") if isinstance(value, list) else value.update(
+                        changed=True
+                    )
                 return content
             case "by":
                 return await self.play(content[str(arguments[content["argument"]])], arguments)
@@ -368,7 +403,7 @@ class HostScripts:
         raise AssertionError(outcome.kind)
 
 
-# --- running a case ------------------------------------------------------------------------------------------------
+# --- running a case -------------------------------------------------------------------------------
 
 
 @dataclass
@@ -394,7 +429,9 @@ def execute(case: Mapping[str, Any]) -> Ran:
     options = dict(case.get("vm", {}))
     if "limits" in options:
         options["limits"] = Limits(**options["limits"])
-    options["programs"] = {name: Program.from_dict(data) for name, data in options.get("programs", {}).items()}
+    options["programs"] = {
+        name: Program.from_dict(data) for name, data in options.get("programs", {}).items()
+    }
     program = load(case)
 
     async def run() -> Ran:
@@ -423,8 +460,13 @@ def cases() -> Iterator[Any]:
             yield pytest.param(case, id=f"{path.stem}-{name}")
 
 
-def assert_diagnostics(found: list[Diagnostic] | tuple[Diagnostic, ...], expected: list[list[str]]) -> None:
-    shown = [[f"{'' if d.severity == 'error' else d.severity + ' '}{d.code}", format_loc(d.loc)] for d in found]
+def assert_diagnostics(
+    found: list[Diagnostic] | tuple[Diagnostic, ...], expected: list[list[str]]
+) -> None:
+    shown = [
+        [f"{'' if d.severity == 'error' else d.severity + ' '}{d.code}", format_loc(d.loc)]
+        for d in found
+    ]
     assert shown == [e[:2] for e in expected], "\n".join(map(str, found))
     for diagnostic, (_, _, *parts) in zip(found, expected, strict=True):
         for part in parts:
@@ -433,7 +475,9 @@ def assert_diagnostics(found: list[Diagnostic] | tuple[Diagnostic, ...], expecte
 
 def assert_steps(trace: Trace, expected: list[list[Any]]) -> None:
     shown = [[s.path, s.status.value] for s in trace.steps]
-    assert shown == [e[:2] for e in expected], [(s.path, s.status.value, s.error) for s in trace.steps]
+    assert shown == [e[:2] for e in expected], [
+        (s.path, s.status.value, s.error) for s in trace.steps
+    ]
     for step, (_, _, *rest) in zip(trace.steps, expected, strict=True):
         if rest:
             assert same(step.output, rest[0]), (step.path, step.output)
@@ -473,7 +517,8 @@ def merged(case: Any, change: Any) -> Any:
 
 
 FIELDS = frozenset(
-    "case says program text json inputs model tools vm run load check refused status output error kind waiting steps "
+    "case says program text json inputs model tools vm run load check refused status output error "
+    "kind waiting steps "
     "calls asked options variants total_tokens cost".split()
 )
 
@@ -495,7 +540,9 @@ def test_case(case: dict[str, Any]) -> None:
         assert ran.checked == [], "\n".join(map(str, ran.checked))
     if "refused" in case or "status" not in case:
         errors_found = [d for d in trace.diagnostics if d.severity == "error"]
-        expected = case["refused"] if "refused" in case else [d for d in case["check"] if " " not in d[0]]
+        expected = (
+            case["refused"] if "refused" in case else [d for d in case["check"] if " " not in d[0]]
+        )
         assert_diagnostics(errors_found, expected)
         assert expected or "status" in case, "the case expects nothing"
         assert trace.status is TraceStatus.FAILED
@@ -551,14 +598,22 @@ def assert_holds_for_every_run(case: dict[str, Any], trace: Trace) -> None:
 
 def shown(step: StepResult) -> tuple[Any, ...]:
     """All of a step; of the errors of its attempts what a trace tells."""
-    return replace(step, attempts=()), [(a.outcome(), a.started_ns, a.finished_ns) for a in step.attempts]
+    return replace(step, attempts=()), [
+        (a.outcome(), a.started_ns, a.finished_ns) for a in step.attempts
+    ]
 
 
 def assert_variant(case: dict[str, Any], trace: Trace, variant: dict[str, Any]) -> None:
-    changed = merged(case, {key: value for key, value in variant.items() if key not in ("digest", "program_digest")})
+    changed = merged(
+        case,
+        {key: value for key, value in variant.items() if key not in ("digest", "program_digest")},
+    )
     if "program_digest" in variant:
         equal = load(changed).digest == load(case).digest
         assert equal == (variant["program_digest"] == "same"), variant
     if "digest" in variant:
         other = execute(changed).trace
-        assert (other.digest == trace.digest) == (variant["digest"] == "same"), (variant, other.steps)
+        assert (other.digest == trace.digest) == (variant["digest"] == "same"), (
+            variant,
+            other.steps,
+        )

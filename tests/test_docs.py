@@ -1,4 +1,6 @@
-"""docs/language.md tells the truth: each program in it loads, and passes the check of a VM that has its tools."""
+"""docs/language.md tells the truth: each program in it loads, and passes the check of a VM that has
+its tools.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ def test_each_program_passes(text: str) -> None:
 
 
 def test_every_function_is_in_the_table() -> None:
-    shown = re.findall(r"`(\w+)\(", "".join(line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")))
+    shown = re.findall(
+        r"`(\w+)\(",
+        "".join(line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")),
+    )
     assert set(shown) == set(FUNCTIONS)
 
 

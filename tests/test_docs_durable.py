@@ -1,4 +1,6 @@
-"""docs/durable.md tells the truth: its files work, its Python runs, and its commands print what it shows."""
+"""docs/durable.md tells the truth: its files work, its Python runs, and its commands print what it
+shows.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,15 @@ def test_commands_print_what_is_shown(folder: Path) -> None:
         for shown, digest in digests.items():
             command = command.replace(shown, digest)
         args = [sys.executable, "-m", "nano_vm", *shlex.split(command, comments=True)[1:]]
-        ran = subprocess.run(args, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False)
+        ran = subprocess.run(
+            args,
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=False,
+        )
         if expected == ["Killed"]:
             assert ran.returncode == -9
             continue
@@ -79,8 +89,8 @@ def test_commands_print_what_is_shown(folder: Path) -> None:
             if match := re.fullmatch(r"  shown ([0-9a-f]{64})", line):
                 shown = next(line.split()[1] for line in expected if line.startswith("  shown "))
                 digests[shown] = match[1]
-        assert fits([plain(line) for line in expected], [plain(line) for line in printed]), "\n".join(
-            ["$ " + command, *printed]
+        assert fits([plain(line) for line in expected], [plain(line) for line in printed]), (
+            "\n".join(["$ " + command, *printed])
         )
 
 
@@ -94,7 +104,9 @@ def sessions() -> Iterator[tuple[str, list[str]]]:
 
 def plain(line: str) -> str:
     """A line without what differs from run to run: digests, times, widths."""
-    line = re.sub(r"\b[0-9a-f]{4,64}(?:…|\b)", lambda m: "H" if "…" in m[0] or len(m[0]) >= 32 else m[0], line)
+    line = re.sub(
+        r"\b[0-9a-f]{4,64}(?:…|\b)", lambda m: "H" if "…" in m[0] or len(m[0]) >= 32 else m[0], line
+    )
     line = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "WHEN", line)
     line = re.sub(r"\b[\d.]+ (?:µs|ms|s|min)\b|\b\d+[smhd]\b", "TIME", line)
     line = re.sub(r"[\d,.]+/s", "RATE", line)
@@ -103,18 +115,34 @@ def plain(line: str) -> str:
 
 def fits(expected: list[str], printed: list[str]) -> bool:
     """Whether they are equal, where a line ``...`` stands for any number of lines."""
-    pattern = "".join("(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in expected)
+    pattern = "".join(
+        "(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in expected
+    )
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in printed)) is not None
 
 
 def test_its_python_runs(folder: Path) -> None:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{folder}"}
     args = [sys.executable, "-W", "error", "program.py"]
-    ran = subprocess.run(args, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    ran = subprocess.run(
+        args, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False
+    )
     assert ran.stderr == ""
     assert ran.stdout == "refunded 49.9 for B8\n"
 
 
 def test_every_command_about_runs_is_named() -> None:
-    for name in ("runs", "show", "work", "resume", "approve", "reject", "event", "resolve", "cancel", "batch", "store"):
+    for name in (
+        "runs",
+        "show",
+        "work",
+        "resume",
+        "approve",
+        "reject",
+        "event",
+        "resolve",
+        "cancel",
+        "batch",
+        "store",
+    ):
         assert re.search(rf"nano-vm {name}\b|`{name}`", TEXT), name

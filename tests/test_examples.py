@@ -14,7 +14,10 @@ from nano_vm import ExecutionVM, LocalAdapter, Program, Trace
 from nano_vm.testing import ScriptedLLM
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NOTE = "Mrs Alvarez called about her coffee machine. It smokes when switched on, she needs a replacement today."
+NOTE = (
+    "Mrs Alvarez called about her coffee machine. It smokes when switched on, she needs a "
+    "replacement today."
+)
 ANGRY = "The blender arrived broken, I want my money back"
 
 
@@ -63,7 +66,9 @@ def test_refund_goes_where_the_guardrail_says(answer: str, expected: list[str]) 
 
 @pytest.mark.parametrize("order", ["A-1002", "A-1003", "A-1004"])
 def test_what_the_model_says_does_not_refund_an_order_that_the_rules_refuse(order: str) -> None:
-    trace = run("refund", ScriptedLLM(["unhappy"]), {"user_input": "I love it, thanks!", "order_id": order})
+    trace = run(
+        "refund", ScriptedLLM(["unhappy"]), {"user_input": "I love it, thanks!", "order_id": order}
+    )
     assert trace.ok, trace.error
     assert paths(trace) == ["analyze", "guardrail", "order", "rules", "refuse"]
 
@@ -97,7 +102,14 @@ def test_triage_routes_each_line_by_its_label() -> None:
     trace = run("triage", llm, {})
     assert trace.ok, trace.error
     rows = [item["row"] for item in trace.final_output["rows"]]
-    assert [row["mood"] for row in rows] == ["unhappy", "happy", "happy", "unhappy", "happy", "unhappy"]
+    assert [row["mood"] for row in rows] == [
+        "unhappy",
+        "happy",
+        "happy",
+        "unhappy",
+        "happy",
+        "unhappy",
+    ]
     assert [row["ticket"] is not None for row in rows] == [row["mood"] == "unhappy" for row in rows]
     assert "triage[0]/route/care/ticket" in paths(trace)
 
@@ -107,7 +119,8 @@ def test_refund_on_the_real_model() -> None:
     first, second = (run("refund", LocalAdapter(), {"user_input": ANGRY}) for _ in range(2))
     assert first.ok, first.error
     assert paths(first) == ["analyze", "guardrail", "order", "rules", "refund"]
-    assert first.steps[0].output == "unhappy"  # as recorded from this model; another may say otherwise
+    # as recorded from this model; another may say otherwise
+    assert first.steps[0].output == "unhappy"
     assert 0 < first.total_tokens() < 400
     assert first.digest == second.digest
     assert first.run_id != second.run_id

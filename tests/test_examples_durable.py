@@ -11,7 +11,11 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "refund-approval.py"
 
 def test_a_refund_survives_its_worker() -> None:
     ran = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLE)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-W", "error", str(EXAMPLE)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stderr == ""

@@ -1,4 +1,6 @@
-"""The examples with a policy: what is proved of them, what is refused, and that a guard that is walked around is told."""
+"""The examples with a policy: what is proved of them, what is refused, and that a guard that is
+walked around is told.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def vm(llm: Any, module: str, policy: str) -> ExecutionVM:
 
 def transfer(name: str, policy: str, *answers: str) -> Trace:
     program = Program.from_file(EXAMPLES / f"{name}.yaml")
-    return vm(ScriptedLLM(list(answers)), "transfer", policy).run_sync(program, {"mail": "Pay the rent, please."})
+    return vm(ScriptedLLM(list(answers)), "transfer", policy).run_sync(
+        program, {"mail": "Pay the rent, please."}
+    )
 
 
 def check(*arguments: str) -> int:
@@ -44,8 +48,10 @@ def test_the_refund_program_is_proved(capsys: pytest.CaptureFixture[str]) -> Non
         "proved: 'issue_refund' is called at most once, attempts included",
         "proved: every call of 'issue_refund' is guarded by rules.then",
         "proved: every call of 'issue_refund' is guarded by guardrail.then",
-        "proved: only trusted values reach argument 'order_id' of tool 'issue_refund' (step 'refund')",
-        "proved: only trusted values reach argument 'amount' of tool 'issue_refund' (step 'refund')",
+        "proved: only trusted values reach argument 'order_id' of tool 'issue_refund' (step "
+        "'refund')",
+        "proved: only trusted values reach argument 'amount' of tool 'issue_refund' (step "
+        "'refund')",
     ]
     assert lines[5].startswith("flow: untrusted input 'user_input' decides guardrail ")
     assert lines[6].startswith("at most: 5 steps, 2 model calls, 2 tool calls ")
@@ -55,7 +61,9 @@ def test_the_refund_program_is_proved(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_the_refund_program_runs_under_its_policy() -> None:
     program = Program.from_file(EXAMPLES / "refund.yaml")
-    trace = vm(ScriptedLLM(["unhappy"]), "refund", "refund").run_sync(program, {"user_input": ANGRY})
+    trace = vm(ScriptedLLM(["unhappy"]), "refund", "refund").run_sync(
+        program, {"user_input": ANGRY}
+    )
     assert trace.ok, trace.error
     assert trace.final_output == "refunded $49.90 for A-1001"
 
@@ -70,11 +78,16 @@ def broken(tmp_path: Path) -> Path:
     return file
 
 
-def test_an_edge_around_the_guard_is_told_with_the_path(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edge_around_the_guard_is_told_with_the_path(
+    broken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     policy = str(EXAMPLES / "refund.policy.yaml")
     assert check(str(broken), "--policy", policy, "--tools", str(EXAMPLES / "refund.py")) == 1
     out = capsys.readouterr().out
-    assert f"{broken}:49:5: steps[4]: refuted: every call of 'issue_refund' is guarded by guardrail.then\n" in out
+    assert (
+        f"{broken}:49:5: steps[4]: refuted: every call of 'issue_refund' is guarded by "
+        f"guardrail.then\n" in out
+    )
     assert "path: analyze -> guardrail.otherwise ($mood = 'happy') -> order -> rules.then (" in out
     assert "analyze: the model answers 'happy'\n" in out
     assert "1 refuted, 4 proved" in out
@@ -97,15 +110,25 @@ def test_what_is_proved_of_the_refund_holds_in_every_run(broken: Path) -> None:
     assert not explore(Program.from_file(broken), tools=tools("refund"), properties=guarded).ok
 
 
-# --- a recipient from a mail -------------------------------------------------------------------------------------------
+# --- a recipient from a mail ----------------------------------------------------------------------
 
 
-def test_a_recipient_from_a_mail_is_refused_with_its_flow(capsys: pytest.CaptureFixture[str]) -> None:
-    files = [str(EXAMPLES / name) for name in ("transfer.yaml", "transfer.policy.yaml", "transfer.py")]
+def test_a_recipient_from_a_mail_is_refused_with_its_flow(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = [
+        str(EXAMPLES / name) for name in ("transfer.yaml", "transfer.policy.yaml", "transfer.py")
+    ]
     assert check(files[0], "--policy", files[1], "--tools", files[2]) == 1
     out = capsys.readouterr().out
-    assert "transfer.yaml:22:12: steps[1].args.recipient: refuted: only what is trusted or is approved by tr" in out
-    assert "  untrusted input 'mail' reaches argument 'recipient' of 'send_money' by way of invoice.output\n" in out
+    assert (
+        "transfer.yaml:22:12: steps[1].args.recipient: refuted: only what is trusted or is "
+        "approved by tr" in out
+    )
+    assert (
+        "  untrusted input 'mail' reaches argument 'recipient' of 'send_money' by way of "
+        "invoice.output\n" in out
+    )
     assert "(checked before the call: $value > 0 and $value <= 500)" in out
     trace = transfer("transfer", "transfer", INVOICE)
     assert trace.error_kind == "refused"
@@ -122,7 +145,11 @@ PASSING = [
 
 @pytest.mark.parametrize(("name", "policy"), PASSING)
 def test_three_ways_pass(name: str, policy: str, capsys: pytest.CaptureFixture[str]) -> None:
-    files = [str(EXAMPLES / f"{name}.yaml"), str(EXAMPLES / f"{policy}.policy.yaml"), str(EXAMPLES / "transfer.py")]
+    files = [
+        str(EXAMPLES / f"{name}.yaml"),
+        str(EXAMPLES / f"{policy}.policy.yaml"),
+        str(EXAMPLES / "transfer.py"),
+    ]
     assert check(files[0], "--policy", files[1], "--tools", files[2], "--strict") == 0
     assert "no faults, 3 proved" in capsys.readouterr().out
 
@@ -165,7 +192,9 @@ def test_only_what_was_approved_is_sent(approved: bool) -> None:
     program = Program.from_file(EXAMPLES / "transfer-approved.yaml")
     host = vm(ScriptedLLM([]), "transfer", "transfer")
     root = host.plan(program).frames[0]
-    machine = Machine.of_run(root, loaded(root, {"mail": "x"}), Facts("r"), Ledger.of(Limits(), None))
+    machine = Machine.of_run(
+        root, loaded(root, {"mail": "x"}), Facts("r"), Ledger.of(Limits(), None)
+    )
     sent = []
 
     def feed(asked: Machine, op: Op) -> Op:

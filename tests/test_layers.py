@@ -1,8 +1,8 @@
 """The ordered list of packages: who may import whom, and what a pure package may not touch.
 
-A package here is a folder or a module directly in ``nano_vm``. It imports itself and packages above it, and an
-import counts wherever it stands: under ``TYPE_CHECKING``, in a function, relative or absolute, or as text given to
-``import_module``. Nobody imports another package's private names.
+A package here is a folder or a module directly in ``nano_vm``. It imports itself and packages above
+it, and an import counts wherever it stands: under ``TYPE_CHECKING``, in a function, relative or
+absolute, or as text given to ``import_module``. Nobody imports another package's private names.
 """
 
 from __future__ import annotations
@@ -51,21 +51,28 @@ PACKAGES = (
 # Each can be left out of an installation, so none may need another.
 APART = frozenset({"planner", "draw", "telemetry", "mcp", "temporal", "testing"})
 
-# These answer from their arguments alone, so that every driver, replay and proof gets the same answer.
+# These answer from their arguments alone, so that every driver, replay and proof gets the same
+# answer.
 PURE = PACKAGES[: PACKAGES.index("verify") + 1]
 
 # Where time, chance, files, sockets, processes and threads come from.
 IMPURE_MODULES = frozenset(
-    "asyncio builtins concurrent fcntl ftplib glob http io linecache logging mmap multiprocessing os pathlib random "
-    "sched secrets select selectors shutil signal smtplib socket socketserver sqlite3 ssl subprocess tempfile "
-    "threading time urllib uuid aiohttp anyio httpx litellm openai requests rich sqlalchemy trio".split()
+    "asyncio builtins concurrent fcntl ftplib glob http io linecache logging mmap multiprocessing "
+    "os pathlib random "
+    "sched secrets select selectors shutil signal smtplib socket socketserver sqlite3 ssl "
+    "subprocess tempfile "
+    "threading time urllib uuid aiohttp anyio httpx litellm openai requests rich sqlalchemy "
+    "trio".split()
 )
 IMPURE_CALLS = frozenset("__import__ breakpoint compile eval exec input open print".split())
 CLOCK_METHODS = frozenset("now today utcnow".split())
 
 ALLOWED = {
     ("language/policy.py", "pathlib"): "as Program.from_file: the one file that its caller names",
-    ("language/program.py", "pathlib"): "Program.from_file reads the one file that its caller names",
+    (
+        "language/program.py",
+        "pathlib",
+    ): "Program.from_file reads the one file that its caller names",
     ("language/schema_cost.py", "urllib"): "unquote, which only reads text",
 }
 
@@ -76,7 +83,9 @@ def package_of(file: Path, source: Path) -> str:
 
 
 def imported(tree: ast.AST, inside: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """The line and the full dotted name of everything imported in *tree*, a module of the package *inside*."""
+    """The line and the full dotted name of everything imported in *tree*, a module of the package
+    *inside*.
+    """
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
@@ -86,7 +95,8 @@ def imported(tree: ast.AST, inside: tuple[str, ...]) -> Iterator[tuple[int, str]
                 stem = ".".join((*start, *([module] if module else [])))
                 yield from ((node.lineno, f"{stem}.{alias.name}") for alias in names)
             case ast.Call(
-                func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                func=ast.Name(id="import_module" | "__import__")
+                | ast.Attribute(attr="import_module"),
                 args=[ast.Constant(value=str(name)), *_],
             ):
                 level = len(name) - len(name.lstrip("."))
@@ -95,10 +105,13 @@ def imported(tree: ast.AST, inside: tuple[str, ...]) -> Iterator[tuple[int, str]
 
 
 def package_imported(name: str) -> str | None:
-    """The package that the dotted *name* leads to: ``__init__`` for the whole, None for what is not ours."""
+    """The package that the dotted *name* leads to: ``__init__`` for the whole, None for what is not
+    ours.
+    """
     match name.split("."):
         case [whole, package, *_] if whole == PACKAGE:
-            return package if package in PACKAGES else "__init__"  # `from nano_vm import Program`: the front door
+            # `from nano_vm import Program`: the front door
+            return package if package in PACKAGES else "__init__"
         case [whole] if whole == PACKAGE:
             return "__init__"
         case _:
@@ -106,8 +119,13 @@ def package_imported(name: str) -> str | None:
 
 
 def declares(function: ast.AsyncFunctionDef) -> bool:
-    """Whether *function* has no body but a docstring and dots: it says what others implement, and runs nothing."""
-    return all(isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) for line in function.body)
+    """Whether *function* has no body but a docstring and dots: it says what others implement, and
+    runs nothing.
+    """
+    return all(
+        isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
+        for line in function.body
+    )
 
 
 def impurities(tree: ast.AST, place: str) -> Iterator[tuple[int, str]]:
@@ -126,9 +144,9 @@ def impurities(tree: ast.AST, place: str) -> Iterator[tuple[int, str]]:
                 yield target.lineno, "awaits"
             case ast.Call(func=ast.Name(id=name)) if name in IMPURE_CALLS:
                 yield node.lineno, f"calls {name}()"
-            case ast.Attribute(value=ast.Name(id="date" | "datetime") | ast.Attribute(attr="date" | "datetime")) if (
-                node.attr in CLOCK_METHODS
-            ):
+            case ast.Attribute(
+                value=ast.Name(id="date" | "datetime") | ast.Attribute(attr="date" | "datetime")
+            ) if node.attr in CLOCK_METHODS:
                 yield node.lineno, f"asks for the time with {node.attr}"
 
 
@@ -138,7 +156,9 @@ def faults(source: Path) -> list[str]:
     for file in sorted(source.rglob("*.py")):
         package, place = package_of(file, source), file.relative_to(source.parent)
         if package not in PACKAGES:
-            found.append(f"{place}: {package!r} is in no list; say in PACKAGES which packages it may import")
+            found.append(
+                f"{place}: {package!r} is in no list; say in PACKAGES which packages it may import"
+            )
             continue
         tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
         for line, name in imported(tree, file.relative_to(source.parent).parent.parts):
@@ -150,7 +170,9 @@ def faults(source: Path) -> list[str]:
             elif PACKAGES.index(other) > PACKAGES.index(package):
                 found.append(f"{place}:{line}: {package} imports {name}, which stands below it")
             if name.rpartition(".")[2].startswith("_") and not name.endswith("__"):
-                found.append(f"{place}:{line}: {package} imports {name}, which is private to {other}")
+                found.append(
+                    f"{place}:{line}: {package} imports {name}, which is private to {other}"
+                )
         if package in PURE:
             impure = impurities(tree, file.relative_to(source).as_posix())
             found.extend(f"{place}:{line}: {package} is pure and {what}" for line, what in impure)
@@ -168,18 +190,31 @@ def test_every_package_keeps_to_its_place() -> None:
         (
             "language/flow.py",
             "from ..machine.machine import Machine",
-            "language/flow.py:1: language imports nano_vm.machine.machine.Machine, which stands below",
+            "language/flow.py:1: language imports nano_vm.machine.machine.Machine, which stands "
+            "below",
         ),
         ("language/flow.py", "from .. import machine", "which stands below"),
         ("language/flow.py", "import nano_vm.machine as m", "which stands below"),
         ("language/flow.py", "from nano_vm.machine.machine import Machine", "which stands below"),
         ("language/flow.py", "from nano_vm import Machine", "which stands below"),
         ("language/flow.py", "import nano_vm", "which stands below"),
-        ("errors.py", "def f():\n    from .run.vm import ExecutionVM", "errors.py:2: errors imports nano_vm.run.vm"),
-        ("run/vm.py", "if TYPE_CHECKING:\n    from ..replay import diff", "vm.py:2: run imports nano_vm.replay.diff"),
+        (
+            "errors.py",
+            "def f():\n    from .run.vm import ExecutionVM",
+            "errors.py:2: errors imports nano_vm.run.vm",
+        ),
+        (
+            "run/vm.py",
+            "if TYPE_CHECKING:\n    from ..replay import diff",
+            "vm.py:2: run imports nano_vm.replay.diff",
+        ),
         ("run/vm.py", "import_module('nano_vm.cli')", "which stands below"),
         ("run/vm.py", "importlib.import_module('..cli', __package__)", "which stands below"),
-        ("verify/order/paths.py", "from ...run.vm import ExecutionVM", "verify imports nano_vm.run.vm.ExecutionVM"),
+        (
+            "verify/order/paths.py",
+            "from ...run.vm import ExecutionVM",
+            "verify imports nano_vm.run.vm.ExecutionVM",
+        ),
         ("verify/shape.py", "from ..language.flow import _Walk", "which is private to language"),
         ("cli/run.py", "from ..run import _helper", "which is private to run"),
         ("draw/graph.py", "from ..planner import Planner", "stand apart"),
@@ -188,19 +223,35 @@ def test_every_package_keeps_to_its_place() -> None:
         ("helpers/text.py", "", "in no list"),
         ("machine/machine.py", "import asyncio", "pure and imports asyncio"),
         ("machine/machine.py", "from os import path", "pure and imports os"),
-        ("machine/machine.py", "def f():\n    import time", "machine.py:2: machine is pure and imports time"),
+        (
+            "machine/machine.py",
+            "def f():\n    import time",
+            "machine.py:2: machine is pure and imports time",
+        ),
         ("verify/order/paths.py", "from random import Random", "pure and imports random"),
         ("language/reader.py", "from pathlib import Path", "pure and imports pathlib"),
         ("language/reader.py", "open('a')", "pure and calls open()"),
         ("machine/machine.py", "async def f(x):\n    return await x", "has the coroutine f()"),
-        ("machine/machine.py", "async def f(x):\n    return await x", "machine.py:2: machine is pure and awaits"),
+        (
+            "machine/machine.py",
+            "async def f(x):\n    return await x",
+            "machine.py:2: machine is pure and awaits",
+        ),
         (
             "machine/plan.py",
             "async def f(x):\n    return [y async for y in x]",
             "plan.py:2: machine is pure and awaits",
         ),
-        ("records/trace.py", "from datetime import datetime\nx = datetime.now", "asks for the time with now"),
-        ("records/trace.py", "import datetime\nx = datetime.datetime.now()", "asks for the time with now"),
+        (
+            "records/trace.py",
+            "from datetime import datetime\nx = datetime.now",
+            "asks for the time with now",
+        ),
+        (
+            "records/trace.py",
+            "import datetime\nx = datetime.datetime.now()",
+            "asks for the time with now",
+        ),
     ],
 )
 def test_a_breach_is_found(tmp_path: Path, file: str, text: str, fault: str) -> None:
@@ -213,8 +264,14 @@ def test_a_breach_is_found(tmp_path: Path, file: str, text: str, fault: str) -> 
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("machine/machine.py", "from .plan import _op\nfrom ..errors import VMError\nimport nano_vm.values"),
-        ("verify/order/paths.py", "from . import proof\nfrom ...language.flow import Flow\nimport timeit_"),
+        (
+            "machine/machine.py",
+            "from .plan import _op\nfrom ..errors import VMError\nimport nano_vm.values",
+        ),
+        (
+            "verify/order/paths.py",
+            "from . import proof\nfrom ...language.flow import Flow\nimport timeit_",
+        ),
         ("language/program.py", "from pathlib import Path"),
         (
             "adapters/protocol.py",

@@ -20,7 +20,10 @@ D = Decimal
 def test_a_known_model() -> None:
     """The figures are the provider's list prices, which have held since these models came out."""
     table = price_table(["gpt-4o-mini", "openai/gpt-4o-mini", "gpt-4o-mini"])
-    assert table == {"gpt-4o-mini": (D("0.15"), D("0.6")), "openai/gpt-4o-mini": (D("0.15"), D("0.6"))}
+    assert table == {
+        "gpt-4o-mini": (D("0.15"), D("0.6")),
+        "openai/gpt-4o-mini": (D("0.15"), D("0.6")),
+    }
 
 
 def test_what_is_not_known_is_not_in_the_table() -> None:
@@ -67,13 +70,22 @@ def test_every_hour_of_the_day_counts_and_what_is_superseded_does_not() -> None:
     assert held(date(2024, 1, 1)) == [3, 1]
     assert held(date(2025, 5, 5)) == [3, 2]
     assert held(date(2026, 5, 5)) == [4]
-    assert [price["p"] for price in _holding([conditional(7, start_date=date(2030, 1, 1))], date(2025, 1, 1))] == [7]
+    assert [
+        price["p"]
+        for price in _holding([conditional(7, start_date=date(2030, 1, 1))], date(2025, 1, 1))
+    ] == [7]
 
 
 def test_the_highest_tier_and_every_price_must_be_by_tokens() -> None:
-    tiered = SimpleNamespace(base=D(1), tiers=[SimpleNamespace(price=D(3)), SimpleNamespace(price=D(2))])
-    assert _highest([{"input_mtok": tiered, "output_mtok": D(4), "output_reasoning_mtok": D(5)}]) == (D(3), D(5))
-    assert _highest([{"input_mtok": D(1), "output_mtok": D(2)}, {"input_mtok": D(0), "output_mtok": D(9)}]) == (
+    tiered = SimpleNamespace(
+        base=D(1), tiers=[SimpleNamespace(price=D(3)), SimpleNamespace(price=D(2))]
+    )
+    assert _highest(
+        [{"input_mtok": tiered, "output_mtok": D(4), "output_reasoning_mtok": D(5)}]
+    ) == (D(3), D(5))
+    assert _highest(
+        [{"input_mtok": D(1), "output_mtok": D(2)}, {"input_mtok": D(0), "output_mtok": D(9)}]
+    ) == (
         D(1),
         D(9),
     )

@@ -44,9 +44,9 @@ def test_public_methods_have_docstrings() -> None:
             if not attribute.startswith("_") and (
                 inspect.isfunction(member) or isinstance(member, property | classmethod)
             ):
-                assert inspect.getdoc(getattr(value, attribute) if not isinstance(member, property) else member), (
-                    f"{name}.{attribute}"
-                )
+                assert inspect.getdoc(
+                    getattr(value, attribute) if not isinstance(member, property) else member
+                ), f"{name}.{attribute}"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -104,5 +104,7 @@ PROVIDERS = ["jsonschema_rs", "rich", "litellm", "openai", "httpx", "xllamacpp",
 )
 def test_nothing_is_imported_before_it_is_used(code: str, absent: list[str]) -> None:
     script = f"{code}\nimport sys\nprint([name for name in {absent!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

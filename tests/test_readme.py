@@ -1,4 +1,6 @@
-"""The README tells the truth: its Python runs as printed, its commands exist, its console output is what comes out."""
+"""The README tells the truth: its Python runs as printed, its commands exist, its console output is
+what comes out.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def test_the_example_runs_as_printed(tmp_path: Path) -> None:
     (code,) = [text for language, text in BLOCKS if language == "python"]
     file = tmp_path / "readme.py"
     file.write_text(code, encoding="utf-8")
-    ran = subprocess.run([sys.executable, "-W", "error", str(file)], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", str(file)], capture_output=True, text=True, check=False
+    )
     assert ran.stderr == ""
     lines = ran.stdout.splitlines()
     assert lines[0].startswith("success refunded ")
@@ -42,7 +46,9 @@ def test_it_fits_on_two_screens() -> None:
 
 def test_the_commands_it_names_exist() -> None:
     targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
-    made = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    made = set(
+        re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert targets == {"demo", "test"}
     assert targets <= made
 

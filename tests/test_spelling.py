@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nano_vm import ExecutionVM, Program, ProgramError, spelling
-from nano_vm.spelling import MAX_CANDIDATES, MAX_COMPARISONS, SLIP_COMPARISONS, Hints, meant, nearest
+from nano_vm.spelling import (
+    MAX_CANDIDATES,
+    MAX_COMPARISONS,
+    SLIP_COMPARISONS,
+    Hints,
+    meant,
+    nearest,
+)
 
 NAMES = st.text("abc_", min_size=1, max_size=8)
 SOURCE = Path(spelling.__file__).parent
@@ -43,11 +50,21 @@ def test_among_few_names_it_is_as_near_as_any(name, known):
     best = get_close_matches(name, known, n=1)
     assert (found is None) == (not best)
     if found is not None:
-        assert SequenceMatcher(None, found, name).ratio() == SequenceMatcher(None, best[0], name).ratio()
+        assert (
+            SequenceMatcher(None, found, name).ratio()
+            == SequenceMatcher(None, best[0], name).ratio()
+        )
 
 
 @pytest.mark.parametrize(
-    "name", ["step_nunber_7123", "step_umber_7123", "step_nnumber_7123", "step_unmber_7123", "tep_number_7123"]
+    "name",
+    [
+        "step_nunber_7123",
+        "step_umber_7123",
+        "step_nnumber_7123",
+        "step_unmber_7123",
+        "tep_number_7123",
+    ],
 )
 def test_among_very_many_names_a_slip_of_the_pen_is_found(name):
     known = [f"step_number_{i}" for i in range(10_000)]
@@ -89,7 +106,9 @@ def with_policy(policy):
 
 # Each is a document with 600 faults of one kind, among 600 names where the kind has names.
 DOCUMENTS = {
-    "outputs": {"steps": [*SETS, set_of({f"b{i}": f"$step_nunber_{i}.output" for i in range(600)})]},
+    "outputs": {
+        "steps": [*SETS, set_of({f"b{i}": f"$step_nunber_{i}.output" for i in range(600)})]
+    },
     "declared inputs": {
         "inputs": {"type": "object", "properties": {name: {} for name in MANY}},
         "steps": [set_of({f"b{i}": f"$name_nunber_{i}" for i in range(600)})],
@@ -105,19 +124,38 @@ DOCUMENTS = {
     "fields": {"steps": [{**step, "outptu_key": 1} for step in SETS]},
     "many fields": {"steps": [{**SETS[0], **{f"outputt_{i}": 1 for i in range(600)}}]},
     "kinds of errors": {
-        "steps": [{**SETS[0], "catch": [{"errors": [f"timeouut{i}" for i in range(600)], "next": "$end"}]}]
+        "steps": [
+            {**SETS[0], "catch": [{"errors": [f"timeouut{i}" for i in range(600)], "next": "$end"}]}
+        ]
     },
-    "programs": {"steps": [{"id": f"c{i}", "type": "call", "program": f"progran_{i}"} for i in range(600)]},
+    "programs": {
+        "steps": [{"id": f"c{i}", "type": "call", "program": f"progran_{i}"} for i in range(600)]
+    },
     "tools": {"steps": [{"id": f"c{i}", "type": "tool", "tool": f"too1_{i}"} for i in range(600)]},
     "arguments": {
-        "steps": [{"id": "c", "type": "tool", "tool": "tool_0", "args": {f"amounts_{i}": 1 for i in range(600)}}]
+        "steps": [
+            {
+                "id": "c",
+                "type": "tool",
+                "tool": "tool_0",
+                "args": {f"amounts_{i}": 1 for i in range(600)},
+            }
+        ]
     },
     "rules": with_policy({"tools": {f"too1_{i}": {"allow": False} for i in range(600)}}),
-    "arguments of rules": with_policy({"tools": {"tool_0": {"args": {f"amount_{i}x": "trusted" for i in range(600)}}}}),
+    "arguments of rules": with_policy(
+        {"tools": {"tool_0": {"args": {f"amount_{i}x": "trusted" for i in range(600)}}}}
+    ),
     "names of checks": with_policy(
         {
             "values": dict.fromkeys(MANY, 1),
-            "tools": {"tool_0": {"args": {"amount": " or ".join(f"$value == $name_nunber_{i}" for i in range(50))}}},
+            "tools": {
+                "tool_0": {
+                    "args": {
+                        "amount": " or ".join(f"$value == $name_nunber_{i}" for i in range(50))
+                    }
+                }
+            },
         }
     ),
     "fields of rules": with_policy({"tools": {"tool_0": {f"max_cals{i}": 1 for i in range(600)}}}),
@@ -156,7 +194,10 @@ def test_a_refusal_compares_few_names(name, comparisons):
 
 def test_inputs_that_nobody_takes_compare_few_names(comparisons):
     program = Program.from_dict(
-        {"inputs": {"type": "object", "properties": {name: {} for name in MANY}}, "steps": [SETS[0]]}
+        {
+            "inputs": {"type": "object", "properties": {name: {} for name in MANY}},
+            "steps": [SETS[0]],
+        }
     )
     trace = ExecutionVM().run_sync(program, {f"name_nunber_{i}": 1 for i in range(600)})
     assert "did you mean 'name_number_0'?" in str(trace.diagnostics[0])

@@ -9,21 +9,37 @@ from typing import Any
 
 import pytest
 
-from nano_vm import Completion, ExecutionVM, LLMUsage, ModelError, Program, RateLimited, TraceStatus, VMError
+from nano_vm import (
+    Completion,
+    ExecutionVM,
+    LLMUsage,
+    ModelError,
+    Program,
+    RateLimited,
+    TraceStatus,
+    VMError,
+)
 from nano_vm.testing import RecordedLLM, ScriptedLLM
 
 
 def asks(*prompts: str, **fields: Any) -> Program:
     return Program.from_dict(
-        {"steps": [{"id": f"m{i}", "type": "llm", "prompt": p, **fields} for i, p in enumerate(prompts)]}
+        {
+            "steps": [
+                {"id": f"m{i}", "type": "llm", "prompt": p, **fields} for i, p in enumerate(prompts)
+            ]
+        }
     )
 
 
 def outputs(llm: Any, *prompts: str, **fields: Any) -> list[Any]:
-    return [s.output for s in ExecutionVM(llm).run_sync(asks(*prompts, **fields)).raise_for_status().steps]
+    return [
+        s.output
+        for s in ExecutionVM(llm).run_sync(asks(*prompts, **fields)).raise_for_status().steps
+    ]
 
 
-# --- scripts -------------------------------------------------------------------------------------------------------
+# --- scripts --------------------------------------------------------------------------------------
 
 
 def test_a_list_gives_its_answers_in_order() -> None:
@@ -53,7 +69,9 @@ def test_a_dict_answers_by_the_first_key_in_the_last_message() -> None:
 def test_a_function_gets_the_messages() -> None:
     llm = ScriptedLLM(lambda messages: messages[-1]["content"].upper())
     assert outputs(llm, "a", "b") == ["A", "B"]
-    assert outputs(ScriptedLLM({"a": lambda messages: f"{len(messages)}"}), "a", system="s") == ["2"]
+    assert outputs(ScriptedLLM({"a": lambda messages: f"{len(messages)}"}), "a", system="s") == [
+        "2"
+    ]
 
 
 def test_an_exception_is_raised() -> None:
@@ -66,7 +84,12 @@ def test_what_was_asked_is_kept() -> None:
     llm = ScriptedLLM({"": "x"})
     outputs(llm, "a", max_tokens=5, temperature=0.5, seed=3)
     assert llm.calls == [
-        {"messages": [{"role": "user", "content": "a"}], "max_tokens": 5, "temperature": 0.5, "seed": 3}
+        {
+            "messages": [{"role": "user", "content": "a"}],
+            "max_tokens": 5,
+            "temperature": 0.5,
+            "seed": 3,
+        }
     ]
 
 
@@ -87,7 +110,7 @@ def test_a_script_serves_many_runs_at_a_time() -> None:
     assert asyncio.run(run()) == [str(i) for i in range(50)]
 
 
-# --- recordings ----------------------------------------------------------------------------------------------------
+# --- recordings -----------------------------------------------------------------------------------
 
 
 class Counting:
@@ -100,12 +123,19 @@ class Counting:
 
     async def complete(self, messages: list[dict[str, str]], **kwargs: Any) -> Any:
         self.calls.append({"messages": messages, **kwargs})
-        return f"answer {len(self.calls)}", {"prompt_tokens": 1, "completion_tokens": 2, "cost_usd": "0.5"}
+        return f"answer {len(self.calls)}", {
+            "prompt_tokens": 1,
+            "completion_tokens": 2,
+            "cost_usd": "0.5",
+        }
 
 
 class Constrained(Counting):
     async def complete(  # type: ignore[override]
-        self, messages: list[dict[str, str]], allowed_outputs: list[str] | None = None, **kwargs: Any
+        self,
+        messages: list[dict[str, str]],
+        allowed_outputs: list[str] | None = None,
+        **kwargs: Any,
     ) -> Any:
         self.calls.append({"messages": messages, "allowed_outputs": allowed_outputs, **kwargs})
         return "yes"
@@ -114,8 +144,11 @@ class Constrained(Counting):
 def test_a_recording_is_made_once_and_used_from_then_on(tmp_path: Path) -> None:
     path = tmp_path / "asked.jsonl"
     adapter = Counting()
-    first = ExecutionVM(RecordedLLM(path, record=adapter)).run_sync(asks("a", "b", "a", temperature=0))
-    assert [s.output for s in first.steps] == ["answer 1", "answer 2", "answer 1"]  # equal requests, equal answers
+    first = ExecutionVM(RecordedLLM(path, record=adapter)).run_sync(
+        asks("a", "b", "a", temperature=0)
+    )
+    # equal requests, equal answers
+    assert [s.output for s in first.steps] == ["answer 1", "answer 2", "answer 1"]
     assert len(adapter.calls) == 2
     again = ExecutionVM(RecordedLLM(path)).run_sync(asks("a", "b", "a", temperature=0))
     assert again.digest == first.digest
@@ -135,7 +168,9 @@ def test_what_is_not_recorded_is_an_error_that_says_how(tmp_path: Path) -> None:
         assert "record=adapter" in (trace.error or "")
 
 
-def test_constraints_are_part_of_the_request_and_go_to_adapters_that_take_them(tmp_path: Path) -> None:
+def test_constraints_are_part_of_the_request_and_go_to_adapters_that_take_them(
+    tmp_path: Path,
+) -> None:
     adapter = Constrained()
     llm = RecordedLLM(tmp_path / "asked.jsonl", record=adapter)
     assert outputs(llm, "a", allowed_outputs=["yes", "no"]) == ["yes"]
@@ -166,11 +201,14 @@ GOOD = '{"key": "k", "text": "x", "usage": null, "model": null, "finish_reason":
         b"{}",
         b'{"key": "k", "text": 5, "usage": null, "model": null, "finish_reason": null}',
         b'{"key": "k", "text": "x", "usage": "many", "model": null, "finish_reason": null}',
-        b'{"key": "k", "text": "x", "usage": {"prompt_tokens": -1}, "model": null, "finish_reason": null}',
+        b'{"key": "k", "text": "x", "usage": {"prompt_tokens": -1}, "model": null, '
+        b'"finish_reason": null}',
         f"{GOOD}\n{GOOD[:20]}".encode(),
     ],
 )
-def test_a_file_that_is_no_recording_is_refused_with_its_place(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_recording_is_refused_with_its_place(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(content)
     with pytest.raises(VMError, match=r"bad\.jsonl"):
@@ -183,7 +221,10 @@ def test_a_directory_is_no_recording(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_docstring() -> None:
-    assert outputs(ScriptedLLM(["yes", "Dear customer, ..."]), "a", "b") == ["yes", "Dear customer, ..."]
+    assert outputs(ScriptedLLM(["yes", "Dear customer, ..."]), "a", "b") == [
+        "yes",
+        "Dear customer, ...",
+    ]
     assert outputs(ScriptedLLM({"refund": "yes", "": "no"}), "my refund", "other") == ["yes", "no"]
 
 

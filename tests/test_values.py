@@ -54,8 +54,16 @@ def test_containers_are_fresh(value: Any) -> None:
     """Nothing that comes out is a list or dict that somebody else holds."""
 
     def containers(node: Any) -> list[int]:
-        inner = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
-        return ([id(node)] if isinstance(node, list | dict) else []) + [i for item in inner for i in containers(item)]
+        inner = (
+            list(node.values())
+            if isinstance(node, dict)
+            else node
+            if isinstance(node, list)
+            else []
+        )
+        return ([id(node)] if isinstance(node, list | dict) else []) + [
+            i for item in inner for i in containers(item)
+        ]
 
     for result in (plain(value), copied(value)):
         assert not set(containers(result)) & set(containers(value))
@@ -313,7 +321,19 @@ def test_text_of_a_value(value: Any, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["NaN", "[Infinity]", "-Infinity", '{"a":1,"a":1}', "[" * 100_000, "", "1 2", "{a:1}", "1" * 5000, "'a'"]
+    "text",
+    [
+        "NaN",
+        "[Infinity]",
+        "-Infinity",
+        '{"a":1,"a":1}',
+        "[" * 100_000,
+        "",
+        "1 2",
+        "{a:1}",
+        "1" * 5000,
+        "'a'",
+    ],
 )
 def test_parse_json_refuses(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the text is Python's
@@ -378,7 +398,8 @@ def test_what_pydantic_alone_can_write_is_taken_from_it() -> None:
 
     mixed = Mixed(raw=b"x", key="k", tags={"b", "a"}, price=Decimal("0.5"))
     assert plain(mixed) == {"raw": "x", "key": "**********", "tags": ["a", "b"], "price": 0.5}
-    with pytest.raises(ValueRefused, match=r"str\(value\)"):  # a number stays one, or is refused: proofs rest on it
+    # a number stays one, or is refused: proofs rest on it
+    with pytest.raises(ValueRefused, match=r"str\(value\)"):
         plain(mixed.model_copy(update={"price": Decimal("0.1234567890123456789")}))
 
 

@@ -18,18 +18,38 @@ INVISIBLE = (
     "\u200f\u202a\u202e\u2066\u2069\ufe00\ufe0f\U000e0100\U000e0041\u180e\u17b4\u2028\x00\x7f\x85\ud800\U0001d173"
 )
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
 # texts that are apart by little: what two values that look alike are made of
 NEAR = st.lists(
-    st.sampled_from([*'aA \\"{}sx2', "spaces", "\u0430", "\u0301", "\u00e9", "e", *INVISIBLE, "\n", "ﬁ", "ａ", "я"])
+    st.sampled_from(
+        [
+            *'aA \\"{}sx2',
+            "spaces",
+            "\u0430",
+            "\u0301",
+            "\u00e9",
+            "e",
+            *INVISIBLE,
+            "\n",
+            "ﬁ",
+            "ａ",
+            "я",
+        ]
+    )
 )
 
 
 def seen(value: Any) -> list[str]:
-    """The lines of a value, without what could be taken for something else: other scripts stand in ASCII below."""
+    """The lines of a value, without what could be taken for something else: other scripts stand in
+    ASCII below.
+    """
     shown = list(lines("  x: ", value))
     return shown[1:] or shown
 
@@ -44,13 +64,19 @@ def test_what_is_invisible_is_escaped(char: str) -> None:
 
 
 def test_every_ignorable_and_blank_character_is_hidden() -> None:
-    """By the character database of this Python; Default_Ignorable_Code_Point itself is not in it."""
+    """By the character database of this Python; Default_Ignorable_Code_Point itself is not in
+    it.
+    """
     unseen = [
-        c for c in map(chr, range(0x110000)) if unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cs") and c != " "
+        c
+        for c in map(chr, range(0x110000))
+        if unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cs") and c != " "
     ]
     assert [c for c in unseen if not HIDDEN.match(c)] == []
     shown = [
-        c for c in map(chr, range(0x20, 0x3000)) if unicodedata.category(c) in ("Cf", "Cn", "Co") and c in written(c)
+        c
+        for c in map(chr, range(0x20, 0x3000))
+        if unicodedata.category(c) in ("Cf", "Cn", "Co") and c in written(c)
     ]
     assert shown == []
 
@@ -87,12 +113,16 @@ def test_all_of_a_text_can_be_read_back(text: str) -> None:
             count, _, what = body[2:-1].partition(" ")
             unit = " " if what == "spaces" else UNIT.sub(char, what.removeprefix("times "))
             return unit * int(count)
-        return {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}.get(body[1]) or chr(int(body[2:], 16))
+        return {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}.get(body[1]) or chr(
+            int(body[2:], 16)
+        )
 
     assert UNIT.sub(char, line[1:-1]) == text
 
 
-UNIT = re.compile(r'\\\{\d+ (?:spaces|times \\(?:[nrt"\\]|x..|u.{4}|U.{8}))\}|\\[nrt"\\]|\\x..|\\u.{4}|\\U.{8}')
+UNIT = re.compile(
+    r'\\\{\d+ (?:spaces|times \\(?:[nrt"\\]|x..|u.{4}|U.{8}))\}|\\[nrt"\\]|\\x..|\\u.{4}|\\U.{8}'
+)
 
 
 @given(st.text() | NEAR.map("".join))

@@ -1,4 +1,6 @@
-"""`$step.error`, `$step.errors` and what a failed fork leaves: in the machine, in stores and replays, and in what is proved."""
+"""`$step.error`, `$step.errors` and what a failed fork leaves: in the machine, in stores and
+replays, and in what is proved.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ def run(made: Program, inputs: dict[str, Any] | None = None, **options: Any) -> 
     return trace
 
 
-# --- the machine ----------------------------------------------------------------------------------------------------
+# --- the machine ----------------------------------------------------------------------------------
 
 
 def test_a_long_message_is_cut() -> None:
@@ -54,14 +56,19 @@ def test_a_long_message_is_cut() -> None:
     )
     assert run(one).output == {"n": MAX_MESSAGE + 3}
     many = program(
-        each(on_item_error="continue"), after(n={"expr": "len($m.errors[0].message)"}, of="$m.errors[0].item")
+        each(on_item_error="continue"),
+        after(n={"expr": "len($m.errors[0].message)"}, of="$m.errors[0].item"),
     )
     assert run(many, {"list": [1, "worse"]}).output == {"n": MAX_LISTED + 3, "of": 1}
 
 
 def test_what_stands_in_a_handlers_error_is_bounded() -> None:
     told = StepError("k" * 1_000, "T" * 1_000, "m" * 20_000).told()
-    assert (len(told["kind"]), len(told["type"]), len(told["message"])) == (MAX_WORD, MAX_WORD, MAX_MESSAGE + 3)
+    assert (len(told["kind"]), len(told["type"]), len(told["message"])) == (
+        MAX_WORD,
+        MAX_WORD,
+        MAX_MESSAGE + 3,
+    )
 
 
 def test_a_handler_may_change_what_it_read() -> None:
@@ -111,13 +118,18 @@ def test_what_is_too_large_together_is_null() -> None:
     assert run(made, inputs).output["got"] == ["a" * 1_500 + " done", "b" * 1_500 + " done", None]
     tight = run(made, inputs, limits=Limits(value_bytes=4_000, state_bytes=3_000)).output
     assert tight == {"got": [None] * 3, "why": "item [2]: Step 'a' failed: ValueError: bad: no"}
-    assert run(made, {"list": ["a" * 1_500, "b" * 1_500, "c" * 1_500]}, limits=limits).output["got"] == [None] * 3
+    assert (
+        run(made, {"list": ["a" * 1_500, "b" * 1_500, "c" * 1_500]}, limits=limits).output["got"]
+        == [None] * 3
+    )
 
 
 @pytest.mark.parametrize("handled", ["catch", "skip"])
 @pytest.mark.parametrize("kind", ["tool", "condition"])
 def test_a_success_clears_the_error_of_the_time_before(kind: str, handled: str) -> None:
-    how: dict[str, Any] = {"on_error": "skip"} if handled == "skip" else {"catch": [{"errors": ["*"], "next": "b"}]}
+    how: dict[str, Any] = (
+        {"on_error": "skip"} if handled == "skip" else {"catch": [{"errors": ["*"], "next": "b"}]}
+    )
     body = [
         step("n", "next"),
         step("a", "work", args={"x": "$n.output"}, **how)
@@ -130,11 +142,22 @@ def test_a_success_clears_the_error_of_the_time_before(kind: str, handled: str) 
             "otherwise": "$next",
             **how,
         },
-        {"id": "b", "type": "set", "values": {"x": {"expr": "default($a.error.kind, 'none')"}}, "next": "last"},
+        {
+            "id": "b",
+            "type": "set",
+            "values": {"x": {"expr": "default($a.error.kind, 'none')"}},
+            "next": "last",
+        },
         {"id": "last", "type": "set", "values": {"y": 1}},
     ]
     turns = iter([1, "bad", 2])
-    loop = {"id": "l", "type": "loop", "max_iterations": 3, "on_exhausted": "continue", "steps": body}
+    loop = {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": 3,
+        "on_exhausted": "continue",
+        "steps": body,
+    }
     trace = ExecutionVM(tools={"work": work, "next": lambda: next(turns)}).run_sync(program(loop))
     assert [s.output["x"] for s in trace.steps if s.step_id == "b"] == [
         "none",
@@ -143,7 +166,7 @@ def test_a_success_clears_the_error_of_the_time_before(kind: str, handled: str) 
     ]
 
 
-# --- stores, replays, forks -----------------------------------------------------------------------------------------
+# --- stores, replays, forks -----------------------------------------------------------------------
 
 WITH_PAUSES = program(
     mapped(
@@ -167,7 +190,9 @@ WITH_PAUSES = program(
         "then": "$next",
         "otherwise": "$end",
     },
-    mapped(step("c", "fails", args={"x": "$item"}), id="n", over="$m.output", catch=[ANY], next="$end"),
+    mapped(
+        step("c", "fails", args={"x": "$item"}), id="n", over="$m.output", catch=[ANY], next="$end"
+    ),
     after(first="$m.errors", got="$n.output", why="$n.error.type"),
 )
 
@@ -195,7 +220,14 @@ def test_a_run_that_goes_on_in_another_process_has_the_same_errors(tmp_path: Pat
 
     trace = asyncio.run(go())
     assert trace.output == {
-        "first": [{"item": 0, "kind": "value", "type": "Failed", "message": "went to $fail after step 'ask'"}],
+        "first": [
+            {
+                "item": 0,
+                "kind": "value",
+                "type": "Failed",
+                "message": "went to $fail after step 'ask'",
+            }
+        ],
         "got": [None, None],
         "why": "ZeroDivisionError",
     }
@@ -206,8 +238,13 @@ def test_a_fork_of_a_run_with_another_answer_reads_another_error() -> None:
     made = program(each(catch=[ANY], next="$end"), after(got="$m.output", why="$m.error.message"))
     trace = run(made, {"list": ["x", "bad"]})
     vm = ExecutionVM(tools={"work": work})
-    changed = asyncio.run(fork(vm, trace, made, edit={"inputs": {"list": ["bad", "x"]}}, effects=True))
-    assert changed.output == {"got": [None, "x done"], "why": "item [0]: Step 'a' failed: ValueError: bad: no"}
+    changed = asyncio.run(
+        fork(vm, trace, made, edit={"inputs": {"list": ["bad", "x"]}}, effects=True)
+    )
+    assert changed.output == {
+        "got": [None, "x done"],
+        "why": "item [0]: Step 'a' failed: ValueError: bad: no",
+    }
 
 
 def test_the_digest_knows_what_failed() -> None:
@@ -216,14 +253,22 @@ def test_the_digest_knows_what_failed() -> None:
     assert program(each()).digest != program(each(on_item_error="continue")).digest
 
 
-# --- where it is there ----------------------------------------------------------------------------------------------
+# --- where it is there ----------------------------------------------------------------------------
 
 
 def places(*body: dict[str, Any]) -> list[str]:
     """The faults of reads in *body*, which runs twice."""
-    loop = {"id": "l", "type": "loop", "max_iterations": 2, "on_exhausted": "continue", "steps": list(body)}
+    loop = {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": 2,
+        "on_exhausted": "continue",
+        "steps": list(body),
+    }
     vm = ExecutionVM(tools={"work": work})
-    found = vm.check(program(loop, inputs={"properties": {"go": {}, "list": {}}, "required": ["go", "list"]}))
+    found = vm.check(
+        program(loop, inputs={"properties": {"go": {}, "list": {}}, "required": ["go", "list"]})
+    )
     return [d.code for d in found if d.code in ("V010", "V011")]
 
 
@@ -238,32 +283,47 @@ def test_after_a_success_there_is_no_error() -> None:
     """Also where the iteration before has left one: it is gone then, in each run."""
     catch = [{"errors": ["*"], "next": "h"}]
     failing = step("a", "work", args={"x": "$go"}, catch=catch, next="r")
-    assert places(failing, reader("$a.error", next="end"), reader("$a.error", "h", next="end"), END) == ["V010"]
+    assert places(
+        failing, reader("$a.error", next="end"), reader("$a.error", "h", next="end"), END
+    ) == ["V010"]
     assert places(failing, reader("x", next="end"), reader("$a.error", "h", next="end"), END) == []
 
 
 def test_after_a_step_that_did_not_run_there_is_no_error() -> None:
     catch = [{"errors": ["*"], "next": "h"}]
     failing = step("a", "work", args={"x": 1}, when="$go", catch=catch, next="r")
-    assert places(failing, reader("$a.error", next="end"), reader("x", "h", next="end"), END) == ["V010"]
+    assert places(failing, reader("$a.error", next="end"), reader("x", "h", next="end"), END) == [
+        "V010"
+    ]
 
 
 def test_after_a_failure_there_is_no_list_of_errors() -> None:
     many = each(on_item_error="continue", catch=[{"errors": ["*"], "next": "h"}], next="r")
-    assert places(many, reader("$m.errors", next="end"), reader("$m.errors", "h", next="end"), END) == ["V010"]
+    assert places(
+        many, reader("$m.errors", next="end"), reader("$m.errors", "h", next="end"), END
+    ) == ["V010"]
 
 
 def test_in_the_undo_of_the_step_there_is_no_error() -> None:
-    undone = step("a", "work", args={"x": 1}, on_error="skip", undo={"tool": "work", "args": {"x": "$a.error"}})
+    undone = step(
+        "a",
+        "work",
+        args={"x": 1},
+        on_error="skip",
+        undo={"tool": "work", "args": {"x": "$a.error"}},
+    )
     assert places(undone) == ["V010"]
 
 
-# --- what is proved -------------------------------------------------------------------------------------------------
+# --- what is proved -------------------------------------------------------------------------------
 
 
 def shown(made: Program, policy: Any, **tools: Any) -> list[str]:
     """What became of the policy's demands."""
-    return [proof.status for proof in ExecutionVM(tools={"work": work, **tools}, policy=policy).verify(made).proofs]
+    return [
+        proof.status
+        for proof in ExecutionVM(tools={"work": work, **tools}, policy=policy).verify(made).proofs
+    ]
 
 
 def codes(made: Program, policy: Any = None, **tools: Any) -> list[str]:
@@ -285,10 +345,14 @@ GUARDED = {"tools": {"pay": {"guarded_by": ["g.then"]}}}
 
 
 def test_a_guard_in_a_branch_that_may_have_failed_is_none() -> None:
-    """The branch passes its gate before it fails, or fails before it: nobody looks after the join which it was."""
+    """The branch passes its gate before it fails, or fails before it: nobody looks after the join
+    which it was.
+    """
     pay = step("p", "pay")
     inner = program(
-        parallel([gate()], id="f"), pay, inputs={"properties": {"go": {"type": "boolean"}}, "required": ["go"]}
+        parallel([gate()], id="f"),
+        pay,
+        inputs={"properties": {"go": {"type": "boolean"}}, "required": ["go"]},
     )
     assert shown(inner, GUARDED, pay=lambda: 1) == ["proved"]
     going_on = program(
@@ -317,7 +381,10 @@ def test_errors_are_untrusted_each_way() -> None:
 def test_null_for_what_failed_is_trusted_in_a_run() -> None:
     """Nothing is refuted by a run in which null stood where the untrusted text would have been."""
     policy = {"tools": {"pay": {"args": {"to": "trusted"}}, "ours": {"returns": "trusted"}}}
-    failing = [step("b", "work", args={"x": 1}), {"id": "f", "type": "condition", "condition": "true", "then": "$fail"}]
+    failing = [
+        step("b", "work", args={"x": 1}),
+        {"id": "f", "type": "condition", "condition": "true", "then": "$fail"},
+    ]
 
     def told(how: dict[str, Any]) -> list[str]:
         fork = parallel(step("c", "ours"), failing, id="p", **how)
@@ -337,7 +404,13 @@ def test_an_approval_of_an_error_is_for_that_error() -> None:
     policy = {"tools": {"pay": {"args": {"to": {"approval": "boss"}}}}}
 
     def told(*body: dict[str, Any]) -> list[str]:
-        loop = {"id": "l", "type": "loop", "max_iterations": 2, "on_exhausted": "continue", "steps": list(body)}
+        loop = {
+            "id": "l",
+            "type": "loop",
+            "max_iterations": 2,
+            "on_exhausted": "continue",
+            "steps": list(body),
+        }
         made = program(loop, inputs={"properties": {"go": {}}, "required": ["go"]})
         return shown(made, policy, pay=lambda to: None)
 
@@ -357,7 +430,13 @@ def test_a_decision_about_an_error_is_for_that_error() -> None:
     pay = step("p", "pay", args={"to": {"expr": "default($a.error.message, 'none')"}})
 
     def told(*steps: dict[str, Any]) -> list[str]:
-        loop = {"id": "l", "type": "loop", "max_iterations": 1, "on_exhausted": "continue", "steps": list(steps)}
+        loop = {
+            "id": "l",
+            "type": "loop",
+            "max_iterations": 1,
+            "on_exhausted": "continue",
+            "steps": list(steps),
+        }
         made = program(loop, inputs={"properties": {"go": {}}, "required": ["go"]})
         return shown(made, GUARDED, pay=lambda to: None)
 
@@ -366,7 +445,9 @@ def test_a_decision_about_an_error_is_for_that_error() -> None:
 
 
 def test_null_is_among_what_a_fork_gives() -> None:
-    """What is never null without failures may be null with them: no branch on it is told as never taken."""
+    """What is never null without failures may be null with them: no branch on it is told as never
+    taken.
+    """
     asked = llm("a", allowed_outputs=["yes", "no"])
     branch = {
         "id": "c",
@@ -378,7 +459,9 @@ def test_null_is_among_what_a_fork_gives() -> None:
 
     def told(**fields: Any) -> list[str]:
         made = program(parallel(asked, id="p", **fields), {**branch})
-        return [d.code for d in ExecutionVM("local", tools={}).check(made) if d.code.startswith("V06")]
+        return [
+            d.code for d in ExecutionVM("local", tools={}).check(made) if d.code.startswith("V06")
+        ]
 
     assert told() == ["V060"]
     assert told(on_item_error="continue") == []
@@ -387,14 +470,16 @@ def test_null_is_among_what_a_fork_gives() -> None:
 
 def test_fields_of_an_error_are_known() -> None:
     made = program(
-        step("a", "work", args={"x": 1}, catch=[ANY], next="$end"), after(x="$a.error.reason", y="$a.error.message.z")
+        step("a", "work", args={"x": 1}, catch=[ANY], next="$end"),
+        after(x="$a.error.reason", y="$a.error.message.z"),
     )
     assert codes(made) == ["V017", "V017"]
 
 
 def test_a_prompt_that_tells_an_error_has_a_bound() -> None:
     made = program(
-        step("a", "t", catch=[{"errors": ["*"], "next": "m"}], next="$end"), llm("m", prompt="why: ${a.error.message}")
+        step("a", "t", catch=[{"errors": ["*"], "next": "m"}], next="$end"),
+        llm("m", prompt="why: ${a.error.message}"),
     )
     vm = ExecutionVM(tools={"t": lambda: 1})
     most = ceiling(Flow(made), vm._contracts)
@@ -432,7 +517,7 @@ def test_sizes_hold_for_the_largest_errors(char: str) -> None:
         assert (bound or 0) >= len(canonical(value))
 
 
-# --- exploring ------------------------------------------------------------------------------------------------------
+# --- exploring ------------------------------------------------------------------------------------
 
 
 def test_an_exploration_raises_the_errors_that_a_handler_asks_for() -> None:
@@ -450,7 +535,9 @@ def test_an_exploration_raises_the_errors_that_a_handler_asks_for() -> None:
             }
         ],
     }
-    found = explore(program(step("a", "t", catch=[ANY], next="$end"), handler), tools={"t": lambda: 1})
+    found = explore(
+        program(step("a", "t", catch=[ANY], next="$end"), handler), tools={"t": lambda: 1}
+    )
     assert found.complete
     assert found.coverage.missed == ()
 
@@ -465,13 +552,15 @@ def test_an_exploration_of_items_that_fail() -> None:
     }
     made = program(each([1, 2], on_item_error="continue"), reader)
     found = explore(
-        made, tools={"work": tool(effect="read")(work)}, properties={"ends": lambda run: run.status == "success"}
+        made,
+        tools={"work": tool(effect="read")(work)},
+        properties={"ends": lambda run: run.status == "success"},
     )
     assert found.coverage.missed == ()
     assert found.check().ok
 
 
-# --- as it is written -----------------------------------------------------------------------------------------------
+# --- as it is written -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["skip", True, ["continue"]])

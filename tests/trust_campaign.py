@@ -1,7 +1,8 @@
 """Random programs whose untrusted values are marked, and runs of them that tell where marks arrive.
 
-Whatever comes from an untrusted source carries a mark of its own (`«7»`); models repeat every mark that they are shown, and
-so does a tool that is pure. The programs are documents, made and walked as such: nothing of the pass or the graph is used.
+Whatever comes from an untrusted source carries a mark of its own (`«7»`); models repeat every mark
+that they are shown, and so does a tool that is pure. The programs are documents, made and walked as
+such: nothing of the pass or the graph is used.
 """
 
 from __future__ import annotations
@@ -84,7 +85,17 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
     {"enum": ["a", "b"]},
     {"type": "array", "items": {"anyOf": [{"enum": ["a"]}, {"type": "object"}]}},
 )
-FIELDS = (".kind", ".ok", ".text", ".tags[0]", ".loose[0]", ".more.kind", ".more.free", ".more", ".extra")
+FIELDS = (
+    ".kind",
+    ".ok",
+    ".text",
+    ".tags[0]",
+    ".loose[0]",
+    ".more.kind",
+    ".more.free",
+    ".more",
+    ".extra",
+)
 
 
 @dataclass
@@ -114,7 +125,11 @@ class Writer:
         scope = [f"${name}" for name in inputs]
         steps = self.block(scope, self.random.randint(2, 6 if depth else 9), depth)
         document: dict[str, Any] = {"name": "p", "steps": steps}
-        document["inputs"] = {"type": "object", "properties": {name: {} for name in inputs}, "required": inputs}
+        document["inputs"] = {
+            "type": "object",
+            "properties": {name: {} for name in inputs},
+            "required": inputs,
+        }
         if self.chance(0.3):
             document["output"] = self.value(scope)
         return document
@@ -131,13 +146,23 @@ class Writer:
                 step["on_error"] = "skip"
                 if step["type"] != "switch" and self.chance(0.5):
                     step["default"] = self.text("fallback")
-            if later and step["type"] in ("condition", "approval") and isinstance(step.get("then"), str):
+            if (
+                later
+                and step["type"] in ("condition", "approval")
+                and isinstance(step.get("then"), str)
+            ):
                 if self.chance(0.5):
                     step["then"] = self.random.choice(later)
         return steps
 
     def step(self, scope: list[str], depth: int) -> dict[str, Any]:
-        kinds = ["tool"] * 5 + ["protected"] * 6 + ["llm"] * 4 + ["set"] * 2 + ["condition", "approval", "wait"]
+        kinds = (
+            ["tool"] * 5
+            + ["protected"] * 6
+            + ["llm"] * 4
+            + ["set"] * 2
+            + ["condition", "approval", "wait"]
+        )
         if depth < 3:
             kinds += ["condition", "switch", "parallel", "map", "loop", "call"]
         kind = self.random.choice(kinds)
@@ -195,7 +220,15 @@ class Writer:
     def test(self, scope: list[str]) -> str:
         ref = self.random.choice(scope)
         return self.random.choice(
-            ["true", "true", "false", f"{ref} == {ref}", f"{ref} != null", f"'a' in '{ref}'", f"'x' in '{ref}'"]
+            [
+                "true",
+                "true",
+                "false",
+                f"{ref} == {ref}",
+                f"{ref} != null",
+                f"'a' in '{ref}'",
+                f"'x' in '{ref}'",
+            ]
         )
 
     def _tool(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
@@ -203,7 +236,9 @@ class Writer:
         name = "text" if step["tool"] == "note" else "q"
         if step["tool"] == "join" and self.chance(0.4):
             name = self.text("word")
-        step["args"] = {name: self.value(scope)} if self.chance(0.8) or step["tool"] == "join" else {}
+        step["args"] = (
+            {name: self.value(scope)} if self.chance(0.8) or step["tool"] == "join" else {}
+        )
         self.beside(step, scope)
 
     def _protected(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
@@ -235,7 +270,9 @@ class Writer:
                 step["system"] = self.random.choice(scope)
         kind = self.random.random()
         if kind < 0.25:
-            step["allowed_outputs"] = ["yes", "no"] if not self.marked else [self.text(), self.text()]
+            step["allowed_outputs"] = (
+                ["yes", "no"] if not self.marked else [self.text(), self.text()]
+            )
         elif kind < 0.55:
             step["output_schema"] = deepcopy(self.random.choice([SCHEMAS[0], SCHEMAS[0], *SCHEMAS]))
             if self.marked and "properties" in step["output_schema"]:
@@ -255,9 +292,13 @@ class Writer:
     def _condition(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
         step["type"] = "condition"
         step["condition"] = self.test(scope)
-        step["then"] = self.block(scope, self.random.randint(1, 3), depth + 1) if depth < 3 else "$next"
+        step["then"] = (
+            self.block(scope, self.random.randint(1, 3), depth + 1) if depth < 3 else "$next"
+        )
         if self.chance(0.4):
-            step["otherwise"] = self.block(scope, self.random.randint(1, 2), depth + 1) if depth < 3 else "$next"
+            step["otherwise"] = (
+                self.block(scope, self.random.randint(1, 2), depth + 1) if depth < 3 else "$next"
+            )
 
     def _switch(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
         step["on"] = self.random.choice(scope)
@@ -271,7 +312,11 @@ class Writer:
         self.apart -= 1
 
     def _map(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
-        step["over"] = [self.value(scope), self.value(scope)] if self.chance(0.6) else self.random.choice(scope)
+        step["over"] = (
+            [self.value(scope), self.value(scope)]
+            if self.chance(0.6)
+            else self.random.choice(scope)
+        )
         step["as"] = self.random.choice(["item", self.fresh("i")])
         inner = [*scope, *[f"${step['as']}"] * 3]
         step["steps"] = self.block(inner, self.random.randint(1, 3), depth + 1)
@@ -288,14 +333,23 @@ class Writer:
         step["with"] = {name: self.value(scope) for name in names}
         if self.marked and self.chance(0.3):
             step["program"]["inputs"]["properties"]["z"] = {"default": self.text()}
-            step["program"]["steps"].append({"id": self.fresh(), "type": "tool", "tool": "send", "args": {"to": "$z"}})
+            step["program"]["steps"].append(
+                {"id": self.fresh(), "type": "tool", "tool": "send", "args": {"to": "$z"}}
+            )
 
     def _approval(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
         step["role"] = "treasurer" if self.chance(0.8) else "intern"
         shown = [self.random.choice(scope[-12:]) for _ in range(2)]
-        step["show"] = {"to": shown[0], "more": [shown[1]]} if self.chance(0.7) else f"{shown[0]}, {shown[1]}"
+        step["show"] = (
+            {"to": shown[0], "more": [shown[1]]} if self.chance(0.7) else f"{shown[0]}, {shown[1]}"
+        )
         if self.chance(0.6) and depth < 3:
-            paid = {"id": self.fresh(), "type": "tool", "tool": "wire", "args": {"to": self.random.choice(shown)}}
+            paid = {
+                "id": self.fresh(),
+                "type": "tool",
+                "tool": "wire",
+                "args": {"to": self.random.choice(shown)},
+            }
             step["then"] = [*self.block(scope, self.random.randint(0, 1), depth + 1), paid]
         else:
             step["then"] = "$next"
@@ -307,7 +361,9 @@ class Writer:
 
 
 def at(document: Any, loc: Loc) -> tuple[str, str]:
-    """The step and call (``s1``, ``s1/undo``), and the name of the argument, that stand at *loc*."""
+    """The step and call (``s1``, ``s1/undo``), and the name of the argument, that stand at
+    *loc*.
+    """
     *way, last, name = loc
     assert last == "args"
     for part in way:
@@ -353,7 +409,10 @@ class Feed:
             self.arrived.append((op.step_id, name, value))
         if self.random.random() < self.failing:
             kind = self.random.choice(["tool", "tool", "timeout"])
-            return machine.fail(StepError(kind, "ToolError" if kind == "tool" else "TimeoutError", "no"), machine.now)
+            return machine.fail(
+                StepError(kind, "ToolError" if kind == "tool" else "TimeoutError", "no"),
+                machine.now,
+            )
         return machine.resume(self.returned(op.tool, machine.keywords), machine.now)  # type: ignore[attr-defined]
 
     def pause(self, machine: Machine) -> Op:
@@ -367,8 +426,14 @@ class Feed:
 
     def approved(self, value: Any) -> bool:
         """Whether a treasurer has seen *value*, by itself or in a text, and agreed."""
-        text = value if type(value) is str else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return any(value == part or (type(part) is str and text in part) for part in parts(self.shown))
+        text = (
+            value
+            if type(value) is str
+            else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        )
+        return any(
+            value == part or (type(part) is str and text in part) for part in parts(self.shown)
+        )
 
     def returned(self, name: str, keywords: Mapping[str, Any]) -> Any:
         if name in ("lookup", "wire"):
@@ -420,7 +485,8 @@ class Figures:
     runs: int = 0
     statements: int = 0
     holds: int = 0
-    by_right: int = 0  # of those that hold, that something untrusted reaches by a declassifier or an approval
+    # of those that hold, that something untrusted reaches by a declassifier or an approval
+    by_right: int = 0
     confirmed: int = 0  # of those that do not hold, that a run was seen to break
     judged: int = 0  # likewise, by the labels of the run
     missed: int = 0  # of the confirmed, those that the labels did not show
@@ -429,15 +495,21 @@ class Figures:
     def __str__(self) -> str:
         share = 100 * self.holds / max(self.statements, 1)
         return (
-            f"{self.programs} programs, {self.runs} runs, {self.statements} statements: {share:.0f} % hold "
-            f"({self.by_right} by a right), {100 - share:.0f} % do not ({self.confirmed} seen broken, "
+            f"{self.programs} programs, {self.runs} runs, {self.statements} statements: "
+            f"{share:.0f} % hold "
+            f"({self.by_right} by a right), {100 - share:.0f} % do not ({self.confirmed} seen "
+            f"broken, "
             f"{self.judged} by labels, which missed {self.missed}), "
             f"{len(self.contradictions)} contradictions"
         )
 
 
-def campaign(analyse: Analyse, seeds: range, runs: int = 5, *, marked: bool = False, stop: bool = False) -> Figures:
-    """Analyse a program for each of *seeds* and run it *runs* times; *marked*: its own text is untrusted."""
+def campaign(
+    analyse: Analyse, seeds: range, runs: int = 5, *, marked: bool = False, stop: bool = False
+) -> Figures:
+    """Analyse a program for each of *seeds* and run it *runs* times; *marked*: its own text is
+    untrusted.
+    """
     figures = Figures()
     for seed in seeds:
         _one(analyse, seed, runs, marked, figures)
@@ -487,15 +559,23 @@ def _one(analyse: Analyse, seed: int, runs: int, marked: bool, figures: Figures)
         feed = Feed(random, random.choice([0.0, 0.0, 0.05, 0.2]))
         root = plan.frames[0]
         inputs = {"boss": "BOSS", "people": ["P", "Q"], "mail": "M" if marked else feed.outside()}
-        machine = Machine.of_run(root, loaded(root, inputs), Facts("r", 1), Ledger.of(DEFAULT_LIMITS, None))
-        simulate(machine, feed, lambda m, op, random=random: random.sample(range(m.fork_size), m.fork_size))  # type: ignore[misc]
+        machine = Machine.of_run(
+            root, loaded(root, inputs), Facts("r", 1), Ledger.of(DEFAULT_LIMITS, None)
+        )
+        simulate(
+            machine,
+            feed,
+            lambda m, op, random=random: random.sample(range(m.fork_size), m.fork_size),
+        )  # type: ignore[misc]
         figures.runs += 1
         for place, breaks in judges.items():
             if breaks(machine):
                 judged.add(place)
                 if claims[place]:
                     told = f"seed {seed}, run {number}: the labels of the run speak against {place}"
-                    figures.contradictions.append(f"{told}\n{json.dumps(document, ensure_ascii=False)}")
+                    figures.contradictions.append(
+                        f"{told}\n{json.dumps(document, ensure_ascii=False)}"
+                    )
         for call, name, value in feed.arrived:
             place = call, name
             if place not in claims or not MARK.search(json.dumps(value, ensure_ascii=False)):
@@ -504,7 +584,8 @@ def _one(analyse: Analyse, seed: int, runs: int, marked: bool, figures: Figures)
                 broken.add(place)
             elif place not in shown or not feed.approved(value):
                 figures.contradictions.append(
-                    f"seed {seed}, run {number}: {name!r} of {call!r} is {value!r}\n{json.dumps(document, ensure_ascii=False)}"
+                    f"seed {seed}, run {number}: {name!r} of {call!r} is "
+                    f"{value!r}\n{json.dumps(document, ensure_ascii=False)}"
                 )
     figures.confirmed += len(broken)
     figures.judged += len(judged)

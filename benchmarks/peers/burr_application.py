@@ -1,7 +1,8 @@
 """Apache Burr: a graph of async actions built once, and an ``Application`` over it for each run.
 
-An application holds one run's state, so its documentation builds one per run, and offers ``with_graph`` to share
-what can be shared. No tracker and no persister, so nothing is kept of a run.
+An application holds one run's state, so its documentation builds one per run, and offers
+``with_graph`` to share what can be shared. No tracker and no persister, so nothing is kept of a
+run.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ first = workload.calls[0][0]
 
 
 async def run() -> object:
-    app = ApplicationBuilder().with_graph(graph).with_state(**context).with_entrypoint(first).build()
+    app = (
+        ApplicationBuilder().with_graph(graph).with_state(**context).with_entrypoint(first).build()
+    )
     _, _, state = await app.arun(halt_after=["finish", "reject"])
     return state["end"]
 

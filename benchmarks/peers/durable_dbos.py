@@ -1,4 +1,5 @@
-"""DBOS: an async workflow of async steps over its SQLite system database, as it opens it: a rollback journal at ``synchronous=FULL``.
+"""DBOS: an async workflow of async steps over its SQLite system database, as it opens it: a
+rollback journal at ``synchronous=FULL``.
 
 A step is stored once it has ended, in a transaction of its own.
 """

@@ -1,6 +1,8 @@
-"""What a program of one's own would do: SQLite, WAL, ``synchronous=FULL``, a transaction for each step, one program after the other.
+"""What a program of one's own would do: SQLite, WAL, ``synchronous=FULL``, a transaction for each
+step, one program after the other.
 
-Many in flight gain nothing here: a connection has one transaction at a time, and a database one writer.
+Many in flight gain nothing here: a connection has one transaction at a time, and a database one
+writer.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from durable_peer import STEPS, folder, say
 connection = sqlite3.connect(folder() / "loop.sqlite", isolation_level=None)
 connection.execute("PRAGMA journal_mode = WAL")
 connection.execute("PRAGMA synchronous = FULL")
-connection.execute("CREATE TABLE steps (run INTEGER, seq INTEGER, output TEXT, PRIMARY KEY (run, seq)) WITHOUT ROWID")
+connection.execute(
+    "CREATE TABLE steps (run INTEGER, seq INTEGER, output TEXT, PRIMARY KEY (run, seq)) WITHOUT "
+    "ROWID"
+)
 
 
 def noop(x: str) -> str:
@@ -37,4 +42,9 @@ for line in iter(sys.stdin.readline, ""):
     for number in range(programs):
         assert program(run, f"value {number}") == f"value {number}"
         run += 1
-    say(programs, time.perf_counter_ns() - wall, time.process_time_ns() - cpu, commits=programs * STEPS)
+    say(
+        programs,
+        time.perf_counter_ns() - wall,
+        time.process_time_ns() - cpu,
+        commits=programs * STEPS,
+    )

@@ -1,5 +1,6 @@
-"""Restate: a service whose handler makes 20 durable runs, served by Hypercorn in this process; its server in the default configuration,
-which syncs the log of each batch. Called over HTTP connections that are kept open.
+"""Restate: a service whose handler makes 20 durable runs, served by Hypercorn in this process; its
+server in the default configuration, which syncs the log of each batch. Called over HTTP connections
+that are kept open.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ async def post(connection: Any, path: str, body: Any) -> Any:
     """A request over a connection that stays open, and its JSON answer."""
     reader, writer = connection
     data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: "
+        f"application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+    )
     writer.write(head.encode() + data)
     status = int((await reader.readline()).split()[1])
     length = 0
@@ -62,7 +66,9 @@ async def main() -> None:
     config.bind = [f"127.0.0.1:{own}"]
     config.loglevel = "ERROR"
     ended = asyncio.Event()
-    listening = asyncio.create_task(listen(restate.app([service]), config, shutdown_trigger=ended.wait))
+    listening = asyncio.create_task(
+        listen(restate.app([service]), config, shutdown_trigger=ended.wait)
+    )
     with server(command, admin, **environment) as process:
         for attempt in range(100):
             try:

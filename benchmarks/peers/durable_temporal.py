@@ -1,7 +1,9 @@
-"""Temporal: a workflow of activities, worker and client in this process, and the development server over a SQLite file.
+"""Temporal: a workflow of activities, worker and client in this process, and the development server
+over a SQLite file.
 
-WAL and ``synchronous=FULL`` are asked for; the interface is left out and the workflow is not sandboxed, which it would pay for. Each
-activity is stored as scheduled, started and finished. (Local activities are cheaper, and not stored one by one.)
+WAL and ``synchronous=FULL`` are asked for; the interface is left out and the workflow is not
+sandboxed, which it would pay for. Each activity is stored as scheduled, started and finished.
+(Local activities are cheaper, and not stored one by one.)
 """
 
 from __future__ import annotations
@@ -35,14 +37,25 @@ class Program:
 
 async def main() -> None:
     port = free_port()
-    command = [options().server, "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port)]
+    command = [
+        options().server,
+        "server",
+        "start-dev",
+        "--headless",
+        "--ip",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     command += ["--db-filename", str(folder() / "temporal.sqlite"), "--log-level", "error"]
     command += ["--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=FULL"]
     with server(command, port) as process, ThreadPoolExecutor(IN_FLIGHT) as threads:
         client = await connected(f"127.0.0.1:{port}")
 
         async def run(text: str) -> str:
-            return await client.execute_workflow(Program.run, text, id=uuid.uuid4().hex, task_queue="durable")
+            return await client.execute_workflow(
+                Program.run, text, id=uuid.uuid4().hex, task_queue="durable"
+            )
 
         worker = Worker(
             client,

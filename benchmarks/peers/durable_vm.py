@@ -1,6 +1,7 @@
 """llm-nano-vm with a store in SQLite, as it opens it: WAL, ``synchronous=FULL``.
 
-A tool that declares nothing is taken for one that writes: its call is stored before it is made, and its outcome before the next one is.
+A tool that declares nothing is taken for one that writes: its call is stored before it is made, and
+its outcome before the next one is.
 """
 
 from __future__ import annotations
@@ -22,14 +23,19 @@ def program(steps: int) -> Program:
     step = {"type": "tool", "tool": "noop", "args": {"x": "$x"}, "output_key": "x"}
     inputs = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
     return Program.from_dict(
-        {"name": "durable", "inputs": inputs, "steps": [{"id": f"s{number}", **step} for number in range(steps)]}
+        {
+            "name": "durable",
+            "inputs": inputs,
+            "steps": [{"id": f"s{number}", **step} for number in range(steps)],
+        }
     )
 
 
 async def main() -> None:
     effect: Any = options().effect
     vm = ExecutionVM(
-        tools={"noop": tool(effect=effect)(noop) if effect else noop}, store=f"sqlite:///{folder() / 'runs.db'}"
+        tools={"noop": tool(effect=effect)(noop) if effect else noop},
+        store=f"sqlite:///{folder() / 'runs.db'}",
     )
     work = program(STEPS)
 

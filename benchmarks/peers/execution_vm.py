@@ -1,4 +1,6 @@
-"""``nano_vm.ExecutionVM``: this tree, and the published 0.1.4 and 0.8.9, whose programs and calls are the same."""
+"""``nano_vm.ExecutionVM``: this tree, and the published 0.1.4 and 0.8.9, whose programs and calls
+are the same.
+"""
 
 from __future__ import annotations
 

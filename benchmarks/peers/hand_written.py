@@ -1,7 +1,8 @@
 """The limit: a coroutine that does the work and nothing else, and keeps no trace.
 
-It is written out one line a step with every name in place, as the fastest plain Python is (the source is generated,
-since there are workloads of 10,000 steps); with ``--loop`` it is the loop over names that most people would write.
+It is written out one line a step with every name in place, as the fastest plain Python is (the
+source is generated, since there are workloads of 10,000 steps); with ``--loop`` it is the loop over
+names that most people would write.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ Coroutine = Callable[[Mapping[str, Tool], Mapping[str, str]], Awaitable[object]]
 def written_out(workload: Workload) -> Coroutine:
     """The coroutine with one line for each step."""
     lines = ["async def run(tools, context):", "    outputs = {}"]
-    arguments = {"template": "x='got ' + context[{!r}]", "two": "x=context[{!r}], y=context['key_0']"}
+    arguments = {
+        "template": "x='got ' + context[{!r}]",
+        "two": "x=context[{!r}], y=context['key_0']",
+    }
     argument = arguments.get(workload.kind, "x=context[{!r}]")
     for _, key, output in workload.calls:
         lines.append(f"    outputs[{output!r}] = await tools['work']({argument.format(key)})")

@@ -1,8 +1,9 @@
-"""LangGraph, as its guide to the graph API has it: a ``StateGraph`` compiled once, async nodes, ``ainvoke``.
+"""LangGraph, as its guide to the graph API has it: a ``StateGraph`` compiled once, async nodes,
+``ainvoke``.
 
-Every key and output is a field of the state, and the condition a conditional edge. Of the ways its documentation
-offers (fields, a dict with a reducer, the runtime context for the keys), this one was the fastest, by 15 to 25 %.
-No checkpointer, so nothing is kept of a run.
+Every key and output is a field of the state, and the condition a conditional edge. Of the ways its
+documentation offers (fields, a dict with a reducer, the runtime context for the keys), this one was
+the fastest, by 15 to 25 %. No checkpointer, so nothing is kept of a run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def build(workload: Workload) -> Any:
         graph.add_node(step, node(key, "end"))
         graph.add_edge(step, END)
     graph.add_conditional_edges(
-        last, lambda state: "finish" if "ok" in state[output].lower() else "reject", ["finish", "reject"]
+        last,
+        lambda state: "finish" if "ok" in state[output].lower() else "reject",
+        ["finish", "reject"],
     )
     return graph.compile()
 

@@ -1,7 +1,7 @@
 """The exception tree, and Diagnostic: a fault in a program with the place where it stands.
 
-Nothing in the package raises an exception of ours that is not declared here. A failed step is not an
-exception but data (`StepError` in a trace); `RunFailed` is for those who ask for one.
+Nothing in the package raises an exception of ours that is not declared here. A failed step is not
+an exception but data (`StepError` in a trace); `RunFailed` is for those who ask for one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Severity = Literal["error", "warning", "hint"]
 class Diagnostic:
     """A fault in a program: its code, place, message and, where one is known, its remedy.
 
-    ``loc`` is the path into the document; ``file``, ``line`` and ``column`` (both from 1) are set where
-    the program was read from text.
+    ``loc`` is the path into the document; ``file``, ``line`` and ``column`` (both from 1) are set
+    where the program was read from text.
     """
 
     code: str
@@ -99,7 +99,9 @@ def summary(diagnostics: Iterable[Diagnostic]) -> str:
 
 
 class StepFault(VMError):
-    """Why a step failed, while it travels to the machine; ``kind`` is what `catch` and `retry.on` match."""
+    """Why a step failed, while it travels to the machine; ``kind`` is what `catch` and `retry.on`
+    match.
+    """
 
     kind = "value"
     retryable = True
@@ -134,7 +136,9 @@ class BudgetExceeded(StepFault):
 
 
 class InvalidAnswer(StepFault):
-    """A model's answer that is not one of ``allowed_outputs``, or does not fit ``output_schema``."""
+    """A model's answer that is not one of ``allowed_outputs``, or does not fit
+    ``output_schema``.
+    """
 
     kind = "invalid_answer"
 
@@ -159,14 +163,15 @@ class OutcomeUnknown(StepFault):
 class ModelError(StepFault):
     """A model call that failed; an adapter raises it, yours too.
 
-    ``retryable`` is false where the same request cannot succeed later (bad request, bad key, unknown
-    model); ``status`` is the HTTP status, where there was one; ``retry_after_seconds`` how long the provider asks
-    to wait.
+    ``retryable`` is false where the same request cannot succeed later (bad request, bad key,
+    unknown model); ``status`` is the HTTP status, where there was one; ``retry_after_seconds`` how
+    long the provider asks to wait.
 
-    ``usage`` is what the call consumed although it failed, an `LLMUsage` or a dict of its fields: it is billed, and
-    counts in trace, cost and budget. Without it, a call that the provider refused (a status of 4xx or 5xx, or one that
-    is not ``retryable``) has consumed nothing, unless it was ``answered``: what that or a lost call consumed nobody
-    knows, its cost is None, and a budget charges all that was reserved for it.
+    ``usage`` is what the call consumed although it failed, an `LLMUsage` or a dict of its fields:
+    it is billed, and counts in trace, cost and budget. Without it, a call that the provider refused
+    (a status of 4xx or 5xx, or one that is not ``retryable``) has consumed nothing, unless it was
+    ``answered``: what that or a lost call consumed nobody knows, its cost is None, and a budget
+    charges all that was reserved for it.
     """
 
     kind = "model"
@@ -202,7 +207,9 @@ class RateLimited(ModelError):
         status: int | None = 429,
         usage: Any = None,
     ) -> None:
-        super().__init__(message, status=status, retry_after_seconds=retry_after_seconds, usage=usage)
+        super().__init__(
+            message, status=status, retry_after_seconds=retry_after_seconds, usage=usage
+        )
 
 
 class ModelTimeout(ModelError):
@@ -212,9 +219,11 @@ class ModelTimeout(ModelError):
 
 
 class TruncatedAnswer(ModelError):
-    """An answer that was cut off, at ``max_tokens`` or at the model's own limit; retried only where ``retry.on`` names it.
+    """An answer that was cut off, at ``max_tokens`` or at the model's own limit; retried only where
+    ``retry.on`` names it.
 
-    The VM makes it of a `Completion` whose ``finish_reason`` says so; an adapter that has no text to give may raise it.
+    The VM makes it of a `Completion` whose ``finish_reason`` says so; an adapter that has no text
+    to give may raise it.
     """
 
     kind = "truncated"
@@ -224,21 +233,26 @@ class TruncatedAnswer(ModelError):
 
 
 class FilteredAnswer(ModelError):
-    """An answer that the model refused or a content filter stopped; retried only where ``retry.on`` names it.
+    """An answer that the model refused or a content filter stopped; retried only where ``retry.on``
+    names it.
 
-    The VM makes it of a `Completion` whose ``finish_reason`` says so. An adapter raises it where the provider answers
-    with an error instead: ``status`` is that of a filter which refused the prompt, so that nothing was consumed.
+    The VM makes it of a `Completion` whose ``finish_reason`` says so. An adapter raises it where
+    the provider answers with an error instead: ``status`` is that of a filter which refused the
+    prompt, so that nothing was consumed.
     """
 
     kind = "filtered"
 
     def __init__(self, message: str, *, status: int | None = None, usage: Any = None) -> None:
-        super().__init__(message, status=status, retryable=False, usage=usage, answered=status is None)
+        super().__init__(
+            message, status=status, retryable=False, usage=usage, answered=status is None
+        )
 
 
 class StoreError(VMError):
-    """The store could not do what was asked; nothing was changed by it. ``passing`` where another attempt may succeed: it is
-    locked, full or away."""
+    """The store could not do what was asked; nothing was changed by it. ``passing`` where another
+    attempt may succeed: it is locked, full or away.
+    """
 
     def __init__(self, message: str, *, passing: bool = False) -> None:
         super().__init__(message)
@@ -263,10 +277,17 @@ class NotPermitted(VMError):
 
 
 class AlreadyDecided(VMError):
-    """Somebody was first: ``decision`` (``approve``, ``reject``, ``resolve`` or ``cancel``), ``by`` whom, and when."""
+    """Somebody was first: ``decision`` (``approve``, ``reject``, ``resolve`` or ``cancel``), ``by``
+    whom, and when.
+    """
 
     def __init__(
-        self, message: str, *, decision: str = "", by: str | None = None, decided_ns: int | None = None
+        self,
+        message: str,
+        *,
+        decision: str = "",
+        by: str | None = None,
+        decided_ns: int | None = None,
     ) -> None:
         super().__init__(message)
         self.decision = decision
@@ -275,7 +296,9 @@ class AlreadyDecided(VMError):
 
 
 class Expired(VMError):
-    """Too late: the deadline has passed (``deadline_ns``, since the epoch, where it is known), or the run has ended."""
+    """Too late: the deadline has passed (``deadline_ns``, since the epoch, where it is known), or
+    the run has ended.
+    """
 
     def __init__(self, message: str, *, deadline_ns: int | None = None) -> None:
         super().__init__(message)
@@ -295,10 +318,11 @@ class RunFailed(VMError):
 
 
 class PlannerError(VMError):
-    """There is no program for an intent: the model failed, or what it wrote is no program or does not pass.
+    """There is no program for an intent: the model failed, or what it wrote is no program or does
+    not pass.
 
-    ``reply`` is what the model wrote, None where it gave no answer; ``diagnostics`` are the faults of the program in it, and
-    ``counterexamples`` the runs that would break a demand, as text.
+    ``reply`` is what the model wrote, None where it gave no answer; ``diagnostics`` are the faults
+    of the program in it, and ``counterexamples`` the runs that would break a demand, as text.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""What `os.fork` does to threads, locks and connections: the child has none of the first, and must not use the others.
+"""What `os.fork` does to threads, locks and connections: the child has none of the first, and must
+not use the others.
 
 Servers that load an application before they fork their workers (gunicorn's ``preload``, Celery,
 multiprocessing on Linux) hand a used VM to each child. Who holds something that a fork spoils joins
@@ -51,7 +52,9 @@ def join(member: Forked) -> None:
 
 
 def leave(*things: Any) -> None:
-    """Keep what belongs to the parent as it is, for ever: to end it would end it for the parent too."""
+    """Keep what belongs to the parent as it is, for ever: to end it would end it for the parent
+    too.
+    """
     _left.extend(things)
 
 

@@ -5,4 +5,14 @@ from __future__ import annotations
 from .language.program import OnError, Program, Step, StepType
 from .records.trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
 
-__all__ = ["LLMUsage", "OnError", "Program", "Step", "StepResult", "StepStatus", "StepType", "Trace", "TraceStatus"]
+__all__ = [
+    "LLMUsage",
+    "OnError",
+    "Program",
+    "Step",
+    "StepResult",
+    "StepStatus",
+    "StepType",
+    "Trace",
+    "TraceStatus",
+]

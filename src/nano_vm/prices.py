@@ -1,12 +1,14 @@
 """Prices of models: names in, dollars per million tokens out, as upper bounds.
 
-The figures are those of `genai-prices` (extra ``prices``): data that ships in its wheel, so nothing is fetched, and the same version gives
-the same table. A model that it does not know, or does not price by tokens alone, is not in the table: the cost of a
-program that uses it is then not known, which is never told as zero.
+The figures are those of `genai-prices` (extra ``prices``): data that ships in its wheel, so nothing
+is fetched, and the same version gives the same table. A model that it does not know, or does not
+price by tokens alone, is not in the table: the cost of a program that uses it is then not known,
+which is never told as zero.
 
-Where a price hangs on something that is not known beforehand, the highest counts: the length of the prompt (tiers), the
-hour of the day, reasoning beside other output. Left out are prices that only a request for something else has: batches,
-service tiers, caches that are written on demand, searches, images and sound.
+Where a price hangs on something that is not known beforehand, the highest counts: the length of the
+prompt (tiers), the hour of the day, reasoning beside other output. Left out are prices that only a
+request for something else has: batches, service tiers, caches that are written on demand, searches,
+images and sound.
 """
 
 from __future__ import annotations
@@ -27,12 +29,16 @@ _BY_CALL = ("requests_kcount", "input_text_messages_kcount")  # what a call cost
 
 
 def price_table(
-    models: Iterable[str], overrides: Mapping[str, tuple[Any, Any]] | None = None, *, on: date | None = None
+    models: Iterable[str],
+    overrides: Mapping[str, tuple[Any, Any]] | None = None,
+    *,
+    on: date | None = None,
 ) -> dict[str, Price]:
     """The highest price of each of *models* that has one; those in *overrides* count as given.
 
-    A name is looked up as it is, and ``provider/model`` at that provider. *on* is the day that prices are asked for; without it
-    all that ever held and are announced count. The table can be given to `ExecutionVM(prices=...)` and to `verify`.
+    A name is looked up as it is, and ``provider/model`` at that provider. *on* is the day that
+    prices are asked for; without it all that ever held and are announced count. The table can be
+    given to `ExecutionVM(prices=...)` and to `verify`.
 
     Raises:
         MissingExtra: If a name has to be looked up and ``genai-prices`` is not installed.
@@ -60,7 +66,8 @@ def _given(model: str, pair: tuple[Any, Any]) -> Price:
 
 def _known(model: str, on: date | None) -> Price | None:
     try:
-        data: Any = import_module("genai_prices.data_snapshot")  # 0.2 s: only where a price is looked up
+        # 0.2 s: only where a price is looked up
+        data: Any = import_module("genai_prices.data_snapshot")
     except ImportError:
         raise MissingExtra("price_table", "prices") from None
     snapshot = data.get_snapshot()
@@ -76,7 +83,9 @@ def _known(model: str, on: date | None) -> Price | None:
 
 
 def _holding(prices: Any, on: date | None) -> Iterable[dict[str, Any]]:
-    """The prices that may hold on the day; the last one whose condition is met counts, else the first."""
+    """The prices that may hold on the day; the last one whose condition is met counts, else the
+    first.
+    """
     if not isinstance(prices, list):
         yield vars(prices)
         return
@@ -94,7 +103,11 @@ def _highest(prices: list[dict[str, Any]]) -> Price | None:
     outputs: list[Decimal] = []
     for price in prices:
         ways = _amounts(price, ("input_mtok",)), _amounts(price, _OUTPUT)
-        if not all(ways) or price.get("output_mtok") is None or any(price.get(name) is not None for name in _BY_CALL):
+        if (
+            not all(ways)
+            or price.get("output_mtok") is None
+            or any(price.get(name) is not None for name in _BY_CALL)
+        ):
             return None
         inputs += ways[0]
         outputs += ways[1]

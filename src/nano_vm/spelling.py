@@ -36,7 +36,9 @@ class Hints:
     def __init__(self) -> None:
         self.left = MAX_COMPARISONS
 
-    def nearest(self, name: object, *known: Collection[str], likeness: float = LIKENESS) -> str | None:
+    def nearest(
+        self, name: object, *known: Collection[str], likeness: float = LIKENESS
+    ) -> str | None:
         """The *known* name that *name* is most like, where it is at least that like (0 to 1).
 
         Give lists and dicts, not sets: of names that are equally like the first one is taken.
@@ -54,7 +56,9 @@ class Hints:
                 return slip
         return _most_like(text, islice(chain(*known), MAX_CANDIDATES), likeness)
 
-    def meant(self, name: object, *known: Collection[str], otherwise: str | None = None) -> str | None:
+    def meant(
+        self, name: object, *known: Collection[str], otherwise: str | None = None
+    ) -> str | None:
         """``did you mean 'x'?``, or *otherwise* where nothing is near."""
         near = self.nearest(name, *known)
         return f"did you mean {near!r}?" if near is not None else otherwise

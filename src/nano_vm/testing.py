@@ -1,4 +1,6 @@
-"""For tests, yours too: models that answer from a script or from a recording, and the all-paths test. No network, no randomness."""
+"""For tests, yours too: models that answer from a script or from a recording, and the all-paths
+test. No network, no randomness.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from typing import Any
 from .adapters.protocol import Completion, Message
 from .adapters.scripted import Answer, Rule, ScriptedLLM
 from .errors import ModelError, ProgramError, VMError
-from .explore.search import DEFAULT_MAX_RUNS, Broken, Exploration, Property, at_most, explore_plan, never, only_after
+from .explore.search import (
+    DEFAULT_MAX_RUNS,
+    Broken,
+    Exploration,
+    Property,
+    at_most,
+    explore_plan,
+    never,
+    only_after,
+)
 from .explore.tree import ExploredRun, assumed
 from .language.flow import Flow
 from .language.policy import policy_of, tightest
@@ -25,10 +36,12 @@ from .verify.examine import examine, placed_for
 
 
 class RecordedLLM:
-    """Answers from a recording; with an adapter, asks it for what is not recorded yet and records that.
+    """Answers from a recording; with an adapter, asks it for what is not recorded yet and records
+    that.
 
-    The file holds one JSON object a line: the request by which an answer is found (messages and options, by their hash), and
-    the answer. Equal requests get equal answers, in whatever order and however often they come.
+    The file holds one JSON object a line: the request by which an answer is found (messages and
+    options, by their hash), and the answer. Equal requests get equal answers, in whatever order and
+    however often they come.
 
         RecordedLLM("tests/refund.jsonl", record=OpenAIAdapter("gpt-5"))     # once
         RecordedLLM("tests/refund.jsonl")                                    # from then on
@@ -47,7 +60,10 @@ class RecordedLLM:
         if self.path.exists():
             self._load()
         elif record is None:
-            raise VMError(f"no recording at {str(self.path)!r}; make one with RecordedLLM(path, record=adapter)")
+            raise VMError(
+                f"no recording at {str(self.path)!r}; make one with RecordedLLM(path, "
+                f"record=adapter)"
+            )
 
     def _load(self) -> None:
         try:
@@ -61,7 +77,9 @@ class RecordedLLM:
                 if not isinstance(entry["text"], str):
                     raise TypeError("the text is none")
                 thoughts = entry.get("reasoning")
-                known = Completion(entry["text"], usage, entry["model"], entry["finish_reason"], thoughts)
+                known = Completion(
+                    entry["text"], usage, entry["model"], entry["finish_reason"], thoughts
+                )
                 self._known[entry["key"]] = known
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise VMError(f"{self.path}:{number}: not a recorded answer: {error}") from None
@@ -82,18 +100,27 @@ class RecordedLLM:
         """
         constraints = {"allowed_outputs": allowed_outputs, "output_schema": output_schema}
         told = {} if options is None else {"options": options}
-        request = {"messages": messages, **kwargs, **{k: v for k, v in constraints.items() if v is not None}, **told}
+        request = {
+            "messages": messages,
+            **kwargs,
+            **{k: v for k, v in constraints.items() if v is not None},
+            **told,
+        }
         key = hashlib.sha256(canonical(request)).hexdigest()
         found = self._known.get(key)
         if found is not None:
             return found
         if self.adapter is None:
             raise ModelError(
-                f"not recorded: {short(messages[-1]['content'])}; record it again with record=adapter", retryable=False
+                f"not recorded: {short(messages[-1]['content'])}; record it again with "
+                f"record=adapter",
+                retryable=False,
             )
         asked = Adapter(self.adapter)
         if told and not asked.takes("options"):
-            raise ModelError(f"{kind_name(self.adapter)} takes no options: {options!r}", retryable=False)
+            raise ModelError(
+                f"{kind_name(self.adapter)} takes no options: {options!r}", retryable=False
+            )
         taken = {k: v for k, v in request.items() if k not in constraints or k in asked.named}
         answer = completed(await self.adapter.complete(**taken))
         entry = {
@@ -124,26 +151,31 @@ def explore(
     orders: bool = False,
     cancels: bool = False,
 ) -> Exploration:
-    """Run *program* on the real machine under every combination of outcomes worth trying, and hold *properties* against each run.
+    """Run *program* on the real machine under every combination of outcomes worth trying, and hold
+    *properties* against each run.
 
-    Nothing is called: *tools* are looked at for their types and effects only, and without them every tool may return
-    anything. A call gives each member of an enum, each side of every comparison that its value meets, an error, a timeout;
-    retries fail once or for good. *inputs* are as given, else made up likewise. *policy* is what `ExecutionVM` takes: its value
-    checks, effects and budget hold in every run, and a run that it does not prove impossible is made all the same.
-    *errors* false injects no failure; *orders* runs the children of a fork in other orders too, *cancels* cancels
-    the run at each call.
+    Nothing is called: *tools* are looked at for their types and effects only, and without them
+    every tool may return anything. A call gives each member of an enum, each side of every
+    comparison that its value meets, an error, a timeout; retries fail once or for good. *inputs*
+    are as given, else made up likewise. *policy* is what `ExecutionVM` takes: its value checks,
+    effects and budget hold in every run, and a run that it does not prove impossible is made all
+    the same. *errors* false injects no failure; *orders* runs the children of a fork in other
+    orders too, *cancels* cancels the run at each call.
 
-    A property is called with the `ExploredRun` and breaks by returning False or by an AssertionError; `at_most`, `never` and
-    `only_after` give common ones.
+    A property is called with the `ExploredRun` and breaks by returning False or by an
+    AssertionError; `at_most`, `never` and `only_after` give common ones.
 
         exploration = explore(program, tools=tools, properties=at_most("issue_refund", 1))
-        exploration.check()                      # AssertionError with the shortest run that breaks it
+        exploration.check()                      # AssertionError with the shortest run that breaks
+        it
 
     Raises:
         ProgramError: If the program has faults.
     """
     if not isinstance(program, Program):
-        raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
+        raise VMError(
+            f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file"
+        )
     flow = Flow(program, programs)
     known = {name: contract(name, function) for name, function in (tools or {}).items()}
     contracts = known if tools is not None else assumed(flow, known)

@@ -1,8 +1,8 @@
 """JSON values: what may enter at the border, its canonical bytes, and its text inside a template.
 
-A value comes in from outside (inputs, outcomes of calls, literals of a program), and goes out plain: None, bool,
-int, float, str, list, dict with text keys; finite, acyclic, of bounded size, in containers that
-nobody else holds. Nothing here looks at what a text says.
+A value comes in from outside (inputs, outcomes of calls, literals of a program), and goes out
+plain: None, bool, int, float, str, list, dict with text keys; finite, acyclic, of bounded size, in
+containers that nobody else holds. Nothing here looks at what a text says.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from typing import Any
 from .errors import LimitExceeded, ValueRefused
 
 MAX_DEPTH = 100
-"""Levels of nesting in one value. Python's own JSON reader stops near 1,000; .NET's at 64, PHP's at 512."""
+"""Levels of nesting in one value. Python's own JSON reader stops near 1,000; .NET's at 64, PHP's at
+512.
+"""
 
 MAX_INT_BITS = 4096
-"""Bits of an integer: room for RSA-4096 numbers; Python's own text limit of 4,300 digits is above it."""
+"""Bits of an integer: room for RSA-4096 numbers; Python's own text limit of 4,300 digits is above
+it.
+"""
 
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 """Size of one value; MongoDB's document limit. A host may set another in `Limits`."""
@@ -34,7 +38,9 @@ NODE_BYTES = 8
 """What a scalar, or an entry of a container, counts for, beside its text."""
 
 SMALL_TEXT = 4096
-"""Shorter texts are not counted one by one: as many as a run may have steps are a sixth of its state."""
+"""Shorter texts are not counted one by one: as many as a run may have steps are a sixth of its
+state.
+"""
 
 SMALL_INT = 1 << 63  # below this an int needs no look at its bit length
 
@@ -53,8 +59,8 @@ def admit(value: object, limit: int = MAX_VALUE_BYTES) -> tuple[Any, int]:
     """*value* as plain data in fresh containers, with its size in bytes.
 
     Raises:
-        ValueRefused: If it has no exact JSON form; the message says where and what to return instead.
-        LimitExceeded: If it is larger than *limit* bytes.
+        ValueRefused: If it has no exact JSON form; the message says where and what to return
+        instead. LimitExceeded: If it is larger than *limit* bytes.
     """
     kind = type(value)
     if kind is str:
@@ -91,12 +97,15 @@ class _Odd(Exception):
 
 
 def _plain_copy(value: Any, depth: int, size: list[int], limit: int) -> Any:
-    """A list or dict of plain values in fresh containers; a third of the time of `_Walk`, which knows places and conversions."""
+    """A list or dict of plain values in fresh containers; a third of the time of `_Walk`, which
+    knows places and conversions.
+    """
     if depth > MAX_DEPTH:
         raise _Odd
     total = 0
     result: Any
-    # The look at a scalar stands in both loops: as a function of its own it would double the time of each.
+    # The look at a scalar stands in both loops: as a function of its own it would double the time of
+    # each.
     if type(value) is dict:
         result = {}
         for key, item in value.items():
@@ -108,7 +117,9 @@ def _plain_copy(value: Any, depth: int, size: list[int], limit: int) -> Any:
                 total += len(item) if item.isascii() else _encoded(item)
             elif kind is list or kind is dict:
                 item = _plain_copy(item, depth + 1, size, limit)
-            elif not (item is None or kind is bool or (kind is int and -SMALL_INT < item < SMALL_INT)):
+            elif not (
+                item is None or kind is bool or (kind is int and -SMALL_INT < item < SMALL_INT)
+            ):
                 if kind is not float or item - item != 0.0:
                     raise _Odd
             result[key] = item
@@ -121,7 +132,9 @@ def _plain_copy(value: Any, depth: int, size: list[int], limit: int) -> Any:
                 total += len(item) if item.isascii() else _encoded(item)
             elif kind is list or kind is dict:
                 item = _plain_copy(item, depth + 1, size, limit)
-            elif not (item is None or kind is bool or (kind is int and -SMALL_INT < item < SMALL_INT)):
+            elif not (
+                item is None or kind is bool or (kind is int and -SMALL_INT < item < SMALL_INT)
+            ):
                 if kind is not float or item - item != 0.0:
                     raise _Odd
             append(item)
@@ -139,7 +152,9 @@ def _encoded(text: str) -> int:
 
 
 def is_small(value: Any) -> bool:
-    """Whether a scalar is one that needs no counting: a short text, a number of 64 bits, true, false, null."""
+    """Whether a scalar is one that needs no counting: a short text, a number of 64 bits, true,
+    false, null.
+    """
     kind = type(value)
     if kind is str:
         try:
@@ -154,7 +169,9 @@ def is_small(value: Any) -> bool:
 
 
 class _Walk:
-    """One pass over one value; ``size`` grows as it goes, so that sharing can not make it endless."""
+    """One pass over one value; ``size`` grows as it goes, so that sharing can not make it
+    endless.
+    """
 
     __slots__ = ("in_model", "limit", "size")
 
@@ -174,7 +191,11 @@ class _Walk:
             if not -SMALL_INT < value < SMALL_INT:
                 bits = value.bit_length()
                 if bits > MAX_INT_BITS:
-                    raise refused(at, f"an integer of {bits} bits", f"return at most {MAX_INT_BITS} bits, or a text")
+                    raise refused(
+                        at,
+                        f"an integer of {bits} bits",
+                        f"return at most {MAX_INT_BITS} bits, or a text",
+                    )
                 self.size += bits // 3  # its digits: a list of two million would be 2.4 GB of text
         elif kind is float:
             if not isfinite(value):
@@ -209,7 +230,9 @@ class _Walk:
 
     def check(self, depth: int, at: tuple[Any, ...]) -> None:
         if depth >= MAX_DEPTH:
-            raise refused(at[:8], f"nested deeper than {MAX_DEPTH} levels, or contains itself", "flatten it")
+            raise refused(
+                at[:8], f"nested deeper than {MAX_DEPTH} levels, or contains itself", "flatten it"
+            )
         if self.size > self.limit:
             raise LimitExceeded(f"value is larger than {self.limit} bytes")
 
@@ -235,11 +258,15 @@ class _Walk:
         if isinstance(value, Decimal):
             return exact_number(value, at)
         if not isinstance(value, type):
-            if any((base.__module__.partition(".")[0], base.__name__) in _TEXTUAL for base in type(value).__mro__):
+            if any(
+                (base.__module__.partition(".")[0], base.__name__) in _TEXTUAL
+                for base in type(value).__mro__
+            ):
                 return self.plain(str(value), depth, at)
             if isinstance(value, timedelta):
                 return self.plain(_duration(value), depth, at)
-            if isinstance(value, (set, frozenset)):  # in the order of the members' bytes: that of a set is no fact
+            # in the order of the members' bytes: that of a set is no fact
+            if isinstance(value, (set, frozenset)):
                 return sorted((self.plain(item, depth + 1, at) for item in value), key=canonical)
             if isinstance(value, deque):
                 return self.items(value, depth, at)
@@ -255,7 +282,8 @@ class _Walk:
                     if isinstance(value, (bytes, bytearray)):
                         return self.plain(value.decode(), depth, at)
                 if home == "pydantic" and type(value).__name__.startswith("Secret"):
-                    return self.plain(str(value), depth, at)  # asterisks: what a model keeps secret stays so
+                    # asterisks: what a model keeps secret stays so
+                    return self.plain(str(value), depth, at)
             if dataclasses.is_dataclass(value):
                 fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 return self.entries(fields, depth, at)
@@ -274,7 +302,9 @@ class _Walk:
 
 
 _TEXTUAL = {("uuid", "UUID"), ("pathlib", "PurePath"), ("ipaddress", "_IPAddressBase")}
-"""Types whose `str` is the form in which everybody writes them; by name, since most programs import none of them."""
+"""Types whose `str` is the form in which everybody writes them; by name, since most programs import
+none of them.
+"""
 
 
 def _duration(value: timedelta) -> str:
@@ -298,12 +328,15 @@ def text_size(text: str, at: tuple[Any, ...]) -> int:
     try:
         return len(text.encode())
     except UnicodeEncodeError:
-        raise refused(at, "a text with a lone surrogate", "decode it with errors='replace'") from None
+        raise refused(
+            at, "a text with a lone surrogate", "decode it with errors='replace'"
+        ) from None
 
 
 def exact_number(value: Decimal, at: tuple[Any, ...] = ()) -> int | float:
     """A Decimal as the JSON number that reads back as the same Decimal."""
-    if value.is_finite() and value.adjusted() < 400:  # above it no float; an int this long is no amount
+    # above it no float; an int this long is no amount
+    if value.is_finite() and value.adjusted() < 400:
         if value == value.to_integral_value() and value.as_tuple().exponent >= 0:  # type: ignore[operator]
             return int(value)
         number = float(value)
@@ -321,7 +354,11 @@ def refused(at: tuple[Any, ...], what: str, hint: str) -> ValueRefused:
 def kind_name(value: object) -> str:
     """``module.Class`` of *value*, or the bare name of a builtin."""
     kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
 
 
 def remedy(value: object) -> str:
@@ -345,12 +382,15 @@ def short(value: object, length: int = 60) -> str:
 
 
 def _glance(value: object, length: int) -> str:
-    """The first characters of ``repr(value)``, at least *length* of them, without making those of a large one."""
+    """The first characters of ``repr(value)``, at least *length* of them, without making those of a
+    large one.
+    """
     kind = type(value)
     if kind is str:
         return repr(value[: length * 2])  # type: ignore[index]
     if kind is dict:
-        parts, ends = (f"{_glance(k, length)}: {_glance(v, length)}" for k, v in value.items()), "{}"  # type: ignore[attr-defined]
+        items = value.items()  # type: ignore[attr-defined]
+        parts, ends = (f"{_glance(k, length)}: {_glance(v, length)}" for k, v in items), "{}"
     elif kind is list:
         parts, ends = (_glance(item, length) for item in value), "[]"  # type: ignore[attr-defined]
     else:
@@ -363,7 +403,9 @@ def _glance(value: object, length: int) -> str:
     return f"{ends[0]}{text}{ends[1]}"
 
 
-_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+_encoder = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+)
 _encode: Callable[[Any], str] = _encoder.encode
 if json.encoder.c_make_encoder is not None:  # type: ignore[attr-defined]
     # What `JSONEncoder.encode` makes anew for every value costs three times what the value itself does.
@@ -381,7 +423,9 @@ def canonical(value: Any) -> bytes:
 
 
 def as_text(value: Any) -> str:
-    """A plain value inside text: texts as they are, scalars by ``str``, lists and dicts as canonical JSON."""
+    """A plain value inside text: texts as they are, scalars by ``str``, lists and dicts as
+    canonical JSON.
+    """
     kind = type(value)
     if kind is str:
         return value  # type: ignore[no-any-return]
@@ -396,15 +440,19 @@ def copied(value: Any) -> Any:
     if kind is list:
         return [copied(item) if type(item) in CONTAINERS else item for item in value]
     if kind is dict:
-        return {key: copied(item) if type(item) in CONTAINERS else item for key, item in value.items()}
+        return {
+            key: copied(item) if type(item) in CONTAINERS else item for key, item in value.items()
+        }
     return value
 
 
 def weighed(value: Any) -> Any:
-    """*value*, a plain one that was built of others, if all of it is no larger than one value may be.
+    """*value*, a plain one that was built of others, if all of it is no larger than one value may
+    be.
 
     Raises:
-        LimitExceeded: If it is larger; the count stops there, so that parts which are named many times do no harm.
+        LimitExceeded: If it is larger; the count stops there, so that parts which are named many
+        times do no harm.
     """
     if type(value) not in CONTAINERS:
         return value
@@ -452,6 +500,8 @@ def parse_json(text: str) -> Any:
         return number
 
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=finite)
+        return json.loads(
+            text, object_pairs_hook=pairs, parse_constant=constant, parse_float=finite
+        )
     except RecursionError:
         raise ValueError("nested too deep") from None

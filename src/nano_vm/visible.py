@@ -1,14 +1,18 @@
-"""Text that a person decides about, written so that nothing in it hides and no two values look the same.
+"""Text that a person decides about, written so that nothing in it hides and no two values look the
+same.
 
-A value comes in from a program, a model or a tool; out goes one line that shows all of it. The rules:
+A value comes in from a program, a model or a tool; out goes one line that shows all of it. The
+rules:
 
-1. Printable ASCII stands for itself, and so do the Latin letters in `_PLAIN`, which look like no other. A run of
-   spaces is counted, because a screen does not show how long it is or what stands behind it.
+1. Printable ASCII stands for itself, and so do the Latin letters in `_PLAIN`, which look like no
+   other. A run of spaces is counted, because a screen does not show how long it is or what stands
+   behind it.
 2. What is invisible, blank, unassigned, or reorders or changes what is around it is escaped.
-3. So is what imitates: a letter of another script in a word with Latin letters, a compatibility form (fullwidth,
-   mathematical), an accent apart from its letter, text from right to left beside other text.
-4. Other letters are readable text and stay. A word of them may still look like another (all of it Cyrillic, say), so
-   `exact` gives the same value once more, in ASCII.
+3. So is what imitates: a letter of another script in a word with Latin letters, a compatibility
+   form (fullwidth, mathematical), an accent apart from its letter, text from right to left beside
+   other text.
+4. Other letters are readable text and stay. A word of them may still look like another (all of it
+   Cyrillic, say), so `exact` gives the same value once more, in ASCII.
 
 A backslash is always written twice, so no text can spell an escape.
 """
@@ -22,7 +26,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-# Everything that Unicode tells a screen to draw as nothing (Default_Ignorable_Code_Point), and what is drawn as blank.
+# Everything that Unicode tells a screen to draw as nothing (Default_Ignorable_Code_Point), and what
+# is drawn as blank.
 _IGNORABLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
@@ -31,8 +36,9 @@ _BLANK = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u2800\u3000\U0001d159\U00013441\
 HIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_IGNORABLE}{_BLANK}]")
 """Every character that a terminal acts on, or that nobody sees."""
 
-# Letters of Latin-1 and Latin Extended-A but for those that look like another: dotless i, long s, kra, the two that
-# are drawn as two, and D with stroke beside Eth. The euro sign is as unlike anything.
+# Letters of Latin-1 and Latin Extended-A but for those that look like another: dotless i, long s,
+# kra, the two that are drawn as two, and D with stroke beside Eth. The euro sign is as unlike
+# anything.
 _PLAIN = re.compile(
     "[\x20-\x7e\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u010f\u0111-\u0130\u0134-\u0137\u0139-\u013e"
     "\u0141-\u0148\u014a-\u017e\u20ac]"
@@ -58,7 +64,11 @@ def escaped(char: str) -> str:
     """The escape of one character."""
     code = ord(char)
     return _ESCAPES.get(char) or (
-        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
     )
 
 
@@ -68,13 +78,17 @@ def written(value: Any) -> str:
 
 
 def exact(value: Any) -> str | None:
-    """*value* in printable ASCII, where `written` has other letters than the plain ones; else None."""
+    """*value* in printable ASCII, where `written` has other letters than the plain ones; else
+    None.
+    """
     line = written(value)
     return None if _all_plain(line) else "".join(_parts(value, _ascii))
 
 
 def name(text: str) -> str:
-    """A name as it is where it is a plain short word, else as `written`: with a space in it, it could imitate a line."""
+    """A name as it is where it is a plain short word, else as `written`: with a space in it, it
+    could imitate a line.
+    """
     return text if _NAME.match(text) else written(text)
 
 
@@ -112,7 +126,9 @@ def _all_plain(text: str) -> bool:
 
 
 def _ascii(text: str) -> str:
-    return _counted([char if " " <= char <= "~" and char not in _ESCAPES else escaped(char) for char in text])
+    return _counted(
+        [char if " " <= char <= "~" and char not in _ESCAPES else escaped(char) for char in text]
+    )
 
 
 def _text(text: str) -> str:
@@ -147,12 +163,16 @@ def _is_mark(char: str) -> bool:
 
 
 def _imitating(text: str) -> frozenset[int]:
-    """Places of letters that stand among those of another script: in a word with Latin letters, or from right to left."""
+    """Places of letters that stand among those of another script: in a word with Latin letters, or
+    from right to left.
+    """
     found: set[int] = set()
     for word in _WORD.finditer(text):
         if not word[0].isascii() and _LATIN.search(word[0]):
             found.update(at for at, char in enumerate(word[0], word.start()) if _is_foreign(char))
-    from_right = [at for at, char in enumerate(text) if unicodedata.bidirectional(char) in _FROM_RIGHT]
+    from_right = [
+        at for at, char in enumerate(text) if unicodedata.bidirectional(char) in _FROM_RIGHT
+    ]
     if from_right and _ASCII_ALNUM.search(text):
         found.update(from_right)
     return frozenset(found)

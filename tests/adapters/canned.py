@@ -1,4 +1,6 @@
-"""Servers that answer as told, for the adapters' tests: one in memory, one on a free loopback port."""
+"""Servers that answer as told, for the adapters' tests: one in memory, one on a free loopback
+port.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ LITELLM_NOISE = [
 
 
 def canned(*responses: Any, **options: Any) -> OpenAIAdapter:
-    """An adapter whose server gives *responses* in turn, or raises them; `adapter.requests` keeps the calls."""
+    """An adapter whose server gives *responses* in turn, or raises them; `adapter.requests` keeps
+    the calls.
+    """
     requests: list[Any] = []
 
     def answer(request: Any) -> Any:
@@ -42,7 +46,9 @@ def canned(*responses: Any, **options: Any) -> OpenAIAdapter:
     return adapter
 
 
-def chat(content: Any = "yes", finish_reason: str | None = "stop", **message: Any) -> dict[str, Any]:
+def chat(
+    content: Any = "yes", finish_reason: str | None = "stop", **message: Any
+) -> dict[str, Any]:
     """The body of a chat completion."""
     return {
         "id": "1",
@@ -61,7 +67,9 @@ def chat(content: Any = "yes", finish_reason: str | None = "stop", **message: An
 
 
 class FaultyServer:
-    """A server that is told by the name of the model how to answer: a status, ``slow``, ``cut``, or else with "yes"."""
+    """A server that is told by the name of the model how to answer: a status, ``slow``, ``cut``, or
+    else with "yes".
+    """
 
     calls = 0
 
@@ -70,7 +78,8 @@ class FaultyServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = -1  # headers and body in one packet: in two, each call waits 40 ms for an acknowledgement
+            # headers and body in one packet: in two, each call waits 40 ms for an acknowledgement
+            wbufsize = -1
 
             def do_POST(self) -> None:
                 outer.calls += 1
@@ -79,9 +88,15 @@ class FaultyServer:
                 status = int(model) if model.isdigit() else 200
                 if model == "slow":
                     outer.released.wait(5)
-                body = chat() if status == 200 else {"error": {"message": "no: " + self.headers["authorization"]}}
+                body = (
+                    chat()
+                    if status == 200
+                    else {"error": {"message": "no: " + self.headers["authorization"]}}
+                )
                 if request.get("stream") and status == 200:
-                    sent = b"".join(b"data: " + json.dumps(part).encode() + b"\n\n" for part in pieces("yes"))
+                    sent = b"".join(
+                        b"data: " + json.dumps(part).encode() + b"\n\n" for part in pieces("yes")
+                    )
                     kind = "text/event-stream"
                 else:
                     sent, kind = json.dumps(body).encode(), "application/json"
@@ -107,20 +122,29 @@ def pieces(text: str) -> list[dict[str, Any]]:
     """A streamed chat completion of *text*."""
     delta = {"model": "tiny-2026", "id": "1", "object": "chat.completion.chunk", "created": 1}
     return [
-        {**delta, "choices": [{"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}]},
+        {
+            **delta,
+            "choices": [
+                {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
+            ],
+        },
         {**delta, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
         {**delta, "choices": [], "usage": chat()["usage"]},
     ]
 
 
 Reply = tuple[int, dict[str, str], Any]
-"""Status, further headers and body of an answer; a chat completion is sent as a stream where one is asked for."""
+"""Status, further headers and body of an answer; a chat completion is sent as a stream where one is
+asked for.
+"""
 
 
 class Wire:
-    """A server on a loopback port that gives *replies* in turn, the last one for ever; ``requests`` keeps what it was sent.
+    """A server on a loopback port that gives *replies* in turn, the last one for ever; ``requests``
+    keeps what it was sent.
 
-    One that *ignores_stream* answers with plain JSON also where a stream was asked for, as some gateways do.
+    One that *ignores_stream* answers with plain JSON also where a stream was asked for, as some
+    gateways do.
     """
 
     def __init__(self, *replies: Reply, ignores_stream: bool = False) -> None:
@@ -137,13 +161,19 @@ class Wire:
                 status, headers, body = replies[min(len(outer.requests), len(replies)) - 1]
                 streamed = bool(request.get("stream")) and status == 200 and not ignores_stream
                 if streamed:
-                    sent = b"".join(b"data: " + json.dumps(part).encode() + b"\n\n" for part in as_stream(body))
+                    sent = b"".join(
+                        b"data: " + json.dumps(part).encode() + b"\n\n" for part in as_stream(body)
+                    )
                     sent += b"data: [DONE]\n\n"
                 else:
                     sent = body.encode() if isinstance(body, str) else json.dumps(body).encode()
                 self.send_response(status)
                 kind = "text/event-stream" if streamed else "application/json"
-                for name, value in {"content-type": kind, "content-length": str(len(sent)), **headers}.items():
+                for name, value in {
+                    "content-type": kind,
+                    "content-length": str(len(sent)),
+                    **headers,
+                }.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(sent)
@@ -165,4 +195,8 @@ def as_stream(body: dict[str, Any]) -> list[dict[str, Any]]:
         return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
 
     message = {key: value for key, value in choice["message"].items() if value is not None}
-    return [piece(message), piece({}, choice["finish_reason"]), {**head, "choices": [], "usage": body["usage"]}]
+    return [
+        piece(message),
+        piece({}, choice["finish_reason"]),
+        {**head, "choices": [], "usage": body["usage"]},
+    ]

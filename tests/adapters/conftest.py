@@ -1,4 +1,5 @@
-"""What the adapters' tests share: the servers they talk to, and how the real one's answers are recorded.
+"""What the adapters' tests share: the servers they talk to, and how the real one's answers are
+recorded.
 
 To record the cassettes anew: ``pytest tests/adapters/test_cassettes.py --record-mode=rewrite``.
 """
@@ -27,10 +28,14 @@ def wire_url(request: pytest.FixtureRequest, record_mode: str) -> str:
 
 
 def _plain(request: Any) -> Any:
-    """A request as it would be from any machine: no port that was free by chance, no versions, no key."""
+    """A request as it would be from any machine: no port that was free by chance, no versions, no
+    key.
+    """
     request.uri = "http://llm.test/v1" + request.uri.partition("/v1")[2]
     request.headers = {
-        key: value for key, value in request.headers.items() if key.lower() in ("accept", "content-type")
+        key: value
+        for key, value in request.headers.items()
+        if key.lower() in ("accept", "content-type")
     }
     return request
 

@@ -1,4 +1,6 @@
-"""What holds for every adapter: it costs nothing until used, says what it lacks, and keeps secrets."""
+"""What holds for every adapter: it costs nothing until used, says what it lacks, and keeps
+secrets.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,19 @@ def test_names_are_those_of_all() -> None:
 
 
 @pytest.mark.parametrize(("adapter", "library"), PROVIDERS.items())
-def test_missing_library_names_the_extra(adapter: Any, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, library, None)  # then find_spec raises, unless the library is not asked for
-    monkeypatch.setattr(f"nano_vm.adapters.{adapter.__module__.rpartition('.')[2]}.find_spec", lambda name: None)
+def test_missing_library_names_the_extra(
+    adapter: Any, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # then find_spec raises, unless the library is not asked for
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr(
+        f"nano_vm.adapters.{adapter.__module__.rpartition('.')[2]}.find_spec", lambda name: None
+    )
     extra = "local" if library == "xllamacpp" else library
-    with pytest.raises(MissingExtra, match=rf"{adapter.__name__} needs an extra: pip install 'llm-nano-vm\[{extra}\]'"):
+    with pytest.raises(
+        MissingExtra,
+        match=rf"{adapter.__name__} needs an extra: pip install 'llm-nano-vm\[{extra}\]'",
+    ):
         adapter("some-model")
 
 
@@ -76,12 +86,18 @@ def test_is_an_adapter_and_hides_its_key(adapter: Any) -> None:
             [{"role": "robot", "content": "x"}],
             "messages[0].role: one of system, developer, user, assistant, not 'robot'",
         ),
-        ([*MESSAGES, {"role": "user", "content": None}], "messages[1].content: a text or a list of parts, not None"),
+        (
+            [*MESSAGES, {"role": "user", "content": None}],
+            "messages[1].content: a text or a list of parts, not None",
+        ),
         (
             [{"role": "user", "content": [{"type": "image_url"}]}],
             "messages[0].content[0]: a part is {type: text, text: ",
         ),
-        ([{"role": "user", "content": "a\ud800"}], "messages[0].content: character 1 is a lone surrogate"),
+        (
+            [{"role": "user", "content": "a\ud800"}],
+            "messages[0].content: character 1 is a lone surrogate",
+        ),
     ],
 )
 async def test_refuses_what_it_cannot_send(adapter: Any, messages: Any, says: str) -> None:

@@ -1,6 +1,8 @@
-"""The OpenAI-compatible adapter against recorded answers of llama.cpp's server: no server, no network.
+"""The OpenAI-compatible adapter against recorded answers of llama.cpp's server: no server, no
+network.
 
-The cassettes hold what went over the wire; a change of the request, even in its body, finds no answer.
+The cassettes hold what went over the wire; a change of the request, even in its body, finds no
+answer.
 """
 
 from __future__ import annotations
@@ -19,11 +21,21 @@ pytestmark = [pytest.mark.vcr, pytest.mark.block_network]
 
 SUM = [{"role": "user", "content": "What is 2+2?"}]
 SUM_ANSWER = "The answer to this classic math problem is 4."
-REFUND = [{"role": "user", "content": "I want my money back. Is this a refund request? Answer yes or no."}]
-TICKET = [{"role": "user", "content": "Describe this ticket as JSON with priority and subject: my parcel is late."}]
+REFUND = [
+    {"role": "user", "content": "I want my money back. Is this a refund request? Answer yes or no."}
+]
+TICKET = [
+    {
+        "role": "user",
+        "content": "Describe this ticket as JSON with priority and subject: my parcel is late.",
+    }
+]
 TICKET_SCHEMA = {
     "type": "object",
-    "properties": {"priority": {"enum": ["low", "high"]}, "subject": {"type": "string", "maxLength": 20}},
+    "properties": {
+        "priority": {"enum": ["low", "high"]},
+        "subject": {"type": "string", "maxLength": 20},
+    },
     "required": ["priority", "subject"],
     "additionalProperties": False,
 }
@@ -31,7 +43,9 @@ TICKET_SCHEMA = {
 
 @pytest.fixture
 def adapter(wire_url: str, model_name: str) -> OpenAIAdapter:
-    return OpenAIAdapter(model_name, base_url=wire_url, provider="llamacpp", api_key="sk-never-recorded")
+    return OpenAIAdapter(
+        model_name, base_url=wire_url, provider="llamacpp", api_key="sk-never-recorded"
+    )
 
 
 async def test_complete(adapter: OpenAIAdapter) -> None:
@@ -75,10 +89,14 @@ async def test_prompt_that_is_too_long(adapter: OpenAIAdapter) -> None:
 
 @pytest.mark.vcr(record_mode="none")
 @pytest.mark.default_cassette("test_complete")
-async def test_another_request_is_not_in_the_cassette(adapter: OpenAIAdapter, record_mode: str) -> None:
+async def test_another_request_is_not_in_the_cassette(
+    adapter: OpenAIAdapter, record_mode: str
+) -> None:
     if record_mode == "none":
         with pytest.raises(ModelError):
-            await adapter.complete([{"role": "user", "content": "What is 3+3?"}], max_tokens=16, seed=1)
+            await adapter.complete(
+                [{"role": "user", "content": "What is 3+3?"}], max_tokens=16, seed=1
+            )
 
 
 def test_cassettes_hold_no_secret() -> None:

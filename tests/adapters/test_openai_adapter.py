@@ -51,7 +51,13 @@ async def test_answer() -> None:
 async def test_request_has_what_the_step_declares() -> None:
     adapter = canned(reply(), top_p=0.5)
     await adapter.complete(
-        MESSAGES, model="other", max_tokens=5, temperature=0.7, seed=3, idempotency_key="k1", user="u"
+        MESSAGES,
+        model="other",
+        max_tokens=5,
+        temperature=0.7,
+        seed=3,
+        idempotency_key="k1",
+        user="u",
     )
     assert sent(adapter) == {
         "model": "other",
@@ -68,9 +74,15 @@ async def test_request_has_what_the_step_declares() -> None:
 
 
 async def test_idempotency_key_is_that_of_the_request() -> None:
-    """The same for the same messages, another one when the model is shown what was wrong with its answer."""
+    """The same for the same messages, another one when the model is shown what was wrong with its
+    answer.
+    """
     adapter = canned(reply())
-    for messages in (MESSAGES, MESSAGES, [*MESSAGES, {"role": "user", "content": "Answer yes or no."}]):
+    for messages in (
+        MESSAGES,
+        MESSAGES,
+        [*MESSAGES, {"role": "user", "content": "Answer yes or no."}],
+    ):
         await adapter.complete(messages, idempotency_key="k1")
     first, again, other = [request.headers["idempotency-key"] for request in adapter.requests]  # type: ignore[attr-defined]
     assert first == again != other
@@ -85,7 +97,12 @@ async def test_request_has_nothing_that_nobody_declared() -> None:
     assert sent(adapter) == {"model": "tiny", "messages": MESSAGES}
 
 
-CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+CLOSED = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 OPEN = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
@@ -118,7 +135,9 @@ async def test_allowed_outputs() -> None:
     assert set(sent(adapter)) == {"model", "messages", "temperature"}
     for options in ({"grammar": True}, {"provider": "llamacpp"}):
         adapter = canned(reply(), **options)
-        await adapter.complete(MESSAGES, allowed_outputs=["yes", "no"], extra_body={"cache_prompt": False})
+        await adapter.complete(
+            MESSAGES, allowed_outputs=["yes", "no"], extra_body={"cache_prompt": False}
+        )
         assert sent(adapter)["grammar"] == 'root ::= "yes" | "no"'
         assert sent(adapter)["cache_prompt"] is False
 
@@ -134,7 +153,9 @@ async def test_rate_limit_then_answer() -> None:
 
 
 async def test_rate_limit_that_waiting_cannot_end() -> None:
-    error = await failure(canned(reply(429, {"error": {"message": "no credit", "code": "insufficient_quota"}})))
+    error = await failure(
+        canned(reply(429, {"error": {"message": "no credit", "code": "insufficient_quota"}}))
+    )
     assert not isinstance(error, RateLimited)
     assert not error.retryable
 
@@ -197,7 +218,9 @@ async def test_no_connection() -> None:
     assert error.retryable
 
 
-@pytest.mark.parametrize("body", ["<html>hello</html>", "", [1], "null", {}, {"choices": []}, {"choices": "yes"}])
+@pytest.mark.parametrize(
+    "body", ["<html>hello</html>", "", [1], "null", {}, {"choices": []}, {"choices": "yes"}]
+)
 async def test_answer_that_is_none(body: Any) -> None:
     error = await failure(canned(reply(body=body)))
     assert error.retryable
@@ -211,8 +234,14 @@ async def test_body_that_is_no_json() -> None:
 
 async def test_error_with_status_200() -> None:
     """As OpenRouter sends when the provider behind it fails."""
-    error = await failure(canned(reply(body={"error": {"message": "upstream is down", "code": 502}})))
-    assert (str(error), error.status, error.retryable) == ("tiny at llm.test: upstream is down", 502, True)
+    error = await failure(
+        canned(reply(body={"error": {"message": "upstream is down", "code": 502}}))
+    )
+    assert (str(error), error.status, error.retryable) == (
+        "tiny at llm.test: upstream is down",
+        502,
+        True,
+    )
     error = await failure(canned(reply(body={"error": {"message": "slow down", "code": 429}})))
     assert isinstance(error, RateLimited)
 
@@ -224,7 +253,11 @@ async def test_error_with_status_200() -> None:
         (chat([]), "no text", True),
         (chat(None, "tool_calls", tool_calls=[{"id": "1"}]), "a tool call, not with text", False),
         (chat("half", "error"), "the provider failed after 4 characters", True),
-        (chat([{"type": "image_url"}]), "a part of type 'image_url', and only text can be used", False),
+        (
+            chat([{"type": "image_url"}]),
+            "a part of type 'image_url', and only text can be used",
+            False,
+        ),
         (chat([{"type": "text", "text": 5}]), "a part of type 'text'", False),
         (chat(["text"]), "a part of type None", False),
     ],
@@ -250,19 +283,34 @@ async def test_answer_without_text(body: Any, says: str, retryable: bool) -> Non
         (chat([{"type": "refusal", "refusal": "never"}]), "never", "refusal"),
     ],
 )
-async def test_an_answer_that_is_not_finished_is_for_the_vm_to_judge(body: Any, text: str, reason: str) -> None:
-    assert await canned(reply(body=body)).complete(MESSAGES) == Completion(text, LLMUsage(7, 2, 9), "tiny-2026", reason)
+async def test_an_answer_that_is_not_finished_is_for_the_vm_to_judge(
+    body: Any, text: str, reason: str
+) -> None:
+    assert await canned(reply(body=body)).complete(MESSAGES) == Completion(
+        text, LLMUsage(7, 2, 9), "tiny-2026", reason
+    )
 
 
-THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "it is "}, {"type": "text", "text": "plain"}]}
+THINKING = {
+    "type": "thinking",
+    "thinking": [{"type": "text", "text": "it is "}, {"type": "text", "text": "plain"}],
+}
 
 
 @pytest.mark.parametrize(
     ("body", "text", "reasoning"),
     [
-        (chat([{"type": "text", "text": "2+2 "}, {"type": "text", "text": "is 4"}]), "2+2 is 4", None),
+        (
+            chat([{"type": "text", "text": "2+2 "}, {"type": "text", "text": "is 4"}]),
+            "2+2 is 4",
+            None,
+        ),
         (chat([THINKING, {"type": "text", "text": "4"}]), "4", "it is plain"),
-        (chat([{"type": "reasoning", "text": "plain"}, {"type": "output_text", "text": "4"}]), "4", "plain"),
+        (
+            chat([{"type": "reasoning", "text": "plain"}, {"type": "output_text", "text": "4"}]),
+            "4",
+            "plain",
+        ),
         (chat("4", reasoning_content="it is plain"), "4", "it is plain"),
         (chat("4", reasoning="it is plain"), "4", "it is plain"),
         (chat("4", reasoning="the same", reasoning_content="the same"), "4", "the same"),
@@ -275,18 +323,27 @@ async def test_parts_and_reasoning(body: Any, text: str, reasoning: str | None) 
 
 async def test_a_prompt_that_a_filter_refused() -> None:
     """As Azure answers: with an error, before anything was consumed."""
-    error = await failure(canned(reply(400, {"error": {"message": "against the policy", "code": "content_filter"}})))
+    error = await failure(
+        canned(reply(400, {"error": {"message": "against the policy", "code": "content_filter"}}))
+    )
     assert isinstance(error, FilteredAnswer)
-    assert (error.kind, error.status, error.retryable, consumed(error)) == ("filtered", 400, False, NOTHING_USED)
+    assert (error.kind, error.status, error.retryable, consumed(error)) == (
+        "filtered",
+        400,
+        False,
+        NOTHING_USED,
+    )
 
 
 @pytest.mark.parametrize("status", [400, 401, 408, 429, 500, 503, 504])
 async def test_what_a_provider_refused_has_consumed_nothing_unless_it_says_so(status: int) -> None:
-    assert consumed(await failure(canned(reply(status, {"error": {"message": "no"}})))) == NOTHING_USED
-    usage = {"prompt_tokens": 7, "completion_tokens": 2}
-    assert consumed(await failure(canned(reply(status, {"error": {"message": "no", "usage": usage}})))) == LLMUsage(
-        7, 2, 9
+    assert (
+        consumed(await failure(canned(reply(status, {"error": {"message": "no"}})))) == NOTHING_USED
     )
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    assert consumed(
+        await failure(canned(reply(status, {"error": {"message": "no", "usage": usage}})))
+    ) == LLMUsage(7, 2, 9)
 
 
 async def test_what_was_lost_has_consumed_nobody_knows_what() -> None:
@@ -313,7 +370,9 @@ async def test_empty_text_is_an_answer() -> None:
     ],
 )
 async def test_usage(usage: Any, expected: LLMUsage | None) -> None:
-    assert (await canned(reply(body={**chat(), "usage": usage})).complete(MESSAGES)).usage == expected
+    assert (
+        await canned(reply(body={**chat(), "usage": usage})).complete(MESSAGES)
+    ).usage == expected
 
 
 async def test_argument_that_the_library_does_not_know() -> None:
@@ -324,7 +383,8 @@ async def test_argument_that_the_library_does_not_know() -> None:
 
 def events(*data: Any) -> bytes:
     return b"".join(
-        b"data: " + (item if isinstance(item, bytes) else json.dumps(item).encode()) + b"\n\n" for item in data
+        b"data: " + (item if isinstance(item, bytes) else json.dumps(item).encode()) + b"\n\n"
+        for item in data
     )
 
 
@@ -336,7 +396,11 @@ def piece(text: str | None = None, finish_reason: str | None = None, **more: Any
     }
 
 
-LAST = {"model": "tiny", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}}
+LAST = {
+    "model": "tiny",
+    "choices": [],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+}
 
 
 class Broken(http.AsyncByteStream):  # type: ignore[misc]
@@ -356,9 +420,15 @@ async def streamed(adapter: OpenAIAdapter) -> list[str | Completion]:
 
 async def test_stream() -> None:
     filtered = {"model": "", "choices": [], "prompt_filter_results": []}  # Azure's first piece
-    body = events(filtered, piece(""), piece("2+2 "), piece("is 4"), piece(None, "stop"), LAST, b"[DONE]")
+    body = events(
+        filtered, piece(""), piece("2+2 "), piece("is 4"), piece(None, "stop"), LAST, b"[DONE]"
+    )
     adapter = canned(http.Response(200, content=body, headers=SSE))
-    assert await streamed(adapter) == ["2+2 ", "is 4", Completion("2+2 is 4", LLMUsage(7, 2, 9), "tiny", "stop")]
+    assert await streamed(adapter) == [
+        "2+2 ",
+        "is 4",
+        Completion("2+2 is 4", LLMUsage(7, 2, 9), "tiny", "stop"),
+    ]
     assert sent(adapter)["stream_options"] == {"include_usage": True}
 
 
@@ -371,20 +441,38 @@ async def test_stream_of_an_empty_answer() -> None:
 
 async def test_stream_without_usage() -> None:
     body = events(piece("4"), piece(None, "stop"), b"[DONE]")
-    assert (await streamed(canned(http.Response(200, content=body, headers=SSE))))[-1] == Completion(
-        "4", None, "tiny", "stop"
-    )
+    assert (await streamed(canned(http.Response(200, content=body, headers=SSE))))[
+        -1
+    ] == Completion("4", None, "tiny", "stop")
 
 
 @pytest.mark.parametrize(
     ("response", "says", "kind"),
     [
-        (http.Response(200, content=events(piece("2+2 ")), headers=SSE), "broke off after 4 characters", "model"),
+        (
+            http.Response(200, content=events(piece("2+2 ")), headers=SSE),
+            "broke off after 4 characters",
+            "model",
+        ),
         (http.Response(200, content=b"", headers=SSE), "no text", "model"),
-        (http.Response(200, stream=Broken(http.RemoteProtocolError("peer left")), headers=SSE), "peer left", "model"),
-        (http.Response(200, stream=Broken(http.ReadTimeout("silence")), headers=SSE), "", "timeout"),
+        (
+            http.Response(200, stream=Broken(http.RemoteProtocolError("peer left")), headers=SSE),
+            "peer left",
+            "model",
+        ),
+        (
+            http.Response(200, stream=Broken(http.ReadTimeout("silence")), headers=SSE),
+            "",
+            "timeout",
+        ),
         (http.Response(200, content=events(b"{oops"), headers=SSE), "tiny at llm.test", "model"),
-        (http.Response(200, content=events({"error": {"message": "boom", "code": 500}}), headers=SSE), "boom", "model"),
+        (
+            http.Response(
+                200, content=events({"error": {"message": "boom", "code": 500}}), headers=SSE
+            ),
+            "boom",
+            "model",
+        ),
         (http.Response(200, html="<html>"), "no text", "model"),
         (http.Response(503, json={"error": {"message": "loading"}}), "loading", "model"),
     ],
@@ -409,7 +497,9 @@ async def test_stream_that_fails(response: Any, says: str, kind: str) -> None:
         ([piece("2+2 ")], None),
     ],
 )
-async def test_the_usage_of_a_stream_that_ended_badly(pieces: list[Any], usage: LLMUsage | None) -> None:
+async def test_the_usage_of_a_stream_that_ended_badly(
+    pieces: list[Any], usage: LLMUsage | None
+) -> None:
     with pytest.raises(ModelError) as caught:
         await streamed(canned(http.Response(200, content=events(*pieces), headers=SSE)))
     assert consumed(caught.value) == usage
@@ -418,7 +508,10 @@ async def test_the_usage_of_a_stream_that_ended_badly(pieces: list[Any], usage: 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 async def test_stream_with_reasoning(name: str) -> None:
     def thought(text: str) -> dict[str, Any]:
-        return {"model": "tiny", "choices": [{"index": 0, "delta": {name: text}, "finish_reason": None}]}
+        return {
+            "model": "tiny",
+            "choices": [{"index": 0, "delta": {name: text}, "finish_reason": None}],
+        }
 
     body = events(thought("it is "), thought("plain"), piece("4"), piece(None, "length"), LAST)
     assert await streamed(canned(http.Response(200, content=body, headers=SSE))) == [
@@ -428,7 +521,10 @@ async def test_stream_with_reasoning(name: str) -> None:
 
 
 async def test_stream_of_a_refusal() -> None:
-    refused = {"model": "tiny", "choices": [{"index": 0, "delta": {"refusal": "never"}, "finish_reason": None}]}
+    refused = {
+        "model": "tiny",
+        "choices": [{"index": 0, "delta": {"refusal": "never"}, "finish_reason": None}],
+    }
     body = events(refused, piece(None, "stop"), LAST)
     assert await streamed(canned(http.Response(200, content=body, headers=SSE))) == [
         Completion("never", LLMUsage(7, 2, 9), "tiny", "refusal")
@@ -455,7 +551,11 @@ async def test_stream_that_nobody_reads_to_its_end_is_closed() -> None:
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_providers_by_prefix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = OpenAIAdapter(f"{name}/org/model")
-    assert (adapter.provider, adapter.model, adapter.base_url) == (name, "org/model", PROVIDERS[name].base_url)
+    assert (adapter.provider, adapter.model, adapter.base_url) == (
+        name,
+        "org/model",
+        PROVIDERS[name].base_url,
+    )
     monkeypatch.setenv(f"{name.upper()}_BASE_URL", "http://proxy/v1")
     assert OpenAIAdapter(f"{name}/model").base_url == "http://proxy/v1"
 
@@ -473,7 +573,9 @@ def test_providers_otherwise() -> None:
 async def test_step_may_name_the_model_with_its_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROQ_API_KEY", "gsk-0123456789")
     client = http.AsyncClient(
-        transport=http.MockTransport(lambda request: http.Response(200, json=chat(request.content.decode())))
+        transport=http.MockTransport(
+            lambda request: http.Response(200, json=chat(request.content.decode()))
+        )
     )
     adapter = OpenAIAdapter("groq/big", http_client=client)
     assert '"model":"small"' in (await adapter.complete(MESSAGES, model="groq/small")).text
@@ -499,7 +601,9 @@ async def test_key_goes_only_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
-    with pytest.raises(ModelError, match="no key for groq: set GROQ_API_KEY, or pass api_key") as caught:
+    with pytest.raises(
+        ModelError, match="no key for groq: set GROQ_API_KEY, or pass api_key"
+    ) as caught:
         await OpenAIAdapter("groq/llama").complete(MESSAGES)
     assert not caught.value.retryable
 

@@ -1,6 +1,8 @@
-"""The adapters against a real OpenAI-compatible server, llama.cpp's own, with a real model behind it.
+"""The adapters against a real OpenAI-compatible server, llama.cpp's own, with a real model behind
+it.
 
-The model is small and knows little: form, usage, limits and sameness are asserted, never that an answer is right.
+The model is small and knows little: form, usage, limits and sameness are asserted, never that an
+answer is right.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ STORY = [{"role": "user", "content": "Tell a story about a dog."}]
 ENDLESS = {"ignore_eos": True}
 SCHEMA = {
     "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 20}, "legs": {"type": "integer", "maximum": 99}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "legs": {"type": "integer", "maximum": 99},
+    },
     "required": ["name", "legs"],
     "additionalProperties": False,
 }
@@ -65,14 +70,19 @@ async def test_same_call_same_answer(adapter: Any) -> None:
     alone = await adapter.complete(STORY, max_tokens=24)
     beside = await asyncio.gather(*(adapter.complete(STORY, max_tokens=24) for _ in range(4)))
     assert [answer.text for answer in beside] == [alone.text] * 4
-    drawn = [await adapter.complete(STORY, max_tokens=24, temperature=0.9, seed=seed) for seed in (1, 1, 2)]
+    drawn = [
+        await adapter.complete(STORY, max_tokens=24, temperature=0.9, seed=seed)
+        for seed in (1, 1, 2)
+    ]
     assert drawn[0].text == drawn[1].text != drawn[2].text
 
 
 async def test_allowed_outputs(llm_url: str, model_name: str) -> None:
     adapter = OpenAIAdapter(model_name, base_url=llm_url, provider="llamacpp")
     for allowed in (["yes", "no"], ['"quoted"\\', "two\nlines"], ["да", "нет 😀"]):
-        assert (await adapter.complete(STORY, max_tokens=16, allowed_outputs=allowed)).text in allowed
+        assert (
+            await adapter.complete(STORY, max_tokens=16, allowed_outputs=allowed)
+        ).text in allowed
 
 
 async def test_output_schema(adapter: Any) -> None:
@@ -82,12 +92,18 @@ async def test_output_schema(adapter: Any) -> None:
 
 
 async def test_what_a_step_declares(adapter: Any) -> None:
-    """Sampling from one token is greedy, a stop ends the answer before it, an option of the server's own gets there."""
+    """Sampling from one token is greedy, a stop ends the answer before it, an option of the
+    server's own gets there.
+    """
     greedy = await adapter.complete(STORY, max_tokens=12)
     drawn = await adapter.complete(STORY, max_tokens=12, temperature=0.9, seed=1)
-    narrow = await adapter.complete(STORY, max_tokens=12, temperature=0.9, seed=1, options={"top_k": 1})
+    narrow = await adapter.complete(
+        STORY, max_tokens=12, temperature=0.9, seed=1, options={"top_k": 1}
+    )
     assert narrow.text == greedy.text != drawn.text
-    assert (await adapter.complete(STORY, max_tokens=12, temperature=0.9, seed=1, top_p=0.01)).text == greedy.text
+    assert (
+        await adapter.complete(STORY, max_tokens=12, temperature=0.9, seed=1, top_p=0.01)
+    ).text == greedy.text
     word = greedy.text.split()[3]
     stopped = await adapter.complete(STORY, max_tokens=12, stop=[word])
     assert stopped.finish_reason == "stop"
@@ -98,14 +114,23 @@ async def test_what_a_step_declares(adapter: Any) -> None:
 
 async def test_what_is_cut_off_is_no_answer_of_a_program(adapter: Any) -> None:
     def steps(**fields: Any) -> Program:
-        return Program.from_dict({"steps": [{"id": "a", "type": "llm", "prompt": STORY[0]["content"], **fields}]})
+        return Program.from_dict(
+            {"steps": [{"id": "a", "type": "llm", "prompt": STORY[0]["content"], **fields}]}
+        )
 
     vm = ExecutionVM(adapter)
     trace = await vm.run(steps(max_tokens=5))
-    assert (trace.status.value, trace.error_kind, trace.steps[0].usage.completion_tokens) == ("failed", "truncated", 5)
+    assert (trace.status.value, trace.error_kind, trace.steps[0].usage.completion_tokens) == (
+        "failed",
+        "truncated",
+        5,
+    )
     events = [event async for event in vm.stream(steps(max_tokens=5, on_truncated="accept"))]
     assert events[-1].trace.final_output == trace.steps[0].extra["answer"]
-    assert "".join(event.text for event in events if event.kind == "text") == events[-1].trace.final_output
+    assert (
+        "".join(event.text for event in events if event.kind == "text")
+        == events[-1].trace.final_output
+    )
 
 
 async def test_refusal_of_the_server(adapter: Any) -> None:

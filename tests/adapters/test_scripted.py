@@ -1,4 +1,6 @@
-"""Models by name and models that answer from a script: from Python, from files, from the command line."""
+"""Models by name and models that answer from a script: from Python, from files, from the command
+line.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from nano_vm import Completion, ExecutionVM, LLMUsage, ModelError, Program, TraceStatus, VMError, adapters
+from nano_vm import (
+    Completion,
+    ExecutionVM,
+    LLMUsage,
+    ModelError,
+    Program,
+    TraceStatus,
+    VMError,
+    adapters,
+)
 from nano_vm.adapters.names import adapter_named
 from nano_vm.adapters.scripted import Overlaid, read_script, script_of
 from nano_vm.cli import main
@@ -27,7 +38,7 @@ def outputs(llm: Any, *ids: str, **fields: Any) -> list[Any]:
     return [step.output for step in trace.steps]
 
 
-# --- names ---------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 def test_a_vm_takes_the_names_of_the_command_line(tmp_path: Path) -> None:
@@ -42,7 +53,9 @@ def test_a_vm_takes_the_names_of_the_command_line(tmp_path: Path) -> None:
 def test_names_make_the_adapters_that_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     for kind in ("OpenAIAdapter", "LiteLLMAdapter", "LocalAdapter"):
-        monkeypatch.setattr(adapters, kind, lambda *a, kind=kind, **k: made.append((kind, *a, k)) or ScriptedLLM())
+        monkeypatch.setattr(
+            adapters, kind, lambda *a, kind=kind, **k: made.append((kind, *a, k)) or ScriptedLLM()
+        )
     for name in ("openai/gpt-4", "litellm:x/y", "local", "local:a/b.gguf"):
         ExecutionVM(llm=name)
     assert made == [
@@ -53,9 +66,14 @@ def test_names_make_the_adapters_that_they_name(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
-@pytest.mark.parametrize("name", ["gpt-4", "", "openai/", "meta/llama", "scripted:", "litellm:", "openai"])
+@pytest.mark.parametrize(
+    "name", ["gpt-4", "", "openai/", "meta/llama", "scripted:", "litellm:", "openai"]
+)
 def test_an_unknown_name_says_which_are_known(name: str) -> None:
-    with pytest.raises(VMError, match=r"unknown model .*; write local, local:FILE\.gguf, openai/NAME, .*scripted:FILE"):
+    with pytest.raises(
+        VMError,
+        match=r"unknown model .*; write local, local:FILE\.gguf, openai/NAME, .*scripted:FILE",
+    ):
         ExecutionVM(llm=name)
     with pytest.raises(VMError, match="unknown model"):
         adapter_named(name)
@@ -66,7 +84,7 @@ def test_a_name_whose_file_is_not_there() -> None:
         ExecutionVM(llm="scripted:nowhere.yaml")
 
 
-# --- scripts by step -------------------------------------------------------------------------------------------------
+# --- scripts by step ------------------------------------------------------------------------------
 
 
 def test_answers_by_step() -> None:
@@ -114,7 +132,7 @@ async def test_a_script_of_your_own_streams_too() -> None:
     assert events[-1].trace.error == "Step 'a' failed: ModelError: busy"
 
 
-# --- scripts in files ------------------------------------------------------------------------------------------------
+# --- scripts in files -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -125,7 +143,11 @@ async def test_a_script_of_your_own_streams_too() -> None:
         ("s.yaml", "{a: yes, b: 5, c: true}", ["yes", "5", "true"]),
         ("s.yaml", "{a: {json: {x: [1, null]}}, b: no, c: null}", ['{"x":[1,null]}', "no", "null"]),
         ("s.yaml", "{steps: {b: mine}, answers: [one, two]}", ["one", "mine", "two"]),
-        ("s.yaml", '{steps: {b: mine}, patterns: {"about a": first, "": rest}}', ["first", "mine", "rest"]),
+        (
+            "s.yaml",
+            '{steps: {b: mine}, patterns: {"about a": first, "": rest}}',
+            ["first", "mine", "rest"],
+        ),
         ("s.yaml", "{a: {text: <b>, finish_reason: stop}, b: [x], c: y}", ["<b>", "x", "y"]),
     ],
 )
@@ -138,12 +160,23 @@ def test_failures_in_a_script() -> None:
     script = script_of(
         {
             "a": [{"error": "rate_limit"}, {"error": "filtered", "message": "never"}],
-            "b": {"text": "half", "finish_reason": "length", "usage": {"prompt_tokens": 3, "completion_tokens": 2}},
+            "b": {
+                "text": "half",
+                "finish_reason": "length",
+                "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+            },
             "c": {"text": "yes", "reasoning": "plain"},
         }
     )
     steps = [
-        {"id": "a", "type": "llm", "prompt": "x", "on_error": "skip", "max_retries": 3, "retry": {"delay_seconds": 0}},
+        {
+            "id": "a",
+            "type": "llm",
+            "prompt": "x",
+            "on_error": "skip",
+            "max_retries": 3,
+            "retry": {"delay_seconds": 0},
+        },
         {"id": "b", "type": "llm", "prompt": "x", "on_error": "skip"},
         {"id": "c", "type": "llm", "prompt": "x"},
     ]
@@ -168,7 +201,8 @@ def test_failures_in_a_script() -> None:
         ({"patterns": {}, "answers": []}, "exclude each other"),
         (
             [{"error": "fire"}],
-            r"answers\[0\].error: one of model, rate_limit, timeout, truncated, filtered, not 'fire'",
+            r"answers\[0\].error: one of model, rate_limit, timeout, truncated, filtered, not "
+            r"'fire'",
         ),
         ([{"text": "x", "usage": {"prompt_tokens": -1}}], r"answers\[0\].usage: a token count"),
         ([{"text": "x", "usage": "many"}], r"answers\[0\].usage"),
@@ -194,7 +228,7 @@ def test_files_that_hold_no_script(tmp_path: Path) -> None:
         read_script(str(tmp_path))
 
 
-# --- cost ------------------------------------------------------------------------------------------------------------
+# --- cost -----------------------------------------------------------------------------------------
 
 
 def test_what_an_adapter_says_of_its_price_holds_unless_the_host_knows_better() -> None:
@@ -203,14 +237,18 @@ def test_what_an_adapter_says_of_its_price_holds_unless_the_host_knows_better() 
     trace = ExecutionVM(llm).run_sync(one, budget={"max_cost_usd": 1})
     assert (trace.status, trace.total_cost_usd()) == (TraceStatus.SUCCESS, 0)
     assert trace.steps[0].cost_source == "prices"
-    assert ExecutionVM(llm, prices={"scripted": (1, 1)}).run_sync(one).total_cost_usd() == Decimal("0.000003")
-    assert ExecutionVM({"small": llm}).run_sync(one, budget={"max_cost_usd": 1}).total_cost_usd() == 0
+    assert ExecutionVM(llm, prices={"scripted": (1, 1)}).run_sync(one).total_cost_usd() == Decimal(
+        "0.000003"
+    )
+    assert (
+        ExecutionVM({"small": llm}).run_sync(one, budget={"max_cost_usd": 1}).total_cost_usd() == 0
+    )
     assert ExecutionVM(ScriptedLLM({"": "ok"})).run_sync(one).total_cost_usd() is None
     with pytest.raises(VMError, match="the price of 'scripted' is"):
         ExecutionVM(ScriptedLLM({"": "ok"}, price=5))  # type: ignore[arg-type]
 
 
-# --- answers in place of a model's -----------------------------------------------------------------------------------
+# --- answers in place of a model's ----------------------------------------------------------------
 
 
 class Named:
@@ -221,7 +259,9 @@ class Named:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
 
-    async def complete(self, messages: Any, allowed_outputs: Any = None, max_tokens: int | None = None) -> str:
+    async def complete(
+        self, messages: Any, allowed_outputs: Any = None, max_tokens: int | None = None
+    ) -> str:
         self.asked.append({"allowed_outputs": allowed_outputs, "max_tokens": max_tokens})
         return "no"
 
@@ -266,10 +306,13 @@ async def test_what_is_overlaid_streams_as_the_adapter_does() -> None:
     assert [event.text for event in events if event.kind == "text"] == ["yes", " sir", "n", "o"]
     plain = Overlaid(ScriptedLLM(steps={"a": "yes"}), Plain())
     events = [event async for event in ExecutionVM(plain).stream(program("a", "b"))]
-    assert [event.result.output for event in events if event.kind == "step_finished"] == ["yes", "no"]
+    assert [event.result.output for event in events if event.kind == "step_finished"] == [
+        "yes",
+        "no",
+    ]
 
 
-# --- the command line ------------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 ASK = """\
 name: asking
@@ -296,10 +339,39 @@ def test_run_with_a_script(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_run_with_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "letter.txt").write_text("Dear all")
-    assert main(["run", "ask.yaml", "-i", "message=x", "--answer", "judge=no", "--answer", "reply=@letter.txt"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "ask.yaml",
+                "-i",
+                "message=x",
+                "--answer",
+                "judge=no",
+                "--answer",
+                "reply=@letter.txt",
+            ]
+        )
+        == 0
+    )
     assert 'output: "Dear all"' in capsys.readouterr().out
     model = ["--model", "scripted:answers.yaml"]
-    assert main(["run", "ask.yaml", "-i", "message=x", *model, "--answer", "judge=maybe", "--answer", "judge=no"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "ask.yaml",
+                "-i",
+                "message=x",
+                *model,
+                "--answer",
+                "judge=maybe",
+                "--answer",
+                "judge=no",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert '"no" (attempt 2)' in out
     assert 'output: "Dear Sir"' in out
@@ -308,7 +380,10 @@ def test_run_with_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["run", "ask.yaml", "--answer", "judge"]) == 2
     assert "--answer takes STEP=TEXT or STEP=@FILE, not 'judge'" in capsys.readouterr().err
     assert main(["run", "ask.yaml", "--model", "scripted:nowhere.yaml"]) == 2
-    assert "--model scripted:nowhere.yaml: cannot read the script nowhere.yaml" in capsys.readouterr().err
+    assert (
+        "--model scripted:nowhere.yaml: cannot read the script nowhere.yaml"
+        in capsys.readouterr().err
+    )
 
 
 def test_batch_and_work_with_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

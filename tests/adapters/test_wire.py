@@ -1,4 +1,6 @@
-"""Programs over real HTTP on a loopback port: what a server says in the place of an answer, through both adapters, streamed and not."""
+"""Programs over real HTTP on a loopback port: what a server says in the place of an answer, through
+both adapters, streamed and not.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def wire() -> Iterator[Callable[..., Wire]]:
     with ExitStack() as stack:
 
         def start(*replies: Any, **options: Any) -> Wire:
-            given = Wire(*(reply if isinstance(reply, tuple) else (200, {}, reply) for reply in replies), **options)
+            given = Wire(
+                *(reply if isinstance(reply, tuple) else (200, {}, reply) for reply in replies),
+                **options,
+            )
             server = stack.enter_context(given.server)
             Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
             stack.callback(server.shutdown)
@@ -49,7 +54,9 @@ def adapter_of(request: pytest.FixtureRequest) -> Callable[[Wire], Any]:
 
 @pytest.fixture(params=["run", "stream"])
 def run(request: pytest.FixtureRequest) -> Callable[..., Trace]:
-    """Runs steps to their end, streamed or not; waits take no time, and `seconds` of the trace keeps them."""
+    """Runs steps to their end, streamed or not; waits take no time, and `seconds` of the trace
+    keeps them.
+    """
 
     def start(adapter: Any, *steps: dict[str, Any], **options: Any) -> Trace:
         waited: list[float] = []
@@ -67,9 +74,16 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Trace]:
             async def sleep(seconds: float) -> None:
                 waited.append(seconds)
 
-        vm = ExecutionVM(adapter, clock=Clock, prices={"m": ("1", "2"), "openai/m": ("1", "2")}, **options)
+        vm = ExecutionVM(
+            adapter, clock=Clock, prices={"m": ("1", "2"), "openai/m": ("1", "2")}, **options
+        )
         program = Program.from_dict(
-            {"steps": [{"id": f"s{i}", "type": "llm", "prompt": "x", **step} for i, step in enumerate(steps)]}
+            {
+                "steps": [
+                    {"id": f"s{i}", "type": "llm", "prompt": "x", **step}
+                    for i, step in enumerate(steps)
+                ]
+            }
         )
 
         async def whole() -> Trace:
@@ -87,9 +101,15 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Trace]:
     return start
 
 
-def body(content: Any, reason: str = "stop", usage: tuple[int, int] = (7, 2), **message: Any) -> dict[str, Any]:
+def body(
+    content: Any, reason: str = "stop", usage: tuple[int, int] = (7, 2), **message: Any
+) -> dict[str, Any]:
     prompt, completion = usage
-    counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    counts = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
     return {**chat(content, reason, **message), "usage": counts}
 
 
@@ -97,7 +117,11 @@ def test_failed_calls_bind_a_budget(wire: Any, adapter_of: Any, run: Any) -> Non
     server = wire(body(None, "length", (50, 4000), reasoning_content="long thoughts"))
     steps = [{"max_tokens": 4000, "on_error": "skip"}] * 10
     trace = run(adapter_of(server), *steps, budget={"max_tokens": 9000})
-    assert (trace.status, trace.error_kind, len(server.requests)) == (TraceStatus.FAILED, "budget", 2)
+    assert (trace.status, trace.error_kind, len(server.requests)) == (
+        TraceStatus.FAILED,
+        "budget",
+        2,
+    )
     assert trace.total_tokens() == 8100
     assert trace.total_cost_usd() == Decimal("0.0161")
     assert trace.steps[0].error_kind == "truncated"
@@ -117,7 +141,9 @@ CALL = {"index": 0, "id": "1", "type": "function", "function": {"name": "f", "ar
         (body(None, "tool_calls", tool_calls=[CALL]), "model"),
     ],
 )
-def test_what_is_no_answer_is_billed(wire: Any, adapter_of: Any, run: Any, answer: Any, kind: str) -> None:
+def test_what_is_no_answer_is_billed(
+    wire: Any, adapter_of: Any, run: Any, answer: Any, kind: str
+) -> None:
     trace = run(adapter_of(wire(answer)), {})
     assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, kind), trace.error
     assert (trace.total_tokens(), trace.total_cost_usd()) == (9, Decimal("0.000011"))
@@ -145,21 +171,32 @@ def test_events_show_what_the_answer_is(wire: Any, adapter_of: Any, run: Any) ->
     for content in ("<think> is a tag", "<thinking>", " <thi", "a <think>b</think>"):
         trace = run(adapter_of(wire(body(content))), {})
         assert trace.final_output == content
-        assert "".join(event.text for event in getattr(trace, "events", ()) if event.kind == "text") in ("", content)
+        assert "".join(
+            event.text for event in getattr(trace, "events", ()) if event.kind == "text"
+        ) in ("", content)
 
 
 SOON = format_datetime(datetime.now(UTC) + timedelta(hours=24), usegmt=True)
 
 
-@pytest.mark.parametrize(("status", "error"), [(503, "model"), (429, "rate_limit"), (500, "model"), (504, "timeout")])
+@pytest.mark.parametrize(
+    ("status", "error"), [(503, "model"), (429, "rate_limit"), (500, "model"), (504, "timeout")]
+)
 def test_retry_after_is_honoured_and_a_refused_call_is_free(
     wire: Any, adapter_of: Any, run: Any, status: int, error: str
 ) -> None:
     refused = (status, {"retry-after": "17"}, {"error": {"message": "loading"}})
     later = (status, {"retry-after": SOON}, {"error": {"message": "loading"}})
     server = wire(refused, later, body("ok"))
-    trace = run(adapter_of(server), {"max_retries": 3, "retry": {"delay_seconds": 0.01}}, budget={"max_tokens": 1100})
-    assert (trace.final_output, [a.error.kind for a in trace.steps[0].attempts]) == ("ok", [error] * 2), trace.error
+    trace = run(
+        adapter_of(server),
+        {"max_retries": 3, "retry": {"delay_seconds": 0.01}},
+        budget={"max_tokens": 1100},
+    )
+    assert (trace.final_output, [a.error.kind for a in trace.steps[0].attempts]) == (
+        "ok",
+        [error] * 2,
+    ), trace.error
     assert trace.waited == [17, 600]  # of a day, the most that the VM waits
     assert (trace.total_tokens(), trace.total_cost_usd()) == (9, Decimal("0.000011"))
 
@@ -169,7 +206,9 @@ def test_a_server_that_ignores_stream(wire: Any, adapter_of: Any, run: Any) -> N
     assert (trace.final_output, trace.total_tokens()) == ("yes", 9), trace.error
     trace = run(adapter_of(wire(body("half", "length"), ignores_stream=True)), {})
     assert (trace.error_kind, trace.total_tokens()) == ("truncated", 9), trace.error
-    trace = run(adapter_of(wire({"error": {"message": "boom", "code": 500}}, ignores_stream=True)), {})
+    trace = run(
+        adapter_of(wire({"error": {"message": "boom", "code": 500}}, ignores_stream=True)), {}
+    )
     assert trace.error_kind == "model"
     assert "boom" in (trace.error or "")
 
@@ -180,12 +219,16 @@ def test_content_in_parts(wire: Any, adapter_of: Any, run: Any, texts: list[str]
     trace = run(adapter, {})
     if isinstance(adapter, OpenAIAdapter):
         assert (trace.final_output, trace.total_tokens()) == ("2+2 is 4", 9)
-    else:  # LiteLLM's own types take no list: an answer came and was billed, and nobody knows at how much
+    else:
+        # LiteLLM's own types take no list: an answer came and was billed, and nobody knows at how
+        # much
         assert (trace.error_kind, trace.total_cost_usd()) == ("model", None)
 
 
 def test_what_is_not_known_is_not_free(wire: Any, adapter_of: Any, run: Any) -> None:
-    """A body that is no JSON came from somebody, an address at which nobody listens has charged nothing."""
+    """A body that is no JSON came from somebody, an address at which nobody listens has charged
+    nothing.
+    """
     trace = run(adapter_of(wire("{oops")), {})
     assert (trace.error_kind, trace.total_cost_usd()) == ("model", None), trace.error
     server = wire(body("yes"))
@@ -207,7 +250,9 @@ def test_the_command_line_takes_a_server_that_ignores_stream(
 def test_what_a_step_declares_is_in_the_request(wire: Any, adapter_of: Any, run: Any) -> None:
     server = wire(body("ok"))
     declared = {"max_tokens": 9, "top_p": 0.2, "stop": "END", "seed": 3, "reasoning_effort": "low"}
-    trace = run(adapter_of(server), {**declared, "options": {"presence_penalty": 0.5, "min_p": 0.1}})
+    trace = run(
+        adapter_of(server), {**declared, "options": {"presence_penalty": 0.5, "min_p": 0.1}}
+    )
     assert trace.ok, trace.error
     request = server.requests[0]
     expected = {**declared, "stop": ["END"], "presence_penalty": 0.5, "min_p": 0.1}
@@ -217,7 +262,9 @@ def test_what_a_step_declares_is_in_the_request(wire: Any, adapter_of: Any, run:
 
 
 def test_options_do_not_choose_where_a_request_goes(wire: Any, adapter_of: Any) -> None:
-    """A host that hands a model's program over does not hand its keys over: all that is no body is the body's all the same."""
+    """A host that hands a model's program over does not hand its keys over: all that is no body is
+    the body's all the same.
+    """
     ours, theirs = wire(body("ours")), wire(body("theirs"))
     names = (
         "api_base",
@@ -229,7 +276,9 @@ def test_options_do_not_choose_where_a_request_goes(wire: Any, adapter_of: Any) 
         "aws_bedrock_runtime_endpoint",
     )
     options = dict.fromkeys(names, theirs.url)
-    completion = asyncio.run(adapter_of(ours).complete([{"role": "user", "content": "x"}], options=options))
+    completion = asyncio.run(
+        adapter_of(ours).complete([{"role": "user", "content": "x"}], options=options)
+    )
     assert (completion.text, theirs.requests) == ("ours", [])
     assert {name: ours.requests[0][name] for name in names} == options
 
@@ -238,9 +287,13 @@ def test_options_of_a_program_from_an_untrusted_source(wire: Any, adapter_of: An
     steps = [{"id": "a", "type": "llm", "prompt": "x", "options": {"min_p": 0.1}}]
     strange = Program.from_dict({"untrusted": True, "steps": steps})
     adapter = adapter_of(wire(body("ok")))
-    assert [d.code for d in ExecutionVM(adapter).check(strange) if d.severity == "error"] == ["V034"]
+    assert [d.code for d in ExecutionVM(adapter).check(strange) if d.severity == "error"] == [
+        "V034"
+    ]
     assert ExecutionVM(adapter, approved=[strange.digest]).check(strange) == []
-    outer = Program.from_dict({"untrusted": True, "steps": [{"id": "c", "type": "call", "program": {"steps": steps}}]})
+    outer = Program.from_dict(
+        {"untrusted": True, "steps": [{"id": "c", "type": "call", "program": {"steps": steps}}]}
+    )
     assert [d.code for d in ExecutionVM(adapter).check(outer) if d.severity == "error"] == ["V034"]
 
 
@@ -257,8 +310,11 @@ def test_pictures_and_roles_are_sent_as_they_stand(wire: Any, adapter_of: Any, r
     server = wire(body("a pixel"))
     trace = run(adapter_of(server), {"prompt": None, "messages": messages})
     assert trace.final_output == "a pixel", trace.error
-    roles = ["system", "developer"] if isinstance(adapter_of(server), LiteLLMAdapter) else ["developer"]
-    assert server.requests[0]["messages"][0]["role"] in roles  # LiteLLM calls it system where it thinks it must
+    roles = (
+        ["system", "developer"] if isinstance(adapter_of(server), LiteLLMAdapter) else ["developer"]
+    )
+    # LiteLLM calls it system where it thinks it must
+    assert server.requests[0]["messages"][0]["role"] in roles
     assert server.requests[0]["messages"][0]["content"] == "Be short"
     assert server.requests[0]["messages"][1] == messages[1]
     assert trace.steps[0].request["messages"] == messages
@@ -283,21 +339,34 @@ def test_open_models_are_given_the_role_that_they_know(wire: Any, provider: str 
 
 
 @pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
-def test_a_prompt_that_a_filter_refused_costs_nothing(wire: Any, adapter_of: Any, run: Any, code: str) -> None:
+def test_a_prompt_that_a_filter_refused_costs_nothing(
+    wire: Any, adapter_of: Any, run: Any, code: str
+) -> None:
     error = {
-        "message": "The response was filtered due to the prompt triggering content management policy",
+        "message": "The response was filtered due to the prompt triggering content management "
+        "policy",
         "code": code,
     }
     server = wire((400, {}, {"error": error}))
     trace = run(adapter_of(server), {"max_retries": 3, "retry": {"delay_seconds": 0}})
-    assert (trace.error_kind, len(server.requests), trace.total_cost_usd()) == ("filtered", 1, 0), trace.error
+    assert (trace.error_kind, len(server.requests), trace.total_cost_usd()) == ("filtered", 1, 0), (
+        trace.error
+    )
 
 
 def test_failed_calls_bind_a_budget_of_money(wire: Any, adapter_of: Any, run: Any) -> None:
     """Each call may cost $0.008016 and does cost $0.00805."""
     server = wire(body(None, "length", (50, 4000)))
-    trace = run(adapter_of(server), *[{"max_tokens": 4000, "on_error": "skip"}] * 5, budget={"max_cost_usd": 0.017})
-    assert (trace.error_kind, len(server.requests), trace.total_cost_usd()) == ("budget", 2, Decimal("0.0161"))
+    trace = run(
+        adapter_of(server),
+        *[{"max_tokens": 4000, "on_error": "skip"}] * 5,
+        budget={"max_cost_usd": 0.017},
+    )
+    assert (trace.error_kind, len(server.requests), trace.total_cost_usd()) == (
+        "budget",
+        2,
+        Decimal("0.0161"),
+    )
 
 
 def test_failed_calls_of_branches_bind_what_follows(wire: Any, adapter_of: Any) -> None:
@@ -306,7 +375,11 @@ def test_failed_calls_of_branches_bind_what_follows(wire: Any, adapter_of: Any) 
     program = Program.from_dict(
         {
             "steps": [
-                {"id": "p", "type": "parallel", "parallel_steps": [{**ask, "id": "a"}, {**ask, "id": "b"}]},
+                {
+                    "id": "p",
+                    "type": "parallel",
+                    "parallel_steps": [{**ask, "id": "a"}, {**ask, "id": "b"}],
+                },
                 {**ask, "id": "c"},
             ]
         }
@@ -316,7 +389,9 @@ def test_failed_calls_of_branches_bind_what_follows(wire: Any, adapter_of: Any) 
 
 
 def test_a_stream_of_nothing_is_no_answer_of_litellm(wire: Any, adapter_of: Any, run: Any) -> None:
-    """It ends a stream that it cannot read in the same way as one that is empty; a model that answers "" uses a token."""
+    """It ends a stream that it cannot read in the same way as one that is empty; a model that
+    answers "" uses a token.
+    """
     adapter = adapter_of(wire(body("", usage=(7, 0))))
     trace = run(adapter, {})
     if isinstance(adapter, LiteLLMAdapter) and hasattr(trace, "events"):

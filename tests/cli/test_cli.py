@@ -1,4 +1,6 @@
-"""The command line: what it prints, where, and with which exit code. A process of its own where that is the point."""
+"""The command line: what it prints, where, and with which exit code. A process of its own where
+that is the point.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ from nano_vm.records.trace import StepResult, StepStatus, TraceError
 from nano_vm.run.driver import Event
 
 SOURCE = Path(__file__).parents[2] / "src"
-EVIL = "\x1b[31mred\x1b]0;title\x07 [bold]x[/bold] [link=http://a]y[/link]\r\nforged: ok\n\u202eabc\x9b2J\u2028z\x00"
+EVIL = (
+    "\x1b[31mred\x1b]0;title\x07 [bold]x[/bold] [link=http://a]y[/link]\r\nforged: "
+    "ok\n\u202eabc\x9b2J\u2028z\x00"
+)
 
 PROGRAM = """\
 name: demo
@@ -127,19 +132,32 @@ def environment(more: dict[str, str] | None = None) -> dict[str, str]:
 
 def step(**fields: Any) -> StepResult:
     return StepResult(
-        **{"step_id": "a", "status": StepStatus.SUCCESS, "path": "a", "type": "tool", "duration_ms": 1.0, **fields}
+        **{
+            "step_id": "a",
+            "status": StepStatus.SUCCESS,
+            "path": "a",
+            "type": "tool",
+            "duration_ms": 1.0,
+            **fields,
+        }
     )
 
 
-# --- running ---------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
 def test_a_run_shows_each_step_and_how_it_ended(folder: Path) -> None:
-    done = process("run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann", cwd=folder)
+    done = process(
+        "run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann", cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     rows = [line.split()[:3] for line in done.stdout.splitlines()]
-    assert rows[:3] == [["ok", "ask", "tool"], ["ok", "known", "condition"], ["ok", "greet", "tool"]]
+    assert rows[:3] == [
+        ["ok", "ask", "tool"],
+        ["ok", "known", "condition"],
+        ["ok", "greet", "tool"],
+    ]
     assert "then -> greet" in done.stdout
     output, last = done.stdout.splitlines()[-2:]
     assert output == 'output: "hello ann"'
@@ -147,7 +165,9 @@ def test_a_run_shows_each_step_and_how_it_ended(folder: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_a_failed_run_has_code_1_and_its_error_on_stderr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_run_has_code_1_and_its_error_on_stderr(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=bob"]) == 1
     out, err = capsys.readouterr()
     assert "failed, 3 steps" in out
@@ -169,7 +189,11 @@ def test_a_suspended_run_has_code_3_and_says_what_it_waits_for(
 def test_a_run_that_the_host_refuses_tells_every_fault_at_its_place(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(folder, "bad.yaml", "steps:\n  - {id: a, type: llm, prompt: hi}\n  - {id: b, type: tool, tool: ecko}\n")
+    write(
+        folder,
+        "bad.yaml",
+        "steps:\n  - {id: a, type: llm, prompt: hi}\n  - {id: b, type: tool, tool: ecko}\n",
+    )
     assert main(["run", "bad.yaml", "--tools", "demo_tools.py"]) == 1
     _, err = capsys.readouterr()
     first, second, last = err.splitlines()
@@ -185,7 +209,9 @@ def test_a_missing_input_is_asked_for(folder: Path, capsys: pytest.CaptureFixtur
     assert "-i name=value" in capsys.readouterr().err
 
 
-def test_a_faulty_program_is_told_without_a_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_faulty_program_is_told_without_a_traceback(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(folder, "bad.yaml", "steps:\n  - {id: a, type: tol, tool: x}\n  - {id: a, type: tool}\n")
     assert main(["run", "bad.yaml"]) == 1
     out, err = capsys.readouterr()
@@ -194,7 +220,7 @@ def test_a_faulty_program_is_told_without_a_traceback(folder: Path, capsys: pyte
     assert all(re.match(r"bad\.yaml:\d+:\d+: ", line) for line in err.splitlines())
 
 
-# --- values are data -------------------------------------------------------------------------------------------------
+# --- values are data ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -216,8 +242,12 @@ def harmless(text: str) -> bool:
     return all(c == "\n" or (c.isprintable() and c not in "\u202e\u2028") for c in text)
 
 
-def test_no_value_reaches_the_terminal_as_anything_but_text(evil_program: str, folder: Path) -> None:
-    done = process("run", evil_program, "--tools", "demo_tools.py:tools", "--trace", "t.json", cwd=folder)
+def test_no_value_reaches_the_terminal_as_anything_but_text(
+    evil_program: str, folder: Path
+) -> None:
+    done = process(
+        "run", evil_program, "--tools", "demo_tools.py:tools", "--trace", "t.json", cwd=folder
+    )
     assert done.returncode == 1
     assert harmless(done.stdout + done.stderr)
     assert not any(line.startswith("forged") for line in (done.stdout + done.stderr).splitlines())
@@ -242,7 +272,8 @@ def test_the_live_table_shows_values_as_text() -> None:
     failed = step(status=StepStatus.FAILED, error=EVIL)
     table.event(Event("step_finished", "a", "a", "tool", result=failed))
     table.close()
-    text = re.sub(r"\x1b\[(\?25[lh]|2K|\d*A)|\r", "", stream.getvalue())  # what the live view itself does
+    # what the live view itself does
+    text = re.sub(r"\x1b\[(\?25[lh]|2K|\d*A)|\r", "", stream.getvalue())
     assert harmless(text)
     assert "[bold]x[/bold]" in text
 
@@ -257,17 +288,31 @@ def test_a_row_is_one_line_of_the_terminal_however_wide_its_characters_are() -> 
         table.close()
         console.file = stream = io.StringIO()
         path = "items[12345]/" + "很长" * 30
-        table.event(Event("step_finished", result=step(path=path, output="字" * 300, type="condition")))
+        table.event(
+            Event("step_finished", result=step(path=path, output="字" * 300, type="condition"))
+        )
         (line,) = stream.getvalue().splitlines()
         assert console.measure(line).maximum <= width
 
 
 def test_a_terminal_gets_the_live_table(folder: Path) -> None:
-    arguments = [sys.executable, "-m", "nano_vm", "run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "nano_vm",
+        "run",
+        "demo.yaml",
+        "--tools",
+        "demo_tools.py:tools",
+        "-i",
+        "who=ann",
+    ]
     parent, child = pty.openpty()
     env = environment({"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""})
     env.pop("NO_COLOR")
-    with subprocess.Popen(arguments, cwd=folder, env=env, stdout=child, stderr=child, stdin=child) as running:
+    with subprocess.Popen(
+        arguments, cwd=folder, env=env, stdout=child, stderr=child, stdin=child
+    ) as running:
         os.close(child)
         text = read_all(parent)
         assert running.wait(60) == 0
@@ -296,7 +341,8 @@ def test_safe_text_is_one_harmless_line(text: str) -> None:
 
 @given(
     st.recursive(
-        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+        st.text() | st.integers() | st.none(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
 def test_safe_json_says_the_same(value: Any) -> None:
@@ -323,7 +369,7 @@ def test_costs_are_shown_with_figures_that_count() -> None:
     assert dollars(None) == "cost unknown"
 
 
-# --- JSON and trace files --------------------------------------------------------------------------------------------
+# --- JSON and trace files -------------------------------------------------------------------------
 
 
 def test_json_is_the_trace_and_nothing_else_whatever_tools_print(folder: Path) -> None:
@@ -335,8 +381,12 @@ def test_json_is_the_trace_and_nothing_else_whatever_tools_print(folder: Path) -
     assert "written below python" in done.stderr
 
 
-def test_json_of_a_failed_run_is_its_trace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=bob", "--json"]) == 1
+def test_json_of_a_failed_run_is_its_trace(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=bob", "--json"]) == 1
+    )
     assert not Trace.from_json(capsys.readouterr().out).ok
 
 
@@ -345,11 +395,23 @@ def test_json_is_utf8_also_where_the_locale_is_not(folder: Path) -> None:
     arguments = ("run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=Zoë", "--json")
     done = process(*arguments, cwd=folder, env=env)
     assert Trace.from_json(done.stdout).inputs == {"who": "Zoë"}
-    assert process(*arguments[:-1], cwd=folder, env=env).returncode == 1  # refuse: fails, and prints all the same
+    # refuse: fails, and prints all the same
+    assert process(*arguments[:-1], cwd=folder, env=env).returncode == 1
 
 
-def test_the_trace_file_is_whole_and_readable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann", "--trace", "t.json"]
+def test_the_trace_file_is_whole_and_readable(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "run",
+        "demo.yaml",
+        "--tools",
+        "demo_tools.py:tools",
+        "-i",
+        "who=ann",
+        "--trace",
+        "t.json",
+    ]
     assert main(arguments) == 0
     digest = capsys.readouterr().out.split()[-1]
     assert Trace.from_json((folder / "t.json").read_bytes()).digest == digest
@@ -366,7 +428,21 @@ def test_the_trace_file_is_whole_and_readable(folder: Path, capsys: pytest.Captu
 def test_a_trace_file_behind_a_link_is_written_where_the_link_leads(folder: Path) -> None:
     (folder / "real.json").write_text("old")
     (folder / "link.json").symlink_to("real.json")
-    assert main(["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann", "--trace", "link.json"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "demo.yaml",
+                "--tools",
+                "demo_tools.py:tools",
+                "-i",
+                "who=ann",
+                "--trace",
+                "link.json",
+            ]
+        )
+        == 0
+    )
     assert (folder / "link.json").is_symlink()
     assert Trace.from_json((folder / "real.json").read_text()).ok
 
@@ -376,7 +452,11 @@ def test_a_trace_file_that_can_not_be_written_is_found_before_anything_runs(
     folder: Path, path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "sub").mkdir()
-    write(folder, "wait.yaml", f"steps: [{{id: a, type: tool, tool: unbook, args: {{mark: '{folder}/ran'}}}}]")
+    write(
+        folder,
+        "wait.yaml",
+        f"steps: [{{id: a, type: tool, tool: unbook, args: {{mark: '{folder}/ran'}}}}]",
+    )
     assert main(["run", "wait.yaml", "--tools", "demo_tools.py:tools", "--trace", path]) == 2
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)
@@ -385,26 +465,58 @@ def test_a_trace_file_that_can_not_be_written_is_found_before_anything_runs(
 
 
 def test_a_trace_goes_to_a_device_too(folder: Path) -> None:
-    assert main(["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann", "--trace", "/dev/null"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "demo.yaml",
+                "--tools",
+                "demo_tools.py:tools",
+                "-i",
+                "who=ann",
+                "--trace",
+                "/dev/null",
+            ]
+        )
+        == 0
+    )
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
 def test_a_trace_that_can_not_be_written_in_the_end_is_told_after_the_result(folder: Path) -> None:
-    arguments = ("run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann", "--trace", "/dev/full")
+    arguments = (
+        "run",
+        "demo.yaml",
+        "--tools",
+        "demo_tools.py:tools",
+        "-i",
+        "who=ann",
+        "--trace",
+        "/dev/full",
+    )
     done = process(*arguments, cwd=folder)
     assert done.returncode == 1
     assert "success, 3 steps" in done.stdout
     assert done.stderr == "nano-vm: --trace: can not write /dev/full: No space left on device\n"
 
 
-# --- inputs ----------------------------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------
 
 
 def test_inputs_are_text_json_or_files(folder: Path) -> None:
     write(folder, "mail.txt", "line 1\nline 2\n")
     write(folder, "n.json", "[1, 2]")
     write(folder, "all.yaml", "a: from file\nz: yes\n")
-    given = ["a=1", "b:=1", "c=@mail.txt", "d:=@n.json", "e=", 'f:={"x": null}', "g=x=y:=z", "h=a:b"]
+    given = [
+        "a=1",
+        "b:=1",
+        "c=@mail.txt",
+        "d:=@n.json",
+        "e=",
+        'f:={"x": null}',
+        "g=x=y:=z",
+        "h=a:b",
+    ]
     assert host.read_inputs(given, "all.yaml") == {
         "a": "1",
         "z": "yes",
@@ -467,16 +579,28 @@ def test_a_wrong_command_line_is_one_line_and_code_2(
 
 def test_a_price_makes_a_cost_budget_possible() -> None:
     assert host.read_prices(["a=b=1, 2.5"]) == {"a=b": ("1", "2.5")}
-    assert host.read_budget(["max_cost_usd=0.5", "max_steps=3"]) == {"max_cost_usd": 0.5, "max_steps": 3}
+    assert host.read_budget(["max_cost_usd=0.5", "max_steps=3"]) == {
+        "max_cost_usd": 0.5,
+        "max_steps": 3,
+    }
 
 
 def test_a_budget_bounds_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann", "--budget", "max_steps=1"]
+    arguments = [
+        "run",
+        "demo.yaml",
+        "--tools",
+        "demo_tools.py:tools",
+        "-i",
+        "who=ann",
+        "--budget",
+        "max_steps=1",
+    ]
     assert main(arguments) == 1
     assert "max_steps" in capsys.readouterr().err
 
 
-# --- tools -----------------------------------------------------------------------------------------------------------
+# --- tools ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -493,7 +617,10 @@ def test_a_budget_bounds_the_run(folder: Path, capsys: pytest.CaptureFixture[str
         ("raises:tools", "raises.py:2)"),
         ("leaves.py:tools", "can not load leaves.py: SystemExit: 3"),
         ("needs.py:tools", "No module named 'not_installed_anywhere'"),
-        ("needs:tools", "can not load needs: ModuleNotFoundError: No module named 'not_installed_anywhere'"),
+        (
+            "needs:tools",
+            "can not load needs: ModuleNotFoundError: No module named 'not_installed_anywhere'",
+        ),
         ("syntax.py", "SyntaxError"),
         ("empty.py", "empty.py holds no tools"),
         ("nowhere", "there is no module 'nowhere'"),
@@ -541,7 +668,7 @@ class space:
     assert "echo" in host.load_tools("demo_tools:tools")
 
 
-# --- models ----------------------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------
 
 
 def test_a_models_form_decides_the_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -550,7 +677,10 @@ def test_a_models_form_decides_the_adapter(monkeypatch: pytest.MonkeyPatch) -> N
     made: list[tuple[Any, ...]] = []
     for name in ("OpenAIAdapter", "LiteLLMAdapter", "LocalAdapter"):
         monkeypatch.setattr(
-            adapters, name, lambda *a, name=name, **k: made.append((name, *a, k)) or name, raising=False
+            adapters,
+            name,
+            lambda *a, name=name, **k: made.append((name, *a, k)) or name,
+            raising=False,
         )
     assert host.load_models([], None) is None
     assert host.load_models(["local"], None) == "LocalAdapter"
@@ -584,7 +714,9 @@ class Streaming:
 def test_tokens_cost_and_attempts_are_shown(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(folder, "ask.yaml", "steps: [{id: a, type: llm, prompt: ok?, allowed_outputs: [yes, no]}]")
+    write(
+        folder, "ask.yaml", "steps: [{id: a, type: llm, prompt: ok?, allowed_outputs: [yes, no]}]"
+    )
     monkeypatch.setattr(host, "load_models", lambda *_: Streaming())
     assert main(["run", "ask.yaml", "--trace", "t.json", "--price", "sham=1,2"]) == 0
     out, _ = capsys.readouterr()
@@ -595,19 +727,31 @@ def test_tokens_cost_and_attempts_are_shown(
     assert re.search(r"  attempt 1 \(.*\): InvalidAnswer: .*, answer \"maybe\"", out)
 
 
-# --- called programs -------------------------------------------------------------------------------------------------
+# --- called programs ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def calls(folder: Path) -> Path:
-    write(folder, "p/main.yaml", "steps: [{id: c, type: call, program: sub/check.yaml, with: {a: 1}}]")
-    write(folder, "p/sub/check.yaml", "steps:\n  - {id: d, type: call, program: deep.yaml, with: {a: $a}}\n")
-    write(folder, "p/sub/deep.yaml", "steps:\n  - {id: e, type: set, values: {b: 'got $a'}}\noutput: $b\n")
+    write(
+        folder, "p/main.yaml", "steps: [{id: c, type: call, program: sub/check.yaml, with: {a: 1}}]"
+    )
+    write(
+        folder,
+        "p/sub/check.yaml",
+        "steps:\n  - {id: d, type: call, program: deep.yaml, with: {a: $a}}\n",
+    )
+    write(
+        folder,
+        "p/sub/deep.yaml",
+        "steps:\n  - {id: e, type: set, values: {b: 'got $a'}}\noutput: $b\n",
+    )
     write(folder, "outside.yaml", "steps: [{id: o, type: set, values: {b: 1}}]")
     return folder
 
 
-def test_a_call_names_a_file_relative_to_its_own(calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_names_a_file_relative_to_its_own(
+    calls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", "p/main.yaml"]) == 0
     assert 'output: "got 1"' in capsys.readouterr().out
 
@@ -653,8 +797,12 @@ def test_a_link_inside_the_folder_is_fine_and_so_is_a_way_up_within_it(calls: Pa
     assert main(["run", "p/main.yaml"]) == 0
 
 
-def test_a_called_programs_faults_stand_in_its_own_file(calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(calls, "p/sub/deep.yaml", "steps:\n  - {id: e, type: tool, tool: ecko, args: {text: x}}\n")
+def test_a_called_programs_faults_stand_in_its_own_file(
+    calls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(
+        calls, "p/sub/deep.yaml", "steps:\n  - {id: e, type: tool, tool: ecko, args: {text: x}}\n"
+    )
     assert main(["check", "p/main.yaml", "--tools", "demo_tools.py"]) == 1
     assert "\np/sub/deep.yaml:2:25: steps[0].tool: V020: " in capsys.readouterr().out
     assert main(["run", "p/main.yaml", "--tools", "demo_tools.py"]) == 1
@@ -664,7 +812,9 @@ def test_a_called_programs_faults_stand_in_its_own_file(calls: Path, capsys: pyt
     assert capsys.readouterr().out.startswith("p/sub/deep.yaml:2:")
 
 
-def test_programs_that_call_each_other_are_a_fault(calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_programs_that_call_each_other_are_a_fault(
+    calls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(calls, "p/main.yaml", "steps: [{id: c, type: call, program: b.yaml}]")
     write(calls, "p/b.yaml", "steps: [{id: d, type: call, program: main.yaml}]")
     assert main(["check", "p/main.yaml"]) == 1
@@ -672,7 +822,10 @@ def test_programs_that_call_each_other_are_a_fault(calls: Path, capsys: pytest.C
 
 
 def test_one_name_for_two_files_is_a_fault(calls: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    steps = "{id: c, type: call, program: sub/check.yaml, with: {a: 1}}, {id: x, type: call, program: deep.yaml}"
+    steps = (
+        "{id: c, type: call, program: sub/check.yaml, with: {a: 1}}, {id: x, type: call, "
+        "program: deep.yaml}"
+    )
     write(calls, "p/main.yaml", f"steps: [{steps}]")
     write(calls, "p/deep.yaml", "steps: [{id: o, type: set, values: {b: 1}}]")
     assert main(["check", "p/main.yaml"]) == 1
@@ -686,11 +839,13 @@ def test_a_program_from_elsewhere_is_given_by_name(calls: Path) -> None:
     assert main(["run", "p/main.yaml", "--program", "../outside.yaml=outside.yaml"]) == 0
 
 
-# --- programs that can not be read -----------------------------------------------------------------------------------
+# --- programs that can not be read ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["run", "check", "explain", "graph", "fmt"])
-def test_a_program_that_can_not_be_read(folder: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_that_can_not_be_read(
+    folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "binary.yaml").write_bytes(bytes(range(256)))
     (folder / "empty.yaml").write_text("")
     (folder / "nul.yaml").write_text("steps: \0")
@@ -711,13 +866,16 @@ def test_a_program_that_can_not_be_read(folder: Path, command: str, capsys: pyte
 def test_a_program_comes_from_standard_input(folder: Path) -> None:
     done = process("check", "-", cwd=folder, input=PROGRAM)
     worst = "at most: 3 steps, 2 tool calls (echo 2, fail 1)\n"
-    assert (done.returncode, done.stdout) == (0, f"{worst}-: no faults; not checked: tools (give --tools)\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"{worst}-: no faults; not checked: tools (give --tools)\n",
+    )
     done = process("check", "-", cwd=folder, input="steps: [{id: a}]")
     assert done.returncode == 1
     assert done.stdout.startswith("<stdin>:1:")
 
 
-# --- check -----------------------------------------------------------------------------------------------------------
+# --- check ----------------------------------------------------------------------------------------
 
 
 def test_check_lists_what_the_text_the_graph_and_the_tools_show(
@@ -760,7 +918,12 @@ steps:
     ("text", "given", "code", "part"),
     [
         (BACK, "again=no", "V023", "step 'gate' jumps back to 'draft', which also runs in order"),
-        (EARLY, "x=1", "V024", "'$x' is read before any step has written it, so it is needed as an input"),
+        (
+            EARLY,
+            "x=1",
+            "V024",
+            "'$x' is read before any step has written it, so it is needed as an input",
+        ),
     ],
     ids=["a jump back", "an input that a step writes"],
 )
@@ -786,7 +949,8 @@ def test_check_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     write(
         folder,
         "p.yaml",
-        "steps:\n  - {id: a, type: llm, prompt: hi, retry: {delay_seconds: 1}}\n  - {id: b, type: tool, tool: nope}\n",
+        "steps:\n  - {id: a, type: llm, prompt: hi, retry: {delay_seconds: 1}}\n  - {id: b, type: "
+        "tool, tool: nope}\n",
     )
     assert main(["check", "p.yaml", "--json", "--tools", "demo_tools.py"]) == 1
     report = json.loads(capsys.readouterr().out)
@@ -811,13 +975,17 @@ def test_faults_fit_one_screen(folder: Path, capsys: pytest.CaptureFixture[str])
     assert len(lines) == 16
     assert lines[-1].startswith("and ")
     many = [Diagnostic("W", (), "w", severity="warning")] * 20 + [Diagnostic("E", (), "bad")]
-    assert next(iter(diagnostic_lines(many))) == "program: E: bad", "errors come first where not all are shown"
+    assert next(iter(diagnostic_lines(many))) == "program: E: bad", (
+        "errors come first where not all are shown"
+    )
 
 
-# --- explain, graph, schema ------------------------------------------------------------------------------------------
+# --- explain, graph, schema -----------------------------------------------------------------------
 
 
-def test_explain_prints_the_plan_also_without_the_tools(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_prints_the_plan_also_without_the_tools(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["explain", "demo.yaml"]) == 0
     out, err = capsys.readouterr()
     assert "tool greet echo(text)" in out
@@ -826,7 +994,9 @@ def test_explain_prints_the_plan_also_without_the_tools(folder: Path, capsys: py
     assert capsys.readouterr().err == ""
 
 
-def test_explain_of_a_faulty_program_tells_the_faults(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_of_a_faulty_program_tells_the_faults(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(folder, "p.yaml", "steps: [{id: a, type: set, values: {b: 1}, next: nowhere}]")
     for command in ("explain", "graph"):
         assert main([command, "p.yaml"]) == 1
@@ -857,12 +1027,16 @@ def test_the_schema_fits_the_language(folder: Path, capsys: pytest.CaptureFixtur
     schema = json.loads(capsys.readouterr().out)
     validator = jsonschema_rs.validator_for(schema)
     assert validator.is_valid(Program.from_yaml(PROGRAM).to_dict())
-    assert validator.is_valid({"max_steps": 5, "steps": [{"id": "a", "type": "set", "values": {"b": 1}}]})
+    assert validator.is_valid(
+        {"max_steps": 5, "steps": [{"id": "a", "type": "set", "values": {"b": 1}}]}
+    )
     assert not validator.is_valid({"steps": [{"id": "a", "type": "llm", "allowed_outputs": "yes"}]})
-    assert not validator.is_valid({"max_steps": "x", "steps": [{"id": "a", "type": "set", "values": {"b": 1}}]})
+    assert not validator.is_valid(
+        {"max_steps": "x", "steps": [{"id": "a", "type": "set", "values": {"b": 1}}]}
+    )
 
 
-# --- fmt -------------------------------------------------------------------------------------------------------------
+# --- fmt ------------------------------------------------------------------------------------------
 
 
 def test_fmt_prints_writes_and_checks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -908,9 +1082,12 @@ steps:
     )
 
 
-def test_fmt_writes_an_expression_on_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fmt_writes_an_expression_on_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = (
-        '{n: {expr: $n + 1}, l: [{expr: "append($l, [1, 2])"}], d: {$$expr: "$n", k: 1}, e: {expr: "\'a: b\' in $t"}}'
+        '{n: {expr: $n + 1}, l: [{expr: "append($l, [1, 2])"}], d: {$$expr: "$n", k: 1}, e: '
+        "{expr: \"'a: b' in $t\"}}"
     )
     write(folder, "p.yaml", f"steps: [{{id: a, type: set, values: {values}}}]")
     assert main(["fmt", "p.yaml"]) == 0
@@ -940,7 +1117,9 @@ def test_fmt_of_json_is_json(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert list(json.loads(text)["steps"][0]) == ["id", "type", "values"]
 
 
-def test_fmt_leaves_what_can_not_be_written_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fmt_leaves_what_can_not_be_written_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(folder, "p.yaml", "steps: [{id: a, type: nothing}]")
     assert main(["fmt", "p.yaml", "-w"]) == 1
     assert (folder / "p.yaml").read_text() == "steps: [{id: a, type: nothing}]"
@@ -950,12 +1129,32 @@ def test_fmt_leaves_what_can_not_be_written_alone(folder: Path, capsys: pytest.C
     assert main(["fmt", "-", "-w"]) == 2
 
 
-TRAPS = "yes null ~ 1e3 0o17 1_000 0x1F 1:30 2020-01-01 .5 +1 = << # !x &a *a % @ ` | > --- ... [ { , ' \" 𝄞".split(" ")
-TRAPS += ["- a", "a: b", "a\n", "\na", " a", "a ", "a\n\n b\n", "\ta\nb", "? x", "# a\nb", "a #b\nc: d\n", "x" * 300]
+TRAPS = (
+    "yes null ~ 1e3 0o17 1_000 0x1F 1:30 2020-01-01 .5 +1 = << # !x &a *a % @ ` | > --- ... [ "
+    "{ , ' \" 𝄞"
+).split(" ")
+TRAPS += [
+    "- a",
+    "a: b",
+    "a\n",
+    "\na",
+    " a",
+    "a ",
+    "a\n\n b\n",
+    "\ta\nb",
+    "? x",
+    "# a\nb",
+    "a #b\nc: d\n",
+    "x" * 300,
+]
 TRAPS += ["\x85", "\u2028", "\ufeff", "a\r\nb", "\x00", "\x07"]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(TRAPS)
 VALUES = st.recursive(
-    TEXTS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+    TEXTS
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
     max_leaves=8,
 )
@@ -984,17 +1183,33 @@ def test_fmt_says_the_same_whatever_the_values(value: Any, prompt: str) -> None:
         assert formatted(again, json_form=json_form) == text
 
 
-# --- trace show ------------------------------------------------------------------------------------------------------
+# --- trace show -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def recorded(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    assert main(["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann", "--trace", "t.json"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "demo.yaml",
+                "--tools",
+                "demo_tools.py:tools",
+                "-i",
+                "who=ann",
+                "--trace",
+                "t.json",
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
     return folder / "t.json"
 
 
-def test_trace_show_tells_steps_reasons_and_identity(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_show_tells_steps_reasons_and_identity(
+    recorded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["trace", "show", "t.json"]) == 0
     out = capsys.readouterr().out
     trace = Trace.from_json(recorded.read_text())
@@ -1046,7 +1261,11 @@ def test_no_edited_value_passes(data: st.DataObject) -> None:
     places = [(i, key) for i, record in enumerate(document["records"]) for key in record]
     i, key = data.draw(st.sampled_from(places))
     value = data.draw(
-        st.none() | st.text() | st.integers() | st.lists(st.integers()) | st.dictionaries(st.text(), st.text())
+        st.none()
+        | st.text()
+        | st.integers()
+        | st.lists(st.integers())
+        | st.dictionaries(st.text(), st.text())
     )
     if document["records"][i][key] == value and type(document["records"][i][key]) is type(value):
         return
@@ -1055,7 +1274,9 @@ def test_no_edited_value_passes(data: st.DataObject) -> None:
         again = Trace.from_json(json.dumps(document))
     except TraceError:
         return
-    assert again.to_dict()["records"] == trace.to_dict()["records"], "it was left out, and nothing else was changed"
+    assert again.to_dict()["records"] == trace.to_dict()["records"], (
+        "it was left out, and nothing else was changed"
+    )
 
 
 RECORDED = ""
@@ -1070,7 +1291,9 @@ def recorded_text() -> None:
     async def echo(text: str) -> str:
         return text
 
-    program = Program.from_dict({"steps": [{"id": "a", "type": "tool", "tool": "echo", "args": {"text": "$who"}}]})
+    program = Program.from_dict(
+        {"steps": [{"id": "a", "type": "tool", "tool": "echo", "args": {"text": "$who"}}]}
+    )
     RECORDED = ExecutionVM(tools={"echo": echo}).run_sync(program, {"who": "ann"}).to_json()
 
 
@@ -1083,13 +1306,14 @@ def test_trace_show_of_what_is_no_file(folder: Path, capsys: pytest.CaptureFixtu
     assert main(["trace", "frob"]) == 2
 
 
-# --- signals and pipes -----------------------------------------------------------------------------------------------
+# --- signals and pipes ----------------------------------------------------------------------------
 
 
 @contextmanager
 def start(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     def own_signals() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner in the background ignores it
+        # a test runner in the background ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     with subprocess.Popen(
         [sys.executable, "-m", "nano_vm", *arguments],
@@ -1114,14 +1338,18 @@ def until(condition: Any, seconds: float = 30.0) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_is_cancelled_undone_and_told(folder: Path, number: int, code: int) -> None:
+def test_an_interrupted_run_is_cancelled_undone_and_told(
+    folder: Path, number: int, code: int
+) -> None:
     text = """\
 steps:
   - {id: book, type: tool, tool: book, args: {mark: b}, undo: {tool: unbook, args: {mark: undone}}}
   - {id: wait, type: tool, tool: wait, args: {mark: started}}
 """
     write(folder, "w.yaml", text)
-    with start(folder, "run", "w.yaml", "--tools", "demo_tools.py:tools", "--trace", "t.json") as running:
+    with start(
+        folder, "run", "w.yaml", "--tools", "demo_tools.py:tools", "--trace", "t.json"
+    ) as running:
         until((folder / "started").exists)
         running.send_signal(number)
         out, err = running.communicate(timeout=30)
@@ -1135,7 +1363,9 @@ steps:
 
 def test_a_second_interrupt_ends_what_does_not_let_itself_be_cancelled(folder: Path) -> None:
     write(folder, "w.yaml", "steps: [{id: a, type: tool, tool: stubborn, args: {mark: m}}]")
-    with start(folder, "run", "w.yaml", "--tools", "demo_tools.py:tools", "--trace", "t.json") as running:
+    with start(
+        folder, "run", "w.yaml", "--tools", "demo_tools.py:tools", "--trace", "t.json"
+    ) as running:
         until((folder / "m").exists)
         running.send_signal(signal.SIGINT)
         until(lambda: (folder / "m").read_text() == "asked to stop")
@@ -1175,17 +1405,34 @@ def test_an_interrupt_before_the_run_is_one_line(folder: Path) -> None:
 
 def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
     command = f"{sys.executable} -m nano_vm schema | head -1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+    )
     assert done.stderr == ""
     assert done.stdout.splitlines() in (["{", "141"], ["{", "0"])  # 0 where the pipe takes it all
 
 
 def test_a_run_goes_on_when_its_reader_goes_away(folder: Path) -> None:
-    steps = "\n".join(f"  - {{id: s{i}, type: tool, tool: echo, args: {{text: {'x' * 500}}}}}" for i in range(300))
+    steps = "\n".join(
+        f"  - {{id: s{i}, type: tool, tool: echo, args: {{text: {'x' * 500}}}}}" for i in range(300)
+    )
     text = f"steps:\n{steps}\n  - {{id: last, type: tool, tool: unbook, args: {{mark: done}}}}\n"
     write(folder, "long.yaml", text)
-    command = f"{sys.executable} -m nano_vm run long.yaml --tools demo_tools.py:tools | head -1 >/dev/null"
-    done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, encoding="utf-8")
+    command = (
+        f"{sys.executable} -m nano_vm run long.yaml --tools demo_tools.py:tools | head -1 "
+        f">/dev/null"
+    )
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+    )
     assert done.stderr == ""
     assert (folder / "done").exists()
 
@@ -1205,11 +1452,20 @@ def test_lines_stop_at_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Closed.writes == 1
 
 
-# --- the frame -------------------------------------------------------------------------------------------------------
+# --- the frame ------------------------------------------------------------------------------------
 
 
 def test_help_shows_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["run"], ["check"], ["explain"], ["graph"], ["schema"], ["fmt"], ["trace", "show"]):
+    for command in (
+        [],
+        ["run"],
+        ["check"],
+        ["explain"],
+        ["graph"],
+        ["schema"],
+        ["fmt"],
+        ["trace", "show"],
+    ):
         assert main([*command, "--help"]) == 0
         out = capsys.readouterr().out
         assert "exit codes:" in out
@@ -1255,33 +1511,50 @@ def test_our_own_fault_is_one_line_unless_asked_for_more(
         (["run", "--help"], "rich pydantic yaml asyncio openai litellm xllamacpp"),
         (["schema"], "rich asyncio openai litellm xllamacpp"),
         (["check", "demo.yaml"], "rich openai litellm xllamacpp"),
-        (["run", "demo.yaml", "--tools", "demo_tools.py", "-i", "who=ann"], "rich openai litellm xllamacpp"),
+        (
+            ["run", "demo.yaml", "--tools", "demo_tools.py", "-i", "who=ann"],
+            "rich openai litellm xllamacpp",
+        ),
     ],
 )
-def test_nothing_is_imported_that_is_not_needed(folder: Path, arguments: list[str], absent: str) -> None:
+def test_nothing_is_imported_that_is_not_needed(
+    folder: Path, arguments: list[str], absent: str
+) -> None:
     code = (
         "import sys\nfrom nano_vm.cli import main\n"
         f"main({arguments!r})\n"
         f"print([name for name in {absent.split()!r} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, encoding="utf-8"
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.stderr.splitlines()[-1] == "[]"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize(("redirect", "code"), [("> /dev/full", 1), (">&-", 0), ("| head -c 1 > /dev/null", 0)])
-def test_a_run_whose_output_goes_nowhere_still_leaves_its_trace(tmp_path: Path, redirect: str, code: int) -> None:
-    (tmp_path / "p.yaml").write_text("steps: [{id: a, type: set, values: {x: 1}}]", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("redirect", "code"), [("> /dev/full", 1), (">&-", 0), ("| head -c 1 > /dev/null", 0)]
+)
+def test_a_run_whose_output_goes_nowhere_still_leaves_its_trace(
+    tmp_path: Path, redirect: str, code: int
+) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "steps: [{id: a, type: set, values: {x: 1}}]", encoding="utf-8"
+    )
     command = f"{sys.executable} -m nano_vm run p.yaml --trace t.json {redirect}"
-    ran = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == code
     assert "nano-vm itself" not in ran.stderr
     assert Trace.from_json((tmp_path / "t.json").read_text(encoding="utf-8")).ok
 
 
-# --- what is mistaken in the first hour ------------------------------------------------------------------------------
+# --- what is mistaken in the first hour -----------------------------------------------------------
 
 
 def test_a_string_for_a_number_is_told_with_the_way_to_write_one(
@@ -1290,12 +1563,17 @@ def test_a_string_for_a_number_is_told_with_the_way_to_write_one(
     inputs = "inputs: {type: object, properties: {kg: {type: number}}}\n"
     write(folder, "price.yaml", inputs + "steps: [{id: a, type: set, values: {x: $kg}}]")
     assert main(["run", "price.yaml", "-i", "kg=2"]) == 1
-    assert "-i kg=... gives a string; for a number, a list, true or null write -i kg:=..." in capsys.readouterr().err
+    assert (
+        "-i kg=... gives a string; for a number, a list, true or null write -i kg:=..."
+        in capsys.readouterr().err
+    )
     assert main(["run", "price.yaml", "-i", "kg:=2"]) == 0
     assert "gives a string" not in capsys.readouterr().err
 
 
-def test_a_trace_in_place_of_a_program_is_called_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trace_in_place_of_a_program_is_called_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann"]
     assert main([*arguments, "--trace", "t.json"]) == 0
     assert main([*arguments, "--json"]) == 0
@@ -1308,7 +1586,9 @@ def test_a_trace_in_place_of_a_program_is_called_one(folder: Path, capsys: pytes
         assert "this is the trace of a run, and no program; nano-vm trace show prints it" in err
 
 
-def test_a_fallback_that_is_no_allowed_output_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fallback_that_is_no_allowed_output_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     step = "{id: a, type: llm, prompt: q, allowed_outputs: [a, b], on_invalid: %s}"
     for fallback, warned in (("maybe", True), ("a", False), ("null", False)):
         write(folder, "f.yaml", f"steps: [{step % fallback}]")

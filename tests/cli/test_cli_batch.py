@@ -1,4 +1,6 @@
-"""``nano-vm batch``: a line for each input, a clean end at any time, and another start that goes on and repeats nothing."""
+"""``nano-vm batch``: a line for each input, a clean end at any time, and another start that goes on
+and repeats nothing.
+"""
 
 from __future__ import annotations
 
@@ -114,10 +116,12 @@ def until(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None
         time.sleep(0.005)
 
 
-# --- results ---------------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
-def test_each_input_has_a_line_and_a_failure_stops_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_input_has_a_line_and_a_failure_stops_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments()) == 1
     found = results()
     assert sorted(found) == list(range(1, 21))
@@ -143,15 +147,35 @@ def test_all_well_is_code_0(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     inputs(folder, 5)
     assert main(arguments("--json")) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["inputs"], told["success"], told["failed"], told["before"], told["complete"]) == (5, 5, 0, 0, True)
+    assert (told["inputs"], told["success"], told["failed"], told["before"], told["complete"]) == (
+        5,
+        5,
+        0,
+        0,
+        True,
+    )
 
 
-def test_a_line_that_is_no_input_is_a_failed_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ['\ufeff{"n": 1}', "oops", "[1]", "", "null", '{"n": 1, "n": 2}', '{"m": 1}', '{"n": NaN}', '{"n": 2}\r']
+def test_a_line_that_is_no_input_is_a_failed_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        '\ufeff{"n": 1}',
+        "oops",
+        "[1]",
+        "",
+        "null",
+        '{"n": 1, "n": 2}',
+        '{"m": 1}',
+        '{"n": NaN}',
+        '{"n": 2}\r',
+    ]
     (folder / "in.jsonl").write_bytes("\n".join(lines).encode() + b'\n{"n": "\xff"}\n{"n": 9}')
     assert main(arguments("--concurrency", "2")) == 1
     found = results()
-    assert {line: result["status"] for line, result in found.items() if result["status"] != "failed"} == {
+    assert {
+        line: result["status"] for line, result in found.items() if result["status"] != "failed"
+    } == {
         1: "success",
         9: "success",
         11: "success",
@@ -193,7 +217,7 @@ def test_an_empty_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.startswith("0 inputs: 0 success")
 
 
-# --- another start ---------------------------------------------------------------------------------------------------
+# --- another start --------------------------------------------------------------------------------
 
 
 def test_another_start_does_what_is_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,16 +235,21 @@ def test_another_start_does_what_is_left(folder: Path, capsys: pytest.CaptureFix
     assert "nothing was left to do" in capsys.readouterr().out
 
 
-def test_a_failure_from_before_still_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_from_before_still_counts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments()) == 1
     assert main(arguments()) == 1
     assert "1 of 20 failed: out.jsonl has all" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "torn", ['{"l', '{"line": 9, "sta', '{"line":9,"status":"success"', '{"line":9,"output":"' + "x" * 999]
+    "torn",
+    ['{"l', '{"line": 9, "sta', '{"line":9,"status":"success"', '{"line":9,"output":"' + "x" * 999],
 )
-def test_a_line_that_was_cut_short_is_run_again(folder: Path, capsys: pytest.CaptureFixture[str], torn: str) -> None:
+def test_a_line_that_was_cut_short_is_run_again(
+    folder: Path, capsys: pytest.CaptureFixture[str], torn: str
+) -> None:
     assert main(arguments(tools="slow_")) == 0
     lines = Path("out.jsonl").read_text().splitlines(keepends=True)
     Path("out.jsonl").write_text("".join(lines[:19]) + torn.replace(" ", ""))
@@ -287,7 +316,7 @@ def test_new_inputs_at_the_end_are_run(folder: Path) -> None:
     assert sorted(results()) == list(range(1, 9))
 
 
-# --- files that are no good ------------------------------------------------------------------------------------------
+# --- files that are no good -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("restart", [[], ["--restart"]])
@@ -312,7 +341,10 @@ def test_another_file_is_not_written_over(
         (arguments(out="no/where.jsonl"), "No such file or directory"),
         (arguments(out="-"), "-o takes a file"),
         (arguments(out="a\0b"), "can not write 'a\\x00b'"),
-        (["batch", "demo.yaml", "none.jsonl", "-o", "out.jsonl"], "can not read none.jsonl: No such file"),
+        (
+            ["batch", "demo.yaml", "none.jsonl", "-o", "out.jsonl"],
+            "can not read none.jsonl: No such file",
+        ),
         (["batch", "demo.yaml", ".", "-o", "out.jsonl"], "can not read .: Is a directory"),
         (arguments("--concurrency", "0"), "'0' is no whole number of at least 1"),
         (arguments("--concurrency", "x"), "'x' is no whole number of at least 1"),
@@ -321,7 +353,9 @@ def test_another_file_is_not_written_over(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_can_not_be_used(folder: Path, capsys: pytest.CaptureFixture[str], args: list[str], message: str) -> None:
+def test_what_can_not_be_used(
+    folder: Path, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+) -> None:
     assert main(args) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1
@@ -329,7 +363,9 @@ def test_what_can_not_be_used(folder: Path, capsys: pytest.CaptureFixture[str], 
     assert not Path("calls").exists()
 
 
-def test_a_program_that_can_not_run_is_refused_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_that_can_not_run_is_refused_once(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["batch", "demo.yaml", "in.jsonl", "-o", "out.jsonl"]) == 1
     told = capsys.readouterr().err.splitlines()
     assert "tool 'double' is not registered" in told[0]
@@ -337,7 +373,9 @@ def test_a_program_that_can_not_run_is_refused_once(folder: Path, capsys: pytest
     assert not Path("out.jsonl").exists()
 
 
-def test_two_batches_do_not_write_one_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_batches_do_not_write_one_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open("out.jsonl", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert main(arguments()) == 2
@@ -349,7 +387,9 @@ def test_a_full_disk_leaves_whole_lines_and_says_what_was_done(folder: Path) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    running = process(*arguments("--concurrency", "4", tools="large_"), cwd=folder, preexec_fn=small)
+    running = process(
+        *arguments("--concurrency", "4", tools="large_"), cwd=folder, preexec_fn=small
+    )
     _, err = running.communicate(timeout=60)
     assert running.returncode == 1
     assert Path("out.jsonl").read_text().endswith("\n")
@@ -361,7 +401,7 @@ def test_a_full_disk_leaves_whole_lines_and_says_what_was_done(folder: Path) -> 
     assert sorted(results()) == list(range(1, 21))
 
 
-# --- interrupted -----------------------------------------------------------------------------------------------------
+# --- interrupted ----------------------------------------------------------------------------------
 
 
 def test_ctrl_c_lets_what_is_under_way_end(folder: Path) -> None:
@@ -374,7 +414,8 @@ def test_ctrl_c_lets_what_is_under_way_end(folder: Path) -> None:
     _, err = running.communicate(timeout=60)
     done = results()
     assert 2 in done
-    assert running.returncode == (0 if len(done) == 20 else 130)  # 0: all were taken before the signal came
+    # 0: all were taken before the signal came
+    assert running.returncode == (0 if len(done) == 20 else 130)
     assert ("the same command goes on where it stopped" in err) is (len(done) < 20)
     assert main(arguments(tools="stuck_")) == 0
     assert sorted(results()) == list(range(1, 21))
@@ -397,12 +438,23 @@ def test_ctrl_c_twice_cancels_what_is_under_way(folder: Path) -> None:
 
 def test_a_pipe_that_waits_does_not_hold_up_the_end(folder: Path) -> None:
     running = process(
-        "batch", "demo.yaml", "-", "-o", "out.jsonl", "--tools", "tools.py:double_", cwd=folder, stdin=subprocess.PIPE
+        "batch",
+        "demo.yaml",
+        "-",
+        "-o",
+        "out.jsonl",
+        "--tools",
+        "tools.py:double_",
+        cwd=folder,
+        stdin=subprocess.PIPE,
     )
     assert running.stdin is not None
     running.stdin.write('{"n": 1}\n{"n": 2}\n')
     running.stdin.flush()
-    until(lambda: Path("out.jsonl").exists() and len(Path("out.jsonl").read_text().splitlines()) == 2, running)
+    until(
+        lambda: Path("out.jsonl").exists() and len(Path("out.jsonl").read_text().splitlines()) == 2,
+        running,
+    )
     running.send_signal(signal.SIGINT)
     assert running.wait(timeout=30) == 130
     for stream in (running.stdin, running.stdout, running.stderr):
@@ -433,7 +485,7 @@ def test_killed_and_started_again_without_a_store(folder: Path) -> None:
     assert {line: r["output"] for line, r in results().items()} == {n: 2 * n for n in range(1, 21)}
 
 
-# --- with a store ----------------------------------------------------------------------------------------------------
+# --- with a store ---------------------------------------------------------------------------------
 
 
 def test_killed_with_a_store_what_was_under_way_is_in_doubt_and_not_repeated(
@@ -449,7 +501,8 @@ def test_killed_with_a_store_what_was_under_way_is_in_doubt_and_not_repeated(
     calls = [int(n) for n in Path("calls").read_text().split()]
     assert len(calls) == len(set(calls))
     doubtful = {n for n, result in found.items() if result["status"] == "suspended"}
-    assert {*range(1, 21)} - {*calls} <= doubtful - {5}  # recorded as begun, and killed before the tool was
+    # recorded as begun, and killed before the tool was
+    assert {*range(1, 21)} - {*calls} <= doubtful - {5}
     assert len(doubtful) <= 3
     assert {found[n]["waiting"][0]["kind"] for n in doubtful} == {"in_doubt"}
     assert found[5]["status"] == "suspended"
@@ -457,7 +510,12 @@ def test_killed_with_a_store_what_was_under_way_is_in_doubt_and_not_repeated(
     assert not Path("out.jsonl.batch").exists()
     run_id = found[5]["run_id"]
     assert main(["resolve", run_id, "double", "--done", "10", "--store", "sqlite:///runs.db"]) == 0
-    assert main(["work", "--until-idle", "--tools", "tools.py:deadly_", "--store", "sqlite:///runs.db"]) == 0
+    assert (
+        main(
+            ["work", "--until-idle", "--tools", "tools.py:deadly_", "--store", "sqlite:///runs.db"]
+        )
+        == 0
+    )
     assert main(["show", run_id, "--store", "sqlite:///runs.db"]) == 0
     assert "output: 10" in capsys.readouterr().out
 
@@ -492,7 +550,9 @@ def test_a_mark_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert "is no mark of a batch" in capsys.readouterr().err
 
 
-def test_a_run_that_waits_without_a_store_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_waits_without_a_store_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "demo.yaml").write_text("name: w\nsteps:\n  - {id: w, type: wait, event: e}\n")
     inputs(folder, 2)
     assert main(arguments()) == 3
@@ -501,7 +561,7 @@ def test_a_run_that_waits_without_a_store_is_told(folder: Path, capsys: pytest.C
     assert "only with --store can a run that waits go on" in err
 
 
-# --- progress --------------------------------------------------------------------------------------------------------
+# --- progress -------------------------------------------------------------------------------------
 
 
 def test_on_a_terminal_a_bar_shows_how_far_it_is(folder: Path) -> None:
@@ -521,15 +581,22 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(folder: Path) -> None:
     assert out.startswith("20 inputs: 20 success")
 
 
-# --- lines -----------------------------------------------------------------------------------------------------------
+# --- lines ----------------------------------------------------------------------------------------
 
 
-def test_a_line_that_is_too_long_is_skipped_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_skipped_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nano_vm.cli.lines.MAX_LINE_BYTES", 100)
     (folder / "in.jsonl").write_text(f'{{"n": 1}}\n{{"n": "{"x" * 500}"}}\n{{"n": 3}}\n{"y" * 102}')
     assert main(arguments()) == 1
     found = results()
-    assert {line: r["status"] for line, r in found.items()} == {1: "success", 2: "failed", 3: "success", 4: "failed"}
+    assert {line: r["status"] for line, r in found.items()} == {
+        1: "success",
+        2: "failed",
+        3: "success",
+        4: "failed",
+    }
     assert found[2]["error"] == "longer than 100 bytes"
 
 
@@ -541,7 +608,7 @@ def test_numbers_of_lines_count_blank_ones(folder: Path) -> None:
     assert read_line(3, b" {} \n").value == {}
 
 
-# --- what has a result and gets another ------------------------------------------------------------------------------
+# --- what has a result and gets another -----------------------------------------------------------
 
 ASKING = """\
 name: asking
@@ -597,8 +664,12 @@ def test_what_waited_is_followed_to_where_it_is_now(
     assert "5 inputs: 5 success" in capsys.readouterr().out
     assert list(results()) == order, "each keeps its place"
     assert {line: result["run_id"] for line, result in results().items()} == ids
-    assert {line: result["output"] for line, result in results().items()} == {n: 2 * n for n in range(1, 6)}
-    assert sorted(Path("calls").read_text().split()) == ["1", "2", "3", "4", "5"], "each effect once"
+    assert {line: result["output"] for line, result in results().items()} == {
+        n: 2 * n for n in range(1, 6)
+    }
+    assert sorted(Path("calls").read_text().split()) == ["1", "2", "3", "4", "5"], (
+        "each effect once"
+    )
     assert main(asking(*ordered)) == 0
     assert "nothing was left to do" in capsys.readouterr().out
     assert not Path("out.jsonl.again").exists()
@@ -626,7 +697,9 @@ flaky_ = {"double": flaky}
 """
 
 
-@pytest.mark.parametrize("more", [[], ["--ordered"], ["--store", STORE], ["--store", STORE, "--ordered"]])
+@pytest.mark.parametrize(
+    "more", [[], ["--ordered"], ["--store", STORE], ["--store", STORE, "--ordered"]]
+)
 def test_what_failed_is_tried_again_and_nothing_else(
     folder: Path, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
@@ -643,7 +716,9 @@ def test_what_failed_is_tried_again_and_nothing_else(
     assert sorted(Path("calls").read_text().split()) == ["2", "5"]
     assert "6 inputs: 6 success; 4 of them before" in capsys.readouterr().out
     assert list(results()) == order
-    assert {line: result["output"] for line, result in results().items()} == {n: 2 * n for n in range(1, 7)}
+    assert {line: result["output"] for line, result in results().items()} == {
+        n: 2 * n for n in range(1, 7)
+    }
     assert len({result["run_id"] for result in results().values()} - ids) == 2
 
 
@@ -683,7 +758,10 @@ def test_restart_says_that_effects_are_made_again(
     before = Path("out.jsonl").read_bytes()
     assert main(arguments("--restart", tools="slow_")) == 2
     told = capsys.readouterr().err
-    assert "3 of them ended before: what double did for them is done a second time; give --yes if that is meant" in told
+    assert (
+        "3 of them ended before: what double did for them is done a second time; give --yes if "
+        "that is meant" in told
+    )
     monkeypatch.setattr("nano_vm.cli.batch.on_terminal", lambda: True)
     monkeypatch.setattr("builtins.input", lambda _: "")
     assert main(arguments("--restart", tools="slow_")) == 2
@@ -697,7 +775,8 @@ def test_restart_says_that_effects_are_made_again(
 
 def test_restart_of_what_only_reads_asks_nothing(folder: Path) -> None:
     Path("tools.py").write_text(
-        "from nano_vm import tool\n@tool(effect='read')\ndef double(n): return n\ntools = {'double': double}\n"
+        "from nano_vm import tool\n@tool(effect='read')\ndef double(n): return n\ntools = "
+        "{'double': double}\n"
     )
     inputs(folder, 3)
     for _ in range(2):
@@ -705,7 +784,9 @@ def test_restart_of_what_only_reads_asks_nothing(folder: Path) -> None:
 
 
 def test_how_many_failed_is_told_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("tools.py").write_text(TOOLS + "\ndef never(n): raise ValueError('no')\nnever_ = {'double': never}\n")
+    Path("tools.py").write_text(
+        TOOLS + "\ndef never(n): raise ValueError('no')\nnever_ = {'double': never}\n"
+    )
     inputs(folder, 12)
     assert main(arguments(tools="never_")) == 1
     assert "12 of 12 failed: out.jsonl has all" in capsys.readouterr().err

@@ -26,7 +26,9 @@ SHOWS = st.recursive(
     | st.integers(-9, 9)
     | st.text(max_size=6)
     | st.text(' "\\[]{}:0a\u0430\u200b', max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 HIDING = [
@@ -53,7 +55,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def asked(show: Any, inputs: dict[str, Any], capsys: pytest.CaptureFixture[str], **more: Any) -> list[str]:
+def asked(
+    show: Any, inputs: dict[str, Any], capsys: pytest.CaptureFixture[str], **more: Any
+) -> list[str]:
     """What `run` and `show` print of an approval that shows *show*; both the same."""
     Path("p.json").write_text(json.dumps({"name": "p", "steps": [{**ASK, "show": show, **more}]}))
     Path("in.json").write_text(json.dumps(inputs))
@@ -95,8 +99,12 @@ def test_the_end_of_a_long_value_is_shown(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("size", [WHOLE_CHARS, WHOLE_CHARS * 40])
-@pytest.mark.parametrize("show", [{"note": "$to"}, "$to", ["$to"], {"note": ["$to"]}, {"a": "$to", "b": 5}])
-def test_no_decision_is_offered_on_a_part(size: int, show: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "show", [{"note": "$to"}, "$to", ["$to"], {"note": ["$to"]}, {"a": "$to", "b": 5}]
+)
+def test_no_decision_is_offered_on_a_part(
+    size: int, show: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = asked(show, {"to": "ACME " + "x" * size + "EVIL"}, capsys)
     text = "\n".join(found)
     assert "EVIL" not in text
@@ -142,7 +150,12 @@ def test_two_requests_never_look_the_same(a: Any, b: Any) -> None:
 def test_a_long_line_is_broken_on_a_terminal_with_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "40")
-    entry = {**ASK, "kind": "approval", "path": "ask", "show": {"note": "日" * 30 + "x" * 100 + "shown abc"}}
+    entry = {
+        **ASK,
+        "kind": "approval",
+        "path": "ask",
+        "show": {"note": "日" * 30 + "x" * 100 + "shown abc"},
+    }
     found = list(waiting_lines("r", [entry], ""))
     values = found[1 : next(i for i, line in enumerate(found) if line.startswith("  shown "))]
     assert len(values) > 3
@@ -170,7 +183,7 @@ def test_a_schema_is_shown_whole() -> None:
     assert '"field_199"' in list(waiting_lines("r", [entry], ""))[1]
 
 
-# --- approving on a terminal ----------------------------------------------------------------------------------------------
+# --- approving on a terminal ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -192,7 +205,13 @@ def inbox_of(run_id: str) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize(
     ("typed", "code", "said"),
-    [("y\n", 0, [("approve", "ann")]), ("Yes\n", 0, [("approve", "ann")]), ("n\n", 1, []), ("\n", 1, []), ("", 1, [])],
+    [
+        ("y\n", 0, [("approve", "ann")]),
+        ("Yes\n", 0, [("approve", "ann")]),
+        ("n\n", 1, []),
+        ("\n", 1, []),
+        ("", 1, []),
+    ],
 )
 def test_on_a_terminal_the_request_is_shown_and_asked_about(
     typed: str, code: int, said: list[Any], at_terminal: Any, capsys: pytest.CaptureFixture[str]
@@ -201,7 +220,9 @@ def test_on_a_terminal_the_request_is_shown_and_asked_about(
     at_terminal(typed)
     assert main(["approve", "r"]) == code
     told = capsys.readouterr()
-    assert told.out.startswith('waits at ask for approval by boss:\n  to: "ACME"\napprove it, as ann? [y/N] ')
+    assert told.out.startswith(
+        'waits at ask for approval by boss:\n  to: "ACME"\napprove it, as ann? [y/N] '
+    )
     assert ("nothing was recorded" in told.err) == bool(code)
     assert inbox_of("r") == said
 
@@ -220,7 +241,9 @@ def test_a_rejection_on_a_terminal(at_terminal: Any, capsys: pytest.CaptureFixtu
     assert inbox_of("r") == [("reject", "ann")]
 
 
-def test_nothing_is_asked_about_a_part(at_terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_asked_about_a_part(
+    at_terminal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked("$to", {"to": "x" * WHOLE_CHARS}, capsys)
     at_terminal("y\n")
     assert main(["approve", "r"]) == 1
@@ -242,15 +265,21 @@ def test_what_is_decided_is_what_was_shown(
         assert main(["reject", "r", "ask", "--by", "bob"]) == 0
         return "y\n"
 
-    monkeypatch.setattr("sys.stdin", type("Slow", (), {"readline": read, "isatty": lambda _: True})())
+    monkeypatch.setattr(
+        "sys.stdin", type("Slow", (), {"readline": read, "isatty": lambda _: True})()
+    )
     assert main(["approve", "r"]) == 1
     assert "'ask' of run 'r' is decided already: reject by 'bob'" in capsys.readouterr().err
 
 
-def test_where_nothing_or_several_things_are_asked(at_terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_nothing_or_several_things_are_asked(
+    at_terminal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     asks = [{**ASK, "id": name} for name in ("a", "b")]
     Path("p.json").write_text(
-        json.dumps({"name": "p", "steps": [{"id": "p", "type": "parallel", "parallel_steps": asks}]})
+        json.dumps(
+            {"name": "p", "steps": [{"id": "p", "type": "parallel", "parallel_steps": asks}]}
+        )
     )
     assert main(["run", "p.json", "--run-id", "r"]) == 3
     at_terminal("y\n")
@@ -259,16 +288,21 @@ def test_where_nothing_or_several_things_are_asked(at_terminal: Any, capsys: pyt
     assert main(["approve", "r", "p/c"]) == 1
     assert "asks no approval at 'p/c'" in capsys.readouterr().err
     assert main(["approve", "r", "p/b"]) == 0
-    Path("w.json").write_text(json.dumps({"name": "p", "steps": [{"id": "w", "type": "wait", "event": "e"}]}))
+    Path("w.json").write_text(
+        json.dumps({"name": "p", "steps": [{"id": "w", "type": "wait", "event": "e"}]})
+    )
     assert main(["run", "w.json", "--run-id", "w"]) == 3
     assert main(["approve", "w"]) == 1
     assert "run 'w' asks no approval" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "command", [["approve", "r", "ask"], ["approve", "r", "ask", "--by", "ann"], ["reject", "r", "ask"]]
+    "command",
+    [["approve", "r", "ask"], ["approve", "r", "ask", "--by", "ann"], ["reject", "r", "ask"]],
 )
-def test_elsewhere_all_of_it_must_be_said(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_elsewhere_all_of_it_must_be_said(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     asked(5, {}, capsys)
     assert main(command) == 2
     assert "required: --" in capsys.readouterr().err
@@ -284,10 +318,12 @@ def test_nobody_decides_on_the_command_line(by: str, capsys: pytest.CaptureFixtu
     assert inbox_of("r") == []
 
 
-# --- programs from outside, approved by their digest ----------------------------------------------------------------------
+# --- programs from outside, approved by their digest ----------------------------------------------
 
 
-def test_a_digest_is_offered_below_the_whole_program(model: Say, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_a_digest_is_offered_below_the_whole_program(
+    model: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
     model(PLAN)
     assert main(["plan", "Refund it", *COMMON, "--untrusted", "-o", "plan.yaml"]) == 0
     out = capsys.readouterr().out
@@ -296,8 +332,11 @@ def test_a_digest_is_offered_below_the_whole_program(model: Say, capsys: pytest.
     assert f"plan.yaml: written, digest {program.digest}" in out
 
 
-def test_none_below_a_part_of_it(model: Say, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
-    long = {**PLAN, "steps": [*PLAN["steps"], {"id": "x", "type": "set", "values": {"a": "y" * WHOLE_CHARS}}]}  # type: ignore[misc]
+def test_none_below_a_part_of_it(model: Say, capsys: pytest.CaptureFixture[str]) -> None:
+    long = {
+        **PLAN,
+        "steps": [*PLAN["steps"], {"id": "x", "type": "set", "values": {"a": "y" * WHOLE_CHARS}}],
+    }  # type: ignore[misc]
     model(long)
     assert main(["plan", "Refund it", *COMMON, "--untrusted", "-o", "plan.yaml"]) == 0
     out = capsys.readouterr().out
@@ -315,7 +354,9 @@ def test_the_canonical_form_hides_nothing(name: str, capsys: pytest.CaptureFixtu
         "c": "two\n        lines",
         "d": "q" + " " * 9 + "\n\U000e0101",
     }
-    program = Program.from_dict({"name": "p\u3164", "steps": [{"id": "s", "type": "set", "values": values}]})
+    program = Program.from_dict(
+        {"name": "p\u3164", "steps": [{"id": "s", "type": "set", "values": values}]}
+    )
     Path(name).write_text(json.dumps(program.to_dict(), ensure_ascii=False))
     assert main(["fmt", name]) == 0
     text = capsys.readouterr().out

@@ -43,11 +43,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_coverage_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", "demo.yaml", "--tools", "explored_tools.py", "--no-errors"]) == 0
-    assert capsys.readouterr().out == ("demo: 2 runs, all there are; 4 of 4 steps, 2 of 2 branches\nended: 2 success\n")
+    assert capsys.readouterr().out == (
+        "demo: 2 runs, all there are; 4 of 4 steps, 2 of 2 branches\nended: 2 success\n"
+    )
 
 
 def test_what_is_broken_is_shown_with_its_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explore", "demo.yaml", "--only-after", "pay=guard.otherwise", "--at-most", "mail=1"]) == 1
+    assert (
+        main(["explore", "demo.yaml", "--only-after", "pay=guard.otherwise", "--at-most", "mail=1"])
+        == 1
+    )
     out = capsys.readouterr().out
     assert "mail is called at most" not in out
     assert "pay is called only after guard.otherwise: broken by" in out
@@ -63,7 +68,12 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert data["coverage"]["missed"] == []
     run = data["failures"][0]["run"]
     assert run["inputs"] == {"text": "hello"}
-    assert run["outcomes"][0] == {"path": "ask", "asked": "the model", "kind": "answer", "value": "yes"}
+    assert run["outcomes"][0] == {
+        "path": "ask",
+        "asked": "the model",
+        "kind": "answer",
+        "value": "yes",
+    }
     assert run["branches"] == [{"path": "guard", "branch": "then", "references": {"$said": "yes"}}]
 
 
@@ -86,7 +96,9 @@ def test_a_bound_says_that_it_is_one(capsys: pytest.CaptureFixture[str]) -> None
         (["--tools", "explored_tools.py:TOOLS"], 2, "has no 'TOOLS'"),
     ],
 )
-def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str) -> None:
+def test_a_wrong_command_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
+) -> None:
     assert main(["explore", "demo.yaml", *arguments]) == code
     assert text in capsys.readouterr().err
 

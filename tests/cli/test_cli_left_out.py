@@ -1,6 +1,8 @@
-"""Every program of the examples and the documents, through each command, with each option left out in turn.
+"""Every program of the examples and the documents, through each command, with each option left out
+in turn.
 
-What is missing is told in a line, with an exit code of its own: never an internal error, never a traceback.
+What is missing is told in a line, with an exit code of its own: never an internal error, never a
+traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ from nano_vm.cli import main
 from nano_vm.cli.text import INTERNAL
 
 ROOT = Path(__file__).parents[2]
-INPUTS = ["-i", "user_input=hello", "-i", "order_id=A-1001", "-i", "mail=Pay me", "-i", "note=It smokes"]
+INPUTS = [
+    "-i",
+    "user_input=hello",
+    "-i",
+    "order_id=A-1001",
+    "-i",
+    "mail=Pay me",
+    "-i",
+    "note=It smokes",
+]
 RECONCILED = "steps: [{id: a, type: tool, tool: pay, reconcile: {tool: look}}]\n"
 
 
@@ -34,7 +45,9 @@ def programs() -> Iterator[tuple[str, str, list[list[str]]]]:
     for page in ("README.md", "docs/language.md", "docs/durable.md", "docs/guarantees.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         blocks = re.findall(r"^```yaml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-        for number, block in enumerate(block for block in blocks if re.search(r"^steps:", block, re.MULTILINE)):
+        for number, block in enumerate(
+            block for block in blocks if re.search(r"^steps:", block, re.MULTILINE)
+        ):
             yield f"{page}-{number}", block, [INPUTS]
     yield "reconciled", RECONCILED, [INPUTS]
 
@@ -45,7 +58,11 @@ CASES = list(programs())
 @pytest.mark.parametrize(("text", "options"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 @pytest.mark.parametrize("command", ["run", "check", "explain", "graph", "fmt", "explore"])
 def test_nothing_that_is_left_out_is_an_internal_error(
-    command: str, text: str, options: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str,
+    text: str,
+    options: list[list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     program = tmp_path / "program.yaml"
     program.write_text(text, encoding="utf-8")
@@ -57,7 +74,9 @@ def test_nothing_that_is_left_out_is_an_internal_error(
     bound = ["--max-runs", "20"] if command == "explore" else []
     with_all = [*options, ["--answer", "analyze=unhappy"], *store] if command == "run" else options
     for left_out in [None, *range(len(with_all))]:
-        given = [word for number, part in enumerate(with_all) if number != left_out for word in part]
+        given = [
+            word for number, part in enumerate(with_all) if number != left_out for word in part
+        ]
         code = main([command, str(program), *given, *bound])
         told = capsys.readouterr()
         assert code in (0, 1, 2, 3), (given, told.err)

@@ -29,7 +29,9 @@ async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return url
 
 
-def test_each_run_with_the_reason_why_it_stays(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_run_with_the_reason_why_it_stays(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "later.yaml").write_text(FIRST.replace("sent", "sent later"))
     assert main(["migrate", "later.yaml", "--dry-run", "--store", store]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -50,7 +52,9 @@ steps:
 - {id: pay, type: tool, tool: pay, args: {n: $n}}
 - {id: ask, type: approval, role: boss}
 """
-RULES = "inputs: {n: untrusted, limit: trusted}\ntools: {pay: {args: {n: trusted or $value <= $limit}}}"
+RULES = (
+    "inputs: {n: untrusted, limit: trusted}\ntools: {pay: {args: {n: trusted or $value <= $limit}}}"
+)
 
 
 async def test_a_run_that_was_begun_under_a_policy(
@@ -65,8 +69,9 @@ async def test_a_run_that_was_begun_under_a_policy(
     assert main([*command, "--policy", "rules.yaml"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "r2  suspended  may move"
     assert main(command) == 1
-    assert "r2  suspended  stays: this host can not go on with it: run 'r2' was begun under a policy" in (
-        capsys.readouterr().out
+    assert (
+        "r2  suspended  stays: this host can not go on with it: run 'r2' was begun under a policy"
+        in (capsys.readouterr().out)
     )
 
 

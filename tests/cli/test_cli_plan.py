@@ -1,4 +1,6 @@
-"""``nano-vm plan``: what it prints, writes and refuses. The model is scripted; `test_planner_real` has a real one."""
+"""``nano-vm plan``: what it prints, writes and refuses. The model is scripted; `test_planner_real`
+has a real one.
+"""
 
 from __future__ import annotations
 
@@ -57,17 +59,30 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Say:
     """Gives the model that the command uses an answer."""
 
     def say(answer: Any) -> ScriptedLLM:
-        scripted = ScriptedLLM([answer if isinstance(answer, (str, Exception)) else json.dumps(answer)])
+        scripted = ScriptedLLM(
+            [answer if isinstance(answer, (str, Exception)) else json.dumps(answer)]
+        )
         monkeypatch.setattr(host, "load_models", lambda *_: scripted)
         return scripted
 
     return say
 
 
-COMMON = ["--tools", "shop.py:tools", "--model", "local", "-i", "note=it smokes", "-i", "order_id=A1"]
+COMMON = [
+    "--tools",
+    "shop.py:tools",
+    "--model",
+    "local",
+    "-i",
+    "note=it smokes",
+    "-i",
+    "order_id=A1",
+]
 
 
-def test_a_plan_is_written_and_passes_the_check(folder: Path, model: Say, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_is_written_and_passes_the_check(
+    folder: Path, model: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
     scripted = model(PLAN)
     assert main(["plan", "Refund it", *COMMON, "-o", "plan.yaml"]) == 0
     told = capsys.readouterr()
@@ -94,7 +109,9 @@ def test_without_a_file_the_program_is_all_that_goes_to_stdout(
     assert "refund_order: 4 steps" in told.err
 
 
-def test_json_files_and_json_output(folder: Path, model: Say, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_files_and_json_output(
+    folder: Path, model: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
     model(PLAN)
     assert main(["plan", "Refund it", *COMMON, "--json", "--untrusted", "-o", "plan.json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -103,7 +120,9 @@ def test_json_files_and_json_output(folder: Path, model: Say, capsys: pytest.Cap
     assert told["report"]["ok"] is True
 
 
-def test_a_plan_is_held_to_policy_and_budget(folder: Path, model: Say, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_is_held_to_policy_and_budget(
+    folder: Path, model: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("policy.yaml").write_text("tools: {refund: {allow: false}}\n")
     model(PLAN)
     assert main(["plan", "Refund it", *COMMON, "--policy", "policy.yaml", "-o", "plan.yaml"]) == 1
@@ -120,11 +139,19 @@ def test_a_plan_is_held_to_policy_and_budget(folder: Path, model: Say, capsys: p
 def test_a_reply_that_is_no_program_is_told_with_its_faults(
     folder: Path, model: Say, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model({"steps": [{"id": "s1", "type": "tool", "tool": "__import__", "args": {"name": "os\x1b[2J\n"}}]})
+    model(
+        {
+            "steps": [
+                {"id": "s1", "type": "tool", "tool": "__import__", "args": {"name": "os\x1b[2J\n"}}
+            ]
+        }
+    )
     assert main(["plan", "Refund it", *COMMON, "-o", "plan.yaml"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert "steps[0].tool: V020: tool '__import__' is not registered; step 's1' calls it" in told.err
+    assert (
+        "steps[0].tool: V020: tool '__import__' is not registered; step 's1' calls it" in told.err
+    )
     assert "the model wrote: " in told.err
     assert "\x1b" not in told.err
     assert not Path("plan.yaml").exists()
@@ -162,7 +189,9 @@ def test_a_command_line_that_is_wrong(
     assert told in capsys.readouterr().err
 
 
-def test_an_empty_intent_and_a_bad_policy(folder: Path, model: Say, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_intent_and_a_bad_policy(
+    folder: Path, model: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
     scripted = model(PLAN)
     assert main(["plan", " ", *COMMON]) == 1
     assert "the intent is empty" in capsys.readouterr().err

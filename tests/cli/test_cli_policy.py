@@ -1,4 +1,6 @@
-"""The command line under a policy: what `check` proves and shows, what `run` refuses, what `graph --proofs` marks."""
+"""The command line under a policy: what `check` proves and shows, what `run` refuses, what `graph
+--proofs` marks.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,7 @@ def check(*arguments: str) -> int:
     return main(["check", *arguments])
 
 
-# --- check -----------------------------------------------------------------------------------------------------------
+# --- check ----------------------------------------------------------------------------------------
 
 
 def test_a_good_program_takes_a_handful_of_lines(folder: Path, capsys: Captured) -> None:
@@ -73,7 +75,9 @@ def test_a_good_program_takes_a_handful_of_lines(folder: Path, capsys: Captured)
     )
 
 
-def test_a_counterexample_is_shown_with_the_values_of_its_branches(folder: Path, capsys: Captured) -> None:
+def test_a_counterexample_is_shown_with_the_values_of_its_branches(
+    folder: Path, capsys: Captured
+) -> None:
     assert check("around.yaml", "--policy", "policy.yaml", "--tools", "t.py") == 1
     out = capsys.readouterr().out
     assert re.search(
@@ -87,12 +91,21 @@ def test_a_counterexample_is_shown_with_the_values_of_its_branches(folder: Path,
     assert out.endswith("around.yaml: 1 refuted, 1 proved\n")
 
 
-def test_without_tools_stubs_stand_in_also_for_what_the_policy_names(folder: Path, capsys: Captured) -> None:
-    (folder / "policy.yaml").write_text(POLICY + "  elsewhere: {max_calls: 3, args: {x: trusted}}\n")
+def test_without_tools_stubs_stand_in_also_for_what_the_policy_names(
+    folder: Path, capsys: Captured
+) -> None:
+    (folder / "policy.yaml").write_text(
+        POLICY + "  elsewhere: {max_calls: 3, args: {x: trusted}}\n"
+    )
     assert check("p.yaml", "--policy", "policy.yaml", "--strict") == 0
-    assert capsys.readouterr().out.endswith("p.yaml: no faults, 2 proved; not checked: tools (give --tools)\n")
+    assert capsys.readouterr().out.endswith(
+        "p.yaml: no faults, 2 proved; not checked: tools (give --tools)\n"
+    )
     assert check("p.yaml", "--policy", "policy.yaml", "--tools", "t.py") == 1
-    assert "policy.yaml:3:3: tools.elsewhere: V051: the policy names unknown tool" in capsys.readouterr().out
+    assert (
+        "policy.yaml:3:3: tools.elsewhere: V051: the policy names unknown tool"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_stub_may_return_anything(folder: Path, capsys: Captured) -> None:
@@ -104,13 +117,37 @@ def test_a_stub_may_return_anything(folder: Path, capsys: Captured) -> None:
     ("policy", "place", "message"),
     [
         ("tools: {pya: {max_calls: 1}}", "policy.yaml:1:9: tools.pya: V051", "did you mean 'pay'?"),
-        ("tools: {pay: {args: {too: trusted}}}", "policy.yaml:1:22: tools.pay.args.too: V051", "did you mean 'to'?"),
-        ("tools: {pay: {guarded_by: [gte.then]}}", "policy.yaml:1:15: tools.pay.guarded_by: V051", "'gate.then'?"),
-        ("tools: {pay: {guarded_by: gate}}", "policy.yaml:1:15: tools.pay.guarded_by: P040", "step.then"),
-        ("tools: {pay: {max_calls: many}}", "policy.yaml:1:15: tools.pay.max_calls: P040", "a whole number"),
+        (
+            "tools: {pay: {args: {too: trusted}}}",
+            "policy.yaml:1:22: tools.pay.args.too: V051",
+            "did you mean 'to'?",
+        ),
+        (
+            "tools: {pay: {guarded_by: [gte.then]}}",
+            "policy.yaml:1:15: tools.pay.guarded_by: V051",
+            "'gate.then'?",
+        ),
+        (
+            "tools: {pay: {guarded_by: gate}}",
+            "policy.yaml:1:15: tools.pay.guarded_by: P040",
+            "step.then",
+        ),
+        (
+            "tools: {pay: {max_calls: many}}",
+            "policy.yaml:1:15: tools.pay.max_calls: P040",
+            "a whole number",
+        ),
         ("tools: {pay: {effect: read}}", "policy.yaml:1:15: tools.pay.effect: V057", "graver"),
-        ("budget: {max_steps: 1}", "policy.yaml:1:10: budget.max_steps: V070", "ask -> gate -> pay"),
-        ("tools: {'*': {allow: false}}", "p.yaml:3:27: steps[0].tool: V050", "does not allow tool 'get'"),
+        (
+            "budget: {max_steps: 1}",
+            "policy.yaml:1:10: budget.max_steps: V070",
+            "ask -> gate -> pay",
+        ),
+        (
+            "tools: {'*': {allow: false}}",
+            "p.yaml:3:27: steps[0].tool: V050",
+            "does not allow tool 'get'",
+        ),
         ("tools: {a: [}", "policy.yaml:1:13: program: P001", "not YAML"),
         ("- a\n- b", "policy.yaml:1:1: program: P040", "a policy is an object"),
         ("\0", "policy.yaml", "P001"),
@@ -132,22 +169,31 @@ def test_faults_of_program_and_policy_are_told_together(folder: Path, capsys: Ca
     (folder / "policy.yaml").write_text("tool: {}")
     assert check("p.yaml", "--policy", "policy.yaml", "--json") == 1
     report = json.loads(capsys.readouterr().out)
-    assert [(d["code"], d["file"]) for d in report["diagnostics"]] == [("P041", "policy.yaml"), ("P014", "p.yaml")]
+    assert [(d["code"], d["file"]) for d in report["diagnostics"]] == [
+        ("P041", "policy.yaml"),
+        ("P014", "p.yaml"),
+    ]
     assert report["not_checked"] == ["graph", "tools", "models"]
 
 
-def test_what_a_programs_own_policy_loosens_stands_in_the_program(folder: Path, capsys: Captured) -> None:
+def test_what_a_programs_own_policy_loosens_stands_in_the_program(
+    folder: Path, capsys: Captured
+) -> None:
     (folder / "p.yaml").write_text(PROGRAM + "policy: {tools: {pay: {max_calls: 5}}}\n")
     assert check("p.yaml", "--policy", "policy.yaml", "--tools", "t.py") == 1
     out = capsys.readouterr().out
-    assert out.startswith("p.yaml:6:24: policy.tools.pay.max_calls: V057: the host allows 1 calls of 'pay', not 5")
+    assert out.startswith(
+        "p.yaml:6:24: policy.tools.pay.max_calls: V057: the host allows 1 calls of 'pay', not 5"
+    )
 
 
 def test_a_policy_that_can_not_be_read(folder: Path, capsys: Captured) -> None:
     for command in ("check", "run", "graph"):
         more = ["--proofs"] if command == "graph" else []
         assert main([command, "p.yaml", "--policy", "nowhere.yaml", *more]) == 2
-        assert "nano-vm: --policy: can not read nowhere.yaml: No such file" in capsys.readouterr().err
+        assert (
+            "nano-vm: --policy: can not read nowhere.yaml: No such file" in capsys.readouterr().err
+        )
     assert check("p.yaml", "--policy", ".") == 2
     assert "Is a directory" in capsys.readouterr().err
 
@@ -162,10 +208,15 @@ def test_an_untrusted_input_is_named_on_the_command_line(folder: Path, capsys: C
     assert "  untrusted input 'who' reaches argument 'to' of 'pay'\n" in out
 
 
-def test_a_misspelled_untrusted_input_does_not_leave_the_meant_one_trusted(folder: Path, capsys: Captured) -> None:
+def test_a_misspelled_untrusted_input_does_not_leave_the_meant_one_trusted(
+    folder: Path, capsys: Captured
+) -> None:
     for command in ("check", "run"):
         assert main([command, "p.yaml", "--untrusted", "whoo"]) == 2
-        assert "--untrusted: the program reads no input 'whoo'; did you mean 'who'?" in capsys.readouterr().err
+        assert (
+            "--untrusted: the program reads no input 'whoo'; did you mean 'who'?"
+            in capsys.readouterr().err
+        )
 
 
 def test_an_approved_digest(folder: Path, capsys: Captured) -> None:
@@ -180,10 +231,13 @@ def test_an_approved_digest(folder: Path, capsys: Captured) -> None:
     assert "64 hexadecimal digits, not 'abc'" in capsys.readouterr().err
 
 
-def test_a_strict_check_takes_a_read_that_some_path_lacks_for_an_error(folder: Path, capsys: Captured) -> None:
+def test_a_strict_check_takes_a_read_that_some_path_lacks_for_an_error(
+    folder: Path, capsys: Captured
+) -> None:
     (folder / "p.yaml").write_text(
         "steps:\n"
-        "  - {id: gate, type: condition, condition: $x == 1, then: [{id: a, type: set, values: {y: 1}}]}\n"
+        "  - {id: gate, type: condition, condition: $x == 1, then: [{id: a, type: set, values: "
+        "{y: 1}}]}\n"
         "  - {id: b, type: set, values: {z: $y}}\n"
     )
     assert check("p.yaml") == 0
@@ -196,11 +250,17 @@ def test_a_strict_check_takes_a_read_that_some_path_lacks_for_an_error(folder: P
 
 
 def test_prices_make_the_worst_case_money(folder: Path, capsys: Captured) -> None:
-    (folder / "p.yaml").write_text("steps: [{id: a, type: llm, prompt: hello, max_tokens: 10, model: m}]")
+    (folder / "p.yaml").write_text(
+        "steps: [{id: a, type: llm, prompt: hello, max_tokens: 10, model: m}]"
+    )
     assert check("p.yaml") == 0
     assert "$" not in capsys.readouterr().out
     assert check("p.yaml", "--price", "m=1,2") == 0
-    assert re.search(r"^at most: 1 step, 1 model call \(m 1\), \d+ tokens, \$0\.\d+$", capsys.readouterr().out, re.M)
+    assert re.search(
+        r"^at most: 1 step, 1 model call \(m 1\), \d+ tokens, \$0\.\d+$",
+        capsys.readouterr().out,
+        re.M,
+    )
 
 
 def test_the_report_as_json(folder: Path, capsys: Captured) -> None:
@@ -208,9 +268,15 @@ def test_the_report_as_json(folder: Path, capsys: Captured) -> None:
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     assert report["digest"] == Program.from_file("around.yaml").digest
-    assert [(p["kind"], p["status"]) for p in report["proofs"]] == [("max_calls", "proved"), ("guard", "refuted")]
+    assert [(p["kind"], p["status"]) for p in report["proofs"]] == [
+        ("max_calls", "proved"),
+        ("guard", "refuted"),
+    ]
     refuted = report["proofs"][1]
-    assert [(move["step"], move["edge"]) for move in refuted["path"]][-2:] == [("gate", "otherwise"), ("pay", "")]
+    assert [(move["step"], move["edge"]) for move in refuted["path"]][-2:] == [
+        ("gate", "otherwise"),
+        ("pay", ""),
+    ]
     assert refuted["run"]["branches"][0]["branch"] == "otherwise"
     assert report["ceiling"]["tools"] == {"get": 1, "pay": 1}
     assert report["flows"][0]["kind"] == "branch"
@@ -218,7 +284,9 @@ def test_the_report_as_json(folder: Path, capsys: Captured) -> None:
 
 
 def test_many_statements_fit_one_screen(folder: Path, capsys: Captured) -> None:
-    steps = "\n".join(f"  - {{id: s{i}, type: tool, tool: pay, args: {{to: x}}}}" for i in range(40))
+    steps = "\n".join(
+        f"  - {{id: s{i}, type: tool, tool: pay, args: {{to: x}}}}" for i in range(40)
+    )
     (folder / "p.yaml").write_text(f"steps:\n{steps}\n")
     (folder / "policy.yaml").write_text("tools: {pay: {args: {to: trusted}}}")
     assert check("p.yaml", "--policy", "policy.yaml", "--tools", "t.py") == 0
@@ -234,7 +302,8 @@ def test_many_statements_fit_one_screen(folder: Path, capsys: Captured) -> None:
 
 def test_what_is_shown_can_do_nothing_to_a_terminal(folder: Path, capsys: Captured) -> None:
     (folder / "p.yaml").write_text(
-        'steps: [{id: a, type: tool, tool: "x\\e[31m\\nproved: y", args: {"z\\u202e": $q}}]', encoding="utf-8"
+        'steps: [{id: a, type: tool, tool: "x\\e[31m\\nproved: y", args: {"z\\u202e": $q}}]',
+        encoding="utf-8",
     )
     (folder / "policy.yaml").write_text('tools: {"*": {args: {"*": trusted}, max_calls: 0}}')
     assert check("p.yaml", "--policy", "policy.yaml", "--untrusted", "q") == 1
@@ -244,7 +313,7 @@ def test_what_is_shown_can_do_nothing_to_a_terminal(folder: Path, capsys: Captur
     assert not any(line.startswith("proved: y") for line in out.splitlines())
 
 
-# --- what the documents say --------------------------------------------------------------------------------------------
+# --- what the documents say -----------------------------------------------------------------------
 
 ROOT = Path(__file__).parents[2]
 
@@ -262,7 +331,9 @@ def test_the_policy_in_the_readme_is_proved_of_the_program_in_the_readme() -> No
     report = verify(program, tools=tools, policy=Policy.from_yaml(policy))
     assert report.ok, str(report)
     assert {proof.kind for proof in report.proofs} == {"guard", "max_calls"}
-    around = Program.from_yaml(one.replace("\\\\n", "\\n").replace("otherwise: reject", "otherwise: process_refund"))
+    around = Program.from_yaml(
+        one.replace("\\\\n", "\\n").replace("otherwise: reject", "otherwise: process_refund")
+    )
     assert not verify(around, tools=tools, policy=Policy.from_yaml(policy)).ok
 
 
@@ -278,11 +349,16 @@ def test_the_output_in_the_guarantees_is_what_the_command_prints(capsys: Capture
     text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```\n\$ nano-vm (.*?)^```$", text, re.DOTALL | re.MULTILINE)
     command, *expected = block.splitlines()
-    assert main([str(ROOT / word) if word.startswith("examples/") else word for word in command.split()]) == 0
+    assert (
+        main(
+            [str(ROOT / word) if word.startswith("examples/") else word for word in command.split()]
+        )
+        == 0
+    )
     assert capsys.readouterr().out.splitlines()[: len(expected)] == expected
 
 
-# --- run -------------------------------------------------------------------------------------------------------------
+# --- run ------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_refused_before_any_call(folder: Path, capsys: Captured) -> None:
@@ -291,8 +367,8 @@ def test_a_run_is_refused_before_any_call(folder: Path, capsys: Captured) -> Non
     out, err = capsys.readouterr()
     assert "PAID" not in out
     assert (
-        "around.yaml:5:5: steps[2]: V052: refuted: every call of 'pay' is guarded by gate.then; on the path ask -> gate"
-        in err
+        "around.yaml:5:5: steps[2]: V052: refuted: every call of 'pay' is guarded by gate.then; "
+        "on the path ask -> gate" in err
     )
     assert "refused: no step was run" in err
     assert main(["run", "p.yaml", *arguments[:-1], "who=ok"]) == 0
@@ -304,7 +380,16 @@ def test_a_value_is_checked_before_the_call(folder: Path, capsys: Captured) -> N
         "tools: {pay: {args: {to: 'trusted or $value in $payees'}}}\nvalues: {payees: [ok]}"
     )
     (folder / "p.yaml").write_text(PROGRAM.replace("to: $who", "to: $other"))
-    arguments = ["--policy", "policy.yaml", "--tools", "t.py", "--untrusted", "other", "-i", "who=ok"]
+    arguments = [
+        "--policy",
+        "policy.yaml",
+        "--tools",
+        "t.py",
+        "--untrusted",
+        "other",
+        "-i",
+        "who=ok",
+    ]
     assert main(["run", "p.yaml", *arguments, "-i", "other=ok"]) == 0
     assert "PAID" in capsys.readouterr().out
     assert main(["run", "p.yaml", *arguments, "-i", "other=evil", "--trace", "run.json"]) == 1
@@ -314,7 +399,7 @@ def test_a_value_is_checked_before_the_call(folder: Path, capsys: Captured) -> N
     assert Trace.from_json((folder / "run.json").read_text()).error_kind == "refused"
 
 
-# --- graph -----------------------------------------------------------------------------------------------------------
+# --- graph ----------------------------------------------------------------------------------------
 
 
 def drawn(capsys: Captured, *arguments: str) -> str:
@@ -332,7 +417,9 @@ def test_a_graph_is_plain_without_proofs(folder: Path, capsys: Captured) -> None
 
 def test_guards_calls_and_flows_are_marked(folder: Path, capsys: Captured) -> None:
     out = drawn(capsys, "p.yaml", "--proofs", "--policy", "policy.yaml", "--tools", "t.py")
-    node = {m[2]: (m[1], m[3]) for m in re.finditer(r'^ *(n\d+)\W+?"(\w+)<br/>(.*)$', out, re.MULTILINE)}
+    node = {
+        m[2]: (m[1], m[3]) for m in re.finditer(r'^ *(n\d+)\W+?"(\w+)<br/>(.*)$', out, re.MULTILINE)
+    }
     assert node["gate"][1].endswith(":::guard")
     assert "guards pay" in node["gate"][1]
     assert "decided by untrusted values" in node["gate"][1]
@@ -346,7 +433,9 @@ def test_guards_calls_and_flows_are_marked(folder: Path, capsys: Captured) -> No
     assert set(re.findall(r"classDef (\w+)", out)) == {"guard", "guarded", "untrusted"}
 
 
-def test_the_way_around_a_guard_is_marked_beside_the_guards_edge(folder: Path, capsys: Captured) -> None:
+def test_the_way_around_a_guard_is_marked_beside_the_guards_edge(
+    folder: Path, capsys: Captured
+) -> None:
     arguments = ["around.yaml", "--policy", "policy.yaml", "--tools", "t.py"]
     out = drawn(capsys, *arguments)
     assert '|"then"|' in out
@@ -357,24 +446,40 @@ def test_the_way_around_a_guard_is_marked_beside_the_guards_edge(folder: Path, c
     assert '|"otherwise"|' in red[1]
     dot = drawn(capsys, *arguments, "--format", "dot")
     assert re.search(r'-> n\d+ \[label="otherwise", color="#c0392b", penwidth=3\]', dot)
-    assert re.search(r'label="pay\\ntool\\n[^"]*refuted: guard", shape=box, style="filled", fillcolor="#ffdcd9"', dot)
+    assert re.search(
+        r'label="pay\\ntool\\n[^"]*refuted: guard", shape=box, style="filled", fillcolor="#ffdcd9"',
+        dot,
+    )
     svg = ElementTree.fromstring(drawn(capsys, *arguments, "--format", "svg"))
-    lines = [e for e in svg.iter() if e.tag.endswith("path") and e.get("marker-end") == "url(#arrow-refuted)"]
+    lines = [
+        e
+        for e in svg.iter()
+        if e.tag.endswith("path") and e.get("marker-end") == "url(#arrow-refuted)"
+    ]
     assert len(lines) == 2
     assert any(e.get("id") == "arrow-refuted" for e in svg.iter())
     texts = ["".join(e.itertext()) for e in svg.iter() if e.tag.endswith("text")]
     assert "refuted: a run breaks it, this way" in texts
-    assert all(float(e.get("x") or 0) < float(svg.get("width") or 0) for e in svg.iter() if e.tag.endswith("text"))
+    assert all(
+        float(e.get("x") or 0) < float(svg.get("width") or 0)
+        for e in svg.iter()
+        if e.tag.endswith("text")
+    )
 
 
 def test_an_approval_guards_what_its_role_approves(folder: Path, capsys: Captured) -> None:
     (folder / "p.yaml").write_text(
-        "steps:\n  - {id: ask, type: approval, role: boss, show: {to: $who}, then: pay, otherwise: $end}\n"
+        "steps:\n  - {id: ask, type: approval, role: boss, show: {to: $who}, then: pay, "
+        "otherwise: $end}\n"
         "  - {id: pay, type: tool, tool: pay, args: {to: $who}}\n"
     )
-    (folder / "policy.yaml").write_text("tools: {pay: {args: {to: {approval: boss}}}}\ninputs: {who: untrusted}")
+    (folder / "policy.yaml").write_text(
+        "tools: {pay: {args: {to: {approval: boss}}}}\ninputs: {who: untrusted}"
+    )
     out = drawn(capsys, "p.yaml", "--policy", "policy.yaml")
-    assert re.search(r'"ask<br/>approval<br/>by boss<br/>guards pay"/\]:::guard$', out, re.MULTILINE)
+    assert re.search(
+        r'"ask<br/>approval<br/>by boss<br/>guards pay"/\]:::guard$', out, re.MULTILINE
+    )
     assert re.search(r'"pay<br/>.*proved: flow<br/>untrusted: to"\]:::guarded$', out, re.MULTILINE)
 
 
@@ -439,21 +544,39 @@ def mail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_policys_faults_are_told_at_once_in_its_own_file(
     command: str, mail: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = {"run": ["-i", "who=x", "-i", "ok=yes"], "batch": ["inputs.jsonl", "-o", "out.jsonl"], "check": []}[command]
-    assert main([command, "mail.yaml", *more, "--tools", "bank.py:tools", "--policy", "bad.yaml"]) == 1
+    more = {
+        "run": ["-i", "who=x", "-i", "ok=yes"],
+        "batch": ["inputs.jsonl", "-o", "out.jsonl"],
+        "check": [],
+    }[command]
+    assert (
+        main([command, "mail.yaml", *more, "--tools", "bank.py:tools", "--policy", "bad.yaml"]) == 1
+    )
     told = "".join(capsys.readouterr())
     for place, hint in FOUND:
         (line,) = [line for line in told.splitlines() if line.startswith(place)]
         assert hint in line
-    assert any("mail.yaml" in line and "'ok'" in line and "V059" in line for line in told.splitlines())
+    assert any(
+        "mail.yaml" in line and "'ok'" in line and "V059" in line for line in told.splitlines()
+    )
     if command == "check":
-        assert told.splitlines()[-1].startswith("mail.yaml: 1 error; bad.yaml: 4 errors; not checked: ")
+        assert told.splitlines()[-1].startswith(
+            "mail.yaml: 1 error; bad.yaml: 4 errors; not checked: "
+        )
 
 
-def test_the_count_of_errors_names_the_file_that_has_them(mail: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (mail / "bad.yaml").write_text("tools: {send_money: {guarded_by: [gate.then], args: {recpient: trusted}}}")
+def test_the_count_of_errors_names_the_file_that_has_them(
+    mail: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mail / "bad.yaml").write_text(
+        "tools: {send_money: {guarded_by: [gate.then], args: {recpient: trusted}}}"
+    )
     assert main(["check", "mail.yaml", "--tools", "bank.py:tools", "--policy", "bad.yaml"]) == 1
-    assert capsys.readouterr().out.splitlines()[-1].startswith("mail.yaml: 1 proved; bad.yaml: 1 error")
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .startswith("mail.yaml: 1 proved; bad.yaml: 1 error")
+    )
 
 
 def test_a_policys_faults_stand_in_its_file_for_python_too(mail: Path) -> None:
@@ -473,6 +596,8 @@ def test_a_policys_faults_stand_in_its_file_for_python_too(mail: Path) -> None:
 def test_a_programs_own_policy_stands_in_the_program(mail: Path) -> None:
     (mail / "mail.yaml").write_text(f"{MAIL}\npolicy: {{tools: {{send_mony: {{}}}}}}\n")
     one = Program.from_file("mail.yaml")
-    vm = ExecutionVM(tools={"send_money": lambda recipient: None}, policy={"tools": {"send_money": {}}})
+    vm = ExecutionVM(
+        tools={"send_money": lambda recipient: None}, policy={"tools": {"send_money": {}}}
+    )
     (fault,) = vm.check(one)
     assert str(fault).startswith("mail.yaml:6:18: policy.tools.send_mony: V051")

@@ -1,4 +1,6 @@
-"""Durable runs from the command line: what is listed and shown, what is recorded, what goes on, and what is refused with one line."""
+"""Durable runs from the command line: what is listed and shown, what is recorded, what goes on, and
+what is refused with one line.
+"""
 
 from __future__ import annotations
 
@@ -144,7 +146,20 @@ def sh(folder: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
 @pytest.fixture
 def refund(sh: Shell) -> str:
     """A run that waits for a manager."""
-    assert sh("run", "refund.yaml", *HOST, "-i", "order=A7", "-i", "amount:=30", "--run-id", "refund-1") == 3
+    assert (
+        sh(
+            "run",
+            "refund.yaml",
+            *HOST,
+            "-i",
+            "order=A7",
+            "-i",
+            "amount:=30",
+            "--run-id",
+            "refund-1",
+        )
+        == 3
+    )
     return "refund-1"
 
 
@@ -167,29 +182,52 @@ def process(*args: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
 def tables() -> list[Any]:
     """Everything that the database holds but who is alive."""
     with sqlite3.connect("runs.db") as connection:
-        names = [n for (n,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
+        names = [
+            n
+            for (n,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1"
+            )
+        ]
         rows = [
-            list(connection.execute(f"SELECT * FROM {n}")) for n in names if n not in ("nano_owners", "sqlite_sequence")
+            list(connection.execute(f"SELECT * FROM {n}"))
+            for n in names
+            if n not in ("nano_owners", "sqlite_sequence")
         ]
     connection.close()
     return rows
 
 
-# --- running with a store --------------------------------------------------------------------------------------------
+# --- running with a store -------------------------------------------------------------------------
 
 
 def test_a_run_that_waits_says_how_it_goes_on(sh: Shell) -> None:
-    code = sh("run", "refund.yaml", *HOST, "-i", "order=A7", "-i", "amount:=30", "--run-id", "r1", "--store", STORE)
+    code = sh(
+        "run",
+        "refund.yaml",
+        *HOST,
+        "-i",
+        "order=A7",
+        "-i",
+        "amount:=30",
+        "--run-id",
+        "r1",
+        "--store",
+        STORE,
+    )
     assert code == 3
     assert "run r1" in sh.out
     assert "waits at ask for approval by manager:" in sh.out
     assert '  order: "A7"' in sh.out
     commands = [line.strip() for line in sh.out if "nano-vm" in line]
-    assert re.fullmatch(rf"nano-vm approve r1 ask --shown [0-9a-f]{{64}} --by NAME --store {STORE}", commands[0])
+    assert re.fullmatch(
+        rf"nano-vm approve r1 ask --shown [0-9a-f]{{64}} --by NAME --store {STORE}", commands[0]
+    )
     assert commands[1] == f"nano-vm reject r1 ask --by NAME --reason TEXT --store {STORE}"
 
 
-def test_without_a_store_it_says_that_it_is_lost(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_store_it_says_that_it_is_lost(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("NANO_VM_STORE")
     assert sh("run", "refund.yaml", *HOST, "-i", "order=A7", "-i", "amount:=30") == 3
     assert sh.err == ["it waits, and was not kept: only with --store URL can it go on"]
@@ -210,7 +248,7 @@ def test_a_bad_id(sh: Shell) -> None:
     assert "a run id is a text of 1 to 200" in sh.refused("run", "timer.yaml", "--run-id", "a b")
 
 
-# --- looking ---------------------------------------------------------------------------------------------------------
+# --- looking --------------------------------------------------------------------------------------
 
 
 def test_runs_are_listed_the_newest_first(sh: Shell, refund: str) -> None:
@@ -221,7 +259,12 @@ def test_runs_are_listed_the_newest_first(sh: Shell, refund: str) -> None:
     assert "timer" in sh.out[0].split("  ")[-1] or "timer" in sh.out[0]
     assert [run["run_id"] for run in sh.json("runs", "--limit", "1")] == ["t1"]
     first = sh.json("runs")[1]
-    assert (first["status"], first["program"], first["steps"], first["driven"]) == ("suspended", "refund", 1, False)
+    assert (first["status"], first["program"], first["steps"], first["driven"]) == (
+        "suspended",
+        "refund",
+        1,
+        False,
+    )
     assert first["waiting"] == [{"path": "ask", "kind": "approval", "role": "manager"}]
 
 
@@ -248,7 +291,9 @@ def test_filters(sh: Shell, filters: list[str], found: list[str]) -> None:
             ("b", "p2", 2, "success", "0.5"),
             ("c", "p1", 3, "failed", None),
         ):
-            run = StoredRun(name, program, "0" * 64, now - hours * 3600 * 10**9, {"program": {}, "programs": {}})
+            run = StoredRun(
+                name, program, "0" * 64, now - hours * 3600 * 10**9, {"program": {}, "programs": {}}
+            )
             run.status, run.cost_usd, run.salt = status, cost, b"salt"
             run.finished_ns = run.created_ns if status != "suspended" else 0
             assert store.create(run)
@@ -259,7 +304,10 @@ def test_filters(sh: Shell, filters: list[str], found: list[str]) -> None:
     ("args", "message"),
     [
         (["--status", "odd"], "invalid choice: 'odd'"),
-        (["--since", "yesterday"], "'yesterday' is no time; write 2h (ago), 2027-01-31 or 2027-01-31T12:00"),
+        (
+            ["--since", "yesterday"],
+            "'yesterday' is no time; write 2h (ago), 2027-01-31 or 2027-01-31T12:00",
+        ),
         (["--min-cost", "much"], "'much' is no amount of dollars"),
         (["--limit", "-1"], "'-1' is no whole number of at least 1"),
     ],
@@ -272,7 +320,8 @@ def test_a_run_is_shown_with_what_it_waits_for(sh: Shell, refund: str, shown: st
     assert sh("show", refund) == 0
     assert sh.out[0].startswith("refund, run refund-1, 20")
     assert 'input order: "A7"' in sh.out
-    assert f"  nano-vm approve refund-1 ask --shown {shown} --by NAME" in sh.out  # the environment names the store
+    # the environment names the store
+    assert f"  nano-vm approve refund-1 ask --shown {shown} --by NAME" in sh.out
     told = sh.json("show", refund)
     assert '"path": "look"' in json.dumps(told["trace"])
     assert told["run_id"] == refund
@@ -288,18 +337,25 @@ def test_what_is_shown_can_not_do_anything_to_a_terminal(sh: Shell) -> None:
 
 
 def test_a_short_id_is_enough_where_it_is_unique(sh: Shell, refund: str) -> None:
-    assert sh("run", "timer.yaml", "--run-id", "refund") == 3  # the whole id of one, the beginning of two
+    # the whole id of one, the beginning of two
+    assert sh("run", "timer.yaml", "--run-id", "refund") == 3
     assert sh("run", "timer.yaml", "--run-id", "reorder") == 3
     assert sh("show", "refund-") == 0
     assert "run refund-1" in sh.out[0]
     assert sh("show", "refund") == 0
     assert "timer, run refund," in sh.out[0]
-    assert sh.refused("show", "re") == "nano-vm: 're' begins the id of several runs: refund, refund-1, reorder"
-    assert sh.refused("show", "x") == "nano-vm: there is no run 'x' in this store; nano-vm runs lists them"
+    assert (
+        sh.refused("show", "re")
+        == "nano-vm: 're' begins the id of several runs: refund, refund-1, reorder"
+    )
+    assert (
+        sh.refused("show", "x")
+        == "nano-vm: there is no run 'x' in this store; nano-vm runs lists them"
+    )
     assert "there is no run '%'" in sh.refused("show", "%")
 
 
-# --- the store -------------------------------------------------------------------------------------------------------
+# --- the store ------------------------------------------------------------------------------------
 
 LOOKING = [
     ["runs"],
@@ -319,7 +375,9 @@ LOOKING = [
 
 
 @pytest.mark.parametrize("args", LOOKING, ids=lambda args: "-".join(args[:2]))
-def test_a_store_that_is_not_there(sh: Shell, monkeypatch: pytest.MonkeyPatch, args: list[str]) -> None:
+def test_a_store_that_is_not_there(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch, args: list[str]
+) -> None:
     assert sh.refused(*args, code=2) == "nano-vm: --store: there is no database runs.db"
     assert "is a database in memory" in sh.refused(*args, "--store", "sqlite://", code=2)
     assert "not the URL of a store: 'runs.db'" in sh.refused(*args, "--store", "runs.db", code=2)
@@ -331,7 +389,9 @@ def test_a_store_that_is_not_there(sh: Shell, monkeypatch: pytest.MonkeyPatch, a
 @pytest.mark.parametrize("args", LOOKING, ids=lambda args: "-".join(args[:2]))
 def test_a_file_that_is_no_store(sh: Shell, refund: str, args: list[str]) -> None:
     Path("odd.db").write_text("this is text, and no database at all " * 50)
-    assert "the file is something else; name another" in sh.refused(*args, "--store", "sqlite:///odd.db", code=2)
+    assert "the file is something else; name another" in sh.refused(
+        *args, "--store", "sqlite:///odd.db", code=2
+    )
     assert Path("odd.db").read_text().startswith("this is text")
     connection = sqlite3.connect("runs.db")
     connection.execute("UPDATE nano_meta SET value = '99' WHERE name = 'schema'")
@@ -342,14 +402,16 @@ def test_a_file_that_is_no_store(sh: Shell, refund: str, args: list[str]) -> Non
     assert tables() == before
 
 
-@pytest.mark.parametrize("args", [["run", "timer.yaml"], ["store", "import", "x.jsonl"]], ids=["run", "import"])
+@pytest.mark.parametrize(
+    "args", [["run", "timer.yaml"], ["store", "import", "x.jsonl"]], ids=["run", "import"]
+)
 def test_a_store_that_can_not_be_made(sh: Shell, args: list[str]) -> None:
     Path("x.jsonl").write_text("")
     message = sh.refused(*args, "--store", "sqlite:////proc/none/runs.db", code=2)
     assert "see that the folder exists and may be written" in message
 
 
-# --- approvals -------------------------------------------------------------------------------------------------------
+# --- approvals ------------------------------------------------------------------------------------
 
 
 def test_approved_and_gone_on_with(sh: Shell, refund: str, shown: str) -> None:
@@ -388,14 +450,19 @@ def test_what_is_not_approved(sh: Shell, refund: str, shown: str) -> None:
     assert "asks something else at 'ask' than what was shown" in sh.refused(
         "approve", refund, "ask", "--shown", "0" * 64, *by
     )
-    assert "asks no approval at 'pay'; it does at 'ask'" in sh.refused("approve", refund, "pay", "--shown", shown, *by)
+    assert "asks no approval at 'pay'; it does at 'ask'" in sh.refused(
+        "approve", refund, "pay", "--shown", shown, *by
+    )
     assert "required: --by" in sh.refused("approve", refund, "ask", "--shown", shown, code=2)
     assert "required: --shown" in sh.refused("approve", refund, "ask", *by, code=2)
     assert "there is no run 'other'" in sh.refused("approve", "other", "ask", "--shown", shown, *by)
     assert tables() == before
     assert sh("approve", refund, "ask", "--shown", shown, *by) == 0
     before = tables()
-    for command in (["approve", refund, "ask", "--shown", shown, "--by", "bob"], ["reject", refund, "ask", *by]):
+    for command in (
+        ["approve", refund, "ask", "--shown", shown, "--by", "bob"],
+        ["reject", refund, "ask", *by],
+    ):
         assert "is decided already: approve by 'ann'" in sh.refused(*command)
     assert tables() == before
     assert sh("resume", refund, *HOST) == 0
@@ -414,7 +481,7 @@ def test_what_is_not_approved(sh: Shell, refund: str, shown: str) -> None:
     assert paid() == ["A7"]
 
 
-# --- events and timers -----------------------------------------------------------------------------------------------
+# --- events and timers ----------------------------------------------------------------------------
 
 
 def test_an_event(sh: Shell) -> None:
@@ -435,7 +502,8 @@ def test_an_event(sh: Shell) -> None:
 
 def test_an_event_that_comes_before_its_wait_is_kept(sh: Shell) -> None:
     Path("later.yaml").write_text(
-        "name: later\nsteps:\n  - {id: first, type: wait, event: a}\n  - {id: b, type: wait, event: b}\n"
+        "name: later\nsteps:\n  - {id: first, type: wait, event: a}\n  - {id: b, type: wait, "
+        "event: b}\n"
     )
     assert sh("run", "later.yaml", "--run-id", "l") == 3
     assert sh("event", "l", "b", "2") == 0
@@ -462,7 +530,10 @@ def test_an_event_for_whoever_waits_for_its_values(sh: Shell) -> None:
     assert sh.out[0] == "recorded: event paid, for the run that waits for its values, now or later"
     assert sh("event", "--match", "paid", '{"order": "A8"}', "--id", "evt_1") == 0
     assert sh.out == ["event paid of id evt_1 was recorded before; nothing was changed"]
-    assert sh.json("event", "--match", "paid", '{"order": "A9"}', "--id", "evt_1") == {"recorded": None, "name": "paid"}
+    assert sh.json("event", "--match", "paid", '{"order": "A9"}', "--id", "evt_1") == {
+        "recorded": None,
+        "name": "paid",
+    }
     assert sh("work", "--until-idle") == 0
     assert sh.out == ['A8  order  success  output {"order":"A8"}']
     assert sh("event", "A7", "paid", '{"order": "A7"}', "--id", "evt_2") == 0
@@ -474,7 +545,10 @@ def test_an_event_for_whoever_waits_for_its_values(sh: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--match", "paid"], "an event is sent by nano-vm event RUN NAME [JSON], or nano-vm event --match NAME JSON"),
+        (
+            ["--match", "paid"],
+            "an event is sent by nano-vm event RUN NAME [JSON], or nano-vm event --match NAME JSON",
+        ),
         (["--match", "A7", "paid", "{}"], "an event is sent by"),
         (["paid"], "an event is sent by"),
         (["A7", "paid", "1", "2"], "an event is sent by"),
@@ -503,7 +577,7 @@ def test_a_timer_is_due_when_its_time_has_come(sh: Shell, monkeypatch: pytest.Mo
     assert sh.out == ["t  timer  success  output null"]
 
 
-# --- killed ----------------------------------------------------------------------------------------------------------
+# --- killed ---------------------------------------------------------------------------------------
 
 
 GONE = f"{socket.gethostname()}, which is gone"
@@ -560,7 +634,9 @@ def test_all_that_is_known_of_what_is_in_doubt(sh: Shell, in_doubt: str) -> None
     assert lines["show"][:2] == ['  tool: "pay"', '  argument order: "A7"']
     assert re.fullmatch(r'  effect key: "[0-9a-f]{32}"', lines["show"][2])
     assert re.fullmatch(rf"  begun 20.{{17}} UTC by process \d+ on {GONE}", lines["show"][3])
-    assert lines["show"][4] == "  nano-vm resolve refund-1 pay --done JSON | --retry | --fail REASON"
+    assert (
+        lines["show"][4] == "  nano-vm resolve refund-1 pay --done JSON | --retry | --fail REASON"
+    )
     (run,) = sh.json("runs", "--waiting")
     (entry,) = run["waiting"]
     assert entry["arguments"] == {"order": "A7"}
@@ -581,16 +657,22 @@ def test_only_what_waits_is_listed_where_that_is_asked_for(sh: Shell, refund: st
 
 def test_what_is_no_resolution(sh: Shell, in_doubt: str) -> None:
     before = tables()
-    assert "has nothing in doubt at 'look'; it does at 'pay'" in sh.refused("resolve", in_doubt, "look", "--retry")
-    assert "--done is JSON, not 'paid'" in sh.refused("resolve", in_doubt, "pay", "--done", "paid", code=2)
-    assert "not allowed with" in sh.refused("resolve", in_doubt, "pay", "--done", "1", "--retry", code=2)
+    assert "has nothing in doubt at 'look'; it does at 'pay'" in sh.refused(
+        "resolve", in_doubt, "look", "--retry"
+    )
+    assert "--done is JSON, not 'paid'" in sh.refused(
+        "resolve", in_doubt, "pay", "--done", "paid", code=2
+    )
+    assert "not allowed with" in sh.refused(
+        "resolve", in_doubt, "pay", "--done", "1", "--retry", code=2
+    )
     assert "is required" in sh.refused("resolve", in_doubt, "pay", code=2)
     assert tables() == before
     assert sh("resolve", in_doubt, "pay", "--retry") == 0
     assert "is resolved already" in sh.refused("resolve", in_doubt, "pay", "--retry")
 
 
-# --- working ---------------------------------------------------------------------------------------------------------
+# --- working --------------------------------------------------------------------------------------
 
 
 def test_a_worker_that_lacks_tools_leaves_the_run_and_says_so(sh: Shell, refund: str) -> None:
@@ -605,13 +687,17 @@ def test_a_worker_that_lacks_tools_leaves_the_run_and_says_so(sh: Shell, refund:
     assert tables() == before
 
 
-def test_a_worker_prints_json_and_nothing_else(sh: Shell, folder: Path, refund: str, shown: str) -> None:
+def test_a_worker_prints_json_and_nothing_else(
+    sh: Shell, folder: Path, refund: str, shown: str
+) -> None:
     printing = "    print('printed')\n    os.system('echo below')\n    return f\"paid"
     Path("tools.py").write_text(TOOLS.replace('    return f"paid', printing))
     assert sh("approve", refund, "ask", "--shown", shown, "--by", "ann") == 0
     running = process("work", *HOST, "--until-idle", "--json", cwd=folder)
     out, err = running.communicate(timeout=60)
-    assert [(run["run_id"], run["output"]) for run in map(json.loads, out.splitlines())] == [(refund, "paid A7")]
+    assert [(run["run_id"], run["output"]) for run in map(json.loads, out.splitlines())] == [
+        (refund, "paid A7")
+    ]
     assert sorted(err.splitlines()) == ["below", "printed"]
 
 
@@ -641,7 +727,8 @@ def test_ctrl_c_in_resume_cancels_and_undoes(sh: Shell, folder: Path) -> None:
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=60)
-    assert running.returncode in (3, 130)  # 3: the call that was cut off is in doubt, and waits for a person
+    # 3: the call that was cut off is in doubt, and waits for a person
+    assert running.returncode in (3, 130)
 
 
 def test_cancelled_at_once_or_by_a_worker(sh: Shell) -> None:
@@ -654,7 +741,10 @@ def test_cancelled_at_once_or_by_a_worker(sh: Shell) -> None:
     assert "is to be cancelled already" in sh.refused("cancel", "b2")
     assert sh("work", "--until-idle", *HOST) == 0
     assert paid() == ["1", "1", "back", "back"]
-    assert {run["run_id"]: run["status"] for run in sh.json("runs")} == {"b1": "cancelled", "b2": "cancelled"}
+    assert {run["run_id"]: run["status"] for run in sh.json("runs")} == {
+        "b1": "cancelled",
+        "b2": "cancelled",
+    }
 
 
 LONG = """\
@@ -698,7 +788,7 @@ def test_a_run_under_way_in_another_process_is_cancelled(sh: Shell, folder: Path
     assert sh.json("show", "long")["inbox"] == []
 
 
-# --- looking after the store -----------------------------------------------------------------------------------------
+# --- looking after the store ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -792,7 +882,7 @@ def test_damage_is_found(sh: Shell, ended: str) -> None:
     assert "is not what was written" in sh.refused("show", ended)
 
 
-# --- a hundred thousand ----------------------------------------------------------------------------------------------
+# --- a hundred thousand ---------------------------------------------------------------------------
 
 
 def test_many_runs_are_listed_and_found_by_short_ids(sh: Shell, refund: str) -> None:
@@ -800,7 +890,10 @@ def test_many_runs_are_listed_and_found_by_short_ids(sh: Shell, refund: str) -> 
 
         async def fill() -> None:
             await asyncio.gather(
-                *(store.begin(StoredRun(f"n{i:04}", "p", "0" * 64, i, {"program": {}}, salt=b"s")) for i in range(3000))
+                *(
+                    store.begin(StoredRun(f"n{i:04}", "p", "0" * 64, i, {"program": {}}, salt=b"s"))
+                    for i in range(3000)
+                )
             )
 
         asyncio.run(fill())
@@ -811,14 +904,19 @@ def test_many_runs_are_listed_and_found_by_short_ids(sh: Shell, refund: str) -> 
     assert message.endswith("n1200, n1201, n1202, n1203, n1204, ...")
 
 
-# --- PostgreSQL ------------------------------------------------------------------------------------------------------
+# --- PostgreSQL -----------------------------------------------------------------------------------
 
 
-def test_the_same_in_postgresql(sh: Shell, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_the_same_in_postgresql(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     server: PostgresServer = request.getfixturevalue("postgres")
     monkeypatch.setenv("NANO_VM_STORE", server.database())
     for name in ("ref-1", "ref-2"):
-        assert sh("run", "refund.yaml", *HOST, "-i", "order=A7", "-i", "amount:=30", "--run-id", name) == 3
+        assert (
+            sh("run", "refund.yaml", *HOST, "-i", "order=A7", "-i", "amount:=30", "--run-id", name)
+            == 3
+        )
     digest = sh.json("show", "ref-1")["waiting"][0]["shown"]
     assert "several runs: ref-1, ref-2" in sh.refused("show", "ref")
     assert sh("approve", "ref-1", "ask", "--shown", digest, "--by", "ann") == 0
@@ -833,14 +931,22 @@ def test_the_same_in_postgresql(sh: Shell, monkeypatch: pytest.MonkeyPatch, requ
     assert sh("store", "erase", "ref-1") == 0
     assert sh("store", "check") == 0
     assert sh.json("store", "prune", "--older-than", "0s") == {"deleted": 2}
-    assert "could not" in sh.refused("runs", "--store", "postgresql://nobody@127.0.0.1:1/none", code=2)
+    assert "could not" in sh.refused(
+        "runs", "--store", "postgresql://nobody@127.0.0.1:1/none", code=2
+    )
 
 
-# --- times -----------------------------------------------------------------------------------------------------------
+# --- times ----------------------------------------------------------------------------------------
 
 
 def test_times() -> None:
-    assert [age_seconds(text) for text in ("90s", "2m", "1.5h", "30d", "1w")] == [90, 120, 5400, 2_592_000, 604_800]
+    assert [age_seconds(text) for text in ("90s", "2m", "1.5h", "30d", "1w")] == [
+        90,
+        120,
+        5400,
+        2_592_000,
+        604_800,
+    ]
     assert time_ns("1970-01-02") == 86_400 * 10**9
     assert time_ns("1970-01-01T01:00:00+01:00") == 0
     assert abs(time.time_ns() - time_ns("1h") - 3600 * 10**9) < 10**9

@@ -1,4 +1,6 @@
-"""Drawings of a flow: what is in them, that nothing in a program becomes markup, and that the SVG can be read."""
+"""Drawings of a flow: what is in them, that nothing in a program becomes markup, and that the SVG
+can be read.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,13 @@ def test_what_is_computed_is_shown_as_its_expression() -> None:
         flow(
             {"id": "w", "type": "wait", "seconds": {"expr": "$n * 60"}},
             {"id": "m", "type": "map", "over": {"expr": "split($t, ',')"}, "steps": [one]},
-            {"id": "s", "type": "switch", "on": {"expr": "len($t)"}, "cases": {"1": "$end"}, "default": "$end"},
+            {
+                "id": "s",
+                "type": "switch",
+                "on": {"expr": "len($t)"},
+                "cases": {"1": "$end"},
+                "default": "$end",
+            },
         )
     )
     for shown in ("each item of split($t, ',')", "on len($t)", "for $n #42; 60 s"):
@@ -124,7 +132,12 @@ def test_what_is_computed_is_shown_as_its_expression() -> None:
 
 def test_a_fork_that_goes_on_after_failures_says_so() -> None:
     one = {"id": "one", "type": "set", "values": {"x": 1}}
-    branches = {"id": "p", "type": "parallel", "parallel_steps": [{**one, "id": "two"}], "on_item_error": "continue"}
+    branches = {
+        "id": "p",
+        "type": "parallel",
+        "parallel_steps": [{**one, "id": "two"}],
+        "on_item_error": "continue",
+    }
     text = mermaid(flow(mapped(one, over="$l", on_item_error="continue"), branches))
     assert "each item of $l, null for one that fails" in text
     assert "1 branches, null for one that fails" in text
@@ -138,7 +151,9 @@ def test_dot_has_the_same_nodes_and_edges() -> None:
     assert "n3 [label=\"sure\\ncondition\\n$ask.output == 'yes'\", shape=hexagon];" in text
     assert text.count("{") == text.count("}")
     quoted = dot(flow(tool(r'a\N" c')))
-    assert r'[label="a\\N\" c\ntool' in quoted, "a backslash is a backslash, and not Graphviz's escape"
+    assert r'[label="a\\N\" c\ntool' in quoted, (
+        "a backslash is a backslash, and not Graphviz's escape"
+    )
 
 
 def test_a_step_entered_both_ways_is_drawn_twice() -> None:
@@ -160,13 +175,26 @@ def test_a_step_entered_both_ways_is_drawn_twice() -> None:
     assert text.count('"a (by jump)<br/>') == 1
 
 
-EVIL = '<script>alert(1)</script> "] --> evil[" `**b**` $$x$$ #quot; & \\N \\" \n}\x1b[31m\x00\u202e'
+EVIL = (
+    '<script>alert(1)</script> "] --> evil[" `**b**` $$x$$ #quot; & \\N \\" \n}\x1b[31m\x00\u202e'
+)
 
 
 def evil_flow(text: str) -> Flow:
     return flow(
-        {"id": "a", "type": "condition", "condition": f"$x == {text!r}" if "'" not in text else "true", "then": "b"},
-        {"id": "b", "type": "switch", "on": text.replace("$", "$$"), "cases": {text: "c"}, "default": "$end"},
+        {
+            "id": "a",
+            "type": "condition",
+            "condition": f"$x == {text!r}" if "'" not in text else "true",
+            "then": "b",
+        },
+        {
+            "id": "b",
+            "type": "switch",
+            "on": text.replace("$", "$$"),
+            "cases": {text: "c"},
+            "default": "$end",
+        },
         {
             "id": "c",
             "type": "call",
@@ -213,10 +241,12 @@ def test_a_label_is_one_line_of_visible_text() -> None:
     assert label("👩\u200d👧", 10) == "👩\u200d👧", "joined characters stay joined"
 
 
-# --- the layout ------------------------------------------------------------------------------------------------------
+# --- the layout -----------------------------------------------------------------------------------
 
 
-def boxes(drawing: Any, dx: float = 0.0, dy: float = 0.0) -> list[list[tuple[float, float, float, float]]]:
+def boxes(
+    drawing: Any, dx: float = 0.0, dy: float = 0.0
+) -> list[list[tuple[float, float, float, float]]]:
     """The rectangles of each area: left, top, right, bottom."""
     found = [
         (dx + b.x - b.width / 2, dy + b.y, dx + b.x + b.width / 2, dy + b.y + b.height)
@@ -233,7 +263,9 @@ def boxes(drawing: Any, dx: float = 0.0, dy: float = 0.0) -> list[list[tuple[flo
 
 
 STEPS = st.lists(
-    st.sampled_from(["tool", "jump", "block", "both", "loop", "switch", "nested", "end"]), min_size=1, max_size=25
+    st.sampled_from(["tool", "jump", "block", "both", "loop", "switch", "nested", "end"]),
+    min_size=1,
+    max_size=25,
 )
 
 
@@ -244,11 +276,22 @@ def program_of(kinds: list[str]) -> Flow:
         match kind:
             case "jump":
                 steps.append(
-                    {"id": f"s{i}", "type": "condition", "condition": "true", "then": later, "otherwise": "$next"}
+                    {
+                        "id": f"s{i}",
+                        "type": "condition",
+                        "condition": "true",
+                        "then": later,
+                        "otherwise": "$next",
+                    }
                 )
             case "block":
                 steps.append(
-                    {"id": f"s{i}", "type": "condition", "condition": "true", "then": [tool(f"b{i}"), tool(f"c{i}")]}
+                    {
+                        "id": f"s{i}",
+                        "type": "condition",
+                        "condition": "true",
+                        "then": [tool(f"b{i}"), tool(f"c{i}")],
+                    }
                 )
             case "both":
                 steps.append(
@@ -260,18 +303,38 @@ def program_of(kinds: list[str]) -> Flow:
                 )
             case "loop":
                 body = [tool(f"x{i}", next="$next"), tool(f"y{i}")]
-                steps.append({"id": f"s{i}", "type": "loop", "max_iterations": 2, "until": "true", "steps": body})
+                steps.append(
+                    {
+                        "id": f"s{i}",
+                        "type": "loop",
+                        "max_iterations": 2,
+                        "until": "true",
+                        "steps": body,
+                    }
+                )
             case "switch":
                 cases = {"a": later, "b": [tool(f"k{i}")], "c": "$end"}
-                steps.append({"id": f"s{i}", "type": "switch", "on": "a", "cases": cases, "default": "$next"})
+                steps.append(
+                    {"id": f"s{i}", "type": "switch", "on": "a", "cases": cases, "default": "$next"}
+                )
             case "nested":
                 inner = {"id": f"m{i}", "type": "map", "over": [1], "steps": [tool(f"n{i}")]}
                 steps.append(
-                    {"id": f"s{i}", "type": "parallel", "parallel_steps": [inner, tool(f"o{i}", on_error="skip")]}
+                    {
+                        "id": f"s{i}",
+                        "type": "parallel",
+                        "parallel_steps": [inner, tool(f"o{i}", on_error="skip")],
+                    }
                 )
             case "end":
                 steps.append(
-                    {"id": f"s{i}", "type": "condition", "condition": "true", "then": "$end", "otherwise": "$next"}
+                    {
+                        "id": f"s{i}",
+                        "type": "condition",
+                        "condition": "true",
+                        "then": "$end",
+                        "otherwise": "$next",
+                    }
                 )
             case _:
                 steps.append(tool(f"s{i}", catch=[{"errors": ["*"], "next": f"s{len(kinds)}"}]))
@@ -290,7 +353,12 @@ def test_no_two_boxes_overlap_and_all_lie_inside(kinds: list[str]) -> None:
             assert a[1] >= -0.01
             assert a[3] <= drawing.height + 0.01
             for b in area[i + 1 :]:
-                apart = a[2] <= b[0] + 0.01 or b[2] <= a[0] + 0.01 or a[3] <= b[1] + 0.01 or b[3] <= a[1] + 0.01
+                apart = (
+                    a[2] <= b[0] + 0.01
+                    or b[2] <= a[0] + 0.01
+                    or a[3] <= b[1] + 0.01
+                    or b[3] <= a[1] + 0.01
+                )
                 assert apart, (a, b)
 
 
@@ -322,18 +390,28 @@ def test_a_program_that_runs_in_a_circle_can_still_be_drawn() -> None:
 
 
 def test_the_picture_depends_on_the_program_only() -> None:
-    assert svg(program_of(["both", "switch", "loop"])) == svg(program_of(["both", "switch", "loop"]))
+    assert svg(program_of(["both", "switch", "loop"])) == svg(
+        program_of(["both", "switch", "loop"])
+    )
 
 
 def test_a_long_program_stays_narrow_and_is_drawn_in_time() -> None:
     kinds = ["tool", "jump", "end", "block", "switch"] * 400
     started = time.process_time()
     root = ElementTree.fromstring(svg(program_of(kinds)))
-    assert time.process_time() - started < 20, "a second on a free machine; quadratic would be minutes"
+    assert time.process_time() - started < 20, (
+        "a second on a free machine; quadratic would be minutes"
+    )
     assert float(root.attrib["width"]) < 1000
 
 
 def test_many_branches_stand_in_rows() -> None:
-    many = flow({"id": "all", "type": "parallel", "parallel_steps": [tool(f"branch_{i}") for i in range(200)]})
+    many = flow(
+        {
+            "id": "all",
+            "type": "parallel",
+            "parallel_steps": [tool(f"branch_{i}") for i in range(200)],
+        }
+    )
     root = ElementTree.fromstring(svg(many))
     assert float(root.attrib["width"]) < 1700

@@ -1,4 +1,6 @@
-"""The all-paths test: what it reports is what the VM does, it reaches what can be reached, and it finds what is broken."""
+"""The all-paths test: what it reports is what the VM does, it reaches what can be reached, and it
+finds what is broken.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from test_corpus import CORPUS, Loader, VirtualClock, VirtualLoop
 
 from nano_vm import Completion, ExecutionVM, Program, ProgramError, Trace, VMError, errors, tool
 from nano_vm.explore.samples import Asked, returned, samples
-from nano_vm.explore.tree import INVALID_ANSWER, Choices, Edges, ExploredRun, Outcome, Runner, assumed
+from nano_vm.explore.tree import (
+    INVALID_ANSWER,
+    Choices,
+    Edges,
+    ExploredRun,
+    Outcome,
+    Runner,
+    assumed,
+)
 from nano_vm.language.flow import Flow
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.machine import Machine
@@ -27,7 +37,12 @@ from nano_vm.verify.examine import examine
 
 EVERY_TYPE = program(
     step("look", "look"),
-    llm("kind", "what is it? $look.output", allowed_outputs=["refund", "question", "other"], output_key="kind"),
+    llm(
+        "kind",
+        "what is it? $look.output",
+        allowed_outputs=["refund", "question", "other"],
+        output_key="kind",
+    ),
     {
         "id": "by",
         "type": "switch",
@@ -39,7 +54,10 @@ EVERY_TYPE = program(
                     "id": "large",
                     "type": "condition",
                     "condition": "$look.output.amount > 100",
-                    "then": [step("ask", "ask"), step("pay", "pay", catch=[{"errors": ["Declined"], "next": "sorry"}])],
+                    "then": [
+                        step("ask", "ask"),
+                        step("pay", "pay", catch=[{"errors": ["Declined"], "next": "sorry"}]),
+                    ],
                     "otherwise": [step("gift", "gift", on_error="skip")],
                 },
             ],
@@ -56,17 +74,30 @@ EVERY_TYPE = program(
         },
         "default": "$next",
     },
-    parallel([step("one", "one"), step("two", "two")], step("three", "three"), id="both", on_error="skip"),
+    parallel(
+        [step("one", "one"), step("two", "two")], step("three", "three"), id="both", on_error="skip"
+    ),
     mapped(step("each", "each", args={"x": "$item"}), over="$look.output.tags", id="all"),
     {"id": "n", "type": "set", "values": {"count": {"expr": "len($look.output.tags) + 1"}}},
-    {"id": "inner", "type": "call", "program": {"name": "sub", "steps": [step("mail", "mail")]}, "on_error": "skip"},
-    {"id": "done", "type": "condition", "condition": "$count > 2", "then": "$end", "otherwise": "last"},
+    {
+        "id": "inner",
+        "type": "call",
+        "program": {"name": "sub", "steps": [step("mail", "mail")]},
+        "on_error": "skip",
+    },
+    {
+        "id": "done",
+        "type": "condition",
+        "condition": "$count > 2",
+        "then": "$end",
+        "otherwise": "last",
+    },
     step("last", "last"),
     step("sorry", "sorry"),
 )
 
 
-# --- the same as the VM -----------------------------------------------------------------------------------------------
+# --- the same as the VM ---------------------------------------------------------------------------
 
 
 def valid(outcome: Outcome) -> bool:
@@ -74,23 +105,38 @@ def valid(outcome: Outcome) -> bool:
 
 
 class Host:
-    """Tools and a model that give the outcomes of an explored run, each in the order in which it is asked."""
+    """Tools and a model that give the outcomes of an explored run, each in the order in which it is
+    asked.
+    """
 
     def __init__(self, run: ExploredRun, names: Mapping[str, Any]) -> None:
         self.left: dict[str, list[Outcome]] = {}
-        made = {record[1]: len(record[8] or ()) + 1 for record in run.records if record[0].type in ("tool", "llm")}
-        late = {record[1] for record in run.records if record[4] is not None and record[4].kind == "timeout"}
-        for given in reversed(run.given):  # the last outcome of a call was that of all attempts that were left
+        made = {
+            record[1]: len(record[8] or ()) + 1
+            for record in run.records
+            if record[0].type in ("tool", "llm")
+        }
+        late = {
+            record[1]
+            for record in run.records
+            if record[4] is not None and record[4].kind == "timeout"
+        }
+        # the last outcome of a call was that of all attempts that were left
+        for given in reversed(run.given):
             if given.outcome.kind == "order":
                 continue
-            single = given.outcome.kind == "value" or not given.outcome.every or valid(given.outcome)
+            single = (
+                given.outcome.kind == "value" or not given.outcome.every or valid(given.outcome)
+            )
             waiting = (
                 given.outcome.kind == "error" and given.path in late
             )  # its deadline came in the wait before another
             times = 1 if single else made[given.path] - waiting
             made[given.path] -= times
             self.left.setdefault(given.asked.partition("(")[0], [])[:0] = [given.outcome] * times
-        self.tools = {name: tool(effect=known.effect)(self.tool(name)) for name, known in names.items()}
+        self.tools = {
+            name: tool(effect=known.effect)(self.tool(name)) for name, known in names.items()
+        }
 
     def tool(self, name: str) -> Any:
         async def call(**_: Any) -> Any:
@@ -110,7 +156,9 @@ class Host:
         if outcome.kind == "error":
             name = outcome.value.type
             kind = getattr(errors, name, None) or type(
-                name, (getattr(builtins, name, Exception),), {"__str__": lambda error: error.args[0]}
+                name,
+                (getattr(builtins, name, Exception),),
+                {"__str__": lambda error: error.args[0]},
             )
             raise kind(outcome.value.message)
         return outcome.value
@@ -123,9 +171,15 @@ def loop() -> Iterator[asyncio.Runner]:
 
 
 def by_the_vm(
-    loop: asyncio.Runner, program: Program, run: ExploredRun, programs: Mapping[str, Program], names: Mapping[str, Any]
+    loop: asyncio.Runner,
+    program: Program,
+    run: ExploredRun,
+    programs: Mapping[str, Program],
+    names: Mapping[str, Any],
 ) -> Trace:
-    """The trace of the VM for the inputs and outcomes of an explored run; every outcome is asked for."""
+    """The trace of the VM for the inputs and outcomes of an explored run; every outcome is asked
+    for.
+    """
     host = Host(run, names)
 
     async def execute() -> Trace:
@@ -137,10 +191,17 @@ def by_the_vm(
     return trace
 
 
-def explored(program: Program, max_runs: int, programs: Mapping[str, Program] = {}) -> Iterator[ExploredRun]:
+def explored(
+    program: Program, max_runs: int, programs: Mapping[str, Program] = {}
+) -> Iterator[ExploredRun]:
     """Runs of an exploration, each of them."""
     runs: list[ExploredRun] = []
-    explore(program, programs=programs, max_runs=max_runs, properties={"seen": lambda run: runs.append(run)})
+    explore(
+        program,
+        programs=programs,
+        max_runs=max_runs,
+        properties={"seen": lambda run: runs.append(run)},
+    )
     return iter(runs)
 
 
@@ -166,7 +227,10 @@ def corpus(path: Path) -> Iterator[tuple[Program, dict[str, Program]]]:
             continue
         try:
             loaded = Program.from_dict(case["program"])
-            programs = {name: Program.from_dict(data) for name, data in case.get("vm", {}).get("programs", {}).items()}
+            programs = {
+                name: Program.from_dict(data)
+                for name, data in case.get("vm", {}).get("programs", {}).items()
+            }
         except ProgramError:
             continue
         flow = Flow(loaded, programs)
@@ -188,15 +252,19 @@ def test_the_programs_of_the_corpus(loop: asyncio.Runner, file: str) -> None:
             )
             assert repr(again.records) == repr(run.machine.records)
             timed_out = any(given.outcome.kind == "timeout" for given in run.given)
-            budgeted = case.budget is not None or any(p.budget for p in programs.values())  # usage is not told here
+            # usage is not told here
+            budgeted = case.budget is not None or any(p.budget for p in programs.values())
             decided = any(
                 record[0].type in ("approval", "wait") for record in run.records
             )  # by whom, the VM can not ask
-            if not (forks(case) and timed_out) and not budgeted and not decided:  # siblings go on while one waits
-                assert by_the_vm(loop, case, run, programs, names).digest == run.trace.digest, run.text()
+            # siblings go on while one waits
+            if not (forks(case) and timed_out) and not budgeted and not decided:
+                assert by_the_vm(loop, case, run, programs, names).digest == run.trace.digest, (
+                    run.text()
+                )
 
 
-# --- what is reached -----------------------------------------------------------------------------------------------------
+# --- what is reached ------------------------------------------------------------------------------
 
 
 def test_every_branch_of_every_type_of_step_is_reached() -> None:
@@ -276,17 +344,30 @@ def test_a_condition_is_forced_both_ways(condition: str) -> None:
 
 
 def test_what_is_computed_in_arguments_is_asked() -> None:
-    """An argument that is computed asks for what its expression takes, and a map over a computed list for its items."""
+    """An argument that is computed asks for what its expression takes, and a map over a computed
+    list for its items.
+    """
     whole = program(
         step("get", "f", output_key="v"),
-        step("use", "g", args={"n": {"expr": "$v.amount + 1"}, "deep": [{"expr": "append($v.rows, 1)"}]}),
+        step(
+            "use",
+            "g",
+            args={"n": {"expr": "$v.amount + 1"}, "deep": [{"expr": "append($v.rows, 1)"}]},
+        ),
         mapped(
-            {"id": "each", "type": "condition", "condition": "$item == 'a'", "then": [step("p", "g")]},
+            {
+                "id": "each",
+                "type": "condition",
+                "condition": "$item == 'a'",
+                "then": [step("p", "g")],
+            },
             over={"expr": "concat($v.rows, ['b'])"},
         ),
     )
     seen: list[Any] = []
-    found = explore(whole, errors=False, properties={"seen": lambda run: seen.append(run.trace.status.value)})
+    found = explore(
+        whole, errors=False, properties={"seen": lambda run: seen.append(run.trace.status.value)}
+    )
     assert found.coverage.missed == (), found.text()
     assert "success" in seen
 
@@ -302,7 +383,11 @@ def test_an_input_that_only_default_reads_is_given_and_left_out() -> None:
             "otherwise": [step("b", "f")],
         }
     ]
-    found = explore(program(*steps), properties={"seen": lambda run: seen.add(json.dumps(run.inputs))}, errors=False)
+    found = explore(
+        program(*steps),
+        properties={"seen": lambda run: seen.add(json.dumps(run.inputs))},
+        errors=False,
+    )
     assert found.coverage.missed == ()
     assert "{}" in seen
     assert len(seen) > 1
@@ -316,7 +401,11 @@ def test_a_field_that_is_read_is_also_left_out() -> None:
     assert {"a": 1, "b": "text"} in found
     assert {"b": "text"} in found
     assert {"a": 1} in found
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}, "required": ["b"]}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "string"}},
+        "required": ["b"],
+    }
     assert {"b": "text"} in samples(asked, schema)
     assert all("b" in value for value in samples(asked, schema))
 
@@ -337,7 +426,11 @@ def test_values_are_followed_through_set_map_call_and_parallel() -> None:
     }
     whole = program(
         step("get", "f"),
-        {"id": "s", "type": "set", "values": {"amount": "$get.output.amount", "list": "$get.output.list"}},
+        {
+            "id": "s",
+            "type": "set",
+            "values": {"amount": "$get.output.amount", "list": "$get.output.list"},
+        },
         {"id": "call", "type": "call", "program": sub, "with": {"n": "$amount"}},
         mapped(
             {
@@ -350,7 +443,12 @@ def test_values_are_followed_through_set_map_call_and_parallel() -> None:
             over="$list",
         ),
         parallel(step("one", "f1"), step("two", "f2"), id="both"),
-        {"id": "c", "type": "condition", "condition": "$both.output.two == 7", "then": [step("seven", "g")]},
+        {
+            "id": "c",
+            "type": "condition",
+            "condition": "$both.output.two == 7",
+            "then": [step("seven", "g")],
+        },
     )
     assert explore(whole, errors=False).coverage.missed == ()
 
@@ -367,7 +465,12 @@ def test_inputs_are_made_up_by_their_schema_and_by_what_is_asked_of_them() -> No
     }
     seen: list[dict[str, Any]] = []
     steps = [
-        {"id": "t", "type": "switch", "on": "$tier", "cases": {"gold": [step("g", "f")], "silver": [step("s", "f")]}},
+        {
+            "id": "t",
+            "type": "switch",
+            "on": "$tier",
+            "cases": {"gold": [step("g", "f")], "silver": [step("s", "f")]},
+        },
         {
             "id": "c",
             "type": "condition",
@@ -377,12 +480,18 @@ def test_inputs_are_made_up_by_their_schema_and_by_what_is_asked_of_them() -> No
         },
     ]
     found = explore(
-        program(*steps, inputs=inputs), properties={"seen": lambda run: seen.append(run.inputs)}, errors=False
+        program(*steps, inputs=inputs),
+        properties={"seen": lambda run: seen.append(run.inputs)},
+        errors=False,
     )
     assert found.coverage.missed == ("t: error",) or found.coverage.missed == ()
-    assert {(i["tier"], i["amount"] > 100) for i in seen} == {(t, b) for t in ("gold", "silver") for b in (True, False)}
+    assert {(i["tier"], i["amount"] > 100) for i in seen} == {
+        (t, b) for t in ("gold", "silver") for b in (True, False)
+    }
     assert all(0 <= i["amount"] <= 500 for i in seen)
-    given = explore(program(*steps, inputs=inputs), inputs={"tier": "gold", "amount": 3}, errors=False)
+    given = explore(
+        program(*steps, inputs=inputs), inputs={"tier": "gold", "amount": 3}, errors=False
+    )
     assert given.runs == 1
     assert "c: then" in given.coverage.missed
 
@@ -407,13 +516,22 @@ def test_answers_fit_the_schema_and_enums_are_enumerated() -> None:
             "cases": {v: [step(v, "f")] for v in ("yes", "no")},
             "default": "$next",
         },
-        {"id": "d", "type": "condition", "condition": "$m.output.sure", "then": [step("sure", "f")]},
+        {
+            "id": "d",
+            "type": "condition",
+            "condition": "$m.output.sure",
+            "then": [step("sure", "f")],
+        },
     )
     answers: set[tuple[Any, Any]] = set()
 
     def note(run: ExploredRun) -> None:
         first = run.trace.steps[0]
-        answers.add((first.output["verdict"], first.output["sure"]) if first.output else ("failed", first.error_kind))
+        answers.add(
+            (first.output["verdict"], first.output["sure"])
+            if first.output
+            else ("failed", first.error_kind)
+        )
 
     found = explore(asked, properties={"note": note})
     assert {(v, s) for v in ("yes", "no", "unsure") for s in (True, False)} < answers
@@ -436,7 +554,12 @@ def test_a_tools_annotations_say_what_it_returns() -> None:
     assert returned(contract("any", lambda: 1)) is None
     guarded = program(
         step("ok", "approved"),
-        {"id": "c", "type": "condition", "condition": "$ok.output", "then": [step("pay", "colour")]},
+        {
+            "id": "c",
+            "type": "condition",
+            "condition": "$ok.output",
+            "then": [step("pay", "colour")],
+        },
     )
     found = explore(guarded, tools={"approved": approved, "colour": colour}, errors=False)
     assert (found.runs, found.complete, found.coverage.missed) == (3, True, ())
@@ -452,7 +575,10 @@ def test_errors_are_injected_for_good_and_for_the_first_attempt() -> None:
 
     retried = program(
         step(
-            "a", "f", max_retries=3, catch=[{"errors": ["KeyError"], "next": "b"}, {"errors": ["timeout"], "next": "b"}]
+            "a",
+            "f",
+            max_retries=3,
+            catch=[{"errors": ["KeyError"], "next": "b"}, {"errors": ["timeout"], "next": "b"}],
         ),
         step("b", "g"),
     )
@@ -492,7 +618,13 @@ def test_an_unsafe_timeout_is_in_doubt_and_reconcile_answers_each_way() -> None:
 
 def test_approvals_and_waits_go_every_way() -> None:
     waiting = program(
-        {"id": "ok", "type": "approval", "role": "boss", "timeout_seconds": 60, "otherwise": [step("no", "f")]},
+        {
+            "id": "ok",
+            "type": "approval",
+            "role": "boss",
+            "timeout_seconds": 60,
+            "otherwise": [step("no", "f")],
+        },
         {"id": "w", "type": "wait", "event": "mail", "timeout_seconds": 60, "on_error": "skip"},
         {
             "id": "c",
@@ -512,14 +644,16 @@ def test_cancellation_between_and_during_calls_runs_what_undoes() -> None:
     found = explore(booked, cancels=True, properties=never("unbook"))
     assert found.statuses["cancelled"] >= 3
     assert any(
-        "cancelled before" in failure.text() or "cancelled during" in failure.text() for failure in found.failures
+        "cancelled before" in failure.text() or "cancelled during" in failure.text()
+        for failure in found.failures
     ) or (found.broken["unbook is never called"] > 2)
 
 
 def test_children_in_other_orders_leave_the_same_records() -> None:
     forked = program(parallel(step("one", "f"), step("two", "g"), step("three", "h")))
     one, two = explore(forked), explore(forked, orders=True)
-    assert two.runs == 4 * one.runs  # declared, reversed, the second first; the third first is another one
+    # declared, reversed, the second first; the third first is another one
+    assert two.runs == 4 * one.runs
     assert two.coverage == one.coverage
 
 
@@ -542,7 +676,9 @@ def test_children_of_a_fork_run_at_the_same_time() -> None:
         explore(
             late,
             tools={"f": f},
-            properties={"note": lambda run: found.add((run.status, *(str(g.outcome) for g in run.given)))},
+            properties={
+                "note": lambda run: found.add((run.status, *(str(g.outcome) for g in run.given)))
+            },
         )
         return found
 
@@ -550,7 +686,7 @@ def test_children_of_a_fork_run_at_the_same_time() -> None:
     assert ("failed", "times out", "times out") in ends(max_concurrency=1)
 
 
-# --- bounds and determinism ---------------------------------------------------------------------------------------------
+# --- bounds and determinism -----------------------------------------------------------------------
 
 
 def test_a_bounded_exploration_sees_the_breadth_first() -> None:
@@ -558,7 +694,12 @@ def test_a_bounded_exploration_sees_the_breadth_first() -> None:
     for i in range(12):
         steps += [
             step(f"s{i}", f"f{i}"),
-            {"id": f"c{i}", "type": "condition", "condition": f"$s{i}.output == 'a'", "then": [step(f"t{i}", "g")]},
+            {
+                "id": f"c{i}",
+                "type": "condition",
+                "condition": f"$s{i}.output == 'a'",
+                "then": [step(f"t{i}", "g")],
+            },
         ]
     found = explore(program(*steps), max_runs=60)
     assert not found.complete
@@ -574,7 +715,13 @@ def test_twice_the_same() -> None:
 
 def test_a_loop_of_many_iterations_ends() -> None:
     long = program(
-        {"id": "l", "type": "loop", "max_iterations": 2_000, "until": "$a.output == 'stop'", "steps": [step("a", "f")]}
+        {
+            "id": "l",
+            "type": "loop",
+            "max_iterations": 2_000,
+            "until": "$a.output == 'stop'",
+            "steps": [step("a", "f")],
+        }
     )
     found = explore(long, max_runs=20)
     assert not found.complete
@@ -588,20 +735,35 @@ def test_what_can_not_be_made_up_is_told() -> None:
     assert "note: no answer could be made up" in found.text()
 
 
-# --- properties ----------------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 
 REFUND = program(
     llm("ask", "$text", output_key="said"),
-    {"id": "guard", "type": "condition", "condition": "'yes' in $said.lower()", "then": "refund", "otherwise": "reply"},
+    {
+        "id": "guard",
+        "type": "condition",
+        "condition": "'yes' in $said.lower()",
+        "then": "refund",
+        "otherwise": "reply",
+    },
     step("refund", "refund", next="again"),
-    {"id": "again", "type": "condition", "condition": "'twice' in $said", "then": "more", "otherwise": "reply"},
+    {
+        "id": "again",
+        "type": "condition",
+        "condition": "'twice' in $said",
+        "then": "more",
+        "otherwise": "reply",
+    },
     step("more", "refund"),
     step("reply", "mail"),
 )
 
 
 def test_a_broken_property_shows_its_shortest_run() -> None:
-    found = explore(REFUND, properties=at_most("refund", 1) | only_after("refund", "guard.then") | never("nothing"))
+    found = explore(
+        REFUND,
+        properties=at_most("refund", 1) | only_after("refund", "guard.then") | never("nothing"),
+    )
     assert [name for name, count in found.broken.items() if count] == [
         "refund is called at most 1 time",
         "refund is called only after guard.then",
@@ -614,7 +776,9 @@ def test_a_broken_property_shows_its_shortest_run() -> None:
     shortest = found.failures[0].run
     assert shortest.replay().status is shortest.machine.status
     assert [call.tool for call in shortest.calls] == ["refund", "refund"]
-    holds, breaks = explore(REFUND, properties=at_most("refund", 2) | only_after("mail", "guard.then")).broken.values()
+    holds, breaks = explore(
+        REFUND, properties=at_most("refund", 2) | only_after("mail", "guard.then")
+    ).broken.values()
     assert holds == 0 < breaks
 
 
@@ -625,7 +789,9 @@ def test_a_property_may_assert() -> None:
     found = explore(REFUND, properties={"somebody is told": mailed})
     assert found.failures[0].reason == "no mail"
     assert "broken: somebody is told (no mail)" in found.text()
-    assert explore(REFUND, properties={"true": lambda run: True, "none": lambda run: None}).check().ok
+    assert (
+        explore(REFUND, properties={"true": lambda run: True, "none": lambda run: None}).check().ok
+    )
 
 
 def test_retried_attempts_are_calls() -> None:
@@ -639,12 +805,24 @@ def test_siblings_do_not_guard_each_other() -> None:
     beside = program(parallel([guard], step("pay", "pay")))
     behind = program(
         parallel([guard], step("z", "note")),
-        {"id": "c", "type": "condition", "condition": "$x == 'a'", "then": "pay", "otherwise": "$end"},
+        {
+            "id": "c",
+            "type": "condition",
+            "condition": "$x == 'a'",
+            "then": "pay",
+            "otherwise": "$end",
+        },
         step("pay", "pay"),
     )
     assert not explore(beside, properties=only_after("pay", "g.then"), errors=False).ok
     assert explore(behind, properties=only_after("pay", "g.then"), errors=False).ok
-    first = {"id": "g", "type": "condition", "condition": "$x == 'a'", "then": "$next", "otherwise": "$end"}
+    first = {
+        "id": "g",
+        "type": "condition",
+        "condition": "$x == 'a'",
+        "then": "$next",
+        "otherwise": "$end",
+    }
     again = program(first, parallel(step("one", "pay"), step("z", "note")), step("two", "pay"))
     assert not explore(again, properties=only_after("pay", "g.then"), errors=False).ok
 
@@ -660,16 +838,22 @@ def test_a_policys_value_checks_hold_in_every_run() -> None:
     plain = explore(paid, properties=never("send"), errors=False)
     assert plain.broken["send is never called"] == plain.runs == 1
     listed = ends("trusted or $value in $payees", values={"payees": ["DE1", "DE2"]})
-    assert (listed.statuses, listed.broken["send is never called"]) == ({"failed": 1, "success": 2}, 2)
+    assert (listed.statuses, listed.broken["send is never called"]) == (
+        {"failed": 1, "success": 2},
+        2,
+    )
     literal = ends("trusted or $value == 'DE1'")
-    assert (literal.statuses, literal.broken["send is never called"]) == ({"failed": 1, "success": 1}, 1)
+    assert (literal.statuses, literal.broken["send is never called"]) == (
+        {"failed": 1, "success": 1},
+        1,
+    )
     given = ends("trusted or $value in $known", inputs={"known": "trusted"})
     assert set(given.statuses) == {"failed", "success"}
     with pytest.raises(ProgramError, match="does not allow tool 'send'"):
         explore(paid, policy={"tools": {"send": {"allow": False}}})
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def test_what_can_not_be_explored_is_refused() -> None:

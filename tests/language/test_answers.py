@@ -1,4 +1,6 @@
-"""Answers: labels and JSON as models write them. The table is ``answers.yaml``; what holds for every text is a property."""
+"""Answers: labels and JSON as models write them. The table is ``answers.yaml``; what holds for
+every text is a property.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nano_vm.errors import InvalidAnswer
-from nano_vm.language.answers import DECORATION, Spoken, allowed_answer, begins_another, json_in, without_reasoning
+from nano_vm.language.answers import (
+    DECORATION,
+    Spoken,
+    allowed_answer,
+    begins_another,
+    json_in,
+    without_reasoning,
+)
 
 TABLE = yaml.safe_load(Path(__file__).with_name("answers.yaml").read_text(encoding="utf-8"))
 LABELS = [
@@ -73,7 +82,12 @@ def test_a_label_that_begins_another(label: str, allowed: tuple[str, ...], begin
     assert begins_another(label, allowed) == begins
 
 
-labels = st.lists(st.text(min_size=1, max_size=8).filter(str.strip), min_size=1, max_size=5, unique_by=str.casefold)
+labels = st.lists(
+    st.text(min_size=1, max_size=8).filter(str.strip),
+    min_size=1,
+    max_size=5,
+    unique_by=str.casefold,
+)
 decoration = st.text(sorted(DECORATION | set(" \n\t")), max_size=4)
 
 
@@ -95,7 +109,9 @@ def test_a_decorated_label_is_it_or_nothing(allowed: list[str], data: st.DataObj
 
 
 @given(labels, st.text(max_size=20))
-def test_an_answer_holds_nothing_but_its_label_and_decoration(allowed: list[str], text: str) -> None:
+def test_an_answer_holds_nothing_but_its_label_and_decoration(
+    allowed: list[str], text: str
+) -> None:
     label = label_of(text, tuple(allowed))
     if label == "none" or text.startswith(("```", "~~~")):
         return
@@ -111,8 +127,13 @@ def test_the_same_answer_twice(text: str, allowed: tuple[str, ...]) -> None:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 containers = values.filter(lambda value: isinstance(value, (dict, list)))
@@ -141,7 +162,9 @@ def test_two_values_are_none(one: Any, two: Any, between: str) -> None:
 
 @given(containers, st.data())
 def test_a_part_of_a_broken_value_is_none(value: Any, data: st.DataObject) -> None:
-    """However far an object or array got before it was cut, nothing inside of it passes for the answer."""
+    """However far an object or array got before it was cut, nothing inside of it passes for the
+    answer.
+    """
     text = json.dumps(value)
     cut = text[: data.draw(st.integers(1, len(text) - 1))]
     for form in (cut, f"So: {cut}", f"```json\n{cut}"):
@@ -159,7 +182,11 @@ def test_any_text_is_one_value_or_invalid(text: str) -> None:
 
 
 @pytest.mark.parametrize("cut", [False, True])
-@given(st.lists(st.sampled_from(["<think>", "</think>", "<thi", "nk>", "</", "think>", "a", " ", "\n", "<"])))
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "<thi", "nk>", "</", "think>", "a", " ", "\n", "<"])
+    )
+)
 def test_what_is_shown_of_a_stream_is_the_answer(cut: bool, pieces: list[str]) -> None:
     """However the text is cut into pieces, reasoning is held back, and only that."""
     spoken = Spoken()
@@ -180,10 +207,28 @@ def test_long_reasoning_streams_in_linear_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ['"', " .", "[", "{", "[x]", '{"', "```\n", '"\\', " ", "`", "\u200b ", "]", '[{"a":', "~~~ \n"]
+    "unit",
+    [
+        '"',
+        " .",
+        "[",
+        "{",
+        "[x]",
+        '{"',
+        "```\n",
+        '"\\',
+        " ",
+        "`",
+        "\u200b ",
+        "]",
+        '[{"a":',
+        "~~~ \n",
+    ],
 )
 def test_time_is_linear(unit: str) -> None:
-    """A megabyte of what each pass takes off, skips or looks for: a second at the most here; quadratic would be hours."""
+    """A megabyte of what each pass takes off, skips or looks for: a second at the most here;
+    quadratic would be hours.
+    """
     text = unit * (1_000_000 // len(unit))
     begin = time.process_time()
     for answer in (text, text + "yes", "yes" + text):

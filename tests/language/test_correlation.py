@@ -1,4 +1,6 @@
-"""Whether an event has the values that a wait matches, and marks by which a database finds those that may."""
+"""Whether an event has the values that a wait matches, and marks by which a database finds those
+that may.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,28 @@ SCALARS = (
     | st.integers(-3, 3).map(str)
     | st.floats(allow_nan=False, allow_infinity=False).map(str)
     | st.sampled_from(
-        ["1e400", "-0", "0.0", " 7 ", "7.0", "1E2", "100", 1e23, 10**23, int(1e23), 10**400, "1" + "0" * 400, "true"]
+        [
+            "1e400",
+            "-0",
+            "0.0",
+            " 7 ",
+            "7.0",
+            "1E2",
+            "100",
+            1e23,
+            10**23,
+            int(1e23),
+            10**400,
+            "1" + "0" * 400,
+            "true",
+        ]
     )
 )
-VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(max_size=1), SCALARS, max_size=2)
+VALUES = (
+    SCALARS
+    | st.lists(SCALARS, max_size=2)
+    | st.dictionaries(st.text(max_size=1), SCALARS, max_size=2)
+)
 
 
 @given(VALUES, VALUES)
@@ -41,7 +61,9 @@ def test_what_is_equal_has_a_mark_in_common(a: Any, b: Any) -> None:
 
 
 @given(st.dictionaries(st.text(max_size=2), SCALARS, min_size=1, max_size=5), st.data())
-def test_an_event_that_fits_is_found_by_any_of_its_fields(payload: dict[str, Any], data: st.DataObject) -> None:
+def test_an_event_that_fits_is_found_by_any_of_its_fields(
+    payload: dict[str, Any], data: st.DataObject
+) -> None:
     names = data.draw(st.lists(st.sampled_from(sorted(payload)), min_size=1, unique=True))
     match = {name: payload[name] for name in names}
     assert fits(payload, match)

@@ -1,4 +1,6 @@
-"""Expressions: every operator on every pair of types, precedence as Python's, places in messages, limits, injection."""
+"""Expressions: every operator on every pair of types, precedence as Python's, places in messages,
+limits, injection.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,7 @@ def error_of(text: str, **names: Any) -> str:
     return str(caught.value)
 
 
-# --- the table: one value of each type, every operator -----------------------------------------------------------
+# --- the table: one value of each type, every operator --------------------------------------------
 
 VALUES: dict[str, Any] = {
     "null": None,
@@ -85,7 +87,9 @@ TEXTS = ("text", "number_text")
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_equality_is_by_type_and_value(a: str, b: str) -> None:
-    expected = a == b or {a, b} <= {"int", "float"} or ({a, b} <= {*NUMERIC} and "number_text" in (a, b))
+    expected = (
+        a == b or {a, b} <= {"int", "float"} or ({a, b} <= {*NUMERIC} and "number_text" in (a, b))
+    )
     assert truth_of("$a == $b", a=VALUES[a], b=VALUES[b]) is expected
     assert truth_of("$a != $b", a=VALUES[a], b=VALUES[b]) is not expected
 
@@ -96,7 +100,9 @@ def test_order_of_numbers_and_of_texts_only(a: str, b: str, op: str) -> None:
     if a in NUMERIC and b in NUMERIC:
         assert truth_of(f"$a {op} $b", a=VALUES[a], b=VALUES[b]) is (op in ("<=", ">="))
     elif a in TEXTS and b in TEXTS:
-        assert truth_of(f"$a {op} $b", a=VALUES[a], b=VALUES[b]) is eval(f"{VALUES[a]!r} {op} {VALUES[b]!r}")
+        assert truth_of(f"$a {op} $b", a=VALUES[a], b=VALUES[b]) is eval(
+            f"{VALUES[a]!r} {op} {VALUES[b]!r}"
+        )
     else:
         assert "can not compare" in error_of(f"$a {op} $b", a=VALUES[a], b=VALUES[b])
 
@@ -132,7 +138,15 @@ def test_in(a: str, b: str) -> None:
 @pytest.mark.parametrize("a", VALUES)
 def test_conditions_and_operands_are_booleans(a: str) -> None:
     value = VALUES[a]
-    for text in ("$a", "not $a", "true and $a", "false or $a", "$a and true", "$a or false", "($a)"):
+    for text in (
+        "$a",
+        "not $a",
+        "true and $a",
+        "false or $a",
+        "$a and true",
+        "$a or false",
+        "($a)",
+    ):
         if value is True:
             assert truth_of(text, a=value) is (not text.startswith("not"))
         else:
@@ -281,7 +295,7 @@ def test_an_error_never_means_false(text: str, names: dict[str, Any], part: str)
     assert part in error_of(text, **names)
 
 
-# --- what is not in the language -----------------------------------------------------------------------------------
+# --- what is not in the language ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -387,24 +401,30 @@ def test_a_long_chain_is_not_deep() -> None:
     assert value_of("+".join(["1"] * 30)) == 30
 
 
-# --- against Python ------------------------------------------------------------------------------------------------
+# --- against Python -------------------------------------------------------------------------------
 
 numbers = st.integers(-9, 9) | st.floats(-9, 9, allow_nan=False).map(lambda x: round(x, 2) + 0.0)
 texts = st.text("ab'\" \\$ä", max_size=3)
 literals = (
-    numbers.map(repr) | texts.map(lambda t: repr(t).replace("$", "$$")) | st.sampled_from(["True", "False", "None"])
+    numbers.map(repr)
+    | texts.map(lambda t: repr(t).replace("$", "$$"))
+    | st.sampled_from(["True", "False", "None"])
 )
 
 
 def operations(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    binary = st.sampled_from(["+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "in", "not in", "and", "or"])
+    binary = st.sampled_from(
+        ["+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "in", "not in", "and", "or"]
+    )
     return (
         st.tuples(inner, binary, inner).map(" ".join)
         | inner.map(lambda a: f"({a})")
         | inner.map(lambda a: f"not {a}")
         | inner.map(lambda a: f"-{a}")
         | inner.map(lambda a: f"len({a})")
-        | st.tuples(inner, st.sampled_from(["lower", "upper", "strip"])).map(lambda p: f"({p[0]}).{p[1]}()")
+        | st.tuples(inner, st.sampled_from(["lower", "upper", "strip"])).map(
+            lambda p: f"({p[0]}).{p[1]}()"
+        )
         | st.tuples(inner, inner).map(lambda p: f"[{p[0]}, {p[1]}]")
         | st.tuples(inner, inner).map(lambda p: f"({p[0]})[{p[1]}]")
     )
@@ -415,7 +435,9 @@ expressions = st.recursive(literals, operations, max_leaves=6)
 
 @given(expressions)
 def test_where_both_have_a_meaning_it_is_pythons(text: str) -> None:
-    """Precedence, short circuit, chains and results are Python's wherever this language gives a value."""
+    """Precedence, short circuit, chains and results are Python's wherever this language gives a
+    value.
+    """
     try:
         found = value_of(text)
     except ExprError:
@@ -436,12 +458,18 @@ def same(a: Any, b: Any) -> bool:
 
 
 operators = st.sampled_from(["and", "or", "==", "<", "in", "not in", "+", "-", "*", "/", "%"])
-chains = st.lists(st.tuples(operators, st.sampled_from(["", "not ", "-", "not not ", "--"])), min_size=1, max_size=7)
+chains = st.lists(
+    st.tuples(operators, st.sampled_from(["", "not ", "-", "not not ", "--"])),
+    min_size=1,
+    max_size=7,
+)
 
 
 @given(chains)
 def test_precedence_and_associativity_are_pythons(chain: list[tuple[str, str]]) -> None:
-    text = "a" + "".join(f" {op} {prefix}{name}" for (op, prefix), name in zip(chain, "bcdefgh", strict=False))
+    text = "a" + "".join(
+        f" {op} {prefix}{name}" for (op, prefix), name in zip(chain, "bcdefgh", strict=False)
+    )
     ours = re.sub(r"\b([a-h])\b", r"$\1", text)
     try:
         tree = ast.parse(text, mode="eval").body
@@ -494,7 +522,7 @@ def python_shown(node: ast.expr) -> str:
     raise AssertionError(node)
 
 
-# --- no value can become code ----------------------------------------------------------------------------------------
+# --- no value can become code ---------------------------------------------------------------------
 
 hostile = st.one_of(
     st.text(),
@@ -534,7 +562,9 @@ json_values = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=("Cs",))),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -606,31 +636,51 @@ def test_parts_of_a_template(text: str, parts: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["${}", "${ }", "${a b}", "${a.}", "${.a}", "${a[}", "${a[x]}", "${1}", "${a}${b c}", "${a\n.b}"]
+    "text",
+    [
+        "${}",
+        "${ }",
+        "${a b}",
+        "${a.}",
+        "${.a}",
+        "${a[}",
+        "${a[x]}",
+        "${1}",
+        "${a}${b c}",
+        "${a\n.b}",
+    ],
 )
 def test_braces_hold_a_reference_or_nothing_goes(text: str) -> None:
     with pytest.raises(ExprError, match="is not a reference"):
         parse_template(text)
 
 
-@pytest.mark.parametrize("text", ["${", "${a", "x ${a b", "${a${b}}", "${a{b}", "${a\nb", "'${a' == 1", "${a['k\""])
+@pytest.mark.parametrize(
+    "text", ["${", "${a", "x ${a b", "${a${b}}", "${a{b}", "${a\nb", "'${a' == 1", "${a['k\""]
+)
 def test_braces_are_closed(text: str) -> None:
     parse = parse_expr if "==" in text else parse_template
     with pytest.raises(ExprError, match=r"is not closed; write \} behind the reference"):
         parse(text)
 
 
-@pytest.mark.parametrize("rest", ["[x]", "[", "[$b]", "[1:2]", "[+1]", "['k", "['a$b']", r"['a\\']", "[1.0]", "[]"])
+@pytest.mark.parametrize(
+    "rest", ["[x]", "[", "[$b]", "[1:2]", "[+1]", "['k", "['a$b']", r"['a\\']", "[1.0]", "[]"]
+)
 def test_what_stands_in_brackets_behind_a_name_is_an_index(rest: str) -> None:
     for text in (f"$a{rest}", f"<$a.b[0]{rest}>"):
-        with pytest.raises(ExprError, match=r"a whole number or a quoted key.*text behind the value"):
+        with pytest.raises(
+            ExprError, match=r"a whole number or a quoted key.*text behind the value"
+        ):
             parse_template(text)
     assert parse_template(f"$${{a}}{rest}".replace("$$", "$$ ")).parts[0] == "$"
 
 
 paths = st.lists(
     st.integers(-99, 999)
-    | st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="'\"\\$"), max_size=5)
+    | st.text(
+        st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="'\"\\$"), max_size=5
+    )
     | st.sampled_from(["a", "output", "lower", "é"]),
     max_size=4,
 )

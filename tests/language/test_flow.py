@@ -11,7 +11,12 @@ from nano_vm.language.flow import Flow, Node
 
 
 def step(step_id: str, kind: str = "set", **fields: Any) -> dict[str, Any]:
-    return {"id": step_id, "type": kind, **({"values": {"x": 1}} if kind == "set" else {}), **fields}
+    return {
+        "id": step_id,
+        "type": kind,
+        **({"values": {"x": 1}} if kind == "set" else {}),
+        **fields,
+    }
 
 
 def choice(step_id: str, then: Any, otherwise: Any = None, **fields: Any) -> dict[str, Any]:
@@ -25,7 +30,9 @@ def flow_of(*steps: dict[str, Any], **programs: dict[str, Any]) -> Flow:
 
 
 def name(node: Node) -> str:
-    """``a`` for a step reached in order, ``a!`` by jump; ``test a``, ``close a``, ``end``; inner frames in brackets."""
+    """``a`` for a step reached in order, ``a!`` by jump; ``test a``, ``close a``, ``end``; inner
+    frames in brackets.
+    """
     frame = f"[{node.frame.name}]" if node.frame.index else ""
     if node.kind in ("end", "fail"):
         return node.kind + frame
@@ -34,7 +41,9 @@ def name(node: Node) -> str:
 
 
 def edges(flow: Flow) -> list[str]:
-    """``from label to`` for every edge that can be reached from the entry, errors to the frame's `fail` left out."""
+    """``from label to`` for every edge that can be reached from the entry, errors to the frame's
+    `fail` left out.
+    """
     found, seen, work = [], set(), [flow.frames[0].entry]
     while work:
         index = work.pop(0)
@@ -64,7 +73,14 @@ def test_a_target_without_next_ends_its_frame() -> None:
 
 def test_a_target_with_next_goes_on_in_order() -> None:
     flow = flow_of(choice("c", "a", "b"), step("a", next="b"), step("b"), step("d"))
-    assert edges(flow) == ["c then a", "c otherwise b!", "a next b", "b! next end", "b next d", "d next end"]
+    assert edges(flow) == [
+        "c then a",
+        "c otherwise b!",
+        "a next b",
+        "b! next end",
+        "b next d",
+        "d next end",
+    ]
 
 
 def test_a_step_has_two_states() -> None:
@@ -101,21 +117,35 @@ def test_a_block_returns_to_its_container() -> None:
 def test_a_missing_otherwise() -> None:
     """Beside a block an empty block; beside a jump a failure."""
     block = edges(flow_of(choice("c", [step("i")]), step("d")))
-    assert [edge for edge in block if edge.startswith("c otherwise")] in (["c otherwise d"], ["c otherwise close c"])
+    assert [edge for edge in block if edge.startswith("c otherwise")] in (
+        ["c otherwise d"],
+        ["c otherwise close c"],
+    )
     assert "c otherwise fail" in edges(flow_of(choice("c", "d"), step("d")))
 
 
 def test_dollar_targets() -> None:
     flow = flow_of(
-        step("s", "switch", on="x", cases={"a": "$end", "b": "$fail", "c": "$next"}, default="$end"), step("d")
+        step(
+            "s", "switch", on="x", cases={"a": "$end", "b": "$fail", "c": "$next"}, default="$end"
+        ),
+        step("d"),
     )
-    assert edges(flow) == ["s case:a end", "s case:b fail", "s case:c d", "s default end", "d next end"]
+    assert edges(flow) == [
+        "s case:a end",
+        "s case:b fail",
+        "s case:c d",
+        "s default end",
+        "d next end",
+    ]
 
 
 def test_a_switch_without_default_fails() -> None:
     flow = flow_of(step("s", "switch", on="x", cases={"a": "$end"}))
     node = flow.nodes[flow.frames[0].entry]
-    assert [edge.label for edge in node.edges] == ["case:a", "error", "error"] or [e.label for e in node.edges] == [
+    assert [edge.label for edge in node.edges] == ["case:a", "error", "error"] or [
+        e.label for e in node.edges
+    ] == [
         "case:a",
         "error",
     ]
@@ -123,7 +153,10 @@ def test_a_switch_without_default_fails() -> None:
 
 def test_a_loop() -> None:
     flow = flow_of(
-        step("l", "loop", max_iterations=2, until="true", on_exhausted="continue", steps=[step("i")]), step("d")
+        step(
+            "l", "loop", max_iterations=2, until="true", on_exhausted="continue", steps=[step("i")]
+        ),
+        step("d"),
     )
     assert edges(flow) == [
         "l next i",
@@ -137,7 +170,13 @@ def test_a_loop() -> None:
 
 def test_a_jump_out_of_a_loop() -> None:
     flow = flow_of(
-        step("l", "loop", max_iterations=2, until="true", steps=[choice("i", "d", "$next"), step("j")]),
+        step(
+            "l",
+            "loop",
+            max_iterations=2,
+            until="true",
+            steps=[choice("i", "d", "$next"), step("j")],
+        ),
         step("m"),
         step("d"),
     )
@@ -147,7 +186,8 @@ def test_a_jump_out_of_a_loop() -> None:
 
 def test_a_fork_has_an_edge_to_each_branch_and_one_round_them() -> None:
     flow = flow_of(
-        step("p", "parallel", parallel_steps=[step("a"), [step("b"), step("c")]], on_error="skip"), step("d")
+        step("p", "parallel", parallel_steps=[step("a"), [step("b"), step("c")]], on_error="skip"),
+        step("d"),
     )
     assert edges(flow) == [
         "p fork a[a]",
@@ -176,18 +216,29 @@ def test_a_map() -> None:
 
 
 def test_a_call() -> None:
-    flow = flow_of(step("c", "call", program="sub"), step("d"), sub={"name": "sub", "steps": [step("i")]})
+    flow = flow_of(
+        step("c", "call", program="sub"), step("d"), sub={"name": "sub", "steps": [step("i")]}
+    )
     assert edges(flow) == ["c fork i[sub]", "c next d", "i[sub] next end[sub]", "d next end"]
 
 
 def test_catch_is_a_jump_and_skip_is_not() -> None:
     catch = [{"errors": ["tool"], "next": "b"}]
     flow = flow_of(step("a", "tool", tool="f", catch=catch, on_error="skip"), step("b"), step("c"))
-    assert edges(flow) == ["a next b", "a catch b!", "a skip b", "b next c", "b! next end", "c next end"]
+    assert edges(flow) == [
+        "a next b",
+        "a catch b!",
+        "a skip b",
+        "b next c",
+        "b! next end",
+        "c next end",
+    ]
 
 
 def test_a_condition_that_is_skipped_takes_otherwise() -> None:
-    assert "c skip b!" in edges(flow_of(choice("c", "a", "b", on_error="skip"), step("a"), step("b")))
+    assert "c skip b!" in edges(
+        flow_of(choice("c", "a", "b", on_error="skip"), step("a"), step("b"))
+    )
     assert "c skip fail" in edges(flow_of(choice("c", "a", on_error="skip"), step("a")))
     blocks = edges(flow_of(choice("c", [step("a")], [step("b")], on_error="skip"), step("d")))
     assert "c skip b" in blocks
@@ -199,14 +250,20 @@ def test_a_condition_that_is_skipped_takes_otherwise() -> None:
 
 def test_a_skipped_condition_never_falls_through() -> None:
     for otherwise in (None, "b"):
-        found = edges(flow_of(choice("c", "a", otherwise, on_error="skip"), step("guarded"), step("a"), step("b")))
+        found = edges(
+            flow_of(
+                choice("c", "a", otherwise, on_error="skip"), step("guarded"), step("a"), step("b")
+            )
+        )
         assert not [edge for edge in found if edge.startswith("c ") and edge.endswith(" guarded")]
 
 
 def test_the_handlers_of_a_loop_take_what_fails_inside() -> None:
     body = [step("i", "tool", tool="f")]
     flow = flow_of(
-        step("l", "loop", max_iterations=1, until="true", catch=[{"next": "d"}], steps=body), step("m"), step("d")
+        step("l", "loop", max_iterations=1, until="true", catch=[{"next": "d"}], steps=body),
+        step("m"),
+        step("d"),
     )
     assert "i catch d!" in edges(flow)
     assert "test l catch d!" in edges(flow)
@@ -224,13 +281,19 @@ def test_every_node_but_ends_leads_somewhere_and_can_fail() -> None:
             assert node.edges == []
         else:
             assert node.edges
-            if node.kind != "close" and not (node.kind == "step" and node.step.id == "l"):  # a loop fails by its test
+            # a loop fails by its test
+            if node.kind != "close" and not (node.kind == "step" and node.step.id == "l"):
                 assert any(edge.label == "error" for edge in node.edges)
 
 
 def test_no_edge_but_fork_enters_a_frame() -> None:
     flow = flow_of(
-        step("m", "map", over=[1], steps=[step("p", "parallel", parallel_steps=[step("x"), step("y")]), step("z")]),
+        step(
+            "m",
+            "map",
+            over=[1],
+            steps=[step("p", "parallel", parallel_steps=[step("x"), step("y")]), step("z")],
+        ),
         step("c", "call", program={"steps": [step("m")]}),
     )
     for node in flow.nodes:
@@ -239,7 +302,7 @@ def test_no_edge_but_fork_enters_a_frame() -> None:
             assert (target.frame is node.frame) != (edge.label == "fork")
 
 
-# --- what leads nowhere ----------------------------------------------------------------------------------------------
+# --- what leads nowhere ---------------------------------------------------------------------------
 
 
 SUB = {"steps": [step("s")]}
@@ -250,7 +313,10 @@ SUB = {"steps": [step("s")]}
     [
         ([step("a", next="bb"), step("b")], [("V003", "steps[0].next"), ("V009", "steps[1]")]),
         ([choice("a", [step("b", next="d")], [step("d")])], [("V004", "steps[0].then[0].next")]),
-        ([step("m", "map", over=[1], steps=[step("i", next="e")]), step("e")], [("V004", "steps[0].steps[0].next")]),
+        (
+            [step("m", "map", over=[1], steps=[step("i", next="e")]), step("e")],
+            [("V004", "steps[0].steps[0].next")],
+        ),
         ([step("a"), step("b", next="a")], [("V005", "steps[1].next")]),
         ([step("a", "call", program="nope")], [("V006", "steps[0].program")]),
         ([step("a", next="c"), step("b"), step("c")], [("V009", "steps[1]")]),
@@ -288,7 +354,10 @@ def test_calls_of_calls_are_bounded() -> None:
     """Ten programs, each calling the next one ten times, would be ten thousand million steps."""
     programs = {
         f"p{i}": Program.from_dict(
-            {"name": f"p{i}", "steps": [step(f"c{j}", "call", program=f"p{i + 1}") for j in range(10)]}
+            {
+                "name": f"p{i}",
+                "steps": [step(f"c{j}", "call", program=f"p{i + 1}") for j in range(10)],
+            }
         )
         for i in range(10)
     }
@@ -301,7 +370,11 @@ def test_nested_doubles_are_bounded() -> None:
     """A block in a block in a block, each entered both ways, doubles its nodes at each level."""
     inner: list[dict[str, Any]] = [step("s")]
     for i in range(40):
-        inner = [step(f"x{i}"), choice(f"c{i}", inner, next=None), choice(f"j{i}", f"c{i}", "$next")]
+        inner = [
+            step(f"x{i}"),
+            choice(f"c{i}", inner, next=None),
+            choice(f"j{i}", f"c{i}", "$next"),
+        ]
     flow = flow_of(*inner)
     assert len(flow.nodes) <= 110_000
     assert not flow.diagnostics or [d.code for d in flow.diagnostics] == ["V008"]
@@ -313,7 +386,7 @@ def test_the_flow_is_linear_in_the_program() -> None:
     assert len(flow.nodes) <= 6 * 1000
 
 
-# --- LANGUAGE 5 by running -------------------------------------------------------------------------------------------
+# --- LANGUAGE 5 by running ------------------------------------------------------------------------
 
 
 def paths(*steps: dict[str, Any]) -> list[str]:
@@ -327,12 +400,26 @@ def test_the_second_run_of_a_step_has_its_own_path() -> None:
 
 
 def test_the_second_run_of_a_step_with_blocks() -> None:
-    assert paths(choice("a", [step("b")]), choice("c", "a", "$next")) == ["a", "a/b", "c", "a#2", "a#2/b"]
+    assert paths(choice("a", [step("b")]), choice("c", "a", "$next")) == [
+        "a",
+        "a/b",
+        "c",
+        "a#2",
+        "a#2/b",
+    ]
 
 
 def test_the_second_run_of_a_loop() -> None:
     loop = step("l", "loop", max_iterations=2, on_exhausted="continue", steps=[step("i")])
-    assert paths(loop, choice("c", "l", "$next")) == ["l#1/i", "l#2/i", "l", "c", "l#2#1/i", "l#2#2/i", "l#2"]
+    assert paths(loop, choice("c", "l", "$next")) == [
+        "l#1/i",
+        "l#2/i",
+        "l",
+        "c",
+        "l#2#1/i",
+        "l#2#2/i",
+        "l#2",
+    ]
 
 
 def test_the_second_run_inside_an_iteration() -> None:

@@ -12,6 +12,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from expression_texts import expressions, numbers, plain_values, texts
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -21,7 +22,6 @@ from nano_vm.language.functions import FUNCTIONS, MAX_ROUND_DIGITS
 from nano_vm.language.operators import COMPARISONS, exactly
 from nano_vm.values import MAX_VALUE_BYTES, UNSET, admit, canonical
 
-from expression_texts import expressions, numbers, plain_values, texts  # isort: skip - a module beside this one
 from test_expr import Names, truth_of, value_of  # isort: skip - likewise
 
 ONE_OF_EACH: dict[str, Any] = {
@@ -81,7 +81,9 @@ def test_the_table_has_every_function() -> None:
 def test_every_function_on_every_kind(name: str) -> None:
     function = FUNCTIONS[name]
     counts = range(function.least, (function.most if function.most is not None else 2) + 1)
-    for kinds in itertools.chain.from_iterable(itertools.product(ONE_OF_EACH, repeat=count) for count in counts):
+    for kinds in itertools.chain.from_iterable(
+        itertools.product(ONE_OF_EACH, repeat=count) for count in counts
+    ):
         values = [ONE_OF_EACH[kind] for kind in kinds]
         if kinds in TAKES[name]:
             call(name, *values)
@@ -129,7 +131,7 @@ def test_any_expression(text: str, a: Any, b: Any) -> None:
             compile_condition(node, scope)(scope.frame)
 
 
-# --- laws ----------------------------------------------------------------------------------------------------------
+# --- laws -----------------------------------------------------------------------------------------
 
 lists = st.lists(plain_values, max_size=4)
 
@@ -137,7 +139,9 @@ lists = st.lists(plain_values, max_size=4)
 @given(lists, plain_values, lists)
 def test_lists_grow(box: list[Any], item: Any, more: list[Any]) -> None:
     assert call("append", box, item) == [*box, item]
-    assert call("concat", box, more) == functools.reduce(lambda found, one: call("append", found, one), more, box)
+    assert call("concat", box, more) == functools.reduce(
+        lambda found, one: call("append", found, one), more, box
+    )
 
 
 @given(texts, texts.filter(bool))
@@ -150,7 +154,9 @@ def test_what_is_split_is_joined_again(text: str, separator: str) -> None:
 
 @given(lists, texts)
 def test_items_are_joined_as_a_template_shows_them(items: list[Any], separator: str) -> None:
-    assert call("join", items, separator) == separator.join(str(value_of("'$a'", a=item)) for item in items)
+    assert call("join", items, separator) == separator.join(
+        str(value_of("'$a'", a=item)) for item in items
+    )
 
 
 @given(plain_values)
@@ -159,7 +165,11 @@ def test_the_json_text_of_a_value_is_that_value(value: Any) -> None:
 
 
 NUMBER_TEXTS = ["10", " 9", "1e1", "9.50"]
-rows = st.lists(numbers, max_size=6) | st.lists(texts, max_size=6) | st.lists(numbers | st.sampled_from(NUMBER_TEXTS))
+rows = (
+    st.lists(numbers, max_size=6)
+    | st.lists(texts, max_size=6)
+    | st.lists(numbers | st.sampled_from(NUMBER_TEXTS))
+)
 
 
 @given(rows)
@@ -177,7 +187,9 @@ def test_order(items: list[Any]) -> None:
         assert repr(call("min", items)) == repr(found[0])
         most = call("max", items)
         assert most == found[-1] or exactly(most) == exactly(found[-1]) is not None
-        equals = [item for item in items if item == most or exactly(item) == exactly(most) is not None]
+        equals = [
+            item for item in items if item == most or exactly(item) == exactly(most) is not None
+        ]
         assert repr(most) == repr(equals[0]), "the first of equals"
         assert repr(call("min", items)) == repr(call("min", *items) if len(items) > 1 else items[0])
 
@@ -201,14 +213,20 @@ def test_a_sum_is_what_plus_gives_from_left_to_right(items: list[Any]) -> None:
     assert repr(call("sum", items)) == repr(total)
 
 
-@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False), st.integers(-8, 8) | st.none())
-def test_numbers_are_rounded_to_the_nearest_and_ties_to_even(number: Any, digits: int | None) -> None:
+@given(
+    st.integers() | st.floats(allow_nan=False, allow_infinity=False), st.integers(-8, 8) | st.none()
+)
+def test_numbers_are_rounded_to_the_nearest_and_ties_to_even(
+    number: Any, digits: int | None
+) -> None:
     args = (number,) if digits is None else (number, digits)
     assert repr(call("round", *args)) == repr(round(*args))
     assert repr(call("abs", number)) == repr(abs(number))
 
 
-@pytest.mark.parametrize("digits", [MAX_ROUND_DIGITS + 1, -MAX_ROUND_DIGITS - 1, 10**18, True, 1.0, "1"])
+@pytest.mark.parametrize(
+    "digits", [MAX_ROUND_DIGITS + 1, -MAX_ROUND_DIGITS - 1, 10**18, True, 1.0, "1"]
+)
 def test_rounding_to_a_number_of_digits_that_no_number_has(digits: Any) -> None:
     with pytest.raises(ExprError, match="digits"):
         call("round", 5, digits)
@@ -235,10 +253,12 @@ def test_default_stands_in_for_what_is_null_or_not_there(value: Any, path: list[
             return
     expected = "other" if not there or at is None else at
     assert canonical(value_of(f"default({ref}, 'other')", a=value)) == canonical(expected)
-    assert canonical(value_of(f"default(default({ref}, $gone), 'other')", a=value, gone=UNSET)) == canonical(expected)
+    assert canonical(
+        value_of(f"default(default({ref}, $gone), 'other')", a=value, gone=UNSET)
+    ) == canonical(expected)
 
 
-# --- bounds --------------------------------------------------------------------------------------------------------
+# --- bounds ---------------------------------------------------------------------------------------
 
 HALF = MAX_VALUE_BYTES // 2 + 1
 TOO_LARGE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -253,8 +273,14 @@ TOO_LARGE: dict[str, tuple[str, dict[str, Any]]] = {
     "a long JSON text": ("json($a)", {"a": '"' + "x" * MAX_VALUE_BYTES + '"'}),
     "a name in a list, printed": (f"str([{', '.join(['$a'] * 400)}])", {"a": "x" * HALF}),
     "a name in a list, compared": (f"[{', '.join(['$a'] * 400)}] == [$a]", {"a": ["x" * HALF]}),
-    "a name in a list, looked for": (f"1 in append([{', '.join(['$a'] * 400)}], 1)", {"a": [0] * (HALF // 8)}),
-    "lists of lists": ("len(" + "append(concat($a, $a), [" * 8 + "$a" + "])" * 8 + ")", {"a": [[0] * 999] * 999}),
+    "a name in a list, looked for": (
+        f"1 in append([{', '.join(['$a'] * 400)}], 1)",
+        {"a": [0] * (HALF // 8)},
+    ),
+    "lists of lists": (
+        "len(" + "append(concat($a, $a), [" * 8 + "$a" + "])" * 8 + ")",
+        {"a": [[0] * 999] * 999},
+    ),
     "keys in a list": (f"str([{', '.join(['$a'] * 400)}])", {"a": {"x" * HALF: 1}}),
     "as a condition": (f"default(null, [{', '.join(['$a'] * 400)}]) == 1", {"a": ["x" * HALF]}),
 }

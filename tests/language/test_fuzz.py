@@ -1,7 +1,9 @@
-"""What must hold for any input: the loader raises `ProgramError` only; a program that passes ends, always alike.
+"""What must hold for any input: the loader raises `ProgramError` only; a program that passes ends,
+always alike.
 
-Programs are drawn with all step types in all nestings; tools and model answer as a number drawn for the run says.
-Nothing sleeps: tools give way to others a drawn number of times, so that branches end in every order.
+Programs are drawn with all step types in all nestings; tools and model answer as a number drawn for
+the run says. Nothing sleeps: tools give way to others a drawn number of times, so that branches end
+in every order.
 """
 
 from __future__ import annotations
@@ -27,22 +29,27 @@ from test_corpus import VirtualClock, VirtualLoop  # isort: skip - a module besi
 
 # In CI the examples are the same every time; elsewhere each run looks at others.
 fuzz = settings(
-    derandomize=bool(os.environ.get("CI")), deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+    derandomize=bool(os.environ.get("CI")),
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
-# --- the loader and the parser ---------------------------------------------------------------------------------------
+# --- the loader and the parser --------------------------------------------------------------------
 
 WORDS = (
-    "steps id type llm tool condition switch parallel parallel_steps map over as loop until max_iterations call "
-    "program with set values approval role wait seconds event then otherwise next prompt args cases default on_error "
+    "steps id type llm tool condition switch parallel parallel_steps map over as loop until "
+    "max_iterations call "
+    "program with set values approval role wait seconds event then otherwise next prompt args "
+    "cases default on_error "
     "skip catch errors retry budget inputs "
     "properties output $x $a.output ${ } $end true null 1 -1 1e9 .nan "
     "[ ] { } : , - & * &a *a ! !!str | > ' \" # % @ ` --- ... ? << \n"
 ).split(" ")
 
-soup = st.lists(st.sampled_from([*WORDS, "\n", "  ", "\n  ", "\n  - ", ": "]) | st.text(max_size=3), max_size=60).map(
-    "".join
-)
+soup = st.lists(
+    st.sampled_from([*WORDS, "\n", "  ", "\n  ", "\n  - ", ": "]) | st.text(max_size=3), max_size=60
+).map("".join)
 scalars = (
     st.none()
     | st.booleans()
@@ -55,7 +62,9 @@ anything = st.recursive(
     scalars | st.binary(max_size=3) | st.just({1}) | st.just(object()),
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from([w for w in WORDS if w.isidentifier()]) | scalars, inner, max_size=6)
+        | st.dictionaries(
+            st.sampled_from([w for w in WORDS if w.isidentifier()]) | scalars, inner, max_size=6
+        )
         | st.tuples(inner)
     ),
     max_leaves=25,
@@ -107,20 +116,29 @@ def test_any_step(fields: dict[str, Any], kind: str) -> None:
     loads_or_says_why(Program.from_dict, {"steps": [{"id": "a", **fields, "type": kind}]})
     loads_or_says_why(
         Program.from_dict,
-        {**fields, "steps": [{"id": "a", "type": "condition", "condition": "true", "then": [fields]}]},
+        {
+            **fields,
+            "steps": [{"id": "a", "type": "condition", "condition": "true", "then": [fields]}],
+        },
     )
 
 
 tokens = st.sampled_from(
     (
-        "$a ${a} $a.b $a[0] $a[-1] ${a['k']} ['k'] [-1] ${ } $a[ 1 1.5 'x' '$a' \"y\" true null and or not in == != < <= "
-        "+ - * / % ( ) [ ] , . lower() len( int( append( default( get( min( json( split( .strip() ** is \\ ' \""
+        "$a ${a} $a.b $a[0] $a[-1] ${a['k']} ['k'] [-1] ${ } $a[ 1 1.5 'x' '$a' \"y\" true null "
+        "and or not in == != < <= "
+        "+ - * / % ( ) [ ] , . lower() len( int( append( default( get( min( json( split( .strip() "
+        "** is \\ ' \""
     ).split(" ")
 )
 
 
 @fuzz
-@given(st.text() | st.lists(tokens, max_size=25).map(" ".join) | st.lists(tokens, max_size=25).map("".join))
+@given(
+    st.text()
+    | st.lists(tokens, max_size=25).map(" ".join)
+    | st.lists(tokens, max_size=25).map("".join)
+)
 def test_any_expression(text: str) -> None:
     for parse in (parse_expr, parse_template):
         try:
@@ -129,7 +147,7 @@ def test_any_expression(text: str) -> None:
             pass
 
 
-# --- programs that pass ----------------------------------------------------------------------------------------------
+# --- programs that pass ---------------------------------------------------------------------------
 
 
 class Draw:
@@ -152,7 +170,9 @@ class Draw:
         if kind == 0:
             return self.number(-3, 3)
         if kind == 6:
-            return self.pick([{"expr": self.call(known)}, [{"expr": self.call(known)}, f"${self.pick(known)}.k"]])
+            return self.pick(
+                [{"expr": self.call(known)}, [{"expr": self.call(known)}, f"${self.pick(known)}.k"]]
+            )
         if kind == 1:
             return self.pick(["text", "$$", "$5", "it's", "ä", "", "' or true"])
         if kind == 2:
@@ -164,7 +184,9 @@ class Draw:
         return {"k": f"${self.pick(known)}", "b": True}
 
     def call(self, known: list[str]) -> str:
-        """A function of what is known, sometimes an error: of the step, and never of the machine."""
+        """A function of what is known, sometimes an error: of the step, and never of the
+        machine.
+        """
         name, other = self.pick(known), self.pick(known)
         return str(
             self.pick(
@@ -202,14 +224,21 @@ class Draw:
             )
         )
 
-    def block(self, depth: int, known: list[str], jumps: list[str], most: int = 3) -> list[dict[str, Any]]:
-        """Steps of one list; a step may jump forward to one after it, so that no circle comes about."""
+    def block(
+        self, depth: int, known: list[str], jumps: list[str], most: int = 3
+    ) -> list[dict[str, Any]]:
+        """Steps of one list; a step may jump forward to one after it, so that no circle comes
+        about.
+        """
         count = self.number(1, most)
         ids = []
         for _ in range(count):
             self.count += 1
             ids.append(f"s{self.count}")
-        return [self.step(ids[i], depth, known, [*ids[i + 1 :], *jumps, "$end", "$next"]) for i in range(count)]
+        return [
+            self.step(ids[i], depth, known, [*ids[i + 1 :], *jumps, "$end", "$next"])
+            for i in range(count)
+        ]
 
     def target(self, depth: int, known: list[str], jumps: list[str]) -> Any:
         if depth > 0 and self.number(0, 1):
@@ -218,11 +247,16 @@ class Draw:
 
     def step(self, step_id: str, depth: int, known: list[str], jumps: list[str]) -> dict[str, Any]:
         flat = ["tool", "tool", "llm", "set", "condition", "switch"]
-        kind = self.pick([*flat, "parallel", "map", "loop", "call", "approval", "wait"] if depth > 0 else flat)
+        kind = self.pick(
+            [*flat, "parallel", "map", "loop", "call", "approval", "wait"] if depth > 0 else flat
+        )
         step: dict[str, Any] = {"id": step_id, "type": kind}
         inside = [name for name in jumps if not name.startswith("$")]
         if kind == "tool":
-            step |= {"tool": self.pick(["read", "write", "keyed"]), "args": {"a": self.value(known), "i": step_id}}
+            step |= {
+                "tool": self.pick(["read", "write", "keyed"]),
+                "args": {"a": self.value(known), "i": step_id},
+            }
             if self.number(0, 3) == 0:
                 step |= {"max_retries": self.number(2, 3), "retry": {"delay_seconds": 0}}
             if self.number(0, 3) == 0:
@@ -241,10 +275,15 @@ class Draw:
                 "otherwise": self.target(depth, known, jumps),
             }
         elif kind == "switch":
-            step |= {"on": f"${self.pick(known)}", "cases": {"a": self.target(depth, known, jumps), "3": "$end"}}
+            step |= {
+                "on": f"${self.pick(known)}",
+                "cases": {"a": self.target(depth, known, jumps), "3": "$end"},
+            }
             step["default"] = self.target(depth, known, jumps)
         elif kind == "parallel":
-            step["parallel_steps"] = [self.block(depth - 1, known, [], 2) for _ in range(self.number(1, 3))]
+            step["parallel_steps"] = [
+                self.block(depth - 1, known, [], 2) for _ in range(self.number(1, 3))
+            ]
         elif kind == "map":
             step |= {
                 "over": self.pick([[1, 2, 3], [], "$items", {"expr": "append($items, $n)"}]),
@@ -281,7 +320,10 @@ class Draw:
             step["next"] = self.pick(jumps)
         if self.number(0, 5) == 0 and inside and kind not in ("wait", "approval"):
             step["catch"] = [
-                {"errors": [self.pick(["tool", "model", "*", "Boom", "value"])], "next": self.pick(inside)}
+                {
+                    "errors": [self.pick(["tool", "model", "*", "Boom", "value"])],
+                    "next": self.pick(inside),
+                }
             ]
         return step
 
@@ -298,7 +340,10 @@ def programs(draw: Any) -> dict[str, Any]:
         "properties": {"n": {}, "items": {"type": "array"}, "t": {}},
         "required": ["n", "items", "t"],
     }
-    return {"inputs": inputs, "steps": Draw(Source).block(draw(st.integers(0, 3)), ["n", "items", "t"], [])}
+    return {
+        "inputs": inputs,
+        "steps": Draw(Source).block(draw(st.integers(0, 3)), ["n", "items", "t"], []),
+    }
 
 
 class Boom(Exception):
@@ -311,7 +356,9 @@ def chance(*parts: Any) -> int:
 
 
 def machine_of(seed: int, order: int) -> ExecutionVM:
-    """A host whose outcomes depend on *seed* and the request, and whose order of completion on *order*."""
+    """A host whose outcomes depend on *seed* and the request, and whose order of completion on
+    *order*.
+    """
     tried: dict[str, int] = {}
 
     async def outcome(*request: Any) -> Any:
@@ -324,7 +371,9 @@ def machine_of(seed: int, order: int) -> ExecutionVM:
             raise Boom(f"boom {number}")
         if number < 60:
             raise ValueError(f"value {number}")
-        return [None, True, number % 5, 1.5, "a", "$n", ["x", {"y": 1}], {"a": "b"}, "yes", "No."][number % 10]
+        return [None, True, number % 5, 1.5, "a", "$n", ["x", {"y": 1}], {"a": "b"}, "yes", "No."][
+            number % 10
+        ]
 
     @tool(effect="read")
     async def read(**arguments: Any) -> Any:
@@ -345,7 +394,10 @@ def machine_of(seed: int, order: int) -> ExecutionVM:
             return (str(answer), {"prompt_tokens": len(messages), "completion_tokens": 1})
 
     return ExecutionVM(
-        Model(), {"read": read, "write": write, "keyed": keyed}, clock=VirtualClock, limits=Limits(steps=2000)
+        Model(),
+        {"read": read, "write": write, "keyed": keyed},
+        clock=VirtualClock,
+        limits=Limits(steps=2000),
     )
 
 
@@ -360,7 +412,9 @@ def ran(program: Program, seed: int, order: int) -> Trace:
 
 @fuzz
 @given(programs(), st.integers(0, 1000))
-def test_a_program_that_passes_ends_and_its_digest_is_its_own(data: dict[str, Any], seed: int) -> None:
+def test_a_program_that_passes_ends_and_its_digest_is_its_own(
+    data: dict[str, Any], seed: int
+) -> None:
     program = Program.from_dict(data)
     found = ExecutionVM(
         machine_of(0, 0)._adapters[None].adapter, {"read": print, "write": print, "keyed": print}
@@ -405,7 +459,7 @@ def test_a_guard_fails_closed(data: dict[str, Any], seed: int) -> None:
     assert "pay" not in [step.step_id for step in trace.steps]
 
 
-# --- the same everywhere ---------------------------------------------------------------------------------------------
+# --- the same everywhere --------------------------------------------------------------------------
 
 
 def drawn_programs(count: int) -> list[Any]:
@@ -417,7 +471,9 @@ def drawn_programs(count: int) -> list[Any]:
 
         def draw(self, strategy: Any) -> Any:
             self.state[1] += 1
-            number = int.from_bytes(hashlib.sha256(json.dumps(self.state).encode()).digest()[:4], "big")
+            number = int.from_bytes(
+                hashlib.sha256(json.dumps(self.state).encode()).digest()[:4], "big"
+            )
             return strategy(number)
 
     class Hand(Draw):
@@ -432,7 +488,10 @@ def drawn_programs(count: int) -> list[Any]:
         "properties": {"n": {}, "items": {"type": "array"}, "t": {}},
         "required": ["n", "items", "t"],
     }
-    return [{"inputs": inputs, "steps": Hand(Hashed(i)).block(3, ["n", "items", "t"], [])} for i in range(count)]
+    return [
+        {"inputs": inputs, "steps": Hand(Hashed(i)).block(3, ["n", "items", "t"], [])}
+        for i in range(count)
+    ]
 
 
 def digests(count: int) -> list[str]:
@@ -462,7 +521,12 @@ def digests_elsewhere(python: str | Path, hash_seed: str) -> list[str]:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
-        [str(python), "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [str(python), "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found: list[str] = json.loads(done.stdout)
@@ -481,11 +545,25 @@ for name in ("pytest", "hypothesis", "hypothesis.strategies"):
 def test_programs_of_the_set_are_of_all_kinds() -> None:
     found = digests(COUNT)
     text = json.dumps(drawn_programs(COUNT))
-    for kind in ("tool", "llm", "set", "condition", "switch", "parallel", "map", "loop", "call", "approval", "wait"):
+    for kind in (
+        "tool",
+        "llm",
+        "set",
+        "condition",
+        "switch",
+        "parallel",
+        "map",
+        "loop",
+        "call",
+        "approval",
+        "wait",
+    ):
         assert f'"type": "{kind}"' in text
     statuses = [line.split(" ")[2] for line in found]
     assert {"success", "failed", "suspended"} <= set(statuses)
-    assert sum(line.endswith("[]") for line in found) > COUNT / 2, "most programs of the set should run"
+    assert sum(line.endswith("[]") for line in found) > COUNT / 2, (
+        "most programs of the set should run"
+    )
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "4711"])
@@ -497,7 +575,9 @@ OTHERS = Path(__file__).parents[2] / ".venv" / "others"
 
 
 @pytest.mark.elsewhere("another Python, which `make test` prepares where the machine has one")
-@pytest.mark.parametrize("version", [v for v in ("3.11", "3.12", "3.13") if v != "{}.{}".format(*sys.version_info)])
+@pytest.mark.parametrize(
+    "version", [v for v in ("3.11", "3.12", "3.13") if v != "{}.{}".format(*sys.version_info)]
+)
 def test_same_digests_under_any_python(version: str) -> None:
     python = OTHERS / version / "bin" / "python"
     if not python.exists():

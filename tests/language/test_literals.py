@@ -27,7 +27,11 @@ SPELLED: list[tuple[dict[str, Any], str, str]] = [
     (KEYS, '{"b":[2.0],"a":1.0}', '{"a":1,"b":[2]}'),
     ({"const": [1, 2]}, "[1.0, 2.0]", "[1,2]"),
     ({"properties": {"a": {"enum": [1]}}}, '{"b":1.0,"a":1.0}', '{"b":1.0,"a":1}'),
-    ({"additionalProperties": {"enum": [1]}, "properties": {"b": {}}}, '{"b":1.0,"a":1.0}', '{"b":1.0,"a":1}'),
+    (
+        {"additionalProperties": {"enum": [1]}, "properties": {"b": {}}},
+        '{"b":1.0,"a":1.0}',
+        '{"b":1.0,"a":1}',
+    ),
     ({"type": "array", "items": {"enum": [1]}}, "[1.0,1]", "[1,1]"),
     ({"type": "array", "prefixItems": [{}], "items": {"enum": [1]}}, "[1.0,1.0]", "[1.0,1]"),
     ({"prefixItems": [{"enum": [1]}]}, "[1.0,1.0]", "[1,1.0]"),
@@ -47,15 +51,24 @@ SPELLED: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "answer", "stored"), SPELLED, ids=[f"{a} {s}" for s, a, _ in SPELLED])
-def test_an_answer_is_stored_as_the_schema_spells_it(schema: dict[str, Any], answer: str, stored: str) -> None:
+@pytest.mark.parametrize(
+    ("schema", "answer", "stored"), SPELLED, ids=[f"{a} {s}" for s, a, _ in SPELLED]
+)
+def test_an_answer_is_stored_as_the_schema_spells_it(
+    schema: dict[str, Any], answer: str, stored: str
+) -> None:
     trace = ExecutionVM(ScriptedLLM([answer])).run_sync(program(llm("m", output_schema=schema)))
     assert trace.ok, trace.error
     assert canonical(trace.final_output).decode() == stored
 
 
 def test_where_every_value_has_one_spelling_there_is_nothing_to_do() -> None:
-    for schema in ({"enum": ["a", None, True]}, {"type": "object"}, {"properties": {"enum": {"type": "number"}}}, {}):
+    for schema in (
+        {"enum": ["a", None, True]},
+        {"type": "object"},
+        {"properties": {"enum": {"type": "number"}}},
+        {},
+    ):
         assert literals_of(schema) is None
 
 
@@ -95,7 +108,9 @@ def test_a_payload_of_an_event_is_stored_so_too() -> None:
     from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
     from nano_vm.machine.machine import Facts, Machine, loaded
 
-    plan = compile_flow(Flow(program({"id": "w", "type": "wait", "event": "e", "output_schema": {"enum": [1]}})), {})
+    plan = compile_flow(
+        Flow(program({"id": "w", "type": "wait", "event": "e", "output_schema": {"enum": [1]}})), {}
+    )
     root = plan.frames[0]
     machine = Machine.of_run(root, loaded(root, {}), Facts("r"), Ledger.of(DEFAULT_LIMITS, None))
     machine.start(0)
@@ -105,22 +120,33 @@ def test_a_payload_of_an_event_is_stored_so_too() -> None:
 
 scalars = st.sampled_from([0, 1, 1.0, 2, 2.0, -0.0, "a", "1", True, None])
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner)
+    scalars,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner),
 )
-enums = st.lists(values, min_size=1, max_size=4).map(lambda members: {"enum": members}) | values.map(
-    lambda member: {"const": member}
-)
+enums = st.lists(values, min_size=1, max_size=4).map(
+    lambda members: {"enum": members}
+) | values.map(lambda member: {"const": member})
 schemas = st.recursive(
     enums | st.sampled_from([{}, {"type": "number"}, {"type": "boolean"}]),
     lambda inner: (
-        st.dictionaries(st.sampled_from("ab"), inner, min_size=1).map(lambda fields: {"properties": fields})
+        st.dictionaries(st.sampled_from("ab"), inner, min_size=1).map(
+            lambda fields: {"properties": fields}
+        )
         | inner.map(lambda item: {"type": "array", "items": item})
         | st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"anyOf": parts})
         | st.lists(inner, min_size=1, max_size=2).map(lambda parts: {"allOf": parts})
     ),
     max_leaves=6,
 )
-PATHS: tuple[tuple[str | int, ...], ...] = ((), ("a",), ("b",), (0,), ("a", "b"), ("a", 0), (0, "a"))
+PATHS: tuple[tuple[str | int, ...], ...] = (
+    (),
+    ("a",),
+    ("b",),
+    (0,),
+    ("a", "b"),
+    ("a", 0),
+    (0, "a"),
+)
 
 
 def taken(value: Any, path: tuple[str | int, ...]) -> Any:
@@ -132,7 +158,9 @@ def taken(value: Any, path: tuple[str | int, ...]) -> Any:
 def members(schema: Any) -> set[bytes]:
     """Every value that stands in *schema*, whole and in parts, in its own bytes."""
     found = {canonical(value) for value in (True, False, None, schema)}
-    for inner in schema.values() if type(schema) is dict else schema if type(schema) is list else ():
+    for inner in (
+        schema.values() if type(schema) is dict else schema if type(schema) is list else ()
+    ):
         found |= members(inner)
     return found
 

@@ -1,4 +1,6 @@
-"""Messages: their form, and what every pass knows of conversations that are referred to, parts and pictures."""
+"""Messages: their form, and what every pass knows of conversations that are referred to, parts and
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from hypothesis import strategies as st
 from nano_vm import ExecutionVM, Program
 from nano_vm.adapters._chat import checked_messages
 from nano_vm.errors import ModelError
-from nano_vm.language.messages import ROLES, SCHEMA, fault_of, has_pictures, joined, text_of, url_fault
+from nano_vm.language.messages import (
+    ROLES,
+    SCHEMA,
+    fault_of,
+    has_pictures,
+    joined,
+    text_of,
+    url_fault,
+)
 from nano_vm.language.schemas import schema_check
 from nano_vm.machine.ledger import token_bound
 from nano_vm.testing import RecordedLLM, ScriptedLLM, explore
@@ -34,13 +44,20 @@ good = st.builds(
     lambda role, content: {"role": role, "content": content},
     st.sampled_from(ROLES),
     words | st.lists(parts.filter(lambda part: part["type"] == "text"), min_size=1, max_size=3),
-) | st.builds(lambda content: {"role": "user", "content": content}, st.lists(parts, min_size=1, max_size=3))
+) | st.builds(
+    lambda content: {"role": "user", "content": content}, st.lists(parts, min_size=1, max_size=3)
+)
 junk = st.recursive(
-    st.none() | st.booleans() | st.integers() | words | st.sampled_from(["user", "text", "image_url", "http://a"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | words
+    | st.sampled_from(["user", "text", "image_url", "http://a"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["role", "content", "type", "text", "image_url", "url", "detail", "x"]), inner
+            st.sampled_from(["role", "content", "type", "text", "image_url", "url", "detail", "x"]),
+            inner,
         )
     ),
     max_leaves=8,
@@ -100,7 +117,11 @@ def test_addresses_of_pictures(url: Any, good: bool) -> None:
 
 
 def conversing(**fields: Any) -> Program:
-    step = {"id": "a", "type": "llm", "messages": [{"role": "system", "content": "Be kind"}, "$history"]}
+    step = {
+        "id": "a",
+        "type": "llm",
+        "messages": [{"role": "system", "content": "Be kind"}, "$history"],
+    }
     return Program.from_dict({"steps": [{**step, **fields}]})
 
 
@@ -109,13 +130,21 @@ def test_what_an_untrusted_conversation_makes_a_model_say_is_untrusted() -> None
     ask = {"id": "a", "type": "llm", "messages": "$history"}
     policy = {"inputs": {"history": "untrusted"}, "tools": {"pay": {"args": {"to": "trusted"}}}}
     parts = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "$history"}}]}]
-    for messages in ("$history", ["$history"], ["$history", {"role": "user", "content": "x"}], parts):
+    for messages in (
+        "$history",
+        ["$history"],
+        ["$history", {"role": "user", "content": "x"}],
+        parts,
+    ):
         program = Program.from_dict({"steps": [{**ask, "messages": messages}, pay]})
         vm = ExecutionVM(ScriptedLLM({"": "x"}), {"pay": lambda to: to}, policy=policy)
         assert [d.code for d in vm.check(program) if d.severity == "error"] == ["V052"], messages
     labels = {**ask, "allowed_outputs": ["ann", "bob"]}
     vm = ExecutionVM(ScriptedLLM(["ann"]), {"pay": lambda to: to}, policy=policy)
-    assert vm.run_sync(Program.from_dict({"steps": [labels, pay]}), {"history": TURNS}).final_output == "ann"
+    assert (
+        vm.run_sync(Program.from_dict({"steps": [labels, pay]}), {"history": TURNS}).final_output
+        == "ann"
+    )
 
 
 def test_exploring_makes_up_a_conversation() -> None:
@@ -157,7 +186,11 @@ def test_a_recording_of_pictures(tmp_path: Any) -> None:
     history = [{"role": "user", "content": [{"type": "text", "text": "look"}, PICTURE]}]
     path = tmp_path / "r.jsonl"
     program = Program.from_dict({"steps": [{"id": "a", "type": "llm", "messages": "$history"}]})
-    assert ExecutionVM(RecordedLLM(path, record=ScriptedLLM(["a tree"]))).run_sync(program, {"history": history}).ok
+    assert (
+        ExecutionVM(RecordedLLM(path, record=ScriptedLLM(["a tree"])))
+        .run_sync(program, {"history": history})
+        .ok
+    )
     trace = ExecutionVM(RecordedLLM(path)).run_sync(program, {"history": history})
     assert trace.final_output == "a tree"
     trace = ExecutionVM(RecordedLLM(path)).run_sync(program, {"history": TURNS})

@@ -1,4 +1,6 @@
-"""Policies: reading and every fault of it, joining, what a program's own may not loosen, and what a VM with one refuses."""
+"""Policies: reading and every fault of it, joining, what a program's own may not loosen, and what a
+VM with one refuses.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +50,19 @@ def pay(**rule: Any) -> dict[str, Any]:
     return {"tools": {"pay": rule}}
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_every_field_is_read() -> None:
     policy = Policy.from_yaml(FULL)
     rule = policy.tools[0]
     assert (rule.pattern, rule.allow, rule.guarded_by) == ("pay", True, ("gate.then", "route.big"))
-    assert (rule.approval, rule.max_calls, rule.after, rule.before) == ("boss", 1, ("look",), ("tell",))
+    assert (rule.approval, rule.max_calls, rule.after, rule.before) == (
+        "boss",
+        1,
+        ("look",),
+        ("tell",),
+    )
     assert (rule.effect, rule.returns) == ("irreversible", "args")
     assert {name: arg.text for name, arg in rule.args.items()} == {
         "to": "trusted or $value in $payees",
@@ -79,7 +86,9 @@ def test_a_policy_is_what_was_written() -> None:
 
 
 def test_a_rule_of_an_argument_that_trust_does_not_satisfy() -> None:
-    rule = Policy.from_dict(pay(args={"a": "$value == 1", "b": {"trusted": False, "approval": "boss"}})).tools[0]
+    rule = Policy.from_dict(
+        pay(args={"a": "$value == 1", "b": {"trusted": False, "approval": "boss"}})
+    ).tools[0]
     assert [arg.trusted for arg in rule.args.values()] == [False, False]
 
 
@@ -104,7 +113,10 @@ def test_a_fault_has_file_line_and_column(tmp_path: Path) -> None:
     file.write_text("tools:\n  pay:\n    max_calls: -1\n  other: 5\n", encoding="utf-8")
     with pytest.raises(ProgramError) as caught:
         Policy.from_file(file)
-    assert [(d.file, d.line, d.column) for d in caught.value.diagnostics] == [(str(file), 3, 5), (str(file), 4, 3)]
+    assert [(d.file, d.line, d.column) for d in caught.value.diagnostics] == [
+        (str(file), 3, 5),
+        (str(file), 4, 3),
+    ]
 
 
 def test_a_policy_that_is_no_yaml(tmp_path: Path) -> None:
@@ -168,7 +180,11 @@ def test_a_policy_that_is_no_yaml(tmp_path: Path) -> None:
         (pay(args={"to": "__import__('os')"}), "P042", "tools.pay.args.to"),
         (pay(args={"to": {"check": 5}}), "P042", "tools.pay.args.to"),
         ({"values": {"v": "abc"}, **pay(args={"to": "$value in $v"})}, "P042", "tools.pay.args.to"),
-        ({"inputs": {"v": "untrusted"}, **pay(args={"to": "$value in $v"})}, "P042", "tools.pay.args.to"),
+        (
+            {"inputs": {"v": "untrusted"}, **pay(args={"to": "$value in $v"})},
+            "P042",
+            "tools.pay.args.to",
+        ),
         ({"values": {"value": 1}}, "P043", "values.value"),
         (pay(allow=False, max_calls=1), "P043", "tools.pay.max_calls"),
         (pay(after=["pay"]), "P043", "tools.pay"),
@@ -181,19 +197,32 @@ def test_each_fault_has_its_code_and_place(data: Any, code: str, loc: str) -> No
 
 
 def test_all_faults_are_told_at_once() -> None:
-    found = faults({"tol": 1, "inputs": {"a": 2}, **pay(max_calls=-1, args={"to": "x"}), "budget": {"max_steps": 0}})
+    found = faults(
+        {
+            "tol": 1,
+            "inputs": {"a": 2},
+            **pay(max_calls=-1, args={"to": "x"}),
+            "budget": {"max_steps": 0},
+        }
+    )
     assert [code for code, _ in found] == ["P041", "P040", "P042", "P040", "P040"]
 
 
 def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
     check = schema_check(POLICY_SCHEMA)
     assert check(Policy.from_yaml(FULL).to_dict()) is None
-    for data in ({"tool": {}}, pay(max_calls=-1), pay(effect="reed"), {"inputs": {"a": "evil"}}, {"budget": {"x": 1}}):
+    for data in (
+        {"tool": {}},
+        pay(max_calls=-1),
+        pay(effect="reed"),
+        {"inputs": {"a": "evil"}},
+        {"budget": {"x": 1}},
+    ):
         assert check(data) is not None
         assert faults(data)
 
 
-# --- joining ---------------------------------------------------------------------------------------------------------
+# --- joining --------------------------------------------------------------------------------------
 
 
 def joined(tool_name: str, *policies: dict[str, Any], **contract: Any) -> Rules:
@@ -217,8 +246,19 @@ def test_one_of_several_policies_is_enough_to_forbid() -> None:
 def test_demands_add_up_also_those_of_patterns() -> None:
     rules = joined(
         "pay",
-        {"tools": {"*": {"guarded_by": ["a.then"], "max_calls": 5}, "pay": {"guarded_by": ["b.then"], "after": ["x"]}}},
-        pay(guarded_by=["a.then"], max_calls=3, approval="boss", before=["y"], args={"to": "trusted"}),
+        {
+            "tools": {
+                "*": {"guarded_by": ["a.then"], "max_calls": 5},
+                "pay": {"guarded_by": ["b.then"], "after": ["x"]},
+            }
+        },
+        pay(
+            guarded_by=["a.then"],
+            max_calls=3,
+            approval="boss",
+            before=["y"],
+            args={"to": "trusted"},
+        ),
         trusted=["to", "note"],
     )
     assert rules.guards == (("a.then",), ("b.then",))
@@ -243,7 +283,7 @@ def test_only_the_host_says_what_a_tool_returns() -> None:
     assert joined("pay", pay(max_calls=1), returns="args").returns == "args"
 
 
-# --- what a program's own policy may not do ----------------------------------------------------------------------------
+# --- what a program's own policy may not do -------------------------------------------------------
 
 HOST = Policy.from_dict(
     {
@@ -280,7 +320,8 @@ def test_what_would_loosen_the_hosts_is_a_fault(own: dict[str, Any], loc: str) -
     "own",
     [
         {"inputs": {"mail": "untrusted", "other": "untrusted"}},
-        pay(max_calls=1, effect="irreversible", guarded_by=["g.then"], allow=False)["tools"] and pay(max_calls=1),
+        pay(max_calls=1, effect="irreversible", guarded_by=["g.then"], allow=False)["tools"]
+        and pay(max_calls=1),
         pay(allow=False),
         {"tools": {"get": {"returns": "trusted"}}},
         {"values": {"payees": ["a"], "more": 1}},
@@ -290,7 +331,7 @@ def test_what_tightens_is_none(own: dict[str, Any]) -> None:
     assert list(loosened(HOST, Policy.from_dict(own))) == []
 
 
-# --- a VM with a policy ----------------------------------------------------------------------------------------------
+# --- a VM with a policy ---------------------------------------------------------------------------
 
 
 class Shop:
@@ -328,7 +369,13 @@ def shop() -> Shop:
 
 
 GUARDED = (
-    {"id": "gate", "type": "condition", "condition": "$who == 'ann'", "then": "send", "otherwise": "$end"},
+    {
+        "id": "gate",
+        "type": "condition",
+        "condition": "$who == 'ann'",
+        "then": "send",
+        "otherwise": "$end",
+    },
     step("send", "pay", args={"to": "$who"}),
 )
 AROUND = ({**GUARDED[0], "otherwise": "send"}, GUARDED[1])
@@ -361,12 +408,20 @@ def test_what_is_refuted_is_refused_whatever_the_inputs(shop: Shop, who: str) ->
 
 def test_what_is_unproved_is_refused(shop: Shop) -> None:
     one = program(
-        {"id": "gate", "type": "condition", "condition": "1 == 1", "then": [step("g", "get")], "otherwise": "$next"},
+        {
+            "id": "gate",
+            "type": "condition",
+            "condition": "1 == 1",
+            "then": [step("g", "get")],
+            "otherwise": "$next",
+        },
         step("send", "pay"),
     )
     vm = shop.vm(pay(guarded_by=["gate.then"]))
     (proof,) = vm.verify(one).proofs
-    assert proof.status == "unproved", "no run takes the other way, and the pass does not look at conditions"
+    assert proof.status == "unproved", (
+        "no run takes the other way, and the pass does not look at conditions"
+    )
     refused(vm.run_sync(one, {}), "unproved: every call of 'pay'")
     assert shop.calls == []
 
@@ -383,9 +438,15 @@ def test_a_tool_that_no_rule_names_is_denied_by_default(shop: Shop) -> None:
 
 def test_unknown_tools_and_arguments_of_a_policy(shop: Shop) -> None:
     one = program(step("a", "get"))
-    refused(shop.vm({"tools": {"pya": {"max_calls": 1}}}).run_sync(one, {}), "V051", "did you mean 'pay'?")
+    refused(
+        shop.vm({"tools": {"pya": {"max_calls": 1}}}).run_sync(one, {}),
+        "V051",
+        "did you mean 'pay'?",
+    )
     refused(shop.vm(pay(args={"too": "trusted"})).run_sync(one, {}), "V051", "did you mean 'to'?")
-    assert shop.vm({"tools": {"nothing_*": {"max_calls": 1}}}).run_sync(one, {}).ok, "a pattern may name none"
+    assert shop.vm({"tools": {"nothing_*": {"max_calls": 1}}}).run_sync(one, {}).ok, (
+        "a pattern may name none"
+    )
 
 
 def test_a_budget_of_the_policy_is_held_before_and_during(shop: Shop) -> None:
@@ -393,7 +454,9 @@ def test_a_budget_of_the_policy_is_held_before_and_during(shop: Shop) -> None:
     refused(shop.vm({"budget": {"max_tool_calls": 1}}).run_sync(two, {}), "V072", "a -> b")
     vm = shop.vm({"budget": {"max_tool_calls": 5}}, budget={"max_tool_calls": 1})
     trace = vm.run_sync(two, {})
-    assert trace.error_kind == "budget", "what the host gives beside its policy holds while the program runs"
+    assert trace.error_kind == "budget", (
+        "what the host gives beside its policy holds while the program runs"
+    )
     assert len(shop.calls) == 1
 
 
@@ -406,7 +469,7 @@ def test_max_calls_counts_attempts_and_undo(shop: Shop) -> None:
     refused(shop.vm(pay(max_calls=0)).run_sync(program(step("a", "pay")), {}))
 
 
-# --- trust -----------------------------------------------------------------------------------------------------------
+# --- trust ----------------------------------------------------------------------------------------
 
 
 def test_untrusted_inputs_are_named_by_policy_or_run(shop: Shop) -> None:
@@ -418,21 +481,36 @@ def test_untrusted_inputs_are_named_by_policy_or_run(shop: Shop) -> None:
     said = "untrusted input 'who' reaches argument 'to' of 'pay'"
     refused(vm.run_sync(one, {"who": "ann"}, untrusted=["who"]), said)
     refused(vm.run_sync(one, {"who": "ann"}, untrusted="who"), said)
-    refused(shop.vm({**protected, "inputs": {"who": "untrusted"}}).run_sync(one, {"who": "ann"}), said)
+    refused(
+        shop.vm({**protected, "inputs": {"who": "untrusted"}}).run_sync(one, {"who": "ann"}), said
+    )
     assert shop.calls == []
-    assert vm.run_sync(one, {"who": "ann"}).ok, "the same program with another trust is another meeting"
+    assert vm.run_sync(one, {"who": "ann"}).ok, (
+        "the same program with another trust is another meeting"
+    )
     with pytest.raises(VMError, match="untrusted are names of inputs, not \\[5\\]"):
         vm.run_sync(one, {"who": "ann"}, untrusted=[5])  # type: ignore[list-item]
 
 
 def test_a_tools_result_is_untrusted_unless_the_policy_says_otherwise(shop: Shop) -> None:
-    one = program(step("a", "get", args={"key": "$who"}), step("send", "pay", args={"to": "$a.output"}))
+    one = program(
+        step("a", "get", args={"key": "$who"}), step("send", "pay", args={"to": "$a.output"})
+    )
     protected = {"pay": {"args": {"to": "trusted"}}}
-    refused(shop.vm({"tools": protected}).run_sync(one, {"who": "ann"}), "result of tool 'get' (step 'a')")
-    assert shop.vm({"tools": {**protected, "get": {"returns": "trusted"}}}).run_sync(one, {"who": "ann"}).ok
+    refused(
+        shop.vm({"tools": protected}).run_sync(one, {"who": "ann"}),
+        "result of tool 'get' (step 'a')",
+    )
+    assert (
+        shop.vm({"tools": {**protected, "get": {"returns": "trusted"}}})
+        .run_sync(one, {"who": "ann"})
+        .ok
+    )
     by_args = {"tools": {**protected, "get": {"returns": "args"}}}
     assert shop.vm(by_args).run_sync(one, {"who": "ann"}).ok
-    refused(shop.vm(by_args).run_sync(one, {"who": "ann"}, untrusted=["who"]), "untrusted input 'who'")
+    refused(
+        shop.vm(by_args).run_sync(one, {"who": "ann"}, untrusted=["who"]), "untrusted input 'who'"
+    )
 
 
 def test_a_tools_own_contract_protects_without_a_policy(shop: Shop) -> None:
@@ -442,7 +520,10 @@ def test_a_tools_own_contract_protects_without_a_policy(shop: Shop) -> None:
         return "paid"
 
     tools = {**shop.tools(), "pay": pay}
-    one = program(step("a", "get", args={"key": "ann"}), step("send", "pay", args={"to": "$a.output", "amount": 1}))
+    one = program(
+        step("a", "get", args={"key": "ann"}),
+        step("send", "pay", args={"to": "$a.output", "amount": 1}),
+    )
     refused(shop.vm(tools=tools).run_sync(one, {}), "result of tool 'get'", "argument 'to'")
     assert shop.calls == []
 
@@ -457,18 +538,23 @@ def test_a_model_passes_on_what_it_was_shown(shop: Shop) -> None:
     protected = {"inputs": {"mail": "untrusted"}, **pay(args={"to": "trusted"})}
     one = program(llm("m", "Who? $mail"), step("send", "pay", args={"to": "$m.output"}))
     refused(shop.vm(protected).run_sync(one, {"mail": "x"}), "by way of m.output")
-    chosen = program(llm("m", "Who? $mail", allowed_outputs=["x", "y"]), step("send", "pay", args={"to": "$m.output"}))
+    chosen = program(
+        llm("m", "Who? $mail", allowed_outputs=["x", "y"]),
+        step("send", "pay", args={"to": "$m.output"}),
+    )
     assert shop.vm(protected).run_sync(chosen, {"mail": "x"}).ok
 
 
 def test_a_program_from_an_untrusted_source_waits_for_its_digest(shop: Shop) -> None:
-    one = Program.from_dict({"name": "p", "steps": [step("send", "pay", args={"to": "evil"})], "untrusted": True})
+    one = Program.from_dict(
+        {"name": "p", "steps": [step("send", "pay", args={"to": "evil"})], "untrusted": True}
+    )
     refused(shop.vm(pay(args={"to": "trusted"})).run_sync(one, {}))
     assert shop.calls == []
     assert shop.vm(pay(args={"to": "trusted"}), approved=[one.digest]).run_sync(one, {}).ok
 
 
-# --- value checks ------------------------------------------------------------------------------------------------------
+# --- value checks ---------------------------------------------------------------------------------
 
 CHECKED = program(step("send", "pay", args={"to": "$who", "amount": "$much"}))
 
@@ -511,7 +597,10 @@ def test_a_check_reads_trusted_inputs_as_they_were_given(shop: Shop) -> None:
         "inputs": {"who": "untrusted", "payees": "trusted"},
         **pay(args={"to": "trusted or $value in $payees"}),
     }
-    one = program({"id": "s", "type": "set", "values": {"payees": ["eve"]}}, step("send", "pay", args={"to": "$who"}))
+    one = program(
+        {"id": "s", "type": "set", "values": {"payees": ["eve"]}},
+        step("send", "pay", args={"to": "$who"}),
+    )
     vm = shop.vm(host)
     assert vm.run_sync(one, {"who": "ann", "payees": ["ann"]}).ok
     shop.calls.clear()
@@ -522,15 +611,25 @@ def test_a_check_reads_trusted_inputs_as_they_were_given(shop: Shop) -> None:
 
 @pytest.mark.parametrize("payees", ["annabel", {"ann": 1}, None, 5])
 def test_in_takes_a_list_also_from_an_input(shop: Shop, payees: Any) -> None:
-    host = {"inputs": {"who": "untrusted", "payees": "trusted"}, **pay(args={"to": "trusted or $value in $payees"})}
-    trace = shop.vm(host).run_sync(program(step("send", "pay", args={"to": "$who"})), {"who": "ann", "payees": payees})
+    host = {
+        "inputs": {"who": "untrusted", "payees": "trusted"},
+        **pay(args={"to": "trusted or $value in $payees"}),
+    }
+    trace = shop.vm(host).run_sync(
+        program(step("send", "pay", args={"to": "$who"})), {"who": "ann", "payees": payees}
+    )
     assert not trace.ok
     assert shop.calls == []
 
 
 def test_an_input_that_a_check_reads_must_be_given(shop: Shop) -> None:
-    host = {"inputs": {"who": "untrusted", "payees": "trusted"}, **pay(args={"to": "trusted or $value in $payees"})}
-    trace = shop.vm(host).run_sync(program(step("send", "pay", args={"to": "$who"})), {"who": "ann"})
+    host = {
+        "inputs": {"who": "untrusted", "payees": "trusted"},
+        **pay(args={"to": "trusted or $value in $payees"}),
+    }
+    trace = shop.vm(host).run_sync(
+        program(step("send", "pay", args={"to": "$who"})), {"who": "ann"}
+    )
     assert not trace.ok
     assert "payees" in (trace.error or "")
     assert shop.calls == []
@@ -538,7 +637,9 @@ def test_an_input_that_a_check_reads_must_be_given(shop: Shop) -> None:
 
 def test_a_trusted_argument_needs_no_check(shop: Shop) -> None:
     one = program(step("send", "pay", args={"to": "someone else"}))
-    vm = shop.vm({"values": {"payees": ["ann"]}, **pay(args={"to": "trusted or $value in $payees"})})
+    vm = shop.vm(
+        {"values": {"payees": ["ann"]}, **pay(args={"to": "trusted or $value in $payees"})}
+    )
     assert vm.run_sync(one, {}).ok, "a literal of the program is trusted"
     strict = shop.vm({"values": {"payees": ["ann"]}, **pay(args={"to": "$value in $payees"})})
     stopped(strict.run_sync(one, {}), "$value in $payees")
@@ -548,7 +649,9 @@ def test_a_check_is_neither_skipped_nor_tried_again(shop: Shop) -> None:
     host = {"inputs": {"who": "untrusted"}, **pay(args={"to": "trusted or $value < 5"})}
     for handler in ({"on_error": "skip"}, {"on_error": "retry"}):
         for who in (7, "eve"):  # does not hold; is an error
-            trace = shop.vm(host).run_sync(program(step("send", "pay", args={"to": "$who"}, **handler)), {"who": who})
+            trace = shop.vm(host).run_sync(
+                program(step("send", "pay", args={"to": "$who"}, **handler)), {"who": who}
+            )
             stopped(trace, "$value < 5")
             assert trace.steps[0].retries == 0
     assert shop.calls == []
@@ -556,14 +659,23 @@ def test_a_check_is_neither_skipped_nor_tried_again(shop: Shop) -> None:
 
 def test_what_catches_a_refused_call_does_not_make_it(shop: Shop) -> None:
     host = {"inputs": {"who": "untrusted"}, **pay(args={"to": "trusted or $value == 'ann'"})}
-    send = step("send", "pay", args={"to": "$who"}, catch=[{"errors": ["refused"], "next": "instead"}], next="$end")
+    send = step(
+        "send",
+        "pay",
+        args={"to": "$who"},
+        catch=[{"errors": ["refused"], "next": "instead"}],
+        next="$end",
+    )
     trace = shop.vm(host).run_sync(program(send, step("instead", "get")), {"who": "eve"})
     assert [s.path for s in trace.steps] == ["send", "instead"]
     assert [name for name, _ in shop.calls] == ["get"]
 
 
 def test_a_check_holds_for_undo_calls(shop: Shop) -> None:
-    host = {"inputs": {"who": "untrusted"}, "tools": {"refund": {"args": {"to": "trusted or $value == 'ann'"}}}}
+    host = {
+        "inputs": {"who": "untrusted"},
+        "tools": {"refund": {"args": {"to": "trusted or $value == 'ann'"}}},
+    }
     one = program(
         step("a", "get", undo={"tool": "refund", "args": {"to": "$who"}}),
         {"id": "b", "type": "set", "values": {"x": {"expr": "1 / 0"}}},
@@ -574,7 +686,7 @@ def test_a_check_holds_for_undo_calls(shop: Shop) -> None:
     assert ("refund", {"to": "ann"}) in shop.calls
 
 
-# --- effects ---------------------------------------------------------------------------------------------------------
+# --- effects --------------------------------------------------------------------------------------
 
 
 def test_a_policy_makes_an_effect_graver_and_never_harmless(shop: Shop) -> None:
@@ -603,13 +715,17 @@ def test_a_programs_own_policy_may_not_make_an_undeclared_effect_harmless(shop: 
     refused(ExecutionVM(tools={"x": unknown}).run_sync(one, {}), "V057")
 
 
-# --- the program's own policy ------------------------------------------------------------------------------------------
+# --- the program's own policy ---------------------------------------------------------------------
 
 
 def test_a_program_may_demand_more_of_itself(shop: Shop) -> None:
     own = program(*AROUND, policy=pay(guarded_by=["gate.then"]))
     refused(shop.vm().run_sync(own, {"who": "ann"}), "is guarded by gate.then")
-    assert shop.vm().run_sync(program(*GUARDED, policy=pay(guarded_by=["gate.then"])), {"who": "ann"}).ok
+    assert (
+        shop.vm()
+        .run_sync(program(*GUARDED, policy=pay(guarded_by=["gate.then"])), {"who": "ann"})
+        .ok
+    )
 
 
 def test_a_program_that_loosens_is_refused(shop: Shop) -> None:
@@ -620,10 +736,13 @@ def test_a_program_that_loosens_is_refused(shop: Shop) -> None:
 
 def test_a_called_programs_policy_counts_too(shop: Shop) -> None:
     inner = {"name": "inner", "steps": [step("send", "pay")], "policy": pay(max_calls=0)}
-    refused(shop.vm().run_sync(program({"id": "c", "type": "call", "program": inner}), {}), "at most 0 times")
+    refused(
+        shop.vm().run_sync(program({"id": "c", "type": "call", "program": inner}), {}),
+        "at most 0 times",
+    )
 
 
-# --- meeting once ------------------------------------------------------------------------------------------------------
+# --- meeting once ---------------------------------------------------------------------------------
 
 
 def test_program_and_policy_meet_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -652,12 +771,14 @@ def test_the_trace_says_under_what_it_ran(shop: Shop) -> None:
     assert len(about["policy"]) == 64
     assert about["proofs"] == shop.vm(host).verify(program(*GUARDED)).proofs_digest
     assert about["untrusted"] == ["mail"]
-    other = shop.vm({**host, **pay(guarded_by=["gate.then"], max_calls=1)}).run_sync(program(*GUARDED), {"who": "ann"})
+    other = shop.vm({**host, **pay(guarded_by=["gate.then"], max_calls=1)}).run_sync(
+        program(*GUARDED), {"who": "ann"}
+    )
     assert other.about["policy"] != about["policy"]
     assert other.about["proofs"] != about["proofs"]
 
 
-# --- reports -----------------------------------------------------------------------------------------------------------
+# --- reports --------------------------------------------------------------------------------------
 
 
 def test_verify_for_people_takes_callables_and_a_policy(shop: Shop) -> None:
@@ -680,7 +801,16 @@ def test_verify_for_people_takes_callables_and_a_policy(shop: Shop) -> None:
 
 
 def test_what_is_not_proved_is_a_fault_with_its_way() -> None:
-    proof = Proof("max_calls", "pay", "'pay' is called at most once", "unproved", (), (), None, "nothing was tried")
+    proof = Proof(
+        "max_calls",
+        "pay",
+        "'pay' is called at most once",
+        "unproved",
+        (),
+        (),
+        None,
+        "nothing was tried",
+    )
     fault = proof.fault()
     assert fault is not None
     assert (fault.code, fault.message, fault.hint) == (
@@ -691,7 +821,7 @@ def test_what_is_not_proved_is_a_fault_with_its_way() -> None:
     assert Proof("guard", "pay", "s", "proved").fault() is None
 
 
-# --- inputs of a run, and the entries that cover them ------------------------------------------------------------------
+# --- inputs of a run, and the entries that cover them ---------------------------------------------
 
 SEND = step("send", "pay", args={"to": "$who"})
 SAYS = "the policy does not say whether input 'who' is trusted"
@@ -706,13 +836,18 @@ def inputs(**entries: str) -> dict[str, Any]:
     [
         (inputs(mail="untrusted"), "name it under the policy's 'inputs' as trusted or untrusted"),
         (inputs(mail="trusted"), "or write '*' for all others"),
-        (inputs(whoo="untrusted"), "it names 'whoo', which the program does not read; did you mean 'who'?"),
+        (
+            inputs(whoo="untrusted"),
+            "it names 'whoo', which the program does not read; did you mean 'who'?",
+        ),
         (inputs(hwo="trusted"), "it names 'hwo'"),
         (inputs(), "or write '*'"),
     ],
 )
 @pytest.mark.parametrize("declared", [False, True])
-def test_an_input_that_no_entry_covers_is_an_error(shop: Shop, host: Any, hint: str, declared: bool) -> None:
+def test_an_input_that_no_entry_covers_is_an_error(
+    shop: Shop, host: Any, hint: str, declared: bool
+) -> None:
     vm = shop.vm(host)
     schema = {"inputs": {"type": "object", "properties": {"who": {}}}} if declared else {}
     one = program(SEND, **schema)
@@ -724,7 +859,9 @@ def test_an_input_that_no_entry_covers_is_an_error(shop: Shop, host: Any, hint: 
     assert shop.calls == []
 
 
-def test_a_misspelled_entry_is_an_error_where_the_right_name_is_trusted_by_a_star(shop: Shop) -> None:
+def test_a_misspelled_entry_is_an_error_where_the_right_name_is_trusted_by_a_star(
+    shop: Shop,
+) -> None:
     host = inputs(**{"hwo": "untrusted", "*": "trusted"})
     refused(shop.vm(host).run_sync(program(SEND), {"who": "ann"}), "did you mean 'who'?")
     for entries in ({"hwo": "untrusted", "*": "untrusted"}, {"hwo": "untrusted", "who": "trusted"}):
@@ -734,7 +871,10 @@ def test_a_misspelled_entry_is_an_error_where_the_right_name_is_trusted_by_a_sta
 
 def test_an_input_that_is_declared_and_not_read_needs_an_entry_too(shop: Shop) -> None:
     declared = {"type": "object", "properties": {"who": {"default": "x"}}}
-    refused(shop.vm(inputs(mail="trusted")).run_sync(program(step("p", "pay"), inputs=declared), {}), SAYS)
+    refused(
+        shop.vm(inputs(mail="trusted")).run_sync(program(step("p", "pay"), inputs=declared), {}),
+        SAYS,
+    )
 
 
 @pytest.mark.parametrize(
@@ -775,10 +915,14 @@ def test_a_name_that_a_step_writes_needs_an_entry_where_it_is_given(shop: Shop) 
 
 
 def test_what_no_step_reads_needs_no_entry(shop: Shop) -> None:
-    assert shop.vm(inputs(who="trusted")).run_sync(program(SEND), {"who": "ann", "session": "s-1"}).ok
+    assert (
+        shop.vm(inputs(who="trusted")).run_sync(program(SEND), {"who": "ann", "session": "s-1"}).ok
+    )
 
 
-async def test_a_run_is_not_resumed_with_an_input_that_the_policy_now_leaves_out(tmp_path: Path) -> None:
+async def test_a_run_is_not_resumed_with_an_input_that_the_policy_now_leaves_out(
+    tmp_path: Path,
+) -> None:
     shop = Shop()
     url = f"sqlite:///{tmp_path / 'runs.db'}"
     ask = {"id": "ask", "type": "approval", "role": "boss", "show": {}}
@@ -795,7 +939,7 @@ async def test_a_run_is_not_resumed_with_an_input_that_the_policy_now_leaves_out
         second.close()
 
 
-# --- a run under way, and another policy ---------------------------------------------------------------------------------
+# --- a run under way, and another policy ----------------------------------------------------------
 
 ASKED = program({"id": "ask", "type": "approval", "role": "boss", "show": {"who": "$who"}}, SEND)
 STRICT = pay(args={"to": "$value in ['ann']"})
@@ -822,8 +966,8 @@ async def test_a_run_does_not_go_on_under_a_looser_policy(tmp_path: Path) -> Non
         await resumed(tmp_path, STRICT, LOOSE)
     digest = Policy.from_dict(STRICT).digest
     assert (
-        f"run 'r' was begun under a policy that is not this VM's; resume it under that one, or write replaces: [{digest}]"
-        in str(caught.value)
+        f"run 'r' was begun under a policy that is not this VM's; resume it under that one, or "
+        f"write replaces: [{digest}]" in str(caught.value)
     )
 
 
@@ -851,12 +995,16 @@ async def test_nor_under_none_nor_is_it_taken_by_a_worker(tmp_path: Path) -> Non
         ({}, STRICT),
     ],
 )
-async def test_a_run_goes_on_under_its_own_policy_or_one_that_replaces_it(begun: Any, now: Any, tmp_path: Path) -> None:
+async def test_a_run_goes_on_under_its_own_policy_or_one_that_replaces_it(
+    begun: Any, now: Any, tmp_path: Path
+) -> None:
     assert [name for name, _ in await resumed(tmp_path, begun, now)] == ["pay"]
 
 
 async def test_a_programs_own_policy_is_part_of_the_program(tmp_path: Path) -> None:
-    assert [name for name, _ in await resumed(tmp_path, None, pay(max_calls=1), own=STRICT)] == ["pay"]
+    assert [name for name, _ in await resumed(tmp_path, None, pay(max_calls=1), own=STRICT)] == [
+        "pay"
+    ]
 
 
 def test_what_replaces_is_a_list_of_digests() -> None:
@@ -870,13 +1018,20 @@ def test_what_replaces_is_a_list_of_digests() -> None:
     assert (fault.code, fault.loc) == ("V057", ("policy", "replaces"))
 
 
-# --- a guard that guards nothing ---------------------------------------------------------------------------------------
+# --- a guard that guards nothing ------------------------------------------------------------------
 
 KIND = llm("m", output_schema={"enum": ["a", "b"]}, output_key="kind")
 
 
 def gate(condition: str, **fields: Any) -> dict[str, Any]:
-    return {"id": "gate", "type": "condition", "condition": condition, "then": "send", "otherwise": "$end", **fields}
+    return {
+        "id": "gate",
+        "type": "condition",
+        "condition": condition,
+        "then": "send",
+        "otherwise": "$end",
+        **fields,
+    }
 
 
 def noted(edge: str, *steps: Any) -> str | None:
@@ -893,13 +1048,29 @@ ALWAYS = [
     ("gate.then", gate("$kind in ['a', 'b', 'c']")),
     ("gate.otherwise", gate("$kind == 'c'", then="$end", otherwise="send")),
     ("send.when", {"id": "gate", "type": "set", "values": {"x": 1}}),
-    ("gate.default", {"id": "gate", "type": "switch", "on": "$kind", "cases": {"c": "$end"}, "default": "send"}),
-    ("gate.until", {"id": "gate", "type": "loop", "max_iterations": 1, "until": "true", "steps": [step("g", "get")]}),
+    (
+        "gate.default",
+        {"id": "gate", "type": "switch", "on": "$kind", "cases": {"c": "$end"}, "default": "send"},
+    ),
+    (
+        "gate.until",
+        {
+            "id": "gate",
+            "type": "loop",
+            "max_iterations": 1,
+            "until": "true",
+            "steps": [step("g", "get")],
+        },
+    ),
 ]
 
 
-@pytest.mark.parametrize(("edge", "decision"), ALWAYS, ids=[f"{d.get('condition', d['type'])}" for _, d in ALWAYS])
-def test_a_guard_that_every_run_crosses_says_so_beside_its_proof(edge: str, decision: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("edge", "decision"), ALWAYS, ids=[f"{d.get('condition', d['type'])}" for _, d in ALWAYS]
+)
+def test_a_guard_that_every_run_crosses_says_so_beside_its_proof(
+    edge: str, decision: dict[str, Any]
+) -> None:
     note = f"{edge} is the only way that its step goes on, so it decides nothing"
     sent = {**SEND, "when": "$kind != 'c'"} if edge == "send.when" else SEND
     assert noted(edge, KIND, decision, sent) == note

@@ -1,4 +1,6 @@
-"""`Program`: every fault of a single step by its code, what is written back, digests, JSON Schema, constructors."""
+"""`Program`: every fault of a single step by its code, what is written back, digests, JSON Schema,
+constructors.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def of_step(**fields: Any) -> list[Diagnostic]:
     return faults({"steps": [{"id": "s", **fields}]})
 
 
-# --- one case for each code ----------------------------------------------------------------------------------------
+# --- one case for each code -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,11 @@ def with_field(where: str, key: str, value: Any) -> dict[str, Any]:
     call: dict[str, Any] = {"id": "a", "type": "tool", "tool": "f", "max_retries": 2}
     call |= {"undo": {"tool": "g"}, "reconcile": {"tool": "h"}}
     call |= {"retry": {"delay_seconds": 1}, "catch": [{"errors": ["*"], "next": "$end"}]}
-    program: dict[str, Any] = {"steps": [call], "budget": {"max_steps": 9}, "defaults": {"model": "m"}}
+    program: dict[str, Any] = {
+        "steps": [call],
+        "budget": {"max_steps": 9},
+        "defaults": {"model": "m"},
+    }
     places = {"program": program, "step": call, "catch": call["catch"][0]}
     for name in ("retry", "undo", "reconcile"):
         places[name] = call[name]
@@ -180,7 +186,9 @@ def with_field(where: str, key: str, value: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("where", "key", "named"), UNKNOWN)
 @pytest.mark.parametrize("value", ["x", None, {}, [], False])
-def test_an_unknown_field_is_an_error_everywhere(where: str, key: str, named: str, value: Any) -> None:
+def test_an_unknown_field_is_an_error_everywhere(
+    where: str, key: str, named: str, value: Any
+) -> None:
     found = faults(with_field(where, key, value))
     assert [(d.code, d.loc[-1], d.severity) for d in found] == [("P012", key, "error")]
     assert named in str(found[0].hint)
@@ -198,7 +206,14 @@ def test_keys_that_begin_with_x_are_free(where: str) -> None:
 
 
 def test_a_null_field_of_0_8_that_asks_for_nothing_is_left_out() -> None:
-    step = {"id": "a", "type": "llm", "prompt": "q", "on_timeout": "fail", "parallel_steps": [], "then": None}
+    step = {
+        "id": "a",
+        "type": "llm",
+        "prompt": "q",
+        "on_timeout": "fail",
+        "parallel_steps": [],
+        "then": None,
+    }
     program = Program.from_dict({"steps": [step], "max_stalled_steps": None})
     assert program.to_dict()["steps"] == [{"id": "a", "type": "llm", "prompt": "q"}]
     assert [d.code for d in of_step(type="llm", prompt="q", on_timeout="fallback")] == ["P012"]
@@ -224,11 +239,30 @@ def test_an_unknown_field_is_an_error_of_what_is_built_in_python(build: Callable
 
 
 def test_a_step_built_in_python_takes_what_a_loaded_one_does() -> None:
-    built = Step(id="m", type="map", over="$x", item_name="y", steps=[SET], next_step="$end", parallel_steps=[])
+    built = Step(
+        id="m",
+        type="map",
+        over="$x",
+        item_name="y",
+        steps=[SET],
+        next_step="$end",
+        parallel_steps=[],
+    )
     assert (
         built
         == Program.from_dict(
-            {"steps": [{"id": "m", "type": "map", "over": "$x", "as": "y", "steps": [SET], "next": "$end"}]}
+            {
+                "steps": [
+                    {
+                        "id": "m",
+                        "type": "map",
+                        "over": "$x",
+                        "as": "y",
+                        "steps": [SET],
+                        "next": "$end",
+                    }
+                ]
+            }
         ).steps[0]
     )
     assert Step(id="a", type="tool", tool="f", is_terminal=True).next == "$end"
@@ -278,19 +312,25 @@ def test_all_faults_at_once_in_document_order() -> None:
 
 
 def test_no_place_is_told_twice() -> None:
-    found = of_step(type="tool", tool=5, args=[], timeout_seconds="x", max_retries=0, catch=[5], retry=[])
+    found = of_step(
+        type="tool", tool=5, args=[], timeout_seconds="x", max_retries=0, catch=[5], retry=[]
+    )
     assert len({d.loc for d in found}) == len(found)
     assert [d.place for d in found if not d.place.startswith("steps[0].")] == []
 
 
 @pytest.mark.parametrize("value", [True, "5", 1.5, 0, -1, 11, [], {}])
 def test_numbers_are_not_guessed(value: Any) -> None:
-    assert [d.place for d in of_step(type="tool", tool="f", max_retries=value)] == ["steps[0].max_retries"]
+    assert [d.place for d in of_step(type="tool", tool="f", max_retries=value)] == [
+        "steps[0].max_retries"
+    ]
 
 
 def test_text_of_a_diagnostic() -> None:
     found = of_step(type="tool", tool="f", on_eror="skip")
-    assert str(found[0]) == "steps[0].on_eror: P012: unknown field 'on_eror'; did you mean 'on_error'?"
+    assert (
+        str(found[0]) == "steps[0].on_eror: P012: unknown field 'on_eror'; did you mean 'on_error'?"
+    )
     assert Diagnostic.from_dict(found[0].to_dict()) == found[0]
 
 
@@ -301,7 +341,7 @@ def test_program_error_is_a_value_error_and_can_be_pickled() -> None:
     assert again.diagnostics == caught.value.diagnostics  # type: ignore[attr-defined]
 
 
-# --- written back ----------------------------------------------------------------------------------------------------
+# --- written back ---------------------------------------------------------------------------------
 
 
 def corpus_programs() -> list[Any]:
@@ -334,8 +374,12 @@ def test_round_trip(data: Any) -> None:
 
 @pytest.mark.parametrize("data", PROGRAMS)
 def test_the_order_of_fields_does_not_matter(data: Any) -> None:
-    """Fields of programs and steps in another order are the same program; keys of values are values."""
-    steps = [dict(reversed(step.items())) if isinstance(step, dict) else step for step in data["steps"]]
+    """Fields of programs and steps in another order are the same program; keys of values are
+    values.
+    """
+    steps = [
+        dict(reversed(step.items())) if isinstance(step, dict) else step for step in data["steps"]
+    ]
     turned = dict(reversed({**data, "steps": steps}.items()))
     assert Program.from_dict(turned).digest == Program.from_dict(data).digest
 
@@ -347,7 +391,8 @@ def test_schema_accepts_every_program_of_the_corpus() -> None:
     refused = [
         parameter.id
         for parameter in PROGRAMS
-        if not validator.is_valid(parameter.values[0]) and not Program.from_dict(parameter.values[0]).warnings
+        if not validator.is_valid(parameter.values[0])
+        and not Program.from_dict(parameter.values[0]).warnings
     ]
     assert refused == []
 
@@ -375,7 +420,7 @@ def test_schema_refuses(program: Any) -> None:
     assert not jsonschema_rs.Draft202012Validator(Program.json_schema()).is_valid(program)
 
 
-# --- digest --------------------------------------------------------------------------------------------------------
+# --- digest ---------------------------------------------------------------------------------------
 
 
 def digest(**fields: Any) -> str:
@@ -446,7 +491,9 @@ def test_digests_are_told_apart() -> None:
         value = Program.from_dict(parameter.values[0])
         other = seen.setdefault(value.digest, value)
         bare = {k: v for k, v in other.to_dict().items() if k not in ("description", "metadata")}
-        assert bare == {k: v for k, v in value.to_dict().items() if k not in ("description", "metadata")}
+        assert bare == {
+            k: v for k, v in value.to_dict().items() if k not in ("description", "metadata")
+        }
 
 
 # --- constructors of 0.1, copies ------------------------------------------------------------
@@ -456,7 +503,10 @@ def test_step_builds_the_right_class() -> None:
     made = [
         (Step(id="a", type=StepType.LLM, prompt="q"), LLMStep),
         (Step(id="a", type="tool", tool="f", args={"x": 1}), ToolStep),
-        (Step(id="a", type=StepType.CONDITION, condition="true", then="b", otherwise="c"), ConditionStep),
+        (
+            Step(id="a", type=StepType.CONDITION, condition="true", then="b", otherwise="c"),
+            ConditionStep,
+        ),
         (Step(id="a", type="switch", on="$x", cases={"a": "b"}), SwitchStep),
         (Step(id="p", type="parallel", parallel_steps=[SET]), ParallelStep),
         (Step(id="m", type="map", over="$x", steps=[SET]), MapStep),
@@ -486,13 +536,18 @@ def test_step_as_01_checks_it() -> None:
 
 
 def test_program_of_steps() -> None:
-    program = Program(name="n", steps=[Step(id="a", type="tool", tool="f"), Step(id="b", type="llm", prompt="q")])
+    program = Program(
+        name="n", steps=[Step(id="a", type="tool", tool="f"), Step(id="b", type="llm", prompt="q")]
+    )
     assert (
         program.digest
         == Program.from_dict(
             {
                 "name": "n",
-                "steps": [{"id": "a", "type": "tool", "tool": "f"}, {"id": "b", "type": "llm", "prompt": "q"}],
+                "steps": [
+                    {"id": "a", "type": "tool", "tool": "f"},
+                    {"id": "b", "type": "llm", "prompt": "q"},
+                ],
             }
         ).digest
     )
@@ -501,7 +556,9 @@ def test_program_of_steps() -> None:
 
 
 def test_get_step_finds_inner_ones() -> None:
-    program = Program.from_dict({"steps": [{"id": "c", "type": "condition", "condition": "true", "then": [SET]}]})
+    program = Program.from_dict(
+        {"steps": [{"id": "c", "type": "condition", "condition": "true", "then": [SET]}]}
+    )
     assert isinstance(program.get_step("a"), SetStep)
     assert program.get_step("c") is program.steps[0]
     assert program.get_step("x") is None
@@ -520,15 +577,19 @@ def test_what_was_given_may_change_afterwards() -> None:
     program = Program.from_dict(data)
     data["steps"][0]["args"]["x"].append(2)
     data["steps"].append({"id": "b"})
-    assert program.to_dict()["steps"] == [{"id": "a", "type": "tool", "tool": "f", "args": {"x": [1]}}]
+    assert program.to_dict()["steps"] == [
+        {"id": "a", "type": "tool", "tool": "f", "args": {"x": [1]}}
+    ]
 
 
 @pytest.mark.parametrize(
-    "again", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p)), lambda p: p.model_copy()]
+    "again",
+    [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p)), lambda p: p.model_copy()],
 )
 def test_copies(again: Any) -> None:
     program = Program.from_yaml(
-        "steps:\n- {id: a, type: condition, condition: 'true', then: [{id: b, type: set, values: {x: 1}}]}\n"
+        "steps:\n- {id: a, type: condition, condition: 'true', then: [{id: b, type: set, values: "
+        "{x: 1}}]}\n"
     )
     other = again(program)
     assert other == program

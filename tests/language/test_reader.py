@@ -31,7 +31,10 @@ def fault_of(text: str, format: str = "yaml") -> Any:
     ("text", "value"),
     [
         # texts in YAML 1.2, something else in 1.1
-        *[(word, word) for word in ("yes", "Yes", "NO", "no", "on", "off", "ON", "y", "n", "Y", "N")],
+        *[
+            (word, word)
+            for word in ("yes", "Yes", "NO", "no", "on", "off", "ON", "y", "n", "Y", "N")
+        ],
         ("12:30", "12:30"),
         ("1:2:3", "1:2:3"),
         ("2026-01-02", "2026-01-02"),
@@ -104,7 +107,10 @@ def test_numbers_are_read_as_written(number: float) -> None:
         | st.integers(-(2**70), 2**70)
         | st.floats(allow_nan=False, allow_infinity=False)
         | st.text("ab:#-'\"\n é", max_size=5),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc é", max_size=3), inner, max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.text("abc é", max_size=3), inner, max_size=3)
+        ),
         max_leaves=8,
     )
 )
@@ -210,7 +216,7 @@ def test_all_duplicate_keys_are_told() -> None:
     ]
 
 
-# --- size ----------------------------------------------------------------------------------------------------------
+# --- size -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", ["yaml", "json"])
@@ -256,21 +262,28 @@ def test_aliases_within_the_bound() -> None:
 
 
 def test_an_aliased_step_is_as_if_written_twice() -> None:
-    text = "x-v: &v {k: 1}\nsteps:\n - {id: a, type: set, values: *v}\n - {id: b, type: set, values: *v}\n"
+    text = (
+        "x-v: &v {k: 1}\nsteps:\n - {id: a, type: set, values: *v}\n - {id: b, type: set, "
+        "values: *v}\n"
+    )
     program = Program.from_yaml(text)
-    written = Program.from_dict({"steps": [{"id": i, "type": "set", "values": {"k": 1}} for i in "ab"]})
+    written = Program.from_dict(
+        {"steps": [{"id": i, "type": "set", "values": {"k": 1}} for i in "ab"]}
+    )
     assert program.digest == written.digest
 
 
 def test_aliases_of_long_texts_are_bounded_too() -> None:
-    """One text of half a megabyte, used a thousand times, is half a gigabyte as soon as somebody writes it out."""
+    """One text of half a megabyte, used a thousand times, is half a gigabyte as soon as somebody
+    writes it out.
+    """
     text = "steps:\n - id: a\n   type: set\n   values:\n    k0: &x '" + "x" * 500_000 + "'\n"
     text += "".join(f"    k{i}: *x\n" for i in range(1, 1000))
     with pytest.raises(ProgramError):
         Program.from_yaml(text)
 
 
-# --- places ----------------------------------------------------------------------------------------------------------
+# --- places ---------------------------------------------------------------------------------------
 
 
 TEXT = """\
@@ -325,11 +338,13 @@ def test_a_place_that_is_not_written_is_that_of_what_holds_it() -> None:
 def test_check_has_places_too() -> None:
     from nano_vm import ExecutionVM
 
-    program = Program.from_yaml("steps:\n  - id: a\n    type: tool\n    tool: missing\n", file="p.yaml")
+    program = Program.from_yaml(
+        "steps:\n  - id: a\n    type: tool\n    tool: missing\n", file="p.yaml"
+    )
     assert [d.place for d in ExecutionVM().check(program)] == ["p.yaml:4:5: steps[0].tool"]
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_files(tmp_path: Path) -> None:
@@ -337,7 +352,9 @@ def test_files(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfsteps: [" + STEP.encode() + b"]\r\n")
     assert Program.from_file(path).steps[0].id == "a"
     path = tmp_path / "p.json"
-    path.write_text('\ufeff{"steps": [{"id": "a", "type": "set", "values": {"x": 1}}]}', encoding="utf-8")
+    path.write_text(
+        '\ufeff{"steps": [{"id": "a", "type": "set", "values": {"x": 1}}]}', encoding="utf-8"
+    )
     assert Program.from_file(str(path)).steps[0].id == "a"
 
 
@@ -376,7 +393,9 @@ def test_reading_is_linear() -> None:
     """Four times the text takes four times the time, not sixteen."""
 
     def seconds(count: int) -> float:
-        text = "steps:\n" + "".join(f"  - {{id: s{i}, type: set, values: {{x: 1}}}}\n" for i in range(count))
+        text = "steps:\n" + "".join(
+            f"  - {{id: s{i}, type: set, values: {{x: 1}}}}\n" for i in range(count)
+        )
         best = math.inf
         for _ in range(3):
             started = time.process_time()

@@ -1,4 +1,6 @@
-"""Schemas: what is valid, what the first fault says, and that a check takes bounded time and memory."""
+"""Schemas: what is valid, what the first fault says, and that a check takes bounded time and
+memory.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def usable(seed):
 @given(SEEDS)
 def test_a_verdict_is_that_of_another_engine(seed):
     cases, schema = usable(seed)
-    if schema is None or any("format" in node or "multipleOf" in node for node in everywhere(schema)):
+    if schema is None or any(
+        "format" in node or "multipleOf" in node for node in everywhere(schema)
+    ):
         return  # the other engine knows other formats, and divides floats
     other = jsonschema.Draft202012Validator(schema)
     check = schema_check(schema)
@@ -71,7 +75,10 @@ def test_the_fault_of_what_is_not_valid_is_short_and_its_place_is_there(seed):
             | st.integers()
             | st.floats(allow_nan=False, allow_infinity=False)
             | st.text(max_size=3),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text(max_size=2), inner, max_size=3)
+            ),
             max_leaves=6,
         ),
         max_size=6,
@@ -79,7 +86,9 @@ def test_the_fault_of_what_is_not_valid_is_short_and_its_place_is_there(seed):
 )
 def test_unique_items_are_those_of_another_engine(value):
     schema = {"uniqueItems": True}
-    assert (schema_check(schema)(value) is None) == jsonschema.Draft202012Validator(schema).is_valid(value)
+    assert (schema_check(schema)(value) is None) == jsonschema.Draft202012Validator(
+        schema
+    ).is_valid(value)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +96,11 @@ def test_unique_items_are_those_of_another_engine(value):
     [
         ({"items": {"type": "string"}}, [1], """[0]: 1 is not of type "string\""""),
         ({"properties": {"a": {"minimum": 3}}}, {"a": 2}, "['a']: 2 is less than the minimum of 3"),
-        ({"items": {"anyOf": [{"type": "string"}, {"type": "null"}]}}, ["", 1], "[1]: 1 does not fit what 'anyOf' allows"),
+        ({"items": {"anyOf": [{"type": "string"}, {"type": "null"}]}}, ["", 1], "[1]: 1 does not "
+                                                                                "fit what 'anyOf' allows"),
         ({"oneOf": [{}, {"type": "string"}]}, "a", "'a' does not fit what 'oneOf' allows"),
-        ({"anyOf": [{"items": {"type": "string"}}, {"type": "null"}]}, [1], "[1] does not fit what 'anyOf' allows"),
+        ({"anyOf": [{"items": {"type": "string"}}, {"type": "null"}]}, [1], "[1] does not fit "
+                                                                            "what 'anyOf' allows"),
         ({"uniqueItems": True}, [1, 1.0], "[1, 1.0] has items that are equal"),
         ({"uniqueItems": False}, [1, 1], None),
         ({"required": ["a"]}, {}, '"a" is a required property'),
@@ -147,7 +158,9 @@ JUNK = st.recursive(
     | st.integers()
     | st.text("a#/$", max_size=4)
     | st.sampled_from(["#", "#/$defs/a", "date"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 
@@ -189,12 +202,16 @@ def test_a_format_that_restricts_nothing(name):
 
 def test_all_formats_stand_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
-    named = [name for name in [*HELD, *schemas._BITS, *schemas._NOTES] if not name.startswith("uuid")]
+    named = [
+        name for name in [*HELD, *schemas._BITS, *schemas._NOTES] if not name.startswith("uuid")
+    ]
     assert not [name for name in named if f"`{name}`" not in text]
 
 
 def evaluations(schema, value):
-    """How often a subschema of *schema* is evaluated to its end when *value* is checked: the engine counts."""
+    """How often a subschema of *schema* is evaluated to its end when *value* is checked: the engine
+    counts.
+    """
     count = 0
 
     class Counted:
@@ -208,7 +225,9 @@ def evaluations(schema, value):
     body = json.loads(json.dumps(schema))
     for node in everywhere(body):
         node["counted"] = True
-    jsonschema_rs.Draft202012Validator(body, keywords={"counted": Counted}, offline=True).is_valid(value)
+    jsonschema_rs.Draft202012Validator(body, keywords={"counted": Counted}, offline=True).is_valid(
+        value
+    )
     return count
 
 
@@ -230,9 +249,15 @@ def test_an_extent_counts_all_there_is(seed):
 
     def counted(value):
         if isinstance(value, (list, dict)):
-            inner = [counted(item) for item in (value.values() if isinstance(value, dict) else value)]
+            inner = [
+                counted(item) for item in (value.values() if isinstance(value, dict) else value)
+            ]
             keys = sum(map(len, value)) if isinstance(value, dict) else 0
-            return 1 + sum(n for n, _, _ in inner), 1 + sum(n for _, n, _ in inner), keys + sum(n for _, _, n in inner)
+            return (
+                1 + sum(n for n, _, _ in inner),
+                1 + sum(n for _, n, _ in inner),
+                keys + sum(n for _, _, n in inner),
+            )
         return 1, 0, len(value) if isinstance(value, str) else 0
 
     assert extent(value)[:3] == counted(value)
@@ -268,13 +293,21 @@ def tree(depth):
 LARGE = {
     "strings": (UNION, ["a"] * 1_000_000),
     "records": (
-        {"items": {"properties": {f"f{i}": {"type": ["string", "null"]} for i in range(200)}, "required": ["f1"]}},
+        {
+            "items": {
+                "properties": {f"f{i}": {"type": ["string", "null"]} for i in range(200)},
+                "required": ["f1"],
+            }
+        },
         [{f"f{i}": "x" for i in range(10)} for _ in range(20_000)],
     ),
     "a syntax tree": (TREE, tree(12)),
     "a deep syntax tree": (TREE, {"left": tree(3), "right": tree(3), "kind": "kind_3"}),
     "distinct long integers": ({"uniqueItems": True}, [2**70 + i for i in range(20_000)]),
-    "patterns": ({"patternProperties": {f"^p{i}$": {} for i in range(50)}}, {f"k{i}": i for i in range(20_000)}),
+    "patterns": (
+        {"patternProperties": {f"^p{i}$": {} for i in range(50)}},
+        {f"k{i}": i for i in range(20_000)},
+    ),
     "dates": ({"items": {"format": "date"}}, ["2026-01-02"] * 200_000),
 }
 
@@ -340,7 +373,9 @@ MANY = list(range(300_000))
 
 def test_a_large_wrong_answer_costs_nothing():
     steps = [{"id": "m", "type": "llm", "prompt": "x", "output_schema": UNION, "max_retries": 1}]
-    trace = ExecutionVM(llm=ScriptedLLM([json.dumps(MANY)])).run_sync(Program.from_dict({"steps": steps}))
+    trace = ExecutionVM(llm=ScriptedLLM([json.dumps(MANY)])).run_sync(
+        Program.from_dict({"steps": steps})
+    )
     assert "does not fit the schema" in trace.error
     assert len(trace.error) < 600
 
@@ -375,4 +410,10 @@ def test_an_endless_answer_is_not_parsed(field):
 
 def test_an_unknown_format_is_an_error_of_the_program():
     with pytest.raises(ProgramError, match="the format 'datum' is not known"):
-        Program.from_dict({"steps": [{"id": "m", "type": "llm", "prompt": "x", "output_schema": {"format": "datum"}}]})
+        Program.from_dict(
+            {
+                "steps": [
+                    {"id": "m", "type": "llm", "prompt": "x", "output_schema": {"format": "datum"}}
+                ]
+            }
+        )

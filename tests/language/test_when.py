@@ -1,4 +1,6 @@
-"""`when`, seen by everything that reads the graph: proofs, trust, values, the worst case, pictures, exploration, replay."""
+"""`when`, seen by everything that reads the graph: proofs, trust, values, the worst case, pictures,
+exploration, replay.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ def statuses(made: Program, rules: dict[str, Any], **policy: Any) -> list[str]:
     return [proof.status for proof in report(made, rules, **policy).proofs]
 
 
-# --- guards ----------------------------------------------------------------------------------------------------------
+# --- guards ---------------------------------------------------------------------------------------
 
 ASK = llm("ask", allowed_outputs=["yes", "no"], output_key="ok")
 SEND = step("send", "pay", args={"to": "$ok"}, when="$ok == 'yes'")
@@ -62,13 +64,23 @@ GUARDED: list[tuple[str, list[dict[str, Any]], str]] = [
     ("proved", [ASK, SEND, step("again", "pay", when="$ok == 'yes'")], ("send.when", "again.when")),
     # a step around the call decides
     ("proved", [ASK, {**mapped(step("send", "pay"), over=[1]), "when": "$ok == 'yes'"}], "m.when"),
-    ("refuted", [ASK, {**mapped(step("send", "pay"), over=[1, 2]), "when": "$ok == 'yes'"}], "m.when"),
+    (
+        "refuted",
+        [ASK, {**mapped(step("send", "pay"), over=[1, 2]), "when": "$ok == 'yes'"}],
+        "m.when",
+    ),
     # a loop's decision is made once, before its first iteration
     (
         "refuted",
         [
             ASK,
-            {"id": "l", "type": "loop", "when": "$ok == 'yes'", "max_iterations": 2, "on_exhausted": "continue"}
+            {
+                "id": "l",
+                "type": "loop",
+                "when": "$ok == 'yes'",
+                "max_iterations": 2,
+                "on_exhausted": "continue",
+            }
             | {"steps": [step("send", "pay")]},
         ],
         "l.when",
@@ -125,13 +137,15 @@ def test_a_skip_is_no_run_of_the_step() -> None:
     skipped = step("first", "look", when="$ok == 'yes'")
     assert statuses(program(ASK, skipped, step("send", "pay")), {"after": ["first"]}) == ["refuted"]
     assert statuses(program(ASK, skipped, step("send", "pay")), {"after": ["look"]}) == ["refuted"]
-    assert statuses(program(ASK, skipped, step("send", "pay", when="$ok == 'yes'")), {"after": ["send.when"]}) == [
-        "proved"
-    ]
+    assert statuses(
+        program(ASK, skipped, step("send", "pay", when="$ok == 'yes'")), {"after": ["send.when"]}
+    ) == ["proved"]
 
 
 def test_a_guard_that_decides_nothing_says_so() -> None:
-    (proof,) = report(program(step("send", "pay", when="true")), {"guarded_by": ["send.when"]}).proofs
+    (proof,) = report(
+        program(step("send", "pay", when="true")), {"guarded_by": ["send.when"]}
+    ).proofs
     assert proof.status == "proved"
     assert "decides nothing" in str(proof)
     (proof,) = report(program(ASK, SEND), {"guarded_by": ["send.when"]}).proofs
@@ -146,8 +160,17 @@ def test_what_comes_before_its_edges_comes_before_it() -> None:
 
 
 def test_a_name_with_two_readings_names_no_edge() -> None:
-    switch = {"id": "s", "type": "switch", "on": "$ok", "cases": {"when": "$end", "no": "$next"}, "default": "$next"}
-    found = report(program(ASK, {**switch, "when": "$ok == 'yes'"}, step("send", "pay")), {"guarded_by": ["s.when"]})
+    switch = {
+        "id": "s",
+        "type": "switch",
+        "on": "$ok",
+        "cases": {"when": "$end", "no": "$next"},
+        "default": "$next",
+    }
+    found = report(
+        program(ASK, {**switch, "when": "$ok == 'yes'"}, step("send", "pay")),
+        {"guarded_by": ["s.when"]},
+    )
     assert [d.code for d in found.diagnostics if d.severity == "error"] == ["V051"]
     assert "s has" not in str(found)
 
@@ -165,7 +188,7 @@ def test_a_skip_ends_an_approval_of_what_it_clears() -> None:
     assert statuses(program(*first, beside, call, inputs=inputs), rules) == ["proved"]
 
 
-# --- trust, values, names, the worst case ----------------------------------------------------------------------------
+# --- trust, values, names, the worst case ---------------------------------------------------------
 
 
 def test_what_it_reads_decides_and_does_not_flow() -> None:
@@ -176,9 +199,14 @@ def test_what_it_reads_decides_and_does_not_flow() -> None:
     branches = [flow for flow in found.flows if flow.kind == "branch"]
     assert [(flow.step_id, flow.loc) for flow in branches] == [("send", ("steps", 0, "when"))]
     asked = program(
-        llm("ask", "hi", when="$mail == 'pay'"), step("send", "pay", args={"to": "$ask.output"}), inputs=inputs
+        llm("ask", "hi", when="$mail == 'pay'"),
+        step("send", "pay", args={"to": "$ask.output"}),
+        inputs=inputs,
     )
-    assert report(asked, {"args": {"to": "trusted"}}, inputs={"mail": "untrusted"}).proofs[0].status == "proved"
+    assert (
+        report(asked, {"args": {"to": "trusted"}}, inputs={"mail": "untrusted"}).proofs[0].status
+        == "proved"
+    )
 
 
 def said(*steps: dict[str, Any], **fields: Any) -> list[str]:
@@ -188,8 +216,12 @@ def said(*steps: dict[str, Any], **fields: Any) -> list[str]:
 
 def test_tests_that_decide_nothing_are_told() -> None:
     first = llm("ask", allowed_outputs=["yes", "no"], output_key="ok")
-    assert said(first, step("a", "look", when="$ok == 'maybe'"), noted()) == ["warning V060 steps[1].when"]
-    assert said(first, step("a", "look", when="$ok in ['yes', 'no']"), noted()) == ["warning V060 steps[1].when"]
+    assert said(first, step("a", "look", when="$ok == 'maybe'"), noted()) == [
+        "warning V060 steps[1].when"
+    ]
+    assert said(first, step("a", "look", when="$ok in ['yes', 'no']"), noted()) == [
+        "warning V060 steps[1].when"
+    ]
     assert said(first, step("a", "look", when="$ok == 'yes'"), noted()) == []
     assert said(first, step("a", "look", when="true"), noted()) == []
 
@@ -198,7 +230,13 @@ def test_no_run_takes_what_its_values_rule_out() -> None:
     made = program(
         llm("ask", allowed_outputs=["a", "b"], output_key="k"),
         llm("b", allowed_outputs=["c"], output_key="k", when="$k == 'a'", default="d"),
-        {"id": "s", "type": "switch", "on": "$k", "cases": dict.fromkeys("abcd", "$next"), "default": "$fail"},
+        {
+            "id": "s",
+            "type": "switch",
+            "on": "$k",
+            "cases": dict.fromkeys("abcd", "$next"),
+            "default": "$fail",
+        },
         noted("x", y="$k") | {"when": "$k == 'a'"},
     )
     flow = Flow(made)
@@ -215,16 +253,27 @@ def test_what_a_skip_leaves_unset() -> None:
     held = step("a", "look", when="$go", output_key="k")
     assert codes(held, read) == ["warning V011 steps[1].values.y"]
     assert codes({**held, "default": None}, read) == []
-    assert codes(held, {**read, "when": "$go"}) == ["warning V011 steps[1].values.y"]  # by value, not by condition
+    # by value, not by condition
+    assert codes(held, {**read, "when": "$go"}) == ["warning V011 steps[1].values.y"]
     # its own `when` reads what was there before, and what the step would have written is cleared
-    assert codes(noted("b", k=1), {**held, "when": "$k == 1"}, noted("r", y="$k")) == ["warning V011 steps[2].values.y"]
+    assert codes(noted("b", k=1), {**held, "when": "$k == 1"}, noted("r", y="$k")) == [
+        "warning V011 steps[2].values.y"
+    ]
     assert codes({**held, "when": "$a.output == 1"})[0].startswith("error V010 steps[0].when")
-    assert codes(noted("b", k=1) | {"when": "$go"}, noted("r", y="$k")) == ["warning V011 steps[1].values.y"]
+    assert codes(noted("b", k=1) | {"when": "$go"}, noted("r", y="$k")) == [
+        "warning V011 steps[1].values.y"
+    ]
 
 
 def test_the_worst_case_counts_a_step_once() -> None:
     vm = ExecutionVM(ScriptedLLM(["yes"]), TOOLS)
-    loop = {"id": "l", "type": "loop", "max_iterations": 3, "on_exhausted": "continue", "when": "$go"}
+    loop = {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": 3,
+        "on_exhausted": "continue",
+        "when": "$go",
+    }
     made = program(
         step("a", "look", when="$go", max_retries=2),
         {**loop, "steps": [step("b", "look", when="$go"), noted()]},
@@ -240,7 +289,7 @@ def test_the_worst_case_counts_a_step_once() -> None:
     assert vm.run_sync(made, {"go": False}, budget={"max_steps": 2}).error_kind == "budget"
 
 
-# --- pictures, plans, exploration --------------------------------------------------------------------------------------
+# --- pictures, plans, exploration -----------------------------------------------------------------
 
 PICTURED = program(step("a", "look", when="$x == 'yes'", on_error="skip"), noted("b"), name="p")
 
@@ -261,12 +310,25 @@ def test_the_plan_says_it() -> None:
 
 
 def test_every_way_is_explored() -> None:
-    loop = {"id": "l", "type": "loop", "max_iterations": 9, "until": "$n > 1", "when": "$go == 'yes'"}
+    loop = {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": 9,
+        "until": "$n > 1",
+        "when": "$go == 'yes'",
+    }
     made = program(
         step("get", "look", output_key="go"),
         noted("z", n=0),
         {**loop, "steps": [noted("n", n={"expr": "$n + 1"}), step("send", "pay", when="$n < 2")]},
-        {"id": "s", "type": "switch", "on": "$go", "cases": {"a": "$next"}, "default": "$next", "when": "$n == 0"},
+        {
+            "id": "s",
+            "type": "switch",
+            "on": "$go",
+            "cases": {"a": "$next"},
+            "default": "$next",
+            "when": "$n == 0",
+        },
         noted("b"),
     )
     found = explore(made, tools=TOOLS)
@@ -277,19 +339,29 @@ def test_every_way_is_explored() -> None:
 def test_the_properties_of_an_exploration_know_it() -> None:
     from nano_vm.testing import only_after
 
-    loop = {"id": "l", "type": "loop", "max_iterations": 1, "on_exhausted": "continue", "when": "$go"}
+    loop = {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": 1,
+        "on_exhausted": "continue",
+        "when": "$go",
+    }
     made = program(step("get", "look", output_key="go"), {**loop, "steps": [step("send", "pay")]})
     assert explore(made, tools=TOOLS, properties=only_after("pay", "l.when")).ok
     held = program(step("get", "look", output_key="go"), step("send", "pay", when="$go"))
     assert explore(held, tools=TOOLS, properties=only_after("pay", "send.when")).ok
     assert not explore(held, tools=TOOLS, properties=only_after("pay", "send.unless")).ok
-    other = program(step("get", "look", output_key="go"), noted("g") | {"when": "$go"}, step("send", "pay"))
+    other = program(
+        step("get", "look", output_key="go"), noted("g") | {"when": "$go"}, step("send", "pay")
+    )
     assert not explore(other, tools=TOOLS, properties=only_after("pay", "g.when")).ok
 
 
-# --- runs ----------------------------------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------
 
-PAID = program(llm("ask", "$mail", allowed_outputs=["yes", "no"], output_key="ok"), SEND, noted("end"))
+PAID = program(
+    llm("ask", "$mail", allowed_outputs=["yes", "no"], output_key="ok"), SEND, noted("end")
+)
 
 
 @pytest.mark.parametrize("answer", ["yes", "no"])
@@ -319,7 +391,9 @@ def test_a_stored_run_goes_on_behind_a_skip(tmp_path: Path) -> None:
     )
 
     async def go() -> None:
-        vm = ExecutionVM(None, TOOLS, store=f"sqlite:///{tmp_path / 'runs.db'}", roles=lambda who: ["boss"])
+        vm = ExecutionVM(
+            None, TOOLS, store=f"sqlite:///{tmp_path / 'runs.db'}", roles=lambda who: ["boss"]
+        )
         trace = await vm.run(made, run_id="r")
         assert trace.status is TraceStatus.SUSPENDED
         (entry,) = vm.waiting("r")

@@ -38,8 +38,18 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
     "a straight run; a skip and a catch are edges, a jump's target is a node of its own": (
         [
             step("f", output_key="hit"),
-            step("g", args={"q": "$hit"}, on_error="skip", catch=[{"errors": ["timeout", "tool"], "next": "h"}]),
-            step("h", "pay", args={"order_id": "$q", "amount": 5}, undo={"tool": "unpay", "args": {"order_id": "$q"}}),
+            step(
+                "g",
+                args={"q": "$hit"},
+                on_error="skip",
+                catch=[{"errors": ["timeout", "tool"], "next": "h"}],
+            ),
+            step(
+                "h",
+                "pay",
+                args={"order_id": "$q", "amount": 5},
+                undo={"tool": "unpay", "args": {"order_id": "$q"}},
+            ),
         ],
         """
         program 'p': 6 ops, 5 slots, 1 frames
@@ -55,8 +65,20 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
     ),
     "a jump ends its frame": (
         [
-            {"id": "ask", "type": "llm", "prompt": "$q?", "allowed_outputs": ["yes", "no"], "output_key": "a"},
-            {"id": "c", "type": "condition", "condition": "$a == 'yes'", "then": "y", "otherwise": "n"},
+            {
+                "id": "ask",
+                "type": "llm",
+                "prompt": "$q?",
+                "allowed_outputs": ["yes", "no"],
+                "output_key": "a",
+            },
+            {
+                "id": "c",
+                "type": "condition",
+                "condition": "$a == 'yes'",
+                "then": "y",
+                "otherwise": "n",
+            },
             step("y"),
             step("n"),
         ],
@@ -74,7 +96,13 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
     ),
     "a block returns": (
         [
-            {"id": "c", "type": "condition", "condition": "$q == 'yes'", "then": [step("y")], "otherwise": [step("n")]},
+            {
+                "id": "c",
+                "type": "condition",
+                "condition": "$q == 'yes'",
+                "then": [step("y")],
+                "otherwise": [step("n")],
+            },
             step("z", args={"q": "$c.output"}),
         ],
         """
@@ -92,7 +120,15 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
         """,
     ),
     "a loop is its entry and the test at its end": (
-        [{"id": "l", "type": "loop", "max_iterations": 3, "until": "$x.output == 'x'", "steps": [step("x")]}],
+        [
+            {
+                "id": "l",
+                "type": "loop",
+                "max_iterations": 3,
+                "until": "$x.output == 'x'",
+                "steps": [step("x")],
+            }
+        ],
         """
         program 'p': 5 ops, 3 slots, 1 frames
         slots: 0=$q, 1=$l.output, 2=$x.output
@@ -107,7 +143,13 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
     "branches and items are frames": (
         [
             {"id": "p", "type": "parallel", "parallel_steps": [[step("x"), step("y")], step("z")]},
-            {"id": "m", "type": "map", "over": "$p.output", "as": "it", "steps": [step("w", args={"q": "$it"})]},
+            {
+                "id": "m",
+                "type": "map",
+                "over": "$p.output",
+                "as": "it",
+                "steps": [step("w", args={"q": "$it"})],
+            },
         ],
         """
         program 'p': 14 ops, 8 slots, 4 frames
@@ -134,7 +176,13 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
     ),
     "a switch": (
         [
-            {"id": "s", "type": "switch", "on": "$q", "cases": {"a": "x", "b": [step("y")]}, "default": "$end"},
+            {
+                "id": "s",
+                "type": "switch",
+                "on": "$q",
+                "cases": {"a": "x", "b": [step("y")]},
+                "default": "$end",
+            },
             step("x"),
         ],
         """
@@ -151,7 +199,17 @@ CASES: dict[str, tuple[list[dict[str, Any]], str]] = {
         """,
     ),
     "a pause": (
-        [{"id": "w", "type": "approval", "role": "boss", "show": "$q", "then": "x", "otherwise": "$fail"}, step("x")],
+        [
+            {
+                "id": "w",
+                "type": "approval",
+                "role": "boss",
+                "show": "$q",
+                "then": "x",
+                "otherwise": "$fail",
+            },
+            step("x"),
+        ],
         """
         program 'p': 4 ops, 3 slots, 1 frames
         slots: 0=$q, 1=$w.output, 2=$x.output
@@ -172,7 +230,11 @@ def test_plan(case: str) -> None:
 
 
 def test_a_called_program_has_names_of_its_own() -> None:
-    inner = {"name": "inner", "inputs": {"properties": {"v": {}}}, "steps": [step("x", args={"q": "$v"})]}
+    inner = {
+        "name": "inner",
+        "inputs": {"properties": {"v": {}}},
+        "steps": [step("x", args={"q": "$v"})],
+    }
     plan = plan_of({"id": "k", "type": "call", "program": inner, "with": {"v": "$q"}})
     lines = plan.explain().splitlines()
     assert "frame 1 'inner': begins at 5" in lines
@@ -192,7 +254,9 @@ def test_a_plan_of_a_program_with_faults_is_refused_with_all_of_them() -> None:
 
 
 def test_a_plan_knows_its_tools_models_and_shortest_deadline() -> None:
-    plan = plan_of(step("a", timeout_seconds=5), {"id": "m", "type": "llm", "prompt": "x"}, step("b"))
+    plan = plan_of(
+        step("a", timeout_seconds=5), {"id": "m", "type": "llm", "prompt": "x"}, step("b")
+    )
     assert (plan.tools, plan.models, plan.shortest_ns()) == (["find"], [None], 5 * 10**9)
 
 
@@ -207,11 +271,20 @@ def test_the_shortest_deadline_is_that_of_any_call_or_program() -> None:
         return int(plan.shortest_ns())
 
     assert shortest(step("a", args={"q": "x"}, undo={"tool": "quick"})) == 2 * 10**9
-    assert shortest(step("a", args={"q": "x"}, reconcile={"tool": "quick", "args": {}})) == 2 * 10**9
+    assert (
+        shortest(step("a", args={"q": "x"}, reconcile={"tool": "quick", "args": {}})) == 2 * 10**9
+    )
     called = {"steps": [step("a", args={"q": "x"})], "budget": {"max_seconds": 3}}
     assert shortest({"id": "c", "type": "call", "program": called}) == 3 * 10**9
     assert (
-        shortest({"id": "p", "type": "parallel", "timeout_seconds": 1, "parallel_steps": [step("a", args={"q": "x"})]})
+        shortest(
+            {
+                "id": "p",
+                "type": "parallel",
+                "timeout_seconds": 1,
+                "parallel_steps": [step("a", args={"q": "x"})],
+            }
+        )
         == 10**9
     )
 
@@ -221,7 +294,9 @@ def test_paths_that_are_known_beforehand() -> None:
     ops = {
         op.step_id: op.path
         for op in plan_of(
-            step("a"), block, {"id": "l", "type": "loop", "max_iterations": 2, "until": "true", "steps": [step("x")]}
+            step("a"),
+            block,
+            {"id": "l", "type": "loop", "max_iterations": 2, "until": "true", "steps": [step("x")]},
         ).ops
         if op.step_id
     }

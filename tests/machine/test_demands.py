@@ -1,4 +1,6 @@
-"""What a policy demands of an argument holds for what the tool receives: checks, approvals, and conversions between."""
+"""What a policy demands of an argument holds for what the tool receives: checks, approvals, and
+conversions between.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,11 @@ BROKEN: list[tuple[Any, str, Any]] = [
     (str, "$value not in ['true']", True),
     (LOWER, "$value not in ['evil']", " EVIL "),
     (pathlib.Path, "$value != 'b'", "b/"),
-    (uuid.UUID, "$value != '00000000-0000-0000-0000-00000000000a'", "{00000000-0000-0000-0000-00000000000A}"),
+    (
+        uuid.UUID,
+        "$value != '00000000-0000-0000-0000-00000000000a'",
+        "{00000000-0000-0000-0000-00000000000A}",
+    ),
     (datetime.date, "$value != '1970-01-02'", 86400),
     (Colour, "$value == 'red ' or $value == 'blue'", "red"),
     (int | str, "$value not in ['1.5']", 1.5),
@@ -99,13 +105,21 @@ BROKEN: list[tuple[Any, str, Any]] = [
     (Order, "$value.cents > 5", {"to": "x"}),
     (Transfer, "$value.cents > 1", {"to": "x"}),
     (Annotated[int, pydantic.BeforeValidator(lambda v: v * 100)], "$value < 100", 5),
-    (Annotated[int | None, pydantic.BeforeValidator(lambda v: 666 if v is None else v)], "$value != 666", None),
+    (
+        Annotated[int | None, pydantic.BeforeValidator(lambda v: 666 if v is None else v)],
+        "$value != 666",
+        None,
+    ),
     (Annotated[Any, pydantic.AfterValidator(lambda v: Bank(int))], "$value != 666", 5),
 ]
 
 
-@pytest.mark.parametrize(("hint", "check", "mail"), BROKEN, ids=[f"{c}-{m!r:.24}" for _, c, m in BROKEN])
-def test_a_value_that_passes_and_would_be_received_as_one_that_does_not(hint: Any, check: str, mail: Any) -> None:
+@pytest.mark.parametrize(
+    ("hint", "check", "mail"), BROKEN, ids=[f"{c}-{m!r:.24}" for _, c, m in BROKEN]
+)
+def test_a_value_that_passes_and_would_be_received_as_one_that_does_not(
+    hint: Any, check: str, mail: Any
+) -> None:
     trace, got = checked(hint, check, mail)
     assert got == []
     assert not trace.ok
@@ -122,7 +136,12 @@ KEPT: list[tuple[Any, str, Any, Any]] = [
     (decimal.Decimal, "$value < 0.2 and $value + 1 < 2", 0.1, decimal.Decimal("0.1")),
     (decimal.Decimal, "$value > 0", "1e-400", decimal.Decimal("1e-400")),
     (datetime.date, "$value < '2026-01-01'", "2025-12-31", datetime.date(2025, 12, 31)),
-    (uuid.UUID, "$value in ['00000000-0000-0000-0000-00000000000a']", str(uuid.UUID(int=10)), uuid.UUID(int=10)),
+    (
+        uuid.UUID,
+        "$value in ['00000000-0000-0000-0000-00000000000a']",
+        str(uuid.UUID(int=10)),
+        uuid.UUID(int=10),
+    ),
     (Colour, "$value in ['red']", "red", Colour.RED),
     (Order, "$value.to in ['x']", {"to": "x"}, Order(to="x")),
     (list[int], "len($value) == 2", ["1", 2], [1, 2]),
@@ -132,8 +151,12 @@ KEPT: list[tuple[Any, str, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "check", "mail", "received"), KEPT, ids=[f"{c}-{m!r:.24}" for _, c, m, _ in KEPT])
-def test_a_value_that_passes_both_ways_is_sent(hint: Any, check: str, mail: Any, received: Any) -> None:
+@pytest.mark.parametrize(
+    ("hint", "check", "mail", "received"), KEPT, ids=[f"{c}-{m!r:.24}" for _, c, m, _ in KEPT]
+)
+def test_a_value_that_passes_both_ways_is_sent(
+    hint: Any, check: str, mail: Any, received: Any
+) -> None:
     trace, got = checked(hint, check, mail)
     assert got == [received], trace.error
     assert type(got[0]) is type(received)
@@ -142,7 +165,9 @@ def test_a_value_that_passes_both_ways_is_sent(hint: Any, check: str, mail: Any,
 def test_the_error_says_what_the_tool_would_have_received() -> None:
     trace, _ = checked(LOWER, "$value not in ['evil']", "EVIL")
     assert trace.error_kind == "refused"
-    assert "argument 'acc' of tool 'pay' is 'EVIL', which the tool receives as 'evil'" in (trace.error or "")
+    assert "argument 'acc' of tool 'pay' is 'EVIL', which the tool receives as 'evil'" in (
+        trace.error or ""
+    )
     trace, _ = checked(str, "$value != 'true'", True)
     assert "is True, which the tool takes as a text" in (trace.error or "")
     odd = Annotated[Any, pydantic.AfterValidator(lambda v: Bank(int))]
@@ -150,7 +175,7 @@ def test_the_error_says_what_the_tool_would_have_received() -> None:
     assert "no JSON form that the policy could look at" in (trace.error or "")
 
 
-# --- undo, reconcile, defaults ---------------------------------------------------------------------------------------
+# --- undo, reconcile, defaults --------------------------------------------------------------------
 
 
 def test_an_undo_is_checked_as_it_will_be_sent() -> None:
@@ -159,7 +184,10 @@ def test_an_undo_is_checked_as_it_will_be_sent() -> None:
     async def fails() -> None:
         raise ValueError("no")
 
-    vm = ExecutionVM(tools={"pay": bank.pay, "ok": lambda: 1, "fails": fails}, policy=host("$value not in ['evil']"))
+    vm = ExecutionVM(
+        tools={"pay": bank.pay, "ok": lambda: 1, "fails": fails},
+        policy=host("$value not in ['evil']"),
+    )
     undo = {"tool": "pay", "args": {"acc": "$mail"}}
     one = program(step("a", "ok", undo=undo), step("b", "fails"))
     assert vm.verify(one).ok
@@ -188,7 +216,9 @@ def test_a_reconcile_is_checked_as_it_will_be_asked() -> None:
 
 def test_a_default_of_a_skipped_step_and_of_an_input_is_checked_where_it_arrives() -> None:
     bank = Bank(int)
-    vm = ExecutionVM(tools={"pay": bank.pay}, policy={"tools": {"pay": {"args": {"acc": "$value != 666"}}}})
+    vm = ExecutionVM(
+        tools={"pay": bank.pay}, policy={"tools": {"pay": {"args": {"acc": "$value != 666"}}}}
+    )
     skipped = step("a", "pay", args={"acc": "x$n"}, on_error="skip", default="666.0")
     declared = {"type": "object", "properties": {"n": {"default": "666.0"}}}
     for one in (
@@ -200,7 +230,7 @@ def test_a_default_of_a_skipped_step_and_of_an_input_is_checked_where_it_arrives
     assert bank.got == []
 
 
-# --- approvals ---------------------------------------------------------------------------------------------------------
+# --- approvals ------------------------------------------------------------------------------------
 
 APPROVED: list[tuple[Any, Any, Any]] = [
     (float, 49, 49.0),
@@ -233,7 +263,9 @@ async def approved(hint: Any, rule: Any, mail: Any, folder: Path) -> tuple[Trace
     """A run of one call, which a person approved who was shown its argument."""
     bank = Bank(hint)
     policy = {"inputs": {"mail": "untrusted"}, "tools": {"pay": rule}}
-    vm = ExecutionVM(tools={"pay": bank.pay}, policy=policy, store=f"sqlite:///{folder / 'runs.db'}")
+    vm = ExecutionVM(
+        tools={"pay": bank.pay}, policy=policy, store=f"sqlite:///{folder / 'runs.db'}"
+    )
     ask = {"id": "ask", "type": "approval", "role": "boss", "show": {"what": "$mail"}}
     one = program(ask, step("s", "pay", args={"acc": "$mail"}))
     try:
@@ -246,16 +278,26 @@ async def approved(hint: Any, rule: Any, mail: Any, folder: Path) -> tuple[Trace
         vm.close()
 
 
-@pytest.mark.parametrize("rule", RULES, ids=["of the call", "of the argument", "for what is trusted"])
-@pytest.mark.parametrize(("hint", "mail", "received"), APPROVED, ids=[f"{m!r}" for _, m, _ in APPROVED])
-async def test_what_was_shown_is_sent(rule: Any, hint: Any, mail: Any, received: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "rule", RULES, ids=["of the call", "of the argument", "for what is trusted"]
+)
+@pytest.mark.parametrize(
+    ("hint", "mail", "received"), APPROVED, ids=[f"{m!r}" for _, m, _ in APPROVED]
+)
+async def test_what_was_shown_is_sent(
+    rule: Any, hint: Any, mail: Any, received: Any, tmp_path: Path
+) -> None:
     trace, got = await approved(hint, rule, mail, tmp_path)
     assert got == [received], trace.error
 
 
-@pytest.mark.parametrize("rule", RULES, ids=["of the call", "of the argument", "for what is trusted"])
+@pytest.mark.parametrize(
+    "rule", RULES, ids=["of the call", "of the argument", "for what is trusted"]
+)
 @pytest.mark.parametrize(("hint", "mail"), NOT_AS_SHOWN, ids=[f"{m!r}" for _, m in NOT_AS_SHOWN])
-async def test_what_was_shown_and_would_be_received_otherwise(rule: Any, hint: Any, mail: Any, tmp_path: Path) -> None:
+async def test_what_was_shown_and_would_be_received_otherwise(
+    rule: Any, hint: Any, mail: Any, tmp_path: Path
+) -> None:
     trace, got = await approved(hint, rule, mail, tmp_path)
     assert got == []
     assert trace.error_kind == "refused"
@@ -269,10 +311,18 @@ async def test_an_argument_that_no_approval_protects_is_converted_as_ever(tmp_pa
         got.append((acc, note))
 
     rule = {"args": {"acc": {"approval": "boss"}}}
-    vm = ExecutionVM(tools={"pay": pay}, policy={"tools": {"pay": rule}}, store=f"sqlite:///{tmp_path / 'runs.db'}")
+    vm = ExecutionVM(
+        tools={"pay": pay},
+        policy={"tools": {"pay": rule}},
+        store=f"sqlite:///{tmp_path / 'runs.db'}",
+    )
     ask = {"id": "ask", "type": "approval", "role": "boss", "show": {"what": "$mail"}}
     try:
-        await vm.run(program(ask, step("s", "pay", args={"acc": "$mail", "note": "ABC"})), {"mail": "x"}, run_id="r")
+        await vm.run(
+            program(ask, step("s", "pay", args={"acc": "$mail", "note": "ABC"})),
+            {"mail": "x"},
+            run_id="r",
+        )
         vm.approve("r", "ask", shown=vm.waiting("r")[0]["shown"], by="ann")
         assert (await vm.resume("r")).ok
     finally:
@@ -280,7 +330,7 @@ async def test_an_argument_that_no_approval_protects_is_converted_as_ever(tmp_pa
     assert got == [("x", "abc")]
 
 
-# --- the two relations -------------------------------------------------------------------------------------------------
+# --- the two relations ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -308,8 +358,14 @@ def test_same(value: Any, form: Any, says: bool) -> None:
 
 
 def test_the_json_form_of_what_is_received() -> None:
-    nested = {1: (Order(to="x"), {3, 1, 2}), "d": datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)}
-    expected = {"1": [{"to": "x", "cents": 5, "note": "none"}, [1, 2, 3]], "d": "2025-01-01T00:00:00Z"}
+    nested = {
+        1: (Order(to="x"), {3, 1, 2}),
+        "d": datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC),
+    }
+    expected = {
+        "1": [{"to": "x", "cents": 5, "note": "none"}, [1, 2, 3]],
+        "d": "2025-01-01T00:00:00Z",
+    }
     assert json_form(nested) == expected
     assert json_form({"b", "a", "c"}) == ["a", "b", "c"]  # whatever the seed of hashes
     assert json_form(decimal.Decimal("0.1")) == 0.1
@@ -319,16 +375,22 @@ def test_the_json_form_of_what_is_received() -> None:
             json_form(odd)
 
 
-# --- drawn -------------------------------------------------------------------------------------------------------------
+# --- drawn ----------------------------------------------------------------------------------------
 
-digits = st.from_regex(r"-?(0|[1-9][0-9]{0,3})(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", fullmatch=True)
+digits = st.from_regex(
+    r"-?(0|[1-9][0-9]{0,3})(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", fullmatch=True
+)
 near = st.sampled_from(["100", "99", "0", "1", "666", "0.1"]).flatmap(
-    lambda text: st.sampled_from([text, f"{text}.0", text + ("" if "." in text else ".") + "0" * 22 + "1", f" {text} "])
+    lambda text: st.sampled_from(
+        [text, f"{text}.0", text + ("" if "." in text else ".") + "0" * 22 + "1", f" {text} "]
+    )
 )
 nines = st.integers(1, 30).map(lambda n: "99." + "9" * n)
 numbers = st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
 mails = digits | near | nines | numbers | st.booleans() | st.none() | st.text(max_size=4)
-hints = st.sampled_from([int, float, str, bool, int | float, float | str, int | str, float | None, Any])
+hints = st.sampled_from(
+    [int, float, str, bool, int | float, float | str, int | str, float | None, Any]
+)
 limits = st.sampled_from([0, 1, 0.1, 99, 100, 666, 1e-300, 9007199254740992])
 operators = st.sampled_from(["<", "<=", ">", ">=", "==", "!=", "in", "not in"])
 
@@ -353,12 +415,16 @@ def holds(value: Any, operator: str, limit: Any) -> bool:
     if operator in ("!=", "not in"):
         return number != bound
     assert number is not None, "an order of what is no number"
-    return {"<": number < bound, "<=": number <= bound, ">": number > bound, ">=": number >= bound}[operator]
+    return {"<": number < bound, "<=": number <= bound, ">": number > bound, ">=": number >= bound}[
+        operator
+    ]
 
 
 @given(hints, operators, limits, mails)
 @settings(max_examples=600, deadline=None)
-def test_whatever_is_received_passes_the_check(hint: Any, operator: str, limit: Any, mail: Any) -> None:
+def test_whatever_is_received_passes_the_check(
+    hint: Any, operator: str, limit: Any, mail: Any
+) -> None:
     box = f"[{limit!r}]" if operator in ("in", "not in") else f"{limit!r}"
     trace, got = checked(hint, f"$value {operator} {box}", mail)
     for received in got:

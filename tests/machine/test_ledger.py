@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from nano_vm.machine.ledger import UNLIMITED, Ledger, Shares
 
-CEILINGS = st.lists(st.tuples(st.just(1), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8)
+CEILINGS = st.lists(
+    st.tuples(st.just(1), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8
+)
 
 
 @given(CEILINGS, st.integers(0, 100), st.integers(0, 100))
@@ -23,19 +25,27 @@ def test_shares_give_no_more_than_there_is_and_no_less_than_a_ceiling_that_fits(
         wanted = [ceiling[at] for ceiling in ceilings]
         if sum(wanted) <= have:
             assert all(share >= ceiling for share, ceiling in zip(granted, wanted, strict=True))
-            assert [share for share, ceiling in zip(granted, wanted, strict=True) if not ceiling] == [0] * wanted.count(
-                0
+            assert [
+                share for share, ceiling in zip(granted, wanted, strict=True) if not ceiling
+            ] == [0] * wanted.count(0)
+            assert sum(granted) == (have if any(wanted) else 0), (
+                "what is left goes to those who call"
             )
-            assert sum(granted) == (have if any(wanted) else 0), "what is left goes to those who call"
         else:
             assert sum(granted) == have
 
 
 @given(CEILINGS, st.integers(0, 60), st.integers(0, 60), st.integers(1, 8), st.data())
 def test_lanes_use_no_more_than_there_is(
-    ceilings: list[tuple[int, int, int]], tokens: int, tool_calls: int, at_once: int, data: st.DataObject
+    ceilings: list[tuple[int, int, int]],
+    tokens: int,
+    tool_calls: int,
+    at_once: int,
+    data: st.DataObject,
 ) -> None:
-    """Each child uses any part of what it is granted: first ones of lanes have more than their own share, all have no more together."""
+    """Each child uses any part of what it is granted: first ones of lanes have more than their own
+    share, all have no more together.
+    """
     ledger = Ledger(1_000, tool_calls=tool_calls, tokens=tokens)
     given = Shares(ledger, ceilings, at_once)
     assert given.lanes in (at_once, len(ceilings))
@@ -60,7 +70,9 @@ def test_what_is_not_bounded_stays_so() -> None:
     for share in shares:
         share.take_tool_calls(2)
         ledger.settle(share, share)
-    assert {ledger.tool_calls, ledger.llm_calls, *(share.tool_calls for share in shares)} == {UNLIMITED}
+    assert {ledger.tool_calls, ledger.llm_calls, *(share.tool_calls for share in shares)} == {
+        UNLIMITED
+    }
 
 
 def test_what_is_bounded_is_taken_to_its_end() -> None:

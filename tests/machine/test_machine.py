@@ -26,7 +26,9 @@ from nano_vm.testing import ScriptedLLM
 
 
 class ByHand:
-    """A driver of forty lines: calls functions one after the other; children in the order that *order* gives."""
+    """A driver of forty lines: calls functions one after the other; children in the order that
+    *order* gives.
+    """
 
     def __init__(
         self,
@@ -57,7 +59,9 @@ class ByHand:
                 else:
                     op = machine.resume(value, self.tick())
             elif op.code == MODEL:
-                refusal = machine.reserve(token_bound(machine.messages)) if machine.reserves else None
+                refusal = (
+                    machine.reserve(token_bound(machine.messages)) if machine.reserves else None
+                )
                 if refusal is not None:
                     op = machine.fail(refusal, self.tick())
                     continue
@@ -83,7 +87,13 @@ class ByHand:
         facts = Facts("by hand", 3, default_model="scripted")
         machine = Machine.of_run(root, loaded(root, inputs), facts, Ledger.of(Limits(), one.budget))
         trace = Trace(
-            one.name, one.digest, "by hand", 3, started_ns=self.now, records=machine.records, ops=vm.plan(one).ops
+            one.name,
+            one.digest,
+            "by hand",
+            3,
+            started_ns=self.now,
+            records=machine.records,
+            ops=vm.plan(one).ops,
         )
         trace.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
         self.drive(machine)
@@ -133,12 +143,22 @@ def count(n: str) -> dict[str, Any]:
 
 PROGRAMS: dict[str, tuple[Program, dict[str, Callable[[], Callable[..., Any]]]]] = {
     "straight": (
-        program(step("a", args={"x": "$x"}), step("b", args={"x": ["$a.output", 1.5]}), llm("m", "$b.output")),
+        program(
+            step("a", args={"x": "$x"}),
+            step("b", args={"x": ["$a.output", 1.5]}),
+            llm("m", "$b.output"),
+        ),
         {},
     ),
     "condition": (
         program(
-            {"id": "c", "type": "condition", "condition": "$x == 'v'", "then": "b", "otherwise": "d"},
+            {
+                "id": "c",
+                "type": "condition",
+                "condition": "$x == 'v'",
+                "then": "b",
+                "otherwise": "d",
+            },
             step("b"),
             step("d"),
         ),
@@ -162,7 +182,13 @@ PROGRAMS: dict[str, tuple[Program, dict[str, Callable[[], Callable[..., Any]]]]]
                 "type": "map",
                 "over": [[1, 2], [], [3]],
                 "steps": [
-                    {"id": "n", "type": "map", "over": "$item", "as": "each", "steps": [step("a", args={"x": "$each"})]}
+                    {
+                        "id": "n",
+                        "type": "map",
+                        "over": "$item",
+                        "as": "each",
+                        "steps": [step("a", args={"x": "$each"})],
+                    }
                 ],
             }
         ),
@@ -182,7 +208,14 @@ PROGRAMS: dict[str, tuple[Program, dict[str, Callable[[], Callable[..., Any]]]]]
         {},
     ),
     "call": (
-        program({"id": "c", "type": "call", "program": {"steps": [step("a", args={"x": "$y"})]}, "with": {"y": "$x"}}),
+        program(
+            {
+                "id": "c",
+                "type": "call",
+                "program": {"steps": [step("a", args={"x": "$y"})]},
+                "with": {"y": "$x"},
+            }
+        ),
         {},
     ),
     "retry": (
@@ -194,16 +227,28 @@ PROGRAMS: dict[str, tuple[Program, dict[str, Callable[[], Callable[..., Any]]]]]
         {"flaky": flaky(ValueError("1"))},
     ),
     "catch": (
-        program(step("a", "flaky", catch=[{"errors": ["ValueError"], "next": "c"}]), step("b"), step("c")),
+        program(
+            step("a", "flaky", catch=[{"errors": ["ValueError"], "next": "c"}]),
+            step("b"),
+            step("c"),
+        ),
         {"flaky": flaky(ValueError("1"))},
     ),
     "failing branch": (
-        program({"id": "p", "type": "parallel", "parallel_steps": [step("a"), step("b", "flaky"), step("d", "flaky")]}),
+        program(
+            {
+                "id": "p",
+                "type": "parallel",
+                "parallel_steps": [step("a"), step("b", "flaky"), step("d", "flaky")],
+            }
+        ),
         {"flaky": flaky(ValueError("1"))},
     ),
     "undo": (
         program(
-            step("a", undo={"tool": "t", "args": {"x": "$a.output"}}), step("b", undo={"tool": "t"}), step("c", "flaky")
+            step("a", undo={"tool": "t", "args": {"x": "$a.output"}}),
+            step("b", undo={"tool": "t"}),
+            step("c", "flaky"),
         ),
         {"flaky": flaky(ValueError("1"))},
     ),
@@ -237,12 +282,21 @@ PROGRAMS: dict[str, tuple[Program, dict[str, Callable[[], Callable[..., Any]]]]]
     ),
     "budget at a fork": (
         program(
-            {"id": "m", "type": "map", "over": [1, 2, 3], "steps": [step("a"), step("b")]}, budget={"max_tool_calls": 5}
+            {"id": "m", "type": "map", "over": [1, 2, 3], "steps": [step("a"), step("b")]},
+            budget={"max_tool_calls": 5},
         ),
         {},
     ),
     "limit": (
-        program({"id": "l", "type": "loop", "max_iterations": 2, "until": "1 == 2", "steps": [step("a")]}),
+        program(
+            {
+                "id": "l",
+                "type": "loop",
+                "max_iterations": 2,
+                "until": "1 == 2",
+                "steps": [step("a")],
+            }
+        ),
         {},
     ),
     "error in a condition": (
@@ -274,7 +328,9 @@ async def test_driven_by_hand_it_gives_the_same_digest(name: str) -> None:
     vm = ExecutionVM(ScriptedLLM({"": "yes and no"}), tools())
     inputs = {"x": "v", "unread": 1}
     expected = await vm.run(one, inputs, seed=3)
-    assert expected.diagnostics == () or all(d.severity != "error" for d in expected.diagnostics), expected.error
+    assert expected.diagnostics == () or all(d.severity != "error" for d in expected.diagnostics), (
+        expected.error
+    )
     for order in (list, lambda numbers: numbers[::-1]):
         hand = ByHand(tools(), lambda messages: "yes and no", order)
         trace = hand.run(one, inputs, vm)
@@ -295,13 +351,19 @@ async def test_the_programs_end_in_every_way() -> None:
         tools = {"t": echo(), **{key: make() for key, make in more.items()}}
         trace = await ExecutionVM(ScriptedLLM({"": "yes and no"}), tools).run(one, {"x": "v"})
         ends.add((trace.status, trace.error_kind))
-    assert {status for status, _ in ends} == {TraceStatus.SUCCESS, TraceStatus.FAILED, TraceStatus.SUSPENDED}
+    assert {status for status, _ in ends} == {
+        TraceStatus.SUCCESS,
+        TraceStatus.FAILED,
+        TraceStatus.SUSPENDED,
+    }
     assert {"value", "tool", "budget", "in_doubt", "limit"} <= {kind for _, kind in ends if kind}
 
 
 def begun(one: Program, tools: dict[str, Any], **facts: Any) -> tuple[Machine, Any]:
     root = ExecutionVM(ScriptedLLM({"": "x"}), tools).plan(one).frames[0]
-    machine = Machine.of_run(root, loaded(root, {}), Facts("r", **facts), Ledger.of(Limits(), one.budget))
+    machine = Machine.of_run(
+        root, loaded(root, {}), Facts("r", **facts), Ledger.of(Limits(), one.budget)
+    )
     return machine, machine.start(0)
 
 
@@ -315,7 +377,11 @@ def test_cancelled_between_two_outcomes() -> None:
     assert machine.status is TraceStatus.CANCELLED
     op = machine.resume(None, 30)
     assert op.code == END
-    assert [r[2].value if len(r) > 5 else "success" for r in machine.records] == ["success", "cancelled", "success"]
+    assert [r[2].value if len(r) > 5 else "success" for r in machine.records] == [
+        "success",
+        "cancelled",
+        "success",
+    ]
     assert machine.cancel(40).code == END  # once ended it stays as it is
 
 
@@ -335,7 +401,14 @@ def test_an_interrupted_write_is_in_doubt_and_a_read_is_not() -> None:
 
 def test_a_machine_tells_deadlines_and_never_reads_a_clock() -> None:
     one = program(
-        {"id": "l", "type": "loop", "max_iterations": 3, "timeout_seconds": 2, "until": "1 == 2", "steps": [step()]}
+        {
+            "id": "l",
+            "type": "loop",
+            "max_iterations": 3,
+            "timeout_seconds": 2,
+            "until": "1 == 2",
+            "steps": [step()],
+        }
     )
     machine, op = begun(one, {"t": echo()})
     assert machine.deadline == 2 * 10**9
@@ -354,7 +427,8 @@ def test_one_plan_serves_many_machines() -> None:
     one = program(step("a", args={"x": "$x"}), step("b", args={"x": "$a.output"}))
     root = vm.plan(one).frames[0]
     machines = [
-        Machine.of_run(root, loaded(root, {"x": i}), Facts(str(i)), Ledger.of(Limits(), None)) for i in range(50)
+        Machine.of_run(root, loaded(root, {"x": i}), Facts(str(i)), Ledger.of(Limits(), None))
+        for i in range(50)
     ]
     for machine in machines:
         machine.start(0)
@@ -369,14 +443,16 @@ def test_pure_rooms_import_nothing_that_waits_or_draws() -> None:
     source = Path(nano_vm.machine.machine.__file__).read_text(encoding="utf-8")
     tree = ast.parse(source)
     imported = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    imported |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    imported |= {
+        alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names
+    }
     assert imported.isdisjoint(
         {"asyncio", "time", "random", "os", "threading", "socket", "secrets", "datetime", "uuid"}
     )
     assert not any(isinstance(n, ast.Await | ast.AsyncFunctionDef) for n in ast.walk(tree))
 
 
-# --- small parts ---------------------------------------------------------------------------------------------------
+# --- small parts ----------------------------------------------------------------------------------
 
 
 def test_effect_keys() -> None:
@@ -404,7 +480,9 @@ def test_backoff_has_full_jitter_a_limit_and_no_overflow() -> None:
     assert 1.9 < max(drawn) < 2
     assert 0.8 < sum(drawn) / 300 < 1.2
     assert backoff(op, 2, 1, "a", error) == backoff(op, 2, 1, "a", error)
-    assert all(backoff(op, n, seed, "a", error) <= 10 for n in (5, 100, 10_000) for seed in range(20))
+    assert all(
+        backoff(op, n, seed, "a", error) <= 10 for n in (5, 100, 10_000) for seed in range(20)
+    )
     wide = ToolOp(retry=Retry(delay_seconds=3600, factor=100, max_delay_seconds=86400))
     assert backoff(wide, 10, 1, "a", error) <= 86400
     wait = StepError.of(RateLimited("x", retry_after_seconds=10_000))
@@ -440,11 +518,16 @@ def test_matches(kind: str, patterns: tuple[str, ...], expected: bool) -> None:
 
 def test_token_bound_counts_bytes_and_a_constant_for_each_message() -> None:
     assert token_bound([]) == 0
-    assert token_bound([{"role": "user", "content": "ä"}, {"role": "user", "content": ""}]) == 2 + 16 + 16
+    assert (
+        token_bound([{"role": "user", "content": "ä"}, {"role": "user", "content": ""}])
+        == 2 + 16 + 16
+    )
 
 
 def test_a_ledger_gives_ceilings_where_they_fit_and_equal_shares_where_not() -> None:
-    ledger = Ledger.of(Limits(steps=100), Budget(max_llm_calls=7, max_tool_calls=10, max_tokens=10, max_cost_usd=1))
+    ledger = Ledger.of(
+        Limits(steps=100), Budget(max_llm_calls=7, max_tool_calls=10, max_tokens=10, max_cost_usd=1)
+    )
     given = Shares(ledger, [(10, 1, 8), (10, 9, 1), (10, 1, 1)], at_once=3)
     shares = [given.granted(number, None) for number in range(3)]
     assert given.lanes == 3
@@ -460,7 +543,10 @@ def test_a_ledger_gives_ceilings_where_they_fit_and_equal_shares_where_not() -> 
     assert (ledger.tool_calls, ledger.tokens, ledger.llm_calls) == (8, 6, 7)
     free = Shares(Ledger.of(Limits(), None), [(1, 1, 1)] * 2, at_once=1)
     assert free.lanes == 2  # nothing is scarce, and none waits for another's share
-    assert all(free.granted(n, None).tokens > 10**15 and free.granted(n, None).cost is None for n in range(2))
+    assert all(
+        free.granted(n, None).tokens > 10**15 and free.granted(n, None).cost is None
+        for n in range(2)
+    )
 
 
 def test_children_of_one_lane_have_their_shares_in_common() -> None:
@@ -477,7 +563,12 @@ def test_children_of_one_lane_have_their_shares_in_common() -> None:
     left = first.copy()
     left.tokens, left.llm_calls, left.cost, left.tool_calls = 1, 2, Decimal("0.1"), 0
     third = given.granted(2, left)
-    assert (third.tokens, third.llm_calls, third.cost, third.tool_calls) == (1, 2, Decimal("0.1"), 1)
+    assert (third.tokens, third.llm_calls, third.cost, third.tool_calls) == (
+        1,
+        2,
+        Decimal("0.1"),
+        1,
+    )
     alone = Shares(ledger, ceilings[1:], at_once=1).granted(0, None)
     assert (alone.llm_calls, alone.tokens, alone.cost) == (
         7,
@@ -498,7 +589,10 @@ def test_errors_of_our_own_keep_their_kind() -> None:
         retryable = False
 
     op = ToolOp(tool="t", effect="write")
-    assert (tool_error(op, Custom("x")).kind, tool_error(op, Custom("x")).retryable) == ("limit", False)
+    assert (tool_error(op, Custom("x")).kind, tool_error(op, Custom("x")).retryable) == (
+        "limit",
+        False,
+    )
     assert tool_error(op, ConnectionResetError("x")).kind == "in_doubt"
     assert tool_error(op, ConnectionRefusedError("x")).kind == "tool"
     assert tool_error(op, TimeoutError("x")).kind == "timeout"

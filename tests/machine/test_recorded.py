@@ -1,7 +1,8 @@
 """Recorded outcomes give the same run again, whatever happened in it.
 
-Each case of the corpus, drawn programs under asyncio, and drawn programs under every outcome that a machine can be given: the
-records alone, with no tool and no model, give a machine that makes the same records.
+Each case of the corpus, drawn programs under asyncio, and drawn programs under every outcome that a
+machine can be given: the records alone, with no tool and no model, give a machine that makes the
+same records.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ def assert_same_again(trace: Trace, replayer: Replayer) -> Replay:
 @pytest.mark.parametrize("case", [c for c in test_corpus.cases() if "load" not in c.values[0]])
 def test_every_case_of_the_corpus_is_the_same_again(case: dict[str, Any]) -> None:
     trace = test_corpus.execute(case).trace
-    programs = {name: Program.from_dict(data) for name, data in case.get("vm", {}).get("programs", {}).items()}
+    programs = {
+        name: Program.from_dict(data)
+        for name, data in case.get("vm", {}).get("programs", {}).items()
+    }
     assert_same_again(trace, Replayer(test_corpus.load(case), programs))
 
 
@@ -68,10 +72,12 @@ def test_drawn_programs_are_the_same_again() -> None:
         trace = ran(drawn, seed, seed % 3)
         assert_same_again(trace, Replayer(drawn))
         seen[trace.status] += bool(trace.steps)
-    assert min(seen[s] for s in (TraceStatus.SUCCESS, TraceStatus.FAILED, TraceStatus.SUSPENDED)) > 5
+    assert (
+        min(seen[s] for s in (TraceStatus.SUCCESS, TraceStatus.FAILED, TraceStatus.SUSPENDED)) > 5
+    )
 
 
-# --- every outcome ---------------------------------------------------------------------------------------------------
+# --- every outcome --------------------------------------------------------------------------------
 
 
 @tool(effect="irreversible")
@@ -106,9 +112,12 @@ def keyed(v: Any = None, idempotency_key: str = "") -> Any: ...
 def join(v: Any = None, w: Any = None) -> Any: ...
 
 
-CONTRACTS = {f.__name__: contract(f.__name__, f) for f in (pay, mail, fetch, look, sort, keep, keyed, join)}
+CONTRACTS = {
+    f.__name__: contract(f.__name__, f) for f in (pay, mail, fetch, look, sort, keep, keyed, join)
+}
 TOOL_FACTS = {
-    name: {"effect": c.effect, **({"key": True} if c.takes_key else {})} for name, c in sorted(CONTRACTS.items())
+    name: {"effect": c.effect, **({"key": True} if c.takes_key else {})}
+    for name, c in sorted(CONTRACTS.items())
 }
 VALUES: list[Any] = [{1, 2}, b"raw", float("nan"), "x" * 5000, ["y" * 5000], {"a": [1.0, None]}]
 
@@ -128,15 +137,28 @@ def hardened(document: dict[str, Any], rng: Random) -> dict[str, Any]:
     for at in tools_in(document):
         if rng.random() < 0.4:
             at["tool"], at["args"] = rng.choice(
-                (("keyed", {"v": "$$"}), ("keyed", {}), ("mail", {"text": "t"}), ("pay", {"to": "x", "amount": 3}))
+                (
+                    ("keyed", {"v": "$$"}),
+                    ("keyed", {}),
+                    ("mail", {"text": "t"}),
+                    ("pay", {"to": "x", "amount": 3}),
+                )
             )
         if rng.random() < 0.4:
             at["reconcile"] = rng.choice(
-                ({"tool": "fetch", "args": {"q": 1}}, {"tool": "pay", "args": {"amount": "none"}}, {"tool": "keyed"})
+                (
+                    {"tool": "fetch", "args": {"q": 1}},
+                    {"tool": "pay", "args": {"amount": "none"}},
+                    {"tool": "keyed"},
+                )
             )
         if rng.random() < 0.3:
             at["undo"] = rng.choice(
-                ({"tool": "keep", "args": {"v": 1}}, {"tool": "pay", "args": {"amount": "x"}}, {"tool": "mail"})
+                (
+                    {"tool": "keep", "args": {"v": 1}},
+                    {"tool": "pay", "args": {"amount": "x"}},
+                    {"tool": "mail"},
+                )
             )
         if rng.random() < 0.5:
             at |= {"max_retries": rng.randint(2, 4), "retry": {"delay_seconds": 0}}
@@ -144,7 +166,9 @@ def hardened(document: dict[str, Any], rng: Random) -> dict[str, Any]:
 
 
 def dense(rng: Random) -> dict[str, Any]:
-    """A small program of nothing but calls that can be in doubt, retried, invalid, refused, undone."""
+    """A small program of nothing but calls that can be in doubt, retried, invalid, refused,
+    undone.
+    """
 
     def call(number: int) -> dict[str, Any]:
         if rng.random() < 0.3:
@@ -153,7 +177,11 @@ def dense(rng: Random) -> dict[str, Any]:
                 at["allowed_outputs"] = ["yes", "no"]
                 at |= {"on_invalid": "no"} if rng.random() < 0.4 else {}
         elif rng.random() < 0.2:
-            return {"id": f"s{number}", "type": "set", "values": {f"v{number}": "w" * rng.randint(1, 9_000)}}
+            return {
+                "id": f"s{number}",
+                "type": "set",
+                "values": {f"v{number}": "w" * rng.randint(1, 9_000)},
+            }
         else:
             at = {"id": f"s{number}", "type": "tool"}
         if rng.random() < 0.7:
@@ -161,7 +189,15 @@ def dense(rng: Random) -> dict[str, Any]:
             if rng.random() < 0.2:
                 at["retry"]["on"] = [
                     rng.choice(
-                        ("timeout", "rate_limit", "Oops", "invalid_answer", "tool", "truncated", "FilteredAnswer")
+                        (
+                            "timeout",
+                            "rate_limit",
+                            "Oops",
+                            "invalid_answer",
+                            "tool",
+                            "truncated",
+                            "FilteredAnswer",
+                        )
                     )
                 ]
         if rng.random() < 0.4:
@@ -170,16 +206,29 @@ def dense(rng: Random) -> dict[str, Any]:
 
     calls = [call(number) for number in range(rng.randint(2, 8))]
     if rng.random() < 0.5:
-        last = {"id": "p", "type": "parallel", "parallel_steps": [[call(number)] for number in range(20, 23)]}
+        last = {
+            "id": "p",
+            "type": "parallel",
+            "parallel_steps": [[call(number)] for number in range(20, 23)],
+        }
         calls.insert(rng.randrange(len(calls)), last)
     for at in tools_in(calls):
         at["tool"], at["args"] = rng.choice(
-            (("keyed", {"v": 1}), ("keyed", {}), ("mail", {"to": 1}), ("pay", {"amount": rng.choice((1, "one"))}))
+            (
+                ("keyed", {"v": 1}),
+                ("keyed", {}),
+                ("mail", {"to": 1}),
+                ("pay", {"amount": rng.choice((1, "one"))}),
+            )
         )
         if rng.random() < 0.7:
-            at["reconcile"] = rng.choice(({"tool": "fetch", "args": {}}, {"tool": "pay", "args": {"amount": "none"}}))
+            at["reconcile"] = rng.choice(
+                ({"tool": "fetch", "args": {}}, {"tool": "pay", "args": {"amount": "none"}})
+            )
         if rng.random() < 0.4:
-            at["undo"] = rng.choice(({"tool": "keep", "args": {}}, {"tool": "pay", "args": {"amount": "x"}}))
+            at["undo"] = rng.choice(
+                ({"tool": "keep", "args": {}}, {"tool": "pay", "args": {"amount": "x"}})
+            )
     return {"name": "dense", "steps": calls}
 
 
@@ -193,7 +242,8 @@ class Chaos(Outcomes):
         self.timeouts = mood.choice((0.3, 1.0, 2.0))
         self.leap = mood.choice((1, 1, 1, 1_500_000_000))
         self.kinds: Counter[str] = Counter()
-        self.clock = 0  # one for all machines: children that run one by one still end at times of their own
+        # one for all machines: children that run one by one still end at times of their own
+        self.clock = 0
 
     def __call__(self, machine: Machine, op: Any) -> Any:
         rng = Random(f"{self.seed}/{machine.path}/{self.asked}")
@@ -226,21 +276,50 @@ class Chaos(Outcomes):
             if roll == 1:
                 return machine.resume(rng.choice(VALUES), now)
             if roll == 2:
-                return machine.resume({"done": rng.random() < 0.5, "output": rng.choice(VALUES)}, now)
+                return machine.resume(
+                    {"done": rng.random() < 0.5, "output": rng.choice(VALUES)}, now
+                )
             if roll == 3:
-                return machine.fail(StepError("tool", "BudgetExceeded", "is left for another attempt", False), now)
+                return machine.fail(
+                    StepError("tool", "BudgetExceeded", "is left for another attempt", False), now
+                )
             if roll == 4 and not aside:
-                return machine.fail(StepError("in_doubt", "Lost", "; whether 'pay' took effect; then: x", False), now)
+                return machine.fail(
+                    StepError("in_doubt", "Lost", "; whether 'pay' took effect; then: x", False),
+                    now,
+                )
             if roll == 5 and aside:
                 return machine.cancel(now)
-            return machine.fail(StepError("timeout", "TimeoutError", "the tool's own call was cancelled"), now)
+            return machine.fail(
+                StepError("timeout", "TimeoutError", "the tool's own call was cancelled"), now
+            )
         if op.code == MODEL:
-            usage = rng.choice((None, LLMUsage(3, 2, 5), LLMUsage(), LLMUsage(1, 1, 2, rng.choice((None, Decimal(1))))))
+            usage = rng.choice(
+                (
+                    None,
+                    LLMUsage(3, 2, 5),
+                    LLMUsage(),
+                    LLMUsage(1, 1, 2, rng.choice((None, Decimal(1)))),
+                )
+            )
             text = rng.choice(
-                ("{", "?" * 9_999, "?" * 10_000, "?" * 20_000, '{"a": 1}', "<think>so</think>yes", "yes", "")
+                (
+                    "{",
+                    "?" * 9_999,
+                    "?" * 10_000,
+                    "?" * 20_000,
+                    '{"a": 1}',
+                    "<think>so</think>yes",
+                    "yes",
+                    "",
+                )
             )
             reason = rng.choice(("stop", "length", "content_filter", "refusal", "max_tokens"))
-            beside = {"model": "m", "finish_reason": reason, **rng.choice(({}, {"reasoning": "apart"}))}
+            beside = {
+                "model": "m",
+                "finish_reason": reason,
+                **rng.choice(({}, {"reasoning": "apart"})),
+            }
             return machine.answer(text, usage, now, rng.choice((None, beside, beside)))
         assert op.code == PAUSE
         return rng.choice(
@@ -248,7 +327,11 @@ class Chaos(Outcomes):
                 lambda: machine.expire(now),
                 lambda: machine.suspend(now),
                 lambda: machine.lapse(StepError("value", "ExprError", "no time", False), None, now),
-                lambda: machine.decide(False, None, None, now) if op.asks else machine.arrive("z" * 5000, now),
+                lambda: (
+                    machine.decide(False, None, None, now)
+                    if op.asks
+                    else machine.arrive("z" * 5000, now)
+                ),
             )
         )()
 
@@ -256,14 +339,20 @@ class Chaos(Outcomes):
 def chaotic(seed: int) -> tuple[Trace, Program] | None:
     """A run of the program of *seed* under bounds of its own; None where the program has errors."""
     rng = Random(f"recorded {seed}")
-    drawn_from = dense if seed % 2 else lambda rng: hardened(draw_program(rng, pauses=rng.random() < 0.5, most=24), rng)
+    drawn_from = (
+        dense
+        if seed % 2
+        else lambda rng: hardened(draw_program(rng, pauses=rng.random() < 0.5, most=24), rng)
+    )
     document = drawn_from(rng)
     drawn = Program.from_dict(document)
     flow = Flow(drawn)
     # arguments of a wrong type stay: they fail at run time, which the contracts of a replay do not know
     if any(d.severity == "error" and not d.code.startswith("V02") for d in check(flow, CONTRACTS)):
         return None
-    limits = rng.choice((Limits(), Limits(), Limits(state_bytes=20_000), Limits(value_bytes=4_000), Limits(steps=9)))
+    limits = rng.choice(
+        (Limits(), Limits(), Limits(state_bytes=20_000), Limits(value_bytes=4_000), Limits(steps=9))
+    )
     budget = rng.choice(
         (
             None,
@@ -287,13 +376,19 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
     trace = Trace("drawn", drawn.digest, "run", seed, 5, 1_000_000)
     trace.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
     about: dict[str, Any] = {"tools": {name: TOOL_FACTS[name] for name in sorted(plan.tools)}}
-    about["limits"] = {"steps": limits.steps, "value_bytes": limits.value_bytes, "state_bytes": limits.state_bytes}
+    about["limits"] = {
+        "steps": limits.steps,
+        "value_bytes": limits.value_bytes,
+        "state_bytes": limits.state_bytes,
+    }
     if bound is not None:
         about["budget"] = bound.model_dump(exclude_none=True)
     if prices is not None:
         about |= {"prices": {"m": ["1", "2"]}, "default_model": "m"}
     trace._about = about
-    machine = Machine.of_run(root, loaded(root, trace.inputs), facts, Ledger.of(limits, bound), deadline)
+    machine = Machine.of_run(
+        root, loaded(root, trace.inputs), facts, Ledger.of(limits, bound), deadline
+    )
     machine.now = 5
     feed = Chaos(seed)
     simulate(machine, feed, feed.order)
@@ -341,15 +436,19 @@ def test_every_outcome_of_a_machine_is_the_same_again() -> None:
         assert errors_seen[kind] > 3, (kind, errors_seen)
 
 
-# --- one by one ------------------------------------------------------------------------------------------------------
+# --- one by one -----------------------------------------------------------------------------------
 
 
 def scripted(made: Program, *outcomes: Any, limits: Limits | None = None) -> Trace:
-    """The run of *made* in which each request gets the next of *outcomes*, a second after the one before."""
+    """The run of *made* in which each request gets the next of *outcomes*, a second after the one
+    before.
+    """
     plan = compile_flow(Flow(made), CONTRACTS)
     root = plan.frames[0]
     limits = limits or Limits()
-    machine = Machine.of_run(root, loaded(root, {}), Facts("run", 1, limits), Ledger.of(limits, None))
+    machine = Machine.of_run(
+        root, loaded(root, {}), Facts("run", 1, limits), Ledger.of(limits, None)
+    )
     machine.now = 5
     left = list(outcomes)
 
@@ -399,7 +498,8 @@ def test_a_reconcile_call_that_was_cancelled_ends_the_run_as_cancelled() -> None
 
 def test_after_a_value_for_which_there_was_no_room_there_is_none_for_others() -> None:
     made = program(
-        step("a", "fetch", on_error="skip"), {"id": "s", "type": "set", "values": {"v": "x"}, "on_error": "skip"}
+        step("a", "fetch", on_error="skip"),
+        {"id": "s", "type": "set", "values": {"v": "x"}, "on_error": "skip"},
     )
     trace = scripted(made, gives("y" * 9_000), limits=Limits(state_bytes=5_000))
     assert [s.error_kind for s in trace.steps] == ["limit", "limit"]
@@ -408,9 +508,14 @@ def test_after_a_value_for_which_there_was_no_room_there_is_none_for_others() ->
 
 def test_an_attempt_that_a_reconcile_tool_told_to_have_done_nothing() -> None:
     made = program(KEYED)
-    # twice in doubt: tried again at once by its key; then an error of its own, and the reconcile tool is asked about the doubt
+    # twice in doubt: tried again at once by its key; then an error of its own, and the reconcile tool is
+    # asked about the doubt
     trace = scripted(
-        made, fails("timeout"), fails("tool", "own", retryable=False), gives({"done": False}), gives("at last")
+        made,
+        fails("timeout"),
+        fails("tool", "own", retryable=False),
+        gives({"done": False}),
+        gives("at last"),
     )
     assert [s.path for s in trace.steps] == ["k/reconcile", "k"]
     assert trace.ok
@@ -432,7 +537,9 @@ def test_a_long_answer_is_judged_by_what_was_recorded_of_it() -> None:
 def test_a_held_call_waits() -> None:
     made = program(step("p", "pay", args={"amount": 3}))
     trace = scripted(made, lambda machine: machine.suspend(machine.now))
-    assert trace.waiting == [{"path": "p", "step_id": "p", "kind": "effect", "tool": "pay", "request": {"amount": 3}}]
+    assert trace.waiting == [
+        {"path": "p", "step_id": "p", "kind": "effect", "tool": "pay", "request": {"amount": 3}}
+    ]
     assert_same_again(trace, Replayer(made))
 
 
@@ -443,7 +550,9 @@ def test_what_a_reconcile_tool_said_before_a_crash_is_not_taken() -> None:
     trace = scripted(made, lambda m: m.doubt(lost, m.now), gives({"done": False}), gives("at last"))
     before, last = trace._full()
     plan = compile_flow(Flow(made), CONTRACTS)
-    machine = Machine.of_run(plan.frames[0], loaded(plan.frames[0], {}), Facts("run"), Ledger.of(Limits(), None))
+    machine = Machine.of_run(
+        plan.frames[0], loaded(plan.frames[0], {}), Facts("run"), Ledger.of(Limits(), None)
+    )
     op = machine.start(5)
     recorded = Recorded([before])
     assert recorded.feed(machine, op) is None
@@ -458,9 +567,14 @@ def test_what_a_reconcile_tool_said_before_a_crash_is_not_taken() -> None:
     [
         (None, [None], None),
         (LLMUsage(5, 5, 10), [LLMUsage(2, 2, 4)], LLMUsage(3, 3, 6)),
-        (LLMUsage(2, 2, 4), [LLMUsage(2, 2, 4, Decimal(1))], LLMUsage(0, 0, 0)),  # its cost was not known
+        # its cost was not known
+        (LLMUsage(2, 2, 4), [LLMUsage(2, 2, 4, Decimal(1))], LLMUsage(0, 0, 0)),
         (LLMUsage(0, 0, 0), [None], LLMUsage(0, 0, 0)),
-        (LLMUsage(3, 3, 6, Decimal("0.3")), [LLMUsage(2, 2, 4, Decimal("0.1"))], LLMUsage(1, 1, 2, Decimal("0.2"))),
+        (
+            LLMUsage(3, 3, 6, Decimal("0.3")),
+            [LLMUsage(2, 2, 4, Decimal("0.1"))],
+            LLMUsage(1, 1, 2, Decimal("0.2")),
+        ),
     ],
 )
 def test_what_the_last_attempt_consumed(total: Any, attempts: list[Any], last: Any) -> None:
@@ -469,11 +583,15 @@ def test_what_the_last_attempt_consumed(total: Any, attempts: list[Any], last: A
 
 
 def test_a_reservation_that_was_spent_is_not_given_back() -> None:
-    """An answer without usage is charged in full, also where its next attempt is refused for want of tokens."""
+    """An answer without usage is charged in full, also where its next attempt is refused for want
+    of tokens.
+    """
     made = program(llm("m", "x", allowed_outputs=["yes"], max_tokens=100))
     plan = compile_flow(Flow(made), CONTRACTS)
     root = plan.frames[0]
-    machine = Machine.of_run(root, loaded(root, {}), Facts("run"), Ledger.of(Limits(), Budget(max_tokens=150)))
+    machine = Machine.of_run(
+        root, loaded(root, {}), Facts("run"), Ledger.of(Limits(), Budget(max_tokens=150))
+    )
     machine.start(5)
     assert machine.reserve(20) is None
     machine.answer("perhaps", None, 6)

@@ -1,4 +1,6 @@
-"""Budgets at forks: the share of a child is known before it begins, whoever ends first; lanes have theirs in common."""
+"""Budgets at forks: the share of a child is known before it begins, whoever ends first; lanes have
+theirs in common.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +24,38 @@ BOUND = token_bound([{"role": "user", "content": "1"}]) + ANSWER
 
 
 class Model:
-    """Each prompt is the number of an item: how many tokens its answer uses, after how many turns of the loop."""
+    """Each prompt is the number of an item: how many tokens its answer uses, after how many turns
+    of the loop.
+    """
 
     def __init__(self, used: list[int], turns: list[int]) -> None:
         self.used, self.turns, self.at_once, self.most = used, turns, 0, 0
 
-    async def complete(self, messages: list[dict[str, Any]], max_tokens: int) -> tuple[str, dict[str, int]]:
+    async def complete(
+        self, messages: list[dict[str, Any]], max_tokens: int
+    ) -> tuple[str, dict[str, int]]:
         number = int(messages[0]["content"])
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         for _ in range(self.turns[number]):
             await asyncio.sleep(0)
         self.at_once -= 1
-        return "x", {"prompt_tokens": self.used[number], "completion_tokens": 0, "total_tokens": self.used[number]}
+        return "x", {
+            "prompt_tokens": self.used[number],
+            "completion_tokens": 0,
+            "total_tokens": self.used[number],
+        }
 
 
 def items(count: int, at_once: int, **fields: Any) -> Program:
     each = llm("a", prompt="$item", max_tokens=ANSWER)
-    one = {"id": "m", "type": "map", "over": list(range(count)), "steps": [each], "max_concurrency": at_once}
+    one = {
+        "id": "m",
+        "type": "map",
+        "over": list(range(count)),
+        "steps": [each],
+        "max_concurrency": at_once,
+    }
     return program(one, **fields)
 
 
@@ -73,7 +89,9 @@ def test_what_is_refused_does_not_hang_on_who_ends_first(data: st.DataObject) ->
 
     trace = run([0] * len(used))
     expected = refused(used, min(at_once, len(used)), budget)
-    failed = [entry.status.value == "failed" for entry in trace.steps if entry.path.startswith("m[")]
+    failed = [
+        entry.status.value == "failed" for entry in trace.steps if entry.path.startswith("m[")
+    ]
     assert failed == expected
     assert trace.error_kind == ("budget" if any(expected) else None)
     turns = data.draw(st.lists(st.integers(0, 5), min_size=len(used), max_size=len(used)))
@@ -85,7 +103,9 @@ def test_what_is_refused_does_not_hang_on_who_ends_first(data: st.DataObject) ->
 @pytest.mark.parametrize("amount", ["max_tokens", "max_cost_usd", "max_steps", "max_tool_calls"])
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 def test_one_item_at_a_time_has_all_there_is(amount: str, at_once: int) -> None:
-    """The first item needs more than an equal share of each amount; what the items need together is there."""
+    """The first item needs more than an equal share of each amount; what the items need together is
+    there.
+    """
     calls = {
         "id": "l",
         "type": "loop",
@@ -95,15 +115,26 @@ def test_one_item_at_a_time_has_all_there_is(amount: str, at_once: int) -> None:
         "steps": [step("f")],
     }
     each = [calls, llm("a", prompt="$item", max_tokens=ANSWER)]
-    one = {"id": "m", "type": "map", "over": [0, 1, 2, 3], "steps": each, "max_concurrency": at_once}
-    needs = {"max_tokens": 3 * 20 + BOUND, "max_cost_usd": (3 * 20 + BOUND) / 1e6, "max_steps": 12, "max_tool_calls": 3}
+    one = {
+        "id": "m",
+        "type": "map",
+        "over": [0, 1, 2, 3],
+        "steps": each,
+        "max_concurrency": at_once,
+    }
+    needs = {
+        "max_tokens": 3 * 20 + BOUND,
+        "max_cost_usd": (3 * 20 + BOUND) / 1e6,
+        "max_steps": 12,
+        "max_tool_calls": 3,
+    }
     vm = ExecutionVM({"x": Model([20] * 4, [0] * 4)}, tools={"t": lambda: 1}, prices={"x": (1, 1)})
     trace = vm.run_sync(program(one, defaults={"model": "x"}), budget={amount: needs[amount]})
     assert trace.ok is (at_once == 1), trace.error
     assert trace.ok or trace.error_kind == "budget"
 
 
-# --- an item that waits ---------------------------------------------------------------------------------------------
+# --- an item that waits ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -121,11 +152,16 @@ def asking(at_once: int, **fields: Any) -> Program:
         "otherwise": "$fail",
     }
     each = [ask, step("call", tool="note", args={"q": "$item"}, max_retries=2)]
-    return program({"id": "m", "type": "map", "over": [1, 2, 3], "steps": each, "max_concurrency": at_once}, **fields)
+    return program(
+        {"id": "m", "type": "map", "over": [1, 2, 3], "steps": each, "max_concurrency": at_once},
+        **fields,
+    )
 
 
 def decided(host: Host, made: Program) -> tuple[list[list[str]], Trace]:
-    """Which approvals were open, each time one was given, and how the run ended; each turn is in another process."""
+    """Which approvals were open, each time one was given, and how the run ended; each turn is in
+    another process.
+    """
 
     async def go() -> tuple[list[list[str]], Trace]:
         vm = host.vm()
@@ -145,7 +181,8 @@ def decided(host: Host, made: Program) -> tuple[list[list[str]], Trace]:
 
 
 def test_an_item_that_waits_holds_up_those_that_share_its_budget(host: Host) -> None:
-    opened, trace = decided(host, asking(1, budget={"max_tool_calls": 3}))  # six would be the most, with retries
+    # six would be the most, with retries
+    opened, trace = decided(host, asking(1, budget={"max_tool_calls": 3}))
     assert opened == [["m[0]/ask"], ["m[1]/ask"], ["m[2]/ask"]]
     assert trace.ok, trace.error
     assert host.calls == ["note 1", "note 2", "note 3"]
@@ -158,7 +195,9 @@ def test_lanes_go_on_without_each_other(host: Host) -> None:
 
 
 @pytest.mark.parametrize("budget", [{}, {"max_tool_calls": 6}, {"max_tokens": 5}])
-def test_an_item_that_waits_holds_up_nobody_where_there_is_enough(host: Host, budget: dict[str, int]) -> None:
+def test_an_item_that_waits_holds_up_nobody_where_there_is_enough(
+    host: Host, budget: dict[str, int]
+) -> None:
     opened, trace = decided(host, asking(1, budget=budget))
     shared = "max_tokens" in budget
     assert opened[0] == (["m[0]/ask"] if shared else ["m[0]/ask", "m[1]/ask", "m[2]/ask"])
@@ -198,7 +237,11 @@ def test_a_failed_item_leaves_what_it_did_not_use() -> None:
 def test_the_budget_of_a_called_program_holds_too() -> None:
     inner = program(step(), step("b"), name="inner", budget={"max_tool_calls": 1})
     vm = ExecutionVM(tools={"t": lambda: 1}, programs={"inner": inner})
-    trace = vm.run_sync(program({"id": "c", "type": "call", "program": "inner"}), budget={"max_tool_calls": 5})
+    trace = vm.run_sync(
+        program({"id": "c", "type": "call", "program": "inner"}), budget={"max_tool_calls": 5}
+    )
     assert trace.error_kind == "budget"
-    beside = program(parallel({"id": "c", "type": "call", "program": "inner"}, step("b"), max_concurrency=1))
+    beside = program(
+        parallel({"id": "c", "type": "call", "program": "inner"}, step("b"), max_concurrency=1)
+    )
     assert vm.run_sync(beside, budget={"max_tool_calls": 2}).error_kind == "budget"

@@ -1,4 +1,6 @@
-"""The planner: what the model is asked, what is read from its answer, and what is refused. Every model here is scripted."""
+"""The planner: what the model is asked, what is read from its answer, and what is refused. Every
+model here is scripted.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from nano_vm import ExecutionVM, ModelError, Planner, PlannerError, Program, ProgramError, VMError, tool
+from nano_vm import (
+    ExecutionVM,
+    ModelError,
+    Planner,
+    PlannerError,
+    Program,
+    ProgramError,
+    VMError,
+    tool,
+)
 from nano_vm.adapters.protocol import Completion
 from nano_vm.planner.planner import _kinds, read_reply
 from nano_vm.testing import ScriptedLLM
@@ -39,13 +50,18 @@ async def search(query: str, limit: int = 5) -> list:
 
 
 @tool(effect="irreversible")
-async def pay(to: str, amount: float, when: date | None = None, speed: Literal["slow", "fast"] = "slow") -> str:
+async def pay(
+    to: str, amount: float, when: date | None = None, speed: Literal["slow", "fast"] = "slow"
+) -> str:
     """Send money."""
     return f"{amount} to {to}"
 
 
 TOOLS = {"search": search, "pay": pay}
-GOOD = {"name": "news", "steps": [step("s1", "search", args={"query": "$topic"}), llm("s2", "Sum up: ${s1.output}")]}
+GOOD = {
+    "name": "news",
+    "steps": [step("s1", "search", args={"query": "$topic"}), llm("s2", "Sum up: ${s1.output}")],
+}
 
 
 class Constrained:
@@ -56,7 +72,11 @@ class Constrained:
         self.calls: list[dict[str, Any]] = []
 
     async def complete(
-        self, messages: list[dict[str, str]], *, output_schema: Any = None, max_tokens: int | None = None
+        self,
+        messages: list[dict[str, str]],
+        *,
+        output_schema: Any = None,
+        max_tokens: int | None = None,
     ) -> Any:
         self.calls.append({"messages": messages, "schema": output_schema, "max_tokens": max_tokens})
         return self.answer
@@ -66,11 +86,17 @@ def reply(document: Any) -> str:
     return document if isinstance(document, str) else json.dumps(document)
 
 
-async def planned(document: Any, context: Any = None, tools: Any = TOOLS, **options: Any) -> Program:
-    return await Planner(ScriptedLLM([reply(document)]), tools).generate("do it", context, **options)
+async def planned(
+    document: Any, context: Any = None, tools: Any = TOOLS, **options: Any
+) -> Program:
+    return await Planner(ScriptedLLM([reply(document)]), tools).generate(
+        "do it", context, **options
+    )
 
 
-async def refusal(document: Any, context: Any = None, tools: Any = TOOLS, **options: Any) -> PlannerError:
+async def refusal(
+    document: Any, context: Any = None, tools: Any = TOOLS, **options: Any
+) -> PlannerError:
     """The error for a reply; the model was asked exactly once all the same."""
     model = ScriptedLLM([reply(document)])
     with pytest.raises(PlannerError) as caught:
@@ -81,7 +107,7 @@ async def refusal(document: Any, context: Any = None, tools: Any = TOOLS, **opti
     return caught.value
 
 
-# --- programs -------------------------------------------------------------------------------------------------------
+# --- programs -------------------------------------------------------------------------------------
 
 
 async def test_a_plan_is_a_program_that_runs() -> None:
@@ -100,7 +126,11 @@ async def test_it_is_the_same_program_when_read_again() -> None:
 
 async def test_the_inputs_are_those_of_the_context_that_it_reads() -> None:
     plan = await planned(GOOD, {"topic": "AI", "unread": 1})
-    assert plan.inputs == {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}
+    assert plan.inputs == {
+        "type": "object",
+        "properties": {"topic": {"type": "string"}},
+        "required": ["topic"],
+    }
     trace = await ExecutionVM(ScriptedLLM(["x"]), TOOLS).run(plan, {"topic": 5})
     assert not trace.ok
     assert trace.steps == []
@@ -119,7 +149,9 @@ async def test_a_name_outside_of_the_context_is_refused_and_without_one_an_input
 
 async def test_the_budget_is_the_tightest() -> None:
     own = {**GOOD, "budget": {"max_steps": 5, "max_tokens": 100_000}}
-    planner = Planner(ScriptedLLM([reply(own)]), TOOLS, budget={"max_steps": 20, "max_tokens": 4000})
+    planner = Planner(
+        ScriptedLLM([reply(own)]), TOOLS, budget={"max_steps": 20, "max_tokens": 4000}
+    )
     plan = await planner.generate("do it")
     assert plan.budget is not None
     assert (plan.budget.max_steps, plan.budget.max_tokens) == (5, 4000)
@@ -138,7 +170,11 @@ async def test_called_programs_are_offered_and_checked() -> None:
     inner = Program.from_dict(
         {
             "name": "greet",
-            "inputs": {"type": "object", "properties": {"who": {"type": "string"}}, "required": ["who"]},
+            "inputs": {
+                "type": "object",
+                "properties": {"who": {"type": "string"}},
+                "required": ["who"],
+            },
             "steps": [{"id": "a", "type": "set", "values": {"x": "$who"}}],
         }
     )
@@ -149,10 +185,12 @@ async def test_called_programs_are_offered_and_checked() -> None:
     assert "greet(who: text)" in model.calls[0]["messages"][0]["content"]
     assert jsonschema_rs.is_valid(model.calls[0]["schema"], {"name": "greet_ann", **call})
     unknown = {"steps": [{"id": "s1", "type": "call", "program": "nobody"}]}
-    assert [d.code for d in (await refusal(unknown, programs={"greet": inner})).diagnostics] == ["V006"]
+    assert [d.code for d in (await refusal(unknown, programs={"greet": inner})).diagnostics] == [
+        "V006"
+    ]
 
 
-# --- what the model is told -----------------------------------------------------------------------------------------
+# --- what the model is told -----------------------------------------------------------------------
 
 
 class Colour(Enum):
@@ -203,8 +241,10 @@ async def test_the_model_sees_names_and_types_and_no_values() -> None:
     system, user = model.calls[0]["messages"]
     assert user == {"role": "user", "content": "the intent"}
     expected = (
-        "$name (text), $number (number), $ratio (number), $flag (boolean), $nothing (any), $items (list), $table (object), "
-        "$colour (any), $customer (object), $order (object), $day (text), $hostile (any), $raw (any)"
+        "$name (text), $number (number), $ratio (number), $flag (boolean), $nothing (any), $items "
+        "(list), $table (object), "
+        "$colour (any), $customer (object), $order (object), $day (text), $hostile (any), $raw "
+        "(any)"
     )
     assert expected in system["content"]
 
@@ -214,7 +254,10 @@ async def test_the_model_sees_the_contracts() -> None:
     await Planner(model, TOOLS).generate("x")
     told = model.calls[0]["messages"][0]["content"]
     assert "- search(query: text, limit: integer?) Pages about a query.\n" in told
-    assert '- pay(to: text, amount: number, when: text|null?, speed: "slow"|"fast"?) [irreversible] Send money.' in told
+    assert (
+        '- pay(to: text, amount: number, when: text|null?, speed: "slow"|"fast"?) [irreversible] '
+        "Send money." in told
+    )
     assert "no model needs" not in told
     assert model.calls[0]["max_tokens"] == 1024
 
@@ -247,13 +290,20 @@ async def test_a_guarded_tool_is_offered_behind_its_guard_alone() -> None:
     fits = jsonschema_rs.validator_for(model.calls[0]["schema"]).is_valid
     assert fits({"name": "abc", "steps": [gate]})
     assert not fits({"name": "abc", "steps": [{**gate, "id": "s1"}]})
-    otherwise = {"id": "gate", "type": "condition", "condition": "$ok", "then": [llm("s1_then", "say sorry")]}
+    otherwise = {
+        "id": "gate",
+        "type": "condition",
+        "condition": "$ok",
+        "then": [llm("s1_then", "say sorry")],
+    }
     assert fits({"name": "abc", "steps": [otherwise]})
-    assert not fits({"name": "abc", "steps": [{**otherwise, "otherwise": [{**call, "id": "s1_otherwise"}]}]})
+    assert not fits(
+        {"name": "abc", "steps": [{**otherwise, "otherwise": [{**call, "id": "s1_otherwise"}]}]}
+    )
     assert not fits({"name": "abc", "steps": [{**call, "id": "s1"}]})
 
 
-# --- the schema -----------------------------------------------------------------------------------------------------
+# --- the schema -----------------------------------------------------------------------------------
 
 
 async def schema_of(tools: Any, context: Any = None, **options: Any) -> dict[str, Any]:
@@ -263,7 +313,9 @@ async def schema_of(tools: Any, context: Any = None, **options: Any) -> dict[str
     return found
 
 
-async def test_an_adapter_that_takes_no_schema_gets_none_and_one_without_max_tokens_neither() -> None:
+async def test_an_adapter_that_takes_no_schema_gets_none_and_one_without_max_tokens_neither() -> (
+    None
+):
     model = ScriptedLLM([reply({"steps": [llm()]})])
     await Planner(model).generate("x")
     assert set(model.calls[0]) == {"messages", "max_tokens"}
@@ -278,7 +330,11 @@ async def test_an_adapter_that_takes_no_schema_gets_none_and_one_without_max_tok
 WRITABLE = [
     [step("s1", "search", args={"query": "$topic", "limit": 3})],
     [step("s1", "search", args={"query": "pages on ${topic} of today"})],
-    [step("s1", "pay", args={"to": "ann", "amount": "$sum", "when": "2031-01-01", "speed": "fast"})],
+    [
+        step(
+            "s1", "pay", args={"to": "ann", "amount": "$sum", "when": "2031-01-01", "speed": "fast"}
+        )
+    ],
     [llm("s1", "Tell me about ${topic}", allowed_outputs=["good", "bad"])],
     [llm("s1", "Write a poem"), llm("s2", "Judge this: ${s1.output}!")],
     [
@@ -292,8 +348,22 @@ WRITABLE = [
         },
     ],
     [{"id": "s1", "type": "map", "over": "$names", "steps": [llm("s1_item", "Praise ${item}")]}],
-    [{"id": "s1", "type": "condition", "condition": "$sum > 100", "then": [llm("s1_then", "Say ${sum} is much")]}],
-    [{"id": "s1", "type": "condition", "condition": "'ai' in '$topic'", "then": [llm("s1_then", "Say that it is")]}],
+    [
+        {
+            "id": "s1",
+            "type": "condition",
+            "condition": "$sum > 100",
+            "then": [llm("s1_then", "Say ${sum} is much")],
+        }
+    ],
+    [
+        {
+            "id": "s1",
+            "type": "condition",
+            "condition": "'ai' in '$topic'",
+            "then": [llm("s1_then", "Say that it is")],
+        }
+    ],
 ]
 UNWRITABLE = [
     [],
@@ -312,7 +382,14 @@ UNWRITABLE = [
     [llm("s1", "a")],
     [llm("s1", "Write a poem"), llm("s2", "Judge this")],
     [{"id": "s1", "type": "loop", "steps": [llm("s1_item", "Write a poem")], "max_iterations": 5}],
-    [{"id": "s1", "type": "condition", "condition": "__import__('os')", "then": [llm("s1_then", "Write a poem")]}],
+    [
+        {
+            "id": "s1",
+            "type": "condition",
+            "condition": "__import__('os')",
+            "then": [llm("s1_then", "Write a poem")],
+        }
+    ],
     [{"id": "s1", "type": "map", "over": "$topic", "steps": [llm("s1_item", "Praise ${item}")]}],
 ]
 INPUTS = {"topic": "AI", "sum": 5, "names": ["a"]}
@@ -329,7 +406,9 @@ async def test_the_schema_takes_what_can_be_planned_and_nothing_else() -> None:
 
 
 def written(schema: Any, root: Any, rng: Random) -> Any:
-    """Some value that *schema* allows: what a model writes that is constrained and knows nothing."""
+    """Some value that *schema* allows: what a model writes that is constrained and knows
+    nothing.
+    """
     if "$ref" in schema:
         return written(root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root, rng)
     if "const" in schema:
@@ -340,13 +419,18 @@ def written(schema: Any, root: Any, rng: Random) -> Any:
             return written(chosen, root, rng) if "anyOf" in schema else chosen
     match schema["type"]:
         case "object":
-            fields = {n: p for n, p in schema["properties"].items() if n in schema["required"] or rng.random() < 0.5}
+            fields = {
+                n: p
+                for n, p in schema["properties"].items()
+                if n in schema["required"] or rng.random() < 0.5
+            }
             return {name: written(part, root, rng) for name, part in fields.items()}
         case "array" if "prefixItems" in schema:
             return [written(part, root, rng) for part in schema["prefixItems"]]
         case "array":
             return [
-                written(schema["items"], root, rng) for _ in range(rng.randint(schema["minItems"], schema["maxItems"]))
+                written(schema["items"], root, rng)
+                for _ in range(rng.randint(schema["minItems"], schema["maxItems"]))
             ]
         case "string" if "pattern" in schema:
             return matching(regex_parser.parse(schema["pattern"]), rng)
@@ -422,14 +506,25 @@ def test_whatever_the_schema_lets_a_model_write_is_a_program_that_passes() -> No
 
 def label_lists(value: Any) -> Iterator[list[str]]:
     """Every ``allowed_outputs`` in *value*."""
-    for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, part in (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    ):
         if key == "allowed_outputs":
             yield part
         yield from label_lists(part)
 
 
 def many(
-    texts: list[str], colour: Colour, address: Customer, anything: Any, either: int | bool, price: Literal["$5"]
+    texts: list[str],
+    colour: Colour,
+    address: Customer,
+    anything: Any,
+    either: int | bool,
+    price: Literal["$5"],
 ) -> None: ...
 
 
@@ -446,20 +541,32 @@ async def test_types_of_arguments_in_the_schema() -> None:
     assert fits({"name": "abc", "steps": [step("s1", "many", args=args)]})
     plan = await planned({"steps": [step("s1", "many", args=args)]}, {"home": {}}, [many])
     assert plan.steps
-    for wrong in ({"texts": [5]}, {"colour": "blue"}, {"address": "$note"}, {"either": "x"}, {"price": "$6"}):
-        assert not fits({"name": "abc", "steps": [step("s1", "many", args={**args, **wrong})]}), wrong
+    for wrong in (
+        {"texts": [5]},
+        {"colour": "blue"},
+        {"address": "$note"},
+        {"either": "x"},
+        {"price": "$6"},
+    ):
+        assert not fits({"name": "abc", "steps": [step("s1", "many", args={**args, **wrong})]}), (
+            wrong
+        )
 
 
 async def test_the_schema_grows_with_the_tools_and_not_with_what_they_have_in_common() -> None:
     sizes = []
-    for tools in ([], [f"tool_{i}" for i in range(20)], {f"tool_{i}": (search, pay)[i % 2] for i in range(20)}):
+    for tools in (
+        [],
+        [f"tool_{i}" for i in range(20)],
+        {f"tool_{i}": (search, pay)[i % 2] for i in range(20)},
+    ):
         sizes.append(len(json.dumps(await schema_of(tools, INPUTS))))
     assert sizes[0] < 20_000
     assert sizes[1] - sizes[0] < 25_000
     assert sizes[2] - sizes[0] < 50_000
 
 
-# --- replies that are no program --------------------------------------------------------------------------------------
+# --- replies that are no program ------------------------------------------------------------------
 
 DEEP = 100_000
 BAD_REPLIES = {
@@ -467,7 +574,10 @@ BAD_REPLIES = {
     "nothing": ("", "is empty"),
     "spaces": (" \n" * 1000, "is empty"),
     "two": (reply(GOOD) + "\n" + reply(GOOD), "several JSON values"),
-    "two in fences": (f"```json\n{reply(GOOD)}\n```\n```json\n{reply(GOOD)}\n```", "several JSON values"),
+    "two in fences": (
+        f"```json\n{reply(GOOD)}\n```\n```json\n{reply(GOOD)}\n```",
+        "several JSON values",
+    ),
     "a list": (json.dumps([GOOD]), "a list or brackets first"),
     "a text": (json.dumps(reply(GOOD)), "not JSON"),
     "a number": ("42", "holds no JSON object"),
@@ -505,7 +615,19 @@ async def test_a_reply_that_is_no_object(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ['{"', '{"a":[', '{"a":1,', "{} ", '"{', "[{", '{"a":"\\"', "```{```", "{'", '{"steps":[{"id":1}']
+    "unit",
+    [
+        '{"',
+        '{"a":[',
+        '{"a":1,',
+        "{} ",
+        '"{',
+        "[{",
+        '{"a":"\\"',
+        "```{```",
+        "{'",
+        '{"steps":[{"id":1}',
+    ],
 )
 def test_reading_takes_linear_time(unit: str) -> None:
     text = unit * (900_000 // len(unit))
@@ -542,7 +664,14 @@ BAD_PROGRAMS = {
     "missing argument": ({"steps": [step("a", "search")]}, "V021"),
     "further argument": ({"steps": [step("a", "search", args={"query": "x", "y": 1})]}, "V021"),
     "ill-typed": ({"steps": [step("a", "pay", args={"to": "x", "amount": "much"})]}, "V022"),
-    "code": ({"steps": [{"id": "a", "type": "condition", "condition": "__import__('os')", "then": "$end"}]}, "P030"),
+    "code": (
+        {
+            "steps": [
+                {"id": "a", "type": "condition", "condition": "__import__('os')", "then": "$end"}
+            ]
+        },
+        "P030",
+    ),
     "jump to nowhere": ({"steps": [step("a", "search", args={"query": "x"}, next="b")]}, "V003"),
     "itself": ({"steps": [step("a", "search", args={"query": "$a.output"})]}, "V010"),
     "cycle": ({"steps": [step("a", "search", args={"query": "x"}, next="a")]}, None),
@@ -576,11 +705,15 @@ async def test_a_malformed_program_is_chained_and_every_fault_told() -> None:
 async def test_an_error_survives_pickling() -> None:
     error = await refusal({"steps": [step("a", "eval")]})
     again = pickle.loads(pickle.dumps(error))
-    assert (str(again), again.reply, again.diagnostics) == (str(error), error.reply, error.diagnostics)
+    assert (str(again), again.reply, again.diagnostics) == (
+        str(error),
+        error.reply,
+        error.diagnostics,
+    )
     assert isinstance(again, VMError)
 
 
-# --- adapters and arguments that are no good ----------------------------------------------------------------------------
+# --- adapters and arguments that are no good ------------------------------------------------------
 
 
 async def failure(answer: Any, **options: Any) -> PlannerError:
@@ -616,7 +749,9 @@ async def test_an_adapter_that_fails_or_gives_garbage_is_asked_once(answer: Any,
 
 async def test_a_cut_reply_tells_of_max_tokens() -> None:
     model = Constrained(Completion(reply(GOOD)[:50], None, "m", "length"))
-    with pytest.raises(PlannerError, match="breaks off: its JSON object is not closed; it used up max_tokens"):
+    with pytest.raises(
+        PlannerError, match="breaks off: its JSON object is not closed; it used up max_tokens"
+    ):
         await Planner(model, TOOLS, max_tokens=20).generate("do it")
     assert model.calls[0]["max_tokens"] == 20
 
@@ -644,7 +779,9 @@ class Slow:
 
 
 @pytest.mark.parametrize("swallows", [False, True])
-async def test_an_adapter_that_hangs_is_left(swallows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_adapter_that_hangs_is_left(
+    swallows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nano_vm.planner.planner.GRACE_SECONDS", 0.01)
     model = Slow(swallows)
     start = time.monotonic()
@@ -720,7 +857,7 @@ def test_a_planner_that_can_not_be_made(arguments: dict[str, Any], told: str) ->
         Planner(**{"llm": ScriptedLLM([]), **arguments})
 
 
-# --- as 0.1 had it ----------------------------------------------------------------------------------------------------
+# --- as 0.1 had it --------------------------------------------------------------------------------
 
 
 async def test_code_written_for_0_1() -> None:
@@ -733,7 +870,13 @@ async def test_code_written_for_0_1() -> None:
             "name": "news",
             "description": "finds and sends",
             "steps": [
-                {"id": "step_1", "type": "tool", "tool": "search", "args": {"q": "$user_input"}, "output_key": "found"},
+                {
+                    "id": "step_1",
+                    "type": "tool",
+                    "tool": "search",
+                    "args": {"q": "$user_input"},
+                    "output_key": "found",
+                },
                 {
                     "id": "step_2",
                     "type": "condition",
@@ -759,9 +902,17 @@ async def test_code_written_for_0_1() -> None:
 
 
 async def test_an_input_that_only_default_reads_is_declared_and_not_required() -> None:
-    steps = [{"id": "s1", "type": "set", "values": {"a": {"expr": "default($tone, 'kind')"}, "b": "$name"}}]
+    steps = [
+        {
+            "id": "s1",
+            "type": "set",
+            "values": {"a": {"expr": "default($tone, 'kind')"}, "b": "$name"},
+        }
+    ]
     llm = ScriptedLLM([json.dumps({"name": "p", "steps": steps})])
-    planned = await Planner(llm, {}).generate("Set it", context={"name": "Ann", "tone": "dry", "other": 1})
+    planned = await Planner(llm, {}).generate(
+        "Set it", context={"name": "Ann", "tone": "dry", "other": 1}
+    )
     assert planned.inputs is not None
     assert list(planned.inputs["properties"]) == ["name", "tone"]
     assert planned.inputs["required"] == ["name"]
@@ -771,7 +922,7 @@ def test_the_program_helper_and_the_planner_agree_on_a_program() -> None:
     assert program(*GOOD["steps"]).steps[0].id == "s1"  # type: ignore[misc]
 
 
-# --- held to a policy -------------------------------------------------------------------------------------------------
+# --- held to a policy -----------------------------------------------------------------------------
 
 CALL = {"to": "ann", "amount": 1}
 GATED = {
@@ -790,12 +941,17 @@ GUARD = {"tools": {"pay": {"guarded_by": ["gate.then"]}}}
 
 
 async def held(document: Any, policy: Any, context: Any = None, **options: Any) -> Program:
-    return await Planner(ScriptedLLM([reply(document)]), TOOLS, policy).generate("do it", context, **options)
+    return await Planner(ScriptedLLM([reply(document)]), TOOLS, policy).generate(
+        "do it", context, **options
+    )
 
 
 async def test_a_guarded_call_passes_and_one_around_the_guard_does_not() -> None:
     assert await held(GATED, GUARD, {"note": ""})
-    for document in (AROUND, {"steps": [*GATED["steps"], *AROUND["steps"][:0], step("s3", "pay", args=CALL)]}):
+    for document in (
+        AROUND,
+        {"steps": [*GATED["steps"], *AROUND["steps"][:0], step("s3", "pay", args=CALL)]},
+    ):
         with pytest.raises(PlannerError) as caught:
             await held(document, GUARD)
         error = caught.value
@@ -813,8 +969,11 @@ async def test_what_a_stranger_wrote_does_not_reach_a_protected_argument() -> No
     assert "argument 'to' of tool 'pay'" in str(caught.value)
     assert "untrusted input 'mail' reaches" in str(caught.value)
     assert await held({"steps": [step("s1", "pay", args=CALL)]}, policy, {"mail": ""})
-    # the intent is a stranger's, and so is what the model made of it: a VM asks for the program's approval
-    program = await held({"steps": [step("s1", "pay", args=CALL)]}, policy, {"mail": ""}, untrusted=True)
+    # the intent is a stranger's, and so is what the model made of it: a VM asks for the program's
+    # approval
+    program = await held(
+        {"steps": [step("s1", "pay", args=CALL)]}, policy, {"mail": ""}, untrusted=True
+    )
     assert program.untrusted
     with pytest.raises(PlannerError):
         await held(fine, policy, {"mail": ""}, untrusted=True)
@@ -823,7 +982,11 @@ async def test_what_a_stranger_wrote_does_not_reach_a_protected_argument() -> No
 async def test_a_policy_of_its_own_can_only_tighten() -> None:
     loosening = {
         **AROUND,
-        "policy": {"tools": {"pay": {"guarded_by": ["gate.otherwise"], "max_calls": 9, "returns": "trusted"}}},
+        "policy": {
+            "tools": {
+                "pay": {"guarded_by": ["gate.otherwise"], "max_calls": 9, "returns": "trusted"}
+            }
+        },
     }
     policy = {"tools": {"pay": {"max_calls": 1}}}
     with pytest.raises(PlannerError) as caught:
@@ -852,12 +1015,16 @@ async def test_a_call_that_needs_consent_is_offered_behind_an_approval() -> None
     fits = jsonschema_rs.validator_for(schema).is_valid
     assert fits({"name": "abc", "steps": [asked]})
     assert not fits({"name": "abc", "steps": [{**asked, "show": []}]})
-    assert not fits({"name": "abc", "steps": [{**asked, "then": [step("s1_then", "pay", args=CALL)]}]})
+    assert not fits(
+        {"name": "abc", "steps": [{**asked, "then": [step("s1_then", "pay", args=CALL)]}]}
+    )
     assert not fits({"name": "abc", "steps": [{**asked, "role": "clerk"}]})
     assert not fits({"name": "abc", "steps": [{**pay, "id": "s1"}]})
     assert await held({"steps": [asked]}, policy, {"who": "", "sum": 5, "names": []})
     with pytest.raises(PlannerError):
-        await held({"steps": [{**asked, "show": ["$sum"]}]}, policy, {"who": "", "sum": 5, "names": []})
+        await held(
+            {"steps": [{**asked, "show": ["$sum"]}]}, policy, {"who": "", "sum": 5, "names": []}
+        )
 
 
 async def test_a_budget_that_the_worst_case_would_break_is_refused() -> None:
@@ -865,7 +1032,9 @@ async def test_a_budget_that_the_worst_case_would_break_is_refused() -> None:
     with pytest.raises(PlannerError, match="5 model calls, 2 more than"):
         await Planner(ScriptedLLM([reply(many)]), budget={"max_llm_calls": 3}).generate("x")
     assert await Planner(ScriptedLLM([reply(many)]), budget={"max_llm_calls": 5}).generate("x")
-    assert await Planner(ScriptedLLM([reply(GOOD)]), TOOLS, budget={"max_tokens": 500}).generate("x")
+    assert await Planner(ScriptedLLM([reply(GOOD)]), TOOLS, budget={"max_tokens": 500}).generate(
+        "x"
+    )
 
 
 async def test_what_a_protected_argument_can_not_take_is_not_offered() -> None:
@@ -874,5 +1043,9 @@ async def test_what_a_protected_argument_can_not_take_is_not_offered() -> None:
     await Planner(model, TOOLS, policy).generate("x", {"mail": ""}, untrusted=True)
     schema = model.calls[0]["schema"]
     assert None not in schema["$defs"].values()
-    assert not jsonschema_rs.is_valid(schema, {"name": "abc", "steps": [step("s1", "pay", args=CALL)]})
-    assert jsonschema_rs.is_valid(schema, {"name": "abc", "steps": [step("s1", "search", args={"query": "x"})]})
+    assert not jsonschema_rs.is_valid(
+        schema, {"name": "abc", "steps": [step("s1", "pay", args=CALL)]}
+    )
+    assert jsonschema_rs.is_valid(
+        schema, {"name": "abc", "steps": [step("s1", "search", args={"query": "x"})]}
+    )

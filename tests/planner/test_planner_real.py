@@ -1,4 +1,5 @@
-"""The planner on the real small model, held to the schema: a program that passes, or reasons; one call each time.
+"""The planner on the real small model, held to the schema: a program that passes, or reasons; one
+call each time.
 
 `benchmarks/planner.py` does the same fifty times.
 """
@@ -40,11 +41,17 @@ class Counted:
         self.calls = 0
 
     async def complete(
-        self, messages: list[dict[str, str]], *, output_schema: Any = None, max_tokens: int | None = None
+        self,
+        messages: list[dict[str, str]],
+        *,
+        output_schema: Any = None,
+        max_tokens: int | None = None,
     ) -> Any:
         self.calls += 1
         assert output_schema is not None
-        return await self.adapter.complete(messages, output_schema=output_schema, max_tokens=max_tokens)
+        return await self.adapter.complete(
+            messages, output_schema=output_schema, max_tokens=max_tokens
+        )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +80,9 @@ async def test_a_program_that_passes_or_reasons_after_one_call(intent: str, poli
 
 
 async def test_a_planned_program_runs() -> None:
-    plan = await Planner(LocalAdapter(), TOOLS).generate("Look up the order and describe it", CONTEXT)
+    plan = await Planner(LocalAdapter(), TOOLS).generate(
+        "Look up the order and describe it", CONTEXT
+    )
     trace = await ExecutionVM(LocalAdapter(max_tokens=40), TOOLS).run(plan, CONTEXT)
     assert trace.steps
     assert trace.steps[0].output == {"item": "blender", "amount": 49.9}

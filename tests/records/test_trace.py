@@ -1,4 +1,6 @@
-"""The trace: what users read, its JSON, and its hashes: the digest says what happened, the seal covers every byte."""
+"""The trace: what users read, its JSON, and its hashes: the digest says what happened, the seal
+covers every byte.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ async def echo(x: Any = None) -> Any:
 
 
 def vm(answers: Any = None, **options: Any) -> ExecutionVM:
-    return ExecutionVM(ScriptedLLM(answers or {"": "yes"}), options.pop("tools", {"t": echo}), **options)
+    return ExecutionVM(
+        ScriptedLLM(answers or {"": "yes"}), options.pop("tools", {"t": echo}), **options
+    )
 
 
 RICH = program(
@@ -54,7 +58,13 @@ RICH = program(
         [step("b", args={"x": [1, {"k": None}]}), step("d")],
         {"id": "i", "type": "map", "over": "$items", "steps": [step("e", args={"x": "$item"})]},
     ),
-    {"id": "l", "type": "loop", "max_iterations": 2, "on_exhausted": "continue", "steps": [step("g")]},
+    {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": 2,
+        "on_exhausted": "continue",
+        "steps": [step("g")],
+    },
     step("f", "fails", on_error="skip", default="d", max_retries=2, retry=NOW),
     {"id": "h", "type": "call", "program": {"steps": [step("k")]}},
 )
@@ -65,7 +75,10 @@ def rich(**options: Any) -> Trace:
     async def fails() -> None:
         raise ValueError("always")
 
-    answers = [Completion("maybe", LLMUsage(3, 1, 4), "big"), Completion("yes", LLMUsage(5, 1, 6), "big", "stop")]
+    answers = [
+        Completion("maybe", LLMUsage(3, 1, 4), "big"),
+        Completion("yes", LLMUsage(5, 1, 6), "big", "stop"),
+    ]
     host = vm(answers, tools={"t": echo, "fails": fails}, prices={"scripted": ("0.15", "0.60")})
     return host.run_sync(RICH, {"x": "ü", "items": [1, 2]}, **options)
 
@@ -87,14 +100,19 @@ def failed() -> Trace:
     )
 
 
-# --- what users read -----------------------------------------------------------------------------------------------
+# --- what users read ------------------------------------------------------------------------------
 
 
 def test_the_attributes_of_a_trace() -> None:
     before = datetime.datetime.now(datetime.UTC)
     trace = rich()
     after = datetime.datetime.now(datetime.UTC)
-    assert (trace.status, trace.ok, trace.error, trace.error_kind) == (TraceStatus.SUCCESS, True, None, None)
+    assert (trace.status, trace.ok, trace.error, trace.error_kind) == (
+        TraceStatus.SUCCESS,
+        True,
+        None,
+        None,
+    )
     assert (trace.program_name, trace.program_digest) == ("p", RICH.digest)
     assert trace.inputs == {"x": "ü", "items": [1, 2]}
     assert trace.final_output is None
@@ -155,7 +173,8 @@ def test_an_error_names_its_step() -> None:
     trace = failed()
     assert (
         trace.error
-        == "Step 'p' failed: ZeroDivisionError: branch 'c': Step 'c' failed: ZeroDivisionError: division by zero"
+        == "Step 'p' failed: ZeroDivisionError: branch 'c': Step 'c' failed: ZeroDivisionError: "
+        "division by zero"
     )
     assert [s.path for s in trace.steps] == ["a", "p/b", "p/c", "p", "a/undo"]
     with pytest.raises(RunFailed, match="p: failed: Step 'p' failed") as caught:
@@ -172,7 +191,9 @@ def test_raise_for_status_of_a_suspended_run() -> None:
 
 
 def test_what_is_handed_out_is_not_the_record() -> None:
-    trace = vm().run_sync(program(step(args={"x": "$x"}), step("b", args={"x": "$a.output"})), {"x": {"k": [1]}})
+    trace = vm().run_sync(
+        program(step(args={"x": "$x"}), step("b", args={"x": "$a.output"})), {"x": {"k": [1]}}
+    )
     digest = trace.digest
     again = Trace.from_json(trace.to_json())
     trace.final_output["k"].append("changed")
@@ -193,7 +214,7 @@ def test_what_was_given_is_not_the_record() -> None:
     assert (trace.digest, trace.final_output) == (digest, {"k": [1]})
 
 
-# --- usage ---------------------------------------------------------------------------------------------------------
+# --- usage ----------------------------------------------------------------------------------------
 
 
 def test_usage() -> None:
@@ -201,14 +222,23 @@ def test_usage() -> None:
     assert str(LLMUsage(1, 2, 3, Decimal("0.5"))) == "tokens=3, cost=$0.500000"
     assert LLMUsage.from_dict({"prompt_tokens": 1, "completion_tokens": 2}) == LLMUsage(1, 2, 3)
     assert LLMUsage.from_dict({"total_tokens": 9, "cost_usd": None, "more": 1}) == LLMUsage(0, 0, 9)
-    assert LLMUsage.from_dict(LLMUsage(1, 2, 3, Decimal("0.10")).to_dict()) == LLMUsage(1, 2, 3, Decimal("0.10"))
-    assert LLMUsage(1, 1, 2, Decimal(1)) + LLMUsage(1, 1, 2, Decimal(2)) == LLMUsage(2, 2, 4, Decimal(3))
+    assert LLMUsage.from_dict(LLMUsage(1, 2, 3, Decimal("0.10")).to_dict()) == LLMUsage(
+        1, 2, 3, Decimal("0.10")
+    )
+    assert LLMUsage(1, 1, 2, Decimal(1)) + LLMUsage(1, 1, 2, Decimal(2)) == LLMUsage(
+        2, 2, 4, Decimal(3)
+    )
     assert (LLMUsage(1, 1, 2, Decimal(1)) + LLMUsage(1, 1, 2)).cost_usd is None
 
 
-# --- JSON ----------------------------------------------------------------------------------------------------------
+# --- JSON -----------------------------------------------------------------------------------------
 
-TRACES: dict[str, Callable[[], Trace]] = {"rich": rich, "refused": refused, "suspended": suspended, "failed": failed}
+TRACES: dict[str, Callable[[], Trace]] = {
+    "rich": rich,
+    "refused": refused,
+    "suspended": suspended,
+    "failed": failed,
+}
 
 
 @pytest.mark.parametrize("kind", TRACES)
@@ -222,7 +252,10 @@ def test_json_there_and_back(kind: str) -> None:
         for name in ("status", "final_output", "error", "error_kind", "inputs", "run_id", "seed", "program_name", "program_digest", "started_at", "finished_at", "duration_ms", "diagnostics"):  # fmt: skip  # noqa: E501
             assert getattr(back, name) == getattr(trace, name), name
         assert list(back.waiting) == list(trace.waiting)
-        assert (back.total_tokens(), back.total_cost_usd()) == (trace.total_tokens(), trace.total_cost_usd())
+        assert (back.total_tokens(), back.total_cost_usd()) == (
+            trace.total_tokens(),
+            trace.total_cost_usd(),
+        )
     assert Trace.from_dict(json.loads(trace.to_json())).digest == trace.digest
 
 
@@ -233,7 +266,13 @@ def documents() -> dict[str, str]:
 
 def leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The place of everything inside a document."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in items:
         yield (*at, key)
         yield from leaves(item, (*at, key))
@@ -249,8 +288,14 @@ def same(a: Any, b: Any) -> bool:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 
@@ -262,7 +307,9 @@ def read_changed(document: Any) -> None:
     assert "trace" in str(caught.value)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(st.sampled_from(sorted(TRACES)), st.data())
 def test_no_changed_value_is_accepted(kind: str, data: st.DataObject) -> None:
     document = json.loads(documents()[kind])
@@ -287,14 +334,18 @@ def test_nothing_can_be_taken_out_put_in_or_moved(kind: str, data: st.DataObject
     document = json.loads(documents()[kind])
     before = copy.deepcopy(document)
     at = data.draw(
-        st.sampled_from([(), *leaves(document)]).filter(lambda at: isinstance(inside(document, at), dict | list))
+        st.sampled_from([(), *leaves(document)]).filter(
+            lambda at: isinstance(inside(document, at), dict | list)
+        )
     )
     box = inside(document, at)
     if isinstance(box, dict):
         if box and data.draw(st.booleans()):
             del box[data.draw(st.sampled_from(sorted(box)))]
         else:
-            box[data.draw(st.sampled_from(["approved", "level", "usage", "error", "", "record "]))] = data.draw(JSON)
+            box[
+                data.draw(st.sampled_from(["approved", "level", "usage", "error", "", "record "]))
+            ] = data.draw(JSON)
     elif box and data.draw(st.booleans()):
         box.append(box.pop(data.draw(st.integers(0, len(box) - 1))))
     else:
@@ -342,7 +393,19 @@ def test_changes_that_once_got_through(at: tuple[Any, ...], value: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", "5", "{}", "{", b"\xff", '{"format": 1}', "[" * 100_000, '{"format": NaN}', '{"a": 1, "a": 2}'],
+    [
+        "",
+        "[]",
+        "null",
+        "5",
+        "{}",
+        "{",
+        b"\xff",
+        '{"format": 1}',
+        "[" * 100_000,
+        '{"format": NaN}',
+        '{"a": 1, "a": 2}',
+    ],
 )
 def test_what_is_no_trace_is_refused(text: str | bytes) -> None:
     with pytest.raises(TraceError, match="not a trace"):
@@ -353,12 +416,14 @@ def test_what_is_no_trace_is_refused(text: str | bytes) -> None:
 @given(st.text())
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_any_text_survives(text: str) -> None:
-    trace = vm().run_sync(program(step(args={"x": ["$x", {"k": text.replace("$", "$$")}]})), {"x": text})
+    trace = vm().run_sync(
+        program(step(args={"x": ["$x", {"k": text.replace("$", "$$")}]})), {"x": text}
+    )
     assert trace.final_output == [text, {"k": text}]
     assert Trace.from_json(trace.to_json()).final_output == trace.final_output
 
 
-# --- the digest ----------------------------------------------------------------------------------------------------
+# --- the digest -----------------------------------------------------------------------------------
 
 
 def test_the_digest_does_not_know_who_when_or_what_it_cost() -> None:
@@ -367,7 +432,9 @@ def test_the_digest_does_not_know_who_when_or_what_it_cost() -> None:
     assert first.digest == second.digest
     assert first.seal != second.seal
     assert re.fullmatch("[0-9a-f]{64}", first.digest)
-    assert suspended().digest == vm(tools={"t": lost}).run_sync(program(step()), run_id="other").digest
+    assert (
+        suspended().digest == vm(tools={"t": lost}).run_sync(program(step()), run_id="other").digest
+    )
 
 
 async def lost() -> None:
@@ -376,7 +443,10 @@ async def lost() -> None:
 
 def test_the_digest_does_not_know_the_price() -> None:
     one = program(llm())
-    digests = {vm(prices=prices).run_sync(one).digest for prices in (None, {"scripted": (1, 2)}, {"scripted": (3, 4)})}
+    digests = {
+        vm(prices=prices).run_sync(one).digest
+        for prices in (None, {"scripted": (1, 2)}, {"scripted": (3, 4)})
+    }
     costs = ScriptedLLM([Completion("yes", LLMUsage(1, 1, 2, Decimal(1)), "scripted", "stop")])
     assert ExecutionVM(costs).run_sync(one).digest in digests
     assert len(digests) == 1
@@ -386,7 +456,10 @@ def test_the_digest_does_not_know_the_effect_key() -> None:
     async def send(idempotency_key: str) -> str:
         return "sent"
 
-    assert len({vm(tools={"t": send}).run_sync(program(step()), run_id=name).digest for name in "abc"}) == 1
+    assert (
+        len({vm(tools={"t": send}).run_sync(program(step()), run_id=name).digest for name in "abc"})
+        == 1
+    )
 
 
 def answered(text: str = "yes", usage: LLMUsage | None = None, model: str = "big") -> Trace:
@@ -429,10 +502,17 @@ DIFFERENT: dict[str, tuple[Callable[[], Trace], Callable[[], Trace]]] = {
         lambda: vm(tools={"t": lambda x: 1}).run_sync(program(step(args={"x": 2}))),
     ),
     "path": (lambda: vm().run_sync(program(step("a"))), lambda: vm().run_sync(program(step("b")))),
-    "status": (lambda: vm().run_sync(program(step())), lambda: vm(tools={"t": lost}).run_sync(program(step()))),
+    "status": (
+        lambda: vm().run_sync(program(step())),
+        lambda: vm(tools={"t": lost}).run_sync(program(step())),
+    ),
     "which branch failed": (
-        lambda: vm(tools={"t": echo, "f": lambda: 1 / 0}).run_sync(program(parallel(step("x", "f"), step("y")))),
-        lambda: vm(tools={"t": echo, "f": lambda: 1 / 0}).run_sync(program(parallel(step("x"), step("y", "f")))),
+        lambda: vm(tools={"t": echo, "f": lambda: 1 / 0}).run_sync(
+            program(parallel(step("x", "f"), step("y")))
+        ),
+        lambda: vm(tools={"t": echo, "f": lambda: 1 / 0}).run_sync(
+            program(parallel(step("x"), step("y", "f")))
+        ),
     ),
 }
 
@@ -444,7 +524,9 @@ def test_the_digest_knows(what: str) -> None:
     assert first().digest != second().digest
 
 
-@pytest.mark.parametrize("turns", [[0] * 6, [9, 0, 3, 6, 1, 2], [0, 9, 0, 9, 0, 9], [5, 4, 3, 2, 1, 0]], ids=str)
+@pytest.mark.parametrize(
+    "turns", [[0] * 6, [9, 0, 3, 6, 1, 2], [0, 9, 0, 9, 0, 9], [5, 4, 3, 2, 1, 0]], ids=str
+)
 def test_the_digest_is_one_under_any_order_of_completion(turns: list[int]) -> None:
     assert forked(turns) == forked([1] * 6)
 
@@ -460,7 +542,9 @@ def forked(turns: list[int]) -> str:
     each = step("i", args={"x": "$item"}, on_error="skip")
     items = {"id": "m", "type": "map", "over": [3, 4, 5], "steps": [each]}
     branch = [step("b0", args={"x": 0}), step("b1", args={"x": 1})]
-    trace = vm(tools={"t": work}).run_sync(program(parallel(branch, step("b2", args={"x": 2}), items)))
+    trace = vm(tools={"t": work}).run_sync(
+        program(parallel(branch, step("b2", args={"x": 2}), items))
+    )
     assert trace.ok, trace.error
     return trace.digest
 
@@ -473,7 +557,9 @@ def test_the_digest_is_one_under_random_orders_of_completion(turns: list[int]) -
 
 def test_the_digest_of_a_fixed_run_does_not_change() -> None:
     """A digest written down years ago must still verify: what it is made of is a format."""
-    trace = vm(tools={"t": lambda x: {"n": x}}).run_sync(program(step(args={"x": "$x"})), {"x": "ü"})
+    trace = vm(tools={"t": lambda x: {"n": x}}).run_sync(
+        program(step(args={"x": "$x"})), {"x": "ü"}
+    )
     assert trace.digest == FIXED
     assert rich().digest == FIXED_RICH
 
@@ -482,11 +568,13 @@ FIXED = "e0dae5bb3aa2e844eff135129fe8c80e0a96f2a308405ab4b2fcd7fb6b182096"
 FIXED_RICH = "bbb7b92d3fcb0f41127202499dd662b0cadc4f1ca69c1f551b5e00a7cf204c92"
 
 
-# --- the seal ------------------------------------------------------------------------------------------------------
+# --- the seal -------------------------------------------------------------------------------------
 
 
 def test_the_seal_holds_values_by_salted_hash_only() -> None:
-    """With the salt gone no value can be guessed from the chain: under another salt the same run has another seal."""
+    """With the salt gone no value can be guessed from the chain: under another salt the same run
+    has another seal.
+    """
     trace = rich(run_id="one", seed=1)
     document = trace.to_dict()
     other = {**document, "salt": "00" * 16}
@@ -507,7 +595,9 @@ def test_the_seal_covers_times_identity_seed_and_price() -> None:
     ]:
         changed = copy.deepcopy(document)
         inside(changed, at[:-1])[at[-1]] = value
-        with pytest.raises(TraceError, match="the trace was changed: its seal does not fit its records"):
+        with pytest.raises(
+            TraceError, match="the trace was changed: its seal does not fit its records"
+        ):
             Trace.from_dict(changed)
 
 

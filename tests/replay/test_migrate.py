@@ -1,4 +1,6 @@
-"""May a run in flight go on with a changed program? Runs are real, in a store on disk; nothing is called to answer."""
+"""May a run in flight go on with a changed program? Runs are real, in a store on disk; nothing is
+called to answer.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ LAST = {"id": "last", "type": "set", "values": {"y": 1}}
 
 
 def vm_of(path: Path) -> ExecutionVM:
-    return ExecutionVM(tools={"look": look, "peek": look, "pay": pay}, store=f"sqlite:///{path / 'runs.db'}")
+    return ExecutionVM(
+        tools={"look": look, "peek": look, "pay": pay}, store=f"sqlite:///{path / 'runs.db'}"
+    )
 
 
 async def reason(path: Path, new: Program) -> str | None:
@@ -68,7 +72,10 @@ async def reason(path: Path, new: Program) -> str | None:
         ),
         ([LOOK, CHECK, LAST], "call 'ask' was begun and has no outcome yet"),
         ([{**LOOK, "args": {"x": "other"}}, CHECK, ASK], "step 'look': its request was {'x': 1}"),
-        ([step("first", "look"), LOOK, CHECK, ASK], "step 'look' ran, and the new program does not run it there"),
+        (
+            [step("first", "look"), LOOK, CHECK, ASK],
+            "step 'look' ran, and the new program does not run it there",
+        ),
         ([LOOK, CHECK, {**ASK, "id": "other"}], "call 'ask' was begun"),
         (
             [{**LOOK, "tool": "peek"}, CHECK, ASK],
@@ -76,7 +83,9 @@ async def reason(path: Path, new: Program) -> str | None:
         ),
     ],
 )
-async def test_a_run_moves_only_along_what_it_did(tmp_path: Path, steps: list[Any], why: str | None) -> None:
+async def test_a_run_moves_only_along_what_it_did(
+    tmp_path: Path, steps: list[Any], why: str | None
+) -> None:
     found = await reason(tmp_path, program(*steps))
     assert (found is None) if why is None else (found is not None and why in found), found
 
@@ -86,7 +95,7 @@ async def test_inputs_that_the_new_program_needs(tmp_path: Path) -> None:
     assert more == "the new program needs input 'other', which the run was not given"
 
 
-# --- the terms of the run -------------------------------------------------------------------------------------------
+# --- the terms of the run -------------------------------------------------------------------------
 
 FEW = {"n": 5, "limit": 10, "x": 1}
 CHECKED = {
@@ -98,13 +107,22 @@ WAIT = {"id": "ask", "type": "approval", "role": "boss", "show": {}}
 
 
 async def moved(
-    path: Path, begun: dict[str, Any], now: dict[str, Any] | None, *steps: Any, inputs: Any = None, **run: Any
+    path: Path,
+    begun: dict[str, Any],
+    now: dict[str, Any] | None,
+    *steps: Any,
+    inputs: Any = None,
+    **run: Any,
 ) -> str | None:
-    """Why a run that waits, begun on a host with these options, may not move to a new version of its program."""
+    """Why a run that waits, begun on a host with these options, may not move to a new version of
+    its program.
+    """
     llm = ScriptedLLM({"": "yes"})
 
     def host(options: dict[str, Any]) -> ExecutionVM:
-        return ExecutionVM(llm, {"look": look, "pay": pay}, store=f"sqlite:///{path / 'runs.db'}", **options)
+        return ExecutionVM(
+            llm, {"look": look, "pay": pay}, store=f"sqlite:///{path / 'runs.db'}", **options
+        )
 
     first, second = host(begun), host(begun if now is None else now)
     try:
@@ -123,29 +141,51 @@ async def test_values_that_the_policys_checks_read(tmp_path: Path) -> None:
 
 async def test_what_a_check_refused_is_refused_again(tmp_path: Path) -> None:
     refused = {**PAY, "catch": [{"errors": ["refused"], "next": "ask"}]}
-    assert await moved(tmp_path, {"policy": CHECKED}, None, refused, WAIT, inputs={**FEW, "n": 50}) is None
+    assert (
+        await moved(tmp_path, {"policy": CHECKED}, None, refused, WAIT, inputs={**FEW, "n": 50})
+        is None
+    )
 
 
 async def test_inputs_that_the_run_itself_called_untrusted(tmp_path: Path) -> None:
     policy = {"tools": {"pay": {"args": {"n": "trusted or $value <= 10"}}}}
     refused = {**PAY, "catch": [{"errors": ["refused"], "next": "ask"}]}
     inputs = {**FEW, "n": 50}
-    assert await moved(tmp_path, {"policy": policy}, None, refused, WAIT, inputs=inputs, untrusted=["n"]) is None
+    assert (
+        await moved(
+            tmp_path, {"policy": policy}, None, refused, WAIT, inputs=inputs, untrusted=["n"]
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("whose", ["host", "policy", "run"])
-async def test_a_budget_of_the_host_of_its_policy_and_of_the_run(whose: str, tmp_path: Path) -> None:
+async def test_a_budget_of_the_host_of_its_policy_and_of_the_run(
+    whose: str, tmp_path: Path
+) -> None:
     budget = {"max_tool_calls": 1}
-    host = {"host": {"budget": budget}, "policy": {"policy": {"budget": {"max_tool_calls": 2}}}, "run": {}}[whose]
+    host = {
+        "host": {"budget": budget},
+        "policy": {"policy": {"budget": {"max_tool_calls": 2}}},
+        "run": {},
+    }[whose]
     run = {"budget": budget} if whose != "host" else {}
     over = {**PAY, "catch": [{"errors": ["budget"], "next": "ask"}]}
-    assert await moved(tmp_path, host, None, step("look", "look", args={"x": "$x"}), over, WAIT, **run) is None
+    assert (
+        await moved(tmp_path, host, None, step("look", "look", args={"x": "$x"}), over, WAIT, **run)
+        is None
+    )
 
 
 async def test_the_default_model_and_its_price(tmp_path: Path) -> None:
     host = {"prices": {"scripted": ("1000000", "1000000")}, "budget": {"max_cost_usd": 300.0}}
     asked = {"id": "m", "type": "llm", "prompt": "x", "max_tokens": 100}
-    over = {**asked, "id": "n", "max_tokens": 1000, "catch": [{"errors": ["budget"], "next": "ask"}]}
+    over = {
+        **asked,
+        "id": "n",
+        "max_tokens": 1000,
+        "catch": [{"errors": ["budget"], "next": "ask"}],
+    }
     vm = ExecutionVM(ScriptedLLM({"": "yes"}), store=f"sqlite:///{tmp_path / 'runs.db'}", **host)
     try:
         trace = await vm.run(program(asked, over, WAIT), {}, run_id="r")
@@ -157,7 +197,13 @@ async def test_the_default_model_and_its_price(tmp_path: Path) -> None:
 
 
 async def test_a_loop_with_a_deadline(tmp_path: Path) -> None:
-    loop = {"id": "l", "type": "loop", "max_iterations": 1, "on_exhausted": "continue", "timeout_seconds": 60}
+    loop = {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": 1,
+        "on_exhausted": "continue",
+        "timeout_seconds": 60,
+    }
     again = {**loop, "steps": [step("look", "look", args={"x": "$x"})]}
     assert await moved(tmp_path, {}, None, again, WAIT) is None
 
@@ -165,7 +211,9 @@ async def test_a_loop_with_a_deadline(tmp_path: Path) -> None:
 async def test_a_host_that_could_not_go_on_with_the_run(tmp_path: Path) -> None:
     found = await moved(tmp_path, {"policy": CHECKED}, {}, PAY, WAIT)
     assert (
-        found == "this host can not go on with it: run 'r' was begun under a policy, and this VM has none; give it one"
+        found
+        == "this host can not go on with it: run 'r' was begun under a policy, and this VM has "
+        "none; give it one"
     )
 
 

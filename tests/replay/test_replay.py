@@ -1,4 +1,6 @@
-"""Replay finds what was changed, diff tells two runs apart, and fork takes only what did not change."""
+"""Replay finds what was changed, diff tells two runs apart, and fork takes only what did not
+change.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,27 @@ async def pay(amount: Any = None) -> Any:
 REFUND = program(
     step("order", "get", args={"id": "$order_id"}),
     llm("judge", "refund $order.output ? $text", allowed_outputs=["yes", "no"]),
-    {"id": "ok", "type": "condition", "condition": "$judge.output == 'yes'", "then": "refund", "otherwise": "$end"},
+    {
+        "id": "ok",
+        "type": "condition",
+        "condition": "$judge.output == 'yes'",
+        "then": "refund",
+        "otherwise": "$end",
+    },
     step("refund", "pay", args={"amount": "$order.output.amount"}),
 )
 
 
-def run(made: Program, inputs: dict[str, Any] | None = None, answers: list[str] | None = None, **options: Any) -> Trace:
+def run(
+    made: Program,
+    inputs: dict[str, Any] | None = None,
+    answers: list[str] | None = None,
+    **options: Any,
+) -> Trace:
     async def go() -> Trace:
-        return await ExecutionVM(ScriptedLLM(answers or ["yes"]), {"get": get, "pay": pay}, **options).run(made, inputs)
+        return await ExecutionVM(
+            ScriptedLLM(answers or ["yes"]), {"get": get, "pay": pay}, **options
+        ).run(made, inputs)
 
     return asyncio.run(go())
 
@@ -53,7 +68,7 @@ def run(made: Program, inputs: dict[str, Any] | None = None, answers: list[str] 
 INPUTS = {"order_id": 7, "text": "broken"}
 
 
-# --- replay ----------------------------------------------------------------------------------------------------------
+# --- replay ---------------------------------------------------------------------------------------
 
 
 def test_a_trace_that_holds_its_program_needs_no_other() -> None:
@@ -109,7 +124,9 @@ def test_a_changed_branch_is_told_side_by_side() -> None:
 def test_a_guarded_step_that_was_slipped_in_is_told() -> None:
     refused = run(REFUND, INPUTS, ["no"])
     paid = run(REFUND, INPUTS, ["yes"]).to_dict()["records"][4]
-    difference = replay(changed(refused, lambda records: records.insert(4, paid)), REFUND).difference
+    difference = replay(
+        changed(refused, lambda records: records.insert(4, paid)), REFUND
+    ).difference
     assert difference is not None
     assert (difference.kind, difference.path) == ("extra", "refund")
     assert str(difference) == "step 'refund' is recorded, and the run does not come to it"
@@ -153,13 +170,16 @@ def test_a_run_that_never_began() -> None:
     refused = run(REFUND, {"order_id": 7})
     assert refused.diagnostics
     assert replay(refused)
-    assert not replay(changed(refused, lambda records: records[-1].update(error="all went well")), REFUND)
+    assert not replay(
+        changed(refused, lambda records: records[-1].update(error="all went well")), REFUND
+    )
     made = changed(run(REFUND, INPUTS), lambda records: records.__delitem__(slice(1, -1)))
     assert not replay(made, REFUND)
 
 
 OUTSIDE = ("tool", "llm", "approval", "wait")
-FREE = ("output", "error", "usage", "attempts")  # of a step outside: what it gave may have been anything
+# of a step outside: what it gave may have been anything
+FREE = ("output", "error", "usage", "attempts")
 STATUSES = ("success", "failed", "skipped", "cancelled", "suspended", "in_doubt")
 
 
@@ -168,7 +188,20 @@ def mutated(records: list[dict[str, Any]], rng: Random) -> tuple[str, str]:
     steps = [i for i, line in enumerate(records) if line["record"] == "step"]
     at = rng.choice(steps)
     line = records[at]
-    kind = rng.choice(("leave out", "double", "status", "output", "branch", "request", "path", "type", "error", "end"))
+    kind = rng.choice(
+        (
+            "leave out",
+            "double",
+            "status",
+            "output",
+            "branch",
+            "request",
+            "path",
+            "type",
+            "error",
+            "end",
+        )
+    )
     if kind == "leave out":
         records.pop(at)
     elif kind == "double":
@@ -177,7 +210,11 @@ def mutated(records: list[dict[str, Any]], rng: Random) -> tuple[str, str]:
         line["status"] = rng.choice([s for s in STATUSES if s != line["status"]])
     elif kind == "output":
         line["output"] = rng.choice(
-            [v for v in ("forged", 1, 1.0, True, None, [], {"done": True}) if not same(v, line["output"])]
+            [
+                v
+                for v in ("forged", 1, 1.0, True, None, [], {"done": True})
+                if not same(v, line["output"])
+            ]
         )
     elif kind == "branch":
         if "branch" not in line.get("extra", {}):
@@ -199,12 +236,16 @@ def mutated(records: list[dict[str, Any]], rng: Random) -> tuple[str, str]:
     else:
         end = records[-1]
         field = rng.choice(("status", "output", "error"))
-        end[field] = {"status": "success" if end["status"] != "success" else "failed"}.get(field, "forged")
+        end[field] = {"status": "success" if end["status"] != "success" else "failed"}.get(
+            field, "forged"
+        )
     return kind, "reconcile" if line["step"].endswith("/reconcile") else line["type"]
 
 
 def test_whatever_is_changed_is_found() -> None:
-    """One field of one record, in runs of all kinds; only what a call gave, and nobody read, may be changed unseen."""
+    """One field of one record, in runs of all kinds; only what a call gave, and nobody read, may be
+    changed unseen.
+    """
     seen: Counter[str] = Counter()
     unseen: Counter[str] = Counter()
     for seed in range(360):
@@ -231,7 +272,8 @@ def test_whatever_is_changed_is_found() -> None:
             if found.identical:
                 stopped = any(line.get("status") == "cancelled" for line in data["records"])
                 free = kind in ("output", "error") and step_type in (*OUTSIDE, "reconcile")
-                # a child of a cancelled fork may not have begun, and a call may have told by itself what its reconcile told
+                # a child of a cancelled fork may not have begun, and a call may have told by itself what its
+                # reconcile told
                 unsaid = kind == "leave out" and (stopped or step_type == "reconcile")
                 assert free or unsaid, (seed, number, kind, step_type)
                 unseen[kind] += 1
@@ -246,7 +288,7 @@ def test_whatever_is_changed_is_found() -> None:
 DRAWN = drawn_programs(60)
 
 
-# --- diff ------------------------------------------------------------------------------------------------------------
+# --- diff -----------------------------------------------------------------------------------------
 
 
 def test_two_runs_that_did_the_same() -> None:
@@ -276,7 +318,9 @@ def test_the_first_step_that_differs_and_what_differs_in_it() -> None:
 
 def test_steps_that_only_the_second_has_stand_where_they_are() -> None:
     one = program(step("a", "get"), step("c", "get"))
-    two = program(step("a", "get"), step("b", "get"), step("c", "get", args={"id": 1}), step("d", "get"))
+    two = program(
+        step("a", "get"), step("b", "get"), step("c", "get", args={"id": 1}), step("d", "get")
+    )
     found = diff(run(one), run(two))
     assert [(s.path, s.side) for s in found.steps] == [("a", ""), ("b", "b"), ("c", ""), ("d", "b")]
     assert found.divergence == "b"
@@ -328,7 +372,7 @@ def test_values_are_the_same_by_type_and_order() -> None:
         assert not same(a, b)
 
 
-# --- fork ------------------------------------------------------------------------------------------------------------
+# --- fork -----------------------------------------------------------------------------------------
 
 
 class Host:
@@ -414,7 +458,13 @@ def test_a_changed_effect_stops_the_fork_unless_it_may_be_made() -> None:
     assert host.calls == ['ask refund {"id":7,"amount":31} ? broken']
     assert stopped.status is TraceStatus.SUSPENDED
     assert stopped.waiting == [
-        {"path": "refund", "step_id": "refund", "kind": "effect", "tool": "pay", "request": {"amount": 31}}
+        {
+            "path": "refund",
+            "step_id": "refund",
+            "kind": "effect",
+            "tool": "pay",
+            "request": {"amount": 31},
+        }
     ]
     host.answers, host.calls = ["yes"], []
     made = host.fork(trace, edit=edit, effects=True)
@@ -422,7 +472,10 @@ def test_a_changed_effect_stops_the_fork_unless_it_may_be_made() -> None:
     assert "pay 31" in host.calls
     host.answers, host.calls = ["yes"], []
     assert (
-        host.fork(trace, edit=edit, tools={"pay": lambda amount: f"would pay {amount}"}).final_output == "would pay 31"
+        host.fork(
+            trace, edit=edit, tools={"pay": lambda amount: f"would pay {amount}"}
+        ).final_output
+        == "would pay 31"
     )
     assert host.calls == ['ask refund {"id":7,"amount":31} ? broken']
 
@@ -453,7 +506,9 @@ def test_at_begins_live_calls_there() -> None:
 
 
 def test_after_a_live_effect_nothing_that_was_read_is_taken() -> None:
-    made = program(step("m", "mail", args={"text": "$t"}), step("g", "get", args={"id": 1}), llm("l", "x"))
+    made = program(
+        step("m", "mail", args={"text": "$t"}), step("g", "get", args={"id": 1}), llm("l", "x")
+    )
     host = Host(["answer"])
     trace = host.run(made, {"t": "a"})
     host.fork(trace, edit={"inputs": {"t": "b"}}, effects=True)
@@ -467,7 +522,9 @@ def test_the_same_request_to_another_tool_is_another_call() -> None:
     host = Host()
     trace = host.run(program(step("a", "get", args={"id": 1})))
     other = program(step("a", "mail", args={"id": 1}))
-    assert host.fork(trace, edit={"program": program(step("a", "get", args={"id": 1}), step("b", "get"))}).ok
+    assert host.fork(
+        trace, edit={"program": program(step("a", "get", args={"id": 1}), step("b", "get"))}
+    ).ok
     assert host.calls == ["get None"]
     assert host.fork(trace, edit={"program": other}).diagnostics
     host.calls.clear()
@@ -496,7 +553,13 @@ def test_attempts_are_taken_together_and_undo_is_held() -> None:
     made = program(
         step("p", "put", args={"n": 1}, undo={"tool": "remove", "args": {"n": 1}}),
         step("s", "shaky", args={"n": "$n"}, max_retries=3, retry=NOW),
-        {"id": "c", "type": "condition", "condition": "$ok == true", "then": "$end", "otherwise": "$fail"},
+        {
+            "id": "c",
+            "type": "condition",
+            "condition": "$ok == true",
+            "then": "$end",
+            "otherwise": "$fail",
+        },
     )
     vm = ExecutionVM(tools={"shaky": shaky, "put": put, "remove": remove})
     trace = asyncio.run(vm.run(made, {"n": 1, "ok": True}))
@@ -507,9 +570,9 @@ def test_attempts_are_taken_together_and_undo_is_held() -> None:
     stopped = asyncio.run(fork(vm, trace, edit={"inputs": {"ok": False}}))
     assert calls == []
     assert (stopped.status, stopped.error_kind) == (TraceStatus.SUSPENDED, "value")
-    assert [(entry["path"], entry["kind"], entry["tool"], entry["request"]) for entry in stopped.waiting] == [
-        ("p/undo", "effect", "remove", {"n": 1})
-    ]
+    assert [
+        (entry["path"], entry["kind"], entry["tool"], entry["request"]) for entry in stopped.waiting
+    ] == [("p/undo", "effect", "remove", {"n": 1})]
     assert replay(stopped)
     made_all = asyncio.run(fork(vm, trace, edit={"inputs": {"ok": False}}, effects=True))
     assert made_all.status is TraceStatus.FAILED
@@ -532,7 +595,10 @@ def test_children_of_a_fork_are_taken_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"judg": {"output": "no"}}, "no step 'judg' in the run or its program; did you mean 'judge'"),
+        (
+            {"judg": {"output": "no"}},
+            "no step 'judg' in the run or its program; did you mean 'judge'",
+        ),
         ({"judg": {"prompt": "no"}}, "no step 'judg' in the program"),
         ({"ok": {"output": "no"}}, "the output of step 'ok' is computed"),
         ({"judge": "no"}, "'judge' is an object with what changes, not str"),
@@ -555,14 +621,21 @@ def test_a_trace_that_does_not_replay_is_not_forked() -> None:
         host.fork(forged, program=REFUND)
 
 
-# --- stored runs -----------------------------------------------------------------------------------------------------
+# --- stored runs ----------------------------------------------------------------------------------
 
 
 def stored_run(store: str) -> str:
     """A run that waited for a person and went on."""
     made = program(
         mapped(step("g", "get", args={"id": "$it"}), over="$ids", **{"as": "it"}),
-        {"id": "a", "type": "approval", "role": "boss", "show": {"n": "$m.output"}, "then": "p", "otherwise": "$end"},
+        {
+            "id": "a",
+            "type": "approval",
+            "role": "boss",
+            "show": {"n": "$m.output"},
+            "then": "p",
+            "otherwise": "$end",
+        },
         step("p", "pay", args={"amount": 3}),
     )
 
@@ -575,7 +648,9 @@ def stored_run(store: str) -> str:
         assert not found.complete
         assert found.steps == 3
         assert str(found).endswith("identical, as far as it went; 3 steps")
-        vm.approve(trace.run_id, "a", shown=vm.waiting(trace.run_id)[0]["shown"], by="ann", reason="fine")
+        vm.approve(
+            trace.run_id, "a", shown=vm.waiting(trace.run_id)[0]["shown"], by="ann", reason="fine"
+        )
         ended = await vm.resume(trace.run_id)
         assert ended.ok
         forked = await fork(vm, trace.run_id, edit={"a": {"output": False}})
@@ -611,7 +686,7 @@ def test_a_stored_run_brings_its_program_and_is_verified(tmp_path: Path) -> None
     store.close()
 
 
-# --- the command line ------------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 
 def command(*arguments: str) -> int:
@@ -627,7 +702,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, answer in (("yes", "yes"), ("no", "no")):
         Path(f"{name}.trace").write_text(run(REFUND, INPUTS, [answer]).to_json())
     Path("tools.py").write_text(
-        "from nano_vm import tool\n@tool(effect='read')\ndef get(id=None): return {'id': id, 'amount': 30}\n"
+        "from nano_vm import tool\n@tool(effect='read')\ndef get(id=None): return {'id': id, "
+        "'amount': 30}\n"
         "@tool(effect='irreversible')\ndef pay(amount=None): return f'paid {amount}'\n"
     )
     return tmp_path
@@ -663,18 +739,46 @@ def test_the_commands(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "code", "message"),
     [
         (("replay", "yes.trace"), 2, "a trace does not hold its program; give it: --program FILE"),
-        (("replay", "gone.trace"), 2, "there is no file 'gone.trace'; for a run of a store give --store URL"),
+        (
+            ("replay", "gone.trace"),
+            2,
+            "there is no file 'gone.trace'; for a run of a store give --store URL",
+        ),
         (("replay", "cut.trace", "--program", "refund.json"), 1, "cut.trace: not a trace"),
-        (("replay", "edited.trace", "--program", "refund.json"), 1, "the trace was changed: its digest does not fit"),
-        (("diff", "yes.trace", "refund.json"), 2, "two runs or two programs, and these are one of each"),
-        (("fork", "yes.trace", "--program", "refund.json", "--set", "judge=x"), 2, "--set takes STEP.FIELD=VALUE"),
-        (("fork", "yes.trace", "--program", "refund.json", "--output", "judge"), 2, "--output takes NAME=text"),
-        (("fork", "yes.trace", "--program", "refund.json", "--at", "jugde"), 1, "it never ran; did you mean 'judge'?"),
+        (
+            ("replay", "edited.trace", "--program", "refund.json"),
+            1,
+            "the trace was changed: its digest does not fit",
+        ),
+        (
+            ("diff", "yes.trace", "refund.json"),
+            2,
+            "two runs or two programs, and these are one of each",
+        ),
+        (
+            ("fork", "yes.trace", "--program", "refund.json", "--set", "judge=x"),
+            2,
+            "--set takes STEP.FIELD=VALUE",
+        ),
+        (
+            ("fork", "yes.trace", "--program", "refund.json", "--output", "judge"),
+            2,
+            "--output takes NAME=text",
+        ),
+        (
+            ("fork", "yes.trace", "--program", "refund.json", "--at", "jugde"),
+            1,
+            "it never ran; did you mean 'judge'?",
+        ),
         (("verify", "export.jsonl"), 1, "export.jsonl: "),
     ],
 )
 def test_bad_input_is_one_line(
-    files: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, message: str
+    files: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
 ) -> None:
     text = (files / "yes.trace").read_text()
     (files / "cut.trace").write_text(text[: len(text) // 2])
@@ -686,7 +790,9 @@ def test_bad_input_is_one_line(
     assert err.count("\n") == 1
 
 
-def test_another_program_is_told_on_the_command_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_program_is_told_on_the_command_line(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("replay", "yes.trace", "--program", "other.json") == 1
     assert "the trace is of another program" in capsys.readouterr().out
 
@@ -705,10 +811,12 @@ def test_runs_of_an_exported_file(files: Path, capsys: pytest.CaptureFixture[str
     assert command("replay", "runs.jsonl#none") == 1
 
 
-# --- errors by class ---------------------------------------------------------------------------------------------------
+# --- errors by class ------------------------------------------------------------------------------
 
 
-def test_base_classes_are_recorded_so_that_a_replay_and_a_changed_program_take_their_handlers() -> None:
+def test_base_classes_are_recorded_so_that_a_replay_and_a_changed_program_take_their_handlers() -> (
+    None
+):
     calls = []
 
     async def read() -> None:
@@ -717,8 +825,16 @@ def test_base_classes_are_recorded_so_that_a_replay_and_a_changed_program_take_t
 
     def made(errors: list[str]) -> Program:
         retry = {"max_retries": 2, "retry": {"delay_seconds": 0, "on": ["OSError"]}}
-        call = {"id": "r", "type": "tool", "tool": "read", **retry, "catch": [{"errors": errors, "next": "s"}]}
-        return Program.from_dict({"steps": [{**call, "next": "$end"}, {"id": "s", "type": "set", "values": {"x": 1}}]})
+        call = {
+            "id": "r",
+            "type": "tool",
+            "tool": "read",
+            **retry,
+            "catch": [{"errors": errors, "next": "s"}],
+        }
+        return Program.from_dict(
+            {"steps": [{**call, "next": "$end"}, {"id": "s", "type": "set", "values": {"x": 1}}]}
+        )
 
     vm = ExecutionVM(tools={"read": tool(effect="read")(read)})
     trace = vm.run_sync(made(["FileNotFoundError"]))
@@ -728,16 +844,25 @@ def test_base_classes_are_recorded_so_that_a_replay_and_a_changed_program_take_t
     back = Trace.from_json(trace.to_json())
     assert replay(back, made(["FileNotFoundError"])).identical
     for errors, status in ((["OSError"], "success"), (["LookupError"], "failed")):
-        changed = asyncio.run(fork(vm, back, made(["FileNotFoundError"]), edit={"program": made(errors)}))
+        changed = asyncio.run(
+            fork(vm, back, made(["FileNotFoundError"]), edit={"program": made(errors)})
+        )
         assert changed.status.value == status
     assert len(calls) == 2  # the records told all of it
 
 
-# --- forks that are kept -----------------------------------------------------------------------------------------------
+# --- forks that are kept --------------------------------------------------------------------------
 
 REFUNDED = program(
     step("look", "get", args={"id": "$order"}),
-    {"id": "ask", "type": "approval", "role": "boss", "show": {"order": "$order"}, "then": "p", "otherwise": "$end"},
+    {
+        "id": "ask",
+        "type": "approval",
+        "role": "boss",
+        "show": {"order": "$order"},
+        "then": "p",
+        "otherwise": "$end",
+    },
     step("p", "pay", args={"amount": "$order"}),
 )
 
@@ -776,7 +901,9 @@ class Kept:
         self.vm.approve(run_id, "ask", shown=asked["shown"], by="ann")
 
     async def fork(self, **options: Any) -> Trace:
-        return await fork(self.vm, await self.run(), run_id="two", edit={"inputs": {"order": 2}}, **options)
+        return await fork(
+            self.vm, await self.run(), run_id="two", edit={"inputs": {"order": 2}}, **options
+        )
 
 
 @pytest.fixture
@@ -828,7 +955,9 @@ async def test_a_person_says_what_becomes_of_a_call_that_it_stopped_before(
 
 
 async def test_what_did_not_change_is_taken_and_kept_as_its_own(kept: Kept) -> None:
-    made = await fork(kept.vm, await kept.run(), run_id="two", edit={"p": {"output": "paid by hand"}})
+    made = await fork(
+        kept.vm, await kept.run(), run_id="two", edit={"p": {"output": "paid by hand"}}
+    )
     assert (made.final_output, kept.read, kept.paid) == ("paid by hand", [], [])
     stored = kept.vm._kept_in().load("two")
     assert [row.path for row in stored.rows if row.status is not None] == ["look", "ask", "p"]
@@ -865,18 +994,26 @@ def test_a_fork_on_the_command_line(
     told = capsys.readouterr()
     assert "waits at ask for approval by boss:" in told.out
     assert "nano-vm approve" not in told.out
-    assert told.err.splitlines() == ["it waits, and was not kept: only with --run-id NAME and --store URL can it go on"]
+    assert told.err.splitlines() == [
+        "it waits, and was not kept: only with --run-id NAME and --store URL can it go on"
+    ]
     assert main([*command, "--run-id", "two"]) == 3
     told = capsys.readouterr()
     shown = next(line.split()[1] for line in told.out.splitlines() if line.startswith("  shown "))
-    assert f"  nano-vm approve two ask --shown {shown} --by NAME --store {kept.url}" in told.out.splitlines()
+    assert (
+        f"  nano-vm approve two ask --shown {shown} --by NAME --store {kept.url}"
+        in told.out.splitlines()
+    )
     assert main(["runs", *store]) == 0
     assert "from one" in capsys.readouterr().out.splitlines()[0]
     assert main(["show", "two", *store]) == 0
     assert "made from run one" in capsys.readouterr().out
     assert main(["approve", "two", "ask", "--shown", shown, "--by", "ann", *store]) == 0
     assert main(["resume", "two", "--tools", "bank.py:tools", *store]) == 3
-    assert "stopped before p: the call has an effect, and this fork makes none by itself" in capsys.readouterr().out
+    assert (
+        "stopped before p: the call has an effect, and this fork makes none by itself"
+        in capsys.readouterr().out
+    )
     assert main(["resolve", "two", "p", "--retry", "--by", "ann", *store]) == 0
     assert main(["resume", "two", "--tools", "bank.py:tools", *store]) == 0
     assert Path("paid").read_text() == "2"

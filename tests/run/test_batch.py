@@ -1,4 +1,6 @@
-"""`run_many`: every input once, bounded memory, faults that stay with their input, an end that is clean."""
+"""`run_many`: every input once, bounded memory, faults that stay with their input, an end that is
+clean.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from nano_vm.records.trace import TraceStatus
 from nano_vm.run.batch import ORDERED_WINDOW, WINDOW, run_many
 
 PROGRAM = Program.from_dict(
-    {"name": "double", "steps": [{"id": "double", "type": "tool", "tool": "double", "args": {"n": "$n"}}]}
+    {
+        "name": "double",
+        "steps": [{"id": "double", "type": "tool", "tool": "double", "args": {"n": "$n"}}],
+    }
 )
 
 
@@ -81,7 +86,9 @@ async def test_inputs_may_come_asynchronously() -> None:
             await asyncio.sleep(0)
             yield given
 
-    assert sorted(await outputs(vm_of(Host()), PROGRAM, slowly(), concurrency=3)) == [(n, 2 * n) for n in range(20)]
+    assert sorted(await outputs(vm_of(Host()), PROGRAM, slowly(), concurrency=3)) == [
+        (n, 2 * n) for n in range(20)
+    ]
 
 
 async def test_results_come_as_runs_end_or_in_order() -> None:
@@ -89,7 +96,9 @@ async def test_results_come_as_runs_end_or_in_order() -> None:
         host = Host()
         host.waits[0] = asyncio.Event()
         found = []
-        async with aclosing(run_many(vm_of(host), PROGRAM, numbers(9), concurrency=3, ordered=ordered)) as results:
+        async with aclosing(
+            run_many(vm_of(host), PROGRAM, numbers(9), concurrency=3, ordered=ordered)
+        ) as results:
             asyncio.get_running_loop().call_later(0.02, host.waits[0].set)
             async for result in results:
                 found.append(result.number)
@@ -116,7 +125,9 @@ async def test_what_is_taken_and_not_given_out_is_bounded(ordered: bool, window:
 async def test_it_stays_bounded_while_results_are_taken(ordered: bool, window: int) -> None:
     taken: list[int] = []
     given = most = 0
-    async for _ in run_many(vm_of(Host()), PROGRAM, numbers(500, taken), concurrency=2, ordered=ordered):
+    async for _ in run_many(
+        vm_of(Host()), PROGRAM, numbers(500, taken), concurrency=2, ordered=ordered
+    ):
         most = max(most, len(taken) - given)
         given += 1
         await asyncio.sleep(0.001)
@@ -127,7 +138,13 @@ async def test_it_stays_bounded_while_results_are_taken(ordered: bool, window: i
 async def test_a_failed_run_is_a_result() -> None:
     inputs: list[Any] = [{"n": 1}, {"n": -1}, {"m": 2}, [3], {"n": 4}]
     results = {r.number: r.trace async for r in run_many(vm_of(Host()), PROGRAM, inputs)}
-    assert [results[n].status.value for n in range(5)] == ["success", "failed", "failed", "failed", "success"]
+    assert [results[n].status.value for n in range(5)] == [
+        "success",
+        "failed",
+        "failed",
+        "failed",
+        "success",
+    ]
     assert "-1 is negative" in str(results[1].error)
     assert "'n' is needed" in str(results[2].error)
     assert "context is a dict" in str(results[3].error)
@@ -175,12 +192,16 @@ async def test_an_input_that_can_not_be_read_ends_the_batch_after_what_is_under_
     for ordered in (False, True):
         host, found = Host(), []
         with pytest.raises(OSError, match="the disk is gone"):  # noqa: PT012
-            async for result in run_many(vm_of(host), PROGRAM, broken(), concurrency=3, ordered=ordered):
+            async for result in run_many(
+                vm_of(host), PROGRAM, broken(), concurrency=3, ordered=ordered
+            ):
                 found.append(result.number)
         assert (sorted(found), host.cancelled) == (list(range(5)), [])
 
 
-async def test_a_fault_of_the_host_ends_the_batch_where_results_are_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_the_host_ends_the_batch_where_results_are_held_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     vm = vm_of(Host())
     run = vm.run
 
@@ -221,12 +242,16 @@ async def test_a_run_that_was_cancelled_begins_anew() -> None:
     host = Host()
     host.waits[0] = asyncio.Event()
     vm = vm_of(host)
-    async with aclosing(run_many(vm, PROGRAM, numbers(2), concurrency=2, run_id=lambda n: f"r{n}")) as results:
+    async with aclosing(
+        run_many(vm, PROGRAM, numbers(2), concurrency=2, run_id=lambda n: f"r{n}")
+    ) as results:
         async for result in results:
             assert result.number == 1
             break
     assert host.cancelled == [0]
     host.waits.clear()
-    found = {r.number: r.trace async for r in run_many(vm, PROGRAM, numbers(2), run_id=lambda n: f"r{n}")}
+    found = {
+        r.number: r.trace async for r in run_many(vm, PROGRAM, numbers(2), run_id=lambda n: f"r{n}")
+    }
     assert [found[n].status for n in (0, 1)] == [TraceStatus.SUCCESS] * 2
     assert [found[n].run_id for n in (0, 1)] == ["r0.2", "r1"]

@@ -1,4 +1,6 @@
-"""What failed calls used is part of the record: stored, sealed, replayed, taken over by a fork, told of late answers."""
+"""What failed calls used is part of the record: stored, sealed, replayed, taken over by a fork,
+told of late answers.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,18 @@ PROGRAM = Program.from_dict(
                 "prompt": "b",
                 "max_tokens": 100,
                 "max_retries": 5,
-                "retry": {"delay_seconds": 0, "on": ["model", "rate_limit", "truncated", "filtered"]},
+                "retry": {
+                    "delay_seconds": 0,
+                    "on": ["model", "rate_limit", "truncated", "filtered"],
+                },
             },
-            {"id": "last", "type": "llm", "prompt": "c", "max_tokens": 100, "allowed_outputs": ["yes", "no"]},
+            {
+                "id": "last",
+                "type": "llm",
+                "prompt": "c",
+                "max_tokens": 100,
+                "allowed_outputs": ["yes", "no"],
+            },
         ],
     }
 )
@@ -89,7 +100,9 @@ async def test_a_stored_run_with_its_seal(tmp_path: Path) -> None:
     assert checked, str(checked)
     stored = store.load("r")
     assert (stored.tokens, stored.cost_usd) == (TOTAL, str(COST))
-    again = await fork(ExecutionVM(ScriptedLLM(["no"]), prices=PRICES), stored, edit={"last": {"prompt": "d"}})
+    again = await fork(
+        ExecutionVM(ScriptedLLM(["no"]), prices=PRICES), stored, edit={"last": {"prompt": "d"}}
+    )
     assert [step.output for step in again.steps] == [None, "fine", "no"]
 
 
@@ -98,7 +111,17 @@ async def test_another_usage_of_a_failed_attempt_is_another_digest() -> None:
         return ScriptedLLM([ModelError("no", usage=usage(1, tokens)), "ok"])
 
     one = Program.from_dict(
-        {"steps": [{"id": "a", "type": "llm", "prompt": "x", "max_retries": 2, "retry": {"delay_seconds": 0}}]}
+        {
+            "steps": [
+                {
+                    "id": "a",
+                    "type": "llm",
+                    "prompt": "x",
+                    "max_retries": 2,
+                    "retry": {"delay_seconds": 0},
+                }
+            ]
+        }
     )
     digests = {(await ExecutionVM(answers(tokens)).run(one)).digest for tokens in (1, 2, 1)}
     assert len(digests) == 2
@@ -115,9 +138,15 @@ async def test_an_answer_that_comes_too_late_is_billed() -> None:
                 pass
             return Completion("late", usage(3, 4))
 
-    one = Program.from_dict({"steps": [{"id": "a", "type": "llm", "prompt": "x", "timeout_seconds": 0.05}]})
+    one = Program.from_dict(
+        {"steps": [{"id": "a", "type": "llm", "prompt": "x", "timeout_seconds": 0.05}]}
+    )
     trace = await ExecutionVM(Late(), prices=PRICES).run(one)
-    assert (trace.error_kind, trace.total_tokens(), trace.total_cost_usd()) == ("timeout", 7, Decimal("0.000011"))
+    assert (trace.error_kind, trace.total_tokens(), trace.total_cost_usd()) == (
+        "timeout",
+        7,
+        Decimal("0.000011"),
+    )
     assert replay(trace).identical
 
 

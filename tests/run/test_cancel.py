@@ -1,4 +1,6 @@
-"""A run that a live process drives, cancelled by another: it stops before its next step, and no effect is cut off without need."""
+"""A run that a live process drives, cancelled by another: it stops before its next step, and no
+effect is cut off without need.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ BACK = {"tool": "back", "args": {}}
 
 
 class Host:
-    """VMs over one database; ``calls`` are what their tools began and ended. Tools hang until `go`."""
+    """VMs over one database; ``calls`` are what their tools began and ended. Tools hang until
+    `go`.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -48,7 +52,12 @@ class Host:
 
             return call
 
-        kinds = {"read": ("read", True), "write": ("write", True), "quick": ("write", False), "back": ("write", False)}
+        kinds = {
+            "read": ("read", True),
+            "write": ("write", True),
+            "quick": ("write", False),
+            "back": ("write", False),
+        }
         tools = {name: made(name, *kind) for name, kind in kinds.items()}
         vm = ExecutionVM(model or ScriptedLLM({"": "yes"}), tools, store=self.url, **options)
         self.vms.append(vm)
@@ -65,9 +74,13 @@ class Host:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+def host(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Host]:
     monkeypatch.setattr(listener, "NOTICED_SECONDS", 0.02)
-    server: PostgresServer | None = request.getfixturevalue("postgres") if request.param != "sqlite" else None
+    server: PostgresServer | None = (
+        request.getfixturevalue("postgres") if request.param != "sqlite" else None
+    )
     made = Host(server.database() if server is not None else f"sqlite:///{tmp_path / 'runs.db'}")
     yield made
     for vm in made.vms:
@@ -82,7 +95,9 @@ async def test_a_call_that_only_reads_is_cut_off(host: Host, how: str) -> None:
         driving = asyncio.create_task(vm.run(one, run_id="r"))
     else:
         await vm.submit(one, run_id="r")
-        driving = asyncio.create_task(vm.resume("r") if how == "resume" else vm.work(until_idle=True))  # type: ignore[arg-type]
+        driving = asyncio.create_task(
+            vm.resume("r") if how == "resume" else vm.work(until_idle=True)
+        )  # type: ignore[arg-type]
     await host.called("read")
     trace = await asyncio.wait_for(other.cancel("r", by="ann"), 20)
     assert (trace.status, host.calls) == (CANCELLED, ["quick", "read", "back"])
@@ -141,10 +156,14 @@ async def test_a_call_with_an_effect_ends_by_itself_and_the_run_stops_there(host
     assert host.used("r")
 
 
-async def test_one_that_does_not_end_is_in_doubt(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_does_not_end_is_in_doubt(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(durable, "EFFECT_GRACE_SECONDS", 0.05)
     vm, other = host.vm(), host.vm()
-    driving = asyncio.create_task(vm.run(program(step("a", "write"), step("b", "quick")), run_id="r"))
+    driving = asyncio.create_task(
+        vm.run(program(step("a", "write"), step("b", "quick")), run_id="r")
+    )
     await host.called("write")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
     trace = await asyncio.wait_for(driving, 20)
@@ -153,7 +172,9 @@ async def test_one_that_does_not_end_is_in_doubt(host: Host, monkeypatch: pytest
 
 
 async def test_beside_an_effect_nothing_else_is_waited_for(host: Host) -> None:
-    """One branch reads for ever, another has an effect under way: that ends, then the reading is cut off."""
+    """One branch reads for ever, another has an effect under way: that ends, then the reading is
+    cut off.
+    """
     vm, other = host.vm(), host.vm()
     hanging = asyncio.Event()
 
@@ -208,7 +229,9 @@ async def test_what_undoes_is_not_cut_off(host: Host) -> None:
 async def test_in_the_same_vm_it_acts_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "NOTICED_SECONDS", 3600)
     vm = host.vm()
-    driving = asyncio.create_task(vm.run(program(step("a", "quick", undo=BACK), step("b", "read")), run_id="r"))
+    driving = asyncio.create_task(
+        vm.run(program(step("a", "quick", undo=BACK), step("b", "read")), run_id="r")
+    )
     await host.called("read")
     trace = await asyncio.wait_for(vm.cancel("r"), 20)
     assert (trace.status, host.calls) == (CANCELLED, ["quick", "read", "back"])
@@ -218,7 +241,9 @@ async def test_in_the_same_vm_it_acts_at_once(host: Host, monkeypatch: pytest.Mo
 
 async def test_a_second_cancellation_is_told_of_the_first(host: Host) -> None:
     vm, other = host.vm(), host.vm()
-    driving = asyncio.create_task(vm.run(program(step("a", "read"), step("b", "quick")), run_id="r"))
+    driving = asyncio.create_task(
+        vm.run(program(step("a", "read"), step("b", "quick")), run_id="r")
+    )
     await host.called("read")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
     with pytest.raises(AlreadyDecided, match="by 'ann'"):
@@ -260,7 +285,9 @@ class Answers:
         return list(answer)
 
 
-def test_the_listener_asks_once_for_all_until_they_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_listener_asks_once_for_all_until_they_are_discarded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(listener, "NOTICED_SECONDS", 0.01)
     store, heard, both = Answers(), [], threading.Event()
     store.answers = [StoreError("locked"), [1], [1, 2]]
@@ -284,13 +311,17 @@ def test_the_listener_asks_once_for_all_until_they_are_discarded(monkeypatch: py
 async def test_one_that_nobody_trusted_recorded_does_not_hide_the_next(host: Host) -> None:
     key = SigningKey.generate()
     vm = host.vm(signing_key=key)
-    driving = asyncio.create_task(vm.run(program(step("a", "read"), step("b", "quick")), run_id="r"))
+    driving = asyncio.create_task(
+        vm.run(program(step("a", "read"), step("b", "quick")), run_id="r")
+    )
     await host.called("read")
     store: Any = open_store(host.url)
     await asyncio.to_thread(Inbox(store, None, time).cancel, "r", by="eve")
     await asyncio.sleep(0.2)
     assert not driving.done()
     store.signer = key
-    await asyncio.to_thread(Inbox(store, None, time, trusted=frozenset({key.public})).cancel, "r", by="ann")
+    await asyncio.to_thread(
+        Inbox(store, None, time, trusted=frozenset({key.public})).cancel, "r", by="ann"
+    )
     assert (await asyncio.wait_for(driving, 20)).status is CANCELLED
     store.close()

@@ -1,4 +1,6 @@
-"""Threads, deadlines and cancellation, on a real event loop: nothing is left running, nobody waits longer than told."""
+"""Threads, deadlines and cancellation, on a real event loop: nothing is left running, nobody waits
+longer than told.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ async def nothing_is_left() -> AsyncIterator[None]:
     yield
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
+    left = [
+        task
+        for task in asyncio.all_tasks()
+        if task is not asyncio.current_task() and not task.done()
+    ]
     assert left == []
     assert watchdog(asyncio.get_running_loop(), time.monotonic_ns).lanes == set()
 
@@ -82,7 +88,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-# --- threads -------------------------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------------------
 
 
 async def test_sync_tools_run_beside_the_event_loop_in_threads_of_the_pool() -> None:
@@ -96,7 +102,9 @@ async def test_sync_tools_run_beside_the_event_loop_in_threads_of_the_pool() -> 
     def inline() -> None:
         seen.append(threading.current_thread())
 
-    trace = await ExecutionVM(tools={"t": plain, "u": inline}).run(program(step("a"), step("b", "u")))
+    trace = await ExecutionVM(tools={"t": plain, "u": inline}).run(
+        program(step("a"), step("b", "u"))
+    )
     assert trace.ok
     assert seen[0] is not loop_thread
     assert seen[0].daemon
@@ -193,8 +201,13 @@ async def test_a_timeout_while_waiting_for_a_thread_is_not_in_doubt() -> None:
     stopped = await cancelled.cancel()
     release.set()
     await holder
-    await vm.run(program(step("d", "u")))  # the pool still works, and the calls that were given up are not made
-    assert (late.status, late.error_kind, statuses(late)) == (TraceStatus.FAILED, "budget", {"b": "failed"})
+    # the pool still works, and the calls that were given up are not made
+    await vm.run(program(step("d", "u")))
+    assert (late.status, late.error_kind, statuses(late)) == (
+        TraceStatus.FAILED,
+        "budget",
+        {"b": "failed"},
+    )
     assert (stopped.status, statuses(stopped)) == (TraceStatus.CANCELLED, {"c": "cancelled"})
     assert calls == ["hang", "write"]
 
@@ -250,7 +263,7 @@ def test_a_hung_sync_tool_does_not_hold_the_interpreter() -> None:
     assert time.monotonic() - began < 20
 
 
-# --- deadlines -----------------------------------------------------------------------------------------------------
+# --- deadlines ------------------------------------------------------------------------------------
 
 
 def test_there_is_a_deadline_by_default() -> None:
@@ -258,9 +271,21 @@ def test_there_is_a_deadline_by_default() -> None:
         pass
 
     vm = ExecutionVM(Model(work), tools={"t": work})
-    ops = {op.step_id: op for op in vm.plan(program(step(), llm(), step("b", timeout_seconds=3))).ops if op.step_id}
-    assert [ops[name].timeout_ns for name in ("a", "m", "b")] == [60 * 10**9, 120 * 10**9, 3 * 10**9]
-    ops = {op.step_id: op for op in vm.plan(program(step(), llm(), defaults={"timeout_seconds": 7})).ops if op.step_id}
+    ops = {
+        op.step_id: op
+        for op in vm.plan(program(step(), llm(), step("b", timeout_seconds=3))).ops
+        if op.step_id
+    }
+    assert [ops[name].timeout_ns for name in ("a", "m", "b")] == [
+        60 * 10**9,
+        120 * 10**9,
+        3 * 10**9,
+    ]
+    ops = {
+        op.step_id: op
+        for op in vm.plan(program(step(), llm(), defaults={"timeout_seconds": 7})).ops
+        if op.step_id
+    }
     assert [ops[name].timeout_ns for name in ("a", "m")] == [7 * 10**9] * 2
 
 
@@ -311,7 +336,12 @@ async def test_each_attempt_has_its_own_deadline() -> None:
     trace = await ExecutionVM(tools={"t": hang}).run(
         program(step(timeout_seconds=0.01, max_retries=3, retry={"delay_seconds": 0}))
     )
-    assert (trace.error_kind, trace.steps[0].retries, hang.begun, hang.cancelled) == ("timeout", 2, 3, 3)
+    assert (trace.error_kind, trace.steps[0].retries, hang.begun, hang.cancelled) == (
+        "timeout",
+        2,
+        3,
+        3,
+    )
     assert [a.error.kind for a in trace.steps[0].attempts] == ["timeout"] * 2
 
 
@@ -320,12 +350,20 @@ def composite(kind: str, *inner: dict[str, Any], seconds: float, **fields: Any) 
         case "parallel":
             return parallel(list(inner), timeout_seconds=seconds, id="c", **fields)
         case "parallel of two":
-            return parallel(list(inner), step("beside", "u"), timeout_seconds=seconds, id="c", **fields)
+            return parallel(
+                list(inner), step("beside", "u"), timeout_seconds=seconds, id="c", **fields
+            )
         case "map":
             own = {"over": [1, 2], "steps": list(inner)}
             return {"id": "c", "type": "map", "timeout_seconds": seconds, **own, **fields}
         case "call":
-            return {"id": "c", "type": "call", "program": {"steps": list(inner)}, "timeout_seconds": seconds, **fields}
+            return {
+                "id": "c",
+                "type": "call",
+                "program": {"steps": list(inner)},
+                "timeout_seconds": seconds,
+                **fields,
+            }
     own = {"max_iterations": 2, "on_exhausted": "continue", "steps": list(inner)}
     return {"id": "c", "type": "loop", "timeout_seconds": seconds, **own, **fields}
 
@@ -362,13 +400,19 @@ async def test_a_composite_that_is_late_can_be_caught_and_skipped(kind: str) -> 
 
     vm = ExecutionVM(tools={"t": hang, "u": quick})
     for handler in ({"catch": [{"errors": ["timeout"], "next": "after"}]}, {"on_error": "skip"}):
-        trace = await vm.run(program(composite(kind, step("x"), seconds=0.01, **handler), step("after", "u")))
+        trace = await vm.run(
+            program(composite(kind, step("x"), seconds=0.01, **handler), step("after", "u"))
+        )
         assert (trace.status, trace.final_output) == (TraceStatus.SUCCESS, "went on"), trace.error
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_composite_that_is_late_when_a_step_has_just_ended_fails_by_timeout(kind: str) -> None:
-    """An inline tool holds the event loop beyond the deadline, so that nothing could be cancelled."""
+async def test_a_composite_that_is_late_when_a_step_has_just_ended_fails_by_timeout(
+    kind: str,
+) -> None:
+    """An inline tool holds the event loop beyond the deadline, so that nothing could be
+    cancelled.
+    """
     begun = []
 
     @tool(inline=True)
@@ -390,7 +434,9 @@ async def test_the_deadline_of_a_loop_holds_inside_forks(kind: str) -> None:
     hang = Hang()
     inner = composite(kind, step("x", max_retries=3, retry={"delay_seconds": 0}), seconds=LONG)
     trace = await ExecutionVM(tools={"t": hang, "u": hang}).run(
-        program({**composite("loop", inner, seconds=SHORT), "id": "l"}, budget={"max_seconds": LONG})
+        program(
+            {**composite("loop", inner, seconds=SHORT), "id": "l"}, budget={"max_seconds": LONG}
+        )
     )
     assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "timeout"), trace.error
     assert f"within {60:g} s" not in (trace.error or "")
@@ -404,7 +450,9 @@ async def test_the_deadline_of_a_loop_holds_inside_a_fork_whose_step_has_just_en
         time.sleep(0.03)
 
     inner = parallel([step("x"), step("y")])
-    trace = await ExecutionVM(tools={"t": block}).run(program(composite("loop", inner, seconds=0.01)))
+    trace = await ExecutionVM(tools={"t": block}).run(
+        program(composite("loop", inner, seconds=0.01))
+    )
     assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "timeout")
 
 
@@ -428,7 +476,11 @@ async def test_max_seconds_covers_the_run() -> None:
     began = time.monotonic()
     trace = await vm.run(program(step(on_error="skip"), step("b")), budget={"max_seconds": SHORT})
     assert SHORT <= time.monotonic() - began < SHORT + SOON
-    assert (trace.status, trace.error_kind, statuses(trace)) == (TraceStatus.FAILED, "budget", {"a": "failed"})
+    assert (trace.status, trace.error_kind, statuses(trace)) == (
+        TraceStatus.FAILED,
+        "budget",
+        {"a": "failed"},
+    )
     assert "max_seconds" in (trace.error or "")
 
 
@@ -457,21 +509,29 @@ async def test_the_max_seconds_of_a_called_program() -> None:
 
 
 @pytest.mark.parametrize("answer", ["value", "exception"])
-async def test_a_tool_that_swallows_its_cancellation_has_timed_out_all_the_same(answer: str) -> None:
+async def test_a_tool_that_swallows_its_cancellation_has_timed_out_all_the_same(
+    answer: str,
+) -> None:
     def then() -> str:
         if answer == "exception":
             raise RuntimeError("instead")
         return "late value"
 
     hang = Hang(then=then)
-    trace = await ExecutionVM(tools={"t": hang}).run(program(step(timeout_seconds=SHORT), step("b")))
+    trace = await ExecutionVM(tools={"t": hang}).run(
+        program(step(timeout_seconds=SHORT), step("b"))
+    )
     assert (trace.error_kind, statuses(trace)) == ("timeout", {"a": "failed"})
-    doubtful = await ExecutionVM(tools={"t": Hang("write", then=then)}).run(program(step(timeout_seconds=SHORT)))
+    doubtful = await ExecutionVM(tools={"t": Hang("write", then=then)}).run(
+        program(step(timeout_seconds=SHORT))
+    )
     assert doubtful.status is TraceStatus.SUSPENDED
 
 
 async def test_a_model_that_swallows_its_cancellation_has_timed_out_all_the_same() -> None:
-    trace = await ExecutionVM(Model(Hang(then=lambda: "late"))).run(program(llm(timeout_seconds=SHORT)))
+    trace = await ExecutionVM(Model(Hang(then=lambda: "late"))).run(
+        program(llm(timeout_seconds=SHORT))
+    )
     assert trace.error_kind == "timeout"
 
 
@@ -488,7 +548,9 @@ async def test_a_timeout_of_the_tools_own_is_a_timeout() -> None:
 
 
 async def test_a_run_that_cleans_up_after_a_cancellation_has_deadlines_of_its_own() -> None:
-    """In an ``except CancelledError`` the task still counts as cancelling; a timeout there is a timeout."""
+    """In an ``except CancelledError`` the task still counts as cancelling; a timeout there is a
+    timeout.
+    """
     vm = ExecutionVM(tools={"t": Hang()})
     one = program(step(timeout_seconds=SHORT))
     traces = []
@@ -506,7 +568,7 @@ async def test_a_run_that_cleans_up_after_a_cancellation_has_deadlines_of_its_ow
     assert [(t.status, t.error_kind) for t in traces] == [(TraceStatus.FAILED, "timeout")]
 
 
-# --- cancellation --------------------------------------------------------------------------------------------------
+# --- cancellation ---------------------------------------------------------------------------------
 
 
 class Ledger:
@@ -527,13 +589,20 @@ class Ledger:
 
     @staticmethod
     def step(name: str) -> dict[str, Any]:
-        return step(name, "do", args={"name": name}, undo={"tool": "undo", "args": {"name": f"${name}.output"}})
+        return step(
+            name,
+            "do",
+            args={"name": name},
+            undo={"tool": "undo", "args": {"name": f"${name}.output"}},
+        )
 
 
 async def test_cancelling_the_caller_undoes_and_cancels() -> None:
     ledger, hang = Ledger(), Hang()
     vm = ExecutionVM(tools=ledger.tools(t=hang))
-    task = asyncio.create_task(vm.run(program(ledger.step("x"), ledger.step("y"), step(), ledger.step("z"))))
+    task = asyncio.create_task(
+        vm.run(program(ledger.step("x"), ledger.step("y"), step(), ledger.step("z")))
+    )
     await hang.started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -545,7 +614,11 @@ async def test_cancelling_the_caller_undoes_and_cancels() -> None:
 async def test_a_handle_that_is_cancelled_gives_the_trace() -> None:
     ledger, hang = Ledger(), Hang()
     handle = ExecutionVM(tools=ledger.tools(t=hang)).start(
-        program(ledger.step("x"), step(on_error="skip", catch=[{"errors": ["*"], "next": "b"}]), step("b"))
+        program(
+            ledger.step("x"),
+            step(on_error="skip", catch=[{"errors": ["*"], "next": "b"}]),
+            step("b"),
+        )
     )
     await hang.started.wait()
     assert handle.status is TraceStatus.RUNNING
@@ -622,7 +695,11 @@ async def test_one_of_two_callers_of_a_run_may_leave_without_ending_it() -> None
 NESTED = parallel(
     [step("one"), step("never")],
     {"id": "m", "type": "map", "over": [1, 2, 3], "max_concurrency": 2, "steps": [step("each")]},
-    {"id": "c", "type": "call", "program": {"steps": [parallel(step("deep"), llm("talk"), id="q")]}},
+    {
+        "id": "c",
+        "type": "call",
+        "program": {"steps": [parallel(step("deep"), llm("talk"), id="q")]},
+    },
 )
 
 
@@ -668,18 +745,23 @@ async def test_cancelled_in_the_moment_in_which_the_branches_end() -> None:
 
         vm = ExecutionVM(tools={"t": two})
         branches = parallel(step("x", args={"name": "x"}), step("y", args={"name": "y"}))
-        handle = vm.start(program(branches, *(step(f"after{i}", args={"name": f"after{i}"}) for i in range(9))))
+        handle = vm.start(
+            program(branches, *(step(f"after{i}", args={"name": f"after{i}"}) for i in range(9)))
+        )
         for _ in range(turns):
             await asyncio.sleep(0)
         made = list(calls)
         trace = await handle.cancel()
         assert trace.status is TraceStatus.CANCELLED, (turns, statuses(trace))
-        assert [c for c in calls if c in made or c not in "xy"] == made, turns  # branches may have been on their way
+        # branches may have been on their way
+        assert [c for c in calls if c in made or c not in "xy"] == made, turns
 
 
 @pytest.mark.parametrize("answer", ["value", "exception"])
 @pytest.mark.parametrize("retry", [1, 3])
-async def test_a_tool_that_swallows_the_cancellation_does_not_save_the_run(answer: str, retry: int) -> None:
+async def test_a_tool_that_swallows_the_cancellation_does_not_save_the_run(
+    answer: str, retry: int
+) -> None:
     def then() -> str:
         if answer == "exception":
             raise RuntimeError("instead")
@@ -687,7 +769,9 @@ async def test_a_tool_that_swallows_the_cancellation_does_not_save_the_run(answe
 
     ledger, hang = Ledger(), Hang(then=then)
     vm = ExecutionVM(tools=ledger.tools(t=hang))
-    one = program(ledger.step("x"), step(max_retries=retry, retry={"delay_seconds": 0}), ledger.step("after"))
+    one = program(
+        ledger.step("x"), step(max_retries=retry, retry={"delay_seconds": 0}), ledger.step("after")
+    )
     handle = vm.start(one)
     await hang.started.wait()
     trace = await asyncio.wait_for(handle.cancel(), 1)
@@ -707,7 +791,13 @@ async def test_a_model_that_swallows_the_cancellation_does_not_save_the_run() ->
 @pytest.mark.parametrize("concurrency", [1, 2, 5])
 async def test_items_that_swallow_the_cancellation_do_not_save_the_run(concurrency: int) -> None:
     hang = Hang(then=lambda: "late")
-    items = {"id": "m", "type": "map", "over": [1, 2, 3, 4, 5], "max_concurrency": concurrency, "steps": [step("x")]}
+    items = {
+        "id": "m",
+        "type": "map",
+        "over": [1, 2, 3, 4, 5],
+        "max_concurrency": concurrency,
+        "steps": [step("x")],
+    }
     handle = ExecutionVM(tools={"t": hang}).start(program(items, step("after")))
     await until(lambda: hang.begun == concurrency)
     trace = await asyncio.wait_for(handle.cancel(), 1)
@@ -730,7 +820,8 @@ async def test_cancelled_in_the_wait_between_attempts() -> None:
     await asyncio.sleep(0.005)
     trace = await handle.cancel()
     assert (trace.status, len(calls)) == (TraceStatus.CANCELLED, 1)
-    assert statuses(trace) == {"x": "success", "a": "cancelled", "x/undo": "success"}  # it had raised: nothing in doubt
+    # it had raised: nothing in doubt
+    assert statuses(trace) == {"x": "success", "a": "cancelled", "x/undo": "success"}
     assert trace.steps[1].retries == 1
 
 
@@ -770,8 +861,14 @@ async def test_undo_goes_on_when_it_is_cancelled_once_more() -> None:
 
 async def test_an_undo_that_passes_its_deadline_in_a_cancelled_run_says_so() -> None:
     ledger, hang, slow = Ledger(), Hang(), Hang("read")
-    vm = ExecutionVM(tools=ledger.tools(t=hang, slow=tool(effect="write", timeout_seconds=SHORT)(slow)))
-    handle = vm.start(program(ledger.step("x"), step("s", "do", args={"name": "s"}, undo={"tool": "slow"}), step()))
+    vm = ExecutionVM(
+        tools=ledger.tools(t=hang, slow=tool(effect="write", timeout_seconds=SHORT)(slow))
+    )
+    handle = vm.start(
+        program(
+            ledger.step("x"), step("s", "do", args={"name": "s"}, undo={"tool": "slow"}), step()
+        )
+    )
     await hang.started.wait()
     trace = await handle.cancel()
     assert ledger.done == ["x", "s", "-x"]
@@ -804,7 +901,9 @@ async def test_a_cancelled_write_is_in_doubt_and_its_reconcile_is_asked() -> Non
 
 
 async def test_the_caller_is_cancelled_also_where_the_run_ends_in_doubt() -> None:
-    """A cancellation that arrives while a reconcile is asked: the trace may be suspended, the caller is cancelled."""
+    """A cancellation that arrives while a reconcile is asked: the trace may be suspended, the
+    caller is cancelled.
+    """
     slow = Hang("read")
 
     async def lost() -> None:
@@ -848,7 +947,7 @@ async def test_a_consumer_of_a_stream_that_is_cancelled_cancels_its_run() -> Non
     assert hang.cancelled == 1
 
 
-# --- event loops ---------------------------------------------------------------------------------------------------
+# --- event loops ----------------------------------------------------------------------------------
 
 
 def test_an_event_loop_is_not_held_after_its_runs() -> None:
@@ -884,11 +983,23 @@ async def test_memory_of_ended_runs_is_freed() -> None:
         gc.enable()
 
 
-# --- adapters ------------------------------------------------------------------------------------------------------
+# --- adapters -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "answer", [None, b"x", 5, ["x"], {"text": "x"}, ("a",), ("a", {}, 1), (None, None), ("x", "usage"), ("x", [1])]
+    "answer",
+    [
+        None,
+        b"x",
+        5,
+        ["x"],
+        {"text": "x"},
+        ("a",),
+        ("a", {}, 1),
+        (None, None),
+        ("x", "usage"),
+        ("x", [1]),
+    ],
 )
 async def test_a_malformed_answer_is_a_clear_error_and_not_text(answer: Any) -> None:
     calls = []
@@ -897,7 +1008,9 @@ async def test_a_malformed_answer_is_a_clear_error_and_not_text(answer: Any) -> 
         calls.append(1)
         return answer
 
-    trace = await ExecutionVM(Model(give)).run(program(llm(on_error="retry", retry={"delay_seconds": 0})))
+    trace = await ExecutionVM(Model(give)).run(
+        program(llm(on_error="retry", retry={"delay_seconds": 0}))
+    )
     assert (trace.status, trace.error_kind, len(calls)) == (TraceStatus.FAILED, "model", 1)
     assert "the adapter" in (trace.error or "")
 

@@ -1,6 +1,8 @@
-"""Durable runs on a real database: what is left of a run when its process goes, and how another goes on with it.
+"""Durable runs on a real database: what is left of a run when its process goes, and how another
+goes on with it.
 
-A process that dies is played by leaving its VM as it is (its lease is given up by hand); tests/soak kills real ones.
+A process that dies is played by leaving its VM as it is (its lease is given up by hand); tests/soak
+kills real ones.
 """
 
 from __future__ import annotations
@@ -54,7 +56,13 @@ class Host:
 
             return call
 
-        effects = {"read": "read", "same": "idempotent", "write": "write", "pay": "irreversible", "back": "write"}
+        effects = {
+            "read": "read",
+            "same": "idempotent",
+            "write": "write",
+            "pay": "irreversible",
+            "back": "write",
+        }
         return {name: made(name, effect) for name, effect in effects.items()}
 
     def vm(self, **options: Any) -> ExecutionVM:
@@ -74,7 +82,9 @@ class Host:
         lease.pay = lambda: None  # type: ignore[method-assign]
         for journal in vm._journals:
             journal.leaving = True  # no record is made of the cancellation
-            journal.store = journal.outbox.store = type("Dead", (), {"append": refused, "send": lambda *_: None})()  # type: ignore[assignment]
+            journal.store = journal.outbox.store = type(
+                "Dead", (), {"append": refused, "send": lambda *_: None}
+            )()  # type: ignore[assignment]
         run.cancel()
         await asyncio.wait([run])
         store.forget_owner(lease.owner)
@@ -94,7 +104,9 @@ async def called(host: Host, what: str) -> None:
             await asyncio.sleep(0.005)
 
 
-async def killed(host: Host, one: Program, at: str, inputs: dict[str, Any] | None = None) -> ExecutionVM:
+async def killed(
+    host: Host, one: Program, at: str, inputs: dict[str, Any] | None = None
+) -> ExecutionVM:
     """A new VM over the records of run ``r``, whose process died while the tool *at* was called."""
     vm = host.vm()
     host.hang.add(at)
@@ -114,12 +126,19 @@ def sealed(vm: ExecutionVM, run_id: str) -> bool:
     return run.seal == seal_of(run)
 
 
-# --- going on ----------------------------------------------------------------------------------------------------------
+# --- going on -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at", ["read", "same"])
-async def test_what_was_finished_is_not_called_again_and_what_may_be_repeated_is(host: Host, at: str) -> None:
-    one = program(step("a", "write", args={"x": 1}), llm("m"), step("b", at), step("c", "write", args={"x": 2}))
+async def test_what_was_finished_is_not_called_again_and_what_may_be_repeated_is(
+    host: Host, at: str
+) -> None:
+    one = program(
+        step("a", "write", args={"x": 1}),
+        llm("m"),
+        step("b", at),
+        step("c", "write", args={"x": 2}),
+    )
     vm = await killed(host, one, at)
     (trace,) = await vm.recover()
     assert trace.status is SUCCESS
@@ -130,11 +149,17 @@ async def test_what_was_finished_is_not_called_again_and_what_may_be_repeated_is
 
 
 @pytest.mark.parametrize("at", ["write", "pay"])
-async def test_an_effect_without_outcome_is_in_doubt_and_never_repeated(host: Host, at: str) -> None:
-    vm = await killed(host, program(step("a", at, on_error="retry", retry=NOW), step("b", "read")), at)
+async def test_an_effect_without_outcome_is_in_doubt_and_never_repeated(
+    host: Host, at: str
+) -> None:
+    vm = await killed(
+        host, program(step("a", at, on_error="retry", retry=NOW), step("b", "read")), at
+    )
     (trace,) = await vm.recover()
     assert trace.status is SUSPENDED
-    assert [(entry["kind"], entry["path"], entry["tool"]) for entry in trace.waiting] == [("in_doubt", "a", at)]
+    assert [(entry["kind"], entry["path"], entry["tool"]) for entry in trace.waiting] == [
+        ("in_doubt", "a", at)
+    ]
     assert host.calls == []
     assert await vm.work(until_idle=True) == []  # nobody said anything: nothing to do
 
@@ -197,7 +222,8 @@ async def test_branches_and_items_go_on_where_each_was(host: Host) -> None:
     one = program(
         mapped(step("each", "write", args={"x": "$item"}), over=[1, 2, 3], id="m"),
         parallel(
-            step("quick", "write", args={"x": "q"}), [step("slow", "read"), step("end", "write", args={"x": "e"})]
+            step("quick", "write", args={"x": "q"}),
+            [step("slow", "read"), step("end", "write", args={"x": "e"})],
         ),
     )
     vm = await killed(host, one, "read")
@@ -209,7 +235,9 @@ async def test_branches_and_items_go_on_where_each_was(host: Host) -> None:
 
 
 @pytest.mark.parametrize("before", ["same", "write"])
-async def test_what_came_before_a_fork_is_stored_before_what_is_in_it(host: Host, before: str) -> None:
+async def test_what_came_before_a_fork_is_stored_before_what_is_in_it(
+    host: Host, before: str
+) -> None:
     one = program(
         step("a", before, args={"x": 1}),
         parallel(step("b", "read"), step("c", "write", args={"x": 2}), id="fork"),
@@ -288,11 +316,13 @@ async def test_an_undo_that_was_cut_off_is_in_doubt(host: Host) -> None:
     assert (trace.status, host.calls) == (FAILED, [])
 
 
-# --- budgets, and what a crash lost of them ----------------------------------------------------------------------------
+# --- budgets, and what a crash lost of them -------------------------------------------------------
 
 
 class Times:
-    """Calls that the world saw, of one run over all its processes; a call hangs for as long as its name is in *hang*."""
+    """Calls that the world saw, of one run over all its processes; a call hangs for as long as its
+    name is in *hang*.
+    """
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -308,8 +338,18 @@ class Times:
 
             return call
 
-        effects = {"read": "read", "same": "idempotent", "write": "write", "pay": "irreversible", "asked": "read"}
-        vm = ExecutionVM(self, {name: made(name, effect) for name, effect in effects.items()}, store=self.host.url)
+        effects = {
+            "read": "read",
+            "same": "idempotent",
+            "write": "write",
+            "pay": "irreversible",
+            "asked": "read",
+        }
+        vm = ExecutionVM(
+            self,
+            {name: made(name, effect) for name, effect in effects.items()},
+            store=self.host.url,
+        )
         self.host.vms.append(vm)
         return vm
 
@@ -342,7 +382,9 @@ class Times:
         self.host.hang = set()
 
     async def end(self) -> Trace:
-        """A process that lives takes up the run; its trace, after it was verified as it was driven and as it is stored."""
+        """A process that lives takes up the run; its trace, after it was verified as it was driven
+        and as it is stored.
+        """
         vm = self.vm()
         (trace,) = await vm.recover()
         self.proven(vm, trace)
@@ -364,11 +406,15 @@ class Times:
         (step("a", "same"), "max_tool_calls", "same"),
     ],
 )
-@pytest.mark.parametrize(("limit", "kills"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3), (4, 2)])
+@pytest.mark.parametrize(
+    ("limit", "kills"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3), (4, 2)]
+)
 async def test_a_call_that_was_lost_counts(
     host: Host, first: dict[str, Any], budget: str, name: str, limit: int, kills: int
 ) -> None:
-    """In truth, in the run that goes on, and in its replay: never more calls than the budget has."""
+    """In truth, in the run that goes on, and in its replay: never more calls than the budget
+    has.
+    """
     times = Times(host)
     one = program(first, {**first, "id": "b"}, budget={budget: limit})
     for _ in range(kills):
@@ -431,7 +477,8 @@ async def test_a_reconcile_that_says_no_lets_it_be_made_again_within_the_budget(
 ) -> None:
     times = Times(host)
     one = program(
-        step("a", "pay", reconcile={"tool": "asked"}, max_retries=2, retry=NOW), budget={"max_tool_calls": limit}
+        step("a", "pay", reconcile={"tool": "asked"}, max_retries=2, retry=NOW),
+        budget={"max_tool_calls": limit},
     )
     await times.killed(one, "pay")
     trace = await times.end()
@@ -439,7 +486,9 @@ async def test_a_reconcile_that_says_no_lets_it_be_made_again_within_the_budget(
 
 
 async def test_what_a_reconcile_lost_is_not_its_step_s(host: Host) -> None:
-    """The effect is lost, and then the process that asks what became of it; the budget has not one call to spare."""
+    """The effect is lost, and then the process that asks what became of it; the budget has not one
+    call to spare.
+    """
     times = Times(host)
     one = program(step("a", "pay", reconcile={"tool": "same"}), budget={"max_tool_calls": 1})
     await times.killed(one, "pay")
@@ -465,7 +514,7 @@ async def test_what_a_branch_lost_counts_in_the_branch_and_in_the_run(
     assert len(times.calls) == min(limit, 4)
 
 
-# --- identity ----------------------------------------------------------------------------------------------------------
+# --- identity -------------------------------------------------------------------------------------
 
 
 async def test_the_same_run_id_joins_over_processes(host: Host) -> None:
@@ -534,7 +583,7 @@ async def test_a_worker_that_stops_leaves_its_runs(host: Host) -> None:
     assert (trace.status, host.calls) == (SUCCESS, ["read", "write"])
 
 
-# --- waiting -----------------------------------------------------------------------------------------------------------
+# --- waiting --------------------------------------------------------------------------------------
 
 ASK = {
     "id": "ask",
@@ -547,7 +596,10 @@ ASK = {
 
 async def test_an_approval_waits_over_processes_and_is_used_once(host: Host) -> None:
     vm = host.vm(roles=lambda by: ["boss"] if by == "ann" else [])
-    one = program({**ASK, "otherwise": [step("n", "read")]}, {"id": "z", "type": "set", "values": {"r": "$ask.output"}})
+    one = program(
+        {**ASK, "otherwise": [step("n", "read")]},
+        {"id": "z", "type": "set", "values": {"r": "$ask.output"}},
+    )
     trace = await vm.run(one, {"x": 7}, run_id="r")
     assert trace.status is SUSPENDED
     (asked,) = vm.waiting("r")
@@ -590,9 +642,13 @@ async def test_who_approves_is_not_told_to_the_program_nor_in_the_digest(host: H
         ({"catch": [{"errors": ["refused"], "next": "n2"}]}, SUCCESS, ["same"]),
     ],
 )
-async def test_a_rejection(host: Host, fields: dict[str, Any], status: TraceStatus, calls: list[str]) -> None:
+async def test_a_rejection(
+    host: Host, fields: dict[str, Any], status: TraceStatus, calls: list[str]
+) -> None:
     vm = host.vm()
-    await vm.run(program({**ASK, **fields, "next": "$end"}, step("n2", "same")), {"x": 7}, run_id="r")
+    await vm.run(
+        program({**ASK, **fields, "next": "$end"}, step("n2", "same")), {"x": 7}, run_id="r"
+    )
     vm.reject("r", "ask", by="ann", reason="too much")
     trace = await vm.resume("r")
     assert (trace.status, host.calls) == (status, calls)
@@ -614,12 +670,17 @@ async def test_an_approval_that_comes_too_late(host: Host, otherwise: Any) -> No
 
 
 async def test_a_timer_survives_its_process_and_starts_once(host: Host) -> None:
-    one = program(parallel([{"id": "w", "type": "wait", "seconds": 0.8}, step("t", "write")], step("u", "read")))
+    one = program(
+        parallel(
+            [{"id": "w", "type": "wait", "seconds": 0.8}, step("t", "write")], step("u", "read")
+        )
+    )
     vm = host.vm()
     trace = await vm.run(one, run_id="r")
     assert trace.status is SUSPENDED
     assert await host.vm().work(until_idle=True) == []
-    assert (await host.vm().resume("r")).status is SUSPENDED  # taken up early: it goes on waiting for the same moment
+    # taken up early: it goes on waiting for the same moment
+    assert (await host.vm().resume("r")).status is SUSPENDED
     await asyncio.sleep(0.85)
     (trace,) = await host.vm().work(until_idle=True)
     assert (trace.status, host.calls) == (SUCCESS, ["read", "write"])
@@ -637,7 +698,9 @@ async def test_a_wait_for_nonsense(host: Host, fields: dict[str, Any], text: str
 
 
 async def test_max_seconds_leaves_waiting_out(host: Host) -> None:
-    one = program({"id": "w", "type": "wait", "seconds": 1.2}, step("t", "read"), budget={"max_seconds": 1.0})
+    one = program(
+        {"id": "w", "type": "wait", "seconds": 1.2}, step("t", "read"), budget={"max_seconds": 1.0}
+    )
     vm = host.vm()
     await vm.run(one, run_id="r")
     await asyncio.sleep(1.25)
@@ -645,9 +708,15 @@ async def test_max_seconds_leaves_waiting_out(host: Host) -> None:
 
 
 async def test_events_are_kept_used_once_and_held_against_their_schema(host: Host) -> None:
-    wait = {"type": "wait", "event": "paid-$x", "output_schema": {"type": "object", "required": ["sum"]}}
+    wait = {
+        "type": "wait",
+        "event": "paid-$x",
+        "output_schema": {"type": "object", "required": ["sum"]},
+    }
     one = program(
-        {"id": "a", **wait}, {"id": "b", **wait}, {"id": "z", "type": "set", "values": {"s": "$b.output.sum"}}
+        {"id": "a", **wait},
+        {"id": "b", **wait},
+        {"id": "z", "type": "set", "values": {"s": "$b.output.sum"}},
     )
     vm = host.vm()
     await vm.run(one, {"x": 1}, run_id="r")
@@ -666,7 +735,10 @@ async def test_events_are_kept_used_once_and_held_against_their_schema(host: Hos
 
 async def test_an_event_that_comes_before_its_wait_is_kept(host: Host) -> None:
     vm = host.vm()
-    one = program({"id": "first", "type": "wait", "event": "go"}, {"id": "w", "type": "wait", "event": "early"})
+    one = program(
+        {"id": "first", "type": "wait", "event": "go"},
+        {"id": "w", "type": "wait", "event": "early"},
+    )
     await vm.run(one, run_id="r")
     vm.send_event("r", "early", 5)
     await vm.work(until_idle=True)
@@ -697,7 +769,9 @@ SUSPENDING = {
             id="fork",
         )
     ),
-    "items": program(mapped(step("a", "write", args={"x": "$item"}), {"id": "w", **WAIT}, over=[1, 2, 3])),
+    "items": program(
+        mapped(step("a", "write", args={"x": "$item"}), {"id": "w", **WAIT}, over=[1, 2, 3])
+    ),
     "loop": program(
         {
             "id": "l",
@@ -723,7 +797,9 @@ SUSPENDING = {
 
 @pytest.mark.parametrize("name", SUSPENDING)
 async def test_a_run_that_waits_is_loaded_as_it_was_driven(host: Host, name: str) -> None:
-    """With the steps at which it waits; also when it was looked at in vain, exported, and went on."""
+    """With the steps at which it waits; also when it was looked at in vain, exported, and went
+    on.
+    """
     vm = host.vm()
     trace = await vm.run(SUSPENDING[name], {"x": 7}, run_id="r")
     assert trace.status is SUSPENDED
@@ -770,21 +846,26 @@ async def test_a_run_in_doubt_is_loaded_as_it_was_driven(host: Host) -> None:
     assert statuses(vm.load("r")) == statuses(trace)
 
 
-# An open fault, about one run in five: who joins a run by its store can be given the suspended state although a word for
-# it has come.
-@pytest.mark.xfail(reason="a caller that joins may be given the state before the word that it waits for", strict=False)
+# An open fault, about one run in five: who joins a run by its store can be given the suspended state
+# although a word for it has come.
+@pytest.mark.xfail(
+    reason="a caller that joins may be given the state before the word that it waits for",
+    strict=False,
+)
 async def test_two_callers_of_one_vm_get_the_same_trace(host: Host) -> None:
     vm = host.vm()
     one = SUSPENDING["wait"]
     await vm.run(one, run_id="r")
     vm.send_event("r", "go")
-    traces = await asyncio.gather(vm.resume("r"), vm.resume("r"), vm.run(one, run_id="r"), vm.resume("r"))
+    traces = await asyncio.gather(
+        vm.resume("r"), vm.resume("r"), vm.run(one, run_id="r"), vm.resume("r")
+    )
     assert {trace.status for trace in traces} == {SUCCESS}
     assert len({trace.digest for trace in traces}) == 1
     assert host.calls == ["write", "read"]
 
 
-# --- bad input -----------------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 
 async def test_a_vm_without_a_store_says_so() -> None:
@@ -798,7 +879,11 @@ async def test_a_vm_without_a_store_says_so() -> None:
 
 async def test_an_unknown_run(host: Host) -> None:
     vm = host.vm()
-    for call in (lambda: vm.waiting("x"), lambda: vm.load("x"), lambda: vm.reject("x", "a", by="b")):
+    for call in (
+        lambda: vm.waiting("x"),
+        lambda: vm.load("x"),
+        lambda: vm.reject("x", "a", by="b"),
+    ):
         with pytest.raises(UnknownRun, match="x"):
             call()
     with pytest.raises(UnknownRun):
@@ -826,7 +911,10 @@ async def test_a_refused_program_is_not_stored(host: Host) -> None:
 
 async def test_a_stream_of_a_durable_run(host: Host) -> None:
     vm = host.vm()
-    events = [event async for event in vm.stream(program(step("a", "write"), step("b", "read")), run_id="r")]
+    events = [
+        event
+        async for event in vm.stream(program(step("a", "write"), step("b", "read")), run_id="r")
+    ]
     assert [event.kind for event in events][-1] == "run_finished"
     assert vm.load("r").digest == events[-1].trace.digest
 
@@ -834,7 +922,8 @@ async def test_a_stream_of_a_durable_run(host: Host) -> None:
 async def test_a_stored_trace_is_the_run_s(host: Host) -> None:
     vm = host.vm()
     one = program(
-        llm("m", allowed_outputs=["yes"]), mapped(step("e", "write", args={"x": "$item"}), over=[1, 2], id="l")
+        llm("m", allowed_outputs=["yes"]),
+        mapped(step("e", "write", args={"x": "$item"}), over=[1, 2], id="l"),
     )
     trace = await vm.run(one, run_id="r")
     stored = vm.load("r")
@@ -854,7 +943,9 @@ async def test_a_sealed_run_that_is_said_to_go_on_is_not_verified(host: Host) ->
     assert not verify(subject_of(run))
 
 
-async def test_a_run_in_doubt_can_be_cancelled_and_ends_when_the_doubt_is_settled(host: Host) -> None:
+async def test_a_run_in_doubt_can_be_cancelled_and_ends_when_the_doubt_is_settled(
+    host: Host,
+) -> None:
     one = program(step("a", "write", undo={"tool": "back"}), step("p", "pay"), step("b", "read"))
     vm = await killed(host, one, "pay")
     trace = await vm.cancel("r")
@@ -869,7 +960,15 @@ async def test_a_run_in_doubt_can_be_cancelled_and_ends_when_the_doubt_is_settle
 
 def test_each_process_names_itself_with_the_first_call_that_it_begins() -> None:
     def intent(path: str, owner: str | None = None) -> Row:
-        return Row(INTENT, "", path, "tool", None, len(path), rest={"owner": owner} if owner is not None else None)
+        return Row(
+            INTENT,
+            "",
+            path,
+            "tool",
+            None,
+            len(path),
+            rest={"owner": owner} if owner is not None else None,
+        )
 
     done = Row(STEP, "", "a", "tool", StepStatus.SUCCESS, 1, 2)
     rows = [intent("a", "x"), intent("bb"), done, intent("ccc"), intent("dddd", "y"), intent("bb")]

@@ -1,4 +1,6 @@
-"""Calls that only read do not wait for each other's records. What a crash loses of them is read again; nothing is stored with a hole."""
+"""Calls that only read do not wait for each other's records. What a crash loses of them is read
+again; nothing is stored with a hole.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,11 @@ async def test_a_call_with_an_effect_waits_for_all_that_was_read(host: Host) -> 
     run = vm._kept_in().load(trace.run_id)
     vm.close()
     assert host.rows_at_write == [READS + 1]  # and its intent
-    assert [(row.kind, row.path) for row in run.rows[READS:]] == [(INTENT, "p"), (STEP, "p"), (STEP, "after")]
+    assert [(row.kind, row.path) for row in run.rows[READS:]] == [
+        (INTENT, "p"),
+        (STEP, "p"),
+        (STEP, "after"),
+    ]
     assert seal_of(run) == run.seal
 
 
@@ -86,8 +92,12 @@ async def test_reads_share_transactions(host: Host) -> None:
     vm.close()
 
 
-async def test_a_read_after_an_effect_waits_for_its_outcome(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a finished effect would be in doubt after a crash in the next call, which may take long."""
+async def test_a_read_after_an_effect_waits_for_its_outcome(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a finished effect would be in doubt after a crash in the next call, which may take
+    long.
+    """
     append, given, done = SqlStore.append, [], []
 
     def noted(self: SqlStore, item: Append) -> asyncio.Future[None]:
@@ -108,7 +118,9 @@ async def test_a_read_after_an_effect_waits_for_its_outcome(host: Host, monkeypa
     assert done == [([(INTENT, "p")], True), ([(STEP, "p")], True)]
 
 
-async def test_what_follows_a_lost_append_is_not_stored(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_follows_a_lost_append_is_not_stored(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vm = host.vm()
     append, failed = SqlStore.append, []
 

@@ -1,4 +1,6 @@
-"""A process that is forked after a VM was used: the child works, and takes nothing from its parent."""
+"""A process that is forked after a VM was used: the child works, and takes nothing from its
+parent.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def sleep(n: int) -> int:
 
 
 def one_step(name: str, **fields) -> Program:
-    return Program.from_dict({"steps": [{"id": "s", "type": "tool", "tool": name, "args": {"n": 2}, **fields}]})
+    return Program.from_dict(
+        {"steps": [{"id": "s", "type": "tool", "tool": name, "args": {"n": 2}, **fields}]}
+    )
 
 
 DOUBLE = one_step("double")
@@ -57,7 +61,8 @@ def forked(function) -> str:
     """What *function* gives in a child that is forked here, as text."""
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of a fork beside threads
+        # from 3.12 on, of a fork beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         try:
@@ -86,7 +91,7 @@ def vm():
     return vm
 
 
-# --- without a store ---------------------------------------------------------------------------------
+# --- without a store ------------------------------------------------------------------------------
 
 
 def test_sync_tools_run_in_the_child_and_in_the_parent(vm):
@@ -133,7 +138,9 @@ def test_a_lock_that_another_thread_holds_is_free_in_the_child(vm):
 
 def test_a_run_of_the_parent_is_not_joined_in_the_child(vm):
     async def main():
-        run = vm.start(one_step("sleep", timeout_seconds=0.5, on_error="skip", default=7), run_id="r")
+        run = vm.start(
+            one_step("sleep", timeout_seconds=0.5, on_error="skip", default=7), run_id="r"
+        )
         await asyncio.sleep(0.05)
         text = await asyncio.to_thread(forked, lambda: output(vm, run_id="r"))
         trace = await run
@@ -156,17 +163,21 @@ _shared = ExecutionVM(tools={"double": double})
 
 def _squared(n):
     return _shared.run_sync(
-        Program.from_dict({"steps": [{"id": "s", "type": "tool", "tool": "double", "args": {"n": n}}]})
+        Program.from_dict(
+            {"steps": [{"id": "s", "type": "tool", "tool": "double", "args": {"n": n}}]}
+        )
     ).final_output
 
 
-# --- with a store ------------------------------------------------------------------------------------
+# --- with a store ---------------------------------------------------------------------------------
 
 
 @pytest.mark.real_llm
 def test_a_local_model_is_loaded_again_in_the_child():
     vm = ExecutionVM(llm=LocalAdapter())
-    asks = Program.from_dict({"steps": [{"id": "a", "type": "llm", "prompt": "2 + 2 =", "max_tokens": 8}]})
+    asks = Program.from_dict(
+        {"steps": [{"id": "a", "type": "llm", "prompt": "2 + 2 =", "max_tokens": 8}]}
+    )
     answer = output(vm, asks)
     assert forked(lambda: output(vm, asks)) == answer
     assert output(vm, asks) == answer
@@ -187,7 +198,11 @@ def in_file(tmp_path):
 @pytest.fixture(params=["file", "postgres"])
 def stored(request, tmp_path):
     in_file = request.param == "file"
-    yield from opened(f"sqlite:///{tmp_path}/runs.db" if in_file else request.getfixturevalue("postgres").database())
+    yield from opened(
+        f"sqlite:///{tmp_path}/runs.db"
+        if in_file
+        else request.getfixturevalue("postgres").database()
+    )
 
 
 def test_parent_and_child_write_to_one_file(stored):

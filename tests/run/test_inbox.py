@@ -1,4 +1,6 @@
-"""What is said to a stored run: who may say it, until when it counts, and that one of several who decide does."""
+"""What is said to a stored run: who may say it, until when it counts, and that one of several who
+decide does.
+"""
 
 from __future__ import annotations
 
@@ -79,14 +81,16 @@ class Host:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
-    server: PostgresServer | None = request.getfixturevalue("postgres") if request.param != "sqlite" else None
+    server: PostgresServer | None = (
+        request.getfixturevalue("postgres") if request.param != "sqlite" else None
+    )
     made = Host(server.database() if server is not None else f"sqlite:///{tmp_path / 'runs.db'}")
     yield made
     for vm in made.vms:
         vm.close()
 
 
-# --- who ---------------------------------------------------------------------------------------------------------------
+# --- who ------------------------------------------------------------------------------------------
 
 NOBODY = [None, "", "  ", "\n\t", ["x"], 5, b"ann", "\u3164", "\u200b\u200d", "\ud800", "a" * 201]
 
@@ -115,14 +119,15 @@ def test_everybody_with_a_name_is_somebody() -> None:
 
 async def test_who_lacks_the_role_is_told_which(host: Host) -> None:
     shown = await host.asking()
-    vm = host.vm(roles=lambda by: {"ann": "boss", "bob": ["clerk"]}.get(by, ()))  # one role may be a string
+    # one role may be a string
+    vm = host.vm(roles=lambda by: {"ann": "boss", "bob": ["clerk"]}.get(by, ()))
     with pytest.raises(NotPermitted, match="'bob' lacks the role 'boss'") as refused:
         vm.approve("r", "ask", shown=shown, by="bob")
     assert (refused.value.by, refused.value.role) == ("bob", "boss")
     vm.approve("r", "ask", shown=shown, by="ann")
 
 
-# --- one of several ------------------------------------------------------------------------------------------------------
+# --- one of several -------------------------------------------------------------------------------
 
 
 async def test_one_of_several_decides_and_the_others_learn_who(host: Host) -> None:
@@ -164,7 +169,10 @@ async def test_the_first_decision_stands_also_after_it_was_used(host: Host) -> N
     vm = host.vm()
     before = time.time_ns()
     vm.approve("r", "ask", shown=shown, by="ann")
-    for say in (lambda: vm.approve("r", "ask", shown=shown, by="bob"), lambda: vm.reject("r", "ask", by="bob")):
+    for say in (
+        lambda: vm.approve("r", "ask", shown=shown, by="bob"),
+        lambda: vm.reject("r", "ask", by="bob"),
+    ):
         with pytest.raises(AlreadyDecided, match="decided already: approve by 'ann'") as refused:
             say()
         assert (refused.value.decision, refused.value.by) == ("approve", "ann")
@@ -172,7 +180,8 @@ async def test_the_first_decision_stands_also_after_it_was_used(host: Host) -> N
         assert before <= refused.value.decided_ns <= time.time_ns()
     assert (await vm.resume("r")).ok
     with pytest.raises(
-        AlreadyDecided, match=r"has ended \(success\); 'ask' of run 'r' is decided already: approve by 'ann'"
+        AlreadyDecided,
+        match=r"has ended \(success\); 'ask' of run 'r' is decided already: approve by 'ann'",
     ):
         vm.approve("r", "ask", shown=shown, by="bob")
 
@@ -188,17 +197,21 @@ async def test_an_approval_after_a_cancellation_is_refused(host: Host) -> None:
         inbox.cancel("r", by="bob")
     (trace,) = await host.vm().work(until_idle=True)
     assert (trace.status, host.paid) == (TraceStatus.CANCELLED, [])
-    with pytest.raises(AlreadyDecided, match=r"has ended \(cancelled\): it was cancelled already, by 'ann'"):
+    with pytest.raises(
+        AlreadyDecided, match=r"has ended \(cancelled\): it was cancelled already, by 'ann'"
+    ):
         inbox.approve("r", "ask", shown=shown, by="bob")
     with pytest.raises(Expired, match=r"has ended \(cancelled\)"):
         inbox.cancel("r", by="bob")
 
 
-# --- until when ------------------------------------------------------------------------------------------------------------
+# --- until when -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("looked", [False, True], ids=["nobody looked", "a worker looked"])
-@pytest.mark.parametrize("more", [{}, OTHER, {**OTHER, "next": "z"}], ids=["fails", "goes on", "waits again"])
+@pytest.mark.parametrize(
+    "more", [{}, OTHER, {**OTHER, "next": "z"}], ids=["fails", "goes on", "waits again"]
+)
 async def test_a_late_approval_is_refused(host: Host, looked: bool, more: dict[str, Any]) -> None:
     vm = host.vm()
     steps = [{**ASK, "timeout_seconds": 60, **more}, {"id": "z", "type": "wait", "event": "go"}]
@@ -217,7 +230,9 @@ async def test_a_late_approval_is_refused(host: Host, looked: bool, more: dict[s
         assert looked or refused.value.deadline_ns == asked["deadline_ns"]
     trace = await vm.resume("r")
     assert host.paid == []
-    assert trace.status.value == ("failed" if not more else "suspended" if "next" in more else "success")
+    assert trace.status.value == (
+        "failed" if not more else "suspended" if "next" in more else "success"
+    )
 
 
 async def test_an_approval_in_time_counts_however_late_a_worker_looks(host: Host) -> None:
@@ -250,7 +265,9 @@ async def test_and_also_where_it_was_recorded_after_the_worker_had_loaded_the_ru
 
 
 async def test_a_late_word_by_another_clock_is_not_used(host: Host) -> None:
-    """Recorded by a host whose clock is behind: the time at which it was recorded is what counts."""
+    """Recorded by a host whose clock is behind: the time at which it was recorded is what
+    counts.
+    """
     await host.asking(timeout_seconds=60, **OTHER)
     store = host.vm()._kept_in()
     late = host.clock.time_ns() + int(61e9)
@@ -263,7 +280,9 @@ async def test_a_late_word_by_another_clock_is_not_used(host: Host) -> None:
 @pytest.mark.parametrize("looked", [False, True])
 async def test_a_late_event_is_refused(host: Host, looked: bool) -> None:
     vm = host.vm()
-    await vm.run(program({"id": "w", "type": "wait", "event": "paid", "timeout_seconds": 60}), run_id="r")
+    await vm.run(
+        program({"id": "w", "type": "wait", "event": "paid", "timeout_seconds": 60}), run_id="r"
+    )
     host.clock.pass_(61)
     if looked:
         await host.vm().work(until_idle=True)
@@ -274,7 +293,9 @@ async def test_a_late_event_is_refused(host: Host, looked: bool) -> None:
 
 async def test_an_event_in_time_counts(host: Host) -> None:
     vm = host.vm()
-    await vm.run(program({"id": "w", "type": "wait", "event": "paid", "timeout_seconds": 60}), run_id="r")
+    await vm.run(
+        program({"id": "w", "type": "wait", "event": "paid", "timeout_seconds": 60}), run_id="r"
+    )
     vm.send_event("r", "paid", 5)
     host.clock.pass_(3600)
     assert (await vm.resume("r")).final_output == 5
@@ -294,7 +315,7 @@ async def test_an_event_of_one_wait_does_not_expire_for_another(host: Host) -> N
     assert trace.status is TraceStatus.FAILED  # the other branch came too late
 
 
-# --- what was shown ----------------------------------------------------------------------------------------------------------
+# --- what was shown -------------------------------------------------------------------------------
 
 
 async def test_the_beginning_of_a_digest_is_enough(host: Host) -> None:
@@ -304,14 +325,18 @@ async def test_the_beginning_of_a_digest_is_enough(host: Host) -> None:
         with pytest.raises(Changed) as refused:
             vm.approve("r", "ask", shown=wrong, by="ann")
         told = (
-            "give at least 12 of its digits" if wrong == shown[:11] else "is not the digest of the request as it stands"
+            "give at least 12 of its digits"
+            if wrong == shown[:11]
+            else "is not the digest of the request as it stands"
         )
         if wrong:
             assert told in str(refused.value)
     vm.approve("r", "ask", shown=shown[:12], by="ann")
 
 
-async def test_a_beginning_that_two_requests_have_is_none(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_beginning_that_two_requests_have_is_none(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vm = host.vm()
     asks = [{"id": name, "type": "approval", "role": "boss", "show": name} for name in ("a", "b")]
     await vm.run(program({"id": "p", "type": "parallel", "parallel_steps": asks}), run_id="r")
@@ -343,11 +368,14 @@ async def test_a_trace_says_what_was_shown_like_the_store(host: Host) -> None:
     assert trace.waiting == vm.waiting("r") == vm.load("r").waiting == host.vm().inbox.waiting("r")
     assert len(trace.waiting[0]["shown"]) == 64
     without = await ExecutionVM(tools={"pay": lambda x: x}).run(program(ASK), {"x": 7})
-    assert without.digest == trace.digest  # neither the deadline nor the digest is part of what happened
+    # neither the deadline nor the digest is part of what happened
+    assert without.digest == trace.digest
 
 
 async def test_a_decision_counts_while_the_run_is_under_way_elsewhere(host: Host) -> None:
-    """Another branch was answered, and its worker has the run: who approves meanwhile is not turned away."""
+    """Another branch was answered, and its worker has the run: who approves meanwhile is not turned
+    away.
+    """
     vm, entered, go_on = host.vm(), asyncio.Event(), asyncio.Event()
 
     async def slow() -> None:
@@ -356,7 +384,11 @@ async def test_a_decision_counts_while_the_run_is_under_way_elsewhere(host: Host
 
     vm.register_tool("slow", slow)
     branches = [[{"id": "w", "type": "wait", "event": "e"}, step("s", "slow")], ASK]
-    await vm.run(program({"id": "both", "type": "parallel", "parallel_steps": branches}), {"x": 7}, run_id="r")
+    await vm.run(
+        program({"id": "both", "type": "parallel", "parallel_steps": branches}),
+        {"x": 7},
+        run_id="r",
+    )
     shown = next(entry["shown"] for entry in vm.waiting("r") if entry["kind"] == "approval")
     vm.send_event("r", "e")
     driving = asyncio.create_task(vm.resume("r"))
@@ -371,10 +403,12 @@ async def test_a_decision_counts_while_the_run_is_under_way_elsewhere(host: Host
     assert host.paid == [7]
 
 
-# --- what is in doubt ------------------------------------------------------------------------------------------------------
+# --- what is in doubt -----------------------------------------------------------------------------
 
 
-async def test_what_is_in_doubt_is_shown_with_its_arguments_its_time_and_its_process(host: Host) -> None:
+async def test_what_is_in_doubt_is_shown_with_its_arguments_its_time_and_its_process(
+    host: Host,
+) -> None:
     """A call whose deadline passed, in a process that lives."""
     vm = host.vm()
 
@@ -424,14 +458,21 @@ async def test_what_is_in_doubt_again_is_resolved_again(host: Host) -> None:
         vm.resolve("r", "s", done="sent", by="ann")
 
 
-# --- the room itself ---------------------------------------------------------------------------------------------------------
+# --- the room itself ------------------------------------------------------------------------------
 
 
 def test_it_needs_no_event_loop() -> None:
     tree = ast.parse(Path(nano_vm.run.inbox.__file__).read_text(encoding="utf-8"))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     assert "asyncio" not in imported
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
+    assert not [
+        node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)
+    ]
 
 
 class Drawer:
@@ -445,14 +486,23 @@ class Drawer:
             raise UnknownRun(run_id)
         return self.run
 
-    def decide(self, run_id: str, judge: Callable[[StoredRun, bool], Message], path: str | None = None) -> Message:
+    def decide(
+        self, run_id: str, judge: Callable[[StoredRun, bool], Message], path: str | None = None
+    ) -> Message:
         message = judge(self.load(run_id), False)
         self.run.inbox.append(message)
         return message
 
 
 def test_it_works_on_any_store_and_any_clock() -> None:
-    entry = {"path": "a", "step_id": "a", "kind": "approval", "role": "boss", "show": 5, "deadline_ns": 100}
+    entry = {
+        "path": "a",
+        "step_id": "a",
+        "kind": "approval",
+        "role": "boss",
+        "show": 5,
+        "deadline_ns": 100,
+    }
     run = StoredRun("r", "p", "d", 0, status="suspended", waiting=[entry])
     clock = type("Set", (), {"now": 99, "time_ns": lambda self: self.now})()
     inbox = Inbox(Drawer(run), lambda by: ["boss"], clock)  # type: ignore[arg-type]

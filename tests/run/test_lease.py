@@ -1,4 +1,6 @@
-"""Leases: who has a run, what can be seen of its process, and clocks that are set while runs are under way."""
+"""Leases: who has a run, what can be seen of its process, and clocks that are set while runs are
+under way.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def test_a_process_is_seen_while_it_is_there() -> None:
     born = Path(f"/proc/{sleeping.pid}/stat").read_text().rpartition(")")[2].split()[19]
     other = f"{replace(here, pid=sleeping.pid, born=born)}/ff"
     assert seen(other, here) is Seen.ALIVE
-    assert seen(f"{replace(here, pid=sleeping.pid, born='1')}/ff", here) is Seen.GONE, "another has its id now"
+    assert seen(f"{replace(here, pid=sleeping.pid, born='1')}/ff", here) is Seen.GONE, (
+        "another has its id now"
+    )
     sleeping.send_signal(signal.SIGSTOP)
     assert seen(other, here) is Seen.ALIVE
     sleeping.kill()
@@ -65,15 +69,19 @@ def test_a_process_is_seen_while_it_is_there() -> None:
     ("fields", "one_machine", "what"),
     [
         ({"boot": "another"}, False, Seen.UNKNOWN),
-        ({"boot": "another"}, True, Seen.GONE),  # a file is of one machine, and that was started anew
+        # a file is of one machine, and that was started anew
+        ({"boot": "another"}, True, Seen.GONE),
         ({"boot": "-"}, True, Seen.UNKNOWN),
         ({"space": "1"}, True, Seen.UNKNOWN),  # a container beside this one
         ({"space": "-"}, True, Seen.UNKNOWN),
         ({"born": "-"}, True, Seen.UNKNOWN),
-        ({"host": "another", "pid": 0}, True, Seen.GONE),  # what counts is the machine, and not its name
+        # what counts is the machine, and not its name
+        ({"host": "another", "pid": 0}, True, Seen.GONE),
     ],
 )
-def test_where_a_process_can_not_be_seen(fields: dict[str, Any], one_machine: bool, what: Seen) -> None:
+def test_where_a_process_can_not_be_seen(
+    fields: dict[str, Any], one_machine: bool, what: Seen
+) -> None:
     here = Process.own()
     assert seen(f"{replace(here, **fields)}/ff", here, one_machine=one_machine) is what
 
@@ -185,7 +193,9 @@ async def test_a_clock_that_is_set_takes_no_run_from_its_owner(
 
 
 async def test_a_run_whose_clock_was_set_back_goes_on_forwards(url: str) -> None:
-    """What comes later is not recorded as earlier, and no call as having lasted less than nothing."""
+    """What comes later is not recorded as earlier, and no call as having lasted less than
+    nothing.
+    """
     clock = Skewed()
     vm = ExecutionVM(tools={"stop": tool(effect="write")(stop)}, store=url, clock=clock)
     clock.offset_ns = HOUR_NS
@@ -196,7 +206,9 @@ async def test_a_run_whose_clock_was_set_back_goes_on_forwards(url: str) -> None
     trace = await vm.resume("r")
     assert trace.status is TraceStatus.SUCCESS
     stored = vm._kept_in().load("r")
-    times = [at for row in stored.rows if row.kind == STEP for at in (row.started_ns, row.finished_ns)]
+    times = [
+        at for row in stored.rows if row.kind == STEP for at in (row.started_ns, row.finished_ns)
+    ]
     assert times == sorted(times)
     assert verify(subject_of(stored))
     assert replay(trace, one).identical
@@ -235,7 +247,9 @@ def stop() -> str:
     return "called here"
 
 
-async def test_a_process_that_is_there_keeps_its_runs_however_long_it_stands_still(url: str) -> None:
+async def test_a_process_that_is_there_keeps_its_runs_however_long_it_stands_still(
+    url: str,
+) -> None:
     worker = stopped_worker(url)
     vm = ExecutionVM(tools={"stop": tool(effect="read")(stop)}, store=url)
     assert await vm.work(until_idle=True) == []
@@ -258,7 +272,9 @@ async def test_when_it_is_gone_its_runs_are_free_at_once(url: str) -> None:
 
 
 async def test_from_elsewhere_its_time_counts(url: str) -> None:
-    """A container beside it can not see the process; there the lease decides, by the store's clock."""
+    """A container beside it can not see the process; there the lease decides, by the store's
+    clock.
+    """
     worker = stopped_worker(url)
     vm = ExecutionVM(tools={"stop": tool(effect="read")(stop)}, store=url)
     store: Any = vm._store
@@ -274,7 +290,9 @@ async def test_from_elsewhere_its_time_counts(url: str) -> None:
 
 
 class Two:
-    """Two VMs that cannot see each other's process; the first is inside its call when the second takes the run over."""
+    """Two VMs that cannot see each other's process; the first is inside its call when the second
+    takes the run over.
+    """
 
     def __init__(self, url: str, effect: str = "irreversible", fails: bool = False) -> None:
         self.inside, self.go_on = asyncio.Event(), asyncio.Event()
@@ -320,7 +338,9 @@ ONE_PAY = program(step("a", "pay", reconcile={"tool": "find"}), step("z", "find"
 
 
 async def test_who_takes_over_does_not_ask_what_cannot_be_answered_yet(url: str) -> None:
-    """The payment is under way: 'not done' would be believed, and untrue. Its outcome comes late and is the step's."""
+    """The payment is under way: 'not done' would be believed, and untrue. Its outcome comes late
+    and is the step's.
+    """
     two = Two(url)
     run, trace = await two.taken_over(ONE_PAY)
     assert (trace.status, two.asked) == (TraceStatus.SUSPENDED, 0)
@@ -348,7 +368,9 @@ async def test_that_the_tool_failed_comes_late_too(url: str) -> None:
     two.close()
 
 
-async def test_when_the_process_is_gone_the_reconcile_is_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_when_the_process_is_gone_the_reconcile_is_asked(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two = Two(url)
     run, trace = await two.taken_over(ONE_PAY)
     wake = two.second._kept_in().load("r").wake_ns
@@ -376,9 +398,14 @@ async def test_an_outcome_beside_a_run_that_has_ended_is_told(
     two.go_on.set()
     await run
     await asyncio.to_thread(two.first._lease.pay)  # type: ignore[union-attr]
-    assert "run r has ended (failed), and 'a' came to something else since: see nano-vm show r" in caplog.text
+    assert (
+        "run r has ended (failed), and 'a' came to something else since: see nano-vm show r"
+        in caplog.text
+    )
     store: Any = two.second._kept_in()
-    assert store.check() == ["run 'r' has ended (failed), and its call 'a' came to something else since: nano-vm show"]
+    assert store.check() == [
+        "run 'r' has ended (failed), and its call 'a' came to something else since: nano-vm show"
+    ]
     two.close()
     assert main(["show", "r", "--store", url]) == 0
     shown = capsys.readouterr().out
@@ -403,7 +430,9 @@ async def test_an_outcome_that_says_the_same_is_no_news(url: str) -> None:
 async def test_who_stood_still_after_the_last_look_begins_no_call(
     file: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look with the request and the call itself lies the driver's own work; there is one more look after it."""
+    """Between the look with the request and the call itself lies the driver's own work; there is
+    one more look after it.
+    """
     in_time: list[bool] = []
 
     async def later() -> str:
@@ -420,7 +449,11 @@ async def test_who_stood_still_after_the_last_look_begins_no_call(
 
     functions = {"async": later, "inline": now, "thread": now, "model": now}
     called = tool(effect="write", inline=how == "inline")(functions[how])
-    one = program({"id": "m", "type": "llm", "prompt": "x"}) if how == "model" else program(step("a", "call"))
+    one = (
+        program({"id": "m", "type": "llm", "prompt": "x"})
+        if how == "model"
+        else program(step("a", "call"))
+    )
     vm = ExecutionVM(Model(), {"call": called}, store=file)
     before = Journal.before
 

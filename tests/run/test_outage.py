@@ -1,5 +1,6 @@
-"""A store that fails for a moment: at any statement, for a while, or for longer than anybody waits. No run hangs on the process that
-had it, and what its calls gave is not lost."""
+"""A store that fails for a moment: at any statement, for a while, or for longer than anybody waits.
+No run hangs on the process that had it, and what its calls gave is not lost.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ class Host:
         self.vms: list[ExecutionVM] = []
 
     def vm(self, *, far: bool = False, **options: Any) -> ExecutionVM:
-        """A VM of its own store; *far* as if it were in another container, where the process of the others cannot be seen."""
+        """A VM of its own store; *far* as if it were in another container, where the process of the
+        others cannot be seen.
+        """
 
         def called(name: str, effect: Any) -> Any:
             @tool(effect=effect)
@@ -120,7 +123,9 @@ def sound(vm: ExecutionVM, run_id: str) -> bool:
 
 
 class Faulty:
-    """A cursor that fails once: at the *number*-th statement of all, before it is executed or after."""
+    """A cursor that fails once: at the *number*-th statement of all, before it is executed or
+    after.
+    """
 
     number, moment, count = 0, "", 0
 
@@ -170,8 +175,12 @@ def failing(number: int, moment: str) -> Iterator[None]:
 @pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("worked", [False, True], ids=["run", "work"])
-async def test_an_error_at_any_statement_costs_nothing(host: Host, moment: str, worked: bool) -> None:
-    """A caller's run and one that a worker takes up: each goes on, every call is made once and every record is stored once."""
+async def test_an_error_at_any_statement_costs_nothing(
+    host: Host, moment: str, worked: bool
+) -> None:
+    """A caller's run and one that a worker takes up: each goes on, every call is made once and
+    every record is stored once.
+    """
     vm = host.vm()
     await vm.run(program(step("warm", "look")))
     number, hit = 0, True
@@ -218,7 +227,9 @@ class Locked:
         self.connection: sqlite3.Connection | None = None
 
     def begin(self) -> None:
-        self.connection = sqlite3.connect(self.path, isolation_level=None, timeout=10, check_same_thread=False)
+        self.connection = sqlite3.connect(
+            self.path, isolation_level=None, timeout=10, check_same_thread=False
+        )
         self.connection.execute("BEGIN IMMEDIATE")
 
     def end(self) -> None:
@@ -228,9 +239,14 @@ class Locked:
 
 
 async def test_a_lock_of_a_while_is_waited_out(file: str) -> None:
-    """Longer than the database itself waits, in the middle of calls, in two branches; a third caller watches."""
+    """Longer than the database itself waits, in the middle of calls, in two branches; a third
+    caller watches.
+    """
     host, lock = Host(file), Locked(file)
-    one = program(parallel(*(step(f"p{n}", "pay", args={"x": n}) for n in range(3))), step("end", "pay", args={"x": 9}))
+    one = program(
+        parallel(*(step(f"p{n}", "pay", args={"x": n}) for n in range(3))),
+        step("end", "pay", args={"x": 9}),
+    )
     timers = []
 
     def within(_: str) -> None:
@@ -312,7 +328,9 @@ async def test_a_disk_that_is_full_for_a_while(file: str) -> None:
 
 
 async def test_a_server_that_is_started_again(tmp_path: Path) -> None:
-    """As `pg_ctl restart -m immediate`: runs of a worker, of a caller, and one that is submitted meanwhile."""
+    """As `pg_ctl restart -m immediate`: runs of a worker, of a caller, and one that is submitted
+    meanwhile.
+    """
     server = PostgresServer(tmp_path)
     host = Host(server.database())
     vm = host.vm()
@@ -353,7 +371,9 @@ async def test_a_server_that_is_started_again(tmp_path: Path) -> None:
 async def test_a_run_that_is_given_up_is_free_when_the_store_answers(
     file: str, worked: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The process lives on and drives nothing. What the call gave is stored after all, so another goes on behind it."""
+    """The process lives on and drives nothing. What the call gave is stored after all, so another
+    goes on behind it.
+    """
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.4)
     host, lock = Host(file), Locked(file)
     host.within = lambda _: None if lock.connection is not None else lock.begin()
@@ -378,7 +398,9 @@ async def test_a_run_that_is_given_up_is_free_when_the_store_answers(
     host.close()
 
 
-async def test_the_same_process_goes_on_with_what_it_gave_up(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_same_process_goes_on_with_what_it_gave_up(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.4)
     host, lock = Host(file), Locked(file)
     host.within = lambda _: None if lock.connection is not None else lock.begin()
@@ -394,7 +416,9 @@ async def test_the_same_process_goes_on_with_what_it_gave_up(file: str, monkeypa
     host.close()
 
 
-async def test_the_end_of_a_run_is_stored_by_who_gave_it_up(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_of_a_run_is_stored_by_who_gave_it_up(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.4)
     host, lock = Host(file), Locked(file)
     host.within = lambda _: None if host.calls["pay 2"] == 0 else lock.begin()
@@ -445,7 +469,9 @@ async def test_a_claim_whose_answer_never_came_is_given_back(url: str) -> None:
     host.close()
 
 
-async def test_what_can_never_be_stored_keeps_nothing_else_waiting(file: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_can_never_be_stored_keeps_nothing_else_waiting(
+    file: str, caplog: pytest.LogCaptureFixture
+) -> None:
     host = Host(file)
     vm, other = host.vm(), host.vm(far=True)
     await vm.submit(PAYS, run_id="r")
@@ -459,7 +485,9 @@ async def test_what_can_never_be_stored_keeps_nothing_else_waiting(file: str, ca
     host.close()
 
 
-async def test_a_fault_of_ours_leaves_the_run_to_others(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_ours_leaves_the_run_to_others(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever ends the driving of a run: its process does not keep it."""
     from nano_vm.run.journal import Journal
 
@@ -485,7 +513,14 @@ async def test_a_store_that_fails_makes_no_noise(
     host, lock = Host(file), Locked(file)
     told: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    reads = program(parallel(*([step(f"a{n}", "look"), step(f"b{n}", "look"), step(f"c{n}", "pay")] for n in range(4))))
+    reads = program(
+        parallel(
+            *(
+                [step(f"a{n}", "look"), step(f"b{n}", "look"), step(f"c{n}", "pay")]
+                for n in range(4)
+            )
+        )
+    )
     host.within = lambda _: None if lock.connection is not None else lock.begin()
     vm = host.vm()
     with caplog.at_level(logging.WARNING), suppress(StoreError):

@@ -1,4 +1,6 @@
-"""`ExecutionVM` as its users call it: retries, doubt, undo, budgets, identities, handles, streams, many runs."""
+"""`ExecutionVM` as its users call it: retries, doubt, undo, budgets, identities, handles, streams,
+many runs.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Waits:
 
 
 def failing(*outcomes: Any) -> Callable[..., Any]:
-    """A read that gives *outcomes* in turn, raising those that are exceptions; the last one again and again."""
+    """A read that gives *outcomes* in turn, raising those that are exceptions; the last one again
+    and again.
+    """
     rest = list(outcomes)
 
     @tool(effect="read")
@@ -60,7 +64,7 @@ def failing(*outcomes: Any) -> Callable[..., Any]:
     return call
 
 
-# --- retries -------------------------------------------------------------------------------------------------------
+# --- retries --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -81,9 +85,15 @@ async def test_max_retries_counts_all_attempts(fields: dict[str, Any], attempts:
 
     clock = Waits()
     trace = await ExecutionVM(tools={"t": fails}, clock=clock).run(program(step(**fields)))
-    assert (next(calls), len(clock.seconds), trace.steps[0].retries) == (attempts, attempts - 1, attempts - 1)
+    assert (next(calls), len(clock.seconds), trace.steps[0].retries) == (
+        attempts,
+        attempts - 1,
+        attempts - 1,
+    )
     assert trace.error == f"Step 'a' failed: ValueError: number {attempts - 1}"
-    assert [a.error.message for a in trace.steps[0].attempts] == [f"number {i}" for i in range(attempts - 1)]
+    assert [a.error.message for a in trace.steps[0].attempts] == [
+        f"number {i}" for i in range(attempts - 1)
+    ]
 
 
 async def test_the_attempt_that_succeeds_ends_the_retries() -> None:
@@ -105,7 +115,9 @@ async def test_waits_grow_to_the_limit_and_are_drawn_from_the_seed() -> None:
         assert 0 <= min(column) < most / 4
         assert most * 3 / 4 < max(column) <= most
     again = Waits()
-    await ExecutionVM(tools={"t": failing(ValueError("x"))}, clock=again).run(one, seed=7, run_id="another")
+    await ExecutionVM(tools={"t": failing(ValueError("x"))}, clock=again).run(
+        one, seed=7, run_id="another"
+    )
     assert again.seconds == waits[7]
     assert len({tuple(w) for w in waits.values()}) == 40
 
@@ -113,14 +125,20 @@ async def test_waits_grow_to_the_limit_and_are_drawn_from_the_seed() -> None:
 async def test_each_step_and_item_draws_waits_of_its_own() -> None:
     clock = Waits()
     one = program(
-        mapped(step(max_retries=2, retry={"delay_seconds": 10}), over=[1, 2, 3], max_concurrency=1, on_error="skip")
+        mapped(
+            step(max_retries=2, retry={"delay_seconds": 10}),
+            over=[1, 2, 3],
+            max_concurrency=1,
+            on_error="skip",
+        )
     )
     await ExecutionVM(tools={"t": failing(ValueError("x"))}, clock=clock).run(one, seed=1)
     assert len(set(clock.seconds)) == len(clock.seconds) == 3
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"), [(7.5, 7.5, 7.5), (0, 0, 0.5), (None, 0, 0.5), (1e9, 600, 600), (-5, 0, 0.5)]
+    ("asked", "least", "most"),
+    [(7.5, 7.5, 7.5), (0, 0, 0.5), (None, 0, 0.5), (1e9, 600, 600), (-5, 0, 0.5)],
 )
 async def test_retry_after_is_waited_for(asked: float | None, least: float, most: float) -> None:
     clock = Waits()
@@ -183,7 +201,8 @@ async def test_an_invalid_answer_is_asked_again_with_the_error_shown_and_without
     assert second[0] == {"role": "user", "content": "yes or no?"}
     assert second[1] == {"role": "assistant", "content": "maybe"}
     assert "yes" in second[2]["content"]
-    assert "maybe" not in [m["content"] for m in model.calls[2]["messages"]]  # only the last answer is shown
+    # only the last answer is shown
+    assert "maybe" not in [m["content"] for m in model.calls[2]["messages"]]
     assert [a.answer for a in trace.steps[0].attempts] == ["maybe", "perhaps so"]
 
 
@@ -201,13 +220,17 @@ async def test_the_usage_of_failed_attempts_counts() -> None:
 
 async def test_on_invalid_is_taken_when_attempts_are_used_up() -> None:
     model = ScriptedLLM(["a", "b", "c", "d"])
-    trace = await ExecutionVM(model).run(program(llm(allowed_outputs=["yes", "no"], on_invalid="no")))
+    trace = await ExecutionVM(model).run(
+        program(llm(allowed_outputs=["yes", "no"], on_invalid="no"))
+    )
     assert (trace.final_output, len(model.calls)) == ("no", 2)
-    failed = await ExecutionVM(ScriptedLLM(["a"])).run(program(llm(allowed_outputs=["yes", "no"], max_retries=1)))
+    failed = await ExecutionVM(ScriptedLLM(["a"])).run(
+        program(llm(allowed_outputs=["yes", "no"], max_retries=1))
+    )
     assert (failed.status, failed.error_kind) == (TraceStatus.FAILED, "invalid_answer")
 
 
-# --- in doubt ------------------------------------------------------------------------------------------------------
+# --- in doubt -------------------------------------------------------------------------------------
 
 
 def lost(*outcomes: Any) -> Any:
@@ -229,13 +252,22 @@ async def test_in_doubt_is_never_skipped_caught_or_passed() -> None:
     write, calls = lost(OutcomeUnknown("no answer"))
     later, made = lost()
     undone: list[int] = []
-    vm = ExecutionVM(tools={"t": write, "later": later, "undo": lambda: undone.append(1)}, clock=Waits())
+    vm = ExecutionVM(
+        tools={"t": write, "later": later, "undo": lambda: undone.append(1)}, clock=Waits()
+    )
     doubtful = step(
         on_error="skip", default="x", max_retries=3, retry={**NOW, "on": ["*", "timeout"]},
         catch=[{"errors": ["*", "timeout", "OutcomeUnknown"], "next": "b"}], undo={"tool": "undo"},
     )  # fmt: skip
-    trace = await vm.run(program(step("z", "later", undo={"tool": "undo"}), doubtful, step("b", "later")), run_id="r")
-    assert (trace.status, trace.error_kind, len(calls), len(made)) == (TraceStatus.SUSPENDED, "in_doubt", 1, 1)
+    trace = await vm.run(
+        program(step("z", "later", undo={"tool": "undo"}), doubtful, step("b", "later")), run_id="r"
+    )
+    assert (trace.status, trace.error_kind, len(calls), len(made)) == (
+        TraceStatus.SUSPENDED,
+        "in_doubt",
+        1,
+        1,
+    )
     assert undone == []
     assert statuses(trace) == {"z": "success", "a": "in_doubt"}
     (entry,) = trace.waiting
@@ -290,7 +322,9 @@ RECONCILED: list[tuple[Any, TraceStatus, str, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("told", "status", "outcome", "count"), RECONCILED, ids=[repr(r[0]) for r in RECONCILED])
+@pytest.mark.parametrize(
+    ("told", "status", "outcome", "count"), RECONCILED, ids=[repr(r[0]) for r in RECONCILED]
+)
 async def test_reconcile_decides(told: Any, status: TraceStatus, outcome: str, count: int) -> None:
     write, calls = lost(TimeoutError("slow"))
     asked: list[Any] = []
@@ -304,7 +338,12 @@ async def test_reconcile_decides(told: Any, status: TraceStatus, outcome: str, c
 
     vm = ExecutionVM(tools={"t": write, "find": find}, clock=Waits())
     one = program(
-        step(args={"n": "$n"}, max_retries=2, on_error="skip", reconcile={"tool": "find", "args": {"ref": "r-$n"}})
+        step(
+            args={"n": "$n"},
+            max_retries=2,
+            on_error="skip",
+            reconcile={"tool": "find", "args": {"ref": "r-$n"}},
+        )
     )
     trace = await vm.run(one, {"n": 7})
     assert (trace.status, statuses(trace)["a"]) == (status, outcome), trace.error
@@ -321,23 +360,35 @@ async def test_a_branch_in_doubt_suspends_the_run_after_its_siblings() -> None:
     done, made = lost()
     vm = ExecutionVM(tools={"t": write, "u": done})
     trace = await vm.run(
-        program(parallel([step("x"), step("never", "u")], [step("y", "u"), step("z", "u")]), step("after", "u"))
+        program(
+            parallel([step("x"), step("never", "u")], [step("y", "u"), step("z", "u")]),
+            step("after", "u"),
+        )
     )
     assert (trace.status, len(made)) == (TraceStatus.SUSPENDED, 2)
-    assert statuses(trace) == {"p/x": "in_doubt", "p/y": "success", "p/z": "success", "p": "suspended"}
+    assert statuses(trace) == {
+        "p/x": "in_doubt",
+        "p/y": "success",
+        "p/z": "success",
+        "p": "suspended",
+    }
     assert [entry["path"] for entry in trace.waiting] == ["p/x"]
 
 
-@pytest.mark.parametrize("fields", [{"type": "approval", "role": "boss", "show": "$x"}, {"type": "wait", "seconds": 5}])
+@pytest.mark.parametrize(
+    "fields", [{"type": "approval", "role": "boss", "show": "$x"}, {"type": "wait", "seconds": 5}]
+)
 async def test_a_pause_suspends_the_run_with_what_it_waits_for(fields: dict[str, Any]) -> None:
     later, made = lost()
-    trace = await ExecutionVM(tools={"t": later}).run(program({"id": "w", **fields}, step()), {"x": 5})
+    trace = await ExecutionVM(tools={"t": later}).run(
+        program({"id": "w", **fields}, step()), {"x": 5}
+    )
     assert (trace.status, made) == (TraceStatus.SUSPENDED, [])
     assert (trace.waiting[0]["kind"], trace.waiting[0]["path"]) == (fields["type"], "w")
     assert Trace.from_json(trace.to_json()).waiting == trace.waiting
 
 
-# --- undo ----------------------------------------------------------------------------------------------------------
+# --- undo -----------------------------------------------------------------------------------------
 
 
 class Books:
@@ -367,21 +418,30 @@ class Books:
     @staticmethod
     def step(name: str, turns: int = 0) -> dict[str, Any]:
         args = {"name": name, "turns": turns}
-        return step(name, "do", args=args, undo={"tool": "undo", "args": {"name": f"${name}.output"}})
+        return step(
+            name, "do", args=args, undo={"tool": "undo", "args": {"name": f"${name}.output"}}
+        )
 
 
 async def test_undo_runs_in_reverse_order() -> None:
     books = Books()
-    trace = await ExecutionVM(tools=books.tools).run(program(*map(books.step, "abc"), step("f", "fail")))
+    trace = await ExecutionVM(tools=books.tools).run(
+        program(*map(books.step, "abc"), step("f", "fail"))
+    )
     assert books.done == ["a", "b", "c", "-c", "-b", "-a"]
     assert [s.path for s in trace.steps] == ["a", "b", "c", "f", "c/undo", "b/undo", "a/undo"]
     assert trace.status is TraceStatus.FAILED
 
 
 @pytest.mark.parametrize("turns", [(0, 3, 6), (6, 3, 0), (3, 0, 6)])
-async def test_undo_is_in_reverse_declared_order_whoever_finished_first(turns: tuple[int, int, int]) -> None:
+async def test_undo_is_in_reverse_declared_order_whoever_finished_first(
+    turns: tuple[int, int, int],
+) -> None:
     books = Books()
-    branches = [[books.step(f"{name}1", n), books.step(f"{name}2", n)] for name, n in zip("abc", turns, strict=True)]
+    branches = [
+        [books.step(f"{name}1", n), books.step(f"{name}2", n)]
+        for name, n in zip("abc", turns, strict=True)
+    ]
     steps = [books.step("first"), parallel(*branches), books.step("last"), step("f", "fail")]
     trace = await ExecutionVM(tools=books.tools).run(program(*steps))
     assert [name for name in books.done if name[0] == "-"] == [
@@ -399,18 +459,29 @@ async def test_undo_is_in_reverse_declared_order_whoever_finished_first(turns: t
 
 async def test_undo_covers_items_iterations_and_called_programs() -> None:
     books = Books()
-    item = step("i", "do", args={"name": "item$item"}, undo={"tool": "undo", "args": {"name": "$i.output"}})
-    turn = step("t", "do", args={"name": "turn$n"}, undo={"tool": "undo", "args": {"name": "$t.output"}})
+    item = step(
+        "i", "do", args={"name": "item$item"}, undo={"tool": "undo", "args": {"name": "$i.output"}}
+    )
+    turn = step(
+        "t", "do", args={"name": "turn$n"}, undo={"tool": "undo", "args": {"name": "$t.output"}}
+    )
     count = {"id": "s", "type": "set", "values": {"n": {"expr": "$n + 1"}}}
     steps = [
         mapped(item, over=[1, 2]),
         {"id": "zero", "type": "set", "values": {"n": 0}},
-        {"id": "l", "type": "loop", "max_iterations": 2, "on_exhausted": "continue", "steps": [count, turn]},
+        {
+            "id": "l",
+            "type": "loop",
+            "max_iterations": 2,
+            "on_exhausted": "continue",
+            "steps": [count, turn],
+        },
         {"id": "c", "type": "call", "program": {"steps": [books.step("called")]}},
         step("f", "fail"),
     ]
     trace = await ExecutionVM(tools=books.tools).run(program(*steps))
-    assert books.done[-5:] == ["-called", "-turn2", "-turn1", "-item2", "-item1"]  # arguments fixed when each finished
+    # arguments fixed when each finished
+    assert books.done[-5:] == ["-called", "-turn2", "-turn1", "-item2", "-item1"]
     paths = [s.path for s in trace.steps if s.path.endswith("undo")]
     assert paths == ["c/called/undo", "l#2/t/undo", "l#1/t/undo", "m[1]/i/undo", "m[0]/i/undo"]
 
@@ -418,14 +489,18 @@ async def test_undo_covers_items_iterations_and_called_programs() -> None:
 async def test_what_failed_itself_or_was_skipped_is_not_undone() -> None:
     books = Books()
     failing_step = step("s", "fail", on_error="skip", undo={"tool": "undo", "args": {"name": "s"}})
-    await ExecutionVM(tools=books.tools).run(program(failing_step, books.step("a"), step("f", "fail")))
+    await ExecutionVM(tools=books.tools).run(
+        program(failing_step, books.step("a"), step("f", "fail"))
+    )
     assert books.done == ["a", "-a"]
 
 
 async def test_a_caught_failure_undoes_nothing() -> None:
     books = Books()
     caught = step("f", "fail", catch=[{"errors": ["CardDeclined"], "next": "b"}])
-    trace = await ExecutionVM(tools=books.tools).run(program(books.step("a"), caught, books.step("b")))
+    trace = await ExecutionVM(tools=books.tools).run(
+        program(books.step("a"), caught, books.step("b"))
+    )
     assert (books.done, trace.status) == (["a", "b"], TraceStatus.SUCCESS)
     branch = parallel([books.step("c"), step("g", "fail")], on_error="skip")
     books.done.clear()
@@ -436,7 +511,13 @@ async def test_a_caught_failure_undoes_nothing() -> None:
 async def test_an_undo_that_fails_is_told_and_the_others_run() -> None:
     books = Books()
     trace = await ExecutionVM(tools=books.tools).run(
-        program(books.step("a"), books.step("bad1"), books.step("bad2"), books.step("z"), step("f", "fail"))
+        program(
+            books.step("a"),
+            books.step("bad1"),
+            books.step("bad2"),
+            books.step("z"),
+            step("f", "fail"),
+        )
     )
     assert books.done[-4:] == ["-z", "-bad2", "-bad1", "-a"]
     assert trace.error == (
@@ -455,7 +536,7 @@ async def test_undo_runs_when_the_budget_is_used_up() -> None:
         assert (trace.error_kind, books.done) == ("budget", ["a", "b", "-b", "-a"])
 
 
-# --- budgets -------------------------------------------------------------------------------------------------------
+# --- budgets --------------------------------------------------------------------------------------
 
 
 async def do() -> int:
@@ -501,8 +582,11 @@ async def test_a_budget_refuses_the_call_before_it_is_made(
     }
     given: dict[str, Any] = {"program": wide, "vm": Budget(**wide), "run": wide}
     given["run" if where == "dict" else where] = Budget(**budget) if where == "vm" else budget
-    vm = ExecutionVM(model, tools={"t": counted}, budget=given["vm"], prices={"scripted": ("1", "1")})
-    steps = [{**s, "on_error": "skip"} for s in four().to_dict()["steps"]]  # a budget is never skipped
+    vm = ExecutionVM(
+        model, tools={"t": counted}, budget=given["vm"], prices={"scripted": ("1", "1")}
+    )
+    # a budget is never skipped
+    steps = [{**s, "on_error": "skip"} for s in four().to_dict()["steps"]]
     trace = await vm.run(program(*steps, budget=given["program"]), budget=given["run"])
     assert (trace.status, trace.error_kind) == (TraceStatus.FAILED, "budget"), trace.error
     assert (next(calls), len(model.calls)) == made
@@ -512,7 +596,9 @@ async def test_a_budget_refuses_the_call_before_it_is_made(
 
 async def test_retries_and_corrections_are_calls() -> None:
     one = program(step(max_retries=5, retry=NOW))
-    trace = await ExecutionVM(tools={"t": failing(ValueError("x"))}).run(one, budget={"max_tool_calls": 3})
+    trace = await ExecutionVM(tools={"t": failing(ValueError("x"))}).run(
+        one, budget={"max_tool_calls": 3}
+    )
     assert (trace.error_kind, trace.steps[0].retries) == ("budget", 2)
     model = ScriptedLLM(["bad"] * 9)
     trace = await ExecutionVM(model).run(
@@ -538,11 +624,14 @@ class Metered:
         return "ok", self.usage
 
 
-async def test_a_call_is_settled_with_its_usage_and_without_usage_the_reservation_is_the_charge() -> None:
+async def test_a_call_is_settled_with_its_usage_and_without_usage_the_reservation_is_the_charge() -> (
+    None
+):
     steps = [llm(f"m{i}", max_tokens=90) for i in range(10)]
     known = Metered(usage={"prompt_tokens": 5, "completion_tokens": 5})
     trace = await ExecutionVM(known).run(program(*steps), budget={"max_tokens": 190})
-    assert (trace.status, len(known.options)) == (TraceStatus.SUCCESS, 10), trace.error  # 9 * 10 + 100 = 190
+    # 9 * 10 + 100 = 190
+    assert (trace.status, len(known.options)) == (TraceStatus.SUCCESS, 10), trace.error
     trace = await ExecutionVM(known).run(program(*steps), budget={"max_tokens": 189})
     assert (trace.error_kind, trace.steps[-1].path) == ("budget", "m9")
     unknown = Metered()
@@ -553,7 +642,9 @@ async def test_a_call_is_settled_with_its_usage_and_without_usage_the_reservatio
 async def test_without_max_tokens_the_default_is_reserved_and_asked_of_the_adapter() -> None:
     model = Metered()
     assert (await ExecutionVM(model).run(program(llm()), budget={"max_tokens": 1034})).ok
-    assert (await ExecutionVM(model).run(program(llm()), budget={"max_tokens": 1033})).error_kind == "budget"
+    assert (
+        await ExecutionVM(model).run(program(llm()), budget={"max_tokens": 1033})
+    ).error_kind == "budget"
     assert (await ExecutionVM(model).run(program(llm()))).ok
     assert [options.get("max_tokens") for options in model.options] == [1024, None]
 
@@ -572,7 +663,9 @@ async def test_a_refused_call_gives_its_reservation_back_and_a_lost_one_does_not
 
     one = program(llm(prompt="x", max_tokens=83, max_retries=2, retry=NOW))  # 100 a call
     for error in (RateLimited("wait"),):
-        assert (await ExecutionVM(script(error), clock=Waits()).run(one, budget={"max_tokens": 150})).ok
+        assert (
+            await ExecutionVM(script(error), clock=Waits()).run(one, budget={"max_tokens": 150})
+        ).ok
     for error in (ModelError("server error"), ConnectionResetError("gone"), TimeoutError("slow")):
         trace = await ExecutionVM(script(error), clock=Waits()).run(one, budget={"max_tokens": 150})
         assert trace.error_kind == "budget", error
@@ -600,7 +693,9 @@ async def test_an_unknown_cost_is_none() -> None:
     mixed = ScriptedLLM([Completion("ok", LLMUsage(1, 1, 2, Decimal("0.5"))), "ok"])
     assert (await ExecutionVM(mixed).run(program(llm("a"), llm("b")))).total_cost_usd() is None
     late = ScriptedLLM([TimeoutError("slow")])
-    assert (await ExecutionVM(late, prices={"scripted": (1, 1)}).run(program(llm()))).total_cost_usd() is None
+    assert (
+        await ExecutionVM(late, prices={"scripted": (1, 1)}).run(program(llm()))
+    ).total_cost_usd() is None
 
 
 async def test_a_cost_budget_with_an_unpriced_model_is_refused_before_the_start() -> None:
@@ -608,15 +703,22 @@ async def test_a_cost_budget_with_an_unpriced_model_is_refused_before_the_start(
     model = ScriptedLLM({"": "ok"})
     one = program(step(), llm(), budget={"max_cost_usd": 1})
     for prices in (None, {}, {"other": (1, 1)}):
-        trace = await ExecutionVM(model, tools={"t": lambda: calls.append(1)}, prices=prices).run(one)
-        assert (trace.status, trace.steps, [d.code for d in trace.diagnostics]) == (TraceStatus.FAILED, [], ["V033"])
+        trace = await ExecutionVM(model, tools={"t": lambda: calls.append(1)}, prices=prices).run(
+            one
+        )
+        assert (trace.status, trace.steps, [d.code for d in trace.diagnostics]) == (
+            TraceStatus.FAILED,
+            [],
+            ["V033"],
+        )
         assert "scripted" in (trace.error or "")
     assert (calls, model.calls) == ([], [])
 
 
 async def test_a_default_model_among_named_adapters_has_the_price_of_its_name() -> None:
     vm = ExecutionVM(
-        {"small": ScriptedLLM({"": "ok"}), "large": ScriptedLLM({"": "ok"})}, prices={"small": (1, 1), "large": (2, 2)}
+        {"small": ScriptedLLM({"": "ok"}), "large": ScriptedLLM({"": "ok"})},
+        prices={"small": (1, 1), "large": (2, 2)},
     )
     trace = await vm.run(program(llm("a"), llm("b", model="large"), budget={"max_cost_usd": 1}))
     assert trace.ok, trace.error
@@ -624,7 +726,8 @@ async def test_a_default_model_among_named_adapters_has_the_price_of_its_name() 
 
 
 @pytest.mark.parametrize(
-    "prices", [{"m": 5}, {"m": (1,)}, {"m": (1, -1)}, {"m": ("x", 1)}, {"m": (float("nan"), 1)}, {"m": None}]
+    "prices",
+    [{"m": 5}, {"m": (1,)}, {"m": (1, -1)}, {"m": ("x", 1)}, {"m": (float("nan"), 1)}, {"m": None}],
 )
 def test_a_malformed_price_is_refused(prices: Any) -> None:
     with pytest.raises(VMError, match="the price of 'm'"):
@@ -632,7 +735,15 @@ def test_a_malformed_price_is_refused(prices: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "budget", [5, {"max_stps": 1}, {"max_steps": 0}, {"max_tokens": -1}, {"max_seconds": "x"}, {"max_steps": True}]
+    "budget",
+    [
+        5,
+        {"max_stps": 1},
+        {"max_steps": 0},
+        {"max_tokens": -1},
+        {"max_seconds": "x"},
+        {"max_steps": True},
+    ],
 )
 def test_a_malformed_budget_is_refused(budget: Any) -> None:
     with pytest.raises(VMError, match="budget"):
@@ -642,7 +753,9 @@ def test_a_malformed_budget_is_refused(budget: Any) -> None:
 
 
 @pytest.mark.parametrize("turns", [(0, 4), (4, 0)])
-async def test_equal_shares_at_a_fork_do_not_hang_on_who_finishes_first(turns: tuple[int, int]) -> None:
+async def test_equal_shares_at_a_fork_do_not_hang_on_who_finishes_first(
+    turns: tuple[int, int],
+) -> None:
     calls: list[str] = []
 
     async def slow(name: str, turns: int) -> None:
@@ -687,7 +800,9 @@ async def test_ceilings_that_fit_are_given_and_what_is_unspent_returns() -> None
 
 async def test_tokens_are_shared_at_a_fork() -> None:
     model = Metered(usage={"prompt_tokens": 1, "completion_tokens": 1})
-    one = program(parallel(llm("x", max_tokens=40), llm("y", max_tokens=40)), llm("z", max_tokens=40))
+    one = program(
+        parallel(llm("x", max_tokens=40), llm("y", max_tokens=40)), llm("z", max_tokens=40)
+    )
     assert (await ExecutionVM(model).run(one, budget={"max_tokens": 100})).ok
     trace = await ExecutionVM(model).run(one, budget={"max_tokens": 99})
     assert statuses(trace) == {"p/x": "success", "p/y": "failed", "p": "failed"}
@@ -700,22 +815,29 @@ async def test_a_called_programs_budget_holds_within_it() -> None:
     inner = {"steps": [step("x"), step("y")], "budget": {"max_tool_calls": 1}}
     one = program({"id": "c", "type": "call", "program": inner}, step("z"))
     trace = await ExecutionVM(tools={"t": do}).run(one)
-    assert (trace.error_kind, statuses(trace)) == ("budget", {"c/x": "success", "c/y": "failed", "c": "failed"})
+    assert (trace.error_kind, statuses(trace)) == (
+        "budget",
+        {"c/x": "success", "c/y": "failed", "c": "failed"},
+    )
 
 
 async def test_limits_of_the_host() -> None:
-    vm = ExecutionVM(tools={"t": lambda: "x" * 50}, limits=Limits(steps=3, value_bytes=100, state_bytes=250))
+    vm = ExecutionVM(
+        tools={"t": lambda: "x" * 50}, limits=Limits(steps=3, value_bytes=100, state_bytes=250)
+    )
     assert (await vm.run(program(*(step(f"s{i}") for i in range(3))))).ok
     assert (await vm.run(program(*(step(f"s{i}") for i in range(4))))).error_kind == "budget"
     full = program(mapped(step("x"), over=[1, 2]), mapped(step("y"), over=[1, 2], id="n"))
-    vm = ExecutionVM(tools={"t": lambda: "x" * 50}, limits=Limits(value_bytes=1000, state_bytes=200))
+    vm = ExecutionVM(
+        tools={"t": lambda: "x" * 50}, limits=Limits(value_bytes=1000, state_bytes=200)
+    )
     assert (await vm.run(full)).error_kind == "limit"
     large = ExecutionVM(tools={"t": lambda: "x" * 101}, limits=Limits(value_bytes=100))
     trace = await large.run(program(step(on_error="skip", default="small")))
     assert (trace.status, trace.final_output) == (TraceStatus.SUCCESS, "small")
 
 
-# --- identities ----------------------------------------------------------------------------------------------------
+# --- identities -----------------------------------------------------------------------------------
 
 
 async def test_the_same_run_id_joins() -> None:
@@ -750,7 +872,8 @@ async def test_the_same_run_id_with_other_inputs_or_another_program_is_an_error(
     ):
         with pytest.raises(VMError, match="run 'r' exists, with another program or other inputs"):
             await vm.run(other, inputs, run_id="r")
-    assert (await ExecutionVM(tools={"t": do}).run(program(step()), run_id="r")).ok  # another VM knows nothing of it
+    # another VM knows nothing of it
+    assert (await ExecutionVM(tools={"t": do}).run(program(step()), run_id="r")).ok
 
 
 def test_the_same_run_id_joins_from_another_event_loop() -> None:
@@ -790,10 +913,15 @@ async def test_a_run_id_is_a_text(run_id: Any) -> None:
 async def test_a_run_has_an_id_of_its_own() -> None:
     vm = ExecutionVM(tools={"t": do})
     traces = [await vm.run(program(step())) for _ in range(20)]
-    assert len({t.run_id for t in traces}) == len({t.seed for t in traces}) == len({t.salt for t in traces}) == 20
+    assert (
+        len({t.run_id for t in traces})
+        == len({t.seed for t in traces})
+        == len({t.salt for t in traces})
+        == 20
+    )
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 async def test_a_refused_run_has_its_diagnostics_and_no_step() -> None:
@@ -801,7 +929,12 @@ async def test_a_refused_run_has_its_diagnostics_and_no_step() -> None:
     vm = ExecutionVM(tools={"t": lambda: calls.append(1)})
     one = program(step("a"), step("b", "unknown"), llm("m"), step("c", args={"x": 1}))
     trace = await vm.run(one)
-    assert (trace.status, trace.error_kind, trace.steps, calls) == (TraceStatus.FAILED, "refused", [], [])
+    assert (trace.status, trace.error_kind, trace.steps, calls) == (
+        TraceStatus.FAILED,
+        "refused",
+        [],
+        [],
+    )
     assert list(trace.diagnostics) == vm.check(one)
     assert {d.loc[:2] for d in trace.diagnostics} == {("steps", 1), ("steps", 2), ("steps", 3)}
     assert all(str(d) in (trace.error or "") for d in trace.diagnostics)
@@ -845,7 +978,7 @@ def test_an_adapter_has_complete(llm: Any) -> None:
         ExecutionVM(llm)
 
 
-# --- handles, sync, streams ----------------------------------------------------------------------------------------
+# --- handles, sync, streams -----------------------------------------------------------------------
 
 
 async def test_a_handle() -> None:
@@ -894,14 +1027,18 @@ class Streaming:
             self.closed += 1
 
 
-async def events(vm: ExecutionVM, one: Program, inputs: Any = None) -> list[tuple[str, str, str | None]]:
+async def events(
+    vm: ExecutionVM, one: Program, inputs: Any = None
+) -> list[tuple[str, str, str | None]]:
     return [(e.kind, e.path, e.text) async for e in vm.stream(one, inputs)]
 
 
 async def test_events_tell_a_run_in_order() -> None:
     done = Completion("a b", LLMUsage(1, 2, 3), "m", "stop")
     vm = ExecutionVM(Streaming("a", " b", done), tools={"t": do})
-    one = program(step(), llm(), {"id": "c", "type": "condition", "condition": "true", "then": [step("d")]})
+    one = program(
+        step(), llm(), {"id": "c", "type": "condition", "condition": "true", "then": [step("d")]}
+    )
     assert await events(vm, one) == [
         ("step_started", "a", None),
         ("step_finished", "a", None),
@@ -924,7 +1061,9 @@ async def test_events_tell_a_run_in_order() -> None:
 
 async def test_the_trace_of_a_stream_is_that_of_a_run() -> None:
     vm = ExecutionVM(Streaming("a", " b"), tools={"t": do})
-    one = program(step(), llm(), parallel(step("x"), llm("y")), mapped(step("z"), over=[1, 2], id="i"))
+    one = program(
+        step(), llm(), parallel(step("x"), llm("y")), mapped(step("z"), over=[1, 2], id="i")
+    )
     streamed = [e async for e in vm.stream(one)][-1].trace
     assert streamed.digest == (await vm.run(one)).digest
 
@@ -978,7 +1117,7 @@ async def test_steps_can_be_read_while_the_run_goes_on() -> None:
     assert len(trace.steps) == 3
 
 
-# --- many at a time ------------------------------------------------------------------------------------------------
+# --- many at a time -------------------------------------------------------------------------------
 
 
 async def test_two_thousand_runs_at_a_time_share_nothing() -> None:
@@ -995,7 +1134,9 @@ async def test_two_thousand_runs_at_a_time_share_nothing() -> None:
     )
     traces = await asyncio.gather(*(vm.run(one, {"x": f"run {i}"}) for i in range(2000)))
     assert all(t.ok for t in traces)
-    assert [t.final_output for t in traces] == [{"b": [f"run {i}"], "c": f"run {i}"} for i in range(2000)]
+    assert [t.final_output for t in traces] == [
+        {"b": [f"run {i}"], "c": f"run {i}"} for i in range(2000)
+    ]
 
 
 def test_one_vm_serves_several_threads_and_event_loops() -> None:
@@ -1012,7 +1153,9 @@ def test_one_vm_serves_several_threads_and_event_loops() -> None:
 
     vm = ExecutionVM(tools={"t": echo, "u": plain, "h": hang}, threads=2)
     one = program(
-        step("a", args={"x": "$x"}), step("b", "u", args={"x": "$a.output"}), step("h", "h", on_error="skip", default=0)
+        step("a", args={"x": "$x"}),
+        step("b", "u", args={"x": "$a.output"}),
+        step("h", "h", on_error="skip", default=0),
     )
     found: list[Any] = []
 
@@ -1022,7 +1165,10 @@ def test_one_vm_serves_several_threads_and_event_loops() -> None:
             (f"{name}{i}", "timeout") for i in range(10)
         ]  # type: ignore[return-value]
 
-    threads = [threading.Thread(target=lambda name=name: found.append(asyncio.run(several(name)))) for name in "abcd"]  # type: ignore[misc]
+    threads = [
+        threading.Thread(target=lambda name=name: found.append(asyncio.run(several(name))))
+        for name in "abcd"
+    ]  # type: ignore[misc]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -1043,7 +1189,9 @@ async def test_a_run_inside_a_tool_of_a_run() -> None:
         return (await vm.run(program(step(), step("b")))).final_output + n
 
     vm.register_tool("inner", inner)
-    assert (await vm.run(program(mapped(step("x", "inner", args={"n": "$item"}), over=[1, 2])))).final_output == [2, 3]
+    assert (
+        await vm.run(program(mapped(step("x", "inner", args={"n": "$item"}), over=[1, 2])))
+    ).final_output == [2, 3]
 
 
 @pytest.mark.parametrize("how", ["cause", "context", "reason"])
@@ -1097,7 +1245,10 @@ async def test_a_call_that_was_never_made_has_no_request(stops: str) -> None:
     one = program(step("a", args={"x": "one", "y": 2}), step("b", args=second))
     vm = ExecutionVM(tools={"t": lambda x=None, y=None: x})
     trace = await vm.run(one, budget={"max_tool_calls": 1} if stops == "no budget" else None)
-    assert [(s.step_id, s.request) for s in trace.steps] == [("a", {"x": "one", "y": 2}), ("b", None)]
+    assert [(s.step_id, s.request) for s in trace.steps] == [
+        ("a", {"x": "one", "y": 2}),
+        ("b", None),
+    ]
 
 
 async def test_a_failed_attempt_does_not_change_the_arguments_of_the_next() -> None:

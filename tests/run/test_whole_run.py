@@ -1,4 +1,6 @@
-"""`timeout_seconds` of a whole program: calls, waits and approvals count, over processes too; and what budgets leave out."""
+"""`timeout_seconds` of a whole program: calls, waits and approvals count, over processes too; and
+what budgets leave out.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from nano_vm.replay import replay, subject_of, verify
 from nano_vm.testing import explore
 
 WAIT: dict[str, Any] = {"id": "w", "type": "wait", "event": "paid"}
-ASK: dict[str, Any] = {"id": "ask", "type": "approval", "role": "boss", "then": "$next", "otherwise": "$end"}
+ASK: dict[str, Any] = {
+    "id": "ask",
+    "type": "approval",
+    "role": "boss",
+    "then": "$next",
+    "otherwise": "$end",
+}
 END: dict[str, Any] = {"id": "end", "type": "set", "values": {"x": 1}}
 
 
@@ -38,7 +46,9 @@ class Host:
             self.calls.append("take back")
 
         tools = {"note": tool(effect="write")(note), "take_back": tool(effect="write")(take_back)}
-        return ExecutionVM(tools=tools, store=self.url, clock=self.clock, roles=lambda who: ["boss"])
+        return ExecutionVM(
+            tools=tools, store=self.url, clock=self.clock, roles=lambda who: ["boss"]
+        )
 
     async def resumed(self) -> Trace:
         """What another process makes of the run."""
@@ -53,7 +63,9 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
-def after(host: Host, made: Program, *then: Callable[[ExecutionVM], Awaitable[Any] | None] | float) -> Trace:
+def after(
+    host: Host, made: Program, *then: Callable[[ExecutionVM], Awaitable[Any] | None] | float
+) -> Trace:
     """The run after what is done with it, or the seconds that pass, one after the other."""
 
     async def go() -> Trace:
@@ -84,7 +96,7 @@ def approved(vm: ExecutionVM) -> None:
     vm.approve("r", entry["path"], shown=entry["shown"], by="ann")
 
 
-# --- waits and approvals count ---------------------------------------------------------------------------------------
+# --- waits and approvals count --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("passed", "status"), [(50, "suspended"), (101, "failed")])
@@ -112,12 +124,16 @@ def test_who_decides_too_late_is_told(host: Host) -> None:
 
 
 def test_the_end_of_the_run_is_no_decision(host: Host) -> None:
-    """An approval takes `otherwise` where it has its own deadline, and not where the run has one."""
+    """An approval takes `otherwise` where it has its own deadline, and not where the run has
+    one.
+    """
     made = program({**ASK, "otherwise": [step("n", "note")], "then": []}, END, timeout_seconds=100)
     trace = after(host, made, 101)
     assert (trace.status.value, host.calls) == ("failed", [])
     own = program(
-        {**ASK, "otherwise": [step("n", "note")], "then": [], "timeout_seconds": 10}, END, timeout_seconds=100
+        {**ASK, "otherwise": [step("n", "note")], "then": [], "timeout_seconds": 10},
+        END,
+        timeout_seconds=100,
     )
     host.url = host.url.replace("runs.db", "other.db")
     assert after(host, own, 50).ok
@@ -146,13 +162,15 @@ def test_what_was_done_is_undone(host: Host) -> None:
 
 
 def test_a_handler_may_tidy_up_and_the_run_has_failed_all_the_same(host: Host) -> None:
-    made = program({**WAIT, "catch": [{"errors": ["timeout"], "next": "end"}]}, END, timeout_seconds=100)
+    made = program(
+        {**WAIT, "catch": [{"errors": ["timeout"], "next": "end"}]}, END, timeout_seconds=100
+    )
     trace = after(host, made, 101)
     assert trace.error == "Step 'end' failed: TimeoutError: the run did not end within 100 s"
     assert [(s.path, s.status.value) for s in trace.steps] == [("w", "failed"), ("end", "success")]
 
 
-# --- of parts: composite steps, called programs ------------------------------------------------------------------------
+# --- of parts: composite steps, called programs ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -185,7 +203,7 @@ def test_a_budget_of_seconds_leaves_waiting_out_in_children_too(host: Host) -> N
     assert trace.ok, trace.error
 
 
-# --- in one process ----------------------------------------------------------------------------------------------------
+# --- in one process -------------------------------------------------------------------------------
 
 
 def test_a_call_that_is_under_way_is_stopped() -> None:
@@ -193,10 +211,13 @@ def test_a_call_that_is_under_way_is_stopped() -> None:
         await asyncio.Event().wait()
 
     vm = ExecutionVM(tools={"hang": tool(effect="read")(hang)})
-    trace = vm.run_sync(program(step("h", "hang", catch=[{"next": "end"}]), END, timeout_seconds=0.1))
+    trace = vm.run_sync(
+        program(step("h", "hang", catch=[{"next": "end"}]), END, timeout_seconds=0.1)
+    )
     assert trace.error == "Step 'end' failed: TimeoutError: the run did not end within 0.1 s"
     assert replay(
-        Trace.from_json(trace.to_json()), program(step("h", "hang", catch=[{"next": "end"}]), END, timeout_seconds=0.1)
+        Trace.from_json(trace.to_json()),
+        program(step("h", "hang", catch=[{"next": "end"}]), END, timeout_seconds=0.1),
     ).identical
     called = {
         "id": "c",
@@ -205,7 +226,8 @@ def test_a_call_that_is_under_way_is_stopped() -> None:
     }
     trace = vm.run_sync(program(called))
     assert trace.error == (
-        "Step 'c' failed: TimeoutError: program 'sub': Step 'h' failed: TimeoutError: program 'sub' did not end within 0.1 s"
+        "Step 'c' failed: TimeoutError: program 'sub': Step 'h' failed: TimeoutError: program "
+        "'sub' did not end within 0.1 s"
     )
 
 

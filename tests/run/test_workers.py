@@ -1,4 +1,6 @@
-"""Several workers over one database: they take different runs, hold no lock that another waits for, and do each run once."""
+"""Several workers over one database: they take different runs, hold no lock that another waits for,
+and do each run once.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def deadlocks(server: PostgresServer) -> int:
     """Those that the server has ended so far; it counts them when a session is over."""
     time.sleep(0.3)
-    return int(str(server.execute("SELECT coalesce(sum(deadlocks), 0) FROM pg_stat_database")[0][0]))
+    return int(
+        str(server.execute("SELECT coalesce(sum(deadlocks), 0) FROM pg_stat_database")[0][0])
+    )
 
 
 # --- processes ---
@@ -88,7 +92,7 @@ def work(url: str, ledger: Path, ready: Any, results: Any) -> None:
 def test_workers_share_the_runs_and_do_each_once(
     url: str,
     tmp_path: Path,
-    postgres: PostgresServer,  # noqa: F811
+    postgres: PostgresServer,
 ) -> None:
     """All submit the same runs, each in an order of its own, and then work on them."""
     before = deadlocks(postgres)
@@ -102,9 +106,13 @@ def test_workers_share_the_runs_and_do_each_once(
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
-    assert sorted(run_id for share in shares for run_id in share) == sorted(f"run-{number}" for number in range(RUNS))
+    assert sorted(run_id for share in shares for run_id in share) == sorted(
+        f"run-{number}" for number in range(RUNS)
+    )
     assert sum(map(bool, shares)) > 1, "more than one had some"
-    calls = Counter(line for ledger in ledgers if ledger.exists() for line in ledger.read_text().splitlines())
+    calls = Counter(
+        line for ledger in ledgers if ledger.exists() for line in ledger.read_text().splitlines()
+    )
     assert calls.pop(LONG[:20]) == 2 * RUNS
     assert calls == {f"run {number}": 1 for number in range(RUNS)}
     assert deadlocks(postgres) == before
@@ -139,26 +147,39 @@ class Worker(threading.Thread):
         """Create, send, claim, append and give back, all at the same time."""
         draw, store = self.draw, self.store
         created = [
-            store.begin(StoredRun(run_id, "p", "d", 1, {"p": LONG}, {"x": LONG + run_id[-1]}, salt=b"s"))
+            store.begin(
+                StoredRun(run_id, "p", "d", 1, {"p": LONG}, {"x": LONG + run_id[-1]}, salt=b"s")
+            )
             for run_id in draw.sample(self.ids, 8)
         ]
         sent = [
             asyncio.to_thread(store.send, run_id, Message("event", "e", {"x": LONG}, None, 1))
             for run_id in draw.sample(self.ids, 3)
         ]
-        claims = [asyncio.to_thread(store.claim, draw.sample(self.ids, 8), self.name, 1, most=4) for _ in range(2)]
+        claims = [
+            asyncio.to_thread(store.claim, draw.sample(self.ids, 8), self.name, 1, most=4)
+            for _ in range(2)
+        ]
         await asyncio.gather(*created)
-        claimed, _ = await asyncio.gather(asyncio.gather(*claims), asyncio.gather(*sent, return_exceptions=True))
+        claimed, _ = await asyncio.gather(
+            asyncio.gather(*claims), asyncio.gather(*sent, return_exceptions=True)
+        )
         mine = {run_id: claim.fence for found in claimed for run_id, claim in found.items()}
         items = []
         for run_id, fence in mine.items():
             run, row = await asyncio.to_thread(store.load, run_id), self.row()
-            items.append((run_id, Append(run.key, fence, [row], RunSeal(run).after([row], {"output": LONG}))))
+            items.append(
+                (run_id, Append(run.key, fence, [row], RunSeal(run).after([row], {"output": LONG})))
+            )
         draw.shuffle(items)
-        free = [(run_id, Append(item.key, item.fence, (), {"owner": None})) for run_id, item in items]
+        free = [
+            (run_id, Append(item.key, item.fence, (), {"owner": None})) for run_id, item in items
+        ]
         for run_id, answer in zip(
             [run_id for run_id, _ in items],
-            await asyncio.gather(*(store.append(item) for _, item in items), return_exceptions=True),
+            await asyncio.gather(
+                *(store.append(item) for _, item in items), return_exceptions=True
+            ),
             strict=True,
         ):
             if answer is None:
@@ -168,13 +189,15 @@ class Worker(threading.Thread):
         await asyncio.gather(*(store.append(item) for _, item in free), return_exceptions=True)
 
 
-def test_no_two_ever_wait_for_each_other(url: str, postgres: PostgresServer) -> None:  # noqa: F811
+def test_no_two_ever_wait_for_each_other(url: str, postgres: PostgresServer) -> None:
     before = deadlocks(postgres)
     ids = [f"r{number}" for number in range(24)]
     with SqlStore(url) as store:
         for run_id in ids:
             store.create(StoredRun(run_id, "p", "d", 1, salt=b"s"))
-        workers = [Worker(url, f"w{number}", [*ids, *(f"n{n}" for n in range(200))]) for number in range(4)]
+        workers = [
+            Worker(url, f"w{number}", [*ids, *(f"n{n}" for n in range(200))]) for number in range(4)
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -184,11 +207,15 @@ def test_no_two_ever_wait_for_each_other(url: str, postgres: PostgresServer) -> 
         assert store.check() == []
         for run in store.runs():
             rows = len(store.load(run.run_id).rows)
-            assert rows == sum(worker.appended[run.run_id] for worker in workers), "what was acknowledged is there"
+            assert rows == sum(worker.appended[run.run_id] for worker in workers), (
+                "what was acknowledged is there"
+            )
     assert deadlocks(postgres) == before
 
 
-async def test_a_run_that_another_transaction_holds_keeps_no_other_waiting(postgres: PostgresServer) -> None:  # noqa: F811
+async def test_a_run_that_another_transaction_holds_keeps_no_other_waiting(
+    postgres: PostgresServer,
+) -> None:
     import psycopg
 
     url = postgres.database()
@@ -199,10 +226,17 @@ async def test_a_run_that_another_transaction_holds_keeps_no_other_waiting(postg
             store.create(run)
         other.execute("SELECT 1 FROM nano_runs WHERE run_id = 'r1' FOR UPDATE")
         assert await asyncio.to_thread(store.claim, ["r1"], "me", 1) == {}
-        held = [store.append(Append(runs[1].key, 1, [row])), store.append(Append(runs[1].key, 1, [row]))]
-        await asyncio.gather(*(store.append(Append(run.key, 1, [row])) for run in (runs[0], runs[2])))
+        held = [
+            store.append(Append(runs[1].key, 1, [row])),
+            store.append(Append(runs[1].key, 1, [row])),
+        ]
+        await asyncio.gather(
+            *(store.append(Append(run.key, 1, [row])) for run in (runs[0], runs[2]))
+        )
         assert not held[0].done()
-        with pytest.raises(StoreError, match=r"run number 2 was locked for \d+\.\d s by another transaction"):
+        with pytest.raises(
+            StoreError, match=r"run number 2 was locked for \d+\.\d s by another transaction"
+        ):
             await held[0]
         with pytest.raises(StoreError, match="locked"):
             await held[1]

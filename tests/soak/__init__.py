@@ -1,4 +1,6 @@
-"""Reliability: processes that are killed, frozen and starved, and what must hold of their runs afterwards.
+"""Reliability: processes that are killed, frozen and starved, and what must hold of their runs
+afterwards.
 
-`make test` runs the short versions in `test_soak`, `make soak` the long ones (``python -m soak``); docs/reliability.md holds their figures.
+`make test` runs the short versions in `test_soak`, `make soak` the long ones (``python -m soak``);
+docs/reliability.md holds their figures.
 """

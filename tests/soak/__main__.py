@@ -1,4 +1,5 @@
-"""All campaigns at length, and their figures into docs/reliability.md: `make soak`, about half an hour.
+"""All campaigns at length, and their figures into docs/reliability.md: `make soak`, about half an
+hour.
 
 python -m soak                     # all
 python -m soak --only kill-sqlite  # one, printed as JSON
@@ -18,7 +19,10 @@ from typing import Any
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "reliability.md"
-BEGIN, END = "<!-- written by `make soak`; do not edit -->", "<!-- end of what `make soak` writes -->"
+BEGIN, END = (
+    "<!-- written by `make soak`; do not edit -->",
+    "<!-- end of what `make soak` writes -->",
+)
 
 CAMPAIGNS = {
     "kill-sqlite": ["kill", "--kills", "500", "--url", "sqlite"],
@@ -65,8 +69,14 @@ def run(*arguments: str) -> dict[str, Any]:
 
 def table(head: list[str], rows: list[list[Any]]) -> list[str]:
     """Lines of a table; numbers to the right."""
-    cells = [[f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row] for row in rows]
-    marks = ["---:" if all(isinstance(row[i], int | float) for row in rows) else "---" for i in range(len(head))]
+    cells = [
+        [f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row]
+        for row in rows
+    ]
+    marks = [
+        "---:" if all(isinstance(row[i], int | float) for row in rows) else "---"
+        for i in range(len(head))
+    ]
     return [f"| {' | '.join(line)} |" for line in ([*head], marks, *cells)]
 
 
@@ -75,7 +85,8 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
     lite, post = results["kill-sqlite"], results["kill-postgres"]
     lines = [
         BEGIN,
-        f"Measured on {datetime.now(UTC).date()}: {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+        f"Measured on {datetime.now(UTC).date()}: {os.cpu_count()} cores, {platform.system()} "
+        f"{platform.machine()}, "
         f"CPython {platform.python_version()}.",
         "",
         "### Kills",
@@ -105,14 +116,24 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
     lines += table(
         ["point", "SQLite: passed", "died", "PostgreSQL: passed", "died"],
         [
-            [name, lite["passed"][name], lite["died"][name], post["passed"][name], post["died"][name]]
+            [
+                name,
+                lite["passed"][name],
+                lite["died"][name],
+                post["passed"][name],
+                post["died"][name],
+            ]
             for name in lite["passed"]
         ],
     )
     lines += ["", "### Freezes", ""]
     lite, post = results["frozen-sqlite"], results["frozen-postgres"]
     rows = [["runs", sum(lite["runs"].values()), sum(post["runs"].values())]]
-    for name, key in (("freezes", "freezes"), ("at random instants", "at random instants"), ("seconds", "seconds")):
+    for name, key in (
+        ("freezes", "freezes"),
+        ("at random instants", "at random instants"),
+        ("seconds", "seconds"),
+    ):
         rows.append([name, lite.get(key, 0), post.get(key, 0)])
     for name, key in (
         ("calls begun", "begin"),
@@ -122,7 +143,10 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
     ):
         rows.append([name, lite["world"].get(key, 0), post["world"].get(key, 0)])
     points = sorted({*lite["frozen"], *post["frozen"]})
-    rows += [[f"frozen at `{name}`", lite["frozen"].get(name, 0), post["frozen"].get(name, 0)] for name in points]
+    rows += [
+        [f"frozen at `{name}`", lite["frozen"].get(name, 0), post["frozen"].get(name, 0)]
+        for name in points
+    ]
     rows.append(["**what was not as it must be**", len(lite["faults"]), len(post["faults"])])
     lines += table(["", "SQLite", "PostgreSQL"], rows)
     lines += [
@@ -161,7 +185,9 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
     for name, database in (("faults-sqlite", "SQLite"), ("faults-postgres", "PostgreSQL")):
         for fault in results[name]["rows"]:
             found_by = ", ".join(
-                f"{fault[key]} {key}" for key in fault if key.startswith(("found", "in bytes", "unnoticed"))
+                f"{fault[key]} {key}"
+                for key in fault
+                if key.startswith(("found", "in bytes", "unnoticed"))
             )
             hit = f"{fault['transactions']} transactions" if "transactions" in fault else found_by
             says = fault["says"][0] if fault["says"] else "nothing: nothing was lost"
@@ -182,15 +208,25 @@ def told(results: dict[str, dict[str, Any]], found: dict[str, str]) -> str:
         if "bytes_a_run" in result:
             rows.append([database, "bytes of the database for each", result["bytes_a_run"]])
     lines += table(["", "what", "figure"], rows)
-    lines += ["", "### What the campaigns find", "", "Broken on purpose, each in a campaign that is shorter:", ""]
+    lines += [
+        "",
+        "### What the campaigns find",
+        "",
+        "Broken on purpose, each in a campaign that is shorter:",
+        "",
+    ]
     lines += table(["broken", "found as"], [[f"`{name}`", text] for name, text in found.items()])
     return "\n".join([*lines, END])
 
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=list(CAMPAIGNS), help="one campaign; the page stays as it is")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", choices=list(CAMPAIGNS), help="one campaign; the page stays as it is"
+    )
     given = parser.parse_args()
     if given.only:
         result = run(*CAMPAIGNS[given.only])
@@ -206,7 +242,11 @@ def main() -> int:
     found = {}
     for name, arguments in SABOTAGED.items():
         first = next(iter(run(*arguments, "--sabotage", name)["faults"]), "not found")
-        found[name] = first.partition(": ")[2].partition(":")[0].splitlines()[0] if first != "not found" else first
+        found[name] = (
+            first.partition(": ")[2].partition(":")[0].splitlines()[0]
+            if first != "not found"
+            else first
+        )
         faults += first == "not found"
         print(f"{name} broken: {found[name]}", flush=True)
     write(results, found)

@@ -1,8 +1,10 @@
-"""The world that the tools of the tests change: a file for each run, whose lines are written at once and synced, and survive any kill.
+"""The world that the tools of the tests change: a file for each run, whose lines are written at
+once and synced, and survive any kill.
 
-A call appends ``begin KEY``, then ``done KEY OUTPUT`` (its effect) or ``failed KEY``. Others append what they said of a call:
-``cleared KEY``, that it did not happen and may be made again, and ``kept KEY``, that its outcome is durable in the store. The lines
-of a file stand in the order in which things happened.
+A call appends ``begin KEY``, then ``done KEY OUTPUT`` (its effect) or ``failed KEY``. Others append
+what they said of a call: ``cleared KEY``, that it did not happen and may be made again, and ``kept
+KEY``, that its outcome is durable in the store. The lines of a file stand in the order in which
+things happened.
 """
 
 from __future__ import annotations

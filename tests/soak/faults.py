@@ -1,9 +1,10 @@
-"""Faults of the store while runs are driven: at each transaction in turn, and afterwards the runs go on and end as they must.
+"""Faults of the store while runs are driven: at each transaction in turn, and afterwards the runs
+go on and end as they must.
 
     python -m soak.faults --url sqlite
 
-Each fault gives the text of the error and what was counted; ``faults`` are what is not as it must be. `test_store` has the same
-faults, one by one, below the VM.
+Each fault gives the text of the error and what was counted; ``faults`` are what is not as it must
+be. `test_store` has the same faults, one by one, below the VM.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Bench(Place):
 
 @contextmanager
 def at_transaction(number: int, moment: str, hurt: Hurt) -> Iterator[None]:
-    """Do *hurt* once: at the *number*-th transaction that writes, *moment* is before it, inside it, or before or after its commit."""
+    """Do *hurt* once: at the *number*-th transaction that writes, *moment* is before it, inside it,
+    or before or after its commit.
+    """
     begin, many, commit = Connection.begin, Connection.many, Connection.commit
     left = number
 
@@ -98,7 +101,9 @@ def at_transaction(number: int, moment: str, hurt: Hurt) -> Iterator[None]:
 
 @contextmanager
 def acknowledged(count: Callable[[str], int], seen: dict[str, int]) -> Iterator[None]:
-    """Keep in *seen*, by run, the rows that a second connection saw when an append was acknowledged."""
+    """Keep in *seen*, by run, the rows that a second connection saw when an append was
+    acknowledged.
+    """
     append = Journal.append
 
     async def append_at(self: Journal, rows: Any, *more: Any) -> None:
@@ -117,7 +122,13 @@ class Fault:
     """A fault: what to do at a transaction, how to end it, and what was seen."""
 
     def __init__(
-        self, name: str, moment: str, hurt: Hurt, heal: Callable[[], None], *, heard: bool | None = True
+        self,
+        name: str,
+        moment: str,
+        hurt: Hurt,
+        heal: Callable[[], None],
+        *,
+        heard: bool | None = True,
     ) -> None:
         self.name, self.moment, self.hurt, self.heal = name, moment, hurt, heal
         self.heard = heard  # whether it must be told, or must not be; None where it may
@@ -131,11 +142,18 @@ class Fault:
 
     def row(self) -> dict[str, Any]:
         """As it is told."""
-        return {"fault": self.name, "moment": self.moment, "errors": len(self.told), "says": self.told[:1]}
+        return {
+            "fault": self.name,
+            "moment": self.moment,
+            "errors": len(self.told),
+            "says": self.told[:1],
+        }
 
 
 async def suffer(place: Bench, fault: Fault, faults: list[str]) -> int:
-    """Runs with *fault* at the first transaction, the second, and so on, up to the last of a run; how many there were."""
+    """Runs with *fault* at the first transaction, the second, and so on, up to the last of a run;
+    how many there were.
+    """
     number = 0
     while True:
         number += 1
@@ -197,7 +215,9 @@ class LiteBench(Bench):
         everything = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
         def lock(_: Connection) -> None:
-            connection = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+            connection = sqlite3.connect(
+                path, isolation_level=None, timeout=10, check_same_thread=False
+            )
             connection.execute("BEGIN IMMEDIATE")
             other.append(connection)
 
@@ -231,7 +251,9 @@ class PostgresBench(Bench):
 
     def faults_of(self) -> list[Fault]:
         def end_session(connection: Connection) -> None:
-            self.server.execute(f"SELECT pg_terminate_backend({connection.driver.info.backend_pid}, 5000)")
+            self.server.execute(
+                f"SELECT pg_terminate_backend({connection.driver.info.backend_pid}, 5000)"
+            )
 
         def crash(connection: Connection) -> None:
             os.kill(
@@ -257,9 +279,18 @@ class PostgresBench(Bench):
         return [
             Fault("session ended by the server", "before", end_session, nothing, heard=False),
             Fault("session ended by the server", "inside", end_session, nothing, heard=False),
-            Fault("session ended by the server", "before the commit", end_session, nothing, heard=False),
-            Fault("answer to the commit lost", "after the commit", lose_answer, nothing, heard=False),
-            Fault("server process killed", "inside", crash, nothing, heard=None),  # it may take longer to recover
+            Fault(
+                "session ended by the server",
+                "before the commit",
+                end_session,
+                nothing,
+                heard=False,
+            ),
+            Fault(
+                "answer to the commit lost", "after the commit", lose_answer, nothing, heard=False
+            ),
+            # it may take longer to recover
+            Fault("server process killed", "inside", crash, nothing, heard=None),
             Fault("server gone", "inside", stop, self.server.start),
         ]
 
@@ -275,7 +306,9 @@ def _rows(found: Any) -> int:
 
 
 def torn(folder: Path, seed: int, faults: list[str]) -> dict[str, Any]:
-    """Databases as a power failure leaves them: the write of the last transaction is cut anywhere, and what came before is there."""
+    """Databases as a power failure leaves them: the write of the last transaction is cut anywhere,
+    and what came before is there.
+    """
     draw = random.Random(seed)
     number = 1
     while torn_at(folder / f"torn-{number}", number, draw, faults):
@@ -290,7 +323,9 @@ def torn(folder: Path, seed: int, faults: list[str]) -> dict[str, Any]:
 
 
 def torn_at(folder: Path, number: int, draw: random.Random, faults: list[str]) -> bool:
-    """A run whose files are copied right after its *number*-th transaction, torn, and gone on with; False where it had fewer."""
+    """A run whose files are copied right after its *number*-th transaction, torn, and gone on with;
+    False where it had fewer.
+    """
     place = LiteBench(folder, f"sqlite:///{folder}/runs.db")
     copy = Path(f"{folder}-copy")
     sizes: list[int] = []
@@ -309,7 +344,10 @@ def torn_at(folder: Path, number: int, draw: random.Random, faults: list[str]) -
 
     async def run() -> None:
         vm = place.open()
-        before, after = at_transaction(number, "before", note), at_transaction(number, "after the commit", cut)
+        before, after = (
+            at_transaction(number, "before", note),
+            at_transaction(number, "after the commit", cut),
+        )
         with acknowledged(place.rows, seen), before, after:
             await vm.run(SHORT, {"name": "torn"}, run_id="torn")
         vm.close()
@@ -322,25 +360,47 @@ def torn_at(folder: Path, number: int, draw: random.Random, faults: list[str]) -
         for owner in store.owners():  # it is this process, which lives
             store.forget_owner(owner)
     if left.rows("torn") < known.get("torn", -1):
-        faults.append(f"torn at {number}: {known['torn']} rows were acknowledged, {left.rows('torn')} are there")
+        faults.append(
+            f"torn at {number}: {known['torn']} rows were acknowledged, {left.rows('torn')} are "
+            f"there"
+        )
     asyncio.run(end(left, "torn"))
     faults += [f"torn at {number}: {fault}" for fault in examine(left, SHORT)["faults"]]
     return True
 
 
 CHANGING = frozenset(
-    {"status", "finished_ns", "seal", "wake_ns", "owner", "fence", "steps", "tokens", "cost_usd", "error_kind"}
+    {
+        "status",
+        "finished_ns",
+        "seal",
+        "wake_ns",
+        "owner",
+        "fence",
+        "steps",
+        "tokens",
+        "cost_usd",
+        "error_kind",
+    }
 )
-"""What is written into a run's header while it runs, which is under no checksum: told in docs/reliability.md."""
+"""What is written into a run's header while it runs, which is under no checksum: told in
+docs/reliability.md.
+"""
 
 
 def changed(run: StoredRun, right: StoredRun) -> list[str]:
     """The fields in which two runs differ."""
-    return [field.name for field in fields(run) if getattr(run, field.name) != getattr(right, field.name)]
+    return [
+        field.name
+        for field in fields(run)
+        if getattr(run, field.name) != getattr(right, field.name)
+    ]
 
 
 def corrupted(folder: Path, seed: int, flips: int, faults: list[str]) -> dict[str, Any]:
-    """Bytes of a database of ended runs changed at random: what is read is an error or what was written."""
+    """Bytes of a database of ended runs changed at random: what is read is an error or what was
+    written.
+    """
     draw = random.Random(seed)
     place = LiteBench(folder / "sound", f"sqlite:///{folder}/sound/runs.db")
 
@@ -382,10 +442,22 @@ def corrupted(folder: Path, seed: int, flips: int, faults: list[str]) -> dict[st
                         if run != right and set(changed(run, right)) <= CHANGING:
                             unnoticed = True
                         elif run != right:
-                            faults.append(f"flip {number} at {at}: run {run_id!r} is read with other content")
+                            faults.append(
+                                f"flip {number} at {at}: run {run_id!r} is read with other content"
+                            )
                 found_by_check = bool(store.check())
-            where = "found by load" if found else "found by check" if found_by_check else "in bytes that mean nothing"
-            told["unnoticed, in what changes of a header" if unnoticed and not found_by_check else where] += 1
+            where = (
+                "found by load"
+                if found
+                else "found by check"
+                if found_by_check
+                else "in bytes that mean nothing"
+            )
+            told[
+                "unnoticed, in what changes of a header"
+                if unnoticed and not found_by_check
+                else where
+            ] += 1
         except StoreError as error:
             told["found when opened"] += 1
             says.append(str(error))
@@ -393,7 +465,13 @@ def corrupted(folder: Path, seed: int, flips: int, faults: list[str]) -> dict[st
             told["found, and told by another error"] += 1
         for left in folder.glob("bad.db*"):
             left.unlink()
-    return {"fault": "changed bytes", "moment": f"{flips} times", "errors": len(says), "says": says[:1], **told}
+    return {
+        "fault": "changed bytes",
+        "moment": f"{flips} times",
+        "errors": len(says),
+        "says": says[:1],
+        **told,
+    }
 
 
 async def suffer_all(place: LiteBench | PostgresBench, faults: list[str]) -> list[dict[str, Any]]:

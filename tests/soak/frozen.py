@@ -1,10 +1,12 @@
-"""Several workers share one database; again and again one of them is frozen past its lease and woken, at any instant and at chosen points.
+"""Several workers share one database; again and again one of them is frozen past its lease and
+woken, at any instant and at chosen points.
 
     python -m soak.frozen --runs 10000 --url sqlite
 
-A frozen process does not know that it was: what it does when it wakes is what this test is about. The only point left out lies between
-the look at the lease and the call's first instruction, which nothing can close. Prints what was counted as JSON; the exit code is 1 where
-anything is not as it must be.
+A frozen process does not know that it was: what it does when it wakes is what this test is about.
+The only point left out lies between the look at the lease and the call's first instruction, which
+nothing can close. Prints what was counted as JSON; the exit code is 1 where anything is not as it
+must be.
 """
 
 from __future__ import annotations
@@ -43,14 +45,21 @@ AT_POINTS = (
 SHORT = Program.from_dict(
     {
         "name": "short",
-        "inputs": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+        "inputs": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}},
+            "required": ["name"],
+        },
         "steps": [
             call("look", "look"),
             call("charge", "charge", reconcile=beside("find", "charge")),
             {
                 "id": "both",
                 "type": "parallel",
-                "parallel_steps": [call("mail", "mail", "both/mail"), call("put", "put", "both/put")],
+                "parallel_steps": [
+                    call("mail", "mail", "both/mail"),
+                    call("put", "put", "both/put"),
+                ],
             },
             call("note", "note", max_retries=3, retry={**NOW, "delay_seconds": 0.3}),
         ],
@@ -82,15 +91,25 @@ class Freezer(Points):
 
 
 class Shed(Place):
-    """A place whose workers share a lease of a second and few threads, so that calls wait for one."""
+    """A place whose workers share a lease of a second and few threads, so that calls wait for
+    one.
+    """
 
     def open(self, points: Points) -> ExecutionVM:
-        """A VM as in a container of its own: who can see that a process is there never takes its runs."""
+        """A VM as in a container of its own: who can see that a process is there never takes its
+        runs.
+        """
         vm = ExecutionVM(
-            None, tools(self.world, points, frozen=True), store=self.url, lease_seconds=LEASE_SECONDS, threads=6
+            None,
+            tools(self.world, points, frozen=True),
+            store=self.url,
+            lease_seconds=LEASE_SECONDS,
+            threads=6,
         )
         store: Any = vm._store
-        vm._lease = Lease(store, LEASE_SECONDS, process=replace(Process.own(), space=f"alone-{os.getpid()}"))
+        vm._lease = Lease(
+            store, LEASE_SECONDS, process=replace(Process.own(), space=f"alone-{os.getpid()}")
+        )
         return vm
 
 
@@ -99,7 +118,9 @@ async def submit(place: Shed, runs: int) -> None:
     vm = place.open(Points(Shared()))
     names = [f"s{number}" for number in range(runs)]
     for at in range(0, runs, 250):
-        await asyncio.gather(*(vm.submit(SHORT, {"name": name}, run_id=name) for name in names[at : at + 250]))
+        await asyncio.gather(
+            *(vm.submit(SHORT, {"name": name}, run_id=name) for name in names[at : at + 250])
+        )
     vm.close()
 
 
@@ -111,7 +132,9 @@ async def work(place: Shed, points: Points) -> None:
 
 
 async def resolve(place: Shed) -> None:
-    """Say what became of the calls in doubt. Nobody is at work now, so what the world shows is all there will be."""
+    """Say what became of the calls in doubt. Nobody is at work now, so what the world shows is all
+    there will be.
+    """
     vm = place.open(Points(Shared()))
     store: Any = vm._store
     for stored in list(store.runs(status="suspended")):
@@ -133,7 +156,13 @@ def finish(process: int) -> None:
 
 
 def share(
-    place: Shed, shared: Shared, workers: int, seconds: float, seed: int, limit: float, broken: str | None
+    place: Shed,
+    shared: Shared,
+    workers: int,
+    seconds: float,
+    seed: int,
+    limit: float,
+    broken: str | None,
 ) -> Counter[str]:
     """Work until all is done that can be, with one worker at a time frozen."""
     draw = random.Random(seed)
@@ -150,7 +179,8 @@ def share(
         return forked(main, place)
 
     until = time.monotonic() + limit
-    lives = {begin(number): 0.0 for number in range(workers)}  # by process: when it is woken, 0 where it is awake
+    # by process: when it is woken, 0 where it is awake
+    lives = {begin(number): 0.0 for number in range(workers)}
     next_freeze = time.monotonic() + draw.uniform(0.3, 2 * seconds)
     while lives:
         now = time.monotonic()
@@ -187,7 +217,10 @@ def hang(place: Shed, processes: list[int]) -> None:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         with place.faults.open("a") as file:
-            file.write(f"--- worker {process} did not end\n{(place.folder / f'stacks-{process}').read_text()}\n")
+            file.write(
+                f"--- worker {process} did not "
+                f"end\n{(place.folder / f'stacks-{process}').read_text()}\n"
+            )
 
 
 async def count(place: Shed) -> int:
@@ -199,7 +232,14 @@ async def count(place: Shed) -> int:
 
 
 def campaign(
-    folder: Path, url: str, runs: int, *, seed: int, workers: int, seconds: float, broken: str | None = None
+    folder: Path,
+    url: str,
+    runs: int,
+    *,
+    seed: int,
+    workers: int,
+    seconds: float,
+    broken: str | None = None,
 ) -> dict[str, Any]:
     """Work and freeze, resolve what is in doubt, work again, examine."""
     place = Shed(folder, url)
@@ -209,7 +249,9 @@ def campaign(
     started = time.monotonic()
     counted: Counter[str] = Counter()
     for turn in range(10):
-        counted += share(place, shared, workers, seconds if turn == 0 else 1e9, seed, 60 + runs / 10, broken)
+        counted += share(
+            place, shared, workers, seconds if turn == 0 else 1e9, seed, 60 + runs / 10, broken
+        )
         finish(forked(lambda: resolve(place), place))
         if place.faults.exists() or asyncio.run(count(place)) == 0:
             break
@@ -225,17 +267,27 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=300)
-    parser.add_argument("--url", default="sqlite", help="sqlite, postgres, or the URL of an empty database")
+    parser.add_argument(
+        "--url", default="sqlite", help="sqlite, postgres, or the URL of an empty database"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--every", type=float, default=2.0, help="seconds between freezes, on average")
+    parser.add_argument(
+        "--every", type=float, default=2.0, help="seconds between freezes, on average"
+    )
     parser.add_argument("--sabotage", choices=list(SABOTAGE), help="break this on purpose")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nano-vm-frozen-"))
     with database(folder, given.url) as url:
         result = campaign(
-            folder, url, given.runs, seed=given.seed, workers=given.workers, seconds=given.every, broken=given.sabotage
+            folder,
+            url,
+            given.runs,
+            seed=given.seed,
+            workers=given.workers,
+            seconds=given.every,
+            broken=given.sabotage,
         )
     if given.keep or result["faults"]:
         result["folder"] = str(folder)

@@ -1,9 +1,11 @@
-"""The kill test: workers and a person are killed at random instants and at chosen points; then all runs must end well.
+"""The kill test: workers and a person are killed at random instants and at chosen points; then all
+runs must end well.
 
     python -m soak.kill --kills 500 --url sqlite
 
-Every life is a fork of this process, which has all imported and nothing opened: so a life begins within milliseconds. Prints what
-was counted as JSON; the exit code is 1 where anything is not as it must be.
+Every life is a fork of this process, which has all imported and nothing opened: so a life begins
+within milliseconds. Prints what was counted as JSON; the exit code is 1 where anything is not as it
+must be.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class Campaign:
 
     random_ms, point_ms = RANDOM_MS, POINT_MS
 
-    def __init__(self, place: Place, seed: int, workers: int, broken: str | None, kills: int = 0) -> None:
+    def __init__(
+        self, place: Place, seed: int, workers: int, broken: str | None, kills: int = 0
+    ) -> None:
         self.broken, self.kills = broken, kills
         self.place, self.draw, self.workers = place, random.Random(seed), workers
         self.shared = Shared()
@@ -94,7 +98,8 @@ class Campaign:
         self.place.more.unlink()
         self.calm()
         until = time.monotonic() + END_SECONDS
-        for process in list(self.lives):  # these end the runs undisturbed; who was to die at a point may still do so
+        # these end the runs undisturbed; who was to die at a point may still do so
+        for process in list(self.lives):
             role, _, point = self.lives[process]
             self.lives[process] = role, until, point
         while self.lives:
@@ -115,7 +120,9 @@ class Campaign:
         return [role for role, _, _ in self.lives.values()]
 
     def unfinished(self) -> bool:
-        """Whether some run has not ended; asked in a process of its own, since this one must not open the database."""
+        """Whether some run has not ended; asked in a process of its own, since this one must not
+        open the database.
+        """
         process = os.fork()
         if process == 0:
             code = 2
@@ -143,8 +150,13 @@ class Campaign:
             died = self.shared.died()
             mine = [name for name in NAMES if name.startswith("send") == (role == "person")]
             few = min(died[name] for name in mine)
-            point = self.draw.choice([name for name in mine if died[name] <= few + 2])  # so that each gets its share
-            number = 1 + int(self.draw.expovariate(1 / 6)) if role == "worker" else 1 + int(self.draw.expovariate(1))
+            # so that each gets its share
+            point = self.draw.choice([name for name in mine if died[name] <= few + 2])
+            number = (
+                1 + int(self.draw.expovariate(1 / 6))
+                if role == "worker"
+                else 1 + int(self.draw.expovariate(1))
+            )
         process = os.fork()
         if process == 0:
             if self.broken:
@@ -184,7 +196,13 @@ class Campaign:
 
 
 def campaign(
-    folder: Path, url: str, kills: int, *, seed: int = 0, workers: int = 2, broken: str | None = None
+    folder: Path,
+    url: str,
+    kills: int,
+    *,
+    seed: int = 0,
+    workers: int = 2,
+    broken: str | None = None,
 ) -> dict[str, Any]:
     """Kill, and examine; what was counted, with ``faults``: all that is not as it must be."""
     place = Place(folder, url)
@@ -193,7 +211,9 @@ def campaign(
     findings = examine(place)
     crashes = place.faults.read_text() if place.faults.exists() else ""
     found = ([crashes[:5_000]] if crashes else []) + findings.pop("faults")
-    faults = found[:MOST_FAULTS] + ([f"and {len(found) - MOST_FAULTS} more"] if len(found) > MOST_FAULTS else [])
+    faults = found[:MOST_FAULTS] + (
+        [f"and {len(found) - MOST_FAULTS} more"] if len(found) > MOST_FAULTS else []
+    )
     counted = {
         "kills": killing.kills,
         "random": killing.random + killing.early,
@@ -208,7 +228,9 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=15)
-    parser.add_argument("--url", default="sqlite", help="sqlite, postgres, or the URL of an empty database")
+    parser.add_argument(
+        "--url", default="sqlite", help="sqlite, postgres, or the URL of an empty database"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sabotage", choices=list(SABOTAGE), help="break this on purpose")
@@ -216,7 +238,9 @@ def main() -> int:
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nano-vm-kill-"))
     with database(folder, given.url) as url:
-        result = campaign(folder, url, given.kills, seed=given.seed, workers=given.workers, broken=given.sabotage)
+        result = campaign(
+            folder, url, given.kills, seed=given.seed, workers=given.workers, broken=given.sabotage
+        )
     if given.keep or result["faults"]:
         result["folder"] = str(folder)
     else:

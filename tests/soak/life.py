@@ -1,4 +1,6 @@
-"""One life of a process of the kill test: a worker, or the person who decides what workers wait for. It ends by a kill, or when told."""
+"""One life of a process of the kill test: a worker, or the person who decides what workers wait
+for. It ends by a kill, or when told.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ IN_FLIGHT = 12
 
 
 class Place:
-    """What the processes of a campaign share: the database, the files of effects, and a file that says whether more runs are wanted."""
+    """What the processes of a campaign share: the database, the files of effects, and a file that
+    says whether more runs are wanted.
+    """
 
     options: Mapping[str, Any] = {}
     """Of every VM."""
@@ -50,17 +54,26 @@ class Place:
     def vm(self, points: Points, **options: Any) -> ExecutionVM:
         """A VM over the shared database."""
         given = {"store": self.url, **self.options, **options}
-        return ExecutionVM(Model(self.world, points), tools(self.world, points), programs=CALLED, **given)
+        return ExecutionVM(
+            Model(self.world, points), tools(self.world, points), programs=CALLED, **given
+        )
 
     def keep(self, run_id: str, row: Row) -> None:
         """Note that the store acknowledged the outcome of a call."""
         if row.kind == STEP and row.type in ("tool", "llm"):
             called = row.status is not StepStatus.CANCELLED
-            self.world.tell("kept", key_of(run_id, row.path), [row.status and row.status.value, called], sync=False)
+            self.world.tell(
+                "kept",
+                key_of(run_id, row.path),
+                [row.status and row.status.value, called],
+                sync=False,
+            )
 
 
 def warm(place: Place) -> None:
-    """Import what a life will need, so that it begins in 20 milliseconds and not in 200. Opens nothing and starts no thread."""
+    """Import what a life will need, so that it begins in 20 milliseconds and not in 200. Opens
+    nothing and starts no thread.
+    """
     import_module("psycopg")
     vm = place.vm(Points(Shared()), store=None)
     for program in PROGRAMS:
@@ -69,7 +82,9 @@ def warm(place: Place) -> None:
 
 @contextmanager
 def database(folder: Path, url: str) -> Iterator[str]:
-    """The URL of an empty database: *url* itself, or where that says only ``sqlite`` or ``postgres``, one in *folder*."""
+    """The URL of an empty database: *url* itself, or where that says only ``sqlite`` or
+    ``postgres``, one in *folder*.
+    """
     if url == "sqlite":
         yield f"sqlite:///{folder / 'runs.db'}"
     elif url == "postgres":
@@ -102,7 +117,8 @@ async def work(place: Place, points: Points, name: str) -> None:
                 program = PROGRAMS[drawn(run_id, len(PROGRAMS))]
                 if number % 2:
                     await vm.submit(program, {"name": run_id}, run_id=run_id)
-                    if program.name == "caller" and number % 3 == 0:  # an event that comes before it is waited for
+                    # an event that comes before it is waited for
+                    if program.name == "caller" and number % 3 == 0:
                         with suppress(VMError):
                             vm.send_event(run_id, f"go-{run_id}", {"way": "a"})
                 else:
@@ -131,11 +147,17 @@ def count_unfinished(store: SqlStore) -> int:
     """How many runs have not ended."""
     with store.database.reading() as connection:
         marks = ", ".join("?" * len(ENDED))
-        return int(connection.one(f"SELECT count(*) FROM nano_runs WHERE status NOT IN ({marks})", *ENDED)[0])
+        return int(
+            connection.one(f"SELECT count(*) FROM nano_runs WHERE status NOT IN ({marks})", *ENDED)[
+                0
+            ]
+        )
 
 
 async def decide(place: Place, points: Points, name: str) -> None:
-    """The person: approves, rejects, cancels, sends events, and says what became of calls in doubt, from what really happened."""
+    """The person: approves, rejects, cancels, sends events, and says what became of calls in doubt,
+    from what really happened.
+    """
     vm = await answered(place.vm, points)
     store: Any = vm._store
     while place.more.exists() or await answered(count_unfinished, store):
@@ -174,7 +196,10 @@ async def settle(world: World, vm: ExecutionVM, run_id: str, entry: dict[str, An
         else:
             vm.approve(run_id, path, by="ann", shown=entry["shown"], reason="fine")
     elif kind == "wait" and "event" in entry:
-        if any(message.kind in ("event", "kept") for message in vm._store.load(run_id, rows=False).inbox):  # type: ignore[union-attr]
+        if any(
+            message.kind in ("event", "kept")
+            for message in vm._store.load(run_id, rows=False).inbox
+        ):  # type: ignore[union-attr]
             return
         vm.send_event(run_id, entry["event"], {"way": "ab"[drawn(key, 2)]})
     elif kind == "in_doubt":
@@ -182,7 +207,9 @@ async def settle(world: World, vm: ExecutionVM, run_id: str, entry: dict[str, An
 
 
 def settle_in_doubt(world: World, vm: ExecutionVM, run_id: str, entry: dict[str, Any]) -> None:
-    """Say of a call in doubt what really happened. One that did not happen is made again, sometimes given up."""
+    """Say of a call in doubt what really happened. One that did not happen is made again, sometimes
+    given up.
+    """
     path = entry["path"]
     if entry["tool"].startswith("find"):
         vm.resolve(run_id, path, retry=True, by="ann")
@@ -210,6 +237,8 @@ def live(main: Callable[[], Coroutine[Any, Any, None]], place: Place) -> None:
     except BaseException:  # noqa: BLE001 - whatever it is, the campaign must hear of it
         code = 1
         with place.faults.open("a") as file:
-            file.write(f"--- process {os.getpid()} at {time.time():.3f}\n{traceback.format_exc()}\n")
+            file.write(
+                f"--- process {os.getpid()} at {time.time():.3f}\n{traceback.format_exc()}\n"
+            )
     sys.stdout.flush()
     os._exit(code)

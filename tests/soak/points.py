@@ -1,6 +1,8 @@
-"""Instants at which a process kills or stops itself: put around store and journal from here, so that the package needs no hooks.
+"""Instants at which a process kills or stops itself: put around store and journal from here, so
+that the package needs no hooks.
 
-Counters lie in memory that the processes of a campaign share, so that those of a killed one are not lost.
+Counters lie in memory that the processes of a campaign share, so that those of a killed one are not
+lost.
 """
 
 from __future__ import annotations
@@ -25,13 +27,17 @@ NAMES = (
     "transaction:begun", "transaction:between", "commit:before", "commit:after",
     "submit:before", "submit:after", "claim:before", "claim:after", "send:before", "send:after",
 )  # fmt: skip
-"""Before and after an intent, an outcome or an end: as it is handed to the store, and when that acknowledged it."""
+"""Before and after an intent, an outcome or an end: as it is handed to the store, and when that
+acknowledged it.
+"""
 
 SLOTS = 2 * len(NAMES)
 
 
 class Shared:
-    """Counters in shared memory: how often each point was passed, and how often a process died there."""
+    """Counters in shared memory: how often each point was passed, and how often a process died
+    there.
+    """
 
     def __init__(self) -> None:
         self._cells = memoryview(mmap.mmap(-1, 8 * SLOTS)).cast("Q")
@@ -53,7 +59,11 @@ class Points:
     """The points of one process. At the *number*-th pass of *target* it sends itself *how*."""
 
     def __init__(
-        self, shared: Shared, target: str | None = None, number: int = 1, how: signal.Signals = signal.SIGKILL
+        self,
+        shared: Shared,
+        target: str | None = None,
+        number: int = 1,
+        how: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.shared, self.target, self.left, self.how = shared, target, number, how
 
@@ -67,12 +77,21 @@ class Points:
                 os.kill(os.getpid(), self.how)
 
     def patch(self, kept: Any) -> None:
-        """Put the points around store and journal; *kept* is called with each row that the store acknowledged."""
+        """Put the points around store and journal; *kept* is called with each row that the store
+        acknowledged.
+        """
         at = self.at
-        append, begin, commit, many = Journal.append, Connection.begin, Connection.commit, Connection.many
+        append, begin, commit, many = (
+            Journal.append,
+            Connection.begin,
+            Connection.commit,
+            Connection.many,
+        )
         create, claim, decide = SqlStore.begin, SqlStore.claim, SqlStore.decide
 
-        async def append_at(self: Journal, rows: Sequence[Any], update: Any = None, *more: Any) -> None:
+        async def append_at(
+            self: Journal, rows: Sequence[Any], update: Any = None, *more: Any
+        ) -> None:
             names = [
                 name
                 for name, there in (
@@ -113,7 +132,9 @@ class Points:
             at("submit:after")
             return made
 
-        def claim_at(self: SqlStore, run_ids: Sequence[str], *given: Any, **options: Any) -> dict[str, Claim]:
+        def claim_at(
+            self: SqlStore, run_ids: Sequence[str], *given: Any, **options: Any
+        ) -> dict[str, Claim]:
             at("claim:before")
             claimed = claim(self, run_ids, *given, **options)
             at("claim:after")

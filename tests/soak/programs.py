@@ -1,7 +1,7 @@
 """The programs that are run while their processes are killed, their tools and their model.
 
-Every call has a key: the run's id and the path of the step, given as an argument. All outputs follow from keys, so that a run can be
-compared with one that nobody disturbed.
+Every call has a key: the run's id and the path of the step, given as an argument. All outputs
+follow from keys, so that a run can be compared with one that nobody disturbed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,13 @@ def drawn(key: str, sides: int) -> int:
 
 def call(id: str, name: str, path: str | None = None, **fields: Any) -> dict[str, Any]:
     """A step that calls a tool with its key."""
-    return {"id": id, "type": "tool", "tool": name, "args": {"key": f"${{name}}:{path or id}"}, **fields}
+    return {
+        "id": id,
+        "type": "tool",
+        "tool": name,
+        "args": {"key": f"${{name}}:{path or id}"},
+        **fields,
+    }
 
 
 def beside(name: str, path: str) -> dict[str, Any]:
@@ -49,7 +55,12 @@ def beside(name: str, path: str) -> dict[str, Any]:
 
 
 def classify(id: str, path: str | None = None) -> dict[str, Any]:
-    return {"id": id, "type": "llm", "prompt": f"key ${{name}}:{path or id}", "allowed_outputs": ["yes", "no"]}
+    return {
+        "id": id,
+        "type": "llm",
+        "prompt": f"key ${{name}}:{path or id}",
+        "allowed_outputs": ["yes", "no"],
+    }
 
 
 NOW = {"delay_seconds": 0.001}
@@ -81,7 +92,9 @@ ORDER = {
             "type": "approval",
             "role": "boss",
             "show": {"order": "$name", "mood": "$mood.output"},
-            "then": [call("book", "book", "boss/book", reconcile=beside("find_slowly", "boss/book"))],
+            "then": [
+                call("book", "book", "boss/book", reconcile=beside("find_slowly", "boss/book"))
+            ],
             "otherwise": [call("drop", "put", "boss/drop")],
         },
         call("put", "put"),
@@ -129,12 +142,24 @@ FAN = {
 FAILS = {
     "name": "fails",
     "steps": [
-        call("charge", "charge", undo=beside("refund", "charge/undo"), reconcile=beside("find", "charge")),
+        call(
+            "charge",
+            "charge",
+            undo=beside("refund", "charge/undo"),
+            reconcile=beside("find", "charge"),
+        ),
         {
             "id": "both",
             "type": "parallel",
             "parallel_steps": [
-                call("left", "note", "both/left", max_retries=3, retry=NOW, undo=beside("unnote", "both/left/undo")),
+                call(
+                    "left",
+                    "note",
+                    "both/left",
+                    max_retries=3,
+                    retry=NOW,
+                    undo=beside("unnote", "both/left/undo"),
+                ),
                 call("right", "put", "both/right", undo=beside("unnote", "both/right/undo")),
             ],
         },
@@ -150,7 +175,13 @@ SUB = {
     "inputs": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
     "steps": [
         classify("ask", "sub/ask"),
-        call("pay", "charge", "sub/pay", undo=beside("refund", "sub/pay/undo"), reconcile=beside("find", "sub/pay")),
+        call(
+            "pay",
+            "charge",
+            "sub/pay",
+            undo=beside("refund", "sub/pay/undo"),
+            reconcile=beside("find", "sub/pay"),
+        ),
     ],
 }
 
@@ -163,7 +194,11 @@ CALLER = {
             "id": "go",
             "type": "wait",
             "event": "go-$name",
-            "output_schema": {"type": "object", "properties": {"way": {"type": "string"}}, "required": ["way"]},
+            "output_schema": {
+                "type": "object",
+                "properties": {"way": {"type": "string"}},
+                "required": ["way"],
+            },
         },
         {
             "id": "way",
@@ -231,7 +266,9 @@ class Model:
 
 
 def tools(world: World, points: Points, frozen: bool = False) -> dict[str, Callable[..., Any]]:
-    """The tools, over *world*. Where callers may be *frozen*, one that began and is not done may still do it: nobody knows."""
+    """The tools, over *world*. Where callers may be *frozen*, one that began and is not done may
+    still do it: nobody knows.
+    """
 
     def begin(key: str, name: str, given: str | None = None) -> None:
         points.at("call:before")
@@ -313,7 +350,10 @@ def tools(world: World, points: Points, frozen: bool = False) -> dict[str, Calla
         world.tell("failed", key)
         raise Broken("this tool never works")
 
-    return {f.__name__: f for f in (look, put, charge, find, refund, mail, note, unnote, book, find_slowly, broken)}
+    return {
+        f.__name__: f
+        for f in (look, put, charge, find, refund, mail, note, unnote, book, find_slowly, broken)
+    }
 
 
 EFFECTS = {

@@ -1,4 +1,6 @@
-"""Promises of the package broken on purpose: a campaign over a broken one must find it, or it proves nothing."""
+"""Promises of the package broken on purpose: a campaign over a broken one must find it, or it
+proves nothing.
+"""
 
 from __future__ import annotations
 
@@ -56,5 +58,6 @@ def keep_what_failed() -> None:
 
 
 SABOTAGE: dict[str, Callable[[], None]] = {
-    f.__name__: f for f in (repeat, answer_early, never_look_at_the_lease, forget_lost_calls, keep_what_failed)
+    f.__name__: f
+    for f in (repeat, answer_early, never_look_at_the_lease, forget_lost_calls, keep_what_failed)
 }

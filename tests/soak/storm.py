@@ -1,10 +1,12 @@
-"""Everything at once, for a while: kills, freezes, a clock that is set, a store that does not answer; then all runs must end well.
+"""Everything at once, for a while: kills, freezes, a clock that is set, a store that does not
+answer; then all runs must end well.
 
     python -m soak.storm --seconds 60 --url postgres
 
-Workers and a person live on one machine, as in `kill`, with a lease of a second. Some process is frozen for up to three leases, the
-machine's clock is set by an hour to and fro, a file is locked by another process, a server is killed and started again. Prints
-what was counted as JSON; the exit code is 1 where anything is not as it must be.
+Workers and a person live on one machine, as in `kill`, with a lease of a second. Some process is
+frozen for up to three leases, the machine's clock is set by an hour to and fro, a file is locked by
+another process, a server is killed and started again. Prints what was counted as JSON; the exit
+code is 1 where anything is not as it must be.
 """
 
 from __future__ import annotations
@@ -75,17 +77,27 @@ class Coast(Place):
 
     def vm(self, points: Points, **options: Any) -> ExecutionVM:
         """A VM whose database is soon tired of waiting, so that runs have to."""
-        return super().vm(points, **{"store": SqlStore(self.url, busy_timeout_seconds=BUSY_SECONDS), **options})
+        return super().vm(
+            points, **{"store": SqlStore(self.url, busy_timeout_seconds=BUSY_SECONDS), **options}
+        )
 
 
 class Storm(Campaign):
-    """Disturbs for *seconds* in all ways that there are; *server* is that of the store, if it has one."""
+    """Disturbs for *seconds* in all ways that there are; *server* is that of the store, if it has
+    one.
+    """
 
     random_ms, point_ms = (300, 4_000), 4_000
     place: Coast
 
     def __init__(
-        self, place: Coast, seed: int, workers: int, broken: str | None, seconds: float, server: PostgresServer | None
+        self,
+        place: Coast,
+        seed: int,
+        workers: int,
+        broken: str | None,
+        seconds: float,
+        server: PostgresServer | None,
     ) -> None:
         super().__init__(place, seed, workers, broken)
         self.server, self.until = server, time.monotonic() + seconds
@@ -190,7 +202,9 @@ def campaign(
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--url", default="sqlite", choices=["sqlite", "postgres"])
     parser.add_argument("--seed", type=int, default=0)
@@ -199,7 +213,14 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nano-vm-storm-"))
-    result = campaign(folder, given.url, given.seconds, seed=given.seed, workers=given.workers, broken=given.sabotage)
+    result = campaign(
+        folder,
+        given.url,
+        given.seconds,
+        seed=given.seed,
+        workers=given.workers,
+        broken=given.sabotage,
+    )
     if given.keep or result["faults"]:
         result["folder"] = str(folder)
     else:

@@ -15,9 +15,13 @@ TESTS = Path(__file__).parents[1]
 
 
 def soak(module: str, *arguments: str) -> dict[str, Any]:
-    """Run one of the campaigns in a process of its own, since it forks, and give what it counted."""
+    """Run one of the campaigns in a process of its own, since it forks, and give what it
+    counted.
+    """
     command = [sys.executable, "-m", f"soak.{module}", *arguments]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, cwd=TESTS, capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.stdout, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -71,8 +75,11 @@ def test_a_storm() -> None:
     assert min(result["freezes"], result["clock set"], result["file locked"]) >= 1
 
 
-# Open: alone its runs end in time; beside other work on two cores some were still under way at the end, once.
-@pytest.mark.xfail(reason="runs of the storm may not have ended in time beside other work", strict=False)
+# Open: alone its runs end in time; beside other work on two cores some were still under way at the
+# end, once.
+@pytest.mark.xfail(
+    reason="runs of the storm may not have ended in time beside other work", strict=False
+)
 @pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_a_storm_on_postgresql() -> None:

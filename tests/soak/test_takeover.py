@@ -1,4 +1,6 @@
-"""What a frozen process may find when it wakes, one instant at a time: nothing here sleeps, the freeze is acted."""
+"""What a frozen process may find when it wakes, one instant at a time: nothing here sleeps, the
+freeze is acted.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,9 @@ async def test_frozen_between_intent_and_call(two: Two, monkeypatch: pytest.Monk
 
 
 class Impatient:
-    """A clock on which the second worker, which has the run now, is done as soon as the first waits for it."""
+    """A clock on which the second worker, which has the run now, is done as soon as the first waits
+    for it.
+    """
 
     def __init__(self, two: Two) -> None:
         self.store: Any = two.second._store
@@ -125,4 +129,6 @@ class Impatient:
     async def sleep(self, seconds: float) -> None:
         stored = self.store.load("r", rows=False)
         if stored.status == "running":
-            await self.store.append(Append(stored.key, stored.fence, (), {"status": "success", "owner": None}))
+            await self.store.append(
+                Append(stored.key, stored.fence, (), {"status": "success", "owner": None})
+            )

@@ -28,7 +28,12 @@ class Resolved(StepFault):
     retryable = False
 
 
-RAISED: dict[str, type[Exception]] = {"Flaky": Flaky, "Broken": Broken, "LostCall": LostCall, "Resolved": Resolved}
+RAISED: dict[str, type[Exception]] = {
+    "Flaky": Flaky,
+    "Broken": Broken,
+    "LostCall": LostCall,
+    "Resolved": Resolved,
+}
 
 
 class Clock:
@@ -57,8 +62,12 @@ def script(trace: Trace) -> dict[str, deque[Any]]:
             continue
         outcomes = found[key]
         for attempt in step.attempts:
-            outcomes.append(attempt.answer if attempt.answer is not None else error_of(str(attempt.error)))
-        asked = sum(other == f"{key}/reconcile" or other.startswith(f"{key}/reconcile#") for other in steps)
+            outcomes.append(
+                attempt.answer if attempt.answer is not None else error_of(str(attempt.error))
+            )
+        asked = sum(
+            other == f"{key}/reconcile" or other.startswith(f"{key}/reconcile#") for other in steps
+        )
         if asked > sum(isinstance(outcome, LostCall) for outcome in outcomes):
             outcomes.append(error_of("LostCall: the process that made the call is gone"))
         if step.status is StepStatus.SUCCESS:
@@ -110,7 +119,11 @@ class Stage:
             return self.next_of(f"{key}/reconcile" + (f"#{number}" if number > 1 else ""))
 
         function = asking if name.startswith("find") else keyed if name in TAKES_KEY else plain
-        return function if name in ("note", "unnote", "find_slowly") else tool(effect=EFFECTS[name])(function)  # type: ignore[call-overload]
+        return (
+            function
+            if name in ("note", "unnote", "find_slowly")
+            else tool(effect=EFFECTS[name])(function)
+        )  # type: ignore[call-overload]
 
     def again(self, trace: Trace, program: Program) -> Trace:
         """The trace of an undisturbed run in which everything gives what it gave in *trace*."""
@@ -134,7 +147,13 @@ class Stage:
                 if entry["kind"] == "approval":
                     output = step.output or {"approved": False, "reason": step.error}
                     decide = vm.approve if output["approved"] else vm.reject
-                    decide(trace.run_id, entry["path"], by="ann", shown=entry["shown"], reason=output["reason"])
+                    decide(
+                        trace.run_id,
+                        entry["path"],
+                        by="ann",
+                        shown=entry["shown"],
+                        reason=output["reason"],
+                    )
                 elif "event" in entry:
                     vm.send_event(trace.run_id, entry["event"], step.output)
             self.clock.ahead += 1_000_000_000

@@ -1,4 +1,5 @@
-"""A hundred thousand runs that wait: what they cost while they do, and how quickly one of them is found and goes on.
+"""A hundred thousand runs that wait: what they cost while they do, and how quickly one of them is
+found and goes on.
 
 python -m soak.waiting --runs 100000 --url sqlite
 """
@@ -31,13 +32,23 @@ APPROVAL = Program.from_dict(
         "name": "approval",
         "steps": [
             {"id": "note", "type": "set", "values": {"due": "$amount"}},
-            {"id": "boss", "type": "approval", "role": "boss", "show": {"pay": "$amount"}, "timeout_seconds": 86400},
+            {
+                "id": "boss",
+                "type": "approval",
+                "role": "boss",
+                "show": {"pay": "$amount"},
+                "timeout_seconds": 86400,
+            },
             {"id": "after", "type": "set", "values": {"done": True}},
         ],
     }
 )
-EVENT = Program.from_dict({"name": "event", "steps": [{"id": "paid", "type": "wait", "event": "paid-$amount"}]})
-TIMER = Program.from_dict({"name": "timer", "steps": [{"id": "later", "type": "wait", "seconds": 86400}]})
+EVENT = Program.from_dict(
+    {"name": "event", "steps": [{"id": "paid", "type": "wait", "event": "paid-$amount"}]}
+)
+TIMER = Program.from_dict(
+    {"name": "timer", "steps": [{"id": "later", "type": "wait", "seconds": 86400}]}
+)
 
 
 async def begin(vm: ExecutionVM, runs: int) -> None:
@@ -45,7 +56,9 @@ async def begin(vm: ExecutionVM, runs: int) -> None:
     programs = [APPROVAL, EVENT, TIMER]
     for at in range(0, runs, TOGETHER):
         numbers = range(at, min(at + TOGETHER, runs))
-        await asyncio.gather(*(vm.run(programs[n % 3], {"amount": n}, run_id=f"w{n}") for n in numbers))
+        await asyncio.gather(
+            *(vm.run(programs[n % 3], {"amount": n}, run_id=f"w{n}") for n in numbers)
+        )
 
 
 async def idle(vm: ExecutionVM, seconds: float) -> float:
@@ -115,7 +128,9 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1_000)
-    parser.add_argument("--url", default="sqlite", help="sqlite, postgres, or the URL of an empty database")
+    parser.add_argument(
+        "--url", default="sqlite", help="sqlite, postgres, or the URL of an empty database"
+    )
     parser.add_argument("--seconds", type=float, default=IDLE_SECONDS)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nano-vm-waiting-"))

@@ -1,7 +1,9 @@
-"""The campaign: drawn programs and policies, what the passes say of them, and runs that look for a contradiction.
+"""The campaign: drawn programs and policies, what the passes say of them, and runs that look for a
+contradiction.
 
-Each pass has an *attack*: it asks the pass what it claims of a case, and holds every run against the claims. What is claimed is told apart
-from how it is judged: claims come from the pass, judgements from `oracles` and from what the driver of the run saw.
+Each pass has an *attack*: it asks the pass what it claims of a case, and holds every run against
+the claims. What is claimed is told apart from how it is judged: claims come from the pass,
+judgements from `oracles` and from what the driver of the run saw.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ from .policies import KNOWN, Demands, draw_demands, sites
 from .programs import TOOLS, draw_inputs, draw_program, draw_shape
 from .received import CHECKS, Digits, alike, draw_payments, typed
 
-CONTRACTS: dict[str, ToolContract] = {name: contract(name, function) for name, function in TOOLS.items()}
+CONTRACTS: dict[str, ToolContract] = {
+    name: contract(name, function) for name, function in TOOLS.items()
+}
 
 
 @dataclass
@@ -62,11 +66,15 @@ class Case:
         steps = Steps(document)
         if demands is None:
             demands = draw_demands(Random(f"policy {seed}"), document, steps)
-        return cls(seed, document, demands, program, flow, compile_flow(flow, CONTRACTS), steps, found)
+        return cls(
+            seed, document, demands, program, flow, compile_flow(flow, CONTRACTS), steps, found
+        )
 
 
 def drawn(seed: int, *, pauses: bool | None = None, most: int = 22) -> Case | None:
-    """The case of a seed; every other one has approvals and waits, unless *pauses* says; each fifth is about one hard thing."""
+    """The case of a seed; every other one has approvals and waits, unless *pauses* says; each fifth
+    is about one hard thing.
+    """
     if pauses is None:
         pauses = seed % 2 == 1
     rng = Random(seed)
@@ -110,7 +118,10 @@ class Seen:
             demands = self.case.demands
             # the trace names inputs that the program reads; the others can not matter
             self._labels = Labels(
-                self.case.steps, [{"inputs": self.inputs}, *self.lines[1:]], _returns(demands), demands.untrusted
+                self.case.steps,
+                [{"inputs": self.inputs}, *self.lines[1:]],
+                _returns(demands),
+                demands.untrusted,
             )
         return self._labels
 
@@ -157,8 +168,13 @@ def run(
     if marked:
         marks, _ = case.demands.marking()
         for name in case.demands.untrusted:
-            if "type" not in (schema := case.document["inputs"]["properties"][name]) and "enum" not in schema:
-                inputs[name] = rng.choice((f"~{rng.randrange(1 << 30)}~", {"v": f"~{rng.randrange(1 << 30)}~"}))
+            if (
+                "type" not in (schema := case.document["inputs"]["properties"][name])
+                and "enum" not in schema
+            ):
+                inputs[name] = rng.choice(
+                    (f"~{rng.randrange(1 << 30)}~", {"v": f"~{rng.randrange(1 << 30)}~"})
+                )
             elif schema.get("type") == "array":
                 inputs[name] = [f"~{rng.randrange(1 << 30)}~", "yes"]
     feed = feed_class(seed, marks=marks, pure=pure)
@@ -174,14 +190,16 @@ def run(
     return Seen(case, plan, inputs, feed, machine, DEFAULT_LIMITS.steps - ledger.steps)
 
 
-# --- attacks -----------------------------------------------------------------------------------------------------------
+# --- attacks --------------------------------------------------------------------------------------
 
 
 @dataclass
 class Claims:
-    """What a pass says of one case: ``proved`` and ``other`` statements by text, and the judge of a run.
+    """What a pass says of one case: ``proved`` and ``other`` statements by text, and the judge of a
+    run.
 
-    The judge gives the texts of proved statements that the run contradicts, and, under ``hit``, those of others that it breaks.
+    The judge gives the texts of proved statements that the run contradicts, and, under ``hit``,
+    those of others that it breaks.
     """
 
     proved: list[str]
@@ -229,7 +247,9 @@ def _statements(statements: list[Statement], said: dict[tuple[str, str], bool]) 
     by_text = {}
     proved, other = [], []
     for statement in statements:
-        text = f"{statement.kind} {statement.tool} {' '.join(statement.names)}{statement.role or ''}"
+        text = (
+            f"{statement.kind} {statement.tool} {' '.join(statement.names)}{statement.role or ''}"
+        )
         by_text[text] = statement
         (proved if said.get((statement.kind, statement.tool), False) else other).append(text)
 
@@ -254,7 +274,8 @@ def attack_ceiling(case: Case) -> Claims | None:
         (proved if said.tools.get(limit.tool, 0) <= limit.most else other).append(
             f"max_calls {limit.tool} {limit.most}"
         )
-    rng = Random(f"limits {case.seed}")  # a limit near the ceiling: how tight it is shows in the runs that break it
+    # a limit near the ceiling: how tight it is shows in the runs that break it
+    rng = Random(f"limits {case.seed}")
     most_steps = max(1, said.steps - rng.choice((0, 0, 1, 2)))
     (proved if said.steps <= most_steps else other).append(f"at most {most_steps} steps")
     most_asked = max(0, said.llm_calls - rng.choice((0, 0, 1)))
@@ -268,26 +289,42 @@ def attack_ceiling(case: Case) -> Claims | None:
         if sum(asked.values()) > most_asked:
             yield f"at most {most_asked} model calls", f"{sum(asked.values())} calls"
         if seen.used_steps > said.steps or seen.history.counted > said.steps:
-            yield "ceiling", f"{seen.used_steps} steps, {seen.history.counted} records, at most {said.steps}"
+            yield (
+                "ceiling",
+                f"{seen.used_steps} steps, {seen.history.counted} records, at most {said.steps}",
+            )
         for names, most in ((calls, said.tools), (asked, said.models)):
             for name, count in names.items():
                 if count > most.get(name, 0):
                     yield "ceiling", f"{count} calls of {name}, at most {most.get(name, 0)}"
         if sum(asked.values()) > said.llm_calls:
             yield "ceiling", f"{sum(asked.values())} model calls, at most {said.llm_calls}"
-        plain = sum(1 for path, kind, _, _ in seen.feed.calls if kind == "tool" and not _aside(path))
+        plain = sum(
+            1 for path, kind, _, _ in seen.feed.calls if kind == "tool" and not _aside(path)
+        )
         if plain > said.tool_calls:
             yield "ceiling", f"{plain} tool calls, at most {said.tool_calls}"
         for word, used, most in zip(
-            ("prompt", "completion"), seen.feed.tokens, (said.prompt_tokens, said.completion_tokens), strict=True
+            ("prompt", "completion"),
+            seen.feed.tokens,
+            (said.prompt_tokens, said.completion_tokens),
+            strict=True,
         ):
             if most is not None and used > most:
                 yield "ceiling", f"{used} {word} tokens, at most {most}"
-        if seen.feed.seed % 3 == 0:  # a budget of just so much is enough, also where it is shared out at forks
-            amounts = {"max_steps": said.steps, "max_llm_calls": said.llm_calls, "max_tool_calls": said.tool_calls}
+        # a budget of just so much is enough, also where it is shared out at forks
+        if seen.feed.seed % 3 == 0:
+            amounts = {
+                "max_steps": said.steps,
+                "max_llm_calls": said.llm_calls,
+                "max_tool_calls": said.tool_calls,
+            }
             held = run(case, seen.feed.seed, budget=Budget.model_construct(**amounts))
             if held.trace.digest != seen.trace.digest:
-                yield "ceiling", f"with a budget of {amounts} the run is another: {held.machine.error}"
+                yield (
+                    "ceiling",
+                    f"with a budget of {amounts} the run is another: {held.machine.error}",
+                )
         for limit in limits:
             if calls[limit.tool] > limit.most:
                 yield f"max_calls {limit.tool} {limit.most}", f"{calls[limit.tool]} calls"
@@ -313,18 +350,24 @@ def attack_literals(case: Case) -> Claims | None:
 
 
 def _marked(value: Any) -> Any:
-    """A document, or a part of it, in which texts that become values carry a mark; names, types and expressions do not."""
+    """A document, or a part of it, in which texts that become values carry a mark; names, types and
+    expressions do not.
+    """
     if isinstance(value, list):
         return [_marked(inner) for inner in value]
     if not isinstance(value, dict):
         return value
     texts = _TEXTS - {"default"} if value.get("type") == "switch" else _TEXTS
-    return {key: _marked_text(inner) if key in texts else _marked(inner) for key, inner in value.items()}
+    return {
+        key: _marked_text(inner) if key in texts else _marked(inner) for key, inner in value.items()
+    }
 
 
 def _marked_text(value: Any) -> Any:
     if isinstance(value, dict):
-        return value if "expr" in value else {key: _marked_text(inner) for key, inner in value.items()}
+        return (
+            value if "expr" in value else {key: _marked_text(inner) for key, inner in value.items()}
+        )
     if isinstance(value, list):
         return [_marked_text(inner) for inner in value]
     if not isinstance(value, str) or (value.startswith("$") and " " not in value):
@@ -332,7 +375,19 @@ def _marked_text(value: Any) -> Any:
     return f"{value}~own~"
 
 
-_TEXTS = frozenset({"args", "values", "default", "on_invalid", "with", "prompt", "system", "allowed_outputs", "over"})
+_TEXTS = frozenset(
+    {
+        "args",
+        "values",
+        "default",
+        "on_invalid",
+        "with",
+        "prompt",
+        "system",
+        "allowed_outputs",
+        "over",
+    }
+)
 
 
 def _attack_trust(case: Case, *, literals: bool = False) -> Claims | None:
@@ -340,7 +395,11 @@ def _attack_trust(case: Case, *, literals: bool = False) -> Claims | None:
 
     rules = case.demands.rules(CONTRACTS)
     trust = analyse(
-        case.flow, CONTRACTS, rules, untrusted=frozenset(case.demands.untrusted), untrusted_literals=literals
+        case.flow,
+        CONTRACTS,
+        rules,
+        untrusted=frozenset(case.demands.untrusted),
+        untrusted_literals=literals,
     )
     said: dict[tuple[str, str, str], bool] = {}
     for finding in trust.findings:
@@ -350,7 +409,9 @@ def _attack_trust(case: Case, *, literals: bool = False) -> Claims | None:
         return None
     proved = [_text(place) for place, holds in said.items() if holds]
     other = [_text(place) for place, holds in said.items() if not holds]
-    roles: dict[str, tuple[str, ...]] = {s.tool: (s.role,) for s in case.demands.statements if s.kind == "approval"}
+    roles: dict[str, tuple[str, ...]] = {
+        s.tool: (s.role,) for s in case.demands.statements if s.kind == "approval"
+    }
 
     def judge(seen: Seen) -> Iterator[tuple[str, str]]:
         places = {call.path: call for call in seen.history.calls}
@@ -358,14 +419,24 @@ def _attack_trust(case: Case, *, literals: bool = False) -> Claims | None:
             if kind != "tool":
                 continue
             call = places[path]
-            step, aside = "/".join((*call.scope, call.step)), "" if call.kind == "step" else call.kind
+            step, aside = (
+                "/".join((*call.scope, call.step)),
+                "" if call.kind == "step" else call.kind,
+            )
             for name, rule in case.demands.protected.get(tool, {}).items():
                 if name not in keywords:
                     continue
                 value = keywords[name]
-                marked = MARK.search(json.dumps(value)) is not None or (not literals and seen.labels.args[path][name])
-                if distrusted(seen.history, call, rule, roles.get(tool, ()), value, marked=marked, known=KNOWN):
-                    yield _text((step, aside, name)), f"{path} gives {tool} {name}={value!r}, and {rule!r} is demanded"
+                marked = MARK.search(json.dumps(value)) is not None or (
+                    not literals and seen.labels.args[path][name]
+                )
+                if distrusted(
+                    seen.history, call, rule, roles.get(tool, ()), value, marked=marked, known=KNOWN
+                ):
+                    yield (
+                        _text((step, aside, name)),
+                        f"{path} gives {tool} {name}={value!r}, and {rule!r} is demanded",
+                    )
 
     plan = compile_flow(case.flow, CONTRACTS, trust.checks)
     return Claims(proved, other, judge, marked=True, plan=plan, case=case if literals else None)
@@ -376,7 +447,9 @@ def _text(place: tuple[str, str, str]) -> str:
 
 
 def _place(case: Case, loc: tuple[Any, ...]) -> tuple[str, str, str]:
-    """Step id with the calls around, undo or reconcile, and the argument, of a place in the document."""
+    """Step id with the calls around, undo or reconcile, and the argument, of a place in the
+    document.
+    """
     at: Any = case.document
     ids: list[str] = []
     step = ""
@@ -412,7 +485,10 @@ def attack_branches(case: Case) -> Claims | None:
         for index, label in seen.branches():
             taken.setdefault(index, set()).add(label)
             if (index, label) in barred:
-                yield f"{index} {label}", f"the run takes {label} of {case.flow.nodes[index].step.id}"
+                yield (
+                    f"{index} {label}",
+                    f"the run takes {label} of {case.flow.nodes[index].step.id}",
+                )
             elif len(taken[index]) > 1:
                 yield str(index), "taken both ways"
 
@@ -420,7 +496,8 @@ def attack_branches(case: Case) -> Claims | None:
 
 
 def attack_names(case: Case) -> Claims | None:
-    """In a program without V010 and V011 no step fails for a name that was not written; what is unreachable does not run.
+    """In a program without V010 and V011 no step fails for a name that was not written; what is
+    unreachable does not run.
 
     V024 says that an input is needed: without it no run begins, and with it the claim holds.
     """
@@ -432,7 +509,10 @@ def attack_names(case: Case) -> Claims | None:
         for _, step, message in seen.history.errors:
             if "has no value on this path" in message:
                 yield "names", f"{step}: {message}"
-        if seen.machine.error is not None and "has no value on this path" in seen.machine.error.message:
+        if (
+            seen.machine.error is not None
+            and "has no value on this path" in seen.machine.error.message
+        ):
             yield "names", seen.machine.error.message
         for key in lost & seen.history.ran:
             yield f"unreachable {'/'.join((*key[0], key[1]))}", "it ran"
@@ -454,11 +534,14 @@ def _step_at(document: Document, loc: tuple[Any, ...]) -> tuple[tuple[str, ...],
 
 
 def attack_received(case: Case) -> Claims | None:
-    """What a tool with typed parameters receives passed its check, and is what an approver was shown."""
+    """What a tool with typed parameters receives passed its check, and is what an approver was
+    shown.
+    """
     from nano_vm.verify.trust.proof import analyse
 
     rng = Random(f"received {case.seed}")
-    if case.seed % 4:  # the others are drawn as for all attacks, and few of their values reach a check
+    # the others are drawn as for all attacks, and few of their values reach a check
+    if case.seed % 4:
         payments = Case.of(draw_payments(rng), Demands([]), case.seed)
         if payments is None:
             return None
@@ -493,12 +576,23 @@ def attack_received(case: Case) -> Claims | None:
                         for approved in seen.history.shown
                     )
                 if not kept:
-                    text = _text(("/".join((*call.scope, call.step)), "" if call.kind == "step" else call.kind, name))
+                    text = _text(
+                        (
+                            "/".join((*call.scope, call.step)),
+                            "" if call.kind == "step" else call.kind,
+                            name,
+                        )
+                    )
                     yield text, f"{path} gives {tool} {name}={value!r}, and {rule!r} is demanded"
 
     proved = [_text(place) for place, holds in said.items() if holds]
     return Claims(
-        proved, [_text(p) for p, holds in said.items() if not holds], judge, plan=plan, case=case, feed_class=Digits
+        proved,
+        [_text(p) for p, holds in said.items() if not holds],
+        judge,
+        plan=plan,
+        case=case,
+        feed_class=Digits,
     )
 
 
@@ -515,12 +609,14 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-# --- the campaign ------------------------------------------------------------------------------------------------------
+# --- the campaign ---------------------------------------------------------------------------------
 
 
 @dataclass
 class Shown:
-    """What `verify` says of policies: how often, and whether its counterexamples are what they seem."""
+    """What `verify` says of policies: how often, and whether its counterexamples are what they
+    seem.
+    """
 
     programs: int = 0
     proved: Counter[str] = field(default_factory=Counter)
@@ -539,8 +635,12 @@ class Shown:
             yield f"{kind:<10} {total:>7,} statements: {shares}"
 
 
-def counterexamples(seeds: Iterator[int] | range, *, pauses: bool | None = None, stop_at: int = 20) -> Shown:
-    """Each refuted statement's run is executed again, and must break the statement by our own oracle too."""
+def counterexamples(
+    seeds: Iterator[int] | range, *, pauses: bool | None = None, stop_at: int = 20
+) -> Shown:
+    """Each refuted statement's run is executed again, and must break the statement by our own
+    oracle too.
+    """
     shown = Shown()
     for seed in seeds:
         case = drawn(seed, pauses=pauses)
@@ -564,9 +664,14 @@ def _refuted(case: Case, shown: Shown) -> None:
     said = {(proof.kind, proof.tool) for proof in examined.report.proofs}
     lost = {_step_at(case.document, d.loc) for d in case.diagnostics if d.code == "V009"}
     for key in sorted(by_key.keys() - said):
-        if all(_lost(case.steps, site, lost) for site in sites(case.steps, key[1])) and key[0] != "before":
+        if (
+            all(_lost(case.steps, site, lost) for site in sites(case.steps, key[1]))
+            and key[0] != "before"
+        ):
             continue  # no call of it is ever reached
-        shown.wrong.append(f"nothing is said of {key} (seed {case.seed}): {json.dumps(case.demands.to_dict())}")
+        shown.wrong.append(
+            f"nothing is said of {key} (seed {case.seed}): {json.dumps(case.demands.to_dict())}"
+        )
     for proof in examined.report.proofs:
         getattr(shown, proof.status)[proof.kind] += 1
         if proof.status != "refuted":
@@ -579,19 +684,30 @@ def _refuted(case: Case, shown: Shown) -> None:
         lines = list(_trace(machine, plan).lines())
         history = History(case.steps, lines)
         if proof.kind == "flow":
-            why = _flows(case, _place(case, proof.loc), proof.tool, lines, proof.run.inputs, history)
+            why = _flows(
+                case, _place(case, proof.loc), proof.tool, lines, proof.run.inputs, history
+            )
         else:
             assert statement is not None, proof
             why = broken(statement, history)
         if why is None:
             text = [f"refuted, and the run keeps it: {proof.statement} (seed {case.seed})"]
-            corpus = {"statement": proof.statement, "program": case.document, "policy": case.demands.to_dict()}
+            corpus = {
+                "statement": proof.statement,
+                "program": case.document,
+                "policy": case.demands.to_dict(),
+            }
             text += [json.dumps(corpus, ensure_ascii=False), proof.run.text()]
-            text += ["  " + json.dumps({k: v for k, v in line.items() if not k.endswith("_ns")}) for line in lines[1:]]
+            text += [
+                "  " + json.dumps({k: v for k, v in line.items() if not k.endswith("_ns")})
+                for line in lines[1:]
+            ]
             shown.wrong.append("\n".join(text))
 
 
-def _lost(steps: Steps, site: tuple[tuple[str, ...], str], lost: set[tuple[tuple[str, ...], str]]) -> bool:
+def _lost(
+    steps: Steps, site: tuple[tuple[str, ...], str], lost: set[tuple[tuple[str, ...], str]]
+) -> bool:
     """Whether a step, or what it stands in, is one of *lost*."""
     scope, step = site
     while True:
@@ -611,10 +727,14 @@ def _flows(
     history: History,
 ) -> str | None:
     """How the run gives an argument what its rule forbids; of a run without marks, by labels."""
-    labels = Labels(case.steps, [{"inputs": inputs}, *lines[1:]], _returns(case.demands), case.demands.untrusted)
+    labels = Labels(
+        case.steps, [{"inputs": inputs}, *lines[1:]], _returns(case.demands), case.demands.untrusted
+    )
     requests = {line["path"]: line["request"] for line in lines if line.get("request") is not None}
     step, aside, name = place
-    roles = tuple(s.role for s in case.demands.statements if s.kind == "approval" and s.tool == tool)
+    roles = tuple(
+        s.role for s in case.demands.statements if s.kind == "approval" and s.tool == tool
+    )
     for call in history.calls:
         kind = "" if call.kind == "step" else call.kind
         if ("/".join((*call.scope, call.step)), kind, call.tool) != (step, aside, tool):
@@ -625,7 +745,16 @@ def _flows(
                 return f"{call.path} leaves {name} to the tool"
             continue
         value, marked = requests[call.path][name], labels.args[call.path][name]
-        if distrusted(history, call, rule, roles, value, marked=marked, known=KNOWN, written=call.args.get(name)):
+        if distrusted(
+            history,
+            call,
+            rule,
+            roles,
+            value,
+            marked=marked,
+            known=KNOWN,
+            written=call.args.get(name),
+        ):
             return f"{call.path} gives {tool} {name}={value!r}"
     return None
 
@@ -667,9 +796,11 @@ class Figures:
     def line(self, name: str) -> str:
         total = max(self.statements, 1)
         return (
-            f"{name:<10} {self.programs:>7,} programs {self.runs:>8,} runs {self.statements:>7,} statements: "
+            f"{name:<10} {self.programs:>7,} programs {self.runs:>8,} runs {self.statements:>7,} "
+            f"statements: "
             f"{self.proved / total:>4.0%} proved, {self.other / total:>4.0%} not, "
-            f"{self.hit / max(self.other, 1):>4.0%} of these broken by a random run; {len(self.contradictions)} contradictions"
+            f"{self.hit / max(self.other, 1):>4.0%} of these broken by a random run; "
+            f"{len(self.contradictions)} contradictions"
         )
 
 
@@ -712,7 +843,9 @@ def campaign(
                 one = seen[kind]
                 figures[name].runs += 1
                 for statement, why in claim.judge(one):
-                    if (statement in claim.proved or statement in claim.always) and statement not in hits[name]:
+                    if (
+                        statement in claim.proved or statement in claim.always
+                    ) and statement not in hits[name]:
                         figures[name].contradictions.append(told(name, statement, why, one))
                     hits[name].add(statement)
         for name, found in hits.items():
@@ -723,7 +856,9 @@ def campaign(
 
 
 def told(name: str, statement: str, why: str, seen: Seen) -> str:
-    """A contradiction with all that is needed to see it again; the case is in the form of the corpus."""
+    """A contradiction with all that is needed to see it again; the case is in the form of the
+    corpus.
+    """
     case = seen.case
     corpus = {
         "pass": name,
@@ -733,10 +868,15 @@ def told(name: str, statement: str, why: str, seen: Seen) -> str:
         "inputs": seen.inputs,
         "outcomes": [list(pair) for pair in seen.feed.chosen],
     }
-    lines = [f"{name}: proved, and broken by a run: {statement}: {why} (seed {case.seed}, run {seen.feed.seed})"]
+    lines = [
+        f"{name}: proved, and broken by a run: {statement}: {why} (seed {case.seed}, run "
+        f"{seen.feed.seed})"
+    ]
     lines.append(json.dumps(corpus, ensure_ascii=False))
     for line in seen.lines:
         if line["record"] != "run":
-            kept = {k: v for k, v in line.items() if k not in ("started_ns", "finished_ns", "usage")}
+            kept = {
+                k: v for k, v in line.items() if k not in ("started_ns", "finished_ns", "usage")
+            }
             lines.append("  " + json.dumps(kept, ensure_ascii=False))
     return "\n".join(lines)

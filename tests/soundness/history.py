@@ -1,8 +1,9 @@
 """What happened in a run, from its trace alone: atoms in frames, and what came before what.
 
-The lines of a `Trace` and the program's document come in. Out come the calls, edges taken, writes and ends of the run, each at a place
-from which happens-before is read: within a frame what stands before; what stands before a fork before all in its
-children; all in a child before what stands after the join; children of one fork are concurrent. No graph, no node, no plan is looked at.
+The lines of a `Trace` and the program's document come in. Out come the calls, edges taken, writes
+and ends of the run, each at a place from which happens-before is read: within a frame what stands
+before; what stands before a fork before all in its children; all in a child before what stands
+after the join; children of one fork are concurrent. No graph, no node, no plan is looked at.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Document = dict[str, Any]
-Scope = tuple[str, ...]  # the ids of the calls around, outermost first: whose program a step id belongs to
+# the ids of the calls around, outermost first: whose program a step id belongs to
+Scope = tuple[str, ...]
 At = tuple[int, ...]  # index in the root frame, number of a child, index in it, ...
 
 MADE = ("success", "failed", "skipped", "cancelled", "in_doubt")
@@ -106,7 +108,9 @@ _NAME = re.compile(r"\$\{?([A-Za-z_]\w*)(\.output\b|\.errors?\b)?")
 
 
 def names_in(value: Any) -> frozenset[str]:
-    """The names that templates or expressions in *value* read: ``k``, or ``s.output``, ``s.error``, ``s.errors`` of a step."""
+    """The names that templates or expressions in *value* read: ``k``, or ``s.output``, ``s.error``,
+    ``s.errors`` of a step.
+    """
     if isinstance(value, str):
         return frozenset(name + output for name, output in _NAME.findall(value))
     if isinstance(value, dict):
@@ -130,7 +134,9 @@ _READ = {
 
 
 def reads_of(step: Document, label: str = "") -> frozenset[str]:
-    """The names that the step itself reads, or what decides before it whether it runs, where *label* is an edge of that."""
+    """The names that the step itself reads, or what decides before it whether it runs, where
+    *label* is an edge of that.
+    """
     if label in ("when", "unless"):
         return names_in(step["when"])
     return names_in([step[name] for name in _READ.get(step["type"], ()) if name in step])
@@ -160,10 +166,15 @@ class Steps:
                 self._block(block, scope, step["id"])
             if step["type"] == "call":
                 program = step["program"]
-                self._program(self.programs[program] if isinstance(program, str) else program, (*scope, step["id"]))
+                self._program(
+                    self.programs[program] if isinstance(program, str) else program,
+                    (*scope, step["id"]),
+                )
 
     def around(self, scope: Scope, step: str) -> list[str]:
-        """The steps in whose blocks *step* stands, innermost first; those that it is in another frame than are among them."""
+        """The steps in whose blocks *step* stands, innermost first; those that it is in another
+        frame than are among them.
+        """
         found = []
         at = self.parent.get((scope, step))
         while at is not None:
@@ -193,8 +204,12 @@ def blocks_of(step: Document) -> Iterator[list[Document]]:
 class History:
     """The atoms of one run. ``before(a, b)`` is happens-before of two places."""
 
-    def __init__(self, steps: Steps, lines: list[dict[str, Any]], uncalled: frozenset[str] = frozenset()) -> None:
-        """*uncalled* are paths of calls that were cancelled before they were made: a trace does not tell."""
+    def __init__(
+        self, steps: Steps, lines: list[dict[str, Any]], uncalled: frozenset[str] = frozenset()
+    ) -> None:
+        """*uncalled* are paths of calls that were cancelled before they were made: a trace does not
+        tell.
+        """
         self.steps = steps
         self.uncalled = uncalled
         self.calls: list[Call] = []
@@ -215,9 +230,16 @@ class History:
         self._frame(read_events(lines), (), (), 0)
 
     def _frame(
-        self, events: list[Event], at: At, scope: Scope, instance: int, bound: frozenset[str] = frozenset()
+        self,
+        events: list[Event],
+        at: At,
+        scope: Scope,
+        instance: int,
+        bound: frozenset[str] = frozenset(),
     ) -> None:
-        """*at* is the place of the frame: that of the fork and the number of the child, empty for the root."""
+        """*at* is the place of the frame: that of the fork and the number of the child, empty for
+        the root.
+        """
         position = 0
 
         def here() -> At:
@@ -259,7 +281,9 @@ class History:
                 self._closed(line, following, here, at, scope, instance)
 
     def _loops(self, scope: Scope, line: dict[str, Any]) -> list[tuple[str, str]]:
-        """The loops around a step within its frame, outermost first, each with the path of its run."""
+        """The loops around a step within its frame, outermost first, each with the path of its
+        run.
+        """
         found, inside = [], line["path"]
         for container in self.steps.around(scope, line["step"]):
             inside = inside.rpartition("/")[0]
@@ -270,13 +294,17 @@ class History:
                 found.append((container, inside.rpartition("#")[0]))
         return found[::-1]
 
-    def _event(self, event: Event, asked: list[Event], here: Any, at: At, scope: Scope, instance: int) -> None:
+    def _event(
+        self, event: Event, asked: list[Event], here: Any, at: At, scope: Scope, instance: int
+    ) -> None:
         line = event.line
         step_id, status, extra = line["step"], line["status"], line.get("extra", {})
         step = self.steps.by_id[scope, step_id]
         self.ran.add((scope, step_id))
         # a step for which nothing was left has a record and did not run
-        self.counted += line.get("error", {}).get("message") != "the run has used all its steps (max_steps)"
+        self.counted += (
+            line.get("error", {}).get("message") != "the run has used all its steps (max_steps)"
+        )
         kind = step["type"]
         began = here()
         if "error" in line:
@@ -287,7 +315,17 @@ class History:
         if kind == "tool" and made:
             place = here()
             self.calls.append(
-                Call(place, step["tool"], "step", scope, step_id, step.get("args", {}), line["path"], instance, place)
+                Call(
+                    place,
+                    step["tool"],
+                    "step",
+                    scope,
+                    step_id,
+                    step.get("args", {}),
+                    line["path"],
+                    instance,
+                    place,
+                )
             )
             self.tried[step["tool"]] = self.tried.get(step["tool"], 0) + attempts
             for each in asked:
@@ -297,7 +335,15 @@ class History:
                 self.tried[reference["tool"]] = self.tried.get(reference["tool"], 0) + 1
                 self.calls.append(
                     Call(
-                        place, reference["tool"], "reconcile", scope, step_id, args, each.line["path"], instance, place
+                        place,
+                        reference["tool"],
+                        "reconcile",
+                        scope,
+                        step_id,
+                        args,
+                        each.line["path"],
+                        instance,
+                        place,
                     )
                 )
         if kind == "llm" and made:
@@ -312,7 +358,9 @@ class History:
                     self._instances += 1
                     program = step["program"]
                     inner = self.steps.programs[program] if isinstance(program, str) else program
-                    bound = frozenset(inner.get("inputs", {}).get("properties", ())) | frozenset(step.get("with", ()))
+                    bound = frozenset(inner.get("inputs", {}).get("properties", ())) | frozenset(
+                        step.get("with", ())
+                    )
                     self._frame(child, (*place, number), (*scope, step_id), self._instances, bound)
                 else:
                     bound = frozenset({step.get("as", "item")}) if kind == "map" else frozenset()
@@ -336,9 +384,12 @@ class History:
                 label = "exhausted" if extra["exhausted"] else "until"
             if kind == "approval" and label == "then":
                 show = line["request"]["show"]
-                self.shown.append(Approved(here(), step["role"], show, step.get("show"), began, instance))
+                self.shown.append(
+                    Approved(here(), step["role"], show, step.get("show"), began, instance)
+                )
             late = kind == "approval" and label == "otherwise" and "timeout_seconds" in step
-            if label is not None and not late:  # taken also where nobody decides, it is no edge that a policy can name
+            # taken also where nobody decides, it is no edge that a policy can name
+            if label is not None and not late:
                 self.taken.append(Taken(here(), scope, step_id, label, instance, began))
 
     def _undo(self, event: Event, place: At) -> None:
@@ -354,18 +405,36 @@ class History:
         fixed = self._fixed.get(of, place)
         self.tried[reference["tool"]] = self.tried.get(reference["tool"], 0) + 1
         self.calls.append(
-            Call(place, reference["tool"], "undo", scope, step_id, reference.get("args", {}), path, instance, fixed)
+            Call(
+                place,
+                reference["tool"],
+                "undo",
+                scope,
+                step_id,
+                reference.get("args", {}),
+                path,
+                instance,
+                fixed,
+            )
         )
 
-    def _closed(self, line: dict[str, Any], following: str, here: Any, at: At, scope: Scope, instance: int) -> None:
-        """Blocks that ended between two events of a frame: their containers' outputs were written once more.
+    def _closed(
+        self, line: dict[str, Any], following: str, here: Any, at: At, scope: Scope, instance: int
+    ) -> None:
+        """Blocks that ended between two events of a frame: their containers' outputs were written
+        once more.
 
-        Counted only where it is sure: the block's last step ended in order, and what follows stands outside.
+        Counted only where it is sure: the block's last step ended in order, and what follows stands
+        outside.
         """
         step_id = line["step"]
         key = scope, step_id
         step = self.steps.by_id[key]
-        if "next" in step or "caught" in line.get("extra", {}) or line["status"] not in ("success", "skipped"):
+        if (
+            "next" in step
+            or "caught" in line.get("extra", {})
+            or line["status"] not in ("success", "skipped")
+        ):
             return
         if step["type"] in ("condition", "switch", "approval"):
             return  # it may have jumped
@@ -395,10 +464,16 @@ def before(a: At, b: At) -> bool:
 
 
 def last_write(writes: list[Write], name: str, at: At, instance: int) -> At | None:
-    """Where what is read at *at* under *name* was written, in its frame or one around it; None for an input."""
+    """Where what is read at *at* under *name* was written, in its frame or one around it; None for
+    an input.
+    """
     found: At | None = None
     for write in writes:
-        if name in write.names and write.instance == instance and at[: len(write.frame)] == write.frame:
+        if (
+            name in write.names
+            and write.instance == instance
+            and at[: len(write.frame)] == write.frame
+        ):
             if before(write.at, at) and (found is None or before(found, write.at)):
                 found = write.at
     return found

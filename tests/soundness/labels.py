@@ -1,9 +1,10 @@
 """What text from outside can have reached in one run: labels, followed along its trace.
 
-The events of a run and the program's document come in; for each call of a tool, by path, the labels of its arguments go out. A label says
-for a value, or for each of its fields, whether text from outside is in it: by the rules of the language for what each step
-type passes on, along the one path that the run took. Marks in texts see what really came through; labels also see numbers
-and booleans, which carry no mark.
+The events of a run and the program's document come in; for each call of a tool, by path, the labels
+of its arguments go out. A label says for a value, or for each of its fields, whether text from
+outside is in it: by the rules of the language for what each step type passes on, along the one path
+that the run took. Marks in texts see what really came through; labels also see numbers and
+booleans, which carry no mark.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ class Labels:
     """Follows one run; ``args`` holds the labels of the arguments of each call, by path."""
 
     def __init__(
-        self, steps: Steps, lines: list[dict[str, Any]], returns: dict[str, str], untrusted: tuple[str, ...]
+        self,
+        steps: Steps,
+        lines: list[dict[str, Any]],
+        returns: dict[str, str],
+        untrusted: tuple[str, ...],
     ) -> None:
         self.steps, self.returns = steps, returns
         self.args: dict[str, dict[str, bool]] = {}
@@ -48,7 +53,10 @@ class Labels:
     def of(self, value: Any, names: Names) -> Label:
         """The label of a literal with templates and expressions inside."""
         if isinstance(value, dict) and "expr" in value:
-            return any(whole(self.read(match[1] or match[2], names)) for match in _REFERENCE.finditer(value["expr"]))
+            return any(
+                whole(self.read(match[1] or match[2], names))
+                for match in _REFERENCE.finditer(value["expr"])
+            )
         if isinstance(value, dict):
             return {key: self.of(inner, names) for key, inner in value.items()}
         if isinstance(value, list):
@@ -77,11 +85,15 @@ class Labels:
 
     # --- the run ---
 
-    def frame(self, events: list[Event], scope: Scope, names: Names, *, part: bool = False) -> Label:
-        """Follow one frame, a *part* of another or one of its own; the label of its output where nothing is declared.
+    def frame(
+        self, events: list[Event], scope: Scope, names: Names, *, part: bool = False
+    ) -> Label:
+        """Follow one frame, a *part* of another or one of its own; the label of its output where
+        nothing is declared.
 
-        That is of the last step that gave something: a decision gives its frame nothing, nor does a skipped step without a
-        default, but for a branch or item, which is null where its last step was skipped.
+        That is of the last step that gave something: a decision gives its frame nothing, nor does a
+        skipped step without a default, but for a branch or item, which is null where its last step
+        was skipped.
         """
         last: Label = False
         asked: list[Event] = []
@@ -105,12 +117,23 @@ class Labels:
                 for container in self.steps.around(scope, step_id):
                     inside[container] = inside.get(container, False) or whole(label)
                     outer = self.steps.by_id[scope, container]
-                    if outer["type"] in ("condition", "switch", "approval"):  # its block may end here
-                        self.write(outer, inside[container] or names.get(f"{container}.output", False), names)
+                    # its block may end here
+                    if outer["type"] in ("condition", "switch", "approval"):
+                        self.write(
+                            outer,
+                            inside[container] or names.get(f"{container}.output", False),
+                            names,
+                        )
         return last
 
     def step(
-        self, event: Event, step: Document, asked: list[Event], scope: Scope, names: Names, inside: dict[str, bool]
+        self,
+        event: Event,
+        step: Document,
+        asked: list[Event],
+        scope: Scope,
+        names: Names,
+        inside: dict[str, bool],
     ) -> Label | None:
         line, kind = event.line, step["type"]
         args: dict[str, bool] = {}
@@ -122,7 +145,10 @@ class Labels:
         children = self.children(event, step, scope, names)
         caught = "caught" in line.get("extra", {})
         if line["status"] in ("skipped", "success") or caught:
-            names[f"{step['id']}.error"], names[f"{step['id']}.errors"] = "error" in line, "error" not in line
+            names[f"{step['id']}.error"], names[f"{step['id']}.errors"] = (
+                "error" in line,
+                "error" not in line,
+            )
         if line["status"] == "skipped":
             for name in (f"{step['id']}.output", step.get("output_key")):
                 names.pop(name or "", None)
@@ -147,7 +173,9 @@ class Labels:
             names[step["output_key"]] = label
 
     def call(self, path: str, args: Document, names: Names) -> dict[str, bool]:
-        found = self.args[path] = {name: whole(self.of(value, names)) for name, value in args.items()}
+        found = self.args[path] = {
+            name: whole(self.of(value, names)) for name, value in args.items()
+        }
         return found
 
     def children(self, event: Event, step: Document, scope: Scope, names: Names) -> list[Label]:
@@ -156,7 +184,9 @@ class Labels:
         for number, child in enumerate(event.children):
             if step["type"] == "call":
                 program = step["program"]
-                inner: Names = {name: self.of(value, names) for name, value in step.get("with", {}).items()}
+                inner: Names = {
+                    name: self.of(value, names) for name, value in step.get("with", {}).items()
+                }
                 label = self.frame(child, (*scope, step["id"]), inner)
                 found.append(self.of(program["output"], inner) if "output" in program else label)
             else:
@@ -164,7 +194,9 @@ class Labels:
                 if step["type"] == "map":
                     copy[step.get("as", "item")] = whole(self.of(step["over"], names))
                 label = self.frame(child, scope, copy, part=True)
-                found.append(label if number not in lost and _branch(step, number) not in lost else False)
+                found.append(
+                    label if number not in lost and _branch(step, number) not in lost else False
+                )
         return found
 
     def result(
@@ -190,15 +222,25 @@ class Labels:
             case "llm":
                 if "allowed_outputs" in step or line.get("extra", {}).get("on_invalid"):
                     return False
-                text = any(whole(self.of(step[name], names)) for name in ("prompt", "system") if name in step)
+                text = any(
+                    whole(self.of(step[name], names))
+                    for name in ("prompt", "system")
+                    if name in step
+                )
                 if "output_schema" in step:
                     fields = step["output_schema"]["properties"]
-                    return {n: text and "enum" not in part and part["type"] != "boolean" for n, part in fields.items()}
+                    return {
+                        n: text and "enum" not in part and part["type"] != "boolean"
+                        for n, part in fields.items()
+                    }
                 return text
             case "set":
                 return {name: self.of(value, names) for name, value in step["values"].items()}
             case "parallel":
-                ids = [(branch[0] if isinstance(branch, list) else branch)["id"] for branch in step["parallel_steps"]]
+                ids = [
+                    (branch[0] if isinstance(branch, list) else branch)["id"]
+                    for branch in step["parallel_steps"]
+                ]
                 return dict(zip(ids, children, strict=False))
             case "map":
                 return any(map(whole, children))

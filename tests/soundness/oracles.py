@@ -1,7 +1,9 @@
-"""What a statement of a policy means, judged over one run: by the definitions, from happens-before, by brute force.
+"""What a statement of a policy means, judged over one run: by the definitions, from happens-before,
+by brute force.
 
-A statement and a `History` come in; the text of what breaks it goes out, or None. Where a definition leaves room, the
-reading is the one under which fewer runs break a statement: what is called broken here is broken.
+A statement and a `History` come in; the text of what breaks it goes out, or None. Where a
+definition leaves room, the reading is the one under which fewer runs break a statement: what is
+called broken here is broken.
 """
 
 from __future__ import annotations
@@ -11,7 +13,20 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .history import Approved, At, Call, Document, History, Scope, Steps, Taken, before, last_write, names_in, reads_of
+from .history import (
+    Approved,
+    At,
+    Call,
+    Document,
+    History,
+    Scope,
+    Steps,
+    Taken,
+    before,
+    last_write,
+    names_in,
+    reads_of,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,9 @@ def broken(statement: Statement, run: History) -> str | None:
         case "approval":
             return _unapproved(statement, run)
         case "after":
-            return _not_after(run, [c for c in run.calls if c.tool == statement.tool], statement.names)
+            return _not_after(
+                run, [c for c in run.calls if c.tool == statement.tool], statement.names
+            )
         case "before":
             return _not_before(statement, run)
         case "max_calls":
@@ -54,7 +71,7 @@ def broken(statement: Statement, run: History) -> str | None:
     raise AssertionError(statement)
 
 
-# --- guards ----------------------------------------------------------------------------------------------------------
+# --- guards ---------------------------------------------------------------------------------------
 
 
 def edge_of(text: str) -> tuple[Scope, str, str]:
@@ -66,7 +83,12 @@ def edge_of(text: str) -> tuple[Scope, str, str]:
 
 def _unguarded(statement: Statement, run: History) -> str | None:
     edges = {edge_of(name) for name in statement.names}
-    return _stale(run, statement.tool, [t for t in run.taken if (t.scope, t.step, t.label) in edges], _both_read)
+    return _stale(
+        run,
+        statement.tool,
+        [t for t in run.taken if (t.scope, t.step, t.label) in edges],
+        _both_read,
+    )
 
 
 def _unapproved(statement: Statement, run: History) -> str | None:
@@ -108,7 +130,9 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _both_read(steps: Steps, guard: Taken, call: Call) -> frozenset[str] | None:
-    """The names whose writes between guard and call make the guard stale; None if it is no guard of the call."""
+    """The names whose writes between guard and call make the guard stale; None if it is no guard of
+    the call.
+    """
     if guard.scope != call.scope:
         return frozenset()
     return reads_of(steps.by_id[guard.scope, guard.step], guard.label) & names_in(call.args)
@@ -126,7 +150,12 @@ def _stale(run: History, tool: str, guards: list[Taken], watched: Any) -> str | 
                 why = f"{guard.step}.{guard.label} does not cover it"
                 continue
             other = next(
-                (o for o in calls if o is not call and before(guard.at, o.at) and not before(call.at, o.at)), None
+                (
+                    o
+                    for o in calls
+                    if o is not call and before(guard.at, o.at) and not before(call.at, o.at)
+                ),
+                None,
             )
             if other is not None:
                 why = f"{guard.step}.{guard.label} is used up by {other.path} ({other.kind})"
@@ -151,7 +180,7 @@ def _read_at(call: Call) -> At:
     return call.fixed
 
 
-# --- order -----------------------------------------------------------------------------------------------------------
+# --- order ----------------------------------------------------------------------------------------
 
 
 def _ends(run: History, name: str, tools: frozenset[str]) -> list[At]:
@@ -169,7 +198,11 @@ def tools_of(steps: Steps) -> frozenset[str]:
     """The tools that a program calls."""
     found = set()
     for step in steps.by_id.values():
-        found |= {call["tool"] for call in (step, step.get("undo"), step.get("reconcile")) if call and "tool" in call}
+        found |= {
+            call["tool"]
+            for call in (step, step.get("undo"), step.get("reconcile"))
+            if call and "tool" in call
+        }
     return frozenset(found)
 
 
@@ -179,7 +212,9 @@ def _not_after(run: History, calls: list[Call], names: tuple[str, ...]) -> str |
         ends = _ends(run, name, tools)
         for call in calls:
             if not any(before(end, call.at) for end in ends):
-                return f"{call.path} calls {call.tool} ({call.kind}), and {name} was not done before"
+                return (
+                    f"{call.path} calls {call.tool} ({call.kind}), and {name} was not done before"
+                )
     return None
 
 
@@ -191,13 +226,21 @@ def _not_before(statement: Statement, run: History) -> str | None:
         if name in tools:
             calls = [(c.at, c.path) for c in run.calls if c.tool == name]
         elif "." in name:
-            calls = [(t.at, t.step) for t in run.taken if (t.scope, t.step, t.label) == edge_of(name)]
+            calls = [
+                (t.at, t.step) for t in run.taken if (t.scope, t.step, t.label) == edge_of(name)
+            ]
         else:
             *scope, step_id = name.split("/")
             calls = [
-                (c.at, c.path) for c in run.calls if c.kind == "step" and (c.scope, c.step) == (tuple(scope), step_id)
+                (c.at, c.path)
+                for c in run.calls
+                if c.kind == "step" and (c.scope, c.step) == (tuple(scope), step_id)
             ]
-            calls += [(d.at, d.step) for d in (*run.began, *run.done) if (d.scope, d.step) == (tuple(scope), step_id)]
+            calls += [
+                (d.at, d.step)
+                for d in (*run.began, *run.done)
+                if (d.scope, d.step) == (tuple(scope), step_id)
+            ]
         for at, path in calls:
             if not any(before(end, at) for end in ends):
                 return f"{path} ({name}) runs, and {statement.tool} was not done before"
@@ -209,7 +252,7 @@ def protected_of(document: Document, tool: str) -> list[Document]:
     return [step for step in Steps(document).by_id.values() if step.get("tool") == tool]
 
 
-# --- trust -----------------------------------------------------------------------------------------------------------
+# --- trust ----------------------------------------------------------------------------------------
 
 
 def distrusted(
@@ -223,11 +266,12 @@ def distrusted(
     known: list[Any],
     written: Any = None,
 ) -> bool:
-    """Whether an argument's *value*, which carries text from outside where it is *marked*, is against its *rule*.
+    """Whether an argument's *value*, which carries text from outside where it is *marked*, is
+    against its *rule*.
 
-    *roles* are those whose approval the tool needs anyway: what they approve is enough where trust is. With *written*, the
-    argument as it stands in the program, an approval must have shown just that, and no name in it been written since; without,
-    an equal value is enough.
+    *roles* are those whose approval the tool needs anyway: what they approve is enough where trust
+    is. With *written*, the argument as it stands in the program, an approval must have shown just
+    that, and no name in it been written since; without, an equal value is enough.
     """
     fields = rule if isinstance(rule, dict) else {}
     text = rule if isinstance(rule, str) else fields.get("check", "")

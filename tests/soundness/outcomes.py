@@ -1,7 +1,9 @@
-"""Random outcomes for the requests of a machine: values, answers, errors, timeouts, cancellation, orders of children.
+"""Random outcomes for the requests of a machine: values, answers, errors, timeouts, cancellation,
+orders of children.
 
-What a call gets follows from (seed of the run, path, attempt) alone, so that the order in which the children of a fork run
-can be drawn too, and must not matter. A run has moods: how often calls fail, whether it is cancelled, whether texts carry marks.
+What a call gets follows from (seed of the run, path, attempt) alone, so that the order in which the
+children of a fork run can be drawn too, and must not matter. A run has moods: how often calls fail,
+whether it is cancelled, whether texts carry marks.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class Outcomes:
         cancel: float = 0.12,
         most: int = 5_000,
     ) -> None:
-        """*marks* are tools whose texts carry marks, *pure* those whose results are made of their arguments."""
+        """*marks* are tools whose texts carry marks, *pure* those whose results are made of their
+        arguments.
+        """
         mood = Random(seed)
         self.seed = seed
         self.errors = mood.choice((0.0, 0.0, 0.08, 0.3))
@@ -61,7 +65,8 @@ class Outcomes:
         self.asked = 0
         self.most = most
         self.cancelled = False
-        self.calls: list[tuple[str, str, str, dict[str, Any]]] = []  # path, kind, tool or model, keywords
+        # path, kind, tool or model, keywords
+        self.calls: list[tuple[str, str, str, dict[str, Any]]] = []
         self.uncalled: set[str] = set()
         self.chosen: list[tuple[str, str]] = []  # path, what it got, for people
         self.tokens = [0, 0]
@@ -69,7 +74,9 @@ class Outcomes:
         self.attempts: dict[str, int] = {}
 
     def order(self, machine: Machine, op: Any) -> Iterable[int]:
-        """The children of a fork, in a drawn order; after a cancellation the rest is not started, or is and cancelled."""
+        """The children of a fork, in a drawn order; after a cancellation the rest is not started,
+        or is and cancelled.
+        """
         numbers = list(range(machine.fork_size))
         if self.reorder:
             Random(f"{self.seed}/{machine.path}").shuffle(numbers)
@@ -108,7 +115,9 @@ class Outcomes:
         if op.code == TOOL:
             self.calls.append((self.path, "tool", op.tool, dict(machine.keywords)))
         elif op.code == MODEL:
-            self.calls.append((self.path, "model", op.model or "default", {"messages": machine.messages}))
+            self.calls.append(
+                (self.path, "model", op.model or "default", {"messages": machine.messages})
+            )
 
     def tool(self, machine: Machine, op: Any, rng: Random, reconcile: bool) -> Any:
         if rng.random() < self.errors:
@@ -121,14 +130,22 @@ class Outcomes:
                     return machine.doubt(StepError("in_doubt", "Lost", "lost", False), machine.now)
                 if self.attempts[self.path] == 1:
                     self.chosen.append((self.path, "not called"))
-                    return machine.refuse(StepError("limit", "Refused", "not called", False), machine.now)
+                    return machine.refuse(
+                        StepError("limit", "Refused", "not called", False), machine.now
+                    )
             kind, name, retryable = rng.choice(ERRORS)
             self.note(machine, op, f"error {kind} {name}")
-            return machine.fail(StepError(kind, name, self.message(self.path), retryable), machine.now)
+            return machine.fail(
+                StepError(kind, name, self.message(self.path), retryable), machine.now
+            )
         value: Any
         if reconcile and rng.random() < 0.85:
             done = rng.random() < 0.6
-            value = {"done": True, "output": self.value(rng, op.tool, machine)} if done else {"done": False}
+            value = (
+                {"done": True, "output": self.value(rng, op.tool, machine)}
+                if done
+                else {"done": False}
+            )
         else:
             value = self.value(rng, op.tool, machine)
         self.note(machine, op, f"returns {json.dumps(value)}")
@@ -136,7 +153,11 @@ class Outcomes:
 
     def message(self, path: str) -> str:
         """What an error says: text from outside, whichever tool raises it."""
-        return "failed" if self.marks is None else f"failed ~{Random(f'{self.seed}/{path}/error').randrange(1 << 30)}~"
+        return (
+            "failed"
+            if self.marks is None
+            else f"failed ~{Random(f'{self.seed}/{path}/error').randrange(1 << 30)}~"
+        )
 
     def value(self, rng: Random, tool: str, machine: Machine) -> Any:
         if tool == "look":
@@ -144,12 +165,16 @@ class Outcomes:
         if tool == "sort":
             return rng.choice(KINDS)
         if tool in self.pure:
-            marks = MARK.findall(json.dumps({k: v for k, v in machine.keywords.items() if k != "idempotency_key"}))
+            marks = MARK.findall(
+                json.dumps({k: v for k, v in machine.keywords.items() if k != "idempotency_key"})
+            )
             return rng.choice(WORDS) + "".join(marks)
         plain = rng.choice((True, False, 0, 1, 2, 3, *WORDS, *WORDS))
         if self.marks is not None and tool in self.marks:
             mark = f"~{rng.randrange(1 << 30)}~"
-            return rng.choice((mark, f"yes{mark}", {"v": mark, "ok": True}, [mark, "yes"], [mark, mark], plain))
+            return rng.choice(
+                (mark, f"yes{mark}", {"v": mark, "ok": True}, [mark, "yes"], [mark, mark], plain)
+            )
         if rng.random() < 0.2:
             return rng.choice(([], ["yes"], ["no", 1], [1, 2, 3], {"v": plain, "ok": True}))
         return plain
@@ -164,7 +189,9 @@ class Outcomes:
             billed = rng.choice((None, NOTHING_USED, LLMUsage(2, 1, 3)))
             self.tokens[0] += billed.prompt_tokens if billed is not None else 0
             self.tokens[1] += billed.completion_tokens if billed is not None else 0
-            return machine.fail(StepError(kind, name, self.message(self.path), retryable), machine.now, billed)
+            return machine.fail(
+                StepError(kind, name, self.message(self.path), retryable), machine.now, billed
+            )
         invalid = rng.random() < self.errors
         echo = "".join(MARK.findall(json.dumps(machine.messages))) if self.marks is not None else ""
         if invalid and (op.allowed is not None or op.schema is not None):

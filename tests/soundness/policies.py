@@ -1,7 +1,8 @@
 """Random policies for a drawn program: demands that are mostly met, and sometimes not quite.
 
-A demand is drawn from what stands around a call in the document: the decision whose branch holds it or jumps to it, a step before it, an
-approval that shows its arguments. Whether it holds is for the passes to say, and for runs to contradict.
+A demand is drawn from what stands around a call in the document: the decision whose branch holds it
+or jumps to it, a step before it, an approval that shows its arguments. Whether it holds is for the
+passes to say, and for runs to contradict.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def sites(steps: Steps, tool: str) -> list[Site]:
     """The steps that call *tool*, also to undo or reconcile."""
     found = []
     for key, step in steps.by_id.items():
-        calls = [step.get("tool")] + [(step.get(name) or {}).get("tool") for name in ("undo", "reconcile")]
+        calls = [step.get("tool")] + [
+            (step.get(name) or {}).get("tool") for name in ("undo", "reconcile")
+        ]
         if tool in calls:
             found.append(key)
     return found
@@ -59,7 +62,11 @@ def around(steps: Steps, site: Site) -> Iterator[tuple[Scope, str, str]]:
             yield scope, step_id, "when"
         for key, step in steps.by_id.items():
             if key[0] == scope:
-                yield from ((scope, key[1], label) for label in labels_of(step) if _target(step, label) == step_id)
+                yield from (
+                    (scope, key[1], label)
+                    for label in labels_of(step)
+                    if _target(step, label) == step_id
+                )
         parent = steps.parent[scope, step_id]
         if parent is None:
             if not scope:
@@ -82,7 +89,11 @@ def earlier(steps: Steps, site: Site) -> list[Site]:
         parent = steps.parent[scope, step_id]
         block = next(
             block
-            for block in (blocks_of(steps.by_id[scope, parent]) if parent is not None else [_top(steps, scope)])
+            for block in (
+                blocks_of(steps.by_id[scope, parent])
+                if parent is not None
+                else [_top(steps, scope)]
+            )
             if any(step["id"] == step_id for step in block)
         )
         for step in block:
@@ -95,7 +106,9 @@ def earlier(steps: Steps, site: Site) -> list[Site]:
 
 
 def _top(steps: Steps, scope: Scope) -> list[Document]:
-    return [step for key, step in steps.by_id.items() if key[0] == scope and steps.parent[key] is None]
+    return [
+        step for key, step in steps.by_id.items() if key[0] == scope and steps.parent[key] is None
+    ]
 
 
 def edge_text(scope: Scope, step_id: str, label: str) -> str:
@@ -107,7 +120,11 @@ class Drawer:
 
     def __init__(self, rng: Random, steps: Steps, *, shape: bool = False) -> None:
         self.rng, self.steps, self.shape = rng, steps, shape
-        self.edges = [(key[0], key[1], label) for key, step in steps.by_id.items() for label in labels_of(step)]
+        self.edges = [
+            (key[0], key[1], label)
+            for key, step in steps.by_id.items()
+            for label in labels_of(step)
+        ]
 
     def statements(self) -> list[Statement]:
         """At most one of each kind for each tool."""
@@ -137,12 +154,16 @@ class Drawer:
             0.9 if self.shape else 0.25
         ):  # many: what matters is what uses them up and ends them
             many = [edge for edge in self.edges if edge[2] != "otherwise" or rng.random() < 0.5]
-            return [Statement("guard", tool, tuple(edge_text(*edge) for edge in many))] if many else []
+            return (
+                [Statement("guard", tool, tuple(edge_text(*edge) for edge in many))] if many else []
+            )
         for site in sites(self.steps, tool):
             if rng.random() < 0.06:
                 continue  # a hole
             near = list(around(self.steps, site))
-            before = [edge for key in earlier(self.steps, site) for edge in self.edges if edge[:2] == key]
+            before = [
+                edge for key in earlier(self.steps, site) for edge in self.edges if edge[:2] == key
+            ]
             edge = None
             if near and rng.random() < 0.9:
                 edge = near[min(int(rng.expovariate(1.2)), len(near) - 1)]
@@ -161,12 +182,18 @@ class Drawer:
         if not steps:
             return []
         around_it = [
-            self.steps.by_id[edge[:2]] for site in sites(self.steps, tool) for edge in around(self.steps, site)
+            self.steps.by_id[edge[:2]]
+            for site in sites(self.steps, tool)
+            for edge in around(self.steps, site)
         ]
         near = [step for step in around_it if step["type"] == "approval"]
         if not near and not self.shape and self.rng.random() < 0.7:
             return []  # it would hardly ever hold
-        role = self.rng.choice(near or steps)["role"] if self.rng.random() < 0.9 else self.rng.choice(ROLES)
+        role = (
+            self.rng.choice(near or steps)["role"]
+            if self.rng.random() < 0.9
+            else self.rng.choice(ROLES)
+        )
         parameters = PARAMETERS[tool]
         chosen = self.rng.sample(parameters, self.rng.choice((0, 1, 1, len(parameters))))
         return [Statement("approval", tool, role=role, protected=tuple(chosen))]
@@ -180,13 +207,21 @@ class Drawer:
         if before and roll < 0.75:
             key = rng.choice(before)
             step = self.steps.by_id[key]
-            names.append(step["tool"] if step["type"] == "tool" and roll < 0.3 else "/".join((*key[0], key[1])))
+            names.append(
+                step["tool"]
+                if step["type"] == "tool" and roll < 0.3
+                else "/".join((*key[0], key[1]))
+            )
         elif roll < 0.9 and (near := list(around(self.steps, site))):
             names.append(edge_text(*rng.choice(near)))
         else:
             key = rng.choice(list(self.steps.by_id))
             names.append("/".join((*key[0], key[1])))
-        return [Statement("after", tool, tuple(n for n in names if n != tool))] if names != [tool] else []
+        return (
+            [Statement("after", tool, tuple(n for n in names if n != tool))]
+            if names != [tool]
+            else []
+        )
 
     def before(self, tool: str) -> list[Statement]:
         rng = self.rng
@@ -194,13 +229,27 @@ class Drawer:
         if not found:
             if self.rng.random() < 0.3:  # never called, so never before anything
                 return [
-                    Statement("before", tool, ("/".join((*(key := rng.choice(list(self.steps.by_id)))[0], key[1])),))
+                    Statement(
+                        "before",
+                        tool,
+                        ("/".join((*(key := rng.choice(list(self.steps.by_id)))[0], key[1])),),
+                    )
                 ]
             return []
-        places = [key for key in self.steps.by_id if any(s in earlier(self.steps, key) for s in found)]
-        key = rng.choice(places) if places and rng.random() < 0.85 else rng.choice(list(self.steps.by_id))
+        places = [
+            key for key in self.steps.by_id if any(s in earlier(self.steps, key) for s in found)
+        ]
+        key = (
+            rng.choice(places)
+            if places and rng.random() < 0.85
+            else rng.choice(list(self.steps.by_id))
+        )
         step = self.steps.by_id[key]
-        name = step["tool"] if step["type"] == "tool" and rng.random() < 0.4 else "/".join((*key[0], key[1]))
+        name = (
+            step["tool"]
+            if step["type"] == "tool" and rng.random() < 0.4
+            else "/".join((*key[0], key[1]))
+        )
         labels = labels_of(step)
         if labels and rng.random() < 0.4:
             name = edge_text(*key, rng.choice(labels))
@@ -212,7 +261,8 @@ class Demands:
     """A drawn policy: the statements, what is trusted, and the policy that says so."""
 
     statements: list[Statement]
-    protected: dict[str, dict[str, Any]] = field(default_factory=dict)  # by tool: what its arguments must be
+    # by tool: what its arguments must be
+    protected: dict[str, dict[str, Any]] = field(default_factory=dict)
     returns: dict[str, str] = field(default_factory=dict)
     untrusted: tuple[str, ...] = ()
 
@@ -241,8 +291,14 @@ class Demands:
         }
 
     def marking(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The tools whose values come from outside, and those whose values are made of their arguments."""
-        pure = {name for name in TOOLS if self.returns.get(name, "args" if name == "join" else None) == "args"}
+        """The tools whose values come from outside, and those whose values are made of their
+        arguments.
+        """
+        pure = {
+            name
+            for name in TOOLS
+            if self.returns.get(name, "args" if name == "join" else None) == "args"
+        }
         marks = {name for name in TOOLS if name not in pure and self.returns.get(name) != "trusted"}
         return frozenset(marks), frozenset(pure)
 
@@ -255,11 +311,22 @@ def draw_demands(rng: Random, document: Document, steps: Steps) -> Demands:
     if rng.random() < 0.5:
         names["pay"] = ("to", "amount")
     by_approval = {s.tool: s.protected for s in statements if s.kind == "approval"}
-    names.update(by_approval)  # an approval covers the arguments that are protected, all where none is
-    protected = {tool: {name: _rule(rng) for name in arguments} for tool, arguments in names.items() if arguments}
-    returns = {name: rng.choice(("trusted", "args")) for name in ("fetch", "keep", "mail") if rng.random() < 0.5}
+    # an approval covers the arguments that are protected, all where none is
+    names.update(by_approval)
+    protected = {
+        tool: {name: _rule(rng) for name in arguments}
+        for tool, arguments in names.items()
+        if arguments
+    }
+    returns = {
+        name: rng.choice(("trusted", "args"))
+        for name in ("fetch", "keep", "mail")
+        if rng.random() < 0.5
+    }
     inputs = list(document.get("inputs", {}).get("properties", ()))
-    return Demands(statements, protected, returns, tuple(name for name in inputs if rng.random() < 0.4))
+    return Demands(
+        statements, protected, returns, tuple(name for name in inputs if rng.random() < 0.4)
+    )
 
 
 KNOWN = ["yes", "a", 1, True]

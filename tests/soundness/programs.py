@@ -1,8 +1,9 @@
 """Random programs, as documents. A generator of numbers comes in, plain data goes out.
 
-The programs are drawn from the language as it is written down; nothing here knows how the package lowers or checks them.
-Most are valid, all step types occur, and calls of the protected tool ``pay`` mostly stand behind some decision, so
-that what a policy says of them is neither trivially true nor trivially false.
+The programs are drawn from the language as it is written down; nothing here knows how the package
+lowers or checks them. Most are valid, all step types occur, and calls of the protected tool ``pay``
+mostly stand behind some decision, so that what a policy says of them is neither trivially true nor
+trivially false.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ RETRIED = (
     ["tool"], ["timeout"], ["Oops"], ["truncated"], ["filtered"], ["rate_limit"], ["limit"], ["assertion"],
     ["filtered", "truncated"], ["rate_limit", "timeout"],
 )  # fmt: skip
-"""What `retry.on` names: the kinds of failed calls, answers that are none, and a class of exceptions."""
+"""What `retry.on` names: the kinds of failed calls, answers that are none, and a class of
+exceptions.
+"""
 
-# What a value may be, for those who write conditions on it: yes (yes or no), kind (a, b, c), bool, num, list, any.
+# What a value may be, for those who write conditions on it: yes (yes or no), kind (a, b, c), bool,
+# num, list, any.
 Ref = tuple[str, str]
 
 
@@ -74,7 +78,9 @@ UNSAFE = frozenset({"pay", "mail", "keyed"})
 
 @dataclass(frozen=True)
 class Style:
-    """How often things occur in one program; drawn once for each, so that programs differ in kind."""
+    """How often things occur in one program; drawn once for each, so that programs differ in
+    kind.
+    """
 
     forks: float = 1.0
     jumps: float = 0.4
@@ -86,7 +92,8 @@ class Style:
     when: float = 0.08  # steps that decide themselves whether they run
     told: float = 0.2  # steps that fail, are gone on from, and whose error is read; items likewise
     wild: float = 0.1  # conditions that may err
-    shown_only: bool = False  # the protected tool stands mostly where an approval has shown its arguments
+    # the protected tool stands mostly where an approval has shown its arguments
+    shown_only: bool = False
     gates: bool = False  # little beside decisions, what they read, and what they guard
     dense: bool = False  # more blocks, fewer plain steps, names used again
 
@@ -99,17 +106,39 @@ class Style:
     def kind(cls, rng: Random, pauses: bool) -> Style:
         if pauses and rng.random() < 0.5:
             return cls(
-                0.5, rng.choice((0.0, 0.3)), rng.choice((0.0, 0.1)), 3.0, 0.05, rng.choice((0.0, 0.3)), shown_only=True
+                0.5,
+                rng.choice((0.0, 0.3)),
+                rng.choice((0.0, 0.1)),
+                3.0,
+                0.05,
+                rng.choice((0.0, 0.3)),
+                shown_only=True,
             )
         if rng.random() < 0.35:
             undo = rng.choice((0.0, 0.0, 0.4))
             pause = 1.0 if pauses else 0.0
             return cls(
-                1.0, rng.choice((0.0, 0.3)), rng.choice((0.0, 0.2, 0.5)), pause, undo, 0.5, 0.08, 0.0, gates=True
+                1.0,
+                rng.choice((0.0, 0.3)),
+                rng.choice((0.0, 0.2, 0.5)),
+                pause,
+                undo,
+                0.5,
+                0.08,
+                0.0,
+                gates=True,
             )
         if rng.random() < 0.3:  # dense: little beside what is hard to get right
             return cls(
-                3.0, rng.choice((0.0, 0.5)), 0.3, 1.5 if pauses else 0.0, rng.choice((0.0, 0.6)), 0.5, 0.3, 0.1, True
+                3.0,
+                rng.choice((0.0, 0.5)),
+                0.3,
+                1.5 if pauses else 0.0,
+                rng.choice((0.0, 0.6)),
+                0.5,
+                0.3,
+                0.1,
+                True,
             )
         return cls(
             rng.choice((0.0, 0.5, 1.0, 2.0)),
@@ -125,7 +154,9 @@ class Style:
 
 @dataclass
 class Place:
-    """Where a step is to stand: what can be read there, where jumps may go, what decisions are around it."""
+    """Where a step is to stand: what can be read there, where jumps may go, what decisions are
+    around it.
+    """
 
     refs: list[Ref]
     later: tuple[str, ...] = ()
@@ -134,7 +165,8 @@ class Place:
     decided: tuple[str, ...] = ()  # conditions around, which may be asked again
     depth: int = 0
     branch: bool = False  # inside a branch of `parallel`, where outer names are not overwritten
-    taken: list[str] = field(default_factory=list)  # ids that should become calls of the protected tool
+    # ids that should become calls of the protected tool
+    taken: list[str] = field(default_factory=list)
 
 
 class Maker:
@@ -220,7 +252,9 @@ class Maker:
             return rng.choice(("true", "false", "1 < 2"))
         name, kind = ref
         if self.chance(self.style.wild):
-            return rng.choice((f"${name}", f"${name} > 1", f"not ${name}", f"${name}.lower() == 'yes'"))
+            return rng.choice(
+                (f"${name}", f"${name} > 1", f"not ${name}", f"${name}.lower() == 'yes'")
+            )
         if kind in ("yes", "kind", "bool", "label") and self.chance(0.2):
             kind = rng.choice(("yes", "kind", "num"))  # a comparison that never matches, or always
             if kind == "num":
@@ -228,11 +262,18 @@ class Maker:
         match kind:
             case "yes":
                 return rng.choice(
-                    (f'${name} == "yes"', f"'yes' in '${{{name}}}'", f'${name} != "no"', f"${name} in ['yes']")
+                    (
+                        f'${name} == "yes"',
+                        f"'yes' in '${{{name}}}'",
+                        f'${name} != "no"',
+                        f"${name} in ['yes']",
+                    )
                 )
             case "kind":
                 word = rng.choice(KINDS)
-                return rng.choice((f"${name} == '{word}'", f"${name} != '{word}'", f"${name} in ['a', 'b']"))
+                return rng.choice(
+                    (f"${name} == '{word}'", f"${name} != '{word}'", f"${name} in ['a', 'b']")
+                )
             case "bool":
                 return rng.choice((f"${name}", f"not ${name}", f"${name} == true"))
             case "num":
@@ -241,8 +282,13 @@ class Maker:
                 return rng.choice((f"len(${name}) > 1", f"'yes' in ${name}", f"${name} == []"))
             case "fault":
                 fault = rng.choice(("tool", "timeout", "value"))
-                return rng.choice((f"${name} == '{fault}'", f"default(${name}, 'none') != '{fault}'"))
-        return f"${name} {rng.choice(('==', '!='))} {rng.choice(('true', '1', repr(rng.choice(WORDS))))}"
+                return rng.choice(
+                    (f"${name} == '{fault}'", f"default(${name}, 'none') != '{fault}'")
+                )
+        return (
+            f"${name} {rng.choice(('==', '!='))} "
+            f"{rng.choice(('true', '1', repr(rng.choice(WORDS))))}"
+        )
 
     # --- blocks ---
 
@@ -286,7 +332,9 @@ class Maker:
         at.guarded, at.decided = outer
         step["when"] = when
         if "output_key" in step and self.chance(0.3):  # looked at before it is written, or cleared
-            step["when"] = f"${step['output_key']} != {self.literal('yes')!r}" if self.chance(0.5) else when
+            step["when"] = (
+                f"${step['output_key']} != {self.literal('yes')!r}" if self.chance(0.5) else when
+            )
         if step["type"] != "switch" and "default" not in step and self.chance(0.6):
             step["default"] = self.literal()
         return step
@@ -317,14 +365,22 @@ class Maker:
         step: dict[str, Any] = make(step_id, at)
         return step
 
-    def common(self, step: dict[str, Any], at: Place, kind: str = "any", *, calls: bool = False) -> dict[str, Any]:
+    def common(
+        self, step: dict[str, Any], at: Place, kind: str = "any", *, calls: bool = False
+    ) -> dict[str, Any]:
         """What any step may have: an output key, handlers, a next."""
         rng, style = self.rng, self.style
         base = step["type"]
-        if base not in ("condition", "switch") and self.chance(0.05 * style.jumps / 0.4) and at.later:
+        if (
+            base not in ("condition", "switch")
+            and self.chance(0.05 * style.jumps / 0.4)
+            and at.later
+        ):
             step["next"] = self.target(at, ("$end",))
         if self.chance(style.handlers) and (at.later or self.chance(0.3)):
-            errors = rng.choice((["*"], ["tool"], ["timeout"], ["value"], ["invalid_answer", "model"], ["limit"]))
+            errors = rng.choice(
+                (["*"], ["tool"], ["timeout"], ["value"], ["invalid_answer", "model"], ["limit"])
+            )
             step["catch"] = [{"errors": errors, "next": self.target(at, ("$end", "$fail"))}]
         if self.chance(style.handlers):
             step["on_error"] = "skip"
@@ -341,7 +397,11 @@ class Maker:
             step["on_error"] = "retry"
             step["retry"] = {"delay_seconds": 0}
         if self.chance((0.9 if style.gates else 0.5) if base in ("llm", "tool") else 0.12):
-            olds = [r for r in at.refs if (r[1] == kind or style.gates) and "." not in r[0] and r[0] != "item"]
+            olds = [
+                r
+                for r in at.refs
+                if (r[1] == kind or style.gates) and "." not in r[0] and r[0] != "item"
+            ]
             if olds and not at.branch and self.chance(style.overwrites):
                 step["output_key"] = rng.choice(olds)[0]
                 at.refs[:] = [r for r in at.refs if r[0] != step["output_key"]]
@@ -354,7 +414,11 @@ class Maker:
     def llm(self, step_id: str, at: Place) -> dict[str, Any]:
         rng = self.rng
         ref = self.ref(at)
-        step: dict[str, Any] = {"id": step_id, "type": "llm", "prompt": f"say: ${{{ref[0]}}}" if ref else "say"}
+        step: dict[str, Any] = {
+            "id": step_id,
+            "type": "llm",
+            "prompt": f"say: ${{{ref[0]}}}" if ref else "say",
+        }
         if self.chance(0.2):
             other = self.ref(at)
             step["system"] = f"you are ${{{other[0]}}}" if other else "you"
@@ -378,7 +442,9 @@ class Maker:
         if form < 3 and self.chance(0.2):
             # what the machine takes unasked for; mostly of the right kind
             step["on_invalid"] = (
-                self.literal(kind) if form < 2 else {"ok": self.literal("bool"), "kind": "a", "n": 1, "text": "x"}
+                self.literal(kind)
+                if form < 2
+                else {"ok": self.literal("bool"), "kind": "a", "n": 1, "text": "x"}
             )
         if self.chance(0.3):
             step["max_tokens"] = rng.choice((1, 16, 200))
@@ -400,8 +466,15 @@ class Maker:
 
     def tool(self, step_id: str, at: Place, name: str | None = None) -> dict[str, Any]:
         rng, style = self.rng, self.style
-        name = name or rng.choice(("mail", "fetch", "fetch", "fetch", "look", "look", "sort", "keep", "keyed", "join"))
-        step: dict[str, Any] = {"id": step_id, "type": "tool", "tool": name, "args": self.args(name, at)}
+        name = name or rng.choice(
+            ("mail", "fetch", "fetch", "fetch", "look", "look", "sort", "keep", "keyed", "join")
+        )
+        step: dict[str, Any] = {
+            "id": step_id,
+            "type": "tool",
+            "tool": name,
+            "args": self.args(name, at),
+        }
         kind = RESULTS.get(name, "any")
         if name == "fetch" and self.chance(0.2):
             kind = "list"  # what it gives is looped over; it may be no list, and then the map fails
@@ -467,7 +540,9 @@ class Maker:
         at.decided = outer
         return self.common(step, at, "label")
 
-    def branches(self, step: dict[str, Any], at: Place, names: tuple[str, str], shown: tuple[str, ...] = ()) -> None:
+    def branches(
+        self, step: dict[str, Any], at: Place, names: tuple[str, str], shown: tuple[str, ...] = ()
+    ) -> None:
         """The two targets of a condition or approval, in either form."""
         first, second = names
         jumps = self.chance(self.style.jumps)
@@ -498,7 +573,12 @@ class Maker:
         rng = self.rng
         ref = self.ref(at, "yes", "kind", "bool", "num", "any")
         name, kind = ref or ("", "yes")
-        pool = {"yes": YES_NO, "kind": KINDS, "bool": ["true", "false"], "num": ["0", "1", "2"]}.get(kind, WORDS)
+        pool = {
+            "yes": YES_NO,
+            "kind": KINDS,
+            "bool": ["true", "false"],
+            "num": ["0", "1", "2"],
+        }.get(kind, WORDS)
         step: dict[str, Any] = {"id": step_id, "type": "switch", "on": f"${name}" if ref else "yes"}
         cases: dict[str, Any] = {}
         for word in rng.sample(pool, rng.randint(1, len(pool))):
@@ -520,7 +600,11 @@ class Maker:
 
     def loop(self, step_id: str, at: Place) -> dict[str, Any]:
         inside = self.inner(at)
-        step: dict[str, Any] = {"id": step_id, "type": "loop", "max_iterations": self.rng.randint(1, 3)}
+        step: dict[str, Any] = {
+            "id": step_id,
+            "type": "loop",
+            "max_iterations": self.rng.randint(1, 3),
+        }
         if self.chance(0.05):
             inside.refs.append((f"{step_id}.output", "any"))  # not there before the loop has ended
         step["steps"] = self.block(inside, 3)
@@ -555,11 +639,20 @@ class Maker:
         if gates and self.chance(0.5):
             over = [self.literal("yes")]
         inside = self.inner(at, later=(), branch=not gates)
-        step: dict[str, Any] = {"id": step_id, "type": "map", "over": over, "max_items": rng.choice((1, 2, 3, 3, 5))}
+        step: dict[str, Any] = {
+            "id": step_id,
+            "type": "map",
+            "over": over,
+            "max_items": rng.choice((1, 2, 3, 3, 5)),
+        }
         name = "item"
         if self.chance(0.6 if gates else 0.3):
             olds = [r[0] for r in at.refs if "." not in r[0]]
-            name = rng.choice(olds[-3:]) if olds and self.chance(0.8 if gates else 0.4) else self.new_key()
+            name = (
+                rng.choice(olds[-3:])
+                if olds and self.chance(0.8 if gates else 0.4)
+                else self.new_key()
+            )
             step["as"] = name
         inside.refs = [r for r in inside.refs if r[0] != name] + [(name, "any")]
         step["steps"] = self.block(inside, 3)
@@ -595,15 +688,22 @@ class Maker:
         place = Place(list(inputs), guarded=at.guarded and self.chance(0.5), shown=())
         program["steps"] = inner.block(place, 4)
         self.left -= inner.steps
-        if "inputs" not in program:  # what nothing reads is no input of a program that declares none
+        # what nothing reads is no input of a program that declares none
+        if "inputs" not in program:
             text = str(program["steps"])
-            arguments = {name: value for name, value in arguments.items() if f"${name}" in text or f"${{{name}" in text}
+            arguments = {
+                name: value
+                for name, value in arguments.items()
+                if f"${name}" in text or f"${{{name}" in text
+            }
         if self.chance(0.4):
             ref = inner.ref(place)
             if ref is not None:
                 program["output"] = f"${ref[0]}"
         if self.chance(0.15):
-            program["budget"] = {rng.choice(("max_steps", "max_tool_calls", "max_llm_calls")): rng.randint(1, 4)}
+            program["budget"] = {
+                rng.choice(("max_steps", "max_tool_calls", "max_llm_calls")): rng.randint(1, 4)
+            }
         step: dict[str, Any] = {"id": step_id, "type": "call", "program": program}
         if arguments:
             step["with"] = arguments
@@ -611,8 +711,16 @@ class Maker:
 
     def approval(self, step_id: str, at: Place) -> dict[str, Any]:
         rng = self.rng
-        shown = tuple(value for value in (self.value(at) for _ in range(rng.randint(1, 2))) if type(value) is str)
-        step: dict[str, Any] = {"id": step_id, "type": "approval", "role": rng.choice((*ROLES, "boss"))}
+        shown = tuple(
+            value
+            for value in (self.value(at) for _ in range(rng.randint(1, 2)))
+            if type(value) is str
+        )
+        step: dict[str, Any] = {
+            "id": step_id,
+            "type": "approval",
+            "role": rng.choice((*ROLES, "boss")),
+        }
         if self.chance(0.3):
             step["timeout_seconds"] = 5
         if shown:
@@ -626,7 +734,11 @@ class Maker:
 
     def wait(self, step_id: str, at: Place) -> dict[str, Any]:
         step: dict[str, Any] = {"id": step_id, "type": "wait"}
-        step.update(self.rng.choice(({"seconds": 1}, {"event": "paid"}, {"event": "paid", "timeout_seconds": 5})))
+        step.update(
+            self.rng.choice(
+                ({"seconds": 1}, {"event": "paid"}, {"event": "paid", "timeout_seconds": 5})
+            )
+        )
         return self.common(step, at)
 
 
@@ -662,11 +774,13 @@ def draw_program(rng: Random, *, most: int = 22, pauses: bool = False) -> dict[s
     return document
 
 
-# --- shapes ------------------------------------------------------------------------------------------------------------
+# --- shapes ---------------------------------------------------------------------------------------
 
 
 class Shape:
-    """Small programs about one hard thing each, with a step left out, doubled or moved: what is drawn freely is seldom just so."""
+    """Small programs about one hard thing each, with a step left out, doubled or moved: what is
+    drawn freely is seldom just so.
+    """
 
     def __init__(self, rng: Random) -> None:
         self.rng, self.count = rng, 0
@@ -677,10 +791,23 @@ class Shape:
 
     def get(self, key: str = "k1", **fields: Any) -> dict[str, Any]:
         name = self.rng.choice(("fetch", "fetch", "keep"))
-        return {"id": self.id(), "type": "tool", "tool": name, "args": {}, "output_key": key, **fields}
+        return {
+            "id": self.id(),
+            "type": "tool",
+            "tool": name,
+            "args": {},
+            "output_key": key,
+            **fields,
+        }
 
     def plain(self, **fields: Any) -> dict[str, Any]:
-        return {"id": self.id(), "type": "tool", "tool": self.rng.choice(("look", "fetch")), "args": {}, **fields}
+        return {
+            "id": self.id(),
+            "type": "tool",
+            "tool": self.rng.choice(("look", "fetch")),
+            "args": {},
+            **fields,
+        }
 
     def gate(self, *then: dict[str, Any], **fields: Any) -> dict[str, Any]:
         step: dict[str, Any] = {"id": self.id(), "type": "condition", "condition": "$k1 != 'no'"}
@@ -696,10 +823,21 @@ class Shape:
         return {"id": self.id(), "type": "tool", "tool": "pay", "args": {"to": name}, **fields}
 
     def ask(self, *keys: str) -> dict[str, Any]:
-        return {"id": self.id(), "type": "approval", "role": "boss", "show": {key: f"${key}" for key in keys}}
+        return {
+            "id": self.id(),
+            "type": "approval",
+            "role": "boss",
+            "show": {key: f"${key}" for key in keys},
+        }
 
     def told(self, key: str, words: list[str] = YES_NO) -> dict[str, Any]:
-        return {"id": self.id(), "type": "llm", "prompt": "say", "allowed_outputs": list(words), "output_key": key}
+        return {
+            "id": self.id(),
+            "type": "llm",
+            "prompt": "say",
+            "allowed_outputs": list(words),
+            "output_key": key,
+        }
 
     def sent(self, **fields: Any) -> dict[str, Any]:
         """A step whose undo is a call of the protected tool."""
@@ -720,11 +858,21 @@ class Shape:
         step = {"id": self.id(), "type": "loop", "max_iterations": 2, "steps": list(steps)}
         return {
             **step,
-            **self.rng.choice(({"on_exhausted": "continue"}, {"until": "$k1 == 'yes'", "on_exhausted": "continue"})),
+            **self.rng.choice(
+                (
+                    {"on_exhausted": "continue"},
+                    {"until": "$k1 == 'yes'", "on_exhausted": "continue"},
+                )
+            ),
         }
 
     def call(self, *steps: dict[str, Any]) -> dict[str, Any]:
-        return {"id": self.id(), "type": "call", "with": {"k1": "$k1", "k2": "$k2"}, "program": {"steps": list(steps)}}
+        return {
+            "id": self.id(),
+            "type": "call",
+            "with": {"k1": "$k1", "k2": "$k2"},
+            "program": {"steps": list(steps)},
+        }
 
     def held(self, step: dict[str, Any]) -> dict[str, Any]:
         """*step*, where it decides itself whether it runs."""
@@ -732,19 +880,25 @@ class Shape:
 
     def steps(self) -> list[dict[str, Any]]:
         rng = self.rng
-        handler: dict[str, Any] = rng.choice(({"on_error": "skip"}, {"on_error": "skip", "default": "yes"}, {}))
+        handler: dict[str, Any] = rng.choice(
+            ({"on_error": "skip"}, {"on_error": "skip", "default": "yes"}, {})
+        )
         begin = [self.get("k1"), self.get("k2")]
         match rng.randrange(22):
             case 20:  # an error that is told where it is handled, or to what comes after
                 last = self.pay()
                 catch = (
-                    {"catch": [{"errors": ["*"], "next": last["id"]}]} if rng.random() < 0.5 else {"on_error": "skip"}
+                    {"catch": [{"errors": ["*"], "next": last["id"]}]}
+                    if rng.random() < 0.5
+                    else {"on_error": "skip"}
                 )
                 told = self.get("k1", **catch)
                 name = f"${told['id']}.error"
                 text = rng.choice((name, f"{name}.message", f"about ${{{name[1:]}.type}}"))
                 args = {
-                    "to": text if "catch" in catch and rng.random() < 0.7 else {"expr": f"default({name}.kind, 'no')"}
+                    "to": text
+                    if "catch" in catch and rng.random() < 0.7
+                    else {"expr": f"default({name}.kind, 'no')"}
                 }
                 steps = [
                     self.gate(),
@@ -759,22 +913,44 @@ class Shape:
                 call = {**self.pay(), "args": {"to": {"expr": f"default({name}.message, 'no')"}}}
                 last = [{**call, "id": self.id()}] if rng.random() < 0.5 else []
                 steps = [self.turns(*rng.sample([told, gate, call], 3)), *last]
-            case 17:  # a call that decides itself whether it is made, before or after a write of what it read
-                steps = rng.sample([self.held(self.pay()), self.write(), self.held(self.plain())], 3)
+            case 17:
+                # a call that decides itself whether it is made, before or after a write of what it
+                # read
+                steps = rng.sample(
+                    [self.held(self.pay()), self.write(), self.held(self.plain())], 3
+                )
             case 18:  # what decides about a loop or a fork, and a call in it
                 calls = [self.pay(), *([self.write()] if rng.random() < 0.5 else [])]
-                body = self.turns(*calls) if rng.random() < 0.5 else self.fork(calls, [self.plain()])
+                body = (
+                    self.turns(*calls) if rng.random() < 0.5 else self.fork(calls, [self.plain()])
+                )
                 steps = [self.held(body), *([self.pay()] if rng.random() < 0.3 else [])]
             case 19:  # what is skipped has its output cleared
                 steps = [self.gate(), self.held(self.get("k1", **handler)), self.pay()]
             case 0:  # an item of the name that the guard read
-                steps = [self.gate(), self.each(self.pay(), **{"as": rng.choice(("k1", "k2", "item"))})]
+                steps = [
+                    self.gate(),
+                    self.each(self.pay(), **{"as": rng.choice(("k1", "k2", "item"))}),
+                ]
             case 1:  # a guard in a branch that writes what it read
-                inside = [self.write(), self.gate()] if rng.random() < 0.6 else [self.gate(), self.write()]
-                steps = [self.fork(inside, *([[self.plain()]] if rng.random() < 0.5 else [])), self.pay()]
+                inside = (
+                    [self.write(), self.gate()]
+                    if rng.random() < 0.6
+                    else [self.gate(), self.write()]
+                )
+                steps = [
+                    self.fork(inside, *([[self.plain()]] if rng.random() < 0.5 else [])),
+                    self.pay(),
+                ]
             case 2:  # a fork that calls, fails and is handled, or ends and has a guard
-                gone: dict[str, Any] = {"on_item_error": "continue"} if rng.random() < 0.4 else handler
-                steps = [self.gate(), self.fork([self.pay(), self.plain(), self.gate()], **gone), self.pay()]
+                gone: dict[str, Any] = (
+                    {"on_item_error": "continue"} if rng.random() < 0.4 else handler
+                )
+                steps = [
+                    self.gate(),
+                    self.fork([self.pay(), self.plain(), self.gate()], **gone),
+                    self.pay(),
+                ]
             case 3:  # undos of siblings
                 steps = [
                     self.gate(),
@@ -782,41 +958,87 @@ class Shape:
                     self.plain(),
                 ]
             case 4:  # undo, then another guard and another call
-                steps = [self.gate(), self.sent(), self.plain(), self.gate(), self.pay(), self.plain()]
+                steps = [
+                    self.gate(),
+                    self.sent(),
+                    self.plain(),
+                    self.gate(),
+                    self.pay(),
+                    self.plain(),
+                ]
             case 5:  # a write that is skipped or caught
                 last = self.pay()
-                catch = {"catch": [{"errors": ["*"], "next": last["id"]}]} if rng.random() < 0.5 else handler
+                catch = (
+                    {"catch": [{"errors": ["*"], "next": last["id"]}]}
+                    if rng.random() < 0.5
+                    else handler
+                )
                 steps = [self.gate(), self.get("k1", **catch), last]
             case 6:  # a call in each turn, a guard in each turn before or after it
-                steps = [self.gate(), self.turns(*rng.sample([self.pay(), self.gate(), self.get("k1")], 3))]
+                steps = [
+                    self.gate(),
+                    self.turns(*rng.sample([self.pay(), self.gate(), self.get("k1")], 3)),
+                ]
             case 7:  # a program that is called twice, with other inputs
-                steps = [self.gate(), self.turns(self.call(*rng.sample([self.pay(), self.gate()], 2)), self.get("k1"))]
+                steps = [
+                    self.gate(),
+                    self.turns(
+                        self.call(*rng.sample([self.pay(), self.gate()], 2)), self.get("k1")
+                    ),
+                ]
             case 8:  # a loop that fails in the middle and is left
                 step = self.turns(self.gate(), self.pay(), self.plain(), self.gate())
                 steps = [{**step, **handler}, self.pay()]
             case 9:  # one guard, two ways to the call
                 last = self.pay()
-                steps = [self.gate(), self.gate(self.plain(), otherwise=last["id"]), self.plain(), last]
+                steps = [
+                    self.gate(),
+                    self.gate(self.plain(), otherwise=last["id"]),
+                    self.plain(),
+                    last,
+                ]
             case 10:  # asked after what may have happened
                 ask = {
                     "reconcile": {"tool": "pay", "args": {"to": "$k1"}},
                     "max_retries": rng.randint(1, 2),
                     "retry": {"delay_seconds": 0},
                 }
-                steps = [self.gate(), {**self.plain(), "tool": rng.choice(("mail", "keyed")), **ask}, self.plain()]
+                steps = [
+                    self.gate(),
+                    {**self.plain(), "tool": rng.choice(("mail", "keyed")), **ask},
+                    self.plain(),
+                ]
             case 15:  # what is known of a name, and another of its name inside
                 name = rng.choice(("k1", "i1", "i1"))
                 same = self.gate(condition=f"${name} == 'yes'")
-                inner = self.each(same, over=rng.choice((["no"], ["yes", "no"])), **{"as": rng.choice((name, "k2"))})
-                steps = [self.told("k1"), self.gate(inner, condition=f"${name} {rng.choice(('==', '!='))} 'yes'")]
+                inner = self.each(
+                    same,
+                    over=rng.choice((["no"], ["yes", "no"])),
+                    **{"as": rng.choice((name, "k2"))},
+                )
+                steps = [
+                    self.told("k1"),
+                    self.gate(inner, condition=f"${name} {rng.choice(('==', '!='))} 'yes'"),
+                ]
             case 14:  # what a block leaves is the output of what it stands in
-                gate = self.gate(self.told("k3", rng.choice((YES_NO, KINDS))), otherwise=[self.plain()])
-                steps = [gate, self.gate(condition=f"${gate['id']}.output == '{rng.choice(WORDS)}'"), self.pay()]
+                gate = self.gate(
+                    self.told("k3", rng.choice((YES_NO, KINDS))), otherwise=[self.plain()]
+                )
+                steps = [
+                    gate,
+                    self.gate(condition=f"${gate['id']}.output == '{rng.choice(WORDS)}'"),
+                    self.pay(),
+                ]
             case 13:  # each approval shows a part
                 steps = [self.ask(*rng.choice((["k1"], ["k2"], ["k1", "k2"]))) for _ in range(2)]
                 steps.append({**self.pay(), "args": {"to": "$k1", "amount": "$k2"}})
             case 12:  # nobody decided in time, or the decision is an error
-                skipped: dict[str, Any] = {"id": self.id(), "type": "approval", "role": "boss", "show": {"v": "$k1"}}
+                skipped: dict[str, Any] = {
+                    "id": self.id(),
+                    "type": "approval",
+                    "role": "boss",
+                    "show": {"v": "$k1"},
+                }
                 if rng.random() < 0.5:
                     skipped = {
                         "id": self.id(),
@@ -830,7 +1052,11 @@ class Shape:
                 steps = [{**skipped, "on_error": rng.choice(("skip", "fail"))}, self.pay()]
             case 11:  # what is reached by a failure alone
                 last = self.pay()
-                steps = [self.get("k1", catch=[{"errors": ["*"], "next": last["id"]}]), self.plain(next="$end"), last]
+                steps = [
+                    self.get("k1", catch=[{"errors": ["*"], "next": last["id"]}]),
+                    self.plain(next="$end"),
+                    last,
+                ]
             case _:  # a map whose items guard what comes after
                 more: dict[str, Any] = {"on_item_error": "continue"} if rng.random() < 0.4 else {}
                 steps = [self.each(self.gate(), self.plain(), **more), self.pay()]
@@ -857,7 +1083,11 @@ def draw_shape(rng: Random) -> dict[str, Any]:
     """A program about one hard thing."""
     document: dict[str, Any] = {"name": "shape", "steps": Shape(rng).steps()}
     if "$i1" in str(document):
-        document["inputs"] = {"type": "object", "properties": {"i1": {"enum": YES_NO}}, "required": ["i1"]}
+        document["inputs"] = {
+            "type": "object",
+            "properties": {"i1": {"enum": YES_NO}},
+            "required": ["i1"],
+        }
     return document
 
 

@@ -1,7 +1,9 @@
-"""What tools receive: drawn types of parameters, drawn value checks and approvals, and values that conversions could carry over a line.
+"""What tools receive: drawn types of parameters, drawn value checks and approvals, and values that
+conversions could carry over a line.
 
-The attack asks what is proved of each argument with a check or an approval, and holds against it what the tool got, as the driver of
-the run saw it. The judge counts in fractions and knows nothing of the package's numbers, conversions or JSON forms.
+The attack asks what is proved of each argument with a check or an approval, and holds against it
+what the tool got, as the driver of the run saw it. The judge counts in fractions and knows nothing
+of the package's numbers, conversions or JSON forms.
 """
 
 from __future__ import annotations
@@ -22,13 +24,26 @@ from .outcomes import Outcomes
 from .programs import PARAMETERS
 
 LOWER = Annotated[str, pydantic.StringConstraints(to_lower=True, strip_whitespace=True)]
-HINTS: list[Any] = [Any, int, float, str, bool, int | float, float | str, int | None, list[float], LOWER]
+HINTS: list[Any] = [
+    Any,
+    int,
+    float,
+    str,
+    bool,
+    int | float,
+    float | str,
+    int | None,
+    list[float],
+    LOWER,
+]
 PROTECTED = ("pay", "mail", "keep", "keyed")
 
 
 def exact(value: Any) -> Fraction | None:
     """The number that *value* is, or is the text of; None if it is none."""
-    if isinstance(value, str) and re.fullmatch(r"\s*-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?\s*", value):
+    if isinstance(value, str) and re.fullmatch(
+        r"\s*-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?\s*", value
+    ):
         return Fraction(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -50,7 +65,9 @@ def alike(shown: Any, received: Any) -> bool:
     if isinstance(shown, list) and isinstance(received, list):
         return len(shown) == len(received) and all(map(alike, shown, received))
     if isinstance(shown, dict) and isinstance(received, dict):
-        return shown.keys() == received.keys() and all(alike(shown[key], received[key]) for key in shown)
+        return shown.keys() == received.keys() and all(
+            alike(shown[key], received[key]) for key in shown
+        )
     return equal(shown, received)
 
 
@@ -70,7 +87,9 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "$value > 0": _above,
     "$value > 0 and $value < 100": lambda value: _above(value) and _below(value),
     "$value not in $blocked": lambda value: not any(equal(value, one) for one in BLOCKED),
-    "$value in [1, 'evil', 99.5]": lambda value: any(equal(value, one) for one in (1, "evil", 99.5)),
+    "$value in [1, 'evil', 99.5]": lambda value: any(
+        equal(value, one) for one in (1, "evil", 99.5)
+    ),
     "$value != 'evil'": lambda value: not equal(value, "evil"),
 }
 
@@ -109,14 +128,24 @@ def drawn(rng: Random) -> Any:
 
 
 def draw_payments(rng: Random) -> Document:
-    """A program that hands what it fetches to the protected tools, mostly as it is, and goes on where that is refused."""
+    """A program that hands what it fetches to the protected tools, mostly as it is, and goes on
+    where that is refused.
+    """
     names: list[str] = []
     steps: list[Document] = []
     for number in range(rng.randint(4, 9)):
         step_id = f"s{number}"
         kind = rng.choice(("fetch", "fetch", "set", "ask", *["pay"] * 5)) if names else "fetch"
         if kind == "fetch":
-            steps.append({"id": step_id, "type": "tool", "tool": "fetch", "args": {}, "output_key": f"n{number}"})
+            steps.append(
+                {
+                    "id": step_id,
+                    "type": "tool",
+                    "tool": "fetch",
+                    "args": {},
+                    "output_key": f"n{number}",
+                }
+            )
             names.append(f"n{number}")
         elif kind == "set":
             ref = f"${rng.choice(names)}"
@@ -125,7 +154,9 @@ def draw_payments(rng: Random) -> Document:
             names.append(f"v{number}")
         elif kind == "ask":
             shown = [f"${name}" for name in names[-3:]]
-            steps.append({"id": step_id, "type": "approval", "role": "boss", "show": {"what": shown}})
+            steps.append(
+                {"id": step_id, "type": "approval", "role": "boss", "show": {"what": shown}}
+            )
         else:
             steps.append(_payment(rng, step_id, names))
     for step, following in zip(steps, [*(step["id"] for step in steps[1:]), "$end"], strict=True):
@@ -146,8 +177,17 @@ def _payment(rng: Random, step_id: str, names: list[str]) -> Document:
         other = rng.choice(PROTECTED)
         step["reconcile"] = {"tool": other, "args": _given(rng, other, refs)}
     if rng.random() < 0.2:
-        inner = {**step, "id": f"{step_id}i", "args": _given(rng, tool, [*refs, "$item", "$item", "$item"])}
-        return {"id": step_id, "type": "map", "over": [rng.choice(refs), rng.choice(refs)], "steps": [inner]}
+        inner = {
+            **step,
+            "id": f"{step_id}i",
+            "args": _given(rng, tool, [*refs, "$item", "$item", "$item"]),
+        }
+        return {
+            "id": step_id,
+            "type": "map",
+            "over": [rng.choice(refs), rng.choice(refs)],
+            "steps": [inner],
+        }
     return step
 
 
@@ -164,20 +204,31 @@ class Typed:
 
     def policy(self) -> Document:
         """The policy as a host writes it."""
-        return {"values": {"blocked": BLOCKED}, "tools": {tool: {"args": args} for tool, args in self.rules.items()}}
+        return {
+            "values": {"blocked": BLOCKED},
+            "tools": {tool: {"args": args} for tool, args in self.rules.items()},
+        }
 
 
 def typed(rng: Random, contracts: dict[str, ToolContract], steps: Steps) -> Typed:
-    """*contracts* with other types where the literals of the program allow it, and rules for their arguments."""
+    """*contracts* with other types where the literals of the program allow it, and rules for their
+    arguments.
+    """
     literals = _literals(steps)
     changed, rules = dict(contracts), {}
     for tool in PROTECTED:
         parameters = dict(contracts[tool].parameters)
         for name in PARAMETERS[tool]:
-            fitting = [hint for hint in HINTS if all(map(_takes(hint), literals.get((tool, name), ())))]
+            fitting = [
+                hint for hint in HINTS if all(map(_takes(hint), literals.get((tool, name), ())))
+            ]
             hint = rng.choice(fitting)
             parameters[name] = Parameter(name, False, hint, converter(hint), parameters[name].first)
-            rule: Any = {"approval": "boss", "trusted": False} if rng.random() < 0.3 else rng.choice(list(CHECKS))
+            rule: Any = (
+                {"approval": "boss", "trusted": False}
+                if rng.random() < 0.3
+                else rng.choice(list(CHECKS))
+            )
             if rng.random() < 0.8:
                 rules.setdefault(tool, {})[name] = rule
         changed[tool] = replace(contracts[tool], parameters=parameters)

@@ -1,7 +1,9 @@
-"""The campaign in the suite: what the passes prove, no run contradicts; what they refute, a run breaks.
+"""The campaign in the suite: what the passes prove, no run contradicts; what they refute, a run
+breaks.
 
-The seeds are fixed, so that a failure is the same on every machine; `benchmarks/soundness.py` runs others, and more of them. A
-contradiction that was found and mended is a case in `tests/corpus_soundness`.
+The seeds are fixed, so that a failure is the same on every machine; `benchmarks/soundness.py` runs
+others, and more of them. A contradiction that was found and mended is a case in
+`tests/corpus_soundness`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from .policies import Demands
 
 CORPUS = Path(__file__).parent.parent / "corpus_soundness"
 FEWEST_SHARE = 0.2
-"""Of statements that are proved, and of those that are not: below it a campaign asks questions that answer themselves."""
+"""Of statements that are proved, and of those that are not: below it a campaign asks questions that
+answer themselves.
+"""
 
 
 def sound(figures: dict[str, Figures]) -> None:
@@ -110,7 +114,7 @@ def test_every_call_of_a_run_is_in_its_trace() -> None:
             assert asked == seen.history.tried, (seed, number)
 
 
-# --- found contradictions ------------------------------------------------------------------------------------------------
+# --- found contradictions -------------------------------------------------------------------------
 
 
 def corpus() -> list[Any]:
@@ -121,13 +125,20 @@ def corpus() -> list[Any]:
     return cases
 
 
-@pytest.mark.parametrize("case", corpus() or [None])  # CI takes a test without cases for a skipped one
+# CI takes a test without cases for a skipped one
+@pytest.mark.parametrize("case", corpus() or [None])
 def test_what_was_found(case: dict[str, Any]) -> None:
-    """``pass``, ``statement`` and its expected ``proved``; a program that was proved wrongly once is held against runs, too."""
+    """``pass``, ``statement`` and its expected ``proved``; a program that was proved wrongly once
+    is held against runs, too.
+    """
     if case is None:
         return
     statement = case.get("statement")
-    statements = [Statement(**{**statement, "names": tuple(statement.get("names", ()))})] if statement else []
+    statements = (
+        [Statement(**{**statement, "names": tuple(statement.get("names", ()))})]
+        if statement
+        else []
+    )
     untrusted = tuple(case.get("untrusted", ()))
     demands = Demands(statements, case.get("protected", {}), case.get("returns", {}), untrusted)
     whole = Case.of(case["program"], demands)

@@ -1,4 +1,6 @@
-"""The oracles by themselves: what they call broken is broken, what they call kept is kept, by programs judged by hand."""
+"""The oracles by themselves: what they call broken is broken, what they call kept is kept, by
+programs judged by hand.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ Step = dict[str, Any]
 
 
 def ask(id: str = "ask", **fields: Any) -> Step:
-    return {"id": id, "type": "llm", "prompt": "may we?", "allowed_outputs": ["yes", "no"], "output_key": id, **fields}
+    return {
+        "id": id,
+        "type": "llm",
+        "prompt": "may we?",
+        "allowed_outputs": ["yes", "no"],
+        "output_key": id,
+        **fields,
+    }
 
 
 def pay(id: str = "pay", **fields: Any) -> Step:
@@ -35,7 +44,13 @@ def mail(id: str = "mail", **fields: Any) -> Step:
 
 
 def guard(*then: Step, id: str = "g", name: str = "ask", **fields: Any) -> Step:
-    return {"id": id, "type": "condition", "condition": f"${name} == 'yes'", "then": list(then), **fields}
+    return {
+        "id": id,
+        "type": "condition",
+        "condition": f"${name} == 'yes'",
+        "then": list(then),
+        **fields,
+    }
 
 
 def parallel(*branches: Any, id: str = "p", **fields: Any) -> Step:
@@ -43,7 +58,9 @@ def parallel(*branches: Any, id: str = "p", **fields: Any) -> Step:
 
 
 def told(steps: list[Step], outcomes: dict[str, Any] | None = None, cancel: str = "") -> History:
-    """The run in which calls end as *outcomes* say by path; a text for an error is ``!kind``. Models answer yes."""
+    """The run in which calls end as *outcomes* say by path; a text for an error is ``!kind``.
+    Models answer yes.
+    """
     outcomes = outcomes or {}
     document = {"name": "p", "steps": steps}
     plan = compile_flow(Flow(Program.from_dict(document)), CONTRACTS)
@@ -61,7 +78,11 @@ def told(steps: list[Step], outcomes: dict[str, Any] | None = None, cancel: str 
             return machine.cancel(0)
         value = outcomes.get(path, "yes")
         if isinstance(value, str) and value.startswith("!"):
-            return machine.expire(0) if value == "!timeout" else machine.fail(StepError(value[1:], "E", "no", False), 0)
+            return (
+                machine.expire(0)
+                if value == "!timeout"
+                else machine.fail(StepError(value[1:], "E", "no", False), 0)
+            )
         return machine.answer(value, None, 0) if op.code == MODEL else machine.resume(value, 0)
 
     simulate(machine, feed)
@@ -82,13 +103,16 @@ TWICE = {"id": "again", "type": "loop", "max_iterations": 2, "on_exhausted": "co
         pytest.param([ask(), guard(mail()), pay()], {"ask": "no"}, "no guard", id="round the guard"),
         pytest.param([ask(), pay(), guard(mail())], {}, "no guard", id="before the guard"),
         pytest.param([ask(), guard(pay(), pay("more"))], {}, "used up by", id="one decision, two calls"),
-        pytest.param([ask(), guard(pay()), guard(pay("more"), id="g2")], {}, "used up", id="a second call by another decision"),
+        pytest.param([ask(), guard(pay()), guard(pay("more"), id="g2")], {}, "used up", id="a "
+                                                                                           "second "
+                                                                                           "call by another decision"),
         pytest.param([ask(), {**TWICE, "steps": [guard(pay())]}], {}, None, id="asked again in each turn"),
         pytest.param([ask(), guard({**TWICE, "steps": [pay()]})], {}, "used up", id="a loop behind the guard"),
         pytest.param([ask(), parallel([guard(mail())], [pay()])], {}, "no guard", id="siblings do not guard"),
         pytest.param([ask(), parallel([guard(mail())], [mail("m2")]), pay()], {}, None, id="a branch that was joined"),
         pytest.param([ask(), guard(parallel(pay(), mail()))], {}, None, id="one branch behind the guard"),
-        pytest.param([ask(), guard(parallel(pay(), pay("more")))], {}, "used up", id="two branches behind the guard"),
+        pytest.param([ask(), guard(parallel(pay(), pay("more")))], {}, "used up", id="two "
+                                                                                     "branches behind the guard"),
         pytest.param(
             [ask(), guard({"id": "m", "type": "map", "over": "$items", "steps": [pay()]})], {}, "used up", id="items behind it"
         ),
@@ -169,7 +193,9 @@ def test_a_cancelled_run_undoes_after_everything() -> None:
         ("before", ("ask",), [ask(), pay()], {}, False),
     ],
 )
-def test_order(kind: str, names: tuple[str, ...], steps: list[Step], outcomes: dict[str, Any], kept: bool) -> None:
+def test_order(
+    kind: str, names: tuple[str, ...], steps: list[Step], outcomes: dict[str, Any], kept: bool
+) -> None:
     assert (broken(Statement(kind, "pay", names), told(steps, outcomes)) is None) is kept
 
 

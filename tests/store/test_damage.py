@@ -1,4 +1,6 @@
-"""Stores that were damaged, cut off from their log, or lie where nothing can be written: every command has a message, and none breaks."""
+"""Stores that were damaged, cut off from their log, or lie where nothing can be written: every
+command has a message, and none breaks.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,11 @@ TOOLS = (
 )
 ONE = Program.from_dict({"name": "one", "steps": [{"id": "a", "type": "set", "values": {"x": 1}}]})
 
-# What a column is set to, as SQL: nothing, other types, numbers that no row has, and JSON of another shape.
+# What a column is set to, as SQL: nothing, other types, numbers that no row has, and JSON of another
+# shape.
 VALUES = (
-    "NULL x'80ff' 'text' 12345.5 zeroblob(0) -1 2 '[1]' x'5b5d' x'7b7d' x'6e756c6c' x'3132' x'5b7b7d5d' "
+    "NULL x'80ff' 'text' 12345.5 zeroblob(0) -1 2 '[1]' x'5b5d' x'7b7d' x'6e756c6c' x'3132' "
+    "x'5b7b7d5d' "
     "x'7b226572726f72223a357d'"
 ).split()
 COMMANDS = (
@@ -112,7 +116,7 @@ def restore(place: Path, data: bytes) -> None:
     place.write_bytes(data)
 
 
-# --- fuzz ------------------------------------------------------------------------------------------------------------
+# --- fuzz -----------------------------------------------------------------------------------------
 
 TRIED = int(os.environ.get("NANO_VM_DAMAGE", "60"))
 """Damages of each kind; a campaign sets more."""
@@ -120,7 +124,9 @@ TRIED = int(os.environ.get("NANO_VM_DAMAGE", "60"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mended", [False, True])
-def test_every_damage_of_a_column_has_a_message(place: Path, whole: bytes, sh: Commands, mended: bool) -> None:
+def test_every_damage_of_a_column_has_a_message(
+    place: Path, whole: bytes, sh: Commands, mended: bool
+) -> None:
     rng = random.Random(f"columns {mended}")
     with damage.opened(place) as connection:
         edits = list(damage.edits(connection))
@@ -131,12 +137,18 @@ def test_every_damage_of_a_column_has_a_message(place: Path, whole: bytes, sh: C
         restore(place, whole)
         try:
             with damage.opened(place) as connection:
-                connection.execute(f"UPDATE {table} SET {column} = {value} WHERE {damage.where(table)}", row)
+                connection.execute(
+                    f"UPDATE {table} SET {column} = {value} WHERE {damage.where(table)}", row
+                )
                 if mended:
                     damage.mend(connection)
         except sqlite3.IntegrityError:
             continue  # the database itself takes no such value
-        run = runs.get(row[0], "ended") if table in ("nano_runs", "nano_rows") else rng.choice(list(runs.values()))
+        run = (
+            runs.get(row[0], "ended")
+            if table in ("nano_runs", "nano_rows")
+            else rng.choice(list(runs.values()))
+        )
         for line in (*rng.sample(LOOKING, 5), rng.choice(COMMANDS)):
             sh(line.replace("RUN", run), 0, 1, 2, 3)
 
@@ -154,7 +166,22 @@ def test_every_damage_of_a_page_has_a_message(place: Path, whole: bytes, sh: Com
             sh(line.replace("RUN", rng.choice(list(damage.RUNS))), 0, 1, 2, 3)
 
 
-OTHERS: list[Any] = [None, 5, -1, "x", "", [], {}, [{}], {"a": 1}, True, 1.5, 2**70, [[]], {"error": 5}]
+OTHERS: list[Any] = [
+    None,
+    5,
+    -1,
+    "x",
+    "",
+    [],
+    {},
+    [{}],
+    {"a": 1},
+    True,
+    1.5,
+    2**70,
+    [[]],
+    {"error": 5},
+]
 
 
 def hashed(lines: list[dict[str, Any]]) -> str:
@@ -178,14 +205,22 @@ def hashed(lines: list[dict[str, Any]]) -> str:
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The way to each value inside of *value*."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inside = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in inside:
         yield (*path, key)
         yield from places(item, (*path, key))
 
 
 @pytest.mark.slow
-def test_every_damage_of_an_export_has_a_message(place: Path, sh: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_damage_of_an_export_has_a_message(
+    place: Path, sh: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also of one whose hashes and seal were made anew, so that nothing but its shape is wrong."""
     sh("store export -o whole.jsonl")
     monkeypatch.setattr("nano_vm.store.sql.transfer.sealed_as", lambda run: run.status)
@@ -214,14 +249,21 @@ def test_every_damage_of_an_export_has_a_message(place: Path, sh: Commands, monk
 
 
 @pytest.mark.parametrize("column", ["output", "waiting", "about", "inputs"])
-def test_a_column_that_is_not_there_names_the_run_and_the_remedy(place: Path, sh: Commands, column: str) -> None:
+def test_a_column_that_is_not_there_names_the_run_and_the_remedy(
+    place: Path, sh: Commands, column: str
+) -> None:
     with damage.opened(place) as connection:
         connection.execute("PRAGMA writable_schema = ON")
         try:
             connection.execute(f"UPDATE nano_runs SET {column} = NULL WHERE run_id = 'ended'")
         except sqlite3.IntegrityError:
             connection.execute(f"UPDATE nano_runs SET {column} = x'5b' WHERE run_id = 'ended'")
-    for line in ("show ended", "verify ended", "replay ended", "resume ended --tools tools.py:tools"):
+    for line in (
+        "show ended",
+        "verify ended",
+        "replay ended",
+        "resume ended --tools tools.py:tools",
+    ):
         told = sh(line, 1)
         assert "run 'ended'" in told
         assert "restore a copy" in told or "damaged" in told
@@ -234,7 +276,10 @@ def test_a_column_that_is_not_there_names_the_run_and_the_remedy(place: Path, sh
 def test_a_status_that_no_run_has_is_found(place: Path, sh: Commands) -> None:
     with damage.opened(place) as connection:
         connection.execute("UPDATE nano_runs SET status = 'zombie' WHERE run_id = 'suspended'")
-    what = "run 'suspended': its header (its status 'zombie' is none that a run has) is not what was written"
+    what = (
+        "run 'suspended': its header (its status 'zombie' is none that a run has) is not what "
+        "was written"
+    )
     for line in (
         "store check",
         "show suspended",
@@ -246,13 +291,21 @@ def test_a_status_that_no_run_has_is_found(place: Path, sh: Commands) -> None:
     assert what in sh("store export suspended -o out.jsonl", 1)
 
 
-# --- erased runs -----------------------------------------------------------------------------------------------------
+# --- erased runs ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "line", ["replay erased", "fork erased --tools tools.py:tools", "diff erased ended", "diff ended erased"]
+    "line",
+    [
+        "replay erased",
+        "fork erased --tools tools.py:tools",
+        "diff erased ended",
+        "diff ended erased",
+    ],
 )
-def test_what_cannot_be_done_with_an_erased_run_says_so(place: Path, sh: Commands, line: str) -> None:
+def test_what_cannot_be_done_with_an_erased_run_says_so(
+    place: Path, sh: Commands, line: str
+) -> None:
     assert "the values of run 'erased' were erased" in sh(line, 1)
 
 
@@ -277,7 +330,7 @@ def test_an_erased_run_is_shown_verified_and_exported(place: Path, sh: Commands)
     assert "verified" in sh("verify out.jsonl")
 
 
-# --- tables and the log ----------------------------------------------------------------------------------------------
+# --- tables and the log ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("table", damage.TABLES)
@@ -293,23 +346,29 @@ def test_a_lost_table_is_found(place: Path, sh: Commands, table: str) -> None:
 def killed(path: Path, *, checkpoint: bool = False) -> None:
     """A run that suspends in a process that ends without closing the store."""
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[2]); import damage; from nano_vm import ExecutionVM, Program\n"
+        "import os, sys; sys.path.insert(0, sys.argv[2]); import damage; from nano_vm import "
+        "ExecutionVM, Program\n"
         "vm = ExecutionVM(None, damage.tools(), store=f'sqlite:///{sys.argv[1]}')\n"
         "vm.run_sync(Program.from_dict(damage.WAITING), run_id='late'); os._exit(9)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path), str(Path(__file__).parents[1])], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(Path(__file__).parents[1])], check=False
+    )
     assert done.returncode == 9
     assert Path(f"{path}-wal").stat().st_size
 
 
-def test_a_file_without_its_log_is_read_and_not_written_to(place: Path, sh: Commands, tmp_path: Path) -> None:
+def test_a_file_without_its_log_is_read_and_not_written_to(
+    place: Path, sh: Commands, tmp_path: Path
+) -> None:
     killed(place)
     shutil.copy("runs.db", "copy.db")
     with open_store("sqlite:///copy.db", read_only=True) as store:  # type: ignore[attr-defined]
         assert "late" not in [run.run_id for run in store.runs()]
         assert ["copied without it" in problem for problem in store.check()] == [True]
     with pytest.raises(
-        StoreError, match=r"copy\.db was in use, and its log copy\.db-wal is not there.*nano-vm store accept"
+        StoreError,
+        match=r"copy\.db was in use, and its log copy\.db-wal is not there.*nano-vm store accept",
     ):
         open_store("sqlite:///copy.db")
     Path("runs.db-wal").unlink()
@@ -343,13 +402,16 @@ def test_a_file_with_its_log_goes_on(place: Path, sh: Commands) -> None:
 
 def test_an_end_without_close_leaves_no_mark(place: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import damage; from nano_vm import ExecutionVM, Program\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); import damage; from nano_vm import "
+        "ExecutionVM, Program\n"
         "vm = ExecutionVM(None, damage.tools(), store='sqlite:///runs.db')\n"
         "vm.run_sync(Program.from_dict(damage.WAITING), run_id='late')"
     )
     subprocess.run([sys.executable, "-c", code, str(Path(__file__).parents[1])], check=True)
     with damage.opened(place) as connection:
-        assert [name for (name,) in connection.execute("SELECT name FROM nano_meta ORDER BY name")] == [
+        assert [
+            name for (name,) in connection.execute("SELECT name FROM nano_meta ORDER BY name")
+        ] == [
             "schema",
             "store",
         ]
@@ -395,7 +457,9 @@ def test_a_child_that_is_forked_does_not_take_the_mark_away(place: Path) -> None
             os._exit(0 if mark.is_set else 1)
         assert os.waitpid(pid, 0)[1] == 0
         with damage.opened(place) as connection:
-            assert mark.name in [name for (name,) in connection.execute("SELECT name FROM nano_meta")]
+            assert mark.name in [
+                name for (name,) in connection.execute("SELECT name FROM nano_meta")
+            ]
     pid = os.fork()
     if pid == 0:
         os._exit(0)
@@ -406,7 +470,7 @@ def test_a_child_that_is_forked_does_not_take_the_mark_away(place: Path) -> None
     vm.close()
 
 
-# --- where nothing can be written ------------------------------------------------------------------------------------
+# --- where nothing can be written -----------------------------------------------------------------
 
 READ_ONLY = """
 import os, sys
@@ -450,7 +514,14 @@ def test_a_store_is_read_where_nothing_can_be_written(place: Path, log: str) -> 
             (folder / path).chmod(0o444)
         folder.chmod(0o555)
         env = {**os.environ, "NANO_VM_STORE": STORE}
-        args = [sys.executable, "-c", READ_ONLY, name, str(Path(__file__).parents[1]), "other/runs.db"]
+        args = [
+            sys.executable,
+            "-c",
+            READ_ONLY,
+            name,
+            str(Path(__file__).parents[1]),
+            "other/runs.db",
+        ]
         ran = subprocess.run(args, env=env, capture_output=True, text=True, check=False)
         left = sorted(path.name for path in folder.glob("runs.db*"))
         folder.chmod(0o755)
@@ -458,13 +529,15 @@ def test_a_store_is_read_where_nothing_can_be_written(place: Path, log: str) -> 
     if log == "without its index":
         assert ran.returncode == 1
         assert (
-            "runs.db: part of it is in runs.db-wal, which can be read only in a folder that may be written"
-            in ran.stderr
+            "runs.db: part of it is in runs.db-wal, which can be read only in a folder that may "
+            "be written" in ran.stderr
         )
         assert "copy both files together into one" in ran.stderr
     else:
         assert ran.returncode == 0, ran.stderr + ran.stdout
-        assert "see that the file and its folder may be written" in ran.stderr, "of the command that writes"
+        assert "see that the file and its folder may be written" in ran.stderr, (
+            "of the command that writes"
+        )
 
 
 def test_looking_leaves_nothing_beside_the_file(place: Path, sh: Commands) -> None:
@@ -490,13 +563,21 @@ def test_what_is_written_while_it_is_read_is_told(place: Path) -> None:
             store.erase("ended")
 
 
-# --- what a command is given -----------------------------------------------------------------------------------------
+# --- what a command is given ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("url", ["sqlite:///", "sqlite://", "sqlite:///:memory:"])
-def test_a_store_that_ends_with_the_command_is_refused(place: Path, sh: Commands, url: str, whole: bytes) -> None:
-    for line in ("run order.json --tools tools.py:tools -i n:=3", "runs", "store import order.json"):
-        assert "is a database in memory: it begins empty and ends with this command" in sh(f"{line} --store {url}", 2)
+def test_a_store_that_ends_with_the_command_is_refused(
+    place: Path, sh: Commands, url: str, whole: bytes
+) -> None:
+    for line in (
+        "run order.json --tools tools.py:tools -i n:=3",
+        "runs",
+        "store import order.json",
+    ):
+        assert "is a database in memory: it begins empty and ends with this command" in sh(
+            f"{line} --store {url}", 2
+        )
 
 
 def test_decisions_beside_ended_runs_are_told(place: Path, sh: Commands) -> None:
@@ -509,11 +590,14 @@ def test_an_older_store_is_refused_in_one_line(place: Path, sh: Commands) -> Non
         connection.execute("UPDATE nano_meta SET value = '1' WHERE name = 'schema'")
     for line in ("runs", "store check", "work --until-idle --tools tools.py:tools"):
         told = sh(line, 2)
-        assert "was made by an older llm-nano-vm: its tables are of version 1, this one knows 2" in told
+        assert (
+            "was made by an older llm-nano-vm: its tables are of version 1, this one knows 2"
+            in told
+        )
         assert told.count("\n") == 1
 
 
-# --- pruning ---------------------------------------------------------------------------------------------------------
+# --- pruning --------------------------------------------------------------------------------------
 
 
 def test_what_is_pruned_is_listed_and_asked_about(
@@ -538,8 +622,12 @@ def test_what_is_pruned_is_listed_and_asked_about(
     assert asked == ["delete 3 runs? [y/N] "]
     assert "3 runs" in sh("store prune --older-than 0s --dry-run")
     monkeypatch.setattr("builtins.input", lambda _: "y")
-    assert sh("store prune --older-than 0s --status failed").splitlines()[-2:-1] == ["deleted 1 run"]
+    assert sh("store prune --older-than 0s --status failed").splitlines()[-2:-1] == [
+        "deleted 1 run"
+    ]
     monkeypatch.setattr("builtins.input", None)
-    assert "deleted 0 runs" in sh("store prune --older-than 1d"), "nothing is asked where there is nothing to delete"
+    assert "deleted 0 runs" in sh("store prune --older-than 1d"), (
+        "nothing is asked where there is nothing to delete"
+    )
     assert "deleted 2 runs" in sh("store prune --older-than 0s --yes")
     assert "no problem" in sh("store check")

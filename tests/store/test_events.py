@@ -1,4 +1,6 @@
-"""Events that are addressed to no run: the one that waits for their values gets them, each once, whoever comes first."""
+"""Events that are addressed to no run: the one that waits for their values gets them, each once,
+whoever comes first.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Host:
         self.vms: list[ExecutionVM] = []
 
     def vm(self, **options: Any) -> ExecutionVM:
-        vm = ExecutionVM(tools={"pay": lambda x=None: x}, store=self.url, clock=self.clock, **options)
+        vm = ExecutionVM(
+            tools={"pay": lambda x=None: x}, store=self.url, clock=self.clock, **options
+        )
         self.vms.append(vm)
         return vm
 
@@ -61,7 +65,9 @@ class Host:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
-    server: PostgresServer | None = request.getfixturevalue("postgres") if request.param != "sqlite" else None
+    server: PostgresServer | None = (
+        request.getfixturevalue("postgres") if request.param != "sqlite" else None
+    )
     made = Host(server.database() if server is not None else f"sqlite:///{tmp_path / 'runs.db'}")
     yield made
     for vm in made.vms:
@@ -70,10 +76,12 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
 
 async def gone_on(vm: ExecutionVM) -> dict[str, Any]:
     """What the runs that go on come to, by id."""
-    return {trace.run_id: trace.final_output for trace in await vm.work(until_idle=True) if trace.ok}
+    return {
+        trace.run_id: trace.final_output for trace in await vm.work(until_idle=True) if trace.ok
+    }
 
 
-# --- whose it is --------------------------------------------------------------------------------------------------------
+# --- whose it is ----------------------------------------------------------------------------------
 
 
 async def test_the_run_that_waits_for_the_values_gets_it(host: Host) -> None:
@@ -90,7 +98,8 @@ async def test_one_that_comes_before_its_wait_is_kept(host: Host) -> None:
     vm.send_event("paid", {"order": 1, "n": 1})
     vm.send_event("paid", {"order": 1, "n": 2})
     vm.send_event("paid", {"order": 9})
-    assert (await vm.run(ONE, {"order": 1}, run_id="a")).final_output == {"order": 1, "n": 1}  # the first
+    # the first
+    assert (await vm.run(ONE, {"order": 1}, run_id="a")).final_output == {"order": 1, "n": 1}
     assert (await vm.run(ONE, {"order": 1}, run_id="b")).final_output == {"order": 1, "n": 2}
     assert (await vm.run(ONE, {"order": 1}, run_id="c")).status is SUSPENDED
 
@@ -111,11 +120,15 @@ async def test_one_name_is_not_another(host: Host) -> None:
 
 async def test_branches_of_a_run_get_their_own(host: Host) -> None:
     vm = host.vm()
-    rooms = [{"id": f"r{n}", "type": "wait", "event": "warmth", "match": {"room": "$base", "floor": n}} for n in (1, 2)]
+    rooms = [
+        {"id": f"r{n}", "type": "wait", "event": "warmth", "match": {"room": "$base", "floor": n}}
+        for n in (1, 2)
+    ]
     await vm.run(program(parallel(*rooms, id="p")), {"base": "x"}, run_id="r")
     vm.send_event("warmth", {"room": "x", "floor": 2, "value": 20})
     vm.send_event("warmth", {"room": "y", "floor": 1, "value": 99})
-    vm.send_event("warmth", {"room": "x", "floor": 2, "value": 21})  # for the next that waits for it
+    # for the next that waits for it
+    vm.send_event("warmth", {"room": "x", "floor": 2, "value": 21})
     vm.send_event("warmth", {"room": "x", "floor": "1", "value": 10})
     found = await gone_on(vm)
     assert {name: event["value"] for name, event in found["r"].items()} == {"r1": 10, "r2": 20}
@@ -123,7 +136,13 @@ async def test_branches_of_a_run_get_their_own(host: Host) -> None:
 
 async def test_a_loop_gets_one_each_time(host: Host) -> None:
     vm = host.vm()
-    again = {"id": "l", "type": "loop", "max_iterations": 3, "on_exhausted": "continue", "steps": [PAID]}
+    again = {
+        "id": "l",
+        "type": "loop",
+        "max_iterations": 3,
+        "on_exhausted": "continue",
+        "steps": [PAID],
+    }
     await vm.run(program(again), {"order": 1}, run_id="r")
     for number in (1, 2, 3, 4):
         vm.send_event("paid", {"order": 1, "n": number})
@@ -173,7 +192,7 @@ async def test_one_of_an_ended_run_waits_no_more(host: Host) -> None:
     assert (await vm.run(ONE, {"order": 1}, run_id="b")).final_output == {"order": 1}
 
 
-# --- once ---------------------------------------------------------------------------------------------------------------
+# --- once -----------------------------------------------------------------------------------------
 
 
 async def test_the_same_id_is_delivered_once(host: Host) -> None:
@@ -199,7 +218,8 @@ async def test_the_same_id_to_a_run_is_used_once(host: Host) -> None:
     assert vm.load("r").status is SUSPENDED
     assert vm.send_event("r", "paid", 2, id="f")
     assert await gone_on(vm) == {"r": 2}
-    assert not vm.send_event("r", "paid", 2, id="f")  # and after the run has ended: it is no fault to send it again
+    # and after the run has ended: it is no fault to send it again
+    assert not vm.send_event("r", "paid", 2, id="f")
 
 
 async def test_one_by_its_values_and_the_same_by_a_run_are_one(host: Host) -> None:
@@ -217,10 +237,11 @@ async def test_one_by_its_values_and_the_same_by_a_run_are_one(host: Host) -> No
     await vm.run(two, {"order": 4}, run_id="t")
     vm.send_event("t", "paid", {"order": 3}, id="g")
     assert (await vm.run(two, {"order": 3}, run_id="u")).status is SUSPENDED
-    assert [entry["path"] for entry in vm.waiting("u")] == ["w"]  # what was sent to t is not for u as well
+    # what was sent to t is not for u as well
+    assert [entry["path"] for entry in vm.waiting("u")] == ["w"]
 
 
-# --- until when, and what fits --------------------------------------------------------------------------------------------
+# --- until when, and what fits --------------------------------------------------------------------
 
 
 async def test_a_late_one_is_for_another(host: Host) -> None:
@@ -253,7 +274,9 @@ async def test_what_the_schema_refuses(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [None, 5, "x", [], {}, {str(n): n for n in range(MATCHABLE_FIELDS + 1)}], ids=lambda p: str(p)[:20]
+    "payload",
+    [None, 5, "x", [], {}, {str(n): n for n in range(MATCHABLE_FIELDS + 1)}],
+    ids=lambda p: str(p)[:20],
 )
 async def test_what_has_no_values_is_addressed_to_nobody(host: Host, payload: Any) -> None:
     vm = host.vm()
@@ -274,10 +297,12 @@ async def test_what_is_no_event(host: Host) -> None:
         vm.send_event("a", "paid", {"order": 1})
 
 
-# --- whoever comes first, and whoever dies ----------------------------------------------------------------------------------
+# --- whoever comes first, and whoever dies --------------------------------------------------------
 
 
-async def test_a_sender_that_dies_before_it_delivers(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sender_that_dies_before_it_delivers(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vm = await host.waiting(a=1)
     monkeypatch.setattr(vm._kept_in(), "deliver", lambda trusted: [])
     vm.send_event("paid", {"order": 1})
@@ -293,7 +318,9 @@ async def test_a_run_that_dies_before_it_looks(host: Host, monkeypatch: pytest.M
 
 
 async def test_many_at_the_same_time(host: Host) -> None:
-    """Senders and runs that come at once, from several connections: each event is used once, each run gets one."""
+    """Senders and runs that come at once, from several connections: each event is used once, each
+    run gets one.
+    """
     count, orders = 40, 4
     vms = [host.vm() for _ in range(3)]
     stores = [open_store(host.url) for _ in range(3)]
@@ -325,12 +352,14 @@ async def test_many_at_the_same_time(host: Host) -> None:
 async def test_a_damaged_run_keeps_no_other_from_its_events(host: Host) -> None:
     vm = await host.waiting(a=1, b=1)
     store: Any = vm._kept_in()
-    store.written(lambda connection, _: connection.run("UPDATE nano_runs SET crc = 5 WHERE run_id = ?", "a"))
+    store.written(
+        lambda connection, _: connection.run("UPDATE nano_runs SET crc = 5 WHERE run_id = ?", "a")
+    )
     vm.send_event("paid", {"order": 1})
     assert await gone_on(vm) == {"b": {"order": 1}}
 
 
-# --- what is kept of them ---------------------------------------------------------------------------------------------------
+# --- what is kept of them -------------------------------------------------------------------------
 
 
 async def test_what_was_taken_goes_with_its_run(host: Host) -> None:
@@ -339,7 +368,9 @@ async def test_what_was_taken_goes_with_its_run(host: Host) -> None:
     assert await gone_on(vm)
     store: Any = vm._kept_in()
     with store.database.reading() as connection:
-        assert [bytes(cell) for (cell,) in connection.all("SELECT message FROM nano_events")] == [b""]
+        assert [bytes(cell) for (cell,) in connection.all("SELECT message FROM nano_events")] == [
+            b""
+        ]
     assert store.erase("a")
     assert not vm.send_event("paid", {"order": 1}, id="e")
 
@@ -387,7 +418,7 @@ async def test_who_trusts_some_keys_takes_events_of_these_only(host: Host) -> No
     assert await gone_on(vm) == {"a": {"order": 1}}
 
 
-# --- the language -------------------------------------------------------------------------------------------------------------
+# --- the language ---------------------------------------------------------------------------------
 
 
 def test_a_made_up_event_has_the_values() -> None:
@@ -404,12 +435,15 @@ def test_a_made_up_event_has_the_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "status"), [({"order": 1}, SUCCESS), ({"order": 2}, TraceStatus.FAILED), (5, TraceStatus.FAILED)]
+    ("payload", "status"),
+    [({"order": 1}, SUCCESS), ({"order": 2}, TraceStatus.FAILED), (5, TraceStatus.FAILED)],
 )
 def test_the_machine_takes_no_other(payload: Any, status: TraceStatus) -> None:
     """So a record that was changed does not replay."""
     root = ExecutionVM().plan(ONE).frames[0]
-    machine = Machine.of_run(root, loaded(root, {"order": 1}), Facts(), Ledger.of(DEFAULT_LIMITS, None))
+    machine = Machine.of_run(
+        root, loaded(root, {"order": 1}), Facts(), Ledger.of(DEFAULT_LIMITS, None)
+    )
     machine.start(0)
     machine.arrive(payload, 1)
     assert machine.status is status

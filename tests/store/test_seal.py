@@ -1,4 +1,6 @@
-"""The seal of stored runs, signatures and receipts: what they cover, and that what was changed is found and not gone on with."""
+"""The seal of stored runs, signatures and receipts: what they cover, and that what was changed is
+found and not gone on with.
+"""
 
 from __future__ import annotations
 
@@ -64,12 +66,16 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture(params=("file", "postgres"))
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return (
-        f"sqlite:///{tmp_path}/runs.db" if request.param == "file" else request.getfixturevalue("postgres").database()
+        f"sqlite:///{tmp_path}/runs.db"
+        if request.param == "file"
+        else request.getfixturevalue("postgres").database()
     )
 
 
 def vm_at(url: str, till: Till, key: SigningKey | None = None, **options: Any) -> ExecutionVM:
-    return ExecutionVM(tools={"order": order, "pay": till.pay}, store=url, signing_key=key, **options)
+    return ExecutionVM(
+        tools={"order": order, "pay": till.pay}, store=url, signing_key=key, **options
+    )
 
 
 def paused(url: str, till: Till, run_id: str = "r", key: SigningKey | None = None) -> None:
@@ -86,7 +92,9 @@ def approve(url: str, till: Till, run_id: str = "r", key: SigningKey | None = No
     vm.close()
 
 
-def resumed(url: str, till: Till, run_id: str = "r", key: SigningKey | None = None, **options: Any) -> Any:
+def resumed(
+    url: str, till: Till, run_id: str = "r", key: SigningKey | None = None, **options: Any
+) -> Any:
     vm = vm_at(url, till, key, **options)
     try:
         return asyncio.run(vm.resume(run_id))
@@ -111,24 +119,35 @@ def edit(url: str, statement: str, *values: Any) -> int:
     with sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None) as connection:
         changed = connection.execute(statement, values).rowcount
         for run, seq, *cells, _ in connection.execute(
-            "SELECT run, seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc FROM nano_rows"
+            "SELECT run, seq, kind, frame, path, type, status, started_ns, lasted_ns, request, "
+            "output, rest, crc FROM nano_rows"
         ).fetchall():
             crc = row_crc(run, seq, cells)
-            connection.execute("UPDATE nano_rows SET crc = ? WHERE run = ? AND seq = ?", (crc, run, seq))
+            connection.execute(
+                "UPDATE nano_rows SET crc = ? WHERE run = ? AND seq = ?", (crc, run, seq)
+            )
     connection.close()
     return changed
 
 
 def remade(url: str, run_id: str, key: SigningKey | None = None) -> None:
-    """Make the seal of a run anew, as its owner does: nothing that is not secret keeps anybody from it."""
+    """Make the seal of a run anew, as its owner does: nothing that is not secret keeps anybody from
+    it.
+    """
     with open_store(url) as store:  # type: ignore[attr-defined]
         run = store.load(run_id)
         run.seal = seal_of(run)
         signature = signed(run.seal, key) if key is not None else run.signature
-    edit(url, "UPDATE nano_runs SET seal = ?, signature = ? WHERE run_id = ?", run.seal, signature, run_id)
+    edit(
+        url,
+        "UPDATE nano_runs SET seal = ?, signature = ? WHERE run_id = ?",
+        run.seal,
+        signature,
+        run_id,
+    )
 
 
-# --- the seal --------------------------------------------------------------------------------------------------------
+# --- the seal -------------------------------------------------------------------------------------
 
 
 def test_a_run_has_a_seal_that_fits_from_its_beginning(any_url: str, till: Till) -> None:
@@ -172,11 +191,15 @@ def test_who_claims_a_run_and_dies_leaves_a_seal_that_holds(any_url: str, till: 
 
 CHANGES = {
     "a row's output": (
-        "UPDATE nano_rows SET output = CAST('4' AS BLOB) WHERE path = 'order' AND output IS NOT NULL",
+        "UPDATE nano_rows SET output = CAST('4' AS BLOB) WHERE path = 'order' AND output IS NOT "
+        "NULL",
         (),
     ),
     "a row's time": ("UPDATE nano_rows SET started_ns = started_ns - 1 WHERE seq = 0", ()),
-    "what an approval shows": ("UPDATE nano_runs SET waiting = replace(waiting, 'boss', 'bose')", ()),
+    "what an approval shows": (
+        "UPDATE nano_runs SET waiting = replace(waiting, 'boss', 'bose')",
+        (),
+    ),
     "when it is due": ("UPDATE nano_runs SET wake_ns = 5", ()),
     "its status": ("UPDATE nano_runs SET status = 'pending'", ()),
     "its cost": ("UPDATE nano_runs SET cost_usd = '0.01'", ()),
@@ -187,7 +210,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_an_unfinished_run_that_was_changed_is_found_and_not_gone_on_with(url: str, till: Till, what: str) -> None:
+def test_an_unfinished_run_that_was_changed_is_found_and_not_gone_on_with(
+    url: str, till: Till, what: str
+) -> None:
     paused(url, till)
     with open_store(url) as store:  # type: ignore[attr-defined]
         if what == "what an approval shows":  # so short that it stands in its cell
@@ -199,13 +224,17 @@ def test_an_unfinished_run_that_was_changed_is_found_and_not_gone_on_with(url: s
     assert any("its seal does not fit its records" in problem for problem in problems(url)), what
     with open_store(url) as store:  # type: ignore[attr-defined]
         assert not verify(subject_of("r", store=store))
-    with pytest.raises(VMError, match="'r' is not resumed: its seal does not fit its records: they were changed"):
+    with pytest.raises(
+        VMError, match="'r' is not resumed: its seal does not fit its records: they were changed"
+    ):
         resumed(url, till)
     assert till.paid == []
-    assert any("its seal does not fit its records" in problem for problem in problems(url)), "and that is kept"
+    assert any("its seal does not fit its records" in problem for problem in problems(url)), (
+        "and that is kept"
+    )
 
 
-# --- signatures ------------------------------------------------------------------------------------------------------
+# --- signatures -----------------------------------------------------------------------------------
 
 
 def test_what_is_signed_and_was_remade_is_found_by_the_key(url: str, till: Till) -> None:
@@ -214,7 +243,11 @@ def test_what_is_signed_and_was_remade_is_found_by_the_key(url: str, till: Till)
     assert problems(url) == problems(url, keys=[KEY.public]) == []
     assert edit(url, "UPDATE nano_runs SET tokens = 3 WHERE run_id = 'a'")
     remade(url, "a")
-    edit(url, "UPDATE nano_receipts SET seal = (SELECT seal FROM nano_runs WHERE run_id = 'a') WHERE run_id = 'a'")
+    edit(
+        url,
+        "UPDATE nano_receipts SET seal = (SELECT seal FROM nano_runs WHERE run_id = 'a') WHERE "
+        "run_id = 'a'",
+    )
     found = "\n".join(problems(url))
     assert "run 'a': its signature does not fit its seal" in found
     assert "receipt 1 (run 'a'): its hash does not fit" in found
@@ -226,7 +259,9 @@ def test_what_is_signed_and_was_remade_is_found_by_the_key(url: str, till: Till)
     with open_store(url) as store:  # type: ignore[attr-defined]
         assert not verify(subject_of("a", store=store), keys=[KEY.public])
     remade(url, "a", OTHER)
-    assert f"run 'a': it is signed by another key: {OTHER.public}" in problems(url, keys=[KEY.public])
+    assert f"run 'a': it is signed by another key: {OTHER.public}" in problems(
+        url, keys=[KEY.public]
+    )
 
 
 @pytest.mark.parametrize(
@@ -255,10 +290,16 @@ def test_a_process_with_a_key_goes_on_with_what_it_trusts(
 def test_a_remade_row_of_a_signed_unfinished_run_is_not_gone_on_with(url: str, till: Till) -> None:
     paused(url, till, key=KEY)
     approve(url, till, key=KEY)
-    assert edit(url, "UPDATE nano_rows SET output = CAST('4000' AS BLOB) WHERE path = 'order' AND output IS NOT NULL")
+    assert edit(
+        url,
+        "UPDATE nano_rows SET output = CAST('4000' AS BLOB) WHERE path = 'order' AND output IS "
+        "NOT NULL",
+    )
     remade(url, "r")
     assert problems(url) == ["run 'r': its signature does not fit its seal: it was changed"]
-    with pytest.raises(VMError, match="its signature does not fit its seal: it was changed in the database"):
+    with pytest.raises(
+        VMError, match="its signature does not fit its seal: it was changed in the database"
+    ):
         resumed(url, till, key=KEY)
     assert till.paid == []
 
@@ -270,7 +311,10 @@ def test_an_approval_that_nobody_trusted_has_signed_is_not_used(
     approve(url, till)
     with caplog.at_level(logging.WARNING):
         assert resumed(url, till, key=KEY).status.value == "suspended"
-    assert "run r: 'approve' by 'ann' is not signed by a key that this process trusts, and is not used" in caplog.text
+    assert (
+        "run r: 'approve' by 'ann' is not signed by a key that this process trusts, and is not used"
+        in caplog.text
+    )
     assert till.paid == []
     with open_store(url) as store:  # type: ignore[attr-defined]
         message = replace(store.load("r").inbox[0], by="boss")
@@ -280,14 +324,16 @@ def test_an_approval_that_nobody_trusted_has_signed_is_not_used(
         signature = signed_message(run_id, message, key)
         edit(
             url,
-            "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (1, 'approve', ?, ?, 0)",
+            "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (1, 'approve', "
+            "?, ?, 0)",
             message.content(),
             signature,
         )
         assert resumed(url, till, key=KEY).status.value == "suspended"
     edit(
         url,
-        "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (1, 'approve', ?, ?, 0)",
+        "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (1, 'approve', ?, ?, "
+        "0)",
         message.content(),
         signed_message("r", message, KEY),
     )
@@ -303,7 +349,7 @@ def test_a_submitted_run_may_be_unsigned(url: str, till: Till) -> None:
         assert verify(subject_of("r", store=store), keys=[KEY.public])
 
 
-# --- receipts --------------------------------------------------------------------------------------------------------
+# --- receipts -------------------------------------------------------------------------------------
 
 
 def test_a_run_that_was_taken_away_is_missed(url: str, till: Till) -> None:
@@ -320,22 +366,35 @@ def test_a_run_that_was_taken_away_is_missed(url: str, till: Till) -> None:
 
     delete("b")
     found = "\n".join(problems(url))
-    assert "run 'b' has a receipt and is not there: it was taken away, and not by 'store prune'" in found
+    assert (
+        "run 'b' has a receipt and is not there: it was taken away, and not by 'store prune'"
+        in found
+    )
     edit(url, "DELETE FROM nano_receipts WHERE number = 2")
     found = "\n".join(problems(url))
-    assert "receipt 3 (run 'c') follows a receipt that is not there: it was taken away or changed" in found
+    assert (
+        "receipt 3 (run 'c') follows a receipt that is not there: it was taken away or changed"
+        in found
+    )
     # linked anew: only the signatures tell
     with open_store(url) as store, store.database.writing() as connection:  # type: ignore[attr-defined]
         from nano_vm.store.sql.receipts import receipts
 
         first, last = (receipt for receipt, _ in receipts(connection))
         made = replace(last, previous=first.hash)
-        connection.run("UPDATE nano_receipts SET previous = ?, hash = ? WHERE number = 3", first.hash, made.hash)
+        connection.run(
+            "UPDATE nano_receipts SET previous = ?, hash = ? WHERE number = 3",
+            first.hash,
+            made.hash,
+        )
         connection.run("UPDATE nano_tips SET hash = ?", made.hash)
     found = "\n".join(problems(url))
     assert "receipt 3 (run 'c'): its signature does not fit" in found
     assert head is not None
-    assert any("the receipt 3 that was kept is not there" in problem for problem in problems(url, head=head))
+    assert any(
+        "the receipt 3 that was kept is not there" in problem
+        for problem in problems(url, head=head)
+    )
 
 
 def test_the_newest_receipts_are_missed_by_who_kept_a_head(url: str, till: Till) -> None:
@@ -358,7 +417,8 @@ def test_the_newest_receipts_are_missed_by_who_kept_a_head(url: str, till: Till)
             edit(url, f"DELETE FROM {table} WHERE {column} = {number}")
     edit(url, "UPDATE nano_tips SET hash = ?", first.hash)
     assert [p for p in problems(url, keys=[KEY.public], head=head) if "receipt" in p] == [
-        "the receipt 2 that was kept is not there: receipts were taken away, or this is an older copy"
+        "the receipt 2 that was kept is not there: receipts were taken away, or this is an older "
+        "copy"
     ]
 
 
@@ -387,7 +447,10 @@ def test_an_ended_run_that_is_set_back_is_found(url: str, till: Till) -> None:
     paused(url, till, key=KEY)
     path = Path(url.removeprefix("sqlite:///"))
     with sqlite3.connect(path) as connection:
-        columns = "status, finished_ns, output, error, error_kind, waiting, wake_ns, seal, signature, row_count, steps"
+        columns = (
+            "status, finished_ns, output, error, error_kind, waiting, wake_ns, seal, "
+            "signature, row_count, steps"
+        )
         before = connection.execute(f"SELECT {columns} FROM nano_runs").fetchone()
     connection.close()
     approve(url, till, key=KEY)
@@ -400,7 +463,9 @@ def test_an_ended_run_that_is_set_back_is_found(url: str, till: Till) -> None:
 
 
 async def test_runs_that_end_at_once_in_several_processes_have_one_list(any_url: str) -> None:
-    program = Program.from_dict({"name": "one", "steps": [{"id": "a", "type": "set", "values": {"x": 1}}]})
+    program = Program.from_dict(
+        {"name": "one", "steps": [{"id": "a", "type": "set", "values": {"x": 1}}]}
+    )
     vms = [ExecutionVM(store=any_url, signing_key=KEY) for _ in range(3)]
     for vm in vms:
         await asyncio.gather(*(vm.run(program) for _ in range(20)))
@@ -412,7 +477,7 @@ async def test_runs_that_end_at_once_in_several_processes_have_one_list(any_url:
         assert store.signers()[0][:2] == (KEY.public, 120)
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------
 
 
 def test_a_key_is_written_once_for_its_owner_alone(tmp_path: Path) -> None:
@@ -453,10 +518,14 @@ def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
         PrivateFormat,
     )
 
-    other = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    other = generate_private_key(SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
     with pytest.raises(KeyFault, match="Ed25519 is needed"):
         SigningKey.load(other)
-    hidden = KEY._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    hidden = KEY._private.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")
+    )
     with pytest.raises(KeyFault, match="is encrypted"):
         SigningKey.load(hidden)
 
@@ -476,11 +545,14 @@ def test_a_signature_is_of_one_purpose() -> None:
         assert not holds(broken, "seal", b"x")
 
 
-def test_without_the_library_seals_are_verified_and_keys_name_their_extra(url: str, till: Till) -> None:
+def test_without_the_library_seals_are_verified_and_keys_name_their_extra(
+    url: str, till: Till
+) -> None:
     paid(url, till)
     code = (
         "import sys; sys.modules['cryptography'] = None\n"
-        "from nano_vm import ExecutionVM; from nano_vm.errors import MissingExtra; from nano_vm.store.protocol import open_store\n"
+        "from nano_vm import ExecutionVM; from nano_vm.errors import MissingExtra; from "
+        "nano_vm.store.protocol import open_store\n"
         f"assert open_store({url!r}).check() == []\n"
         "try: ExecutionVM(signing_key=b'x')\n"
         "except MissingExtra as error: print(error)"
@@ -489,7 +561,7 @@ def test_without_the_library_seals_are_verified_and_keys_name_their_extra(url: s
     assert done.stdout == "a signature needs an extra: pip install 'llm-nano-vm[sign]'\n"
 
 
-# --- the command line ------------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 
 class Shell:
@@ -508,41 +580,66 @@ class Shell:
 
 
 @pytest.fixture
-def sh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+def sh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NANO_VM_STORE", "sqlite:///runs.db")
     monkeypatch.delenv("NANO_VM_SIGNING_KEY", raising=False)
     Path("pay.json").write_text(json.dumps(PAY.to_dict()))
     Path("till.py").write_text(
-        "def order(n): return n\ndef pay(n): return f'paid {n}'\ntools = {'order': order, 'pay': pay}\n"
+        "def order(n): return n\ndef pay(n): return f'paid {n}'\ntools = {'order': order, 'pay': "
+        "pay}\n"
     )
     return Shell(capsys)
 
 
-def test_the_way_of_a_signed_run_on_the_command_line(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_of_a_signed_run_on_the_command_line(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     public = sh("keys", "make", "key.pem").strip()
     assert sh("keys", "show", "key.pem").strip() == public
     assert "is there already, and a key is not overwritten" in sh("keys", "make", "key.pem", code=2)
     tools = ("--tools", "till.py:tools")
     signed_ = ("--signing-key", "key.pem")
-    sh("run", "pay.json", *tools, *signed_, "-i", "n:=3", "--run-id", "r", "--trace", "r.json", code=3)
+    sh(
+        "run",
+        "pay.json",
+        *tools,
+        *signed_,
+        "-i",
+        "n:=3",
+        "--run-id",
+        "r",
+        "--trace",
+        "r.json",
+        code=3,
+    )
     shown = json.loads(sh("show", "r", "--json"))["waiting"][0]["shown"]
     sh("approve", "r", "ask", "--shown", shown, "--by", "ann", *signed_)
     monkeypatch.setenv("NANO_VM_SIGNING_KEY", "key.pem")
     sh("resume", "r", *tools)
     assert f"signature: ok: signed by {public}" in sh("verify", "r", "--key", public)
-    assert f"signature: ok: signed by {public}" in sh("verify", "r.json", "--program", "pay.json", "--key", "key.pem")
+    assert f"signature: ok: signed by {public}" in sh(
+        "verify", "r.json", "--program", "pay.json", "--key", "key.pem"
+    )
     sh("store", "export", "r", "-o", "r.jsonl")
     sh("verify", "r.jsonl", "--key", public)
     other = sh("keys", "make", "other.pem").strip()
-    assert f"signature: WRONG: it is signed by another key: {public}" in sh("verify", "r.jsonl", "--key", other, code=1)
-    assert f"run 'r': it is signed by another key: {public}" in sh("store", "check", "--key", other, code=1)
+    assert f"signature: WRONG: it is signed by another key: {public}" in sh(
+        "verify", "r.jsonl", "--key", other, code=1
+    )
+    assert f"run 'r': it is signed by another key: {public}" in sh(
+        "store", "check", "--key", other, code=1
+    )
     head = sh("store", "head").strip()
     assert sh("store", "check", "--key", public, "--head", head) == "no problem was found\n"
     assert sh("keys", "list").startswith(f"{public}       1 receipt  ")
     sh("run", "pay.json", *tools, "-i", "n:=3", "--run-id", "s", code=3)
     monkeypatch.setenv("NANO_VM_SIGNING_KEY", "other.pem")
-    assert f"it is signed by the key {public}, which this process does not trust" in sh("resume", "s", *tools, code=1)
+    assert f"it is signed by the key {public}, which this process does not trust" in sh(
+        "resume", "s", *tools, code=1
+    )
     sh("resume", "s", *tools, "--trust", public, code=3)
     sh("store", "prune", "--older-than", "0s")
     assert "it was deleted by 'store prune' (receipt 2," in sh("show", "r", code=1)
@@ -554,7 +651,10 @@ def test_a_trace_that_was_remade_is_found_by_its_signature(till: Till) -> None:
 
     vm = ExecutionVM(tools={"order": order, "pay": till.pay}, signing_key=KEY)
     one = Program.from_dict(
-        {"name": "one", "steps": [{"id": "order", "type": "tool", "tool": "order", "args": {"n": 3}}]}
+        {
+            "name": "one",
+            "steps": [{"id": "order", "type": "tool", "tool": "order", "args": {"n": 3}}],
+        }
     )
     trace = vm.run_sync(one)
     assert trace.signature is not None
@@ -594,7 +694,10 @@ async def test_a_live_run_is_cancelled_only_by_who_is_trusted(url: str, till: Ti
         return n
 
     one = Program.from_dict(
-        {"name": "one", "steps": [{"id": "order", "type": "tool", "tool": "order", "args": {"n": "$n"}}]}
+        {
+            "name": "one",
+            "steps": [{"id": "order", "type": "tool", "tool": "order", "args": {"n": "$n"}}],
+        }
     )
     for key, status in ((None, "success"), (KEY, "cancelled")):
         begun.clear()

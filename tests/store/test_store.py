@@ -25,7 +25,17 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
 from nano_vm.records.trace import StepStatus
-from nano_vm.store.protocol import INTENT, STEP, Append, Erased, Message, Row, StoredRun, open_store, seal_of
+from nano_vm.store.protocol import (
+    INTENT,
+    STEP,
+    Append,
+    Erased,
+    Message,
+    Row,
+    StoredRun,
+    open_store,
+    seal_of,
+)
 from nano_vm.store.seals import RunSeal
 from nano_vm.store.sql import writer as writing
 from nano_vm.store.sql.store import SqlStore
@@ -103,11 +113,14 @@ def append(store: SqlStore, *items: Append) -> list[BaseException | None]:
 
 
 def damage(store: SqlStore) -> list[str]:
-    """What `check` finds, but for seals and receipts of runs that a test here appended to without being their owner."""
+    """What `check` finds, but for seals and receipts of runs that a test here appended to without
+    being their owner.
+    """
     return [
         text
         for text in store.check()
-        if "its seal does not fit its records" not in text and "no receipt with its seal" not in text
+        if "its seal does not fit its records" not in text
+        and "no receipt with its seal" not in text
     ]
 
 
@@ -123,7 +136,9 @@ def ended(store: SqlStore, rows: list[Row], **fields: Any) -> StoredRun:
     assert store.create(run)
     seal = RunSeal(store.load(run.run_id))
     first = seal.after(rows)
-    last = seal.after((), {"status": "success", "owner": None, "output": {"said": LONG}, "finished_ns": 2_000})
+    last = seal.after(
+        (), {"status": "success", "owner": None, "output": {"said": LONG}, "finished_ns": 2_000}
+    )
     must(store, Append(run.key, run.fence, rows, first), Append(run.key, run.fence, (), last))
     run.rows = rows
     return run
@@ -231,8 +246,15 @@ def test_updates_and_what_they_name(store: SqlStore) -> None:
         assert store.load(run.run_id).output == output
         assert damage(store) == []
     assert len(contents(store)) == len(before) + 3
-    both = [Append(run.key, run.fence, (), {"output": {"n": n, "x": LONG}, "tokens": n}) for n in (1, 2, 3)]
-    must(store, *both, Append(run.key, run.fence, (), {"output": None, "waiting": [], "error": None, "steps": 7}))
+    both = [
+        Append(run.key, run.fence, (), {"output": {"n": n, "x": LONG}, "tokens": n})
+        for n in (1, 2, 3)
+    ]
+    must(
+        store,
+        *both,
+        Append(run.key, run.fence, (), {"output": None, "waiting": [], "error": None, "steps": 7}),
+    )
     assert contents(store) == before
     found = store.load(run.run_id)
     assert (found.tokens, found.steps, found.output) == (3, 7, None)
@@ -244,7 +266,14 @@ def test_a_value_is_kept_once(store: SqlStore) -> None:
     runs = [new_run() for _ in range(3)]
     for run in runs:
         store.create(run)
-    must(store, *(Append(run.key, run.fence, [step(n, LONG, request={"n": LONG})]) for run in runs for n in range(100)))
+    must(
+        store,
+        *(
+            Append(run.key, run.fence, [step(n, LONG, request={"n": LONG})])
+            for run in runs
+            for n in range(100)
+        ),
+    )
     counts = sorted(contents(store).values())
     assert counts == [3, 3, 300, 300], "document, inputs, output and request"
 
@@ -302,7 +331,9 @@ def test_one_that_cannot_be_written_does_not_take_the_others_with_it(store: SqlS
         Append(runs[1].key, 1, (), {"tokens": 2**70}),
     ]
     for item in bad:
-        errors = append(store, Append(runs[0].key, 1, [step(1)]), item, Append(runs[2].key, 1, [step(1)]))
+        errors = append(
+            store, Append(runs[0].key, 1, [step(1)]), item, Append(runs[2].key, 1, [step(1)])
+        )
         assert errors[0] is None
         assert isinstance(errors[1], StoreError)
         assert errors[2] is None
@@ -354,7 +385,9 @@ def test_many_threads_with_loops_of_their_own(store: SqlStore) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [[row.path for row in store.load(run.run_id).rows] for run in runs] == [[f"s{n}" for n in range(20)]] * 8
+    assert [[row.path for row in store.load(run.run_id).rows] for run in runs] == [
+        [f"s{n}" for n in range(20)]
+    ] * 8
 
 
 def test_what_was_put_before_close_is_written(shared: str) -> None:
@@ -388,7 +421,10 @@ def test_a_run_has_one_owner(store: SqlStore) -> None:
     store.create(run)
     store.heartbeat("me", 100)
     store.heartbeat("you", 200)
-    assert {owner: round(left, -2) for owner, left in store.owners().items()} == {"me": 100, "you": 200}
+    assert {owner: round(left, -2) for owner, left in store.owners().items()} == {
+        "me": 100,
+        "you": 200,
+    }
     fence = claim(store, run.run_id, "me")
     assert fence == run.fence + 1
     assert claim(store, run.run_id, "you") is None, "as long as it lives, it lives"
@@ -400,7 +436,9 @@ def test_a_run_has_one_owner(store: SqlStore) -> None:
     assert claim(store, run.run_id, "you", spare=["me"]) is None, "it is seen alive"
     after = claim(store, run.run_id, "you")
     assert after == fence + 1
-    errors = append(store, Append(run.key, fence, [step(2)], {"steps": 9}), Append(run.key, after, [step(3)]))
+    errors = append(
+        store, Append(run.key, fence, [step(2)], {"steps": 9}), Append(run.key, after, [step(3)])
+    )
     assert isinstance(errors[0], LeaseLost)
     assert errors[1] is None
     assert [row.path for row in store.load(run.run_id).rows] == ["s1", "s3"]
@@ -411,11 +449,16 @@ def test_a_run_has_one_owner(store: SqlStore) -> None:
 
 
 def test_a_claim_takes_the_oldest_and_tells_how_they_were_found(store: SqlStore) -> None:
-    runs = [new_run(owner=None, status=status) for status in ("pending", "suspended", "running", "pending")]
+    runs = [
+        new_run(owner=None, status=status)
+        for status in ("pending", "suspended", "running", "pending")
+    ]
     for run in runs:
         store.create(run)
     found = store.claim([run.run_id for run in reversed(runs)], "me", 1234, most=3)
-    assert {run_id: claim.status for run_id, claim in found.items()} == {run.run_id: run.status for run in runs[:3]}
+    assert {run_id: claim.status for run_id, claim in found.items()} == {
+        run.run_id: run.status for run in runs[:3]
+    }
     assert [store.load(run.run_id).started_ns for run in runs] == [1234, 1234, 1234, 0]
     assert store.claim([], "me", 1) == {}
     assert store.claim(["nobody"], "me", 1) == {}
@@ -477,20 +520,28 @@ def test_nobody_claims_a_run_between_the_look_at_its_fence_and_the_commit(
         assert claims == [2 if mine.database.lite else None]
         late = append(mine, Append(run.key, 1, [step(2)]))[0]
         assert isinstance(late, LeaseLost) is mine.database.lite
-        assert [row.path for row in yours.load(run.run_id).rows] == (["s1"] if mine.database.lite else ["s1", "s2"])
+        assert [row.path for row in yours.load(run.run_id).rows] == (
+            ["s1"] if mine.database.lite else ["s1", "s2"]
+        )
 
 
 def test_who_looks_during_another_s_claim_judges_the_run_by_the_state_after_it(
-    postgres: PostgresServer,  # noqa: F811
+    postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Between its two statements: the run was free in the first, and has an owner that was not known then."""
+    """Between its two statements: the run was free in the first, and has an owner that was not
+    known then.
+    """
     import psycopg
 
     url = postgres.database()
     run = new_run(owner=None)
     every = writing.Connection.all
-    with SqlStore(url) as yours, SqlStore(url) as mine, psycopg.connect(url, autocommit=True) as other:
+    with (
+        SqlStore(url) as yours,
+        SqlStore(url) as mine,
+        psycopg.connect(url, autocommit=True) as other,
+    ):
         yours.create(run)
 
         def then_claimed(self: Any, statement: str, *values: Any) -> Any:
@@ -557,7 +608,13 @@ def test_what_somebody_should_take_up(store: SqlStore) -> None:
     assert fence is not None
     must(
         store,
-        Append(store.key_of(waiting), fence, (), {"status": "suspended", "owner": None}, [inbox[0].id, inbox[1].id]),
+        Append(
+            store.key_of(waiting),
+            fence,
+            (),
+            {"status": "suspended", "owner": None},
+            [inbox[0].id, inbox[1].id],
+        ),
     )
     assert store.load(waiting).inbox == []
     assert waiting not in store.claimable(500, 10)
@@ -577,7 +634,9 @@ def claim_all(url: str, owner: str, ids: list[str], ready: Any, results: Any) ->
         store.heartbeat(owner, 1_000)
         ready.wait(30)
         claimed: list[str] = []
-        while more := store.claim([run_id for run_id in ids if run_id not in claimed], owner, 1, most=7):
+        while more := store.claim(
+            [run_id for run_id in ids if run_id not in claimed], owner, 1, most=7
+        ):
             claimed += more
         results.put((owner, claimed))
 
@@ -590,13 +649,18 @@ def test_processes_that_race_for_runs(shared: str) -> None:
     spawn = multiprocessing.get_context("spawn")
     ready, results = spawn.Barrier(3), spawn.Queue()
     ids = [run.run_id for run in runs]
-    workers = [spawn.Process(target=claim_all, args=(shared, f"w{n}", ids, ready, results)) for n in range(3)]
+    workers = [
+        spawn.Process(target=claim_all, args=(shared, f"w{n}", ids, ready, results))
+        for n in range(3)
+    ]
     for worker in workers:
         worker.start()
     won = dict(results.get(timeout=60) for _ in workers)
     for worker in workers:
         worker.join(30)
-    assert sorted(run_id for claimed in won.values() for run_id in claimed) == sorted(ids), "each by one, none by two"
+    assert sorted(run_id for claimed in won.values() for run_id in claimed) == sorted(ids), (
+        "each by one, none by two"
+    )
     with SqlStore(shared) as store:
         assert {run.run_id: (run.owner, run.fence) for run in store.runs()} == {
             run_id: (owner, 2) for owner, claimed in won.items() for run_id in claimed
@@ -611,7 +675,10 @@ def test_headers_of_runs(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> No
     ids = []
     for n in range(10):
         run = new_run(
-            created_ns=n // 2, program_name=f"p{n % 2}", status="failed" if n % 3 else "success", cost_usd=f"{n}.5"
+            created_ns=n // 2,
+            program_name=f"p{n % 2}",
+            status="failed" if n % 3 else "success",
+            cost_usd=f"{n}.5",
         )
         store.create(run)
         ids.append(run.run_id)
@@ -640,7 +707,11 @@ def test_headers_of_runs(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_erasing_a_run(store: SqlStore) -> None:
     secret = {"iban": "DE89 3704 0044 0532 0130 00, which is nobody's business but the owner's"}
-    mine = ended(store, [*ROWS, step(3, secret, request=[secret]), step(4, "short secret")], inputs={"a": secret})
+    mine = ended(
+        store,
+        [*ROWS, step(3, secret, request=[secret]), step(4, "short secret")],
+        inputs={"a": secret},
+    )
     yours = ended(store, [step(1, secret)])
     store.send(mine.run_id, Message("outcome", "x", secret, None, 1))
     before = store.load(mine.run_id)
@@ -649,7 +720,11 @@ def test_erasing_a_run(store: SqlStore) -> None:
     found = store.load(mine.run_id)
     assert found.salt is None
     assert found.seal == before.seal == seal_of(found), "the seal still verifies"
-    assert (found.status, found.program_digest, found.document) == ("success", before.program_digest, before.document)
+    assert (found.status, found.program_digest, found.document) == (
+        "success",
+        before.program_digest,
+        before.document,
+    )
     assert (found.output, found.error, found.waiting, found.inbox) == (None, None, [], [])
     assert [row.path for row in found.rows] == [row.path for row in before.rows]
     assert {type(row.output) for row in found.rows} <= {Erased, type(UNSET)}
@@ -666,7 +741,7 @@ def test_erasing_a_run(store: SqlStore) -> None:
         store.erase(unfinished.run_id)
 
 
-def test_two_that_erase_the_same_run_at_once(postgres: PostgresServer) -> None:  # noqa: F811
+def test_two_that_erase_the_same_run_at_once(postgres: PostgresServer) -> None:
     import psycopg
 
     url = postgres.database()
@@ -694,7 +769,11 @@ def test_two_that_erase_the_same_run_at_once(postgres: PostgresServer) -> None: 
 def test_what_is_erased_is_gone_from_the_file(tmp_path: Path) -> None:
     secret = "nobody may read this any more: 4711 0815"
     with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
-        run = ended(store, [step(n, {"n": n, "secret": secret * 9}) for n in range(200)], inputs={"s": secret})
+        run = ended(
+            store,
+            [step(n, {"n": n, "secret": secret * 9}) for n in range(200)],
+            inputs={"s": secret},
+        )
         assert secret.encode() in b"".join(path.read_bytes() for path in tmp_path.iterdir())
         store.erase(run.run_id)
         assert secret.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
@@ -725,14 +804,38 @@ def test_pruning(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Each breaks what is stored, and `check` must tell it. A load that meets it must raise.
 DAMAGE = {
-    "a count too high": ("UPDATE nano_contents SET refs = refs + 1", "references are counted", False),
+    "a count too high": (
+        "UPDATE nano_contents SET refs = refs + 1",
+        "references are counted",
+        False,
+    ),
     "a lost value": ("DELETE FROM nano_contents", "is missing", True),
     "an edited value": ("UPDATE nano_contents SET body = ?", "does not fit its hash", True),
-    "an edited path": ("UPDATE nano_rows SET path = 'other' WHERE seq = 1", "row 1 is not what was written", True),
-    "an edited cell": ("UPDATE nano_rows SET output = ? WHERE seq = 1", "row 1 is not what was written", True),
-    "a lost row": ("DELETE FROM nano_rows WHERE seq = 2", "4 rows of 5 is not what was written", True),
-    "a lost last row": ("DELETE FROM nano_rows WHERE seq = 4", "4 rows of 5 is not what was written", True),
-    "an edited header": ("UPDATE nano_runs SET program_digest = 'e'", "its header is not what was written", True),
+    "an edited path": (
+        "UPDATE nano_rows SET path = 'other' WHERE seq = 1",
+        "row 1 is not what was written",
+        True,
+    ),
+    "an edited cell": (
+        "UPDATE nano_rows SET output = ? WHERE seq = 1",
+        "row 1 is not what was written",
+        True,
+    ),
+    "a lost row": (
+        "DELETE FROM nano_rows WHERE seq = 2",
+        "4 rows of 5 is not what was written",
+        True,
+    ),
+    "a lost last row": (
+        "DELETE FROM nano_rows WHERE seq = 4",
+        "4 rows of 5 is not what was written",
+        True,
+    ),
+    "an edited header": (
+        "UPDATE nano_runs SET program_digest = 'e'",
+        "its header is not what was written",
+        True,
+    ),
     "an edited seal": ("UPDATE nano_runs SET seal = 'ab'", "seal does not fit", False),
     "rows of nobody": ("UPDATE nano_rows SET run = 99", "which is not there", False),
 }
@@ -749,7 +852,11 @@ def test_what_a_column_never_held(tmp_path: Path) -> None:
     tried = 0
     for table in ("nano_runs", "nano_rows", "nano_inbox", "nano_contents"):
         with sqlite3.connect(path) as connection:
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[1] not in keys]
+            columns = [
+                row[1]
+                for row in connection.execute(f"PRAGMA table_info({table})")
+                if row[1] not in keys
+            ]
         connection.close()
         for column in columns:
             for value in ("x'80ff'", "'text'", "12345.5", "zeroblob(0)"):
@@ -790,7 +897,11 @@ def exported(store: SqlStore, *run_ids: str) -> str:
 
 
 def test_export_and_import(store: SqlStore, tmp_path: Path) -> None:
-    runs = [ended(store, ROWS, seed=5), ended(store, [], salt=b""), ended(store, [step(1, LONG)], parent="run-1")]
+    runs = [
+        ended(store, ROWS, seed=5),
+        ended(store, [], salt=b""),
+        ended(store, [step(1, LONG)], parent="run-1"),
+    ]
     store.erase(runs[2].run_id)
     text = exported(store, *(run.run_id for run in runs))
     assert text.count('"record":"program"') == 1
@@ -807,7 +918,9 @@ def test_export_and_import(store: SqlStore, tmp_path: Path) -> None:
         assert exported(other, *(run.run_id for run in runs)) == text
 
 
-def test_unfinished_runs_are_taken_in_only_when_that_is_said(store: SqlStore, tmp_path: Path) -> None:
+def test_unfinished_runs_are_taken_in_only_when_that_is_said(
+    store: SqlStore, tmp_path: Path
+) -> None:
     run = new_run()
     store.create(run)
     waits = {
@@ -864,7 +977,9 @@ def test_an_edited_file_is_refused() -> None:
                     continue
                 edited = [*lines[:at], {**line, name: other}, *lines[at + 1 :]]
                 with pytest.raises(StoreError, match="line "):
-                    list(read_export(io.StringIO("".join(json.dumps(one) + "\n" for one in edited))))
+                    list(
+                        read_export(io.StringIO("".join(json.dumps(one) + "\n" for one in edited)))
+                    )
                 changes += 1
     assert changes > 100
 
@@ -896,8 +1011,14 @@ def test_a_file_whose_hash_was_made_to_fit_still_has_its_seal() -> None:
             '{"record":"export","format":3}\n',
             "line 1: it is of format 3, this llm-nano-vm knows 2; install the one that wrote it",
         ),
-        ('{"record":"export","format":2}\n{"record":"dance"}\n', "line 2: a record 'dance' has no place here"),
-        ('{"record":"export","format":2}\n{"record":"done","runs":0}\n{}\n', "line 3: there is more after the end"),
+        (
+            '{"record":"export","format":2}\n{"record":"dance"}\n',
+            "line 2: a record 'dance' has no place here",
+        ),
+        (
+            '{"record":"export","format":2}\n{"record":"done","runs":0}\n{}\n',
+            "line 3: there is more after the end",
+        ),
         (
             '{"record":"export","format":2}\n{"record":"run","document":"x"}\n',
             "line 2: the run's program is not in the file",
@@ -917,7 +1038,10 @@ def test_a_run_with_other_content_is_not_overwritten(tmp_path: Path) -> None:
         old = ended(store, ROWS)
         text = exported(store, new.run_id, old.run_id)
         ended(other, ROWS[:1], run_id=old.run_id)
-        with pytest.raises(StoreError, match=f"there is a run '{old.run_id}' with other content; nothing was changed"):
+        with pytest.raises(
+            StoreError,
+            match=f"there is a run '{old.run_id}' with other content; nothing was changed",
+        ):
             other.import_(io.StringIO(text))
         assert [run.run_id for run in other.runs()] == [old.run_id]
         assert damage(other) == []
@@ -929,7 +1053,10 @@ def test_a_run_with_other_content_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_newer_version_is_left_alone(shared: str) -> None:
     with SqlStore(shared) as store, store.database.writing() as connection:
         connection.run("UPDATE nano_meta SET value = '3' WHERE name = 'schema'")
-    with pytest.raises(StoreError, match="made by a newer llm-nano-vm: its tables are of version 3, this one knows 2"):
+    with pytest.raises(
+        StoreError,
+        match="made by a newer llm-nano-vm: its tables are of version 3, this one knows 2",
+    ):
         SqlStore(shared)
 
 
@@ -964,7 +1091,8 @@ def test_many_that_make_the_tables_at_once(shared: str) -> None:
         ("mysql://host/db", "no store is kept in 'mysql'"),
         (
             "sqlite:////nowhere/at/all/runs.db",
-            "could not open sqlite:////nowhere/at/all/runs.db: unable to open database file; see that",
+            "could not open sqlite:////nowhere/at/all/runs.db: unable to open database file; see "
+            "that",
         ),
         ("sqlite:////proc/runs.db", "could not open sqlite:////proc/runs.db: unable to open"),
     ],
@@ -978,7 +1106,9 @@ def test_where_nothing_can_be_kept(url: str, told: str) -> None:
 def test_a_server_that_is_not_there() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        with pytest.raises(StoreError, match=r"nano:\*\*\*@.*refused.*see that the server runs") as caught:
+        with pytest.raises(
+            StoreError, match=r"nano:\*\*\*@.*refused.*see that the server runs"
+        ) as caught:
             open_store(f"postgresql://nano:secret@127.0.0.1:{taken.getsockname()[1]}/x")
     assert "secret" not in str(caught.value)
 
@@ -1016,8 +1146,12 @@ def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
 def test_synchronous(tmp_path: Path) -> None:
     for name, number in (("FULL", 2), ("NORMAL", 1)):
         with SqlStore(f"sqlite:///{tmp_path}/{name}.db", synchronous=name) as store:
-            assert store.written(lambda connection, _: connection.one("PRAGMA synchronous")) == (number,)
-            assert store.written(lambda connection, _: connection.one("PRAGMA journal_mode")) == ("wal",)
+            assert store.written(lambda connection, _: connection.one("PRAGMA synchronous")) == (
+                number,
+            )
+            assert store.written(lambda connection, _: connection.one("PRAGMA journal_mode")) == (
+                "wal",
+            )
     with pytest.raises(ValueError, match="synchronous is one of FULL, NORMAL, not 'OFF'"):
         SqlStore("sqlite://", synchronous="OFF")
 
@@ -1030,10 +1164,17 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         must(store, Append(run.key, 1, [step(1, "kept")]))
         pages = store.written(lambda connection, _: connection.one("PRAGMA page_count"))[0]
         store.written(lambda connection, _: connection.all(f"PRAGMA max_page_count = {pages + 20}"))
-        errors = append(store, Append(run.key, 1, [step(2, LONG)]), Append(other.key, 1, [step(3, "x" * 200_000)]))
+        errors = append(
+            store,
+            Append(run.key, 1, [step(2, LONG)]),
+            Append(other.key, 1, [step(3, "x" * 200_000)]),
+        )
         for error in errors:
             assert isinstance(error, StoreError)
-            assert "database or disk is full; make room on its disk; what was acknowledged is there" in str(error)
+            assert (
+                "database or disk is full; make room on its disk; what was acknowledged is there"
+                in str(error)
+            )
         assert store.load(run.run_id).rows == [step(1, "kept")]
         assert store.load(other.run_id).rows == []
         must(store, Append(run.key, 1, [step(2, LONG)]))  # on a new connection, which has room
@@ -1066,7 +1207,9 @@ async def main():
 asyncio.run(main())
 """
     url = f"sqlite:///{tmp_path}/runs.db"
-    ran = subprocess.run([sys.executable, "-c", script, url, *sys.path], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", script, url, *sys.path], capture_output=True, text=True, timeout=60
+    )
     assert ran.returncode == 0, ran.stderr
     assert "what was acknowledged is there" in ran.stderr
     done = int(ran.stdout)
@@ -1084,14 +1227,17 @@ def test_a_locked_database(tmp_path: Path) -> None:
         other.execute("BEGIN IMMEDIATE")
         error = append(store, Append(run.key, 1, [step(1)]))[0]
         assert isinstance(error, StoreError)
-        assert "database is locked; another process held it for longer than busy_timeout_seconds" in str(error)
+        assert (
+            "database is locked; another process held it for longer than busy_timeout_seconds"
+            in str(error)
+        )
         other.execute("ROLLBACK")
         other.close()
         must(store, Append(run.key, 1, [step(1)]))
         assert len(store.load(run.run_id).rows) == 1
 
 
-def test_a_lock_in_postgresql_that_is_not_given_back(postgres: PostgresServer) -> None:  # noqa: F811
+def test_a_lock_in_postgresql_that_is_not_given_back(postgres: PostgresServer) -> None:
     import psycopg
 
     url = postgres.database()
@@ -1118,7 +1264,11 @@ def test_a_corrupted_page_is_an_error_and_never_another_value(tmp_path: Path) ->
     told = harmless = 0
     for offset in range(100, len(data), len(data) // 150):
         copy = tmp_path / "copy.db"
-        copy.write_bytes(data[:offset] + bytes(b ^ 0x15 for b in data[offset : offset + 16]) + data[offset + 16 :])
+        copy.write_bytes(
+            data[:offset]
+            + bytes(b ^ 0x15 for b in data[offset : offset + 16])
+            + data[offset + 16 :]
+        )
         try:
             with SqlStore(f"sqlite:///{copy}") as store:
                 found = store.load(run.run_id)
@@ -1152,7 +1302,9 @@ def test_a_torn_last_write_takes_only_what_was_never_acknowledged(tmp_path: Path
         (folder / "runs.db-wal").write_bytes(copies["runs.db-wal"][:cut])
         with SqlStore(f"sqlite:///{folder}/runs.db") as torn:
             whole = sum(size <= cut for size in sizes)
-            assert [row.path for row in torn.load(run.run_id).rows] == [f"s{n}" for n in range(whole)]
+            assert [row.path for row in torn.load(run.run_id).rows] == [
+                f"s{n}" for n in range(whole)
+            ]
             assert damage(torn) == []
 
 
@@ -1179,7 +1331,8 @@ asyncio.run(main())
 def test_what_was_acknowledged_survives_a_killed_process(shared: str, seconds: float) -> None:
     reading, writing_end = os.pipe()
     child = subprocess.Popen(
-        [sys.executable, "-c", APPENDER, shared, str(writing_end), *sys.path], pass_fds=[writing_end]
+        [sys.executable, "-c", APPENDER, shared, str(writing_end), *sys.path],
+        pass_fds=[writing_end],
     )
     os.close(writing_end)
     with os.fdopen(reading) as lines:
@@ -1196,7 +1349,9 @@ def test_what_was_acknowledged_survives_a_killed_process(shared: str, seconds: f
         assert damage(store) == []
         for name, number in last.items():
             rows = store.load(name).rows
-            assert number + 1 <= len(rows) // 2 <= number + 2, "all that was told, and at most what was under way"
+            assert number + 1 <= len(rows) // 2 <= number + 2, (
+                "all that was told, and at most what was under way"
+            )
             assert [row.path for row in rows] == [f"s{n // 2}" for n in range(len(rows))]
             fence = claim(store, name, "another")
             assert fence is not None
@@ -1231,7 +1386,12 @@ class Proxy:
     def pump(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
         try:
             while data := source.recv(65536):
-                if asks and b"COMMIT" in data and self.on_commit is not None and self.on_commit(source, sink, data):
+                if (
+                    asks
+                    and b"COMMIT" in data
+                    and self.on_commit is not None
+                    and self.on_commit(source, sink, data)
+                ):
                     return
                 if source not in self.mute:
                     sink.sendall(data)
@@ -1251,7 +1411,7 @@ class Proxy:
 
 
 @pytest.fixture
-def proxy(postgres: PostgresServer) -> Iterator[Proxy]:  # noqa: F811
+def proxy(postgres: PostgresServer) -> Iterator[Proxy]:
     between = Proxy(postgres.port)
     yield between
     between.close()
@@ -1265,7 +1425,9 @@ def hang_up(*sockets: socket.socket) -> None:
             pass
 
 
-def test_a_connection_lost_before_the_commit_arrives(postgres: PostgresServer, proxy: Proxy) -> None:  # noqa: F811
+def test_a_connection_lost_before_the_commit_arrives(
+    postgres: PostgresServer, proxy: Proxy
+) -> None:
     name = postgres.database().rpartition("/")[2]
     run = new_run()
     with SqlStore(postgres.url(name, proxy.port)) as store:
@@ -1284,7 +1446,9 @@ def test_a_connection_lost_before_the_commit_arrives(postgres: PostgresServer, p
         assert store.load(run.run_id).rows == [step(1)]
 
 
-def test_a_connection_lost_while_the_answer_is_on_its_way(postgres: PostgresServer, proxy: Proxy) -> None:  # noqa: F811
+def test_a_connection_lost_while_the_answer_is_on_its_way(
+    postgres: PostgresServer, proxy: Proxy
+) -> None:
     name = postgres.database().rpartition("/")[2]
     run = new_run()
     with SqlStore(postgres.url(name, proxy.port)) as store:
@@ -1305,7 +1469,9 @@ def test_a_connection_lost_while_the_answer_is_on_its_way(postgres: PostgresServ
         assert damage(store) == []
 
 
-def test_a_connection_that_was_lost_while_nobody_used_it(postgres: PostgresServer, proxy: Proxy) -> None:  # noqa: F811
+def test_a_connection_that_was_lost_while_nobody_used_it(
+    postgres: PostgresServer, proxy: Proxy
+) -> None:
     name = postgres.database().rpartition("/")[2]
     run = new_run()
     with SqlStore(postgres.url(name, proxy.port)) as store:
@@ -1336,7 +1502,9 @@ def test_a_server_that_crashes_and_comes_back(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_a_process_that_stops_in_the_middle_does_not_hold_up_the_others(postgres: PostgresServer) -> None:  # noqa: F811
+def test_a_process_that_stops_in_the_middle_does_not_hold_up_the_others(
+    postgres: PostgresServer,
+) -> None:
     url = postgres.database()
     run, begun, gate = new_run(), threading.Event(), threading.Event()
     with SqlStore(url, busy_timeout_seconds=1) as frozen, SqlStore(url) as awake:
@@ -1357,7 +1525,7 @@ def test_a_process_that_stops_in_the_middle_does_not_hold_up_the_others(postgres
         assert damage(awake) == []
 
 
-def test_a_deadlock_is_tried_again(postgres: PostgresServer) -> None:  # noqa: F811
+def test_a_deadlock_is_tried_again(postgres: PostgresServer) -> None:
     url = postgres.database()
     with SqlStore(url) as store:
         run = new_run()
@@ -1367,7 +1535,9 @@ def test_a_deadlock_is_tried_again(postgres: PostgresServer) -> None:  # noqa: F
         def job(connection: Any, _: Any) -> int:
             tries.append(1)
             if len(tries) < 3:
-                connection.run("DO $$ BEGIN RAISE EXCEPTION 'chosen' USING ERRCODE = '40P01'; END $$")
+                connection.run(
+                    "DO $$ BEGIN RAISE EXCEPTION 'chosen' USING ERRCODE = '40P01'; END $$"
+                )
             return len(tries)
 
         assert store.written(job) == 3
@@ -1377,7 +1547,9 @@ def test_a_deadlock_is_tried_again(postgres: PostgresServer) -> None:  # noqa: F
 
 
 def test_bytes_of_a_step(tmp_path: Path) -> None:
-    """The bar is 450 beside distinct values, indexes included; a step is an intent and its outcome."""
+    """The bar is 450 beside distinct values, indexes included; a step is an intent and its
+    outcome.
+    """
     run = new_run()
     with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
         store.create(run)
@@ -1388,7 +1560,15 @@ def test_bytes_of_a_step(tmp_path: Path) -> None:
         before = pages()
         must(
             store,
-            Append(run.key, 1, [row for n in range(3000) for row in (intent(n), step(n, n, request={"prompt": LONG}))]),
+            Append(
+                run.key,
+                1,
+                [
+                    row
+                    for n in range(3000)
+                    for row in (intent(n), step(n, n, request={"prompt": LONG}))
+                ],
+            ),
         )
         assert (pages() - before) * 4096 / 3000 <= 200
         assert sorted(contents(store).values())[-1] == 3000, "the prompt is stored once"
@@ -1408,7 +1588,9 @@ def test_what_is_asked_for_often_is_found_by_an_index(tmp_path: Path) -> None:
                     ask = connection.all
 
                     def all_(statement: str, *values: Any) -> Any:
-                        seen.extend(row[3] for row in ask(f"EXPLAIN QUERY PLAN {statement}", *values))
+                        seen.extend(
+                            row[3] for row in ask(f"EXPLAIN QUERY PLAN {statement}", *values)
+                        )
                         return ask(statement, *values)
 
                     connection.all = all_
@@ -1440,7 +1622,8 @@ def test_figures_of_the_writer() -> None:
 def test_sqlite_needs_nothing_but_python() -> None:
     code = (
         "import sys; before = set(sys.modules); import nano_vm.store.sql.store; "
-        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - "
+        "set(sys.stdlib_module_names)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "['nano_vm']"
@@ -1450,7 +1633,10 @@ def test_sqlite_needs_nothing_but_python() -> None:
     ("url", "name"),
     [
         ("postgresql://ann:s3cret@127.0.0.1:1/x", "postgresql://ann:***@127.0.0.1:1/x"),
-        ("postgres://127.0.0.1:1/x?connect_timeout=1", "postgresql://127.0.0.1:1/x?connect_timeout=1"),
+        (
+            "postgres://127.0.0.1:1/x?connect_timeout=1",
+            "postgresql://127.0.0.1:1/x?connect_timeout=1",
+        ),
         ("postgresql+psycopg://127.0.0.1:1/x", "postgresql://127.0.0.1:1/x"),
     ],
 )
@@ -1462,7 +1648,14 @@ def test_a_password_is_not_told(url: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["runs.db", "sqlite:runs.db", "sqlite://host/runs.db", "sqlite:///runs.db?mode=ro", "mysql://x/y"]
+    "url",
+    [
+        "runs.db",
+        "sqlite:runs.db",
+        "sqlite://host/runs.db",
+        "sqlite:///runs.db?mode=ro",
+        "mysql://x/y",
+    ],
 )
 def test_what_is_no_url_of_a_store(url: str) -> None:
     with pytest.raises(StoreError, match=r"write sqlite:///runs\.db|a file is sqlite:///runs\.db"):

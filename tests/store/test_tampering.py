@@ -1,7 +1,9 @@
-"""What an edit of the database comes to: each way is tried, and the table of docs/reliability.md is what was found.
+"""What an edit of the database comes to: each way is tried, and the table of docs/reliability.md is
+what was found.
 
-Who edits has the database and knows all that this package knows, but no signing key. Checksums, hashes of values and counts of
-references are always mended, as they are no secret. "found" means that `nano-vm store check` says so; files are refused when read.
+Who edits has the database and knows all that this package knows, but no signing key. Checksums,
+hashes of values and counts of references are always mended, as they are no secret. "found" means
+that `nano-vm store check` says so; files are refused when read.
 """
 
 from __future__ import annotations
@@ -31,8 +33,12 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 Edit = Callable[[sqlite3.Connection], None]
 
-HEADER = "run_id program_name program_digest created_ns document inputs about seed salt parent".split()
-STANDING = "status started_ns finished_ns output error error_kind waiting wake_ns steps tokens cost_usd".split()
+HEADER = (
+    "run_id program_name program_digest created_ns document inputs about seed salt parent".split()
+)
+STANDING = (
+    "status started_ns finished_ns output error error_kind waiting wake_ns steps tokens cost_usd"
+).split()
 ROW = "kind frame path type status started_ns lasted_ns request output rest".split()
 ENDED = ("ended", "erased", "failed")
 UNFINISHED = ("suspended", "sent", "doubt", "matched", "pending", "running")
@@ -40,7 +46,9 @@ UNFINISHED = ("suspended", "sent", "doubt", "matched", "pending", "running")
 
 @dataclass(frozen=True)
 class Way:
-    """A kind of edit: each of *edits* is found or not, with and without a key; where not, *reason* says why that is so."""
+    """A kind of edit: each of *edits* is found or not, with and without a key; where not, *reason*
+    says why that is so.
+    """
 
     name: str
     edits: Callable[[sqlite3.Connection], Iterator[Edit]]
@@ -54,13 +62,18 @@ class Way:
         return f"| {self.name} | {words[self.plain]} | {words[self.signed]} | {self.reason} |"
 
 
-# --- edits of columns ------------------------------------------------------------------------------------------------
+# --- edits of columns -----------------------------------------------------------------------------
 
 
 def columns(
-    table: str, names: list[str], runs: tuple[str, ...] | None = None, skip: tuple[tuple[str, str], ...] = ()
+    table: str,
+    names: list[str],
+    runs: tuple[str, ...] | None = None,
+    skip: tuple[tuple[str, str], ...] = (),
 ) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
-    """Each of these columns in each row, one at a time; of these runs only, but for *skip* (run, column)."""
+    """Each of these columns in each row, one at a time; of these runs only, but for *skip* (run,
+    column).
+    """
 
     def edits(connection: sqlite3.Connection) -> Iterator[Edit]:
         ids = dict(connection.execute("SELECT key, run_id FROM nano_runs").fetchall())
@@ -110,14 +123,16 @@ def messages(used: bool) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
     return edits
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def row_edits(runs: tuple[str, ...]) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
     """Rows dropped, doubled, swapped, and given to another run, with the count of rows mended."""
 
     def edits(connection: sqlite3.Connection) -> Iterator[Edit]:
-        for key, run_id, count in connection.execute("SELECT key, run_id, row_count FROM nano_runs").fetchall():
+        for key, run_id, count in connection.execute(
+            "SELECT key, run_id, row_count FROM nano_runs"
+        ).fetchall():
             if run_id not in runs:
                 continue
             for seq in range(count):
@@ -137,9 +152,12 @@ def _drop(connection: sqlite3.Connection, key: int, seq: int) -> None:
 
 def _double(connection: sqlite3.Connection, key: int, seq: int) -> None:
     _shift(connection, key, seq, 1)
-    names = ", ".join(name for name in damage.columns(connection, "nano_rows") if name not in ("run", "seq"))
+    names = ", ".join(
+        name for name in damage.columns(connection, "nano_rows") if name not in ("run", "seq")
+    )
     connection.execute(
-        f"INSERT INTO nano_rows (run, seq, {names}) SELECT run, seq + 1, {names} FROM nano_rows WHERE run = ? AND seq = ?",
+        f"INSERT INTO nano_rows (run, seq, {names}) SELECT run, seq + 1, {names} FROM nano_rows "
+        f"WHERE run = ? AND seq = ?",
         (key, seq),
     )
     connection.execute("UPDATE nano_runs SET row_count = row_count + 1 WHERE key = ?", (key,))
@@ -147,12 +165,18 @@ def _double(connection: sqlite3.Connection, key: int, seq: int) -> None:
 
 def _swap(connection: sqlite3.Connection, key: int, seq: int) -> None:
     for old, new in ((seq, -1), (seq - 1, seq), (-1, seq - 1)):
-        connection.execute("UPDATE nano_rows SET seq = ? WHERE run = ? AND seq = ?", (new, key, old))
+        connection.execute(
+            "UPDATE nano_rows SET seq = ? WHERE run = ? AND seq = ?", (new, key, old)
+        )
 
 
 def _shift(connection: sqlite3.Connection, key: int, after: int, by: int) -> None:
-    connection.execute("UPDATE nano_rows SET seq = -seq - 1000 WHERE run = ? AND seq > ?", (key, after))
-    connection.execute("UPDATE nano_rows SET seq = -seq - 1000 + ? WHERE run = ? AND seq < 0", (by, key))
+    connection.execute(
+        "UPDATE nano_rows SET seq = -seq - 1000 WHERE run = ? AND seq > ?", (key, after)
+    )
+    connection.execute(
+        "UPDATE nano_rows SET seq = -seq - 1000 + ? WHERE run = ? AND seq < 0", (by, key)
+    )
 
 
 def deleted(runs: tuple[str, ...]) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
@@ -173,19 +197,26 @@ def _delete(connection: sqlite3.Connection, key: int) -> None:
 
 def _copied(connection: sqlite3.Connection, run_id: str) -> None:
     """Put in a run that nobody made: a copy under another name, with its seal made anew."""
-    names = [name for name in damage.columns(connection, "nano_runs") if name not in ("key", "run_id")]
+    names = [
+        name for name in damage.columns(connection, "nano_runs") if name not in ("key", "run_id")
+    ]
     key = connection.execute(
-        f"INSERT INTO nano_runs (run_id, {', '.join(names)}) SELECT 'made-up', {', '.join(names)} FROM nano_runs WHERE run_id = ?",
+        f"INSERT INTO nano_runs (run_id, {', '.join(names)}) SELECT 'made-up', {', '.join(names)} "
+        f"FROM nano_runs WHERE run_id = ?",
         (run_id,),
     ).lastrowid
     rows = ", ".join(name for name in damage.columns(connection, "nano_rows") if name != "run")
     connection.execute(
-        f"INSERT INTO nano_rows (run, {rows}) SELECT ?, {rows} FROM nano_rows WHERE run = (SELECT key FROM nano_runs WHERE run_id = ?)",
+        f"INSERT INTO nano_rows (run, {rows}) SELECT ?, {rows} FROM nano_rows WHERE run = (SELECT "
+        f"key FROM nano_runs WHERE run_id = ?)",
         (key, run_id),
     )
-    inbox = ", ".join(name for name in damage.columns(connection, "nano_inbox") if name not in ("id", "run"))
+    inbox = ", ".join(
+        name for name in damage.columns(connection, "nano_inbox") if name not in ("id", "run")
+    )
     connection.execute(
-        f"INSERT INTO nano_inbox (run, {inbox}) SELECT ?, {inbox} FROM nano_inbox WHERE run = (SELECT key FROM nano_runs WHERE run_id = ?)",
+        f"INSERT INTO nano_inbox (run, {inbox}) SELECT ?, {inbox} FROM nano_inbox WHERE run = "
+        f"(SELECT key FROM nano_runs WHERE run_id = ?)",
         (key, run_id),
     )
     damage.mend(connection)
@@ -199,7 +230,7 @@ def made_up(run_id: str) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
     return edits
 
 
-# --- seals and receipts made anew ------------------------------------------------------------------------------------
+# --- seals and receipts made anew -----------------------------------------------------------------
 
 
 def path_of(connection: sqlite3.Connection) -> Path:
@@ -214,9 +245,12 @@ def reseal(connection: sqlite3.Connection, run_id: str) -> None:
 
 
 def rechain(connection: sqlite3.Connection) -> None:
-    """Compute all receipts anew, each following the one before, with the seals that their runs have now."""
+    """Compute all receipts anew, each following the one before, with the seals that their runs have
+    now.
+    """
     connection.execute(
-        "UPDATE nano_receipts SET seal = COALESCE((SELECT seal FROM nano_runs WHERE nano_runs.run_id = nano_receipts.run_id), seal)"
+        "UPDATE nano_receipts SET seal = COALESCE((SELECT seal FROM nano_runs WHERE "
+        "nano_runs.run_id = nano_receipts.run_id), seal)"
     )
     store = open_store(f"sqlite:///{path_of(connection)}", read_only=True)
     with store.database.reading() as reading:  # type: ignore[attr-defined]
@@ -226,7 +260,8 @@ def rechain(connection: sqlite3.Connection) -> None:
     for receipt in made:
         receipt = replace(receipt, previous=previous)
         connection.execute(
-            "UPDATE nano_receipts SET previous = ?, hash = ? WHERE number = ?", (previous, receipt.hash, receipt.number)
+            "UPDATE nano_receipts SET previous = ?, hash = ? WHERE number = ?",
+            (previous, receipt.hash, receipt.number),
         )
         previous = receipt.hash
     connection.execute("DELETE FROM nano_tips")
@@ -246,22 +281,32 @@ def remade(*texts: str) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
 def _remake(connection: sqlite3.Connection, text: str) -> None:
     connection.executescript(text)
     damage.mend(connection)
-    for (run_id,) in connection.execute("SELECT run_id FROM nano_runs WHERE hidden IS NULL").fetchall():
+    for (run_id,) in connection.execute(
+        "SELECT run_id FROM nano_runs WHERE hidden IS NULL"
+    ).fetchall():
         reseal(connection, run_id)
     rechain(connection)
 
 
 def _newest(connection: sqlite3.Connection) -> None:
     """Take away the run that ended last, with its receipts."""
-    (run_id,) = connection.execute("SELECT run_id FROM nano_receipts ORDER BY number DESC LIMIT 1").fetchone()
-    (first,) = connection.execute("SELECT min(number) FROM nano_receipts WHERE run_id = ?", (run_id,)).fetchone()
+    (run_id,) = connection.execute(
+        "SELECT run_id FROM nano_receipts ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    (first,) = connection.execute(
+        "SELECT min(number) FROM nano_receipts WHERE run_id = ?", (run_id,)
+    ).fetchone()
     for (name,) in connection.execute(
         "SELECT DISTINCT run_id FROM nano_receipts WHERE number >= ?", (first,)
     ).fetchall():
-        (key,) = connection.execute("SELECT key FROM nano_runs WHERE run_id = ?", (name,)).fetchone()
+        (key,) = connection.execute(
+            "SELECT key FROM nano_runs WHERE run_id = ?", (name,)
+        ).fetchone()
         _delete(connection, key)
         connection.execute("DELETE FROM nano_receipts WHERE run_id = ?", (name,))
-    (last,) = connection.execute("SELECT hash FROM nano_receipts ORDER BY number DESC LIMIT 1").fetchone()
+    (last,) = connection.execute(
+        "SELECT hash FROM nano_receipts ORDER BY number DESC LIMIT 1"
+    ).fetchone()
     connection.execute("UPDATE nano_tips SET hash = ?", (last,))
 
 
@@ -275,11 +320,13 @@ def _one(edit: Edit) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
 APPROVAL = canonical(["approve", "ask", {"reason": None}, "mallory", 5]).hex()
 WAYS = [
     Way(
-        "header of a run: id, program, document, inputs, host, seed, salt, parent, when it was made",
+        "header of a run: id, program, document, inputs, host, seed, salt, parent, when it was "
+        "made",
         columns("nano_runs", HEADER),
     ),
     Way(
-        "how a run stands: status, times, output, error, what it waits for and shows, when it is due, steps, tokens, cost",
+        "how a run stands: status, times, output, error, what it waits for and shows, when it is "
+        "due, steps, tokens, cost",
         columns("nano_runs", STANDING, skip=(("running", "status"),)),
     ),
     Way(
@@ -301,18 +348,22 @@ WAYS = [
     Way("a message that was used: what was decided, who did, when", messages(used=True)),
     Way(
         "a message that was used, taken away or made unused",
-        statements("DELETE FROM nano_inbox WHERE used = 1", "UPDATE nano_inbox SET used = 0 WHERE used = 1"),
+        statements(
+            "DELETE FROM nano_inbox WHERE used = 1", "UPDATE nano_inbox SET used = 0 WHERE used = 1"
+        ),
     ),
     Way(
         "a message that is not used yet",
         messages(used=False),
         plain=False,
-        reason="it is no part of the run yet; who may write to the database may say what they like, unless messages are signed",
+        reason="it is no part of the run yet; who may write to the database may say what they "
+        "like, unless messages are signed",
     ),
     Way(
         "an approval put in by hand",
         statements(
-            f"INSERT INTO nano_inbox (run, kind, message, used) SELECT key, 'approve', x'{APPROVAL}', 0 FROM nano_runs "
+            f"INSERT INTO nano_inbox (run, kind, message, used) SELECT key, 'approve', "
+            f"x'{APPROVAL}', 0 FROM nano_runs "
             "WHERE run_id = 'suspended'"
         ),
         plain=False,
@@ -320,12 +371,21 @@ WAYS = [
     ),
     Way(
         "an event that is addressed to no run",
-        statements("UPDATE nano_events SET message = CAST(replace(CAST(message AS TEXT), '4', '3') AS BLOB)"),
+        statements(
+            "UPDATE nano_events SET message = CAST(replace(CAST(message AS TEXT), '4', '3') AS "
+            "BLOB)"
+        ),
         plain=False,
         reason="the same",
     ),
-    Way("a receipt: any column", columns("nano_receipts", ["kind", "run_id", "seal", "at_ns", "previous", "hash"])),
-    Way("a receipt taken away", statements(*(f"DELETE FROM nano_receipts WHERE number = {n}" for n in (1, 2, 3)))),
+    Way(
+        "a receipt: any column",
+        columns("nano_receipts", ["kind", "run_id", "seal", "at_ns", "previous", "hash"]),
+    ),
+    Way(
+        "a receipt taken away",
+        statements(*(f"DELETE FROM nano_receipts WHERE number = {n}" for n in (1, 2, 3))),
+    ),
     Way("a run that has ended, deleted with all that belongs to it", deleted(ENDED)),
     Way("a run that has ended, put in by hand, sealed", made_up("ended")),
     Way(
@@ -335,7 +395,10 @@ WAYS = [
             "UPDATE nano_runs SET status = 'suspended' WHERE run_id = 'failed'",
         ),
     ),
-    Way("identity of the store", statements("UPDATE nano_meta SET value = '00' WHERE name = 'store'")),
+    Way(
+        "identity of the store",
+        statements("UPDATE nano_meta SET value = '00' WHERE name = 'store'"),
+    ),
     Way(
         "an unfinished run put in by hand, sealed",
         made_up("suspended"),
@@ -348,8 +411,10 @@ WAYS = [
             "UPDATE nano_runs SET tokens = 7 WHERE run_id = 'ended'",
             "UPDATE nano_rows SET started_ns = started_ns - 1 WHERE run = 1",
             "UPDATE nano_runs SET wake_ns = 5 WHERE run_id = 'suspended'",
-            "DELETE FROM nano_rows WHERE run IN (SELECT key FROM nano_runs WHERE run_id = 'failed'); "
-            "DELETE FROM nano_receipts WHERE run_id = 'failed'; DELETE FROM nano_runs WHERE run_id = 'failed'",
+            "DELETE FROM nano_rows WHERE run IN (SELECT key FROM nano_runs WHERE run_id = "
+            "'failed'); "
+            "DELETE FROM nano_receipts WHERE run_id = 'failed'; DELETE FROM nano_runs WHERE "
+            "run_id = 'failed'",
         ),
         plain=False,
         reason="hashes can be computed by everybody: sign (`--signing-key`)",
@@ -359,7 +424,8 @@ WAYS = [
         _one(_newest),
         plain=False,
         signed=False,
-        reason="nothing in a store tells that it was newer: keep what `store head` prints elsewhere, `store check --head` finds it",
+        reason="nothing in a store tells that it was newer: keep what `store head` prints "
+        "elsewhere, `store check --head` finds it",
     ),
     Way(
         "an unfinished run, deleted with all that belongs to it",
@@ -380,7 +446,8 @@ WAYS = [
         columns("nano_runs", ["owner", "fence"]),
         plain=False,
         signed=False,
-        reason="they say who drives a run, not what it did; other processes write them too. A wrong one can delay a run, or "
+        reason="they say who drives a run, not what it did; other processes write them too. A "
+        "wrong one can delay a run, or "
         "let two processes claim it",
     ),
     Way(
@@ -388,7 +455,8 @@ WAYS = [
         statements("UPDATE nano_inbox SET used = 2 WHERE used = 0", "DELETE FROM nano_marks"),
         plain=False,
         signed=False,
-        reason="they say what a worker looks at next, not what it finds; a wrong one can delay a run",
+        reason="they say what a worker looks at next, not what it finds; a wrong one can delay a "
+        "run",
     ),
 ]
 
@@ -414,7 +482,9 @@ def is_found(path: Path, keys: list[str] | None) -> bool:
 
 @pytest.mark.parametrize("signed", [False, True], ids=["plain", "signed"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name[:40])
-def test_what_is_edited_is_found_or_named(tmp_path: Path, stores: dict[bool, bytes], way: Way, signed: bool) -> None:
+def test_what_is_edited_is_found_or_named(
+    tmp_path: Path, stores: dict[bool, bytes], way: Way, signed: bool
+) -> None:
     path = tmp_path / "runs.db"
     path.write_bytes(stores[signed])
     keys = [KEY.public] if signed else None
@@ -435,11 +505,15 @@ def test_what_is_edited_is_found_or_named(tmp_path: Path, stores: dict[bool, byt
                 continue
             damage.mend(connection)
         tried += 1
-        assert is_found(path, keys) is (way.signed if signed else way.plain), f"edit {number} of {len(edits)}"
+        assert is_found(path, keys) is (way.signed if signed else way.plain), (
+            f"edit {number} of {len(edits)}"
+        )
     assert tried
 
 
-def test_a_head_that_was_kept_finds_what_a_store_cannot_tell(tmp_path: Path, stores: dict[bool, bytes]) -> None:
+def test_a_head_that_was_kept_finds_what_a_store_cannot_tell(
+    tmp_path: Path, stores: dict[bool, bytes]
+) -> None:
     path = tmp_path / "runs.db"
     path.write_bytes(stores[True])
     with open_store(f"sqlite:///{path}", read_only=True) as store:  # type: ignore[attr-defined]
@@ -452,7 +526,7 @@ def test_a_head_that_was_kept_finds_what_a_store_cannot_tell(tmp_path: Path, sto
         assert len(store.check(head=head)) == 1
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -506,12 +580,17 @@ def _new(name: str, old: Any) -> Any:
         return "failed"
     if name == "cost_usd":
         return "0.5"  # an amount: any other text is refused before the seal is looked at
-    return {**damage._FILLED, "seed": 7}.get(name, "x") if old is None or name == "seed" else damage._other(old)
+    return (
+        {**damage._FILLED, "seed": 7}.get(name, "x")
+        if old is None or name == "seed"
+        else damage._other(old)
+    )
 
 
 EXPORTED = (
-    "started_ns finished_ns steps tokens cost_usd status output error error_kind wake_ns seed created_ns parent".split()
-)
+    "started_ns finished_ns steps tokens cost_usd status output error error_kind wake_ns "
+    "seed created_ns parent"
+).split()
 
 
 @pytest.mark.parametrize("name", EXPORTED)
@@ -543,7 +622,10 @@ def test_a_trace_that_was_edited_is_refused(tmp_path: Path) -> None:
     for leaf in leaves(data):
         other = replaced(data, leaf)
         if leaf == ("signature",):
-            assert not verify(subject_of(Trace.from_dict(other), Program.from_dict(damage.PROGRAM)), keys=[KEY.public])
+            assert not verify(
+                subject_of(Trace.from_dict(other), Program.from_dict(damage.PROGRAM)),
+                keys=[KEY.public],
+            )
             continue
         with pytest.raises(VMError):
             Trace.from_dict(other)
@@ -559,14 +641,15 @@ def test_a_trace_that_was_edited_is_refused(tmp_path: Path) -> None:
     assert tried > 100
 
 
-# --- the document ----------------------------------------------------------------------------------------------------
+# --- the document ---------------------------------------------------------------------------------
 
 FILES = [
     "| an exported file: any field, a line dropped or doubled | found | found | |",
     "| the same, its own hash made anew | found | found | |",
     "| the same, its seal made anew | **not** | found | hashes can be computed by everybody |",
     "| a trace file: any field, a record dropped or doubled | found | found | |",
-    "| the same, digest and seal made anew | **not** | found | hashes can be computed by everybody |",
+    "| the same, digest and seal made anew | **not** | found | hashes can be computed by "
+    "everybody |",
 ]
 
 

@@ -1,4 +1,6 @@
-"""Tools: what may be one, what a signature promises, what it is handed and what it may give back."""
+"""Tools: what may be one, what a signature promises, what it is handed and what it may give
+back.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,28 @@ import pytest
 from build import NOW, program, step
 from pydantic import BaseModel, Field
 
-from nano_vm import ExecutionVM, OutcomeUnknown, Program, RunFailed, ToolError, Trace, TraceStatus, VMError, tool
+from nano_vm import (
+    ExecutionVM,
+    OutcomeUnknown,
+    Program,
+    RunFailed,
+    ToolError,
+    Trace,
+    TraceStatus,
+    VMError,
+    tool,
+)
 from nano_vm.tools.contract import ArgumentError, Parameter, checked, contract, converter
 
 
-def run(function: Callable[..., Any], *, inputs: dict[str, Any] | None = None, **fields: Any) -> Trace:
+def run(
+    function: Callable[..., Any], *, inputs: dict[str, Any] | None = None, **fields: Any
+) -> Trace:
     """One step that calls *function* as ``t``."""
     return ExecutionVM(tools={"t": function}).run_sync(program(step(**fields)), inputs)
 
 
-# --- what may be a tool --------------------------------------------------------------------------------------------
+# --- what may be a tool ---------------------------------------------------------------------------
 
 
 class Service:
@@ -155,7 +169,9 @@ class _GeneratorCall:
         ("t", len, "by position only"),
     ],
 )
-def test_what_can_not_be_a_tool_is_refused_when_it_is_registered(name: Any, function: Any, says: str) -> None:
+def test_what_can_not_be_a_tool_is_refused_when_it_is_registered(
+    name: Any, function: Any, says: str
+) -> None:
     with pytest.raises(VMError, match=re.escape(says)):
         ExecutionVM(tools={name: function})
     vm = ExecutionVM()
@@ -196,7 +212,7 @@ async def test_a_run_keeps_the_tool_that_it_began_with() -> None:
     assert [s.output for s in (await handle).steps] == ["first", "first"]
 
 
-# --- @tool ---------------------------------------------------------------------------------------------------------
+# --- @tool ----------------------------------------------------------------------------------------
 
 
 def test_tool_leaves_the_function_as_it_is() -> None:
@@ -212,8 +228,18 @@ def test_tool_leaves_the_function_as_it_is() -> None:
     assert asyncio.run(plain(3)) == 3
     assert declared(2) == 4
     first, second = contract("plain", plain), contract("declared", declared)
-    assert (first.effect, first.declared, first.how, first.timeout_seconds) == ("write", False, "async", None)
-    assert (second.effect, second.declared, second.how, second.timeout_seconds) == ("read", True, "thread", 5)
+    assert (first.effect, first.declared, first.how, first.timeout_seconds) == (
+        "write",
+        False,
+        "async",
+        None,
+    )
+    assert (second.effect, second.declared, second.how, second.timeout_seconds) == (
+        "read",
+        True,
+        "thread",
+        5,
+    )
     assert second.doc == "Twice x."
     assert not second.unsafe
     assert first.unsafe
@@ -258,20 +284,27 @@ def test_the_timeout_of_a_tool_holds_unless_the_step_has_its_own() -> None:
 
 def test_contract_as_json() -> None:
     @tool(effect="irreversible")
-    async def pay(order_id: str, amount: float, note: str | None = None, *, idempotency_key: str = "") -> None:
+    async def pay(
+        order_id: str, amount: float, note: str | None = None, *, idempotency_key: str = ""
+    ) -> None:
         """Pays an order back."""
 
     shown = contract("pay", pay).to_dict()
-    assert (shown["name"], shown["description"], shown["effect"]) == ("pay", "Pays an order back.", "irreversible")
+    assert (shown["name"], shown["description"], shown["effect"]) == (
+        "pay",
+        "Pays an order back.",
+        "irreversible",
+    )
     arguments = shown["arguments"]
     assert arguments["required"] == ["order_id", "amount"]
-    assert list(arguments["properties"]) == ["order_id", "amount", "note"]  # the key is not for the program to give
+    # the key is not for the program to give
+    assert list(arguments["properties"]) == ["order_id", "amount", "note"]
     assert arguments["properties"]["amount"] == {"type": "number"}
     assert arguments["additionalProperties"] is False
     assert contract("t", lambda **rest: None).to_dict()["arguments"]["additionalProperties"] is True
 
 
-# --- the contract: names -------------------------------------------------------------------------------------------
+# --- the contract: names --------------------------------------------------------------------------
 
 
 async def refund(order_id: str, amount: float, note: str = "") -> str:
@@ -287,7 +320,9 @@ async def refund(order_id: str, amount: float, note: str = "") -> str:
         ({"order_id": ["1"], "amount": 1}, "'order_id'"),
     ],
 )
-def test_missing_unknown_and_ill_typed_literal_arguments_are_diagnostics(args: dict[str, Any], says: str) -> None:
+def test_missing_unknown_and_ill_typed_literal_arguments_are_diagnostics(
+    args: dict[str, Any], says: str
+) -> None:
     vm = ExecutionVM(tools={"t": refund})
     one = program(step(args=args))
     found = vm.check(one)
@@ -318,7 +353,7 @@ def test_one_hint_that_can_not_be_resolved_leaves_the_others() -> None:
     assert "argument 'amount' of tool 't'" in (trace.error or "")
 
 
-# --- the contract: types -------------------------------------------------------------------------------------------
+# --- the contract: types --------------------------------------------------------------------------
 
 
 class Colour(enum.Enum):
@@ -463,14 +498,18 @@ def named(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint)).replace("typing.", "")
 
 
-@pytest.mark.parametrize(("hint", "value", "received"), TAKES, ids=[f"{named(h)}-{v!r:.20}" for h, v, _ in TAKES])
+@pytest.mark.parametrize(
+    ("hint", "value", "received"), TAKES, ids=[f"{named(h)}-{v!r:.20}" for h, v, _ in TAKES]
+)
 def test_a_value_that_fits_the_hint(hint: Any, value: Any, received: Any) -> None:
     result = checked("t", Parameter("x", True, hint, converter(hint)), value)
     assert result == received
     assert type(result) is type(received)
 
 
-@pytest.mark.parametrize(("hint", "value", "says"), REFUSES, ids=[f"{named(h)}-{v!r:.20}" for h, v, _ in REFUSES])
+@pytest.mark.parametrize(
+    ("hint", "value", "says"), REFUSES, ids=[f"{named(h)}-{v!r:.20}" for h, v, _ in REFUSES]
+)
 def test_a_value_that_does_not_fit_the_hint(hint: Any, value: Any, says: str) -> None:
     with pytest.raises(ArgumentError) as caught:
         checked("t", Parameter("x", True, hint, converter(hint)), value)
@@ -488,7 +527,7 @@ def test_what_is_recorded_is_the_value_before_its_conversion() -> None:
     assert trace.steps[0].request == {"amount": "5", "when": "2024-01-01"}
 
 
-# --- what comes back -----------------------------------------------------------------------------------------------
+# --- what comes back ------------------------------------------------------------------------------
 
 
 def _cycle() -> list[Any]:
@@ -512,7 +551,10 @@ GIVES: dict[str, tuple[Any, Any]] = {
     "int enum": (lambda: Count.ONE, 1),
     "str subclass": (lambda: Bold("x"), "x"),
     "date": (lambda: datetime.date(2024, 1, 2), "2024-01-02"),
-    "datetime": (lambda: datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC), "2024-01-02T00:00:00+00:00"),
+    "datetime": (
+        lambda: datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC),
+        "2024-01-02T00:00:00+00:00",
+    ),
     "exact Decimal": (lambda: Decimal("0.25"), 0.25),
     "Decimal amount": (lambda: Decimal("19.99"), 19.99),
     "whole Decimal": (lambda: Decimal(7), 7),
@@ -541,8 +583,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "object": (lambda: object(), "return None, bool, int, float, str, list or dict"),
     "class": (lambda: Order, "return None, bool"),
     "exception": (lambda: ValueError("x"), "ValueError"),
-    "101 levels": (lambda: functools.reduce(lambda v, _: [v], range(101), 0), "nested deeper than 100"),
-    "10,000 levels": (lambda: functools.reduce(lambda v, _: [v], range(10_000), 0), "nested deeper than 100"),
+    "101 levels": (
+        lambda: functools.reduce(lambda v, _: [v], range(101), 0),
+        "nested deeper than 100",
+    ),
+    "10,000 levels": (
+        lambda: functools.reduce(lambda v, _: [v], range(10_000), 0),
+        "nested deeper than 100",
+    ),
     "itself": (lambda: run, "function"),
     "20 MB": (lambda: "x" * 20_000_000, "larger than 16777216 bytes"),
 }
@@ -597,7 +645,9 @@ class _Repr:
 
 
 @pytest.mark.parametrize(
-    "make", [_Dump, lambda: _Items(a=1), _Repr, lambda: {"a": _Dump()}], ids=["dump", "items", "repr", "inside"]
+    "make",
+    [_Dump, lambda: _Items(a=1), _Repr, lambda: {"a": _Dump()}],
+    ids=["dump", "items", "repr", "inside"],
 )
 def test_a_value_whose_conversion_raises_fails_its_step(make: Any) -> None:
     trace = run(lambda: make())
@@ -622,7 +672,9 @@ def test_what_a_tool_returned_and_keeps_is_not_the_runs_value() -> None:
         kept[1]["a"] = 99
 
     vm = ExecutionVM(tools={"give": give, "change": change, "show": lambda x: x})
-    trace = vm.run_sync(program(step("a", "give"), step("b", "change"), step("c", "show", args={"x": "$a.output"})))
+    trace = vm.run_sync(
+        program(step("a", "give"), step("b", "change"), step("c", "show", args={"x": "$a.output"}))
+    )
     assert trace.final_output == [1, {"a": 1}]
 
 
@@ -634,12 +686,18 @@ def test_a_tool_that_changes_its_arguments_changes_nothing_behind_the_machine() 
 
     vm = ExecutionVM(tools={"spoil": spoil, "show": lambda **all: all})
     args = {"items": "$items", "deep": "$deep", "literal": [1]}
-    one = program(step("a", "spoil", args=args), step("b", "show", args=args), step("c", "spoil", args=args))
+    one = program(
+        step("a", "spoil", args=args), step("b", "show", args=args), step("c", "spoil", args=args)
+    )
     inputs: dict[str, Any] = {"items": [1], "deep": {"a": [1]}}
     for _ in range(2):  # the plan's literals stay too
         trace = vm.run_sync(one, inputs)
         assert trace.steps[1].output == {"items": [1], "deep": {"a": [1]}, "literal": [1]}
-        assert trace.steps[0].request == trace.steps[2].request == {"items": [1], "deep": {"a": [1]}, "literal": [1]}
+        assert (
+            trace.steps[0].request
+            == trace.steps[2].request
+            == {"items": [1], "deep": {"a": [1]}, "literal": [1]}
+        )
     assert inputs == {"items": [1], "deep": {"a": [1]}}
 
 
@@ -650,10 +708,12 @@ def test_a_model_that_a_tool_was_given_is_its_own() -> None:
 
     vm = ExecutionVM(tools={"t": spoil})
     one = program(step("a", args={"order": "$order"}), step("b", args={"order": "$order"}))
-    assert [s.output for s in vm.run_sync(one, {"order": {"id": 1, "lines": ["a"]}}).steps] == [["a", "spoilt"]] * 2
+    assert [s.output for s in vm.run_sync(one, {"order": {"id": 1, "lines": ["a"]}}).steps] == [
+        ["a", "spoilt"]
+    ] * 2
 
 
-# --- what is raised ------------------------------------------------------------------------------------------------
+# --- what is raised -------------------------------------------------------------------------------
 
 
 class _HostileText(Exception):
@@ -746,7 +806,7 @@ def test_the_wrong_call_is_the_tools_own_type_error() -> None:
     assert "TypeError: missing 'x'" in (run(wants, args={"y": 1}).error or "")
 
 
-# --- effects and keys ----------------------------------------------------------------------------------------------
+# --- effects and keys -----------------------------------------------------------------------------
 
 
 def test_the_idempotency_key_is_one_over_retries_and_another_for_each_step_and_run() -> None:
@@ -760,7 +820,9 @@ def test_the_idempotency_key_is_one_over_retries_and_another_for_each_step_and_r
             raise TimeoutError
 
     vm = ExecutionVM(tools={"t": send})
-    one = program(step("a", args={"name": "a"}, max_retries=3, retry=NOW), step("b", args={"name": "b"}))
+    one = program(
+        step("a", args={"name": "a"}, max_retries=3, retry=NOW), step("b", args={"name": "b"})
+    )
     assert vm.run_sync(one, run_id="first").status is TraceStatus.SUCCESS
     assert vm.run_sync(one, run_id="second").status is TraceStatus.SUCCESS
     assert [name for name, _ in keys] == ["a", "a", "a", "b", "a", "b"]
@@ -781,7 +843,13 @@ def test_each_item_and_iteration_has_its_own_key() -> None:
 
     steps = [
         {"id": "m", "type": "map", "over": "$xs", "steps": [step("a")]},
-        {"id": "l", "type": "loop", "max_iterations": 2, "on_exhausted": "continue", "steps": [step("b")]},
+        {
+            "id": "l",
+            "type": "loop",
+            "max_iterations": 2,
+            "on_exhausted": "continue",
+            "steps": [step("b")],
+        },
     ]
     assert ExecutionVM(tools={"t": send}).run_sync(program(*steps), {"xs": [1, 2, 3]}).ok
     assert len(keys) == len(set(keys)) == 5
@@ -806,19 +874,32 @@ async def _times_out(effect: Any, error: BaseException, **fields: Any) -> tuple[
             raise error
         return "ok"
 
-    trace = await ExecutionVM(tools={"t": call}).run(program(step(max_retries=2, retry=NOW, **fields)))
+    trace = await ExecutionVM(tools={"t": call}).run(
+        program(step(max_retries=2, retry=NOW, **fields))
+    )
     return trace, len(calls)
 
 
 @pytest.mark.parametrize("effect", [None, "write", "irreversible"])
 @pytest.mark.parametrize(
     "error",
-    [TimeoutError("slow"), ConnectionResetError("gone"), BrokenPipeError("gone"), OutcomeUnknown("who knows")],
+    [
+        TimeoutError("slow"),
+        ConnectionResetError("gone"),
+        BrokenPipeError("gone"),
+        OutcomeUnknown("who knows"),
+    ],
     ids=repr,
 )
-async def test_a_write_with_an_unknown_outcome_is_in_doubt(effect: Any, error: BaseException) -> None:
+async def test_a_write_with_an_unknown_outcome_is_in_doubt(
+    effect: Any, error: BaseException
+) -> None:
     trace, calls = await _times_out(
-        effect, error, on_error="retry", default=1, catch=[{"errors": ["*", "timeout"], "next": "$end"}]
+        effect,
+        error,
+        on_error="retry",
+        default=1,
+        catch=[{"errors": ["*", "timeout"], "next": "$end"}],
     )
     assert (trace.status, calls) == (TraceStatus.SUSPENDED, 1)
     assert [s.status.value for s in trace.steps] == ["in_doubt"]
@@ -827,7 +908,9 @@ async def test_a_write_with_an_unknown_outcome_is_in_doubt(effect: Any, error: B
 
 @pytest.mark.parametrize("effect", ["read", "idempotent"])
 @pytest.mark.parametrize(
-    "error", [TimeoutError("slow"), ConnectionResetError("gone"), OutcomeUnknown("who knows")], ids=repr
+    "error",
+    [TimeoutError("slow"), ConnectionResetError("gone"), OutcomeUnknown("who knows")],
+    ids=repr,
 )
 async def test_reads_and_idempotent_calls_are_retried(effect: Any, error: BaseException) -> None:
     trace, calls = await _times_out(effect, error)
@@ -835,7 +918,9 @@ async def test_reads_and_idempotent_calls_are_retried(effect: Any, error: BaseEx
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("declined"), ConnectionRefusedError("nobody there"), ToolError("no")], ids=repr
+    "error",
+    [ValueError("declined"), ConnectionRefusedError("nobody there"), ToolError("no")],
+    ids=repr,
 )
 async def test_a_write_that_raised_may_be_retried(error: BaseException) -> None:
     trace, calls = await _times_out("irreversible", error)
@@ -848,12 +933,14 @@ async def test_a_tool_error_may_forbid_the_retry() -> None:
 
 
 async def test_a_lost_connection_in_a_group_is_in_doubt() -> None:
-    group = ExceptionGroup("tasks", [ValueError("x"), ExceptionGroup("more", [ConnectionResetError("gone")])])
+    group = ExceptionGroup(
+        "tasks", [ValueError("x"), ExceptionGroup("more", [ConnectionResetError("gone")])]
+    )
     trace, calls = await _times_out("write", group)
     assert (trace.status, calls) == (TraceStatus.SUSPENDED, 1)
 
 
-# --- callables of every form -----------------------------------------------------------------------------------------
+# --- callables of every form ----------------------------------------------------------------------
 
 
 def _passing_on(function: Any) -> Any:
@@ -891,7 +978,9 @@ def test_a_wrapper_is_called_as_it_can_be(wrap: Any, value: Any) -> None:
         {"id": "s", "type": "set", "values": {"y": 7}},
         {"id": "t", "type": "tool", "tool": "f", "args": {"a": value}},
     ]
-    trace = ExecutionVM(tools={"f": wrap(_subtract)}).run_sync(Program.from_dict({"steps": steps}), {"x": 7})
+    trace = ExecutionVM(tools={"f": wrap(_subtract)}).run_sync(
+        Program.from_dict({"steps": steps}), {"x": 7}
+    )
     assert trace.final_output == 7, trace.error
 
 
@@ -943,19 +1032,32 @@ def test_a_result_that_cannot_be_written_is_known_at_registration(hint: Any, ins
     f.__annotations__["return"] = hint
     with pytest.raises(VMError, match=f"tool 'f' says that it returns .*; {instead}"):
         ExecutionVM(tools={"f": f})
-    f.__annotations__["return"] = hint | None if not isinstance(hint, type(Annotated[int, 1])) else Any
+    f.__annotations__["return"] = (
+        hint | None if not isinstance(hint, type(Annotated[int, 1])) else Any
+    )
     assert run(f).ok
 
 
 @pytest.mark.parametrize("around", ["step", "parallel", "map"])
-def test_the_tools_exception_keeps_its_traceback(around: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_tools_exception_keeps_its_traceback(
+    around: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def f() -> None:
         raise LookupError("nothing there")
 
     steps: dict[str, Any] = {
         "step": {"id": "a", "type": "tool", "tool": "f"},
-        "parallel": {"id": "p", "type": "parallel", "parallel_steps": [{"id": "a", "type": "tool", "tool": "f"}]},
-        "map": {"id": "m", "type": "map", "over": [1], "steps": [{"id": "a", "type": "tool", "tool": "f"}]},
+        "parallel": {
+            "id": "p",
+            "type": "parallel",
+            "parallel_steps": [{"id": "a", "type": "tool", "tool": "f"}],
+        },
+        "map": {
+            "id": "m",
+            "type": "map",
+            "over": [1],
+            "steps": [{"id": "a", "type": "tool", "tool": "f"}],
+        },
     }
     with caplog.at_level("DEBUG", logger="nano_vm"):
         trace = ExecutionVM(tools={"f": f}).run_sync(Program.from_dict({"steps": [steps[around]]}))

@@ -50,7 +50,9 @@ class Simplest:
 class WithUsage:
     model = "m"
 
-    async def complete(self, messages: list[dict[str, str]], **kwargs: Any) -> tuple[str, dict[str, Any] | None]:
+    async def complete(
+        self, messages: list[dict[str, str]], **kwargs: Any
+    ) -> tuple[str, dict[str, Any] | None]:
         return "text", {"prompt_tokens": 1}
 
 
@@ -60,11 +62,17 @@ class Full:
             raise RateLimited("slow down", retry_after_seconds=3.0)
         if not messages:
             raise FilteredAnswer("blocked", usage=LLMUsage(1, 0, 1))
-        raise ModelError("bad key", status=401, retryable=False, usage={"prompt_tokens": 1}, answered=True)
+        raise ModelError(
+            "bad key", status=401, retryable=False, usage={"prompt_tokens": 1}, answered=True
+        )
 
-    async def stream(self, messages: list[dict[str, str]], **kwargs: Any) -> AsyncIterator[str | Completion]:
+    async def stream(
+        self, messages: list[dict[str, str]], **kwargs: Any
+    ) -> AsyncIterator[str | Completion]:
         yield "text"
-        yield Completion("text", LLMUsage(1, 2, 3, Decimal("0.1")), "m", "stop", reasoning="so it is")
+        yield Completion(
+            "text", LLMUsage(1, 2, 3, Decimal("0.1")), "m", "stop", reasoning="so it is"
+        )
 
     def count_tokens(self, messages: list[dict[str, str]]) -> int:
         return len(messages)
@@ -103,7 +111,8 @@ assert_type(add(1), int)
 
 def programs() -> list[Program]:
     built = Program(
-        name="p", steps=[Step(id="a", type=StepType.TOOL, tool="add", args={"a": 1}, on_error=OnError.RETRY)]
+        name="p",
+        steps=[Step(id="a", type=StepType.TOOL, tool="add", args={"a": 1}, on_error=OnError.RETRY)],
     )
     loaded = [
         Program.from_dict({"steps": []}),

@@ -1,4 +1,6 @@
-"""What strangers found who tried to get round a policy: each case was accepted once, and did what the policy forbids."""
+"""What strangers found who tried to get round a policy: each case was accepted once, and did what
+the policy forbids.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Bank:
         async def fetch() -> str:
             return "EVIL"
 
-        return ExecutionVM(ScriptedLLM({"": answer}), {"send": send, "fetch": fetch}, policy=policy, **options)
+        return ExecutionVM(
+            ScriptedLLM({"": answer}), {"send": send, "fetch": fetch}, policy=policy, **options
+        )
 
 
 def send(to: Any, id: str = "s", **fields: Any) -> dict[str, Any]:
@@ -40,10 +44,14 @@ def call(*steps: Any, id: str, **fields: Any) -> dict[str, Any]:
     return {"id": id, "type": "call", "program": {"steps": list(steps), **fields}}
 
 
-def refused(host: dict[str, Any], /, *steps: Any, inputs: Any = None, answer: str = "", **fields: Any) -> str:
+def refused(
+    host: dict[str, Any], /, *steps: Any, inputs: Any = None, answer: str = "", **fields: Any
+) -> str:
     """Why the program does not run; nothing is called."""
     bank = Bank()
-    trace = bank.vm(host, answer).run_sync(Program.from_dict({"name": "p", "steps": list(steps), **fields}), inputs)
+    trace = bank.vm(host, answer).run_sync(
+        Program.from_dict({"name": "p", "steps": list(steps), **fields}), inputs
+    )
     assert bank.sent == []
     assert trace.error_kind == "refused"
     assert trace.error is not None
@@ -87,7 +95,9 @@ async def test_a_policy_may_name_inputs_that_a_run_does_not_have(tmp_path: Path)
     policy = {"inputs": {"mail": "untrusted"}, **TRUSTED}
     vm = bank.vm(policy, store=f"sqlite:///{tmp_path / 'r.db'}")
     try:
-        one = Program.from_dict({"steps": [{"id": "a", "type": "approval", "role": "r", "then": [send("me")]}]})
+        one = Program.from_dict(
+            {"steps": [{"id": "a", "type": "approval", "role": "r", "then": [send("me")]}]}
+        )
         await vm.run(one, run_id="r")
         vm.approve("r", "a", shown=vm.waiting("r")[0]["shown"], by="ann")
         assert (await vm.resume("r")).ok
@@ -99,11 +109,15 @@ def test_all_inputs_can_be_called_untrusted() -> None:
     policy = {"inputs": {"*": "untrusted", "mine": "trusted"}, **TRUSTED}
     assert "V052" in refused(policy, send("$mail"), inputs={"mail": "EVIL"})
     bank = Bank()
-    assert bank.vm(policy).run_sync(Program.from_dict({"steps": [send("$mine")]}), {"mine": "me"}).ok
+    assert (
+        bank.vm(policy).run_sync(Program.from_dict({"steps": [send("$mine")]}), {"mine": "me"}).ok
+    )
     with pytest.raises(ProgramError, match="names no input"):
         Policy.from_dict({"inputs": {"mail*": "untrusted"}})
     own = {"inputs": {"mail": "trusted"}}
-    assert "V057" in refused({"inputs": {"*": "untrusted"}}, send("$mail"), inputs={"mail": "x"}, policy=own)
+    assert "V057" in refused(
+        {"inputs": {"*": "untrusted"}}, send("$mail"), inputs={"mail": "x"}, policy=own
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,12 +154,24 @@ def test_a_check_of_all_arguments_demands_all() -> None:
 
 
 def test_a_subschema_has_no_draft_of_its_own() -> None:
-    inner = {"$schema": "http://json-schema.org/draft-07/schema#", "$ref": "#/$defs/any", "enum": ["ok"]}
+    inner = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$ref": "#/$defs/any",
+        "enum": ["ok"],
+    }
     schema = {"type": "object", "required": ["a"], "$defs": {"any": {}}, "properties": {"a": inner}}
     with pytest.raises(ProgramError, match="subschema"):
-        Program.from_dict({"steps": [{"id": "l", "type": "llm", "prompt": "x", "output_schema": schema}]})
-    named = {"type": "object", "properties": {"$schema": {"type": "string"}}, "enum": [{"$schema": "x"}]}
-    Program.from_dict({"steps": [{"id": "l", "type": "llm", "prompt": "x", "output_schema": named}]})
+        Program.from_dict(
+            {"steps": [{"id": "l", "type": "llm", "prompt": "x", "output_schema": schema}]}
+        )
+    named = {
+        "type": "object",
+        "properties": {"$schema": {"type": "string"}},
+        "enum": [{"$schema": "x"}],
+    }
+    Program.from_dict(
+        {"steps": [{"id": "l", "type": "llm", "prompt": "x", "output_schema": named}]}
+    )
 
 
 def test_equally_close_patterns_forbid_in_any_order() -> None:
@@ -159,7 +185,9 @@ def test_an_approval_names_a_role(approval: Any) -> None:
         Policy.from_dict({"tools": {"send": {"args": {"to": {"approval": approval}}}}})
 
 
-@pytest.mark.parametrize("budget", [{"max_cost_usd": True}, {"max_cost_usd": "1"}, {"max_seconds": True}])
+@pytest.mark.parametrize(
+    "budget", [{"max_cost_usd": True}, {"max_cost_usd": "1"}, {"max_seconds": True}]
+)
 def test_a_budget_is_a_number(budget: dict[str, Any]) -> None:
     with pytest.raises(ProgramError, match="P040"):
         Policy.from_dict({"budget": budget})
@@ -196,10 +224,15 @@ def test_a_planner_with_a_faulty_policy_says_so_before_it_asks() -> None:
 
 
 def test_a_check_does_not_read_what_a_stranger_gives() -> None:
-    policy = {"inputs": {"payees": "trusted"}, "tools": {"send": {"args": {"to": "trusted or $value in $payees"}}}}
+    policy = {
+        "inputs": {"payees": "trusted"},
+        "tools": {"send": {"args": {"to": "trusted or $value in $payees"}}},
+    }
     bank = Bank()
     one = Program.from_dict({"steps": [send("$q")]})
-    trace = bank.vm(policy).run_sync(one, {"q": "EVIL", "payees": ["EVIL"]}, untrusted=["q", "payees"])
+    trace = bank.vm(policy).run_sync(
+        one, {"q": "EVIL", "payees": ["EVIL"]}, untrusted=["q", "payees"]
+    )
     assert (trace.error_kind, bank.sent) == ("refused", [])
     assert "V058" in (trace.error or "")
 
@@ -213,9 +246,14 @@ async def test_a_run_under_a_policy_that_reads_what_it_was_not_given(tmp_path: P
     bank = Bank()
     url = f"sqlite:///{tmp_path / 'r.db'}"
     first = bank.vm({}, store=url)
-    one = Program.from_dict({"steps": [{"id": "a", "type": "approval", "role": "r", "then": [send("$q")]}]})
+    one = Program.from_dict(
+        {"steps": [{"id": "a", "type": "approval", "role": "r", "then": [send("$q")]}]}
+    )
     await first.run(one, {"q": "me"}, run_id="r", untrusted=["q"])
-    policy = {"inputs": {"payees": "trusted"}, "tools": {"send": {"args": {"to": "trusted or $value in $payees"}}}}
+    policy = {
+        "inputs": {"payees": "trusted"},
+        "tools": {"send": {"args": {"to": "trusted or $value in $payees"}}},
+    }
     second = bank.vm(policy, store=url)
     try:
         first.reject("r", "a", by="ann")

@@ -1,4 +1,6 @@
-"""Branches over finite domains: what is said of small programs, and that no run of random programs contradicts it."""
+"""Branches over finite domains: what is said of small programs, and that no run of random programs
+contradicts it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,18 @@ from nano_vm.language.flow import Flow
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import Ledger, Limits
 from nano_vm.machine.machine import Facts, Machine, loaded
-from nano_vm.machine.plan import MODEL, PAUSE, BranchOp, LoopOp, Op, PauseOp, Plan, SetOp, SwitchOp, TestOp
+from nano_vm.machine.plan import (
+    MODEL,
+    PAUSE,
+    BranchOp,
+    LoopOp,
+    Op,
+    PauseOp,
+    Plan,
+    SetOp,
+    SwitchOp,
+    TestOp,
+)
 from nano_vm.machine.simulate import simulate
 from nano_vm.records.trace import StepError
 from nano_vm.tools.contract import contract
@@ -30,7 +43,7 @@ from nano_vm.verify.data.names import check_names
 from nano_vm.verify.data.possible import Domains, barred_edges, infeasible_edges
 from nano_vm.verify.shape import check_shape
 
-# --- what is said ----------------------------------------------------------------------------------------------------
+# --- what is said ---------------------------------------------------------------------------------
 
 
 def asked(*allowed: str, id: str = "m", **fields: Any) -> dict[str, Any]:
@@ -41,7 +54,9 @@ def noted(step_id: str = "n", **values: Any) -> dict[str, Any]:
     return {"id": step_id, "type": "set", "values": values or {"z": 1}}
 
 
-def choice(test: str, then: Any = None, otherwise: Any = None, id: str = "c", **fields: Any) -> dict[str, Any]:
+def choice(
+    test: str, then: Any = None, otherwise: Any = None, id: str = "c", **fields: Any
+) -> dict[str, Any]:
     branches = {"then": [noted(f"{id}_then")] if then is None else then}
     if otherwise is not None:
         branches["otherwise"] = otherwise
@@ -53,7 +68,14 @@ def switch(on: Any, *cases: str, id: str = "s", **fields: Any) -> dict[str, Any]
 
 
 def loop(until: str, *steps: Any, most: int = 3, id: str = "l", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "loop", "until": until, "max_iterations": most, "steps": list(steps), **fields}
+    return {
+        "id": id,
+        "type": "loop",
+        "until": until,
+        "max_iterations": most,
+        "steps": list(steps),
+        **fields,
+    }
 
 
 def said(*steps: dict[str, Any], tools: dict[str, Any] | None = None, **fields: Any) -> list[str]:
@@ -80,20 +102,41 @@ YES_NO = asked("yes", "no", output_key="d")
         ("$d == 'yes'", []),
         ("'yes' in '$d'.lower()", []),
         ("$d == 'maybe'", ["V060: condition of 'c' is never true: $d is one of 'yes', 'no'"]),
-        ("$d in ['yes', 'no']", ["V060: condition of 'c' is never false: $d is one of 'yes', 'no'"]),
-        ("$m.output == 'Yes'", ["V060: condition of 'c' is never true: $m.output is one of 'yes', 'no'"]),
-        ("$d == 'yes' and $d == 'no'", ["V060: condition of 'c' is never true: $d is one of 'yes', 'no'"]),
+        (
+            "$d in ['yes', 'no']",
+            ["V060: condition of 'c' is never false: $d is one of 'yes', 'no'"],
+        ),
+        (
+            "$m.output == 'Yes'",
+            ["V060: condition of 'c' is never true: $m.output is one of 'yes', 'no'"],
+        ),
+        (
+            "$d == 'yes' and $d == 'no'",
+            ["V060: condition of 'c' is never true: $d is one of 'yes', 'no'"],
+        ),
         (
             "$d == 'yes' or $d == 'oui'",
             ["V062: condition of 'c': $d == 'oui' is never true: $d is one of 'yes', 'no'"],
         ),
         ("$d > 5", ["V062: condition of 'c': $d > 5 is always an error: $d is one of 'yes', 'no'"]),
         ("not $d", ["V062: condition of 'c': $d is never true or false: $d is one of 'yes', 'no'"]),
-        ("$q == 1 and $d", ["V062: condition of 'c': $d is never true or false: $d is one of 'yes', 'no'"]),
-        ("$d == 'maybe' and $q == 1", ["V060: condition of 'c' is never true: $d is one of 'yes', 'no'"]),
-        ("$d != 'maybe' or $q == 1", ["V060: condition of 'c' is never false: $d is one of 'yes', 'no'"]),
+        (
+            "$q == 1 and $d",
+            ["V062: condition of 'c': $d is never true or false: $d is one of 'yes', 'no'"],
+        ),
+        (
+            "$d == 'maybe' and $q == 1",
+            ["V060: condition of 'c' is never true: $d is one of 'yes', 'no'"],
+        ),
+        (
+            "$d != 'maybe' or $q == 1",
+            ["V060: condition of 'c' is never false: $d is one of 'yes', 'no'"],
+        ),
         ("$q > 5 or $q == 'x'", []),
-        ("$d != 'oui' and $q == 1", ["V062: condition of 'c': $d != 'oui' is never false: $d is one of 'yes', 'no'"]),
+        (
+            "$d != 'oui' and $q == 1",
+            ["V062: condition of 'c': $d != 'oui' is never false: $d is one of 'yes', 'no'"],
+        ),
         ("true", []),  # it reads nothing: somebody wrote it on purpose
         ("1 == 2", []),
     ],
@@ -135,23 +178,53 @@ INPUTS = {
         ("$n and $flag", ["V062: condition of 'c': $n is never true or false: $n is a number"]),
         ("$flag", []),
         ("$flag == 'true'", ["V060: condition of 'c' is never true: $flag is one of true, false"]),
-        ("$level == 'medium'", ["V060: condition of 'c' is never true: $level is one of 'low', 'high', 1, 1.0"]),
+        (
+            "$level == 'medium'",
+            ["V060: condition of 'c' is never true: $level is one of 'low', 'high', 1, 1.0"],
+        ),
         ("$level == 1.0", []),
-        ("$order.state == 'closed'", ["V060: condition of 'c' is never true: $order.state is one of 'open', 'paid'"]),
+        (
+            "$order.state == 'closed'",
+            ["V060: condition of 'c' is never true: $order.state is one of 'open', 'paid'"],
+        ),
         (
             "$order.amount == 'x'",
-            ["V062: condition of 'c': $order.amount == 'x' is never true: $order.amount is a number"],
+            [
+                "V062: condition of 'c': $order.amount == 'x' is never true: $order.amount is a "
+                "number"
+            ],
         ),
-        ("$order > 5", ["V062: condition of 'c': $order > 5 is always an error: $order is an object"]),
+        (
+            "$order > 5",
+            ["V062: condition of 'c': $order > 5 is always an error: $order is an object"],
+        ),
         ("$list[0] == 'c'", ["V060: condition of 'c' is never true: $list[0] is one of 'a', 'b'"]),
-        ("'c' in $list", ["V062: condition of 'c': 'c' in $list is never true: $list is a list of one of 'a', 'b'"]),
+        (
+            "'c' in $list",
+            [
+                "V062: condition of 'c': 'c' in $list is never true: $list is a list of one of "
+                "'a', 'b'"
+            ],
+        ),
         (
             "$n in $list",
-            ["V062: condition of 'c': $n in $list is never true: $n is a number, $list is a list of one of 'a', 'b'"],
+            [
+                "V062: condition of 'c': $n in $list is never true: $n is a number, $list is a "
+                "list of one of 'a', 'b'"
+            ],
         ),
         ("5 in $n", ["V062: condition of 'c': 5 in $n is always an error: $n is a number"]),
-        ("$n + $t > 5", ["V062: condition of 'c': ($n + $t) > 5 is always an error: $n is a number, $t is a text"]),
-        ("$n.lower() == 'a'", ["V062: condition of 'c': $n.lower() == 'a' is always an error: $n is a number"]),
+        (
+            "$n + $t > 5",
+            [
+                "V062: condition of 'c': ($n + $t) > 5 is always an error: $n is a number, $t is "
+                "a text"
+            ],
+        ),
+        (
+            "$n.lower() == 'a'",
+            ["V062: condition of 'c': $n.lower() == 'a' is always an error: $n is a number"],
+        ),
         ("len($n) > 1", ["V062: condition of 'c': len($n) > 1 is always an error: $n is a number"]),
         ("len($t) == 'x'", ["V062: condition of 'c': len($t) == 'x' is never true: $t is a text"]),
         ("$n > 5 and $n < 3", []),  # ranges are not followed
@@ -217,7 +290,10 @@ def test_conditions_on_what_tools_return(tool: str, test: str, domain: str) -> N
 
 
 def test_a_tool_that_is_reconciled_gives_what_the_reconcile_says() -> None:
-    steps = (step("a", "get_flag", output_key="x", reconcile={"tool": "get_any"}), choice("$x == 'true'"))
+    steps = (
+        step("a", "get_flag", output_key="x", reconcile={"tool": "get_any"}),
+        choice("$x == 'true'"),
+    )
     assert said(*steps, tools=TOOLS) == []
 
 
@@ -230,26 +306,41 @@ def test_a_decision_is_known_behind_it() -> None:
     again = asked("yes", "no", id="m2", output_key="d")
     assert barred(YES_NO, choice("$d == 'yes'", [again, inner])) == set(), "it was asked again"
     assert barred(choice("$q == 'yes'", [choice("$q == 'no'", id="inner")])) == {"inner then"}
-    assert barred(choice("$q == '1'", [choice("$q == 1", id="inner")])) == set(), "1, '1' and 1.0 are equal to it"
+    assert barred(choice("$q == '1'", [choice("$q == 1", id="inner")])) == set(), (
+        "1, '1' and 1.0 are equal to it"
+    )
     assert barred(choice("$q in ['a', 'b']", [choice("$q == 'c'", id="inner")])) == {"inner then"}
 
 
 def test_a_field_is_known_behind_its_test() -> None:
     schema = {"properties": {"k": {"enum": ["a", "b", "c"]}}, "required": ["k"], "type": "object"}
     model = llm("m", output_schema=schema, output_key="o")
-    assert barred(model, choice("$o.k == 'a'", [choice("$o.k == 'b'", id="inner")])) == {"inner then"}
+    assert barred(model, choice("$o.k == 'a'", [choice("$o.k == 'b'", id="inner")])) == {
+        "inner then"
+    }
     assert barred(model, choice("$o.k == 'a'", [choice("$m.output.k == 'b'", id="inner")])) == set()
 
 
 def test_what_was_not_looked_at_is_not_known() -> None:
     """Behind `or`, its second operand may not have been evaluated."""
-    part = {"type": ["object", "string"], "properties": {"k": {"enum": ["a", "b"]}}, "required": ["k"]}
-    inputs = {"type": "object", "properties": {"o": part, "q": {"enum": [1, 2]}}, "required": ["o", "q"]}
+    part = {
+        "type": ["object", "string"],
+        "properties": {"k": {"enum": ["a", "b"]}},
+        "required": ["k"],
+    }
+    inputs = {
+        "type": "object",
+        "properties": {"o": part, "q": {"enum": [1, 2]}},
+        "required": ["o", "q"],
+    }
     inner = choice("$o == 'text'", id="inner")
     assert barred(choice("$q == 1 or $o.k == 'a'", [inner]), inputs=inputs) == set()
     assert barred(choice("$o.k == 'a'", [inner]), inputs=inputs) == {"inner then"}
     lacking = choice("$z == 1", [noted("w", x="a")])
-    assert barred(lacking, choice("$q == 1 or $x == 'a'", [choice("$x == 'b'", id="i")], id="d")) == set()
+    assert (
+        barred(lacking, choice("$q == 1 or $x == 'a'", [choice("$x == 'b'", id="i")], id="d"))
+        == set()
+    )
 
 
 def test_an_error_is_not_false() -> None:
@@ -260,7 +351,10 @@ def test_an_error_is_not_false() -> None:
 
 def test_one_name_of_several_writers() -> None:
     first, second = noted("a", s="new"), noted("b", s="done")
-    assert barred(first, choice("$s == 'new'"), second, choice("$s == 'new'", id="e")) == {"c otherwise", "e then"}
+    assert barred(first, choice("$s == 'new'"), second, choice("$s == 'new'", id="e")) == {
+        "c otherwise",
+        "e then",
+    }
     assert barred(first, choice("$q == 1", [second]), choice("$s == 'new'", id="e")) == set()
     assert barred(first, choice("$q == 1", [second]), choice("$s == 'old'", id="e")) == {"e then"}
 
@@ -272,15 +366,22 @@ def test_what_inputs_may_give_is_not_known() -> None:
     declared = {"type": "object", "properties": {"q": {}, "s": {"enum": ["old"]}}}
     assert barred(may, choice("$s == 'none'", id="e"), inputs=declared) == {"e then"}
     defaulted = {"type": "object", "properties": {"s": {"enum": ["old"], "default": "none"}}}
-    assert barred(choice("$s == 'none'"), inputs=defaulted) == set(), "a default is not held to the schema"
+    assert barred(choice("$s == 'none'"), inputs=defaulted) == set(), (
+        "a default is not held to the schema"
+    )
 
 
 def test_loops() -> None:
     count = noted("i", n={"expr": "$n + 1"})
     assert barred(noted("a", n=0), loop("$n >= 3", count)) == set()
     assert barred(loop("$d == 'maybe'", YES_NO)) == {"l until"}
-    assert said(loop("$d == 'maybe'", YES_NO)) == ["V060: until of 'l' is never true: $d is one of 'yes', 'no'"]
-    assert barred(loop("$d != 'maybe'", YES_NO, on_exhausted="continue")) == {"l again", "l exhausted"}
+    assert said(loop("$d == 'maybe'", YES_NO)) == [
+        "V060: until of 'l' is never true: $d is one of 'yes', 'no'"
+    ]
+    assert barred(loop("$d != 'maybe'", YES_NO, on_exhausted="continue")) == {
+        "l again",
+        "l exhausted",
+    }
     assert barred(loop("$d == 'yes'", YES_NO, most=1, on_exhausted="continue")) == {"l again"}
     assert barred({**loop("", YES_NO, on_exhausted="continue"), "until": None}) == {"l until"}
     grown = noted("i", n={"a": "$n"})
@@ -289,25 +390,40 @@ def test_loops() -> None:
 
 def test_a_switch_that_forgets() -> None:
     three = asked("a", "b", "c", output_key="d")
-    assert said(three, switch("$d", "a", "b")) == ["V061: switch 's' has no case for 'c', and no default"]
+    assert said(three, switch("$d", "a", "b")) == [
+        "V061: switch 's' has no case for 'c', and no default"
+    ]
     assert said(three, switch("$d", "a", "b", "c")) == []
     assert said(three, switch("$d", "a", default="$end")) == []
     assert said(three, switch("$d", "a", "B", default="$end")) == [
         "V063: switch 's': no value takes the case 'B': what 's' is on is one of 'a', 'b', 'c'"
     ]
-    assert barred(three, switch("$d", "a", "b", "c", "x", default="$end")) == {"s case:x", "s default"}
+    assert barred(three, switch("$d", "a", "b", "c", "x", default="$end")) == {
+        "s case:x",
+        "s default",
+    }
     assert said(switch("$n", "1", "x", default="$end"), inputs=INPUTS) == [
         "V063: switch 's': no value takes the case 'x': what 's' is on is a number"
     ]
-    assert said(switch("$flag", "true"), inputs=INPUTS) == ["V061: switch 's' has no case for false, and no default"]
+    assert said(switch("$flag", "true"), inputs=INPUTS) == [
+        "V061: switch 's' has no case for false, and no default"
+    ]
     assert said(switch("$level", "low", "high", "1.00"), inputs=INPUTS) == []
     assert said(switch("$list", "x"), inputs=INPUTS)[0].startswith("V062: switch 's' always fails")
 
 
 def test_a_switch_tells_its_cases() -> None:
     three = asked("a", "b", "c", output_key="d")
-    inside = {"id": "s", "type": "switch", "on": "$d", "cases": {"a": [choice("$d == 'a'", id="x")]}}
-    assert barred(three, {**inside, "default": [choice("$d == 'a'", id="y")]}) == {"x otherwise", "y then"}
+    inside = {
+        "id": "s",
+        "type": "switch",
+        "on": "$d",
+        "cases": {"a": [choice("$d == 'a'", id="x")]},
+    }
+    assert barred(three, {**inside, "default": [choice("$d == 'a'", id="y")]}) == {
+        "x otherwise",
+        "y then",
+    }
 
 
 def test_outputs_of_other_steps() -> None:
@@ -351,11 +467,13 @@ def test_steps_entered_twice_are_judged_by_both() -> None:
 
 
 def test_long_chains_of_names() -> None:
-    steps = [noted("s0", x0="a")] + [noted(f"s{i}", **{f"x{i}": f"$x{i - 1}"}) for i in range(1, 1500)]
+    steps = [noted("s0", x0="a")] + [
+        noted(f"s{i}", **{f"x{i}": f"$x{i - 1}"}) for i in range(1, 1500)
+    ]
     assert barred(*steps, choice("$x1499 == 'a'")) <= {"c otherwise"}
 
 
-# --- domains ---------------------------------------------------------------------------------------------------------
+# --- domains --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -414,7 +532,7 @@ def test_domains_of_hints(hint: Any, expected: str) -> None:
     assert described(of_hint(hint)) == expected
 
 
-# --- no run contradicts it -------------------------------------------------------------------------------------------
+# --- no run contradicts it ------------------------------------------------------------------------
 
 POOL = ["yes", "no", "a", "b", "1", 1, 2, True, None, "Yes "]
 NAMES = ["k0", "k1", "k2", "k3"]
@@ -442,7 +560,11 @@ class Draw:
             names = ["i0", "i1", *(["k0"] if self.chance(0.3) else [])]
             properties: dict[str, Any] = {}
             for name in names:
-                properties[name] = {"enum": self.random.sample(POOL, 2)} if self.chance(0.8) else {"type": "string"}
+                properties[name] = (
+                    {"enum": self.random.sample(POOL, 2)}
+                    if self.chance(0.8)
+                    else {"type": "string"}
+                )
                 if self.chance(0.3):
                     properties[name]["default"] = self.pick(POOL)
             required = [name for name in names if self.chance(0.6)]
@@ -516,7 +638,9 @@ class Draw:
         if kind == 5:
             return f"{ref} in [{self.literal(ref)}, {self.literal(ref)}, {self.literal(ref)}]"
         if kind == 6:
-            return f"{ref} {self.pick(['<', '>='])} {self.pick(['1', '2', chr(39) + 'b' + chr(39)])}"
+            return (
+                f"{ref} {self.pick(['<', '>='])} {self.pick(['1', '2', chr(39) + 'b' + chr(39)])}"
+            )
         if kind == 7:
             return f"'{ref}'.lower().strip() == 'yes'"
         if kind == 8:
@@ -524,7 +648,10 @@ class Draw:
         if kind == 9:
             return f"{ref} == {self.ref()}"
         if kind == 10:
-            return f"{self.call()} {self.pick(['==', '!='])} {self.pick([self.literal(ref), self.call()])}"
+            return (
+                f"{self.call()} {self.pick(['==', '!='])} "
+                f"{self.pick([self.literal(ref), self.call()])}"
+            )
         if kind == 11:
             return f"{self.literal(ref)} in {self.call()}"
         return f"({self.test(depth - 1)} {self.pick(['and', 'or'])} {self.test(depth - 1)})"
@@ -550,7 +677,18 @@ class Draw:
         return self.pick([*POOL, {"a": "yes"}, ["a", "b"]])
 
     def step(self, step_id: str, depth: int, jumps: list[str]) -> dict[str, Any]:
-        flat = ["tool", "llm", "llm", "schema", "set", "set", "condition", "condition", "condition", "switch"]
+        flat = [
+            "tool",
+            "llm",
+            "llm",
+            "schema",
+            "set",
+            "set",
+            "condition",
+            "condition",
+            "condition",
+            "switch",
+        ]
         flat += ["approval", "wait"] if self.chance(0.3) else []
         kind = self.pick([*flat, "parallel", "map", "loop", "call"] if depth > 0 else flat)
         found: dict[str, Any] = {"id": step_id, "type": "llm" if kind == "schema" else kind}
@@ -558,7 +696,10 @@ class Draw:
         if kind == "tool":
             found["tool"] = "t"
         elif kind == "llm":
-            found |= {"prompt": "q", "allowed_outputs": (allowed := self.random.sample(["yes", "no", "a", "b"], 2))}
+            found |= {
+                "prompt": "q",
+                "allowed_outputs": (allowed := self.random.sample(["yes", "no", "a", "b"], 2)),
+            }
             self.answers[step_id] = allowed
             if self.chance(0.2):
                 found["on_invalid"] = self.pick(POOL)
@@ -570,7 +711,9 @@ class Draw:
                 "required": ["f"],
             }
             found |= {"prompt": "q", "output_schema": schema}
-            self.answers[step_id] = [{"f": f, **g} for f in inner for g in ({}, {"g": True}, {"h": 1})]
+            self.answers[step_id] = [
+                {"f": f, **g} for f in inner for g in ({}, {"g": True}, {"h": 1})
+            ]
         elif kind == "set":
             names = self.random.sample(NAMES, self.random.randint(1, 2))
             found["values"] = {name: self.value() for name in names}
@@ -580,11 +723,17 @@ class Draw:
             if self.chance(0.7):
                 found["otherwise"] = self.target(depth, jumps)
         elif kind == "approval":
-            found |= {"role": "r", "then": self.target(depth, jumps), "otherwise": self.target(depth, jumps)}
+            found |= {
+                "role": "r",
+                "then": self.target(depth, jumps),
+                "otherwise": self.target(depth, jumps),
+            }
         elif kind == "wait":
             found["event"] = "e"
         elif kind == "switch":
-            cases = self.random.sample(["yes", "no", "a", "b", "1", "true", "null"], self.random.randint(1, 3))
+            cases = self.random.sample(
+                ["yes", "no", "a", "b", "1", "true", "null"], self.random.randint(1, 3)
+            )
             on = {"expr": self.call()} if self.chance(0.3) else self.ref()
             found |= {"on": on, "cases": {case: self.target(depth, jumps) for case in cases}}
             if self.chance(0.6):
@@ -609,14 +758,20 @@ class Draw:
         elif kind == "loop":
             before = list(self.reads)
             body = self.block(depth - 1, jumps)
-            found |= {"max_iterations": self.random.randint(1, 3), "until": self.test(), "steps": body}
+            found |= {
+                "max_iterations": self.random.randint(1, 3),
+                "until": self.test(),
+                "steps": body,
+            }
             found["on_exhausted"] = self.pick(["fail", "continue"])
             if self.chance(0.3):
                 self.reads = before
         elif kind == "call":
             before, given = list(self.reads), [f"j{i}" for i in range(2)]
             arguments = {name: self.value() for name in given}
-            arguments = {name: value if type(value) is not dict else "x" for name, value in arguments.items()}
+            arguments = {
+                name: value if type(value) is not dict else "x" for name, value in arguments.items()
+            }
             self.reads = list(given)
             inner = {"name": step_id, "steps": self.block(depth - 1, [])}
             if self.chance(0.5):
@@ -641,7 +796,11 @@ class Draw:
             kind in ("llm", "schema", "parallel", "map", "loop", "call", "condition")
             and found.get("on_error") != "skip"
         ):
-            fields = {"schema": [".f", ".f", ".g"], "map": ["[0]"], "approval": [".approved", ""]}.get(kind, [""])
+            fields = {
+                "schema": [".f", ".f", ".g"],
+                "map": ["[0]"],
+                "approval": [".approved", ""],
+            }.get(kind, [""])
             if kind == "parallel":
                 fields = [f".{branch[0]['id']}" for branch in found["parallel_steps"]]
             self.reads.append(f"{step_id}.output{self.pick(fields)}")
@@ -654,7 +813,9 @@ def rename(steps: list[Any], number: int) -> None:
         if "output_key" in found:
             found["output_key"] = f"k{number * 2 + int(found['output_key'][1:]) % 2}"
         if found["type"] == "set":
-            found["values"] = {f"k{number * 2 + i}": v for i, v in enumerate(found["values"].values())}
+            found["values"] = {
+                f"k{number * 2 + i}": v for i, v in enumerate(found["values"].values())
+            }
         for part in ("then", "otherwise", "default", "steps"):
             if isinstance(found.get(part), list) and found["type"] != "call":
                 rename([x for x in found[part] if isinstance(x, dict) and "id" in x], number)
@@ -678,9 +839,15 @@ def holds(domain: Domain, value: Any) -> bool:
     if type(value) is list and domain.items is not None:
         return all(holds(domain.items, item) for item in value)
     if type(value) is dict and domain.fields is not None:
-        lacking = [name for name, part in domain.fields.items() if name not in value and not part.absent]
+        lacking = [
+            name for name, part in domain.fields.items() if name not in value and not part.absent
+        ]
         more = [name for name in value if name not in domain.fields]
-        inside = all(holds(domain.fields[name], part) for name, part in value.items() if name in domain.fields)
+        inside = all(
+            holds(domain.fields[name], part)
+            for name, part in value.items()
+            if name in domain.fields
+        )
         return inside and not lacking and not (domain.closed and more)
     return True
 
@@ -738,7 +905,9 @@ class Subject:
             assert self.domains.reached(node), f"{node.step.id} can not be reached"
             for slot, value in enumerate(frame):
                 domain = self.domains.at(node, slot)
-                assert holds(domain, value), f"at {node.step.id}, slot {slot} is {value!r}, and not {domain}"
+                assert holds(domain, value), (
+                    f"at {node.step.id}, slot {slot} is {value!r}, and not {domain}"
+                )
             return then(frame)
 
         return look
@@ -746,7 +915,9 @@ class Subject:
     def run(self, seed: int) -> Machine:
         drawn = random.Random(seed)
         root = self.plan.frames[0]
-        machine = Machine.of_run(root, loaded(root, self.given(drawn)), Facts("r"), Ledger.of(Limits(steps=400), None))
+        machine = Machine.of_run(
+            root, loaded(root, self.given(drawn)), Facts("r"), Ledger.of(Limits(steps=400), None)
+        )
 
         def feed(asked: Machine, op: Op) -> Op:
             if op.code == PAUSE:
@@ -754,14 +925,22 @@ class Subject:
                 if not op.asks:
                     return asked.arrive(drawn.choice(POOL), asked.now)
                 if drawn.random() < 0.1:
-                    return asked.lapse(StepError("timeout", "TimeoutError", "late", False), None, asked.now)
-                return asked.decide(drawn.random() < 0.5, drawn.choice([None, "yes"]), None, asked.now)
+                    return asked.lapse(
+                        StepError("timeout", "TimeoutError", "late", False), None, asked.now
+                    )
+                return asked.decide(
+                    drawn.random() < 0.5, drawn.choice([None, "yes"]), None, asked.now
+                )
             if drawn.random() < 0.07:
                 kind = drawn.choice(["tool", "timeout", "model"])
                 return asked.fail(StepError(kind, "Boom", "boom", False), asked.now)
             if op.code == MODEL:
-                text: Any = drawn.choice(self.draw.answers[op.step_id]) if drawn.random() < 0.9 else "???"
-                return asked.answer(text if type(text) is str else json.dumps(text), None, asked.now)
+                text: Any = (
+                    drawn.choice(self.draw.answers[op.step_id]) if drawn.random() < 0.9 else "???"
+                )
+                return asked.answer(
+                    text if type(text) is str else json.dumps(text), None, asked.now
+                )
             return asked.resume(drawn.choice([*POOL, {"f": "a"}, ["a"]]), asked.now)
 
         simulate(machine, feed)
@@ -786,14 +965,19 @@ class Subject:
 
 def taken(subject: Subject, machine: Machine) -> Iterator[tuple[int, str]]:
     """The labelled edges that a run took, by its records."""
-    tests = {node.of.index: node.index for node in subject.flow.nodes if node.kind == "test" and node.of}
+    tests = {
+        node.of.index: node.index for node in subject.flow.nodes if node.kind == "test" and node.of
+    }
     for record in machine.records:
         op = record[0] if not isinstance(record[0], int) else subject.plan.ops[record[0]]
         extra = record[10] if len(record) > 10 and record[10] is not None else {}
         if isinstance(op, BranchOp) and isinstance(extra, tuple):
             yield op.index, extra[0]
         elif isinstance(op, SwitchOp) and "branch" in extra:
-            yield op.index, extra["branch"] if extra["branch"] == "default" else f"case:{extra['branch']}"
+            yield (
+                op.index,
+                extra["branch"] if extra["branch"] == "default" else f"case:{extra['branch']}",
+            )
         elif isinstance(op, (TestOp, LoopOp)):
             index = op.index if isinstance(op, TestOp) else tests[op.index]
             if extra.get("iterations", 1) > 1:
@@ -822,7 +1006,9 @@ def errors_of(machine: Any) -> Iterator[str]:
 
 
 def campaign(programs: int, runs: int, first: int = 0) -> Counter[str]:
-    """Random programs, random outcomes: no run takes a barred edge, holds an impossible value, or reads what no path wrote."""
+    """Random programs, random outcomes: no run takes a barred edge, holds an impossible value, or
+    reads what no path wrote.
+    """
     count: Counter[str] = Counter()
     for seed in range(first, first + programs):
         subject = Subject.of(seed)
@@ -832,7 +1018,9 @@ def campaign(programs: int, runs: int, first: int = 0) -> Counter[str]:
         count["programs"] += 1
         count["says something"] += bool(subject.barred)
         decided = {index for index, labels in subject.domains.barred.items()}
-        count["has a test that goes both ways"] += any(not subject.domains.barred[index] for index in decided)
+        count["has a test that goes both ways"] += any(
+            not subject.domains.barred[index] for index in decided
+        )
         count["clean"] += subject.clean
         feasible: set[tuple[int, str]] = set()
         for number in range(runs):
@@ -845,7 +1033,9 @@ def campaign(programs: int, runs: int, first: int = 0) -> Counter[str]:
             wrong = edges & subject.barred
             assert not wrong, f"seed {seed}: {describe(subject, wrong)}"
             if subject.clean:
-                lacking = [text for text in errors_of(machine) if "has no value on this path" in text]
+                lacking = [
+                    text for text in errors_of(machine) if "has no value on this path" in text
+                ]
                 assert not lacking, f"seed {seed}: {lacking}"
         count["looks"] += subject.looks
     return count

@@ -1,7 +1,8 @@
 """Ceilings: what they say of small programs, and that no run of the machine goes over one.
 
-The campaign makes programs of all step types, lets dice take the place of every condition, list and outcome, and counts what the
-machine uses. Its programs come from here and share no code with `flow` or `bounds`.
+The campaign makes programs of all step types, lets dice take the place of every condition, list and
+outcome, and counts what the machine uses. Its programs come from here and share no code with `flow`
+or `bounds`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def tools(*names: str, effect: str = "write", key: bool = False) -> dict[str, To
 TOOLS = tools("t", "u", "r")
 
 
-def of(*steps: dict[str, Any], contracts: Mapping[str, ToolContract] = TOOLS, **options: Any) -> Ceiling:
+def of(
+    *steps: dict[str, Any], contracts: Mapping[str, ToolContract] = TOOLS, **options: Any
+) -> Ceiling:
     fields = options.pop("fields", {})
     return ceiling(Flow(program(*steps, **fields)), contracts, **options)
 
@@ -74,10 +77,17 @@ def choice(id: str, **fields: Any) -> dict[str, Any]:
 
 
 def loop(id: str, times: int, *steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "loop", "max_iterations": times, "until": "$q == 1", "steps": list(steps), **fields}
+    return {
+        "id": id,
+        "type": "loop",
+        "max_iterations": times,
+        "until": "$q == 1",
+        "steps": list(steps),
+        **fields,
+    }
 
 
-# --- steps and calls -------------------------------------------------------------------------------------------------
+# --- steps and calls ------------------------------------------------------------------------------
 
 
 def test_steps_in_order() -> None:
@@ -88,14 +98,17 @@ def test_steps_in_order() -> None:
 
 
 def test_each_amount_is_its_own_longest_path() -> None:
-    found = of(choice("c", then=[sets("a"), sets("b"), sets("d")], otherwise=[step("e", max_retries=4)]))
+    found = of(
+        choice("c", then=[sets("a"), sets("b"), sets("d")], otherwise=[step("e", max_retries=4)])
+    )
     assert (found.steps, found.tool_calls) == (4, 4)
     assert found.paths == {"steps": ("c", "a", "b", "d"), "tool_calls": ("c", "e")}
 
 
 def test_a_step_reached_by_jump_ends_its_frame() -> None:
     assert of(choice("c", then="a", otherwise="$end"), step("a"), step("b")).tool_calls == 1
-    assert of(step("a"), choice("c", then="a", otherwise="$end")).tool_calls == 2  # once in order, once by jump
+    # once in order, once by jump
+    assert of(step("a"), choice("c", then="a", otherwise="$end")).tool_calls == 2
 
 
 def test_a_loop_counts_its_body_by_its_bound() -> None:
@@ -138,7 +151,8 @@ def test_a_map_counts_its_items() -> None:
     assert of(mapped(step("a"), over="$q", max_items=7)).tool_calls == 7
     assert of(mapped(step("a"), over="$q")).tool_calls == 1000
     assert of(mapped(step("a"), over=[1, "$q", 3], max_items=7)).tool_calls == 3
-    assert of(mapped(step("a"), over=[1, 2, 3], max_items=2)).tool_calls == 0  # fails before its first item
+    # fails before its first item
+    assert of(mapped(step("a"), over=[1, 2, 3], max_items=2)).tool_calls == 0
 
 
 def test_a_called_program_keeps_to_its_own_budget() -> None:
@@ -146,7 +160,10 @@ def test_a_called_program_keeps_to_its_own_budget() -> None:
     call = {"id": "c", "type": "call", "with": {"q": 1}, "program": inner}
     found = of(call, step("z"))
     assert (found.steps, found.llm_calls, found.tool_calls) == (2 + 1 + 18, 9, 28)
-    held = {**call, "program": {**inner, "budget": {"max_steps": 10, "max_llm_calls": 4, "max_tool_calls": 5}}}
+    held = {
+        **call,
+        "program": {**inner, "budget": {"max_steps": 10, "max_llm_calls": 4, "max_tool_calls": 5}},
+    }
     found = of(held, step("z"))
     assert (found.steps, found.llm_calls, found.tool_calls) == (2 + 10, 4, 6)
 
@@ -167,7 +184,8 @@ def test_undo_and_reconcile_are_calls_of_their_tools_and_of_no_budget() -> None:
     assert found.tool_calls == 3
     assert of(loop("l", 2, one)).tools == {"r": 6, "t": 6, "u": 2}
     safe = {**tools("t", effect="idempotent"), **tools("u", "r")}
-    assert of(one, contracts=safe).tools == {"t": 3, "u": 1}  # an outcome that is lost is asked for again
+    # an outcome that is lost is asked for again
+    assert of(one, contracts=safe).tools == {"t": 3, "u": 1}
 
 
 def test_models_are_counted_by_name() -> None:
@@ -187,19 +205,27 @@ def test_a_circle_has_no_ceiling() -> None:
 
 def test_many_ways_to_one_step_are_not_listed() -> None:
     """Forty conditions, each of which skips the next step, have 2^40 paths."""
-    steps = [part for i in range(40) for part in (choice(f"c{i}", then=[step(f"a{i}")], otherwise=[]), sets(f"s{i}"))]
+    steps = [
+        part
+        for i in range(40)
+        for part in (choice(f"c{i}", then=[step(f"a{i}")], otherwise=[]), sets(f"s{i}"))
+    ]
     assert of(*steps).steps == 120
 
 
-# --- tokens and money --------------------------------------------------------------------------------------------------
+# --- tokens and money -----------------------------------------------------------------------------
 
 
 def test_tokens_of_a_literal_prompt() -> None:
-    found = of(llm("a", "é!", max_tokens=7, max_retries=2), prices={"m": PRICES["m"]}, default_model="m")
+    found = of(
+        llm("a", "é!", max_tokens=7, max_retries=2), prices={"m": PRICES["m"]}, default_model="m"
+    )
     assert found.prompt_tokens == 2 * (3 + MESSAGE_TOKENS)
     assert found.completion_tokens == 14
     assert found.tokens == found.prompt_tokens + 14
-    assert found.cost_usd == (Decimal("0.15") * found.prompt_tokens + Decimal("0.6") * 14) / 1_000_000
+    assert (
+        found.cost_usd == (Decimal("0.15") * found.prompt_tokens + Decimal("0.6") * 14) / 1_000_000
+    )
     assert found.cost == Interval(found.cost_usd, found.cost_usd)
 
 
@@ -223,7 +249,8 @@ def test_answers_have_the_bound_of_what_they_may_be() -> None:
     def asks(**fields: Any) -> int | None:
         first = of(llm("a", "x", max_tokens=2, max_retries=1, **fields)).prompt_tokens
         both = of(
-            llm("a", "x", max_tokens=2, max_retries=1, output_key="k", **fields), llm("b", "$k", max_tokens=2)
+            llm("a", "x", max_tokens=2, max_retries=1, output_key="k", **fields),
+            llm("b", "$k", max_tokens=2),
         ).prompt_tokens
         return None if both is None or first is None else both - first - MESSAGE_TOKENS
 
@@ -239,7 +266,11 @@ def test_answers_have_the_bound_of_what_they_may_be() -> None:
     ("before", "prompt", "text"),
     [
         # an answer that is parsed and written again: 1e15 has four bytes, 1000000000000000.0 has eighteen
-        ([llm("a", "x", max_tokens=1, output_schema={}, output_key="k")], "$k", "1000000000000000.0" * 256),
+        (
+            [llm("a", "x", max_tokens=1, output_schema={}, output_key="k")],
+            "$k",
+            "1000000000000000.0" * 256,
+        ),
         # a text that shows a list, in a list: its quotes are escaped twice
         (
             [
@@ -250,19 +281,36 @@ def test_answers_have_the_bound_of_what_they_may_be() -> None:
             json.dumps([json.dumps(['"' * 50]) + " is it"], separators=(",", ":")),
         ),
         # an answer of control characters, shown in an object
-        ([llm("a", "x", max_tokens=1, output_key="k"), sets("b", values={"l": {"k": "$k"}})], "$l", "\\u0000" * 1024),
-        ([choice("a", then="longer-than-null", otherwise="$next")], "${a.output}", "longer-than-null"),
+        (
+            [llm("a", "x", max_tokens=1, output_key="k"), sets("b", values={"l": {"k": "$k"}})],
+            "$l",
+            "\\u0000" * 1024,
+        ),
+        (
+            [choice("a", then="longer-than-null", otherwise="$next")],
+            "${a.output}",
+            "longer-than-null",
+        ),
         ([sets("a", values={"k": "abc"})], "${k}.Thanks", "abc.Thanks"),
-        ([sets("a", values={"k": "abc"}), sets("b", values={"l": "${k}.Thanks!"})], "$l", "abc.Thanks!"),
+        (
+            [sets("a", values={"k": "abc"}), sets("b", values={"l": "${k}.Thanks!"})],
+            "$l",
+            "abc.Thanks!",
+        ),
         # U+0390 has no capital of its own
         (
-            [llm("a", "x", max_tokens=1, output_key="k"), sets("b", values={"l": {"expr": "$k.upper()"}})],
+            [
+                llm("a", "x", max_tokens=1, output_key="k"),
+                sets("b", values={"l": {"expr": "$k.upper()"}}),
+            ],
             "$l",
             "\u0399\u0308\u0301" * 512,
         ),
     ],
 )
-def test_a_prompt_may_be_as_long_as_this(before: list[dict[str, Any]], prompt: str, text: str) -> None:
+def test_a_prompt_may_be_as_long_as_this(
+    before: list[dict[str, Any]], prompt: str, text: str
+) -> None:
     named = {"id": "longer-than-null", "type": "set", "values": {"z": 1}, "next": "z"}
     found = of(*before, named, llm("z", prompt, max_tokens=1), input_bytes=12)
     alone = of(*before, named, input_bytes=12)
@@ -285,12 +333,20 @@ PICTURE = {"type": "image_url", "image_url": {"url": "http://a"}}
         ("$q.turns", {"turns": TURNS}),
         ([{"role": "developer", "content": "Be $q"}, {"role": "user", "content": "x"}], "kind"),
         ([{"role": "system", "content": "x"}, "$q", {"role": "user", "content": "so"}], TURNS),
-        ([{"role": "user", "content": [{"type": "text", "text": "see $q"}, PICTURE, PICTURE]}], "it"),
-        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "$q"}}]}], "http://a"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "see $q"}, PICTURE, PICTURE]}],
+            "it",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "$q"}}]}],
+            "http://a",
+        ),
     ],
 )
 def test_messages_may_be_as_long_as_this(written: Any, given: Any) -> None:
-    one = Program.from_dict({"steps": [{"id": "z", "type": "llm", "messages": written, "max_tokens": 1}]})
+    one = Program.from_dict(
+        {"steps": [{"id": "z", "type": "llm", "messages": written, "max_tokens": 1}]}
+    )
     most = ceiling(Flow(one), {}, input_bytes=len(canonical(given)))
     plan = compile_flow(Flow(one), {})
     op = plan.frames[0].entry
@@ -301,16 +357,26 @@ def test_messages_may_be_as_long_as_this(written: Any, given: Any) -> None:
 
 
 def test_a_conversation_of_texts_has_no_pictures_to_pay_for() -> None:
-    """Without a schema each 50 bytes of it may be a picture; so it is declared, and its schema holds before the run."""
+    """Without a schema each 50 bytes of it may be a picture; so it is declared, and its schema
+    holds before the run.
+    """
     step = {"id": "z", "type": "llm", "messages": "$q", "max_tokens": 1}
     properties = {"q": {**SCHEMA, "maxItems": 3}}
-    steps = {"steps": [step], "inputs": {"type": "object", "properties": properties, "required": ["q"]}}
-    assert ceiling(Flow(Program.from_dict({"steps": [step]})), {}, input_bytes=1000).prompt_tokens == (
-        1000 + MESSAGE_TOKENS * 41 + IMAGE_TOKENS * 19
+    steps = {
+        "steps": [step],
+        "inputs": {"type": "object", "properties": properties, "required": ["q"]},
+    }
+    assert ceiling(
+        Flow(Program.from_dict({"steps": [step]})), {}, input_bytes=1000
+    ).prompt_tokens == (1000 + MESSAGE_TOKENS * 41 + IMAGE_TOKENS * 19)
+    assert (
+        ceiling(Flow(Program.from_dict(steps)), {}, input_bytes=1000).prompt_tokens
+        == 1000 + MESSAGE_TOKENS * 41
     )
-    assert ceiling(Flow(Program.from_dict(steps)), {}, input_bytes=1000).prompt_tokens == 1000 + MESSAGE_TOKENS * 41
     written = {"id": "s", "type": "set", "values": {"q": [{"role": "user", "content": [PICTURE]}]}}
-    found = ceiling(Flow(Program.from_dict({**steps, "steps": [written, step]})), {}, input_bytes=1000).prompt_tokens
+    found = ceiling(
+        Flow(Program.from_dict({**steps, "steps": [written, step]})), {}, input_bytes=1000
+    ).prompt_tokens
     assert found is not None
     assert found > IMAGE_TOKENS
 
@@ -332,7 +398,10 @@ def test_a_name_made_of_itself_has_no_bound() -> None:
         {"k": "$l!", "l": "$k"},
         {"k": {"expr": "concat($k, $l)"}, "l": {"expr": "concat('x', $k)"}},
     ):
-        assert of(start, loop("l", 3, sets("s", values=grows)), llm("b", "$k", max_tokens=5)).tokens is None, grows
+        assert (
+            of(start, loop("l", 3, sets("s", values=grows)), llm("b", "$k", max_tokens=5)).tokens
+            is None
+        ), grows
 
 
 @pytest.mark.parametrize(
@@ -348,7 +417,9 @@ def test_a_name_made_of_itself_has_no_bound() -> None:
         ([], {"expr": "append(default($k, [10, 20]), 7)"}, len("[10,20]") + 6 * 2),
     ],
 )
-def test_what_is_only_added_to_has_the_bound_of_its_loops(start: Any, grows: Any, most: int) -> None:
+def test_what_is_only_added_to_has_the_bound_of_its_loops(
+    start: Any, grows: Any, most: int
+) -> None:
     """Three iterations of a loop in one of two: what is added six times at the most."""
     begin = sets("z", values={"k": start, "l": "xy"})
     inner = loop("i", 2, sets("s", values={"k": grows}))
@@ -361,7 +432,10 @@ def test_what_is_only_added_to_has_the_bound_of_its_loops(start: Any, grows: Any
 
 
 def test_a_long_chain_of_names() -> None:
-    chain = [{"id": f"s{i}", "type": "set", "values": {f"k{i}": f"${{k{i - 1}}}!"}} for i in range(1, 3000)]
+    chain = [
+        {"id": f"s{i}", "type": "set", "values": {f"k{i}": f"${{k{i - 1}}}!"}}
+        for i in range(1, 3000)
+    ]
     start = {"id": "s0", "type": "set", "values": {"k0": "a"}}
     found = of(start, *chain, llm("b", "$k2999", max_tokens=5))
     assert found.prompt_tokens == 3000 + MESSAGE_TOKENS
@@ -375,7 +449,11 @@ def test_an_answer_is_bounded_without_max_tokens_only_where_the_adapter_is_told(
     assert of(llm(), budget=Budget(max_steps=1)).completion_tokens is None
     assert of(llm(), fields={"budget": {"max_tokens": 10}}).completion_tokens == DEFAULT_MAX_TOKENS
     assert of(llm(), fields={"defaults": {"max_tokens": 3}}).completion_tokens == 3
-    call = {"id": "c", "type": "call", "program": {"name": "i", "budget": {"max_tokens": 99}, "steps": [llm("i")]}}
+    call = {
+        "id": "c",
+        "type": "call",
+        "program": {"name": "i", "budget": {"max_tokens": 99}, "steps": [llm("i")]},
+    }
     found = of(call)
     assert (found.completion_tokens, found.tokens) == (99, 99)  # and not more than its own budget
     call["program"] = {"name": "i", "steps": [llm("i")]}
@@ -394,7 +472,11 @@ def test_a_correction_shows_the_answer_and_the_fault() -> None:
 
 
 def test_an_unknown_price_is_an_interval_and_never_a_false_number() -> None:
-    found = of(llm("a", "x", model="m", max_tokens=1), llm("b", "x", model="zz", max_tokens=1), prices=PRICES)
+    found = of(
+        llm("a", "x", model="m", max_tokens=1),
+        llm("b", "x", model="zz", max_tokens=1),
+        prices=PRICES,
+    )
     assert found.cost.low == (Decimal("0.15") * 17 + Decimal("0.6")) / 1_000_000
     assert found.cost.high is None
     assert found.cost_usd is None
@@ -405,7 +487,9 @@ def test_an_unknown_price_is_an_interval_and_never_a_false_number() -> None:
 def test_money_is_exact() -> None:
     price = Decimal("1.23456789012345678901234567890123")
     found = of(
-        loop("l", 999_999, llm("a", "x" * 999, max_tokens=10**9)), prices={"m": (price, price)}, default_model="m"
+        loop("l", 999_999, llm("a", "x" * 999, max_tokens=10**9)),
+        prices={"m": (price, price)},
+        default_model="m",
     )
     from fractions import Fraction
 
@@ -415,7 +499,11 @@ def test_money_is_exact() -> None:
 
 
 def test_a_called_program_keeps_to_its_own_money() -> None:
-    inner = {"name": "i", "budget": {"max_cost_usd": 0.01}, "steps": [step("a", output_key="k"), llm("b", "$k")]}
+    inner = {
+        "name": "i",
+        "budget": {"max_cost_usd": 0.01},
+        "steps": [step("a", output_key="k"), llm("b", "$k")],
+    }
     found = of({"id": "c", "type": "call", "program": inner}, prices=PRICES, default_model="m")
     assert found.cost_usd == Decimal("0.01")
     inner = {**inner, "steps": [llm("b", "x", max_tokens=1)]}
@@ -423,12 +511,13 @@ def test_a_called_program_keeps_to_its_own_money() -> None:
     assert found.cost_usd == (Decimal("0.15") * 17 + Decimal("0.6")) / 1_000_000
 
 
-# --- budgets -----------------------------------------------------------------------------------------------------------
+# --- budgets --------------------------------------------------------------------------------------
 
 
 def test_what_is_over_the_budget_is_told_with_its_path() -> None:
     found = of(
-        choice("c", then=[sets("a"), sets("b")], otherwise=[step("d", max_retries=4)]), llm("e", "x", max_tokens=3)
+        choice("c", then=[sets("a"), sets("b")], otherwise=[step("d", max_retries=4)]),
+        llm("e", "x", max_tokens=3),
     )
     budget = Budget(max_steps=3, max_llm_calls=0, max_tool_calls=3, max_tokens=19)
     told = over_budget(found, budget)
@@ -438,9 +527,18 @@ def test_what_is_over_the_budget_is_told_with_its_path() -> None:
         ("V072", "budget.max_tool_calls", "error"),
         ("V073", "budget.max_tokens", "error"),
     ]
-    assert told[0].message == "a run can take 4 steps, 1 more than the max_steps of 3: c -> a -> b -> e"
-    assert told[2].message == "a run can make 4 tool calls, 1 more than the max_tool_calls of 3: c -> d -> e"
-    assert over_budget(found, Budget(max_steps=4, max_llm_calls=1, max_tool_calls=4, max_tokens=20)) == []
+    assert (
+        told[0].message
+        == "a run can take 4 steps, 1 more than the max_steps of 3: c -> a -> b -> e"
+    )
+    assert (
+        told[2].message
+        == "a run can make 4 tool calls, 1 more than the max_tool_calls of 3: c -> d -> e"
+    )
+    assert (
+        over_budget(found, Budget(max_steps=4, max_llm_calls=1, max_tool_calls=4, max_tokens=20))
+        == []
+    )
     assert over_budget(found, Budget()) == []
 
 
@@ -453,7 +551,11 @@ def test_money_over_the_budget() -> None:
 
 
 def test_what_has_no_bound_is_a_warning_and_what_is_known_is_enough_for_an_error() -> None:
-    steps = llm("a", "x", model="n", max_tokens=1), step("t", output_key="k"), llm("b", "$k", model="zz", max_tokens=1)
+    steps = (
+        llm("a", "x", model="n", max_tokens=1),
+        step("t", output_key="k"),
+        llm("b", "$k", model="zz", max_tokens=1),
+    )
     found = of(*steps, prices=PRICES)
     told = over_budget(found, Budget(max_tokens=100, max_cost_usd=0.001))
     assert [(d.code, d.severity) for d in told] == [("V075", "warning"), ("V075", "warning")]
@@ -467,7 +569,9 @@ def test_a_long_path_is_cut_in_the_middle() -> None:
 
 
 def test_a_ceiling_prints_and_has_a_json_form() -> None:
-    found = of(step("a", output_key="k", undo="u"), llm("b", "$k", model="m", max_tokens=5), prices=PRICES)
+    found = of(
+        step("a", output_key="k", undo="u"), llm("b", "$k", model="m", max_tokens=5), prices=PRICES
+    )
     assert str(found) == (
         "ceiling: 2 steps, 1 model call, 1 tool call\n"
         "  tools: t 1, u 1\n"
@@ -483,7 +587,7 @@ def test_a_ceiling_prints_and_has_a_json_form() -> None:
     assert data["paths"]["steps"] == ["a", "b"]
 
 
-# --- sizes -------------------------------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 
 def test_case_changes_lengthen_a_text_at_most_so_far() -> None:
@@ -521,13 +625,27 @@ def test_a_schema_bounds_what_fits_it(schema: dict[str, Any], largest: list[Any]
     size = of_schema(schema)
     assert size is not None
     for value in largest:
-        text = value if isinstance(value, str) else str(value) if not isinstance(value, (list, dict)) else ""
+        text = (
+            value
+            if isinstance(value, str)
+            else str(value)
+            if not isinstance(value, (list, dict))
+            else ""
+        )
         assert len(text.encode()) <= size[0]
         assert len(canonical(value)) <= size[1]
 
 
 @pytest.mark.parametrize(
-    "schema", [True, {}, {"type": "string"}, {"type": "array", "maxItems": 2}, {"type": "object"}, {"enum": [1, 2]}]
+    "schema",
+    [
+        True,
+        {},
+        {"type": "string"},
+        {"type": "array", "maxItems": 2},
+        {"type": "object"},
+        {"enum": [1, 2]},
+    ],
 )
 def test_a_schema_that_says_too_little_bounds_nothing(schema: Any) -> None:
     assert of_schema(schema) is None
@@ -552,11 +670,13 @@ def test_the_output_of_a_container_is_that_of_what_runs_inside() -> None:
         assert least <= found.prompt_tokens - MESSAGE_TOKENS <= 4 * least, container
 
 
-# --- the campaign --------------------------------------------------------------------------------------------------------
+# --- the campaign ---------------------------------------------------------------------------------
 
 
 class Maker:
-    """Random programs: all step types, nested, with jumps that lead forward, catches, retries, budgets of called programs."""
+    """Random programs: all step types, nested, with jumps that lead forward, catches, retries,
+    budgets of called programs.
+    """
 
     def __init__(self, seed: int) -> None:
         self.dice = Random(seed)
@@ -575,7 +695,9 @@ class Maker:
         return f"s{self.count}"
 
     def block(self, depth: int, outer: list[str], size: int) -> list[dict[str, Any]]:
-        """Steps whose jumps lead to later ones of their own, or to *outer*: those that follow the blocks around."""
+        """Steps whose jumps lead to later ones of their own, or to *outer*: those that follow the
+        blocks around.
+        """
         ids = [self.id() for _ in range(size)]
         self.room -= size
         made = []
@@ -592,7 +714,9 @@ class Maker:
         dice = self.dice
         simple = ["tool", "tool", "llm", "llm", "set"]
         nested = ["condition", "switch", "loop", "parallel", "map", "call"]
-        kind = dice.choice(simple + nested * 2 if depth < 4 and self.room > 0 else [*simple, "jump"])
+        kind = dice.choice(
+            simple + nested * 2 if depth < 4 and self.room > 0 else [*simple, "jump"]
+        )
         made: dict[str, Any] = {"id": step_id, "type": kind}
         if kind == "jump":
             made |= {
@@ -638,7 +762,9 @@ class Maker:
         if dice.random() < 0.8:
             made["max_tokens"] = dice.randint(1, 5)
         if dice.random() < 0.5:
-            made |= dice.choice(({"allowed_outputs": ["yes", "no"]}, {"output_schema": {"type": "integer"}}))
+            made |= dice.choice(
+                ({"allowed_outputs": ["yes", "no"]}, {"output_schema": {"type": "integer"}})
+            )
             if dice.random() < 0.3:
                 made["on_invalid"] = dice.choice(("yes", {"a": ["b" * 99]}))
         if dice.random() < 0.3:
@@ -651,7 +777,17 @@ class Maker:
     def set(self, made: dict[str, Any], depth: int, later: list[str]) -> None:
         name = self.dice.choice("abc" if depth == 0 else [f"v{made['id']}"])
         other = self.dice.choice("abcq")
-        plain = ("text", [1, "$q"], {"x": "$q"}, "q: $q", "$q", 7, [self.text()], f"${name}$b!", f"${name}${name}")
+        plain = (
+            "text",
+            [1, "$q"],
+            {"x": "$q"},
+            "q: $q",
+            "$q",
+            7,
+            [self.text()],
+            f"${name}$b!",
+            f"${name}${name}",
+        )
         expressions = (
             "$q == 1",
             f"append(default(${name}, []), ${other})",
@@ -669,7 +805,9 @@ class Maker:
             f"json('[1e15, \"{other}\"]')",
         )
         made["values"] = {
-            name: self.dice.choice(plain) if self.dice.random() < 0.4 else {"expr": self.dice.choice(expressions)}
+            name: self.dice.choice(plain)
+            if self.dice.random() < 0.4
+            else {"expr": self.dice.choice(expressions)}
         }
 
     def some(self, depth: int, later: list[str]) -> list[dict[str, Any]]:
@@ -689,7 +827,11 @@ class Maker:
             made["default"] = self.way(depth, later)
 
     def loop(self, made: dict[str, Any], depth: int, later: list[str]) -> None:
-        made |= {"max_iterations": self.dice.randint(1, 4), "until": "$q == 1", "steps": self.some(depth, later)}
+        made |= {
+            "max_iterations": self.dice.randint(1, 4),
+            "until": "$q == 1",
+            "steps": self.some(depth, later),
+        }
         if self.dice.random() < 0.5:
             made["on_exhausted"] = "continue"
 
@@ -716,7 +858,9 @@ class Maker:
                 "max_tokens": self.dice.randint(0, 300),
                 "max_cost_usd": self.dice.randint(0, 900) / 10**6,
             }
-            inner["budget"] = dict(self.dice.sample(sorted(bounds.items()), self.dice.randint(1, 3)))
+            inner["budget"] = dict(
+                self.dice.sample(sorted(bounds.items()), self.dice.randint(1, 3))
+            )
         made |= {"program": inner, "with": {"q": "$q", "a": "lit", "b": "$q!", "c": [1]}}
 
 
@@ -743,7 +887,8 @@ class Used:
         self.limits = limits
         for op in self.plan.ops:
             self.free(op)
-        for frame in self.plan.frames:  # shares by these would hold a run to the very figures that it is to test
+        # shares by these would hold a run to the very figures that it is to test
+        for frame in self.plan.frames:
             frame.ceiling = (10**9, 10**9, 10**9)
 
     def free(self, op: Op) -> None:
@@ -760,7 +905,11 @@ class Used:
             def over(frame: list[Any]) -> Any:
                 assert written is not None
                 found = written(frame)
-                return found if type(found) is list else ["it"] * self.dice.randint(self.fewest(op), op.max_items)
+                return (
+                    found
+                    if type(found) is list
+                    else ["it"] * self.dice.randint(self.fewest(op), op.max_items)
+                )
 
             op.over = over
 
@@ -789,7 +938,9 @@ class Used:
         assert isinstance(op, ToolOp)
         self.tools[op.tool] += 1
         if op.step_id.endswith("/reconcile"):
-            return machine.resume(dice.choice(({"done": True}, {"done": False}, {"done": False}, 1)), 0)
+            return machine.resume(
+                dice.choice(({"done": True}, {"done": False}, {"done": False}, 1)), 0
+            )
         if dice.random() < self.faults:
             how = dice.randint(0, 4)
             if how == 0:
@@ -798,7 +949,9 @@ class Used:
             return machine.fail(StepError(kind, "E", "no", kind != "in_doubt"), 0)
         if dice.random() < 0.01:
             return machine.cancel(0)
-        return machine.resume(dice.choice((1, "text", [1, 2, 3], None, {"a": "b"}, "x" * 290, "y" * 400)), 0)
+        return machine.resume(
+            dice.choice((1, "text", [1, 2, 3], None, {"a": "b"}, "x" * 290, "y" * 400)), 0
+        )
 
     def model(self, machine: Machine, op: ModelOp) -> Op:
         dice = self.dice
@@ -819,7 +972,9 @@ class Used:
         usage = LLMUsage(prompt, completion, prompt + completion)
         long = dice.choice("z\0é☃") * (completion * sizes.TOKEN_BYTES)
         text = long.encode()[: completion * sizes.TOKEN_BYTES].decode(errors="ignore")
-        return machine.answer(dice.choice((text, text, "yes", "7", "1e15", "-9" * completion)), usage, 0)
+        return machine.answer(
+            dice.choice((text, text, "yes", "7", "1e15", "-9" * completion)), usage, 0
+        )
 
 
 def excess(bound: Ceiling, used: Used) -> Iterator[str]:
@@ -830,7 +985,10 @@ def excess(bound: Ceiling, used: Used) -> Iterator[str]:
         ("llm_calls made", sum(used.models.values()), bound.llm_calls),
         ("tool_calls", used.charged[1], bound.tool_calls),
         *((f"tool {name}", count, bound.tools.get(name, 0)) for name, count in used.tools.items()),
-        *((f"model {name}", count, bound.models.get(name, 0)) for name, count in used.models.items()),
+        *(
+            (f"model {name}", count, bound.models.get(name, 0))
+            for name, count in used.models.items()
+        ),
         ("prompt", used.prompt, bound.prompt_tokens),
         ("completion", used.completion, bound.completion_tokens),
         ("tokens", used.prompt + used.completion, bound.tokens),
@@ -841,7 +999,9 @@ def excess(bound: Ceiling, used: Used) -> Iterator[str]:
 
 
 def campaign(seeds: range, runs: int) -> dict[str, int]:
-    """How many programs and runs there were, and for how many programs some run reaches each ceiling."""
+    """How many programs and runs there were, and for how many programs some run reaches each
+    ceiling.
+    """
     tally: Counter[str] = Counter()
     for seed in seeds:
         data = Maker(seed).program()
@@ -862,8 +1022,19 @@ def campaign(seeds: range, runs: int) -> dict[str, int]:
         best: Counter[str] = Counter()
         used = Used(flow, seed, limits)
         for number in range(runs):
-            then, until, faults = ((0.5, 0.5, 0.2), (0.5, 0.0, 0.0), (0.9, 0.0, 0.6), (0.1, 0.1, 0.9))[number % 4]
-            used.tools, used.models, used.prompt, used.completion, used.cost = Counter(), Counter(), 0, 0, Decimal(0)
+            then, until, faults = (
+                (0.5, 0.5, 0.2),
+                (0.5, 0.0, 0.0),
+                (0.9, 0.0, 0.6),
+                (0.1, 0.1, 0.9),
+            )[number % 4]
+            used.tools, used.models, used.prompt, used.completion, used.cost = (
+                Counter(),
+                Counter(),
+                0,
+                0,
+                Decimal(0),
+            )
             used.run(then, until, faults)
             found = list(excess(bound, used))
             assert not found, f"seed {seed}, run {number}: {found}\n{json.dumps(data)}"
@@ -906,7 +1077,7 @@ def test_no_run_goes_over_its_ceiling_in_a_hundred_thousand() -> None:
     assert tally["runs"] == 100_000
 
 
-# --- how fast ------------------------------------------------------------------------------------------------------------
+# --- how fast -------------------------------------------------------------------------------------
 
 
 def test_a_ceiling_is_linear_in_the_program() -> None:

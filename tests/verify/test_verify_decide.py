@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from expression_texts import expressions, numbers, plain_values, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,10 +35,11 @@ from nano_vm.verify.data.domains import (
     spread,
 )
 
-from expression_texts import expressions, numbers, plain_values, texts  # isort: skip - a module beside this one
 from test_verify_branches import holds  # isort: skip - likewise
 
-NAMES = Names.of(Program.from_dict({"steps": [{"id": "s", "type": "set", "values": {"z": ["$a", "$b"]}}]}), ())
+NAMES = Names.of(
+    Program.from_dict({"steps": [{"id": "s", "type": "set", "values": {"z": ["$a", "$b"]}}]}), ()
+)
 A, B = NAMES.keys["a"], NAMES.keys["b"]
 
 
@@ -117,10 +119,16 @@ def test_of_every_function(name: str) -> None:
     @given(st.data())
     def no_value_is_outside(data: st.DataObject) -> None:
         given = [data.draw(kind) for kind in data.draw(st.sampled_from(ARGUMENTS[name]))]
-        shown = ["$a", "$b", json.dumps(given[2]) if len(given) > 2 and type(given[2]) is not dict else "null"]
+        shown = [
+            "$a",
+            "$b",
+            json.dumps(given[2]) if len(given) > 2 and type(given[2]) is not dict else "null",
+        ]
         text = f"{name}({', '.join(shown[: len(given)])})".replace("\\u0000", "")
         values = {A: given[0], B: given[1] if len(given) > 1 else None}
-        assert_holds(text, values, {slot: data.draw(known(value)) for slot, value in values.items()})
+        assert_holds(
+            text, values, {slot: data.draw(known(value)) for slot, value in values.items()}
+        )
 
     no_value_is_outside()
 

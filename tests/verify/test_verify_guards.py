@@ -1,4 +1,6 @@
-"""Guards: programs and policies with what is said of them, mutants of the engine, and runs that look for a contradiction."""
+"""Guards: programs and policies with what is said of them, mutants of the engine, and runs that
+look for a contradiction.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ CONTRACTS: dict[str, ToolContract] = {
 }
 
 
-# --- programs in short -----------------------------------------------------------------------------------------------
+# --- programs in short ----------------------------------------------------------------------------
 
 
 def pay(id: str = "pay", **fields: Any) -> Step:
@@ -63,7 +65,14 @@ def when(*then: Any, id: str = "g", **fields: Any) -> Step:
 
 def check(id: str = "g", **fields: Any) -> Step:
     """A decision that goes on, or fails the frame."""
-    return {"id": id, "type": "condition", "condition": "$ok == true", "then": "$next", "otherwise": "$fail", **fields}
+    return {
+        "id": id,
+        "type": "condition",
+        "condition": "$ok == true",
+        "then": "$next",
+        "otherwise": "$fail",
+        **fields,
+    }
 
 
 def write(name: str, id: str = "w", **fields: Any) -> Step:
@@ -79,7 +88,14 @@ def each(*steps: Step, id: str = "m", **fields: Any) -> Step:
 
 
 def loop(*steps: Step, id: str = "l", **fields: Any) -> Step:
-    return {"id": id, "type": "loop", "max_iterations": 3, "on_exhausted": "continue", "steps": list(steps), **fields}
+    return {
+        "id": id,
+        "type": "loop",
+        "max_iterations": 3,
+        "on_exhausted": "continue",
+        "steps": list(steps),
+        **fields,
+    }
 
 
 def ask(*then: Any, id: str = "q", show: Any = "$to", **fields: Any) -> Step:
@@ -96,11 +112,23 @@ def ask(*then: Any, id: str = "q", show: Any = "$to", **fields: Any) -> Step:
 
 def sub(*steps: Step, id: str = "c", **given: Any) -> Step:
     names = {"ok": "$ok", "to": "$to", "items": "$items", **given}
-    return {"id": id, "type": "call", "with": names, "program": {"name": "inner", "steps": list(steps)}}
+    return {
+        "id": id,
+        "type": "call",
+        "with": names,
+        "program": {"name": "inner", "steps": list(steps)},
+    }
 
 
 def undone(id: str = "do", by: str = "pay", **fields: Any) -> Step:
-    return {"id": id, "type": "tool", "tool": "hold", "args": {}, "undo": {"tool": by, "args": {}}, **fields}
+    return {
+        "id": id,
+        "type": "tool",
+        "tool": "hold",
+        "args": {},
+        "undo": {"tool": by, "args": {}},
+        **fields,
+    }
 
 
 def switch(id: str = "s", **fields: Any) -> Step:
@@ -119,9 +147,17 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     "before it": ([pay(), when(mail())], THEN, "pay"),
     "after a check": ([check(), mail(), pay()], THEN, HOLDS),
     "by a jump": ([{**when(), "then": "pay", "otherwise": "$end"}, pay()], THEN, HOLDS),
-    "by a jump, and in order": ([{**when(), "then": "pay", "otherwise": "$next"}, pay()], THEN, "g.otherwise -> pay"),
+    "by a jump, and in order": (
+        [{**when(), "then": "pay", "otherwise": "$next"}, pay()],
+        THEN,
+        "g.otherwise -> pay",
+    ),
     "in the other branch": ([when(mail(), otherwise=[pay()])], THEN, "g.otherwise -> pay"),
-    "by the other branch": ([when(mail(), otherwise=[pay()])], {"pay": {"guarded_by": ["g.otherwise"]}}, HOLDS),
+    "by the other branch": (
+        [when(mail(), otherwise=[pay()])],
+        {"pay": {"guarded_by": ["g.otherwise"]}},
+        HOLDS,
+    ),
     "one decision, two calls": ([when(pay(), pay("again"))], THEN, "g.then -> pay.next -> again"),
     "two decisions, two calls": (
         [when(pay()), when(pay("again"), id="h")],
@@ -143,12 +179,27 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         {"pay": {"guarded_by": ["h.then"]}, "mail": {"guarded_by": ["g.then"]}},
         "g.then -> h.otherwise -> h.next -> pay",
     ),
-    "a case": ([switch(cases={"a": [pay()], "b": "$end"})], {"pay": {"guarded_by": ["s.a"]}}, HOLDS),
-    "another case": ([switch(cases={"a": [pay()], "b": "$end"})], {"pay": {"guarded_by": ["s.b"]}}, "s.case:a -> pay"),
-    "the default": ([switch(cases={"a": "$end"}, default=[pay()])], {"pay": {"guarded_by": ["s.default"]}}, HOLDS),
+    "a case": (
+        [switch(cases={"a": [pay()], "b": "$end"})],
+        {"pay": {"guarded_by": ["s.a"]}},
+        HOLDS,
+    ),
+    "another case": (
+        [switch(cases={"a": [pay()], "b": "$end"})],
+        {"pay": {"guarded_by": ["s.b"]}},
+        "s.case:a -> pay",
+    ),
+    "the default": (
+        [switch(cases={"a": "$end"}, default=[pay()])],
+        {"pay": {"guarded_by": ["s.default"]}},
+        HOLDS,
+    ),
     # of two ways round the guard the shorter is told
     "the shortest": (
-        [switch(cases={"a": [mail(), mail("n"), mail("o")], "b": [mail("r")], "c": [check()]}), pay()],
+        [
+            switch(cases={"a": [mail(), mail("n"), mail("o")], "b": [mail("r")], "c": [check()]}),
+            pay(),
+        ],
         THEN,
         "s.case:b -> r.next -> s.next -> pay",
     ),
@@ -168,7 +219,11 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         THEN,
         "g.catch -> pay",
     ),
-    "a failed call is a call": ([when(pay(on_error="skip"), pay("again"))], THEN, "g.then -> pay.next -> again"),
+    "a failed call is a call": (
+        [when(pay(on_error="skip"), pay("again"))],
+        THEN,
+        "g.then -> pay.next -> again",
+    ),
     "a failed call that leads elsewhere": (
         [
             when(pay(catch=[{"errors": ["*"], "next": "rescue"}], next="$end")),
@@ -198,7 +253,11 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         THEN,
         "h.then -> g.then -> h.next -> pay",
     ),
-    "written in a branch": ([check(condition="$to == 'x'"), both(write("to"), mail()), pay()], THEN, HOLDS),
+    "written in a branch": (
+        [check(condition="$to == 'x'"), both(write("to"), mail()), pay()],
+        THEN,
+        HOLDS,
+    ),
     "written in the call's branch": (
         [check(condition="$to == 'x'"), both([write("to"), pay()], mail())],
         THEN,
@@ -271,7 +330,11 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     ),
     # loops
     "asked in each turn": ([loop(when(pay()))], THEN, HOLDS),
-    "asked once for all turns": ([when(loop(pay()))], THEN, "g.then -> l.next -> pay.next -> l.again -> pay"),
+    "asked once for all turns": (
+        [when(loop(pay()))],
+        THEN,
+        "g.then -> l.next -> pay.next -> l.again -> pay",
+    ),
     "one turn": ([when(loop(pay(), max_iterations=1))], THEN, HOLDS),
     "asked at the end of a turn": (
         [check(), loop(pay(), check("h"))],
@@ -376,14 +439,26 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     ),
     # calls of programs
     "in a called program": ([when(sub(pay()))], THEN, HOLDS),
-    "twice in a called program": ([when(sub(pay(), pay("n")))], THEN, "g.then -> c.fork -> pay.next -> n"),
-    "by a step of a called program": ([sub(check()), pay()], {"pay": {"guarded_by": ["c/g.then"]}}, HOLDS),
+    "twice in a called program": (
+        [when(sub(pay(), pay("n")))],
+        THEN,
+        "g.then -> c.fork -> pay.next -> n",
+    ),
+    "by a step of a called program": (
+        [sub(check()), pay()],
+        {"pay": {"guarded_by": ["c/g.then"]}},
+        HOLDS,
+    ),
     "by a step of another program": ([sub(check()), pay()], THEN, "c.next -> pay"),
     "a called program of the same words": ([sub(when(pay()))], THEN, "c.fork -> g.then -> pay"),
     # undo
     "an undo behind": ([when(undone())], THEN, HOLDS),
     "an undo before": ([undone(), when(mail())], THEN, "do.next -> g.cancel"),
-    "an undo, then the decision": ([undone(), mail(), check(), mail("n")], THEN, "do.next -> mail.cancel"),
+    "an undo, then the decision": (
+        [undone(), mail(), check(), mail("n")],
+        THEN,
+        "do.next -> mail.cancel",
+    ),
     "an undo, and a call": (
         [when(undone(), check("h"), pay())],
         {"pay": {"guarded_by": ["g.then", "h.then"]}},
@@ -404,33 +479,57 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         THEN,
         "g.then -> p.fork -> pay.next -> do.next -> p.cancel",
     ),
-    "undos of items": ([each(check(), undone())], THEN, "m.fork -> g.then -> do.next -> g.then -> do.next -> m.cancel"),
+    "undos of items": (
+        [each(check(), undone())],
+        THEN,
+        "m.fork -> g.then -> do.next -> g.then -> do.next -> m.cancel",
+    ),
     "the undo of one item": ([each(check(), undone(), max_items=1)], THEN, HOLDS),
-    "an undo by the tool itself": ([when(pay(undo={"tool": "pay", "args": {}}))], THEN, "g.then -> pay.error"),
+    "an undo by the tool itself": (
+        [when(pay(undo={"tool": "pay", "args": {}}))],
+        THEN,
+        "g.then -> pay.error",
+    ),
     "an undo that a branch leaves, then a call": (
         [both([check(), undone()], [mail()]), check("h"), pay()],
         {"pay": {"guarded_by": ["g.then", "h.then"]}},
         "p.fork -> g.then -> do.next -> p.next -> h.then -> pay.cancel",
     ),
     "an undo of a fork that failed, then a call": (
-        [both([check(), undone(), mail("f", next="$fail")], [mail()], on_error="skip"), check("h"), pay()],
+        [
+            both([check(), undone(), mail("f", next="$fail")], [mail()], on_error="skip"),
+            check("h"),
+            pay(),
+        ],
         {"pay": {"guarded_by": ["g.then", "h.then"]}},
         "p.fork -> g.then -> do.next -> p.skip -> h.then -> pay.cancel",
     ),
     "an undo reads what its step wrote": (
-        [check(condition="$to == 'x'"), undone(output_key="to", undo={"tool": "pay", "args": {"to": "$to"}})],
+        [
+            check(condition="$to == 'x'"),
+            undone(output_key="to", undo={"tool": "pay", "args": {"to": "$to"}}),
+        ],
         THEN,
         "g.then -> do.error",
     ),
     "what is written after the undo is fixed": (
-        [check(condition="$to == 'x'"), undone(undo={"tool": "pay", "args": {"to": "$to"}}), write("to"), mail()],
+        [
+            check(condition="$to == 'x'"),
+            undone(undo={"tool": "pay", "args": {"to": "$to"}}),
+            write("to"),
+            mail(),
+        ],
         THEN,
         HOLDS,
     ),
     "an undo after a skip": ([undone(on_error="skip"), mail()], THEN, "do.next -> mail.cancel"),
     # reconcile
     "a reconcile behind": ([when(mail(reconcile={"tool": "pay"}))], THEN, HOLDS),
-    "a reconcile before": ([mail(reconcile={"tool": "pay"}), when(mail("n"))], THEN, "mail.reconcile"),
+    "a reconcile before": (
+        [mail(reconcile={"tool": "pay"}), when(mail("n"))],
+        THEN,
+        "mail.reconcile",
+    ),
     "a reconcile for each attempt": (
         [when(mail(reconcile={"tool": "pay"}, max_retries=2))],
         THEN,
@@ -450,7 +549,11 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     "approved": ([ask(pay())], BOSS, HOLDS),
     "approved in words": ([ask(pay(), show="Pay to $to?")], BOSS, "q.then -> pay"),
     "approved among other things": ([ask(pay(), show={"who": ["${to}"]})], BOSS, HOLDS),
-    "rejected, as a guard": ([ask(mail(), otherwise=[pay()])], {"pay": {"guarded_by": ["q.otherwise"]}}, HOLDS),
+    "rejected, as a guard": (
+        [ask(mail(), otherwise=[pay()])],
+        {"pay": {"guarded_by": ["q.otherwise"]}},
+        HOLDS,
+    ),
     "rejected or too late, as a guard": (
         [ask(mail(), otherwise=[pay()], timeout_seconds=5)],
         {"pay": {"guarded_by": ["q.otherwise"]}},
@@ -461,7 +564,11 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         {"pay": {"after": ["q.otherwise"]}},
         "q.otherwise -> pay",
     ),
-    "approved in time": ([ask(pay(), timeout_seconds=5)], {"pay": {"guarded_by": ["q.then"]}}, HOLDS),
+    "approved in time": (
+        [ask(pay(), timeout_seconds=5)],
+        {"pay": {"guarded_by": ["q.then"]}},
+        HOLDS,
+    ),
     "not approved": ([ask(mail(), otherwise=[]), pay()], BOSS, "q.otherwise -> q.next -> pay"),
     "another role": ([ask(pay(), role="clerk")], BOSS, "q.then -> pay"),
     "rejected": ([ask(mail(), otherwise=[pay()])], BOSS, "q.otherwise -> pay"),
@@ -477,8 +584,16 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     "changed since": ([ask(write("to"), pay())], BOSS, "q.then -> w.next -> pay"),
     "approved once": ([ask(pay(), pay("n"))], BOSS, "q.then -> pay.next -> n"),
     "approved by a caller": ([ask(sub(pay()))], BOSS, "q.then -> c.fork -> pay"),
-    "approved by a caller, word for word": ([ask(sub(pay(args={"much": 5})), show=[5])], BOSS, HOLDS),
-    "approved in two ways": ([ask(pay()), ask(pay("n", args={"to": 7}), id="r", show=[7])], BOSS, HOLDS),
+    "approved by a caller, word for word": (
+        [ask(sub(pay(args={"much": 5})), show=[5])],
+        BOSS,
+        HOLDS,
+    ),
+    "approved in two ways": (
+        [ask(pay()), ask(pay("n", args={"to": 7}), id="r", show=[7])],
+        BOSS,
+        HOLDS,
+    ),
     "each its own approval": (
         [ask(pay(args={"to": 7}), id="r", show=[8]), ask(pay("n", args={"to": 8}), show=[7])],
         BOSS,
@@ -486,26 +601,50 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     ),
     # after and before
     "after a step": ([mail(), pay()], {"pay": {"after": ["mail"]}}, HOLDS),
-    "after a step that was skipped": ([mail("n", on_error="skip"), pay()], {"pay": {"after": ["n"]}}, "n.skip -> pay"),
+    "after a step that was skipped": (
+        [mail("n", on_error="skip"), pay()],
+        {"pay": {"after": ["n"]}},
+        "n.skip -> pay",
+    ),
     "after a tool": ([mail("n"), pay()], {"pay": {"after": ["mail"]}}, HOLDS),
     "a tool before a step of its name": (
         [{**write("x"), "id": "mail"}, pay()],
         {"pay": {"after": ["mail"]}},
         "mail.next -> pay",
     ),
-    "after an edge": ([when(mail()), pay()], {"pay": {"after": ["g.then"]}}, "g.otherwise -> g.next -> pay"),
+    "after an edge": (
+        [when(mail()), pay()],
+        {"pay": {"after": ["g.then"]}},
+        "g.otherwise -> g.next -> pay",
+    ),
     "after a decision": ([when(mail()), pay()], {"pay": {"after": ["g"]}}, HOLDS),
-    "after, again and again": ([mail(), loop(pay()), both(pay("x"), pay("y"))], {"pay": {"after": ["mail"]}}, HOLDS),
+    "after, again and again": (
+        [mail(), loop(pay()), both(pay("x"), pay("y"))],
+        {"pay": {"after": ["mail"]}},
+        HOLDS,
+    ),
     "after a sibling": ([both([mail()], [pay()])], {"pay": {"after": ["mail"]}}, "p.fork -> pay"),
     "after a fork": ([both([mail()], [mail("n")]), pay()], {"pay": {"after": ["p"]}}, HOLDS),
     "within a fork": ([both([mail()], [pay()])], {"pay": {"after": ["p"]}}, "p.fork -> pay"),
     "after a loop": ([loop(mail()), pay()], {"pay": {"after": ["l"]}}, HOLDS),
-    "within a loop": ([loop(mail(), pay())], {"pay": {"after": ["l"]}}, "l.next -> mail.next -> pay"),
+    "within a loop": (
+        [loop(mail(), pay())],
+        {"pay": {"after": ["l"]}},
+        "l.next -> mail.next -> pay",
+    ),
     "after what the program has not": ([pay()], {"pay": {"after": ["look"]}}, "pay"),
-    "after a step of a called program": ([sub(mail("n")), pay()], {"pay": {"after": ["c/n"]}}, HOLDS),
+    "after a step of a called program": (
+        [sub(mail("n")), pay()],
+        {"pay": {"after": ["c/n"]}},
+        HOLDS,
+    ),
     "an undo after its step": ([undone("do")], {"pay": {"after": ["do"]}}, "do.error"),
     "before a tool": ([mail(), pay()], {"mail": {"before": ["pay"]}}, HOLDS),
-    "not before a tool": ([when(mail()), pay()], {"mail": {"before": ["pay"]}}, "g.otherwise -> g.next -> pay"),
+    "not before a tool": (
+        [when(mail()), pay()],
+        {"mail": {"before": ["pay"]}},
+        "g.otherwise -> g.next -> pay",
+    ),
     "before a step": ([mail(), when(pay())], {"mail": {"before": ["g"]}}, HOLDS),
     "not before a step": (
         [when(mail(), id="h"), when(pay())],
@@ -519,8 +658,16 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         {"mail": {"before": ["g.otherwise"]}},
         "h.otherwise -> h.next -> g",
     ),
-    "before the end of a loop, in its body": ([loop(mail())], {"mail": {"before": ["l.until"]}}, "l"),
-    "before the edge of a called program": ([mail(), sub(when(pay()))], {"mail": {"before": ["c/g.then"]}}, HOLDS),
+    "before the end of a loop, in its body": (
+        [loop(mail())],
+        {"mail": {"before": ["l.until"]}},
+        "l",
+    ),
+    "before the edge of a called program": (
+        [mail(), sub(when(pay()))],
+        {"mail": {"before": ["c/g.then"]}},
+        HOLDS,
+    ),
     "not before the edge of a called program": (
         [sub(when(pay())), mail()],
         {"mail": {"before": ["c/g.then"]}},
@@ -585,7 +732,11 @@ def findings(steps: list[Step], policy: Mapping[str, Any]) -> list[Finding]:
 def said(steps: list[Step], policy: Mapping[str, Any]) -> str:
     """Of the first statement: that it holds, or its path."""
     finding = findings(steps, policy)[0]
-    return HOLDS if finding.holds else " -> ".join(f"{move.step_id}.{move.label}".rstrip(".") for move in finding.path)
+    return (
+        HOLDS
+        if finding.holds
+        else " -> ".join(f"{move.step_id}.{move.label}".rstrip(".") for move in finding.path)
+    )
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -595,7 +746,9 @@ def test_what_is_said(name: str) -> None:
 
 
 def test_many_kinds_of_calls_each_with_its_approval() -> None:
-    steps = [ask(pay(f"pay{n}", args={"to": n}), id=f"q{n}", show=[n], otherwise=[]) for n in range(100)]
+    steps = [
+        ask(pay(f"pay{n}", args={"to": n}), id=f"q{n}", show=[n], otherwise=[]) for n in range(100)
+    ]
     assert said(steps, BOSS) == HOLDS
     steps[70] = ask(pay("pay70", args={"to": 70}), id="q70", show=[71], otherwise=[])
     assert said(steps, BOSS).endswith("-> q70.then -> pay70")
@@ -624,7 +777,9 @@ def test_a_path_is_one_of_the_graph() -> None:
                 expected_here = last.get(node.frame.index, node.frame.entry)
                 passed = flow.nodes[expected_here]
                 another_item = node.frame.kind == "item" and node.index == node.frame.entry
-                assert move.label in ("cancel", "reconcile") or passed is node or another_item, expected
+                assert move.label in ("cancel", "reconcile") or passed is node or another_item, (
+                    expected
+                )
                 target = node.follow(move.label)
                 if move.label == "fork":
                     for frame in node.frames:
@@ -634,7 +789,8 @@ def test_a_path_is_one_of_the_graph() -> None:
                     last[node.frame.index] = target
 
 
-# Paths that no run takes: by the values that decide, or since a name that was cleared can not be read by a call.
+# Paths that no run takes: by the values that decide, or since a name that was cleared can not be read
+# by a call.
 NEVER = (
     "both of two",
     "skipped is not then",
@@ -674,7 +830,7 @@ def test_runs_break_what_does_not_hold_and_nothing_else() -> None:
     assert tuple(never) == NEVER
 
 
-# --- mutants ---------------------------------------------------------------------------------------------------------
+# --- mutants --------------------------------------------------------------------------------------
 
 
 def without(label: str) -> Any:
@@ -702,7 +858,9 @@ def gains_on(label: str, as_if: str) -> Any:
 
     def after(self: Any, node: Any, state: int, taken: str, **more: Any) -> int:
         gained = self.question.gains.get(node.index, {})
-        return whole(self, node, state | (gained.get(as_if, 0) if taken == label else 0), taken, **more)
+        return whole(
+            self, node, state | (gained.get(as_if, 0) if taken == label else 0), taken, **more
+        )
 
     return after
 
@@ -711,7 +869,10 @@ def joins_as(change: Any) -> Any:
     whole = paths._Search._joins
 
     def joins(self: Any, node: Any, children: Any) -> list[Any]:
-        return [paths._Join(change(self, join.state), join.cost, join.children) for join in whole(self, node, children)]
+        return [
+            paths._Join(change(self, join.state), join.cost, join.children)
+            for join in whole(self, node, children)
+        ]
 
     return joins
 
@@ -752,9 +913,21 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "the item is forgotten": (guards._Index, "question", question_without("items")),
     "a loop that is left writes nothing": (guards._Index, "question", question_without("leaving")),
     "what a branch wrote stays": (paths, "_Ground", ground_without_writes),
-    "a join of all is a join of any": (SEARCH, "_joins", joins_as(lambda self, state: state | self.guards)),
-    "calls in children use up nothing": (SEARCH, "_joins", joins_as(lambda self, state: state | self.fresh)),
-    "undos of children are forgotten": (SEARCH, "_joins", joins_as(lambda self, state: state | self.calm)),
+    "a join of all is a join of any": (
+        SEARCH,
+        "_joins",
+        joins_as(lambda self, state: state | self.guards),
+    ),
+    "calls in children use up nothing": (
+        SEARCH,
+        "_joins",
+        joins_as(lambda self, state: state | self.fresh),
+    ),
+    "undos of children are forgotten": (
+        SEARCH,
+        "_joins",
+        joins_as(lambda self, state: state | self.calm),
+    ),
     "a failed fork did nothing": (SEARCH, "failed", lambda self, state, called, undone: state),
     "siblings come one after the other": (paths, "_beside", lambda node, calling, child: None),
     "items come one after the other": (paths, "_many", lambda node: False),
@@ -772,9 +945,17 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
         lambda known, state: any(other & state == state for other in known),
     ),
     "the first state is kept": (paths, "_covered", lambda known, state: bool(known)),
-    "edges of any program": (guards.Places, "_within", lambda self, name: ((n, name) for n in self.programs.values())),
+    "edges of any program": (
+        guards.Places,
+        "_within",
+        lambda self, name: ((n, name) for n in self.programs.values()),
+    ),
     "any approval shows anything": (guards, "shown", lambda value, names: AnyForm()),
-    "what is protected is not looked at": (guards.Statement, "protects", lambda self, argument: False),
+    "what is protected is not looked at": (
+        guards.Statement,
+        "protects",
+        lambda self, argument: False,
+    ),
     "any role approves": (guards, "ApprovalStep", type("Any", (), {})),
 }
 
@@ -784,7 +965,10 @@ class AnyForm:
 
     def __iter__(self) -> Iterator[Any]:
         program = Program.from_dict(
-            {"name": "p", "steps": [pay(args={"a": "$to", "b": "$items", "c": 5, "d": 7, "e": 8, "f": 1})]}
+            {
+                "name": "p",
+                "steps": [pay(args={"a": "$to", "b": "$items", "c": 5, "d": 7, "e": 8, "f": 1})],
+            }
         )
         names = Flow(program).frames[0].names
         return iter([form(value, names) for value in program.steps[0].args.values()])  # type: ignore[attr-defined]
@@ -805,7 +989,7 @@ def test_mutants(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert different
 
 
-# --- names in rules --------------------------------------------------------------------------------------------------
+# --- names in rules -------------------------------------------------------------------------------
 
 
 def told(steps: list[Step], policy: Mapping[str, Any]) -> list[str]:
@@ -816,39 +1000,53 @@ def told(steps: list[Step], policy: Mapping[str, Any]) -> list[str]:
 
 def test_names_that_the_program_lacks() -> None:
     assert told([when(pay())], {"pay": {"guarded_by": ["gg.then"]}}) == [
-        "error V051 a guard of tool 'pay' is the edge 'gg.then', and this program has none of that name; did you mean 'g.then'?"
+        "error V051 a guard of tool 'pay' is the edge 'gg.then', and this program has none of "
+        "that name; did you mean 'g.then'?"
     ]
     assert told([switch("s", cases={"a": [pay()]})], {"pay": {"guarded_by": ["s.another"]}}) == [
-        "error V051 a guard of tool 'pay' is the edge 's.another', and this program has none of that name; step 's' has a"
+        "error V051 a guard of tool 'pay' is the edge 's.another', and this program has none of "
+        "that name; step 's' has a"
     ]
     assert told([pay()], {"pay": {"guarded_by": ["x.then"]}}) == [
-        "error V051 a guard of tool 'pay' is the edge 'x.then', and this program has none of that name; "
+        "error V051 a guard of tool 'pay' is the edge 'x.then', and this program has none of that "
+        "name; "
         "name an edge of a condition, switch, loop, approval or `when`: step.then"
     ]
-    assert told([when(pay())], {"pay": {"after": ["lok"], "before": ["mial", "g", "g.then", "mail"]}}) == [
-        "error V051 'after' of tool 'pay' names 'lok', which is no step, edge or tool; did you mean 'look'?",
-        "error V051 'before' of tool 'pay' names 'mial', which is no step, edge or tool; did you mean 'mail'?",
+    assert told(
+        [when(pay())], {"pay": {"after": ["lok"], "before": ["mial", "g", "g.then", "mail"]}}
+    ) == [
+        "error V051 'after' of tool 'pay' names 'lok', which is no step, edge or tool; did you "
+        "mean 'look'?",
+        "error V051 'before' of tool 'pay' names 'mial', which is no step, edge or tool; did you "
+        "mean 'mail'?",
     ]
 
 
 def test_the_otherwise_of_an_approval_with_a_deadline_is_no_edge() -> None:
     late = [ask(mail(), otherwise=[pay()], timeout_seconds=5)]
-    why = "'q' takes it also where nobody decides in time; without 'timeout_seconds' it is a rejection"
+    why = (
+        "'q' takes it also where nobody decides in time; without 'timeout_seconds' it is a "
+        "rejection"
+    )
     assert told(late, {"pay": {"guarded_by": ["q.otherwise"], "after": ["q.otherwise"]}}) == [
-        f"error V051 a guard of tool 'pay' is the edge 'q.otherwise', and this program has none of that name; {why}",
-        f"error V051 'after' of tool 'pay' names 'q.otherwise', which is no step, edge or tool; {why}",
+        f"error V051 a guard of tool 'pay' is the edge 'q.otherwise', and this program has none "
+        f"of that name; {why}",
+        f"error V051 'after' of tool 'pay' names 'q.otherwise', which is no step, edge or tool; "
+        f"{why}",
     ]
     inner = told([sub(*late)], {"pay": {"guarded_by": ["c/q.otherwise"]}})
     assert inner[0].endswith(
-        "'c/q' takes it also where nobody decides in time; without 'timeout_seconds' it is a rejection"
+        "'c/q' takes it also where nobody decides in time; without 'timeout_seconds' it is a "
+        "rejection"
     )
     assert told([ask(mail(), otherwise=[pay()])], {"pay": {"guarded_by": ["q.otherwise"]}}) == []
 
 
 def test_one_of_several_edges_may_be_of_another_program() -> None:
-    assert [line.split(" ")[0] for line in told([when(pay())], {"pay": {"guarded_by": ["g.then", "x.then"]}})] == [
-        "warning"
-    ]
+    assert [
+        line.split(" ")[0]
+        for line in told([when(pay())], {"pay": {"guarded_by": ["g.then", "x.then"]}})
+    ] == ["warning"]
 
 
 def test_a_tool_that_is_not_called_is_not_looked_at() -> None:
@@ -861,7 +1059,11 @@ def test_an_edge_that_can_be_read_in_two_ways_names_none() -> None:
             {
                 "name": "p",
                 "steps": [
-                    switch("a", cases={"b.then": "$next", "then": "$next", "default": "$next"}, default="$next"),
+                    switch(
+                        "a",
+                        cases={"b.then": "$next", "then": "$next", "default": "$next"},
+                        default="$next",
+                    ),
                     when(mail(), id="a.b"),
                 ],
             }
@@ -878,10 +1080,12 @@ def test_steps_of_called_programs_have_the_call_before_them() -> None:
     places = Places(flow)
     assert [names.program.name for names, _ in places.named_steps("c/d/g")] == ["inner"]
     assert places.named_steps("g") == places.named_steps("d/g") == []
-    assert [(step.id, label) for _, step, label in places.named_edges("c/d/g.then")] == [("g", "then")]
+    assert [(step.id, label) for _, step, label in places.named_edges("c/d/g.then")] == [
+        ("g", "then")
+    ]
 
 
-# --- runs ------------------------------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------
 
 
 def test_happens_before() -> None:
@@ -899,7 +1103,9 @@ def test_happens_before() -> None:
 
 
 class Draw:
-    """A program that is drawn: two names, three tools, decisions on inputs and results, forks, loops, handlers, undos."""
+    """A program that is drawn: two names, three tools, decisions on inputs and results, forks,
+    loops, handlers, undos.
+    """
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
@@ -913,12 +1119,17 @@ class Draw:
     def chance(self, share: float) -> bool:
         return self.rng.random() < share
 
-    def block(self, depth: int, names: list[str], jumps: list[str], scope: str, most: int = 4) -> list[Step]:
+    def block(
+        self, depth: int, names: list[str], jumps: list[str], scope: str, most: int = 4
+    ) -> list[Step]:
         ids = []
         for _ in range(self.rng.randint(1, most)):
             self.count += 1
             ids.append(f"s{self.count}")
-        steps = [self.step(step_id, depth, names, [*ids[i + 1 :], *jumps], scope) for i, step_id in enumerate(ids)]
+        steps = [
+            self.step(step_id, depth, names, [*ids[i + 1 :], *jumps], scope)
+            for i, step_id in enumerate(ids)
+        ]
         return [self.behind(step, names, scope) if self.chance(0.6) else step for step in steps]
 
     def behind(self, step: Step, names: list[str], scope: str) -> Step:
@@ -940,11 +1151,15 @@ class Draw:
             return self.block(depth - 1, names, jumps, scope, 2)
         return self.rng.choice([*jumps, "$next", "$next", "$end", "$fail"])
 
-    def call(self, names: list[str], tools: tuple[str, ...] = ("pay", "mail", "look")) -> dict[str, Any]:
+    def call(
+        self, names: list[str], tools: tuple[str, ...] = ("pay", "mail", "look")
+    ) -> dict[str, Any]:
         value = f"${self.rng.choice(names)}" if self.chance(0.6) else 1
         return {"tool": self.rng.choice(tools), "args": {"v": value}}
 
-    def step(self, step_id: str, depth: int, names: list[str], jumps: list[str], scope: str) -> Step:
+    def step(
+        self, step_id: str, depth: int, names: list[str], jumps: list[str], scope: str
+    ) -> Step:
         rng = self.rng
         kinds = ["tool"] * 4 + ["condition"] * 3 + ["set", "switch", "approval"]
         kind = rng.choice([*kinds, "loop", "parallel", "map", "call"] if depth else kinds)
@@ -969,7 +1184,10 @@ class Draw:
             }
             self.edges += [f"{scope}{step_id}.then", f"{scope}{step_id}.otherwise"]
         elif kind == "switch":
-            step |= {"on": f"${name}", "cases": {"1": self.target(depth, names, jumps, scope), "2": "$next"}}
+            step |= {
+                "on": f"${name}",
+                "cases": {"1": self.target(depth, names, jumps, scope), "2": "$next"},
+            }
             self.edges += [f"{scope}{step_id}.1", f"{scope}{step_id}.2"]
             if self.chance(0.5):
                 step["default"] = self.target(depth, names, jumps, scope)
@@ -991,14 +1209,22 @@ class Draw:
             }
             self.edges.append(f"{scope}{step_id}.until")
         elif kind == "parallel":
-            step["parallel_steps"] = [self.block(depth - 1, names, [], scope, 2) for _ in range(rng.randint(2, 3))]
+            step["parallel_steps"] = [
+                self.block(depth - 1, names, [], scope, 2) for _ in range(rng.randint(2, 3))
+            ]
         elif kind == "map":
-            step |= {"over": rng.choice([[], [1], [1, 2]]), "steps": self.block(depth - 1, names, [], scope, 2)}
+            step |= {
+                "over": rng.choice([[], [1], [1, 2]]),
+                "steps": self.block(depth - 1, names, [], scope, 2),
+            }
             step["as"] = rng.choice(["item", name])
             step["max_items"] = rng.choice([1, 2, 5])
         else:
             step["with"] = {"a": "$a", "b": "$b"}
-            step["program"] = {"name": "inner", "steps": self.block(depth - 1, ["a", "b"], [], f"{scope}{step_id}/", 2)}
+            step["program"] = {
+                "name": "inner",
+                "steps": self.block(depth - 1, ["a", "b"], [], f"{scope}{step_id}/", 2),
+            }
         if kind in ("tool", "condition", "parallel", "map", "loop", "call"):
             if self.chance(0.2):
                 step["on_error"] = "skip"
@@ -1014,11 +1240,15 @@ class Draw:
         for name in ("pay", "look"):
             rule: dict[str, Any] = {}
             if self.edges:
-                rule["guarded_by"] = rng.sample(self.edges, min(len(self.edges), rng.choice([1, 2, 8, 100, 100])))
+                rule["guarded_by"] = rng.sample(
+                    self.edges, min(len(self.edges), rng.choice([1, 2, 8, 100, 100]))
+                )
             if self.chance(0.5):
                 rule["approval"] = "boss"
             if self.chance(0.5):
-                rule["after"] = [rng.choice([*self.ids[:2], *self.ids[:2], *self.ids, *self.edges, "mail"])]
+                rule["after"] = [
+                    rng.choice([*self.ids[:2], *self.ids[:2], *self.ids, *self.edges, "mail"])
+                ]
             if self.chance(0.5):
                 rule["before"] = [rng.choice([*self.ids, "mail"])]
                 if rule["before"] == rule.get("after"):  # which no run can keep
@@ -1048,7 +1278,9 @@ class Outcomes:
         assert op.code != MODEL
         roll = rng.random()
         if roll < self.failing:
-            kind, retryable = rng.choice([("tool", True), ("tool", False), ("timeout", True), ("in_doubt", False)])
+            kind, retryable = rng.choice(
+                [("tool", True), ("tool", False), ("timeout", True), ("in_doubt", False)]
+            )
             return machine.fail(StepError(kind, "Drawn", "drawn", retryable), machine.now)
         if roll < self.failing * 1.3:
             return machine.resume(object(), machine.now)  # no JSON value
@@ -1063,7 +1295,9 @@ class Outcomes:
 def run(plan: Any, rng: Random, inputs: dict[str, Any]) -> Machine:
     root = plan.frames[0]
     feed = Outcomes(rng)
-    machine = Machine.of_run(root, loaded(root, inputs), Facts("run"), Ledger.of(DEFAULT_LIMITS, None))
+    machine = Machine.of_run(
+        root, loaded(root, inputs), Facts("run"), Ledger.of(DEFAULT_LIMITS, None)
+    )
     machine.now = 0
     simulate(machine, feed, feed.order)
     return machine
@@ -1081,11 +1315,17 @@ def attacked(seeds: range, runs: int) -> Counter[str]:
         plan = compile_flow(flow, CONTRACTS)
         rules = {name: rules_for({name: rule})[name] for name, rule in draw.policy().items()}
         found = list(check_guards(flow, CONTRACTS, rules))
-        found = [finding for finding in found if finding.path or any(finding.tool == op for op in plan.tools)]
+        found = [
+            finding
+            for finding in found
+            if finding.path or any(finding.tool == op for op in plan.tools)
+        ]
         machines = []
         for number in range(runs):
             rng = Random(f"run {seed} {number}")
-            machines.append(run(plan, rng, {"a": rng.choice([1, 1, 2]), "b": rng.choice([1, 1, 2])}))
+            machines.append(
+                run(plan, rng, {"a": rng.choice([1, 1, 2]), "b": rng.choice([1, 1, 2])})
+            )
         figures["programs"] += 1
         figures["runs"] += runs
         for finding in found:

@@ -1,4 +1,6 @@
-"""Names: definite assignment over blocks, loops, skips and catches; what nobody reads; fields that are not there."""
+"""Names: definite assignment over blocks, loops, skips and catches; what nobody reads; fields that
+are not there.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,32 @@ from nano_vm.verify.data.names import MAX_REMEDIES, check_names, check_unused
 
 
 def noted(step_id: str = "n", **fields: Any) -> dict[str, Any]:
-    extra = {key: fields.pop(key) for key in ("on_error", "default", "catch", "next", "output_key") if key in fields}
+    extra = {
+        key: fields.pop(key)
+        for key in ("on_error", "default", "catch", "next", "output_key")
+        if key in fields
+    }
     return {"id": step_id, "type": "set", "values": fields or {"z": 1}, **extra}
 
 
-def choice(test: str, then: Any, otherwise: Any = None, id: str = "c", **fields: Any) -> dict[str, Any]:
+def choice(
+    test: str, then: Any, otherwise: Any = None, id: str = "c", **fields: Any
+) -> dict[str, Any]:
     branches = {"then": then} if otherwise is None else {"then": then, "otherwise": otherwise}
     return {"id": id, "type": "condition", "condition": test, **branches, **fields}
 
 
-def loop(*steps: Any, until: str = "$q == 1", most: int = 3, id: str = "l", **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "loop", "until": until, "max_iterations": most, "steps": list(steps), **fields}
+def loop(
+    *steps: Any, until: str = "$q == 1", most: int = 3, id: str = "l", **fields: Any
+) -> dict[str, Any]:
+    return {
+        "id": id,
+        "type": "loop",
+        "until": until,
+        "max_iterations": most,
+        "steps": list(steps),
+        **fields,
+    }
 
 
 def flow_of(*steps: dict[str, Any], **fields: Any) -> Flow:
@@ -52,17 +69,26 @@ SOMETIMES = ["V011 '$x' is not written on every path that leads here"]
     [
         ([noted(x=1), READ], []),
         ([READ, noted(x=1)], EARLY),
-        ([READ, choice("$q == 1", [noted(x=1)]), {**READ, "id": "r2"}], EARLY),  # it was given, and is there
-        ([READ, step("a", output_key="x", on_error="skip"), {**READ, "id": "r2"}], [*EARLY, *SOMETIMES]),
+        # it was given, and is there
+        ([READ, choice("$q == 1", [noted(x=1)]), {**READ, "id": "r2"}], EARLY),
+        (
+            [READ, step("a", output_key="x", on_error="skip"), {**READ, "id": "r2"}],
+            [*EARLY, *SOMETIMES],
+        ),
         ([parallel([{**READ, "id": "i"}, noted(x=1)], noted("o", w=1))], EARLY),
-        ([parallel({**READ, "id": "i"}, noted(x=1))], NEVER),  # a sibling's name is never seen there
-        ([noted("r", y="$n.output"), noted(x=1)], ["V010 '$n.output' is read before any step has written it"]),
+        # a sibling's name is never seen there
+        ([parallel({**READ, "id": "i"}, noted(x=1))], NEVER),
+        (
+            [noted("r", y="$n.output"), noted(x=1)],
+            ["V010 '$n.output' is read before any step has written it"],
+        ),
         ([choice("$q == 1", [noted(x=1)]), READ], SOMETIMES),
         ([choice("$q == 1", [noted(x=1)], [noted("o", x=2)]), READ], []),
         ([choice("$q == 1", [noted(x=1), {**READ, "id": "i"}]), noted("o", x=2), READ], []),
         ([choice("$q == 1", "$next", "$end"), noted(x=1), READ], []),
         ([choice("$q == 1", "w", "r"), noted("w", x=1, next="r"), READ], SOMETIMES),
-        # loops: the body runs at least once, and what a later step of it writes is there from the second round on
+        # loops: the body runs at least once, and what a later step of it writes is there from the second
+        # round on
         ([loop(noted(x=1)), READ], []),
         ([loop(READ, noted(x=1))], SOMETIMES),
         ([loop(noted(x=1), READ)], []),
@@ -73,7 +99,8 @@ SOMETIMES = ["V011 '$x' is not written on every path that leads here"]
         ([step("a", output_key="x", on_error="skip", default=1), READ], []),
         ([noted(x=1), step("a", output_key="x", on_error="skip"), READ], SOMETIMES),
         ([noted(x="$q", on_error="skip"), READ], SOMETIMES),
-        ([noted(x="$q", on_error="skip", default=1), READ], SOMETIMES),  # the default is the output, not the names
+        # the default is the output, not the names
+        ([noted(x="$q", on_error="skip", default=1), READ], SOMETIMES),
         ([noted("o", x=0), noted(x="$q", on_error="skip"), READ], []),  # the older value stays
         ([loop(noted(x=1), step("t"), on_error="skip"), READ], SOMETIMES),
         ([loop(noted(), on_error="skip", output_key="x", default=1), READ], []),
@@ -81,7 +108,10 @@ SOMETIMES = ["V011 '$x' is not written on every path that leads here"]
         ([step("a", output_key="x", catch=[{"next": "r"}]), READ], SOMETIMES),
         ([noted(x=1), step("a", catch=[{"next": "r"}]), READ], []),
         ([noted(x=1), step("a", output_key="x", catch=[{"next": "r"}]), READ], SOMETIMES),
-        ([loop(step("a"), noted(x=1), step("b"), catch=[{"next": "r"}]), noted("e"), READ], SOMETIMES),
+        (
+            [loop(step("a"), noted(x=1), step("b"), catch=[{"next": "r"}]), noted("e"), READ],
+            SOMETIMES,
+        ),
         # frames
         ([parallel(noted(x=1), noted("o", w=1)), READ], NEVER),
         ([noted(x=1), parallel({**READ, "id": "i"})], []),
@@ -89,7 +119,16 @@ SOMETIMES = ["V011 '$x' is not written on every path that leads here"]
         ([mapped(noted(x=1), over=[1]), READ], NEVER),
         ([{"id": "s", "type": "switch", "on": "$q", "cases": {"a": [noted(x=1)]}}, READ], []),
         (
-            [{"id": "s", "type": "switch", "on": "$q", "cases": {"a": [noted(x=1)]}, "default": "$next"}, READ],
+            [
+                {
+                    "id": "s",
+                    "type": "switch",
+                    "on": "$q",
+                    "cases": {"a": [noted(x=1)]},
+                    "default": "$next",
+                },
+                READ,
+            ],
             SOMETIMES,
         ),
     ],
@@ -126,7 +165,10 @@ def test_what_only_a_step_writes_that_no_path_reaches_must_be_given() -> None:
     first = {"id": "first", "type": "tool", "tool": "t", "args": {}, "next": "last"}
     lost = {"id": "lost", "type": "set", "values": {"x": 1}}
     made = program(first, lost, noted("last", y="$x"))
-    assert [(d.code, d.severity) for d in vm.check(made)] == [("V009", "warning"), ("V024", "warning")]
+    assert [(d.code, d.severity) for d in vm.check(made)] == [
+        ("V009", "warning"),
+        ("V024", "warning"),
+    ]
     refused = vm.run_sync(made)
     assert [d.code for d in refused.diagnostics] == ["V040"]
     assert refused.steps == []
@@ -142,7 +184,9 @@ def test_where_inputs_are_declared_no_other_name_is_one() -> None:
     assert "unless input 'x' is given" in told(*steps)[0]
     assert vm.run_sync(program(*steps), {"x": 5}).final_output == {"z": 5}
     called = {"steps": [READ, noted(x=1)], "inputs": inputs}
-    assert [text[:4] for text in told({"id": "c", "type": "call", "with": {"x": 1}, "program": called})] == [
+    assert [
+        text[:4] for text in told({"id": "c", "type": "call", "with": {"x": 1}, "program": called})
+    ] == [
         "V042",
         "V010",
     ]
@@ -162,7 +206,10 @@ REMEDIES = [  # what lacks it, what the hint says, and the same with the remedy
     (
         [choice("$q", [step("a", default=0, on_error="skip")]), noted("r", y="$a.output")],
         "the same output_key in each branch",
-        [choice("$q", [step("a", output_key="k")], [step("b", output_key="k")]), noted("r", y="$k")],
+        [
+            choice("$q", [step("a", output_key="k")], [step("b", output_key="k")]),
+            noted("r", y="$k"),
+        ],
     ),
     (
         [choice("$q", [step("a", output_key="x")]), READ],
@@ -172,7 +219,11 @@ REMEDIES = [  # what lacks it, what the hint says, and the same with the remedy
     (
         [step("a", output_key="x", catch=[{"next": "r"}]), READ],
         "in its handler",
-        [step("a", output_key="x", catch=[{"next": "h"}], next="r"), noted("h", x=0, next="r"), READ],
+        [
+            step("a", output_key="x", catch=[{"next": "h"}], next="r"),
+            noted("h", x=0, next="r"),
+            READ,
+        ],
     ),
     (
         [choice("$q", "w", "r"), noted("w", x=1, next="r"), READ],
@@ -201,7 +252,7 @@ def test_reads_of_many_steps_are_told_in_no_time() -> None:
     assert sum(d.hint is not None for d in found) == MAX_REMEDIES
 
 
-# --- what nobody reads -----------------------------------------------------------------------------------------------
+# --- what nobody reads ----------------------------------------------------------------------------
 
 
 @tool(effect="read")
@@ -209,7 +260,9 @@ def look() -> str: ...  # type: ignore[empty-body]
 def write() -> str: ...  # type: ignore[empty-body]
 
 
-CONTRACTS = {name: contract(name, function) for name, function in {"look": look, "write": write}.items()}
+CONTRACTS = {
+    name: contract(name, function) for name, function in {"look": look, "write": write}.items()
+}
 
 
 def unread(*steps: dict[str, Any], **fields: Any) -> list[str]:
@@ -222,7 +275,9 @@ END = noted("end")
 
 
 def test_what_nobody_reads() -> None:
-    assert unread(noted("a", x=1, y=2), noted("b", z="$x")) == ["V016 step 'a' sets 'y', which nobody reads"]
+    assert unread(noted("a", x=1, y=2), noted("b", z="$x")) == [
+        "V016 step 'a' sets 'y', which nobody reads"
+    ]
     assert unread(noted("a", x=1)) == [], "it is the output"
     assert unread(choice("$q == 1", [noted("a", x=1)]), END) == [], "it is the block's output"
     assert unread(noted("a", x=1, output_key="all"), noted("b", y="$all")) == []
@@ -242,13 +297,22 @@ def test_near_misses() -> None:
     asked = llm("m", output_key="decision")
     assert unread(asked, choice("$decison == 'yes'", "$end", "$end")) == [
         "V016 nobody reads what the model answers in step 'm'",
-        "V018 '$decison' is taken for an input: no step writes it; did you mean '$decision', which is written and read by nobody?",
+        "V018 '$decison' is taken for an input: no step writes it; did you mean '$decision', "
+        "which is written and read by nobody?",
     ]
     assert unread(asked, choice("$decision == 'yes' and $decisions == 1", "$end", "$end")) == []
-    assert unread(asked, END, inputs={"type": "object", "properties": {"decisions": {}}}, output="$decision") == []
+    assert (
+        unread(
+            asked,
+            END,
+            inputs={"type": "object", "properties": {"decisions": {}}},
+            output="$decision",
+        )
+        == []
+    )
 
 
-# --- fields ----------------------------------------------------------------------------------------------------------
+# --- fields ---------------------------------------------------------------------------------------
 
 
 class Order(TypedDict):
@@ -276,7 +340,9 @@ def fields(*steps: dict[str, Any], **more: Any) -> list[str]:
 
 
 def schema(closed: bool = False, **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties} | ({"additionalProperties": False} if closed else {})
+    return {"type": "object", "properties": properties} | (
+        {"additionalProperties": False} if closed else {}
+    )
 
 
 def test_fields_of_answers() -> None:
@@ -291,18 +357,22 @@ def test_fields_of_answers() -> None:
         "error V017 '${o.price}': no field 'price' is known in $o; it has 'amount'"
     ]
     assert fields(strict, noted(y="$m.output.amount.cents")) == [
-        "error V017 '$m.output.amount.cents': $m.output.amount is a number, which has no field 'cents'"
+        "error V017 '$m.output.amount.cents': $m.output.amount is a number, which has no field "
+        "'cents'"
     ]
     assert fields(llm("m", output_key="o"), noted(y="$m.output.amount")) == [
         "error V017 '$m.output.amount': $m.output is a text, which has no field 'amount'; "
-        "give the step an output_schema, or write ${m.output}.amount where it is text behind the value"
+        "give the step an output_schema, or write ${m.output}.amount where it is text behind the "
+        "value"
     ]
     skipped = llm("m", on_error="skip", default={"amount": 1})
     assert fields(skipped, noted(y="$m.output.amount")) == []
     chosen = llm("m", allowed_outputs=["a", "b"])
     assert fields(chosen, noted(y="$m.output[0]")) == []
     assert fields(chosen, noted(y="$m.output[5]"))[0].startswith("error V017")
-    assert fields(chosen, choice("$m.output == 'a' or $m.output.x == 1", "$end", "$end"))[0].startswith("warning V017")
+    assert fields(chosen, choice("$m.output == 'a' or $m.output.x == 1", "$end", "$end"))[
+        0
+    ].startswith("warning V017")
     assert fields(chosen, END, output="$m.output.x")[0].startswith("error V017")
 
 
@@ -340,7 +410,9 @@ def test_fields_of_inputs_and_other_steps() -> None:
 def test_fields_where_a_name_holds_one_thing_or_another() -> None:
     steps = (noted("s", x="text"), choice("$q == 1", [noted("o", x={"k": 1})]))
     assert fields(*steps, noted(y="$x.k")) == [], "on one path it is there"
-    assert fields(noted("s", x="text"), noted("o", y="$x.k"), noted("e", x={"k": 1}))[0].startswith("error V017")
+    assert fields(noted("s", x="text"), noted("o", y="$x.k"), noted("e", x={"k": 1}))[0].startswith(
+        "error V017"
+    )
 
 
 def braces(*steps: dict[str, Any], **fields: Any) -> list[str]:
@@ -349,11 +421,21 @@ def braces(*steps: dict[str, Any], **fields: Any) -> list[str]:
 
 def test_braces_of_other_template_languages_are_told() -> None:
     sent = "is sent as it stands: braces are text"
-    assert braces(llm("a", prompt="hi {{ name }}")) == [f"'{{{{ name }}}}' {sent}; write $name for a value"]
-    assert braces(llm("a", prompt="$x"), llm("b", prompt="see {a}")) == [f"'{{a}}' {sent}; write $a.output for a value"]
+    assert braces(llm("a", prompt="hi {{ name }}")) == [
+        f"'{{{{ name }}}}' {sent}; write $name for a value"
+    ]
+    assert braces(llm("a", prompt="$x"), llm("b", prompt="see {a}")) == [
+        f"'{{a}}' {sent}; write $a.output for a value"
+    ]
     assert braces(llm("a", prompt="$x and {x}")) == [f"'{{x}}' {sent}; write $x for a value"]
     assert braces(llm("a", prompt="q", system="{{x}}")) != []
     one = {"id": "a", "type": "llm", "messages": [{"role": "user", "content": "{{x}}"}]}
     assert [d.loc for d in check_braces(flow_of(one))] == [("steps", 0, "messages", 0, "content")]
-    for harmless in ("${x} and $x", r"\frac{x}{y} of $x", '{"a": 1} {x: 2} {}', "{nobody}", "$$x {x} {}"):
+    for harmless in (
+        "${x} and $x",
+        r"\frac{x}{y} of $x",
+        '{"a": 1} {x: 2} {}',
+        "{nobody}",
+        "$$x {x} {}",
+    ):
         assert braces(llm("a", prompt=harmless)) == [], harmless

@@ -36,7 +36,8 @@ BOTH = "step 'b' is reached in order and by jump, from 'c': by jump the run ends
     [
         ([choice("c", "b", "$next"), noted("a"), noted("b"), noted("d")], [BOTH]),
         ([choice("c", "b", "$next"), noted("a"), noted("b", next="d"), noted("d")], []),
-        ([choice("c", "b", "$next"), noted("a"), noted("b")], []),  # it is the last: the run ends either way
+        # it is the last: the run ends either way
+        ([choice("c", "b", "$next"), noted("a"), noted("b")], []),
         ([choice("c", "b", "a"), noted("a"), noted("b"), noted("d")], []),  # by jump only
         ([choice("c", [noted("b")]), noted("d")], []),
         (
@@ -45,7 +46,10 @@ BOTH = "step 'b' is reached in order and by jump, from 'c': by jump the run ends
         ),
         (
             [parallel([choice("c", "b", "$next"), noted("a"), noted("b"), noted("d")])],
-            ["step 'b' is reached in order and by jump, from 'c': by jump the branch ends after it"],
+            [
+                "step 'b' is reached in order and by jump, from 'c': by jump the branch ends "
+                "after it"
+            ],
         ),
         (
             [mapped(choice("c", "b", "$next"), noted("a"), noted("b"), noted("d"), over=[1])],
@@ -69,11 +73,20 @@ def test_a_block_that_is_itself_entered_twice_says_it_once() -> None:
         # reached by jump it ends the run: no circle
         (
             [noted("a"), choice("b", "a", "$end")],
-            ["V023 step 'b' jumps back to 'a', which also runs in order: the run ends after it, nothing is repeated"],
+            [
+                "V023 step 'b' jumps back to 'a', which also runs in order: the run ends after "
+                "it, nothing is repeated"
+            ],
         ),
-        ([noted("a"), choice("b", [noted("i", next="a")])], ["V005 steps run in a circle: a -> b -> i -> a"]),
+        (
+            [noted("a"), choice("b", [noted("i", next="a")])],
+            ["V005 steps run in a circle: a -> b -> i -> a"],
+        ),
         ([noted("a", next="$end"), noted("b", next="b")], ["V009 no path reaches step 'b'"]),
-        ([choice("a", "$end", "$end"), choice("b", [noted("i")])], ["V009 no path reaches step 'b'"]),
+        (
+            [choice("a", "$end", "$end"), choice("b", [noted("i")])],
+            ["V009 no path reaches step 'b'"],
+        ),
     ],
 )
 def test_circles_and_what_no_path_reaches(steps: list[dict[str, Any]], expected: list[str]) -> None:

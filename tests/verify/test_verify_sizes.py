@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from expression_texts import expressions, literal, plain_values
 from hypothesis import example, given, settings
 
 from nano_vm.errors import ExprError, StepFault
@@ -14,8 +15,6 @@ from nano_vm.language.flow import Flow
 from nano_vm.language.program import Program
 from nano_vm.values import UNSET, as_text, canonical
 from nano_vm.verify.cost.sizes import NUMBER_BYTES, Sizes
-
-from expression_texts import expressions, literal, plain_values  # isort: skip - a module beside this one
 
 
 def escaped(value: Any) -> Any:
@@ -29,7 +28,9 @@ def escaped(value: Any) -> Any:
 
 def bound_of(value: Any, a: Any, b: Any) -> tuple[Flow, tuple[int, int] | None]:
     start = {"id": "s", "type": "set", "values": {"a": escaped(a), "b": escaped(b)}}
-    flow = Flow(Program.from_dict({"steps": [start, {"id": "t", "type": "set", "values": {"out": value}}]}))
+    flow = Flow(
+        Program.from_dict({"steps": [start, {"id": "t", "type": "set", "values": {"out": value}}]})
+    )
     names = flow.frames[0].names
     return flow, Sizes(flow, 0, lambda step, _: None).of(("name", id(names), "out"))
 
@@ -111,11 +112,17 @@ def test_what_is_added_in_a_loop(start: Any, grows: Any) -> None:
             assert len(canonical(value)) <= bound[1]
 
 
-@pytest.mark.parametrize("text", ["len($q)", "sum($q)", "round($q) + $q", "$q == $q and $q < 1", "$q.startswith('a')"])
+@pytest.mark.parametrize(
+    "text", ["len($q)", "sum($q)", "round($q) + $q", "$q == $q and $q < 1", "$q.startswith('a')"]
+)
 def test_numbers_and_booleans_have_a_bound_of_their_own(text: str) -> None:
     program = {"steps": [{"id": "f", "type": "tool", "tool": "f", "output_key": "q"}]}
     program["steps"].append(
-        {"id": "t", "type": "set", "values": {"out": {"expr": text}, "no": {"expr": "append($q, 1)"}}}
+        {
+            "id": "t",
+            "type": "set",
+            "values": {"out": {"expr": text}, "no": {"expr": "append($q, 1)"}},
+        }
     )
     flow = Flow(Program.from_dict(program))
     sizes = Sizes(flow, 0, lambda step, _: None)

@@ -1,4 +1,6 @@
-"""Trust: a table of flows, a campaign of random programs with marked values, and mutants of the pass that must be found."""
+"""Trust: a table of flows, a campaign of random programs with marked values, and mutants of the
+pass that must be found.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,12 @@ def analysed(
     flow = Flow(document, programs)
     rules = Policy.from_dict(dict(policy))
     joined = {
-        name: rules_of(name, [rules], known.options.trusted, known.options.returns) for name, known in CONTRACTS.items()
+        name: rules_of(name, [rules], known.options.trusted, known.options.returns)
+        for name, known in CONTRACTS.items()
     }
-    return by(flow, CONTRACTS, joined, untrusted=frozenset(rules.untrusted), untrusted_literals=literals)
+    return by(
+        flow, CONTRACTS, joined, untrusted=frozenset(rules.untrusted), untrusted_literals=literals
+    )
 
 
 def lines(trust: Trust) -> list[str]:
@@ -44,7 +49,9 @@ def lines(trust: Trust) -> list[str]:
         text = f"{'ok' if finding.holds else 'NO'} {format_loc(finding.loc)}"
         if finding.loc in reaches:
             flow = reaches[finding.loc]
-            text += f": {' > '.join([flow.source, *flow.way])}" + (f" ({flow.allowed})" if flow.allowed else "")
+            text += f": {' > '.join([flow.source, *flow.way])}" + (
+                f" ({flow.allowed})" if flow.allowed else ""
+            )
         found.append(text)
     for flow in trust.flows:
         if flow.kind == "branch":
@@ -56,7 +63,9 @@ def condition(id: str, text: str, then: Any, **fields: Any) -> dict[str, Any]:
     return {"id": id, "type": "condition", "condition": text, "then": then, **fields}
 
 
-def approval(id: str, show: Any, then: Any = "$next", role: str = "treasurer", **fields: Any) -> dict[str, Any]:
+def approval(
+    id: str, show: Any, then: Any = "$next", role: str = "treasurer", **fields: Any
+) -> dict[str, Any]:
     return {"id": id, "type": "approval", "role": role, "show": show, "then": then, **fields}
 
 
@@ -65,10 +74,19 @@ def written(id: str, **values: Any) -> dict[str, Any]:
 
 
 def loop(id: str, *steps: Any, **fields: Any) -> dict[str, Any]:
-    return {"id": id, "type": "loop", "steps": list(steps), "max_iterations": 2, "on_exhausted": "continue", **fields}
+    return {
+        "id": id,
+        "type": "loop",
+        "steps": list(steps),
+        "max_iterations": 2,
+        "on_exhausted": "continue",
+        **fields,
+    }
 
 
-def call(id: str, *steps: Any, output: Any = None, inputs: Any = None, **fields: Any) -> dict[str, Any]:
+def call(
+    id: str, *steps: Any, output: Any = None, inputs: Any = None, **fields: Any
+) -> dict[str, Any]:
     inner: dict[str, Any] = {"name": "inner", "steps": list(steps)}
     inner |= {"output": output} if output is not None else {}
     inner |= {"inputs": inputs} if inputs is not None else {}
@@ -92,7 +110,9 @@ KIND = {
         "loose": {"items": {"enum": ["x", "y"]}},
         "deep": {"$ref": "#/$defs/Deep"},
     },
-    "$defs": {"Deep": {"type": "object", "properties": {"n": {"const": 7}, "t": {"type": "string"}}}},
+    "$defs": {
+        "Deep": {"type": "object", "properties": {"n": {"const": 7}, "t": {"type": "string"}}}
+    },
 }
 
 CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
@@ -108,12 +128,18 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     ),
     "tool": ([FETCH, send("$page")], [f"NO steps[1].args.to: {GOT} > $page"]),
     "tool by output": ([FETCH, send("$get.output.to")], [f"NO steps[1].args.to: {GOT}"]),
-    "trusted tool": ([step("l", "lookup", args={"q": "$mail"}), send("$l.output")], ["ok steps[1].args.to"]),
+    "trusted tool": (
+        [step("l", "lookup", args={"q": "$mail"}), send("$l.output")],
+        ["ok steps[1].args.to"],
+    ),
     "tool of its arguments": (
         [step("j", "join", args={"q": "$mail"}), send("$j.output")],
         [f"NO steps[1].args.to: {MAIL} > j.output"],
     ),
-    "tool of trusted arguments": ([step("j", "join", args={"q": "x"}), send("$j.output")], ["ok steps[1].args.to"]),
+    "tool of trusted arguments": (
+        [step("j", "join", args={"q": "x"}), send("$j.output")],
+        ["ok steps[1].args.to"],
+    ),
     "reconcile may give the output": (
         [step("l", "lookup", reconcile={"tool": "ask", "args": {}}), send("$l.output")],
         ["NO steps[1].args.to: result of tool 'ask' (reconcile of step 'l')"],
@@ -132,12 +158,20 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     ),
     "model, messages": (
         [
-            {"id": "m", "type": "llm", "messages": [{"role": "user", "content": "$mail"}], "output_key": "to"},
+            {
+                "id": "m",
+                "type": "llm",
+                "messages": [{"role": "user", "content": "$mail"}],
+                "output_key": "to",
+            },
             send("$to"),
         ],
         [f"NO steps[1].args.to: {MAIL} > m.output > $to"],
     ),
-    "model asked with trusted text": ([llm("m", "who? $boss", output_key="to"), send("$to")], ["ok steps[1].args.to"]),
+    "model asked with trusted text": (
+        [llm("m", "who? $boss", output_key="to"), send("$to")],
+        ["ok steps[1].args.to"],
+    ),
     "allowed outputs": (
         [llm("m", "$mail", allowed_outputs=["A", "B"], output_key="to"), send("$to")],
         [f"ok steps[1].args.to: {MAIL} > m.output > $to (one of 'A', 'B')"],
@@ -159,7 +193,11 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [f"NO steps[1].args.to: {MAIL} > m.output"],
     ),
     "schema: a reference inside": (
-        [llm("m", "$mail", output_schema=KIND), send("$m.output.deep.n"), send("$m.output.deep.t", "s2")],
+        [
+            llm("m", "$mail", output_schema=KIND),
+            send("$m.output.deep.n"),
+            send("$m.output.deep.t", "s2"),
+        ],
         [
             f"ok steps[1].args.to: {MAIL} > m.output (always 7)",
             f"NO steps[2].args.to: {MAIL} > m.output",
@@ -178,7 +216,11 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [f"ok steps[1].args.to: {MAIL} > m.output (one of 'A', 1)"],
     ),
     "schema: a name that something else writes too": (
-        [llm("m", "$mail", output_schema=KIND, output_key="v"), step("f", "fetch", output_key="v"), send("$v.kind")],
+        [
+            llm("m", "$mail", output_schema=KIND, output_key="v"),
+            step("f", "fetch", output_key="v"),
+            send("$v.kind"),
+        ],
         ["NO steps[2].args.to: result of tool 'fetch' (step 'f') > $v"],
     ),
     "schema: a name that an input may be": (
@@ -202,14 +244,22 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [f"NO steps[2].args.to: {MAIL} > m.output > $v"],
     ),
     "set": (
-        [written("w", a="$mail", b="x"), send("$a", "s1"), send("$b", "s2"), send("$w.output", "s3")],
+        [
+            written("w", a="$mail", b="x"),
+            send("$a", "s1"),
+            send("$b", "s2"),
+            send("$w.output", "s3"),
+        ],
         [
             f"NO steps[1].args.to: {MAIL} > $a",
             "ok steps[2].args.to",
             f"NO steps[3].args.to: {MAIL} > w.output",
         ],
     ),
-    "set by expression": ([written("w", a={"expr": "$mail + 1"}), send("$a")], [f"NO steps[1].args.to: {MAIL} > $a"]),
+    "set by expression": (
+        [written("w", a={"expr": "$mail + 1"}), send("$a")],
+        [f"NO steps[1].args.to: {MAIL} > $a"],
+    ),
     "an argument is computed": (
         [send({"expr": "append([$boss], $mail)"}), send([{"expr": "len($boss)"}], "s2")],
         [f"NO steps[0].args.to: {MAIL}", "ok steps[1].args.to"],
@@ -234,7 +284,10 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
             f"each: {GOT} (only a branch)",
         ],
     ),
-    "map: trusted items": ([mapped(send("$item"), over="$people", id="each")], ["ok steps[0].steps[0].args.to"]),
+    "map: trusted items": (
+        [mapped(send("$item"), over="$people", id="each")],
+        ["ok steps[0].steps[0].args.to"],
+    ),
     "parallel": (
         [parallel(FETCH, step("l", "lookup"), id="both"), send("$both.output.l")],
         [f"NO steps[1].args.to: {GOT} > both.output"],
@@ -243,7 +296,10 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [written("w", x="A"), loop("again", send("$x"), step("get", "fetch", output_key="x"))],
         [f"NO steps[1].steps[0].args.to: {GOT} > $x"],
     ),
-    "a loop's output": ([loop("again", FETCH), send("$again.output")], [f"NO steps[1].args.to: {GOT} > again.output"]),
+    "a loop's output": (
+        [loop("again", FETCH), send("$again.output")],
+        [f"NO steps[1].args.to: {GOT} > again.output"],
+    ),
     "a block's output": (
         [condition("c", "$boss == 'x'", [FETCH], output_key="k"), send("$k")],
         [f"NO steps[1].args.to: {GOT} > c.output > $k"],
@@ -262,14 +318,28 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "other branches": (
         [
             FETCH,
-            {"id": "w", "type": "switch", "on": "$page", "cases": {"a": "$next"}, "default": "$next"},
+            {
+                "id": "w",
+                "type": "switch",
+                "on": "$page",
+                "cases": {"a": "$next"},
+                "default": "$next",
+            },
             loop("l", step("x", "fetch"), until="$x.output == 'done'"),
         ],
-        [f"w: {GOT} > $page (only a branch)", "l: result of tool 'fetch' (step 'x') (only a branch)"],
+        [
+            f"w: {GOT} > $page (only a branch)",
+            "l: result of tool 'fetch' (step 'x') (only a branch)",
+        ],
     ),
     "a called program's input and output": (
         [
-            call("c", send("$x", tool="wire"), step("n", "join", args={"a": "$x"}), **{"with": {"x": "$mail"}}),
+            call(
+                "c",
+                send("$x", tool="wire"),
+                step("n", "join", args={"a": "$x"}),
+                **{"with": {"x": "$mail"}},
+            ),
             send("$c.output", "t"),
         ],
         [
@@ -284,11 +354,20 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
             send("$c.output", "s1"),
             send("$d.output", "s2"),
         ],
-        ["ok steps[2].args.to", "NO steps[3].args.to: result of tool 'fetch' (step 'get2') > d.output"],
+        [
+            "ok steps[2].args.to",
+            "NO steps[3].args.to: result of tool 'fetch' (step 'get2') > d.output",
+        ],
     ),
     "calls share nothing": (
-        [call("c", send("$x"), **{"with": {"x": "$boss"}}), call("d", send("$x"), **{"with": {"x": "$mail"}})],
-        ["ok steps[0].program.steps[0].args.to", f"NO steps[1].program.steps[0].args.to: {MAIL} > d/$x"],
+        [
+            call("c", send("$x"), **{"with": {"x": "$boss"}}),
+            call("d", send("$x"), **{"with": {"x": "$mail"}}),
+        ],
+        [
+            "ok steps[0].program.steps[0].args.to",
+            f"NO steps[1].program.steps[0].args.to: {MAIL} > d/$x",
+        ],
     ),
     "an event": (
         [{"id": "w", "type": "wait", "event": "reply", "output_key": "e"}, send("$e")],
@@ -299,7 +378,12 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ["NO steps[1].args.to: comment of approval 'a' > $e"],
     ),
     "a decision": (
-        [approval("a", "$boss", output_key="d"), send("$d.approved"), send("$d.reason", "s2"), send("$d", "s3")],
+        [
+            approval("a", "$boss", output_key="d"),
+            send("$d.approved"),
+            send("$d.reason", "s2"),
+            send("$d", "s3"),
+        ],
         [
             "ok steps[1].args.to: comment of approval 'a' > $d (true or false)",
             "NO steps[2].args.to: comment of approval 'a' > $d",
@@ -312,9 +396,16 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     ),
     "undo and reconcile are calls": (
         [
-            step("a", "fetch", args={"to": "$mail"}, undo={"tool": "send", "args": {"to": "$a.output"}}),
+            step(
+                "a",
+                "fetch",
+                args={"to": "$mail"},
+                undo={"tool": "send", "args": {"to": "$a.output"}},
+            ),
             step("b", "lookup", args={"to": "$mail"}, reconcile={"tool": "pay"}),
-            step("c", "lookup", args={"to": "$mail"}, reconcile={"tool": "pay", "args": {"to": "A"}}),
+            step(
+                "c", "lookup", args={"to": "$mail"}, reconcile={"tool": "pay", "args": {"to": "A"}}
+            ),
         ],
         [
             "NO steps[0].undo.args.to: result of tool 'fetch' (step 'a')",
@@ -332,7 +423,10 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     ),
     "a value check": (
         [send("$mail", tool="list_pay"), send("$boss", "s2", tool="list_pay")],
-        [f"ok steps[0].args.to: {MAIL} (checked before the call: $value in $payees)", "ok steps[1].args.to"],
+        [
+            f"ok steps[0].args.to: {MAIL} (checked before the call: $value in $payees)",
+            "ok steps[1].args.to",
+        ],
     ),
     "steps that nothing reaches write nothing": (
         [
@@ -348,7 +442,12 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [f"ok steps[2].args.to: {GOT} > $page (approved by treasurer at step a)"],
     ),
     "approved, and written since": (
-        [FETCH, approval("a", {"to": "$page"}), step("g", "fetch", output_key="page"), send("$page", tool="wire")],
+        [
+            FETCH,
+            approval("a", {"to": "$page"}),
+            step("g", "fetch", output_key="page"),
+            send("$page", tool="wire"),
+        ],
         [f"NO steps[3].args.to: {GOT} > $page"],
     ),
     "approved something else": (
@@ -372,7 +471,11 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [f"ok steps[1].then[0].args.to: {GOT} > $page (approved by treasurer at step a)"],
     ),
     "approved on one path only": (
-        [FETCH, condition("c", "$boss == 'x'", [approval("a", "$page")]), send("$page", tool="wire")],
+        [
+            FETCH,
+            condition("c", "$boss == 'x'", [approval("a", "$page")]),
+            send("$page", tool="wire"),
+        ],
         [f"NO steps[2].args.to: {GOT} > $page"],
     ),
     "approved unless it failed": (
@@ -402,7 +505,10 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "another computation than what was approved": (
         [
             FETCH,
-            approval("a", [{"expr": "$page.a + 1"}, {"expr": "$page < 2"}, {"expr": "default($page.a, 1)"}]),
+            approval(
+                "a",
+                [{"expr": "$page.a + 1"}, {"expr": "$page < 2"}, {"expr": "default($page.a, 1)"}],
+            ),
             send({"expr": "$page.a - 1"}, "s1", tool="wire"),
             send({"expr": "$page.b + 1"}, "s2", tool="wire"),
             send({"expr": "$page.a + 2"}, "s3", tool="wire"),
@@ -426,8 +532,15 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [f"NO steps[1].parallel_steps[1][0].args.to: {GOT} > $page"],
     ),
     "approved before the branches": (
-        [FETCH, approval("a", "$page"), parallel([send("$page", tool="wire")], [step("l", "lookup")])],
-        [f"ok steps[2].parallel_steps[0][0].args.to: {GOT} > $page (approved by treasurer at step a)"],
+        [
+            FETCH,
+            approval("a", "$page"),
+            parallel([send("$page", tool="wire")], [step("l", "lookup")]),
+        ],
+        [
+            f"ok steps[2].parallel_steps[0][0].args.to: {GOT} > $page (approved by treasurer at "
+            f"step a)"
+        ],
     ),
     "approved as the item of another map": (
         [
@@ -466,7 +579,13 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [
             FETCH,
             approval("a", "$page"),
-            step("g", "lookup", output_key="page", catch=[{"errors": ["*"], "next": "s"}], next="$end"),
+            step(
+                "g",
+                "lookup",
+                output_key="page",
+                catch=[{"errors": ["*"], "next": "s"}],
+                next="$end",
+            ),
             send("$page", tool="wire"),
         ],
         [f"NO steps[3].args.to: {GOT} > $page"],
@@ -509,10 +628,20 @@ LITERAL_CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "literal": ([send("A")], [f"NO steps[0].args.to: {UNTRUSTED_TEXT.format('s')}"]),
     "template": ([send("to $boss")], [f"NO steps[0].args.to: {UNTRUSTED_TEXT.format('s')}"]),
     "keys": ([send({"$boss": "$boss"})], [f"NO steps[0].args.to: {UNTRUSTED_TEXT.format('s')}"]),
-    "reference": ([send("$boss"), send(["$boss"], "s2")], ["ok steps[0].args.to", "ok steps[1].args.to"]),
-    "trusted tool": ([step("l", "lookup", args={"q": "x"}), send("$l.output.to")], ["ok steps[1].args.to"]),
+    "reference": (
+        [send("$boss"), send(["$boss"], "s2")],
+        ["ok steps[0].args.to", "ok steps[1].args.to"],
+    ),
+    "trusted tool": (
+        [step("l", "lookup", args={"q": "x"}), send("$l.output.to")],
+        ["ok steps[1].args.to"],
+    ),
     "through a trusted branch": (
-        [parallel(step("l", "lookup"), step("k", "lookup"), id="p"), send("$p.output.l"), send("$p.output", "s2")],
+        [
+            parallel(step("l", "lookup"), step("k", "lookup"), id="p"),
+            send("$p.output.l"),
+            send("$p.output", "s2"),
+        ],
         ["ok steps[1].args.to", f"NO steps[2].args.to: {UNTRUSTED_TEXT.format('p')}"],
     ),
     "set": (
@@ -524,8 +653,16 @@ LITERAL_CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [f"NO steps[1].args.to: {UNTRUSTED_TEXT.format('w')}", "ok steps[2].args.to"],
     ),
     "computed where it is given": (
-        [send({"expr": "$boss"}), send({"expr": "str($boss)"}, "s2"), send([{"expr": "$boss['k']"}], "s3")],
-        ["ok steps[0].args.to", f"NO steps[1].args.to: {UNTRUSTED_TEXT.format('s2')}", "ok steps[2].args.to"],
+        [
+            send({"expr": "$boss"}),
+            send({"expr": "str($boss)"}, "s2"),
+            send([{"expr": "$boss['k']"}], "s3"),
+        ],
+        [
+            "ok steps[0].args.to",
+            f"NO steps[1].args.to: {UNTRUSTED_TEXT.format('s2')}",
+            "ok steps[2].args.to",
+        ],
     ),
     "a key that is named expr": (
         [send({"$$expr": "$boss"})],
@@ -558,7 +695,10 @@ LITERAL_CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ],
     ),
     "a called program's input": (
-        [call("c", send("$x"), **{"with": {"x": "A"}}), call("d", send("$x"), **{"with": {"x": "$boss"}})],
+        [
+            call("c", send("$x"), **{"with": {"x": "A"}}),
+            call("d", send("$x"), **{"with": {"x": "$boss"}}),
+        ],
         [
             f"NO steps[0].program.steps[0].args.to: {UNTRUSTED_TEXT.format('c')}",
             "ok steps[1].program.steps[0].args.to",
@@ -573,7 +713,10 @@ LITERAL_CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
                 **{"with": {}},
             )
         ],
-        ["NO steps[0].program.steps[0].args.to: untrusted text of the program (default of input 'x')"],
+        [
+            "NO steps[0].program.steps[0].args.to: untrusted text of the program (default of "
+            "input 'x')"
+        ],
     ),
     "a pure tool's names of arguments": (
         [
@@ -588,7 +731,10 @@ LITERAL_CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ],
     ),
     "the names of a reconcile's arguments": (
-        [step("l", "lookup", reconcile={"tool": "join", "args": {"EVIL": "$boss"}}), send("$l.output")],
+        [
+            step("l", "lookup", reconcile={"tool": "join", "args": {"EVIL": "$boss"}}),
+            send("$l.output"),
+        ],
         ["NO steps[1].args.to: untrusted text of the program (argument 'EVIL' of step 'l')"],
     ),
     "names of arguments of a tool that protects all": (
@@ -618,11 +764,18 @@ def test_flows_of_untrusted_text(name: str) -> None:
 
 
 def test_words() -> None:
-    trust = analysed(program(llm("extract", "who? $mail", output_key="recipient"), send("$recipient", "pay")))
+    trust = analysed(
+        program(llm("extract", "who? $mail", output_key="recipient"), send("$recipient", "pay"))
+    )
     (finding,) = trust.findings
-    assert finding.statement == "only trusted values reach argument 'to' of tool 'send' (step 'pay')"
+    assert (
+        finding.statement == "only trusted values reach argument 'to' of tool 'send' (step 'pay')"
+    )
     assert [str(move) for move in finding.path] == ["extract", "pay"]
-    text = "untrusted input 'mail' reaches argument 'to' of 'send' by way of extract.output -> $recipient"
+    text = (
+        "untrusted input 'mail' reaches argument 'to' of 'send' by way of extract.output -> "
+        "$recipient"
+    )
     assert [str(flow) for flow in trust.flows] == [text]
 
 
@@ -630,17 +783,30 @@ def test_long_ways_are_told_from_their_end() -> None:
     steps = [written(f"w{i}", **{f"k{i + 1}": f"$k{i}" if i else "$mail"}) for i in range(30)]
     trust = analysed(program(*steps, send("$k30")))
     assert trust.flows[0].way == ("...", *(f"$k{i}" for i in range(15, 31)))
-    assert [move.step_id for move in trust.findings[0].path] == [*(f"w{i}" for i in range(14, 30)), "s"]
+    assert [move.step_id for move in trust.findings[0].path] == [
+        *(f"w{i}" for i in range(14, 30)),
+        "s",
+    ]
 
 
 def test_checks_are_where_the_arguments_are() -> None:
     rule = {"to": {"check": "$value in $payees", "trusted": False}}
-    policy = {**POLICY, "tools": {"list_pay": {"args": rule}, "ask": {"args": {"*": "trusted or $value in $payees"}}}}
+    policy = {
+        **POLICY,
+        "tools": {
+            "list_pay": {"args": rule},
+            "ask": {"args": {"*": "trusted or $value in $payees"}},
+        },
+    }
     trust = analysed(
         program(
             send("$boss", tool="list_pay"),  # trusted is not enough
             step(
-                "l", "lookup", args={"q": "$mail"}, reconcile="ask", undo={"tool": "list_pay", "args": {"to": "$mail"}}
+                "l",
+                "lookup",
+                args={"q": "$mail"},
+                reconcile="ask",
+                undo={"tool": "list_pay", "args": {"to": "$mail"}},
             ),
             step("none", "list_pay", args={}),  # left to the tool's default, which nobody checks
         ),
@@ -669,7 +835,9 @@ def test_an_approval_that_a_rule_names() -> None:
     assert lines(trust) == [f"ok steps[2].args.to: {GOT} > $page (approved by boss at step a)"]
     assert not trust.checks
     trust = analysed(program(*steps[:1], *steps[2:]), policy)
-    assert lines(trust) == [f"ok steps[1].args.to: {GOT} > $page (checked before the call: $value in $payees)"]
+    assert lines(trust) == [
+        f"ok steps[1].args.to: {GOT} > $page (checked before the call: $value in $payees)"
+    ]
 
 
 def test_a_step_entered_in_two_ways_is_judged_by_the_worse() -> None:
@@ -719,7 +887,11 @@ RESTRICTS: list[tuple[dict[str, Any], tuple[str | int, ...], bool]] = [
     ({"allOf": [{"type": "string"}, {"enum": ["a"]}]}, (), True),
     ({"anyOf": [{"const": 1}, {"enum": ["a"]}]}, (), True),
     ({"anyOf": [{"const": 1}, {"type": "string"}]}, (), False),
-    ({"oneOf": [{"properties": {"k": {"const": "a"}}}, {"properties": {"k": {"const": "b"}}}]}, ("k",), True),
+    (
+        {"oneOf": [{"properties": {"k": {"const": "a"}}}, {"properties": {"k": {"const": "b"}}}]},
+        ("k",),
+        True,
+    ),
     ({"if": {"const": 1}, "then": {"const": 1}}, (), False),
     ({"not": {"const": 1}}, (), False),
     ({"$ref": "#/$defs/A", "$defs": {"A": {"enum": [1]}}}, (), True),
@@ -731,11 +903,13 @@ RESTRICTS: list[tuple[dict[str, Any], tuple[str | int, ...], bool]] = [
 
 
 @pytest.mark.parametrize(("schema", "path", "restricts"), RESTRICTS)
-def test_what_a_schema_restricts(schema: dict[str, Any], path: tuple[str | int, ...], restricts: bool) -> None:
+def test_what_a_schema_restricts(
+    schema: dict[str, Any], path: tuple[str | int, ...], restricts: bool
+) -> None:
     assert (restricted(schema, path) is not None) is restricts
 
 
-# --- campaign and mutants -------------------------------------------------------------------------------------------
+# --- campaign and mutants -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("marked", [False, True])
@@ -770,7 +944,10 @@ MUTANTS = {
         "if step.reconcile is not None:  # may",
         "if step.reconcile is None and False:  # may",
     ),
-    "inputs are trusted": ("if name in self.untrusted:", "if name in self.untrusted and name not in names.keys:"),
+    "inputs are trusted": (
+        "if name in self.untrusted:",
+        "if name in self.untrusted and name not in names.keys:",
+    ),
     "a name written is no input": (
         "if name in self.untrusted:",
         "if name in self.untrusted and name not in names.written:",
@@ -783,14 +960,18 @@ MUTANTS = {
     "a block gives its container nothing": ("around = node.owner\n", "around = None\n"),
     "a frame gives the fork nothing": ("around = frame.owner\n", "pass\n"),
     "a declared output gives nothing": (
-        "self.value(frame.names, frame.names.program.output, self.out(frame.owner), frame.owner.index)",
+        "self.value(frame.names, frame.names.program.output, self.out(frame.owner), "
+        "frame.owner.index)",
         "pass",
     ),
     "a model forgets what it was asked": (
         "self.edge(names, ref, out, node.index, right)",
         "self.edge(names, ref, out, node.index, 'x')",
     ),
-    "a model's free answer is harmless under a schema": ("right = restricted(step.output_schema, ())", "right = 'x'"),
+    "a model's free answer is harmless under a schema": (
+        "right = restricted(step.output_schema, ())",
+        "right = 'x'",
+    ),
     "set gives its names nothing": (
         "self.edge(names, ref, start + names.keys[str(where[1])], node.index)",
         "pass",
@@ -810,8 +991,14 @@ MUTANTS = {
         "                    queue.append(target)\n        if not",
         "                    pass\n        if not",
     ),
-    "a field is restricted if one writer's is": ("            if all(found):", "            if any(found):"),
-    "a name of a schema has no other writers": ("if len(schemas) == len(writers[key]):", "if schemas:"),
+    "a field is restricted if one writer's is": (
+        "            if all(found):",
+        "            if any(found):",
+    ),
+    "a name of a schema has no other writers": (
+        "if len(schemas) == len(writers[key]):",
+        "if schemas:",
+    ),
     "a name of a schema is no input": ("and key not in given", ""),
     "a text's items are restricted": ('if kinds != "array":', "if False:"),
     "one of the alternatives is restricted": ("if members and all(members):", "if any(members):"),
@@ -819,7 +1006,10 @@ MUTANTS = {
         'all(kind in ("boolean", "null") for kind',
         'any(kind in ("boolean", "null") for kind',
     ),
-    "prefix items are items": ("first[head] if head < len(first) else", "first[head] if False else"),
+    "prefix items are items": (
+        "first[head] if head < len(first) else",
+        "first[head] if False else",
+    ),
     "undo is no call": ("if step.undo is not None:", "if False:"),
     "reconcile is no call": (
         "        if step.reconcile is not None:\n            yield",
@@ -851,14 +1041,18 @@ MUTANTS = {
         "held &= ~self.killed(names, [names.keys[step.item_name]])",
         "pass",
     ),
-    "a rejection approves": ('if label == "then" and node.kind', 'if label in ("then", "otherwise") and node.kind'),
+    "a rejection approves": (
+        'if label == "then" and node.kind',
+        'if label in ("then", "otherwise") and node.kind',
+    ),
     "a skipped approval approves": (
         "held &= ~own\n                if edge",
         "held = held & ~own | self.granted.get(node.index, 0)\n                if edge",
     ),
     "anybody approves": (
         ".append(node)\n        self.states",
-        ".append(node)\n                self.steps.setdefault((id(node.frame.names), 'treasurer'), []).append(node)\n        self.states",
+        ".append(node)\n                self.steps.setdefault((id(node.frame.names), "
+        "'treasurer'), []).append(node)\n        self.states",
     ),
     "an approval of another's": ("return key in self.shown[node.index]", "return True"),
     "an undo is fixed before its step": ("        if after:\n", "        if False:\n"),
@@ -872,25 +1066,43 @@ MUTANTS = {
         "if False and self.literals",
     ),
     "own text: names of arguments": ("and name not in graph.known:", "and False:"),
-    "own text: templates are references": ("return not parse_template(value).typed", 'return "$" not in value'),
-    "own text: keys": ("return not (type(value) is list and value)", "return type(value) not in (list, dict)"),
-    "own text: defaults of steps": ("if step.has_default or isinstance(step, (LLM", "if isinstance(step, (LLM"),
+    "own text: templates are references": (
+        "return not parse_template(value).typed",
+        'return "$" not in value',
+    ),
+    "own text: keys": (
+        "return not (type(value) is list and value)",
+        "return type(value) not in (list, dict)",
+    ),
+    "own text: defaults of steps": (
+        "if step.has_default or isinstance(step, (LLM",
+        "if isinstance(step, (LLM",
+    ),
     "own text: what a model may answer": (
         "isinstance(step, (LLMStep, ConditionStep",
         "isinstance(step, (ConditionStep",
     ),
-    "own text: branch names": ("isinstance(step, (LLMStep, ConditionStep, SwitchStep))", "isinstance(step, LLMStep)"),
+    "own text: branch names": (
+        "isinstance(step, (LLMStep, ConditionStep, SwitchStep))",
+        "isinstance(step, LLMStep)",
+    ),
     "own text: items": ("if isinstance(step, MapStep) and spells(step.over):", "if False:"),
     "own text: values that are set": (
         "if isinstance(step, SetStep):\n            for name, value",
         "if False:\n            for name, value",
     ),
-    "own text: defaults of inputs": ('if isinstance(part, dict) and "default" in part:', "if False:"),
+    "own text: defaults of inputs": (
+        'if isinstance(part, dict) and "default" in part:',
+        "if False:",
+    ),
     "own text: what is given to calls": (
         "and spells(value):\n            self.seed(target",
         "and False:\n            self.seed(target",
     ),
-    "own text: arguments": ("and spells(value):\n            reached", "and False:\n            reached"),
+    "own text: arguments": (
+        "and spells(value):\n            reached",
+        "and False:\n            reached",
+    ),
 }
 
 
@@ -913,7 +1125,10 @@ def mutant(name: str) -> ModuleType:
 def killed_by(module: ModuleType) -> str | None:
     """What finds the mutant: a row of the tables, or a run of the campaign."""
     wrong: Analyse = module.analyse
-    if any((module.restricted(schema, path) is not None) is not expected for schema, path, expected in RESTRICTS):
+    if any(
+        (module.restricted(schema, path) is not None) is not expected
+        for schema, path, expected in RESTRICTS
+    ):
         return "schemas"
     for table, literals in ((CASES, False), (LITERAL_CASES, True)):
         for name, (steps, expected) in table.items():

@@ -1,4 +1,6 @@
-"""The search for a run along a path of the graph: it is found where there is one, executed, and the same when it is made again."""
+"""The search for a run along a path of the graph: it is found where there is one, executed, and the
+same when it is made again.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def calls(plan: Plan, *tools: str) -> Callable[[Machine], bool]:
 
 
 def path(flow: Flow, *moves: str) -> list[tuple[int, str]]:
-    """``step.label`` as nodes and labels; of a step with several nodes the first that has the edge."""
+    """``step.label`` as nodes and labels; of a step with several nodes the first that has the
+    edge.
+    """
     found = []
     for move in moves:
         step_id, _, label = move.partition(".")
@@ -57,7 +61,12 @@ def found(
 ) -> tuple[Witness | None, Plan, Flow]:
     plan, flow = compiled(program)
     witness = find_run(
-        plan, flow, "a statement", breaks=calls(plan, *breaks), prefer=path(flow, *moves), budget_runs=budget_runs
+        plan,
+        flow,
+        "a statement",
+        breaks=calls(plan, *breaks),
+        prefer=path(flow, *moves),
+        budget_runs=budget_runs,
     )
     if witness is not None:
         check(witness, plan, program)
@@ -65,12 +74,19 @@ def found(
 
 
 def check(witness: Witness, plan: Plan, program: Program) -> None:
-    """A witness is the same run when it is made again: from itself, and from its JSON form on another plan."""
+    """A witness is the same run when it is made again: from itself, and from its JSON form on
+    another plan.
+    """
     again = witness.replay(plan)
     assert repr(again.records) == repr(witness.run.machine.records)
     data = json.loads(json.dumps(witness.to_dict()))
     other, _ = compiled(program)
-    made = replay(other, data["inputs"], [Given.from_dict(entry) for entry in data["outcomes"]], program.budget)
+    made = replay(
+        other,
+        data["inputs"],
+        [Given.from_dict(entry) for entry in data["outcomes"]],
+        program.budget,
+    )
     assert (made.status, made.output) == (again.status, again.output)
     assert [r[1:3] for r in records(other, made)] == [r[1:3] for r in records(plan, again)]
     assert [b.to_dict() for b in witness.branches] == data["branches"]
@@ -86,10 +102,15 @@ DEEP = [step(f"s{i}", "ask", output_key=f"k{i}") for i in range(8)]
 
 
 def test_values_that_several_conditions_read_are_found_together() -> None:
-    """Eight answers of 32 by 2 each, and one combination: without the path this is a needle among 256."""
+    """Eight answers of 32 by 2 each, and one combination: without the path this is a needle among
+    256.
+    """
     wanted = [condition(f"c{i}", f"$k{i} == 'v{i}'", "$next", "$end") for i in range(8)]
     witness, _, _ = found(
-        program(*DEEP, *wanted, step("pay", "pay")), ["pay"], *(f"c{i}.then" for i in range(8)), budget_runs=12
+        program(*DEEP, *wanted, step("pay", "pay")),
+        ["pay"],
+        *(f"c{i}.then" for i in range(8)),
+        budget_runs=12,
     )
     assert witness is not None
     flow_less = [condition(f"c{i}", f"$k{i} != 'v{i}'", "$next", "$end") for i in range(8)]
@@ -111,25 +132,37 @@ def test_a_condition_over_several_values() -> None:
     ("steps", "breaks", "moves"),
     [
         pytest.param(
-            [step("a", "f", catch=[{"errors": ["Declined"], "next": "pay"}], next="$end"), step("pay", "pay")],
+            [
+                step("a", "f", catch=[{"errors": ["Declined"], "next": "pay"}], next="$end"),
+                step("pay", "pay"),
+            ],
             ["pay"],
             ["a.catch"],
             id="catch-by-class",
         ),
         pytest.param(
-            [step("a", "f", catch=[{"errors": ["timeout"], "next": "pay"}], next="$end"), step("pay", "pay")],
+            [
+                step("a", "f", catch=[{"errors": ["timeout"], "next": "pay"}], next="$end"),
+                step("pay", "pay"),
+            ],
             None,
             ["a.catch"],
             id="catch-timeout-of-a-write-never",
         ),
         pytest.param(
-            [llm("a", catch=[{"errors": ["timeout"], "next": "pay"}], next="$end"), step("pay", "pay")],
+            [
+                llm("a", catch=[{"errors": ["timeout"], "next": "pay"}], next="$end"),
+                step("pay", "pay"),
+            ],
             ["pay"],
             ["a.catch"],
             id="catch-timeout-of-a-model",
         ),
         pytest.param(
-            [llm("a", catch=[{"errors": ["rate_limit"], "next": "pay"}], next="$end"), step("pay", "pay")],
+            [
+                llm("a", catch=[{"errors": ["rate_limit"], "next": "pay"}], next="$end"),
+                step("pay", "pay"),
+            ],
             ["pay"],
             ["a.catch"],
             id="catch-rate-limit",
@@ -181,7 +214,11 @@ def test_a_condition_over_several_values() -> None:
         pytest.param(
             [
                 step("a", "f"),
-                mapped(condition("c", "$item.kind == 'x'", [step("pay", "pay")]), over="$a.output.list", id="m"),
+                mapped(
+                    condition("c", "$item.kind == 'x'", [step("pay", "pay")]),
+                    over="$a.output.list",
+                    id="m",
+                ),
             ],
             ["pay"],
             ["c.then"],
@@ -194,7 +231,10 @@ def test_a_condition_over_several_values() -> None:
                     "type": "loop",
                     "max_iterations": 5,
                     "until": "$b.output == 'stop'",
-                    "steps": [step("b", "f"), condition("c", "$b.output == 'go'", [step("pay", "pay")])],
+                    "steps": [
+                        step("b", "f"),
+                        condition("c", "$b.output == 'go'", [step("pay", "pay")]),
+                    ],
                 }
             ],
             ["pay", "pay", "pay"],
@@ -255,7 +295,10 @@ def test_a_condition_over_several_values() -> None:
                     "id": "i",
                     "type": "call",
                     "with": {"n": "$a.output"},
-                    "program": {"name": "sub", "steps": [condition("c", "$n > 5", [step("pay", "pay")])]},
+                    "program": {
+                        "name": "sub",
+                        "steps": [condition("c", "$n > 5", [step("pay", "pay")])],
+                    },
                 }
             ],
             ["pay"],
@@ -263,10 +306,16 @@ def test_a_condition_over_several_values() -> None:
             id="in-a-called-program",
         ),
         pytest.param(
-            [condition("c", "$who == 'ann'", "pay", "$end"), step("pay", "pay")], ["pay"], ["c.then"], id="an-input"
+            [condition("c", "$who == 'ann'", "pay", "$end"), step("pay", "pay")],
+            ["pay"],
+            ["c.then"],
+            id="an-input",
         ),
         pytest.param(
-            [step("a", "f", undo={"tool": "pay"}), step("b", "g")], ["f", "pay"], ["b.error"], id="undo-after-a-failure"
+            [step("a", "f", undo={"tool": "pay"}), step("b", "g")],
+            ["f", "pay"],
+            ["b.error"],
+            id="undo-after-a-failure",
         ),
         pytest.param(
             [step("a", "f", undo={"tool": "pay"}), step("b", "g", on_error="skip")],
@@ -276,7 +325,12 @@ def test_a_condition_over_several_values() -> None:
         ),
         pytest.param([step("a", "f", reconcile={"tool": "pay"})], ["pay"], [], id="reconcile"),
         pytest.param(
-            [step("a", "f", max_retries=2, catch=[{"errors": ["*"], "next": "pay"}], next="$end"), step("pay", "pay")],
+            [
+                step(
+                    "a", "f", max_retries=2, catch=[{"errors": ["*"], "next": "pay"}], next="$end"
+                ),
+                step("pay", "pay"),
+            ],
             ["pay"],
             ["a.catch"],
             id="every-attempt-fails",
@@ -307,7 +361,12 @@ def test_a_condition_over_several_values() -> None:
         ),
         pytest.param(
             [
-                condition("o", "$a.output == 'x'", [condition("i", "$b.output == 'y'", "pay", "$end")], "$end"),
+                condition(
+                    "o",
+                    "$a.output == 'x'",
+                    [condition("i", "$b.output == 'y'", "pay", "$end")],
+                    "$end",
+                ),
                 step("n", "f"),
                 step("pay", "pay"),
             ],
@@ -317,8 +376,14 @@ def test_a_condition_over_several_values() -> None:
         ),
     ],
 )
-def test_a_path_is_followed(steps: list[dict[str, Any]], breaks: list[str] | None, moves: list[str]) -> None:
-    read = [s for s in (step("a", "ask"), step("b", "ask")) if not any(s["id"] == other["id"] for other in _all(steps))]
+def test_a_path_is_followed(
+    steps: list[dict[str, Any]], breaks: list[str] | None, moves: list[str]
+) -> None:
+    read = [
+        s
+        for s in (step("a", "ask"), step("b", "ask"))
+        if not any(s["id"] == other["id"] for other in _all(steps))
+    ]
     whole = program(*read, *steps)
     witness, _, _ = found(whole, breaks or ["pay"], *moves, budget_runs=150)
     assert (witness is not None) is (breaks is not None)
@@ -340,7 +405,9 @@ def _all(steps: Sequence[Any]) -> Iterator[dict[str, Any]]:
 def test_the_failure_of_a_fork_is_sought_inside_it() -> None:
     branches = [[step(f"{b}{i}", "f") for i in range(6)] for b in "xyz"]
     whole = program(
-        *DEEP, parallel(*branches, id="p", catch=[{"errors": ["*"], "next": "pay"}], next="$end"), step("pay", "pay")
+        *DEEP,
+        parallel(*branches, id="p", catch=[{"errors": ["*"], "next": "pay"}], next="$end"),
+        step("pay", "pay"),
     )
     plan, flow = compiled(whole)
     tried = 0
@@ -355,13 +422,16 @@ def test_the_failure_of_a_fork_is_sought_inside_it() -> None:
 
 
 def test_without_a_path_the_nearest_runs_come_first() -> None:
-    witness, _, _ = found(program(*DEEP, condition("c", "$k7 == 'v'", [step("pay", "pay")])), ["pay"])
+    witness, _, _ = found(
+        program(*DEEP, condition("c", "$k7 == 'v'", [step("pay", "pay")])), ["pay"]
+    )
     assert witness is not None
 
 
 def test_what_no_run_does_is_not_found_and_the_search_ends() -> None:
     whole = program(
-        llm("m", allowed_outputs=["yes", "no"]), condition("c", "$m.output == 'maybe'", [step("pay", "pay")])
+        llm("m", allowed_outputs=["yes", "no"]),
+        condition("c", "$m.output == 'maybe'", [step("pay", "pay")]),
     )
     plan, flow = compiled(whole)
     asked = 0
@@ -374,7 +444,13 @@ def test_what_no_run_does_is_not_found_and_the_search_ends() -> None:
     assert find_run(plan, flow, "", breaks=breaks, prefer=path(flow, "c.then")) is None
     assert asked < 20  # all that there are, and not the budget
     long = program(
-        {"id": "l", "type": "loop", "max_iterations": 9, "until": "$b.output == 'x'", "steps": [step("b", "f")]}
+        {
+            "id": "l",
+            "type": "loop",
+            "max_iterations": 9,
+            "until": "$b.output == 'x'",
+            "steps": [step("b", "f")],
+        }
     )
     plan, flow = compiled(long)
     asked = 0
@@ -426,7 +502,8 @@ def test_a_witness_of_another_program_is_refused() -> None:
 
 def test_the_text_of_a_witness() -> None:
     whole = program(
-        llm("m", "$q", output_key="said"), condition("c", "'yes' in $said", [step("pay", "pay", args={"to": "$q"})])
+        llm("m", "$q", output_key="said"),
+        condition("c", "'yes' in $said", [step("pay", "pay", args={"to": "$q"})]),
     )
     witness, _, _ = found(whole, ["pay"], "c.then")
     assert witness is not None

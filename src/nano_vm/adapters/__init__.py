@@ -1,7 +1,8 @@
-"""Model APIs: one adapter for each way to reach a model, all with the same two methods, `complete` and `stream`.
+"""Model APIs: one adapter for each way to reach a model, all with the same two methods, `complete`
+and `stream`.
 
-Importing this package imports no provider library; a name is loaded when it is first used, and a missing
-library is named, with the extra that brings it, when an adapter is made.
+Importing this package imports no provider library; a name is loaded when it is first used, and a
+missing library is named, with the extra that brings it, when an adapter is made.
 """
 
 from __future__ import annotations

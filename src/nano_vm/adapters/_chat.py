@@ -36,7 +36,9 @@ and LiteLLM."""
 FILTER_NAMES = frozenset({"ContentPolicyViolationError", "ContentFilterFinishReasonError"})
 """Names of exceptions for a prompt that a filter refused: LiteLLM's, openai's."""
 
-FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+FILTER_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
+)
 """The same as codes of error bodies: Azure's, OpenAI's."""
 
 REASONING = ("reasoning_content", "reasoning")
@@ -52,10 +54,14 @@ def checked_messages(messages: Any, *, developer: bool = True) -> list[Message]:
         ModelError: Not retryable, with the place of what is wrong.
     """
     if fault := fault_of(messages):
-        raise ModelError(f"messages{fault if fault.startswith('[') else f': {fault}'}", retryable=False)
+        raise ModelError(
+            f"messages{fault if fault.startswith('[') else f': {fault}'}", retryable=False
+        )
     for i, message in enumerate(messages):
         if (bad := unencodable(text_of(message))) is not None:
-            raise ModelError(f"messages[{i}].content: character {bad} is a lone surrogate", retryable=False)
+            raise ModelError(
+                f"messages[{i}].content: character {bad} is a lone surrogate", retryable=False
+            )
     if developer:
         return messages  # type: ignore[no-any-return]
     return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
@@ -93,10 +99,14 @@ def is_strict(schema: Any) -> bool:
         return True
     if schema.get("type") == "object" or "properties" in schema:
         properties = schema.get("properties", {})
-        if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(properties):
+        if schema.get("additionalProperties") is not False or set(
+            schema.get("required", ())
+        ) != set(properties):
             return False
         return all(map(is_strict, properties.values())) and is_strict(schema.get("$defs", {}))
-    return all(is_strict(value) for key, value in schema.items() if key not in ("enum", "const", "default"))
+    return all(
+        is_strict(value) for key, value in schema.items() if key not in ("enum", "const", "default")
+    )
 
 
 def read(source: Any, name: str) -> Any:
@@ -115,7 +125,8 @@ class Answer:
     def __init__(self, model: str, *, where: str, secrets: Iterable[str | None] = ()) -> None:
         self.model = model
         self._where = where
-        self._secrets = [secret for secret in secrets if secret and len(secret) > 7]  # shorter ones are placeholders
+        # shorter ones are placeholders
+        self._secrets = [secret for secret in secrets if secret and len(secret) > 7]
         self.usage: LLMUsage | None = None
         self.finish_reason: str | None = None
         self._texts: list[str] = []
@@ -129,20 +140,25 @@ class Answer:
         """Take *response* and return the text that it brought.
 
         Raises:
-            ModelError: It is no chat completion, or an error in the place of one, as some gateways send with status
+            ModelError: It is no chat completion, or an error in the place of one, as some gateways
+            send with status
                 200.
         """
         self.usage = usage_of(read(response, "usage")) or self.usage
         if error := read(response, "error"):
             raise self._billed(
-                failed(self._message(str(read(error, "message") or error)), status_of(read(error, "code")))
+                failed(
+                    self._message(str(read(error, "message") or error)),
+                    status_of(read(error, "code")),
+                )
             )
         choices = read(response, "choices")
         if not isinstance(choices, list):
             raise self._error(f"the answer is no chat completion: {response!r:.200}")
         model = read(response, "model")
         self.model = model if isinstance(model, str) and model else self.model
-        if not choices or read(choices[0], "index"):  # usage, a content filter's note; or a further choice
+        # usage, a content filter's note; or a further choice
+        if not choices or read(choices[0], "index"):
             return ""
         self._answered = True
         reason = read(choices[0], "finish_reason")
@@ -150,15 +166,24 @@ class Answer:
         delta = read(choices[0], "delta")
         self._streamed = self._streamed or delta is not None
         message = read(choices[0], "message") if delta is None else delta
-        apart = read(message, "provider_specific_fields")  # where LiteLLM keeps what its own type does not have
-        self._refusal = self._refusal or str(read(message, "refusal") or read(apart, "refusal") or "")
+        # where LiteLLM keeps what its own type does not have
+        apart = read(message, "provider_specific_fields")
+        self._refusal = self._refusal or str(
+            read(message, "refusal") or read(apart, "refusal") or ""
+        )
         self._tool_calls = self._tool_calls or bool(read(message, "tool_calls"))
         for name in REASONING:
             if isinstance(thought := read(message, name), str) and thought:
                 self._thoughts.append(thought)
                 break
         content = read(message, "content")
-        texts = [content] if isinstance(content, str) else self._parts(content) if isinstance(content, list) else []
+        texts = (
+            [content]
+            if isinstance(content, str)
+            else self._parts(content)
+            if isinstance(content, list)
+            else []
+        )
         self._texts += texts
         return "".join(texts)
 
@@ -168,7 +193,10 @@ class Answer:
         texts = []
         for part in content:
             kind = read(part, "type")
-            inner = next((found for name in (str(kind), "text") if (found := read(part, name)) is not None), None)
+            inner = next(
+                (found for name in (str(kind), "text") if (found := read(part, name)) is not None),
+                None,
+            )
             if isinstance(inner, list):  # Mistral's thinking is a list of parts
                 inner = "".join(str(read(piece, "text") or "") for piece in inner)
             if kind in ("text", "output_text") and isinstance(inner, str):
@@ -178,7 +206,10 @@ class Answer:
             elif kind == "refusal" and isinstance(inner, str):
                 self._refusal = self._refusal or inner
             else:
-                raise self._error(f"the answer has a part of type {kind!r}, and only text can be used", retryable=False)
+                raise self._error(
+                    f"the answer has a part of type {kind!r}, and only text can be used",
+                    retryable=False,
+                )
         return texts
 
     def completion(self) -> Completion:
@@ -186,7 +217,8 @@ class Answer:
         judge.
 
         Raises:
-            ModelError: It broke off, or holds no text and no reason for that. What is known of its usage goes with it.
+            ModelError: It broke off, or holds no text and no reason for that. What is known of its
+            usage goes with it.
         """
         text = "".join(self._texts)
         thoughts = "".join(self._thoughts) if self._streamed else "\n\n".join(self._thoughts)
@@ -196,7 +228,8 @@ class Answer:
             raise self._error(f"the provider failed after {len(text)} characters")
         if self._refusal:
             return Completion(self._refusal, self.usage, self.model, "refusal", thoughts or None)
-        empty = self._texts or (self._streamed and self.finish_reason == "stop")  # a stream need not send "" to mean it
+        # a stream need not send "" to mean it
+        empty = self._texts or (self._streamed and self.finish_reason == "stop")
         if text or ending(self.finish_reason) is not None or (empty and not self._tool_calls):
             return Completion(text, self.usage, self.model, self.finish_reason, thoughts or None)
         if self._tool_calls:
@@ -246,7 +279,9 @@ class Answer:
         line = " ".join(text.split())
         if len(line) > MAX_ERROR_CHARS:
             line = line[:MAX_ERROR_CHARS] + "..."
-        return f"{self._where}: " + "".join(char if char.isprintable() else "\ufffd" for char in line)
+        return f"{self._where}: " + "".join(
+            char if char.isprintable() else "\ufffd" for char in line
+        )
 
 
 async def unstreamed(chunks: Any) -> Any:
@@ -271,10 +306,17 @@ def usage_of(usage: Any) -> LLMUsage | None:
     """The tokens that a provider reports; None where it does not say, since 0 would be a lie to the
     budget."""
     prompt, completion = read(usage, "prompt_tokens"), read(usage, "completion_tokens")
-    if not (isinstance(prompt, int) and isinstance(completion, int)) or prompt < 0 or completion < 0:
+    if (
+        not (isinstance(prompt, int) and isinstance(completion, int))
+        or prompt < 0
+        or completion < 0
+    ):
         return None
-    total = read(usage, "total_tokens")  # more than the sum where a provider counts its thinking apart
-    return LLMUsage(prompt, completion, max(total if isinstance(total, int) else 0, prompt + completion))
+    # more than the sum where a provider counts its thinking apart
+    total = read(usage, "total_tokens")
+    return LLMUsage(
+        prompt, completion, max(total if isinstance(total, int) else 0, prompt + completion)
+    )
 
 
 def failed(message: str, status: int | None, retry_after: float | None = None) -> ModelError:
@@ -286,7 +328,9 @@ def failed(message: str, status: int | None, retry_after: float | None = None) -
             return ModelTimeout(message, status=status, retry_after_seconds=retry_after)
         case _:
             retryable = status is None or status in (409, 425) or status >= 500
-            return ModelError(message, status=status, retryable=retryable, retry_after_seconds=retry_after)
+            return ModelError(
+                message, status=status, retryable=retryable, retry_after_seconds=retry_after
+            )
 
 
 def status_of(code: Any) -> int | None:
@@ -297,14 +341,19 @@ def error_text(error: Exception, body: Any) -> str:
     """What the provider said, else what the library said, with the cause that a bare "Connection
     error." hides."""
     inner = read(body, "error") or body
-    said = read(inner, "message") or read(inner, "detail") or (body if isinstance(body, str) else None)
+    said = (
+        read(inner, "message") or read(inner, "detail") or (body if isinstance(body, str) else None)
+    )
     text = str(said or str(error) or type(error).__name__)
-    text = text.partition("Traceback (most recent call last)")[0]  # which LiteLLM puts into its messages
+    # which LiteLLM puts into its messages
+    text = text.partition("Traceback (most recent call last)")[0]
     return text if said or error.__cause__ is None else f"{text} {error.__cause__}"
 
 
 def headers_of(error: Exception) -> Mapping[str, str]:
-    headers = headers_of_response(getattr(error, "response", None)) or getattr(error, "litellm_response_headers", None)
+    headers = headers_of_response(getattr(error, "response", None)) or getattr(
+        error, "litellm_response_headers", None
+    )
     return headers if isinstance(headers, Mapping) else {}
 
 

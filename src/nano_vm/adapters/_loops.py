@@ -1,6 +1,7 @@
 """One client for each event loop.
 
-A pool of connections belongs to the loop that opened them, and a VM may be used from several: each `run_sync` is one.
+A pool of connections belongs to the loop that opened them, and a VM may be used from several: each
+`run_sync` is one.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ T = TypeVar("T")
 class PerLoop(Generic[T]):
     """The client of the running loop: opened on first use, closed with its loop or by `aclose`.
 
-    An asynchronous generator holds each client, since `asyncio.run` finishes those before it closes its loop. So
-    no connection outlives its loop, nobody has to remember `aclose`, and no ``ResourceWarning`` is left behind.
+    An asynchronous generator holds each client, since `asyncio.run` finishes those before it closes
+    its loop. So no connection outlives its loop, nobody has to remember `aclose`, and no
+    ``ResourceWarning`` is left behind.
     """
 
     def __init__(self, open_: Callable[[], T], close: Callable[[T], Awaitable[object]]) -> None:
@@ -31,7 +33,8 @@ class PerLoop(Generic[T]):
                 if other.is_closed():  # by hand, without asyncio.run
                     self._held.pop(other, None)
             holder = self._hold(loop)
-            self._held[loop] = await anext(holder), holder  # suspends nothing: no second caller comes between
+            # suspends nothing: no second caller comes between
+            self._held[loop] = await anext(holder), holder
         return self._held[loop][0]
 
     async def aclose(self) -> None:

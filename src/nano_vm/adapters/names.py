@@ -15,7 +15,8 @@ def adapter_named(name: str, base_url: str | None = None) -> Any:
     With *base_url* it is the name of a model on that OpenAI-compatible server, whatever its form.
 
     Raises:
-        VMError: If no adapter is known by such a name, an extra is missing, or a file cannot be read.
+        VMError: If no adapter is known by such a name, an extra is missing, or a file cannot be
+        read.
     """
     from .openai import PROVIDERS
 
@@ -42,4 +43,7 @@ def adapter_named(name: str, base_url: str | None = None) -> Any:
 
         return OpenAIAdapter(name)
     known = ", ".join(f"{provider}/NAME" for provider in PROVIDERS)
-    raise VMError(f"unknown model {name!r}; write local, local:FILE.gguf, {known}, litellm:NAME, scripted:FILE")
+    raise VMError(
+        f"unknown model {name!r}; write local, local:FILE.gguf, {known}, litellm:NAME, "
+        f"scripted:FILE"
+    )

@@ -1,7 +1,8 @@
-"""Any API that speaks OpenAI's chat completions: in go a step's messages, out comes a `Completion` or a `ModelError`.
+"""Any API that speaks OpenAI's chat completions: in go a step's messages, out comes a `Completion`
+or a `ModelError`.
 
-One request for each call, none repeated here: retries, deadlines and budgets belong to the VM, and two owners of
-retries multiply them.
+One request for each call, none repeated here: retries, deadlines and budgets belong to the VM, and
+two owners of retries multiply them.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ from .protocol import Completion, Message
 class Provider:
     """Where an OpenAI-compatible API lives, and the few ways in which they differ.
 
-    For a provider named ``groq``, the variable ``GROQ_BASE_URL`` overrides ``base_url`` and ``GROQ_API_KEY`` is the
-    key.
+    For a provider named ``groq``, the variable ``GROQ_BASE_URL`` overrides ``base_url`` and
+    ``GROQ_API_KEY`` is the key.
     """
 
     base_url: str
     needs_key: bool = True
     max_tokens: str = "max_tokens"
-    """The field that limits the answer. OpenAI's newer models refuse the old name, most others know no new one."""
+    """The field that limits the answer. OpenAI's newer models refuse the old name, most others know
+    no new one.
+    """
     grammar: bool = False
     """Whether it takes llama.cpp's ``grammar``."""
     developer: bool = True
@@ -49,7 +52,9 @@ PROVIDERS: Mapping[str, Provider] = {
     "together": Provider("https://api.together.ai/v1", developer=False),
     "ollama": Provider("http://localhost:11434/v1", needs_key=False, developer=False),
     "vllm": Provider("http://localhost:8000/v1", needs_key=False, developer=False),
-    "llamacpp": Provider("http://localhost:8080/v1", needs_key=False, grammar=True, developer=False),
+    "llamacpp": Provider(
+        "http://localhost:8080/v1", needs_key=False, grammar=True, developer=False
+    ),
 }
 """The providers known by name, from the documentation of each."""
 
@@ -64,16 +69,18 @@ class OpenAIAdapter:
         OpenAIAdapter("ollama/llama3.2")                           # this machine, no key
         OpenAIAdapter("my-model", base_url="http://gpu:8000/v1")   # any other server
 
-    The first part of *model* names the provider, one of `PROVIDERS`. With *base_url* or *provider* given, *model* is
-    sent as it stands. A key from the environment goes only to the provider that it is named for: with a *base_url* of
-    your own, pass *api_key*, or *provider* if the server takes that provider's key.
+    The first part of *model* names the provider, one of `PROVIDERS`. With *base_url* or *provider*
+    given, *model* is sent as it stands. A key from the environment goes only to the provider that
+    it is named for: with a *base_url* of your own, pass *api_key*, or *provider* if the server
+    takes that provider's key.
 
-    *timeout* is in seconds, for each wait on the network. *temperature* None leaves the choice to the model: some
-    refuse the field. *structured* says whether an output schema is sent as ``response_format``; switch it off for a
-    model that refuses it, and ask for JSON in the prompt. *grammar* says whether allowed outputs are sent as a
-    llama.cpp grammar (by default where the provider is ``llamacpp``); elsewhere they are not sent, and the VM checks
-    the answer. *http_client* is an asynchronous client of the HTTP library that ``openai`` uses, yours to close.
-    *defaults* go into each request.
+    *timeout* is in seconds, for each wait on the network. *temperature* None leaves the choice to
+    the model: some refuse the field. *structured* says whether an output schema is sent as
+    ``response_format``; switch it off for a model that refuses it, and ask for JSON in the prompt.
+    *grammar* says whether allowed outputs are sent as a llama.cpp grammar (by default where the
+    provider is ``llamacpp``); elsewhere they are not sent, and the VM checks the answer.
+    *http_client* is an asynchronous client of the HTTP library that ``openai`` uses, yours to
+    close. *defaults* go into each request.
 
     Raises:
         MissingExtra: The ``openai`` package is not installed.
@@ -108,13 +115,18 @@ class OpenAIAdapter:
                 self._prefix, model = provider + slash, rest
         if provider is not None and provider not in PROVIDERS:
             known = ", ".join(PROVIDERS)
-            raise ValueError(f"unknown provider {provider!r}; known are {known}; for any other server give base_url")
+            raise ValueError(
+                f"unknown provider {provider!r}; known are {known}; for any other server give "
+                f"base_url"
+            )
         self.model = model
         """The model that a call uses which names none."""
         self.provider = provider
         """The name of the provider; None for a server that is known by its address only."""
         traits = PROVIDERS[provider] if provider else Provider("", needs_key=False)
-        self.base_url = base_url or os.environ.get(f"{provider}_BASE_URL".upper()) or traits.base_url
+        self.base_url = (
+            base_url or os.environ.get(f"{provider}_BASE_URL".upper()) or traits.base_url
+        )
         self.temperature = temperature
         self.timeout = timeout
         self._traits = traits
@@ -142,14 +154,15 @@ class OpenAIAdapter:
     ) -> Completion:
         """The model's answer to *messages*.
 
-        *options* are fields of the request's body, whatever the ``openai`` package knows of them. *idempotency_key*, with
-        a digest of *messages*, becomes the header ``Idempotency-Key``; *kwargs* (``top_p``, ``stop``,
-        ``reasoning_effort``, ...) are further arguments of the package's ``create``.
+        *options* are fields of the request's body, whatever the ``openai`` package knows of them.
+        *idempotency_key*, with a digest of *messages*, becomes the header ``Idempotency-Key``;
+        *kwargs* (``top_p``, ``stop``, ``reasoning_effort``, ...) are further arguments of the
+        package's ``create``.
 
         Raises:
-            RateLimited: Status 429, with the wait that the provider asked for.
-            ModelTimeout: No answer in time, or status 408 or 504.
-            ModelError: Any other failure; ``retryable`` for a lost connection, an unreadable answer and status 5xx.
+            RateLimited: Status 429, with the wait that the provider asked for. ModelTimeout: No
+            answer in time, or status 408 or 504. ModelError: Any other failure; ``retryable`` for a
+            lost connection, an unreadable answer and status 5xx.
         """
         request = self._request(
             messages,
@@ -242,7 +255,8 @@ class OpenAIAdapter:
             "messages": checked_messages(messages, developer=self._traits.developer),
         }
         request["model"] = model.removeprefix(self._prefix) if model else self.model
-        if temperature is None and "reasoning_effort" not in further:  # models that reason refuse any but their own
+        # models that reason refuse any but their own
+        if temperature is None and "reasoning_effort" not in further:
             temperature = self.temperature
         if temperature is not None:
             request["temperature"] = temperature
@@ -255,7 +269,10 @@ class OpenAIAdapter:
         if options:
             request["extra_body"] = {**request.get("extra_body", {}), **options}
         if allowed_outputs and self._grammar:
-            request["extra_body"] = {**request.get("extra_body", {}), "grammar": choice_grammar(allowed_outputs)}
+            request["extra_body"] = {
+                **request.get("extra_body", {}),
+                "grammar": choice_grammar(allowed_outputs),
+            }
         if idempotency_key is not None:
             # the step's key is the same when an invalid answer is shown to the model, and that is another request
             content = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
@@ -264,7 +281,8 @@ class OpenAIAdapter:
         return request
 
     async def _client(self) -> Any:
-        if self._sdk is None:  # 1.1 s of CPU: in a thread, so that the loop's other runs and deadlines go on
+        # 1.1 s of CPU: in a thread, so that the loop's other runs and deadlines go on
+        if self._sdk is None:
             self._sdk = await asyncio.to_thread(import_module, "openai")
         return await self._clients.get()
 
@@ -272,7 +290,9 @@ class OpenAIAdapter:
         key = self._key()
         if key is None and self._traits.needs_key:
             name = f"{self.provider}_API_KEY".upper()
-            raise ModelError(f"no key for {self.provider}: set {name}, or pass api_key", retryable=False)
+            raise ModelError(
+                f"no key for {self.provider}: set {name}, or pass api_key", retryable=False
+            )
         return self._sdk.AsyncOpenAI(
             api_key=key or "none",  # the SDK wants some text
             base_url=self.base_url,
@@ -286,7 +306,9 @@ class OpenAIAdapter:
             await client.close()
 
     def _key(self) -> str | None:
-        return self._api_key or (os.environ.get(f"{self.provider}_API_KEY".upper()) if self.provider else None)
+        return self._api_key or (
+            os.environ.get(f"{self.provider}_API_KEY".upper()) if self.provider else None
+        )
 
     def _answer(self, model: str) -> Answer:
         return Answer(model, where=f"{model} at {self._host}", secrets=[self._key()])

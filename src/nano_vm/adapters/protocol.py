@@ -1,9 +1,10 @@
 """What the outside implements. A user's class needs the method, never an import of ours.
 
-The optional parts of an adapter are found by name: a method ``stream`` or ``count_tokens``, and the keyword
-parameters that ``complete`` names in its signature (``allowed_outputs``, ``output_schema``, ``options``, ``step_id``,
-``idempotency_key``): they are handed over only to an adapter that names them, since one that
-merely takes ``**kwargs`` would pass them on to a provider that refuses what it does not know.
+The optional parts of an adapter are found by name: a method ``stream`` or ``count_tokens``, and the
+keyword parameters that ``complete`` names in its signature (``allowed_outputs``, ``output_schema``,
+``options``, ``step_id``, ``idempotency_key``): they are handed over only to an adapter that names
+them, since one that merely takes ``**kwargs`` would pass them on to a provider that refuses what it
+does not know.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 from ..records.trace import LLMUsage
 
 Message = dict[str, Any]
-"""``{"role": "system" | "developer" | "user" | "assistant", "content": text}``; to an adapter whose attribute ``images`` is true
-also with a list of parts as content, see `nano_vm.messages`."""
+"""``{"role": "system" | "developer" | "user" | "assistant", "content": text}``; to an adapter whose
+attribute ``images`` is true also with a list of parts as content, see `nano_vm.messages`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,11 @@ class Completion:
     """A model's answer: its text, what it consumed, which model gave it and why it stopped.
 
     ``usage`` is None where the provider does not say; a budget then charges the whole reservation.
-    ``finish_reason`` is the provider's word: ``stop``, ``length``, ``content_filter``, ...; an adapter says ``refusal``
-    where the model refused, with its words as the text. The VM judges by it: an answer that was cut off or filtered is an
-    error of the step, of kind ``truncated`` or ``filtered`` (see `nano_vm.answers`). ``reasoning`` is what the model
-    thought, where the provider hands it over apart: it is recorded beside the answer and is no part of it.
+    ``finish_reason`` is the provider's word: ``stop``, ``length``, ``content_filter``, ...; an
+    adapter says ``refusal`` where the model refused, with its words as the text. The VM judges by
+    it: an answer that was cut off or filtered is an error of the step, of kind ``truncated`` or
+    ``filtered`` (see `nano_vm.answers`). ``reasoning`` is what the model thought, where the
+    provider hands it over apart: it is recorded beside the answer and is no part of it.
     """
 
     text: str
@@ -46,11 +49,12 @@ class LLMAdapter(Protocol):
     ) -> str | tuple[str, dict[str, Any] | None] | Completion:
         """The model's answer to *messages*.
 
-        *kwargs* holds what the step declares: ``model``, ``max_tokens``, ``temperature``, ``top_p``, ``stop`` (a list),
-        ``seed``, ``reasoning_effort``. Its ``options``, fields of the provider's own, are handed over only as a dict and
-        only to an adapter that names ``options``: they belong into the body of the request and nowhere else.
-        Failures are best raised as `ModelError`, `RateLimited`, `ModelTimeout` or `FilteredAnswer`, with the ``usage`` of
-        a call that is billed all the same; anything else counts as kind ``model``.
+        *kwargs* holds what the step declares: ``model``, ``max_tokens``, ``temperature``,
+        ``top_p``, ``stop`` (a list), ``seed``, ``reasoning_effort``. Its ``options``, fields of the
+        provider's own, are handed over only as a dict and only to an adapter that names
+        ``options``: they belong into the body of the request and nowhere else. Failures are best
+        raised as `ModelError`, `RateLimited`, `ModelTimeout` or `FilteredAnswer`, with the
+        ``usage`` of a call that is billed all the same; anything else counts as kind ``model``.
         """
         ...
 
@@ -60,7 +64,9 @@ class StreamingAdapter(Protocol):
     """An adapter that can also give its answer piece by piece."""
 
     def stream(self, messages: list[Message], **kwargs: Any) -> AsyncIterator[str | Completion]:
-        """Pieces of text in order; last, if known, one `Completion` with the whole text and its usage."""
+        """Pieces of text in order; last, if known, one `Completion` with the whole text and its
+        usage.
+        """
         ...
 
 

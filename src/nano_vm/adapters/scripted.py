@@ -10,7 +10,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ..errors import FilteredAnswer, ModelError, ModelTimeout, ProgramError, RateLimited, TruncatedAnswer, VMError
+from ..errors import (
+    FilteredAnswer,
+    ModelError,
+    ModelTimeout,
+    ProgramError,
+    RateLimited,
+    TruncatedAnswer,
+    VMError,
+)
 from ..language.messages import text_of
 from ..language.reader import MAX_PROGRAM_BYTES, read_text
 from ..records.trace import LLMUsage
@@ -51,7 +59,10 @@ class ScriptedLLM:
         self.model = model
         self.price = price
         self.calls: list[dict[str, Any]] = []
-        self._steps = {step: list(found) if isinstance(found, list) else found for step, found in (steps or {}).items()}
+        self._steps = {
+            step: list(found) if isinstance(found, list) else found
+            for step, found in (steps or {}).items()
+        }
         self._asked: dict[str, int] = {}
         self._rules = dict(answers) if isinstance(answers, Mapping) else None
         self._function = answers if callable(answers) else None
@@ -88,7 +99,9 @@ class ScriptedLLM:
         count = len(answer.split())
         return Completion(answer, LLMUsage(words, count, words + count), self.model, "stop")
 
-    async def stream(self, messages: list[Message], **kwargs: Any) -> AsyncIterator[str | Completion]:
+    async def stream(
+        self, messages: list[Message], **kwargs: Any
+    ) -> AsyncIterator[str | Completion]:
         """As `complete`, word by word; last, the `Completion`."""
         completion: Any = await self.complete(messages, **kwargs)
         text = completion.text if isinstance(completion, Completion) else completion
@@ -105,7 +118,9 @@ class ScriptedLLM:
             if number <= len(found):
                 return found[number - 1]
             raise ModelError(
-                f"the script has {len(found)} answers for step {step_id!r}, and this is call {number}", retryable=False
+                f"the script has {len(found)} answers for step {step_id!r}, and this is call "
+                f"{number}",
+                retryable=False,
             )
         if self._function is not None:
             return self._function
@@ -115,9 +130,13 @@ class ScriptedLLM:
                 return self._answers[self._given - 1]
             if self._steps and not self._answers:
                 known = ", ".join(map(repr, self._steps))
-                raise ModelError(f"the script has no answer for step {step_id!r}; it has {known}", retryable=False)
+                raise ModelError(
+                    f"the script has no answer for step {step_id!r}; it has {known}",
+                    retryable=False,
+                )
             raise ModelError(
-                f"the script has {len(self._answers)} answers, and this is call {self._given}", retryable=False
+                f"the script has {len(self._answers)} answers, and this is call {self._given}",
+                retryable=False,
             )
         asked = text_of(messages[-1])
         for key, answer in self._rules.items():
@@ -134,7 +153,8 @@ class Overlaid:
         self._adapter = adapter
         own = inspect.signature(adapter.complete)
         self._told = "step_id" in own.parameters
-        if not self._told:  # asked for all the same; whatever else the adapter takes it is given as before
+        # asked for all the same; whatever else the adapter takes it is given as before
+        if not self._told:
             step = inspect.Parameter("step_id", inspect.Parameter.KEYWORD_ONLY, default=None)
             *rest, last = [*own.parameters.values()]
             rest += [step, last] if last.kind is inspect.Parameter.VAR_KEYWORD else [last, step]
@@ -151,10 +171,14 @@ class Overlaid:
         complete.__signature__ = signature  # type: ignore[attr-defined]
         return complete
 
-    async def _complete(self, messages: list[Message], *, step_id: str | None = None, **kwargs: Any) -> Any:
+    async def _complete(
+        self, messages: list[Message], *, step_id: str | None = None, **kwargs: Any
+    ) -> Any:
         if self._script.knows(step_id):
             return await self._script.complete(messages, step_id=step_id, **kwargs)
-        answer = self._adapter.complete(messages, **kwargs, **({"step_id": step_id} if self._told else {}))
+        answer = self._adapter.complete(
+            messages, **kwargs, **({"step_id": step_id} if self._told else {})
+        )
         return await answer if inspect.isawaitable(answer) else answer
 
     async def _stream(
@@ -169,7 +193,7 @@ class Overlaid:
         return getattr(self._adapter, name)
 
 
-# --- scripts in files ------------------------------------------------------------------------------------------------
+# --- scripts in files -----------------------------------------------------------------------------
 
 SECTIONS = frozenset({"steps", "patterns", "answers"})
 ERRORS: dict[str, Callable[[str], ModelError]] = {
@@ -179,7 +203,10 @@ ERRORS: dict[str, Callable[[str], ModelError]] = {
     "truncated": TruncatedAnswer,
     "filtered": FilteredAnswer,
 }
-SCRIPT_FORM = "a list of answers in order, an object of them by step id, or {steps: ..., patterns: ..., answers: ...}"
+SCRIPT_FORM = (
+    "a list of answers in order, an object of them by step id, or {steps: ..., "
+    "patterns: ..., answers: ...}"
+)
 
 
 def read_script(path: str) -> ScriptedLLM:
@@ -226,13 +253,17 @@ def script_of(data: Any) -> ScriptedLLM:
     if not data.keys() <= SECTIONS:
         data = {"steps": data}
     if "patterns" in data and "answers" in data:
-        raise ValueError("'patterns' and 'answers' exclude each other: both are for what no step's entry answers")
+        raise ValueError(
+            "'patterns' and 'answers' exclude each other: both are for what no step's entry answers"
+        )
     steps = _entries(data.get("steps", {}), "steps")
     patterns = _entries(data["patterns"], "patterns") if "patterns" in data else None
     if patterns is not None:
         for key, found in patterns.items():
             if isinstance(found, list):
-                raise ValueError(f"patterns.{key}: one answer, not a list: which call comes first is not known")
+                raise ValueError(
+                    f"patterns.{key}: one answer, not a list: which call comes first is not known"
+                )
     answers = data.get("answers", [])
     if not isinstance(answers, list):
         raise ValueError(f"answers: a list of answers in order, not {short(answers)}")
@@ -262,14 +293,28 @@ def _answer(data: Any, where: str) -> Answer:
             return canonical(data["json"]).decode()
         if "error" in data and data.keys() <= {"error", "message"}:
             if data["error"] not in ERRORS:
-                raise ValueError(f"{where}.error: one of {', '.join(ERRORS)}, not {short(data['error'])}")
+                raise ValueError(
+                    f"{where}.error: one of {', '.join(ERRORS)}, not {short(data['error'])}"
+                )
             return ERRORS[data["error"]](str(data.get("message", "as the script says")))
-        if isinstance(data.get("text"), str) and data.keys() <= {"text", "finish_reason", "reasoning", "usage"}:
+        if isinstance(data.get("text"), str) and data.keys() <= {
+            "text",
+            "finish_reason",
+            "reasoning",
+            "usage",
+        }:
             try:
                 usage = LLMUsage.from_dict(data["usage"]) if data.get("usage") is not None else None
             except (ValueError, AttributeError) as error:
                 raise ValueError(f"{where}.usage: {error}") from None
-            return Completion(data["text"], usage, "scripted", data.get("finish_reason", "stop"), data.get("reasoning"))
+            return Completion(
+                data["text"],
+                usage,
+                "scripted",
+                data.get("finish_reason", "stop"),
+                data.get("reasoning"),
+            )
     raise ValueError(
-        f"{where}: an answer is a text, {{json: ...}}, {{text: ..., ...}} or {{error: ...}}, not {short(data)}"
+        f"{where}: an answer is a text, {{json: ...}}, {{text: ..., ...}} or {{error: ...}}, not "
+        f"{short(data)}"
     )

@@ -55,7 +55,8 @@ def _internal(error: Exception) -> int:
     if os.environ.get("NANO_VM_DEBUG", "") not in ("", "0"):
         raise error
     complain(
-        f"an error in nano-vm itself: {type(error).__name__}: {error}; please report it, with the traceback that "
+        f"an error in nano-vm itself: {type(error).__name__}: {error}; please report it, with the "
+        f"traceback that "
         "NANO_VM_DEBUG=1 shows"
     )
     return INTERNAL

@@ -1,4 +1,6 @@
-"""``nano-vm batch``: one program over a file of inputs, a line of results for each, and what it came to."""
+"""``nano-vm batch``: one program over a file of inputs, a line of results for each, and what it
+came to.
+"""
 
 from __future__ import annotations
 
@@ -98,12 +100,22 @@ class _Batch:
         if options.restart:
             self.demand_consent()
         self.results = stack.enter_context(
-            closing(Results(options.output, digest, self.inputs, restart=options.restart, ordered=options.ordered))
+            closing(
+                Results(
+                    options.output,
+                    digest,
+                    self.inputs,
+                    restart=options.restart,
+                    ordered=options.ordered,
+                )
+            )
         )
         self.total = self.inputs.look_ahead(self.results)
         self.before = self.results.counts.total
         self.results.repeat(self.is_repeated)
-        self.prefix = _batch_id(options.output, fresh=options.restart) if self.store is not None else None
+        self.prefix = (
+            _batch_id(options.output, fresh=options.restart) if self.store is not None else None
+        )
         self.view: View = _view(self)
         self.taken: dict[int, Input] = {}  # inputs under way, by their number in the batch
         self.count = 0
@@ -124,24 +136,30 @@ class _Batch:
             raise Failure("refused: no input was run")
 
     def demand_consent(self) -> None:
-        """Say what beginning anew does, and ask whether it is meant, where it would make effects again.
+        """Say what beginning anew does, and ask whether it is meant, where it would make effects
+        again.
 
         Raises:
             UsageFault: If nobody has said yes.
         """
         count = ended_lines(self.options.output)
         effects = sorted(
-            name for name in self.vm.plan(self.loaded.program).tools if self.vm.tools[name].effect != "read"
+            name
+            for name in self.vm.plan(self.loaded.program).tools
+            if self.vm.tools[name].effect != "read"
         )
         if not count or not effects or self.options.yes:
             return
         what = (
-            f"--restart runs the inputs of {self.options.output} again, and {count:,} of them ended before: what "
-            f"{', '.join(effects[:SHOWN_TOOLS])}{', ...' * (len(effects) > SHOWN_TOOLS)} did for them is done a second time"
+            f"--restart runs the inputs of {self.options.output} again, and {count:,} of them "
+            f"ended before: what "
+            f"{', '.join(effects[:SHOWN_TOOLS])}{', ...' * (len(effects) > SHOWN_TOOLS)} did for "
+            f"them is done a second time"
         )
         if self.options.json or not on_terminal():
             raise UsageFault(
-                f"{what}; give --yes if that is meant, or leave --restart out to go on (--retry-failed for those that failed)"
+                f"{what}; give --yes if that is meant, or leave --restart out to go on "
+                f"(--retry-failed for those that failed)"
             )
         note(what)
         try:
@@ -152,8 +170,9 @@ class _Batch:
             raise UsageFault("nothing was run")
 
     def is_repeated(self, result: dict[str, Any]) -> bool:
-        """Whether the run of a result is looked at again: it waited, and its store may know more by now; or it did not succeed, and is
-        to be tried again."""
+        """Whether the run of a result is looked at again: it waited, and its store may know more by
+        now; or it did not succeed, and is to be tried again.
+        """
         if result["status"] == "suspended":
             return self.store is not None and self.store.has(result.get("run_id", ""))
         return bool(self.options.retry_failed) and result["status"] in ("failed", "cancelled")
@@ -170,7 +189,10 @@ class _Batch:
     def run(self) -> tuple[int, dict[str, Any]]:
         """Run what has no result yet; the exit code, and what `--json` prints."""
         if self.results.cut:
-            note(f"{self.options.output}: the last line was cut short and was removed; its input is run again")
+            note(
+                f"{self.options.output}: the last line was cut short and was removed; its input "
+                f"is run again"
+            )
         try:
             with asyncio.Runner() as runner:
                 runner.run(self.executed())
@@ -194,7 +216,11 @@ class _Batch:
                 os._exit(128 + number)
 
         # one that the parent process had ignored (nohup, a job in the background) stays ignored
-        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+        numbers = [
+            n
+            for n in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(n) not in (signal.SIG_IGN, None)
+        ]
         before = {number: signal.signal(number, on_signal) for number in numbers}
         try:
             await asyncio.wait([task])
@@ -208,7 +234,9 @@ class _Batch:
         """Take no more inputs."""
         if not self.inputs.stopped:
             self.inputs.stop()
-            self.view.say(f"stopping: {len(self.taken)} under way end first; Ctrl-C again cancels them")
+            self.view.say(
+                f"stopping: {len(self.taken)} under way end first; Ctrl-C again cancels them"
+            )
 
     def cancel(self, task: asyncio.Task[None]) -> None:
         """Do not wait for what is under way."""
@@ -241,7 +269,9 @@ class _Batch:
             self.fault, self.usage = str(error), True
 
     async def given(self) -> AsyncIterator[Any]:
-        """The inputs that have no result yet; a line that is none goes on as it is, and is refused."""
+        """The inputs that have no result yet; a line that is none goes on as it is, and is
+        refused.
+        """
         async for line, raw in self.inputs:
             if self.results.compare(line, digest_of(line, raw)) and line not in self.results.again:
                 continue
@@ -252,7 +282,9 @@ class _Batch:
         self.exhausted = not self.inputs.stopped
 
     def run_id(self, number: int) -> str:
-        """The id of a run: the same when the batch is started again. One that waits has its own, one that is tried again the next."""
+        """The id of a run: the same when the batch is started again. One that waits has its own,
+        one that is tried again the next.
+        """
         line = self.taken[number].line
         before = self.results.again.get(line, {})
         known = before.get("run_id") or f"{self.prefix}-{line}"
@@ -266,7 +298,9 @@ class _Batch:
             self.inputs.stop()
         if result["status"] != "success" and len(self.failures) < SHOWN_FAILURES:
             why = result.get("error") or f"waits for {', '.join(w['kind'] for w in trace.waiting)}"
-            self.failures.append(f"line {given.line}: {result['status']}: {shorten(safe(why), 300)}")
+            self.failures.append(
+                f"line {given.line}: {result['status']}: {shorten(safe(why), 300)}"
+            )
         self.view.result()
 
     # --- the end ---
@@ -299,7 +333,10 @@ class _Batch:
         if not self.options.json:
             self.tell(took)
         if interrupted or (faults and not self.usage):
-            note(f"{self.options.output} has whole lines only; the same command goes on where it stopped")
+            note(
+                f"{self.options.output} has whole lines only; the same command goes on where it "
+                f"stopped"
+            )
         told = {
             "inputs": counts.total,
             **counts.statuses,
@@ -318,7 +355,11 @@ class _Batch:
         counts = self.results.counts
         done = counts.total - self.before + self.results.repeated
         of = f" of {self.total:,}" if self.total is not None and self.total != counts.total else ""
-        kinds = ", ".join(f"{count:,} {name}" for name, count in counts.statuses.items() if count or name == "success")
+        kinds = ", ".join(
+            f"{count:,} {name}"
+            for name, count in counts.statuses.items()
+            if count or name == "success"
+        )
         parts = [f"{counts.total:,}{of} input{'s' * ((self.total or counts.total) != 1)}: {kinds}"]
         if self.before:
             before = self.before - self.results.repeated
@@ -363,16 +404,20 @@ def rate_text(count: int, took: float) -> str:
 
 def cost_text(counts: Any) -> str:
     """What all results cost, as far as it is known."""
-    return dollars(counts.cost if not counts.unpriced else None if not counts.cost else counts.cost) + (
-        f" and {counts.unpriced:,} of unknown cost" if counts.unpriced and counts.cost else ""
-    )
+    return dollars(
+        counts.cost if not counts.unpriced else None if not counts.cost else counts.cost
+    ) + (f" and {counts.unpriced:,} of unknown cost" if counts.unpriced and counts.cost else "")
 
 
 def _unwritten(lines: list[int]) -> str:
-    shown = ", ".join(map(str, lines[:20])) + (f" and {len(lines) - 20} more" if len(lines) > 20 else "")
+    shown = ", ".join(map(str, lines[:20])) + (
+        f" and {len(lines) - 20} more" if len(lines) > 20 else ""
+    )
     return (
-        f"{len(lines)} run{'s' * (len(lines) != 1)} ended whose result could not be written: line{'s' * (len(lines) != 1)} "
-        f"{shown}; what they did is done, and another start runs them again unless there is a --store"
+        f"{len(lines)} run{'s' * (len(lines) != 1)} ended whose result could not be written: "
+        f"line{'s' * (len(lines) != 1)} "
+        f"{shown}; what they did is done, and another start runs them again unless there is a "
+        f"--store"
     )
 
 
@@ -381,7 +426,11 @@ UNSETTLED_STATUSES = ("failed", "cancelled", "suspended")
 
 def unsettled_text(counts: Any) -> str:
     """How many of the results are no success: ``2 of 12 failed``."""
-    found = [(status, counts.statuses[status]) for status in UNSETTLED_STATUSES if counts.statuses[status]]
+    found = [
+        (status, counts.statuses[status])
+        for status in UNSETTLED_STATUSES
+        if counts.statuses[status]
+    ]
     texts = [f"{count:,} {status}" for status, count in found]
     first = f"{found[0][1]:,} of {counts.total:,} {found[0][0]}"
     return ", ".join([first, *texts[1:]])
@@ -401,14 +450,17 @@ def _marker(output: str) -> Path:
 
 
 def _batch_id(output: str, *, fresh: bool) -> str:
-    """What the ids of this batch's runs begin with. It stands beside the results until they are complete, so that a start
-    after a crash joins the runs that had begun."""
+    """What the ids of this batch's runs begin with. It stands beside the results until they are
+    complete, so that a start after a crash joins the runs that had begun.
+    """
     marker = _marker(output)
     try:
         if not fresh and marker.exists():
             known = marker.read_bytes().strip()
             if not _BATCH_ID.fullmatch(known):
-                raise UsageFault(f"{marker} is no mark of a batch; remove it, or name another file of results")
+                raise UsageFault(
+                    f"{marker} is no mark of a batch; remove it, or name another file of results"
+                )
             return known.decode()
         made = f"batch-{os.urandom(8).hex()}"
         temporary = Path(f"{marker}.new")
@@ -422,7 +474,7 @@ def _batch_id(output: str, *, fresh: bool) -> str:
     return made
 
 
-# --- what is shown meanwhile -----------------------------------------------------------------------------------------
+# --- what is shown meanwhile ----------------------------------------------------------------------
 
 
 class View(Protocol):
@@ -456,19 +508,37 @@ class Silent:
 
 
 class Bar:
-    """A bar on stderr, with what is done, how fast, what it costs so far and how long it will take."""
+    """A bar on stderr, with what is done, how fast, what it costs so far and how long it will
+    take.
+    """
 
     def __init__(self, work: _Batch, console: Any) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self.work = work
         columns = [BarColumn(bar_width=None), TextColumn("{task.fields[told]}")]
-        columns += [TextColumn("left"), TimeRemainingColumn()] if work.total is not None else [TimeElapsedColumn()]
+        columns += (
+            [TextColumn("left"), TimeRemainingColumn()]
+            if work.total is not None
+            else [TimeElapsedColumn()]
+        )
         self.progress = Progress(
-            *columns, console=console, transient=True, expand=True, redirect_stdout=sys.stdout.isatty()
+            *columns,
+            console=console,
+            transient=True,
+            expand=True,
+            redirect_stdout=sys.stdout.isatty(),
         )
         self.began = time.monotonic()
-        self.task = self.progress.add_task("", total=work.total, completed=work.before, told=self.told())
+        self.task = self.progress.add_task(
+            "", total=work.total, completed=work.before, told=self.told()
+        )
         self.progress.start()
         self.shown = 0.0
 
@@ -488,7 +558,9 @@ class Bar:
         now = time.monotonic()
         if now - self.shown > 0.1:
             self.shown = now
-            self.progress.update(self.task, completed=self.work.results.counts.total, told=self.told())
+            self.progress.update(
+                self.task, completed=self.work.results.counts.total, told=self.told()
+            )
 
     def say(self, text: str) -> None:
         """Print it above the bar."""

@@ -1,8 +1,9 @@
 """What a person is asked, on a screen: all of it, or nothing that could be decided by it.
 
-What a run waits for comes in; out go lines in which nothing hides (`nano_vm.visible`), and the commands that answer.
-The commands stand only below what was shown whole. On a terminal a line is broken here and not by the terminal, so
-that no value can be as long as to make what looks like a line of its own.
+What a run waits for comes in; out go lines in which nothing hides (`nano_vm.visible`), and the
+commands that answer. The commands stand only below what was shown whole. On a terminal a line is
+broken here and not by the terminal, so that no value can be as long as to make what looks like a
+line of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from .stores import moment
 from .text import safe
 
 WHOLE_CHARS = 20_000
-"""What is asked is shown whole up to here, some ten screens. Nobody reads more in a terminal and decides by it."""
+"""What is asked is shown whole up to here, some ten screens. Nobody reads more in a terminal and
+decides by it.
+"""
 
 PART_CHARS = 1_000
 """What is shown of each value where it is too much."""
@@ -55,7 +58,9 @@ def asked_lines(entry: Mapping[str, Any]) -> tuple[list[str], bool]:
     if sum(len(label) + _length(value) for label, value in values) <= WHOLE_CHARS:
         found = [line for label, value in values for line in value_lines(f"  {label}", value)]
         if sum(map(len, found)) <= WHOLE_CHARS:
-            return [line for text in (heading, *found, *_times(entry)) for line in broken(text)], True
+            return [
+                line for text in (heading, *found, *_times(entry)) for line in broken(text)
+            ], True
     found = [f"  {safe(label[:PART_CHARS])}{_part(value)}" for label, value in values]
     return [line for text in (heading, *found, *_times(entry)) for line in broken(text)], False
 
@@ -65,29 +70,46 @@ def _asked(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]]]:
     path = _place(entry["path"])
     match entry["kind"]:
         case "approval":
-            return f"waits at {path} for approval by {name(str(entry.get('role')))}:", _entries(entry.get("show"))
+            return f"waits at {path} for approval by {name(str(entry.get('role')))}:", _entries(
+                entry.get("show")
+            )
         case "effect":
             arguments = entry.get("request") or {}
             values = [(f"argument {name(str(key))}: ", value) for key, value in arguments.items()]
-            heading = f"stopped before {path}: the call has an effect, and this fork makes none by itself"
+            heading = (
+                f"stopped before {path}: the call has an effect, and this fork makes none by itself"
+            )
             return heading, [("tool: ", entry.get("tool")), *values]
         case "in_doubt":
             heading = f"in doubt at {path}: the call was begun, and what became of it is unknown"
             arguments = entry.get("arguments") or {}
             values = [(f"argument {name(str(key))}: ", value) for key, value in arguments.items()]
-            return heading, [("tool: ", entry.get("tool")), *values, ("effect key: ", entry.get("effect_key"))]
+            return heading, [
+                ("tool: ", entry.get("tool")),
+                *values,
+                ("effect key: ", entry.get("effect_key")),
+            ]
         case _ if entry.get("event"):
-            values = [(f"with {name(str(key))} = ", value) for key, value in (entry.get("match") or {}).items()]
+            values = [
+                (f"with {name(str(key))} = ", value)
+                for key, value in (entry.get("match") or {}).items()
+            ]
             if entry.get("output_schema") is not None:
                 values.append(("whose payload fits ", entry["output_schema"]))
             return f"waits at {path} for event {name(str(entry['event']))}", values
         case _:
-            rest = {key: value for key, value in entry.items() if key not in ("path", "step_id", "kind", "shown")}
+            rest = {
+                key: value
+                for key, value in entry.items()
+                if key not in ("path", "step_id", "kind", "shown")
+            }
             return f"waits at {path} for a time:", _entries(rest)
 
 
 def _entries(shown: Any) -> list[tuple[str, Any]]:
-    """What an approval shows, by its parts. Items of a list have a number, which is no name that a key can have."""
+    """What an approval shows, by its parts. Items of a list have a number, which is no name that a
+    key can have.
+    """
     if isinstance(shown, Mapping) and shown:
         return [(f"{name(str(key))}: ", value) for key, value in shown.items()]
     if isinstance(shown, list) and shown:
@@ -96,7 +118,9 @@ def _entries(shown: Any) -> list[tuple[str, Any]]:
 
 
 def _times(entry: Mapping[str, Any]) -> Iterator[str]:
-    """Until when it can be decided, and when the call in doubt was begun and by whom, where that is known."""
+    """Until when it can be decided, and when the call in doubt was begun and by whom, where that is
+    known.
+    """
     if entry.get("began_ns") is not None:
         yield f"  {begun(entry['began_ns'], entry.get('process'))}"
     if entry.get("deadline_ns") is not None:
@@ -107,8 +131,13 @@ def begun(began_ns: int, process: Mapping[str, Any] | None) -> str:
     """When a call was begun, by which process, and whether that lives."""
     if process is None:
         return f"begun {moment(began_ns)}"
-    lives = {True: "which is alive", False: "which is gone"}.get(process["alive"], "which cannot be seen from here")
-    return f"begun {moment(began_ns)} by process {process['pid']} on {safe(str(process['host']))}, {lives}"
+    lives = {True: "which is alive", False: "which is gone"}.get(
+        process["alive"], "which cannot be seen from here"
+    )
+    return (
+        f"begun {moment(began_ns)} by process {process['pid']} on "
+        f"{safe(str(process['host']))}, {lives}"
+    )
 
 
 def _commands(run_id: str, entry: Mapping[str, Any]) -> Iterator[str]:
@@ -142,7 +171,11 @@ def _length(value: Any) -> int:
 
 
 def _part(value: Any) -> str:
-    text = written(value[:PART_CHARS] if type(value) is str else canonical(value)[:PART_CHARS].decode(errors="ignore"))
+    text = written(
+        value[:PART_CHARS]
+        if type(value) is str
+        else canonical(value)[:PART_CHARS].decode(errors="ignore")
+    )
     return f"{text[:-1]}…"
 
 

@@ -27,7 +27,11 @@ def explore(options: argparse.Namespace) -> int:
     tools = host.load_tools(options.tools) if options.tools is not None else None
     given = options.input or options.input_file is not None
     known = dict.fromkeys(host.tool_names(loaded.program, loaded.programs))
-    steps = {step.id for program in (loaded.program, *loaded.programs.values()) for step, _ in program.walk()}
+    steps = {
+        step.id
+        for program in (loaded.program, *loaded.programs.values())
+        for step, _ in program.walk()
+    }
     try:
         found = testing.explore(
             loaded.program,
@@ -50,7 +54,9 @@ def explore(options: argparse.Namespace) -> int:
     return OK if found.ok else FAILED
 
 
-def _properties(options: argparse.Namespace, known: Collection[str], steps: Collection[str]) -> dict[str, Property]:
+def _properties(
+    options: argparse.Namespace, known: Collection[str], steps: Collection[str]
+) -> dict[str, Property]:
     """The properties that the command line states."""
     from ..explore.search import at_most, never, only_after
 

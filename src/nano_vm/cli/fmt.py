@@ -1,8 +1,8 @@
 """``nano-vm fmt``: the canonical form of a program as text.
 
-Fields in the language's order, aliases resolved, absent fields absent; what nobody would see is escaped, long runs
-of spaces too, since a person reads the text to approve it. What is written is read again first, and nothing goes out
-that does not say the same.
+Fields in the language's order, aliases resolved, absent fields absent; what nobody would see is
+escaped, long runs of spaces too, since a person reads the text to approve it. What is written is
+read again first, and nothing goes out that does not say the same.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def formatted(program: Program, *, json_form: bool = False) -> str:
             continue
         if again.digest == program.digest and json.dumps(again.to_dict()) == json.dumps(document):
             return text
-    raise Failure("this program can not be written as text that reads the same; nothing was changed")
+    raise Failure(
+        "this program can not be written as text that reads the same; nothing was changed"
+    )
 
 
 def _as_json(document: Any) -> str:
@@ -80,7 +82,9 @@ def _as_json(document: Any) -> str:
 
 
 class _Writer(yaml.SafeDumper):
-    """YAML that reads the same by 1.2 and by 1.1: texts that either takes for something else are quoted."""
+    """YAML that reads the same by 1.2 and by 1.1: texts that either takes for something else are
+    quoted.
+    """
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         """Lists stand deeper than their key."""
@@ -107,20 +111,27 @@ def _quoted(writer: yaml.SafeDumper, text: str) -> yaml.Node:
 def _fits_block(text: str) -> bool:
     """Whether every line can stand as it is in a block of text."""
     lines = text.split("\n")
-    return not text.startswith((" ", "\n")) and all(line.isprintable() and line == line.rstrip() for line in lines)
+    return not text.startswith((" ", "\n")) and all(
+        line.isprintable() and line == line.rstrip() for line in lines
+    )
 
 
 def _list(writer: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
     scalars = all(item is None or type(item) in (str, int, float, bool) for item in items)
     short = (
-        scalars and sum(len(str(item)) + 2 for item in items) <= FLOW_WIDTH and not any("\n" in str(i) for i in items)
+        scalars
+        and sum(len(str(item)) + 2 for item in items) <= FLOW_WIDTH
+        and not any("\n" in str(i) for i in items)
     )
     return writer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=short)
 
 
 def _dict(writer: yaml.SafeDumper, items: dict[str, Any]) -> yaml.Node:
-    short = not items or (list(items) == [EXPR] and type(items[EXPR]) is str and len(items[EXPR]) <= FLOW_WIDTH)
-    return writer.represent_mapping("tag:yaml.org,2002:map", items.items(), flow_style=short)  # items(): not sorted
+    short = not items or (
+        list(items) == [EXPR] and type(items[EXPR]) is str and len(items[EXPR]) <= FLOW_WIDTH
+    )
+    # items(): not sorted
+    return writer.represent_mapping("tag:yaml.org,2002:map", items.items(), flow_style=short)
 
 
 class _QuotedWriter(_Writer):
@@ -140,14 +151,24 @@ _Writer.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def _as_yaml(document: Any) -> str:
-    text: str = yaml.dump(document, Dumper=_Writer, allow_unicode=True, width=1 << 20, sort_keys=False)
+    text: str = yaml.dump(
+        document, Dumper=_Writer, allow_unicode=True, width=1 << 20, sort_keys=False
+    )
     return _BLANKS.sub(lambda run: "\\x20" * len(run[0]), HIDDEN.sub(_escape, text))
 
 
 def _escape(match: re.Match[str]) -> str:
-    """What is hidden stands in double quotes, as `_text` writes it; line breaks are the document's own."""
+    """What is hidden stands in double quotes, as `_text` writes it; line breaks are the document's
+    own.
+    """
     char = match[0]
-    return char if char == "\n" else f"\\U{ord(char):08x}" if ord(char) > 0xFFFF else f"\\u{ord(char):04x}"
+    return (
+        char
+        if char == "\n"
+        else f"\\U{ord(char):08x}"
+        if ord(char) > 0xFFFF
+        else f"\\u{ord(char):04x}"
+    )
 
 
 def _as_quoted_yaml(document: Any) -> str:

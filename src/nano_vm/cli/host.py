@@ -1,4 +1,6 @@
-"""What the command line gives a program: inputs, tools, models, prices, budget. Anything wrong is a `UsageFault`."""
+"""What the command line gives a program: inputs, tools, models, prices, budget. Anything wrong is a
+`UsageFault`.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,15 @@ from .faults import UsageFault
 
 Result = TypeVar("Result")
 
-# --- inputs ----------------------------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------
 
 _INPUT = re.compile(r"(.+?)(:?=)(.*)\Z", re.DOTALL)
 
 
 def read_inputs(given: Sequence[str], file: str | None) -> dict[str, Any]:
-    """The inputs of a run: those of *file*, and over them each ``key=text``, ``key:=json``, ``key=@file``."""
+    """The inputs of a run: those of *file*, and over them each ``key=text``, ``key:=json``,
+    ``key=@file``.
+    """
     inputs = _input_file(file) if file is not None else {}
     seen: set[str] = set()
     for entry in given:
@@ -50,7 +54,9 @@ def read_inputs(given: Sequence[str], file: str | None) -> dict[str, Any]:
         try:
             inputs[key] = parse_json(text)
         except ValueError as error:
-            raise UsageFault(f"-i {key}:= takes JSON, not {short(text)}: {error}; for a text write {key}=...") from None
+            raise UsageFault(
+                f"-i {key}:= takes JSON, not {short(text)}: {error}; for a text write {key}=..."
+            ) from None
     return inputs
 
 
@@ -81,7 +87,7 @@ def _text_of(path: str, what: str) -> str:
         raise UsageFault(f"{what}: can not read {path!r}: {error}") from None
 
 
-# --- tools -----------------------------------------------------------------------------------------------------------
+# --- tools ----------------------------------------------------------------------------------------
 
 _ATTRIBUTE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
@@ -89,8 +95,8 @@ _ATTRIBUTE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 def load_tools(spec: str) -> dict[str, Callable[..., Any]]:
     """The tools that ``module:object`` or ``file.py:object`` names.
 
-    The object is a dict of callables, a list of functions, or anything with functions that `tool` marks. Without an
-    object it is the module's ``tools``, or else the module itself.
+    The object is a dict of callables, a list of functions, or anything with functions that `tool`
+    marks. Without an object it is the module's ``tools``, or else the module itself.
     """
     source, _, attribute = spec.rpartition(":")
     if not source or not _ATTRIBUTE.match(attribute):  # C:\tools.py has a colon as well
@@ -107,7 +113,10 @@ def load_tools(spec: str) -> dict[str, Callable[..., Any]]:
     tools = _guarded(spec, lambda: _tools_in(found))
     if not tools:
         what = f"{attribute!r} of {source}" if attribute else source
-        raise UsageFault(f"--tools: {what} holds no tools; give a dict of callables, or mark functions with @tool")
+        raise UsageFault(
+            f"--tools: {what} holds no tools; give a dict of callables, or mark functions with "
+            f"@tool"
+        )
     for name, function in tools.items():
         try:
             contract(name, function)
@@ -123,7 +132,9 @@ def _tools_in(found: Any) -> dict[str, Any]:
         return {_tool_name(function): function for function in found}
     tools = {}
     for name in dir(found) if not callable(found) or isinstance(found, type) else ():
-        if not name.startswith("_") and isinstance(_options(member := getattr(found, name, None)), ToolOptions):
+        if not name.startswith("_") and isinstance(
+            _options(member := getattr(found, name, None)), ToolOptions
+        ):
             tools[_tool_name(member)] = member
     return tools
 
@@ -137,7 +148,9 @@ def _tool_name(function: Any) -> str:
     declared = options.name if isinstance(options, ToolOptions) else None
     name = declared or getattr(function, "__name__", None)
     if not isinstance(name, str):
-        raise UsageFault(f"--tools: a {kind_name(function)} in a list has no name; give a dict of callables")
+        raise UsageFault(
+            f"--tools: a {kind_name(function)} in a list has no name; give a dict of callables"
+        )
     return name
 
 
@@ -164,7 +177,8 @@ def _named_module(name: str) -> ModuleType:
     try:
         return _guarded(name, lambda: importlib.import_module(name))
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # what the module itself imports
+        # what the module itself imports
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise UsageFault(f"--tools: can not load {name}: {error}") from None
         hint = f"; for a file write {name}.py" if Path(f"{name}.py").is_file() else ""
         raise UsageFault(f"--tools: there is no module {name!r}{hint}") from None
@@ -182,11 +196,25 @@ def _guarded(source: str, load: Callable[[], Result]) -> Result:
     except (KeyboardInterrupt, UsageFault):
         raise
     except BaseException as error:  # SystemExit too: an import is not to end the command
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{source}.".startswith(f"{error.name}."):
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and error.name
+            and f"{source}.".startswith(f"{error.name}.")
+        ):
             raise
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-        place = f" ({own[-1].filename}:{own[-1].lineno})" if own and own[-1].filename != __file__ else ""
-        raise UsageFault(f"--tools: can not load {source}: {type(error).__name__}: {error}{place}") from None
+        own = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if "importlib" not in frame.filename
+        ]
+        place = (
+            f" ({own[-1].filename}:{own[-1].lineno})"
+            if own and own[-1].filename != __file__
+            else ""
+        )
+        raise UsageFault(
+            f"--tools: can not load {source}: {type(error).__name__}: {error}{place}"
+        ) from None
 
 
 def tool_names(program: Program, programs: Mapping[str, Program]) -> Iterator[str]:
@@ -208,16 +236,22 @@ def tool_names(program: Program, programs: Mapping[str, Program]) -> Iterator[st
 def stub_tools(
     program: Program, programs: Mapping[str, Program], policy: Policy | None = None
 ) -> dict[str, Callable[..., Any]]:
-    """For looking at a program without its tools: something that takes any arguments, for each name, also of *policy*."""
+    """For looking at a program without its tools: something that takes any arguments, for each
+    name, also of *policy*.
+    """
 
     async def stub(**_: Any) -> Any:
         raise AssertionError("a stub is never called")
 
-    named = [rule.pattern for rule in policy.tools if "*" not in rule.pattern] if policy is not None else []
+    named = (
+        [rule.pattern for rule in policy.tools if "*" not in rule.pattern]
+        if policy is not None
+        else []
+    )
     return dict.fromkeys([*tool_names(program, programs), *named], stub)
 
 
-# --- policy ----------------------------------------------------------------------------------------------------------
+# --- policy ---------------------------------------------------------------------------------------
 
 
 def load_policy(path: str | None) -> Policy | None:
@@ -247,7 +281,7 @@ def read_policy(path: str | None) -> tuple[Policy | None, list[Diagnostic]]:
     return Policy.readable(text, file="<stdin>" if path == "-" else path)
 
 
-# --- models ----------------------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------
 
 _NAMED_MODEL = re.compile(r"([\w.-]+)=(.+)\Z", re.DOTALL)
 
@@ -257,13 +291,16 @@ class StubModel:
 
     images = True
 
-    async def complete(self, messages: list[dict[str, str]], options: Any = None, **kwargs: Any) -> str:
+    async def complete(
+        self, messages: list[dict[str, str]], options: Any = None, **kwargs: Any
+    ) -> str:
         """Never called."""
         raise AssertionError("a stub is never called")
 
 
 def load_models(specs: Sequence[str], base_url: str | None, answers: Sequence[str] = ()) -> Any:
-    """What ``ExecutionVM(llm=...)`` takes: None, an adapter, or adapters by name where *specs* hold ``name=MODEL``.
+    """What ``ExecutionVM(llm=...)`` takes: None, an adapter, or adapters by name where *specs* hold
+    ``name=MODEL``.
 
     *answers* are those of ``--answer``: the steps that they name ask no model.
     """
@@ -275,27 +312,35 @@ def load_models(specs: Sequence[str], base_url: str | None, answers: Sequence[st
         name, wanted = match.groups() if match else (None, spec)
         if name in adapters:
             raise UsageFault(
-                f"--model gives {name!r} twice" if name else "--model is given twice; name them: fast=MODEL"
+                f"--model gives {name!r} twice"
+                if name
+                else "--model is given twice; name them: fast=MODEL"
             )
         adapters[name] = _adapter(wanted, base_url)
     if answers:
         from ..adapters.scripted import FREE, Overlaid, ScriptedLLM
 
         script = ScriptedLLM(steps=_answers(answers), price=FREE)
-        adapters = {name: Overlaid(script, adapter) for name, adapter in adapters.items()} or {None: script}
+        adapters = {name: Overlaid(script, adapter) for name, adapter in adapters.items()} or {
+            None: script
+        }
     if not adapters:
         return None
     return adapters[None] if list(adapters) == [None] else adapters
 
 
 def _answers(given: Sequence[str]) -> dict[str, Any]:
-    """``step=text`` and ``step=@file`` by step; of a step that is given several times, the answers in order."""
+    """``step=text`` and ``step=@file`` by step; of a step that is given several times, the answers
+    in order.
+    """
     found: dict[str, list[str]] = {}
     for entry in given:
         step, separator, text = entry.partition("=")
         if not separator or not step:
             raise UsageFault(f"--answer takes STEP=TEXT or STEP=@FILE, not {entry!r}")
-        found.setdefault(step, []).append(_text_of(text[1:], f"--answer {step}") if text.startswith("@") else text)
+        found.setdefault(step, []).append(
+            _text_of(text[1:], f"--answer {step}") if text.startswith("@") else text
+        )
     return {step: texts if len(texts) > 1 else texts[0] for step, texts in found.items()}
 
 
@@ -310,7 +355,7 @@ def _adapter(model: str, base_url: str | None) -> Any:
         raise UsageFault(f"--model {model}: {error}") from None
 
 
-# --- amounts ---------------------------------------------------------------------------------------------------------
+# --- amounts --------------------------------------------------------------------------------------
 
 
 def read_budget(given: Sequence[str]) -> dict[str, Any] | None:
@@ -323,13 +368,18 @@ def read_budget(given: Sequence[str]) -> dict[str, Any] | None:
     for entry in given:
         name, separator, text = entry.partition("=")
         if not separator or name not in Budget.model_fields:
-            raise UsageFault(f"--budget takes name=number, not {entry!r}; names are {', '.join(Budget.model_fields)}")
+            raise UsageFault(
+                f"--budget takes name=number, not {entry!r}; names are "
+                f"{', '.join(Budget.model_fields)}"
+            )
         try:
             budget[name] = parse_json(text)
             Budget.model_validate({name: budget[name]})
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]["msg"]
-            raise UsageFault(f"--budget {name}: {fault[0].lower()}{fault[1:]}, not {text}") from None
+            raise UsageFault(
+                f"--budget {name}: {fault[0].lower()}{fault[1:]}, not {text}"
+            ) from None
         except ValueError:
             raise UsageFault(f"--budget {name} takes a number, not {text!r}") from None
     return budget or None
@@ -342,13 +392,19 @@ def read_prices(given: Sequence[str]) -> dict[str, tuple[str, str]] | None:
         model, _, amounts = entry.rpartition("=")
         pair = amounts.split(",")
         if not model or len(pair) != 2:
-            raise UsageFault(f"--price takes MODEL=INPUT,OUTPUT in dollars per million tokens, not {entry!r}")
+            raise UsageFault(
+                f"--price takes MODEL=INPUT,OUTPUT in dollars per million tokens, not {entry!r}"
+            )
         prices[model] = (pair[0].strip(), pair[1].strip())
     return prices or None
 
 
-def untrusted_inputs(given: Sequence[str], program: Program, programs: Mapping[str, Program]) -> list[str]:
-    """The inputs that are called untrusted; a name that is none would leave the one that was meant trusted."""
+def untrusted_inputs(
+    given: Sequence[str], program: Program, programs: Mapping[str, Program]
+) -> list[str]:
+    """The inputs that are called untrusted; a name that is none would leave the one that was meant
+    trusted.
+    """
     known = list(Flow(program, programs).frames[0].names.keys) if given else []
     for name in given:
         if name not in known:
@@ -364,5 +420,7 @@ def read_digests(given: Sequence[str]) -> list[str]:
     """Digests of programs, as `nano-vm plan` prints them."""
     for digest in given:
         if not _DIGEST.match(digest):
-            raise UsageFault(f"--approve takes the digest of a program, 64 hexadecimal digits, not {digest!r}")
+            raise UsageFault(
+                f"--approve takes the digest of a program, 64 hexadecimal digits, not {digest!r}"
+            )
     return list(given)

@@ -1,4 +1,6 @@
-"""``nano-vm keys``: the keys that sign what runs say of themselves, and those that a command is given."""
+"""``nano-vm keys``: the keys that sign what runs say of themselves, and those that a command is
+given.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,13 @@ def make(options: argparse.Namespace) -> int:
     try:
         key.write(options.file)
     except FileExistsError:
-        raise UsageFault(f"{options.file} is there already, and a key is not overwritten; name another file") from None
+        raise UsageFault(
+            f"{options.file} is there already, and a key is not overwritten; name another file"
+        ) from None
     except (OSError, ValueError) as error:
-        raise UsageFault(f"cannot write {options.file}: {getattr(error, 'strerror', None) or error}") from None
+        raise UsageFault(
+            f"cannot write {options.file}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     return _printed(key.public, options)
 
 
@@ -76,7 +82,12 @@ def list_(options: argparse.Namespace) -> int:
         return OK
     for public, count, first, last in found:
         name = public or "not signed"
-        say(safe(f"{name:<64}  {count:>6,} receipt{'s' * (count != 1)}  {moment(first)} to {moment(last)}"))
+        say(
+            safe(
+                f"{name:<64}  {count:>6,} receipt{'s' * (count != 1)}  {moment(first)} to "
+                f"{moment(last)}"
+            )
+        )
     if not found:
         say("no receipts: no run has ended")
     return OK

@@ -1,7 +1,8 @@
-"""The two files of a batch, in JSON Lines: inputs, read one by one, and results, of which there are only whole lines.
+"""The two files of a batch, in JSON Lines: inputs, read one by one, and results, of which there are
+only whole lines.
 
-A result says which line of the inputs it is of, and the digests of program and input, so that another start knows what is done
-and notices what was changed. Nothing is run here.
+A result says which line of the inputs it is of, and the digests of program and input, so that
+another start knows what is done and notices what was changed. Nothing is run here.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from .faults import UsageFault
 from .text import safe_json, shown
 
 DIGEST_HEX = 16
-"""Hex digits of a digest in a result: 64 bits, against mistakes; nobody forges inputs of his own."""
+"""Hex digits of a digest in a result: 64 bits, against mistakes; nobody forges inputs of his own.
+"""
 
 MAX_LINE_BYTES = 256 * 1024 * 1024
 """A longer line is none: as much as a run may hold."""
 
 PART = 4096
-"""Lines whose digests stand together: 8 bytes a line, so a million of results take 8 MB at another start."""
+"""Lines whose digests stand together: 8 bytes a line, so a million of results take 8 MB at another
+start.
+"""
 
 READ_AHEAD = 64
 """Lines that are read from a pipe before they are wanted."""
@@ -40,7 +44,9 @@ STATUSES = ("success", "failed", "cancelled", "suspended")
 
 
 class Input(NamedTuple):
-    """A line of the inputs: its number from 1, the digest of its text, and its value or what is wrong with it."""
+    """A line of the inputs: its number from 1, the digest of its text, and its value or what is
+    wrong with it.
+    """
 
     line: int
     digest: str
@@ -75,7 +81,7 @@ def read_line(line: int, raw: bytes) -> Input:
     return Input(line, digest, value, None)
 
 
-# --- inputs ----------------------------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------
 
 
 class Inputs:
@@ -93,10 +99,14 @@ class Inputs:
             raise UsageFault(f"can not read {self.name}: {error.strerror}") from None
         except ValueError as error:  # a NUL in the name
             raise UsageFault(f"can not read {path!r}: {error}") from None
-        self.regular = stat.S_ISREG(os.fstat(self.stream.fileno()).st_mode) and self.stream.seekable()
+        self.regular = (
+            stat.S_ISREG(os.fstat(self.stream.fileno()).st_mode) and self.stream.seekable()
+        )
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Each line that is not blank, with its number; of a line that is too long only the beginning."""
+        """Each line that is not blank, with its number; of a line that is too long only the
+        beginning.
+        """
         number = 0
         while raw := self.stream.readline(MAX_LINE_BYTES + 2):
             number += 1
@@ -107,7 +117,9 @@ class Inputs:
                 yield number, line
 
     def look_ahead(self, results: Results) -> int | None:
-        """The number of inputs, where it can be known; raises if one that has a result was changed."""
+        """The number of inputs, where it can be known; raises if one that has a result was
+        changed.
+        """
         if not self.regular:
             return None
         start, count, last = self.stream.tell(), 0, 0
@@ -117,7 +129,8 @@ class Inputs:
                 results.compare(last, digest_of(last, raw))
         if results.last > last:
             raise UsageFault(
-                f"{results.path} has the result of line {results.last}, and {self.name} has only {last} lines; "
+                f"{results.path} has the result of line {results.last}, and {self.name} has only "
+                f"{last} lines; "
                 "give the inputs that it was begun with, or --restart to begin it anew"
             )
         self.stream.seek(start)
@@ -140,7 +153,12 @@ class Inputs:
             slots.release()
             yield found
 
-    def _read(self, loop: asyncio.AbstractEventLoop, waiting: asyncio.Queue[Any], slots: threading.Semaphore) -> None:
+    def _read(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        waiting: asyncio.Queue[Any],
+        slots: threading.Semaphore,
+    ) -> None:
         last: OSError | None = None
         try:
             try:
@@ -165,7 +183,7 @@ class Inputs:
             self.stream.close()
 
 
-# --- results ---------------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -193,26 +211,32 @@ class Counts:
 
 
 class Results:
-    """The file of results: what it has from an earlier start, and what is written to it now, whole lines only.
+    """The file of results: what it has from an earlier start, and what is written to it now, whole
+    lines only.
 
-    A line that has a result and gets another (``again``) keeps its place: the new results are written to a file beside, and take the
-    places of the old ones when this one is closed, or at the next start.
+    A line that has a result and gets another (``again``) keeps its place: the new results are
+    written to a file beside, and take the places of the old ones when this one is closed, or at the
+    next start.
 
     Raises:
         UsageFault: If it can not be written, is something else, or was begun with another program.
     """
 
-    def __init__(self, path: str, program_digest: str, inputs: Inputs, *, restart: bool, ordered: bool) -> None:
+    def __init__(
+        self, path: str, program_digest: str, inputs: Inputs, *, restart: bool, ordered: bool
+    ) -> None:
         self.path, self.program, self.ordered = path, program_digest[:DIGEST_HEX], ordered
         self.counts = Counts()
         self.last = 0  # the highest line that has a result
         self.cut = False  # whether an earlier start was killed while it wrote
         self.unwritten: list[int] = []
         self.fault: str | None = None
-        self.again: dict[int, dict[str, Any]] = {}  # by line: the result that another takes the place of
+        # by line: the result that another takes the place of
+        self.again: dict[int, dict[str, Any]] = {}
         self.repeated = 0  # how many of them did
         self._beside: IO[bytes] | None = None
-        self._done: dict[int, array[int]] = {}  # by line, in parts: the digest of its input, 0 without a result
+        # by line, in parts: the digest of its input, 0 without a result
+        self._done: dict[int, array[int]] = {}
         self._file = self._open(inputs)
         try:
             self._lock()
@@ -227,7 +251,9 @@ class Results:
     def _open(self, inputs: Inputs) -> IO[bytes]:
         path = self.path
         if path == "-":
-            raise UsageFault("-o takes a file: a batch that is interrupted goes on from what it has")
+            raise UsageFault(
+                "-o takes a file: a batch that is interrupted goes on from what it has"
+            )
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -236,7 +262,10 @@ class Results:
             raise UsageFault(f"can not write {path!r}: {error}") from None
         found = os.fstat(descriptor)
         own = os.fstat(inputs.stream.fileno())
-        if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+        if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) == (
+            own.st_dev,
+            own.st_ino,
+        ):
             os.close(descriptor)
             what = "no regular file" if not stat.S_ISREG(found.st_mode) else "the file of inputs"
             raise UsageFault(f"can not write the results to {path}: it is {what}")
@@ -250,7 +279,9 @@ class Results:
         try:
             fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageFault(f"{self.path} is being written by another batch; wait for it, or name another") from None
+            raise UsageFault(
+                f"{self.path} is being written by another batch; wait for it, or name another"
+            ) from None
         except OSError:  # a file system without locks
             pass
 
@@ -274,7 +305,9 @@ class Results:
         return end
 
     def repeat(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Note the lines whose result is *wanted* to be had again; what they gave is left out of what is kept of them."""
+        """Note the lines whose result is *wanted* to be had again; what they gave is left out of
+        what is kept of them.
+        """
         for result in self._results():
             if wanted(result):
                 self.again[result["line"]] = {key: result[key] for key in _KEPT if key in result}
@@ -290,7 +323,9 @@ class Results:
         self._file.seek(self._end)
 
     def _take_places(self, *, dropped: bool = False) -> None:
-        """Put the results of the file beside into the places of those before them; *dropped*: forget them."""
+        """Put the results of the file beside into the places of those before them; *dropped*:
+        forget them.
+        """
         beside = Path(f"{self.path}.again")
         if not beside.exists():
             return
@@ -313,18 +348,22 @@ class Results:
 
     def _no_result(self, number: int) -> UsageFault:
         return UsageFault(
-            f"{self.path}:{number}: is no result of a batch; nothing was changed: name another file, or remove this one"
+            f"{self.path}:{number}: is no result of a batch; nothing was changed: name another "
+            f"file, or remove this one"
         )
 
     def _note(self, result: dict[str, Any], number: int) -> None:
         line = result["line"]
         if result["program"] != self.program:
             raise UsageFault(
-                f"{self.path}:{number}: was made by another program ({result['program']}, and this is {self.program}); "
+                f"{self.path}:{number}: was made by another program ({result['program']}, and "
+                f"this is {self.program}); "
                 "name another file, or give --restart to begin it anew"
             )
         if self.has(line):
-            raise UsageFault(f"{self.path}:{number}: has a second result of line {line}; remove one of the two")
+            raise UsageFault(
+                f"{self.path}:{number}: has a second result of line {line}; remove one of the two"
+            )
         if self.ordered and line < self.last:
             raise self._unordered(line)
         part = self._done.get(line // PART)
@@ -336,7 +375,8 @@ class Results:
 
     def _unordered(self, line: int) -> UsageFault:
         return UsageFault(
-            f"{self.path} was begun without --ordered, and line {line} comes late in it; leave --ordered out, "
+            f"{self.path} was begun without --ordered, and line {line} comes late in it; leave "
+            f"--ordered out, "
             "or give --restart to begin it anew"
         )
 
@@ -360,13 +400,16 @@ class Results:
             return False
         if self._digest(line) != _number(digest):
             raise UsageFault(
-                f"line {line} of the inputs is not what it was when {self.path} was begun; give those inputs, name another "
+                f"line {line} of the inputs is not what it was when {self.path} was begun; give "
+                f"those inputs, name another "
                 "file, or give --restart to begin it anew"
             )
         return True
 
     def write(self, result: dict[str, Any]) -> None:
-        """Add a line. Where that is not possible, the file stays as it was, and `fault` says why."""
+        """Add a line. Where that is not possible, the file stays as it was, and `fault` says
+        why.
+        """
         if self.fault is None and result["line"] in self.again:
             self._write_beside(result)
             return
@@ -451,7 +494,9 @@ def _result(raw: bytes) -> dict[str, Any] | None:
             and type(found["line"]) is int
             and 0 < found["line"] < 1 << 40
             and found["status"] in STATUSES
-            and len(bytes.fromhex(found["input"])) == len(bytes.fromhex(found["program"])) == DIGEST_HEX // 2
+            and len(bytes.fromhex(found["input"]))
+            == len(bytes.fromhex(found["program"]))
+            == DIGEST_HEX // 2
             and type(found.get("tokens", 0)) is int
             and Decimal(found.get("cost_usd") or 0).is_finite()
         )

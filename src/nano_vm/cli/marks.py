@@ -1,4 +1,5 @@
-"""What `graph --proofs` shows: a report and the rules come in, marks of nodes and edges of the same `Flow` go out.
+"""What `graph --proofs` shows: a report and the rules come in, marks of nodes and edges of the same
+`Flow` go out.
 
 Nothing is proved here: what a call is marked as follows from the statements about its tool.
 """
@@ -33,14 +34,20 @@ def marks_of(flow: Flow, report: Report, policy: Policy | None) -> Marks:
             marks.edges[node.index, label] = "guard"
             _note(marks, node, f"guards {tool}")
     for node in nodes:
-        about = [proof for proof in report.proofs if node.kind == "step" and proof.tool in _called(node.step)]
+        about = [
+            proof
+            for proof in report.proofs
+            if node.kind == "step" and proof.tool in _called(node.step)
+        ]
         if about:
             _call(marks, node, about)
     worst: tuple[Literal["unproved", "refuted"], ...] = ("unproved", "refuted")
     for status in worst:  # an edge that is on both ways is on the one that was found
         for proof in report.proofs:
             if proof.status == status:
-                marks.edges.update({(move.node, move.label): status for move in proof.path if move.label})
+                marks.edges.update(
+                    {(move.node, move.label): status for move in proof.path if move.label}
+                )
     _untrusted(marks, nodes, report)
     return marks
 
@@ -52,19 +59,30 @@ def _called(step: Step) -> Sequence[str]:
 
 
 def _guards(nodes: Sequence[Node], places: Places, rules: Rules) -> Iterator[tuple[Node, str]]:
-    """The nodes and edges, one of which must be crossed before a call, or whose approval is asked for."""
+    """The nodes and edges, one of which must be crossed before a call, or whose approval is asked
+    for.
+    """
     edges = [edge for names in rules.guards for name in names for edge in places.named_edges(name)]
-    roles = {*rules.approvals, *(rule.approval for _, rule in rules.args if rule.approval is not None)}
+    roles = {
+        *rules.approvals,
+        *(rule.approval for _, rule in rules.args if rule.approval is not None),
+    }
     for node in nodes:
         for names, step, label in edges:
-            if node.step is step and node.frame.names is names and (node.kind == "when") == (label in WHEN):
+            if (
+                node.step is step
+                and node.frame.names is names
+                and (node.kind == "when") == (label in WHEN)
+            ):
                 yield node, label
         if node.kind == "step" and isinstance(node.step, ApprovalStep) and node.step.role in roles:
             yield node, "then"
 
 
 def _call(marks: Marks, node: Node, about: Sequence[Proof]) -> None:
-    """A call, by the worst of what is known of its tool; what is refuted elsewhere is here only not proved."""
+    """A call, by the worst of what is known of its tool; what is refuted elsewhere is here only not
+    proved.
+    """
     mark: Mark = "guarded"
     for proof in about:
         here = not proof.loc or proof.loc[: len(node.loc)] == node.loc
@@ -77,7 +95,8 @@ def _call(marks: Marks, node: Node, about: Sequence[Proof]) -> None:
         kinds = dict.fromkeys(
             proof.kind
             for proof in about
-            if proof.status == status and (proof.kind != "flow" or proof.loc[: len(node.loc)] == node.loc)
+            if proof.status == status
+            and (proof.kind != "flow" or proof.loc[: len(node.loc)] == node.loc)
         )
         if kinds:
             _note(marks, node, f"{status}: {', '.join(kinds)}")
@@ -86,13 +105,21 @@ def _call(marks: Marks, node: Node, about: Sequence[Proof]) -> None:
 def _untrusted(marks: Marks, nodes: Sequence[Node], report: Report) -> None:
     """Steps that carry untrusted values, and the arguments and branches that these reach."""
     for flow in report.flows:
-        carrying = {name.removesuffix(".output").rpartition("/")[2] for name in flow.way if name.endswith(".output")}
+        carrying = {
+            name.removesuffix(".output").rpartition("/")[2]
+            for name in flow.way
+            if name.endswith(".output")
+        }
         carrying |= set(_SOURCE.findall(flow.source))
         for node in nodes:
             before = node.kind == "when"
             here = node.step.id == flow.step_id and flow.loc[: len(node.loc)] == node.loc
             if here and before == (flow.loc[-1] == "when"):
-                said = f"untrusted: {flow.loc[-1]}" if flow.kind == "argument" else "decided by untrusted values"
+                said = (
+                    f"untrusted: {flow.loc[-1]}"
+                    if flow.kind == "argument"
+                    else "decided by untrusted values"
+                )
                 _note(marks, node, said)
             elif before or node.step.id not in carrying or node.index in marks.nodes:
                 continue

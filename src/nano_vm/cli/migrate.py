@@ -16,7 +16,9 @@ def migrate(options: argparse.Namespace) -> int:
     from ..run.vm import ExecutionVM
 
     if not options.dry_run:
-        raise UsageFault("moving runs is not built yet; --dry-run says which may go on with the new program")
+        raise UsageFault(
+            "moving runs is not built yet; --dry-run says which may go on with the new program"
+        )
     loaded = sources.load(options.program, options.program_file)
     policy = host.load_policy(options.policy)
     if options.tools is not None:
@@ -27,7 +29,12 @@ def migrate(options: argparse.Namespace) -> int:
     store = stores.opened(stores.named(options.store), there=True, read=True)
     try:
         vm = ExecutionVM(
-            llm=llm, tools=tools, programs=loaded.programs, store=store, policy=policy, approved=options.approve
+            llm=llm,
+            tools=tools,
+            programs=loaded.programs,
+            store=store,
+            policy=policy,
+            approved=options.approve,
         )
         found = list(migrations(vm, loaded.program, name=options.of))
     except ProgramError as error:
@@ -39,7 +46,12 @@ def migrate(options: argparse.Namespace) -> int:
         emit_json({"ok": may == len(found), "runs": [one.to_dict() for one in found]})
         return OK if may == len(found) else FAILED
     for one in found:
-        say(safe(f"{one.run_id}  {one.status}  {'may move' if one.reason is None else f'stays: {one.reason}'}"))
+        say(
+            safe(
+                f"{one.run_id}  {one.status}  "
+                f"{'may move' if one.reason is None else f'stays: {one.reason}'}"
+            )
+        )
     name = options.of or loaded.program.name
     say(safe(f"{len(found)} unfinished runs of {name!r}: {may} may go on with {options.program}"))
     return OK if may == len(found) else FAILED

@@ -1,4 +1,6 @@
-"""``nano-vm plan``: a text becomes a program, by one model call, and the program a file that a person can review."""
+"""``nano-vm plan``: a text becomes a program, by one model call, and the program a file that a
+person can review.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,18 @@ SHOWN_REPLY_CHARS = 300
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Ask the model for a program; print it, or write it to a file and tell what it does and what was proved."""
+    """Ask the model for a program; print it, or write it to a file and tell what it does and what
+    was proved.
+    """
     from ..cli import host
     from .fmt import formatted
     from .inspect import write_file
     from .sources import load
 
     if not options.model:
-        raise UsageFault("plan needs a model that writes the program: --model local, --model groq/NAME, ...")
+        raise UsageFault(
+            "plan needs a model that writes the program: --model local, --model groq/NAME, ..."
+        )
     told = options.input or options.input_file is not None
     context = host.read_inputs(options.input, options.input_file) if told else None
     budget = host.read_budget(options.budget)
@@ -43,14 +49,18 @@ def plan(options: argparse.Namespace) -> int:
 
     planner = Planner(llm, tools, options.policy, programs=programs, budget=budget)
     try:
-        program = asyncio.run(planner.generate(options.intent, context, untrusted=options.untrusted))
+        program = asyncio.run(
+            planner.generate(options.intent, context, untrusted=options.untrusted)
+        )
     except PlannerError as error:
         for line in str(error).split("\n"):
             note(safe(line))
         if error.reply:
             note(f"the model wrote: {shown(error.reply, SHOWN_REPLY_CHARS)}")
         return FAILED
-    report = ExecutionVM(llm, tools, programs=programs, policy=options.policy, budget=budget).verify(program)
+    report = ExecutionVM(
+        llm, tools, programs=programs, policy=options.policy, budget=budget
+    ).verify(program)
     text = formatted(program, json_form=(options.output or "").endswith(".json"))
     if options.output is not None:
         write_file(options.output, text)
@@ -58,18 +68,26 @@ def plan(options: argparse.Namespace) -> int:
         emit_json({"program": program.to_dict(), "report": report.to_dict()})
         return OK
     tell = say if options.output is not None else note
-    decided = options.output is not None and program.untrusted  # by its digest, on what is shown here
+    # by its digest, on what is shown here
+    decided = options.output is not None and program.untrusted
     for line in whole_lines(text) if decided else summary(program):
         tell(line)
     for line in diagnostic_lines(report.diagnostics):
         tell(line)
     for line in report.lines():
-        if line not in map(str, report.diagnostics) and not line.startswith(("warning: ", "hint: ")):
+        if line not in map(str, report.diagnostics) and not line.startswith(
+            ("warning: ", "hint: ")
+        ):
             tell(safe(line))
     if options.output is None:
         emit(text)
     elif decided and len(text) > WHOLE_CHARS:
-        say(safe(f"{options.output}: written; it is too long for a screen. Read it, and ask for its digest then:"))
+        say(
+            safe(
+                f"{options.output}: written; it is too long for a screen. Read it, and ask for "
+                f"its digest then:"
+            )
+        )
         say(safe(f"  nano-vm check {shlex.quote(options.output)} --json | jq .digest"))
     else:
         say(safe(f"{options.output}: written, digest {program.digest}"))

@@ -1,4 +1,6 @@
-"""``nano-vm replay``, ``verify``, ``diff`` and ``fork``: recorded runs, from a trace file, an exported file or a store."""
+"""``nano-vm replay``, ``verify``, ``diff`` and ``fork``: recorded runs, from a trace file, an
+exported file or a store.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from .sources import Loaded
 
 
-# --- where runs come from --------------------------------------------------------------------------------------------
+# --- where runs come from -------------------------------------------------------------------------
 
 
 def load_runs(name: str, options: argparse.Namespace) -> list[Trace | StoredRun]:
@@ -56,7 +58,10 @@ def load_run(name: str, options: argparse.Namespace) -> Trace | StoredRun:
     runs = load_runs(name, options)
     if len(runs) != 1:
         some = ", ".join(run.run_id for run in runs[:5])
-        raise Failure(f"{name}: it has {len(runs)} runs ({some}{', ...' * (len(runs) > 5)}); name one: {name}#RUN")
+        raise Failure(
+            f"{name}: it has {len(runs)} runs ({some}{', ...' * (len(runs) > 5)}); name one: "
+            f"{name}#RUN"
+        )
     return runs[0]
 
 
@@ -117,20 +122,25 @@ def _program(options: argparse.Namespace) -> Loaded | None:
     """What ``--program FILE`` and ``--program NAME=FILE`` give."""
     from .sources import load
 
-    plain = [entry for entry in options.program_file if not _NAMED.match(entry) or Path(entry).exists()]
+    plain = [
+        entry for entry in options.program_file if not _NAMED.match(entry) or Path(entry).exists()
+    ]
     named = [entry for entry in options.program_file if entry not in plain]
     if len(plain) > 1:
         raise UsageFault(
-            f"--program names the program twice: {plain[0]!r} and {plain[1]!r}; those that it calls are NAME=FILE"
+            f"--program names the program twice: {plain[0]!r} and {plain[1]!r}; those that it "
+            f"calls are NAME=FILE"
         )
     if not plain:
         if named:
-            raise UsageFault("--program NAME=FILE is a called program; the program itself is --program FILE")
+            raise UsageFault(
+                "--program NAME=FILE is a called program; the program itself is --program FILE"
+            )
         return None
     return load(plain[0], named)
 
 
-# --- replay and verify -----------------------------------------------------------------------------------------------
+# --- replay and verify ----------------------------------------------------------------------------
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -147,7 +157,9 @@ def replay(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check hash chain, program and every transition of each run that is named; 0 where all hold."""
+    """Check hash chain, program and every transition of each run that is named; 0 where all
+    hold.
+    """
     from ..replay import verify as verified
     from .keys import public_keys
 
@@ -164,7 +176,7 @@ def verify(options: argparse.Namespace) -> int:
     return OK if found and all(found) else FAILED
 
 
-# --- diff ------------------------------------------------------------------------------------------------------------
+# --- diff -----------------------------------------------------------------------------------------
 
 STYLES = {"a": "red", "b": "green", "field": "yellow", "measure": "dim", "head": ""}
 
@@ -217,7 +229,7 @@ def _print_diff(found: Diff) -> None:
         console.print(Text(safe(text), style=STYLES[kind]), soft_wrap=True)
 
 
-# --- fork ------------------------------------------------------------------------------------------------------------
+# --- fork -----------------------------------------------------------------------------------------
 
 
 def fork(options: argparse.Namespace) -> int:
@@ -315,7 +327,9 @@ def _print_fork(made: Trace, parent: Trace, options: argparse.Namespace) -> None
             say(line)
     for entry in made.waiting if options.run_id is None else ():
         if entry["kind"] == "effect":
-            told = f"{entry['tool']} {shown(entry['request'], 300)} has an effect (--effects makes it)"
+            told = (
+                f"{entry['tool']} {shown(entry['request'], 300)} has an effect (--effects makes it)"
+            )
             say(safe(f"stopped before {entry['path']}: {told}"))
         else:
             for line in asked_lines(entry)[0]:
@@ -325,7 +339,8 @@ def _print_fork(made: Trace, parent: Trace, options: argparse.Namespace) -> None
     at = between(parent, made).divergence
     say(
         safe(
-            f"forked from run {parent.run_id}: " + (f"it differs from {at} on" if at is not None else "nothing differs")
+            f"forked from run {parent.run_id}: "
+            + (f"it differs from {at} on" if at is not None else "nothing differs")
         )
     )
     for line in summary_lines(made):

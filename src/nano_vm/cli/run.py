@@ -99,7 +99,8 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
         _joined(store, options.run_id)
     trace, signalled = _executed(vm, loaded.program, inputs, budget, options, stack.close)
     code = exit_code(trace, signalled)
-    fault = file.write(trace) if file is not None else None  # before anything is printed: a reader may be gone
+    # before anything is printed: a reader may be gone
+    fault = file.write(trace) if file is not None else None
     _print_end(trace, loaded, options, kept=store is not None)
     if fault:
         complain(fault)
@@ -108,7 +109,9 @@ def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
 
 
 def _joined(store: Store, run_id: str) -> None:
-    """Tell that a run is there already; what is printed then is what it came to, and its steps are not made again."""
+    """Tell that a run is there already; what is printed then is what it came to, and its steps are
+    not made again.
+    """
     from ..errors import UnknownRun
 
     with suppress(UnknownRun):
@@ -127,7 +130,7 @@ def exit_code(trace: Trace, signalled: int | None) -> int:
     return {TraceStatus.SUCCESS: OK, TraceStatus.SUSPENDED: SUSPENDED}.get(trace.status, FAILED)
 
 
-# --- the run itself --------------------------------------------------------------------------------------------------
+# --- the run itself -------------------------------------------------------------------------------
 
 
 def _executed(
@@ -157,7 +160,9 @@ async def _followed(
     view: View,
     leave: Callable[[], None],
 ) -> tuple[Trace, int | None]:
-    """The trace of the run, and the signal that stopped it, if one did; *leave* tidies up before a sudden end."""
+    """The trace of the run, and the signal that stopped it, if one did; *leave* tidies up before a
+    sudden end.
+    """
     loop = asyncio.get_running_loop()
     run_id = options.run_id or os.urandom(16).hex()
     untrusted = options.untrusted
@@ -168,7 +173,11 @@ async def _followed(
 
     def stop() -> None:
         if begun and not stopping:  # the id joins the run that the stream began
-            stopping.append(loop.create_task(vm.start(program, inputs, run_id=run_id, untrusted=untrusted).cancel()))
+            stopping.append(
+                loop.create_task(
+                    vm.start(program, inputs, run_id=run_id, untrusted=untrusted).cancel()
+                )
+            )
 
     def on_signal(number: int, _: Any) -> None:
         if received:  # the second time: something does not let itself be cancelled
@@ -180,10 +189,16 @@ async def _followed(
         loop.call_soon_threadsafe(stop)
 
     # one that the parent process had ignored (nohup, a job in the background) stays ignored
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    numbers = [
+        n
+        for n in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(n) not in (signal.SIG_IGN, None)
+    ]
     before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
-        stream = vm.stream(program, inputs, run_id=run_id, seed=options.seed, budget=budget, untrusted=untrusted)
+        stream = vm.stream(
+            program, inputs, run_id=run_id, seed=options.seed, budget=budget, untrusted=untrusted
+        )
         async with aclosing(stream) as events:
             async for event in events:
                 if event.kind == "run_finished":
@@ -194,7 +209,8 @@ async def _followed(
                 if shows:
                     try:
                         view.event(event)
-                    except (OSError, ValueError):  # nobody reads any more, or the disk is full: no reason to stop a run
+                    except (OSError, ValueError):
+                        # nobody reads any more, or the disk is full: no reason to stop a run
                         shows = False
         raise AssertionError("a stream ends with run_finished")
     finally:
@@ -202,7 +218,7 @@ async def _followed(
             signal.signal(number, handler)
 
 
-# --- what is printed -------------------------------------------------------------------------------------------------
+# --- what is printed ------------------------------------------------------------------------------
 
 
 def _print_end(trace: Trace, loaded: Loaded, options: argparse.Namespace, *, kept: bool) -> None:
@@ -211,7 +227,10 @@ def _print_end(trace: Trace, loaded: Loaded, options: argparse.Namespace, *, kep
         for line in diagnostic_lines(loaded.placed(trace.diagnostics)):
             note(line)
         for key in _mistyped(trace.diagnostics, options.input):
-            note(f"-i {key}=... gives a string; for a number, a list, true or null write -i {key}:=...")
+            note(
+                f"-i {key}=... gives a string; for a number, a list, true or null write -i "
+                f"{key}:=..."
+            )
         note("refused: no step was run")
     elif trace.error is not None:
         note(f"error: {safe(trace.error)}")
@@ -240,13 +259,16 @@ def _mistyped(diagnostics: Sequence[Diagnostic], given: Sequence[str]) -> Iterat
         key, _, _ = entry.partition("=")
         wrong = f"['{key}']"
         if not key.endswith(":") and any(
-            d.code == "V041" and wrong in d.message and "is not of type" in d.message for d in diagnostics
+            d.code == "V041" and wrong in d.message and "is not of type" in d.message
+            for d in diagnostics
         ):
             yield key
 
 
 def summary_lines(trace: Trace) -> Sequence[str]:
-    """How a run ended: its output, and a line with status, steps, tokens, cost, duration and digest."""
+    """How a run ended: its output, and a line with status, steps, tokens, cost, duration and
+    digest.
+    """
     lines = []
     if trace.final_output is not None:
         lines.append(f"output: {shown(trace.final_output, SHOWN_OUTPUT_CHARS)}")
@@ -260,7 +282,7 @@ def summary_lines(trace: Trace) -> Sequence[str]:
     return lines
 
 
-# --- where it goes ---------------------------------------------------------------------------------------------------
+# --- where it goes --------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -291,7 +313,9 @@ def _only_json(wanted: bool) -> Generator[Callable[[str], None]]:
 
 @dataclass(slots=True)
 class _TraceFile:
-    """Where the trace goes: a stream, or a temporary file that takes the place of *target* when whole."""
+    """Where the trace goes: a stream, or a temporary file that takes the place of *target* when
+    whole.
+    """
 
     path: str
     target: Path
@@ -338,7 +362,9 @@ def _open_trace(path: str) -> _TraceFile:
             return _TraceFile(path, target, open(target, "wb"))
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:50]}.", dir=target.parent)
     except (OSError, ValueError) as error:
-        raise UsageFault(f"--trace: can not write {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise UsageFault(
+            f"--trace: can not write {path}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     mode = stat.S_IMODE(found.st_mode) if found is not None else 0o666 & ~_umask()
     return _TraceFile(path, target, open(descriptor, "wb"), name, mode)
 

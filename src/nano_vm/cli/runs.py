@@ -1,4 +1,5 @@
-"""Durable runs from the command line: what there is, how it stands, going on with it, and what people and the outside say to it.
+"""Durable runs from the command line: what there is, how it stands, going on with it, and what
+people and the outside say to it.
 
 What answers a run is only recorded here; `work` and `resume` go on.
 """
@@ -53,7 +54,7 @@ Result = TypeVar("Result")
 SHORT_ID = 12
 """Of an id that was made up, what a table shows: enough to name a run among millions."""
 
-# --- looking ---------------------------------------------------------------------------------------------------------
+# --- looking --------------------------------------------------------------------------------------
 
 
 def runs(options: argparse.Namespace) -> int:
@@ -105,7 +106,8 @@ def _header(run: StoredRun, owners: Any) -> dict[str, Any]:
         "program_digest": run.program_digest,
         "status": run.status,
         "waiting": [
-            {key: entry.get(key) for key in ("path", "kind", "role", "event") if key in entry} for entry in run.waiting
+            {key: entry.get(key) for key in ("path", "kind", "role", "event") if key in entry}
+            for entry in run.waiting
         ]
         if run.status == "suspended"
         else [],
@@ -141,7 +143,13 @@ def _cells(run: StoredRun, owners: Any) -> tuple[str, ...]:
     )
 
 
-STYLES = {"success": "green", "failed": "red", "cancelled": "yellow", "suspended": "cyan", "running": "bold"}
+STYLES = {
+    "success": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "suspended": "cyan",
+    "running": "bold",
+}
 
 
 def _print_table(found: list[StoredRun], owners: Any) -> None:
@@ -159,8 +167,15 @@ def _print_table(found: list[StoredRun], owners: Any) -> None:
         made = len(run.run_id) == 32 and all(c in "0123456789abcdef" for c in run.run_id)
         cells[0] = run.run_id[:SHORT_ID] if made else run.run_id
         cells[4] = str(run.steps)
-        status = Text(cells[2], style="bold red" if "in doubt" in cells[2] else STYLES.get(run.status, ""))
-        table.add_row(Text(cells[0], style="bold"), Text(cells[1]), status, *(Text(cell) for cell in cells[3:6]))
+        status = Text(
+            cells[2], style="bold red" if "in doubt" in cells[2] else STYLES.get(run.status, "")
+        )
+        table.add_row(
+            Text(cells[0], style="bold"),
+            Text(cells[1]),
+            status,
+            *(Text(cell) for cell in cells[3:6]),
+        )
     console = Console()
     if found:
         console.print(table)
@@ -169,7 +184,9 @@ def _print_table(found: list[StoredRun], owners: Any) -> None:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Show a run: its steps as far as they have come, what it waits for, and the commands that answer it."""
+    """Show a run: its steps as far as they have come, what it waits for, and the commands that
+    answer it.
+    """
     from ..run.lease import living
 
     with store_of(options, read=True) as store:
@@ -185,7 +202,10 @@ def show(options: argparse.Namespace) -> int:
     trace = trace_of(run)
     if options.json:
         waiting = presented(run.waiting) if run.status == "suspended" else []
-        told = _header(run, owners) | {"waiting": waiting, "inbox": [_message(message) for message in run.inbox]}
+        told = _header(run, owners) | {
+            "waiting": waiting,
+            "inbox": [_message(message) for message in run.inbox],
+        }
         emit_json(told | {"trace": None if erased else trace.to_dict(), "seal": run.seal})
         return OK
     say(safe(f"{run.program_name}, run {run.run_id}, {moment(run.created_ns)}"))
@@ -222,7 +242,9 @@ def _message(message: Any) -> dict[str, Any]:
 
 
 def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) -> Iterator[str]:
-    """What an unfinished run waits for, and what was said to it meanwhile; also what came after it had ended."""
+    """What an unfinished run waits for, and what was said to it meanwhile; also what came after it
+    had ended.
+    """
     from ..run.inbox import presented
     from ..store.protocol import late_outcomes
 
@@ -242,7 +264,10 @@ def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) ->
     late = late_outcomes(run)
     for message in late:
         gave = message.body.get("output", message.body.get("error"))
-        yield safe(f"late: {message.name} ended {moment(message.created_ns)}, when its run had another owner; it gave:")
+        yield safe(
+            f"late: {message.name} ended {moment(message.created_ns)}, when its run had another "
+            f"owner; it gave:"
+        )
         yield f"  {shown(gave)}"
     if late:
         yield "what the run says of these calls is not what happened"
@@ -267,7 +292,7 @@ def _under_way(run: StoredRun) -> Iterator[str]:
             yield safe(f"  {path}: {begun(call.began_ns, process)}; its outcome is not recorded")
 
 
-# --- saying ----------------------------------------------------------------------------------------------------------
+# --- saying ---------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -279,24 +304,42 @@ def _speaking(options: argparse.Namespace) -> Iterator[tuple[Inbox, SqlStore, st
         yield Inbox(store, None, time), store, run_id_of(store, options.run)
 
 
-def _recorded(options: argparse.Namespace, run_id: str, what: str, name: str = "", how: str | None = None) -> int:
+def _recorded(
+    options: argparse.Namespace, run_id: str, what: str, name: str = "", how: str | None = None
+) -> int:
     if options.json:
         by = getattr(options, "by", None)
-        emit_json({"run_id": run_id, "recorded": what, "name": name, **({"by": by} if by is not None else {})})
+        emit_json(
+            {
+                "run_id": run_id,
+                "recorded": what,
+                "name": name,
+                **({"by": by} if by is not None else {}),
+            }
+        )
         return OK
     at = f" {name}" if name else ""
     say(safe(f"recorded: {what}{at}, for run {run_id}"))
-    say(safe(how or f"it goes on by nano-vm work, or nano-vm resume {run_id} --tools ...{given_url(options)}"))
+    say(
+        safe(
+            how
+            or f"it goes on by nano-vm work, or nano-vm resume {run_id} --tools "
+            f"...{given_url(options)}"
+        )
+    )
     return OK
 
 
 def approve(options: argparse.Namespace) -> int:
-    """Record an approval; on a terminal the request is shown and asked about, unless its digest is given."""
+    """Record an approval; on a terminal the request is shown and asked about, unless its digest is
+    given.
+    """
     with _speaking(options) as (inbox, _, run_id):
         asks = options.shown is None and not options.json and _on_terminal()
         if options.shown is None and not asks:
             raise UsageFault(
-                f"the following arguments are required: --shown DIGEST, as nano-vm show {run_id} prints it; "
+                f"the following arguments are required: --shown DIGEST, as nano-vm show {run_id} "
+                f"prints it; "
                 "on a terminal it can be left out, and the request is shown and asked about"
             )
         options.by = _principal(options)
@@ -330,7 +373,9 @@ def _principal(options: argparse.Namespace) -> str:
 
 
 def _asked_at(inbox: Inbox, run_id: str, path: str | None) -> dict[str, Any]:
-    """What is asked at *path*, or the one thing that is; where nothing is, only the path: what is wrong is for the inbox to say."""
+    """What is asked at *path*, or the one thing that is; where nothing is, only the path: what is
+    wrong is for the inbox to say.
+    """
     asked = [entry for entry in inbox.waiting(run_id) if entry["kind"] == "approval"]
     if path is not None:
         return next((entry for entry in asked if entry["path"] == path), {"path": path})
@@ -345,13 +390,17 @@ def _asked_at(inbox: Inbox, run_id: str, path: str | None) -> dict[str, Any]:
 def _agreed(run_id: str, entry: dict[str, Any], by: str) -> bool:
     """Show what is asked, all of it, and ask whether it is approved."""
     if "kind" not in entry:
-        raise Failure(f"run {run_id!r} asks no approval at {entry['path']!r}; nano-vm show {run_id} says how it stands")
+        raise Failure(
+            f"run {run_id!r} asks no approval at {entry['path']!r}; nano-vm show {run_id} says "
+            f"how it stands"
+        )
     lines, whole = asked_lines(entry)
     for line in lines:
         say(line)
     if not whole:
         raise Failure(
-            f"it is too much for a screen: read all of it with nano-vm show {run_id} --json, and approve it by --shown"
+            f"it is too much for a screen: read all of it with nano-vm show {run_id} --json, and "
+            f"approve it by --shown"
         )
     print(f"approve it, as {safe(by)}? [y/N] ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -373,7 +422,9 @@ def event(options: argparse.Namespace) -> int:
             run = store.load(run_id, rows=False)
             if run.status in ("pending", "running", "suspended"):
                 _known_event(run, words[0])
-        recorded = Inbox(store, None, time).send_event(words[0], payload, run_id=run_id, id=options.id)
+        recorded = Inbox(store, None, time).send_event(
+            words[0], payload, run_id=run_id, id=options.id
+        )
     if not recorded and not options.json:
         say(safe(f"event {words[0]} of id {options.id} was recorded before; nothing was changed"))
         return OK
@@ -382,16 +433,24 @@ def event(options: argparse.Namespace) -> int:
     if options.json:
         emit_json({"recorded": "event" if recorded else None, "name": words[0]})
     else:
-        say(safe(f"recorded: event {words[0]}, for the run that waits for its values, now or later"))
+        say(
+            safe(f"recorded: event {words[0]}, for the run that waits for its values, now or later")
+        )
         say(safe(f"it goes on by nano-vm work{given_url(options)}"))
     return OK
 
 
 def _known_event(run: StoredRun, name: str) -> None:
-    """Raises if no step of the run's program can ever wait for *name*: it would be kept for nothing."""
+    """Raises if no step of the run's program can ever wait for *name*: it would be kept for
+    nothing.
+    """
     names = list(_events(run.document))
     if name not in names and not any("$" in other for other in names):
-        known = f"it waits for {', '.join(map(repr, names))}" if names else "it has no step that waits for an event"
+        known = (
+            f"it waits for {', '.join(map(repr, names))}"
+            if names
+            else "it has no step that waits for an event"
+        )
         raise Failure(f"the program of run {run.run_id!r} waits for no event {name!r}; {known}")
 
 
@@ -414,7 +473,9 @@ def resolve(options: argparse.Namespace) -> int:
     done = _payload(options.done, "--done") if options.done is not None else UNSET
     options.by = options.by if options.by is not None else account()
     with _speaking(options) as (inbox, _, run_id):
-        inbox.resolve(run_id, options.path, done=done, retry=options.retry, fail=options.fail, by=options.by)
+        inbox.resolve(
+            run_id, options.path, done=done, retry=options.retry, fail=options.fail, by=options.by
+        )
     said = "done" if done is not UNSET else "retry" if options.retry else "fail"
     return _recorded(options, run_id, f"resolve ({said})", options.path)
 
@@ -430,7 +491,9 @@ def _payload(text: str | None, what: str) -> Any:
     try:
         return parse_json(text)
     except ValueError as error:
-        raise UsageFault(f"{what} is JSON, not {short(text)}: {error}; a text has quotes: '\"text\"'") from None
+        raise UsageFault(
+            f"{what} is JSON, not {short(text)}: {error}; a text has quotes: '\"text\"'"
+        ) from None
 
 
 def cancel(options: argparse.Namespace) -> int:
@@ -448,11 +511,14 @@ def cancel(options: argparse.Namespace) -> int:
     if driven:
         how = f"it is under way in {run.owner}, and stops before its next step"
     else:
-        how = f"nano-vm work does it, or at once: nano-vm cancel {run.run_id} --tools ...{given_url(options)}"
+        how = (
+            f"nano-vm work does it, or at once: nano-vm cancel {run.run_id} --tools "
+            f"...{given_url(options)}"
+        )
     return _recorded(options, run.run_id, "cancel", how=how)
 
 
-# --- going on --------------------------------------------------------------------------------------------------------
+# --- going on -------------------------------------------------------------------------------------
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -513,7 +579,11 @@ async def _signalled(work: Coroutine[Any, Any, Trace]) -> tuple[Trace, int | Non
 @contextmanager
 def _signals(handler: Any) -> Iterator[None]:
     # one that the parent process had ignored (nohup, a job in the background) stays ignored
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    numbers = [
+        n
+        for n in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(n) not in (signal.SIG_IGN, None)
+    ]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -562,7 +632,9 @@ def work(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _lines(*, apart: bool) -> Iterator[Callable[[str], None]]:
-    """What prints a line to stdout; with *apart* nothing else gets there: what tools print goes to stderr."""
+    """What prints a line to stdout; with *apart* nothing else gets there: what tools print goes to
+    stderr.
+    """
     if not apart:
         yield say
         return
@@ -575,13 +647,17 @@ def _lines(*, apart: bool) -> Iterator[Callable[[str], None]]:
     with redirect_stdout(sys.stderr), ExitStack() as stack:
         stream: Any = own
         if kept >= 0:
-            stream = stack.enter_context(open(kept, "w", encoding="utf-8", errors="backslashreplace", closefd=False))
+            stream = stack.enter_context(
+                open(kept, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+            )
             stack.callback(os.close, kept)
             stack.callback(os.dup2, kept, 1)
         yield lambda text: print(text, file=stream, flush=True)
 
 
-async def _working(vm: ExecutionVM, options: argparse.Namespace, say_line: Callable[[str], None]) -> int:
+async def _working(
+    vm: ExecutionVM, options: argparse.Namespace, say_line: Callable[[str], None]
+) -> int:
     loop = asyncio.get_running_loop()
     counts: dict[str, int] = {}
     gone = False
@@ -591,7 +667,11 @@ async def _working(vm: ExecutionVM, options: argparse.Namespace, say_line: Calla
         counts[trace.status.value] = counts.get(trace.status.value, 0) + 1
         try:
             if not gone:
-                say_line(safe_json(json.dumps(trace.summary(), ensure_ascii=False)) if options.json else _line(trace))
+                say_line(
+                    safe_json(json.dumps(trace.summary(), ensure_ascii=False))
+                    if options.json
+                    else _line(trace)
+                )
         except OSError:  # nobody reads any more: no reason to stop
             gone = True
 
@@ -602,11 +682,15 @@ async def _working(vm: ExecutionVM, options: argparse.Namespace, say_line: Calla
             os.write(2, b"nano-vm: stopped at once; calls that were under way are in doubt\n")
             os._exit(128 + number)
         received.append(number)
-        os.write(2, b"stopping: calls under way have ten seconds to end; Ctrl-C again stops at once\n")
+        os.write(
+            2, b"stopping: calls under way have ten seconds to end; Ctrl-C again stops at once\n"
+        )
         loop.call_soon_threadsafe(task.cancel)
 
     with _signals(on_signal), _warnings() as warnings:
-        task = loop.create_task(vm.work(until_idle=options.until_idle, concurrency=options.concurrency, ended=ended))
+        task = loop.create_task(
+            vm.work(until_idle=options.until_idle, concurrency=options.concurrency, ended=ended)
+        )
         await asyncio.wait([task])
     if not task.cancelled():
         task.result()
@@ -622,7 +706,9 @@ async def _working(vm: ExecutionVM, options: argparse.Namespace, say_line: Calla
 
 def _line(trace: Trace) -> str:
     if trace.status is TraceStatus.SUSPENDED:
-        what = "waits for " + ", ".join(f"{entry['kind']} at {entry['path']}" for entry in trace.waiting)
+        what = "waits for " + ", ".join(
+            f"{entry['kind']} at {entry['path']}" for entry in trace.waiting
+        )
     elif trace.error is not None:
         what = trace.error
     else:

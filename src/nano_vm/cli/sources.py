@@ -1,7 +1,7 @@
 """Programs from files: the one that is named, those that it calls, and where their faults stand.
 
-A `call` may name a file: relative to the file that names it, and inside the folder of the program that the user named.
-What lies elsewhere is reached by ``--program name=FILE`` only.
+A `call` may name a file: relative to the file that names it, and inside the folder of the program
+that the user named. What lies elsewhere is reached by ``--program name=FILE`` only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Loaded:
     programs: dict[str, Program] = field(default_factory=dict)
 
     def warnings(self) -> list[Diagnostic]:
-        """What was noticed while reading the called files; that of the program itself is the VM's to tell."""
+        """What was noticed while reading the called files; that of the program itself is the VM's
+        to tell.
+        """
         seen = {id(self.program)}
         found: list[Diagnostic] = []
         for program in self.programs.values():
@@ -41,7 +43,8 @@ class Loaded:
     def placed(self, diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
         """*diagnostics* at their place in the file that they are about, each once.
 
-        The VM places them in the program that it was given: a fault of a called file stands there at the call.
+        The VM places them in the program that it was given: a fault of a called file stands there
+        at the call.
         """
         calls = list(_called(self.program, self.programs, (), ()))
         result: dict[Diagnostic, None] = {}
@@ -58,7 +61,9 @@ class Loaded:
 def _called(
     program: Program, programs: Mapping[str, Program], loc: Loc, around: tuple[int, ...]
 ) -> Iterator[tuple[Loc, Program]]:
-    """Place and program of each call by name, deepest first: the first that fits a place is the one it stands in."""
+    """Place and program of each call by name, deepest first: the first that fits a place is the one
+    it stands in.
+    """
     if id(program) in around:
         return
     for step, at in program.walk():
@@ -72,7 +77,8 @@ def _called(
 
 
 def load(path: str, named: Sequence[str] = (), *, follow: bool = True) -> Loaded:
-    """The program at *path* (``-`` is standard input), with the files that it calls and those given as ``name=FILE``.
+    """The program at *path* (``-`` is standard input), with the files that it calls and those given
+    as ``name=FILE``.
 
     Without *follow* it is the one program alone.
 
@@ -93,7 +99,9 @@ def load(path: str, named: Sequence[str] = (), *, follow: bool = True) -> Loaded
         loader.follow()
     if loader.faults or program is None:
         raise ProgramError(loader.faults)
-    return Loaded(program, {name: found for name, found in loader.programs.items() if found is not None})
+    return Loaded(
+        program, {name: found for name, found in loader.programs.items() if found is not None}
+    )
 
 
 @dataclass(slots=True)
@@ -102,7 +110,8 @@ class _Loader:
     faults: list[Diagnostic] = field(default_factory=list)
     files: dict[Path, Program | None] = field(default_factory=dict)
     meant: dict[str, Path] = field(default_factory=dict)
-    work: deque[tuple[Program, Path, Path]] = field(default_factory=deque)  # a program, its folder, and its boundary
+    # a program, its folder, and its boundary
+    work: deque[tuple[Program, Path, Path]] = field(default_factory=deque)
 
     def root(self, path: str) -> Program | None:
         """A program that the command line names."""
@@ -156,7 +165,8 @@ class _Loader:
             return "which is outside the program's folder", elsewhere
         if self.meant.setdefault(name, real) != real:
             return (
-                f"which here is another file than elsewhere ({_within(self.meant[name], boundary)})",
+                f"which here is another file than elsewhere "
+                f"({_within(self.meant[name], boundary)})",
                 "rename one of them",
             )
         try:
@@ -167,9 +177,13 @@ class _Loader:
         self.programs[name] = self.read(_from_here(real), real, boundary)
         return None
 
-    def fault(self, program: Program, step: CallStep, loc: Loc, fault: tuple[str, str | None]) -> None:
+    def fault(
+        self, program: Program, step: CallStep, loc: Loc, fault: tuple[str, str | None]
+    ) -> None:
         message, hint = fault
-        d = Diagnostic("V006", (*loc, "program"), f"step {step.id!r} calls {step.program!r}, {message}", hint)
+        d = Diagnostic(
+            "V006", (*loc, "program"), f"step {step.id!r} calls {step.program!r}, {message}", hint
+        )
         self.faults += program.place([d])
 
 

@@ -26,19 +26,23 @@ VARIABLE = "NANO_VM_STORE"
 SHOWN_IDS = 5
 """Runs that a short id could mean and that are named."""
 
-# --- which store -----------------------------------------------------------------------------------------------------
+# --- which store ----------------------------------------------------------------------------------
 
 
 def named(url: str | None) -> str:
     """The URL that the command line or the environment gives."""
     url = url or os.environ.get(VARIABLE)
     if not url:
-        raise UsageFault(f"which store? Give --store sqlite:///runs.db or --store postgresql://..., or set {VARIABLE}")
+        raise UsageFault(
+            f"which store? Give --store sqlite:///runs.db or --store postgresql://..., or set "
+            f"{VARIABLE}"
+        )
     return url
 
 
 def opened(url: str, *, there: bool = False, read: bool = False, accept: bool = False) -> SqlStore:
-    """The store at a URL; with *there* a file is not made, with *read* nothing is changed, with *accept* a missing log is no fault.
+    """The store at a URL; with *there* a file is not made, with *read* nothing is changed, with
+    *accept* a missing log is no fault.
 
     Raises:
         UsageFault: If it can not be opened.
@@ -58,7 +62,8 @@ def _path(url: str) -> str | None:
     """The file that a URL names, or None where it is of a server.
 
     Raises:
-        UsageFault: If it names no file: a database in memory begins empty and ends with the command.
+        UsageFault: If it names no file: a database in memory begins empty and ends with the
+        command.
     """
     if not url.startswith("sqlite:"):
         return None
@@ -66,7 +71,8 @@ def _path(url: str) -> str | None:
     path = match[1] if match else ""
     if path in ("", ":memory:"):
         raise UsageFault(
-            f"--store: {url} is a database in memory: it begins empty and ends with this command; name a file: sqlite:///runs.db"
+            f"--store: {url} is a database in memory: it begins empty and ends with this command; "
+            f"name a file: sqlite:///runs.db"
         )
     return path
 
@@ -97,7 +103,7 @@ def on_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
-# --- which run -------------------------------------------------------------------------------------------------------
+# --- which run ------------------------------------------------------------------------------------
 
 
 def run_id_of(store: SqlStore, text: str) -> str:
@@ -110,7 +116,9 @@ def run_id_of(store: SqlStore, text: str) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise Failure(f"there is no run {text!r} in this store{_gone(store, text)}; nano-vm runs lists them")
+        raise Failure(
+            f"there is no run {text!r} in this store{_gone(store, text)}; nano-vm runs lists them"
+        )
     some = ", ".join(found[:SHOWN_IDS]) + (", ..." if len(found) > SHOWN_IDS else "")
     raise Failure(f"{text!r} begins the id of several runs: {some}")
 
@@ -124,7 +132,10 @@ def _gone(store: SqlStore, run_id: str) -> str:
     when = f"receipt {last.number}, {moment(last.entry.at_ns)}"
     if last.entry.kind == "deleted":
         return f": it was deleted by 'store prune' ({when})"
-    return f", though it {'was erased' if last.entry.kind == 'erased' else 'has ended'} ({when}): it was taken away"
+    return (
+        f", though it {'was erased' if last.entry.kind == 'erased' else 'has ended'} ({when}): "
+        f"it was taken away"
+    )
 
 
 def _is_there(store: SqlStore, run_id: str) -> bool:
@@ -147,7 +158,7 @@ def ids_from(store: SqlStore, beginning: str, limit: int) -> list[str]:
     return [run_id for (run_id,) in found]
 
 
-# --- how it stands ---------------------------------------------------------------------------------------------------
+# --- how it stands --------------------------------------------------------------------------------
 
 
 def standing(run: StoredRun, owners: Collection[str]) -> str:
@@ -177,7 +188,7 @@ def _kind(entry: Mapping[str, Any]) -> str:
             return f"event {entry['event']}" if entry.get("event") else "timer"
 
 
-# --- times -----------------------------------------------------------------------------------------------------------
+# --- times ----------------------------------------------------------------------------------------
 
 FIRST_NS, LAST_NS = -62_135_596_800 * 10**9, 253_402_300_799 * 10**9
 """The years 1 and 9999, as nanoseconds since the epoch."""
@@ -199,7 +210,8 @@ def age_seconds(text: str) -> float:
 
 
 def time_ns(text: str) -> int:
-    """A moment, as nanoseconds since the epoch: ``2h`` ago, or ``2027-01-31T12:00``, in UTC unless it says otherwise.
+    """A moment, as nanoseconds since the epoch: ``2h`` ago, or ``2027-01-31T12:00``, in UTC unless
+    it says otherwise.
 
     Raises:
         ValueError: If it is neither.
@@ -209,7 +221,9 @@ def time_ns(text: str) -> int:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no time; write 2h (ago), 2027-01-31 or 2027-01-31T12:00") from None
+        raise ValueError(
+            f"{text!r} is no time; write 2h (ago), 2027-01-31 or 2027-01-31T12:00"
+        ) from None
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1e9)
 
 

@@ -1,7 +1,8 @@
-"""What the terminal is told: text that can do nothing but be read, and the few forms that all commands share.
+"""What the terminal is told: text that can do nothing but be read, and the few forms that all
+commands share.
 
-Values, names and messages come in from programs, models and tools; out goes text without control sequences, line
-breaks or characters that reorder what is around them.
+Values, names and messages come in from programs, models and tools; out goes text without control
+sequences, line breaks or characters that reorder what is around them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ SHOWN_OUTPUT_CHARS = 10_000
 
 
 def safe(text: str) -> str:
-    """*text* on one line, with every character escaped that a terminal acts on or that nobody sees."""
+    """*text* on one line, with every character escaped that a terminal acts on or that nobody
+    sees.
+    """
     return HIDDEN.sub(lambda match: escaped(match[0]), text)
 
 
@@ -38,10 +41,13 @@ def safe_lines(text: str) -> str:
 
 
 def safe_json(text: str) -> str:
-    """JSON text with the same characters as JSON escapes, so that it means the same and can be shown."""
+    """JSON text with the same characters as JSON escapes, so that it means the same and can be
+    shown.
+    """
 
     def escape(match: re.Match[str]) -> str:
-        return match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1]  # a raw line break is indentation
+        # a raw line break is indentation
+        return match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1]
 
     return HIDDEN.sub(escape, text)
 
@@ -82,7 +88,7 @@ def dollars(cost: Decimal | None) -> str:
     return f"${cost:.{places}f}"
 
 
-# --- streams ---------------------------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------
 
 
 def say(text: str = "") -> None:
@@ -117,7 +123,9 @@ def emit_json(value: Any) -> None:
 
 
 def prepare_streams() -> None:
-    """What the terminal's encoding lacks is escaped, and a stream that was closed goes nowhere: no reasons to fail."""
+    """What the terminal's encoding lacks is escaped, and a stream that was closed goes nowhere: no
+    reasons to fail.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the rest of the process
@@ -128,7 +136,9 @@ def prepare_streams() -> None:
 
 
 def abandon_stdout() -> None:
-    """After the reader has gone: what is left in buffers goes nowhere, also at the interpreter's exit."""
+    """After the reader has gone: what is left in buffers goes nowhere, also at the interpreter's
+    exit.
+    """
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
@@ -137,10 +147,12 @@ def abandon_stdout() -> None:
         pass
 
 
-# --- diagnostics -----------------------------------------------------------------------------------------------------
+# --- diagnostics ----------------------------------------------------------------------------------
 
 
-def diagnostic_lines(diagnostics: Sequence[Diagnostic], limit: int = SHOWN_DIAGNOSTICS) -> Iterable[str]:
+def diagnostic_lines(
+    diagnostics: Sequence[Diagnostic], limit: int = SHOWN_DIAGNOSTICS
+) -> Iterable[str]:
     """One line each, errors first where not all are shown, and how many more there are."""
     chosen = list(diagnostics)
     if len(chosen) > limit:

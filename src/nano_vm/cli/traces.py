@@ -44,7 +44,8 @@ def _read(path: str) -> Trace:
         raise UsageFault(f"can not read {path}: {error.strerror}") from None
     except TraceError as error:
         raise Failure(f"{path}: {error}") from None
-    except (ValueError, RecursionError) as error:  # a NUL in the name, nesting beyond what can be hashed
+    except (ValueError, RecursionError) as error:
+        # a NUL in the name, nesting beyond what can be hashed
         raise Failure(f"{path}: {error}") from None
 
 
@@ -74,7 +75,11 @@ def details(step: StepResult) -> Iterator[str]:
         yield f"by {safe(str(step.extra['by']))}"
     for number, attempt in enumerate(step.attempts, start=1):
         took = seconds((attempt.finished_ns - attempt.started_ns) / 1e6)
-        answer = f", answer {shown(attempt.answer, DETAIL_CHARS)}" if attempt.answer is not None else ""
-        yield f"attempt {number} ({took}): {shorten(safe(str(attempt.error)), DETAIL_CHARS)}{answer}"
+        answer = (
+            f", answer {shown(attempt.answer, DETAIL_CHARS)}" if attempt.answer is not None else ""
+        )
+        yield (
+            f"attempt {number} ({took}): {shorten(safe(str(attempt.error)), DETAIL_CHARS)}{answer}"
+        )
     if step.extra.get("in_doubt"):
         yield f"in doubt: {shown(step.extra['in_doubt'], DETAIL_CHARS)}"

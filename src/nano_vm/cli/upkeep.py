@@ -1,4 +1,6 @@
-"""``nano-vm store ...``: deleting what is old, taking runs from one store to another, erasing what a run held, checking."""
+"""``nano-vm store ...``: deleting what is old, taking runs from one store to another, erasing what
+a run held, checking.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,13 @@ def prune(options: argparse.Namespace) -> int:
             else:
                 say(f"would delete {_runs(len(found))}; nothing was changed")
             return OK
-        if found and not options.yes and not options.json and on_terminal() and not _agreed(len(found)):
+        if (
+            found
+            and not options.yes
+            and not options.json
+            and on_terminal()
+            and not _agreed(len(found))
+        ):
             note("nothing was deleted")
             return FAILED
         count = store.prune(before, statuses)
@@ -63,7 +71,10 @@ def _pruned_lines(found: list[Ended], *, all_: bool) -> Iterator[str]:
     """Runs that are deleted, a line each; unless *all_* are asked for only the first."""
     shown = found if all_ else found[:SHOWN_RUNS]
     for run in shown:
-        yield safe(f"{run.run_id:<32}  {run.program_name or '-':<20}  {run.status:<9}  ended {moment(run.finished_ns)}")
+        yield safe(
+            f"{run.run_id:<32}  {run.program_name or '-':<20}  {run.status:<9}  ended "
+            f"{moment(run.finished_ns)}"
+        )
     if len(found) > len(shown):
         yield f"and {len(found) - len(shown):,} more (--dry-run lists all)"
 
@@ -109,7 +120,9 @@ def _written(path: str | None) -> Iterator[IO[str]]:
             raise UsageFault(f"can not write {path}: it is no regular file")
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:50]}.", dir=target.parent)
     except (OSError, ValueError) as error:
-        raise UsageFault(f"can not write {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise UsageFault(
+            f"can not write {path}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     try:
         with open(descriptor, "w", encoding="utf-8", newline="\n") as stream:
             yield stream
@@ -130,7 +143,9 @@ def import_(options: argparse.Namespace) -> int:
     try:
         source = sys.stdin.buffer if options.file == "-" else open(options.file, "rb")  # noqa: SIM115
     except (OSError, ValueError) as error:
-        raise UsageFault(f"can not read {options.file}: {getattr(error, 'strerror', None) or error}") from None
+        raise UsageFault(
+            f"can not read {options.file}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     try:
         with (
             io.TextIOWrapper(source, encoding="utf-8", newline="\n") as stream,
@@ -143,11 +158,16 @@ def import_(options: argparse.Namespace) -> int:
             hint = " (--unfinished)"
         raise Failure(f"{options.file}: {error}{hint}; nothing was taken in") from None
     except OSError as error:
-        raise UsageFault(f"can not read {options.file}: {error.strerror}; nothing was taken in") from None
+        raise UsageFault(
+            f"can not read {options.file}: {error.strerror}; nothing was taken in"
+        ) from None
     if options.json:
         emit_json({"imported": taken})
     else:
-        say(f"took in {len(taken):,} run{'s' * (len(taken) != 1)}" + ("" if taken else "; what the file has was there"))
+        say(
+            f"took in {len(taken):,} run{'s' * (len(taken) != 1)}"
+            + ("" if taken else "; what the file has was there")
+        )
     return OK
 
 
@@ -155,7 +175,9 @@ def check(options: argparse.Namespace) -> int:
     """Look for damage."""
     keys = public_keys(options.key, "--key") if options.key else None
     if options.head is not None and not _HEAD.match(options.head):
-        raise UsageFault(f"--head takes what 'store head' prints, NUMBER:HASH, not {options.head!r}")
+        raise UsageFault(
+            f"--head takes what 'store head' prints, NUMBER:HASH, not {options.head!r}"
+        )
     with store_of(options, read=True) as store:
         problems = store.check(keys=keys, head=options.head)
         unused = store.unused() if not problems else []
@@ -203,10 +225,15 @@ def erase(options: argparse.Namespace) -> int:
     with store_of(options) as store:
         run_id = run_id_of(store, options.run)
         if run_id != options.run:
-            raise UsageFault(f"what is erased can not be had again, so the whole id is needed: {run_id}")
+            raise UsageFault(
+                f"what is erased can not be had again, so the whole id is needed: {run_id}"
+            )
         done = store.erase(run_id)
     if options.json:
         emit_json({"run_id": run_id, "erased": done})
     else:
-        say(f"run {run_id}: its values {'are erased' if done else 'were erased before'}; its seal still verifies")
+        say(
+            f"run {run_id}: its values {'are erased' if done else 'were erased before'}; its seal "
+            f"still verifies"
+        )
     return OK

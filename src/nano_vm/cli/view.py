@@ -1,7 +1,9 @@
-"""The steps of a run as they happen: a table that fills where stdout is a terminal, else a line for each step.
+"""The steps of a run as they happen: a table that fills where stdout is a terminal, else a line for
+each step.
 
-Finished steps are printed once and stay; only what is running is redrawn. So a run of ten thousand steps scrolls like
-any output, and nothing flickers. Every text of a value goes through `safe`, and never through markup.
+Finished steps are printed once and stay; only what is running is redrawn. So a run of ten thousand
+steps scrolls like any output, and nothing flickers. Every text of a value goes through `safe`, and
+never through markup.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class Silent:
 
 
 class Lines:
-    """A line for each finished step. A reader that goes away does not stop the run: its effects are under way."""
+    """A line for each finished step. A reader that goes away does not stop the run: its effects are
+    under way.
+    """
 
     def __init__(self) -> None:
         self.gone = False
@@ -90,11 +94,13 @@ def open_view(*, silent: bool) -> View:
     return Lines()
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def cells(step: StepResult) -> tuple[str, str, str, str, str, str]:
-    """Status, path, type, time, tokens, and output or error: safe text, the last one unbounded but for huge values."""
+    """Status, path, type, time, tokens, and output or error: safe text, the last one unbounded but
+    for huge values.
+    """
     mark = MARKS.get(step.status, (step.status.value, ""))[0]
     tokens = str(step.usage.total_tokens) if step.usage is not None else ""
     return mark, safe(step.path), step.type, seconds(step.duration_ms), tokens, result_text(step)
@@ -108,32 +114,52 @@ def result_text(step: StepResult, length: int = 500) -> str:
     if step.type == "condition" and step.branch is not None:
         return safe(branch_text(step)) + tries
     if step.status is StepStatus.SKIPPED:
-        read = ", ".join(f"{safe(name)} = {shown(value, 80)}" for name, value in (step.references or {}).items())
-        return f"when is false{f': {read}' if read else ''}" if step.branch == "unless" else tries.strip()
+        read = ", ".join(
+            f"{safe(name)} = {shown(value, 80)}" for name, value in (step.references or {}).items()
+        )
+        return (
+            f"when is false{f': {read}' if read else ''}"
+            if step.branch == "unless"
+            else tries.strip()
+        )
     return shown(step.output, length) + tries
 
 
 def branch_text(step: StepResult) -> str:
     """Where a condition went."""
     went = step.branch or ""
-    return f"{went} -> {step.output}" if isinstance(step.output, str) and step.output != went else went
+    return (
+        f"{went} -> {step.output}" if isinstance(step.output, str) and step.output != went else went
+    )
 
 
 def plain_row(step: StepResult) -> str:
     """One line, in columns as far as the widths allow."""
     mark, path, kind, took, tokens, result = cells(step)
     tokens = f"{tokens} tok" if tokens else ""
-    return f"{mark:<9} {path:<{PLAIN_PATH}} {kind:<9} {took:>8} {tokens:>9}  {shorten(result, PLAIN_OUTPUT)}".rstrip()
+    return (
+        f"{mark:<9} {path:<{PLAIN_PATH}} {kind:<9} {took:>8} {tokens:>9}  "
+        f"{shorten(result, PLAIN_OUTPUT)}"
+    ).rstrip()
 
 
 def rich_row(step: StepResult, width: int) -> Any:
-    """One line of the table, as wide as the terminal; cut by the width that characters have on it."""
+    """One line of the table, as wide as the terminal; cut by the width that characters have on
+    it.
+    """
     mark, path, kind, took, tokens, result = cells(step)
     style = MARKS.get(step.status, ("", ""))[1]
     failed = step.status in (StepStatus.FAILED, StepStatus.IN_DOUBT)
     return columns(
         width,
-        [(mark, style), (path, "bold"), (kind, "dim"), (took, ""), (tokens, ""), (result, "red" if failed else "")],
+        [
+            (mark, style),
+            (path, "bold"),
+            (kind, "dim"),
+            (took, ""),
+            (tokens, ""),
+            (result, "red" if failed else ""),
+        ],
     )
 
 
@@ -169,7 +195,9 @@ def columns(width: int, parts: list[tuple[str, str]]) -> Any:
 
 
 def _tail(text: str, room: int) -> str:
-    """The end of *text* in *room* cells: it says more of a long path or answer than the beginning."""
+    """The end of *text* in *room* cells: it says more of a long path or answer than the
+    beginning.
+    """
     from rich.cells import cell_len
 
     if cell_len(text) <= room:
@@ -186,11 +214,13 @@ def heading(width: int) -> Any:
     return columns(width, [(name, "dim") for name in names])
 
 
-# --- the live table --------------------------------------------------------------------------------------------------
+# --- the live table -------------------------------------------------------------------------------
 
 
 class Table:
-    """Rows of finished steps, and below them what runs now, with the text of an answer as it comes."""
+    """Rows of finished steps, and below them what runs now, with the text of an answer as it
+    comes.
+    """
 
     def __init__(self, console: Console) -> None:
         from rich.live import Live
@@ -199,13 +229,16 @@ class Table:
         self.running: dict[str, tuple[str, float]] = {}  # path: type and start
         self.texts: dict[str, str] = {}
         console.print(heading(console.width))
-        self.live = Live(self, console=console, refresh_per_second=REDRAWS_PER_SECOND, transient=True)
+        self.live = Live(
+            self, console=console, refresh_per_second=REDRAWS_PER_SECOND, transient=True
+        )
         self.live.start()
 
     def event(self, event: Event) -> None:
         """Take note; the next redraw shows it."""
         if event.kind == "step_started":
-            self.running = {**self.running, event.path: (event.type, time.monotonic())}  # the redraw has its own thread
+            # the redraw has its own thread
+            self.running = {**self.running, event.path: (event.type, time.monotonic())}
             self.texts.pop(event.path, None)  # another attempt begins its answer anew
         elif event.kind == "text":
             text = self.texts.get(event.path, "") + (event.text or "")
@@ -226,7 +259,10 @@ class Table:
         for path, (kind, started) in list(running.items())[-RUNNING_SHOWN:]:
             yield from self._running(path, kind, now - started, width)
         if len(running) > RUNNING_SHOWN:
-            yield columns(width, [("", ""), (f"and {len(running) - RUNNING_SHOWN} more", "dim"), *[("", "")] * 4])
+            yield columns(
+                width,
+                [("", ""), (f"and {len(running) - RUNNING_SHOWN} more", "dim"), *[("", "")] * 4],
+            )
 
     def _running(self, path: str, kind: str, took: float, width: int) -> Iterator[Any]:
         text = self.texts.get(path, "")

@@ -1,11 +1,14 @@
-"""A `Flow` drawn: Mermaid, DOT or SVG text. What is drawn is the graph that is verified and compiled.
+"""A `Flow` drawn: Mermaid, DOT or SVG text. What is drawn is the graph that is verified and
+compiled.
 
-Left out is what each step has, the edge to its frame's failure, and what only closes a block: its edges lead on to what
-follows. A fork holds its frames, as no edge but the fork enters a frame and none leaves it. Nothing that a program says
-becomes markup: nodes are numbered, and labels are escaped for each format.
+Left out is what each step has, the edge to its frame's failure, and what only closes a block: its
+edges lead on to what follows. A fork holds its frames, as no edge but the fork enters a frame and
+none leaves it. Nothing that a program says becomes markup: nodes are numbered, and labels are
+escaped for each format.
 
-The SVG is laid out here, after K. Sugiyama et al., "Methods for Visual Understanding of Hierarchical System
-Structures", 1981: layers by the longest path, order by barycenters, places by least squares that keep the order.
+The SVG is laid out here, after K. Sugiyama et al., "Methods for Visual Understanding of
+Hierarchical System Structures", 1981: layers by the longest path, order by barycenters, places by
+least squares that keep the order.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ Mark = Literal["guard", "guarded", "refuted", "unproved", "untrusted"]
 
 @dataclass(slots=True)
 class Marks:
-    """What is known of nodes and edges, to be shown: a mark and lines of text for a node; a mark for an edge, by node and label."""
+    """What is known of nodes and edges, to be shown: a mark and lines of text for a node; a mark
+    for an edge, by node and label.
+    """
 
     nodes: dict[int, Mark] = field(default_factory=dict)
     notes: dict[int, list[str]] = field(default_factory=dict)
@@ -145,17 +150,25 @@ class _Picture:
             if node.kind in ("step", "when", "test", "end", "fail"):
                 dot = dots[node.index] = self.dot(node)
                 dot.mark = self.marks.nodes.get(node.index)
-                dot.notes = [label(note, NOTE_CHARS) for note in self.marks.notes.get(node.index, ())]
+                dot.notes = [
+                    label(note, NOTE_CHARS) for note in self.marks.notes.get(node.index, ())
+                ]
         lines: dict[tuple[int, int, bool, Mark | None], Line] = {}
         for index, dot in dots.items():
             for text, target, handled, mark in self.edges(self.flow.nodes[index]):
-                line = lines.setdefault((index, target, handled, mark), Line(dot, dots[target], [], handled, mark=mark))
+                line = lines.setdefault(
+                    (index, target, handled, mark), Line(dot, dots[target], [], handled, mark=mark)
+                )
                 if text and text not in line.labels:
                     line.labels.append(text)
         targets = {target for _, target, _, _ in lines}
         area.end = dots[frame.end] if frame.end in targets else None
         area.lines = list(lines.values())
-        shown = [index for index, dot in dots.items() if dot.kind not in ("end", "fail") or index in targets]
+        shown = [
+            index
+            for index, dot in dots.items()
+            if dot.kind not in ("end", "fail") or index in targets
+        ]
         shown.sort(key=lambda index: (dots[index].kind in ("end", "fail"), index))
         area.dots = [dots[index] for index in shown]
         return area
@@ -178,7 +191,13 @@ class _Picture:
         if node.kind == "when":
             return Dot(node.index, "when", title, label(f"when {step.when}", LINE_CHARS))
         kind = step.type.value
-        return Dot(node.index, kind, title, label(described(step), LINE_CHARS), [self.area(f) for f in node.frames])
+        return Dot(
+            node.index,
+            kind,
+            title,
+            label(described(step), LINE_CHARS),
+            [self.area(f) for f in node.frames],
+        )
 
     def edges(self, node: Node) -> Iterator[tuple[str, int, bool, Mark | None]]:
         """Label, target, whether a failure takes it, and its mark, of each edge that is drawn."""
@@ -248,14 +267,19 @@ def _written(value: Any) -> Any:
 def label(text: str, length: int) -> str:
     """*text* on one line of at most *length* visible characters."""
     words = " ".join(text[: 20 * length].split())
-    plain = "".join(c if c.isprintable() or c in "\u200c\u200d" else c.encode("unicode_escape").decode() for c in words)
+    plain = "".join(
+        c if c.isprintable() or c in "\u200c\u200d" else c.encode("unicode_escape").decode()
+        for c in words
+    )
     return plain if len(plain) <= length else plain[: length - 1] + "…"
 
 
-# --- Mermaid ---------------------------------------------------------------------------------------------------------
+# --- Mermaid --------------------------------------------------------------------------------------
 
 MERMAID_MAX_EDGES = 500
-"""Mermaid's own default for ``maxEdges``, which a diagram can not change: what has more is not drawn."""
+"""Mermaid's own default for ``maxEdges``, which a diagram can not change: what has more is not
+drawn.
+"""
 
 _MERMAID_SHAPES = {
     "llm": ('(["', '"])'),
@@ -268,8 +292,11 @@ _MERMAID_SHAPES = {
     "approval": ('[/"', '"/]'),
     "wait": ('[/"', '"/]'),
 }
-# What ends a quoted label or begins HTML, Markdown or KaTeX in it; an underscore inside a word is none of these.
-_MERMAID_MARKUP = re.compile(r"""["#&<>`\\*~]|\$(?=\$)|(?<=\$)\$|(?<!\w)_|_(?!\w)|^[-+]|(?<=\d)[.)](?=\s)""", re.ASCII)
+# What ends a quoted label or begins HTML, Markdown or KaTeX in it; an underscore inside a word is
+# none of these.
+_MERMAID_MARKUP = re.compile(
+    r"""["#&<>`\\*~]|\$(?=\$)|(?<=\$)\$|(?<!\w)_|_(?!\w)|^[-+]|(?<=\d)[.)](?=\s)""", re.ASCII
+)
 
 
 _MERMAID_EDGE = re.compile(r" *[nj]\d+ -\.?->")
@@ -293,20 +320,27 @@ def mermaid(flow: Flow, marks: Marks | None = None) -> str:
     for mark in shown:
         fill, stroke = _COLOURS[mark]
         dashes = ",stroke-dasharray:5 3" if mark == "untrusted" else ""
-        lines.append(f"  classDef {mark} {f'fill:{fill},' if fill else ''}stroke:{stroke},stroke-width:3px{dashes}")
+        lines.append(
+            f"  classDef {mark} "
+            f"{f'fill:{fill},' if fill else ''}stroke:{stroke},stroke-width:3px{dashes}"
+        )
     for at, mark in coloured:
         lines.append(f"  linkStyle {numbers[at]} stroke:{_COLOURS[mark][1]},stroke-width:3px")
     return "\n".join(lines) + "\n"
 
 
-def _mermaid_area(area: Area, lines: list[str], pad: str, join: str | None, coloured: list[tuple[int, Mark]]) -> None:
+def _mermaid_area(
+    area: Area, lines: list[str], pad: str, join: str | None, coloured: list[tuple[int, Mark]]
+) -> None:
     exits: dict[Dot, str] = {}
     for dot in area.dots:
         if dot is area.end and join is not None:
             continue
         before, after = _MERMAID_SHAPES.get(dot.kind, ('["', '"]'))
         text = "<br/>".join(_mermaid_text(part) for part in _texts(dot))
-        lines.append(f"{pad}n{dot.number}{before}{text}{after}{f':::{dot.mark}' if dot.mark else ''}")
+        lines.append(
+            f"{pad}n{dot.number}{before}{text}{after}{f':::{dot.mark}' if dot.mark else ''}"
+        )
         if dot.frames:
             exits[dot] = f"j{dot.number}"
             for inner in dot.frames:
@@ -324,7 +358,11 @@ def _mermaid_area(area: Area, lines: list[str], pad: str, join: str | None, colo
     for line in area.lines:
         if line.target is area.end and join is not None:
             continue
-        source = f"n{line.source.number}" if line.handled else exits.get(line.source, f"n{line.source.number}")
+        source = (
+            f"n{line.source.number}"
+            if line.handled
+            else exits.get(line.source, f"n{line.source.number}")
+        )
         if line.mark is not None:
             coloured.append((len(lines), line.mark))
         lines.append(f"{pad}{_mermaid_edge(source, f'n{line.target.number}', line)}")
@@ -334,7 +372,11 @@ def _exits(area: Area, join: str) -> Iterator[tuple[str, str, Line]]:
     """The lines to an area's end, as lines to the join of its fork."""
     for line in area.lines:
         if line.target is area.end:
-            inner = f"j{line.source.number}" if line.source.frames and not line.handled else f"n{line.source.number}"
+            inner = (
+                f"j{line.source.number}"
+                if line.source.frames and not line.handled
+                else f"n{line.source.number}"
+            )
             yield inner, join, line
 
 
@@ -359,7 +401,7 @@ def _texts(dot: Dot) -> list[str]:
     return [dot.title, dot.kind, *([dot.line] if dot.line else []), *dot.notes]
 
 
-# --- DOT -------------------------------------------------------------------------------------------------------------
+# --- DOT ------------------------------------------------------------------------------------------
 
 _DOT_SHAPES = {
     "llm": "box, style=rounded",
@@ -387,7 +429,10 @@ def dot(flow: Flow, marks: Marks | None = None) -> str:
     if shown:
         lines.append("  subgraph cluster_legend {")
         lines.append('    label="legend"; style=dashed;')
-        lines += [f"    legend_{mark} [label={_dot_text(LEGEND[mark])}{_dot_mark(mark)}];" for mark in shown]
+        lines += [
+            f"    legend_{mark} [label={_dot_text(LEGEND[mark])}{_dot_mark(mark)}];"
+            for mark in shown
+        ]
         lines.append("  }")
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -411,7 +456,9 @@ def _dot_area(area: Area, lines: list[str], pad: str, join: str | None) -> None:
         text = _dot_text("\n".join(_texts(item)))
         shape = _DOT_SHAPES.get(item.kind, "box")
         plain = shape.partition(",")[0] if item.mark is not None else shape
-        lines.append(f"{pad}n{item.number} [label={text}, shape={plain}{_dot_mark(item.mark, shape)}];")
+        lines.append(
+            f"{pad}n{item.number} [label={text}, shape={plain}{_dot_mark(item.mark, shape)}];"
+        )
         if item.frames:
             exits[item] = f"j{item.number}"
             for inner in item.frames:
@@ -427,7 +474,11 @@ def _dot_area(area: Area, lines: list[str], pad: str, join: str | None) -> None:
     for line in area.lines:
         if line.target is area.end and join is not None:
             continue
-        source = f"n{line.source.number}" if line.handled else exits.get(line.source, f"n{line.source.number}")
+        source = (
+            f"n{line.source.number}"
+            if line.handled
+            else exits.get(line.source, f"n{line.source.number}")
+        )
         lines.append(f"{pad}{_dot_edge(source, f'n{line.target.number}', line)}")
 
 
@@ -445,7 +496,7 @@ def _dot_text(text: str) -> str:
     return f'"{escaped}"'
 
 
-# --- SVG -------------------------------------------------------------------------------------------------------------
+# --- SVG ------------------------------------------------------------------------------------------
 
 CHAR = 7.0  # width of a character at 12 px, for a wide sans-serif font
 TITLE_CHAR = 7.6
@@ -456,15 +507,19 @@ GAP_Y = 40.0
 ROW_WIDTH = 1500.0  # frames of a fork beyond this stand in another row
 MARGIN = 16.0
 MAX_SPAN = 10
-"""Layers that a line crosses; one to a place further away is a tag that names it, else a long program is all lines."""
+"""Layers that a line crosses; one to a place further away is a tag that names it, else a long
+program is all lines.
+"""
 LONG = 40
 PULL = 0.85
-"""From so many layers on each box is drawn so far to the middle: else each join moves what follows a little to one
-side, and a thousand of them make a staircase."""
+"""From so many layers on each box is drawn so far to the middle: else each join moves what follows
+a little to one side, and a thousand of them make a staircase.
+"""
 SWEEPS = 6
 LEGEND_HEIGHT = 22.0
 LEGEND_SIGN = 28.0
-TWINS = 0  # for a number of ports: lines side by side between the same boxes, whose labels stand beside them
+# for a number of ports: lines side by side between the same boxes, whose labels stand beside them
+TWINS = 0
 
 _FILLS = {
     "llm": ("#eef4ff", "#4a78c8"),
@@ -492,7 +547,8 @@ class _Box:
     layer: int = 0
     x: float = 0.0  # of its middle
     y: float = 0.0  # of its top
-    inner: list[tuple[_Drawing, float, float, str]] = field(default_factory=list)  # areas, from the box's corner
+    # areas, from the box's corner
+    inner: list[tuple[_Drawing, float, float, str]] = field(default_factory=list)
     ups: list[_Box] = field(default_factory=list)
     downs: list[_Box] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)  # lines that are only named, below the shape
@@ -519,20 +575,26 @@ def svg(flow: Flow, marks: Marks | None = None) -> str:
     shown = shown_marks(area)
     width, height = drawing.width + 2 * MARGIN, drawing.height + 2 * MARGIN
     if shown:
-        width = max(width, max(len(LEGEND[mark]) for mark in shown) * CHAR + 2 * MARGIN + LEGEND_SIGN + PAD)
+        width = max(
+            width, max(len(LEGEND[mark]) for mark in shown) * CHAR + 2 * MARGIN + LEGEND_SIGN + PAD
+        )
         height += MARGIN + len(shown) * LEGEND_HEIGHT
     name = escape(label(flow.program.name, 200))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="12" role="img">',
+        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="Helvetica, Arial, sans-serif" '
+        f'font-size="12" role="img">',
         f"<title>{name}</title>",
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+        'markerHeight="7" orient="auto">'
         '<path d="M0,0.5 L8,4 L0,7.5 z" fill="#555"/></marker></defs>',
         '<rect width="100%" height="100%" fill="#fff"/>',
     ]
     arrows = "".join(
-        f'<marker id="arrow-{mark}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="14" markerHeight="14" '
-        f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0,0.5 L8,4 L0,7.5 z" fill="{_COLOURS[mark][1]}"/></marker>'
+        f'<marker id="arrow-{mark}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="14" '
+        f'markerHeight="14" '
+        f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0,0.5 L8,4 L0,7.5 z" '
+        f'fill="{_COLOURS[mark][1]}"/></marker>'
         for mark in shown
     )
     if arrows:
@@ -541,8 +603,13 @@ def svg(flow: Flow, marks: Marks | None = None) -> str:
     for number, mark in enumerate(shown):
         top = drawing.height + 3 * MARGIN + number * LEGEND_HEIGHT - MARGIN / 2
         paint = _paint(mark, ("#fff", "#777777"))
-        parts.append(f'<rect x="{MARGIN:.1f}" y="{top:.1f}" width="{LEGEND_SIGN:.1f}" height="14" rx="3" {paint}/>')
-        parts.append(_text(MARGIN + LEGEND_SIGN + PAD, top + 11, LEGEND[mark], "start", 'fill="#444"'))
+        parts.append(
+            f'<rect x="{MARGIN:.1f}" y="{top:.1f}" width="{LEGEND_SIGN:.1f}" height="14" rx="3" '
+            f"{paint}/>"
+        )
+        parts.append(
+            _text(MARGIN + LEGEND_SIGN + PAD, top + 11, LEGEND[mark], "start", 'fill="#444"')
+        )
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
 
@@ -566,7 +633,11 @@ def _lay_out(area: Area, *, root: bool) -> _Drawing:
         if line.back:
             backs.append((line, source, target))
         elif target.layer - source.layer > MAX_SPAN:
-            text = f"{line.label} \u2192 {line.target.title}" if line.labels else f"\u2192 {line.target.title}"
+            text = (
+                f"{line.label} \u2192 {line.target.title}"
+                if line.labels
+                else f"\u2192 {line.target.title}"
+            )
             source.shape = source.shape or source.width
             source.tags.append(text)
             source.height += TEXT_HEIGHT
@@ -607,9 +678,13 @@ def _measure(item: Dot, *, root: bool) -> _Box:
             height = max(height, h)
             rows[-1] = (x, rows[-1][1])
         box.width, box.height = max(box.width, *(width for width, _ in rows)), top + height + PAD
-        for (width, first), (_, after) in zip(rows, [*rows[1:], (0.0, len(item.frames))], strict=True):
+        for (width, first), (_, after) in zip(
+            rows, [*rows[1:], (0.0, len(item.frames))], strict=True
+        ):
             shift = (box.width - width) / 2  # each row stands in the middle
-            box.inner[first:after] = [(d, left + shift, below, name) for d, left, below, name in box.inner[first:after]]
+            box.inner[first:after] = [
+                (d, left + shift, below, name) for d, left, below, name in box.inner[first:after]
+            ]
     return box
 
 
@@ -676,7 +751,9 @@ def _route(source: _Box, target: _Box, layers: list[list[_Box]]) -> list[_Box]:
 
 
 def _order(layers: list[list[_Box]]) -> None:
-    """Fewer crossings: each layer by the mean place of its neighbours, downwards and upwards in turn."""
+    """Fewer crossings: each layer by the mean place of its neighbours, downwards and upwards in
+    turn.
+    """
     for sweep in range(SWEEPS):
         down = sweep % 2 == 0
         place: dict[_Box, float] = {}
@@ -725,7 +802,9 @@ def _place(drawing: _Drawing, backs: list[tuple[Line, _Box, _Box]]) -> None:
 
 
 def _settle(layer: list[_Box], down: bool, pull: float) -> None:
-    """Each box as near to the mean of its neighbours as the order allows: least squares by pooling (Ayer, 1955)."""
+    """Each box as near to the mean of its neighbours as the order allows: least squares by pooling
+    (Ayer, 1955).
+    """
     pools: list[list[float]] = []  # sum of weight times wish, weight, number of boxes
     offsets, offset = [], 0.0
     for i, box in enumerate(layer):
@@ -735,7 +814,8 @@ def _settle(layer: list[_Box], down: bool, pull: float) -> None:
         near = box.ups if down else box.downs
         wish = sum(n.x for n in near) / len(near) if near else box.x
         wish *= pull
-        weight = 8.0 if box.dot is None else 1.0 if near else 0.1  # bends first: straight lines are easiest to follow
+        # bends first: straight lines are easiest to follow
+        weight = 8.0 if box.dot is None else 1.0 if near else 0.1
         pools.append([weight * (wish - offset), weight, 1])
         while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
             last = pools.pop()
@@ -808,7 +888,13 @@ def _curve(
             if ports == TWINS:
                 anchor, at = ("end", -5.0) if start < dx + route[0].x else ("start", 5.0)
             else:
-                anchor, at = ("middle", 0.0) if ports < 3 else ("end", 4.0) if to < x - 1 else ("start", -4.0)
+                anchor, at = (
+                    ("middle", 0.0)
+                    if ports < 3
+                    else ("end", 4.0)
+                    if to < x - 1
+                    else ("start", -4.0)
+                )
             labels.append(_edge_text((x + to) / 2 + at, middle + 3, line.label, anchor))
         x, y = to, top
         if box is not route[-1]:
@@ -820,9 +906,14 @@ def _curve(
 def _path(path: str, line: Line) -> str:
     dashes = ' stroke-dasharray="4 3"' if line.handled else ""
     colour, wide, arrow = (
-        ("#555", "1.2", "arrow") if line.mark is None else (_COLOURS[line.mark][1], "2.6", f"arrow-{line.mark}")
+        ("#555", "1.2", "arrow")
+        if line.mark is None
+        else (_COLOURS[line.mark][1], "2.6", f"arrow-{line.mark}")
     )
-    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{wide}"{dashes} marker-end="url(#{arrow})"/>'
+    return (
+        f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{wide}"{dashes} '
+        f'marker-end="url(#{arrow})"/>'
+    )
 
 
 def _paint(mark: Mark | None, plain: tuple[str, str]) -> str:
@@ -831,25 +922,46 @@ def _paint(mark: Mark | None, plain: tuple[str, str]) -> str:
     if mark is None:
         return f'fill="{fill}" stroke="{stroke}" stroke-width="1.2"'
     dashes = ' stroke-dasharray="5 3"' if mark == "untrusted" else ""
-    return f'fill="{_COLOURS[mark][0] or fill}" stroke="{_COLOURS[mark][1]}" stroke-width="2.8"{dashes}'
+    return (
+        f'fill="{_COLOURS[mark][0] or fill}" stroke="{_COLOURS[mark][1]}" '
+        f'stroke-width="2.8"{dashes}'
+    )
 
 
 def _draw_box(box: _Box, item: Dot, dx: float, dy: float, parts: list[str]) -> None:
     w, h = box.shape or box.width, box.height
     x, y = dx + box.x - w / 2, dy + box.y
     h -= len(box.tags) * TEXT_HEIGHT
-    paint = _paint(item.mark, _FORK if item.frames else _FILLS.get(item.kind, ("#f7f7f7", "#777777")))
+    paint = _paint(
+        item.mark, _FORK if item.frames else _FILLS.get(item.kind, ("#f7f7f7", "#777777"))
+    )
     if box.width == 12 and item.kind == "end":
         parts.append(f'<circle cx="{x + 6:.1f}" cy="{y + 6:.1f}" r="5" fill="#666"/>')
         return
     if item.kind in _HEXAGONS:
         m = y + h / 2
-        corners = [(x, m), (x + 14, y), (x + w - 14, y), (x + w, m), (x + w - 14, y + h), (x + 14, y + h)]
+        corners = [
+            (x, m),
+            (x + 14, y),
+            (x + w - 14, y),
+            (x + w, m),
+            (x + w - 14, y + h),
+            (x + 14, y + h),
+        ]
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
         parts.append(f'<polygon points="{points}" {paint}/>')
     else:
-        round_ = h / 2 if item.kind in ("end", "fail") else 10 if item.kind == "llm" or item.frames else 3
-        parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="{round_:.0f}" {paint}/>')
+        round_ = (
+            h / 2
+            if item.kind in ("end", "fail")
+            else 10
+            if item.kind == "llm" or item.frames
+            else 3
+        )
+        parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="{round_:.0f}" '
+            f"{paint}/>"
+        )
     texts = _texts(item)
     top = y + PAD / 2 + 12 if item.kind not in ("end", "fail") else y + 17
     for i, text in enumerate(texts):
@@ -860,18 +972,25 @@ def _draw_box(box: _Box, item: Dot, dx: float, dy: float, parts: list[str]) -> N
     for i, tag in enumerate(box.tags):
         parts.append(
             _text(
-                x + w / 2, y + h + 12 + i * TEXT_HEIGHT, tag, "middle", 'fill="#555" font-size="11" font-style="italic"'
+                x + w / 2,
+                y + h + 12 + i * TEXT_HEIGHT,
+                tag,
+                "middle",
+                'fill="#555" font-size="11" font-style="italic"',
             )
         )
     for drawing, left, below, name in box.inner:
         head = TEXT_HEIGHT if name else 0.0
         width, height = _frame_size(drawing, name)
         parts.append(
-            f'<rect x="{x + left:.1f}" y="{y + below:.1f}" width="{width:.1f}" height="{height:.1f}" rx="6" '
+            f'<rect x="{x + left:.1f}" y="{y + below:.1f}" width="{width:.1f}" '
+            f'height="{height:.1f}" rx="6" '
             'fill="#fff" stroke="#aaa" stroke-dasharray="3 3"/>'
         )
         if name:
-            parts.append(_text(x + left + 6, y + below + 13, name, "start", 'fill="#555" font-size="11"'))
+            parts.append(
+                _text(x + left + 6, y + below + 13, name, "start", 'fill="#555" font-size="11"')
+            )
         inset = (width - drawing.width) / 2
         _draw(drawing, x + left + inset, y + below + head + PAD, parts)
 
@@ -886,5 +1005,9 @@ def _edge_text(x: float, y: float, text: str, anchor: str) -> str:
     return outline + _text(x, y, text, anchor, 'fill="#444" font-size="11"')
 
 
-FORMATS: dict[str, Callable[[Flow, Marks | None], str]] = {"mermaid": mermaid, "dot": dot, "svg": svg}
+FORMATS: dict[str, Callable[[Flow, Marks | None], str]] = {
+    "mermaid": mermaid,
+    "dot": dot,
+    "svg": svg,
+}
 """The writers by name."""

@@ -1,10 +1,13 @@
-"""Values worth trying: what a program asks of the values that come from outside, and values that answer either way.
+"""Values worth trying: what a program asks of the values that come from outside, and values that
+answer either way.
 
-A `Flow` and the contracts of tools come in. `Questions` reads every condition, switch, loop and map of the flow and notes, by the step
-or input that the value comes from, what it is compared with and which fields are read. `samples` gives values by that and by a JSON
-Schema, where there is one: each side of each question, every member of an enum. Nothing is run, and nothing is drawn at random.
+A `Flow` and the contracts of tools come in. `Questions` reads every condition, switch, loop and map
+of the flow and notes, by the step or input that the value comes from, what it is compared with and
+which fields are read. `samples` gives values by that and by a JSON Schema, where there is one: each
+side of each question, every member of an enum. Nothing is run, and nothing is drawn at random.
 
-What is tried is a choice of values, not all values: a branch that no sample reaches can still be reachable.
+What is tried is a choice of values, not all values: a branch that no sample reaches can still be
+reachable.
 """
 
 from __future__ import annotations
@@ -63,7 +66,9 @@ MAX_SAMPLES = 32
 """Values tried for one call or input: five questions of two sides each, asked together."""
 
 MAX_DEPTH = 8
-"""Levels of a schema or value that are filled in; deeper ones are cut, which a schema that recurs needs."""
+"""Levels of a schema or value that are filled in; deeper ones are cut, which a schema that recurs
+needs.
+"""
 
 TEXT = "text"
 """A text of which nothing is asked."""
@@ -118,18 +123,30 @@ class Asked:
     @property
     def errs(self) -> bool:
         """Whether a value of another type would be an error where it is read."""
-        return bool(self.near or self.inside or self.starts or self.ends or self.lengths or self.kinds or self.fields)
+        return bool(
+            self.near
+            or self.inside
+            or self.starts
+            or self.ends
+            or self.lengths
+            or self.kinds
+            or self.fields
+        )
 
 
 NOTHING = Asked()
 
 Source = tuple[int, str, str]
-"""Where a value comes from: index of the first frame with the names, ``step``, ``error``, ``errors`` or ``input``, and its name."""
+"""Where a value comes from: index of the first frame with the names, ``step``, ``error``,
+``errors`` or ``input``, and its name.
+"""
 
 Origin = tuple[Source, tuple[str | int, ...]]
 
 
-_OF_FIRST = frozenset("lower upper strip int float str round abs default append sorted keys".split())
+_OF_FIRST = frozenset(
+    "lower upper strip int float str round abs default append sorted keys".split()
+)
 """Functions and methods whose result says what their first argument is."""
 
 
@@ -167,9 +184,13 @@ _ASKS: dict[str, Callable[[Asked, Sequence[Node]], None]] = {
 
 
 class Questions:
-    """What *flow* asks, by source; ``of`` a step's output or a run's input, ``sources`` of a node's condition."""
+    """What *flow* asks, by source; ``of`` a step's output or a run's input, ``sources`` of a node's
+    condition.
+    """
 
-    def __init__(self, flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None) -> None:
+    def __init__(
+        self, flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None
+    ) -> None:
         self.flow = flow
         self.contracts = contracts
         self.asked: dict[Source, Asked] = {}
@@ -202,13 +223,19 @@ class Questions:
         found: dict[Source, None] = {}
         for ref, _ in names.all_reads(step):
             for source, _ in self.origins(names, ref):
-                found.update(self._calls_of(names, source) if source[1] in ("error", "errors") else {source: None})
+                found.update(
+                    self._calls_of(names, source)
+                    if source[1] in ("error", "errors")
+                    else {source: None}
+                )
         return found
 
     def _calls_of(self, names: Names, source: Source) -> dict[Source, None]:
         """Where the error of a step comes from: its own call, and those inside it."""
         scope, _, name = source
-        return {(scope, "step", inner.id): None for inner, _ in walk(self.steps[id(names)][name], ())}
+        return {
+            (scope, "step", inner.id): None for inner, _ in walk(self.steps[id(names)][name], ())
+        }
 
     def _names(self) -> list[Names]:
         return [frame.names for frame in self.scopes.values()]
@@ -228,7 +255,9 @@ class Questions:
             yield self._source(names, str(path[0]), name), path[1:]
             return
         if name in steps and (name not in names.keys or (path and path[0] == "output")):
-            yield from self._output(names, steps[name], path[1:] if path and path[0] == "output" else path, depth + 1)
+            yield from self._output(
+                names, steps[name], path[1:] if path and path[0] == "output" else path, depth + 1
+            )
             return
         for step in self.writers[id(names)].get(name, ()):
             if step.output_key == name:
@@ -240,16 +269,22 @@ class Questions:
         if names.takes(name):
             yield from self._input(names, name, path, depth + 1)
 
-    def _input(self, names: Names, name: str, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+    def _input(
+        self, names: Names, name: str, path: tuple[str | int, ...], depth: int
+    ) -> Iterator[Origin]:
         frame = self.scopes[id(names)]
         caller = frame.owner
         if frame.kind == "call" and caller is not None and isinstance(caller.step, CallStep):
             if name in caller.step.arguments:
-                yield from self._value(caller.frame.names, caller.step.arguments[name], path, depth + 1)
+                yield from self._value(
+                    caller.frame.names, caller.step.arguments[name], path, depth + 1
+                )
             return
         yield self._source(names, "input", name), path
 
-    def _output(self, names: Names, step: Step, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+    def _output(
+        self, names: Names, step: Step, path: tuple[str | int, ...], depth: int
+    ) -> Iterator[Origin]:
         if depth > MAX_DEPTH:
             return
         last: Step | None = None
@@ -260,7 +295,10 @@ class Questions:
                 if path and path[0] in step.values:
                     yield from self._value(names, step.values[str(path[0])], path[1:], depth + 1)
             case ParallelStep():
-                last = next((steps[-1] for name, steps, _ in step.branches() if path and name == path[0]), None)
+                last = next(
+                    (steps[-1] for name, steps, _ in step.branches() if path and name == path[0]),
+                    None,
+                )
                 path = path[1:]
             case MapStep():
                 last, path = step.steps[-1] if path else None, path[1:]
@@ -269,16 +307,26 @@ class Questions:
             case CallStep():
                 yield from self._called(names, step, path, depth + 1)
             case ConditionStep() | SwitchStep():
-                blocks = [step.then, step.otherwise] if isinstance(step, ConditionStep) else [*step.cases.values()]
+                blocks = (
+                    [step.then, step.otherwise]
+                    if isinstance(step, ConditionStep)
+                    else [*step.cases.values()]
+                )
                 for block in blocks:
                     if isinstance(block, list) and block:
                         yield from self._output(names, block[-1], path, depth + 1)
         if last is not None:
             yield from self._output(names, last, path, depth + 1)
 
-    def _called(self, names: Names, step: CallStep, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+    def _called(
+        self, names: Names, step: CallStep, path: tuple[str | int, ...], depth: int
+    ) -> Iterator[Origin]:
         for frame in self.scopes.values():
-            if frame.owner is not None and frame.owner.step is step and frame.owner.frame.names is names:
+            if (
+                frame.owner is not None
+                and frame.owner.step is step
+                and frame.owner.frame.names is names
+            ):
                 program = frame.names.program
                 if program.output is not None:
                     yield from self._value(frame.names, program.output, path, depth + 1)
@@ -286,7 +334,9 @@ class Questions:
                     yield from self._output(frame.names, program.steps[-1], path, depth + 1)
                 return
 
-    def _value(self, names: Names, value: Any, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+    def _value(
+        self, names: Names, value: Any, path: tuple[str | int, ...], depth: int
+    ) -> Iterator[Origin]:
         """The sources of a literal with templates inside, at *path* of it."""
         if depth > MAX_DEPTH:
             return
@@ -312,7 +362,9 @@ class Questions:
             for item in value:
                 yield from self._value(names, item, path[1:], depth + 1)
 
-    def _expression(self, names: Names, node: Node, path: tuple[str | int, ...], depth: int) -> Iterator[Origin]:
+    def _expression(
+        self, names: Names, node: Node, path: tuple[str | int, ...], depth: int
+    ) -> Iterator[Origin]:
         inner = path[1:] if path and isinstance(path[0], int) else path
         match node:
             case Ref():
@@ -420,7 +472,11 @@ class Questions:
                 elif isinstance(operand, Ref) and operand.name != VALUE:
                     _note(asked.equal, TEXT)
         for op, operand in node.rest:
-            if isinstance(operand, Ref) and operand.name not in rule.values and operand.name != VALUE:
+            if (
+                isinstance(operand, Ref)
+                and operand.name not in rule.values
+                and operand.name != VALUE
+            ):
                 box = self._at(((0, "input", operand.name), operand.path))
                 _note(box.inside if op in ("in", "not in") else box.equal, TEXT)
                 if op in ("in", "not in"):
@@ -432,7 +488,12 @@ class Questions:
         for name, value in step.args.items():
             parameter = contract.parameters.get(name) if contract is not None else None
             template = parse_template(value) if type(value) is str else None
-            if parameter is None or parameter.convert is None or template is None or not template.typed:
+            if (
+                parameter is None
+                or parameter.convert is None
+                or template is None
+                or not template.typed
+            ):
                 continue
             schema = hint_schema(parameter.hint)
             if schema is not None:
@@ -441,10 +502,16 @@ class Questions:
 
     def _given(self, names: Names, step: CallStep) -> None:
         """A value that is an input of a called program is of its declared type."""
-        program = self.flow.programs.get(step.program) if isinstance(step.program, str) else step.program
+        program = (
+            self.flow.programs.get(step.program) if isinstance(step.program, str) else step.program
+        )
         declared = (program.inputs or {}).get("properties", {}) if program is not None else {}
         for name, value in step.arguments.items():
-            if isinstance(declared.get(name), dict) and type(value) is str and parse_template(value).typed:
+            if (
+                isinstance(declared.get(name), dict)
+                and type(value) is str
+                and parse_template(value).typed
+            ):
                 for asked in self._of_value(names, value):
                     asked.schemas.append(declared[name])
 
@@ -504,26 +571,38 @@ class Questions:
             case Call("len", (inner,)):
                 yield from ((asked, "length") for asked, _ in self._measured(names, inner, depth))
             case Call("get", (box, Const(str() | int() as key), _)) if type(key) is not bool:
-                yield from ((asked.part(key), how) for asked, how in self._measured(names, box, depth))
+                yield from (
+                    (asked.part(key), how) for asked, how in self._measured(names, box, depth)
+                )
             case Call("concat", args):
                 for inner in args:
                     yield from self._measured(names, inner, depth)
             case Call("min" | "max" | "sum", (inner,)):
-                yield from ((asked.part(0), how) for asked, how in self._measured(names, inner, depth))
+                yield from (
+                    (asked.part(0), how) for asked, how in self._measured(names, inner, depth)
+                )
             case Call(name, args) if name in _OF_FIRST:
                 yield from self._measured(names, args[0], depth)
             case Arith(left=left, right=right):
                 yield from self._measured(names, left, depth)
                 yield from self._measured(names, right, depth)
             case Index(box, Const(str() | int() as key)) if type(key) is not bool:
-                yield from ((asked.part(key), how) for asked, how in self._measured(names, box, depth))
+                yield from (
+                    (asked.part(key), how) for asked, how in self._measured(names, box, depth)
+                )
             case Index(box):
-                yield from ((asked.part(0), how) for asked, how in self._measured(names, box, depth))
+                yield from (
+                    (asked.part(0), how) for asked, how in self._measured(names, box, depth)
+                )
 
     def _computed(self, names: Names, ref: Ref) -> Iterator[Node]:
         """The expressions by which a `set` computes what *ref* reads."""
         name, path = ref.name, ref.path
-        found = [(step, name) for step in self.writers[id(names)].get(name, ()) if step.output_key != name and not path]
+        found = [
+            (step, name)
+            for step in self.writers[id(names)].get(name, ())
+            if step.output_key != name and not path
+        ]
         step = self.steps[id(names)].get(name)
         if step is not None and len(path) == 2 and path[0] == "output":
             found = [(step, str(path[1]))]
@@ -538,8 +617,11 @@ class Questions:
             for asked, how in list(self._measured(names, one)):
                 literals = list(_literals(two))
                 other = literals[0] if literals else None
-                if not literals:  # of two values that are both unknown: equal and not, less and more
-                    literals, other = ([1], 1) if op in ("<", "<=", ">", ">=") else (["same"], "same")
+                # of two values that are both unknown: equal and not, less and more
+                if not literals:
+                    literals, other = (
+                        ([1], 1) if op in ("<", "<=", ">", ">=") else (["same"], "same")
+                    )
                 if how == "length":
                     if type(other) is int:
                         asked.lengths[other] = None
@@ -574,11 +656,12 @@ def _note(table: dict[bytes, Any], value: Any) -> None:
     table.setdefault(canonical(value), value)
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def samples(asked: Asked, schema: Schema | None = None) -> list[Any]:
-    """Values that answer what is *asked* each way, the plainest first; only such as *schema* allows, where there is one.
+    """Values that answer what is *asked* each way, the plainest first; only such as *schema*
+    allows, where there is one.
 
     None at all where none could be made for the schema: a pattern, say, that no text here fits.
     """
@@ -598,7 +681,11 @@ def samples(asked: Asked, schema: Schema | None = None) -> list[Any]:
 
 def texts(asked: Asked) -> list[str]:
     """As `samples`, for a text of which a model or a person may make anything."""
-    found = [value if type(value) is str else as_text(value) for value in _free(asked, 0) if value is not None]
+    found = [
+        value if type(value) is str else as_text(value)
+        for value in _free(asked, 0)
+        if value is not None
+    ]
     return [text for text in _distinct(found) if type(text) is str]
 
 
@@ -616,7 +703,9 @@ def _free(asked: Asked, depth: int) -> Iterator[Any]:
     """Values of no declared type; of that of the tool which takes the value, where there is one."""
     if asked.schemas and depth <= MAX_DEPTH:
         schema = asked.schemas[0]
-        found = [*islice(_by_schema(schema, replace(asked, schemas=[]), schema, depth + 1), MAX_SAMPLES)]
+        found = [
+            *islice(_by_schema(schema, replace(asked, schemas=[]), schema, depth + 1), MAX_SAMPLES)
+        ]
         if found:
             yield from found
             return
@@ -673,7 +762,9 @@ def _lists(asked: Asked, schema: Schema | None, root: Any, depth: int) -> Iterat
     item = asked.item or NOTHING
     if schema is None:
         inside = list(asked.inside.values())
-        items = inside + [value for value in _distinct(_free(item, depth + 1)) if value not in inside]
+        items = inside + [
+            value for value in _distinct(_free(item, depth + 1)) if value not in inside
+        ]
     else:
         items = _distinct(_by_schema(schema, item, root, depth + 1))
     if not items:
@@ -692,16 +783,26 @@ def _lists(asked: Asked, schema: Schema | None, root: Any, depth: int) -> Iterat
 
 
 def _objects(
-    asked: Mapping[str, Asked], declared: Mapping[str, Any], names: Iterable[str], root: Any, depth: int
+    asked: Mapping[str, Asked],
+    declared: Mapping[str, Any],
+    names: Iterable[str],
+    root: Any,
+    depth: int,
 ) -> Iterator[dict[str, Any]]:
-    """Objects: what is asked of their fields in combination, of the others one by one, and each field asked of left out.
+    """Objects: what is asked of their fields in combination, of the others one by one, and each
+    field asked of left out.
 
-    All combinations where they are few; else as many, spread over all of them, and each value at least once.
+    All combinations where they are few; else as many, spread over all of them, and each value at
+    least once.
     """
     choices: dict[str, list[Any]] = {}
     for name in names:
         part = asked.get(name, NOTHING)
-        found = _by_schema(declared[name], part, root, depth + 1) if name in declared else _free(part, depth + 1)
+        found = (
+            _by_schema(declared[name], part, root, depth + 1)
+            if name in declared
+            else _free(part, depth + 1)
+        )
         choices[name] = _distinct(found) or [TEXT]
     base = {name: values[0] for name, values in choices.items()}
     yield base
@@ -725,7 +826,9 @@ def _objects(
 
 
 def _spread(total: int, count: int) -> Iterator[int]:
-    """*count* different numbers below *total*, evenly spread in any order of their digits: steps of the golden ratio."""
+    """*count* different numbers below *total*, evenly spread in any order of their digits: steps of
+    the golden ratio.
+    """
     step = max(1, round(total * 0.618))
     while gcd(step, total) > 1:
         step += 1
@@ -751,7 +854,11 @@ def _by_schema(schema: Schema, asked: Asked, root: Any, depth: int) -> Iterator[
         return
     for name in ("default", "examples"):
         if name in schema:
-            yield from schema[name] if name == "examples" and type(schema[name]) is list else [schema[name]]
+            yield from (
+                schema[name]
+                if name == "examples" and type(schema[name]) is list
+                else [schema[name]]
+            )
     either = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
     if either:
         for part in either:
@@ -760,7 +867,9 @@ def _by_schema(schema: Schema, asked: Asked, root: Any, depth: int) -> Iterator[
     merged: dict[str, Any] = dict(schema)
     for part in merged.pop("allOf", ()):
         if isinstance(part, Mapping):
-            part = _referred(part["$ref"], root) or {} if isinstance(part.get("$ref"), str) else part
+            part = (
+                _referred(part["$ref"], root) or {} if isinstance(part.get("$ref"), str) else part
+            )
             properties = {**merged.get("properties", {}), **part.get("properties", {})}
             merged = {**part, **merged, **({"properties": properties} if properties else {})}
             merged["required"] = [*merged.get("required", ()), *part.get("required", ())]
@@ -771,15 +880,23 @@ def _by_schema(schema: Schema, asked: Asked, root: Any, depth: int) -> Iterator[
         yield from _of_type(kind, merged, asked, root, depth)
 
 
-def _of_type(kind: Any, schema: Mapping[str, Any], asked: Asked, root: Any, depth: int) -> Iterator[Any]:
+def _of_type(
+    kind: Any, schema: Mapping[str, Any], asked: Asked, root: Any, depth: int
+) -> Iterator[Any]:
     match kind:
         case "boolean":
             yield from (True, False)
         case "null":
             yield None
         case "integer" | "number":
-            numbers: list[Any] = [value for value in asked.equal.values() if type(value) in (int, float)]
-            numbers += [n for text in asked.equal.values() if type(text) is str and (n := number_of(text)) is not None]
+            numbers: list[Any] = [
+                value for value in asked.equal.values() if type(value) in (int, float)
+            ]
+            numbers += [
+                n
+                for text in asked.equal.values()
+                if type(text) is str and (n := number_of(text)) is not None
+            ]
             numbers += _numbers(asked)
             low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
             yield from (int(n) if kind == "integer" and n == int(n) else n for n in numbers)
@@ -807,7 +924,9 @@ def _of_type(kind: Any, schema: Mapping[str, Any], asked: Asked, root: Any, dept
             yield from _objects(asked.fields, properties, names, root, depth)
             optional = [name for name in properties if name not in required]
             if optional:
-                yield from _objects(asked.fields, properties, [n for n in names if n not in optional], root, depth)
+                yield from _objects(
+                    asked.fields, properties, [n for n in names if n not in optional], root, depth
+                )
         case _:
             yield from _free(asked, depth)
 
@@ -846,7 +965,10 @@ _FORMATS = {
     "relative-json-pointer": ["1/a"],
     "regex": ["a+"],
     "uuid": ["123e4567-e89b-12d3-a456-426614174000"],
-    **{f"uuid{version}": [f"123e4567-e89b-{version}2d3-a456-426614174000"] for version in (1, 3, 4, 5, 6, 7, 8)},
+    **{
+        f"uuid{version}": [f"123e4567-e89b-{version}2d3-a456-426614174000"]
+        for version in (1, 3, 4, 5, 6, 7, 8)
+    },
     "ipv4network": ["192.0.2.0/24"],
     "ipv6network": ["2001:db8::/32"],
     "ipv4interface": ["192.0.2.1/24"],
@@ -873,7 +995,7 @@ def _referred(reference: str, root: Any) -> Any:
     return at
 
 
-# --- types of tools ------------------------------------------------------------------------------------------------------
+# --- types of tools -------------------------------------------------------------------------------
 
 
 def hint_schema(hint: Any) -> dict[str, Any] | None:
@@ -895,7 +1017,9 @@ def returned(contract: ToolContract) -> dict[str, Any] | None:
         function = function.func
     if isinstance(function, type):
         return None
-    target: Callable[..., Any] = function if inspect.isroutine(function) else type(function).__call__
+    target: Callable[..., Any] = (
+        function if inspect.isroutine(function) else type(function).__call__
+    )
     hint = type_hints(target).get("return", Any)
     if typing.get_origin(hint) in (Awaitable, Coroutine):
         hint = typing.get_args(hint)[-1]
@@ -904,4 +1028,14 @@ def returned(contract: ToolContract) -> dict[str, Any] | None:
     return hint_schema(hint)
 
 
-__all__ = ["NOTHING", "Asked", "Checks", "Questions", "Source", "hint_schema", "returned", "samples", "texts"]
+__all__ = [
+    "NOTHING",
+    "Asked",
+    "Checks",
+    "Questions",
+    "Source",
+    "hint_schema",
+    "returned",
+    "samples",
+    "texts",
+]

@@ -1,9 +1,10 @@
 """The all-paths test: every run of a program that chosen outcomes can make, on the real machine.
 
-A plan, its flow and the contracts of its tools come in; an `Exploration` goes out: what was reached, how runs ended, and runs that
-break a stated property. Runs are made depth first over the tree of choices, each from the start, since a machine can not be
-copied; those that take a choice for the first time at its place go before all others, so that a search that is cut short has
-seen the breadth. No tool is called and no model asked.
+A plan, its flow and the contracts of its tools come in; an `Exploration` goes out: what was
+reached, how runs ended, and runs that break a stated property. Runs are made depth first over the
+tree of choices, each from the start, since a machine can not be copied; those that take a choice
+for the first time at its place go before all others, so that a search that is cut short has seen
+the breadth. No tool is called and no model asked.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ DEFAULT_MAX_RUNS = 10_000
 """Runs of one exploration unless asked otherwise: half a second for a program of 20 steps."""
 
 MAX_CHOICES = 1_000
-"""Choices of one run that are varied; a loop of many iterations makes more, and those beyond keep their first outcome."""
+"""Choices of one run that are varied; a loop of many iterations makes more, and those beyond keep
+their first outcome.
+"""
 
 SHOWN_RUNS = 3
 """Runs kept for each property that is broken: the shortest."""
@@ -54,7 +57,7 @@ Property = Callable[[ExploredRun], "bool | None"]
 """What must hold of every run: False, or an AssertionError, says that it does not."""
 
 
-# --- what is found -----------------------------------------------------------------------------------------------------
+# --- what is found --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What runs reached: steps, and branches (``then``, ``case:x``, ``unless``, ``until``, ``catch``, ...) of steps.
+    """What runs reached: steps, and branches (``then``, ``case:x``, ``unless``, ``until``,
+    ``catch``, ...) of steps.
 
     ``missed`` says what not, and which steps were reached and failed in every run.
     """
@@ -89,7 +93,10 @@ class Coverage:
     missed: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.steps_reached} of {self.steps} steps, {self.branches_taken} of {self.branches} branches"
+        return (
+            f"{self.steps_reached} of {self.steps} steps, {self.branches_taken} of "
+            f"{self.branches} branches"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -104,10 +111,11 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """What the runs showed. ``complete``: every combination of the outcomes tried was run, each within `MAX_CHOICES`.
+    """What the runs showed. ``complete``: every combination of the outcomes tried was run, each
+    within `MAX_CHOICES`.
 
-    ``statuses`` counts how runs ended, ``broken`` by property how many runs break it, of which ``failures`` holds the
-    shortest; ``notes`` says what could not be made up.
+    ``statuses`` counts how runs ended, ``broken`` by property how many runs break it, of which
+    ``failures`` holds the shortest; ``notes`` says what could not be made up.
     """
 
     program: str
@@ -146,7 +154,11 @@ class Exploration:
         for name, count in self.broken.items():
             if count:
                 yield f"{name}: broken by {count} of {self.runs} runs"
-                yield from next(failure for failure in self.failures if failure.property == name).text().splitlines()
+                yield from (
+                    next(failure for failure in self.failures if failure.property == name)
+                    .text()
+                    .splitlines()
+                )
 
     def text(self) -> str:
         """`lines` in one text."""
@@ -169,11 +181,13 @@ class Exploration:
         }
 
 
-# --- properties ----------------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 
 
 def at_most(tool: str, count: int) -> dict[str, Property]:
-    """The property that no run calls *tool* more than *count* times: attempts, undo and reconcile calls are calls."""
+    """The property that no run calls *tool* more than *count* times: attempts, undo and reconcile
+    calls are calls.
+    """
 
     def holds(run: ExploredRun) -> bool:
         return sum(call.attempts for call in run.calls if call.tool == tool) <= count
@@ -187,7 +201,8 @@ def never(tool: str) -> dict[str, Property]:
 
 
 def only_after(tool: str, branch: str) -> dict[str, Property]:
-    """The property that each call of *tool* comes after *branch* (``step.then``), which was taken since the call before it.
+    """The property that each call of *tool* comes after *branch* (``step.then``), which was taken
+    since the call before it.
 
     A branch that is taken in a sibling, whose end the call does not wait for, is not before it.
     """
@@ -197,7 +212,13 @@ def only_after(tool: str, branch: str) -> dict[str, Property]:
         """Whether the branch is open after these *records*; None where a call came without it."""
         seen: set[str] = set()
         for record in records:
-            op, path, status, request, extra = record[0], record[1], record[2], record[5], record[10]
+            op, path, status, request, extra = (
+                record[0],
+                record[1],
+                record[2],
+                record[5],
+                record[10],
+            )
             held = [when.step_id for when in held_before(op, path, extra, seen)]
             open_ = open_ or (label == "when" and step_id in held)
             if type(extra) is dict and "children" in extra:
@@ -223,7 +244,7 @@ def only_after(tool: str, branch: str) -> dict[str, Property]:
     return {f"{tool} is called only after {branch}": holds}
 
 
-# --- the search --------------------------------------------------------------------------------------------------------
+# --- the search -----------------------------------------------------------------------------------
 
 
 class _Tally:
@@ -249,7 +270,9 @@ class _Tally:
         return new
 
     def coverage(self) -> Coverage:
-        """What was reached: a step that can be entered in several ways counts once, and so does each of its branches."""
+        """What was reached: a step that can be entered in several ways counts once, and so does
+        each of its branches.
+        """
         steps: dict[tuple[int, str], tuple[str, bool]] = {}
         passed: dict[tuple[int, str], bool] = {}
         branches: dict[tuple[tuple[int, str], str], bool] = {}
@@ -257,7 +280,9 @@ class _Tally:
             if node.kind not in ("step", "when", "test"):
                 continue
             key = (id(node.frame.names), node.step.id)
-            reached = (self.reached[node.index] and node.kind != "when") or steps.get(key, ("", False))[1]
+            reached = (self.reached[node.index] and node.kind != "when") or steps.get(
+                key, ("", False)
+            )[1]
             steps[key] = (_name_of(node), reached)
             passed[key] = passed.get(key, False) or any(
                 self.taken[node.index] >> number & 1 and edge.label not in _FAILING
@@ -269,10 +294,14 @@ class _Tally:
                 by = self.flow.nodes[edge.by] if edge.by >= 0 else node
                 label = f"catch {'|'.join(edge.errors)}" if edge.label == "catch" else edge.label
                 branch = ((id(by.frame.names), by.step.id), label)
-                branches[branch] = branches.get(branch, False) or bool(self.taken[node.index] >> number & 1)
+                branches[branch] = branches.get(branch, False) or bool(
+                    self.taken[node.index] >> number & 1
+                )
         missed = [name for name, reached in steps.values() if not reached]
         missed += [
-            f"{steps[key][0]}: {label}" for (key, label), taken in branches.items() if steps[key][1] and not taken
+            f"{steps[key][0]}: {label}"
+            for (key, label), taken in branches.items()
+            if steps[key][1] and not taken
         ]
         return Coverage(
             steps=len(steps),
@@ -313,11 +342,14 @@ def explore_plan(
 ) -> Exploration:
     """Run *plan* under all outcomes that `Choices` offers, or as many as *max_runs* allows.
 
-    *checks* are those that the plan was compiled with, *budget* the tightest of all, the program's own unless given.
+    *checks* are those that the plan was compiled with, *budget* the tightest of all, the program's
+    own unless given.
     """
     if type(max_runs) is not int or max_runs < 1:
         raise VMError(f"max_runs is a whole number of at least 1, not {max_runs!r}")
-    choices = Choices(plan, flow, contracts, checks=checks, errors=errors, cancels=cancels, orders=orders)
+    choices = Choices(
+        plan, flow, contracts, checks=checks, errors=errors, cancels=cancels, orders=orders
+    )
     runner = Runner(choices, inputs, budget)
     tally = _Tally(plan, flow)
     judge = _Judge(properties or {})
@@ -389,7 +421,8 @@ class _Judge:
             try:
                 broken = holds(run) is False
             except AssertionError as error:
-                broken, reason = True, str(error).partition("\n")[0]  # pytest adds what the values were
+                # pytest adds what the values were
+                broken, reason = True, str(error).partition("\n")[0]
             if broken:
                 self.counts[name] += 1
                 kept = self.kept[name]

@@ -1,8 +1,10 @@
-"""Every run of a plan under chosen outcomes: the tree of choices, what a run took of the graph, and a run as people read it.
+"""Every run of a plan under chosen outcomes: the tree of choices, what a run took of the graph, and
+a run as people read it.
 
-A plan, its flow and the contracts of its tools come in. `Choices` lists what may come back from each call: values, errors, a
-timeout, a cancellation; `Runner` executes the real `Machine` along one list of choices; `Edges` reads off the records
-which edges of the `Flow` it took. No tool is called, no model asked; time counts outcomes and nothing else.
+A plan, its flow and the contracts of its tools come in. `Choices` lists what may come back from
+each call: values, errors, a timeout, a cancellation; `Runner` executes the real `Machine` along one
+list of choices; `Edges` reads off the records which edges of the `Flow` it took. No tool is called,
+no model asked; time counts outcomes and nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +44,18 @@ from ..machine.simulate import simulate
 from ..records.trace import StepError, StepStatus, Trace, bases_of, flattened, full
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, contract
 from ..values import UNSET, canonical, short
-from .samples import NOTHING, OTHER_TEXT, TEXT, Asked, Checks, Questions, Source, returned, samples, texts
+from .samples import (
+    NOTHING,
+    OTHER_TEXT,
+    TEXT,
+    Asked,
+    Checks,
+    Questions,
+    Source,
+    returned,
+    samples,
+    texts,
+)
 
 RUN_ID = "explored"
 """Of every explored run: its effect keys are the same each time."""
@@ -55,12 +68,25 @@ INVALID_ANSWER = "\N{REPLACEMENT CHARACTER} none of these"
 
 _FACTS = Facts(RUN_ID, 0, DEFAULT_LIMITS)
 
-Kind = Literal["value", "answer", "error", "timeout", "cancel", "order", "input", "approved", "rejected", "arrived"]
+Kind = Literal[
+    "value",
+    "answer",
+    "error",
+    "timeout",
+    "cancel",
+    "order",
+    "input",
+    "approved",
+    "rejected",
+    "arrived",
+]
 
 
 @dataclass(slots=True, eq=False)
 class Outcome:
-    """One thing that may come back: what ``value`` is depends on ``kind``. ``every`` says that all further attempts fail alike."""
+    """One thing that may come back: what ``value`` is depends on ``kind``. ``every`` says that all
+    further attempts fail alike.
+    """
 
     kind: Kind
     value: Any = None
@@ -79,7 +105,9 @@ class Outcome:
             case "timeout":
                 return f"times out{attempts}"
             case "cancel":
-                return "the run is cancelled " + ("during this call" if self.value else "before this call")
+                return "the run is cancelled " + (
+                    "during this call" if self.value else "before this call"
+                )
             case "approved" | "rejected":
                 return f"is {self.kind}"
             case "arrived":
@@ -119,12 +147,13 @@ class Site:
     tried: int = 1  # bits: choices that a run was made for, or will be
 
 
-# --- what may come back ------------------------------------------------------------------------------------------------
+# --- what may come back ---------------------------------------------------------------------------
 
 
 class Choices:
-    """The sites of a plan that was compiled with *checks*; *errors* injects failures, *cancels* cancellations, *orders* other
-    orders of a fork's children."""
+    """The sites of a plan that was compiled with *checks*; *errors* injects failures, *cancels*
+    cancellations, *orders* other orders of a fork's children.
+    """
 
     def __init__(
         self,
@@ -172,8 +201,13 @@ class Choices:
             good = self._decisions(op, node, asked)
         if not self.errors and good:
             bad = []
-        tries = op.attempts if isinstance(op, CallOp) else 1  # of a call that fails; an invalid answer has its own
-        again = [outcome for outcome in bad if (attempts if outcome.kind == "answer" else tries) > 1 and good]
+        # of a call that fails; an invalid answer has its own
+        tries = op.attempts if isinstance(op, CallOp) else 1
+        again = [
+            outcome
+            for outcome in bad
+            if (attempts if outcome.kind == "answer" else tries) > 1 and good
+        ]
         once = [Outcome(outcome.kind, outcome.value, every=False) for outcome in again]
         site = Site(node.step.id, self._cancelling([*good, *bad, *once]), source, node.index)
         if attempts > 1:
@@ -184,7 +218,10 @@ class Choices:
         """The undo or reconcile call of a step."""
         failed = Outcome("error", StepError("tool", "Exception", f"injected into {beside.tool!r}"))
         if beside is op.reconcile:
-            outcomes = [Outcome("value", {"done": True, "output": outcome.value}, plain=True) for outcome in good]
+            outcomes = [
+                Outcome("value", {"done": True, "output": outcome.value}, plain=True)
+                for outcome in good
+            ]
             outcomes.append(Outcome("value", {"done": False}, plain=True))
         else:
             outcomes = [Outcome("value", plain=True)]
@@ -195,7 +232,11 @@ class Choices:
         self.calls[beside] = Site(beside.step_id, outcomes, node=node.index)
 
     def _cancelling(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        return [*outcomes, Outcome("cancel", False), Outcome("cancel", True)] if self.cancels else list(outcomes)
+        return (
+            [*outcomes, Outcome("cancel", False), Outcome("cancel", True)]
+            if self.cancels
+            else list(outcomes)
+        )
 
     def _scope(self, node: Node) -> int:
         return self.questions.scopes[id(node.frame.names)].index
@@ -205,7 +246,9 @@ class Choices:
         schema = returned(known) if known is not None else None
         found = samples(asked, schema)
         if not found:
-            self.notes.append(f"no value could be made up for what tool {op.tool!r} returns; any is taken")
+            self.notes.append(
+                f"no value could be made up for what tool {op.tool!r} returns; any is taken"
+            )
             found = samples(asked)
         return found
 
@@ -223,7 +266,8 @@ class Choices:
                 found.append(text)
             if not found:
                 self.notes.append(
-                    f"no answer could be made up for the schema of step {step_id!r}; it is always invalid"
+                    f"no answer could be made up for the schema of step {step_id!r}; it is always "
+                    f"invalid"
                 )
         else:
             found = texts(asked)
@@ -236,7 +280,9 @@ class Choices:
     def _tool_errors(self, op: ToolOp, told: Asked) -> list[Outcome]:
         plain = StepError("tool", "Exception", f"injected into {op.tool!r}")
         names = [*_named(op, _TOOL_KINDS), *_asked_names(told, _TOOL_KINDS)]
-        named = [_injected("tool", name, f"injected into {op.tool!r}") for name in dict.fromkeys(names)]
+        named = [
+            _injected("tool", name, f"injected into {op.tool!r}") for name in dict.fromkeys(names)
+        ]
         named += [StepError("tool", "Exception", text) for text in _asked_messages(told)]
         named = [
             replace(error, kind="in_doubt", retryable=False)
@@ -252,11 +298,19 @@ class Choices:
         others = [_injected("rate_limit", "RateLimited", "injected into the model call")]
         named = list(dict.fromkeys([*_named(op, _MODEL_KINDS), *_asked_names(told, _MODEL_KINDS)]))
         others += [_injected("model", name, "injected into the model call") for name in named]
-        others += [_injected(kind, name, "injected into the model call") for kind, name in _UNFINISHED]
+        others += [
+            _injected(kind, name, "injected into the model call") for kind, name in _UNFINISHED
+        ]
         if not told.anything:
-            others = [error for error in others if error.type in named or not _led_alike(op, plain, error)]
+            others = [
+                error for error in others if error.type in named or not _led_alike(op, plain, error)
+            ]
         others += [_injected("model", "ModelError", text) for text in _asked_messages(told)]
-        return [Outcome("error", plain), Outcome("timeout"), *(Outcome("error", error) for error in others)]
+        return [
+            Outcome("error", plain),
+            Outcome("timeout"),
+            *(Outcome("error", error) for error in others),
+        ]
 
     def _decisions(self, op: PauseOp, node: Node, asked: Asked) -> list[Outcome]:
         """What may become of an approval or a wait."""
@@ -269,7 +323,9 @@ class Choices:
         return [Outcome("arrived"), *late]
 
     def inputs(self, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Site]]:
-        """Inputs that are always the same, and a site for each that is chosen: those *given*, else made up."""
+        """Inputs that are always the same, and a site for each that is chosen: those *given*, else
+        made up.
+        """
         root = self.plan.frames[0]
         names = self.flow.frames[0].names
         if given is not None:
@@ -296,7 +352,9 @@ class Choices:
         return fixed, sites
 
     def order(self, op: ForkOp, size: int) -> Site | None:
-        """In which order the children of a fork run: as declared, the other way round, and each one first."""
+        """In which order the children of a fork run: as declared, the other way round, and each one
+        first.
+        """
         if self.forks is None or op.at_once(size) < 2:
             return None
         sites = self.forks.setdefault(op, {})
@@ -304,7 +362,9 @@ class Choices:
             declared = list(range(size))
             orders = {tuple(declared): None, tuple(reversed(declared)): None}
             if size <= 4:
-                orders |= {(first, *(n for n in declared if n != first)): None for first in declared}
+                orders |= {
+                    (first, *(n for n in declared if n != first)): None for first in declared
+                }
             outcomes = [Outcome("order", list(order)) for order in orders]
             sites[size] = Site(op.step_id, outcomes, node=op.index)
         return sites[size]
@@ -313,7 +373,15 @@ class Choices:
 _UNFINISHED = (("truncated", "TruncatedAnswer"), ("filtered", "FilteredAnswer"))
 _TOOL_KINDS = frozenset({"tool", "timeout", "Exception", "TimeoutError"})
 _MODEL_KINDS = frozenset(
-    {"model", "timeout", "rate_limit", "invalid_answer", "ModelError", "RateLimited", "TimeoutError"}
+    {
+        "model",
+        "timeout",
+        "rate_limit",
+        "invalid_answer",
+        "ModelError",
+        "RateLimited",
+        "TimeoutError",
+    }
     | {word for both in _UNFINISHED for word in both}
 )
 _OTHER_KINDS = frozenset({*ERROR_KINDS, "cancelled", "in_doubt", "BaseException"})
@@ -333,14 +401,20 @@ def _ends_by(node: Node) -> bool:
 
 
 def _named(op: CallOp, known: frozenset[str]) -> list[str]:
-    """Class names that a ``catch`` or ``retry.on`` of the step names, and that no other injected error has."""
-    patterns = [name for handler in op.handlers for name in handler.errors or ()] + list(op.retry.on or ())
+    """Class names that a ``catch`` or ``retry.on`` of the step names, and that no other injected
+    error has.
+    """
+    patterns = [name for handler in op.handlers for name in handler.errors or ()] + list(
+        op.retry.on or ()
+    )
     skipped = known | _OTHER_KINDS
     return [name for name in dict.fromkeys(patterns) if name not in skipped]
 
 
 def _asked_names(told: Asked, known: frozenset[str]) -> list[str]:
-    """Class names with which a program compares `$step.error.type`, and that no other injected error has."""
+    """Class names with which a program compares `$step.error.type`, and that no other injected
+    error has.
+    """
     asked = told.fields.get("type", NOTHING).equal.values()
     return [name for name in asked if type(name) is str and name and name not in known]
 
@@ -348,11 +422,15 @@ def _asked_names(told: Asked, known: frozenset[str]) -> list[str]:
 def _asked_messages(told: Asked) -> list[str]:
     """Messages that a program asks for in `$step.error.message`."""
     asked = told.fields.get("message", NOTHING)
-    return [text for text in texts(asked) if text not in (TEXT, OTHER_TEXT)] if asked.anything else []
+    return (
+        [text for text in texts(asked) if text not in (TEXT, OTHER_TEXT)] if asked.anything else []
+    )
 
 
 def _injected(kind: str, name: str, message: str) -> StepError:
-    """An error of the class with this *name*, with the base classes that it has where it is Python's own or ours."""
+    """An error of the class with this *name*, with the base classes that it has where it is
+    Python's own or ours.
+    """
     work = [BaseException]
     for at in work:  # grows as it is walked
         if at.__name__ == name and at.__module__ in ("builtins", VMError.__module__):
@@ -380,18 +458,23 @@ def _handler(op: Op, error: StepError) -> int | None:
 
 
 def assumed(flow: Flow, contracts: Mapping[str, ToolContract]) -> dict[str, ToolContract]:
-    """*contracts*, and for each other tool that the flow calls one that takes anything and says nothing."""
+    """*contracts*, and for each other tool that the flow calls one that takes anything and says
+    nothing.
+    """
     found = dict(contracts)
     for frame in flow.frames:
         for step, _ in frame.names.steps:
             references = [getattr(step, "undo", None), getattr(step, "reconcile", None)]
-            for tool in (getattr(step, "tool", None), *(r.tool for r in references if r is not None)):
+            for tool in (
+                getattr(step, "tool", None),
+                *(r.tool for r in references if r is not None),
+            ):
                 if isinstance(tool, str) and tool not in found:
                     found[tool] = contract(tool, lambda **_: None)
     return found
 
 
-# --- running -----------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,9 +499,13 @@ class Given:
 
 
 class Runner:
-    """Executes a plan along lists of choices. After `run`: ``root`` is the ended machine, ``taken`` the choices, ``sites`` theirs."""
+    """Executes a plan along lists of choices. After `run`: ``root`` is the ended machine, ``taken``
+    the choices, ``sites`` theirs.
+    """
 
-    def __init__(self, choices: Choices, given: Mapping[str, Any] | None = None, budget: Budget | None = None) -> None:
+    def __init__(
+        self, choices: Choices, given: Mapping[str, Any] | None = None, budget: Budget | None = None
+    ) -> None:
         self.choices = choices
         self.plan = choices.plan
         self.frame_plan = choices.plan.frames[0]
@@ -431,7 +518,8 @@ class Runner:
         self.root: Machine = None  # type: ignore[assignment]
         self.taken: list[int] = []
         self.sites: list[Site] = []
-        self.fresh = 0  # records of the root before the prefix's last choice: those of a run that was made before
+        # records of the root before the prefix's last choice: those of a run that was made before
+        self.fresh = 0
         self.log: list[Given] | None = None
         self.cancelled = False
 
@@ -468,7 +556,11 @@ class Runner:
                 self.fresh = len(records)
             outcome = site.outcomes[choice]
             now = machine.now
-            machine.now = len(taken) - chosen if now < GRAIN_NS else now - now % GRAIN_NS + len(taken) - chosen
+            machine.now = (
+                len(taken) - chosen
+                if now < GRAIN_NS
+                else now - now % GRAIN_NS + len(taken) - chosen
+            )
             if log is not None:
                 log.append(Given(path_of(machine, op), asked(machine, op), outcome))
             if outcome.plain:
@@ -497,7 +589,9 @@ class Runner:
 
     def machine(self, frame: list[Any]) -> Machine:
         """A new machine for the root frame."""
-        return begun(self.plan, frame, self.used if self.plan.given else None, self.ledger, self.budget)
+        return begun(
+            self.plan, frame, self.used if self.plan.given else None, self.ledger, self.budget
+        )
 
     @property
     def used(self) -> dict[str, Any]:
@@ -524,9 +618,15 @@ class Runner:
 
 
 def begun(
-    plan: Plan, frame: list[Any], inputs: Mapping[str, Any] | None, ledger: Ledger, budget: Budget | None
+    plan: Plan,
+    frame: list[Any],
+    inputs: Mapping[str, Any] | None,
+    ledger: Ledger,
+    budget: Budget | None,
 ) -> Machine:
-    """A new machine for the root *frame* of *plan*, at time 0; *inputs* are needed where value checks read some."""
+    """A new machine for the root *frame* of *plan*, at time 0; *inputs* are needed where value
+    checks read some.
+    """
     facts = _FACTS
     if plan.given and inputs is not None:
         given = {name: inputs[name] for name in plan.given if name in inputs}
@@ -539,7 +639,9 @@ def begun(
 
 
 def beside(machine: Machine, op: ForkOp, order: Iterable[int]) -> Iterator[int]:
-    """The numbers of children in the *order* in which they are run, with the clock set so that they run at the same time."""
+    """The numbers of children in the *order* in which they are run, with the clock set so that they
+    run at the same time.
+    """
     started = latest = machine.now
     for number in order:
         if op.at_once(machine.fork_size) > 1:
@@ -549,13 +651,17 @@ def beside(machine: Machine, op: ForkOp, order: Iterable[int]) -> Iterator[int]:
     machine.now = latest
 
 
-def replay(plan: Plan, inputs: Mapping[str, Any], given: Sequence[Given], budget: Budget | None = None) -> Machine:
-    """The ended machine of a run of *plan* on *inputs* whose calls have the outcomes *given*, in order.
+def replay(
+    plan: Plan, inputs: Mapping[str, Any], given: Sequence[Given], budget: Budget | None = None
+) -> Machine:
+    """The ended machine of a run of *plan* on *inputs* whose calls have the outcomes *given*, in
+    order.
 
     *budget* is the program's own.
 
     Raises:
-        VMError: If the run asks at another place than where an outcome was given: it is another program.
+        VMError: If the run asks at another place than where an outcome was given: it is another
+        program.
     """
     rest = list(reversed(given))
     cancelled = False
@@ -566,8 +672,15 @@ def replay(plan: Plan, inputs: Mapping[str, Any], given: Sequence[Given], budget
             return machine.cancel(machine.now, called=False)
         path = path_of(machine, op)
         if not rest or rest[-1].path != path:
-            found = f"the next outcome is for {rest[-1].path!r}" if rest else "there are no more outcomes"
-            raise VMError(f"the run asks at {path!r}, and {found}; it is of another program, or of other inputs")
+            found = (
+                f"the next outcome is for {rest[-1].path!r}"
+                if rest
+                else "there are no more outcomes"
+            )
+            raise VMError(
+                f"the run asks at {path!r}, and {found}; it is of another program, or of other "
+                f"inputs"
+            )
         outcome = rest.pop().outcome
         now = machine.now
         machine.now = now - now % GRAIN_NS + (len(given) - len(rest))
@@ -611,7 +724,10 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
                 return machine.arrive(fitted(outcome.value, machine.request.get("match")), now)
             case "timeout":
                 assert isinstance(op, (CallOp, PauseOp))
-                passed(machine, min(now + op.timeout_ns if op.timeout_ns else FOREVER, machine.deadline))
+                passed(
+                    machine,
+                    min(now + op.timeout_ns if op.timeout_ns else FOREVER, machine.deadline),
+                )
                 following = machine.expire(machine.now)
             case "cancel":
                 return machine.cancel(now, called=outcome.value)
@@ -621,7 +737,8 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
             due = now + int(machine.delay_seconds * 1e9)
             machine.delay_seconds = 0.0
             passed(machine, min(due, machine.deadline))
-            if due >= machine.deadline:  # the wait before another attempt ends by the deadline around it
+            # the wait before another attempt ends by the deadline around it
+            if due >= machine.deadline:
                 return machine.expire(machine.now, called=False)
         if not (outcome.every and following is op and machine.retrying):
             return following
@@ -640,12 +757,16 @@ def path_of(machine: Machine, op: Op) -> str:
 def asked(machine: Machine, op: Op) -> str:
     """What a request asks for, in words."""
     if isinstance(op, ToolOp):
-        arguments = (f"{name}={short(value)}" for name, value in machine.keywords.items() if name != IDEMPOTENCY_KEY)
+        arguments = (
+            f"{name}={short(value)}"
+            for name, value in machine.keywords.items()
+            if name != IDEMPOTENCY_KEY
+        )
         return f"{op.tool}({', '.join(arguments)})"
     return "the model" if isinstance(op, ModelOp) else op.type
 
 
-# --- what a run took of the graph ----------------------------------------------------------------------------------------
+# --- what a run took of the graph -----------------------------------------------------------------
 
 Edge = tuple[int, int]
 """Index of a node, and of one of its edges."""
@@ -653,7 +774,9 @@ Edge = tuple[int, int]
 
 @dataclass(slots=True, eq=False)
 class Took:
-    """An edge that a run took, when, and by which record; ``edge`` is -1 where the step was reached and the run stopped in it."""
+    """An edge that a run took, when, and by which record; ``edge`` is -1 where the step was reached
+    and the run stopped in it.
+    """
 
     node: int
     edge: int
@@ -676,10 +799,14 @@ class Edges:
         self.handlers: list[list[int]] = []
         for node in flow.nodes:
             self.labels.append({edge.label: i for i, edge in reversed(list(enumerate(node.edges)))})
-            self.handlers.append([i for i, edge in enumerate(node.edges) if edge.label in ("catch", "skip")])
+            self.handlers.append(
+                [i for i, edge in enumerate(node.edges) if edge.label in ("catch", "skip")]
+            )
 
     def of(self, machine: Machine, fresh: int = 0) -> Iterator[Took]:
-        """The edges in the order of the records, those of a fork's children before it; *fresh* leaves out what earlier records say."""
+        """The edges in the order of the records, those of a fork's children before it; *fresh*
+        leaves out what earlier records say.
+        """
         records = machine.records
         start = max(fresh - 1, 0)
         at: Op | None = machine.frame_plan.entry
@@ -698,7 +825,8 @@ class Edges:
                 op, when = ops[record[0]], record[4]
             else:
                 op, when = record[0], record[7]
-            if op.index < 0 or op.code == LOOP:  # an undo or reconcile; a loop that ended by what failed inside it
+            # an undo or reconcile; a loop that ended by what failed inside it
+            if op.index < 0 or op.code == LOOP:
                 continue
             if at is not op:
                 yield from self._way(at, op, when)
@@ -718,7 +846,9 @@ class Edges:
         yield from self._way(at, None, when)
 
     def _way(self, at: Op | None, to: Op | None, when: int) -> Iterator[Took]:
-        """The edges of ends of blocks and iterations between *at* and *to*, which leave no record."""
+        """The edges of ends of blocks and iterations between *at* and *to*, which leave no
+        record.
+        """
         while at is not None and at is not to and at.code in _SILENT:
             if at.code == TEST and to is None:
                 return  # the run ended in between
@@ -749,10 +879,11 @@ class Edges:
 
 
 def held_before(op: Op, path: str, extra: Any, seen: set[str]) -> Iterator[WhenOp]:
-    """Each `when` that held immediately before the step of a record, those of the loops around it first.
+    """Each `when` that held immediately before the step of a record, those of the loops around it
+    first.
 
-    A loop is recorded at its end, or not at all if it is left by a jump, so that it began is told by the first record
-    inside it. *seen* are the paths of the loops of which it was told.
+    A loop is recorded at its end, or not at all if it is left by a jump, so that it began is told
+    by the first record inside it. *seen* are the paths of the loops of which it was told.
     """
     found: list[tuple[str, WhenOp]] = []
     around, inside = op.owner, path
@@ -769,12 +900,14 @@ def held_before(op: Op, path: str, extra: Any, seen: set[str]) -> Iterator[WhenO
         yield op.when
 
 
-# --- a run as people read it ---------------------------------------------------------------------------------------------
+# --- a run as people read it ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call of a tool: its arguments, and what came of it. ``attempts`` counts those made; each may have had its effect."""
+    """One call of a tool: its arguments, and what came of it. ``attempts`` counts those made; each
+    may have had its effect.
+    """
 
     path: str
     step_id: str
@@ -800,7 +933,8 @@ class Branch:
 
 
 class ExploredRun:
-    """A run under chosen outcomes: ``inputs``, ``given`` (what each call got), ``branches``, ``calls``, ``trace``.
+    """A run under chosen outcomes: ``inputs``, ``given`` (what each call got), ``branches``,
+    ``calls``, ``trace``.
 
     What a property sees. All but the machine is made when somebody looks.
     """
@@ -817,7 +951,9 @@ class ExploredRun:
         """What the run was given."""
         chosen = zip(self._runner.inputs, self._taken, strict=False)
         values = {site.name: site.outcomes[choice].value for site, choice in chosen}
-        return self._runner.fixed | {name: value for name, value in values.items() if value is not UNSET}
+        return self._runner.fixed | {
+            name: value for name, value in values.items() if value is not UNSET
+        }
 
     @property
     def given(self) -> list[Given]:
@@ -836,7 +972,15 @@ class ExploredRun:
         """The trace, as `ExecutionVM.run` gives it for these outcomes; its times mean nothing."""
         machine, flow = self.machine, self._runner.choices.flow
         plan = self._runner.plan
-        trace = Trace(plan.name, flow.digest or flow.program, RUN_ID, 0, 0, records=machine.records, ops=plan.ops)
+        trace = Trace(
+            plan.name,
+            flow.digest or flow.program,
+            RUN_ID,
+            0,
+            0,
+            records=machine.records,
+            ops=plan.ops,
+        )
         read = {**dict(self._runner.frame_plan.inputs), **dict.fromkeys(plan.given)}
         declared = self._runner.frame_plan.check is not None
         given = self.inputs
@@ -850,7 +994,9 @@ class ExploredRun:
 
     @property
     def calls(self) -> list[ToolCall]:
-        """Every tool call that was made, undo and reconcile calls too, in the order in which they ended."""
+        """Every tool call that was made, undo and reconcile calls too, in the order in which they
+        ended.
+        """
         found = [
             (record[7] % GRAIN_NS, record)
             for record in self.records
@@ -861,7 +1007,9 @@ class ExploredRun:
 
     @property
     def tree(self) -> list[Any]:
-        """The records in eleven fields; those of a fork's children stand in its ``extra["children"]``."""
+        """The records in eleven fields; those of a fork's children stand in its
+        ``extra["children"]``.
+        """
         return [full(record, self._runner.plan.ops) for record in self.machine.records]
 
     @property
@@ -892,7 +1040,9 @@ class ExploredRun:
         return found
 
     def replay(self, plan: Plan | None = None) -> Machine:
-        """The ended machine of the same run, made again from its outcomes, on *plan* if it is given."""
+        """The ended machine of the same run, made again from its outcomes, on *plan* if it is
+        given.
+        """
         return replay(plan or self._runner.plan, self.inputs, self.given, self._runner.budget)
 
     def lines(self) -> Iterator[str]:
@@ -902,7 +1052,9 @@ class ExploredRun:
         for entry in self.given:
             yield str(entry)
         for branch in self.branches:
-            values = ", ".join(f"{name} = {short(value)}" for name, value in branch.references.items())
+            values = ", ".join(
+                f"{name} = {short(value)}" for name, value in branch.references.items()
+            )
             yield f"{branch.path} -> {branch.branch}" + (f" ({values})" if values else "")
         error = self.machine.error_summary()
         yield f"run: {self.status}" + (f": {error}" if error else "")

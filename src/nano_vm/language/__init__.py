@@ -1,1 +1,3 @@
-"""Text in, a `Program` and its one `Flow` out. Reads, checks and lowers; evaluates nothing that a run gives."""
+"""Text in, a `Program` and its one `Flow` out. Reads, checks and lowers; evaluates nothing that a
+run gives.
+"""

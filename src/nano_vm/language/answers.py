@@ -29,8 +29,10 @@ a dozen."""
 
 QUOTES = frozenset(
     "\"'\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a\u2e42\u300c\u300d\u300e\u300f"
-    "\u301d\u301e\u301f\ufe41\ufe42\ufe43\ufe44\uff02\uff07\uff62\uff63"  # Quotation_Mark in Unicode's PropList.txt
-    "\u00b4\u2032\u2033\u300a\u300b\u3008\u3009"  # used as such: acute accent, primes, CJK title marks
+    # Quotation_Mark in Unicode's PropList.txt
+    "\u301d\u301e\u301f\ufe41\ufe42\ufe43\ufe44\uff02\uff07\uff62\uff63"
+    # used as such: acute accent, primes, CJK title marks
+    "\u00b4\u2032\u2033\u300a\u300b\u3008\u3009"
 )
 
 FULL_STOPS = frozenset(
@@ -54,9 +56,12 @@ MAX_LAYERS = 16
 WHOLE = (None, "stop")
 """The reasons of nearly every answer, which need no look."""
 
-TRUNCATED = frozenset("length max_tokens max_output_tokens model_length model_context_window_exceeded".split())
+TRUNCATED = frozenset(
+    "length max_tokens max_output_tokens model_length model_context_window_exceeded".split()
+)
 FILTERED = frozenset(
-    "content_filter content_filtered refusal safety recitation prohibited_content blocklist spii image_safety "
+    "content_filter content_filtered refusal safety recitation prohibited_content blocklist spii "
+    "image_safety "
     "guardrail_intervened error_toxic".split()
 )
 """Why an answer ended, in the words of OpenAI, Anthropic, Gemini, Mistral, Bedrock and Cohere, in
@@ -140,13 +145,19 @@ class Spoken:
         """What was held back to the end, unless it is reasoning in which the answer was *cut*
         off."""
         held = "".join(self._held)
-        return "" if (self._thought and not held.strip()) or (cut and self._stage == "thinking") else held
+        return (
+            ""
+            if (self._thought and not held.strip()) or (cut and self._stage == "thinking")
+            else held
+        )
 
 
 def kept_reasoning(*parts: Any) -> str | None:
     """The *parts* of a model's reasoning that are text, as they are recorded: together, as text
     that has a form in UTF-8."""
-    whole = "\n\n".join(part for part in parts if isinstance(part, str) and part)[:MAX_REASONING_CHARS]
+    whole = "\n\n".join(part for part in parts if isinstance(part, str) and part)[
+        :MAX_REASONING_CHARS
+    ]
     return whole.encode("utf-8", "backslashreplace").decode()[:MAX_REASONING_CHARS] or None
 
 
@@ -190,11 +201,18 @@ def read_answer(
 
 def truncated(text: str, max_tokens: int | None) -> TruncatedAnswer:
     """The error of an answer of which only *text* came."""
-    limit = f"max_tokens ({max_tokens})" if max_tokens is not None else "the limit of tokens that server or model set"
+    limit = (
+        f"max_tokens ({max_tokens})"
+        if max_tokens is not None
+        else "the limit of tokens that server or model set"
+    )
     if not text:
-        return TruncatedAnswer(f"{limit} left no room for an answer: all was used up before it; raise max_tokens")
+        return TruncatedAnswer(
+            f"{limit} left no room for an answer: all was used up before it; raise max_tokens"
+        )
     return TruncatedAnswer(
-        f"the answer was cut off after {len(text)} characters, at {limit}; raise max_tokens, or take what there is by "
+        f"the answer was cut off after {len(text)} characters, at {limit}; raise max_tokens, or "
+        f"take what there is by "
         "on_truncated: accept"
     )
 
@@ -203,7 +221,9 @@ def filtered(text: str, finish_reason: str) -> FilteredAnswer:
     """The error of an answer that was refused or filtered; *text* is what came of it, or the
     refusal's own words."""
     if finish_reason.casefold() == "refusal":
-        return FilteredAnswer(f"the model refused to answer: {short(text)}" if text else "the model refused to answer")
+        return FilteredAnswer(
+            f"the model refused to answer: {short(text)}" if text else "the model refused to answer"
+        )
     return FilteredAnswer(f"a content filter stopped the answer (finish_reason: {finish_reason!r})")
 
 
@@ -236,7 +256,9 @@ def allowed_answer(text: str, allowed: tuple[str, ...]) -> str:
 
 def _check_length(text: str) -> None:
     if len(text) > MAX_ANSWER_CHARS:
-        raise InvalidAnswer(f"answer {short(text)} has {len(text)} characters, more than {MAX_ANSWER_CHARS}")
+        raise InvalidAnswer(
+            f"answer {short(text)} has {len(text)} characters, more than {MAX_ANSWER_CHARS}"
+        )
 
 
 def begins_another(label: str, allowed: tuple[str, ...]) -> bool:
@@ -258,7 +280,9 @@ def _layers(text: str) -> Iterator[str]:
             return
         yield text
         first, last = text[0], text[-1]
-        if len(text) > 1 and ((first in QUOTES and last in QUOTES) or (first in EMPHASIS and first == last)):
+        if len(text) > 1 and (
+            (first in QUOTES and last in QUOTES) or (first in EMPHASIS and first == last)
+        ):
             text = _trimmed(text[1:-1])
         elif last in FULL_STOPS:
             text = _trimmed(text[:-1])
@@ -281,7 +305,8 @@ def _bare(text: str) -> str:
 
 
 _FENCE = re.compile(r" {0,3}(?:`{3,}|~{3,})(.*)")
-_INFO = re.compile(r"\s*[\w+.-]*\s*")  # what may follow an opening fence on its line: the name of a language
+# what may follow an opening fence on its line: the name of a language
+_INFO = re.compile(r"\s*[\w+.-]*\s*")
 
 
 def _fences(text: str) -> tuple[list[str], str]:
@@ -405,5 +430,9 @@ def correction(text: str, error: str) -> list[dict[str, str]]:
     shown = text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
     return [
         {"role": "assistant", "content": shown},
-        {"role": "user", "content": f"That can not be used: {error}. Answer again, with nothing but a valid answer."},
+        {
+            "role": "user",
+            "content": f"That can not be used: {error}. Answer again, with nothing but a valid "
+            f"answer.",
+        },
     ]

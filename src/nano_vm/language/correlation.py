@@ -1,7 +1,9 @@
-"""Which event is whose: a `wait` with ``match`` takes an event whose payload has these values, by the language's ``==``.
+"""Which event is whose: a `wait` with ``match`` takes an event whose payload has these values, by
+the language's ``==``.
 
-Values come in from programs and from outside; out goes whether they fit, and *marks*: numbers by which a database finds what
-may fit. Whatever fits has a mark in common; what has one in common is still to be compared.
+Values come in from programs and from outside; out goes whether they fit, and *marks*: numbers by
+which a database finds what may fit. Whatever fits has a mark in common; what has one in common is
+still to be compared.
 """
 
 from __future__ import annotations
@@ -14,14 +16,20 @@ from ..values import canonical
 from .operators import equal, exactly
 
 MATCHABLE_FIELDS = 100
-"""Fields of a payload that an event may be found by; one with more is refused, and can nest what nobody matches."""
+"""Fields of a payload that an event may be found by; one with more is refused, and can nest what
+nobody matches.
+"""
 
 
 def fits(payload: Any, match: Mapping[str, Any] | None) -> bool:
-    """Whether *payload* is an object that has every value of *match*; anything fits where nothing is to match."""
+    """Whether *payload* is an object that has every value of *match*; anything fits where nothing
+    is to match.
+    """
     if match is None:
         return True
-    return type(payload) is dict and all(name in payload and equal(payload[name], match[name]) for name in match)
+    return type(payload) is dict and all(
+        name in payload and equal(payload[name], match[name]) for name in match
+    )
 
 
 def fitted(payload: Any, match: Mapping[str, Any] | None) -> Any:
@@ -41,7 +49,9 @@ def marks_of_event(event: str, payload: Mapping[str, Any]) -> list[int]:
 
 
 def _mark(event: str, name: str, value: Any) -> int:
-    return int.from_bytes(sha256(canonical([event, name, _class(value)])).digest()[:8], "big", signed=True)
+    return int.from_bytes(
+        sha256(canonical([event, name, _class(value)])).digest()[:8], "big", signed=True
+    )
 
 
 def _class(value: Any) -> Any:

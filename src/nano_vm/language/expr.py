@@ -33,7 +33,7 @@ Frame = list[Any]
 Eval = Callable[[Frame], Any]
 
 
-# --- nodes ---------------------------------------------------------------------------------------------------
+# --- nodes ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,9 @@ def path_text(part: str | int) -> str:
         return f".{part}"
     quote = '"' if "'" in part else "'"
     quoted = f"{quote}{part}{quote}"
-    return f"[{quoted}]" if re.fullmatch(_KEY, quoted) else "[" + repr(part).replace("$", "$$") + "]"
+    return (
+        f"[{quoted}]" if re.fullmatch(_KEY, quoted) else "[" + repr(part).replace("$", "$$") + "]"
+    )
 
 
 def children(node: Node) -> Iterator[Node]:
@@ -163,10 +165,11 @@ def references(node: Node) -> Iterator[Ref]:
                 yield from references(child)
 
 
-# --- parsing -------------------------------------------------------------------------------------------------
+# --- parsing --------------------------------------------------------------------------------------
 
 _NAME = r"[^\W\d]\w*"
-_KEY = r"'[^'\\$\x00-\x1f]*'|\"[^\"\\$\x00-\x1f]*\""  # plain text: a key is never computed in a reference
+# plain text: a key is never computed in a reference
+_KEY = r"'[^'\\$\x00-\x1f]*'|\"[^\"\\$\x00-\x1f]*\""
 _REF_PATH = rf"(?:\.{_NAME}|\[\s*(?:-?\d{{1,9}}|{_KEY})\s*\])*"
 _DOLLAR = re.compile(rf"\$(?:(?P<dollar>\$)|(?P<brace>\{{)|(?P<name>{_NAME})(?P<path>{_REF_PATH}))")
 _INSIDE = rf"\s*(?P<name>[^\W\d][\w-]*)(?P<path>{_REF_PATH})\s*\}}"
@@ -188,7 +191,14 @@ _TOKEN = re.compile(
 )
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "\n": ""}
-_CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
+_CONSTANTS = {
+    "true": True,
+    "True": True,
+    "false": False,
+    "False": False,
+    "null": None,
+    "None": None,
+}
 DEFAULT = "default"
 _METHODS = {"lower": 0, "upper": 0, "strip": 0, "startswith": 1, "endswith": 1}
 
@@ -243,7 +253,8 @@ def _reference(text: str, match: re.Match[str]) -> tuple[Ref, int]:
     assert written is not None
     if text[written.end() : written.end() + 1] == "}":
         raise ExprError(
-            f"'${{{_excerpt(written[0])}}}' is not a reference; write ${{name}}, ${{step.output}} or $$ for a dollar sign"
+            f"'${{{_excerpt(written[0])}}}' is not a reference; write ${{name}}, ${{step.output}} "
+            f"or $$ for a dollar sign"
         )
     raise ExprError(
         f"'${{{_excerpt(written[0])}' at column {match.start() + 1} is not closed; "
@@ -261,8 +272,10 @@ def _no_index(text: str, start: int, ref: Ref) -> ExprError:
     is delimited."""
     written, box = _excerpt(text[start:]), str(replace(ref, delimited=True))
     return ExprError(
-        f"'{written}' at column {start + 1}: behind a name, [] takes a whole number or a quoted key; "
-        f"write {{expr: ...}} to compute it, {box}[ for text behind the value, or $$ for a dollar sign"
+        f"'{written}' at column {start + 1}: behind a name, [] takes a whole number or a quoted "
+        f"key; "
+        f"write {{expr: ...}} to compute it, {box}[ for text behind the value, or $$ for a dollar "
+        f"sign"
     )
 
 
@@ -317,7 +330,9 @@ class _Parser:
             hint = "; a quote is not closed"
         if self.kind == "bad" and self.token[:2] == "${":
             hint = "; write } behind the reference"
-        return ExprError(f"unexpected {what} at column {self.start + 1} of {short(self.text, 80)}{hint}")
+        return ExprError(
+            f"unexpected {what} at column {self.start + 1} of {short(self.text, 80)}{hint}"
+        )
 
     def accept(self, *tokens: str) -> str | None:
         if self.kind in ("op", "word") and self.token in tokens:
@@ -331,7 +346,8 @@ class _Parser:
             raise self.unexpected()
 
     def deeper(self, depth: int) -> int:
-        if depth > MAX_EXPR_DEPTH * 4:  # parentheses make no node; the tree itself is checked at the end
+        # parentheses make no node; the tree itself is checked at the end
+        if depth > MAX_EXPR_DEPTH * 4:
             raise ExprError(f"expression is nested deeper than {MAX_EXPR_DEPTH} levels")
         return depth + 1
 
@@ -371,7 +387,8 @@ class _Parser:
             right = self.product(depth)
             if _is_list(node) or _is_list(right):
                 raise ExprError(
-                    f"{op!r} in {short(self.text, 80)} takes numbers; append(list, item) and concat(a, b) make lists"
+                    f"{op!r} in {short(self.text, 80)} takes numbers; append(list, item) and "
+                    f"concat(a, b) make lists"
                 )
             node = Arith(op, node, right)
         return node
@@ -401,7 +418,8 @@ class _Parser:
                 if self.kind != "word" or name not in _METHODS:
                     raise ExprError(
                         f"'.{name}' at column {self.start + 1} is not a method of the language; "
-                        f"there are {', '.join(f'.{m}()' for m in _METHODS)}; write ['{name}'] for a field"
+                        f"there are {', '.join(f'.{m}()' for m in _METHODS)}; write ['{name}'] "
+                        f"for a field"
                     )
                 self.advance()
                 node = self.method(node, name, depth)
@@ -440,7 +458,8 @@ class _Parser:
                 raise self.no_function(token)
             if token not in ("and", "or", "not", "in", *_HINTS):
                 raise ExprError(
-                    f"{token!r} at column {self.start + 1} is not known; write ${token} for a value, '{token}' for a text"
+                    f"{token!r} at column {self.start + 1} is not known; write ${token} for a "
+                    f"value, '{token}' for a text"
                 )
         if self.accept("("):
             node = self.disjunction(self.deeper(depth))
@@ -474,7 +493,10 @@ class _Parser:
             hint = f"write $x.{name}()"
         else:
             hint = f"functions are {', '.join(FUNCTIONS)}"
-        return ExprError(f"there is no function {name!r}, at column {self.start + 1} of {short(self.text, 80)}; {hint}")
+        return ExprError(
+            f"there is no function {name!r}, at column {self.start + 1} of "
+            f"{short(self.text, 80)}; {hint}"
+        )
 
     def items(self, first: Node, close: str, depth: int) -> Node:
         items = [first]
@@ -567,7 +589,7 @@ def _unescape(match: re.Match[str]) -> str:
     return _ESCAPES.get(code, match[0])
 
 
-# --- compiling -------------------------------------------------------------------------------------------------
+# --- compiling ------------------------------------------------------------------------------------
 
 
 class Scope(Protocol):
@@ -605,8 +627,16 @@ def load(ref: Ref, scope: Scope, in_template: bool = False) -> Eval:
                 value = index(value, part)
             except ExprError as error:
                 hint = ""
-                if in_template and not ref.delimited and type(value) is not dict and _is_field(part):
-                    hint = f"; write {_text_behind(ref, skipped + number)} where it is text behind the value"
+                if (
+                    in_template
+                    and not ref.delimited
+                    and type(value) is not dict
+                    and _is_field(part)
+                ):
+                    hint = (
+                        f"; write {_text_behind(ref, skipped + number)} where it is text "
+                        f"behind the value"
+                    )
                 raise ExprError(f"{text}: {error}{hint}") from None
         return value
 
@@ -686,7 +716,7 @@ def _texted(get: Eval) -> Eval:
     return text
 
 
-# --- values with templates and expressions inside --------------------------------------------------------------
+# --- values with templates and expressions inside -------------------------------------------------
 
 EXPR, EXPR_KEY = "expr", "$$expr"
 """The key that makes an object an expression, and what a literal object writes for a key of that
@@ -760,7 +790,7 @@ def is_literal(value: Any) -> bool:
     return kind is not dict or (EXPR not in value and all(map(is_literal, value.values())))
 
 
-# --- compiling an expression -------------------------------------------------------------------------------------
+# --- compiling an expression ----------------------------------------------------------------------
 
 
 def compile_condition(node: Node, scope: Scope) -> Eval:
@@ -902,7 +932,9 @@ def _method(name: str, args: tuple[Node, ...], scope: Scope) -> Eval:
         value, other = box(frame), argument(frame)
         if type(value) is str and type(other) is str:
             return method(value, other)
-        raise ExprError(f".{name}() of {described(value)} with {described(other)}; both must be texts")
+        raise ExprError(
+            f".{name}() of {described(value)} with {described(other)}; both must be texts"
+        )
 
     return with_argument
 
@@ -916,7 +948,9 @@ def _boolean(node: Node, scope: Scope) -> Eval:
         value = evaluate(frame)
         if value is True or value is False:
             return value
-        raise ExprError(f"{described(value)} is not true or false; compare it, for example == 'yes'")
+        raise ExprError(
+            f"{described(value)} is not true or false; compare it, for example == 'yes'"
+        )
 
     return test
 
@@ -929,7 +963,8 @@ def _comparison(first: Node, rest: tuple[tuple[str, Node], ...], scope: Scope) -
         if isinstance(first, Const) and op == "in":
             item, box = first.value, _operand(operand, scope)
 
-            def found(frame: Frame) -> bool:  # 'yes' in ...: the commonest condition, half a microsecond less
+            # 'yes' in ...: the commonest condition, half a microsecond less
+            def found(frame: Frame) -> bool:
                 value = box(frame)
                 if type(value) is str and type(item) is str:
                     return item in value

@@ -1,15 +1,19 @@
-"""The one graph of a program: what may follow what. The verifier proves over it, the compiler lowers exactly it.
+"""The one graph of a program: what may follow what. The verifier proves over it, the compiler
+lowers exactly it.
 
-A `Program` comes in; nodes and labelled edges go out, and Diagnostics for targets that are no targets. It runs nothing.
+A `Program` comes in; nodes and labelled edges go out, and Diagnostics for targets that are no
+targets. It runs nothing.
 
-A node is a step in one of its states. How a step was reached decides what follows it, so a step has two
-states: entered *in order* or by *jump*. A step inside a block has these two for each state of its
-container, since the end of the block is followed by whatever follows the container in that state.
+A node is a step in one of its states. How a step was reached decides what follows it, so a step has
+two states: entered *in order* or by *jump*. A step inside a block has these two for each state of
+its container, since the end of the block is followed by whatever follows the container in that
+state.
 
-Rule 1: a jump is a tail call. Without ``next``, what is reached by jump ends its frame after its blocks.
-Rule 2: a block is a call. Its end returns to its container (a `close` or `test` node), which goes on in its own state.
-Rule 3: a frame (the run, a called program, a branch, an item) is left by its own `end` or `fail` only. No edge but
-``fork`` enters a frame, and the step that forks is followed only after all its frames have ended.
+Rule 1: a jump is a tail call. Without ``next``, what is reached by jump ends its frame after its
+blocks. Rule 2: a block is a call. Its end returns to its container (a `close` or `test` node),
+which goes on in its own state. Rule 3: a frame (the run, a called program, a branch, an item) is
+left by its own `end` or `fail` only. No edge but ``fork`` enters a frame, and the step that forks
+is followed only after all its frames have ended.
 """
 
 from __future__ import annotations
@@ -45,7 +49,9 @@ from .program import (
 )
 
 MAX_NODES = 50_000
-"""Nodes of a graph: five a step at the largest program. Only calls of calls and nested double entries come near it."""
+"""Nodes of a graph: five a step at the largest program. Only calls of calls and nested double
+entries come near it.
+"""
 
 Mode = Literal["order", "jump"]
 Kind = Literal["step", "when", "test", "close", "end", "fail"]
@@ -53,7 +59,9 @@ Kind = Literal["step", "when", "test", "close", "end", "fail"]
 
 @dataclass(slots=True)
 class Names:
-    """The names of one program and their slots: keys (``$name``), outputs of steps (``$step.output``) and errors of steps."""
+    """The names of one program and their slots: keys (``$name``), outputs of steps
+    (``$step.output``) and errors of steps.
+    """
 
     program: Program
     loc: Loc
@@ -64,12 +72,17 @@ class Names:
     )  # by step and word: `error` or `errors` that are read
     declared: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
-    needed: dict[str, Loc] = field(default_factory=dict)  # what inputs must give, and where it is read first
-    optional: dict[str, Loc] = field(default_factory=dict)  # as `needed`, of names that only `default` reads
+    # what inputs must give, and where it is read first
+    needed: dict[str, Loc] = field(default_factory=dict)
+    # as `needed`, of names that only `default` reads
+    optional: dict[str, Loc] = field(default_factory=dict)
     ids: dict[str, Loc] = field(default_factory=dict)
-    steps: list[tuple[Step, Loc]] = field(default_factory=list)  # all of the program, in document order
-    reads: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)  # by step id: what `reads` gives
-    whens: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)  # likewise what its `when` reads
+    # all of the program, in document order
+    steps: list[tuple[Step, Loc]] = field(default_factory=list)
+    # by step id: what `reads` gives
+    reads: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)
+    # likewise what its `when` reads
+    whens: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)
     size: int = 0
 
     @classmethod
@@ -81,7 +94,9 @@ class Names:
             names.ids[step.id] = at
             names.reads[step.id] = list(reads(step))
             if step.when is not None:
-                names.whens[step.id] = [(ref, ("when",)) for ref in references(parse_expr(step.when))]
+                names.whens[step.id] = [
+                    (ref, ("when",)) for ref in references(parse_expr(step.when))
+                ]
             names.outputs[step.id] = -1
             names.written.update(written_keys(step))
         # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
@@ -128,11 +143,15 @@ class Names:
         return self.reads[step.id] if before is None else [*before, *self.reads[step.id]]
 
     def early(self) -> dict[str, Loc]:
-        """Those `needed` names that a step writes too: they are read before any step can have written them."""
+        """Those `needed` names that a step writes too: they are read before any step can have
+        written them.
+        """
         return {name: loc for name, loc in self.needed.items() if name in self.written}
 
     def note(self, ref: Ref, loc: Loc) -> None:
-        """Take a name that no step writes for an input, which is needed unless only `default` reads it."""
+        """Take a name that no step writes for an input, which is needed unless only `default` reads
+        it.
+        """
         name = ref.name
         if name in self.written or name in self.outputs:
             return
@@ -185,8 +204,10 @@ class Names:
 
 @dataclass(slots=True, eq=False)
 class Edge:
-    """What may follow: ``next``, ``then``, ``otherwise``, ``case:x``, ``default``, ``until``, ``again``, ``exhausted``,
-    ``when``, ``unless``, ``skip``, ``catch``, ``error``, ``fork``; ``catch`` carries the kinds it takes."""
+    """What may follow: ``next``, ``then``, ``otherwise``, ``case:x``, ``default``, ``until``,
+    ``again``, ``exhausted``, ``when``, ``unless``, ``skip``, ``catch``, ``error``, ``fork``;
+    ``catch`` carries the kinds it takes.
+    """
 
     label: str
     target: int
@@ -196,8 +217,9 @@ class Edge:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A step in one state; what decides before it whether it runs (`when`); or an end of something: a block (`close`),
-    an iteration (`test`), a frame (`end`, `fail`)."""
+    """A step in one state; what decides before it whether it runs (`when`); or an end of something:
+    a block (`close`), an iteration (`test`), a frame (`end`, `fail`).
+    """
 
     index: int
     kind: Kind
@@ -206,7 +228,8 @@ class Node:
     frame: FrameGraph
     loc: Loc
     owner: Node | None
-    of: Node | None = None  # of a `close` or `test`: the step node whose block it ends; of a `when`: the one behind it
+    # of a `close` or `test`: the step node whose block it ends; of a `when`: the one behind it
+    of: Node | None = None
     edges: list[Edge] = field(default_factory=list)
     frames: list[FrameGraph] = field(default_factory=list)
 
@@ -231,7 +254,9 @@ class FrameGraph:
 
 @dataclass(slots=True, eq=False)
 class _Block:
-    """A list of steps in one state of its container: what follows its end, and where jumps may go."""
+    """A list of steps in one state of its container: what follows its end, and where jumps may
+    go.
+    """
 
     steps: list[Step]
     locs: list[Loc]
@@ -249,8 +274,8 @@ class _Block:
 class Flow:
     """The graph of *program*; ``nodes[frames[0].entry]`` is where a run begins.
 
-    *programs* are those that a `call` may name. ``diagnostics`` holds targets and calls that lead nowhere: a graph
-    with errors is good for messages and for nothing else.
+    *programs* are those that a `call` may name. ``diagnostics`` holds targets and calls that lead
+    nowhere: a graph with errors is good for messages and for nothing else.
     """
 
     def __init__(self, program: Program, programs: Mapping[str, Program] | None = None) -> None:
@@ -265,10 +290,21 @@ class Flow:
         self._work: deque[tuple[Node, _Block, int]] = deque()
         self._end = _end_step()
         names = Names.of(program, ())
-        self._new_frame("run", "run", names, None, program.steps, [("steps", i) for i in range(len(program.steps))], ())
+        self._new_frame(
+            "run",
+            "run",
+            names,
+            None,
+            program.steps,
+            [("steps", i) for i in range(len(program.steps))],
+            (),
+        )
         while self._work:
             if len(self.nodes) > MAX_NODES:
-                message = f"the program's graph has more than {MAX_NODES} nodes: calls of calls, or steps entered in many ways"
+                message = (
+                    f"the program's graph has more than {MAX_NODES} nodes: calls of calls, "
+                    f"or steps entered in many ways"
+                )
                 self.fault("V008", (), message, "call fewer programs from one place")
                 break
             node, block, position = self._work.popleft()
@@ -276,11 +312,15 @@ class Flow:
 
     @property
     def digest(self) -> str | None:
-        """The digest of the program together with those that it calls by name; None where it calls none."""
+        """The digest of the program together with those that it calls by name; None where it calls
+        none.
+        """
         if not self.called:
             return None
         called = {name: self.called[name].digest for name in sorted(self.called)}
-        return hashlib.sha256(canonical({"program": self.program.digest, "programs": called})).hexdigest()
+        return hashlib.sha256(
+            canonical({"program": self.program.digest, "programs": called})
+        ).hexdigest()
 
     def fault(
         self,
@@ -297,7 +337,9 @@ class Flow:
 
     # --- building ---
 
-    def _node(self, kind: Kind, step: Step, mode: Mode, frame: FrameGraph, loc: Loc, owner: Node | None) -> Node:
+    def _node(
+        self, kind: Kind, step: Step, mode: Mode, frame: FrameGraph, loc: Loc, owner: Node | None
+    ) -> Node:
         node = Node(len(self.nodes), kind, step, mode, frame, loc, owner)
         self.nodes.append(node)
         return node
@@ -316,7 +358,9 @@ class Flow:
         self.frames.append(frame)
         frame.end = self._node("end", self._end, "order", frame, loc, None).index
         frame.fail = self._node("fail", self._end, "order", frame, loc, None).index
-        frame.entry = self._enter(_Block(list(steps), locs, frame.end, None, None, frame), 0, "order")
+        frame.entry = self._enter(
+            _Block(list(steps), locs, frame.end, None, None, frame), 0, "order"
+        )
         return frame
 
     def _enter(self, block: _Block, position: int, mode: Mode) -> int:
@@ -342,7 +386,9 @@ class Flow:
         self._handlers(node, block, skipped)
 
     def _skipped(self, node: Node, block: _Block, position: int) -> Callable[[], int]:
-        """Where a step leads that is skipped; a decision is never made up, so one that is not made takes its `otherwise`, or fails."""
+        """Where a step leads that is skipped; a decision is never made up, so one that is not made
+        takes its `otherwise`, or fails.
+        """
         if isinstance(node.step, (ConditionStep, SwitchStep)):
             found = node.follow("otherwise" if isinstance(node.step, ConditionStep) else "default")
             return lambda: node.frame.fail if found is None else found
@@ -356,9 +402,9 @@ class Flow:
         add = node.edges.append
         follows = -1
 
-        def after() -> (
-            int
-        ):  # asked for only where an edge leads there: a condition that jumps both ways is followed by nothing
+        def after() -> int:
+            # asked for only where an edge leads there: a condition that jumps both ways is followed
+            # by nothing
             nonlocal follows
             if follows < 0:
                 follows = self._after(node, block, position)
@@ -369,9 +415,18 @@ class Flow:
                 self._two_ways(node, block, after, step)
             case SwitchStep():
                 for value, target in step.cases.items():
-                    add(Edge(f"case:{value}", self._target(node, block, target, after, ("cases", value))))
+                    add(
+                        Edge(
+                            f"case:{value}",
+                            self._target(node, block, target, after, ("cases", value)),
+                        )
+                    )
                 if step.default is not None:
-                    add(Edge("default", self._target(node, block, step.default, after, ("default",))))
+                    add(
+                        Edge(
+                            "default", self._target(node, block, step.default, after, ("default",))
+                        )
+                    )
                 else:
                     add(Edge("error", node.frame.fail))
             case LoopStep():
@@ -387,7 +442,10 @@ class Flow:
             case ParallelStep():
                 for name, steps, at in step.branches():
                     single = not isinstance(step.parallel_steps[at[1]], list)  # type: ignore[index]
-                    locs = [(*node.loc, *at) if single else (*node.loc, *at, i) for i in range(len(steps))]
+                    locs = [
+                        (*node.loc, *at) if single else (*node.loc, *at, i)
+                        for i in range(len(steps))
+                    ]
                     self._fork(node, name, "branch", block.frame.names, steps, locs)
                 add(Edge("next", after()))
             case MapStep():
@@ -414,19 +472,37 @@ class Flow:
         return self._resolve(node, block, step.next, ("next",), "order")
 
     def _two_ways(
-        self, node: Node, block: _Block, after: Callable[[], int], step: ConditionStep | ApprovalStep
+        self,
+        node: Node,
+        block: _Block,
+        after: Callable[[], int],
+        step: ConditionStep | ApprovalStep,
     ) -> None:
-        for label, target, other in (("then", step.then, step.otherwise), ("otherwise", step.otherwise, step.then)):
+        for label, target, other in (
+            ("then", step.then, step.otherwise),
+            ("otherwise", step.otherwise, step.then),
+        ):
             if target is not None:
                 found = self._target(node, block, target, after, (label,))
             elif isinstance(step, ApprovalStep):
                 found = after() if label == "then" else node.frame.fail
-            else:  # the form of the branch that is there decides: beside a block an empty block, beside a jump a failure
-                found = self._target(node, block, [], after, (label,)) if isinstance(other, list) else node.frame.fail
+            else:
+                # the form of the branch that is there decides: beside a block an empty block,
+                # beside a jump a failure
+                found = (
+                    self._target(node, block, [], after, (label,))
+                    if isinstance(other, list)
+                    else node.frame.fail
+                )
             node.edges.append(Edge(label, found))
 
     def _target(
-        self, node: Node, block: _Block, target: str | Sequence[Step], after: Callable[[], int], at: Loc
+        self,
+        node: Node,
+        block: _Block,
+        target: str | Sequence[Step],
+        after: Callable[[], int],
+        at: Loc,
     ) -> int:
         if isinstance(target, str):
             return after() if target == NEXT else self._resolve(node, block, target, at, "jump")
@@ -440,7 +516,9 @@ class Flow:
         return self._enter(_Block(list(steps), locs, after, outer, node, node.frame), 0, "order")
 
     def _resolve(self, node: Node, block: _Block, target: str, at: Loc, mode: Mode) -> int:
-        """The node that a name leads to: a step of this block, or of one around it in the same frame."""
+        """The node that a name leads to: a step of this block, or of one around it in the same
+        frame.
+        """
         if target == END:
             return node.frame.end
         if target == FAIL:
@@ -458,23 +536,31 @@ class Flow:
         ids = node.frame.names.ids
         step_id = node.step.id
         if target in ids:
-            message = f"step {step_id!r} jumps to {target!r}, which stands inside a block or in another branch"
+            message = (
+                f"step {step_id!r} jumps to {target!r}, which stands inside a block or in "
+                f"another branch"
+            )
             self.fault(
                 "V004",
                 loc,
                 message,
-                "a jump leads to its own block or to one around it, and never out of a branch or item",
+                "a jump leads to its own block or to one around it, and never out of a branch or "
+                "item",
             )
             return
         self.fault(
             "V003",
             loc,
             f"step {step_id!r} jumps to unknown step {target!r}",
-            self.hints.meant(target, ids, (END, FAIL, NEXT), otherwise="add the step, or use $end or $fail"),
+            self.hints.meant(
+                target, ids, (END, FAIL, NEXT), otherwise="add the step, or use $end or $fail"
+            ),
         )
 
     def _handlers(self, node: Node, block: _Block, skipped: Callable[[], int]) -> None:
-        """Edges of a failure: the step's own catches and skip, then those of the loops around it, then the frame's fail."""
+        """Edges of a failure: the step's own catches and skip, then those of the loops around it,
+        then the frame's fail.
+        """
         at: Node | None = node
         here: _Block | None = block
         while at is not None:
@@ -485,7 +571,9 @@ class Flow:
                     target = self._resolve(at, here, catch.next, ("catch", i, "next"), "jump")
                     node.edges.append(Edge("catch", target, tuple(catch.errors), at.index))
                 if step.on_error is OnError.SKIP:
-                    skip = skipped() if at is node else self._after(at, here, here.positions[step.id])
+                    skip = (
+                        skipped() if at is node else self._after(at, here, here.positions[step.id])
+                    )
                     node.edges.append(Edge("skip", skip, (), at.index))
             at = at.owner
             here = here.parent if here is not None else None
@@ -536,7 +624,7 @@ def _end_step() -> Step:
     return SetStep.model_construct(id="$end", values={})
 
 
-# --- what a step reads and writes ----------------------------------------------------------------------------------
+# --- what a step reads and writes -----------------------------------------------------------------
 
 
 def written_keys(step: Step) -> Iterator[str]:
@@ -550,7 +638,9 @@ def written_keys(step: Step) -> Iterator[str]:
 
 
 def error_words(step: Step) -> Iterator[str]:
-    """The fields of ``$step`` that tell what went wrong in *step*: only where the program goes on after that."""
+    """The fields of ``$step`` that tell what went wrong in *step*: only where the program goes on
+    after that.
+    """
     if step.catch or step.on_error is OnError.SKIP:
         yield "error"
     if isinstance(step, (ParallelStep, MapStep)) and step.on_item_error == "continue":
@@ -558,7 +648,9 @@ def error_words(step: Step) -> Iterator[str]:
 
 
 def partial_output(step: Step) -> bool:
-    """Whether *step* has an output where its failure is caught: what those branches or items gave that did not fail."""
+    """Whether *step* has an output where its failure is caught: what those branches or items gave
+    that did not fail.
+    """
     return isinstance(step, (ParallelStep, MapStep))
 
 
@@ -585,7 +677,9 @@ def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
             yield from ((ref, ("args",)) for ref in named_references(step.args.values()))
             for name, call in (("undo", step.undo), ("reconcile", step.reconcile)):
                 if call is not None:
-                    yield from ((ref, (name, "args")) for ref in named_references(call.args.values()))
+                    yield from (
+                        (ref, (name, "args")) for ref in named_references(call.args.values())
+                    )
             return
         case ConditionStep():
             yield from ((ref, ("condition",)) for ref in references(parse_expr(step.condition)))

@@ -19,7 +19,16 @@ from math import isfinite
 from typing import Any
 
 from ..errors import ExprError, LimitExceeded, ValueRefused
-from ..values import CONTAINERS, MAX_INT_BITS, MAX_VALUE_BYTES, NODE_BYTES, UNSET, admit, as_text, parse_json
+from ..values import (
+    CONTAINERS,
+    MAX_INT_BITS,
+    MAX_VALUE_BYTES,
+    NODE_BYTES,
+    UNSET,
+    admit,
+    as_text,
+    parse_json,
+)
 from .operators import described, exact_float, exactly, is_number, number_in, present
 
 MAX_ROUND_DIGITS = 308
@@ -45,9 +54,14 @@ class Function:
         if self.least <= count and (self.most is None or count <= self.most):
             return None
         takes = (
-            f"at least {self.least}" if self.most is None else " or ".join(map(str, sorted({self.least, self.most})))
+            f"at least {self.least}"
+            if self.most is None
+            else " or ".join(map(str, sorted({self.least, self.most})))
         )
-        return f"{self.signature} takes {takes} argument{'' if takes.endswith('1') else 's'}, not {count}"
+        return (
+            f"{self.signature} takes {takes} argument{'' if takes.endswith('1') else 's'}, not "
+            f"{count}"
+        )
 
 
 def _refused(name: str, value: Any, takes: str, hint: str = "") -> ExprError:
@@ -103,7 +117,9 @@ def _keys(value: Any) -> list[str]:
 def _parsed(text: Any) -> Any:
     if type(text) is not str:
         raise _refused("json", text, "a text", "str() gives the JSON text of a value")
-    if len(text) > MAX_VALUE_BYTES or (text.count(",") > _MAX_ITEMS and _STRING.sub("", text).count(",") > _MAX_ITEMS):
+    if len(text) > MAX_VALUE_BYTES or (
+        text.count(",") > _MAX_ITEMS and _STRING.sub("", text).count(",") > _MAX_ITEMS
+    ):
         raise too_large("json")  # each comma outside of quotes stands between two entries
     try:
         return admit(parse_json(text))[0]
@@ -130,12 +146,16 @@ def _concatenated(a: Any, b: Any) -> Any:
             raise too_large("concat")
         return a + b
     hint = "append(list, item) adds one item" if kind is list else "str() makes a text of a value"
-    raise ExprError(f"concat() of {described(a)} and {described(b)}; it takes two lists or two texts; {hint}")
+    raise ExprError(
+        f"concat() of {described(a)} and {described(b)}; it takes two lists or two texts; {hint}"
+    )
 
 
 def _joined(items: Any, separator: Any) -> str:
     if type(items) is not list or type(separator) is not str:
-        raise ExprError(f"join() of {described(items)} and {described(separator)}; it takes a list and a text")
+        raise ExprError(
+            f"join() of {described(items)} and {described(separator)}; it takes a list and a text"
+        )
     total = len(separator) * max(len(items) - 1, 0)
     texts = []
     for item in items:
@@ -149,7 +169,9 @@ def _joined(items: Any, separator: Any) -> str:
 
 def _split(text: Any, separator: Any) -> list[str]:
     if type(text) is not str or type(separator) is not str:
-        raise ExprError(f"split() of {described(text)} and {described(separator)}; both must be texts")
+        raise ExprError(
+            f"split() of {described(text)} and {described(separator)}; both must be texts"
+        )
     if not separator:
         raise ExprError("split() with an empty separator; give it the text to split at")
     if (text.count(separator) + 1) * NODE_BYTES + len(text) > MAX_VALUE_BYTES:
@@ -163,7 +185,8 @@ def _got(box: Any, key: Any, other: Any) -> Any:
         return other if value is UNSET else value
     takes = "an object and a key, or a list and a whole number"
     raise ExprError(
-        f"get() of {described(box)} and {described(key)}; it takes {takes}, and what to give where it is not there"
+        f"get() of {described(box)} and {described(key)}; it takes {takes}, and what to give "
+        f"where it is not there"
     )
 
 
@@ -179,7 +202,10 @@ def _rounded(value: Any, *to: Any) -> Any:
         raise _refused("round", value, "a number", "see int(), float()")
     for digits in to:
         if type(digits) is not int or abs(digits) > MAX_ROUND_DIGITS:
-            raise ExprError(f"round() to {described(digits)} digits; it takes a whole number up to {MAX_ROUND_DIGITS}")
+            raise ExprError(
+                f"round() to {described(digits)} digits; it takes a whole number up to "
+                f"{MAX_ROUND_DIGITS}"
+            )
     try:
         return round(value, *to)
     except OverflowError:
@@ -212,7 +238,9 @@ def _ranks(name: str, items: Sequence[Any]) -> Sequence[Any]:
         return numbers
     if all(type(item) is str for item in items):
         return items
-    raise ExprError(f"{name}() of {described(list(items))}; its items must all be numbers, or all texts")
+    raise ExprError(
+        f"{name}() of {described(list(items))}; its items must all be numbers, or all texts"
+    )
 
 
 def _sorted(items: Any) -> list[Any]:

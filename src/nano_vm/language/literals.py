@@ -1,8 +1,9 @@
-"""A valid value, as its schema spells it: 1 for 1.0, an object's keys in the order of the enum's member.
+"""A valid value, as its schema spells it: 1 for 1.0, an object's keys in the order of the enum's
+member.
 
-What an enum allows are its members, and a program may treat such a value as its own text. So a value
-and its schema come in, and a value goes out in which each place that an ``enum`` or ``const`` restricts
-holds the member itself. Nothing is checked here.
+What an enum allows are its members, and a program may treat such a value as its own text. So a
+value and its schema come in, and a value goes out in which each place that an ``enum`` or ``const``
+restricts holds the member itself. Nothing is checked here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _SPELLED_ALIKE = frozenset({str, bool, type(None)})
 def literals_of(schema: dict[str, Any]) -> Callable[[Any], Any] | None:
     """A function that gives a valid value as *schema* spells it.
 
-    It raises `LimitExceeded` where that takes more than `MAX_STEPS`. There is none where equal values
-    are spelled alike anyway.
+    It raises `LimitExceeded` where that takes more than `MAX_STEPS`. There is none where equal
+    values are spelled alike anyway.
     """
     if not _spelled_in_many_ways(schema, names=False):
         return None
@@ -80,7 +81,9 @@ class _Settling:
             return {key: self.at(fields.get(key, other), item) for key, item in value.items()}
         if type(value) is list:
             first, other = node.get("prefixItems", ()), node.get("items")
-            return [self.at(first[i] if i < len(first) else other, item) for i, item in enumerate(value)]
+            return [
+                self.at(first[i] if i < len(first) else other, item) for i, item in enumerate(value)
+            ]
         return value
 
     def member(self, node: dict[str, Any], value: Any) -> Any:
@@ -104,7 +107,9 @@ class _Settling:
     def count(self, steps: int) -> None:
         self.steps += steps
         if self.steps > MAX_STEPS:
-            raise LimitExceeded("the value is too large to be spelled as its schema spells it; give less")
+            raise LimitExceeded(
+                "the value is too large to be spelled as its schema spells it; give less"
+            )
 
 
 def _spelled_in_many_ways(node: Any, *, names: bool) -> bool:

@@ -64,7 +64,10 @@ def message_fault(message: Any) -> str | None:
         if fault := part_fault(part):
             return f".content[{i}]{fault}"
         if part["type"] == "image_url" and message["role"] != "user":
-            return f".content[{i}]: a picture stands in a message of the user, not of the {message['role']}"
+            return (
+                f".content[{i}]: a picture stands in a message of the user, not of the "
+                f"{message['role']}"
+            )
     return None
 
 
@@ -73,7 +76,11 @@ def part_fault(part: Any) -> str | None:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and part.keys() == {"type", "text"} and isinstance(part["text"], str):
         return None
-    image = part.get("image_url") if kind == "image_url" and part.keys() == {"type", "image_url"} else None
+    image = (
+        part.get("image_url")
+        if kind == "image_url" and part.keys() == {"type", "image_url"}
+        else None
+    )
     if not isinstance(image, dict) or not {"url"} <= image.keys() <= {"url", "detail"}:
         return f": a part is {PART_FORM}, not {short(part)}"
     if image.get("detail", "auto") not in DETAILS:
@@ -109,5 +116,7 @@ def text_of(message: Any) -> str:
     """What a message says; of parts, the texts, one a line."""
     content = message["content"]
     return (
-        content if isinstance(content, str) else "\n".join(part["text"] for part in content if part["type"] == "text")
+        content
+        if isinstance(content, str)
+        else "\n".join(part["text"] for part in content if part["type"] == "text")
     )

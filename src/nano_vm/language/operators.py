@@ -94,7 +94,9 @@ def equal(a: Any, b: Any) -> bool:
         if ta is list:
             return len(a) == len(b) and all(map(strictly_equal, a, b))
         if ta is dict:
-            return len(a) == len(b) and all(k in b and strictly_equal(v, b[k]) for k, v in a.items())
+            return len(a) == len(b) and all(
+                k in b and strictly_equal(v, b[k]) for k, v in a.items()
+            )
         return bool(a == b)
     if (ta is str and is_number(b)) or (tb is str and is_number(a)):
         return exactly(a) == exactly(b)
@@ -170,7 +172,8 @@ def arithmetic(op: str, a: Any, b: Any) -> int | float:
     """``a op b`` on numbers; the result is finite and bounded, or it is an error."""
     if not (is_number(a) and is_number(b)):
         raise ExprError(
-            f"can not compute {described(a)} {op} {described(b)}; both must be numbers ({_instead(op, a, b)})"
+            f"can not compute {described(a)} {op} {described(b)}; both must be numbers "
+            f"({_instead(op, a, b)})"
         )
     try:
         result = _ARITH[op](a, b)

@@ -1,8 +1,9 @@
 """What the host allows: rules for tools, trust of inputs, values to check against, a budget.
 
-Plain data or text comes in; a `Policy` goes out, or one `ProgramError` with every fault. Rules of several policies (the host's,
-the program's own, the contracts of tools) are joined by `Rules`, where each can only add a demand. What a program must
-show for them is proved over its `Flow`, in `verify`; value checks are enforced by the machine before the call.
+Plain data or text comes in; a `Policy` goes out, or one `ProgramError` with every fault. Rules of
+several policies (the host's, the program's own, the contracts of tools) are joined by `Rules`,
+where each can only add a demand. What a program must show for them is proved over its `Flow`, in
+`verify`; value checks are enforced by the machine before the call.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ VALUE = "value"
 
 
 class Budget(Part):
-    """Hard limits of a run; what is absent is not limited. ``max_seconds`` leaves approvals and waits out."""
+    """Hard limits of a run; what is absent is not limited. ``max_seconds`` leaves approvals and
+    waits out.
+    """
 
     max_steps: Count | None = None
     max_llm_calls: Annotated[int, Field(strict=True, ge=0)] | None = None
@@ -61,8 +64,10 @@ def tightest(budgets: list[Budget]) -> Budget | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArgRule:
-    """What an argument's value must be, one of: trusted (where that is enough), shown to and approved by ``approval``,
-    or such that ``check`` holds before the call; ``values`` are those of the policy that the check may name."""
+    """What an argument's value must be, one of: trusted (where that is enough), shown to and
+    approved by ``approval``, or such that ``check`` holds before the call; ``values`` are those of
+    the policy that the check may name.
+    """
 
     text: str
     trusted: bool = True
@@ -71,7 +76,8 @@ class ArgRule:
     values: Mapping[str, Any] = field(default_factory=dict)
     accepts: tuple[
         str, ...
-    ] = ()  # roles whose approval makes a value trusted: those that the same policy demands for the tool
+        # roles whose approval makes a value trusted: those that the same policy demands for the tool
+    ] = ()
 
     def reads(self) -> list[str]:
         """The inputs that the check reads, as the run was given them."""
@@ -81,7 +87,9 @@ class ArgRule:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The value of an argument was shown to ``role``, who approved it: the tool must receive what was shown."""
+    """The value of an argument was shown to ``role``, who approved it: the tool must receive what
+    was shown.
+    """
 
     role: str
 
@@ -119,9 +127,10 @@ class ToolRule:
 class Policy:
     """What a host allows, or what a program demands of itself. Immutable.
 
-    ``untrusted`` names inputs whose values come from outside (``*`` all that are not named), ``trusted`` those that are not. A host's
-    policy that names any must cover each input of a run. ``replaces`` are digests of policies: runs that were begun under one of them
-    may go on under this one.
+    ``untrusted`` names inputs whose values come from outside (``*`` all that are not named),
+    ``trusted`` those that are not. A host's policy that names any must cover each input of a run.
+    ``replaces`` are digests of policies: runs that were begun under one of them may go on under
+    this one.
     """
 
     tools: tuple[ToolRule, ...] = ()
@@ -131,7 +140,8 @@ class Policy:
     budget: Budget | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
-    text: tuple[str, str | None] | None = field(default=None, compare=False, repr=False)  # as written, and its file
+    # as written, and its file
+    text: tuple[str, str | None] | None = field(default=None, compare=False, repr=False)
 
     # --- loading ---
 
@@ -156,8 +166,11 @@ class Policy:
         return policy
 
     @classmethod
-    def readable(cls, text: str, *, file: str | None = None) -> tuple[Policy | None, list[Diagnostic]]:
-        """As `from_yaml` for those who look for faults: what can be read of *text*, and what is wrong with it.
+    def readable(
+        cls, text: str, *, file: str | None = None
+    ) -> tuple[Policy | None, list[Diagnostic]]:
+        """As `from_yaml` for those who look for faults: what can be read of *text*, and what is
+        wrong with it.
 
         A policy that comes with faults lacks demands, and is good for finding more of them.
         """
@@ -182,21 +195,31 @@ class Policy:
                 text = file.read(MAX_PROGRAM_BYTES + 1).decode("utf-8-sig")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise ProgramError([Diagnostic("P040", (), f"can not read the policy: {reason}", file=str(path))]) from None
+            raise ProgramError(
+                [Diagnostic("P040", (), f"can not read the policy: {reason}", file=str(path))]
+            ) from None
         return cls.from_yaml(text, file=str(path))
 
     # --- views ---
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, of what was written, but for ``description`` and ``replaces``, which demand nothing."""
-        demands = {name: value for name, value in self.source.items() if name not in ("description", "replaces")}
+        """SHA-256, in hex, of what was written, but for ``description`` and ``replaces``, which
+        demand nothing.
+        """
+        demands = {
+            name: value
+            for name, value in self.source.items()
+            if name not in ("description", "replaces")
+        }
         return hashlib.sha256(canonical({"policy": demands})).hexdigest()
 
     def place(self, diagnostics: Iterable[Diagnostic], own: Policy | None) -> list[Diagnostic]:
-        """*diagnostics* of a program for a host with this policy, those about it at their place in its own text.
+        """*diagnostics* of a program for a host with this policy, those about it at their place in
+        its own text.
 
-        A place ``policy.…`` may be one of the program's *own* policy: it is in the one that holds more of the path.
+        A place ``policy.…`` may be one of the program's *own* policy: it is in the one that holds
+        more of the path.
         """
         result = []
         for d in diagnostics:
@@ -216,12 +239,16 @@ class Policy:
 
     @property
     def names_inputs(self) -> bool:
-        """Whether it says of inputs which are trusted: then it must say so of each, by name or by ``*``."""
+        """Whether it says of inputs which are trusted: then it must say so of each, by name or by
+        ``*``.
+        """
         return "inputs" in self.source or bool(self.untrusted or self.trusted)
 
     def matching(self, tool: str) -> list[ToolRule]:
         """The rules that name *tool*, the closest last."""
-        found = [rule for rule in self.tools if rule.pattern == tool or fnmatchcase(tool, rule.pattern)]
+        found = [
+            rule for rule in self.tools if rule.pattern == tool or fnmatchcase(tool, rule.pattern)
+        ]
         return sorted(found, key=lambda rule: rule.rank)
 
 
@@ -254,12 +281,14 @@ def policy_of(policy: Any) -> Policy | None:
     raise VMError(f"a policy is a Policy, a dict or the path of a file, not {kind_name(policy)}")
 
 
-# --- rules of several policies, joined -----------------------------------------------------------------------------
+# --- rules of several policies, joined ------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All that is demanded of one tool: of each field every demand, the host's before the program's."""
+    """All that is demanded of one tool: of each field every demand, the host's before the
+    program's.
+    """
 
     tool: str
     allow: bool = True
@@ -282,9 +311,13 @@ class Rules:
 
 
 def rules_of(
-    tool: str, policies: Iterable[Policy], trusted: Iterable[str] = (), returns: Returns | None = None
+    tool: str,
+    policies: Iterable[Policy],
+    trusted: Iterable[str] = (),
+    returns: Returns | None = None,
 ) -> Rules:
-    """What *policies* demand of *tool*, the host's first; *trusted* and *returns* are of the tool's own contract.
+    """What *policies* demand of *tool*, the host's first; *trusted* and *returns* are of the tool's
+    own contract.
 
     Only the host's policy may say what a tool returns.
     """
@@ -301,7 +334,10 @@ def rules_of(
         if number == 0:
             args += [(name, ArgRule("trusted", accepts=accepts)) for name in trusted]
         for rule in rules:
-            args += [(name, replace(one, accepts=accepts) if accepts else one) for name, one in rule.args.items()]
+            args += [
+                (name, replace(one, accepts=accepts) if accepts else one)
+                for name, one in rule.args.items()
+            ]
             if rule.guarded_by:
                 guards.append(rule.guarded_by)
             if rule.approval is not None:
@@ -326,43 +362,82 @@ def rules_of(
 
 
 def allowed(rules: Sequence[ToolRule]) -> bool:
-    """Whether the closest of *rules*, which are in order, allow their tool: all that are equally close, whatever the file's order."""
+    """Whether the closest of *rules*, which are in order, allow their tool: all that are equally
+    close, whatever the file's order.
+    """
     return all(rule.allow for rule in rules if rule.rank == rules[-1].rank)
 
 
 def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
-    """Where a program's *own* policy would allow what the host's (*known*) does not: it may only tighten."""
+    """Where a program's *own* policy would allow what the host's (*known*) does not: it may only
+    tighten.
+    """
 
-    def fault(loc: Loc, message: str, hint: str = "remove it; a program's policy can only add demands") -> Diagnostic:
+    def fault(
+        loc: Loc, message: str, hint: str = "remove it; a program's policy can only add demands"
+    ) -> Diagnostic:
         return Diagnostic("V057", ("policy", *loc), message, hint)
 
     for name in own.trusted:
         if name in known.untrusted or ("*" in known.untrusted and name not in known.trusted):
-            yield fault(("inputs", name), f"input {name!r} is untrusted by the host, and the program calls it trusted")
+            yield fault(
+                ("inputs", name),
+                f"input {name!r} is untrusted by the host, and the program calls it trusted",
+            )
     for rule in own.tools:
         at: Loc = ("tools", rule.pattern)
         rules = known.matching(rule.pattern)
         if rule.returns is not None and not any(r.returns == rule.returns for r in rules):
-            yield fault((*at, "returns"), f"what {rule.pattern!r} returns is for the host to say, not for the program")
-        if "allow" in own.source.get("tools", {}).get(rule.pattern, {}) and rule.allow and not allowed(rules):
-            yield fault((*at, "allow"), f"the host forbids {rule.pattern!r}, and the program allows it")
+            yield fault(
+                (*at, "returns"),
+                f"what {rule.pattern!r} returns is for the host to say, not for the program",
+            )
+        if (
+            "allow" in own.source.get("tools", {}).get(rule.pattern, {})
+            and rule.allow
+            and not allowed(rules)
+        ):
+            yield fault(
+                (*at, "allow"), f"the host forbids {rule.pattern!r}, and the program allows it"
+            )
         most = min((r.max_calls for r in rules if r.max_calls is not None), default=None)
         if most is not None and rule.max_calls is not None and rule.max_calls > most:
-            yield fault((*at, "max_calls"), f"the host allows {most} calls of {rule.pattern!r}, not {rule.max_calls}")
+            yield fault(
+                (*at, "max_calls"),
+                f"the host allows {most} calls of {rule.pattern!r}, not {rule.max_calls}",
+            )
         effects = [EFFECTS.index(r.effect) for r in rules if r.effect is not None]
         if rule.effect is not None and effects and EFFECTS.index(rule.effect) < max(effects):
-            yield fault((*at, "effect"), f"the host calls {rule.pattern!r} {EFFECTS[max(effects)]}, not {rule.effect}")
+            yield fault(
+                (*at, "effect"),
+                f"the host calls {rule.pattern!r} {EFFECTS[max(effects)]}, not {rule.effect}",
+            )
     if own.replaces:
-        yield fault(("replaces",), "which policy takes the place of which is for the host to say, not for the program")
+        yield fault(
+            ("replaces",),
+            "which policy takes the place of which is for the host to say, not for the program",
+        )
     for name, value in own.values.items():
         if name in known.values and known.values[name] != value:
-            yield fault(("values", name), f"the host's value {name!r} can not be changed by the program")
+            yield fault(
+                ("values", name), f"the host's value {name!r} can not be changed by the program"
+            )
 
 
-# --- reading -------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 _FIELDS = ("inputs", "tools", "values", "budget", "replaces", "version", "description")
-_TOOL_FIELDS = ("allow", "args", "guarded_by", "approval", "max_calls", "after", "before", "effect", "returns")
+_TOOL_FIELDS = (
+    "allow",
+    "args",
+    "guarded_by",
+    "approval",
+    "max_calls",
+    "after",
+    "before",
+    "effect",
+    "returns",
+)
 _ARG_FIELDS = ("trusted", "check", "approval")
 
 
@@ -382,7 +457,9 @@ class _Reader:
     def add(self, code: str, loc: Loc, message: str, hint: str | None = None) -> None:
         self.faults.append(Diagnostic(code, (*self.loc, *loc), message, hint))
 
-    def table(self, data: Any, loc: Loc, what: str, fields: tuple[str, ...] | None = None) -> dict[str, Any]:
+    def table(
+        self, data: Any, loc: Loc, what: str, fields: tuple[str, ...] | None = None
+    ) -> dict[str, Any]:
         """*data* as an object, without unknown fields; absent ones are absent."""
         if data is None:
             return {}
@@ -393,12 +470,24 @@ class _Reader:
         for key in data:
             if key not in known and not free(key) and key != "metadata":
                 self.add(
-                    "P041", (*loc, key), f"{what} has no field {short(key)}", remedy(key, known, "policy", self.hints)
+                    "P041",
+                    (*loc, key),
+                    f"{what} has no field {short(key)}",
+                    remedy(key, known, "policy", self.hints),
                 )
         for key in known if fields is not None else ():
             if key in data and data[key] is None:
-                self.add("P040", (*loc, key), f"{key!r} of {what} says nothing", "fill it in, or remove it")
-        return {key: value for key, value in data.items() if fields is None or (key in known and value is not None)}
+                self.add(
+                    "P040",
+                    (*loc, key),
+                    f"{key!r} of {what} says nothing",
+                    "fill it in, or remove it",
+                )
+        return {
+            key: value
+            for key, value in data.items()
+            if fields is None or (key in known and value is not None)
+        }
 
     def policy(self, data: Any) -> Policy | None:
         try:
@@ -407,18 +496,37 @@ class _Reader:
             self.add("P040", (), str(error))
             return None
         if not isinstance(data, dict):
-            self.add("P040", (), f"a policy is an object, not {short(data)}", "write tools: {name: {...}}")
+            self.add(
+                "P040",
+                (),
+                f"a policy is an object, not {short(data)}",
+                "write tools: {name: {...}}",
+            )
             return None
         body = self.table(data, (), "a policy", _FIELDS)
         inputs = self.table(body.get("inputs"), ("inputs",), "'inputs'")
         for name, trust in inputs.items():
             if "*" in name and name != "*":
-                self.add("P040", ("inputs", name), f"{name!r} names no input", "write its name, or * for all others")
+                self.add(
+                    "P040",
+                    ("inputs", name),
+                    f"{name!r} names no input",
+                    "write its name, or * for all others",
+                )
             if trust not in ("trusted", "untrusted"):
-                self.add("P040", ("inputs", name), f"an input is trusted or untrusted, not {short(trust)}")
+                self.add(
+                    "P040",
+                    ("inputs", name),
+                    f"an input is trusted or untrusted, not {short(trust)}",
+                )
         values = self.table(body.get("values"), ("values",), "'values'")
         if VALUE in values:
-            self.add("P043", ("values", VALUE), f"${VALUE} is the argument's own value", "choose another name")
+            self.add(
+                "P043",
+                ("values", VALUE),
+                f"${VALUE} is the argument's own value",
+                "choose another name",
+            )
         names = frozenset(values) | {name for name, trust in inputs.items() if trust == "trusted"}
         tools = []
         for pattern, rule in self.table(body.get("tools"), ("tools",), "'tools'").items():
@@ -440,10 +548,16 @@ class _Reader:
             return Budget.model_validate(body) if body else None
         except ValidationError as error:
             for item in error.errors(include_url=False):
-                self.add("P040", ("budget", *item["loc"]), f"{item['msg'].lower()}, not {short(item['input'])}")
+                self.add(
+                    "P040",
+                    ("budget", *item["loc"]),
+                    f"{item['msg'].lower()}, not {short(item['input'])}",
+                )
             return None
 
-    def tool(self, pattern: str, data: Any, values: dict[str, Any], names: frozenset[str]) -> ToolRule:
+    def tool(
+        self, pattern: str, data: Any, values: dict[str, Any], names: frozenset[str]
+    ) -> ToolRule:
         at: Loc = ("tools", pattern)
         if data is None:
             self.add(
@@ -454,14 +568,22 @@ class _Reader:
             )
         body = self.table(data, at, f"the rule of {pattern!r}", _TOOL_FIELDS)
         if not pattern or any(c in pattern for c in "?["):
-            self.add("P040", at, f"{pattern!r} names no tool", "write a tool's name; * stands for any characters")
+            self.add(
+                "P040",
+                at,
+                f"{pattern!r} names no tool",
+                "write a tool's name; * stands for any characters",
+            )
         allow = body.get("allow", True)
         if type(allow) is not bool:
             self.add("P040", (*at, "allow"), f"'allow' is true or false, not {short(allow)}")
         if allow is False and len(body) > 1:
             other = next(key for key in body if key != "allow")
             self.add(
-                "P043", (*at, other), f"{pattern!r} is forbidden, and {other!r} says how it may be called", "keep one"
+                "P043",
+                (*at, other),
+                f"{pattern!r} is forbidden, and {other!r} says how it may be called",
+                "keep one",
             )
         args = {
             name: self.argument(rule, (*at, "args", name), values, names)
@@ -469,14 +591,27 @@ class _Reader:
         }
         for name in args:
             if "*" in name and name != "*":
-                self.add("P040", (*at, "args", name), f"{name!r} names no argument", "write its name, or * for all")
+                self.add(
+                    "P040",
+                    (*at, "args", name),
+                    f"{name!r} names no argument",
+                    "write its name, or * for all",
+                )
         calls = body.get("max_calls")
         if calls is not None and (type(calls) is not int or calls < 0):
-            self.add("P040", (*at, "max_calls"), f"'max_calls' is a whole number of at least 0, not {short(calls)}")
+            self.add(
+                "P040",
+                (*at, "max_calls"),
+                f"'max_calls' is a whole number of at least 0, not {short(calls)}",
+            )
             calls = None
         approval = body.get("approval")
         if approval is not None and (type(approval) is not str or not approval):
-            self.add("P040", (*at, "approval"), f"'approval' is the name of a role, not {short(approval)}")
+            self.add(
+                "P040",
+                (*at, "approval"),
+                f"'approval' is the name of a role, not {short(approval)}",
+            )
         guards = self.texts(body.get("guarded_by"), (*at, "guarded_by"))
         for guard in guards:
             if "." not in guard or guard.startswith(".") or guard.endswith("."):
@@ -505,7 +640,11 @@ class _Reader:
         if value is None:
             return ()
         items = [value] if type(value) is str else value
-        if type(items) is not list or not items or not all(type(item) is str and item for item in items):
+        if (
+            type(items) is not list
+            or not items
+            or not all(type(item) is str and item for item in items)
+        ):
             self.add("P040", loc, f"{loc[-1]!r} is a list of names, not {short(value)}")
             return ()
         return tuple(dict.fromkeys(items))
@@ -518,16 +657,27 @@ class _Reader:
                 self.add("P040", ("replaces",), f"{short(digest)} is no digest of a policy", hint)
         return digests
 
-    def argument(self, data: Any, loc: Loc, values: dict[str, Any], names: frozenset[str]) -> ArgRule:
-        hint = "write trusted, 'trusted or <check>', a check like '$value in $payees', or {check: ..., approval: role}"
+    def argument(
+        self, data: Any, loc: Loc, values: dict[str, Any], names: frozenset[str]
+    ) -> ArgRule:
+        hint = (
+            "write trusted, 'trusted or <check>', a check like '$value in $payees', or {check: "
+            "..., approval: role}"
+        )
         if type(data) is dict:
             body = self.table(data, loc, "a rule of an argument", _ARG_FIELDS)
             trusted = body.get("trusted", True)
             approval = body.get("approval")
             if "approval" in body and (type(approval) is not str or not approval):
-                self.add("P040", (*loc, "approval"), f"'approval' is the name of a role, not {short(approval)}")
+                self.add(
+                    "P040",
+                    (*loc, "approval"),
+                    f"'approval' is the name of a role, not {short(approval)}",
+                )
                 return ArgRule("trusted")
-            if type(trusted) is not bool or (not trusted and not body.keys() & {"check", "approval"}):
+            if type(trusted) is not bool or (
+                not trusted and not body.keys() & {"check", "approval"}
+            ):
                 self.add("P040", loc, f"{short(data)} is no rule of an argument", hint)
                 return ArgRule("trusted")
             parts = ["trusted"] if trusted else []
@@ -542,10 +692,20 @@ class _Reader:
         if text == "trusted":
             return ArgRule(text)
         trusted = text.startswith("trusted or ")
-        return ArgRule(text, trusted, self.check(text.removeprefix("trusted or "), loc, values, names), None, values)
+        return ArgRule(
+            text,
+            trusted,
+            self.check(text.removeprefix("trusted or "), loc, values, names),
+            None,
+            values,
+        )
 
-    def check(self, text: Any, loc: Loc, values: dict[str, Any], names: frozenset[str]) -> Node | None:
-        """A value check: an expression over $value, the policy's values, and inputs that it calls trusted."""
+    def check(
+        self, text: Any, loc: Loc, values: dict[str, Any], names: frozenset[str]
+    ) -> Node | None:
+        """A value check: an expression over $value, the policy's values, and inputs that it calls
+        trusted.
+        """
         try:
             if type(text) is not str:
                 raise ExprError(f"a check is a text, not {short(text)}")
@@ -554,20 +714,36 @@ class _Reader:
             self.add("P042", loc, str(error), "write a check like '$value in $payees'")
             return None
         if isinstance(node, (Const, Ref, Template, Items)):
-            self.add("P042", loc, f"the check {text!r} compares nothing", "compare the argument: $value in $payees")
+            self.add(
+                "P042",
+                loc,
+                f"the check {text!r} compares nothing",
+                "compare the argument: $value in $payees",
+            )
         for ref in references(node):
             if ref.name != VALUE and ref.name not in names:
                 near = self.hints.nearest(ref.name, (VALUE,), sorted(names))
-                hint = f"did you mean '${near}'?" if near else "declare it under 'values', or as a trusted input"
-                self.add("P042", loc, f"a check reads ${ref.name}, which is no value of the policy", hint)
+                hint = (
+                    f"did you mean '${near}'?"
+                    if near
+                    else "declare it under 'values', or as a trusted input"
+                )
+                self.add(
+                    "P042", loc, f"a check reads ${ref.name}, which is no value of the policy", hint
+                )
         if not any(ref.name == VALUE for ref in references(node)):
             self.add(
-                "P042", loc, f"the check {text!r} does not look at ${VALUE}", "compare the argument: $value in $payees"
+                "P042",
+                loc,
+                f"the check {text!r} does not look at ${VALUE}",
+                "compare the argument: $value in $payees",
             )
         for box in boxes(node):
             fault = _no_list(box, values)
             if fault is not None:
-                self.add("P042", loc, f"{fault}, and 'in' of a check takes a list", "make it a list")
+                self.add(
+                    "P042", loc, f"{fault}, and 'in' of a check takes a list", "make it a list"
+                )
         return node
 
     def opposed(self, tools: list[ToolRule]) -> None:
@@ -576,7 +752,12 @@ class _Reader:
         first |= {(name, rule.pattern) for rule in tools for name in rule.after}
         for a, b in sorted(first):
             if a < b and (b, a) in first:
-                self.add("P043", ("tools", a), f"{a!r} must come before {b!r}, and {b!r} before {a!r}", "remove one")
+                self.add(
+                    "P043",
+                    ("tools", a),
+                    f"{a!r} must come before {b!r}, and {b!r} before {a!r}",
+                    "remove one",
+                )
             if a == b:
                 self.add("P043", ("tools", a), f"{a!r} must come before itself", "remove it")
 
@@ -600,9 +781,17 @@ def _no_list(box: Node, values: Mapping[str, Any]) -> str | None:
         case Const(value):
             return None if type(value) is list else f"{short(value)} is no list"
         case Ref(name=name, path=path) if name != VALUE:
-            return None if name not in values or path or type(values[name]) is list else f"${name} is no list"
+            return (
+                None
+                if name not in values or path or type(values[name]) is list
+                else f"${name} is no list"
+            )
         case Template(parts=(Ref(name=name, path=path),), typed=True) if name != VALUE:
-            return None if name not in values or path or type(values[name]) is list else f"${name} is no list"
+            return (
+                None
+                if name not in values or path or type(values[name]) is list
+                else f"${name} is no list"
+            )
     return "what stands right of 'in' is neither a name nor a list"
 
 

@@ -1,8 +1,8 @@
 """The language: what a user writes, as frozen models.
 
-Plain data or text comes in; a `Program` goes out, or one `ProgramError` with every fault that a single step shows:
-fields, types, expressions, templates, bounds, ids. What needs the whole graph or the host
-(targets, names, tools) is found over the `Flow`, in `verify`. Nothing here runs anything.
+Plain data or text comes in; a `Program` goes out, or one `ProgramError` with every fault that a
+single step shows: fields, types, expressions, templates, bounds, ids. What needs the whole graph or
+the host (targets, names, tools) is found over the `Flow`, in `verify`. Nothing here runs anything.
 """
 
 from __future__ import annotations
@@ -36,12 +36,24 @@ MAX_ID_CHARS = 200
 ATTEMPTS_LIMIT = 10
 """Attempts at one call; with doubling waits from 0.5 s the tenth starts after four minutes."""
 
-DEFAULT_RETRY_ATTEMPTS = 3  # on_error: retry without max_retries; the default of botocore and Temporal's samples
-DEFAULT_ANSWER_ATTEMPTS = 2  # a constrained answer without max_retries: one more try, with the error shown
+# on_error: retry without max_retries; the default of botocore and Temporal's samples
+DEFAULT_RETRY_ATTEMPTS = 3
+# a constrained answer without max_retries: one more try, with the error shown
+DEFAULT_ANSWER_ATTEMPTS = 2
 DEFAULT_MAX_ITEMS = 1_000
 END, FAIL, NEXT = "$end", "$fail", "$next"
 ERROR_KINDS = (
-    *("timeout", "invalid_answer", "truncated", "filtered", "assertion", "tool", "model", "rate_limit", "limit"),
+    *(
+        "timeout",
+        "invalid_answer",
+        "truncated",
+        "filtered",
+        "assertion",
+        "tool",
+        "model",
+        "rate_limit",
+        "limit",
+    ),
     *("budget", "refused", "value", "*"),
 )
 
@@ -71,7 +83,9 @@ class OnError(str, Enum):
 
 
 class Retry(Part):
-    """Waits between attempts, in seconds: ``delay_seconds`` times ``factor`` to the power of the attempt, with jitter."""
+    """Waits between attempts, in seconds: ``delay_seconds`` times ``factor`` to the power of the
+    attempt, with jitter.
+    """
 
     delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.5
     factor: Annotated[float, Field(ge=1, le=100)] = 2.0
@@ -80,7 +94,9 @@ class Retry(Part):
 
 
 class Catch(Part):
-    """Jumps to ``next`` on one of ``errors``: kinds, names of exception classes or of their base classes, or ``*``."""
+    """Jumps to ``next`` on one of ``errors``: kinds, names of exception classes or of their base
+    classes, or ``*``.
+    """
 
     errors: list[str] = Field(default=["*"])
     next: str
@@ -128,10 +144,14 @@ class Step(Part):
     @model_validator(mode="before")
     @classmethod
     def _prepared(cls, data: Any) -> Any:
-        """What is built by the constructor is checked as what is loaded; `_Prepared` was checked already."""
+        """What is built by the constructor is checked as what is loaded; `_Prepared` was checked
+        already.
+        """
         if isinstance(data, _Prepared) or not isinstance(data, dict):
             return data
-        names: dict[str, str] = {name: field.alias or name for name, field in cls.model_fields.items()}
+        names: dict[str, str] = {
+            name: field.alias or name for name, field in cls.model_fields.items()
+        }
         written: dict[str, Any] = {"type": cls.model_fields["type"].default}
         for key, value in data.items():
             written[names.get(str(key), str(key))] = value
@@ -166,7 +186,15 @@ Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)
 Stop = Union[Annotated[str, Field(min_length=1)], Texts]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
-MODEL_OPTIONS = ("max_tokens", "temperature", "top_p", "stop", "seed", "reasoning_effort", "options")
+MODEL_OPTIONS = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "reasoning_effort",
+    "options",
+)
 """The fields of a model step, or of ``defaults``, that its adapter is given as they stand."""
 
 
@@ -245,7 +273,9 @@ class SwitchStep(Step):
 
 
 class ParallelStep(Step):
-    """Branches at the same time; yields an object by branch id. A list of steps is named by its first step."""
+    """Branches at the same time; yields an object by branch id. A list of steps is named by its
+    first step.
+    """
 
     type: Literal[StepType.PARALLEL] = StepType.PARALLEL
     parallel_steps: Annotated[list[Union[AnyStep, list[AnyStep]]], Field(min_length=1)]
@@ -403,7 +433,9 @@ class Program(Part):
     @model_validator(mode="before")
     @classmethod
     def _prepared(cls, data: Any) -> Any:
-        """What is built by the constructor is checked as what is loaded; `_Prepared` was checked already."""
+        """What is built by the constructor is checked as what is loaded; `_Prepared` was checked
+        already.
+        """
         if isinstance(data, _Prepared) or not isinstance(data, dict):
             return dict(data) if isinstance(data, _Prepared) else data
         document, faults = prepare(data)
@@ -414,7 +446,10 @@ class Program(Part):
 
     def __repr__(self) -> str:
         count = len(self.steps)
-        return f"Program(name={self.name!r}, version={self.version!r}, {count} step{'' if count == 1 else 's'})"
+        return (
+            f"Program(name={self.name!r}, version={self.version!r}, {count} "
+            f"step{'' if count == 1 else 's'})"
+        )
 
     __str__ = __repr__
 
@@ -464,10 +499,14 @@ class Program(Part):
                 raise ProgramError([Diagnostic("P005", (), message, file=str(path))])
             text = data.decode("utf-8-sig")
         except OSError as error:
-            raise ProgramError([Diagnostic("P001", (), f"can not read it: {error.strerror}", file=str(path))]) from None
+            raise ProgramError(
+                [Diagnostic("P001", (), f"can not read it: {error.strerror}", file=str(path))]
+            ) from None
         except UnicodeDecodeError as error:
             message = f"not UTF-8: byte {error.start}"
-            raise ProgramError([Diagnostic("P001", (), message, "save it as UTF-8", file=str(path))]) from None
+            raise ProgramError(
+                [Diagnostic("P001", (), message, "save it as UTF-8", file=str(path))]
+            ) from None
         return cls._from_text(text, str(path), "json" if path.suffix == ".json" else "yaml")
 
     @classmethod
@@ -507,12 +546,16 @@ class Program(Part):
         return next((step for step, _ in self.walk() if step.id == step_id), None)
 
     def walk(self) -> Iterator[tuple[Step, Loc]]:
-        """Each step of this program with its place, in document order; called programs are left out."""
+        """Each step of this program with its place, in document order; called programs are left
+        out.
+        """
         for i, step in enumerate(self.steps):
             yield from walk(step, ("steps", i))
 
     def to_dict(self) -> dict[str, Any]:
-        """The canonical form of what was written: fields in the language's order, absent ones absent."""
+        """The canonical form of what was written: fields in the language's order, absent ones
+        absent.
+        """
         return self.model_dump(mode="json", exclude_unset=True, by_alias=True, warnings=False)
 
     def place(self, diagnostics: list[Diagnostic]) -> list[Diagnostic]:
@@ -535,7 +578,9 @@ class Program(Part):
 
     @staticmethod
     def json_schema() -> dict[str, Any]:
-        """A JSON Schema of the language, by which editors complete and check programs; typos are faults there."""
+        """A JSON Schema of the language, by which editors complete and check programs; typos are
+        faults there.
+        """
         schema = Program.model_json_schema(by_alias=True)
         for part in [schema, *schema["$defs"].values()]:
             if part.get("type") != "object":
@@ -547,11 +592,14 @@ class Program(Part):
                 if name in properties:
                     properties[name] = {**properties[name], "description": text}
             for name, kind in properties.items():
-                if name not in part.get("required", ()) and {"type": "null"} not in kind.get("anyOf", ()):
+                if name not in part.get("required", ()) and {"type": "null"} not in kind.get(
+                    "anyOf", ()
+                ):
                     properties[name] = {"anyOf": [kind, {"type": "null"}]}  # written, and absent
             if "next" in properties and "id" in properties:
                 for name in _ALL_STEP_FIELDS:
-                    properties.setdefault(name, {"enum": [None, {}, []]})  # of another type: may stand there empty
+                    # of another type: may stand there empty
+                    properties.setdefault(name, {"enum": [None, {}, []]})
                 properties["next_step"] = properties["next"]
                 properties["is_terminal"] = {"type": "boolean"}
             for beside in ("undo", "reconcile"):
@@ -562,10 +610,13 @@ class Program(Part):
                     properties[version] = {"type": ["string", "number"]}
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         schema["title"] = "llm-nano-vm program"
-        program = schema["$defs"]["Program"]  # there and not at the top, since it contains itself by `call`
+        # there and not at the top, since it contains itself by `call`
+        program = schema["$defs"]["Program"]
         program["properties"]["timeout_seconds"]["description"] = _WHOLE_RUN
         program["properties"]["policy"] = {"anyOf": [POLICY_SCHEMA, {"type": "null"}]}
-        program["properties"] |= {key: {"$ref": f"#/$defs/Budget/properties/{key}"} for key in _BUDGET_AT_TOP}
+        program["properties"] |= {
+            key: {"$ref": f"#/$defs/Budget/properties/{key}"} for key in _BUDGET_AT_TOP
+        }
         return schema
 
 
@@ -575,7 +626,10 @@ def walk(step: Step, loc: Loc) -> Iterator[tuple[Step, Loc]]:
     for block, at in blocks(step):
         for i, inner in enumerate(block):
             # a branch of `parallel` that is one step has no list of its own in the document
-            single = isinstance(step, ParallelStep) and not isinstance(step.parallel_steps[at[1]], list)  # type: ignore[index]
+            single = isinstance(step, ParallelStep) and not isinstance(
+                step.parallel_steps[at[1]],  # type: ignore[index]
+                list,
+            )
             yield from walk(inner, (*loc, *at) if single else (*loc, *at, i))
 
 
@@ -602,55 +656,73 @@ def blocks(step: Step) -> Iterator[tuple[list[Step], Loc]]:
 _WHOLE_RUN = "Of the whole run, waits and approvals included, which budget.max_seconds leaves out."
 _SCHEMA_TEXTS = {
     "id": "The step's name: $id.output is its output, jumps lead to it.",
-    "when": "A condition: where it is false the step is skipped, as by `on_error: skip`, with its `default`.",
+    "when": "A condition: where it is false the step is skipped, as by `on_error: skip`, with its "
+    "`default`.",
     "output_key": "A name for the output: $output_key.",
     "next": "What follows, in list order from there: a step's id, $end or $fail.",
-    "on_error": "After retries and catches: fail, skip, or retry (3 attempts unless max_retries says otherwise).",
+    "on_error": "After retries and catches: fail, skip, or retry (3 attempts unless max_retries "
+    "says otherwise).",
     "max_retries": "Attempts in all, the first included.",
     "retry": "Waits between attempts and which errors they are for.",
-    "catch": "Jumps to `next` on one of `errors`: kinds, names of exception classes or base classes, or *.",
+    "catch": "Jumps to `next` on one of `errors`: kinds, names of exception classes or base "
+    "classes, or *.",
     "timeout_seconds": "Of one attempt; on parallel, map, call and loop of the whole.",
     "prompt": "One user message; a template.",
-    "messages": "The whole conversation: role and content each; templates. $name stands for a list of messages.",
+    "messages": "The whole conversation: role and content each; templates. $name stands for a "
+    "list of messages.",
     "allowed_outputs": "The only answers that are valid; the stored value is one of these texts.",
-    "output_schema": "A JSON Schema by which the answer, parsed as JSON, or the event's payload must be valid.",
+    "output_schema": "A JSON Schema by which the answer, parsed as JSON, or the event's payload "
+    "must be valid.",
     "top_p": "Sample from the likeliest tokens whose probabilities sum up to this.",
     "stop": "Texts at which the answer ends; they are no part of it.",
     "reasoning_effort": "How long a reasoning model may think.",
     "options": "Further fields of the request, as the provider names them.",
-    "on_truncated": "What becomes of an answer that was cut off at max_tokens: fail, or accept what there is.",
+    "on_truncated": "What becomes of an answer that was cut off at max_tokens: fail, or accept "
+    "what there is.",
     "on_invalid": "Taken where no attempt gave a valid answer; without it the step fails.",
-    "args": "Arguments by name; templates, or {expr: text}. One that is exactly one reference keeps its type.",
-    "undo": "Called if the run fails or is cancelled later; its arguments are fixed when the step ends.",
-    "reconcile": "Asked where the outcome is unknown; returns {done: true, output: ...} or {done: false}.",
+    "args": "Arguments by name; templates, or {expr: text}. One that is exactly one reference "
+    "keeps its type.",
+    "undo": "Called if the run fails or is cancelled later; its arguments are fixed when the step "
+    "ends.",
+    "reconcile": "Asked where the outcome is unknown; returns {done: true, output: ...} or {done: "
+    "false}.",
     "condition": "True or false; $name is a value, '$name' is text.",
-    "then": "A step's id (a jump: without `next` there the run ends after it) or a list of steps (a block).",
-    "otherwise": "As `then`. Without it, beside a block nothing happens, beside a jump the step fails.",
+    "then": "A step's id (a jump: without `next` there the run ends after it) or a list of steps "
+    "(a block).",
+    "otherwise": "As `then`. Without it, beside a block nothing happens, beside a jump the step "
+    "fails.",
     "on": "What is compared with the cases, as text.",
     "cases": "A target for each value.",
     "parallel_steps": "Branches: a step, or a list of steps that is named by its first.",
     "max_concurrency": "How many branches or items run at a time.",
-    "on_item_error": "After a failed branch or item: fail, or continue with null for it, and the error in $id.errors.",
+    "on_item_error": "After a failed branch or item: fail, or continue with null for it, and the "
+    "error in $id.errors.",
     "over": "A list: mostly one reference, or {expr: text}.",
     "as": "The item's name inside: $item unless given.",
     "max_items": "More items than this fail the step; they are never cut.",
     "until": "A loop ends when this holds after an iteration; a wait ends at this time.",
     "max_iterations": "The loop's bound.",
     "on_exhausted": "What a loop does whose `until` never held: fail, or continue.",
-    "match": "Values that the event's payload must have, by its fields: {order: $order_id}; templates.",
-    "program": "Another program: inline, or its name in ExecutionVM(programs=...), or a file in the command line.",
+    "match": "Values that the event's payload must have, by its fields: {order: $order_id}; "
+    "templates.",
+    "program": "Another program: inline, or its name in ExecutionVM(programs=...), or a file in "
+    "the command line.",
     "with": "The called program's inputs; templates, or {expr: text}.",
-    "values": "Names to write: templates, or {expr: text}. All read what was there before the step.",
+    "values": "Names to write: templates, or {expr: text}. All read what was there before the "
+    "step.",
     "inputs": "A JSON Schema of the program's inputs.",
-    "output": "The program's output; templates, or {expr: text}. Without it, that of the last step that succeeded.",
+    "output": "The program's output; templates, or {expr: text}. Without it, that of the last "
+    "step that succeeded.",
     "budget": "Hard limits; the tightest of program, VM and run counts.",
-    "policy": "What the program demands of itself, in the words of a host's policy; it can only tighten that.",
-    "untrusted": "Whether the program comes from an untrusted source: its literals are untrusted until its digest is approved.",
+    "policy": "What the program demands of itself, in the words of a host's policy; it can only "
+    "tighten that.",
+    "untrusted": "Whether the program comes from an untrusted source: its literals are untrusted "
+    "until its digest is approved.",
     "models": "Names that steps use, and what they stand for.",
     "defaults": "For steps that do not say otherwise.",
 }  # what an editor shows beside a field
 
-# --- shape: faults that plain data shows, found before any model is built ----------------------------------------
+# --- shape: faults that plain data shows, found before any model is built -------------------------
 
 
 class _Prepared(dict[str, Any]):
@@ -686,7 +758,9 @@ _PROGRAM_FIELDS = _fields(Program)
 
 def _ordered(found: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     """*found* in the order of *fields*; those that are free stand last."""
-    return {name: found[name] for name in fields if name in found} | {k: v for k, v in found.items() if free(k)}
+    return {name: found[name] for name in fields if name in found} | {
+        k: v for k, v in found.items() if free(k)
+    }
 
 
 _BLOCK_FIELDS = ("steps", "parallel_steps", "then", "otherwise", "cases", "default")
@@ -696,11 +770,15 @@ def prepare(data: Any) -> tuple[_Prepared, list[Diagnostic]]:
     """*data* as plain data with aliases resolved, and the faults that its shape shows."""
     if not isinstance(data, dict):
         kind = "nothing" if data is None else f"{short(data)}"
-        raise ProgramError([Diagnostic("P013", (), f"a program is an object with 'steps', not {kind}")])
+        raise ProgramError(
+            [Diagnostic("P013", (), f"a program is an object with 'steps', not {kind}")]
+        )
     traced = {"records", "seal"} <= data.keys() or isinstance(data.get("trace"), dict)
     if traced and not isinstance(data.get("steps"), list):
         hint = "nano-vm trace show prints it"
-        raise ProgramError([Diagnostic("P013", (), "this is the trace of a run, and no program", hint)])
+        raise ProgramError(
+            [Diagnostic("P013", (), "this is the trace of a run, and no program", hint)]
+        )
     shape = _Shape()
     document = shape.program(_plain(data), ())
     return _Prepared(document), shape.faults
@@ -763,7 +841,10 @@ class _Shape:
             if key in _BUDGET_AT_TOP:
                 if value is not None:
                     top[key] = value
-            elif self.known(key, _PROGRAM_FIELDS, value, (*loc, key), "program") and value is not None:
+            elif (
+                self.known(key, _PROGRAM_FIELDS, value, (*loc, key), "program")
+                and value is not None
+            ):
                 result[key] = value
         if top and isinstance(result.get("budget", {}), dict):
             budget = dict(result.get("budget", {}))
@@ -776,9 +857,16 @@ class _Shape:
             if version in (1, "1", "1.0", 1.0) and version is not True:
                 result["dsl"] = 1
             else:
-                self.add("P013", (*loc, "dsl"), f"language version {short(version)} is not known", "this is version 1")
+                self.add(
+                    "P013",
+                    (*loc, "dsl"),
+                    f"language version {short(version)} is not known",
+                    "this is version 1",
+                )
                 del result["dsl"]
-        if isinstance(result.get("version"), (int, float)) and not isinstance(result["version"], bool):
+        if isinstance(result.get("version"), (int, float)) and not isinstance(
+            result["version"], bool
+        ):
             result["version"] = str(result["version"])
         ids: dict[str, Loc] = {}
         if isinstance(result.get("steps"), list):
@@ -800,14 +888,24 @@ class _Shape:
             return
         properties = schema.get("properties")
         if schema.get("type", "object") != "object" or not isinstance(properties, dict):
-            hint = "write inputs: {type: object, properties: {user_input: {type: string}}, required: [user_input]}"
-            self.add("P013", (*loc, "inputs"), "inputs is a JSON Schema of an object with 'properties'", hint)
+            hint = (
+                "write inputs: {type: object, properties: {user_input: {type: string}}, "
+                "required: [user_input]}"
+            )
+            self.add(
+                "P013",
+                (*loc, "inputs"),
+                "inputs is a JSON Schema of an object with 'properties'",
+                hint,
+            )
             return
         self.schema(schema, (*loc, "inputs"))
         for name in properties:
             if name in ids:
                 message = f"{name!r} is both an input and a step id"
-                self.add("P020", (*loc, "inputs", "properties", name), message, "rename one of them")
+                self.add(
+                    "P020", (*loc, "inputs", "properties", name), message, "rename one of them"
+                )
 
     def schema(self, schema: dict[str, Any], loc: Loc) -> None:
         if fault := schema_fault(schema):
@@ -818,10 +916,14 @@ class _Shape:
 
     def target(self, value: Any, loc: Loc, ids: dict[str, Loc]) -> Any:
         if isinstance(value, dict):
-            self.add("P013", loc, "a target is a step id or a list of steps", "put the step into a list")
+            self.add(
+                "P013", loc, "a target is a step id or a list of steps", "put the step into a list"
+            )
         return self.block(value, loc, ids) if isinstance(value, list) else value
 
-    def known(self, key: str, fields: Mapping[str, None], value: Any, loc: Loc, kind: str = "") -> bool:
+    def known(
+        self, key: str, fields: Mapping[str, None], value: Any, loc: Loc, kind: str = ""
+    ) -> bool:
         """Whether *key* may stand in an object of this *kind*; if not, that is said."""
         if key in fields or free(key):
             return True
@@ -862,7 +964,9 @@ class _Shape:
                     self.twice(found, "next", written, loc)
                     found["next"] = END
                 elif value not in (False, None):
-                    self.add("P013", (*loc, key), f"is_terminal is true or false, not {short(value)}")
+                    self.add(
+                        "P013", (*loc, key), f"is_terminal is true or false, not {short(value)}"
+                    )
             elif key in fields:
                 if key == "when" and value is None:
                     message = "'when' says nothing, and the step would always run"
@@ -893,7 +997,9 @@ class _Shape:
         self.inner(result, kind, loc, ids)
         return result
 
-    def misplaced(self, key: str, value: Any, kind: Any, fields: Mapping[str, None], loc: Loc) -> None:
+    def misplaced(
+        self, key: str, value: Any, kind: Any, fields: Mapping[str, None], loc: Loc
+    ) -> None:
         """A field of steps of other types: a model of 0.1 had all of them, most of them empty."""
         if value is None or value in ({}, []):
             return
@@ -901,32 +1007,53 @@ class _Shape:
         where = f"it is a field of a step of type {' or '.join(map(repr, types))}"
         purpose = PURPOSES["step"].get(key)
         message = f"field {key!r} means nothing in a step of type {kind!r}"
-        self.add("P015", (*loc, key), message, f"{where}; {purpose}" if purpose is not None else where)
+        self.add(
+            "P015", (*loc, key), message, f"{where}; {purpose}" if purpose is not None else where
+        )
 
     def twice(self, found: dict[str, Any], key: str, written: str, loc: Loc) -> None:
         if key in found:
-            self.add("P015", (*loc, key), f"{written!r} says what {key!r} says already", "keep one of them")
+            self.add(
+                "P015",
+                (*loc, key),
+                f"{written!r} says what {key!r} says already",
+                "keep one of them",
+            )
 
     def identity(self, step: dict[str, Any], loc: Loc, ids: dict[str, Loc]) -> None:
         step_id = step.get("id")
         if isinstance(step_id, str):
             if not _ID.match(step_id) or len(step_id) > MAX_ID_CHARS or step_id != step_id.strip():
-                hint = f"use letters, digits, '_' and '-', at most {MAX_ID_CHARS}; not / [ ] # $ or control characters"
+                hint = (
+                    f"use letters, digits, '_' and '-', at most {MAX_ID_CHARS}; not / [ ] # $ "
+                    f"or control characters"
+                )
                 self.add("P021", (*loc, "id"), f"{short(step_id)} can not be a step id", hint)
             elif step_id in ids:
                 from ..errors import format_loc
 
                 message = f"step id {step_id!r} stands twice, first at {format_loc(ids[step_id])}"
-                self.add("P020", (*loc, "id"), message, "give each step its own id, also across blocks")
+                self.add(
+                    "P020", (*loc, "id"), message, "give each step its own id, also across blocks"
+                )
             else:
                 ids[step_id] = loc
         for field in ("output_key", "as"):
             name = step.get(field)
             if isinstance(name, str) and not _NAME.match(name):
-                self.add("P021", (*loc, field), f"{short(name)} can not be a name", "use letters, digits and '_'")
+                self.add(
+                    "P021",
+                    (*loc, field),
+                    f"{short(name)} can not be a name",
+                    "use letters, digits and '_'",
+                )
 
     def common(self, step: dict[str, Any], kind: Any, loc: Loc) -> None:
-        model = _STEP_CLASSES[StepType(kind)] if isinstance(kind, str) and kind in _STEP_FIELDS else None
+        model = (
+            _STEP_CLASSES[StepType(kind)]
+            if isinstance(kind, str) and kind in _STEP_FIELDS
+            else None
+        )
         retries: list[str] = [f for f in ("max_retries", "retry") if f in step and step[f] != 1]
         if step.get("on_error") == "retry":
             retries.append("on_error")
@@ -938,11 +1065,24 @@ class _Shape:
                 else "it makes no call"
             )
             self.add("P015", (*loc, retries[0]), message, hint)
-        if model is not None and kind in ("condition", "switch", "set") and "timeout_seconds" in step:
+        if (
+            model is not None
+            and kind in ("condition", "switch", "set")
+            and "timeout_seconds" in step
+        ):
             message = f"'timeout_seconds' does not apply to a step of type {kind!r}"
-            self.add("P015", (*loc, "timeout_seconds"), message, "it waits for nothing; put it on a step inside")
+            self.add(
+                "P015",
+                (*loc, "timeout_seconds"),
+                message,
+                "it waits for nothing; put it on a step inside",
+            )
         retry = step.get("retry")
-        if isinstance(retry, dict) and "max_retries" not in step and step.get("on_error") != "retry":
+        if (
+            isinstance(retry, dict)
+            and "max_retries" not in step
+            and step.get("on_error") != "retry"
+        ):
             message = "'retry' says how to wait, and there is one attempt"
             self.add("P034", (*loc, "retry"), message, "add max_retries", severity="warning")
         self.nested(retry, (*loc, "retry"), Retry)
@@ -963,8 +1103,12 @@ class _Shape:
     def kinds(self, kinds: Any, loc: Loc) -> None:
         for i, kind in enumerate(kinds) if isinstance(kinds, list) else ():
             if isinstance(kind, str) and kind not in ERROR_KINDS and not kind[:1].isupper():
-                hint = self.hints.meant(kind, ERROR_KINDS, otherwise=f"kinds are {', '.join(ERROR_KINDS)}")
-                self.add("P013", (*loc, i), f"{kind!r} is neither a kind of error nor a class name", hint)
+                hint = self.hints.meant(
+                    kind, ERROR_KINDS, otherwise=f"kinds are {', '.join(ERROR_KINDS)}"
+                )
+                self.add(
+                    "P013", (*loc, i), f"{kind!r} is neither a kind of error nor a class name", hint
+                )
 
     def expression(self, text: Any, loc: Loc) -> None:
         if isinstance(text, str):
@@ -1006,7 +1150,13 @@ class _Shape:
         """A literal, in which nothing is computed."""
         if isinstance(value, dict) and len(value) == 1 and isinstance(value.get(EXPR), str):
             message = f"{loc[-1]!r} is a literal: {{{EXPR}: ...}} in it is data and is not computed"
-            self.add("P033", loc, message, "compute it in a 'set' step where it is needed", severity="warning")
+            self.add(
+                "P033",
+                loc,
+                message,
+                "compute it in a 'set' step where it is needed",
+                severity="warning",
+            )
         elif isinstance(value, (dict, list)):
             for inner in value.values() if isinstance(value, dict) else value:
                 self.literal(inner, loc)
@@ -1017,7 +1167,9 @@ class _Shape:
                 step[field] = self.target(step[field], (*loc, field), ids)
         if kind == "switch":
             if isinstance(step.get("cases"), dict):
-                step["cases"] = {k: self.target(v, (*loc, "cases", k), ids) for k, v in step["cases"].items()}
+                step["cases"] = {
+                    k: self.target(v, (*loc, "cases", k), ids) for k, v in step["cases"].items()
+                }
             if "default" in step:
                 step["default"] = self.target(step["default"], (*loc, "default"), ids)
         if isinstance(step.get("steps"), list):
@@ -1042,45 +1194,83 @@ class _Shape:
             what = "has both 'prompt' and 'messages'" if given else "needs a 'prompt' or 'messages'"
             self.add("P010", loc, f"llm step {short(step.get('id'))} {what}")
         if "messages" in given and "system" in step:
-            self.add("P015", (*loc, "system"), "'system' stands beside 'messages'", "make it the first message")
+            self.add(
+                "P015",
+                (*loc, "system"),
+                "'system' stands beside 'messages'",
+                "make it the first message",
+            )
         self.messages(step.get("messages"), (*loc, "messages"))
         allowed = step.get("allowed_outputs")
         if allowed is not None and "output_schema" in step:
-            self.add("P015", (*loc, "output_schema"), "'allowed_outputs' and 'output_schema' exclude each other")
+            self.add(
+                "P015",
+                (*loc, "output_schema"),
+                "'allowed_outputs' and 'output_schema' exclude each other",
+            )
         if isinstance(step.get("output_schema"), dict):
             self.schema(step["output_schema"], (*loc, "output_schema"))
         if isinstance(allowed, list):
             texts = [a for a in allowed if isinstance(a, str)]
             folded = [a.strip().casefold() for a in texts]
             if len(set(folded)) < len(folded):
-                self.add("P013", (*loc, "allowed_outputs"), "two allowed outputs differ only in case or spaces")
+                self.add(
+                    "P013",
+                    (*loc, "allowed_outputs"),
+                    "two allowed outputs differ only in case or spaces",
+                )
             if any(not f for f in folded):
-                self.add("P013", (*loc, "allowed_outputs"), "an empty text can not be an allowed output")
+                self.add(
+                    "P013", (*loc, "allowed_outputs"), "an empty text can not be an allowed output"
+                )
             for i, a in enumerate(allowed):
                 if isinstance(a, (bool, int, float)):
-                    self.add("P013", (*loc, "allowed_outputs", i), f"{short(a)} is not a text", "quote it")
+                    self.add(
+                        "P013",
+                        (*loc, "allowed_outputs", i),
+                        f"{short(a)} is not a text",
+                        "quote it",
+                    )
         self.stops(step.get("stop"), (*loc, "stop"))
         self.options(step.get("options"), (*loc, "options"))
         if "on_invalid" in step and allowed is None and "output_schema" not in step:
-            message = "'on_invalid' without 'allowed_outputs' or 'output_schema': every answer is valid"
+            message = (
+                "'on_invalid' without 'allowed_outputs' or 'output_schema': every answer is valid"
+            )
             self.add("P015", (*loc, "on_invalid"), message)
-        if isinstance(allowed, list) and step.get("on_invalid") is not None and step["on_invalid"] not in allowed:
+        if (
+            isinstance(allowed, list)
+            and step.get("on_invalid") is not None
+            and step["on_invalid"] not in allowed
+        ):
             message = f"'on_invalid' {short(step['on_invalid'])} is none of 'allowed_outputs'"
             hint = "see that what reads the answer expects it, too"
             self.add("P016", (*loc, "on_invalid"), message, hint, severity="warning")
 
     def stops(self, stop: Any, loc: Loc) -> None:
         texts = stop if isinstance(stop, list) else [stop]
-        if stop is not None and not (texts and all(isinstance(text, str) and text for text in texts)):
-            self.add("P013", loc, f"'stop' is a text or a list of texts, none of them empty, not {short(stop)}")
+        if stop is not None and not (
+            texts and all(isinstance(text, str) and text for text in texts)
+        ):
+            self.add(
+                "P013",
+                loc,
+                f"'stop' is a text or a list of texts, none of them empty, not {short(stop)}",
+            )
 
     def options(self, options: Any, loc: Loc) -> None:
-        """What a provider is sent beside the language's own fields: no field of those, nothing of the host's, no template."""
+        """What a provider is sent beside the language's own fields: no field of those, nothing of
+        the host's, no template.
+        """
         for name, value in options.items() if isinstance(options, dict) else ():
             if name in NO_OPTIONS:
                 self.add("P013", (*loc, name), f"{name!r} can not be an option", NO_OPTIONS[name])
             elif _refers(value):
-                self.add("P013", (*loc, name), "options are sent as they stand: no reference is replaced in them")
+                self.add(
+                    "P013",
+                    (*loc, name),
+                    "options are sent as they stand: no reference is replaced in them",
+                )
 
     def messages(self, messages: Any, loc: Loc) -> None:
         if isinstance(messages, list):
@@ -1092,7 +1282,9 @@ class _Shape:
         elif isinstance(messages, str):
             self.conversation(messages, loc)
         elif messages is not None:
-            self.add("P013", loc, f"'messages' is a list, or a reference to one, not {short(messages)}")
+            self.add(
+                "P013", loc, f"'messages' is a list, or a reference to one, not {short(messages)}"
+            )
 
     def conversation(self, text: str, loc: Loc) -> None:
         try:
@@ -1101,7 +1293,12 @@ class _Shape:
             return
         if not typed:
             hint = "write a message as {role: user, content: ...}"
-            self.add("P013", loc, f"{short(text)} is not one reference to a list of messages, like $history", hint)
+            self.add(
+                "P013",
+                loc,
+                f"{short(text)} is not one reference to a list of messages, like $history",
+                hint,
+            )
 
     def message(self, message: Any, loc: Loc) -> None:
         if not isinstance(message, dict):
@@ -1110,12 +1307,18 @@ class _Shape:
             self.known(key, {"role": None, "content": None}, message[key], (*loc, key))
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
-            self.add("P013", (*loc, "role"), f"role is one of {', '.join(ROLES)}, not {short(role)}")
+            self.add(
+                "P013", (*loc, "role"), f"role is one of {', '.join(ROLES)}, not {short(role)}"
+            )
         if isinstance(content, list) and content:
             for i, part in enumerate(content):
                 self.part(part, role, (*loc, "content", i))
         elif not isinstance(content, str):
-            self.add("P013", (*loc, "content"), f"content is a text or a list of parts, not {short(content)}")
+            self.add(
+                "P013",
+                (*loc, "content"),
+                f"content is a text or a list of parts, not {short(content)}",
+            )
 
     def part(self, part: Any, role: Any, loc: Loc) -> None:
         """A part of a content; an address that holds a reference is looked at when it is known."""
@@ -1139,7 +1342,10 @@ class _Shape:
         elif step.get("on_exhausted") != "continue":
             message = f"loop {short(step.get('id'))} without 'until' always fails"
             self.add(
-                "P010", loc, message, "give it 'until', or 'on_exhausted: continue' to run a fixed number of times"
+                "P010",
+                loc,
+                message,
+                "give it 'until', or 'on_exhausted: continue' to run a fixed number of times",
             )
 
     def set(self, step: dict[str, Any], loc: Loc) -> None:
@@ -1147,7 +1353,9 @@ class _Shape:
         for name, value in values.items() if isinstance(values, dict) else ():
             at = (*loc, "values", name)
             if not _NAME.match(name):
-                self.add("P021", at, f"{short(name)} can not be a name", "use letters, digits and '_'")
+                self.add(
+                    "P021", at, f"{short(name)} can not be a name", "use letters, digits and '_'"
+                )
             self.templates(value, at)
 
     def wait(self, step: dict[str, Any], loc: Loc) -> None:
@@ -1155,14 +1363,19 @@ class _Shape:
         if len(given) != 1:
             what = " and ".join(given) if given else "nothing"
             self.add(
-                "P010", loc, f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has {what}"
+                "P010",
+                loc,
+                f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has "
+                f"{what}",
             )
         self.templates(step.get("until"), (*loc, "until"))
         if "match" in step:
             self.matched(step["match"], (*loc, "match"), of_event="event" in step)
         if "output_schema" in step and "event" not in step:
             self.add(
-                "P015", (*loc, "output_schema"), "'output_schema' is of an event's payload, and this waits for a time"
+                "P015",
+                (*loc, "output_schema"),
+                "'output_schema' is of an event's payload, and this waits for a time",
             )
         if isinstance(step.get("output_schema"), dict):
             self.schema(step["output_schema"], (*loc, "output_schema"))
@@ -1172,7 +1385,12 @@ class _Shape:
         if not of_event:
             self.add("P015", loc, "'match' is of an event's payload, and this waits for a time")
         elif match == {}:
-            self.add("P013", loc, "'match' names no value, and so any event would do", "name one, or leave it out")
+            self.add(
+                "P013",
+                loc,
+                "'match' names no value, and so any event would do",
+                "name one, or leave it out",
+            )
 
 
 def _refers(value: Any) -> bool:
@@ -1192,7 +1410,9 @@ _CHECKS = {
 }
 
 
-def _unknown_type_parts(loc: Loc, kind: Any, given: bool, hints: Hints) -> tuple[str, Loc, str, str | None]:
+def _unknown_type_parts(
+    loc: Loc, kind: Any, given: bool, hints: Hints
+) -> tuple[str, Loc, str, str | None]:
     known = [k.value for k in StepType]
     hint = hints.meant(kind, known, otherwise=f"types are {', '.join(known)}")
     if not given:
@@ -1221,7 +1441,11 @@ def translate(error: ValidationError) -> list[Diagnostic]:
             result.extend(cause.diagnostics)
             continue
         loc = _document_loc(item["loc"])
-        if item["type"] == "string_type" and isinstance(item["input"], (list, dict)) and item["loc"][-1] == "str":
+        if (
+            item["type"] == "string_type"
+            and isinstance(item["input"], (list, dict))
+            and item["loc"][-1] == "str"
+        ):
             continue  # the other member of `str | list of steps` says what is wrong inside
         code, message = _MESSAGES.get(item["type"], ("P013", ""))
         if code == "P010" and item["type"] == "missing":
@@ -1230,7 +1454,11 @@ def translate(error: ValidationError) -> list[Diagnostic]:
         elif not message:
             message = f"{item['msg'][0].lower()}{item['msg'][1:]}, not {short(item['input'])}"
         hint = None
-        if item["type"] == "string_type" and isinstance(item["input"], dict) and EXPR in item["input"]:
+        if (
+            item["type"] == "string_type"
+            and isinstance(item["input"], dict)
+            and EXPR in item["input"]
+        ):
             hint = "compute it in a 'set' step before, and write its name here"
         result.append(Diagnostic(code, loc, message, hint))
     return result
@@ -1243,21 +1471,32 @@ def _document_loc(loc: tuple[int | str, ...]) -> Loc:
     for i, part in enumerate(loc):
         last = result[-1] if result else None
         tagged = part in _STEP_TYPES and isinstance(last, int) and not tagged
-        member = isinstance(part, str) and ("[" in part or (part == "Program" and last == "program"))
+        member = isinstance(part, str) and (
+            "[" in part or (part == "Program" and last == "program")
+        )
         if not (
-            tagged or member or (part in _MEMBERS and i == len(loc) - 1 and last not in ("cases", "values", "args"))
+            tagged
+            or member
+            or (part in _MEMBERS and i == len(loc) - 1 and last not in ("cases", "values", "args"))
         ):
             result.append(part)
     return tuple(result)
 
 
-_MEMBERS = frozenset({"str", "float", "constrained-float", "constrained-str"})  # of unions, as pydantic names them
+# of unions, as pydantic names them
+_MEMBERS = frozenset({"str", "float", "constrained-float", "constrained-str"})
 
 
 def merge(faults: list[Diagnostic], more: list[Diagnostic]) -> list[Diagnostic]:
-    """*more* added to *faults*, but for places that have an error already. Several fields may lack at one place."""
+    """*more* added to *faults*, but for places that have an error already. Several fields may lack
+    at one place.
+    """
     errors = {f.loc for f in faults if f.severity == "error"}
-    typeless = {f.loc[:-1] if f.code == "P014" else f.loc for f in faults if f.code == "P014" or "'type'" in f.message}
+    typeless = {
+        f.loc[:-1] if f.code == "P014" else f.loc
+        for f in faults
+        if f.code == "P014" or "'type'" in f.message
+    }
     result = list(faults)
     for d in more:
         lacking = d.code == "P010" and "is required" in d.message
@@ -1272,9 +1511,15 @@ def merge(faults: list[Diagnostic], more: list[Diagnostic]) -> list[Diagnostic]:
 
 def _digested(document: dict[str, Any]) -> dict[str, Any]:
     """*document* without what does not change its meaning."""
-    result = {key: value for key, value in document.items() if key not in ("description", "metadata") and not free(key)}
+    result = {
+        key: value
+        for key, value in document.items()
+        if key not in ("description", "metadata") and not free(key)
+    }
     for key in ("steps", "parallel_steps", "then", "otherwise", "default"):
-        if isinstance(result.get(key), list) and (key != "default" or result.get("type") == "switch"):
+        if isinstance(result.get(key), list) and (
+            key != "default" or result.get("type") == "switch"
+        ):
             result[key] = [_digested_block(item) for item in result[key]]
     if isinstance(result.get("cases"), dict):
         result["cases"] = {name: _digested_block(item) for name, item in result["cases"].items()}

@@ -1,8 +1,9 @@
-"""Program text in, plain data out. YAML is read as 1.2 and JSON as JSON; both with places for messages.
+"""Program text in, plain data out. YAML is read as 1.2 and JSON as JSON; both with places for
+messages.
 
-libyaml splits the text into events; what a scalar means (YAML 1.2 core schema: ``yes`` is a text) is
-decided here. Nothing is constructed from a tag, no alias is expanded beyond a counted bound, and no
-key is taken twice.
+libyaml splits the text into events; what a scalar means (YAML 1.2 core schema: ``yes`` is a text)
+is decided here. Nothing is constructed from a tag, no alias is expanded beyond a counted bound, and
+no key is taken twice.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ MAX_PROGRAM_BYTES = 1024 * 1024
 MAX_ALIAS_NODES = 100_000
 """Nodes that aliases may add: ten thousand steps share a block of ten fields."""
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events; the C one is 10 times as fast
+# the same events; the C one is 10 times as fast
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -52,9 +54,13 @@ def read_text(text: Any, *, file: str | None = None, format: str = "yaml") -> An
         size = len(text.encode())
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        raise _fault("P001", "not YAML: a lone surrogate", file, line, 1, "save it as UTF-8") from None
+        raise _fault(
+            "P001", "not YAML: a lone surrogate", file, line, 1, "save it as UTF-8"
+        ) from None
     if size > MAX_PROGRAM_BYTES:
-        raise _fault("P005", f"program text has {size} bytes, the limit is {MAX_PROGRAM_BYTES}", file)
+        raise _fault(
+            "P005", f"program text has {size} bytes, the limit is {MAX_PROGRAM_BYTES}", file
+        )
     if format == "json":
         return _read_json(text, file)
     return _Reader(text, file).document()
@@ -116,7 +122,9 @@ def _read_json(text: str, file: str | None) -> Any:
         return number
 
     try:
-        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=finite)
+        data = json.loads(
+            text, object_pairs_hook=pairs, parse_constant=constant, parse_float=finite
+        )
     except json.JSONDecodeError as error:
         raise _fault("P001", f"not JSON: {error.msg}", file, error.lineno, error.colno) from None
     except RecursionError:
@@ -126,7 +134,9 @@ def _read_json(text: str, file: str | None) -> Any:
     except ValueError as error:  # an integer beyond Python's digit limit
         raise _fault("P004", f"not a usable number: {error}", file) from None
     if doubles:
-        raise ProgramError([Diagnostic("P002", (), f"duplicate key {key!r}", file=file) for key in doubles])
+        raise ProgramError(
+            [Diagnostic("P002", (), f"duplicate key {key!r}", file=file) for key in doubles]
+        )
     return data
 
 
@@ -161,13 +171,21 @@ class _Reader:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        hint = "quote a text that starts with a special character, or holds ': ' or ' #'" if mark else None
+        hint = (
+            "quote a text that starts with a special character, or holds ': ' or ' #'"
+            if mark
+            else None
+        )
         return _fault("P001", f"not YAML: {problem}", self.file, line, column, hint)
 
-    def add_fault(self, code: str, message: str, event: Any, loc: Loc = (), hint: str | None = None) -> None:
+    def add_fault(
+        self, code: str, message: str, event: Any, loc: Loc = (), hint: str | None = None
+    ) -> None:
         mark = event.start_mark
         self.faults.append(
-            Diagnostic(code, loc, message, hint, file=self.file, line=mark.line + 1, column=mark.column + 1)
+            Diagnostic(
+                code, loc, message, hint, file=self.file, line=mark.line + 1, column=mark.column + 1
+            )
         )
 
     def build(self, loader: Any) -> Any:
@@ -215,15 +233,21 @@ class _Reader:
                         self.add_fault("P002", f"duplicate key {key!r}", event, (*level[2], key))
                     elif key == "<<" and not event.style:
                         self.add_fault(
-                            "P001", "merge keys are not part of YAML 1.2", event, level[2], "write the fields out"
+                            "P001",
+                            "merge keys are not part of YAML 1.2",
+                            event,
+                            level[2],
+                            "write the fields out",
                         )
                     level[1] = key
                     if tracking:
-                        self.marks[(*level[2], key)] = (event.start_mark.line + 1, event.start_mark.column + 1)  # type: ignore[index]
+                        mark = event.start_mark.line + 1, event.start_mark.column + 1
+                        self.marks[(*level[2], key)] = mark  # type: ignore[index]
                     continue
                 loc = here() if tracking or kind is not yaml.ScalarEvent else ()
                 if tracking:
-                    self.marks.setdefault(loc, (event.start_mark.line + 1, event.start_mark.column + 1))  # type: ignore[union-attr]
+                    mark = event.start_mark.line + 1, event.start_mark.column + 1
+                    self.marks.setdefault(loc, mark)  # type: ignore[union-attr]
                 if kind is yaml.ScalarEvent:
                     value = self.scalar(event)
                     if event.anchor:
@@ -231,23 +255,31 @@ class _Reader:
                     put(value, event)
                 elif kind is yaml.AliasEvent:
                     if event.anchor not in self.anchors:
-                        self.add_fault("P003", f"unknown or cyclic alias *{event.anchor}", event, loc)
+                        self.add_fault(
+                            "P003", f"unknown or cyclic alias *{event.anchor}", event, loc
+                        )
                         raise ProgramError(self.faults)
                     value, count = self.anchors[event.anchor]
                     self.aliased += count
                     self.nodes += count
                     if self.aliased > MAX_ALIAS_NODES:
-                        self.add_fault("P003", f"aliases add more than {MAX_ALIAS_NODES} values", event, loc)
+                        self.add_fault(
+                            "P003", f"aliases add more than {MAX_ALIAS_NODES} values", event, loc
+                        )
                         raise ProgramError(self.faults)
                     put(value, event)
                 else:
                     if len(stack) >= MAX_DEPTH:
-                        self.add_fault("P005", f"nested deeper than {MAX_DEPTH} levels", event, loc[:6])
+                        self.add_fault(
+                            "P005", f"nested deeper than {MAX_DEPTH} levels", event, loc[:6]
+                        )
                         raise ProgramError(self.faults)
                     default = "map" if kind is yaml.MappingStartEvent else "seq"
                     if event.tag and event.tag != _CORE_TAG + default:
                         self.add_fault("P001", f"tag {event.tag!r} is not allowed", event, loc)
-                    stack.append([{} if default == "map" else [], None, loc, event.anchor, self.nodes])
+                    stack.append(
+                        [{} if default == "map" else [], None, loc, event.anchor, self.nodes]
+                    )
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
                 container, _, _, anchor, start = stack.pop()
                 if anchor:
@@ -256,7 +288,9 @@ class _Reader:
             elif kind is yaml.DocumentStartEvent:
                 documents += 1
                 if documents > 1:
-                    self.add_fault("P001", "more than one document", event, hint="keep one program a file")
+                    self.add_fault(
+                        "P001", "more than one document", event, hint="keep one program a file"
+                    )
                     raise ProgramError(self.faults)
             elif kind is yaml.StreamEndEvent:
                 return root[0] if root else None
@@ -267,7 +301,9 @@ class _Reader:
         if tag and tag != "!":
             if tag == _CORE_TAG + "str":
                 return text
-            self.add_fault("P001", f"tag {tag!r} is not allowed", event, hint="write the value itself")
+            self.add_fault(
+                "P001", f"tag {tag!r} is not allowed", event, hint="write the value itself"
+            )
             return text
         if event.style or tag:  # quoted or block: a text
             return text
@@ -280,7 +316,9 @@ class _Reader:
             if _INT.match(text):
                 digits = text[2:] if text[:2] in ("0o", "0x") else text
                 if len(digits) > 2000:
-                    self.add_fault("P004", "an integer of more than 2,000 digits", event, hint="quote it")
+                    self.add_fault(
+                        "P004", "an integer of more than 2,000 digits", event, hint="quote it"
+                    )
                     return 0
                 return int(digits, {"0o": 8, "0x": 16}.get(text[:2], 10))
             if _FLOAT.match(text):

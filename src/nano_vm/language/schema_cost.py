@@ -1,14 +1,14 @@
 """What it costs to check a value by a JSON Schema, bounded before the check begins.
 
-A schema comes in; `Rates` go out: the most work that an entry of a value can cause. The engine cannot
-be stopped once it runs, and it holds the interpreter's lock: so what could take too long is refused
-beforehand. Rates times size are a bound that depends on schema and value alone, never on the speed
-of a machine. No value is checked here.
+A schema comes in; `Rates` go out: the most work that an entry of a value can cause. The engine
+cannot be stopped once it runs, and it holds the interpreter's lock: so what could take too long is
+refused beforehand. Rates times size are a bound that depends on schema and value alone, never on
+the speed of a machine. No value is checked here.
 
-Theory: a schema is a graph of subschemas, with edges that stay at one place of the value (``anyOf``,
-``$ref``) and edges that lead one level down (``properties``, ``items``). The paths from the root with
-*n* edges down are the checks of one place *n* levels deep. A subschema that contains itself is
-counted once for each place: the engine remembers its verdicts there.
+Theory: a schema is a graph of subschemas, with edges that stay at one place of the value
+(``anyOf``, ``$ref``) and edges that lead one level down (``properties``, ``items``). The paths from
+the root with *n* edges down are the checks of one place *n* levels deep. A subschema that contains
+itself is counted once for each place: the engine remembers its verdicts there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MAX_RATE = 100_000
 """Units that one entry may cost: references that double reach 2^24 in a page of text."""
 
 MAX_SCHEMA_DEPTH = 100
-"""Subschemas on one path, through references too: as deep as a value can be. The engine recurses."""
+"""Subschemas on one path, through references too: as deep as a value can be. The engine recurses.
+"""
 
 
 class Extent(NamedTuple):
@@ -123,7 +124,8 @@ FRACTION = Rates(130, 0, 0, 130)
 """A value compared with one float, or an integer over 63 bits: up to 1.3 µs."""
 
 CONTAINER = Rates(14)
-"""One list or object of an ``enum``, compared with the value: 140 ns, and as much for its entries."""
+"""One list or object of an ``enum``, compared with the value: 140 ns, and as much for its entries.
+"""
 
 LENGTH = Rates(0, 0, 0.25)
 """Characters are counted, where they are not all ASCII."""
@@ -198,7 +200,9 @@ class References:
         self.anchors: dict[str, list[dict[str, Any]]] = {}
         for node in everywhere(schema):
             if node is not schema and "$id" in node:
-                raise ValueError("a subschema cannot have an '$id' of its own; refer to it by '#/$defs/NAME'")
+                raise ValueError(
+                    "a subschema cannot have an '$id' of its own; refer to it by '#/$defs/NAME'"
+                )
             for key in ("$anchor", "$dynamicAnchor"):
                 if isinstance(node.get(key), str):
                     self.anchors.setdefault(node[key], []).append(node)
@@ -252,7 +256,8 @@ class _Profiles:
         self.references = References(schema)
         self.evaluated = EVALUATED
         self.known: dict[int, list[Rates]] = {}
-        self.open: dict[int, int] = {}  # the level at which a subschema was entered, until it is done
+        # the level at which a subschema was entered, until it is done
+        self.open: dict[int, int] = {}
         self.recursive: list[int] = []
         if any(map(in_python, everywhere(schema))):
             self.evaluated = EVALUATED_BESIDE_PYTHON
@@ -262,7 +267,10 @@ class _Profiles:
         for key in self.recursive:
             total = total.plus(_highest(self.known[key]))
         if total.entry + total.container > MAX_RATE:
-            raise ValueError(f"to check one entry of a value could take more than {MAX_RATE} steps; repeat less in it")
+            raise ValueError(
+                f"to check one entry of a value could take more than {MAX_RATE} steps; repeat "
+                f"less in it"
+            )
         return total
 
     def profile(self, node: Any, level: int) -> list[Rates]:
@@ -283,7 +291,10 @@ class _Profiles:
         result = [self.evaluated.plus(_own(node))]
         for part in self.beside(node):
             _add(result, self.profile(part, level))
-        _add(result, [NOTHING, *_higher(self.items(node, level + 1), self.properties(node, level + 1))])
+        _add(
+            result,
+            [NOTHING, *_higher(self.items(node, level + 1), self.properties(node, level + 1))],
+        )
         if "unevaluatedItems" in node or "unevaluatedProperties" in node:
             _add(result, list(result), UNEVALUATED - 1)
         del self.open[key]
@@ -332,7 +343,9 @@ class _Profiles:
             _add(result, [KEY])
         return self.added(result, node, PROPERTIES[1:], level)
 
-    def added(self, result: list[Rates], node: dict[str, Any], keys: tuple[str, ...], level: int) -> list[Rates]:
+    def added(
+        self, result: list[Rates], node: dict[str, Any], keys: tuple[str, ...], level: int
+    ) -> list[Rates]:
         result = list(result)
         for key in keys:
             if key in node:
@@ -362,7 +375,9 @@ def _own(node: dict[str, Any]) -> Rates:
                 result = result.plus(LENGTH)
             case "format":
                 result = result.plus(FORMAT if str(value) in QUICK_FORMATS else SLOW_FORMAT)
-            case "dependentRequired" | "dependentSchemas" | "dependencies" if isinstance(value, dict):
+            case "dependentRequired" | "dependentSchemas" | "dependencies" if isinstance(
+                value, dict
+            ):
                 result = result.plus(Rates(0, len(value)))
     return result
 

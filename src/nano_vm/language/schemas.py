@@ -35,13 +35,21 @@ def schema_check(schema: dict[str, Any]) -> Callable[[Any], str | None]:
         cost = limits.cost(size)
         if cost > MAX_CHECK_COST:
             return (
-                f"it is too large to be checked by this schema: {size.entries} entries and {size.characters} characters, "
-                f"{cost / MAX_CHECK_COST:.1f} times of what can be; give less, or a schema with fewer alternatives"
+                f"it is too large to be checked by this schema: {size.entries} entries and "
+                f"{size.characters} characters, "
+                f"{cost / MAX_CHECK_COST:.1f} times of what can be; give less, or a schema with "
+                f"fewer alternatives"
             )
         if validator.is_valid(value):
             return None
-        explained = cost <= MAX_EXPLAINED_COST and size.entries + size.limbs <= MAX_EXPLAINED_ENTRIES
-        return _fault(schema, value) if explained else "it does not fit the schema; it is too large to find the place"
+        explained = (
+            cost <= MAX_EXPLAINED_COST and size.entries + size.limbs <= MAX_EXPLAINED_ENTRIES
+        )
+        return (
+            _fault(schema, value)
+            if explained
+            else "it does not fit the schema; it is too large to find the place"
+        )
 
     return check
 
@@ -61,7 +69,8 @@ MAX_PATTERN_BYTES = 256 * 1024
 per MB of text, at this limit the slowest takes 24 ms."""
 
 MAX_PATTERNS_BYTES = 64 * 1024 * 1024
-"""Size of all compiled patterns of a schema; tables that they fill as they run are four times it."""
+"""Size of all compiled patterns of a schema; tables that they fill as they run are four times it.
+"""
 
 
 def _validator(schema: dict[str, Any], own_keywords: dict[str, type] | None = None) -> Any:
@@ -94,11 +103,14 @@ def _validator(schema: dict[str, Any], own_keywords: dict[str, type] | None = No
         message = error.message.replace(_MASK, short(_found(body, error.instance_path)))
         if kind == "format":
             raise ValueError(
-                f"{place}: the pattern is malformed, too large, or uses look-around or back-references; "
+                f"{place}: the pattern is malformed, too large, or uses look-around or "
+                f"back-references; "
                 "write a plain one, or minLength and maxLength"
             ) from None
         if kind == "$ref" or "retrieving" in message or "resource" in message.lower():
-            raise ValueError(f"a $ref leads out of the schema or nowhere: {message[:200]}") from None
+            raise ValueError(
+                f"a $ref leads out of the schema or nowhere: {message[:200]}"
+            ) from None
         raise ValueError(f"{place}: {message[:300]}".removeprefix(": ")) from None
 
 
@@ -139,14 +151,17 @@ def _check_drafts(node: Any, *, top: bool = False, names: bool = False) -> None:
             _check_drafts(item)
     elif isinstance(node, dict):
         if not top and not names and "$schema" in node:
-            raise ValueError("a subschema can not have a '$schema' of its own; all is read as draft 2020-12")
+            raise ValueError(
+                "a subschema can not have a '$schema' of its own; all is read as draft 2020-12"
+            )
         for key, value in node.items():
             if names or key not in DATA_WORDS:
                 _check_drafts(value, names=not names and key in NAMED_WORDS)
 
 
 FORMATS = (
-    "date date-time time duration email idn-email hostname idn-hostname ipv4 ipv6 uri uri-reference iri "
+    "date date-time time duration email idn-email hostname idn-hostname ipv4 ipv6 uri "
+    "uri-reference iri "
     "iri-reference uuid uri-template json-pointer relative-json-pointer regex"
 ).split()
 """Formats of JSON Schema 2020-12, all that there are; the engine holds them."""
@@ -154,7 +169,10 @@ FORMATS = (
 _BITS = {"int32": 32, "int64": 64}
 """Formats of OpenAPI for numbers, held as bounds."""
 
-_NOTES = frozenset("password binary byte path file-path directory-path multi-host-uri json-string float double".split())
+_NOTES = frozenset(
+    "password binary byte path file-path directory-path multi-host-uri json-string float "
+    "double".split()
+)
 """Formats of OpenAPI and pydantic that say what a value is for, and restrict nothing."""
 
 
@@ -171,7 +189,8 @@ def _read_by(read: Callable[[str], Any]) -> Callable[[str], bool]:
 
 def _uuid_of(version: int) -> Callable[[str], bool]:
     pattern = re.compile(
-        rf"[0-9a-f]{{8}}-[0-9a-f]{{4}}-{version}[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}", re.I
+        rf"[0-9a-f]{{8}}-[0-9a-f]{{4}}-{version}[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}",
+        re.I,
     )
     return lambda text: pattern.fullmatch(text) is not None
 
@@ -230,7 +249,8 @@ MAX_REFERENCES_FOLLOWED = 100_000
 """References that the search for a fault follows: unlike the check, it remembers no verdicts."""
 
 MAX_EXPLAINED_COST = 10_000_000
-"""Cost of a check whose fault is looked for: references are counted in Python, see `schema_cost`."""
+"""Cost of a check whose fault is looked for: references are counted in Python, see `schema_cost`.
+"""
 
 MAX_EXPLAINED_ENTRIES = 100_000
 """Entries of a value in which a fault is looked for: the engine copies them, to 1 kB at worst."""
@@ -245,9 +265,9 @@ _FOLLOWED = "nano_vm:followed"
 def _fault(schema: dict[str, Any], value: Any) -> str:
     """The message for the first fault of *value*, which is not valid.
 
-    The engine explains a failed ``anyOf`` by all faults of all its branches, each with a copy of what
-    it found: gigabytes. So a copy of the schema is asked, in which alternatives stand below a double
-    negation: there it looks for no faults.
+    The engine explains a failed ``anyOf`` by all faults of all its branches, each with a copy of
+    what it found: gigabytes. So a copy of the schema is asked, in which alternatives stand below a
+    double negation: there it looks for no faults.
     """
     import jsonschema_rs
 

@@ -1,20 +1,25 @@
 """The most that one execution of a frame can add up to: longest paths over the one graph.
 
-A `Flow` without circles of jumps comes in, and what each node adds to some amounts (steps, calls, tokens, ...); out go the
-largest sum of each amount over all paths of each frame, and the path that has it. It runs nothing, and makes no list of paths.
+A `Flow` without circles of jumps comes in, and what each node adds to some amounts (steps, calls,
+tokens, ...); out go the largest sum of each amount over all paths of each frame, and the path that
+has it. It runs nothing, and makes no list of paths.
 
-Theory. Without the ``again`` edges of loops the graph of a frame is acyclic, so the largest sum from a node to the end is its own
-amount plus the largest over its successors: one look at each node and edge, in reverse topological order. All amounts are
-carried at once, each with a maximum of its own, so that the most steps and the most calls may come from different paths.
+Theory. Without the ``again`` edges of loops the graph of a frame is acyclic, so the largest sum
+from a node to the end is its own amount plus the largest over its successors: one look at each node
+and edge, in reverse topological order. All amounts are carried at once, each with a maximum of its
+own, so that the most steps and the most calls may come from different paths.
 
-- A loop with bound k runs its body to its end at most k - 1 times, and once more either to its end or out of it (a jump, a
-  failure): k - 1 times the longest way from the body's entry to its `test`, and the longest way from there to the end of the frame.
-- A fork adds what its children add together, whatever follows it: when one fails, its siblings still run. A `map` adds its
-  item as often as it may have items.
-- An edge of a failure is an edge like any other: what the failing step had used is counted before it is taken.
+- A loop with bound k runs its body to its end at most k - 1 times, and once more either to its end
+  or out of it (a jump, a failure): k - 1 times the longest way from the body's entry to its `test`,
+  and the longest way from there to the end of the frame.
+- A fork adds what its children add together, whatever follows it: when one fails, its siblings
+  still run. A `map` adds its item as often as it may have items.
+- An edge of a failure is an edge like any other: what the failing step had used is counted before
+  it is taken.
 
-Source: longest paths in a directed acyclic graph, Cormen et al., "Introduction to Algorithms", section 22.2; bounds of
-loops by implicit path enumeration, Li and Malik, "Performance Analysis of Embedded Software Using Implicit Path Enumeration", 1995.
+Source: longest paths in a directed acyclic graph, Cormen et al., "Introduction to Algorithms",
+section 22.2; bounds of loops by implicit path enumeration, Li and Malik, "Performance Analysis of
+Embedded Software Using Implicit Path Enumeration", 1995.
 """
 
 from __future__ import annotations
@@ -28,7 +33,9 @@ from ..language.flow import Flow, FrameGraph, Node
 from ..language.program import DEFAULT_ANSWER_ATTEMPTS, LLMStep, LoopStep, MapStep, Step, ToolStep
 
 STEPS, LLM_CALLS, TOOL_CALLS = 0, 1, 2
-"""The amounts that every caller asks for, as a budget counts them: undo and reconcile are not among the tool calls."""
+"""The amounts that every caller asks for, as a budget counts them: undo and reconcile are not among
+the tool calls.
+"""
 
 Gain = Iterable[tuple[int, int]]
 """What a node adds: pairs of an amount's number and how much."""
@@ -43,7 +50,9 @@ def attempts_of(step: Step) -> int:
 
 
 def items_of(step: MapStep) -> int:
-    """How many items a map runs at the most: a list that stands in the program is counted, and fails as a whole if it is too long."""
+    """How many items a map runs at the most: a list that stands in the program is counted, and
+    fails as a whole if it is too long.
+    """
     if isinstance(step.over, list):
         return len(step.over) if len(step.over) <= step.max_items else 0
     return 0 if is_literal(step.over) else step.max_items  # a literal that is no list fails
@@ -53,7 +62,9 @@ _STEP = ((STEPS, 1),)
 
 
 def step_of(node: Node) -> Gain:
-    """The step that a budget counts: where a `when` stands before it, it is counted there, whether it is skipped or not."""
+    """The step that a budget counts: where a `when` stands before it, it is counted there, whether
+    it is skipped or not.
+    """
     return () if node.kind == "step" and node.step.when is not None else _STEP
 
 
@@ -61,7 +72,11 @@ def counted(node: Node) -> Gain:
     """The steps and calls of a node itself."""
     calls = attempts_of(node.step) if node.kind == "step" else 0
     own = step_of(node)
-    return (*own, (LLM_CALLS if isinstance(node.step, LLMStep) else TOOL_CALLS, calls)) if calls else own
+    return (
+        (*own, (LLM_CALLS if isinstance(node.step, LLMStep) else TOOL_CALLS, calls))
+        if calls
+        else own
+    )
 
 
 def capped(frame: FrameGraph, total: list[int]) -> None:
@@ -86,7 +101,8 @@ class Longest:
     ]  # by node: the successor on the path of each traced amount, one where it is the same
 
     def path(self, traced: int) -> tuple[str, ...]:
-        """The ids of the steps on the path of the run that has the most of the amount with this number among those traced.
+        """The ids of the steps on the path of the run that has the most of the amount with this
+        number among those traced.
 
         What runs inside a fork stands after it. A loop's body stands there once.
         """
@@ -113,8 +129,9 @@ def longest(
 ) -> Longest:
     """The largest sums of *width* amounts for one execution of each frame of *flow*.
 
-    *gain* tells what each `step` and `when` adds beside its frames and iterations; *cap* may lower the total of a frame. The way to
-    the largest sum of the amounts *traced* can be asked for afterwards.
+    *gain* tells what each `step` and `when` adds beside its frames and iterations; *cap* may lower
+    the total of a frame. The way to the largest sum of the amounts *traced* can be asked for
+    afterwards.
 
     Raises:
         VMError: If steps run in a circle: nothing bounds such a program.
@@ -128,7 +145,9 @@ def longest(
 
 
 class _Frame:
-    """One frame: its nodes in reverse topological order, the successors of each, and the members of each loop."""
+    """One frame: its nodes in reverse topological order, the successors of each, and the members of
+    each loop.
+    """
 
     def __init__(self, flow: Flow, frame: FrameGraph, width: int) -> None:
         self.nodes = flow.nodes
@@ -165,7 +184,8 @@ class _Frame:
                             stack.append(target)
                         elif seen == 1 and target in successors:
                             raise VMError(
-                                f"steps run in a circle through {nodes[target].step.id!r}; nothing bounds them"
+                                f"steps run in a circle through {nodes[target].step.id!r}; "
+                                f"nothing bounds them"
                             )
                 successors[index] = found
                 state[index] = 1
@@ -175,11 +195,14 @@ class _Frame:
                     state[index] = 2
                     order.append(index)
 
-    def solve(self, gain: Callable[[Node], Gain], result: Longest, traced: Sequence[int]) -> list[int]:
+    def solve(
+        self, gain: Callable[[Node], Gain], result: Longest, traced: Sequence[int]
+    ) -> list[int]:
         nodes, gains = self.nodes, self.gains
         tests: dict[int, int] = {}  # by loop: its test
         members: dict[int, list[int]] = {}  # by loop: the nodes of its body
-        around: dict[int, tuple[int, ...]] = {-1: ()}  # by owner: the loops in which its blocks stand
+        # by owner: the loops in which its blocks stand
+        around: dict[int, tuple[int, ...]] = {-1: ()}
         for index in self.order:
             node = nodes[index]
             owner = node.owner
@@ -196,7 +219,9 @@ class _Frame:
                 times = items_of(node.step) if isinstance(node.step, MapStep) else 1
                 for child in node.frames:
                     gains[index] = _more(gains[index], result.totals[child.index], times)
-            elif isinstance(node.step, LoopStep) and index in tests and node.step.max_iterations > 1:
+            elif (
+                isinstance(node.step, LoopStep) and index in tests and node.step.max_iterations > 1
+            ):
                 body = node.edges[0].target
                 # the whole of an iteration; a body that never comes to its end runs once
                 iteration = self._sums(members.get(index, []), gains, tests[index], {}).get(body)
@@ -209,7 +234,9 @@ class _Frame:
         found = around.get(owner.index)
         if found is None:
             outer = () if owner.owner is None else self._loops(owner.owner, around)
-            found = around[owner.index] = (*outer, owner.index) if isinstance(owner.step, LoopStep) else outer
+            found = around[owner.index] = (
+                (*outer, owner.index) if isinstance(owner.step, LoopStep) else outer
+            )
         return found
 
     def _sums(
@@ -220,14 +247,17 @@ class _Frame:
         choices: dict[int, Sequence[int]],
         traced: Sequence[int] = (),
     ) -> dict[int, list[int]]:
-        """The largest sums from each node of *order* to *goal*, or to the end of the frame where there is none.
+        """The largest sums from each node of *order* to *goal*, or to the end of the frame where
+        there is none.
 
-        A list of sums is handed on along a straight way and copied only where ways part, so a node costs what it adds.
+        A list of sums is handed on along a straight way and copied only where ways part, so a node
+        costs what it adds.
         """
         successors = self.successors
         values: dict[int, list[int]] = {}
         entered = self.entered
-        left = {index: entered.get(index, 0) for index in order}  # how many predecessors have yet to see a node's sums
+        # how many predecessors have yet to see a node's sums
+        left = {index: entered.get(index, 0) for index in order}
         if goal is not None:
             left[goal] = entered[goal]
             values[goal] = [0] * self.width
@@ -267,4 +297,7 @@ class _Frame:
 
 def _more(gain: Gain, sums: Sequence[int], times: int) -> Gain:
     """*gain* and *times* the *sums*."""
-    return (*gain, *((amount, units * times) for amount, units in enumerate(sums) if units and times))
+    return (
+        *gain,
+        *((amount, units * times) for amount, units in enumerate(sums) if units and times),
+    )

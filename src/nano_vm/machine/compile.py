@@ -1,7 +1,7 @@
 """Flow in, Plan out: one op for each node, each edge an object reference, each name a slot.
 
-Everything that can be decided before a run is decided here. The graph is taken as it is: no node is added, dropped or
-connected otherwise, since the proofs are about the graph.
+Everything that can be decided before a run is decided here. The graph is taken as it is: no node is
+added, dropped or connected otherwise, since the proofs are about the graph.
 """
 
 from __future__ import annotations
@@ -73,17 +73,23 @@ from .plan import (
 )
 
 TOOL_TIMEOUT_SECONDS = 60.0
-"""One attempt of a tool without ``timeout_seconds``: longer than any request that a person would wait for."""
+"""One attempt of a tool without ``timeout_seconds``: longer than any request that a person would
+wait for.
+"""
 
 MODEL_TIMEOUT_SECONDS = 120.0
-"""One attempt of a model call without ``timeout_seconds``: a long answer of a slow model takes a minute."""
+"""One attempt of a model call without ``timeout_seconds``: a long answer of a slow model takes a
+minute.
+"""
 
 
 Checks = Mapping[Loc, Sequence[CallRule]]
 """By the place of an argument: what is held against its value before the call."""
 
 
-def compile_flow(flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None) -> Plan:
+def compile_flow(
+    flow: Flow, contracts: Mapping[str, ToolContract], checks: Checks | None = None
+) -> Plan:
     """The plan of *flow*, which must have no faults; *contracts* are the tools that it may call."""
     return _Compiler(flow, contracts, checks or {}).plan()
 
@@ -109,7 +115,8 @@ class _Compiler:
             self.connect(node, op)
         for node, op in zip(flow.nodes, self.ops, strict=True):
             self.place(node, op)
-        for op in self.ops:  # complete by now, so that a twin is the same in all but how it is called
+        # complete by now, so that a twin is the same in all but how it is called
+        for op in self.ops:
             if isinstance(op, ToolOp) and op.single is not None and op.function is not None:
                 parameter = self.contracts[op.tool].parameters.get(op.single[0])
                 if parameter is not None and parameter.first:
@@ -160,12 +167,17 @@ class _Compiler:
                 frame.check = schema_check(schema)
                 frame.declared = tuple(schema.get("properties", {}))
             frame.needed = tuple(name for name in names.keys if name in needed)
-            frame.needed += tuple(sorted(needed - names.keys.keys()))  # required by the schema, and read by no step
+            # required by the schema, and read by no step
+            frame.needed += tuple(sorted(needed - names.keys.keys()))
             free = names.inputs - needed
             others = [name for name, slot in names.keys.items() if slot in read and name in free]
-            frame.inputs = tuple((name, names.keys[name]) for name in [*frame.needed, *others] if name in names.keys)
+            frame.inputs = tuple(
+                (name, names.keys[name]) for name in [*frame.needed, *others] if name in names.keys
+            )
             frame.others = tuple(others)
-            if len(frame.needed) > 1 and [names.keys.get(n) for n in frame.needed] == list(range(len(frame.needed))):
+            if len(frame.needed) > 1 and [names.keys.get(n) for n in frame.needed] == list(
+                range(len(frame.needed))
+            ):
                 frame.take = itemgetter(*frame.needed)
             if program.output is not None:
                 frame.output = compile_value(program.output, names)
@@ -181,7 +193,9 @@ class _Compiler:
             op: Op = CloseOp()
         elif node.kind == "test":
             assert isinstance(step, LoopStep)
-            until = compile_condition(parse_expr(step.until), names) if step.until is not None else None
+            until = (
+                compile_condition(parse_expr(step.until), names) if step.until is not None else None
+            )
             op = TestOp(until=until, text=step.until or "")
         elif node.kind == "when":
             assert step.when is not None
@@ -192,9 +206,15 @@ class _Compiler:
         op.step_id, op.type = step.id, step.type.value
         op.out = names.outputs[step.id]
         op.key = names.keys[step.output_key] if step.output_key is not None else -1
-        op.error, op.errors = names.errors.get((step.id, "error"), -1), names.errors.get((step.id, "errors"), -1)
+        op.error, op.errors = (
+            names.errors.get((step.id, "error"), -1),
+            names.errors.get((step.id, "errors"), -1),
+        )
         if node.kind != "close":
-            op.has_default, op.default = step.has_default, step.default if step.has_default else None
+            op.has_default, op.default = (
+                step.has_default,
+                step.default if step.has_default else None,
+            )
         return op
 
     def step_op(self, node: Node, step: Step, names: Names, frames: list[FramePlan]) -> Op:
@@ -211,7 +231,8 @@ class _Compiler:
                 return SwitchOp(on=compile_value(step.on, names))
             case SetStep():
                 values = tuple(
-                    (name, names.keys[name], compile_value(value, names)) for name, value in step.values.items()
+                    (name, names.keys[name], compile_value(value, names))
+                    for name, value in step.values.items()
                 )
                 return SetOp(values=values)
             case LoopStep():
@@ -243,14 +264,26 @@ class _Compiler:
                 given = {name: value for name, value in fields.items() if value is not None}
                 if timeout is not None:
                     given["timeout_seconds"] = timeout
-                asked = {"output_schema": step.output_schema} if step.output_schema is not None else {}
+                asked = (
+                    {"output_schema": step.output_schema} if step.output_schema is not None else {}
+                )
                 waited = compile_value({"kind": "wait", **given}, names)
-                matched = {"match": compile_named(step.match, names)} if step.match is not None else {}
+                matched = (
+                    {"match": compile_named(step.match, names)} if step.match is not None else {}
+                )
                 return PauseOp(
-                    request=lambda frame: {**waited(frame), **{n: get(frame) for n, get in matched.items()}, **asked},
+                    request=lambda frame: {
+                        **waited(frame),
+                        **{n: get(frame) for n, get in matched.items()},
+                        **asked,
+                    },
                     timeout_ns=_ns(timeout),
-                    validate=schema_check(step.output_schema) if step.output_schema is not None else None,
-                    with_literals=literals_of(step.output_schema) if step.output_schema is not None else None,
+                    validate=schema_check(step.output_schema)
+                    if step.output_schema is not None
+                    else None,
+                    with_literals=literals_of(step.output_schema)
+                    if step.output_schema is not None
+                    else None,
                 )
         raise AssertionError(step)
 
@@ -258,21 +291,30 @@ class _Compiler:
         op = self.tool(step.tool, step.args, names, timeout, (*loc, "args"))
         op.attempts, op.retry = step.attempts, step.retry or Retry()
         read = self.read[id(names)]
-        out, key = names.outputs[step.id], names.keys[step.output_key] if step.output_key is not None else -1
+        out, key = (
+            names.outputs[step.id],
+            names.keys[step.output_key] if step.output_key is not None else -1,
+        )
         plain = step.when is None and step.undo is None and not op.takes_key and not op.checks
         if plain and (key < 0 or out not in read):
             op.slot = out if key < 0 else key
             op.single = single_argument(self.contracts[step.tool], step.args, names)
         for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
             if reference is not None:
-                args = reference.args if kind == "undo" or "args" in reference.model_fields_set else step.args
+                args = (
+                    reference.args
+                    if kind == "undo" or "args" in reference.model_fields_set
+                    else step.args
+                )
                 beside = self.tool(reference.tool, args, names, None, (*loc, kind, "args"))
                 beside.step_id, beside.type = f"{step.id}/{kind}", "tool"
                 beside.function = None  # what follows its outcome is never simply the next op
                 setattr(op, kind, beside)
         return op
 
-    def tool(self, tool: str, args: dict[str, Any], names: Names, timeout: float | None, loc: Loc) -> ToolOp:
+    def tool(
+        self, tool: str, args: dict[str, Any], names: Names, timeout: float | None, loc: Loc
+    ) -> ToolOp:
         contract = self.contracts[tool]
         if tool not in self.numbers:
             self.numbers[tool] = len(self.tools)
@@ -301,7 +343,9 @@ class _Compiler:
         model = program.models.get(declared, declared) if declared is not None else None
         options: dict[str, Any] = {}
         for name in MODEL_OPTIONS:
-            value = getattr(step, name) if getattr(step, name) is not None else getattr(defaults, name)
+            value = (
+                getattr(step, name) if getattr(step, name) is not None else getattr(defaults, name)
+            )
             if value is not None:
                 options[name] = [value] if name == "stop" and isinstance(value, str) else value
         constrained = step.constrained
@@ -313,10 +357,13 @@ class _Compiler:
             allowed=tuple(step.allowed_outputs) if step.allowed_outputs is not None else None,
             schema=step.output_schema,
             validate=schema_check(step.output_schema) if step.output_schema is not None else None,
-            with_literals=literals_of(step.output_schema) if step.output_schema is not None else None,
+            with_literals=literals_of(step.output_schema)
+            if step.output_schema is not None
+            else None,
             attempts=step.attempts,
             answer_attempts=max(
-                step.attempts, DEFAULT_ANSWER_ATTEMPTS if constrained and step.max_retries is None else 1
+                step.attempts,
+                DEFAULT_ANSWER_ATTEMPTS if constrained and step.max_retries is None else 1,
             ),
             on_invalid=step.on_invalid,
             has_on_invalid="on_invalid" in step.model_fields_set,
@@ -365,7 +412,10 @@ class _Compiler:
         elif isinstance(op, SwitchOp):
             assert isinstance(step, SwitchStep)
             targets = {**step.cases, "default": step.default}
-            op.labels = {name: target if isinstance(target, str) else name for name, target in targets.items()}
+            op.labels = {
+                name: target if isinstance(target, str) else name
+                for name, target in targets.items()
+            }
         elif isinstance(op, TestOp):
             assert node.of is not None
             loop = ops[node.of.index]
@@ -400,12 +450,16 @@ def _ns(seconds: float | None) -> int:
 
 
 def _messages(step: LLMStep, names: Names) -> Eval:
-    """What gives the messages of a step. A content is text, also where it is one reference to something else."""
+    """What gives the messages of a step. A content is text, also where it is one reference to
+    something else.
+    """
     written: Any = step.messages
     if written is None:
         system = [{"role": "system", "content": step.system}] if step.system is not None else []
         written = [*system, {"role": "user", "content": step.prompt}]
-    if isinstance(written, list) and all(isinstance(m, dict) and isinstance(m["content"], str) for m in written):
+    if isinstance(written, list) and all(
+        isinstance(m, dict) and isinstance(m["content"], str) for m in written
+    ):
         texts = [(m["role"], _text(m["content"], names)) for m in written]
         return lambda frame: [{"role": role, "content": content(frame)} for role, content in texts]
     items = [_message(item, names) for item in ([written] if isinstance(written, str) else written)]
@@ -420,7 +474,9 @@ def _messages(step: LLMStep, names: Names) -> Eval:
 
 
 def _message(item: Any, names: Names) -> Eval:
-    """What gives the messages that stand for one in the program: itself, or those that it refers to."""
+    """What gives the messages that stand for one in the program: itself, or those that it refers
+    to.
+    """
     if isinstance(item, str):
         value = compile_value(item, names)
 
@@ -500,14 +556,19 @@ def condition(step: ConditionStep, names: Names) -> BranchOp:
         capture=test.capture,
         show=test.show,
         text=step.condition,
-        labels=(then if isinstance(then, str) else "then", otherwise if isinstance(otherwise, str) else "otherwise"),
+        labels=(
+            then if isinstance(then, str) else "then",
+            otherwise if isinstance(otherwise, str) else "otherwise",
+        ),
     )
 
 
 def compile_arguments(
     contract: ToolContract, args: dict[str, Any], names: Names
 ) -> Callable[[Frame], tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A closure that gives the values of the arguments, as recorded, and the keywords, as the tool receives them."""
+    """A closure that gives the values of the arguments, as recorded, and the keywords, as the tool
+    receives them.
+    """
     keys = tuple(args)
     gets = [compile_value(value, names) for value in args.values()]
     tool = contract.name
@@ -518,7 +579,11 @@ def compile_arguments(
             values = tuple([get(frame) for get in gets])
             keywords = {}
             for key, parameter, value in zip(keys, converters, values, strict=True):
-                keywords[key] = handed(value) if parameter is None else checked(tool, parameter, value, args[key])
+                keywords[key] = (
+                    handed(value)
+                    if parameter is None
+                    else checked(tool, parameter, value, args[key])
+                )
             return values, keywords
 
         return with_types
@@ -541,7 +606,9 @@ def compile_arguments(
 def single_argument(
     contract: ToolContract, args: dict[str, Any], names: Names
 ) -> tuple[str, int, frozenset[Any]] | None:
-    """Of a tool with one argument that is one name: the parameter, the slot, and the types that need no look and no copy."""
+    """Of a tool with one argument that is one name: the parameter, the slot, and the types that
+    need no look and no copy.
+    """
     if len(args) != 1:
         return None
     ((name, value),) = args.items()
@@ -565,7 +632,9 @@ def slots_read(names: Names) -> frozenset[int]:
 
 
 def _entered_twice(flow: Flow) -> set[str]:
-    """Ids of steps that have a node for both ways of entering: their second run in a frame has a path of its own."""
+    """Ids of steps that have a node for both ways of entering: their second run in a frame has a
+    path of its own.
+    """
     modes: dict[str, set[str]] = {}
     for node in flow.nodes:
         if node.kind == "step":
@@ -586,6 +655,10 @@ def slot_names(names: Names) -> list[str]:
 
 
 def _ceilings(flow: Flow, frames: list[FramePlan]) -> None:
-    """Most steps, model calls and tool calls of one execution of each frame: what a branch may reserve at a fork."""
-    for frame, (steps, llm_calls, tool_calls) in zip(frames, longest(flow, 3, counted).totals, strict=True):
+    """Most steps, model calls and tool calls of one execution of each frame: what a branch may
+    reserve at a fork.
+    """
+    for frame, (steps, llm_calls, tool_calls) in zip(
+        frames, longest(flow, 3, counted).totals, strict=True
+    ):
         frame.ceiling = (steps, llm_calls, tool_calls)

@@ -1,6 +1,8 @@
-"""What an error means: its kind, whether it may be caught or skipped, how long to wait before another attempt.
+"""What an error means: its kind, whether it may be caught or skipped, how long to wait before
+another attempt.
 
-Exceptions of tools and adapters come in, `StepError` goes out. Every driver asks here, so that all of them agree.
+Exceptions of tools and adapters come in, `StepError` goes out. Every driver asks here, so that all
+of them agree.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from ..records.trace import LLMUsage, StepError
 from .plan import CallOp, ToolOp
 
 MAX_RETRY_AFTER_SECONDS = 600.0
-"""The longest wait that a provider's Retry-After can ask for; their windows are a minute, some ten."""
+"""The longest wait that a provider's Retry-After can ask for; their windows are a minute, some ten.
+"""
 
 UNSKIPPABLE = frozenset({"refused", "budget", "cancelled", "in_doubt"})
 UNCATCHABLE = frozenset({"cancelled", "in_doubt"})
 ONLY_NAMED = frozenset({"truncated", "filtered"})
-"""Kinds that are retried only where ``retry.on`` names them, by kind or class: the same request under the same ceiling mostly
-ends the same way, and is billed again."""
+"""Kinds that are retried only where ``retry.on`` names them, by kind or class: the same request
+under the same ceiling mostly ends the same way, and is billed again.
+"""
 
 NOTHING_USED = LLMUsage(cost_usd=Decimal(0))
 """Of a call that the provider refused before it answered."""
@@ -33,17 +37,22 @@ CANCELLED = StepError("cancelled", "CancelledError", "the run was cancelled", re
 
 
 def effect_key(run_id: str, path: str) -> str:
-    """The identity of an effect: the same over retries and crashes, another for every step of every run."""
+    """The identity of an effect: the same over retries and crashes, another for every step of every
+    run.
+    """
     return hashlib.sha256(f"{run_id}\0{path}".encode()).hexdigest()[:32]
 
 
 def backoff(op: CallOp, attempt: int, seed: int, path: str, error: StepError) -> float:
-    """Seconds to wait after failed attempt number *attempt* (1 is the first): full jitter, drawn from the run's seed.
+    """Seconds to wait after failed attempt number *attempt* (1 is the first): full jitter, drawn
+    from the run's seed.
 
     Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
     retry = op.retry
-    highest = min(retry.max_delay_seconds, retry.delay_seconds * retry.factor ** min(attempt - 1, 64))
+    highest = min(
+        retry.max_delay_seconds, retry.delay_seconds * retry.factor ** min(attempt - 1, 64)
+    )
     drawn = hashlib.sha256(f"{seed}\0{path}\0{attempt}".encode()).digest()
     wait = highest * int.from_bytes(drawn[:8], "big") / 2**64
     if error.retry_after_seconds is not None:
@@ -51,13 +60,17 @@ def backoff(op: CallOp, attempt: int, seed: int, path: str, error: StepError) ->
     return wait
 
 
-_NO_EXCEPTIONS = frozenset({"SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "BaseExceptionGroup"})
+_NO_EXCEPTIONS = frozenset(
+    {"SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "BaseExceptionGroup"}
+)
 """Classes, and those derived from them, that ``except Exception`` does not take."""
 
 
 def matches(error: StepError, patterns: tuple[str, ...]) -> bool:
-    """Whether *error* is one of *patterns*: its kind, the name of its class or of a base class, as ``except`` takes them; ``*`` takes all
-    that may be caught, but for what a policy or a person refused: that is named, or it ends the frame."""
+    """Whether *error* is one of *patterns*: its kind, the name of its class or of a base class, as
+    ``except`` takes them; ``*`` takes all that may be caught, but for what a policy or a person
+    refused: that is named, or it ends the frame.
+    """
     if error.kind in UNCATCHABLE:
         return False
     if error.kind == "refused":
@@ -66,20 +79,31 @@ def matches(error: StepError, patterns: tuple[str, ...]) -> bool:
     for pattern in patterns:
         if pattern in ("*", "BaseException", error.kind) or pattern in classes:
             return True
-        if pattern == "Exception" and ("Exception" in classes or _NO_EXCEPTIONS.isdisjoint(classes)):
+        if pattern == "Exception" and (
+            "Exception" in classes or _NO_EXCEPTIONS.isdisjoint(classes)
+        ):
             return True
     return False
 
 
-# Names of exceptions, anywhere in a class's ancestry, after which nobody knows whether a request arrived: Python's own
-# ConnectionError, TimeoutError and cut streams, requests' and urllib3's, httpx's TransportError, aiohttp's, those of SDKs on top.
+# Names of exceptions, anywhere in a class's ancestry, after which nobody knows whether a request
+# arrived: Python's own ConnectionError, TimeoutError and cut streams, requests' and urllib3's,
+# httpx's TransportError, aiohttp's, those of SDKs on top.
 _LOST = frozenset(
-    "ConnectionError TimeoutError Timeout TransportError ClientConnectionError ClientPayloadError ProtocolError "
-    "ChunkedEncodingError IncompleteRead IncompleteReadError SSLEOFError SSLZeroReturnError APIConnectionError "
+    "ConnectionError TimeoutError Timeout TransportError ClientConnectionError ClientPayloadError "
+    "ProtocolError "
+    "ChunkedEncodingError IncompleteRead IncompleteReadError SSLEOFError SSLZeroReturnError "
+    "APIConnectionError "
     "APITimeoutError".split()
 )
 _NEVER_SENT = frozenset(
-    {"ConnectionRefusedError", "ConnectError", "ConnectTimeout", "ConnectTimeoutError", "ClientConnectorError"}
+    {
+        "ConnectionRefusedError",
+        "ConnectError",
+        "ConnectTimeout",
+        "ConnectTimeoutError",
+        "ClientConnectorError",
+    }
 )
 
 
@@ -90,7 +114,9 @@ def lost(names: Iterable[str]) -> bool:
 
 
 def tool_error(op: ToolOp, error: BaseException) -> StepError:
-    """What a tool's exception means. After a lost connection or a timeout of its own, a write is in doubt."""
+    """What a tool's exception means. After a lost connection or a timeout of its own, a write is in
+    doubt.
+    """
     fault = StepError.of(error, "tool")
     unsafe = op.unsafe
     if fault.kind == "in_doubt" and not unsafe:
@@ -99,7 +125,14 @@ def tool_error(op: ToolOp, error: BaseException) -> StepError:
         return fault
     if isinstance(error, BaseExceptionGroup):
         inner = [tool_error(op, part) for part in error.exceptions]
-        return next((part for part in inner if part.kind == "in_doubt" or (unsafe and part.kind == "timeout")), fault)
+        return next(
+            (
+                part
+                for part in inner
+                if part.kind == "in_doubt" or (unsafe and part.kind == "timeout")
+            ),
+            fault,
+        )
     names = names_of(error)
     if isinstance(error, TimeoutError):
         return replace(fault, kind="timeout")
@@ -130,7 +163,8 @@ def model_error(error: BaseException) -> StepError:
 
 
 def consumed(error: BaseException) -> LLMUsage | None:
-    """What the model call that ended with *error* has used, see `ModelError`; None where nobody knows.
+    """What the model call that ended with *error* has used, see `ModelError`; None where nobody
+    knows.
 
     An exception of a provider's library that says its status counts like one of ours.
     """

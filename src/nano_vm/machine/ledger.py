@@ -1,7 +1,9 @@
-"""What a run may still use: limits of the host and budgets of program, host and run, as one ledger a frame.
+"""What a run may still use: limits of the host and budgets of program, host and run, as one ledger
+a frame.
 
-Amounts are reserved before a call and settled after it; at a fork what a child may use is known before it begins, so that what is
-refused does not hang on who finished first (`Shares`). Nothing here decides what a refusal leads to.
+Amounts are reserved before a call and settled after it; at a fork what a child may use is known
+before it begins, so that what is refused does not hang on who finished first (`Shares`). Nothing
+here decides what a refusal leads to.
 """
 
 from __future__ import annotations
@@ -18,13 +20,19 @@ from ..values import MAX_VALUE_BYTES
 UNLIMITED = 1 << 62
 
 DEFAULT_MAX_TOKENS = 1024
-"""Reserved for an answer whose step declares no ``max_tokens``, and then also asked of the adapter; chat answers rarely need more."""
+"""Reserved for an answer whose step declares no ``max_tokens``, and then also asked of the adapter;
+chat answers rarely need more.
+"""
 
 MESSAGE_TOKENS = 16
-"""Added to the UTF-8 bytes of each message: role and separators; chat formats in use take 3 to 8 tokens."""
+"""Added to the UTF-8 bytes of each message: role and separators; chat formats in use take 3 to 8
+tokens.
+"""
 
 IMAGE_TOKENS = 50_000
-"""Of one picture. Of the models that say what they count, gpt-4o-mini counts the most: 2,833 and 5,667 for each of 8 tiles."""
+"""Of one picture. Of the models that say what they count, gpt-4o-mini counts the most: 2,833 and
+5,667 for each of 8 tiles.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,9 @@ class Ledger:
 
     def copy(self) -> Ledger:
         """The same amounts."""
-        return Ledger(self.steps, self.llm_calls, self.tool_calls, self.tokens, self.cost, self.state)
+        return Ledger(
+            self.steps, self.llm_calls, self.tool_calls, self.tokens, self.cost, self.state
+        )
 
 
 def _or_unlimited(value: int | None) -> int:
@@ -123,21 +133,25 @@ def _without(have: int, count: int) -> int:
 
 
 class Shares:
-    """What the children of a fork may use of a ledger, of which at most *at_once* run at a time. Unspent amounts return by `settle`.
+    """What the children of a fork may use of a ledger, of which at most *at_once* run at a time.
+    Unspent amounts return by `settle`.
 
-    Of an amount that suffices for all, each child has its ceiling. Any other is scarce: the children have equal shares of it, in
-    declared order. Where fewer may run at a time than there are, child n comes after child n - *at_once*, as in lanes, and the
-    children of a lane have their shares in common: each may use what those before it in its lane left. So one that runs alone has
+    Of an amount that suffices for all, each child has its ceiling. Any other is scarce: the
+    children have equal shares of it, in declared order. Where fewer may run at a time than there
+    are, child n comes after child n - *at_once*, as in lanes, and the children of a lane have their
+    shares in common: each may use what those before it in its lane left. So one that runs alone has
     all there is, and nothing hangs on the order in which lanes go forward.
 
-    What remains of calls beside the ceilings is shared too, by those who call: a call that is lost in a crash and made again
-    is one more than the ceiling. Tokens and money have no ceiling before the call is made: where they are limited they are scarce,
-    among those who call models.
+    What remains of calls beside the ceilings is shared too, by those who call: a call that is lost
+    in a crash and made again is one more than the ceiling. Tokens and money have no ceiling before
+    the call is made: where they are limited they are scarce, among those who call models.
     """
 
     __slots__ = ("_callers", "_cost", "_own", "_scarce", "lanes")
 
-    def __init__(self, ledger: Ledger, ceilings: Sequence[tuple[int, int, int]], at_once: int) -> None:
+    def __init__(
+        self, ledger: Ledger, ceilings: Sequence[tuple[int, int, int]], at_once: int
+    ) -> None:
         count = len(ceilings)
         own = self._own = [ledger.copy() for _ in ceilings]
         scarce = []
@@ -167,15 +181,20 @@ class Shares:
         """Child n begins when child n - *lanes* has ended."""
 
     def granted(self, number: int, left: Ledger | None) -> Ledger:
-        """What child *number* may use; *left* is what the one before it in its lane did not use, None for the first one."""
+        """What child *number* may use; *left* is what the one before it in its lane did not use,
+        None for the first one.
+        """
         share = self._own[number].copy()
         for name in self._scarce:
             lane = self._own[number :: self.lanes] if left is None else [left]
             setattr(share, name, sum(getattr(one, name) for one in lane))
         if self._cost is not None and left is not None:
             share.cost = left.cost
-        elif self._cost is not None:  # the factor first: all of it is then all there is, to the last digit
-            share.cost = self._cost * sum(self._callers[number :: self.lanes]) / max(sum(self._callers), 1)
+        elif self._cost is not None:
+            # the factor first: all of it is then all there is, to the last digit
+            share.cost = (
+                self._cost * sum(self._callers[number :: self.lanes]) / max(sum(self._callers), 1)
+            )
         return share
 
 
@@ -185,7 +204,9 @@ def _equal(have: int, count: int) -> list[int]:
 
 
 def token_bound(messages: list[dict[str, Any]]) -> int:
-    """An upper bound of the tokens of *messages*: no tokenizer in use makes more than one of a byte."""
+    """An upper bound of the tokens of *messages*: no tokenizer in use makes more than one of a
+    byte.
+    """
     return sum(_content_bound(message["content"]) + MESSAGE_TOKENS for message in messages)
 
 
@@ -193,5 +214,6 @@ def _content_bound(content: Any) -> int:
     if isinstance(content, str):
         return len(content.encode())
     return sum(
-        len(part["text"].encode()) + MESSAGE_TOKENS if part["type"] == "text" else IMAGE_TOKENS for part in content
+        len(part["text"].encode()) + MESSAGE_TOKENS if part["type"] == "text" else IMAGE_TOKENS
+        for part in content
     )

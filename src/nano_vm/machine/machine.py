@@ -1,18 +1,18 @@
 """The state machine: outcomes in, requests out. No await, no I/O, no clock, no random number.
 
-    request = machine.start(now)             # a ToolOp or ModelOp to call, a ForkOp, or an end (code END)
-    request = machine.resume(value, now)     # what a tool returned
-    request = machine.answer(text, usage, now)   # what a model answered
-    request = machine.fail(error, now)       # what went wrong
-    request = machine.join(now)              # the children of a fork have ended
+    request = machine.start(now)             # a ToolOp or ModelOp to call, a ForkOp, or an end
+    (code END) request = machine.resume(value, now)     # what a tool returned request =
+    machine.answer(text, usage, now)   # what a model answered request = machine.fail(error, now)
+    # what went wrong request = machine.join(now)              # the children of a fork have ended
 
-These are one `send` each to the machine's generator, whose locals hold what a step needs; a driver in a hurry sets
-``now`` and sends a tool's value itself. A machine executes one frame. Branches, items and called programs are child
-machines that the driver runs, at the same time or one by one: what comes out does not depend on it. A driver reads
-``keywords`` or ``messages``, ``path``, ``deadline`` and ``delay_seconds`` between two of these calls and changes nothing.
+These are one `send` each to the machine's generator, whose locals hold what a step needs; a driver
+in a hurry sets ``now`` and sends a tool's value itself. A machine executes one frame. Branches,
+items and called programs are child machines that the driver runs, at the same time or one by one:
+what comes out does not depend on it. A driver reads ``keywords`` or ``messages``, ``path``,
+``deadline`` and ``delay_seconds`` between two of these calls and changes nothing.
 
-Rule 1: what an outcome does is decided here, the same for every driver: retry, catch, skip, in doubt, undo, budget.
-Rule 2: a value in a frame is never changed, only replaced; tools get copies.
+Rule 1: what an outcome does is decided here, the same for every driver: retry, catch, skip, in
+doubt, undo, budget. Rule 2: a value in a frame is never changed, only replaced; tools get copies.
 Rule 3: a record, once appended, never changes.
 """
 
@@ -24,7 +24,15 @@ from decimal import Decimal
 from typing import Any, cast
 
 from ..errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
-from ..language.answers import WHOLE, correction, ending, filtered, kept_reasoning, read_answer, without_reasoning
+from ..language.answers import (
+    WHOLE,
+    correction,
+    ending,
+    filtered,
+    kept_reasoning,
+    read_answer,
+    without_reasoning,
+)
 from ..language.correlation import fits
 from ..language.operators import described, equal
 from ..records.trace import (
@@ -39,7 +47,16 @@ from ..records.trace import (
     seed_of,
 )
 from ..values import SMALL_TEXT, UNSET, admit, canonical, is_small, short
-from .faults import CANCELLED, NOTHING_USED, ONLY_NAMED, UNKNOWN_OUTCOME, UNSKIPPABLE, backoff, effect_key, matches
+from .faults import (
+    CANCELLED,
+    NOTHING_USED,
+    ONLY_NAMED,
+    UNKNOWN_OUTCOME,
+    UNSKIPPABLE,
+    backoff,
+    effect_key,
+    matches,
+)
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits, Shares
 from .plan import (
     BRANCH,
@@ -83,14 +100,17 @@ SUCCESS, FAILED, SKIPPED = StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.SKI
 
 @dataclass(slots=True)
 class Facts:
-    """What is given for a run and never drawn by the machine. ``prices`` are dollars per million tokens, in and out."""
+    """What is given for a run and never drawn by the machine. ``prices`` are dollars per million
+    tokens, in and out.
+    """
 
     run_id: str = ""
     seed: int | None = None
     limits: Limits = DEFAULT_LIMITS
     prices: Mapping[str, tuple[Decimal, Decimal]] | None = None
     default_model: str | None = None
-    given: Mapping[str, Any] = field(default_factory=dict)  # inputs that the policy's value checks read
+    # inputs that the policy's value checks read
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Machine:
@@ -109,7 +129,8 @@ class Machine:
     fork_size = 0
     output: Any = None
     error: StepError | None = None
-    raised: BaseException | None = None  # the exception of the last call that failed, where the driver had one
+    # the exception of the last call that failed, where the driver had one
+    raised: BaseException | None = None
     waiting: Sequence[dict[str, Any]] = ()
     skipped = False
     _ask: Op  # the request to make
@@ -120,7 +141,8 @@ class Machine:
     _last: Any = None
     _block_last: Any = None
     frame_name = ""  # the frame's identity among a stored run's rows; the run's own has none
-    begun_ns: int | None = None  # when the frame began, if that was in another process; monotonic here
+    # when the frame began, if that was in another process; monotonic here
+    begun_ns: int | None = None
     waited_ns = 0  # of the frame's time, waits and approvals
     _ends_by = FOREVER  # the deadline of the frame's own program
     _aside: str | None = None
@@ -139,12 +161,15 @@ class Machine:
     _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
     _cancelling = False
     _crashed = (
-        False  # whether a call was lost with its process: then a person is waited for also where the run is cancelled
+        # whether a call was lost with its process: then a person is waited for also where the run
+        # is cancelled
+        False
     )
     _original: list[dict[str, Any]]
     _reserved = 0
     _reserved_cost: Decimal | None = None
-    _lost_attempts: tuple[list[int], bool] | None = None  # attempts at the requested call that were lost in a crash
+    # attempts at the requested call that were lost in a crash
+    _lost_attempts: tuple[list[int], bool] | None = None
     _failed_step = ""
 
     def __init__(
@@ -167,7 +192,8 @@ class Machine:
         self.ledger = ledger
         self.records: list[Any] = []
         self.status = TraceStatus.RUNNING
-        self.base_deadline = self.deadline = deadline  # of a budget's max_seconds, which leaves waits out
+        # of a budget's max_seconds, which leaves waits out
+        self.base_deadline = self.deadline = deadline
         self._deadline_error = deadline_error
         self.fixed_deadline = fixed  # of the timeout_seconds around, which do not
         self._fixed_error = fixed_error
@@ -177,7 +203,12 @@ class Machine:
 
     @classmethod
     def of_run(
-        cls, frame_plan: FramePlan, frame: list[Any], facts: Facts, ledger: Ledger, deadline: int = FOREVER
+        cls,
+        frame_plan: FramePlan,
+        frame: list[Any],
+        facts: Facts,
+        ledger: Ledger,
+        deadline: int = FOREVER,
     ) -> Machine:
         """The machine of a run; *frame* is `loaded` with its inputs."""
         error = None if deadline >= FOREVER else _budget("the budget's max_seconds is used up")
@@ -198,51 +229,74 @@ class Machine:
         self.now = now
         return self.send(value)
 
-    def answer(self, text: str, usage: LLMUsage | None, now: int, extra: dict[str, Any] | None = None) -> Op:
-        """Take what a model answered; *extra* is recorded beside it, its ``finish_reason`` decides with the text."""
+    def answer(
+        self, text: str, usage: LLMUsage | None, now: int, extra: dict[str, Any] | None = None
+    ) -> Op:
+        """Take what a model answered; *extra* is recorded beside it, its ``finish_reason`` decides
+        with the text.
+        """
         return self._other(now, self._answer, text, usage, extra)
 
     def fail(self, error: StepError, now: int, usage: LLMUsage | None = None) -> Op:
-        """Take what went wrong with the call; what follows (retry, catch, in doubt, ...) is decided here.
+        """Take what went wrong with the call; what follows (retry, catch, in doubt, ...) is decided
+        here.
 
-        *usage* is what a model call consumed all the same; without it nobody knows, and its reservation is spent.
+        *usage* is what a model call consumed all the same; without it nobody knows, and its
+        reservation is spent.
         """
         return self._other(now, self._failure, error, False, usage)
 
     def expire(self, now: int, *, called: bool = True, usage: LLMUsage | None = None) -> Op:
-        """Take that the call's deadline passed and the call was stopped; *called* is false if it had not begun.
+        """Take that the call's deadline passed and the call was stopped; *called* is false if it
+        had not begun.
 
         *usage* is what a model call consumed that came to its end all the same, too late.
         """
         return self._other(now, self._expiry, called, usage)
 
     def cancel(self, now: int, *, called: bool = True) -> Op:
-        """Take that the run is to be cancelled; an interrupted effect is in doubt. *called* is false if no call was under way."""
+        """Take that the run is to be cancelled; an interrupted effect is in doubt. *called* is
+        false if no call was under way.
+        """
         if self.status is not TraceStatus.RUNNING and self._aside is None:
             return END_OP
         return self._other(now, self._cancellation, called)
 
     def suspend(self, now: int) -> Op:
-        """Take that what the run waits for has not come yet: it ends here, suspended, until it is taken up again."""
+        """Take that what the run waits for has not come yet: it ends here, suspended, until it is
+        taken up again.
+        """
         return self._other(now, self._pause)
 
     def decide(self, approved: bool, reason: str | None, by: str | None, now: int) -> Op:
-        """Take a person's decision on the requested approval; *by* is recorded and not told to the program."""
-        return self._other(now, self._decided, approved, {"approved": approved, "reason": reason}, by)
+        """Take a person's decision on the requested approval; *by* is recorded and not told to the
+        program.
+        """
+        return self._other(
+            now, self._decided, approved, {"approved": approved, "reason": reason}, by
+        )
 
     def arrive(self, payload: Any, now: int) -> Op:
         """Take that the time or event that was waited for has come."""
         return self._other(now, self._decided, True, payload, None)
 
     def doubt(self, error: StepError, now: int, *, crashed: bool = True, ask: bool = True) -> Op:
-        """Take that nobody knows whether the call took effect: its owner is gone (*crashed*), or *error* says why. Without *ask* it may
-        be under way still, so that no reconcile tool can tell yet that it did not."""
+        """Take that nobody knows whether the call took effect: its owner is gone (*crashed*), or
+        *error* says why. Without *ask* it may be under way still, so that no reconcile tool can
+        tell yet that it did not.
+        """
         return self._other(now, self._lost, error, crashed, ask)
 
     def spoil(
-        self, error: StepError, now: int, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
+        self,
+        error: StepError,
+        now: int,
+        usage: LLMUsage | None = None,
+        extra: dict[str, Any] | None = None,
     ) -> Op:
-        """Take that the call was made and gave what is no value, as *error* says; *usage* and *extra* are a model's."""
+        """Take that the call was made and gave what is no value, as *error* says; *usage* and
+        *extra* are a model's.
+        """
         return self._other(now, self._spoiled, error, usage, extra)
 
     def invalid(
@@ -253,12 +307,16 @@ class Machine:
         now: int,
         extra: dict[str, Any] | None = None,
     ) -> Op:
-        """Take that a model's answer was invalid, as *error* says; *text* is what is known of it."""
+        """Take that a model's answer was invalid, as *error* says; *text* is what is known of
+        it.
+        """
         return self._other(now, self._rejected, text, error, usage, extra)
 
     def lapse(self, error: StepError, by: str | None, now: int) -> Op:
         """Take that the requested pause failed, as *error* says."""
-        return self._other(now, self._decided, False, {"approved": False, "reason": None}, by, error)
+        return self._other(
+            now, self._decided, False, {"approved": False, "reason": None}, by, error
+        )
 
     def refuse(self, error: StepError, now: int) -> Op:
         """Take that the call was not made, for a reason that another attempt would not mend."""
@@ -274,24 +332,33 @@ class Machine:
         return self.send(OTHER)
 
     def reserve(self, prompt_tokens: int) -> StepError | None:
-        """Reserve the most that the requested model call can use; the error, where the budget does not cover it."""
+        """Reserve the most that the requested model call can use; the error, where the budget does
+        not cover it.
+        """
         op: ModelOp = self._op
         ledger = self.ledger
         most = prompt_tokens + (op.max_tokens or DEFAULT_MAX_TOKENS)
         if most > ledger.tokens:
             share = "" if self._root else "this branch's share of "
-            return _budget(f"the call may use {most} tokens, {max(ledger.tokens, 0)} are left of {share}max_tokens")
+            return _budget(
+                f"the call may use {most} tokens, {max(ledger.tokens, 0)} are left of "
+                f"{share}max_tokens"
+            )
         cost = None
         if ledger.cost is not None:
             price = self._price(op)
             if price is None:
                 return _budget(
-                    f"no price is known for model {op.model or self.facts.default_model!r}, and the budget limits cost"
+                    f"no price is known for model {op.model or self.facts.default_model!r}, and "
+                    f"the budget limits cost"
                 )
-            cost = (price[0] * prompt_tokens + price[1] * (op.max_tokens or DEFAULT_MAX_TOKENS)) / 1_000_000
+            cost = (
+                price[0] * prompt_tokens + price[1] * (op.max_tokens or DEFAULT_MAX_TOKENS)
+            ) / 1_000_000
             if cost > ledger.cost:
                 return _budget(
-                    f"the call may cost ${cost:.6f}, ${max(ledger.cost, Decimal(0)):.6f} are left of max_cost_usd"
+                    f"the call may cost ${cost:.6f}, ${max(ledger.cost, Decimal(0)):.6f} are left "
+                    f"of max_cost_usd"
                 )
             ledger.cost -= cost
         if ledger.tokens < UNLIMITED:
@@ -299,14 +366,20 @@ class Machine:
         self._reserved, self._reserved_cost = most, cost
         return None
 
-    def lose(self, op: Op, begun: Sequence[int], prompt_tokens: int = 0, *, settled: bool = False) -> StepError | None:
-        """Take that attempts at the requested call *op* were lost with their process: each counts on the budgets, but the last where it
-        is *settled* what became of it, since its outcome is that of the call. The error, where nothing is left for another attempt.
+    def lose(
+        self, op: Op, begun: Sequence[int], prompt_tokens: int = 0, *, settled: bool = False
+    ) -> StepError | None:
+        """Take that attempts at the requested call *op* were lost with their process: each counts
+        on the budgets, but the last where it is *settled* what became of it, since its outcome is
+        that of the call. The error, where nothing is left for another attempt.
 
-        *begun* are the times at which they were begun, since the epoch: they are recorded beside the step's digest.
+        *begun* are the times at which they were begun, since the epoch: they are recorded beside
+        the step's digest.
         """
         if op is not self._op or self._aside == "reconcile":
-            return None  # on the short way no budget counts calls; and what a reconcile lost is not the step's that it is asked about
+            # on the short way no budget counts calls; and what a reconcile lost is not the step's
+            # that it is asked about
+            return None
         self._lost_attempts = list(begun), settled
         count, ledger = len(begun) - settled, self.ledger
         if self._aside is not None:
@@ -330,7 +403,9 @@ class Machine:
 
     @property
     def broken(self) -> bool:
-        """Whether an exception of our own ended the machine: a fault of this package, not an outcome."""
+        """Whether an exception of our own ended the machine: a fault of this package, not an
+        outcome.
+        """
         send = self.__dict__.get("send")
         return send is not None and send.__self__.gi_frame is None
 
@@ -341,21 +416,29 @@ class Machine:
 
     @property
     def lanes(self) -> int:
-        """How many children of the requested fork may run at a time without a share in common; number n is in lane n % lanes."""
+        """How many children of the requested fork may run at a time without a share in common;
+        number n is in lane n % lanes.
+        """
         return self._shares.lanes
 
     def ready(self, number: int) -> bool:
-        """Whether child *number* of the requested fork may begin: the one before it in its lane has ended."""
+        """Whether child *number* of the requested fork may begin: the one before it in its lane has
+        ended.
+        """
         before = number - self._shares.lanes
         child = self._children[before] if before >= 0 else None
-        return before < 0 or (child is not None and child.status in (TraceStatus.SUCCESS, TraceStatus.FAILED))
+        return before < 0 or (
+            child is not None and child.status in (TraceStatus.SUCCESS, TraceStatus.FAILED)
+        )
 
     def child(self, number: int) -> Machine:
         """The machine of one branch or item of the requested fork, which is `ready`."""
         op: ForkOp = self._op
         frame_plan = op.frames[0 if op.kind == "map" else number]
         before = number - self._shares.lanes
-        granted = self._shares.granted(number, cast(Machine, self._children[before]).ledger if before >= 0 else None)
+        granted = self._shares.granted(
+            number, cast(Machine, self._children[before]).ledger if before >= 0 else None
+        )
         if frame_plan.budget is not None:
             granted.tighten(Ledger.of(self.facts.limits, frame_plan.budget))
         self._granted[number] = granted
@@ -399,26 +482,40 @@ class Machine:
         children = self._adopt(op)
         extra = self._join_extra(op)
         waiting = [entry for child in children for entry in child.waiting]
-        unbegun = any(child is None and self.ready(number) for number, child in enumerate(self._children))
+        unbegun = any(
+            child is None and self.ready(number) for number, child in enumerate(self._children)
+        )
         if unbegun or any(child.status is TraceStatus.CANCELLED for child in children):
             return self._cancellation(called=True)
         if waiting:
             self._record(op, StepStatus.SUSPENDED, None, None, extra=extra)
             return self._suspend(waiting)
-        lost = [number for number, child in enumerate(children) if child.status is TraceStatus.FAILED]
+        lost = [
+            number for number, child in enumerate(children) if child.status is TraceStatus.FAILED
+        ]
         for number in lost:
             cause = cast(StepError, children[number].error)
             if not op.goes_on or cause.kind in UNSKIPPABLE:
                 self.raised = children[number].raised
-                name = f"item [{number}]" if op.kind == "map" else f"{_CHILD[op.kind]} {op.frames[number].name!r}"
+                name = (
+                    f"item [{number}]"
+                    if op.kind == "map"
+                    else f"{_CHILD[op.kind]} {op.frames[number].name!r}"
+                )
                 message = f"{name}: {error_text(children[number]._failed_step, cause)}"
                 inner = replace(cause, message=message, retryable=False)
                 return self._failed(op, inner, extra=extra)
         if op.timeout_ns and self.now >= self._started + op.timeout_ns:
-            return self._failed(op, _timeout(f"did not end within {op.timeout_ns / 1e9:g} s"), extra=extra)
+            return self._failed(
+                op, _timeout(f"did not end within {op.timeout_ns / 1e9:g} s"), extra=extra
+            )
         if self.ledger.state < 0:  # before the join allocates
             return self._failed(op, _state_full(), extra=extra)
-        value = children[0].output if op.kind == "call" else gathered(op, [child.gave for child in children])
+        value = (
+            children[0].output
+            if op.kind == "call"
+            else gathered(op, [child.gave for child in children])
+        )
         skipped = [child_name(op, number) for number, child in enumerate(children) if child.skipped]
         if op.kind != "call" and skipped:
             extra["skipped"] = skipped
@@ -427,7 +524,10 @@ class Machine:
         try:
             value, size = admit(value, self.facts.limits.value_bytes)
             if op.errors >= 0:
-                listed = [(child_name(op, number), cast(StepError, children[number].error)) for number in lost]
+                listed = [
+                    (child_name(op, number), cast(StepError, children[number].error))
+                    for number in lost
+                ]
                 errors, more = admit(told_of(op, listed), self.facts.limits.value_bytes)
                 size += more
         except VMError as error:
@@ -442,15 +542,22 @@ class Machine:
         return self.output if self.status is TraceStatus.SUCCESS else None
 
     def _partial(self, op: ForkOp, joined: bool) -> tuple[Any, list[Any]]:
-        """What the children of a failed fork gave, with null for those that failed, and which these are; where they did not end,
-        or their values are too large together, null for each."""
+        """What the children of a failed fork gave, with null for those that failed, and which these
+        are; where they did not end, or their values are too large together, null for each.
+        """
         children = [cast(Machine, child) for child in self._children] if joined else []
-        lost = [child_name(op, n) for n, child in enumerate(children) if child.status is not TraceStatus.SUCCESS]
+        lost = [
+            child_name(op, n)
+            for n, child in enumerate(children)
+            if child.status is not TraceStatus.SUCCESS
+        ]
         nothing = gathered(op, [None] * (len(children) if op.kind == "map" else len(op.frames)))
         if not children:
             return nothing, lost
         try:
-            value, size = admit(gathered(op, [child.gave for child in children]), self.facts.limits.value_bytes)
+            value, size = admit(
+                gathered(op, [child.gave for child in children]), self.facts.limits.value_bytes
+            )
         except VMError:
             return nothing, lost
         if size > self.ledger.state:
@@ -461,10 +568,12 @@ class Machine:
     # --- the loop ---
 
     def _steps(self) -> Generator[Op, Any, None]:
-        """Go on from op to op; what is yielded is a request, what is sent a tool's value, or `OTHER` beside `_outcome`.
+        """Go on from op to op; what is yielded is a request, what is sent a tool's value, or
+        `OTHER` beside `_outcome`.
 
-        The straight way from one tool to the next is written out, in locals, and costs half a microsecond; all else calls a method.
-        A method gives the op to go on with, or None to make the request `_ask` (again).
+        The straight way from one tool to the next is written out, in locals, and costs half a
+        microsecond; all else calls a method. A method gives the op to go on with, or None to make
+        the request `_ask` (again).
         """
         frame, ledger = self.frame, self.ledger
         append = self.records.append
@@ -493,7 +602,9 @@ class Machine:
                             value = yield op
                         if value is not OTHER:
                             kind = type(value)
-                            if (kind is str and len(value) < SMALL_TEXT and value.isascii()) or is_small(value):
+                            if (
+                                kind is str and len(value) < SMALL_TEXT and value.isascii()
+                            ) or is_small(value):
                                 frame[op.slot] = value
                                 self._last = self._block_last = value
                                 append((op.index, value, request, started, self.now))
@@ -561,7 +672,8 @@ class Machine:
         op: ToolOp = self._op
         try:
             value, size = admit(value, self.facts.limits.value_bytes)
-            if not is_small(value):  # as on the short way: what a run has used must not hang on which way it went
+            # as on the short way: what a run has used must not hang on which way it went
+            if not is_small(value):
                 self._charge(size)
         except VMError as error:
             return self._spoiled(StepError.of(error))
@@ -575,7 +687,9 @@ class Machine:
     def _spoiled(
         self, fault: StepError, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
     ) -> Op | None:
-        """The call was made and its value can not be taken: another call would repeat its effect."""
+        """The call was made and its value can not be taken: another call would repeat its
+        effect.
+        """
         op: Any = self._op
         if op.code == MODEL:
             self._settle(usage)
@@ -594,7 +708,9 @@ class Machine:
             frame[op.key] = value
 
     def _begin(self, op: Any) -> Op | None:
-        """Begin a step: None, with its request in `_ask`, or what follows where it needs nothing outside."""
+        """Begin a step: None, with its request in `_ask`, or what follows where it needs nothing
+        outside.
+        """
         code = op.code
         now = self._started = self.now
         self._op, self._attempts, self._doubt, self.request = op, None, None, None
@@ -634,7 +750,9 @@ class Machine:
         return None
 
     def _take_arguments(self, op: ToolOp) -> None:
-        """What a call is made with: fresh for each attempt, since the one before may have changed what it was given."""
+        """What a call is made with: fresh for each attempt, since the one before may have changed
+        what it was given.
+        """
         self.request, self.keywords = self._arguments(op)
         if op.takes_key:
             self.keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
@@ -668,13 +786,19 @@ class Machine:
         branch = "then" if found else "otherwise"
         read = op.capture(frame)
         if op.when is None and op.error < 0:
-            self.records.append((op, path, SUCCESS, label, None, None, now, now, None, None, (branch, read)))
+            self.records.append(
+                (op, path, SUCCESS, label, None, None, now, now, None, None, (branch, read))
+            )
         else:
-            self._record(op, SUCCESS, label, None, extra={"branch": branch, "references": op.show(read)})
+            self._record(
+                op, SUCCESS, label, None, extra={"branch": branch, "references": op.show(read)}
+            )
         return op.then if found else op.otherwise
 
     def _when(self, op: WhenOp) -> Op | None:
-        """Whether a step runs: the step, or what follows where it is skipped. The step or its skip counts, not both."""
+        """Whether a step runs: the step, or what follows where it is skipped. The step or its skip
+        counts, not both.
+        """
         self._started = self.now
         self._op, self._attempts, self._doubt, self.request = op, None, None, None
         try:
@@ -726,7 +850,9 @@ class Machine:
     def _switch(self, op: SwitchOp) -> Op:
         value = op.on(self.frame)
         if type(value) in (list, dict):
-            raise ExprError(f"'on' is {described(value)}; a switch takes a text, a number, true, false or null")
+            raise ExprError(
+                f"'on' is {described(value)}; a switch takes a text, a number, true, false or null"
+            )
         text = value if type(value) is str else canonical(value).decode()
         for case, target in op.cases.items():
             if case == text or (type(value) in (int, float) and equal(case, value)):
@@ -772,7 +898,13 @@ class Machine:
     def _test(self, op: TestOp) -> Op | None:
         """The end of an iteration: the body again, or what follows the loop."""
         state = self._loops[op.loop.index]
-        self._op, self.path, self._started, self._attempts, self.request = op, state[3], state[1], None, None
+        self._op, self.path, self._started, self._attempts, self.request = (
+            op,
+            state[3],
+            state[1],
+            None,
+            None,
+        )
         try:
             if self.now >= state[2]:
                 raise LoopTimeout(f"did not end within {op.loop.timeout_ns / 1e9:g} s")
@@ -789,16 +921,24 @@ class Machine:
         self.frame[op.out] = self._last = value
         if op.key >= 0:
             self.frame[op.key] = value
-        self._record(op, SUCCESS, value, None, extra={"iterations": state[0], "exhausted": not done})
+        self._record(
+            op, SUCCESS, value, None, extra={"iterations": state[0], "exhausted": not done}
+        )
         return op.next if done else cast(Op, op.exhausted)
 
     def _pause(self) -> Op | None:
-        """Nothing came yet, or the call is not to be made now: the run is left as it is, to be taken up later."""
+        """Nothing came yet, or the call is not to be made now: the run is left as it is, to be
+        taken up later.
+        """
         op = self._op
         self._record(op, StepStatus.SUSPENDED, None, None)
         asked = self.request
         if op.code == TOOL:
-            asked = {"kind": "effect", "tool": op.tool, "request": dict(zip(op.names, asked, strict=True))}
+            asked = {
+                "kind": "effect",
+                "tool": op.tool,
+                "request": dict(zip(op.names, asked, strict=True)),
+            }
         return self._suspend([{"path": self.path, "step_id": op.step_id, **asked}])
 
     def _leave_out(self, waited_ns: int) -> None:
@@ -807,8 +947,12 @@ class Machine:
         if self.base_deadline < FOREVER:
             self.base_deadline += waited_ns
 
-    def _decided(self, approved: bool, value: Any, by: str | None, error: StepError | None = None) -> Op | None:
-        """What was waited for has come: a person's decision, an event's payload, the time; or *error*, a timeout."""
+    def _decided(
+        self, approved: bool, value: Any, by: str | None, error: StepError | None = None
+    ) -> Op | None:
+        """What was waited for has come: a person's decision, an event's payload, the time; or
+        *error*, a timeout.
+        """
         op: PauseOp = self._op
         self._leave_out(self.now - self._started)
         extra: dict[str, Any] = {"by": by} if by is not None else {}
@@ -822,7 +966,12 @@ class Machine:
             if error is None and not fits(value, self.request.get("match")):
                 wrong = "it lacks a value that the step matches"
             if wrong is not None:
-                error = StepError("invalid_answer", "InvalidEvent", f"the event's payload is not valid: {wrong}", False)
+                error = StepError(
+                    "invalid_answer",
+                    "InvalidEvent",
+                    f"the event's payload is not valid: {wrong}",
+                    False,
+                )
             if error is not None:
                 return self._failed(op, error)
             try:
@@ -834,7 +983,12 @@ class Machine:
             return op.then
         if not approved and op.rejects:
             if error is None:
-                error = StepError("refused", "Rejected", f"rejected: {value['reason'] or 'no reason given'}", False)
+                error = StepError(
+                    "refused",
+                    "Rejected",
+                    f"rejected: {value['reason'] or 'no reason given'}",
+                    False,
+                )
             return self._failed(op, error, extra=extra)
         frame = self.frame
         frame[op.out] = value
@@ -855,7 +1009,9 @@ class Machine:
         ended = ending(reason) if reason not in WHOLE else None
         constrained = op.allowed is not None or op.validate is not None
         if "think>" in text or "reasoning" in extra:
-            text = self._without_reasoning(text, extra, cut=ended == "truncated", constrained=constrained)
+            text = self._without_reasoning(
+                text, extra, cut=ended == "truncated", constrained=constrained
+            )
         try:
             if ended == "filtered":
                 raise filtered(text, str(reason))
@@ -880,7 +1036,9 @@ class Machine:
         return self._answered(op, value, size, usage, extra)
 
     @staticmethod
-    def _without_reasoning(text: str, extra: dict[str, Any], *, cut: bool, constrained: bool) -> str:
+    def _without_reasoning(
+        text: str, extra: dict[str, Any], *, cut: bool, constrained: bool
+    ) -> str:
         """The answer alone; what the model thought before it is put into *extra*."""
         text, thoughts = without_reasoning(text, cut=cut, constrained=constrained)
         reasoning = kept_reasoning(extra.pop("reasoning", None), thoughts)
@@ -889,17 +1047,22 @@ class Machine:
         extra["reasoning"] = reasoning
         return text.lstrip()  # models put empty lines between the two
 
-    def _rejected(self, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any] | None) -> Op | None:
+    def _rejected(
+        self, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any] | None
+    ) -> Op | None:
         self._settle(usage)
         return self._invalid(self._op, text, error, usage, extra or {})
 
-    def _failure(self, error: StepError, lost: bool = False, usage: LLMUsage | None = None) -> Op | None:
+    def _failure(
+        self, error: StepError, lost: bool = False, usage: LLMUsage | None = None
+    ) -> Op | None:
         """The call failed; *lost* where it was stopped and nobody knows what it did."""
         if self._aside is not None:
             return self._failed_aside(error)
         op = self._op
         if op.code == MODEL:
-            self._settle(LLMUsage() if error.kind == "budget" else usage)  # what was not reserved was not asked for
+            # what was not reserved was not asked for
+            self._settle(LLMUsage() if error.kind == "budget" else usage)
         elif op.unsafe and (lost or error.kind in UNKNOWN_OUTCOME):
             return self._unknown_outcome(op, error)
         if self._may_retry(op, error, op.attempts):
@@ -912,14 +1075,17 @@ class Machine:
         error = self._expired()
         if error is None:
             error = replace(
-                _timeout(f"no outcome within {self._op.timeout_ns / 1e9:g} s{_advice(self._op)}"), retryable=True
+                _timeout(f"no outcome within {self._op.timeout_ns / 1e9:g} s{_advice(self._op)}"),
+                retryable=True,
             )
         if not called and self._aside is None:
             return self._failed(self._op, error, _uncalled(self._op))
         return self._failure(error, lost=True, usage=usage)
 
     def _nobody_came(self) -> Op | None:
-        """What is waited for did not come in time. The deadline of something around it is no decision, so no `otherwise` follows."""
+        """What is waited for did not come in time. The deadline of something around it is no
+        decision, so no `otherwise` follows.
+        """
         op: PauseOp = self._op
         around, error = self._fixed(op)
         if self.now >= around:
@@ -998,12 +1164,18 @@ class Machine:
             deadline = self._loops[loop.index][2]
             if deadline < nearest:
                 nearest = deadline
-                error = _timeout(f"loop {loop.step_id!r} did not end within {loop.timeout_ns / 1e9:g} s")
+                error = _timeout(
+                    f"loop {loop.step_id!r} did not end within {loop.timeout_ns / 1e9:g} s"
+                )
         return nearest, error
 
     def _expired(self) -> StepError | None:
         """The error of a deadline around the call, where one has passed."""
-        fixed, error = self._fixed(self._op) if self._aside is None else (self.fixed_deadline, self._fixed_error)
+        fixed, error = (
+            self._fixed(self._op)
+            if self._aside is None
+            else (self.fixed_deadline, self._fixed_error)
+        )
         if self.base_deadline <= fixed:
             fixed, error = self.base_deadline, self._deadline_error
         return error if self.now >= fixed else None
@@ -1027,7 +1199,11 @@ class Machine:
         if error.kind in ONLY_NAMED:
             if on is None or not {error.kind, error.type} & set(on):
                 return False
-        elif not error.retryable or error.kind in UNSKIPPABLE or (on is not None and not matches(error, tuple(on))):
+        elif (
+            not error.retryable
+            or error.kind in UNSKIPPABLE
+            or (on is not None and not matches(error, tuple(on)))
+        ):
             return False
         return (len(self._attempts) if self._attempts else 0) + 1 < attempts
 
@@ -1039,10 +1215,14 @@ class Machine:
         if op.code == MODEL:
             if not ledger.take_llm_calls():
                 fault = _budget("no model call is left for another attempt (max_llm_calls)")
-                return self._failed(op, fault, usage, {"unmetered": True} if usage is None else None)
+                return self._failed(
+                    op, fault, usage, {"unmetered": True} if usage is None else None
+                )
         else:
             if not ledger.take_tool_calls():
-                return self._failed(op, _budget("no tool call is left for another attempt (max_tool_calls)"))
+                return self._failed(
+                    op, _budget("no tool call is left for another attempt (max_tool_calls)")
+                )
             self._take_arguments(cast(ToolOp, op))
         if self._attempts is None:
             self._attempts = []
@@ -1050,16 +1230,24 @@ class Machine:
         self._attempts.append(Attempt(error, started, self.now, usage, answer))
         # an invalid answer is asked again at once: the provider did nothing wrong
         self.delay_seconds = (
-            0.0 if answer is not None else backoff(op, len(self._attempts), self._seed(), self.path, error)
+            0.0
+            if answer is not None
+            else backoff(op, len(self._attempts), self._seed(), self.path, error)
         )
         self._ask = op
         return None
 
     def _invalid(
-        self, op: ModelOp, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any]
+        self,
+        op: ModelOp,
+        text: str,
+        error: StepError,
+        usage: LLMUsage | None,
+        extra: dict[str, Any],
     ) -> Op | None:
         shown = text[:10_000]
-        invalid = error.kind == "invalid_answer"  # and neither cut off nor filtered: what would be wrong with it?
+        # and neither cut off nor filtered: what would be wrong with it?
+        invalid = error.kind == "invalid_answer"
         if self._may_retry(op, error, op.answer_attempts if invalid else op.attempts):
             if invalid:
                 self.messages = [*self._original, *correction(text, error.message)]
@@ -1092,7 +1280,9 @@ class Machine:
         return self.facts.prices.get(name) if self.facts.prices and name is not None else None
 
     def _settle(self, usage: LLMUsage | None) -> None:
-        """Replace a call's reservation by what it used; without usage the reservation is the charge."""
+        """Replace a call's reservation by what it used; without usage the reservation is the
+        charge.
+        """
         if usage is None:
             self._reserved, self._reserved_cost = 0, None
             return
@@ -1102,7 +1292,9 @@ class Machine:
         if ledger.cost is not None and self._reserved_cost is not None:
             price = self._price(self._op)
             if price is not None:
-                used = (price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens) / 1_000_000
+                used = (
+                    price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens
+                ) / 1_000_000
                 ledger.cost += self._reserved_cost - used
         self._reserved, self._reserved_cost = 0, None
 
@@ -1112,12 +1304,18 @@ class Machine:
         """A call that may have changed the world ended without an outcome."""
         self._doubt = error
         repeatable = StepError("timeout", error.type, error.message, bases=error.bases)
-        if op.takes_key and self._expired() is None and self._may_retry(op, repeatable, op.attempts):
+        if (
+            op.takes_key
+            and self._expired() is None
+            and self._may_retry(op, repeatable, op.attempts)
+        ):
             return self._retry(op, error)
         return self._resolve(op)
 
     def _resolve(self, op: ToolOp, more: str = "") -> Op | None:
-        """Ask the reconcile tool whether the effect took place; without one, leave it to a person."""
+        """Ask the reconcile tool whether the effect took place; without one, leave it to a
+        person.
+        """
         error = cast(StepError, self._doubt)
         self._doubt = None
         if op.reconcile is None:
@@ -1131,9 +1329,16 @@ class Machine:
         counts = self._own("_counts")
         path = f"{self.path}/reconcile"
         count = counts[path] = counts.get(path, 0) + 1
-        self._aside, self._call = "reconcile", (op, error, self.path, self.request, self.keywords, more)
+        self._aside, self._call = (
+            "reconcile",
+            (op, error, self.path, self.request, self.keywords, more),
+        )
         self._op = self._ask = op.reconcile
-        self.path, self.request, self.keywords = path if count == 1 else f"{path}#{count}", values, keywords
+        self.path, self.request, self.keywords = (
+            path if count == 1 else f"{path}#{count}",
+            values,
+            keywords,
+        )
         return None
 
     def _unasked(self, op: ToolOp, error: StepError, more: str, why: str) -> Op | None:
@@ -1144,7 +1349,13 @@ class Machine:
         doubt = StepError("in_doubt", error.type, message, False, bases=error.bases)
         self._record(op, StepStatus.IN_DOUBT, None, doubt)
         key = effect_key(self.facts.run_id, self.path)
-        entry = {"path": self.path, "step_id": op.step_id, "kind": "in_doubt", "tool": op.tool, "effect_key": key}
+        entry = {
+            "path": self.path,
+            "step_id": op.step_id,
+            "kind": "in_doubt",
+            "tool": op.tool,
+            "effect_key": key,
+        }
         if self._cancelling and not self._crashed:
             self.waiting = [entry]
             return self._cancelled(op)
@@ -1167,7 +1378,11 @@ class Machine:
             self._crashed = False  # what became of it is known
         if done is True:
             follow = self._value(value.get("output"))
-            return self._cancelled(op) if self._cancelling and self.status is TraceStatus.RUNNING else follow
+            return (
+                self._cancelled(op)
+                if self._cancelling and self.status is TraceStatus.RUNNING
+                else follow
+            )
         if done is False:
             if self._cancelling:
                 self._record(op, StepStatus.CANCELLED, None, CANCELLED)
@@ -1180,13 +1395,37 @@ class Machine:
                 self._expired() is None,
                 bases=error.bases,
             )
-            return self._retry(op, clean) if self._may_retry(op, clean, op.attempts) else self._failed(op, clean)
-        hint = "; its reconcile returned " + short(value) + " and not {'done': true or false, 'output': ...}"
+            return (
+                self._retry(op, clean)
+                if self._may_retry(op, clean, op.attempts)
+                else self._failed(op, clean)
+            )
+        hint = (
+            "; its reconcile returned "
+            + short(value)
+            + " and not {'done': true or false, 'output': ...}"
+        )
         return self._in_doubt(op, error, hint)
 
-    def _back_from(self, status: StepStatus, value: Any, fault: StepError | None) -> tuple[ToolOp, StepError]:
-        """Record what the reconcile tool said; the call that it was asked about, and that call's error."""
-        record = (self._op, self.path, status, value, fault, self.request, self._started, self.now, None, None, None)
+    def _back_from(
+        self, status: StepStatus, value: Any, fault: StepError | None
+    ) -> tuple[ToolOp, StepError]:
+        """Record what the reconcile tool said; the call that it was asked about, and that call's
+        error.
+        """
+        record = (
+            self._op,
+            self.path,
+            status,
+            value,
+            fault,
+            self.request,
+            self._started,
+            self.now,
+            None,
+            None,
+            None,
+        )
         self.records.append(record)
         op, error, self.path, self.request, self.keywords, _ = self._call
         self._aside, self._op = None, op
@@ -1196,7 +1435,9 @@ class Machine:
         if self._aside == "undo":
             self._record(self._op, FAILED, None, error)
             assert self._undo_errors is not None
-            self._undo_errors.append(f"undo of '{self._op.step_id.removesuffix('/undo')}' failed: {error}")
+            self._undo_errors.append(
+                f"undo of '{self._op.step_id.removesuffix('/undo')}' failed: {error}"
+            )
             return self._next_undo()
         op, cause = self._back_from(FAILED, None, error)
         return self._in_doubt(op, cause, f"; its reconcile failed: {error}")
@@ -1210,7 +1451,9 @@ class Machine:
         usage: LLMUsage | None = None,
         extra: dict[str, Any] | None = None,
     ) -> Op | None:
-        """A step failed for good: the first handler that takes the error, or the end of the frame."""
+        """A step failed for good: the first handler that takes the error, or the end of the
+        frame.
+        """
         if self._doubt is not None and op is self._op:
             return self._resolve(op, f"; then: {error}")
         for handler in op.handlers:
@@ -1220,9 +1463,13 @@ class Machine:
             elif not matches(error, handler.errors):
                 continue
             by = handler.by
-            caught = {"caught": handler.target.step_id or "$end"} if handler.errors is not None else {}
+            caught = (
+                {"caught": handler.target.step_id or "$end"} if handler.errors is not None else {}
+            )
             if by is op:
-                self._leave(op, error, usage, {**(extra or {}), **caught}, skip=handler.errors is None)
+                self._leave(
+                    op, error, usage, {**(extra or {}), **caught}, skip=handler.errors is None
+                )
             else:
                 self._record(op, FAILED, None, error, usage, extra)
                 self._unwind(op, by, error, caught)
@@ -1232,9 +1479,17 @@ class Machine:
         return self._frame_failed(op.step_id, error)
 
     def _leave(
-        self, op: Any, error: StepError | None, usage: LLMUsage | None, extra: dict[str, Any], *, skip: bool
+        self,
+        op: Any,
+        error: StepError | None,
+        usage: LLMUsage | None,
+        extra: dict[str, Any],
+        *,
+        skip: bool,
     ) -> None:
-        """Record that *op* was skipped or that its failure is caught; what it had written is cleared."""
+        """Record that *op* was skipped or that its failure is caught; what it had written is
+        cleared.
+        """
         value: Any = UNSET
         if skip and op.has_default:
             value, _ = admit(op.default)
@@ -1261,12 +1516,19 @@ class Machine:
         self._record(op, SKIPPED if skip else FAILED, output, error, usage, extra or None)
 
     def _unwind(self, op: Any, by: Op | None, error: StepError, caught: dict[str, Any]) -> None:
-        """Record the loops that a failure inside them ends, inner first, up to the one that handles it."""
+        """Record the loops that a failure inside them ends, inner first, up to the one that handles
+        it.
+        """
         around = op.owner
         while around is not None:
             if isinstance(around, LoopOp):
                 state = self._loops[around.index]
-                self.path, self._started, self._attempts, self.request = state[3], state[1], None, None
+                self.path, self._started, self._attempts, self.request = (
+                    state[3],
+                    state[1],
+                    None,
+                    None,
+                )
                 extra = {"iterations": state[0]}
                 if around is by:
                     self._leave(around, error, None, {**extra, **caught}, skip=not caught)
@@ -1287,7 +1549,8 @@ class Machine:
         if attempts and op.code == MODEL:
             spent = [attempt.usage for attempt in attempts]
             if usage is None and any(known is not None for known in spent):
-                extra = {**(extra or {}), "unmetered": True}  # the sum does not tell that the last call's is not in it
+                # the sum does not tell that the last call's is not in it
+                extra = {**(extra or {}), "unmetered": True}
             usage = _total([*spent, usage])
         request = self.request if op.code in (TOOL, MODEL, PAUSE) else None
         if self._lost_attempts is not None:
@@ -1341,7 +1604,9 @@ class Machine:
         self.deadline = self._nearest(op)
 
     def _adopt(self, op: ForkOp) -> list[Machine]:
-        """The children that were started; what they used and what they would undo becomes this machine's."""
+        """The children that were started; what they used and what they would undo becomes this
+        machine's.
+        """
         children = [child for child in self._children if child is not None]
         self._leave_out(max((child.waited_ns for child in children if child.frame), default=0))
         for granted, child in zip(self._granted, self._children, strict=True):
@@ -1362,7 +1627,8 @@ class Machine:
         last = self._op
         if op.code == FAIL:
             return self._frame_failed(
-                last.step_id, StepError("value", "Failed", f"went to $fail after step {last.step_id!r}", False)
+                last.step_id,
+                StepError("value", "Failed", f"went to $fail after step {last.step_id!r}", False),
             )
         if self.now >= self._ends_by:  # also where a handler has caught what came of that
             return self._frame_failed(last.step_id, self._too_long())
@@ -1410,7 +1676,13 @@ class Machine:
     def _next_undo(self) -> Op | None:
         while self._undo:
             op, path, values, keywords = self._undo.pop()
-            self._aside, self._op, self.path, self.request, self.keywords = "undo", op, path, values, keywords
+            self._aside, self._op, self.path, self.request, self.keywords = (
+                "undo",
+                op,
+                path,
+                values,
+                keywords,
+            )
             self._started, self._attempts, self.delay_seconds = self.now, None, 0.0
             self.deadline = self.base_deadline = self.fixed_deadline = (
                 FOREVER  # what was done is undone even when time or money is up
@@ -1421,7 +1693,9 @@ class Machine:
             error: StepError = keywords[""]
             self._record(op, FAILED, None, error)
             assert self._undo_errors is not None
-            self._undo_errors.append(f"undo of '{op.step_id.removesuffix('/undo')}' failed: {error}")
+            self._undo_errors.append(
+                f"undo of '{op.step_id.removesuffix('/undo')}' failed: {error}"
+            )
         self._aside = None
         return END_OP
 
@@ -1461,7 +1735,11 @@ def child_name(op: ForkOp, number: int) -> Any:
 
 def gathered(op: ForkOp, outputs: list[Any]) -> Any:
     """The output of a `map` or `parallel` whose children gave *outputs*."""
-    return outputs if op.kind == "map" else dict(zip([frame.name for frame in op.frames], outputs, strict=True))
+    return (
+        outputs
+        if op.kind == "map"
+        else dict(zip([frame.name for frame in op.frames], outputs, strict=True))
+    )
 
 
 def told_of(op: ForkOp, errors: list[tuple[Any, StepError]]) -> list[dict[str, Any]]:
@@ -1501,7 +1779,9 @@ def _budget(message: str) -> StepError:
 
 
 def _timeout(message: str) -> StepError:
-    return StepError("timeout", "TimeoutError", message, retryable=False, bases=bases_of(TimeoutError))
+    return StepError(
+        "timeout", "TimeoutError", message, retryable=False, bases=bases_of(TimeoutError)
+    )
 
 
 def _uncalled(op: Op) -> LLMUsage | None:
@@ -1513,7 +1793,9 @@ def _advice(op: Op) -> str:
     """What may help a call that took too long."""
     if not isinstance(op, ModelOp):
         return ""
-    return f"; raise timeout_seconds, or {'lower' if op.max_tokens is not None else 'set'} max_tokens"
+    return (
+        f"; raise timeout_seconds, or {'lower' if op.max_tokens is not None else 'set'} max_tokens"
+    )
 
 
 def _state_full() -> StepError:

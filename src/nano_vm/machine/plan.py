@@ -1,7 +1,8 @@
-"""What is executed: a `Plan` of ops, one for each node of the `Flow`, with every name resolved to a slot.
+"""What is executed: a `Plan` of ops, one for each node of the `Flow`, with every name resolved to a
+slot.
 
-`compile` makes it and `machine` runs it; nothing here does either. An op is never changed by a run, so that one
-plan serves any number of runs at a time.
+`compile` makes it and `machine` runs it; nothing here does either. An op is never changed by a run,
+so that one plan serves any number of runs at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,21 @@ from ..tools.contract import UNSAFE
 from .demands import Enforce
 
 TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL, WHEN = range(13)
-CODES = ("tool", "model", "branch", "switch", "set", "fork", "loop", "test", "close", "pause", "end", "fail", "when")
+CODES = (
+    "tool",
+    "model",
+    "branch",
+    "switch",
+    "set",
+    "fork",
+    "loop",
+    "test",
+    "close",
+    "pause",
+    "end",
+    "fail",
+    "when",
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +46,9 @@ class Handler:
 
 @dataclass(slots=True, eq=False)
 class Op:
-    """What every op has. ``path`` is None where it depends on the run: inside loops, and where a step can run twice."""
+    """What every op has. ``path`` is None where it depends on the run: inside loops, and where a
+    step can run twice.
+    """
 
     index: int = -1
     frame: int = 0
@@ -51,8 +68,10 @@ class Op:
     has_default: bool = False
     when: WhenOp | None = None  # what decides before it whether it runs
     names: tuple[str, ...] = ()
-    function: Any = None  # of a tool call: a coroutine function that the driver may await without further questions
-    direct: Any = None  # likewise, to be called with the one argument by position: half the time of a call by keyword
+    # of a tool call: a coroutine function that the driver may await without further questions
+    function: Any = None
+    # likewise, to be called with the one argument by position: half the time of a call by keyword
+    direct: Any = None
     code: int = END
 
     def targets(self) -> Iterator[tuple[str, Op]]:
@@ -84,13 +103,15 @@ class ToolOp(CallOp):
     tool: str = ""
     number: int = -1  # index into Plan.tools
     arguments: Callable[[Frame], tuple[tuple[Any, ...], dict[str, Any]]] = None  # type: ignore[assignment]
-    # the short way: one argument that is one name (name, slot, types that pass as they are), one slot to write, nothing else
+    # the short way: one argument that is one name (name, slot, types that pass as they are), one slot to
+    # write, nothing else
     single: tuple[str, int, frozenset[Any]] | None = None
     slot: int = -1
     quick: ToolOp | None = None  # this op with `direct`, requested where the short way was taken
     effect: Effect = "write"
     takes_key: bool = False
-    # what the policy demands: position of the argument, its name, the rule's text, and what holds the value against it
+    # what the policy demands: position of the argument, its name, the rule's text, and what holds the
+    # value against it
     checks: tuple[tuple[int, str, str, Enforce], ...] = ()
     undo: ToolOp | None = None
     reconcile: ToolOp | None = None
@@ -111,7 +132,9 @@ class ToolOp(CallOp):
 
 @dataclass(slots=True, eq=False)
 class ModelOp(CallOp):
-    """One model call. ``messages`` gives what is sent; ``options`` what the step declares beside it."""
+    """One model call. ``messages`` gives what is sent; ``options`` what the step declares beside
+    it.
+    """
 
     messages: Eval = None  # type: ignore[assignment]
     options: dict[str, Any] = field(default_factory=dict)
@@ -119,7 +142,8 @@ class ModelOp(CallOp):
     max_tokens: int | None = None
     allowed: tuple[str, ...] | None = None
     schema: dict[str, Any] | None = None
-    validate: Callable[[Any], str | None] | None = None  # an answer parsed from JSON; the fault, or None
+    # an answer parsed from JSON; the fault, or None
+    validate: Callable[[Any], str | None] | None = None
     with_literals: Callable[[Any], Any] | None = (
         None  # a valid answer, with the schema's own literals where it has them
     )
@@ -140,7 +164,9 @@ class ModelOp(CallOp):
 
 @dataclass(slots=True, eq=False)
 class WhenOp(Op):
-    """What decides before a step whether it runs: ``next`` is the step, ``unless`` what follows where it is skipped."""
+    """What decides before a step whether it runs: ``next`` is the step, ``unless`` what follows
+    where it is skipped.
+    """
 
     test: Eval = None  # type: ignore[assignment]
     unless: Op = None  # type: ignore[assignment]
@@ -165,7 +191,8 @@ class BranchOp(Op):
     test: Eval = None  # type: ignore[assignment]
     then: Op = None  # type: ignore[assignment]
     otherwise: Op = None  # type: ignore[assignment]
-    labels: tuple[str, str] = ("then", "otherwise")  # the step's output: a jump's target, or the branch's name
+    # the step's output: a jump's target, or the branch's name
+    labels: tuple[str, str] = ("then", "otherwise")
     missing: tuple[bool, bool] = (False, False)  # the branch is not there, and that fails
     capture: Callable[[Frame], tuple[Any, ...]] = None  # type: ignore[assignment]
     show: Callable[[tuple[Any, ...]], dict[str, Any]] = None  # type: ignore[assignment]
@@ -215,7 +242,9 @@ class SetOp(Op):
 
 
 MAP_CONCURRENCY = 16
-"""Items of a `map` at a time without ``max_concurrency``: within the rate limits that providers give to small accounts."""
+"""Items of a `map` at a time without ``max_concurrency``: within the rate limits that providers
+give to small accounts.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -235,11 +264,16 @@ class ForkOp(Op):
 
     def at_once(self, count: int) -> int:
         """How many of *count* children may run at a time."""
-        return min(count, self.max_concurrency or (MAP_CONCURRENCY if self.kind == "map" else count))
+        return min(
+            count, self.max_concurrency or (MAP_CONCURRENCY if self.kind == "map" else count)
+        )
 
     def describe(self) -> str:
         failing = ", goes on after failed ones" if self.goes_on else ""
-        return f"{self.kind} {', '.join(f'frame {frame.index} {frame.name!r}' for frame in self.frames)}{failing}"
+        return (
+            f"{self.kind} "
+            f"{', '.join(f'frame {frame.index} {frame.name!r}' for frame in self.frames)}{failing}"
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -317,25 +351,30 @@ class FramePlan:
     slots: list[str] = field(default_factory=list)  # their names, for people
     entry: Op = None  # type: ignore[assignment]
     blank: list[Any] = field(default_factory=list)  # the slots at the start, without inputs
-    inputs: tuple[tuple[str, int], ...] = ()  # names that inputs may give and something reads, with their slots
+    # names that inputs may give and something reads, with their slots
+    inputs: tuple[tuple[str, int], ...] = ()
     needed: tuple[str, ...] = ()  # those that inputs must give; they have the first of `inputs`
     declared: tuple[str, ...] = ()  # by the program's schema
     others: tuple[str, ...] = ()  # the rest of `inputs`
     take: Callable[[Any], tuple[Any, ...]] | None = (
         None  # all needed values at once, where they are two or more and have the first slots
     )
-    check: Callable[[Any], str | None] | None = None  # the inputs against the declared schema; the fault, or None
+    # the inputs against the declared schema; the fault, or None
+    check: Callable[[Any], str | None] | None = None
     output: Eval | None = None
     timeout_ns: int = 0  # of the whole run, or of the whole of a called program
     budget: Budget | None = None  # of a called program, within what its caller has left
     static: bool = True  # whether every path in it is known beforehand
     keeps_last: bool = False  # a branch or item gives null where its last step was skipped
-    ceiling: tuple[int, int, int] = (0, 0, 0)  # most steps, model calls, tool calls of one execution
+    # most steps, model calls, tool calls of one execution
+    ceiling: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(slots=True, eq=False)
 class Plan:
-    """A program ready to run. ``frames[0]`` is the run itself; ``tools`` names what `ToolOp.number` counts."""
+    """A program ready to run. ``frames[0]`` is the run itself; ``tools`` names what `ToolOp.number`
+    counts.
+    """
 
     name: str
     frames: list[FramePlan]
@@ -346,18 +385,27 @@ class Plan:
 
     def shortest_ns(self) -> int:
         """The shortest deadline of anything in the plan."""
-        beside = [aside for op in self.ops if isinstance(op, ToolOp) for aside in (op.undo, op.reconcile) if aside]
+        beside = [
+            aside
+            for op in self.ops
+            if isinstance(op, ToolOp)
+            for aside in (op.undo, op.reconcile)
+            if aside
+        ]
         times = [getattr(op, "timeout_ns", 0) for op in [*self.ops, *beside]]
         times += [frame.timeout_ns for frame in self.frames]
         times += [
-            int(frame.budget.max_seconds * 1e9) for frame in self.frames if frame.budget and frame.budget.max_seconds
+            int(frame.budget.max_seconds * 1e9)
+            for frame in self.frames
+            if frame.budget and frame.budget.max_seconds
         ]
         return min((time for time in times if time), default=60_000_000_000)
 
     def explain(self) -> str:
         """The plan as text: a line an op, with what may follow it."""
         lines = [
-            f"program {self.name!r}: {len(self.ops)} ops, {len(self.frames[0].slots)} slots, {len(self.frames)} frames"
+            f"program {self.name!r}: {len(self.ops)} ops, {len(self.frames[0].slots)} slots, "
+            f"{len(self.frames)} frames"
         ]
         slots = self.frames[0].slots
         lines.append(f"slots: {_numbered(slots)}")
@@ -374,8 +422,14 @@ class Plan:
             what = " ".join(part for part in (CODES[op.code], op.step_id, op.describe()) if part)
             if op.code in (END, FAIL):
                 what = CODES[op.code]
-            writes = [frame.slots[slot] for slot in (op.out, op.key, op.error, op.errors) if slot >= 0]
-            arrow = f" -> {', '.join(dict.fromkeys(writes))}" if writes and op.code not in (TEST, CLOSE) else ""
+            writes = [
+                frame.slots[slot] for slot in (op.out, op.key, op.error, op.errors) if slot >= 0
+            ]
+            arrow = (
+                f" -> {', '.join(dict.fromkeys(writes))}"
+                if writes and op.code not in (TEST, CLOSE)
+                else ""
+            )
             follows = ", ".join(f"{label} {target.index}" for label, target in op.targets())
             lines.append(f"  {op.index:>4} {what}{arrow}" + (f"  [{follows}]" if follows else ""))
         return "\n".join(lines)

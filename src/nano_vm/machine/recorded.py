@@ -1,11 +1,13 @@
 """Outcomes as they were recorded, handed to a machine again. No call is made, nothing is written.
 
-Records come in; the requests of a machine are answered from them, so that it computes the same run once more: to check it
-(`replay`), to go on from where it stopped (`durable`), or to do without calls what did not change (fork). Control flow is never taken
-from a record: only what came back from outside is.
+Records come in; the requests of a machine are answered from them, so that it computes the same run
+once more: to check it (`replay`), to go on from where it stopped (`durable`), or to do without
+calls what did not change (fork). Control flow is never taken from a record: only what came back
+from outside is.
 
-A record says how a step ended, and not how its call did: a step in doubt may stand for a timeout or a cancellation, a success for what
-a reconcile tool told. What each record can only have come from is said here, and nowhere else.
+A record says how a step ended, and not how its call did: a step in doubt may stand for a timeout or
+a cancellation, a success for what a reconcile tool told. What each record can only have come from
+is said here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Missing(Exception):
 
 
 def path_of(machine: Machine, op: Op) -> str:
-    """The path of the requested call; on the short way from tool to tool a machine does not keep it."""
+    """The path of the requested call; on the short way from tool to tool a machine does not keep
+    it.
+    """
     return op.path if machine.static and op.path is not None else machine.path
 
 
@@ -67,11 +71,12 @@ def asked(machine: Machine, op: Op) -> Any:
 
 
 class Recorded:
-    """The records of a run by path; each answers its step, attempt by attempt. *base_ns* is subtracted from their times.
+    """The records of a run by path; each answers its step, attempt by attempt. *base_ns* is
+    subtracted from their times.
 
-    *stopped* are the paths at which a frame was cancelled (see `stops`): the last record of a frame that was cancelled while a call
-    was in doubt does not tell it. *ended* says that the records are all there will be. With a *clock* outcomes come now, and not when
-    they were recorded.
+    *stopped* are the paths at which a frame was cancelled (see `stops`): the last record of a frame
+    that was cancelled while a call was in doubt does not tell it. *ended* says that the records are
+    all there will be. With a *clock* outcomes come now, and not when they were recorded.
     """
 
     def __init__(
@@ -83,7 +88,9 @@ class Recorded:
         ended: bool = False,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        self.by_path: dict[str, Record] = {record[1]: record for record in records if record[0].type in _OUTSIDE}
+        self.by_path: dict[str, Record] = {
+            record[1]: record for record in records if record[0].type in _OUTSIDE
+        }
         self.base_ns = base_ns
         self.stopped = frozenset(stopped)
         self.ended = ended
@@ -93,7 +100,8 @@ class Recorded:
         self._asked: dict[str, int] = {}  # how often the reconcile of a step was answered
 
     def feed(self, machine: Machine, op: Op) -> Op | None:
-        """The request that follows what the record of the requested call says; None where there is no record of it.
+        """The request that follows what the record of the requested call says; None where there is
+        no record of it.
 
         Raises:
             Unfit: If the record is none that such a call can have.
@@ -108,12 +116,16 @@ class Recorded:
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             if machine.broken:
                 raise
-            raise Unfit(path, f"its record can not be read: {type(error).__name__}: {error}") from error
+            raise Unfit(
+                path, f"its record can not be read: {type(error).__name__}: {error}"
+            ) from error
         machine.delay_seconds = 0.0
         return following
 
     def left(self, path: str) -> bool:
-        """Whether not every attempt of the step at *path* was taken yet, of a step that was begun."""
+        """Whether not every attempt of the step at *path* was taken yet, of a step that was
+        begun.
+        """
         record = self.by_path[path]
         return self._attempt.get(path, 0) < len(record[8] or ()) or path not in self._ended
 
@@ -123,7 +135,8 @@ class Recorded:
             return self._pause(machine, cast(PauseOp, op), path, record, now)
         if op.step_id.endswith("/reconcile"):
             owner, _, _ = path.rpartition("/")
-            if owner not in self.by_path:  # asked before a crash, and what it said then may no longer be true
+            # asked before a crash, and what it said then may no longer be true
+            if owner not in self.by_path:
                 return None
             self._asked[owner] = self._asked.get(owner, 0) + 1
         refusal = self._lost(machine, op, path, record)
@@ -144,7 +157,9 @@ class Recorded:
         return self._tool(machine, cast(ToolOp, op), path, record, now)
 
     def _lost(self, machine: Machine, op: Op, path: str, record: Record) -> StepError | None:
-        """Count what a crash lost of the call, at its first attempt; the error, where nothing was left then."""
+        """Count what a crash lost of the call, at its first attempt; the error, where nothing was
+        left then.
+        """
         extra = _dict(record[10])
         if "lost" not in extra or path in self._attempt or path in self._ended:
             return None
@@ -152,15 +167,23 @@ class Recorded:
         return machine.lose(op, extra["lost"], bound, settled=extra.get("settled") is True)
 
     def _unasked(self, machine: Machine, op: Op, path: str) -> Op | None:
-        """A reconcile tool that could not be asked, since its arguments were refused: only the step's own record tells."""
+        """A reconcile tool that could not be asked, since its arguments were refused: only the
+        step's own record tells.
+        """
         owner, _, last = path.rpartition("/")
-        record = self.by_path.get(owner) if last.startswith("reconcile") and op.step_id.endswith("/reconcile") else None
+        record = (
+            self.by_path.get(owner)
+            if last.startswith("reconcile") and op.step_id.endswith("/reconcile")
+            else None
+        )
         if record is None or record[2] is not StepStatus.IN_DOUBT or record[4] is None:
             return None
         _, found, why = record[4].message.rpartition(_UNASKED)
         if not found:
             return None
-        return machine.refuse(StepError("value", "ArgumentError", why, False), self._time(record[7]))
+        return machine.refuse(
+            StepError("value", "ArgumentError", why, False), self._time(record[7])
+        )
 
     def _time(self, recorded_ns: int) -> int:
         return recorded_ns - self.base_ns if self.clock is None else self.clock()
@@ -179,14 +202,20 @@ class Recorded:
         error = replace(error, retryable=True)  # it was tried again
         if op.code == TOOL and op.reconcile is not None:  # type: ignore[attr-defined]
             told = self._next_reconcile(path)
-            if told is not None and told[7] == attempt.finished_ns and _dict(told[3]).get("done") is False:
+            if (
+                told is not None
+                and told[7] == attempt.finished_ns
+                and _dict(told[3]).get("done") is False
+            ):
                 # whatever its own error was: it was the answer of the reconcile tool that let it be tried again
                 return machine.doubt(error, now)
         return machine.fail(error, now, attempt.usage)
 
     def _next_reconcile(self, path: str) -> Record | None:
         number = self._asked.get(path, 0) + 1
-        return self.by_path.get(f"{path}/reconcile" if number == 1 else f"{path}/reconcile#{number}")
+        return self.by_path.get(
+            f"{path}/reconcile" if number == 1 else f"{path}/reconcile#{number}"
+        )
 
     # --- models ---
 
@@ -227,7 +256,11 @@ class Recorded:
         if error is None:
             if status is not StepStatus.SUCCESS:
                 raise Unfit(path, f"it is {status.value} without an error")
-            if machine._aside is None and op.reconcile is not None and self._next_reconcile(path) is not None:
+            if (
+                machine._aside is None
+                and op.reconcile is not None
+                and self._next_reconcile(path) is not None
+            ):
                 return self._told(machine, op, path, StepError("timeout", "TimeoutError", ""), now)
             return machine.resume(output, now)
         known = replace(error, retryable=False)
@@ -259,20 +292,34 @@ class Recorded:
             return machine.cancel(now, called=machine._doubt is None)
         return machine.doubt(error, now)
 
-    def _in_doubt(self, machine: Machine, op: ToolOp, path: str, error: StepError, now: int, asked: bool) -> Op:
+    def _in_doubt(
+        self, machine: Machine, op: ToolOp, path: str, error: StepError, now: int, asked: bool
+    ) -> Op:
         """The outcome after which nobody knew whether the call took effect."""
         cause, more = _parted(error.message, f"; whether {op.tool!r} took effect is not known")
         if error.type == CANCELLED.type and cause == CANCELLED.message:
             return machine.cancel(now, called=True)
         unknown = StepError("in_doubt", error.type, cause, False, bases=error.bases)
-        if path in self.stopped and str(machine._doubt) == str(unknown) and not self._stopped_asking(path):
+        if (
+            path in self.stopped
+            and str(machine._doubt) == str(unknown)
+            and not self._stopped_asking(path)
+        ):
             return machine.cancel(now, called=False)
         _, then, last = more.partition("; then: ")
         if asked or not then:
             ask = not more.startswith(NOT_ASKED)
             return machine.doubt(unknown, now, crashed=path not in self.stopped, ask=ask)
-        kind, _, text = last.rpartition(_UNASKED)[0].partition(": ") if _UNASKED in last else last.partition(": ")
-        if kind == "BudgetExceeded" and text == _NO_TOOL_CALL and str(machine._doubt) != str(unknown):
+        kind, _, text = (
+            last.rpartition(_UNASKED)[0].partition(": ")
+            if _UNASKED in last
+            else last.partition(": ")
+        )
+        if (
+            kind == "BudgetExceeded"
+            and text == _NO_TOOL_CALL
+            and str(machine._doubt) != str(unknown)
+        ):
             return machine.fail(StepError("timeout", error.type, cause, bases=error.bases), now)
         own = StepError("tool", kind, text, False)
         return machine.refuse(own, now) if self.by_path[path][5] is None else machine.fail(own, now)
@@ -283,11 +330,18 @@ class Recorded:
         return record is not None and record[4] == CANCELLED
 
     def _was_spoiled(self, machine: Machine, op: ToolOp, path: str) -> bool:
-        """Whether a value was refused, and not raised by the tool as an error of its own: what a call did is then undone.
+        """Whether a value was refused, and not raised by the tool as an error of its own: what a
+        call did is then undone.
 
-        Where an undo may still come it will: an effect that is undone for nothing is better than one that stays.
+        Where an undo may still come it will: an effect that is undone for nothing is better than
+        one that stays.
         """
-        return op.undo is None or machine._doubt is not None or not self.ended or f"{path}/undo" in self.by_path
+        return (
+            op.undo is None
+            or machine._doubt is not None
+            or not self.ended
+            or f"{path}/undo" in self.by_path
+        )
 
     # --- pauses ---
 
@@ -338,13 +392,17 @@ def _dict(extra: Any) -> dict[str, Any]:
 
 
 def _fill(machine: Machine, error: StepError) -> None:
-    """After a value for which there was no room, there is none for any other: how large it was is not recorded."""
+    """After a value for which there was no room, there is none for any other: how large it was is
+    not recorded.
+    """
     if error.message == _STATE_FULL:
         machine.ledger.state = min(machine.ledger.state, -1)
 
 
 def _parted(message: str, mark: str) -> tuple[str, str]:
-    """What stands before and after *mark*, at the first place where what the machine writes can follow."""
+    """What stands before and after *mark*, at the first place where what the machine writes can
+    follow.
+    """
     at = message.find(mark)
     while at >= 0:
         before, after = message[:at], message[at + len(mark) :]
@@ -368,11 +426,13 @@ def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage 
     return LLMUsage(prompt, completion, tokens, total.cost_usd - before.cost_usd)
 
 
-# --- frames ----------------------------------------------------------------------------------------------------------
+# --- frames ---------------------------------------------------------------------------------------
 
 
 def stops(records: list[Record], cancelled: bool) -> list[str]:
-    """Paths of the steps at which frames were cancelled; *cancelled* is whether that of *records* was. Children are in their forks."""
+    """Paths of the steps at which frames were cancelled; *cancelled* is whether that of *records*
+    was. Children are in their forks.
+    """
     found = []
     if cancelled:
         found += [record[1] for record in records if not record[0].step_id.endswith("/undo")][-1:]
@@ -396,11 +456,21 @@ def forks_of(records: list[Record]) -> dict[str, Record]:
     return found
 
 
-HELD = StepError("refused", "ForkStopped", "the call is held back: it has an effect", retryable=False)
+HELD = StepError(
+    "refused", "ForkStopped", "the call is held back: it has an effect", retryable=False
+)
 
 
-def play(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], now: int, *, hold: bool = False) -> None:
-    """Drive *machine* through all that is recorded; *forks* are the records of forks by path, with their children.
+def play(
+    machine: Machine,
+    recorded: Recorded,
+    forks: Mapping[str, Record],
+    now: int,
+    *,
+    hold: bool = False,
+) -> None:
+    """Drive *machine* through all that is recorded; *forks* are the records of forks by path, with
+    their children.
 
     With *hold* calls that are not recorded are held: the frame waits there, and its siblings go on.
 
@@ -413,7 +483,8 @@ def play(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], now:
     op: Any = machine.start(now)
     while True:
         code = op.code
-        if code == TOOL and op.reconcile is None and machine._aside is None:  # by far the most, written out
+        # by far the most, written out
+        if code == TOOL and op.reconcile is None and machine._aside is None:
             record = by_path.get(op.path if static and op.path is not None else machine.path)
             if record is not None and record[2] is success and record[8] is None:
                 machine.now = record[7] - base
@@ -428,34 +499,50 @@ def play(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], now:
         if following is None:
             if not hold:
                 raise Missing(path_of(machine, op))
-            following = machine.suspend(machine.now) if machine._aside is None else machine.refuse(HELD, machine.now)
+            following = (
+                machine.suspend(machine.now)
+                if machine._aside is None
+                else machine.refuse(HELD, machine.now)
+            )
         op = following
 
 
-def _forked(machine: Machine, op: Op, recorded: Recorded, forks: Mapping[str, Record], hold: bool) -> Op:
-    """The children of a fork, those that began, one after the other; then its join, or that it was cancelled."""
+def _forked(
+    machine: Machine, op: Op, recorded: Recorded, forks: Mapping[str, Record], hold: bool
+) -> Op:
+    """The children of a fork, those that began, one after the other; then its join, or that it was
+    cancelled.
+    """
     record = forks.get(path_of(machine, op))
     children = record[10]["children"] if record is not None else ()
     stopped = record is not None and record[2] is StepStatus.CANCELLED
     latest = machine.now
     for number in range(machine.fork_size):
         told = children[number] if number < len(children) else ()
-        if stopped and not told:  # a child that began has a record at least of that it was cancelled
+        # a child that began has a record at least of that it was cancelled
+        if stopped and not told:
             continue
         if not machine.ready(number):  # behind one that is held
             continue
         child = machine.child(number)
-        play(child, recorded, forks, told[0][6] - recorded.base_ns if told else machine.now, hold=hold)
+        play(
+            child,
+            recorded,
+            forks,
+            told[0][6] - recorded.base_ns if told else machine.now,
+            hold=hold,
+        )
         latest = max(latest, child.now)
     finished = record[7] - recorded.base_ns if record is not None else latest
     return machine.cancel(finished) if stopped else machine.join(finished)
 
 
-# --- hosts -----------------------------------------------------------------------------------------------------------
+# --- hosts ----------------------------------------------------------------------------------------
 
 
 def contracts_of(about: Mapping[str, Any]) -> dict[str, ToolContract]:
-    """The tools of a run, as far as they decide what it did; they take any arguments and can not be called.
+    """The tools of a run, as far as they decide what it did; they take any arguments and can not be
+    called.
 
     Raises:
         ValueError: If *about* is not as `Trace.about` gives it.
@@ -468,7 +555,13 @@ def contracts_of(about: Mapping[str, Any]) -> dict[str, ToolContract]:
         if type(facts) is not dict or facts.get("effect") not in EFFECTS:
             raise ValueError(f"tool {name!r} has no effect")
         found[name] = ToolContract(
-            name, _never, {}, open=True, effect=facts["effect"], takes_key=facts.get("key") is True, how="inline"
+            name,
+            _never,
+            {},
+            open=True,
+            effect=facts["effect"],
+            takes_key=facts.get("key") is True,
+            how="inline",
         )
     return found
 
@@ -488,7 +581,8 @@ class Bounds:
 
 
 def bounds_of(about: Mapping[str, Any], program: Budget | None) -> Bounds:
-    """Limits, budget and prices of a run; the *program*'s own budget bounds it whatever *about* says.
+    """Limits, budget and prices of a run; the *program*'s own budget bounds it whatever *about*
+    says.
 
     Raises:
         ValueError: If *about* is not as `Trace.about` gives it.
@@ -496,7 +590,10 @@ def bounds_of(about: Mapping[str, Any], program: Budget | None) -> Bounds:
     try:
         told = Budget.model_validate(about["budget"]) if "budget" in about else None
         known = [budget for budget in (told, program) if budget is not None]
-        prices = {name: (Decimal(pair[0]), Decimal(pair[1])) for name, pair in about.get("prices", {}).items()}
+        prices = {
+            name: (Decimal(pair[0]), Decimal(pair[1]))
+            for name, pair in about.get("prices", {}).items()
+        }
         limits = Limits(**{name: int(value) for name, value in about.get("limits", {}).items()})
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"not the bounds of a run: {error}") from None

@@ -1,8 +1,9 @@
 """Drives a `Machine` with outcomes that are given instead of made: no call, no await, no clock.
 
-What asks "what would happen if" stands on it: the search for counterexamples, the all-paths test, replay. The outcomes come
-from a *feed*, which is given the machine and its request and hands the machine an outcome (``send``, ``answer``, ``fail``,
-``expire``, ``cancel``). Children of a fork run one by one, in the order that is asked for: what comes out does not depend on it.
+What asks "what would happen if" stands on it: the search for counterexamples, the all-paths test,
+replay. The outcomes come from a *feed*, which is given the machine and its request and hands the
+machine an outcome (``send``, ``answer``, ``fail``, ``expire``, ``cancel``). Children of a fork run
+one by one, in the order that is asked for: what comes out does not depend on it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Order = Callable[[Machine, Op], Iterable[int]]
 
 
 def simulate(machine: Machine, feed: Feed, order: Order | None = None) -> None:
-    """Drive *machine*, and the children of its forks, to the end; times stand still unless the feed moves ``machine.now``."""
+    """Drive *machine*, and the children of its forks, to the end; times stand still unless the feed
+    moves ``machine.now``.
+    """
     op = machine.start(machine.__dict__.get("now", 0))
     while op.code != END:
         if op.code == FORK:
@@ -35,6 +38,8 @@ def simulate(machine: Machine, feed: Feed, order: Order | None = None) -> None:
 
 
 def in_lanes(machine: Machine, numbers: Iterable[int]) -> Iterator[int]:
-    """The children of the requested fork in the order of *numbers*, but for that those of one lane come one after the other."""
+    """The children of the requested fork in the order of *numbers*, but for that those of one lane
+    come one after the other.
+    """
     lanes = [iter(range(lane, machine.fork_size, machine.lanes)) for lane in range(machine.lanes)]
     return (next(lanes[number % machine.lanes]) for number in numbers)

@@ -1,8 +1,9 @@
 """From a text to a program, with one model call.
 
-In come an intent, the names and types of the inputs, the contracts of the tools and a policy; out goes a `Program` that
-passed every check, or a `PlannerError` that says why there is none. The model is asked once, never a second time, and
-sees no value of the context. Nothing that it wrote is run here.
+In come an intent, the names and types of the inputs, the contracts of the tools and a policy; out
+goes a `Program` that passed every check, or a `PlannerError` that says why there is none. The model
+is asked once, never a second time, and sees no value of the context. Nothing that it wrote is run
+here.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ GRACE_SECONDS = 1.0
 """How long an adapter that was cancelled may take to end before nobody waits for it any more."""
 
 PLANNED_STEPS = 6
-"""Steps that the schema offers, not counting those in blocks. Each place has its own schema of every tool: with sixty tools
-they are some 300 kB, which llama.cpp still takes."""
+"""Steps that the schema offers, not counting those in blocks. Each place has its own schema of
+every tool: with sixty tools they are some 300 kB, which llama.cpp still takes.
+"""
 
 SHOWN_FAULTS = 8
 """Lines of a `PlannerError`'s message; its attributes have them all."""
@@ -57,13 +59,14 @@ SHOWN_FAULTS = 8
 class Planner:
     """Writes programs for intents.
 
-    ``llm`` is an adapter as for `ExecutionVM`; ``tools`` are callables by name (or ``vm.tools``), a list of
-    functions, or a list of bare names, of whose arguments nothing is known then; ``policy`` is a `Policy`, its dict, or
-    the path of its file; ``programs`` are those that `call` steps may name; ``budget`` bounds each program that is written.
-    ``max_tokens`` and ``timeout_seconds`` bound the one call.
+    ``llm`` is an adapter as for `ExecutionVM`; ``tools`` are callables by name (or ``vm.tools``), a
+    list of functions, or a list of bare names, of whose arguments nothing is known then; ``policy``
+    is a `Policy`, its dict, or the path of its file; ``programs`` are those that `call` steps may
+    name; ``budget`` bounds each program that is written. ``max_tokens`` and ``timeout_seconds``
+    bound the one call.
 
-        planner = Planner(adapter, tools={"search": search})
-        program = await planner.generate("Find the latest AI news and summarize", context={"topic": "AI"})
+        planner = Planner(adapter, tools={"search": search}) program = await planner.generate("Find
+        the latest AI news and summarize", context={"topic": "AI"})
 
     Raises:
         VMError: If one of them can not be what it is given for.
@@ -86,7 +89,9 @@ class Planner:
         if type(max_tokens) is not int or max_tokens < 1:
             raise VMError(f"max_tokens is a whole number of at least 1, not {max_tokens!r}")
         if type(timeout_seconds) not in (int, float) or not timeout_seconds > 0:
-            raise VMError(f"timeout_seconds is a number of seconds above 0, not {timeout_seconds!r}")
+            raise VMError(
+                f"timeout_seconds is a number of seconds above 0, not {timeout_seconds!r}"
+            )
         self._llm = llm
         self._adapter: Adapter = adapters[None]
         self._contracts = _contracts(tools)
@@ -112,13 +117,15 @@ class Planner:
     ) -> Program:
         """The program for *intent*, ready to run.
 
-        Of *context* the model sees the names and the types. With it, the program may read these names and no other, and declares those
-        that it reads as its ``inputs``; without, what it reads and no step writes is to be given to the run.
-        *untrusted* says that the intent comes from outside: so do the program's literals then, which no protected
-        argument takes until a person has approved the program's digest. *user_input* is what 0.1 called *intent*.
+        Of *context* the model sees the names and the types. With it, the program may read these
+        names and no other, and declares those that it reads as its ``inputs``; without, what it
+        reads and no step writes is to be given to the run. *untrusted* says that the intent comes
+        from outside: so do the program's literals then, which no protected argument takes until a
+        person has approved the program's digest. *user_input* is what 0.1 called *intent*.
 
         Raises:
-            PlannerError: If there is no such program: the intent is none, the model failed or took too long, or
+            PlannerError: If there is no such program: the intent is none, the model failed or took
+            too long, or
                 what it wrote is no program or does not pass.
         """
         wish = intent if intent is not None else user_input
@@ -135,13 +142,17 @@ class Planner:
         ended = ending(completion.finish_reason)
         reply, _ = without_reasoning(completion.text, cut=ended == "truncated", constrained=True)
         if ended == "filtered":
-            raise PlannerError(_message(wish, str(filtered(reply, str(completion.finish_reason)))), reply)
+            raise PlannerError(
+                _message(wish, str(filtered(reply, str(completion.finish_reason)))), reply
+            )
         try:
             document = read_reply(reply, cut=ended == "truncated")
             program = self._program(document, context is not None, kinds, untrusted)
         except ProgramError as error:
             errors = [d for d in error.diagnostics if d.severity == "error"]
-            raise PlannerError(_message(wish, "it is no valid program", errors), reply, error.diagnostics) from error
+            raise PlannerError(
+                _message(wish, "it is no valid program", errors), reply, error.diagnostics
+            ) from error
         except (ValueError, VMError) as error:
             raise PlannerError(_message(wish, str(error)), reply) from error
         diagnostics, counterexamples = self._faults(program)
@@ -156,13 +167,23 @@ class Planner:
             options = known.options
             rules = rules_of(name, policies, options.trusted, options.returns)
             if rules.allow:
-                yield Offer(name, known.to_dict(), rules, self._sources(rules, known, kinds), literals=not untrusted)
+                yield Offer(
+                    name,
+                    known.to_dict(),
+                    rules,
+                    self._sources(rules, known, kinds),
+                    literals=not untrusted,
+                )
         for name, program in self._programs.items():
             about = {"description": program.description, "arguments": program.inputs or {}}
             yield Offer(name, about, Rules(name), {}, kind="call")
 
-    def _sources(self, rules: Rules, known: ToolContract, kinds: Mapping[str, str]) -> dict[str, list[str]]:
-        """For each protected argument the inputs that it takes: no output of a step is trusted beforehand."""
+    def _sources(
+        self, rules: Rules, known: ToolContract, kinds: Mapping[str, str]
+    ) -> dict[str, list[str]]:
+        """For each protected argument the inputs that it takes: no output of a step is trusted
+        beforehand.
+        """
         outside = self._policy.untrusted if self._policy is not None else ()
         inputs = [name for name in kinds if name not in outside]
         protected = {}
@@ -172,7 +193,9 @@ class Planner:
                 protected[name] = inputs
         return protected
 
-    async def _asked(self, wish: str, messages: list[Message], schema: dict[str, Any] | None) -> Completion:
+    async def _asked(
+        self, wish: str, messages: list[Message], schema: dict[str, Any] | None
+    ) -> Completion:
         """The one call, and what came of it."""
         adapter = self._adapter
         options: dict[str, Any] = {}
@@ -185,9 +208,11 @@ class Planner:
             answer = adapter.complete(messages, **options)
             return await answer if inspect.isawaitable(answer) else answer
 
-        # A task of its own, since an adapter that swallows its cancellation would hold asyncio.timeout for ever.
+        # A task of its own, since an adapter that swallows its cancellation would hold asyncio.timeout for
+        # ever.
         task = asyncio.ensure_future(call())
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may be waiting any more
+        # nobody may be waiting any more
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.wait({task}, timeout=self._timeout)
         finally:
@@ -198,7 +223,9 @@ class Planner:
             else:
                 late = False
         if late:
-            raise PlannerError(_message(wish, f"the model gave no answer within {self._timeout:g} seconds"))
+            raise PlannerError(
+                _message(wish, f"the model gave no answer within {self._timeout:g} seconds")
+            )
         if task.cancelled():
             raise PlannerError(_message(wish, "the adapter cancelled its own call"))
         try:
@@ -208,7 +235,9 @@ class Planner:
             what = told if isinstance(error, VMError) else f"{kind_name(error)}: {told}"
             raise PlannerError(_message(wish, f"the model call failed: {what}")) from error
 
-    def _program(self, document: dict[str, Any], told: bool, kinds: Mapping[str, str], untrusted: bool) -> Program:
+    def _program(
+        self, document: dict[str, Any], told: bool, kinds: Mapping[str, str], untrusted: bool
+    ) -> Program:
         """The program in *document*, with what the host says of its inputs and budget.
 
         Raises:
@@ -236,7 +265,8 @@ class Planner:
     def _faults(self, program: Program) -> tuple[list[Diagnostic], list[str]]:
         """What speaks against *program*: faults, and the runs that break a demand."""
         functions = {name: known.function for name, known in self._contracts.items()}
-        # what an untrusted program's own text may reach is for a person to say, who sees it and approves its digest; a VM asks for that
+        # what an untrusted program's own text may reach is for a person to say, who sees it and approves its
+        # digest; a VM asks for that
         vm = ExecutionVM(
             self._llm,
             functions,
@@ -250,7 +280,11 @@ class Planner:
         broken = []
         for proof in report.proofs:
             if proof.status != "proved":
-                flows = [f for f in report.flows if proof.kind == "flow" and f.loc == proof.loc and f.allowed is None]
+                flows = [
+                    f
+                    for f in report.flows
+                    if proof.kind == "flow" and f.loc == proof.loc and f.allowed is None
+                ]
                 broken.append("\n  ".join([str(proof), *map(str, flows)]))
         if not report.ok and not faults and not broken:
             broken.append(str(report))
@@ -258,13 +292,14 @@ class Planner:
 
 
 _REFUSED = ("V024", "V023", "V070", "V071", "V072")
-"""Names that inputs must give though the program writes them, and jumps back that repeat nothing: a model meant something
-else. More steps or calls than the budget allows: a remark on what a person wrote, a fault of what a model wrote. Of tokens
-and money the worst case is that of the largest values, 16 MB each, which would refuse nearly every program; the run holds
-these budgets."""
+"""Names that inputs must give though the program writes them, and jumps back that repeat nothing: a
+model meant something else. More steps or calls than the budget allows: a remark on what a person
+wrote, a fault of what a model wrote. Of tokens and money the worst case is that of the largest
+values, 16 MB each, which would refuse nearly every program; the run holds these budgets.
+"""
 
 
-# --- what the planner is given -------------------------------------------------------------------------------------
+# --- what the planner is given --------------------------------------------------------------------
 
 
 def _contracts(tools: Any) -> dict[str, ToolContract]:
@@ -272,8 +307,14 @@ def _contracts(tools: Any) -> dict[str, ToolContract]:
     if tools is None:
         return {}
     if isinstance(tools, (str, bytes)) or not isinstance(tools, Iterable):
-        raise VMError(f"tools are callables by name, or a list of functions or names, not {short(tools)}")
-    named = tools.items() if isinstance(tools, Mapping) else [(_tool_name(tool), tool) for tool in tools]
+        raise VMError(
+            f"tools are callables by name, or a list of functions or names, not {short(tools)}"
+        )
+    named = (
+        tools.items()
+        if isinstance(tools, Mapping)
+        else [(_tool_name(tool), tool) for tool in tools]
+    )
     result: dict[str, ToolContract] = {}
     for name, given in named:
         if isinstance(given, str):
@@ -306,7 +347,10 @@ def _check_intent(wish: Any) -> None:
     if not wish.strip():
         raise PlannerError("the intent is empty; say what is to be done")
     if len(wish) > MAX_INTENT_CHARS:
-        raise PlannerError(f"the intent has {len(wish)} characters, above {MAX_INTENT_CHARS}; give data by the context")
+        raise PlannerError(
+            f"the intent has {len(wish)} characters, above {MAX_INTENT_CHARS}; give data by the "
+            f"context"
+        )
     try:
         text_size(wish, ())
     except VMError as error:
@@ -314,12 +358,18 @@ def _check_intent(wish: Any) -> None:
 
 
 def _kinds(context: Any) -> dict[str, str]:
-    """The names of the context that a program can read, and the kind of value of each; no value is looked into."""
+    """The names of the context that a program can read, and the kind of value of each; no value is
+    looked into.
+    """
     if context is None:
         return {}
     if not isinstance(context, Mapping):
         raise PlannerError(f"a context is a dict of inputs, not {kind_name(context)}")
-    return {name: _kind(type(value)) for name, value in context.items() if type(name) is str and name.isidentifier()}
+    return {
+        name: _kind(type(value))
+        for name, value in context.items()
+        if type(name) is str and name.isidentifier()
+    }
 
 
 _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
@@ -349,7 +399,7 @@ _INPUT_SCHEMAS = {
 }
 
 
-# --- what the model is told ----------------------------------------------------------------------------------------
+# --- what the model is told -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +409,8 @@ class Offer:
     name: str
     about: Mapping[str, Any]  # the contract's JSON form
     rules: Rules
-    sources: Mapping[str, list[str]] = field(default_factory=dict)  # the inputs that a protected argument takes
+    # the inputs that a protected argument takes
+    sources: Mapping[str, list[str]] = field(default_factory=dict)
     literals: bool = True  # whether a protected argument takes what the model writes
     kind: str = "tool"
 
@@ -390,7 +441,9 @@ $s1.output is what s1 gave, $name an input; inside a text write ${s1.output}. Us
 
 
 def instructions(offers: Sequence[Offer], kinds: Mapping[str, str]) -> str:
-    """The system message: the language in short, the tools, the names and types of the inputs, an example."""
+    """The system message: the language in short, the tools, the names and types of the inputs, an
+    example.
+    """
     lines = [_FORM]
     for kind, title in (
         ("tool", "Tools:"),
@@ -398,25 +451,38 @@ def instructions(offers: Sequence[Offer], kinds: Mapping[str, str]) -> str:
     ):
         some = [_told(offer) for offer in offers if offer.kind == kind]
         lines += [title, *some] if some else ["There are no tools."] if kind == "tool" else []
-    lines.append("Inputs: " + (", ".join(f"${name} ({kind})" for name, kind in kinds.items()) or "none"))
-    lines.append(f"Answer with the JSON alone, like {json.dumps(_example(offers, kinds), ensure_ascii=False)}")
+    lines.append(
+        "Inputs: " + (", ".join(f"${name} ({kind})" for name, kind in kinds.items()) or "none")
+    )
+    lines.append(
+        f"Answer with the JSON alone, like "
+        f"{json.dumps(_example(offers, kinds), ensure_ascii=False)}"
+    )
     return "\n".join(lines)
 
 
 def _example(offers: Sequence[Offer], kinds: Mapping[str, str]) -> dict[str, Any]:
-    """A small program with a tool and an input of this host: what a small model is shown, it can copy."""
+    """A small program with a tool and an input of this host: what a small model is shown, it can
+    copy.
+    """
     steps: list[dict[str, Any]] = []
     free = [o for o in offers if o.kind == "tool" and not o.guards and not o.rules.approvals]
     for offer in free[:1]:
         arguments = {}
         for name in offer.required:
             schema, taken = offer.arguments[name], offer.sources.get(name, kinds)
-            fitting = sorted((n for n in kinds if n in taken and _fits(kinds[n], schema)), key=lambda n: n != name)
+            fitting = sorted(
+                (n for n in kinds if n in taken and _fits(kinds[n], schema)),
+                key=lambda n: n != name,
+            )
             arguments[name] = f"${fitting[0]}" if fitting else "..."
         steps.append({"id": "s1", "type": "tool", "tool": offer.name, "args": arguments})
     subject = "s1.output" if steps else next(iter(kinds), None)
     prompt = f"Sum this up: ${{{subject}}}" if subject is not None else "Write a short poem"
-    return {"name": "example", "steps": [*steps, {"id": f"s{len(steps) + 1}", "type": "llm", "prompt": prompt}]}
+    return {
+        "name": "example",
+        "steps": [*steps, {"id": f"s{len(steps) + 1}", "type": "llm", "prompt": prompt}],
+    }
 
 
 MAX_DESCRIPTION_CHARS = 120
@@ -426,7 +492,8 @@ def _told(offer: Offer) -> str:
     """One line on a tool: its arguments, effect, description, and what the policy demands."""
     required = offer.required
     arguments = ", ".join(
-        f"{name}: {_type_name(schema)}{'' if name in required else '?'}" for name, schema in offer.arguments.items()
+        f"{name}: {_type_name(schema)}{'' if name in required else '?'}"
+        for name, schema in offer.arguments.items()
     )
     text = " ".join(str(offer.about.get("description", "")).split("\n\n", 1)[0].split())
     parts = [f"{offer.name}({arguments})"]
@@ -438,12 +505,17 @@ def _told(offer: Offer) -> str:
     for step, edge in offer.guards:
         parts.append(f'Only inside "{edge}" of the step with the id "{step}".')
     for role in rules.approvals:
-        parts.append(f'Only inside "then" of {{"type": "approval", "role": "{role}", "show": {{its arguments}}}}.')
+        parts.append(
+            f'Only inside "then" of {{"type": "approval", "role": "{role}", "show": {{its '
+            f"arguments}}}}."
+        )
     if rules.max_calls is not None:
         parts.append(f"At most {rules.max_calls} {'call' if rules.max_calls == 1 else 'calls'}.")
     for name, inputs in offer.sources.items():
         own = ["your own words"] if offer.literals else []
-        parts.append(f"{name} takes only {' or '.join([*own, *(f'${i}' for i in inputs)]) or 'nothing'}.")
+        parts.append(
+            f"{name} takes only {' or '.join([*own, *(f'${i}' for i in inputs)]) or 'nothing'}."
+        )
     return "- " + " ".join(parts)
 
 
@@ -469,7 +541,7 @@ _TYPE_NAMES = {
 }
 
 
-# --- what a model that can be constrained is held to -----------------------------------------------------------------
+# --- what a model that can be constrained is held to ----------------------------------------------
 
 _CHAR = r'[^$"\\\x00-\x1f]'
 """What may stand in a text without an escape in JSON, and without a reference."""
@@ -477,15 +549,20 @@ _CHAR = r'[^$"\\\x00-\x1f]'
 _QUOTED = r"""[^$"'\\\x00-\x1f]"""
 
 _GUESSED = ("input", "query", "text", "name", "id")
-"""Arguments of a tool of which only the name is known: left free, a small model writes keys until its tokens are used up."""
+"""Arguments of a tool of which only the name is known: left free, a small model writes keys until
+its tokens are used up.
+"""
 
 
-def program_schema(offers: Sequence[Offer], kinds: Mapping[str, str], steps: int = PLANNED_STEPS) -> dict[str, Any]:
-    """The JSON Schema of the programs that can be written with *offers* over inputs of these *kinds*.
+def program_schema(
+    offers: Sequence[Offer], kinds: Mapping[str, str], steps: int = PLANNED_STEPS
+) -> dict[str, Any]:
+    """The JSON Schema of the programs that can be written with *offers* over inputs of these
+    *kinds*.
 
-    Each place in the list of steps has a schema of its own, in which ids are fixed and references lead back: whatever fits is well
-    formed. The root is open, which keeps it out of OpenAI's strict mode, whose subset has no fixed places;
-    llama.cpp closes it all the same.
+    Each place in the list of steps has a schema of its own, in which ids are fixed and references
+    lead back: whatever fits is well formed. The root is open, which keeps it out of OpenAI's strict
+    mode, whose subset has no fixed places; llama.cpp closes it all the same.
     """
     shapes = _Shapes(offers, kinds)
     for number in range(1, steps + 1):
@@ -518,7 +595,9 @@ class _Shapes:
         self.known: dict[str, str] = {}  # the key of each definition by its text
 
     def shared(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """A reference to *schema*, which is defined once however often it is needed: without, five tools make 77 kB."""
+        """A reference to *schema*, which is defined once however often it is needed: without, five
+        tools make 77 kB.
+        """
         key = self.known.setdefault(json.dumps(schema), f"d{len(self.known)}")
         self.definitions[key] = schema
         return _ref(key)
@@ -536,7 +615,13 @@ class _Shapes:
         self.definitions[f"s{number}"] = {"anyOf": choices}
 
     def calls(
-        self, number: int, id: str, offers: Sequence[Offer], outputs: list[str], *, item: bool = False
+        self,
+        number: int,
+        id: str,
+        offers: Sequence[Offer],
+        outputs: list[str],
+        *,
+        item: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Calls of tools and of the model."""
         names = [*self.kinds, *outputs, *(["item"] if item else [])]
@@ -549,7 +634,10 @@ class _Shapes:
             fields = ("tool", "args") if kind == "tool" else ("program", "with")
             what = dict(zip(fields, ({"enum": called}, {"$ref": reference}), strict=True))
             yield _object({"id": _const(id), "type": _const(kind), **what})
-        prompt = {"type": "string", "pattern": f"^{_CHAR}{{4,120}}{_inserted(names, needed=bool(outputs or item))}$"}
+        prompt = {
+            "type": "string",
+            "pattern": f"^{_CHAR}{{4,120}}{_inserted(names, needed=bool(outputs or item))}$",
+        }
         label = {"type": "string", "pattern": "^[a-z][a-z_]{1,15}$"}
         labels = {"type": "array", "items": label, "minItems": 2, "maxItems": 4}
         asks = {"prompt": self.shared(prompt), "allowed_outputs": self.shared(labels)}
@@ -557,7 +645,10 @@ class _Shapes:
 
     def conditions(self, number: int, outputs: list[str]) -> Iterator[dict[str, Any]]:
         """Branches; a tool that is guarded stands only behind its guard."""
-        names = [*(name for name in self.kinds if self.kinds[name] not in ("list", "object")), *outputs]
+        names = [
+            *(name for name in self.kinds if self.kinds[name] not in ("list", "object")),
+            *outputs,
+        ]
         if not names:
             return
         any_name = "|".join(map(_escaped, names))
@@ -574,21 +665,37 @@ class _Shapes:
         for name in (f"s{number}", *guards):
             branches = {}
             for edge in ("then", "otherwise"):
-                inside = [*free, *(o for o in self.offers if (name, edge) in o.guards and not o.rules.approvals)]
+                inside = [
+                    *free,
+                    *(o for o in self.offers if (name, edge) in o.guards and not o.rules.approvals),
+                ]
                 branches[edge] = _block(self.calls(number, f"s{number}_{edge}", inside, outputs))
             yield _object(
-                {"id": _const(name), "type": _const("condition"), "condition": condition, **branches}, optional=1
+                {
+                    "id": _const(name),
+                    "type": _const("condition"),
+                    "condition": condition,
+                    **branches,
+                },
+                optional=1,
             )
 
     def approvals(self, number: int, outputs: list[str]) -> Iterator[dict[str, Any]]:
-        """A person's consent to calls that need it. They take references alone, and all of these are shown."""
+        """A person's consent to calls that need it. They take references alone, and all of these
+        are shown.
+        """
         names = [*self.kinds, *outputs]
         roles = dict.fromkeys(role for offer in self.offers for role in offer.rules.approvals)
         for role in roles if names else ():
             behind = [o for o in self.offers if o.rules.approvals == (role,) and not o.guards]
             calls = [
                 _object(
-                    {"id": _const(f"s{number}_then"), "type": _const("tool"), "tool": _const(o.name), "args": arguments}
+                    {
+                        "id": _const(f"s{number}_then"),
+                        "type": _const("tool"),
+                        "tool": _const(o.name),
+                        "args": arguments,
+                    }
                 )
                 for o in behind
                 if (arguments := self.arguments(o, names, literals=False)) is not None
@@ -598,16 +705,24 @@ class _Shapes:
                 what = {"role": _const(role), "show": show, "then": _block(calls)}
                 yield _object({"id": _const(f"s{number}"), "type": _const("approval"), **what})
 
-    def maps(self, number: int, offers: Sequence[Offer], outputs: list[str]) -> Iterator[dict[str, Any]]:
+    def maps(
+        self, number: int, offers: Sequence[Offer], outputs: list[str]
+    ) -> Iterator[dict[str, Any]]:
         """The same step for each item of a list."""
         lists = [*(name for name in self.kinds if self.kinds[name] in ("list", "any")), *outputs]
         if lists:
             steps = _block(self.calls(number, f"s{number}_item", offers, outputs, item=True))
             over = {"enum": [f"${name}" for name in lists]}
-            yield _object({"id": _const(f"s{number}"), "type": _const("map"), "over": over, "steps": steps})
+            yield _object(
+                {"id": _const(f"s{number}"), "type": _const("map"), "over": over, "steps": steps}
+            )
 
-    def arguments(self, offer: Offer, names: Sequence[str], *, literals: bool) -> dict[str, Any] | None:
-        """The arguments of a call; None where one that is needed has nothing to take. Without *literals* only references are taken."""
+    def arguments(
+        self, offer: Offer, names: Sequence[str], *, literals: bool
+    ) -> dict[str, Any] | None:
+        """The arguments of a call; None where one that is needed has nothing to take. Without
+        *literals* only references are taken.
+        """
         properties: dict[str, Any] = {}
         for name, schema in offer.arguments.items():
             members = self.argument(offer, name, schema, names, literals=literals)
@@ -628,14 +743,18 @@ class _Shapes:
         protected = offer.sources.get(name)
         sources = names if protected is None else protected
         fitting = [n for n in names if n in sources and _fits(self.kinds.get(n), schema)]
-        members: list[dict[str, Any]] = [self.shared({"enum": [f"${n}" for n in fitting]})] if fitting else []
+        members: list[dict[str, Any]] = (
+            [self.shared({"enum": [f"${n}" for n in fitting]})] if fitting else []
+        )
         if literals and (offer.literals or protected is None):
             members += self.literal(schema, names if protected is None else [])
         return members
 
     def guessed(self, names: Sequence[str]) -> dict[str, Any]:
         """Arguments of a tool that says nothing of them."""
-        return self.shared(_object(dict.fromkeys(_GUESSED, self.text(names)), optional=len(_GUESSED)))
+        return self.shared(
+            _object(dict.fromkeys(_GUESSED, self.text(names)), optional=len(_GUESSED))
+        )
 
     def text(self, names: Sequence[str]) -> dict[str, Any]:
         """A text, with references in it."""
@@ -647,10 +766,19 @@ class _Shapes:
         if not isinstance(schema, Mapping) or depth > 3 or "$ref" in schema:
             return []
         if isinstance(members := schema.get("anyOf"), list):
-            return [written for member in members for written in self.literal(member, names, depth + 1)]
+            return [
+                written for member in members for written in self.literal(member, names, depth + 1)
+            ]
         if "const" in schema or isinstance(schema.get("enum"), list):
             choices = schema["enum"] if "enum" in schema else [schema["const"]]
-            return [{"enum": [c.replace("$", "$$") if any(True for _ in value_references(c)) else c for c in choices]}]
+            return [
+                {
+                    "enum": [
+                        c.replace("$", "$$") if any(True for _ in value_references(c)) else c
+                        for c in choices
+                    ]
+                }
+            ]
         match kind:
             case "string" if schema.get("format") in ("date", "date-time", "time", "uuid"):
                 return [{"type": "string", "format": schema["format"]}]
@@ -658,15 +786,25 @@ class _Shapes:
                 return [self.text(names)]
             case "integer":
                 bounds = {key: schema[key] for key in ("minimum", "maximum") if key in schema}
-                return [{"type": "integer", **(bounds or {"minimum": -999_999, "maximum": 999_999})}]
+                return [
+                    {"type": "integer", **(bounds or {"minimum": -999_999, "maximum": 999_999})}
+                ]
             case "number" | "boolean" | "null":
                 return [{"type": kind}]
             case "array":
                 items = self.literal(schema.get("items", {}), names, depth + 1)
-                return [{"type": "array", "items": {"anyOf": items}, "minItems": 1, "maxItems": 6}] if items else []
+                return (
+                    [{"type": "array", "items": {"anyOf": items}, "minItems": 1, "maxItems": 6}]
+                    if items
+                    else []
+                )
             case "object":
                 return []
-        return [self.text(names), {"type": "boolean"}, {"type": "integer", "minimum": -999_999, "maximum": 999_999}]
+        return [
+            self.text(names),
+            {"type": "boolean"},
+            {"type": "integer", "minimum": -999_999, "maximum": 999_999},
+        ]
 
 
 def _fits(kind: str | None, schema: Any) -> bool:
@@ -698,7 +836,12 @@ def _ref(key: str) -> dict[str, Any]:
 def _object(properties: dict[str, Any], optional: int = 0) -> dict[str, Any]:
     """A closed object that needs all its fields but the last *optional* ones."""
     required = list(properties)[: len(properties) - optional]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
 
 
 def _block(choices: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -718,29 +861,36 @@ def _escaped(name: str) -> str:
     return name.replace(".", r"\.")
 
 
-# --- what the model answered -----------------------------------------------------------------------------------------
+# --- what the model answered ----------------------------------------------------------------------
 
 _DECODER = json.JSONDecoder()
 
 
 def read_reply(text: str, *, cut: bool = False) -> dict[str, Any]:
-    """The one JSON object in *text*; a fence or prose around it must hold no bracket of its own. Takes linear time.
+    """The one JSON object in *text*; a fence or prose around it must hold no bracket of its own.
+    Takes linear time.
 
     *cut* says that the model was stopped by its ``max_tokens``.
 
     Raises:
-        ValueError: If there is none, more than one, or one that is malformed, broken off, or too large.
+        ValueError: If there is none, more than one, or one that is malformed, broken off, or too
+        large.
     """
     if len(text) > MAX_REPLY_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_REPLY_BYTES:
         raise ValueError(f"the reply has more than {MAX_REPLY_BYTES} bytes")
     if not text.strip():
-        raise ValueError("the reply is empty: max_tokens were used up before it" if cut else "the reply is empty")
+        raise ValueError(
+            "the reply is empty: max_tokens were used up before it" if cut else "the reply is empty"
+        )
     starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
     start = min(starts, default=-1)
     if start < 0:
         raise ValueError(f"the reply holds no JSON object: {short(text)}")
     if text[start] == "[":
-        raise ValueError(f"the reply is to be one JSON object, and has a list or brackets first: {short(text[start:])}")
+        raise ValueError(
+            f"the reply is to be one JSON object, and has a list or brackets first: "
+            f"{short(text[start:])}"
+        )
     try:
         _, end = _DECODER.raw_decode(text, start)
     except RecursionError:
@@ -748,7 +898,9 @@ def read_reply(text: str, *, cut: bool = False) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         if cut or error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
             limit = "; it used up max_tokens" if cut else ""
-            raise ValueError(f"the reply breaks off: its JSON object is not closed{limit}") from None
+            raise ValueError(
+                f"the reply breaks off: its JSON object is not closed{limit}"
+            ) from None
         raise ValueError(f"the reply is not JSON at character {error.pos}: {error.msg}") from None
     except ValueError as error:  # an integer that Python refuses to read
         raise ValueError(f"the reply is not JSON: {error}") from None
@@ -763,7 +915,10 @@ def read_reply(text: str, *, cut: bool = False) -> dict[str, Any]:
 
 
 def _message(
-    wish: str, reason: str, diagnostics: Sequence[Diagnostic] = (), counterexamples: Sequence[str] = ()
+    wish: str,
+    reason: str,
+    diagnostics: Sequence[Diagnostic] = (),
+    counterexamples: Sequence[str] = (),
 ) -> str:
     """Why there is no program, on a few lines."""
     lines = [line for fault in (*diagnostics, *counterexamples) for line in str(fault).split("\n")]

@@ -1,8 +1,8 @@
 """The record of a run: what the machine appends, and `Trace`, the view of it that users see.
 
-While a program runs, a finished step is one tuple (`Record`), made in C and never changed; `StepResult` is built
-when somebody looks. The *digest* says what happened and is equal for equal runs; the *seal* covers every
-stored byte and holds salted hashes in place of values. JSON only.
+While a program runs, a finished step is one tuple (`Record`), made in C and never changed;
+`StepResult` is built when somebody looks. The *digest* says what happened and is equal for equal
+runs; the *seal* covers every stored byte and holds salted hashes in place of values. JSON only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class StepStatus(str, Enum):
 
 
 class TraceStatus(str, Enum):
-    """How a run stands or ended. ``SUSPENDED`` waits for a person, a time or an event; see `Trace.waiting`."""
+    """How a run stands or ended. ``SUSPENDED`` waits for a person, a time or an event; see
+    `Trace.waiting`.
+    """
 
     RUNNING = "running"
     SUCCESS = "success"
@@ -70,10 +72,12 @@ class LLMUsage:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LLMUsage:
-        """From an adapter's or a trace's dict; missing counts are 0, the total is their sum unless given.
+        """From an adapter's or a trace's dict; missing counts are 0, the total is their sum unless
+        given.
 
         Raises:
-            ValueError: If a count is not a whole number of at least 0, or the cost is not a finite amount.
+            ValueError: If a count is not a whole number of at least 0, or the cost is not a finite
+            amount.
         """
         counts = [data.get(key) for key in ("prompt_tokens", "completion_tokens", "total_tokens")]
         for count in counts:
@@ -89,7 +93,9 @@ class LLMUsage:
             if not amount.is_finite() or amount < 0:
                 raise ValueError(f"cost_usd is an amount of at least 0, not {cost!r}")
             cost = amount
-        return cls(prompt, completion, counts[2] if counts[2] is not None else prompt + completion, cost)
+        return cls(
+            prompt, completion, counts[2] if counts[2] is not None else prompt + completion, cost
+        )
 
     def __add__(self, other: LLMUsage) -> LLMUsage:
         known = self.cost_usd is not None and other.cost_usd is not None
@@ -105,25 +111,31 @@ MAX_BASES = 32
 """Base classes of an exception that are recorded; those in use have at most a dozen."""
 
 MAX_MESSAGE = 10_000
-"""Characters of an error's message that are kept: a compiler's report, and not what was compiled."""
+"""Characters of an error's message that are kept: a compiler's report, and not what was compiled.
+"""
 
 MAX_LISTED = 1_000
-"""Characters of a message where errors are listed: of ten thousand items they are together less than one value may have."""
+"""Characters of a message where errors are listed: of ten thousand items they are together less
+than one value may have.
+"""
 
 MAX_WORD = 200
 """Characters of an error's kind and class name in a value that programs read."""
 
 _ROOTS = frozenset({"Exception", "BaseException", "object"})
-"""Bases that nearly every exception has, so that nothing is recorded of them; see `outcomes.matches`."""
+"""Bases that nearly every exception has, so that nothing is recorded of them; see
+`outcomes.matches`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StepError:
     """Why an attempt or a step failed.
 
-    ``catch`` and ``retry.on`` match its ``kind``, its ``type`` (the exception's class name) and ``bases``, the names of
-    the classes that it is derived from. They are recorded, so that a replay takes the same handler and a changed
-    program can take another; in the digest they are not, since they follow from the class.
+    ``catch`` and ``retry.on`` match its ``kind``, its ``type`` (the exception's class name) and
+    ``bases``, the names of the classes that it is derived from. They are recorded, so that a replay
+    takes the same handler and a changed program can take another; in the digest they are not, since
+    they follow from the class.
     """
 
     kind: str
@@ -181,7 +193,9 @@ class StepError:
 
 
 def bases_of(kind: type) -> tuple[str, ...]:
-    """The names of the classes that the class of an exception is derived from, the nearest first."""
+    """The names of the classes that the class of an exception is derived from, the nearest
+    first.
+    """
     names = dict.fromkeys(_class_name(base) for base in kind.__mro__[1:])
     return tuple([name for name in names if name not in _ROOTS][:MAX_BASES])
 
@@ -219,12 +233,23 @@ class StepName(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-# A finished step: op, path, status, output, error, request, started_ns, finished_ns (monotonic), attempts, usage, extra.
-# The request of a tool is the tuple of its argument values (names are the op's), that of a model its messages and options.
-# A tool's first success in five fields (index of the op, output, request, started_ns, finished_ns): its path is the
-# op's own. An index and not the op, so that it holds nothing that the garbage collector tracks, and is soon not tracked itself.
+# A finished step: op, path, status, output, error, request, started_ns, finished_ns (monotonic),
+# attempts, usage, extra. The request of a tool is the tuple of its argument values (names are the
+# op's), that of a model its messages and options. A tool's first success in five fields (index of the
+# op, output, request, started_ns, finished_ns): its path is the op's own. An index and not the op, so
+# that it holds nothing that the garbage collector tracks, and is soon not tracked itself.
 Record = tuple[
-    Any, str, StepStatus, Any, StepError | None, Any, int, int, "tuple[Attempt, ...] | None", LLMUsage | None, Any
+    Any,
+    str,
+    StepStatus,
+    Any,
+    StepError | None,
+    Any,
+    int,
+    int,
+    "tuple[Attempt, ...] | None",
+    LLMUsage | None,
+    Any,
 ]
 
 
@@ -233,7 +258,19 @@ def full(record: Any, ops: Sequence[Any]) -> Record:
     if len(record) == 5:
         index, output, request, started, finished = record
         op = ops[index]
-        return (op, op.path, StepStatus.SUCCESS, output, None, request, started, finished, None, None, None)
+        return (
+            op,
+            op.path,
+            StepStatus.SUCCESS,
+            output,
+            None,
+            request,
+            started,
+            finished,
+            None,
+            None,
+            None,
+        )
     return record  # type: ignore[no-any-return]
 
 
@@ -241,10 +278,11 @@ def full(record: Any, ops: Sequence[Any]) -> Record:
 class StepResult:
     """One finished step of a run.
 
-    ``path`` is its identity in the run (``items[3]/classify``), ``request`` what was asked of a tool or model,
-    ``references`` what a condition read and ``branch`` where it went (``unless`` for a step that its `when` skipped;
-    what a `when` read that held is ``extra["when"]``), ``retries`` the number of failed attempts before the last,
-    ``duration_ms`` the time from being reached to its end, with waits between attempts.
+    ``path`` is its identity in the run (``items[3]/classify``), ``request`` what was asked of a
+    tool or model, ``references`` what a condition read and ``branch`` where it went (``unless`` for
+    a step that its `when` skipped; what a `when` read that held is ``extra["when"]``), ``retries``
+    the number of failed attempts before the last, ``duration_ms`` the time from being reached to
+    its end, with waits between attempts.
     """
 
     step_id: str
@@ -313,7 +351,8 @@ class Trace:
     _erased = False  # whether its values were erased from the store that it comes from
     _sign: Callable[[str], str] | None = None  # signs the seal, where the process has a key
     _signature: str | None = None
-    _raised: BaseException | None = None  # what made the run fail, if that was an exception of a call in this process
+    # what made the run fail, if that was an exception of a call in this process
+    _raised: BaseException | None = None
 
     def __init__(
         self,
@@ -327,11 +366,13 @@ class Trace:
         ops: Sequence[Any] = (),
     ) -> None:
         self.program_name = program_name
-        self._program_digest = program_digest  # or the program, which is asked for it when somebody looks
+        # or the program, which is asked for it when somebody looks
+        self._program_digest = program_digest
         self.run_id = run_id
         self._seed = seed
         self.started_ns = started_ns
-        self._base_ns = base_ns  # added to a record's monotonic time it gives nanoseconds since the epoch
+        # added to a record's monotonic time it gives nanoseconds since the epoch
+        self._base_ns = base_ns
         self._records = records if records is not None else []
         self._ops = ops  # of the plan: short records name theirs by index
 
@@ -364,7 +405,9 @@ class Trace:
 
     @property
     def steps(self) -> list[StepResult]:
-        """The finished steps in order; those of branches and items before the step that joined them."""
+        """The finished steps in order; those of branches and items before the step that joined
+        them.
+        """
         if self._steps is None:
             self._steps = [self._result(record) for record in flattened(self._full())]
         return self._steps
@@ -378,8 +421,9 @@ class Trace:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The host of the run, as far as it decides what a run does: tools with effect and key, budget, limits; digests of policy,
-        tool contracts, prices and proofs; untrusted inputs."""
+        """The host of the run, as far as it decides what a run does: tools with effect and key,
+        budget, limits; digests of policy, tool contracts, prices and proofs; untrusted inputs.
+        """
         if callable(self._about):
             self._about = self._about()
         return copied(self._about or {})  # type: ignore[no-any-return]
@@ -400,13 +444,17 @@ class Trace:
         return (self.finished_ns - self.started_ns) / 1e6 if self.finished_ns else None
 
     def usage(self) -> LLMUsage:
-        """What all model calls consumed, failed attempts included; the cost is None if that of any is unknown."""
+        """What all model calls consumed, failed attempts included; the cost is None if that of any
+        is unknown.
+        """
         total = LLMUsage(cost_usd=Decimal(0))
         for record in flattened(self._full()):
             if record[0].type != "llm":
                 continue
             error, request, usage = record[4], record[5], record[9]
-            called = error is None or error.kind not in _NOT_CALLED or "unmetered" in (record[10] or ())
+            called = (
+                error is None or error.kind not in _NOT_CALLED or "unmetered" in (record[10] or ())
+            )
             if usage is None and request is not None and called:
                 usage = LLMUsage()  # a call was made, and nobody knows what it consumed
             if usage is not None:
@@ -423,13 +471,17 @@ class Trace:
 
     def last_output(self) -> Any:
         """The output of the last step that succeeded."""
-        return next((step.output for step in reversed(self.steps) if step.status is StepStatus.SUCCESS), None)
+        return next(
+            (step.output for step in reversed(self.steps) if step.status is StepStatus.SUCCESS),
+            None,
+        )
 
     def raise_for_status(self) -> Trace:
         """Itself, if the run ended well.
 
         Raises:
-            RunFailed: If it failed, was cancelled, or is suspended. If a call in this process made it fail, its
+            RunFailed: If it failed, was cancelled, or is suspended. If a call in this process made
+            it fail, its
                 ``__cause__`` is the exception of the tool or adapter, with its traceback.
         """
         if self.ok:
@@ -438,7 +490,10 @@ class Trace:
         raise RunFailed(f"{self.program_name}: {self.status.value}: {what}", self) from self._raised
 
     def __repr__(self) -> str:
-        return f"Trace(program_name={self.program_name!r}, run_id={self.run_id!r}, status={self.status.value!r})"
+        return (
+            f"Trace(program_name={self.program_name!r}, run_id={self.run_id!r}, "
+            f"status={self.status.value!r})"
+        )
 
     # --- identity ---
 
@@ -450,12 +505,22 @@ class Trace:
             TraceError: If the values of the run were erased.
         """
         if self._erased:
-            raise TraceError(f"the values of run {self.run_id!r} were erased, so its digest can no longer be computed")
+            raise TraceError(
+                f"the values of run {self.run_id!r} were erased, so its digest can no longer be "
+                f"computed"
+            )
         if self._digest is None:
             start = {"trace": TRACE_FORMAT, "program": self.program_digest, "inputs": self.inputs}
             head = _chain(hashlib.sha256(canonical(start)).digest(), self._full())
-            waiting = [{k: v for k, v in entry.items() if k not in UNDIGESTED} for entry in self.waiting]
-            last = {"status": self.status.value, "output": self.output, "error": self.error, "waiting": waiting}
+            waiting = [
+                {k: v for k, v in entry.items() if k not in UNDIGESTED} for entry in self.waiting
+            ]
+            last = {
+                "status": self.status.value,
+                "output": self.output,
+                "error": self.error,
+                "waiting": waiting,
+            }
             self._digest = hashlib.sha256(head + canonical(last)).hexdigest()
         return self._digest
 
@@ -466,7 +531,9 @@ class Trace:
 
     @property
     def salt(self) -> str:
-        """The run's own random bytes, in hex: without them the seal's hashes of values tell nothing. Drawn at first need."""
+        """The run's own random bytes, in hex: without them the seal's hashes of values tell
+        nothing. Drawn at first need.
+        """
         if not isinstance(self._salt, str):
             self._salt = self._salt()
         return self._salt
@@ -477,13 +544,18 @@ class Trace:
         head = b""
         salt = bytes.fromhex(self.salt)
         for line in self.lines():
-            hidden = {k: _salted(salt, v) if k in _HIDDEN and v is not None else v for k, v in line.items()}
+            hidden = {
+                k: _salted(salt, v) if k in _HIDDEN and v is not None else v
+                for k, v in line.items()
+            }
             head = hashlib.sha256(head + canonical(hidden)).digest()
         return head.hex()
 
     @property
     def signature(self) -> str | None:
-        """Of the seal, by the process that ran it, if that has a signing key: ``PUBLIC:SIGNATURE``, in hex."""
+        """Of the seal, by the process that ran it, if that has a signing key: ``PUBLIC:SIGNATURE``,
+        in hex.
+        """
         if self._sign is not None and self.status is not TraceStatus.RUNNING:
             return self._sign(self.seal)
         return self._signature
@@ -504,7 +576,11 @@ class Trace:
             **({"host": about} if (about := self.about) else {}),
         }
         for record, level in _levels(self._full(), 0):
-            yield self._line(record, level) if record is not _BOUNDARY else {"record": "joined", "level": level}
+            yield (
+                self._line(record, level)
+                if record is not _BOUNDARY
+                else {"record": "joined", "level": level}
+            )
         end: dict[str, Any] = {
             "record": "end",
             "status": self.status.value,
@@ -558,7 +634,10 @@ class Trace:
     def _dated(self, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
         """*attempts* with times since the epoch."""
         base = self._base_ns
-        return tuple(replace(a, started_ns=a.started_ns + base, finished_ns=a.finished_ns + base) for a in attempts)
+        return tuple(
+            replace(a, started_ns=a.started_ns + base, finished_ns=a.finished_ns + base)
+            for a in attempts
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: the records, with digest, seal and salt."""
@@ -577,9 +656,11 @@ class Trace:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
     def summary(self) -> dict[str, Any]:
-        """How the run ended, as a JSON object: status, output, error, what it waits for, and what it used.
+        """How the run ended, as a JSON object: status, output, error, what it waits for, and what
+        it used.
 
-        ``cost_usd`` is a decimal string, or None where the cost of a call is not known; ``duration_ms`` is milliseconds.
+        ``cost_usd`` is a decimal string, or None where the cost of a call is not known;
+        ``duration_ms`` is milliseconds.
         """
         usage = self.usage()
         return {
@@ -599,7 +680,8 @@ class Trace:
         }
 
     def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
-        """The fields that a trace of 0.1 had, as its `model_dump` gave them; *mode* ``json`` makes strings of the times.
+        """The fields that a trace of 0.1 had, as its `model_dump` gave them; *mode* ``json`` makes
+        strings of the times.
 
         To store a trace and read it back, use `to_dict` and `from_dict`.
         """
@@ -646,7 +728,9 @@ class Trace:
             trace = _read(data)
             whole = canonical(trace.to_dict()) == canonical(data)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, VMError) as error:
-            raise TraceError(f"not a trace of format {TRACE_FORMAT}: {kind_name(error)}: {error}") from None
+            raise TraceError(
+                f"not a trace of format {TRACE_FORMAT}: {kind_name(error)}: {error}"
+            ) from None
         for name in ("digest", "seal"):
             if data.get(name) != getattr(trace, name):
                 raise TraceError(f"the trace was changed: its {name} does not fit its records")
@@ -658,7 +742,9 @@ class Trace:
         return [full(record, self._ops) for record in self._records]
 
     def _result(self, record: Record) -> StepResult:
-        op, path, status, output, error, request, started, finished, attempts, usage, extra = full(record, self._ops)
+        op, path, status, output, error, request, started, finished, attempts, usage, extra = full(
+            record, self._ops
+        )
         shown = extra_json(op, extra) if extra is not None else {}
         return StepResult(
             step_id=op.step_id,
@@ -690,7 +776,9 @@ def _same(moment: datetime | None) -> datetime | None:
 
 
 def seed_of(run_id: str) -> int:
-    """The seed of a run that was given none: 63 bits of its id's hash, so that a run that is taken up again has the same."""
+    """The seed of a run that was given none: 63 bits of its id's hash, so that a run that is taken
+    up again has the same.
+    """
     return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8], "big") >> 1
 
 
@@ -698,8 +786,12 @@ class TraceError(VMError, ValueError):
     """A text that is not a trace, or one that was changed."""
 
 
-UNDIGESTED = frozenset({"effect_key", "arguments", "shown", "deadline_ns", "began_ns", "owner", "process"})
-"""Fields of what a run waits for that its digest leaves out: they are times, or said by the record of the step."""
+UNDIGESTED = frozenset(
+    {"effect_key", "arguments", "shown", "deadline_ns", "began_ns", "owner", "process"}
+)
+"""Fields of what a run waits for that its digest leaves out: they are times, or said by the record
+of the step.
+"""
 
 _HIDDEN = frozenset({"inputs", "output", "request", "error", "attempts", "extra", "waiting"})
 
@@ -721,7 +813,9 @@ def request_json(op: Any, request: Any) -> Any:
 
 
 def extra_json(op: Any, extra: Any) -> dict[str, Any]:
-    """``extra`` as JSON: that of a condition is the tuple (branch, values read), so that a run makes no dict for it."""
+    """``extra`` as JSON: that of a condition is the tuple (branch, values read), so that a run
+    makes no dict for it.
+    """
     if type(extra) is tuple:
         branch, values = extra
         return {"branch": branch, "references": op.shown(values)}
@@ -733,10 +827,17 @@ _PRICED = frozenset({"children", "cost_source", "by", "lost", "settled", "unmete
 
 
 def _chain(head: bytes, records: list[Any]) -> bytes:
-    """The digest chain of one frame; a fork's record holds the heads of its children, in declared order."""
+    """The digest chain of one frame; a fork's record holds the heads of its children, in declared
+    order.
+    """
     for record in records:
         op, path, status, output, error, request, _, _, attempts, usage, extra = record
-        body: dict[str, Any] = {"path": path, "type": op.type, "status": status.value, "output": output}
+        body: dict[str, Any] = {
+            "path": path,
+            "type": op.type,
+            "status": status.value,
+            "output": output,
+        }
         if request is not None:
             body["request"] = request_json(op, request)
         if error is not None:
@@ -756,7 +857,9 @@ def _chain(head: bytes, records: list[Any]) -> bytes:
 
 
 def _levels(records: list[Any], level: int) -> Iterator[tuple[Record, int]]:
-    """Each record with its depth; those of a child frame before the record that joined it, child by child."""
+    """Each record with its depth; those of a child frame before the record that joined it, child by
+    child.
+    """
     for record in records:
         extra = record[10]
         if type(extra) is dict and "children" in extra:
@@ -766,7 +869,19 @@ def _levels(records: list[Any], level: int) -> Iterator[tuple[Record, int]]:
         yield record, level
 
 
-_BOUNDARY: Record = (StepName("", "frame"), "", StepStatus.SUCCESS, None, None, None, 0, 0, None, None, None)
+_BOUNDARY: Record = (
+    StepName("", "frame"),
+    "",
+    StepStatus.SUCCESS,
+    None,
+    None,
+    None,
+    0,
+    0,
+    None,
+    None,
+    None,
+)
 
 
 def flattened(records: list[Any]) -> Iterator[Record]:

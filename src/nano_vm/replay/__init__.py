@@ -1,8 +1,9 @@
-"""Replay, verify, diff and fork: what a recorded run was, computed once more and held against what is recorded.
+"""Replay, verify, diff and fork: what a recorded run was, computed once more and held against what
+is recorded.
 
-A trace or a stored run and its program come in. `rerun` gives the outcomes to a new machine and tells the first record that the
-machine would not have made; `diffs` tells two runs or two programs apart; `forks` runs with a change, and takes what did not change
-from the records.
+A trace or a stored run and its program come in. `rerun` gives the outcomes to a new machine and
+tells the first record that the machine would not have made; `diffs` tells two runs or two programs
+apart; `forks` runs with a change, and takes what did not change from the records.
 """
 
 from __future__ import annotations
@@ -10,7 +11,17 @@ from __future__ import annotations
 from .compare import Difference, same
 from .diffs import Diff, StepDiff, diff
 from .forks import Forked, ForkJournal, fork
-from .rerun import Check, Replay, Replayer, Subject, Verified, program_of, replay, subject_of, verify
+from .rerun import (
+    Check,
+    Replay,
+    Replayer,
+    Subject,
+    Verified,
+    program_of,
+    replay,
+    subject_of,
+    verify,
+)
 
 __all__ = [
     "Check",

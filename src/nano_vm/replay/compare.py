@@ -1,4 +1,6 @@
-"""Records held against records: two frames come in, the first difference goes out. Times are no part of what happened."""
+"""Records held against records: two frames come in, the first difference goes out. Times are no
+part of what happened.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,10 @@ SHOWN_CHARS = 300
 class Difference:
     """The first place where what is recorded is not what the machine computes.
 
-    ``kind`` is ``program`` (another program), ``inputs``, ``changed`` (``field`` of the record at ``path``), ``missing`` (a step that
-    is not recorded), ``extra`` (a record of a step that the run does not have), ``order``, ``unfit`` (a record that no call can have), or
-    ``end`` (status, output or error of the run). ``index`` counts the records before it.
+    ``kind`` is ``program`` (another program), ``inputs``, ``changed`` (``field`` of the record at
+    ``path``), ``missing`` (a step that is not recorded), ``extra`` (a record of a step that the run
+    does not have), ``order``, ``unfit`` (a record that no call can have), or ``end`` (status,
+    output or error of the run). ``index`` counts the records before it.
     """
 
     kind: str
@@ -52,29 +55,42 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; both sides are whole."""
-        told = {"kind": self.kind, "path": self.path, "field": self.field, "index": self.index, "why": self.why}
-        result: dict[str, Any] = {key: value for key, value in told.items() if value or key in ("kind", "index")}
+        told = {
+            "kind": self.kind,
+            "path": self.path,
+            "field": self.field,
+            "index": self.index,
+            "why": self.why,
+        }
+        result: dict[str, Any] = {
+            key: value for key, value in told.items() if value or key in ("kind", "index")
+        }
         if self.kind in ("changed", "end", "program", "order"):
             result |= {"recorded": self.recorded, "computed": self.computed}
         return {**result, "text": str(self)}
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two JSON values have the same canonical form: 1 is not 1.0, 0.0 not -0.0, and keys have an order."""
+    """Whether two JSON values have the same canonical form: 1 is not 1.0, 0.0 not -0.0, and keys
+    have an order.
+    """
     if a is b:
         return True
     kind = type(a)
     if kind is not type(b) or a != b:
         return False
-    return kind is str or kind is int or kind is bool or repr(a) == repr(b)  # repr tells all that == does not, in C
+    # repr tells all that == does not, in C
+    return kind is str or kind is int or kind is bool or repr(a) == repr(b)
 
 
 def compare(
     recorded: Sequence[Record], computed: Sequence[Any], ops: Sequence[Any], done: int = 0
 ) -> tuple[int, Difference | None]:
-    """How many records agree and the first difference of two frames, children before the record that joined them.
+    """How many records agree and the first difference of two frames, children before the record
+    that joined them.
 
-    *computed* are a machine's own records, the short ones by the index of their op; *done* counts those before.
+    *computed* are a machine's own records, the short ones by the index of their op; *done* counts
+    those before.
     """
     success = StepStatus.SUCCESS
     for number, (old, new) in enumerate(zip(recorded, computed, strict=False)):
@@ -101,7 +117,9 @@ def compare(
                 continue
             new = full(new, ops)
         if old[1] != new[1]:
-            return done, _order(recorded[number:], [full(record, ops) for record in computed[number:]], done)
+            return done, _order(
+                recorded[number:], [full(record, ops) for record in computed[number:]], done
+            )
         old_extra, new_extra = old[10], new[10]
         if new_extra is not None and type(new_extra) is dict and "children" in new_extra:
             before = old_extra.get("children", ()) if type(old_extra) is dict else ()
@@ -111,8 +129,14 @@ def compare(
                 if found is not None:
                     return done, found
             rest = children[len(before) :]
-            if len(before) > len(children) or any(rest) or (rest and old[2] is not StepStatus.CANCELLED):
-                return done, Difference("changed", old[1], "children", len(before), len(children), done)
+            if (
+                len(before) > len(children)
+                or any(rest)
+                or (rest and old[2] is not StepStatus.CANCELLED)
+            ):
+                return done, Difference(
+                    "changed", old[1], "children", len(before), len(children), done
+                )
         differs = difference_of(old, new)
         if differs is not None:
             return done, replace(differs, index=done)
@@ -144,7 +168,9 @@ def difference_of(old: Record, new: Record) -> Difference | None:
 
 
 def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
-    """The first field in which two records of a step differ, with both sides; times are no part of what happened."""
+    """The first field in which two records of a step differ, with both sides; times are no part of
+    what happened.
+    """
     a, b = old[0], new[0]
     if a.type != b.type:
         return "type", a.type, b.type
@@ -169,16 +195,24 @@ def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
     if old[10] is not new[10]:
         known, found = (_shown_extra(record) for record in (old, new))
         if not same(known, found):
-            key = next((k for k in [*known, *found] if not same(known.get(k), found.get(k))), "extra")
+            key = next(
+                (k for k in [*known, *found] if not same(known.get(k), found.get(k))), "extra"
+            )
             return key, known.get(key), found.get(key)
     return None
 
 
 def _shown_extra(record: Record) -> dict[str, Any]:
-    """What a record says beside, but for attempts that were lost in a crash and who decided, which are no part of what happened."""
+    """What a record says beside, but for attempts that were lost in a crash and who decided, which
+    are no part of what happened.
+    """
     extra = record[10]
     if type(extra) is dict:
-        return {key: value for key, value in extra.items() if key not in ("children", "lost", "settled", "by")}
+        return {
+            key: value
+            for key, value in extra.items()
+            if key not in ("children", "lost", "settled", "by")
+        }
     return extra_json(record[0], extra) if extra is not None else {}
 
 
@@ -193,7 +227,11 @@ def compare_ends(recorded: Trace, computed: Trace, done: int) -> Difference | No
             a, b = a.value, b.value
         elif name == "waiting":
             a, b = (
-                [{k: v for k, v in e.items() if k not in UNDIGESTED or k == "effect_key"} for e in w] for w in (a, b)
+                [
+                    {k: v for k, v in e.items() if k not in UNDIGESTED or k == "effect_key"}
+                    for e in w
+                ]
+                for w in (a, b)
             )
         if not same(a, b):
             return Difference("end", "", name, a, b, done)

@@ -18,7 +18,9 @@ MEASURES = frozenset({"tokens", "cost_usd", "duration_ms"})
 
 @dataclass(frozen=True, slots=True)
 class StepDiff:
-    """A step of either side: ``side`` is ``a`` or ``b`` where only one has it, else empty; ``fields`` are those that differ, as (a, b)."""
+    """A step of either side: ``side`` is ``a`` or ``b`` where only one has it, else empty;
+    ``fields`` are those that differ, as (a, b).
+    """
 
     path: str
     side: str = ""
@@ -26,7 +28,9 @@ class StepDiff:
 
     @property
     def differs(self) -> bool:
-        """Whether it is not the same on both sides; what it cost and how long it took does not count."""
+        """Whether it is not the same on both sides; what it cost and how long it took does not
+        count.
+        """
         return bool(self.side) or not MEASURES.issuperset(self.fields)
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,9 +45,11 @@ class StepDiff:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What differs between two runs or two programs (``kind``); ``whole`` are differences outside of steps, ``steps`` all steps of both.
+    """What differs between two runs or two programs (``kind``); ``whole`` are differences outside
+    of steps, ``steps`` all steps of both.
 
-    ``divergence`` is the path of the first step that differs, ``paths`` the steps of each side in order.
+    ``divergence`` is the path of the first step that differs, ``paths`` the steps of each side in
+    order.
     """
 
     kind: str
@@ -62,16 +68,28 @@ class Diff:
         return next((step.path for step in self.steps if step.differs), None)
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """The text, line by line, each with its kind: ``head``, ``a``, ``b``, ``field``, ``measure``."""
+        """The text, line by line, each with its kind: ``head``, ``a``, ``b``, ``field``,
+        ``measure``.
+        """
         noun = "runs" if self.kind == "run" else "programs"
         if self.same:
-            yield "head", f"the {noun} do the same" if self.kind == "run" else "the programs are the same"
+            yield (
+                "head",
+                f"the {noun} do the same" if self.kind == "run" else "the programs are the same",
+            )
         elif self.divergence is not None:
             yield "head", f"the {noun} differ first at {self.divergence!r}"
         else:
-            yield "head", f"the {noun} differ in {', '.join(name for name in self.whole if name not in MEASURES)}"
+            yield (
+                "head",
+                f"the {noun} differ in "
+                f"{', '.join(name for name in self.whole if name not in MEASURES)}",
+            )
         for name, (a, b) in self.whole.items():
-            yield "measure" if name in MEASURES else "field", f"{name}: {_side(name, a)} -> {_side(name, b)}"
+            yield (
+                "measure" if name in MEASURES else "field",
+                f"{name}: {_side(name, a)} -> {_side(name, b)}",
+            )
         for step in self.steps:
             if step.side:
                 yield step.side, f"{'-' if step.side == 'a' else '+'} {step.path}"
@@ -104,7 +122,9 @@ def diff(a: Trace | Program, b: Trace | Program) -> Diff:
     """
     for side in (a, b):
         if isinstance(side, Trace) and side._erased:
-            raise VMError(f"the values of run {side.run_id!r} were erased, so what it did cannot be compared")
+            raise VMError(
+                f"the values of run {side.run_id!r} were erased, so what it did cannot be compared"
+            )
     if isinstance(a, Trace) and isinstance(b, Trace):
         return _diff_runs(a, b)
     if isinstance(a, Program) and isinstance(b, Program):
@@ -160,8 +180,12 @@ def _diff_programs(a: Program, b: Program) -> Diff:
     return _diff("program", whole, steps[0], steps[1])
 
 
-def _written(block: list[dict[str, Any]], inside: str, scope: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each step of a block by its id, with its own fields: blocks in it are told by the ids in them, and where it stands itself."""
+def _written(
+    block: list[dict[str, Any]], inside: str, scope: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each step of a block by its id, with its own fields: blocks in it are told by the ids in
+    them, and where it stands itself.
+    """
     for step in block:
         own: dict[str, Any] = {"inside": inside or None}
         blocks: list[tuple[str, list[dict[str, Any]]]] = []
@@ -185,10 +209,14 @@ def _ids_of(name: str, value: Any) -> tuple[Any, list[tuple[str, list[dict[str, 
         return [step["id"] for step in value], [(name, value)]
     if name == "cases":
         inner = [(f"cases.{case}", target) for case, target in value.items() if _is_block(target)]
-        return {c: [step["id"] for step in t] if _is_block(t) else t for c, t in value.items()}, inner
+        return {
+            c: [step["id"] for step in t] if _is_block(t) else t for c, t in value.items()
+        }, inner
     if name == "parallel_steps":
         branches = [branch if isinstance(branch, list) else [branch] for branch in value]
-        return [[step["id"] for step in branch] for branch in branches], [(name, branch) for branch in branches]
+        return [[step["id"] for step in branch] for branch in branches], [
+            (name, branch) for branch in branches
+        ]
     return value, []
 
 
@@ -201,7 +229,10 @@ def _is_block(value: Any) -> bool:
 
 
 def _diff(
-    kind: str, whole: dict[str, tuple[Any, Any]], a: dict[str, dict[str, Any]], b: dict[str, dict[str, Any]]
+    kind: str,
+    whole: dict[str, tuple[Any, Any]],
+    a: dict[str, dict[str, Any]],
+    b: dict[str, dict[str, Any]],
 ) -> Diff:
     """Both sides' steps in one order: as in *a*, what only *b* has where it stands there."""
     steps: list[StepDiff] = []
@@ -218,8 +249,13 @@ def _diff(
         if path not in b:
             steps.append(StepDiff(path, "a"))
             continue
-        pairs = {name: (fields.get(name), b[path].get(name)) for name in dict.fromkeys([*fields, *b[path]])}
-        steps.append(StepDiff(path, "", {name: pair for name, pair in pairs.items() if not same(*pair)}))
+        pairs = {
+            name: (fields.get(name), b[path].get(name))
+            for name in dict.fromkeys([*fields, *b[path]])
+        }
+        steps.append(
+            StepDiff(path, "", {name: pair for name, pair in pairs.items() if not same(*pair)})
+        )
     steps += [StepDiff(other, "b") for other in rest if other not in a]
     return Diff(kind, whole, tuple(steps), (tuple(a), tuple(b)))
 

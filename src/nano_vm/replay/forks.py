@@ -1,4 +1,5 @@
-"""Fork: a recorded run once more with a change. Call by call it is decided whether the recorded outcome holds.
+"""Fork: a recorded run once more with a change. Call by call it is decided whether the recorded
+outcome holds.
 
 Rule: no call that has an effect is made because of a fork, unless its caller says so.
 """
@@ -25,7 +26,9 @@ from .rerun import Replay, Replayer, subject_of
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What a fork changes: its program and inputs as they are afterwards, and outputs put in place of recorded ones, by path or step id."""
+    """What a fork changes: its program and inputs as they are afterwards, and outputs put in place
+    of recorded ones, by path or step id.
+    """
 
     program: Program
     inputs: dict[str, Any]
@@ -62,15 +65,19 @@ def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> 
         step = ids.get(name)
         if name not in recorded and step is None:
             raise VMError(
-                f"edit: there is no step {name!r} in the run or its program{near_to(name, [*ids, *recorded])}"
+                f"edit: there is no step {name!r} in the run or its "
+                f"program{near_to(name, [*ids, *recorded])}"
             )
         if step is not None and step.type.value not in ("tool", "llm", "approval", "wait"):
             raise VMError(
-                f"edit: the output of step {name!r} is computed, so it can not be given; change what it reads"
+                f"edit: the output of step {name!r} is computed, so it can not be given; change "
+                f"what it reads"
             )
     for name in fields:
         if name not in ids:
-            raise VMError(f"edit: there is no step {name!r} in the program{near_to(name, list(ids))}")
+            raise VMError(
+                f"edit: there is no step {name!r} in the program{near_to(name, list(ids))}"
+            )
     if fields:
         document = program.to_dict()
         document["steps"] = _with_fields(document["steps"], fields)
@@ -89,16 +96,21 @@ def _with_fields(value: Any, fields: Mapping[str, Mapping[str, Any]]) -> Any:
         return [_with_fields(part, fields) for part in value]
     if isinstance(value, dict):
         made = {key: _with_fields(part, fields) for key, part in value.items()}
-        return {**made, **fields[made["id"]]} if "type" in made and made.get("id") in fields else made
+        return (
+            {**made, **fields[made["id"]]} if "type" in made and made.get("id") in fields else made
+        )
     return value
 
 
 class Forked:
-    """Decides, call by call, whether a fork takes the recorded outcome, makes the call, or stops before it.
+    """Decides, call by call, whether a fork takes the recorded outcome, makes the call, or stops
+    before it.
 
-    A recorded outcome is taken where path, call and request are the recorded ones. From *at* on (a path or step id, in the order of the
-    records) nothing that was only read or answered is taken, nor is what was read after a live effect. A call with an effect (``write``,
-    ``irreversible``) is made only with *effects*, or by one of *tools*, which stand in for the real ones; else the fork stops there.
+    A recorded outcome is taken where path, call and request are the recorded ones. From *at* on (a
+    path or step id, in the order of the records) nothing that was only read or answered is taken,
+    nor is what was read after a live effect. A call with an effect (``write``, ``irreversible``) is
+    made only with *effects*, or by one of *tools*, which stand in for the real ones; else the fork
+    stops there.
 
     Raises:
         VMError: If the run does not replay, or *at* never ran.
@@ -116,7 +128,8 @@ class Forked:
     ) -> None:
         if replayed.trace is None or replayed.difference is not None:
             raise VMError(f"run {replayed.run_id!r} can not be forked: {replayed}")
-        records = list(flattened(replayed.trace._full()))  # those of the machine: each has its op, and so its tool
+        # those of the machine: each has its op, and so its tool
+        records = list(flattened(replayed.trace._full()))
         self.outputs = dict(outputs or {})
         self.effects = effects
         self.tools = frozenset(tools)
@@ -141,7 +154,9 @@ class Forked:
         return self.effects or op.tool in self.tools
 
     def decide(self, machine: Machine, op: Any) -> Literal["reuse", "live", "stop"]:
-        """What becomes of the requested call; each attempt of a step as its first, but one that is not recorded."""
+        """What becomes of the requested call; each attempt of a step as its first, but one that is
+        not recorded.
+        """
         path = path_of(machine, op)
         record = self.recorded.by_path.get(path)
         earlier = self.reused.get(path)
@@ -157,7 +172,9 @@ class Forked:
             self.effected = True
         return decision
 
-    def _decide(self, machine: Machine, op: Any, path: str, record: Record | None) -> Literal["reuse", "live", "stop"]:
+    def _decide(
+        self, machine: Machine, op: Any, path: str, record: Record | None
+    ) -> Literal["reuse", "live", "stop"]:
         if path in self.outputs or op.step_id in self.outputs:
             return "reuse" if record is not None else self._live(op)
         if record is None or not self._is_same(machine, op, path, record):
@@ -181,7 +198,9 @@ class Forked:
         if op.code == MODEL:
             if op.model is None and machine.facts.default_model != self.default_model:
                 return False
-            if (old.allowed, old.model) != (op.allowed, op.model) or not same(old.schema, op.schema):
+            if (old.allowed, old.model) != (op.allowed, op.model) or not same(
+                old.schema, op.schema
+            ):
                 return False
         return same(request_json(old, record[5]), request_json(op, asked(machine, op)))
 
@@ -202,7 +221,19 @@ class Forked:
         elif op.type == "approval":
             decided = value if isinstance(value, dict) else {"approved": value}
             value = {"approved": decided.get("approved"), "reason": decided.get("reason")}
-        return (op, path, StepStatus.SUCCESS, value, None, request, started, finished, None, None, extra)
+        return (
+            op,
+            path,
+            StepStatus.SUCCESS,
+            value,
+            None,
+            request,
+            started,
+            finished,
+            None,
+            None,
+            extra,
+        )
 
 
 _NO_OUTCOME = frozenset({StepStatus.CANCELLED, StepStatus.SUSPENDED, StepStatus.IN_DOUBT})
@@ -227,7 +258,9 @@ class ForkJournal:
         self.forked = forked
 
     async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
-        """The request that follows, where the outcome of *op* is taken from the records; None where the call is to be made."""
+        """The request that follows, where the outcome of *op* is taken from the records; None where
+        the call is to be made.
+        """
         if op.code in (FORK, END):
             return None
         decision = self.forked.decide(machine, op)
@@ -250,7 +283,9 @@ class ForkJournal:
 def _with_tools(
     vm: Any, tools: Mapping[str, Callable[..., Any]], programs: Mapping[str, Program], *, kept: bool
 ) -> Any:
-    """The same host with other tools in place of some of its own, and without its store unless *kept*."""
+    """The same host with other tools in place of some of its own, and without its store unless
+    *kept*.
+    """
     host = copy(vm)
     host._contracts, host._programs = dict(vm._contracts), {**vm._programs, **programs}
     host._prepared = type(vm._prepared)()
@@ -273,17 +308,20 @@ async def fork(
     run_id: str | None = None,
     programs: Mapping[str, Program] | None = None,
 ) -> Trace:
-    """Run a recorded run once more, with a change, by the host *vm*: live calls begin where what is asked for differs.
+    """Run a recorded run once more, with a change, by the host *vm*: live calls begin where what is
+    asked for differs.
 
-    *at* is the path or id of the step from which on models are asked and data is read anew. *edit* is ``{"inputs": {...}}``,
-    ``{"program": Program}``, ``{path or id: {"output": ...}}`` or ``{id: {"prompt": ...}}`` (any field of a step). No ``write`` or
-    ``irreversible`` call is made unless *effects*, or *tools* have a stand-in for it: the fork waits before it (``SUSPENDED``; see
-    `Trace.waiting`). *run*, *program* and *programs* are as for `replay`, an id is one of *vm*'s store. ``about["parent"]`` of the
-    fork names its run.
+    *at* is the path or id of the step from which on models are asked and data is read anew. *edit*
+    is ``{"inputs": {...}}``, ``{"program": Program}``, ``{path or id: {"output": ...}}`` or ``{id:
+    {"prompt": ...}}`` (any field of a step). No ``write`` or ``irreversible`` call is made unless
+    *effects*, or *tools* have a stand-in for it: the fork waits before it (``SUSPENDED``; see
+    `Trace.waiting`). *run*, *program* and *programs* are as for `replay`, an id is one of *vm*'s
+    store. ``about["parent"]`` of the fork names its run.
 
-    With *run_id*, and a store in *vm*, the fork is stored under that id and goes on as any run once what it waits for has come; then
-    nothing more is taken from the run that it was made from. A call with an effect is still not made unless *effects*: the fork waits
-    for `resolve`, which says what it gives, or that it is to be made.
+    With *run_id*, and a store in *vm*, the fork is stored under that id and goes on as any run once
+    what it waits for has come; then nothing more is taken from the run that it was made from. A
+    call with an effect is still not made unless *effects*: the fork waits for `resolve`, which says
+    what it gives, or that it is to be made.
 
     Raises:
         VMError: If the run does not replay, *at* never ran, or *edit* names what is not there.

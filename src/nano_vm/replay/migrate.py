@@ -1,7 +1,8 @@
 """A changed program and the runs in flight: may a run go on with the new one?
 
-A stored run and a new program come in; None goes out where what is recorded is exactly what the new program would have recorded so
-far, with all the data that it needs from here on, else the first reason why not. Nothing is called and nothing is changed.
+A stored run and a new program come in; None goes out where what is recorded is exactly what the new
+program would have recorded so far, with all the data that it needs from here on, else the first
+reason why not. Nothing is called and nothing is changed.
 """
 
 from __future__ import annotations
@@ -34,11 +35,18 @@ class Migration:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         told = {"run_id": self.run_id, "status": self.status, "program_digest": self.program_digest}
-        return {**told, "may_move": self.reason is None, **({"reason": self.reason} if self.reason else {})}
+        return {
+            **told,
+            "may_move": self.reason is None,
+            **({"reason": self.reason} if self.reason else {}),
+        }
 
 
-def migrations(vm: ExecutionVM, program: Program, *, name: str | None = None) -> Iterator[Migration]:
-    """Of each unfinished run in the VM's store of a program called *name* (that of *program* unless given): may it move to *program*?
+def migrations(
+    vm: ExecutionVM, program: Program, *, name: str | None = None
+) -> Iterator[Migration]:
+    """Of each unfinished run in the VM's store of a program called *name* (that of *program* unless
+    given): may it move to *program*?
 
     Raises:
         ProgramError: If the VM can not run *program*.
@@ -70,13 +78,20 @@ def _why_not(vm: ExecutionVM, program: Program, run: StoredRun) -> str | None:
     except VMError as error:
         return f"this host can not go on with it: {error}"
     assert plan is not None
-    return unlike(run, _machine(program, run, plan), plan.ops, _tools(Program.from_dict(run.document["program"])))
+    return unlike(
+        run,
+        _machine(program, run, plan),
+        plan.ops,
+        _tools(Program.from_dict(run.document["program"])),
+    )
 
 
 def _machine(program: Program, run: StoredRun, plan: Plan) -> Machine:
-    """A machine of *program* at the beginning of *run*, under the terms that the run was begun with, as `resume` has them.
+    """A machine of *program* at the beginning of *run*, under the terms that the run was begun
+    with, as `resume` has them.
 
-    What its records say follows from these: limits and budgets, the inputs that a policy's checks read.
+    What its records say follows from these: limits and budgets, the inputs that a policy's checks
+    read.
     """
     bounds = bounds_of(run.about, program.budget)
     facts = Facts(run.run_id, run.seed, bounds.limits, bounds.prices, bounds.default_model)
@@ -100,7 +115,8 @@ def _tools(program: Program) -> dict[str, str]:
 
 
 def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str]) -> str | None:
-    """The first record of *run* that *machine* would not have made, driven by what is recorded; None if there is none.
+    """The first record of *run* that *machine* would not have made, driven by what is recorded;
+    None if there is none.
 
     *tools* are those that the steps of the run's own program call.
     """
@@ -116,16 +132,24 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
             return f"step {row.path!r} ran, and the new program does not run it there"
         op = record[0]
         if isinstance(op, ToolOp) and tools.get(op.step_id, op.tool) != op.tool:
-            return f"step {row.path!r}: it called tool {tools[op.step_id]!r}, and with the new program it calls {op.tool!r}"
+            return (
+                f"step {row.path!r}: it called tool {tools[op.step_id]!r}, and with the new "
+                f"program it calls {op.tool!r}"
+            )
         different = _difference(row, record)
         if different is not None:
             return f"step {row.path!r}: {different}"
     for row in run.rows:
         if row.kind == INTENT and row.path not in done:
             begun = asked.get(row.path)
-            same = not isinstance(begun, ToolOp) or tools.get(begun.step_id, begun.tool) == begun.tool
+            same = (
+                not isinstance(begun, ToolOp) or tools.get(begun.step_id, begun.tool) == begun.tool
+            )
             if begun is None or begun.type != row.type or not same:
-                return f"call {row.path!r} was begun and has no outcome yet, and the new program does not make it there"
+                return (
+                    f"call {row.path!r} was begun and has no outcome yet, and the new program "
+                    f"does not make it there"
+                )
     extra = set(made) - done
     for path in sorted(extra):
         if made[path][0].type in ("tool", "llm"):
@@ -133,14 +157,19 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
     return None
 
 
-def _advance(machine: Machine, recorded: Recorded, machines: list[Machine], asked: dict[str, Op], now: int) -> bool:
-    """Drive *machine* as far as records go; whether it ended. *asked* takes the calls that are not recorded."""
+def _advance(
+    machine: Machine, recorded: Recorded, machines: list[Machine], asked: dict[str, Op], now: int
+) -> bool:
+    """Drive *machine* as far as records go; whether it ended. *asked* takes the calls that are not
+    recorded.
+    """
     machines.append(machine)
     op = machine.start(now)
     while op.code != END:
         if op.code == FORK:
             ended = [
-                machine.ready(number) and _advance(machine.child(number), recorded, machines, asked, machine.now)
+                machine.ready(number)
+                and _advance(machine.child(number), recorded, machines, asked, machine.now)
                 for number in range(machine.fork_size)
             ]  # each that may begin, also behind one that waits
             if not all(ended):
@@ -174,4 +203,6 @@ def _difference(row: Row, record: Record) -> str | None:
 
 
 def _branch(extra: Any) -> Any:
-    return extra[0] if type(extra) is tuple else extra.get("branch") if type(extra) is dict else None
+    return (
+        extra[0] if type(extra) is tuple else extra.get("branch") if type(extra) is dict else None
+    )

@@ -1,4 +1,6 @@
-"""Replay and verify: a recorded run computed once more, and held against what is recorded. No call is made here."""
+"""Replay and verify: a recorded run computed once more, and held against what is recorded. No call
+is made here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ from ..machine.compile import compile_flow
 from ..machine.ledger import Ledger
 from ..machine.machine import FOREVER, Facts, Machine, loaded
 from ..machine.plan import Plan
-from ..machine.recorded import Missing, Recorded, Unfit, bounds_of, contracts_of, forks_of, play, stops
+from ..machine.recorded import (
+    Missing,
+    Recorded,
+    Unfit,
+    bounds_of,
+    contracts_of,
+    forks_of,
+    play,
+    stops,
+)
 from ..records.trace import Trace, TraceStatus, flattened
 from ..run.journal import trace_of
 from ..store.protocol import ENDED, STEP, Store, StoredRun, seal_of, sealed_as
@@ -28,8 +39,9 @@ from .compare import Difference, compare, compare_ends, difference_of
 class Replay:
     """What came of a replay: ``identical`` where every record is the one that the machine makes.
 
-    ``steps`` is how many records agree, up to the first that does not; ``trace`` is the computed run (None where
-    it could not be begun), ``complete`` is False for the trace of a run that had not ended.
+    ``steps`` is how many records agree, up to the first that does not; ``trace`` is the computed
+    run (None where it could not be begun), ``complete`` is False for the trace of a run that had
+    not ended.
     """
 
     run_id: str
@@ -73,11 +85,13 @@ def replay(
     programs: Mapping[str, Program] | None = None,
     store: Store | None = None,
 ) -> Replay:
-    """Compute a run once more from its recorded outcomes, with no call, and hold every record against it.
+    """Compute a run once more from its recorded outcomes, with no call, and hold every record
+    against it.
 
-    Conditions, budgets, deadlines, retries, joins, status, output and error are computed; only what came from outside (results, answers,
-    errors, decisions, times) is taken from the records. *run* is a trace, or a stored run, or its id in *store*. *program* may be left
-    out for a stored run and for a trace that was made in this process; *programs* are those that it calls by name.
+    Conditions, budgets, deadlines, retries, joins, status, output and error are computed; only what
+    came from outside (results, answers, errors, decisions, times) is taken from the records. *run*
+    is a trace, or a stored run, or its id in *store*. *program* may be left out for a stored run
+    and for a trace that was made in this process; *programs* are those that it calls by name.
 
     Raises:
         VMError: If there is no program to replay against, or it has faults.
@@ -90,7 +104,9 @@ def replay(
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A recorded run with the program that it is of; ``stored`` where it comes from a store or an export."""
+    """A recorded run with the program that it is of; ``stored`` where it comes from a store or an
+    export.
+    """
 
     trace: Trace
     program: Program
@@ -98,10 +114,13 @@ class Subject:
     stored: StoredRun | None = None
 
     def demand_values(self) -> None:
-        """Raises `VMError` where the values of the run were erased: nothing can be computed without them."""
+        """Raises `VMError` where the values of the run were erased: nothing can be computed without
+        them.
+        """
         if self.trace._erased:
             raise VMError(
-                f"the values of run {self.trace.run_id!r} were erased, so what it did cannot be computed again"
+                f"the values of run {self.trace.run_id!r} were erased, so what it did cannot be "
+                f"computed again"
             )
 
 
@@ -131,7 +150,9 @@ def programs_of(run: StoredRun) -> tuple[Program, dict[str, Program]]:
     document = run.document
     if not isinstance(document.get("program"), dict):
         raise VMError(f"run {run.run_id!r} has no program stored with it")
-    called = {name: Program.from_dict(other) for name, other in document.get("programs", {}).items()}
+    called = {
+        name: Program.from_dict(other) for name, other in document.get("programs", {}).items()
+    }
     return Program.from_dict(document["program"]), called
 
 
@@ -144,7 +165,9 @@ def program_of(trace: Trace) -> Program:
     held = trace._program or trace._program_digest
     if isinstance(held, Program):
         return held
-    raise VMError(f"the trace of run {trace.run_id!r} does not hold its program; give the program too")
+    raise VMError(
+        f"the trace of run {trace.run_id!r} does not hold its program; give the program too"
+    )
 
 
 class Replayer:
@@ -156,7 +179,10 @@ class Replayer:
 
     def __init__(self, program: Program, programs: Mapping[str, Program] | None = None) -> None:
         if not isinstance(program, Program):
-            raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
+            raise VMError(
+                f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
+                f"from_file"
+            )
         self.program = program
         self.flow = Flow(program, dict(programs or {}))
         self.digest = self.flow.digest or program.digest
@@ -171,11 +197,15 @@ class Replayer:
         key = tuple((name, c.effect, c.takes_key) for name, c in contracts.items())
         found = self._plans.get(key)
         if found is None:
-            known = contracts_of({"tools": {name: {"effect": "write"} for name in _tools_of(self.flow)}})
+            known = contracts_of(
+                {"tools": {name: {"effect": "write"} for name in _tools_of(self.flow)}}
+            )
             try:
                 found = compile_flow(self.flow, {**known, **contracts})
             except ExprError as error:
-                raise VMError(f"the program {self.program.name!r} can not be run: {error}") from None
+                raise VMError(
+                    f"the program {self.program.name!r} can not be run: {error}"
+                ) from None
             self._plans[key] = found
         return found
 
@@ -197,12 +227,16 @@ class Replayer:
         seconds = bounds.budget.max_seconds if bounds.budget is not None else None
         deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
         frame = loaded(root, trace.inputs)
-        return Machine.of_run(root, frame, facts, Ledger.of(bounds.limits, bounds.budget), deadline), plan
+        return Machine.of_run(
+            root, frame, facts, Ledger.of(bounds.limits, bounds.budget), deadline
+        ), plan
 
     def replay(self, trace: Trace, stored: StoredRun | None = None) -> Replay:
         """As the function `replay`; *stored* where the trace is that of a stored run."""
         records = trace._full()
-        ended = trace.status is not TraceStatus.RUNNING and (stored is None or stored.status in ENDED)
+        ended = trace.status is not TraceStatus.RUNNING and (
+            stored is None or stored.status in ENDED
+        )
         begun = Replay(trace.run_id, trace.program_name, None, 0, complete=ended)
         if trace.program_digest != self.digest:
             differs = Difference("program", recorded=trace.program_digest, computed=self.digest)
@@ -214,7 +248,9 @@ class Replayer:
         try:
             machine, plan = self.machine(trace)
         except ValueError as error:
-            return replace(begun, difference=Difference("unfit", why=f"what is told of its host: {error}"))
+            return replace(
+                begun, difference=Difference("unfit", why=f"what is told of its host: {error}")
+            )
         fault = _inputs_fault(trace.inputs, plan)
         if fault is not None:
             return replace(begun, difference=Difference("inputs", why=fault))
@@ -229,7 +265,9 @@ class Replayer:
         except (Missing, Unfit) as at:
             stop = at
         done, difference = compare(records, machine.records, plan.ops)
-        if isinstance(stop, Unfit) and (difference is None or difference.kind in ("missing", "extra")):
+        if isinstance(stop, Unfit) and (
+            difference is None or difference.kind in ("missing", "extra")
+        ):
             difference = Difference("unfit", stop.path, why=str(stop), index=done)
         elif isinstance(stop, Missing) and (difference is None or difference.kind == "extra"):
             difference = Difference("missing", stop.path, index=done)
@@ -238,11 +276,17 @@ class Replayer:
             difference = compare_ends(trace, computed, done)
         return replace(begun, difference=difference, steps=done, trace=computed)
 
-    def _unended(self, begun: Replay, trace: Trace, machine: Machine, plan: Plan, stored: StoredRun | None) -> Replay:
-        """A run that goes on: each record that there is must be one that the machine makes; what is not recorded is held."""
+    def _unended(
+        self, begun: Replay, trace: Trace, machine: Machine, plan: Plan, stored: StoredRun | None
+    ) -> Replay:
+        """A run that goes on: each record that there is must be one that the machine makes; what is
+        not recorded is held.
+        """
         frames = trace._full()
         records = (
-            list(flattened(frames)) if stored is None else [row.record() for row in stored.rows if row.kind == STEP]
+            list(flattened(frames))
+            if stored is None
+            else [row.record() for row in stored.rows if row.kind == STEP]
         )
         done, difference = 0, None
         try:
@@ -253,7 +297,9 @@ class Replayer:
         made = {record[1]: record for record in flattened(computed._full())}
         for record in records:
             new = made.get(record[1])
-            found = difference_of(record, new) if new is not None else Difference("extra", record[1])
+            found = (
+                difference_of(record, new) if new is not None else Difference("extra", record[1])
+            )
             if found is not None:
                 difference = replace(found, index=done)
                 break
@@ -261,16 +307,23 @@ class Replayer:
         return replace(begun, difference=difference, steps=done, trace=computed)
 
     def _unbegun(self, trace: Trace) -> Difference | None:
-        """For a run that has no step: an empty difference where it was refused or cancelled before its first, and says so."""
+        """For a run that has no step: an empty difference where it was refused or cancelled before
+        its first, and says so.
+        """
         if trace.output is not None or trace.waiting:
             return None
         if trace.status is TraceStatus.CANCELLED:
-            said = trace.error == "the run was cancelled before it began" and trace.error_kind == "cancelled"
+            said = (
+                trace.error == "the run was cancelled before it began"
+                and trace.error_kind == "cancelled"
+            )
             return Difference("end") if said else None
         if trace.error_kind != "refused" or not trace.diagnostics:
             return None
         text = summary(trace.diagnostics)
-        return Difference("end", why="" if text == trace.error else "the error is not what the diagnostics say")
+        return Difference(
+            "end", why="" if text == trace.error else "the error is not what the diagnostics say"
+        )
 
 
 def _tools_of(flow: Flow) -> list[str]:
@@ -307,14 +360,18 @@ def _trace_of(trace: Trace, machine: Machine, plan: Plan) -> Trace:
         plan.ops,
     )
     computed._salt, computed._about, computed.inputs = trace._salt, trace._about, trace.inputs
-    computed.status, computed.output, computed.waiting = machine.status, machine.output, machine.waiting
+    computed.status, computed.output, computed.waiting = (
+        machine.status,
+        machine.output,
+        machine.waiting,
+    )
     if machine.error is not None:
         computed.error, computed.error_kind = machine.error_summary(), machine.error.kind
     computed.finished_ns = trace.finished_ns
     return computed
 
 
-# --- verify ----------------------------------------------------------------------------------------------------------
+# --- verify ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,18 +396,28 @@ class Verified:
 
     def __str__(self) -> str:
         word = {True: "ok", False: "WRONG", None: "unknown"}
-        lines = [f"{self.program_name}, run {self.run_id}: {'verified' if self else 'NOT VERIFIED'}"]
-        return "\n".join([*lines, *(f"  {check.name}: {word[check.ok]}: {check.text}" for check in self.checks)])
+        lines = [
+            f"{self.program_name}, run {self.run_id}: {'verified' if self else 'NOT VERIFIED'}"
+        ]
+        return "\n".join(
+            [*lines, *(f"  {check.name}: {word[check.ok]}: {check.text}" for check in self.checks)]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         checks = {check.name: {"ok": check.ok, "text": check.text} for check in self.checks}
-        return {"run_id": self.run_id, "program_name": self.program_name, "verified": bool(self), "checks": checks}
+        return {
+            "run_id": self.run_id,
+            "program_name": self.program_name,
+            "verified": bool(self),
+            "checks": checks,
+        }
 
 
 def verify(subject: Subject, *, keys: Iterable[str] | None = None) -> Verified:
-    """Whether the hash chain of a run holds, its program is the one that it names, and every transition was the only legal one; and,
-    where public *keys* are given, whether one of them has signed it.
+    """Whether the hash chain of a run holds, its program is the one that it names, and every
+    transition was the only legal one; and, where public *keys* are given, whether one of them has
+    signed it.
 
     Raises:
         KeyFault: If one of *keys* is no public key.
@@ -358,21 +425,34 @@ def verify(subject: Subject, *, keys: Iterable[str] | None = None) -> Verified:
     trace, stored = subject.trace, subject.stored
     replayer = Replayer(subject.program, subject.programs)
     checks = [
-        _seal_check(stored) if stored is not None else Check("seal", True, f"{trace.seal} holds for every record")
+        _seal_check(stored)
+        if stored is not None
+        else Check("seal", True, f"{trace.seal} holds for every record")
     ]
     checks += _signature_check(subject, public_keys(keys) if keys is not None else None)
     fits = replayer.digest == trace.program_digest
     checks.append(
         Check(
-            "program", fits, f"the run is of {trace.program_digest}" + ("" if fits else f", not of {replayer.digest}")
+            "program",
+            fits,
+            f"the run is of {trace.program_digest}"
+            + ("" if fits else f", not of {replayer.digest}"),
         )
     )
     if stored is not None and stored.salt is None:
-        checks.append(Check("steps", None, "its contents were erased, so what it did can no longer be computed"))
+        checks.append(
+            Check(
+                "steps", None, "its contents were erased, so what it did can no longer be computed"
+            )
+        )
     elif fits:
         found = replayer.replay(trace, stored)
         far = "" if found.complete else "; it has not ended"
-        text = str(found.difference) if found.difference is not None else f"{found.steps}, each the only legal one{far}"
+        text = (
+            str(found.difference)
+            if found.difference is not None
+            else f"{found.steps}, each the only legal one{far}"
+        )
         checks.append(Check("steps", found.identical, text))
     return Verified(trace.run_id, trace.program_name, tuple(checks))
 

@@ -1,14 +1,24 @@
-"""`run_many`: one program over many inputs. Inputs come in one by one, the trace of each goes out as it ends.
+"""`run_many`: one program over many inputs. Inputs come in one by one, the trace of each goes out
+as it ends.
 
-What is held at a time is bounded whatever the number of inputs. A run that fails is a result like any other; what is wrong with the
-host (its store) ends the batch, after what is under way has ended.
+What is held at a time is bounded whatever the number of inputs. A run that fails is a result like
+any other; what is wrong with the host (its store) ends the batch, after what is under way has
+ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import StoreError, VMError
@@ -22,7 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nano_vm")
 
 WINDOW = 2
-"""Inputs that are taken and whose results are not given out yet, for each run that may be under way: who ends finds a place."""
+"""Inputs that are taken and whose results are not given out yet, for each run that may be under
+way: who ends finds a place.
+"""
 
 ORDERED_WINDOW = 16
 """The same where results go out in the order of inputs, and a slow run holds up those behind it."""
@@ -48,13 +60,16 @@ async def run_many(
     untrusted: Iterable[str] = (),
     resume: bool = False,
 ) -> AsyncGenerator[BatchResult, None]:
-    """Run *program* on each of *inputs*, at most *concurrency* at a time, and give each trace as its run ends.
+    """Run *program* on each of *inputs*, at most *concurrency* at a time, and give each trace as
+    its run ends.
 
-    With *ordered* they come in the order of inputs. The next input is taken when there is room for its result, so memory stays bounded;
-    ending *inputs* early ends the batch when what is under way has ended. Leaving the iteration cancels what is under way, and undoes it.
-    *run_id* gives the id of run number n: with a store, a batch that is started again with the same ids joins the runs that it had begun;
-    those that were cancelled begin anew, and with *resume* those that wait are resumed, in case that what they wait for has come.
-    *budget* and *untrusted* are those of `ExecutionVM.run`, for each run.
+    With *ordered* they come in the order of inputs. The next input is taken when there is room for
+    its result, so memory stays bounded; ending *inputs* early ends the batch when what is under way
+    has ended. Leaving the iteration cancels what is under way, and undoes it. *run_id* gives the id
+    of run number n: with a store, a batch that is started again with the same ids joins the runs
+    that it had begun; those that were cancelled begin anew, and with *resume* those that wait are
+    resumed, in case that what they wait for has come. *budget* and *untrusted* are those of
+    `ExecutionVM.run`, for each run.
 
     Raises:
         VMError: If *concurrency* is none, *inputs* can not be iterated, or the store fails.
@@ -81,7 +96,8 @@ async def run_many(
         except Exception as error:  # noqa: BLE001 - raised again, once what is under way has ended
             faults.append(error)
         finally:
-            room.release()  # for the next one that waits: it sees that there is no more, or the fault
+            # for the next one that waits: it sees that there is no more, or the fault
+            room.release()
             ended.put_nowait(None)
 
     workers = [asyncio.create_task(work()) for _ in range(concurrency)]
@@ -147,7 +163,14 @@ _NO_MORE: Any = object()
 
 
 async def _run(
-    vm: Any, program: Program, given: Any, name: str | None, budget: Any, untrusted: tuple[str, ...], *, resume: bool
+    vm: Any,
+    program: Program,
+    given: Any,
+    name: str | None,
+    budget: Any,
+    untrusted: tuple[str, ...],
+    *,
+    resume: bool,
 ) -> Trace:
     """One run; by its id it may be one that was begun before."""
     if name is None:
@@ -157,20 +180,28 @@ async def _run(
     while True:
         known = name if attempt == 1 else f"{name}.{attempt}"
         try:
-            trace: Trace = await vm.run(program, given, run_id=known, budget=budget, untrusted=untrusted)
+            trace: Trace = await vm.run(
+                program, given, run_id=known, budget=budget, untrusted=untrusted
+            )
         finally:
             if vm._store is not None:  # it has the run: another start finds it there
                 vm._runs.pop(known, None)
         if trace.status is TraceStatus.CANCELLED and trace.finished_ns + trace._base_ns < asked:
             attempt += 1  # an earlier start was interrupted and has undone it
             continue
-        if resume and trace.status is TraceStatus.SUSPENDED and trace.started_ns + trace._base_ns < asked:
+        if (
+            resume
+            and trace.status is TraceStatus.SUSPENDED
+            and trace.started_ns + trace._base_ns < asked
+        ):
             return await _resumed(vm, trace)
         return trace
 
 
 async def _resumed(vm: Any, trace: Trace) -> Trace:
-    """What became of a run of before that waits: it is resumed, unless another process has it or it can not be resumed here."""
+    """What became of a run of before that waits: it is resumed, unless another process has it or it
+    can not be resumed here.
+    """
     try:
         found: Trace = await vm.resume(trace.run_id)
     except StoreError:

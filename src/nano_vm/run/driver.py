@@ -1,7 +1,9 @@
-"""The asyncio driver: takes requests from a `Machine`, calls tools and models, hands the outcomes back.
+"""The asyncio driver: takes requests from a `Machine`, calls tools and models, hands the outcomes
+back.
 
-What an outcome means is the machine's matter; here are tasks, threads, deadlines and cancellation. One `Watchdog` for
-each event loop cancels what is overdue: `asyncio.timeout` around each call would cost ten times the step.
+What an outcome means is the machine's matter; here are tasks, threads, deadlines and cancellation.
+One `Watchdog` for each event loop cancels what is overdue: `asyncio.timeout` around each call would
+cost ten times the step.
 """
 
 from __future__ import annotations
@@ -51,10 +53,11 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run: ``kind`` is ``step_started``, ``text``, ``step_finished`` or ``run_finished``.
+    """Something that happened in a run: ``kind`` is ``step_started``, ``text``, ``step_finished``
+    or ``run_finished``.
 
-    ``text`` is a piece of a model's answer as the adapter streams it, without the reasoning before it; ``result`` is the
-    `StepResult` of a finished step, ``trace`` that of the run.
+    ``text`` is a piece of a model's answer as the adapter streams it, without the reasoning before
+    it; ``result`` is the `StepResult` of a finished step, ``trace`` that of the run.
     """
 
     kind: str
@@ -69,7 +72,8 @@ class Event:
 class Lane:
     """One chain of calls: a run, or a branch or item that runs beside others.
 
-    While ``op`` is set its call is under way since ``machine.now``; else ``until`` is when whatever is awaited is overdue.
+    While ``op`` is set its call is under way since ``machine.now``; else ``until`` is when whatever
+    is awaited is overdue.
     """
 
     __slots__ = ("before", "expired", "machine", "op", "shortest", "stopped", "task", "until")
@@ -81,7 +85,8 @@ class Lane:
         self.op: Any = None
         self.until = FOREVER
         self.expired = 0  # how often the watchdog cancelled the task for the call under way
-        self.before = task.cancelling()  # cancellations that were there before and are not this run's
+        # cancellations that were there before and are not this run's
+        self.before = task.cancelling()
         self.stopped = False  # whether this run was cancelled
 
     def cancelled(self) -> bool:
@@ -112,8 +117,9 @@ class Lane:
 class Watchdog:
     """Cancels the task of each lane whose deadline has passed.
 
-    It looks at least as often as the shortest deadline of any plan in flight is long. So a lane that
-    begins a call does nothing but leave a note of it: the next look comes before the call is due.
+    It looks at least as often as the shortest deadline of any plan in flight is long. So a lane
+    that begins a call does nothing but leave a note of it: the next look comes before the call is
+    due.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> None:
@@ -121,7 +127,8 @@ class Watchdog:
         self.now = now
         self.lanes: set[Lane] = set()
         self.wake_at = FOREVER
-        self.timer: Callable[[], asyncio.TimerHandle | None] = lambda: None  # weakly: a timer holds its loop
+        # weakly: a timer holds its loop
+        self.timer: Callable[[], asyncio.TimerHandle | None] = lambda: None
 
     def arm(self, deadline: int) -> None:
         """Look at *deadline* at the latest."""
@@ -132,7 +139,9 @@ class Watchdog:
             self.wake_at = deadline
             loop = self.loop()
             assert loop is not None
-            self.timer = weakref.ref(loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look))
+            self.timer = weakref.ref(
+                loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look)
+            )
 
     def look(self) -> None:
         """Cancel what is overdue, and set the next look."""
@@ -143,7 +152,8 @@ class Watchdog:
             if due <= now:
                 lane.expired += 1
                 lane.task.cancel()
-                lane.op, lane.until = None, now + SWALLOWED_NS  # one that swallows its cancellation is asked again
+                # one that swallows its cancellation is asked again
+                lane.op, lane.until = None, now + SWALLOWED_NS
                 due = lane.until
             nearest = min(nearest, due, now + lane.shortest)
         self.wake_at = FOREVER
@@ -152,7 +162,9 @@ class Watchdog:
 
 
 # Held by the drivers that use them: a timer holds its loop, and an entry here must not.
-_watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Watchdog]] = weakref.WeakKeyDictionary()
+_watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Watchdog]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def watchdog(loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> Watchdog:
@@ -166,7 +178,9 @@ def watchdog(loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> Watchdo
 
 
 class Threads(forking.Begins):
-    """Daemon threads for sync tools, at most *size*. A tool that never returns holds its thread, and not the interpreter's exit."""
+    """Daemon threads for sync tools, at most *size*. A tool that never returns holds its thread,
+    and not the interpreter's exit.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -174,7 +188,9 @@ class Threads(forking.Begins):
         forking.join(self)
 
     def after_fork_in_child(self) -> None:
-        """Begin without threads: those of the parent are not here, and what waits for them is the parent's."""
+        """Begin without threads: those of the parent are not here, and what waits for them is the
+        parent's.
+        """
         self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self.lock = threading.Lock()
         self.count = 0
@@ -188,7 +204,9 @@ class Threads(forking.Begins):
                 self.idle -= 1
             elif self.count < self.size:
                 self.count += 1
-                threading.Thread(target=self.serve, name=f"nano-vm-tool-{self.count}", daemon=True).start()
+                threading.Thread(
+                    target=self.serve, name=f"nano-vm-tool-{self.count}", daemon=True
+                ).start()
             self.work.put((future, call))
         return future
 
@@ -210,7 +228,9 @@ class Threads(forking.Begins):
 
 
 NAMED_ONLY = frozenset({"options"})
-"""Options that an adapter must name: those of a program may be called as anything, and must not get among its own arguments."""
+"""Options that an adapter must name: those of a program may be called as anything, and must not get
+among its own arguments.
+"""
 
 
 class Adapter:
@@ -224,17 +244,23 @@ class Adapter:
         self.images = getattr(adapter, "images", False) is True
         model = getattr(adapter, "model", None)
         self.model = name or (model if isinstance(model, str) else None)
-        self.price = getattr(adapter, "price", None)  # where it is the adapter's own, as of a model on this machine
+        # where it is the adapter's own, as of a model on this machine
+        self.price = getattr(adapter, "price", None)
         try:
             parameters = inspect.signature(adapter.complete).parameters
         except (TypeError, ValueError):
             parameters = None
         several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        self.named = frozenset(name for name, p in (parameters or {}).items() if p.kind not in several)
-        self.open = parameters is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        self.named = frozenset(
+            name for name, p in (parameters or {}).items() if p.kind not in several
+        )
+        self.open = parameters is None or any(
+            p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+        )
 
     def fitting(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Copies of *messages* in the form that the adapter knows: without parts, unless it says that it takes pictures.
+        """Copies of *messages* in the form that the adapter knows: without parts, unless it says
+        that it takes pictures.
 
         Raises:
             ModelError: If there is a picture that it does not take.
@@ -242,7 +268,9 @@ class Adapter:
         if self.images or not any(type(message["content"]) is list for message in messages):
             return copied(messages)  # type: ignore[no-any-return]
         if has_pictures(messages):
-            raise ModelError(f"the adapter {kind_name(self.adapter)} takes no pictures", retryable=False)
+            raise ModelError(
+                f"the adapter {kind_name(self.adapter)} takes no pictures", retryable=False
+            )
         return joined(messages)
 
     def takes(self, name: str) -> bool:
@@ -252,7 +280,9 @@ class Adapter:
 
 @dataclass(slots=True)
 class Host:
-    """What calls go to: functions by `ToolOp.number`, adapters by model name (None is the default)."""
+    """What calls go to: functions by `ToolOp.number`, adapters by model name (None is the
+    default).
+    """
 
     functions: list[Callable[..., Any]]
     how: list[str]
@@ -265,7 +295,9 @@ class Host:
 
 
 class Abandoned(BaseException):
-    """The run is no longer this process's to drive. Not an `Exception`: no handler of a tool's failure may take it."""
+    """The run is no longer this process's to drive. Not an `Exception`: no handler of a tool's
+    failure may take it.
+    """
 
     def __init__(self, cause: StoreError) -> None:
         super().__init__(str(cause))
@@ -276,11 +308,15 @@ class Journal(Protocol):
     """What makes a run durable: told of every request before it is made."""
 
     async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
-        """The request that follows, where the outcome of *op* is known already; None where it is to be made."""
+        """The request that follows, where the outcome of *op* is known already; None where it is to
+        be made.
+        """
         ...
 
     def check(self) -> None:
-        """Asked immediately before a call that had to wait: raises `Abandoned` where it may not be made."""
+        """Asked immediately before a call that had to wait: raises `Abandoned` where it may not be
+        made.
+        """
         ...
 
     def child(self, machine: Machine, number: int) -> Machine:
@@ -299,7 +335,10 @@ class Driver:
     __slots__ = ("clock", "dog", "host", "journal", "now", "sink")
 
     def __init__(
-        self, host: Host, sink: Callable[[str, Any, Any], None] | None = None, journal: Journal | None = None
+        self,
+        host: Host,
+        sink: Callable[[str, Any, Any], None] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.host = host
         self.journal = journal
@@ -310,7 +349,9 @@ class Driver:
 
     @classmethod
     def of(cls, host: Host) -> Driver:
-        """The driver without a sink: it knows nothing of any run, so all runs in one event loop share it."""
+        """The driver without a sink: it knows nothing of any run, so all runs in one event loop
+        share it.
+        """
         driver = host.driver
         if driver is None or driver.dog.loop() is not asyncio.get_running_loop():
             driver = host.driver = cls(host)
@@ -358,7 +399,8 @@ class Driver:
                     called = True
                     send = machine.send
                     before = lane.before
-                    while True:  # from tool to tool: all that a step costs here stands in these lines
+                    # from tool to tool: all that a step costs here stands in these lines
+                    while True:
                         lane.op = op
                         direct = op.direct
                         if direct is None:
@@ -411,7 +453,9 @@ class Driver:
                     op = machine.expire(read(), called=called)
                 else:  # not ours: the tool itself was cancelled somewhere inside
                     inner = TimeoutError("the tool's own call was cancelled")
-                    op = machine.fail(tool_error(op, inner) if op.code == TOOL else model_error(error), read())
+                    op = machine.fail(
+                        tool_error(op, inner) if op.code == TOOL else model_error(error), read()
+                    )
             except Abandoned:
                 raise
             except KeyboardInterrupt:  # the interpreter goes down: nothing more can be awaited
@@ -420,7 +464,12 @@ class Driver:
                 raise
             except BaseException as error:  # whatever a tool raises, SystemExit too, is its outcome
                 closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
-                if machine.broken or closing or op.code not in (TOOL, MODEL) or (journal is not None and not called):
+                if (
+                    machine.broken
+                    or closing
+                    or op.code not in (TOOL, MODEL)
+                    or (journal is not None and not called)
+                ):
                     raise  # a fault of ours, or this coroutine is being closed
                 machine.now, machine.raised = read(), error
                 logger.debug("step %r raised", op.step_id, exc_info=error)
@@ -442,9 +491,12 @@ class Driver:
         await self.clock.sleep(seconds)
         machine.now = self.now()
 
-    def stopped(self, machine: Machine, lane: Lane, value: Any, usage: LLMUsage | None = None) -> Op:
-        """A call that answered its cancellation with a value: after its deadline it is late all the same; if the run was
-        cancelled, the outcome is taken, and the run stops there."""
+    def stopped(
+        self, machine: Machine, lane: Lane, value: Any, usage: LLMUsage | None = None
+    ) -> Op:
+        """A call that answered its cancellation with a value: after its deadline it is late all the
+        same; if the run was cancelled, the outcome is taken, and the run stops there.
+        """
         if lane.forgive():
             op = machine.expire(machine.now, usage=usage)
         else:
@@ -472,7 +524,8 @@ class Driver:
         function = self.host.functions[op.number]
         lane.op = op
         if self.journal is not None:
-            self.journal.check()  # the last word before the call: this process may have stood still since the one before
+            # the last word before the call: this process may have stood still since the one before
+            self.journal.check()
         if op.direct is not None:
             value = op.direct(machine.argument)
         elif self.host.how[op.number] != "thread":
@@ -483,7 +536,9 @@ class Driver:
             value = await value
         return value
 
-    async def threaded(self, function: Callable[..., Any], machine: Machine, op: ToolOp, lane: Lane) -> Any:
+    async def threaded(
+        self, function: Callable[..., Any], machine: Machine, op: ToolOp, lane: Lane
+    ) -> Any:
         """A sync tool, in a thread of the pool; its deadline starts when a thread takes it."""
         loop = asyncio.get_running_loop()
         keywords = machine.keywords
@@ -549,7 +604,10 @@ class Driver:
             "cost_source": source,
         }
         following = machine.answer(
-            completion.text, usage, now, {key: value for key, value in extra.items() if value is not None}
+            completion.text,
+            usage,
+            now,
+            {key: value for key, value in extra.items() if value is not None},
         )
         return machine.cancel(now, called=False) if lane.cancelled() else following
 
@@ -558,7 +616,12 @@ class Driver:
         return self.host.adapters.get(op.model) or self.host.adapters[None]
 
     async def streamed(
-        self, adapter: Adapter, machine: Machine, op: ModelOp, messages: list[dict[str, Any]], keywords: dict[str, Any]
+        self,
+        adapter: Adapter,
+        machine: Machine,
+        op: ModelOp,
+        messages: list[dict[str, Any]],
+        keywords: dict[str, Any],
     ) -> Any:
         assert self.sink is not None
         assert adapter.stream is not None
@@ -576,7 +639,8 @@ class Driver:
                     last = piece
                 else:
                     raise ModelError(
-                        f"the adapter's stream gave {kind_name(piece)}; it yields texts and one Completion",
+                        f"the adapter's stream gave {kind_name(piece)}; it yields texts and one "
+                        f"Completion",
                         retryable=False,
                         answered=True,
                     )
@@ -598,7 +662,9 @@ class Driver:
         return token_bound(messages)
 
     def options(self, adapter: Adapter, machine: Machine, op: ModelOp) -> dict[str, Any]:
-        """The keywords of ``complete``: what the step declares, and what only an adapter that names it gets."""
+        """The keywords of ``complete``: what the step declares, and what only an adapter that names
+        it gets.
+        """
         keywords = dict(op.options)
         if op.model is not None and op.model not in self.host.adapters:
             keywords["model"] = op.model
@@ -615,28 +681,36 @@ class Driver:
             keywords["idempotency_key"] = effect_key(machine.facts.run_id, machine.path)
         return keywords
 
-    def priced(self, usage: LLMUsage | None, op: ModelOp, adapter: Adapter) -> tuple[LLMUsage | None, str | None]:
+    def priced(
+        self, usage: LLMUsage | None, op: ModelOp, adapter: Adapter
+    ) -> tuple[LLMUsage | None, str | None]:
         """*usage* with its cost by the host's prices, or as the adapter says; and which of both."""
         if usage is None:
             return None, None
         price = (self.host.prices or {}).get(op.model or adapter.model or "")
         if price is not None and usage.total_tokens:
             cost = (price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens) / 1_000_000
-            return LLMUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cost), "prices"
+            return LLMUsage(
+                usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cost
+            ), "prices"
         return usage, "adapter" if usage.cost_usd is not None else None
 
     # --- forks ---
 
     def child(self, machine: Machine, number: int) -> Machine:
         """One child of the requested fork."""
-        return machine.child(number) if self.journal is None else self.journal.child(machine, number)
+        return (
+            machine.child(number) if self.journal is None else self.journal.child(machine, number)
+        )
 
     def begun(self, child: Machine) -> int:
         """When *child* begins: now, unless it began in another process."""
         return self.now() if child.begun_ns is None else child.begun_ns
 
     async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> None:
-        """Run the children to their ends; if the run is cancelled meanwhile, each of them is, and no further one begins."""
+        """Run the children to their ends; if the run is cancelled meanwhile, each of them is, and
+        no further one begins.
+        """
         count, lanes = machine.fork_size, machine.lanes
         limit = op.at_once(count)
         if limit == 1:
@@ -707,7 +781,8 @@ def completed(answer: Any) -> Completion:
         completion, text, usage = answer, answer.text, answer.usage
     else:
         raise _malformed(
-            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a Completion"
+            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a "
+            f"Completion"
         )
     if isinstance(usage, dict):
         try:
@@ -717,8 +792,16 @@ def completed(answer: Any) -> Completion:
     if usage is not None and not isinstance(usage, LLMUsage):
         raise _malformed(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage")
     if not isinstance(text, str):
-        raise _malformed(f"the adapter returned {kind_name(text)} for the text of its answer", usage)
-    return Completion(str(text), usage, _word(completion.model), _word(completion.finish_reason), completion.reasoning)
+        raise _malformed(
+            f"the adapter returned {kind_name(text)} for the text of its answer", usage
+        )
+    return Completion(
+        str(text),
+        usage,
+        _word(completion.model),
+        _word(completion.finish_reason),
+        completion.reasoning,
+    )
 
 
 def _is_plain(answer: Completion) -> bool:

@@ -1,10 +1,12 @@
-"""What people and the outside say to stored runs: decisions, events, resolutions of what is in doubt, cancellations.
+"""What people and the outside say to stored runs: decisions, events, resolutions of what is in
+doubt, cancellations.
 
-A word is only recorded here; who has the tools goes on with the run. It counts by the time at which it is recorded, under
-the lock of its run, so of several who decide at the same time exactly one does and the others learn who did.
+A word is only recorded here; who has the tools goes on with the run. It counts by the time at which
+it is recorded, under the lock of its run, so of several who decide at the same time exactly one
+does and the others learn who did.
 
-Rule 1: a decision has a principal, a text in which something can be seen.
-Rule 2: nothing is recorded that could no longer count: after a deadline, an end, a cancellation or another decision.
+Rule 1: a decision has a principal, a text in which something can be seen. Rule 2: nothing is
+recorded that could no longer count: after a deadline, an end, a cancellation or another decision.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from ..visible import HIDDEN
 from .lease import Process, Seen, seen
 
 PREFIX_HEX = 12
-"""Digits of a request's digest that name it, where they are unique in its run: 48 bits, as many as a person may copy."""
+"""Digits of a request's digest that name it, where they are unique in its run: 48 bits, as many as
+a person may copy.
+"""
 
 PRINCIPAL_CHARS = 200
 """A name, an address or a URI of somebody; what is longer is a mistake."""
@@ -53,12 +57,15 @@ Roles = Callable[[str], Iterable[str]]
 
 def shown_digest(entry: Mapping[str, Any]) -> str:
     """What identifies a pending request: SHA-256, in hex, of all that it shows."""
-    return hashlib.sha256(canonical({key: entry[key] for key in sorted(entry) if key not in _NOT_SHOWN})).hexdigest()
+    return hashlib.sha256(
+        canonical({key: entry[key] for key in sorted(entry) if key not in _NOT_SHOWN})
+    ).hexdigest()
 
 
 def presented(waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a run waits for, as people and programs get it: ``shown`` identifies each request as it stands, ``process`` is that which
-    began a call in doubt, and whether it lives is looked at now."""
+    """What a run waits for, as people and programs get it: ``shown`` identifies each request as it
+    stands, ``process`` is that which began a call in doubt, and whether it lives is looked at now.
+    """
     return [_presented(entry) for entry in waiting]
 
 
@@ -70,7 +77,9 @@ def _presented(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def process_of(owner: str) -> dict[str, Any]:
-    """The process of an owner of runs: its host and pid, and whether it lives; None where that cannot be seen from here."""
+    """The process of an owner of runs: its host and pid, and whether it lives; None where that
+    cannot be seen from here.
+    """
     process = Process.of(owner)
     alive = {Seen.ALIVE: True, Seen.GONE: False, Seen.UNKNOWN: None}[seen(owner, Process.own())]
     return {
@@ -90,10 +99,12 @@ def usable(message: Message, waiting: Iterable[Mapping[str, Any]]) -> bool:
 
 
 class Inbox:
-    """Records what is said to the runs of *store*; *roles* says who may decide what, and without it anybody may.
+    """Records what is said to the runs of *store*; *roles* says who may decide what, and without it
+    anybody may.
 
-    With *trusted* public keys, what none of them has signed counts as not said: no run uses it, and nobody is second to it.
-    Needs neither tools nor an event loop. Every method blocks for a transaction.
+    With *trusted* public keys, what none of them has signed counts as not said: no run uses it, and
+    nobody is second to it. Needs neither tools nor an event loop. Every method blocks for a
+    transaction.
     """
 
     def __init__(
@@ -122,9 +133,11 @@ class Inbox:
 
     # --- decisions ---
 
-    def approve(self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None) -> None:
-        """Record that *by* approves what the run asks at *path*; *shown* identifies what was seen, by its digest or at least 12 first
-        digits of it.
+    def approve(
+        self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None
+    ) -> None:
+        """Record that *by* approves what the run asks at *path*; *shown* identifies what was seen,
+        by its digest or at least 12 first digits of it.
 
         Raises:
             Changed: If the run asks something else by now, or nothing there.
@@ -134,14 +147,27 @@ class Inbox:
             UnknownRun: If there is no such run.
         """
         if not isinstance(shown, str):
-            raise VMError(f"shown is the digest of the request that was seen, as waiting() gives it, not {shown!r}")
+            raise VMError(
+                f"shown is the digest of the request that was seen, as waiting() gives it, not "
+                f"{shown!r}"
+            )
         self._decide("approve", run_id, path, shown, by, reason)
 
-    def reject(self, run_id: str, path: str, *, by: str, shown: str | None = None, reason: str | None = None) -> None:
+    def reject(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        by: str,
+        shown: str | None = None,
+        reason: str | None = None,
+    ) -> None:
         """Record that *by* rejects; as `approve`."""
         self._decide("reject", run_id, path, shown, by, reason)
 
-    def _decide(self, kind: str, run_id: str, path: str, shown: str | None, by: str, reason: str | None) -> None:
+    def _decide(
+        self, kind: str, run_id: str, path: str, shown: str | None, by: str, reason: str | None
+    ) -> None:
         principal(by)
         if reason is not None and not isinstance(reason, str):
             raise VMError(f"a reason is a string, not {reason!r}")
@@ -153,18 +179,31 @@ class Inbox:
             if shown is not None:
                 _seen(shown, run, entry)
             if entry["role"] != role:  # the role that was looked up is not that of this request
-                raise Changed(f"run {run_id!r} asks another role at {path!r} by now; look at it again")
+                raise Changed(
+                    f"run {run_id!r} asks another role at {path!r} by now; look at it again"
+                )
             return Message(kind, path, {"reason": reason}, by, now)
 
         self.store.decide(run_id, judge, path)
 
     def _permitted(self, run_id: str, path: str, by: str) -> Any:
-        """The role that is asked at *path*, which *by* has. Looked up outside of the transaction: it is the host's code."""
+        """The role that is asked at *path*, which *by* has. Looked up outside of the transaction:
+        it is the host's code.
+        """
         run = self.store.load(run_id, rows=False)
-        entry = next((entry for entry in run.waiting if entry["path"] == path and entry["kind"] == "approval"), None)
+        entry = next(
+            (
+                entry
+                for entry in run.waiting
+                if entry["path"] == path and entry["kind"] == "approval"
+            ),
+            None,
+        )
         role = entry["role"] if entry is not None else None
         if entry is not None and self.roles is not None and role not in self._roles_of(by):
-            raise NotPermitted(f"{by!r} lacks the role {role!r} that {path!r} asks for", by=by, role=role)
+            raise NotPermitted(
+                f"{by!r} lacks the role {role!r} that {path!r} asks for", by=by, role=role
+            )
         return role
 
     def _roles_of(self, by: str) -> tuple[str, ...]:
@@ -182,8 +221,9 @@ class Inbox:
         retry: bool = False,
         fail: str | None = None,
     ) -> None:
-        """Record what became of a call in doubt: that it is *done* and gave this output, that it may be made again, or why it failed.
-        Of a call that a fork holds back, what is to become of it: this output, that it is to be made, or that it fails.
+        """Record what became of a call in doubt: that it is *done* and gave this output, that it
+        may be made again, or why it failed. Of a call that a fork holds back, what is to become of
+        it: this output, that it is to be made, or that it fails.
 
         Raises:
             VMError: If not exactly one of the three is said; else as `approve`.
@@ -222,11 +262,15 @@ class Inbox:
 
     # --- events ---
 
-    def send_event(self, name: str, payload: Any = None, *, run_id: str | None = None, id: str | None = None) -> bool:
-        """Record an event; used once. Whether it was: an event of this name and *id* that was recorded before is not recorded again.
+    def send_event(
+        self, name: str, payload: Any = None, *, run_id: str | None = None, id: str | None = None
+    ) -> bool:
+        """Record an event; used once. Whether it was: an event of this name and *id* that was
+        recorded before is not recorded again.
 
-        With *run_id* it is for a `wait` that this run stands at, or the next that asks for it. Without, it is for the first run whose
-        `wait` has a ``match`` that *payload* fits, now or later; *payload* is an object then, of at most `MATCHABLE_FIELDS` fields.
+        With *run_id* it is for a `wait` that this run stands at, or the next that asks for it.
+        Without, it is for the first run whose `wait` has a ``match`` that *payload* fits, now or
+        later; *payload* is an object then, of at most `MATCHABLE_FIELDS` fields.
 
         Raises:
             Expired: If the run has ended, or it waits for this event and its deadline has passed.
@@ -242,13 +286,19 @@ class Inbox:
         def recorded() -> Message:
             return Message("event", name, body, None, self.clock.time_ns())
 
-        return self._send(run_id, recorded) if run_id is not None else self._post(recorded, name, payload)
+        return (
+            self._send(run_id, recorded)
+            if run_id is not None
+            else self._post(recorded, name, payload)
+        )
 
     def _send(self, run_id: str, recorded: Callable[[], Message]) -> bool:
         def judge(run: StoredRun, _: bool) -> Message:
             message = recorded()
             event_id = message.body.get("id")
-            if event_id is not None and any(same_event(known, message.name, event_id) for known in self._said(run)):
+            if event_id is not None and any(
+                same_event(known, message.name, event_id) for known in self._said(run)
+            ):
                 raise _RecordedBefore
             _not_ended(run)
             _not_cancelled(run, self._said(run))
@@ -268,7 +318,8 @@ class Inbox:
     def _post(self, recorded: Callable[[], Message], name: str, payload: Any) -> bool:
         if type(payload) is not dict or not 0 < len(payload) <= MATCHABLE_FIELDS:
             raise VMError(
-                f"the payload of event {name!r} is {short(payload)}; one that is addressed to no run is an object with 1 to "
+                f"the payload of event {name!r} is {short(payload)}; one that is addressed to no "
+                f"run is an object with 1 to "
                 f"{MATCHABLE_FIELDS} fields, by whose values a run waits for it"
             )
 
@@ -294,7 +345,8 @@ def _valid(message: Message, waits: Iterable[Mapping[str, Any]]) -> None:
         fault = fault_of(entry, message.body["payload"])
         if fault is not None:
             raise VMError(
-                f"the payload of event {message.name!r} does not fit what {entry['path']!r} waits for: {fault}"
+                f"the payload of event {message.name!r} does not fit what {entry['path']!r} waits "
+                f"for: {fault}"
             )
 
 
@@ -305,8 +357,15 @@ def principal(by: Any) -> str:
         NotPermitted: If it is no text, or one in which nothing can be seen.
     """
     if not isinstance(by, str) or not HIDDEN.sub("", by).strip() or len(by) > PRINCIPAL_CHARS:
-        told = f"one of {len(by)} characters" if isinstance(by, str) and len(by) > PRINCIPAL_CHARS else repr(by)
-        raise NotPermitted(f"a decision is somebody's: by is their name, a string that is not empty, not {told}", by=by)
+        told = (
+            f"one of {len(by)} characters"
+            if isinstance(by, str) and len(by) > PRINCIPAL_CHARS
+            else repr(by)
+        )
+        raise NotPermitted(
+            f"a decision is somebody's: by is their name, a string that is not empty, not {told}",
+            by=by,
+        )
     if not by.isascii() and any("\ud800" <= char <= "\udfff" for char in by):
         raise NotPermitted(f"by holds a lone surrogate, and is no text: {by!r}", by=by)
     return by
@@ -321,7 +380,9 @@ def account() -> str:
 
 
 def _seen(shown: str, run: StoredRun, entry: Mapping[str, Any]) -> None:
-    """Raises `Changed` unless *shown* is the digest of *entry*, or its beginning and that of no other request of the run."""
+    """Raises `Changed` unless *shown* is the digest of *entry*, or its beginning and that of no
+    other request of the run.
+    """
     if shown_digest(entry) == shown:
         return
     hexadecimal = _HEX.match(shown) is not None
@@ -330,28 +391,43 @@ def _seen(shown: str, run: StoredRun, entry: Mapping[str, Any]) -> None:
         if any(other is entry for other in found):
             if len(found) == 1:
                 return
-            raise Changed(f"{shown!r} begins the digest of several requests of run {run.run_id!r}; give more digits")
+            raise Changed(
+                f"{shown!r} begins the digest of several requests of run {run.run_id!r}; give "
+                f"more digits"
+            )
     if hexadecimal and len(shown) < PREFIX_HEX and shown_digest(entry).startswith(shown):
-        raise Changed(f"{shown!r} is too short for a digest; give at least {PREFIX_HEX} of its digits")
+        raise Changed(
+            f"{shown!r} is too short for a digest; give at least {PREFIX_HEX} of its digits"
+        )
     told = shown if len(shown) <= PREFIX_HEX else f"{shown[:PREFIX_HEX]}…"
     raise Changed(
-        f"{told!r} is not the digest of the request as it stands: it is mistyped, or run {run.run_id!r} asks something else "
+        f"{told!r} is not the digest of the request as it stands: it is mistyped, or run "
+        f"{run.run_id!r} asks something else "
         f"at {entry['path']!r} than what was shown; look at it again"
     )
 
 
-def _pending(run: StoredRun, said: Sequence[Message], path: str, kind: str, done: bool, now: int) -> dict[str, Any]:
-    """What a run, to which *said* was said, waits for at *path*, where it can still be decided. *done* says that the approval there
-    has ended.
+def _pending(
+    run: StoredRun, said: Sequence[Message], path: str, kind: str, done: bool, now: int
+) -> dict[str, Any]:
+    """What a run, to which *said* was said, waits for at *path*, where it can still be decided.
+    *done* says that the approval there has ended.
 
-    A run that is under way may come to the same request again, so what it waited for before still counts.
+    A run that is under way may come to the same request again, so what it waited for before still
+    counts.
     """
-    entries = [e for e in run.waiting if e["kind"] in _KINDS[kind]] if run.status in (SUSPENDED, RUNNING) else []
+    entries = (
+        [e for e in run.waiting if e["kind"] in _KINDS[kind]]
+        if run.status in (SUSPENDED, RUNNING)
+        else []
+    )
     entry = next((entry for entry in entries if entry["path"] == path), None)
     # a call that was resolved and made again may be in doubt again; a request is made once
     again = kind == "in_doubt" and run.status == SUSPENDED and entry is not None
     before = frozenset(message.id for message in run.decided) if again else ()
-    words = [m for m in said if m.kind in _DECISIONS[kind] and m.name == path and m.id not in before]
+    words = [
+        m for m in said if m.kind in _DECISIONS[kind] and m.name == path and m.id not in before
+    ]
     if words:
         raise _was_decided(run, path, words[-1])
     if kind == "approval":  # what is in doubt is settled before a run is cancelled
@@ -360,7 +436,9 @@ def _pending(run: StoredRun, said: Sequence[Message], path: str, kind: str, done
     if done:
         raise Expired(f"{path!r} of run {run.run_id!r} is over: nobody decided in time")
     if entry is None:
-        known = f"; it does at {', '.join(repr(entry['path']) for entry in entries)}" if entries else ""
+        known = (
+            f"; it does at {', '.join(repr(entry['path']) for entry in entries)}" if entries else ""
+        )
         raise Changed(f"run {run.run_id!r} ({run.status}) {_ASKS[kind]} at {path!r}{known}")
     if entry.get("deadline_ns") is not None and now >= entry["deadline_ns"]:
         raise _expired(run, entry, repr(path))
@@ -399,7 +477,10 @@ def _not_cancelled(run: StoredRun, said: Iterable[Message]) -> None:
 
 def _expired(run: StoredRun, entry: Mapping[str, Any], what: str) -> Expired:
     deadline = entry["deadline_ns"]
-    return Expired(f"{what} of run {run.run_id!r} could be decided until {_moment(deadline)}", deadline_ns=deadline)
+    return Expired(
+        f"{what} of run {run.run_id!r} could be decided until {_moment(deadline)}",
+        deadline_ns=deadline,
+    )
 
 
 def _moment(ns: int) -> str:

@@ -1,9 +1,11 @@
-"""Durable runs: a journal beside the driver, so that a run killed at any instant goes on from its records.
+"""Durable runs: a journal beside the driver, so that a run killed at any instant goes on from its
+records.
 
-Before a call is made, what finished since and the *intent* of the call are committed together; a call that
-only reads does not wait for the records of others that do. A run that is taken up again computes its control flow anew; each call
-that is recorded is answered from its record, and the first that is not is live again. A call with an effect that was begun and has no
-outcome is in doubt: it is never repeated here.
+Before a call is made, what finished since and the *intent* of the call are committed together; a
+call that only reads does not wait for the records of others that do. A run that is taken up again
+computes its control flow anew; each call that is recorded is answered from its record, and the
+first that is not is live again. A call with an effect that was begun and has no outcome is in
+doubt: it is never repeated here.
 
 Rule 1: no call with an effect is made before its intent is durable and the lease was looked at.
 Rule 2: a row, once appended, never changes; who lost the lease appends nothing more.
@@ -28,7 +30,17 @@ from ..machine.machine import FOREVER, Machine
 from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from ..machine.recorded import HELD, Recorded, asked, path_of
 from ..records.trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
-from ..store.protocol import INTENT, PAUSED, STEP, SUSPENDED, Message, Row, Store, StoredRun, late_outcomes
+from ..store.protocol import (
+    INTENT,
+    PAUSED,
+    STEP,
+    SUSPENDED,
+    Message,
+    Row,
+    Store,
+    StoredRun,
+    late_outcomes,
+)
 from ..store.seals import RunSeal
 from ..store.sql.events import Waits, matched, takes
 from ..values import UNSET
@@ -41,23 +53,31 @@ from .outbox import Outbox, patiently
 logger = logging.getLogger("nano_vm")
 
 EFFECT_GRACE_SECONDS = 5.0
-"""How long a call with an effect may go on after its run was cancelled by another process: most are over by then, and one that is cut
-off is in doubt, and costs a person's time."""
+"""How long a call with an effect may go on after its run was cancelled by another process: most are
+over by then, and one that is cut off is in doubt, and costs a person's time.
+"""
 
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
 """A century; what is longer is a mistake, and its nanoseconds would not fit."""
 
 PILE_ROWS = 32
-"""How many records of tools that only read may pile up while others of them are stored. What a crash loses of them is read again; nothing
-was done that hangs on them, since every other call waits for all of them."""
+"""How many records of tools that only read may pile up while others of them are stored. What a
+crash loses of them is read again; nothing was done that hangs on them, since every other call waits
+for all of them.
+"""
 
 LOST = StepError("in_doubt", "LostCall", "the process that made the call is gone", retryable=False)
 UNSEEN = StepError(
-    "in_doubt", "LostCall", "the process that made the call lost the run, and may be making it still", retryable=False
+    "in_doubt",
+    "LostCall",
+    "the process that made the call lost the run, and may be making it still",
+    retryable=False,
 )
 
 SOONEST_LOOK_NS, LATEST_LOOK_NS = 10 * 10**9, 3600 * 10**9
-"""When to look again whether the process that made a call in doubt is gone: after as long again as it is in doubt, within these."""
+"""When to look again whether the process that made a call in doubt is gone: after as long again as
+it is in doubt, within these.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +90,9 @@ class Begun:
 
 
 def begun_calls(rows: Iterable[Row]) -> dict[str, Begun]:
-    """What was begun and has no outcome among *rows*, by path. Each process names itself with the first that it begins."""
+    """What was begun and has no outcome among *rows*, by path. Each process names itself with the
+    first that it begins.
+    """
     found: dict[str, Begun] = {}
     owner: str | None = None
     for row in rows:
@@ -84,19 +106,25 @@ def begun_calls(rows: Iterable[Row]) -> dict[str, Begun]:
 
 
 class Origin(Protocol):
-    """What a fork takes from the run that it was made from, as long as it is driven by who made it."""
+    """What a fork takes from the run that it was made from, as long as it is driven by who made
+    it.
+    """
 
     def known(self, machine: Machine, op: Op) -> Op | None:
         """The request that follows, where the outcome of *op* is taken from that run."""
         ...
 
     def makes(self, op: Op) -> bool:
-        """Whether a call with an effect is made though the fork makes none: by a tool that stands in for the real one."""
+        """Whether a call with an effect is made though the fork makes none: by a tool that stands
+        in for the real one.
+        """
         ...
 
 
 class Journal:
-    """What one run appends while it is driven here; *base_ns* added to monotonic time gives nanoseconds since the epoch."""
+    """What one run appends while it is driven here; *base_ns* added to monotonic time gives
+    nanoseconds since the epoch.
+    """
 
     @collector_paused()
     def __init__(
@@ -116,7 +144,8 @@ class Journal:
         self.outbox = Outbox(store, run, clock)
         self.lapses = lapses  # of the lease, before the run was claimed
         self.origin = origin
-        self.holds = run.about.get("effects") is False  # whether calls with an effect are left to a person's word
+        # whether calls with an effect are left to a person's word
+        self.holds = run.about.get("effects") is False
         steps = [row for row in run.rows if row.kind == STEP]
         self.recorded = Recorded((row.record() for row in steps), base_ns, stopped=_stopped(steps))
         self.first: dict[str, int] = {}  # when each frame began, as far as its rows tell
@@ -159,7 +188,9 @@ class Journal:
     # --- what the driver asks ---
 
     async def before(self, machine: Machine, op: Op, now: int) -> Op | None:
-        """Called with every request: the request that follows where its outcome is known already, else None when it may be made."""
+        """Called with every request: the request that follows where its outcome is known already,
+        else None when it may be made.
+        """
         self.calling.pop(machine.frame_name, None)
         if self.stopping:
             await self.stopped()
@@ -216,7 +247,9 @@ class Journal:
         return None
 
     async def held(self, machine: Machine, op: Op, path: str) -> Op | None:
-        """What becomes of a call with an effect in a fork that makes none; None where it may be made."""
+        """What becomes of a call with an effect in a fork that makes none; None where it may be
+        made.
+        """
         if self.origin is not None and self.origin.makes(op):
             return None
         message = self.take(("resolve",), path)
@@ -233,7 +266,9 @@ class Journal:
 
     @contextmanager
     def driven(self) -> Iterator[None]:
-        """While the current task drives the run, `stop` may interrupt it; afterwards the task is as it was."""
+        """While the current task drives the run, `stop` may interrupt it; afterwards the task is as
+        it was.
+        """
         self.task = asyncio.current_task()
         try:
             yield
@@ -243,10 +278,13 @@ class Journal:
                 task.uncancel()  # type: ignore[union-attr]
 
     def stop(self) -> None:
-        """Take that the run is to be cancelled: at once, but for calls with an effect, which have a while to end by themselves."""
+        """Take that the run is to be cancelled: at once, but for calls with an effect, which have a
+        while to end by themselves.
+        """
         if self.task is None or self.stopping:
             return
-        if self.seal.trusted is not None and not self.cancelled:  # it may be of nobody who is trusted
+        # it may be of nobody who is trusted
+        if self.seal.trusted is not None and not self.cancelled:
             if self.looking is None or self.looking.done():
                 self.looking = asyncio.ensure_future(self.believe())
             return
@@ -282,7 +320,9 @@ class Journal:
             self.interrupt()
 
     def intent(self, machine: Machine, op: Op, path: str, began_ns: int) -> Row:
-        """That a call or a pause begins; the first also says in which process, for those after it."""
+        """That a call or a pause begins; the first also says in which process, for those after
+        it.
+        """
         row = Row(INTENT, machine.frame_name, path, op.type, None, began_ns)
         if not self.named:
             self.named, row.rest = True, {"owner": self.lease.owner}
@@ -290,24 +330,35 @@ class Journal:
         return row
 
     def check(self) -> None:
-        """Asked immediately before a call: raises `Abandoned` where this process may have lost the run."""
+        """Asked immediately before a call: raises `Abandoned` where this process may have lost the
+        run.
+        """
         if not self.lease.holds() or self.lease.lapses != self.lapses:
-            message = f"run {self.run.run_id!r}: this process was not heard of for too long, and may have lost the run"
+            message = (
+                f"run {self.run.run_id!r}: this process was not heard of for too long, and "
+                f"may have lost the run"
+            )
             raise Abandoned(LeaseLost(message))
 
     async def leave_run(self) -> None:
-        """Let the run go as it is, if it is still ours, for others to take up at once; a call that was cut off has no outcome."""
+        """Let the run go as it is, if it is still ours, for others to take up at once; a call that
+        was cut off has no outcome.
+        """
         with suppress(Abandoned):
             await self.append([], {"owner": None})
 
     def debt(self) -> Debt | None:
-        """What the store does not have of the run, where this process stopped driving it and could not say so."""
+        """What the store does not have of the run, where this process stopped driving it and could
+        not say so.
+        """
         if self.free:
             return None
         return Debt(self.run.run_id, self.outbox.left(), unsafe=self.unsafe)
 
     async def lost(self, machine: Machine, op: Op, path: str) -> Op | None:
-        """What becomes of a call that was begun before and has no outcome; None where it may be made (again)."""
+        """What becomes of a call that was begun before and has no outcome; None where it may be
+        made (again).
+        """
         now, begun = machine.now, self.begun[path]
         unsafe = op.code == TOOL and op.unsafe  # type: ignore[attr-defined]
         message = self.take(("outcome", "resolve"), path) if unsafe else None
@@ -336,12 +387,18 @@ class Journal:
         if "output" in body:
             return machine.resume(body["output"], machine.now)
         if "error" in body:
-            return machine.fail(replace(StepError.from_dict(body["error"]), retryable=False), machine.now)
+            return machine.fail(
+                replace(StepError.from_dict(body["error"]), retryable=False), machine.now
+            )
         reason = body.get("reason") or "declared failed"
-        return machine.fail(StepError("tool", "Resolved", str(reason), retryable=False), machine.now)
+        return machine.fail(
+            StepError("tool", "Resolved", str(reason), retryable=False), machine.now
+        )
 
     async def maker_gone(self, path: str) -> bool:
-        """Whether the process that made the call at *path* has surely ended; until then the call may be under way."""
+        """Whether the process that made the call at *path* has surely ended; until then the call
+        may be under way.
+        """
         call = self.calls.get(path)
         owner = call.owner if call is not None else None
         if owner is None or owner == self.lease.owner:
@@ -365,13 +422,17 @@ class Journal:
             await self.look()  # for what was recorded in time, since the run was loaded
             message = self.word(op, path, request, deadline_ns)
         if message is not None and op.asks:  # type: ignore[attr-defined]
-            return machine.decide(message.kind == "approve", message.body.get("reason"), message.by, now)
+            return machine.decide(
+                message.kind == "approve", message.body.get("reason"), message.by, now
+            )
         if message is not None:
             return machine.arrive(message.body.get("payload"), now)
         try:
             due = None if op.asks else self.due(request, since_ns - self.base_ns)  # type: ignore[attr-defined]
         except ValueError as error:
-            return machine.lapse(StepError("value", "ExprError", str(error), retryable=False), None, now)
+            return machine.lapse(
+                StepError("value", "ExprError", str(error), retryable=False), None, now
+            )
         if due is not None and now >= due:
             return machine.arrive(None, now)
         if late:
@@ -388,7 +449,9 @@ class Journal:
         await self.append(rows)
         return machine.suspend(now)
 
-    def word(self, op: Op, path: str, request: dict[str, Any], deadline_ns: int | None) -> Message | None:
+    def word(
+        self, op: Op, path: str, request: dict[str, Any], deadline_ns: int | None
+    ) -> Message | None:
         """What was said in time about the request at *path*; it is used up."""
         if op.asks:  # type: ignore[attr-defined]
             return self.take(("approve", "reject"), path, deadline_ns)
@@ -399,7 +462,9 @@ class Journal:
         return message
 
     async def look(self) -> None:
-        """Hear what was said to the run since it was loaded; nobody who says something right now is missed."""
+        """Hear what was said to the run since it was loaded; nobody who says something right now is
+        missed.
+        """
         try:
             told = await patiently(self.clock, lambda _: self.store.told(self.run.key))
         except StoreError as error:
@@ -414,7 +479,10 @@ class Journal:
             self.messages[message.id] = message
             if not self.seal.takes(message):
                 self.ignored.append(message)
-                text = "run %s: %r by %r is not signed by a key that this process trusts, and is not used"
+                text = (
+                    "run %s: %r by %r is not signed by a key that this process trusts, and is "
+                    "not used"
+                )
                 logger.warning(text, self.run.run_id, message.kind, message.by)
                 continue
             self.inbox.append(message)
@@ -422,8 +490,9 @@ class Journal:
                 self.cancelled.append(message.id)
 
     def entries(self, waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """What the run waits for, with what a person needs to decide it and the machine does not know: deadlines, and of a call in
-        doubt when it was begun, and by which process."""
+        """What the run waits for, with what a person needs to decide it and the machine does not
+        know: deadlines, and of a call in doubt when it was begun, and by which process.
+        """
         return [{**entry, **self.beside(entry)} for entry in waiting]
 
     def beside(self, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -434,7 +503,11 @@ class Journal:
             return {}
         call, (names, values) = self.calls[path], self.arguments.get(path, ((), ()))
         arguments = dict(zip(names, values, strict=False))
-        return {"arguments": arguments, "began_ns": call.began_ns, **({"owner": call.owner} if call.owner else {})}
+        return {
+            "arguments": arguments,
+            "began_ns": call.began_ns,
+            **({"owner": call.owner} if call.owner else {}),
+        }
 
     def due(self, request: dict[str, Any], since: int) -> int | None:
         """When a timer is due, monotonic; None for an event."""
@@ -449,15 +522,20 @@ class Journal:
                 moment = datetime.fromisoformat(request["until"])
             except (TypeError, ValueError):
                 raise ValueError(
-                    f"'until' is {described(request['until'])}; it is a time like 2027-01-31T12:00:00Z"
+                    f"'until' is {described(request['until'])}; it is a time like "
+                    f"2027-01-31T12:00:00Z"
                 ) from None
             if moment.tzinfo is None:
                 moment = moment.replace(tzinfo=UTC)
             return int(moment.timestamp() * 1e9) - self.base_ns
         return None
 
-    def take(self, kinds: tuple[str, ...], name: str, deadline_ns: int | None = None) -> Message | None:
-        """The first unused message of one of these kinds for *name*, recorded before the deadline; it is used up with the next append."""
+    def take(
+        self, kinds: tuple[str, ...], name: str, deadline_ns: int | None = None
+    ) -> Message | None:
+        """The first unused message of one of these kinds for *name*, recorded before the deadline;
+        it is used up with the next append.
+        """
         for message in self.inbox:
             if deadline_ns is not None and message.created_ns >= deadline_ns:
                 continue
@@ -482,7 +560,9 @@ class Journal:
     # --- rows ---
 
     def rows(self, machine: Machine, *, ended: bool = False) -> list[Row]:
-        """What the machine recorded since; that it waits is not kept unless the run has *ended* so."""
+        """What the machine recorded since; that it waits is not kept unless the run has *ended*
+        so.
+        """
         frame = machine.frame_name
         kept = self.kept.get(frame, 0)
         rows = []
@@ -492,7 +572,9 @@ class Journal:
             if whole[2] in _WAITING and not ended:
                 break
             op = whole[0]
-            if op.type not in _INNER and not (op.type == "tool" and getattr(op, "effect", None) == "read"):
+            if op.type not in _INNER and not (
+                op.type == "tool" and getattr(op, "effect", None) == "read"
+            ):
                 self.repeatable = False
             rows.append(self.row(frame, whole))
         while (
@@ -552,13 +634,18 @@ class Journal:
             rest or None,
         )
 
-    async def append(self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()) -> None:
-        """Make *rows*, and all that was handed over before, durable; `Abandoned` where that is not ours to do, or can not be done."""
+    async def append(
+        self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()
+    ) -> None:
+        """Make *rows*, and all that was handed over before, durable; `Abandoned` where that is not
+        ours to do, or can not be done.
+        """
         rows, self.pile = [*self.pile, *rows], []
         if not rows and not self.used and update is None and not self.pushing:
             return
         try:
-            await self.hand_over(rows, update, seen)  # which is written, whatever becomes of who waits for it
+            # which is written, whatever becomes of who waits for it
+            await self.hand_over(rows, update, seen)
         except LeaseLost as error:
             self.free = True
             self.lease.owe(Debt(self.run.run_id, outcomes=outcomes_of(rows, self.unsafe)))
@@ -576,21 +663,27 @@ class Journal:
             self.hand_over(rows).add_done_callback(self.pushed)
 
     def pushed(self, _: asyncio.Future[None]) -> None:
-        """Store what has piled up meanwhile; that it failed learns who waits for the next append, which is not stored either."""
+        """Store what has piled up meanwhile; that it failed learns who waits for the next append,
+        which is not stored either.
+        """
         self.pushing = False
         self.push()
 
     def hand_over(
         self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()
     ) -> asyncio.Future[None]:
-        """Give *rows* to the store, which writes them after what was handed over before and never without it."""
+        """Give *rows* to the store, which writes them after what was handed over before and never
+        without it.
+        """
         used, self.used = self.used, []
         waits = self.waits(update) if update is not None else None
         sealed = self.seal.after(rows, update, [self.messages[number] for number in used])
         return self.outbox.give(rows, sealed, used, seen, waits)
 
     def waits(self, update: Mapping[str, Any]) -> Waits | None:
-        """What the run waited and waits for, of what is found by the values of an event; None where that stays as it is."""
+        """What the run waited and waits for, of what is found by the values of an event; None where
+        that stays as it is.
+        """
         if "waiting" not in update:
             return None
         before = matched(self.run.waiting)
@@ -627,17 +720,25 @@ class Journal:
         unused = [message.id for message in (*self.inbox, *self.ignored)]
         await self.append(rows, update, unused if suspended else ())
         if not suspended and any(message.kind == "outcome" for message in self.inbox):
-            stored = await patiently(self.clock, lambda _: asyncio.to_thread(self.store.load, self.run.run_id))
+            stored = await patiently(
+                self.clock, lambda _: asyncio.to_thread(self.store.load, self.run.run_id)
+            )
             for message in late_outcomes(stored):
                 logger.warning(LATE, stored.run_id, stored.status, message.name, stored.run_id)
 
     def paused(self, machine: Machine) -> list[Row]:
-        """What the trace shows of the steps at which the run waits, children before their fork; nothing where that stands there already."""
+        """What the trace shows of the steps at which the run waits, children before their fork;
+        nothing where that stands there already.
+        """
         rows = list(self.standing(machine.records, machine.frame_name))
         if not rows:
             return []
         rows[-1].rest = {**(rows[-1].rest or {}), "paused": len(rows)}
-        return rows if [_timeless(row) for row in rows] != [_timeless(row) for row in paused_rows(self.run)] else []
+        return (
+            rows
+            if [_timeless(row) for row in rows] != [_timeless(row) for row in paused_rows(self.run)]
+            else []
+        )
 
     def standing(self, records: Sequence[Any], frame: str) -> Iterator[Row]:
         """A row for each of *records* that is not stored."""
@@ -677,12 +778,21 @@ def trace_of(run: StoredRun) -> Trace:
         if extra.get("forked"):
             extra["children"] = _children(frames, row.path, (row.rest or {}).get("size", 0))
         frames.setdefault(row.frame, []).append((*record[:10], extra or None))
-    trace = Trace(run.program_name, run.program_digest, run.run_id, run.seed, run.started_ns, records=frames[""])
+    trace = Trace(
+        run.program_name,
+        run.program_digest,
+        run.run_id,
+        run.seed,
+        run.started_ns,
+        records=frames[""],
+    )
     trace._salt = (run.salt or b"").hex()
     if run.salt is not None:
         trace.inputs, trace._about = run.inputs, run.about
     trace._erased = run.salt is None
-    trace.status = TraceStatus.RUNNING if run.status in ("pending", "running") else TraceStatus(run.status)
+    trace.status = (
+        TraceStatus.RUNNING if run.status in ("pending", "running") else TraceStatus(run.status)
+    )
     trace.output, trace.error, trace.error_kind = run.output, run.error, run.error_kind
     trace.finished_ns = run.finished_ns
     trace.waiting = presented(run.waiting)
@@ -711,7 +821,9 @@ def _reconciles(row: Row) -> bool:
 
 
 def _stopped(steps: Sequence[Row]) -> list[str]:
-    """Where the run was cancelled in a call that its reconcile told to be done: the last step before its undo calls, if it did not fail."""
+    """Where the run was cancelled in a call that its reconcile told to be done: the last step
+    before its undo calls, if it did not fail.
+    """
     last: Row | None = None
     for row in steps:
         if row.frame == "":

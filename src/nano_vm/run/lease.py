@@ -1,7 +1,8 @@
 """Who owns runs: a process by its name, its lease, and what other processes can see of it.
 
-A lease is renewed by a thread and compared by the store's clock, which nobody sets: the server's, or for a file the time since
-the machine was started. Whether an owner's process is there can be seen besides, where it runs on this machine.
+A lease is renewed by a thread and compared by the store's clock, which nobody sets: the server's,
+or for a file the time since the machine was started. Whether an owner's process is there can be
+seen besides, where it runs on this machine.
 
 Rule 1: no call is begun after the lease ended here, and it ends here before it ends in the store.
 Rule 2: a run is not taken from a process that is seen alive, whatever a clock says.
@@ -32,10 +33,14 @@ from ..store.seals import RunSeal
 from ..values import UNSET
 
 LEASE_SECONDS = 30.0
-"""How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy process, shorter than patience."""
+"""How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy
+process, shorter than patience.
+"""
 
 LEASE_MARGIN = 0.2
-"""The part of a lease, at its end, in which no call is begun: a renewal takes time to arrive, and a check is not yet the call."""
+"""The part of a lease, at its end, in which no call is begun: a renewal takes time to arrive, and a
+check is not yet the call.
+"""
 
 SOON_SECONDS = 0.5
 """How soon the store is asked again for what it did not take."""
@@ -61,8 +66,9 @@ class Seen(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, as another can find it: *boot* and *space* (of process ids; each container has its own) say where its *pid*
-    means something, *born* tells it from a later one with the same pid."""
+    """A process, as another can find it: *boot* and *space* (of process ids; each container has its
+    own) say where its *pid* means something, *born* tells it from a later one with the same pid.
+    """
 
     host: str
     boot: str
@@ -99,7 +105,9 @@ def _space() -> str:
 
 
 def _born(pid: int) -> str:
-    """When process *pid* began, as its system counts: a number that another process with the same id does not have."""
+    """When process *pid* began, as its system counts: a number that another process with the same
+    id does not have.
+    """
     try:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -108,12 +116,15 @@ def _born(pid: int) -> str:
         return _NO_PROCESS
 
 
-# The leases of this process that were not given back: of others it is enough that their process is there.
+# The leases of this process that were not given back: of others it is enough that their process is
+# there.
 _leases_here: set[str] = set()
 
 
 def seen(owner: str, here: Process, *, one_machine: bool = False) -> Seen:
-    """What can be seen of *owner* from *here*; with *one_machine*, an owner of another boot is gone with it."""
+    """What can be seen of *owner* from *here*; with *one_machine*, an owner of another boot is gone
+    with it.
+    """
     process = Process.of(owner)
     if process is None or UNKNOWN_BOOT in (process.boot, here.boot) or process.born == _NO_PROCESS:
         return Seen.UNKNOWN
@@ -128,8 +139,9 @@ def seen(owner: str, here: Process, *, one_machine: bool = False) -> Seen:
 
 @dataclass(slots=True)
 class Debt:
-    """What a run is owed by a process that stopped driving it: what was not stored, and that it is free; or what calls gave
-    whose run has another owner now."""
+    """What a run is owed by a process that stopped driving it: what was not stored, and that it is
+    free; or what calls gave whose run has another owner now.
+    """
 
     run_id: str
     append: Append | None = None
@@ -138,8 +150,9 @@ class Debt:
 
 
 def outcomes_of(rows: Iterable[Row], unsafe: Container[str]) -> list[Message]:
-    """What calls gave, or that their tools failed, for the owner that has their run now; of those at the *unsafe* paths, which
-    that one does not make again."""
+    """What calls gave, or that their tools failed, for the owner that has their run now; of those
+    at the *unsafe* paths, which that one does not make again.
+    """
     found = []
     for row in rows:
         body: dict[str, Any] = {}
@@ -147,7 +160,10 @@ def outcomes_of(rows: Iterable[Row], unsafe: Container[str]) -> list[Message]:
             continue
         if row.status is StepStatus.SUCCESS:
             body = {"output": None if row.output is UNSET else row.output}
-        elif row.status is StepStatus.FAILED and (row.rest or {}).get("error", {}).get("kind") == "tool":
+        elif (
+            row.status is StepStatus.FAILED
+            and (row.rest or {}).get("error", {}).get("kind") == "tool"
+        ):
             body = {"error": (row.rest or {})["error"]}
         if body:
             found.append(Message("outcome", row.path, body, None, row.finished_ns))
@@ -155,12 +171,13 @@ def outcomes_of(rows: Iterable[Row], unsafe: Container[str]) -> list[Message]:
 
 
 class Lease(forking.Begins):
-    """A process as an owner of runs: its name, until when it may begin calls, and what it owes to runs that it left.
+    """A process as an owner of runs: its name, until when it may begin calls, and what it owes to
+    runs that it left.
 
-    *clock* is seconds that nobody sets and that go on while the machine sleeps. The time is taken before the store is
-    told, so that this side always gives up first. What the store does not take is given to it again by the thread that renews
-    the lease, and a run that the store says is this process's and that nobody here drives is given back: nothing waits for
-    the end of this process.
+    *clock* is seconds that nobody sets and that go on while the machine sleeps. The time is taken
+    before the store is told, so that this side always gives up first. What the store does not take
+    is given to it again by the thread that renews the lease, and a run that the store says is this
+    process's and that nobody here drives is given back: nothing waits for the end of this process.
     """
 
     def __init__(
@@ -176,7 +193,9 @@ class Lease(forking.Begins):
         forking.join(self)
 
     def after_fork_in_child(self) -> None:
-        """Become another owner: the runs of the parent stay the parent's, and so does what they are owed."""
+        """Become another owner: the runs of the parent stay the parent's, and so does what they are
+        owed.
+        """
         forking.leave(self._debts)
         _leases_here.discard(self.owner)
         self._begin_as(Process.own())
@@ -185,10 +204,13 @@ class Lease(forking.Begins):
         self.process = process
         self.owner = f"{self.process}/{os.urandom(4).hex()}"
         self.until = 0.0
-        self.lapses = 0  # how often it ran out before it was renewed: then others may have taken any run
-        self._held: set[str] = set()  # runs that are driven here, or being claimed, or owed something
+        # how often it ran out before it was renewed: then others may have taken any run
+        self.lapses = 0
+        # runs that are driven here, or being claimed, or owed something
+        self._held: set[str] = set()
         self._debts: list[Debt] = []
-        self._unsure = False  # whether the store may have given a run to this process without its knowledge
+        # whether the store may have given a run to this process without its knowledge
+        self._unsure = False
         self._lock = threading.Lock()
         self._paying = threading.Lock()
         self._beginning = threading.Lock()
@@ -204,7 +226,9 @@ class Lease(forking.Begins):
             if self._thread is None:
                 _leases_here.add(self.owner)
                 self.renew()
-                self._thread = threading.Thread(target=self._work, name="nano-vm-lease", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._work, name="nano-vm-lease", daemon=True
+                )
                 self._thread.start()
 
     def renew(self) -> None:
@@ -237,7 +261,9 @@ class Lease(forking.Begins):
                 return
             except StoreError as error:
                 if not error.passing or self.clock() >= until:
-                    logger.warning("its runs stay with process %s until it ends: %s", self.owner, error)
+                    logger.warning(
+                        "its runs stay with process %s until it ends: %s", self.owner, error
+                    )
                     return
             time.sleep(SOON_SECONDS)
 
@@ -256,7 +282,8 @@ class Lease(forking.Begins):
                     due = self.clock() + self.seconds / 4
                     self._unsure = True
                 self.pay()
-            except StoreError as error:  # the next attempt may do; without any the lease runs out by itself
+            except StoreError as error:
+                # the next attempt may do; without any the lease runs out by itself
                 logger.debug("the store does not answer: %s", error)
             except Exception:  # the thread must live as long as the process
                 logger.exception("the lease of process %s", self.owner)
@@ -264,7 +291,9 @@ class Lease(forking.Begins):
     # --- runs ---
 
     def hold(self, run_ids: Iterable[str]) -> list[str]:
-        """Mark runs as this process's to claim and drive; those of *run_ids* that were not marked before."""
+        """Mark runs as this process's to claim and drive; those of *run_ids* that were not marked
+        before.
+        """
         with self._lock:
             free = [run_id for run_id in run_ids if run_id not in self._held]
             self._held.update(free)
@@ -281,7 +310,9 @@ class Lease(forking.Begins):
             self._held.difference_update(run_ids)
 
     def owe(self, debt: Debt) -> None:
-        """Give the store what *debt* says, as soon as it answers; a run that is to be freed is held until then."""
+        """Give the store what *debt* says, as soon as it answers; a run that is to be freed is held
+        until then.
+        """
         with self._lock:
             self._debts.append(debt)
         self._wake.set()
@@ -292,7 +323,9 @@ class Lease(forking.Begins):
         return bool(self._debts) or self._unsure
 
     def doubt(self) -> None:
-        """Look soon whether the store gave a run to this process that nobody here drives: an answer to a claim may have been lost."""
+        """Look soon whether the store gave a run to this process that nobody here drives: an answer
+        to a claim may have been lost.
+        """
         self._unsure = True
         self._wake.set()
 
@@ -338,15 +371,18 @@ class Lease(forking.Begins):
         """That a call ended after its run was lost; louder where the run has ended without it."""
         run = self.store.load(run_id)
         if run.status not in ENDED:
-            logger.warning("run %s has another owner now, which gets what %r gave", run_id, outcome.name)
+            logger.warning(
+                "run %s has another owner now, which gets what %r gave", run_id, outcome.name
+            )
         elif any(found.name == outcome.name for found in late_outcomes(run)):
             logger.warning(LATE, run_id, run.status, outcome.name, run_id)
 
     def _settled(self, debt: Debt, left: Append) -> list[Message]:
-        """Store what is *left* of a run, and that it is free; what its new owner has to know, where it has one.
+        """Store what is *left* of a run, and that it is free; what its new owner has to know, where
+        it has one.
 
-        What was stored all the same, and only the answer lost, is not stored again. A call whose intent was not acknowledged
-        was not made, so that is left out.
+        What was stored all the same, and only the answer lost, is not stored again. A call whose
+        intent was not acknowledged was not made, so that is left out.
         """
         run = self.store.load(debt.run_id)
         assert left.after is not None
@@ -357,7 +393,9 @@ class Lease(forking.Begins):
             return outcomes_of(rest, debt.unsafe) if run.fence != left.fence else []
         made = [row for row in rest if row.kind != INTENT or row.type not in _CALLS]
         used = [message for message in run.inbox if message.id in left.used]
-        sealed = RunSeal(run, self.store.signer).after(made, {**(left.update or {}), "owner": None}, used)
+        sealed = RunSeal(run, self.store.signer).after(
+            made, {**(left.update or {}), "owner": None}, used
+        )
         try:
             self._append(replace(left, rows=made, update=sealed, after=left.after + there))
         except LeaseLost:
@@ -385,11 +423,15 @@ class Lease(forking.Begins):
         return seen(owner, self.process, one_machine=self.store.one_machine)
 
     def gone(self, owner: str) -> bool:
-        """Whether *owner* has surely ended: it is seen gone, or the store does not list it, by its own word or that of one who saw it."""
+        """Whether *owner* has surely ended: it is seen gone, or the store does not list it, by its
+        own word or that of one who saw it.
+        """
         return self.sees(owner) is Seen.GONE or owner not in self.store.owners()
 
     def spared(self) -> list[str]:
-        """Owners that are seen alive though their time is over; the runs of those that are seen gone are given to others."""
+        """Owners that are seen alive though their time is over; the runs of those that are seen
+        gone are given to others.
+        """
         spared = []
         for owner, left in self.store.owners().items():
             if owner == self.owner:
@@ -405,7 +447,12 @@ class Lease(forking.Begins):
 def living(store: Store) -> frozenset[str]:
     """The owners in *store* that may be alive."""
     here, one_machine = Process.own(), store.one_machine
-    found = {owner: (left, seen(owner, here, one_machine=one_machine)) for owner, left in store.owners().items()}
+    found = {
+        owner: (left, seen(owner, here, one_machine=one_machine))
+        for owner, left in store.owners().items()
+    }
     return frozenset(
-        owner for owner, (left, what) in found.items() if what is Seen.ALIVE or (what is Seen.UNKNOWN and left >= 0)
+        owner
+        for owner, (left, what) in found.items()
+        if what is Seen.ALIVE or (what is Seen.UNKNOWN and left >= 0)
     )

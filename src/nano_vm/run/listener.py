@@ -1,7 +1,8 @@
-"""What hears that runs under way here are to be cancelled: one thread of a process, which asks the store twice a second.
+"""What hears that runs under way here are to be cancelled: one thread of a process, which asks the
+store twice a second.
 
-A run that waits hears what was said to it when it is taken up; only a cancellation cannot wait for that. One question is
-for all runs of the process, and none is asked where there are none.
+A run that waits hears what was said to it when it is taken up; only a cancellation cannot wait for
+that. One question is for all runs of the process, and none is asked where there are none.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from ..errors import StoreError
 from ..store.protocol import Store
 
 NOTICED_SECONDS = 0.5
-"""How long a cancellation that another process recorded may go unnoticed: no longer than a person waits for an answer."""
+"""How long a cancellation that another process recorded may go unnoticed: no longer than a person
+waits for an answer.
+"""
 
 
 class Listener(forking.Begins):
-    """Calls ``hear`` of each run that was cancelled, from a thread of its own, and again until the run is discarded: what was recorded
-    first may be nobody's who is trusted."""
+    """Calls ``hear`` of each run that was cancelled, from a thread of its own, and again until the
+    run is discarded: what was recorded first may be nobody's who is trusted.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -38,7 +42,9 @@ class Listener(forking.Begins):
         with self._changed:
             self._runs[key] = hear
             if self._thread is None:
-                self._thread = threading.Thread(target=self._listen, name="nano-vm-listener", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._listen, name="nano-vm-listener", daemon=True
+                )
                 self._thread.start()
 
     def discard(self, key: int) -> None:

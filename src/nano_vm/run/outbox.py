@@ -1,8 +1,10 @@
-"""What a run appends on its way into the store: in order, and again where the store does not take it for the moment.
+"""What a run appends on its way into the store: in order, and again where the store does not take
+it for the moment.
 
-A lock, a full disk or a server that is started again says nothing about the run: what was given is kept here and given again
-until the store answers, or patience ends. An append that was stored although its answer was lost is recognised by the store, by
-its place among the rows of the run; so giving it again writes nothing twice.
+A lock, a full disk or a server that is started again says nothing about the run: what was given is
+kept here and given again until the store answers, or patience ends. An append that was stored
+although its answer was lost is recognised by the store, by its place among the rows of the run; so
+giving it again writes nothing twice.
 
 Rule: what was given after something that failed is written after it, or not at all.
 """
@@ -20,7 +22,9 @@ from ..store.protocol import Append, Row, Store, StoredRun
 from ..store.sql.events import Waits
 
 PATIENCE_SECONDS = 15.0
-"""How long to try again before a run is given up: longer than a server takes to start, shorter than a caller waits for an answer."""
+"""How long to try again before a run is given up: longer than a server takes to start, shorter than
+a caller waits for an answer.
+"""
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 
@@ -39,17 +43,23 @@ class Patience:
     @property
     def over(self) -> bool:
         """Whether it has ended."""
-        return max(self.waited, (self.clock.monotonic_ns() - self.began_ns) / 1e9) >= PATIENCE_SECONDS
+        return (
+            max(self.waited, (self.clock.monotonic_ns() - self.began_ns) / 1e9) >= PATIENCE_SECONDS
+        )
 
     async def pause(self) -> None:
         """Wait; a little longer each time."""
-        seconds, self.pause_seconds = self.pause_seconds, min(self.pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+        seconds, self.pause_seconds = (
+            self.pause_seconds,
+            min(self.pause_seconds * 2, LONGEST_PAUSE_SECONDS),
+        )
         self.waited += seconds
         await self.clock.sleep(seconds)
 
 
 async def patiently(clock: Clock, attempt: Callable[[bool], Awaitable[T]]) -> T:
-    """What *attempt* gives, made again where the store fails for the moment; it gets whether it was made before.
+    """What *attempt* gives, made again where the store fails for the moment; it gets whether it was
+    made before.
 
     Raises:
         StoreError: If it fails for good, or for too long.
@@ -78,7 +88,9 @@ class _Given:
 
 
 class Outbox:
-    """What *run* appends while it is driven here: one append at a time, and what is given meanwhile goes with the next."""
+    """What *run* appends while it is driven here: one append at a time, and what is given meanwhile
+    goes with the next.
+    """
 
     def __init__(self, store: Store, run: StoredRun, clock: Clock) -> None:
         self.store, self.run, self.clock = store, run, clock
@@ -169,6 +181,8 @@ class Outbox:
 
 
 def _looked_at(future: asyncio.Future[None]) -> None:
-    """An append that nobody waits for is no error that nobody looked at: it is in the fault of its outbox."""
+    """An append that nobody waits for is no error that nobody looked at: it is in the fault of its
+    outbox.
+    """
     if not future.cancelled():
         future.exception()

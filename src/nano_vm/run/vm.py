@@ -1,8 +1,8 @@
 """`ExecutionVM`: what users call. A program and inputs come in, a `Trace` goes out.
 
-Program and host meet once: flow, checks and plan of a program are made at its first run and kept. A program that the host's
-tools or models refuse gives a FAILED trace with the Diagnostics and no step run; what a run does is decided in `machine`,
-and `drive` makes its calls.
+Program and host meet once: flow, checks and plan of a program are made at its first run and kept. A
+program that the host's tools or models refuse gives a FAILED trace with the Diagnostics and no step
+run; what a run does is decided in `machine`, and `drive` makes its calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
@@ -56,22 +65,30 @@ PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
 
 REMEMBERED_RUNS = 10_000
-"""Runs with an id given by the caller that are remembered, so that the same id joins and does not repeat."""
+"""Runs with an id given by the caller that are remembered, so that the same id joins and does not
+repeat.
+"""
 
 RESTING_SECONDS = 60.0
 """How long a worker leaves a run that it could not go on with."""
 
 REFILLED_PART = 0.25
-"""The part of a worker's places that are free before it claims runs for them, or it would ask the store more often than it works."""
+"""The part of a worker's places that are free before it claims runs for them, or it would ask the
+store more often than it works.
+"""
 
 LOOK_AHEAD = 8
-"""How many runs a worker looks at for each that it claims: others claim of the same, and pass over what it holds."""
+"""How many runs a worker looks at for each that it claims: others claim of the same, and pass over
+what it holds.
+"""
 
 PASSED_OVER_SECONDS = 0.02
 """How soon a worker looks again after others were quicker."""
 
 GRACE_SECONDS = 10.0
-"""How long a worker that stops waits for calls that are under way; what then has no outcome is in doubt."""
+"""How long a worker that stops waits for calls that are under way; what then has no outcome is in
+doubt.
+"""
 
 T = TypeVar("T")
 
@@ -93,9 +110,11 @@ class _Prepared:
     host: Host | None = None
     default_model: str | None = None
     budget: Budget | None = None
-    ledger: Ledger = field(default_factory=lambda: Ledger(0))  # what a run of it may use, to be copied
+    # what a run of it may use, to be copied
+    ledger: Ledger = field(default_factory=lambda: Ledger(0))
     examined: Examined | None = None
-    digest: Any = None  # of program and called programs, or the program, which is asked for it when somebody looks
+    # of program and called programs, or the program, which is asked for it when somebody looks
+    digest: Any = None
     limits: Limits = DEFAULT_LIMITS
     prices: dict[str, tuple[Decimal, Decimal]] | None = None
     untrusted: tuple[str, ...] = ()
@@ -116,7 +135,10 @@ class _Prepared:
         if budget is None:
             return self._known
         bound = tightest([b for b in (self.budget, budget_of(budget)) if b is not None])
-        return {**self._known, "budget": bound.model_dump(exclude_none=True) if bound is not None else {}}
+        return {
+            **self._known,
+            "budget": bound.model_dump(exclude_none=True) if bound is not None else {},
+        }
 
     def _told(self) -> dict[str, Any]:
         told: dict[str, Any] = {}
@@ -125,7 +147,8 @@ class _Prepared:
         contracts = {name: self.examined.contracts[name] for name in sorted(self.plan.tools)}
         if contracts:
             told["tools"] = {
-                name: {"effect": c.effect, **({"key": True} if c.takes_key else {})} for name, c in contracts.items()
+                name: {"effect": c.effect, **({"key": True} if c.takes_key else {})}
+                for name, c in contracts.items()
             }
             told["contracts"] = _digest({name: c.to_dict() for name, c in contracts.items()})
         if self.budget is not None:
@@ -135,13 +158,20 @@ class _Prepared:
         if self.default_model is not None:
             told["default_model"] = self.default_model
         if self.prices:
-            told["prices"] = {name: [str(a), str(b)] for name, (a, b) in sorted(self.prices.items())}
+            told["prices"] = {
+                name: [str(a), str(b)] for name, (a, b) in sorted(self.prices.items())
+            }
         if any(policy.source for policy in self.examined.policies):
             told["policy"] = _digest([policy.to_dict() for policy in self.examined.policies])
             told["proofs"] = self.examined.report.proofs_digest
         if self.examined.policies[0].source:
             told["host_policy"] = self.examined.policies[0].digest
-        untrusted = sorted({*self.untrusted, *(n for p in self.examined.policies for n in untrusted_by(p, self.flow))})
+        untrusted = sorted(
+            {
+                *self.untrusted,
+                *(n for p in self.examined.policies for n in untrusted_by(p, self.flow)),
+            }
+        )
         if untrusted:
             told["untrusted"] = untrusted
         if self.untrusted:
@@ -151,7 +181,9 @@ class _Prepared:
 
 @dataclass(slots=True)
 class _Shelf:
-    """What a worker knows of runs that it did not drive: programs that this host can run, and until when it leaves the others."""
+    """What a worker knows of runs that it did not drive: programs that this host can run, and until
+    when it leaves the others.
+    """
 
     now: float = 0.0
     known: set[str] = field(default_factory=set)
@@ -180,18 +212,21 @@ class _UnderWay(forking.Begins):
 class ExecutionVM:
     """Runs programs.
 
-    ``llm`` is any object with ``async def complete(messages, **kwargs)``, or a model's name as the command line takes
-    it (``"openai/gpt-5-mini"``, ``"local"``, ``"scripted:answers.yaml"``), or a dict of them by the names that steps
-    use as ``model``, the first being the default; ``tools`` are callables by name. ``prices`` are dollars per million
-    tokens, ``{model: (input, output)}``; ``programs`` are those that `call` steps name; ``budget`` bounds every run.
-    ``policy`` (a `Policy`, a dict, or a file's path) says what programs may do: one that does not provably keep to it is refused before
-    any effect. ``approved`` are digests of programs from untrusted sources that a person has approved.
-    ``store`` (a database's URL or a `Store`) makes runs durable; without one they live in memory. ``roles`` tells which roles a person
-    has who decides an approval. A process that gives no sign of life for ``lease_seconds`` loses its runs to others.
-    ``signing_key`` (the path of a key's file, see ``nano-vm keys``) signs traces and what is stored of runs; stored runs that were
-    begun and not signed by it, or by one of the public keys ``trusted_keys``, are not gone on with.
-    ``threads`` bounds the sync tools that run at the same time; one that never returns keeps its thread, and those that wait for
-    a thread have no deadline but that of the run. One VM serves any number of runs at a time.
+    ``llm`` is any object with ``async def complete(messages, **kwargs)``, or a model's name as the
+    command line takes it (``"openai/gpt-5-mini"``, ``"local"``, ``"scripted:answers.yaml"``), or a
+    dict of them by the names that steps use as ``model``, the first being the default; ``tools``
+    are callables by name. ``prices`` are dollars per million tokens, ``{model: (input, output)}``;
+    ``programs`` are those that `call` steps name; ``budget`` bounds every run. ``policy`` (a
+    `Policy`, a dict, or a file's path) says what programs may do: one that does not provably keep
+    to it is refused before any effect. ``approved`` are digests of programs from untrusted sources
+    that a person has approved. ``store`` (a database's URL or a `Store`) makes runs durable;
+    without one they live in memory. ``roles`` tells which roles a person has who decides an
+    approval. A process that gives no sign of life for ``lease_seconds`` loses its runs to others.
+    ``signing_key`` (the path of a key's file, see ``nano-vm keys``) signs traces and what is stored
+    of runs; stored runs that were begun and not signed by it, or by one of the public keys
+    ``trusted_keys``, are not gone on with. ``threads`` bounds the sync tools that run at the same
+    time; one that never returns keeps its thread, and those that wait for a thread have no deadline
+    but that of the run. One VM serves any number of runs at a time.
 
     Raises:
         VMError: If an adapter, tool or price can not be one.
@@ -232,7 +267,9 @@ class ExecutionVM:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._store = open_store(store) if isinstance(store, str) else store
         self._signer = SigningKey.load(signing_key) if signing_key is not None else None
-        trusted = public_keys(trusted_keys) | ({self._signer.public} if self._signer is not None else set())
+        trusted = public_keys(trusted_keys) | (
+            {self._signer.public} if self._signer is not None else set()
+        )
         self._trusted = trusted or None
         self._sign = partial(signed, signer=self._signer) if self._signer is not None else None
         if self._store is not None and self._signer is not None:
@@ -242,7 +279,8 @@ class ExecutionVM:
         self._roles = roles
         self._journals: set[Journal] = set()  # of runs under way here
         self._under_way = _UnderWay(self._runs, self._journals)
-        self._documents: dict[str, tuple[Program, dict[str, Program]]] = {}  # of stored runs, by program digest
+        # of stored runs, by program digest
+        self._documents: dict[str, tuple[Program, dict[str, Program]]] = {}
         for name, function in (tools or {}).items():
             self.register_tool(name, function)
 
@@ -263,7 +301,9 @@ class ExecutionVM:
     # --- checking ---
 
     def check(self, program: Program) -> list[Diagnostic]:
-        """Every fault that *program* shows for this host, warnings included; an empty list means it is ready to run."""
+        """Every fault that *program* shows for this host, warnings included; an empty list means it
+        is ready to run.
+        """
         found = self._examine(program, ())[1].report.faults
         return placed_for(program, self._policy, [d for d in found if d.severity != "hint"])
 
@@ -279,21 +319,30 @@ class ExecutionVM:
         return prepared.plan
 
     def verify(self, program: Program, *, untrusted: Iterable[str] = ()) -> Report:
-        """What can be said of every run of *program* for this host, before any: faults, proofs, the worst case, flows.
+        """What can be said of every run of *program* for this host, before any: faults, proofs, the
+        worst case, flows.
 
         *untrusted* names inputs whose values come from outside, beside those that the policy names.
         """
         report = self._examine(program, _names(untrusted))[1].report
-        return replace(report, diagnostics=tuple(placed_for(program, self._policy, report.diagnostics)))
+        return replace(
+            report, diagnostics=tuple(placed_for(program, self._policy, report.diagnostics))
+        )
 
     def _prepare(
-        self, program: Program, untrusted: tuple[str, ...] = (), programs: Mapping[str, Program] | None = None
+        self,
+        program: Program,
+        untrusted: tuple[str, ...] = (),
+        programs: Mapping[str, Program] | None = None,
     ) -> _Prepared:
         key = (id(program), untrusted)
         prepared = self._prepared.get(key)
         if prepared is None or prepared.program is not program:
             if not isinstance(program, Program):
-                raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
+                raise VMError(
+                    f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
+                    f"from_file"
+                )
             prepared = self._prepared[key] = self._meet(program, untrusted, programs)
             if len(self._prepared) > PREPARED_PROGRAMS:
                 self._prepared.popitem(last=False)
@@ -309,7 +358,10 @@ class ExecutionVM:
     ) -> tuple[Flow, Examined]:
         """What the static passes say of *program* for this host."""
         if not isinstance(program, Program):
-            raise VMError(f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file")
+            raise VMError(
+                f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
+                f"from_file"
+            )
         flow = Flow(program, self._programs if programs is None else programs)
         found = [*program.warnings, *self._check_models(flow)]
         default = self._adapters.get(None)
@@ -328,11 +380,15 @@ class ExecutionVM:
         return flow, examined
 
     @collector_paused()
-    def _meet(self, program: Program, untrusted: tuple[str, ...], programs: Mapping[str, Program] | None) -> _Prepared:
+    def _meet(
+        self, program: Program, untrusted: tuple[str, ...], programs: Mapping[str, Program] | None
+    ) -> _Prepared:
         flow, examined = self._examine(program, untrusted, thorough=False, programs=programs)
         found = examined.report.faults
         errors = tuple(d for d in found if d.severity == "error")
-        prepared = _Prepared(program, found, errors, flow, digest=flow.digest or program, examined=examined)
+        prepared = _Prepared(
+            program, found, errors, flow, digest=flow.digest or program, examined=examined
+        )
         prepared.limits, prepared.prices, prepared.untrusted = self._limits, self._prices, untrusted
         if not errors:
             prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
@@ -347,7 +403,11 @@ class ExecutionVM:
                 shortest=prepared.plan.shortest_ns(),
                 prices=self._prices,
             )
-            budgets = [program.budget, self._budget, *(policy.budget for policy in examined.policies)]
+            budgets = [
+                program.budget,
+                self._budget,
+                *(policy.budget for policy in examined.policies),
+            ]
             prepared.budget = tightest([b for b in budgets if b is not None])
             prepared.ledger = Ledger.of(self._limits, prepared.budget)
             default = self._adapters.get(None)
@@ -355,7 +415,9 @@ class ExecutionVM:
         return prepared
 
     def _check_models(self, flow: Flow) -> list[Diagnostic]:
-        """Model steps against the adapters: one is there, it has the model, it takes the options."""
+        """Model steps against the adapters: one is there, it has the model, it takes the
+        options.
+        """
         found = []
         frames: dict[int, FrameGraph] = {}
         for frame in flow.frames:
@@ -370,7 +432,11 @@ class ExecutionVM:
                 loc = (*names.loc, *at)
                 if not self._adapters:
                     message = f"step {step.id!r} calls a model, and the VM has none"
-                    found.append(Diagnostic("V030", loc, message, "give one by ExecutionVM(llm=...) or --model"))
+                    found.append(
+                        Diagnostic(
+                            "V030", loc, message, "give one by ExecutionVM(llm=...) or --model"
+                        )
+                    )
                     continue
                 declared = step.model or program.defaults.model
                 model = program.models.get(declared, declared) if declared is not None else None
@@ -388,15 +454,23 @@ class ExecutionVM:
                         continue
                     adapter = self._adapters[None]
                 if strange and (step.options or program.defaults.options):
-                    message = f"step {step.id!r} has options, and its program comes from an untrusted source"
+                    message = (
+                        f"step {step.id!r} has options, and its program comes from an "
+                        f"untrusted source"
+                    )
                     hint = "remove them, or approve the program's digest"
                     found.append(Diagnostic("V034", (*loc, "options"), message, hint))
-                if not adapter.images and has_pictures(m for m in step.messages or () if isinstance(m, dict)):
+                if not adapter.images and has_pictures(
+                    m for m in step.messages or () if isinstance(m, dict)
+                ):
                     message = f"the adapter of step {step.id!r} takes no pictures"
                     hint = "give it an attribute images = True if it does, or remove them"
                     found.append(Diagnostic("V032", (*loc, "messages"), message, hint))
                 for option in MODEL_OPTIONS:
-                    given = getattr(step, option) is not None or getattr(program.defaults, option) is not None
+                    given = (
+                        getattr(step, option) is not None
+                        or getattr(program.defaults, option) is not None
+                    )
                     if given and not adapter.takes(option):
                         message = f"the adapter of step {step.id!r} takes no {option!r}"
                         either = "" if option in NAMED_ONLY else " or **kwargs"
@@ -418,14 +492,14 @@ class ExecutionVM:
     ) -> Trace:
         """Run *program* on the inputs *context* and give its trace; a failed step is data in it.
 
-        The same *run_id* with the same program and inputs joins the existing run. *seed* decides the waits between
-        attempts; without one they follow from the run's id.
-        *budget* bounds this run beside those of the program and the VM; the tightest counts. *untrusted* names inputs
+        The same *run_id* with the same program and inputs joins the existing run. *seed* decides
+        the waits between attempts; without one they follow from the run's id. *budget* bounds this
+        run beside those of the program and the VM; the tightest counts. *untrusted* names inputs
         whose values come from outside: what a policy protects, they must not reach.
 
         Raises:
-            VMError: If *run_id* belongs to another program or other inputs.
-            asyncio.CancelledError: If the caller's task is cancelled; what was done is undone first.
+            VMError: If *run_id* belongs to another program or other inputs. asyncio.CancelledError:
+            If the caller's task is cancelled; what was done is undone first.
         """
         if run_id is not None or self._store is not None:
             return await self.start(
@@ -457,7 +531,11 @@ class ExecutionVM:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self.run(program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted))
+            return asyncio.run(
+                self.run(
+                    program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted
+                )
+            )
         raise VMError("run_sync() was called inside an event loop; write: await vm.run(...)")
 
     def start(
@@ -470,7 +548,9 @@ class ExecutionVM:
         budget: Budget | Mapping[str, Any] | None = None,
         untrusted: Iterable[str] = (),
     ) -> Run:
-        """Begin a run in a task of its own and give a handle to it; needs a running event loop. Arguments as `run`."""
+        """Begin a run in a task of its own and give a handle to it; needs a running event loop.
+        Arguments as `run`.
+        """
         trace, machine = self._begin(program, context, run_id, seed, budget, untrusted)
         known = self._runs.get(run_id) if run_id is not None else None
         if known is not None:
@@ -480,7 +560,9 @@ class ExecutionVM:
         execution = None
         if machine is not None:
             kept = self._store is not None
-            execution = self._keep(program, trace, machine) if kept else self._execute(trace, machine, None)
+            execution = (
+                self._keep(program, trace, machine) if kept else self._execute(trace, machine, None)
+            )
         run = Run(trace, execution)
         if run_id is not None:
             run.identity = _identity(trace)
@@ -488,12 +570,21 @@ class ExecutionVM:
         return run
 
     def _remember(self, run: Run) -> None:
-        """Keep a run by its id; beyond `REMEMBERED_RUNS` the oldest that has ended is forgotten. What a store has is kept while it runs."""
+        """Keep a run by its id; beyond `REMEMBERED_RUNS` the oldest that has ended is forgotten.
+        What a store has is kept while it runs.
+        """
         self._runs[run.run_id] = run
         if self._store is not None and run.task is not None:
             run.task.add_done_callback(lambda _: self._runs.pop(run.run_id, None))
         if len(self._runs) > REMEMBERED_RUNS:
-            ended = next((known for known, old in self._runs.items() if old.status is not TraceStatus.RUNNING), None)
+            ended = next(
+                (
+                    known
+                    for known, old in self._runs.items()
+                    if old.status is not TraceStatus.RUNNING
+                ),
+                None,
+            )
             if ended is not None:
                 del self._runs[ended]
 
@@ -507,7 +598,8 @@ class ExecutionVM:
         budget: Budget | Mapping[str, Any] | None = None,
         untrusted: Iterable[str] = (),
     ) -> AsyncGenerator[Event, None]:
-        """Run *program* and give events as they happen, the last one ``run_finished`` with the trace.
+        """Run *program* and give events as they happen, the last one ``run_finished`` with the
+        trace.
 
         Leaving the iteration early cancels the run.
         """
@@ -522,14 +614,21 @@ class ExecutionVM:
         def sink(kind: str, source: Machine, what: Any) -> None:
             if kind == "step_finished":
                 result = trace._result(what)
-                events.put_nowait(Event(kind, result.path, result.step_id, result.type, result=result))
+                events.put_nowait(
+                    Event(kind, result.path, result.step_id, result.type, result=result)
+                )
             elif kind == "text":
                 events.put_nowait(Event(kind, source.path, what[0].step_id, "llm", text=what[1]))
             else:
                 events.put_nowait(Event(kind, source.path, what.step_id, what.type))
 
         kept = self._store is not None
-        run = Run(trace, self._keep(program, trace, machine, sink) if kept else self._execute(trace, machine, sink))
+        run = Run(
+            trace,
+            self._keep(program, trace, machine, sink)
+            if kept
+            else self._execute(trace, machine, sink),
+        )
         if run_id is not None:
             run.identity = _identity(trace)
             self._remember(run)
@@ -555,7 +654,9 @@ class ExecutionVM:
         """The trace of a new run, and its machine, or None where it was refused."""
         prepared = self._prepare(program, _names(untrusted) if untrusted else ())
         if run_id is not None and (type(run_id) is not str or not _ID.match(run_id)):
-            raise VMError(f"a run id is a text of 1 to 200 visible ASCII characters, not {run_id!r}")
+            raise VMError(
+                f"a run id is a text of 1 to 200 visible ASCII characters, not {run_id!r}"
+            )
         if seed is not None and type(seed) is not int:
             raise VMError(f"a seed is a whole number, not {seed!r}")
         clock = self._clock
@@ -574,7 +675,11 @@ class ExecutionVM:
         plan = prepared.plan
         root = plan.frames[0] if plan is not None else None
         given = plan.given if plan is not None else ()
-        texts = _scalars(context, root) if root is not None and not given and not prepared.errors else None
+        texts = (
+            _scalars(context, root)
+            if root is not None and not given and not prepared.errors
+            else None
+        )
         faults: list[Diagnostic] = []
         if texts is None:
             trace.inputs, faults = _inputs(context, root, prepared.flow.frames[0].names, given)
@@ -632,11 +737,17 @@ class ExecutionVM:
                 )
         return found
 
-    async def _execute(self, trace: Trace, machine: Machine, sink: Any, journal: Journal | None = None) -> bool:
-        """Drive *machine* to its end and complete *trace*; whether it was cancelled from outside."""
+    async def _execute(
+        self, trace: Trace, machine: Machine, sink: Any, journal: Journal | None = None
+    ) -> bool:
+        """Drive *machine* to its end and complete *trace*; whether it was cancelled from
+        outside.
+        """
         plain = sink is None and journal is None
         driver = Driver.of(trace._host) if plain else Driver(trace._host, sink, journal)
-        lane = driver.lane(machine, trace.started_ns if journal is None else self._clock.monotonic_ns())
+        lane = driver.lane(
+            machine, trace.started_ns if journal is None else self._clock.monotonic_ns()
+        )
         try:
             return await driver.drive(machine, lane, trace.started_ns)
         finally:
@@ -649,7 +760,10 @@ class ExecutionVM:
             if machine.error is not None:
                 trace.error = machine.error_summary()
                 trace.error_kind = machine.error.kind
-                if machine.raised is not None and type(machine.raised).__name__ == machine.error.type:
+                if (
+                    machine.raised is not None
+                    and type(machine.raised).__name__ == machine.error.type
+                ):
                     trace._raised = machine.raised
             trace._steps = trace._digest = None  # of one that was looked at while it ran
             trace.finished_ns = self._clock.monotonic_ns()
@@ -665,7 +779,9 @@ class ExecutionVM:
         budget: Budget | Mapping[str, Any] | None = None,
         untrusted: Iterable[str] = (),
     ) -> AsyncGenerator[BatchResult, None]:
-        """Run *program* on each of *inputs* and give the results as they come; see `nano_vm.batch.run_many`."""
+        """Run *program* on each of *inputs* and give the results as they come; see
+        `nano_vm.batch.run_many`.
+        """
         return run_many(
             self,
             program,
@@ -680,18 +796,29 @@ class ExecutionVM:
     # --- durable runs ---
 
     async def _keep(
-        self, program: Program, trace: Trace, machine: Machine, sink: Any = None, origin: Origin | None = None
+        self,
+        program: Program,
+        trace: Trace,
+        machine: Machine,
+        sink: Any = None,
+        origin: Origin | None = None,
     ) -> bool:
         """Run *machine* durably; where its run id is stored already, join that run."""
         store = self._kept_in()
         lease = await self._leased()
         lapses = lease.lapses
         stored = self._stored(program, trace)
-        stored.status, stored.started_ns, stored.owner = "running", trace.started_ns + trace._base_ns, lease.owner
+        stored.status, stored.started_ns, stored.owner = (
+            "running",
+            trace.started_ns + trace._base_ns,
+            lease.owner,
+        )
         held = lease.hold([trace.run_id])
         begun = False
         try:
-            begun = bool(held) and await patiently(self._clock, lambda again: store.begin(stored, again=again))
+            begun = bool(held) and await patiently(
+                self._clock, lambda again: store.begin(stored, again=again)
+            )
         except StoreError:
             lease.doubt()
             raise
@@ -708,8 +835,12 @@ class ExecutionVM:
         return False
 
     async def _stored_call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """What a function of the store gives, called in a thread; again where the store fails for the moment."""
-        return await patiently(self._clock, lambda _: asyncio.to_thread(function, *arguments, **options))
+        """What a function of the store gives, called in a thread; again where the store fails for
+        the moment.
+        """
+        return await patiently(
+            self._clock, lambda _: asyncio.to_thread(function, *arguments, **options)
+        )
 
     def _stored(self, program: Program, trace: Trace) -> StoredRun:
         """A new run as it is stored."""
@@ -736,12 +867,16 @@ class ExecutionVM:
         sink: Any = None,
         origin: Origin | None = None,
     ) -> bool:
-        """Drive a run that is ours; where others take it over meanwhile, its trace is what they make of it."""
+        """Drive a run that is ours; where others take it over meanwhile, its trace is what they
+        make of it.
+        """
         store, lease = self._kept_in(), self._lease
         assert lease is not None
         lost = False
         try:
-            journal = Journal(store, lease, stored, trace._base_ns, trace._ops, seal, self._clock, lapses, origin)
+            journal = Journal(
+                store, lease, stored, trace._base_ns, trace._ops, seal, self._clock, lapses, origin
+            )
         except BaseException:
             lease.let_go([trace.run_id])
             raise
@@ -749,7 +884,9 @@ class ExecutionVM:
         assert self._listener is not None
         try:
             with journal.driven():
-                self._listener.add(stored.key, partial(_threadsafe, asyncio.get_running_loop(), journal.stop))
+                self._listener.add(
+                    stored.key, partial(_threadsafe, asyncio.get_running_loop(), journal.stop)
+                )
                 cancelled = await self._execute(trace, machine, sink, journal)
             waiting = journal.entries(machine.waiting)
             trace.waiting = presented(waiting)
@@ -782,13 +919,17 @@ class ExecutionVM:
         return cancelled
 
     async def _has_news(self, run_id: str, known: Collection[int]) -> bool:
-        """Whether a run that waits has a message that it can use; those that are *known* had their turn."""
+        """Whether a run that waits has a message that it can use; those that are *known* had their
+        turn.
+        """
         now = await self._stored_call(self._kept_in().load, run_id, rows=False)
         new = [message for message in now.inbox if message.id not in known]
         return now.status == SUSPENDED and any(usable(message, now.waiting) for message in new)
 
     async def _follow(self, run_id: str, *, resume: bool = False) -> Trace:
-        """The trace of a stored run once it has ended or waits: driven here if nobody has it, else looked at until then."""
+        """The trace of a stored run once it has ended or waits: driven here if nobody has it, else
+        looked at until then.
+        """
         store, lease = self._kept_in(), self._lease
         assert lease is not None
         pause = 0.02
@@ -807,7 +948,8 @@ class ExecutionVM:
             pause, resume = min(pause * 2, 1.0), False
 
     async def resume(self, run_id: str) -> Trace:
-        """Go on with a stored run, from where its records end, until it has ended or waits again; an ended one is left as it is.
+        """Go on with a stored run, from where its records end, until it has ended or waits again;
+        an ended one is left as it is.
 
         Raises:
             UnknownRun: If there is none.
@@ -821,19 +963,23 @@ class ExecutionVM:
         if known.status in ENDED:
             return trace_of(await self._stored_call(store.load, run_id))
         if self._lease is not None:
-            await self._stored_call(self._lease.pay)  # what is owed to it since the store did not answer
+            # what is owed to it since the store did not answer
+            await self._stored_call(self._lease.pay)
         taken = await self._take_up(run_id, known)
         if taken is None and self._lease is not None and self._lease.has(run_id):
             return await self._follow(run_id)  # another caller resumes it here
         if taken is None:
             owner = (await self._stored_call(store.load, run_id, rows=False)).owner
             raise VMError(
-                f"run {run_id!r} is under way in another process ({owner}); it is given up when that one ends"
+                f"run {run_id!r} is under way in another process ({owner}); it is given up when "
+                f"that one ends"
             )
         return taken
 
     async def _take_up(self, run_id: str, stored: StoredRun | None = None) -> Trace | None:
-        """Claim a stored run and drive it; None where another owner is alive. *stored* is its header, if that was just read."""
+        """Claim a stored run and drive it; None where another owner is alive. *stored* is its
+        header, if that was just read.
+        """
         if stored is None:
             stored = await self._stored_call(self._kept_in().load, run_id, rows=False)
         self._fitting(stored)
@@ -872,11 +1018,14 @@ class ExecutionVM:
         missing = [name for name in plan.given if name not in stored.inputs]
         if missing:
             raise VMError(
-                f"run {stored.run_id!r}: the policy's checks read input {missing[0]!r}, which the run was not given"
+                f"run {stored.run_id!r}: the policy's checks read input {missing[0]!r}, which the "
+                f"run was not given"
             )
 
     def _same_policy(self, stored: StoredRun) -> None:
-        """Refuse a run that was begun under another policy of its host, unless this VM's says that it replaces that one."""
+        """Refuse a run that was begun under another policy of its host, unless this VM's says that
+        it replaces that one.
+        """
         begun = stored.about.get("host_policy")
         if begun is None:
             return
@@ -884,17 +1033,23 @@ class ExecutionVM:
         if self._policy is None:
             raise VMError(f"{run}, and this VM has none; give it one")
         if begun != self._policy.digest and begun not in self._policy.replaces:
-            hint = f"resume it under that one, or write replaces: [{begun}] into this one, if it may take its place"
+            hint = (
+                f"resume it under that one, or write replaces: [{begun}] into this one, if it "
+                f"may take its place"
+            )
             raise VMError(f"{run} that is not this VM's; {hint}")
 
     async def _go_on(self, run_id: str, claim: Claim, lapses: int) -> Trace | None:
-        """Drive a run that was claimed when the lease had run out *lapses* times; None where it is lost already."""
+        """Drive a run that was claimed when the lease had run out *lapses* times; None where it is
+        lost already.
+        """
         store, lease = self._kept_in(), self._lease
         assert lease is not None
         begun = None
         try:
             stored = await self._stored_call(collector_paused()(store.load), run_id)
-            if stored.fence != claim.fence:  # this process stood still between the two, and another has it now
+            # this process stood still between the two, and another has it now
+            if stored.fence != claim.fence:
                 return None
             try:
                 seal = collector_paused()(RunSeal)(stored, store.signer, self._trusted)
@@ -928,7 +1083,14 @@ class ExecutionVM:
         told = max([stored.started_ns, *(row.finished_ns or row.started_ns for row in stored.rows)])
         base = max(clock.time_ns(), told) - now
         root = plan.frames[0]
-        trace = Trace(stored.program_name, stored.program_digest, run_id, stored.seed, stored.started_ns - base, base)
+        trace = Trace(
+            stored.program_name,
+            stored.program_digest,
+            run_id,
+            stored.seed,
+            stored.started_ns - base,
+            base,
+        )
         trace._salt, trace._sign = (stored.salt or b"").hex(), self._sign
         trace.inputs, trace._about, trace._host = stored.inputs, stored.about, prepared.host
         bound = budget_of(stored.about.get("budget"))
@@ -946,7 +1108,10 @@ class ExecutionVM:
         known = self._documents.get(stored.program_digest)
         if known is None:
             program = Program.from_dict(stored.document["program"])
-            programs = {name: Program.from_dict(other) for name, other in stored.document["programs"].items()}
+            programs = {
+                name: Program.from_dict(other)
+                for name, other in stored.document["programs"].items()
+            }
             if (Flow(program, programs).digest or program.digest) != stored.program_digest:
                 raise VMError(f"run {stored.run_id!r}: its stored program does not fit its digest")
             known = self._documents[stored.program_digest] = program, programs
@@ -954,7 +1119,10 @@ class ExecutionVM:
 
     def _kept_in(self) -> Store:
         if self._store is None:
-            raise VMError("this VM keeps no runs; give it a store, for example ExecutionVM(store='sqlite:///runs.db')")
+            raise VMError(
+                "this VM keeps no runs; give it a store, for example "
+                "ExecutionVM(store='sqlite:///runs.db')"
+            )
         return self._store
 
     async def submit(
@@ -966,7 +1134,8 @@ class ExecutionVM:
         budget: Budget | Mapping[str, Any] | None = None,
         untrusted: Iterable[str] = (),
     ) -> str:
-        """Store a run for `work`, here or in another process, and give its id; the same id joins a run that is there. Arguments as `run`.
+        """Store a run for `work`, here or in another process, and give its id; the same id joins a
+        run that is there. Arguments as `run`.
 
         Raises:
             ProgramError: If it would be refused.
@@ -995,10 +1164,12 @@ class ExecutionVM:
         only: str | None = None,
         ended: Callable[[Trace], None] | None = None,
     ) -> list[Trace]:
-        """Take up runs that nobody drives: submitted, left behind, due, or answered; for ever, or until there are none.
+        """Take up runs that nobody drives: submitted, left behind, due, or answered; for ever, or
+        until there are none.
 
-        Runs that this host can not go on with are left, and tried again after a minute. *only* is a status: ``pending``, ``running``
-        (left behind) or ``suspended``. The traces are given where it ends; *ended* is called with each at once, and none is kept then.
+        Runs that this host can not go on with are left, and tried again after a minute. *only* is a
+        status: ``pending``, ``running`` (left behind) or ``suspended``. The traces are given where
+        it ends; *ended* is called with each at once, and none is kept then.
         """
         self._kept_in()
         tasks: dict[str, asyncio.Task[Trace | None]] = {}
@@ -1022,13 +1193,19 @@ class ExecutionVM:
                         claimed, idle = {}, False
                     for run_id, (claim, lapses) in claimed.items():
                         tasks[run_id] = asyncio.create_task(self._go_on(run_id, claim, lapses))
-                pause = poll_seconds if idle or not free or outage else min(poll_seconds, PASSED_OVER_SECONDS)
+                pause = (
+                    poll_seconds
+                    if idle or not free or outage
+                    else min(poll_seconds, PASSED_OVER_SECONDS)
+                )
                 if not tasks:
                     if until_idle and idle and not (self._lease and self._lease.owes):
                         return traces
                     await self._clock.sleep(pause)
                     continue
-                await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=pause)
+                await asyncio.wait(
+                    tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=pause
+                )
                 for run_id in [run_id for run_id, task in tasks.items() if task.done()]:
                     trace, fit = self._taken(run_id, tasks.pop(run_id))
                     if trace is not None and ended is not None:
@@ -1042,7 +1219,9 @@ class ExecutionVM:
                 await self._leave(tasks)
 
     def _outage(self, error: StoreError, since: Patience | None, *, raises: bool) -> Patience:
-        """That the store does not answer a worker, which is said once; with *raises* its patience ends."""
+        """That the store does not answer a worker, which is said once; with *raises* its patience
+        ends.
+        """
         if not error.passing or (raises and since is not None and since.over):
             raise error
         if since is None:
@@ -1052,17 +1231,28 @@ class ExecutionVM:
     async def _claim_some(
         self, most: int, only: str | None, shelf: _Shelf
     ) -> tuple[dict[str, tuple[Claim, int]], bool]:
-        """Claim up to *most* runs that this host can go on with; whether there was none to claim, here or elsewhere."""
+        """Claim up to *most* runs that this host can go on with; whether there was none to claim,
+        here or elsewhere.
+        """
         store = self._kept_in()
         lease = await self._leased()
         spare = await asyncio.to_thread(lease.spared)
-        await asyncio.to_thread(store.deliver, self._trusted)  # what a process left that died while it delivered
-        found = await asyncio.to_thread(store.claimable, self._clock.time_ns(), most * LOOK_AHEAD, only, spare=spare)
-        fit = [run_id for run_id, digest in found.items() if await self._may_try(run_id, digest, shelf)]
+        # what a process left that died while it delivered
+        await asyncio.to_thread(store.deliver, self._trusted)
+        found = await asyncio.to_thread(
+            store.claimable, self._clock.time_ns(), most * LOOK_AHEAD, only, spare=spare
+        )
+        fit = [
+            run_id for run_id, digest in found.items() if await self._may_try(run_id, digest, shelf)
+        ]
         return await self._claim(fit, spare, most), not fit
 
-    async def _claim(self, run_ids: Sequence[str], spare: Sequence[str], most: int = 1) -> dict[str, tuple[Claim, int]]:
-        """Claim up to *most* runs that are not driven here; each with how often the lease had run out before."""
+    async def _claim(
+        self, run_ids: Sequence[str], spare: Sequence[str], most: int = 1
+    ) -> dict[str, tuple[Claim, int]]:
+        """Claim up to *most* runs that are not driven here; each with how often the lease had run
+        out before.
+        """
         store, lease = self._kept_in(), self._lease
         assert lease is not None
         held = lease.hold(run_ids)
@@ -1071,7 +1261,9 @@ class ExecutionVM:
         try:
             if held:
                 now = self._clock.time_ns()
-                claimed = await self._stored_call(store.claim, held, lease.owner, now, most=most, spare=spare)
+                claimed = await self._stored_call(
+                    store.claim, held, lease.owner, now, most=most, spare=spare
+                )
         except StoreError:
             lease.doubt()
             raise
@@ -1080,7 +1272,9 @@ class ExecutionVM:
         return {run_id: (claim, lapses) for run_id, claim in claimed.items()}
 
     async def _may_try(self, run_id: str, digest: str, shelf: _Shelf) -> bool:
-        """Whether this host may try to go on with a run now; the first of a program tells it of all."""
+        """Whether this host may try to go on with a run now; the first of a program tells it of
+        all.
+        """
         if shelf.rests(run_id, digest):
             return False
         if digest not in shelf.known:
@@ -1091,13 +1285,17 @@ class ExecutionVM:
                     raise
                 logger.warning("run %s can not go on here: %s", run_id, error)
                 resting = shelf.programs if isinstance(error, ProgramError) else shelf.runs
-                resting[digest if isinstance(error, ProgramError) else run_id] = shelf.now + RESTING_SECONDS
+                resting[digest if isinstance(error, ProgramError) else run_id] = (
+                    shelf.now + RESTING_SECONDS
+                )
                 return False
             shelf.known.add(digest)
         return True
 
     async def _leave(self, tasks: Mapping[str, asyncio.Task[Any]]) -> None:
-        """Stop driving: calls under way have `GRACE_SECONDS` to end, no further one is begun, and the runs are left to others."""
+        """Stop driving: calls under way have `GRACE_SECONDS` to end, no further one is begun, and
+        the runs are left to others.
+        """
         for journal in self._journals:
             journal.leaving = journal.leaving or journal.run.run_id in tasks
         _, pending = await asyncio.wait(tasks.values(), timeout=GRACE_SECONDS)
@@ -1109,14 +1307,18 @@ class ExecutionVM:
             self._taken(run_id, task)
 
     def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> tuple[Trace | None, bool]:
-        """What a worker's task came to, and whether this host can go on with the run; that it can not is told."""
+        """What a worker's task came to, and whether this host can go on with the run; that it can
+        not is told.
+        """
         try:
             return task.result(), True
         except asyncio.CancelledError:
             return None, True
         except VMError as error:
             if isinstance(error, StoreError) and error.passing:
-                logger.warning("run %s is given back as soon as the store answers: %s", run_id, error)
+                logger.warning(
+                    "run %s is given back as soon as the store answers: %s", run_id, error
+                )
                 return None, True
             logger.warning("run %s can not go on here: %s", run_id, error)
         except Exception:  # a fault of ours stops one run, and not the worker
@@ -1125,17 +1327,26 @@ class ExecutionVM:
 
     @property
     def inbox(self) -> Inbox:
-        """Where people's words about stored runs are recorded; it needs neither tools nor models."""
+        """Where people's words about stored runs are recorded; it needs neither tools nor
+        models.
+        """
         return Inbox(
-            self._kept_in(), self._roles, self._clock, value_bytes=self._limits.value_bytes, trusted=self._trusted
+            self._kept_in(),
+            self._roles,
+            self._clock,
+            value_bytes=self._limits.value_bytes,
+            trusted=self._trusted,
         )
 
     def waiting(self, run_id: str) -> list[dict[str, Any]]:
         """What a stored run waits for; ``shown`` identifies each request as it stands."""
         return self.inbox.waiting(run_id)
 
-    def approve(self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None) -> None:
-        """Record that *by* approves what the run asks at *path*, as identified by *shown*; used once, by `resume` or `work`.
+    def approve(
+        self, run_id: str, path: str, *, shown: str, by: str, reason: str | None = None
+    ) -> None:
+        """Record that *by* approves what the run asks at *path*, as identified by *shown*; used
+        once, by `resume` or `work`.
 
         Raises:
             Changed: If the run asks nothing there, or something else by now.
@@ -1146,12 +1357,22 @@ class ExecutionVM:
         """
         self.inbox.approve(run_id, path, shown=shown, by=by, reason=reason)
 
-    def reject(self, run_id: str, path: str, *, by: str, shown: str | None = None, reason: str | None = None) -> None:
+    def reject(
+        self,
+        run_id: str,
+        path: str,
+        *,
+        by: str,
+        shown: str | None = None,
+        reason: str | None = None,
+    ) -> None:
         """Record that *by* rejects; as `approve`."""
         self.inbox.reject(run_id, path, by=by, shown=shown, reason=reason)
 
     @overload
-    def send_event(self, run_id: str, name: str, payload: Any = None, /, *, id: str | None = None) -> bool: ...
+    def send_event(
+        self, run_id: str, name: str, payload: Any = None, /, *, id: str | None = None
+    ) -> bool: ...
 
     @overload
     def send_event(
@@ -1159,20 +1380,24 @@ class ExecutionVM:
     ) -> bool: ...
 
     def send_event(self, *event: Any, run_id: str | None = None, id: str | None = None) -> bool:
-        """Record an event, to be used once: ``send_event(run_id, name, payload)`` for a run, for a `wait` that it stands at or the next
-        that asks for it; ``send_event(name, payload)``, with an object, for the first run whose `wait` has a ``match`` that it fits, now
-        or later.
+        """Record an event, to be used once: ``send_event(run_id, name, payload)`` for a run, for a
+        `wait` that it stands at or the next that asks for it; ``send_event(name, payload)``, with
+        an object, for the first run whose `wait` has a ``match`` that it fits, now or later.
 
-        Whether it was recorded: an event of this name and *id* that was recorded before is not recorded again.
+        Whether it was recorded: an event of this name and *id* that was recorded before is not
+        recorded again.
 
         Raises:
             Expired: If the run has ended, or it waits for this event and its deadline has passed.
             VMError: If the payload does not fit the schema of the wait that it is for.
         """
-        if run_id is None and len(event) > 1 and isinstance(event[1], str):  # what goes by its values is an object
+        # what goes by its values is an object
+        if run_id is None and len(event) > 1 and isinstance(event[1], str):
             run_id, *event = event  # type: ignore[assignment]
         if not 1 <= len(event) <= 2:
-            raise VMError("send_event takes a run's id, a name and a payload, or a name and a payload")
+            raise VMError(
+                "send_event takes a run's id, a name and a payload, or a name and a payload"
+            )
         return self.inbox.send_event(*event, run_id=run_id, id=id)
 
     def resolve(
@@ -1185,12 +1410,14 @@ class ExecutionVM:
         fail: str | None = None,
         by: str = UNSET,
     ) -> None:
-        """Say what became of a call in doubt: that it is *done* and gave this output, that it may be made again, or why it failed.
+        """Say what became of a call in doubt: that it is *done* and gave this output, that it may
+        be made again, or why it failed.
 
         *by* is who says so; where it is left out, the account that this process runs under.
 
         Raises:
-            VMError: If nothing is in doubt there (`Changed`), it was resolved before (`AlreadyDecided`), or not exactly one of the three
+            VMError: If nothing is in doubt there (`Changed`), it was resolved before
+            (`AlreadyDecided`), or not exactly one of the three
                 is said.
         """
         by = account() if by is UNSET else by
@@ -1199,9 +1426,10 @@ class ExecutionVM:
     async def cancel(self, run_id: str, *, by: str = UNSET) -> Trace:
         """Cancel a stored run, and give its trace once it has ended. *by* is as for `resolve`.
 
-        One that waits is undone here. One that is under way stops before its next step: at once where this VM drives it, else
-        within half a second (`listener.NOTICED_SECONDS`). What can be cut off without harm is; a call with an effect has five seconds
-        more (`durable.EFFECT_GRACE_SECONDS`), and is in doubt then.
+        One that waits is undone here. One that is under way stops before its next step: at once
+        where this VM drives it, else within half a second (`listener.NOTICED_SECONDS`). What can be
+        cut off without harm is; a call with an effect has five seconds more
+        (`durable.EFFECT_GRACE_SECONDS`), and is in doubt then.
 
         Raises:
             AlreadyDecided: If it is to be cancelled already.
@@ -1220,7 +1448,9 @@ class ExecutionVM:
                 _threadsafe(journal.task.get_loop(), journal.stop)
         while True:
             known = await asyncio.to_thread(store.load, run_id, rows=False)
-            if known.status != "running" or known.owner not in await asyncio.to_thread(living, store):
+            if known.status != "running" or known.owner not in await asyncio.to_thread(
+                living, store
+            ):
                 return await self._follow(run_id, resume=True)
             await self._clock.sleep(NOTICED_SECONDS / 10)
 
@@ -1243,7 +1473,9 @@ class Run:
         self.trace = trace
         self.identity: bytes | None = None
         self.waiters = 0
-        self.task = asyncio.get_running_loop().create_task(execution) if execution is not None else None
+        self.task = (
+            asyncio.get_running_loop().create_task(execution) if execution is not None else None
+        )
 
     @property
     def run_id(self) -> str:
@@ -1268,8 +1500,14 @@ class Run:
             await asyncio.wait([task])
         if task is not None and task.cancelled():
             if self.trace.status is TraceStatus.RUNNING:  # before its first step
-                self.trace.status, self.trace.finished_ns = TraceStatus.CANCELLED, self.trace.started_ns
-                self.trace.error, self.trace.error_kind = "the run was cancelled before it began", "cancelled"
+                self.trace.status, self.trace.finished_ns = (
+                    TraceStatus.CANCELLED,
+                    self.trace.started_ns,
+                )
+                self.trace.error, self.trace.error_kind = (
+                    "the run was cancelled before it began",
+                    "cancelled",
+                )
         elif task is not None:
             task.result()
         return self.trace
@@ -1287,7 +1525,9 @@ class Run:
             self.waiters -= 1
 
     async def cancel(self) -> Trace:
-        """Stop the run and give its trace; what was done is undone first. A run that has ended stays as it is."""
+        """Stop the run and give its trace; what was done is undone first. A run that has ended
+        stays as it is.
+        """
         if self.task is not None and not self.task.done():
             self.task.cancel()
         return await self.result()
@@ -1333,17 +1573,24 @@ _MISSING: Any = object()
 def _inputs(
     context: Any, frame: FramePlan | None, names: Names, also: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], list[Diagnostic]]:
-    """Of *context* what the program can read and what the policy's checks read (*also*), as plain data, and what is wrong with it.
+    """Of *context* what the program can read and what the policy's checks read (*also*), as plain
+    data, and what is wrong with it.
 
-    What no step reads stays outside: it can not change the run, and does not belong into its record. Against
-    a declared schema the whole context is held.
+    What no step reads stays outside: it can not change the run, and does not belong into its
+    record. Against a declared schema the whole context is held.
     """
     if context is not None and not isinstance(context, Mapping):
-        return {}, [Diagnostic("V041", ("context",), f"context is a dict, not {kind_name(context)}")]
+        return {}, [
+            Diagnostic("V041", ("context",), f"context is a dict, not {kind_name(context)}")
+        ]
     given = context or {}
     inputs: dict[str, Any] = {}
     faults: list[Diagnostic] = []
-    read = [name for name, _ in frame.inputs] if frame is not None and frame.check is None else list(given)
+    read = (
+        [name for name, _ in frame.inputs]
+        if frame is not None and frame.check is None
+        else list(given)
+    )
     read += [name for name in also if name not in read]
     for name in read:
         value = given.get(name, _MISSING)
@@ -1354,7 +1601,9 @@ def _inputs(
                 inputs[name] = admit(value)[0]
             except VMError as error:
                 faults.append(Diagnostic("V041", ("context", str(name)), str(error)))
-    if frame is None or (frame.check is None and all(name in inputs for name in (*frame.needed, *also))):
+    if frame is None or (
+        frame.check is None and all(name in inputs for name in (*frame.needed, *also))
+    ):
         return inputs, faults
     missing = [name for name in dict.fromkeys((*frame.needed, *also)) if name not in given]
     faults += missing_inputs(names, missing, given)
@@ -1363,16 +1612,31 @@ def _inputs(
         for name in given:
             meant = hints.meant(name, absent) if name not in frame.declared else None
             if meant is not None:
-                faults.append(Diagnostic("V042", ("context", str(name)), f"the program takes no input {name!r}", meant))
+                faults.append(
+                    Diagnostic(
+                        "V042",
+                        ("context", str(name)),
+                        f"the program takes no input {name!r}",
+                        meant,
+                    )
+                )
     if frame.check is not None and not faults:
-        fault = frame.check(inputs) if all(type(name) is str for name in inputs) else "a name is not a text"
+        fault = (
+            frame.check(inputs)
+            if all(type(name) is str for name in inputs)
+            else "a name is not a text"
+        )
         if fault is not None:
-            faults.append(Diagnostic("V041", ("context",), f"inputs do not fit the program's schema: {fault}"))
+            faults.append(
+                Diagnostic("V041", ("context",), f"inputs do not fit the program's schema: {fault}")
+            )
     return inputs, faults
 
 
 def _scalars(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
-    """The needed inputs, where they are what they mostly are: all given, all small scalars. ASCII texts are looked at in C."""
+    """The needed inputs, where they are what they mostly are: all given, all small scalars. ASCII
+    texts are looked at in C.
+    """
     if frame.take is None or frame.check is not None or type(context) is not dict:
         return None
     for name in frame.others:
@@ -1397,12 +1661,16 @@ def adapters_of(llm: Any) -> dict[str | None, Adapter]:
         return {}
     named = llm if isinstance(llm, dict) else {None: llm}
     if not named:
-        raise VMError("llm is an adapter or a dict of adapters by model name, and the dict is empty")
+        raise VMError(
+            "llm is an adapter or a dict of adapters by model name, and the dict is empty"
+        )
     result: dict[str | None, Adapter] = {}
     for name, given in named.items():
         adapter = _by_name(given) if isinstance(given, str) else given
         if not callable(getattr(adapter, "complete", None)):
-            raise VMError(f"{kind_name(adapter)} is no adapter: it has no method complete(messages, **kwargs)")
+            raise VMError(
+                f"{kind_name(adapter)} is no adapter: it has no method complete(messages, **kwargs)"
+            )
         result[name] = Adapter(adapter, name)
     result.setdefault(None, next(iter(result.values())))
     return result
@@ -1421,7 +1689,9 @@ def _prices(
     prices: Mapping[str, tuple[Any, Any]] | None, adapters: Mapping[str | None, Adapter]
 ) -> dict[str, tuple[Decimal, Decimal]] | None:
     """The host's prices, and over those that adapters say themselves."""
-    own = {a.model: a.price for a in adapters.values() if a.model is not None and a.price is not None}
+    own = {
+        a.model: a.price for a in adapters.values() if a.model is not None and a.price is not None
+    }
     if prices is None and not own:
         return None
     result = {}
@@ -1432,7 +1702,9 @@ def _prices(
                 raise ValueError
         except (ValueError, TypeError, InvalidOperation):
             hint = "dollars per million tokens, (input, output)"
-            raise VMError(f"the price of {model!r} is {pair!r}; it is a pair of amounts: {hint}") from None
+            raise VMError(
+                f"the price of {model!r} is {pair!r}; it is a pair of amounts: {hint}"
+            ) from None
         result[model] = (first, second)
     return result
 

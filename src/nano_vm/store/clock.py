@@ -10,7 +10,9 @@ UNKNOWN_BOOT = "-"
 
 
 def boot_ns() -> int:
-    """Nanoseconds since the machine was started, those in which it slept too where the system counts them."""
+    """Nanoseconds since the machine was started, those in which it slept too where the system
+    counts them.
+    """
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return time.monotonic_ns()
@@ -18,7 +20,9 @@ def boot_ns() -> int:
 
 @cache
 def boot_id() -> str:
-    """What this start of the machine is called, the same in all its containers; `UNKNOWN_BOOT` where it has no name."""
+    """What this start of the machine is called, the same in all its containers; `UNKNOWN_BOOT`
+    where it has no name.
+    """
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()[:8]
@@ -27,7 +31,8 @@ def boot_id() -> str:
 
 
 def machine_clock() -> Callable[[], int]:
-    """The clock that all processes of this machine share: `boot_ns`, or the wall clock where a boot has no name.
+    """The clock that all processes of this machine share: `boot_ns`, or the wall clock where a boot
+    has no name.
 
     A time since another boot means nothing, so without a name for the boot it must not be stored.
     """

@@ -8,32 +8,57 @@ from typing import Any
 
 from ..records.trace import Trace
 from ..values import canonical
-from .protocol import PENDING, RUNNING, Message, Row, StoredRun, chain_of, chained, closed, hidden_of, sealed_as
+from .protocol import (
+    PENDING,
+    RUNNING,
+    Message,
+    Row,
+    StoredRun,
+    chain_of,
+    chained,
+    closed,
+    hidden_of,
+    sealed_as,
+)
 from .signing import SigningKey, holds, signer_of
 
 SEAL, MESSAGE = "seal", "message"
 """What a signature is one of."""
 
 NO_RUN = ""
-"""In the place of a run's id, what an event is addressed to that goes to whichever run waits for its values."""
+"""In the place of a run's id, what an event is addressed to that goes to whichever run waits for
+its values.
+"""
 
 _HIDDEN = frozenset({"output", "error", "waiting"})
 
 
 class RunSeal:
-    """Keeps the seal of *run*, as it stands in the store, in step with what is appended to it; *run* changes with it.
+    """Keeps the seal of *run*, as it stands in the store, in step with what is appended to it;
+    *run* changes with it.
 
-    Where *trusted* keys are given, what none of them has signed is not gone on with, and messages are not used.
+    Where *trusted* keys are given, what none of them has signed is not gone on with, and messages
+    are not used.
     """
 
-    def __init__(self, run: StoredRun, signer: SigningKey | None = None, trusted: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        run: StoredRun,
+        signer: SigningKey | None = None,
+        trusted: frozenset[str] | None = None,
+    ) -> None:
         self.run, self.signer, self.trusted = run, signer, trusted
         self._head, self._hidden = chain_of(run), hidden_of(run)
 
     def after(
-        self, rows: Sequence[Row], update: Mapping[str, Any] | None = None, used: Iterable[Message] = ()
+        self,
+        rows: Sequence[Row],
+        update: Mapping[str, Any] | None = None,
+        used: Iterable[Message] = (),
     ) -> dict[str, Any]:
-        """*update* with the seal that the run has once *rows*, *update* and that *used* are used are stored."""
+        """*update* with the seal that the run has once *rows*, *update* and that *used* are used
+        are stored.
+        """
         run = self.run
         self._head = chained(self._head, run.salt or b"", rows)
         changes = dict(update or {})
@@ -53,8 +78,10 @@ class RunSeal:
         return message_holds(self.run.run_id, message, self.trusted)
 
     def fault(self, found: str) -> str | None:
-        """Why the run, as it was loaded, is not to be resumed; None where it is. *found* is its status before it was claimed. One that
-        was only submitted may be unsigned: nothing was done in it."""
+        """Why the run, as it was loaded, is not to be resumed; None where it is. *found* is its
+        status before it was claimed. One that was only submitted may be unsigned: nothing was done
+        in it.
+        """
         run, trusted = self.run, self.trusted
         status = sealed_as(run, self._head)
         if status is None or (status != found and found != RUNNING):
@@ -62,10 +89,20 @@ class RunSeal:
         if trusted is None or (run.signature is None and status == PENDING):
             return None
         if run.signature is None:
-            return "it is not signed, as this process demands: who began it had no key, or the signature was removed"
+            return (
+                "it is not signed, as this process demands: who began it had no key, or the "
+                "signature was removed"
+            )
         if signer_of(run.signature) not in trusted:
-            return f"it is signed by the key {signer_of(run.signature)}, which this process does not trust"
-        return None if signature_holds(run) else "its signature does not fit its seal: it was changed in the database"
+            return (
+                f"it is signed by the key {signer_of(run.signature)}, which this process does "
+                f"not trust"
+            )
+        return (
+            None
+            if signature_holds(run)
+            else "its signature does not fit its seal: it was changed in the database"
+        )
 
 
 def signed(seal: str, signer: SigningKey) -> str:
@@ -79,7 +116,9 @@ def signed_message(run_id: str, message: Message, signer: SigningKey | None) -> 
 
 
 def message_holds(run_id: str, message: Message, trusted: frozenset[str] | None) -> bool:
-    """Whether one of *trusted* keys, where there are such, has signed a message to a run; an event may be addressed to none."""
+    """Whether one of *trusted* keys, where there are such, has signed a message to a run; an event
+    may be addressed to none.
+    """
     if trusted is None:
         return True
     signature = message.signature

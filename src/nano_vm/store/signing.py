@@ -1,7 +1,9 @@
-"""Ed25519 keys: who holds the private one signs what a run says of itself, who has the public one can tell whether it was changed.
+"""Ed25519 keys: who holds the private one signs what a run says of itself, who has the public one
+can tell whether it was changed.
 
-A public key and a signature are hexadecimal text; a private key is a file in PEM (PKCS 8), as ``openssl genpkey -algorithm ed25519``
-writes it. ``cryptography`` is imported when a key is used, and not before: hashes are verified without it.
+A public key and a signature are hexadecimal text; a private key is a file in PEM (PKCS 8), as
+``openssl genpkey -algorithm ed25519`` writes it. ``cryptography`` is imported when a key is used,
+and not before: hashes are verified without it.
 """
 
 from __future__ import annotations
@@ -55,25 +57,39 @@ class SigningKey:
         elif isinstance(given, str | Path):
             data, name = _content(given), f"{given}:"
         else:
-            raise KeyFault(f"a signing key is the path of its file or its content in bytes, not {given!r}")
+            raise KeyFault(
+                f"a signing key is the path of its file or its content in bytes, not {given!r}"
+            )
         module = _ed25519()
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         try:
             private = load_pem_private_key(data, password=None)
         except TypeError:
-            raise KeyFault(f"{name} is encrypted; a key that a program uses has no password") from None
+            raise KeyFault(
+                f"{name} is encrypted; a key that a program uses has no password"
+            ) from None
         except Exception:  # noqa: BLE001 - which exceptions, the library does not say
-            raise KeyFault(f"{name} is no private key in PEM; nano-vm keys make FILE makes one") from None
+            raise KeyFault(
+                f"{name} is no private key in PEM; nano-vm keys make FILE makes one"
+            ) from None
         if not isinstance(private, module.Ed25519PrivateKey):
-            raise KeyFault(f"{name} is a key of another kind; Ed25519 is needed (nano-vm keys make FILE)")
+            raise KeyFault(
+                f"{name} is a key of another kind; Ed25519 is needed (nano-vm keys make FILE)"
+            )
         return cls(private)
 
     def pem(self) -> bytes:
         """The content of the key's file."""
-        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+        )
 
-        content: bytes = self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        content: bytes = self._private.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
         return content
 
     def write(self, path: str | Path) -> None:
@@ -87,7 +103,9 @@ class SigningKey:
             file.write(self.pem())
 
     def sign(self, purpose: str, content: bytes) -> str:
-        """``PUBLIC:SIGNATURE`` of *content*; *purpose* keeps a signature from being one of something else."""
+        """``PUBLIC:SIGNATURE`` of *content*; *purpose* keeps a signature from being one of
+        something else.
+        """
         return f"{self.public}:{self._private.sign(_signed(purpose, content)).hex()}"
 
 
@@ -135,7 +153,10 @@ def public_key(given: str) -> str:
     except Exception:  # noqa: BLE001 - which exceptions, the library does not say
         found = None
     if not isinstance(found, module.Ed25519PublicKey):
-        raise KeyFault(f"{given} is no public key of Ed25519: {PUBLIC_HEX} hexadecimal digits, or a file in PEM")
+        raise KeyFault(
+            f"{given} is no public key of Ed25519: {PUBLIC_HEX} hexadecimal digits, or a file in "
+            f"PEM"
+        )
     public: str = found.public_bytes_raw().hex()
     return public
 
@@ -155,7 +176,9 @@ def _content(path: str | Path) -> bytes:
         with open(path, "rb") as file:
             data = file.read(KEY_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise KeyFault(f"cannot read the key {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise KeyFault(
+            f"cannot read the key {path}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     if len(data) > KEY_FILE_BYTES:
         raise KeyFault(f"{path} is no key: it is too long for one")
     return data

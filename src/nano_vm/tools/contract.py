@@ -1,7 +1,8 @@
 """Tools: a Python signature becomes a contract.
 
-A callable comes in; a `ToolContract` goes out: parameter names, converters and JSON Schemas, effect, and how it is to be
-called. Contracts are made when tools are registered; no tool is called here.
+A callable comes in; a `ToolContract` goes out: parameter names, converters and JSON Schemas,
+effect, and how it is to be called. Contracts are made when tools are registered; no tool is called
+here.
 """
 
 from __future__ import annotations
@@ -78,10 +79,12 @@ def tool(
 ) -> Any:
     """Declare what a function is as a tool; the function itself stays as it is.
 
-    ``effect`` is ``read``, ``idempotent``, ``write`` (as if undeclared) or ``irreversible``. ``inline`` runs a sync function
-    in the event loop's thread: for cheap ones that never block. ``timeout_seconds`` holds for each attempt, unless the step says otherwise.
-    ``trusted`` names arguments (or ``*``) that no text from outside may reach. What the tool returns counts as text from outside,
-    unless ``returns`` is ``trusted``, or ``args`` for a pure function, whose result is as trusted as its arguments.
+    ``effect`` is ``read``, ``idempotent``, ``write`` (as if undeclared) or ``irreversible``.
+    ``inline`` runs a sync function in the event loop's thread: for cheap ones that never block.
+    ``timeout_seconds`` holds for each attempt, unless the step says otherwise. ``trusted`` names
+    arguments (or ``*``) that no text from outside may reach. What the tool returns counts as text
+    from outside, unless ``returns`` is ``trusted``, or ``args`` for a pure function, whose result
+    is as trusted as its arguments.
     """
     if effect is not None and effect not in EFFECTS:
         raise VMError(f"effect is one of {', '.join(EFFECTS)}, not {effect!r}")
@@ -90,7 +93,9 @@ def tool(
     if returns not in (None, "trusted", "args"):
         raise VMError(f"returns is 'trusted' or 'args', not {returns!r}")
     seconds = timeout_seconds
-    if seconds is not None and (type(seconds) not in (int, float) or not 0 < seconds <= MAX_TIMEOUT_SECONDS):
+    if seconds is not None and (
+        type(seconds) not in (int, float) or not 0 < seconds <= MAX_TIMEOUT_SECONDS
+    ):
         raise VMError(f"timeout_seconds is a number of seconds above 0, not {seconds!r}")
 
     def mark(target: Function) -> Function:
@@ -108,7 +113,9 @@ def tool(
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a tool; ``convert`` checks a value and gives what the tool receives, None takes any value as it is."""
+    """One parameter of a tool; ``convert`` checks a value and gives what the tool receives, None
+    takes any value as it is.
+    """
 
     name: str
     required: bool
@@ -146,7 +153,9 @@ class ToolContract:
         properties = {}
         for parameter in self.parameters.values():
             try:
-                schema = TypeAdapter(parameter.hint).json_schema() if parameter.hint is not Any else {}
+                schema = (
+                    TypeAdapter(parameter.hint).json_schema() if parameter.hint is not Any else {}
+                )
             except Exception:  # noqa: BLE001 - a type without a JSON form, or whose schema fails: any value
                 schema = {}
             properties[parameter.name] = schema
@@ -184,17 +193,23 @@ def contract(name: Any, function: Any) -> ToolContract:
     while isinstance(inner, functools.partial):
         inner = inner.func
     options = getattr(function, _OPTIONS, None) or getattr(inner, _OPTIONS, None) or ToolOptions()
-    target: Any = inner if inspect.isroutine(inner) or isinstance(inner, type) else type(inner).__call__
+    target: Any = (
+        inner if inspect.isroutine(inner) or isinstance(inner, type) else type(inner).__call__
+    )
     signature = _signature(function)
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise VMError(f"tool {name!r} is a generator; return a list instead")
     positional = _by_position(function)
-    parameters, is_open = _parameters(name, signature, target, positional) if signature is not None else ({}, True)
+    parameters, is_open = (
+        _parameters(name, signature, target, positional) if signature is not None else ({}, True)
+    )
     result = type_hints(target).get("return", Any) if not isinstance(inner, type) else inner
     unwritable = _unwritable(result)
     if unwritable is not None:
         kind, instead = unwritable
-        raise VMError(f"tool {name!r} says that it returns {kind}, which is no JSON value; {instead}")
+        raise VMError(
+            f"tool {name!r} says that it returns {kind}, which is no JSON value; {instead}"
+        )
     for protected in options.trusted:
         if protected not in parameters and protected != "*" and not is_open:
             raise VMError(f"tool {name!r} has no argument {protected!r} to be trusted")
@@ -222,16 +237,20 @@ def contract(name: Any, function: Any) -> ToolContract:
 
 
 _UNWRITABLE: dict[Any, str] = {
-    **dict.fromkeys((bytes, bytearray, memoryview), "decode it to a string, or encode it as base64"),
+    **dict.fromkeys(
+        (bytes, bytearray, memoryview), "decode it to a string, or encode it as base64"
+    ),
     complex: "return its parts",
     **dict.fromkeys(
-        (collections.abc.Generator, collections.abc.Iterator, collections.abc.AsyncIterator), "return a list instead"
+        (collections.abc.Generator, collections.abc.Iterator, collections.abc.AsyncIterator),
+        "return a list instead",
     ),
 }
 
 
 def _unwritable(hint: Any) -> tuple[str, str] | None:
-    """The type inside the annotation of a result that has no JSON form whatever its value is, and what to return instead.
+    """The type inside the annotation of a result that has no JSON form whatever its value is, and
+    what to return instead.
 
     Better than after the first call, whose effect is then done and whose result is lost.
     """
@@ -241,7 +260,9 @@ def _unwritable(hint: Any) -> tuple[str, str] | None:
     for kind, instead in _UNWRITABLE.items():
         if isinstance(origin, type) and issubclass(origin, kind):
             return _hint_name(hint), instead
-    if origin is typing.Annotated or (isinstance(origin, type) and issubclass(origin, (list, tuple, set, dict))):
+    if origin is typing.Annotated or (
+        isinstance(origin, type) and issubclass(origin, (list, tuple, set, dict))
+    ):
         parts = typing.get_args(hint)
         inner = parts[:1] if origin is typing.Annotated else parts
         return next((found for part in inner if (found := _unwritable(part)) is not None), None)
@@ -249,7 +270,9 @@ def _unwritable(hint: Any) -> tuple[str, str] | None:
 
 
 def _signature(function: Any) -> inspect.Signature | None:
-    """What *function* takes by name; of a wrapper that passes on any keyword, what the wrapped function takes."""
+    """What *function* takes by name; of a wrapper that passes on any keyword, what the wrapped
+    function takes.
+    """
     try:
         own = inspect.signature(function, follow_wrapped=False)
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in own.parameters.values()):
@@ -260,7 +283,9 @@ def _signature(function: Any) -> inspect.Signature | None:
 
 
 def _by_position(function: Any) -> str | None:
-    """The name of the parameter that *function* itself takes first by position; None if it takes none so, ``*`` if any."""
+    """The name of the parameter that *function* itself takes first by position; None if it takes
+    none so, ``*`` if any.
+    """
     try:
         own = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
@@ -274,7 +299,9 @@ def _by_position(function: Any) -> str | None:
 
 
 def _is_lambda(function: Any) -> bool:
-    """A lambda is an expression: it is called at once, and what it returns is awaited if it can be."""
+    """A lambda is an expression: it is called at once, and what it returns is awaited if it can
+    be.
+    """
     return isinstance(function, types.FunctionType) and function.__name__ == "<lambda>"
 
 
@@ -287,19 +314,32 @@ def _parameters(
     for parameter in signature.parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             is_open = True
-        elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.default is inspect.Parameter.empty:
-            raise VMError(f"tool {name!r} takes {parameter.name!r} by position only; arguments are given by name")
-        elif parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+        elif (
+            parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+            and parameter.default is inspect.Parameter.empty
+        ):
+            raise VMError(
+                f"tool {name!r} takes {parameter.name!r} by position only; arguments are given by "
+                f"name"
+            )
+        elif parameter.kind in (
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.KEYWORD_ONLY,
+        ):
             hint = hints.get(parameter.name, Any)
             required = parameter.default is inspect.Parameter.empty
             first = not result and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
             first = first and positional in ("*", parameter.name)
-            result[parameter.name] = Parameter(parameter.name, required, hint, converter(hint), first)
+            result[parameter.name] = Parameter(
+                parameter.name, required, hint, converter(hint), first
+            )
     return result, is_open
 
 
 def type_hints(function: Any) -> dict[str, Any]:
-    """The type hints of *function*; one that names what is not importable says nothing, and the others still hold."""
+    """The type hints of *function*; one that names what is not importable says nothing, and the
+    others still hold.
+    """
     try:
         return typing.get_type_hints(function, include_extras=True)
     except Exception:  # noqa: BLE001 - an annotation may raise anything
@@ -319,7 +359,9 @@ def type_hints(function: Any) -> dict[str, Any]:
 
 
 def _names_around(function: Any) -> dict[str, Any]:
-    """Names that the functions under way in the module of *function* have: a postponed annotation may mean a class of theirs."""
+    """Names that the functions under way in the module of *function* have: a postponed annotation
+    may mean a class of theirs.
+    """
     home = getattr(function, "__globals__", None)
     found: dict[str, Any] = {}
     frame: types.FrameType | None = sys._getframe()
@@ -327,20 +369,31 @@ def _names_around(function: Any) -> dict[str, Any]:
         if frame.f_globals is home and frame.f_code.co_name != "<module>":
             found = {**frame.f_locals, **found}
         frame = frame.f_back
-    closure = inspect.getclosurevars(function).nonlocals if isinstance(function, types.FunctionType) else {}
+    closure = (
+        inspect.getclosurevars(function).nonlocals
+        if isinstance(function, types.FunctionType)
+        else {}
+    )
     return {**found, **closure}
 
 
-# --- arguments -----------------------------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 def converter(hint: Any) -> Converter | None:
-    """A function that checks a plain value against a type hint and gives what the tool receives; None for any value.
+    """A function that checks a plain value against a type hint and gives what the tool receives;
+    None for any value.
 
-    A text that is a JSON number is taken for a number, and a scalar for a text, as inside templates: what
-    comes from a model or from 0.1 programs is text. Nothing else is converted between plain types.
+    A text that is a JSON number is taken for a number, and a scalar for a text, as inside
+    templates: what comes from a model or from 0.1 programs is text. Nothing else is converted
+    between plain types.
     """
-    if hint is Any or hint is inspect.Parameter.empty or hint is object or isinstance(hint, TypeVar):
+    if (
+        hint is Any
+        or hint is inspect.Parameter.empty
+        or hint is object
+        or isinstance(hint, TypeVar)
+    ):
         return None
     origin = typing.get_origin(hint)
     if origin is typing.Annotated:
@@ -362,7 +415,8 @@ def _annotated(hint: Any) -> Converter | None:
     constraints = [
         note
         for note in metadata
-        if type(note).__module__.partition(".")[0] in ("pydantic", "pydantic_core", "annotated_types")
+        if type(note).__module__.partition(".")[0]
+        in ("pydantic", "pydantic_core", "annotated_types")
         or hasattr(note, "__get_pydantic_core_schema__")
     ]
     return _modelled(typing.Annotated[(base, *constraints)]) if constraints else converter(base)
@@ -396,7 +450,9 @@ def _kept(value: Any, result: Any) -> int:
     """How much of *value* is in *result* as it was: its fields, and the scalars in them."""
     if type(value) is dict:
         if dataclasses.is_dataclass(result):
-            fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+            fields = {
+                field.name: getattr(result, field.name) for field in dataclasses.fields(result)
+            }
         else:
             fields = result if isinstance(result, dict) else _fields(result)
         return sum(1 + _kept(item, fields[name]) for name, item in value.items() if name in fields)
@@ -412,12 +468,19 @@ def _hint_name(hint: Any) -> str:
 
 
 def _modelled(hint: Any) -> Converter | None:
-    """Through pydantic, built at first use: models, dataclasses, dates, enums, literals, typed containers."""
+    """Through pydantic, built at first use: models, dataclasses, dates, enums, literals, typed
+    containers.
+    """
     adapter: Any = None
 
     def convert(value: Any) -> Any:
         nonlocal adapter
-        from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+        from pydantic import (
+            PydanticSchemaGenerationError,
+            PydanticUserError,
+            TypeAdapter,
+            ValidationError,
+        )
 
         if adapter is None:
             try:
@@ -431,7 +494,9 @@ def _modelled(hint: Any) -> Converter | None:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = "".join(f"[{part!r}]" for part in first["loc"])
-            raise ValueError(f"{place}: {first['msg']}, got {short(first['input'])}".lstrip(": ")) from None
+            raise ValueError(
+                f"{place}: {first['msg']}, got {short(first['input'])}".lstrip(": ")
+            ) from None
         rounded = _rounded(value, result)
         if rounded is not None:
             raise ValueError(f"takes no number that is exactly {described(rounded)}")
@@ -441,12 +506,17 @@ def _modelled(hint: Any) -> Converter | None:
 
 
 def _rounded(value: Any, result: Any) -> Any:
-    """The first number in *value*, as number or text, that *result* has rounded; None if there is none.
+    """The first number in *value*, as number or text, that *result* has rounded; None if there is
+    none.
 
-    Pydantic takes a text for the nearest float. What it moves elsewhere, into a set for example, is not found, and a validator
-    of the tool's own may make any number of another.
+    Pydantic takes a text for the nearest float. What it moves elsewhere, into a set for example, is
+    not found, and a validator of the tool's own may make any number of another.
     """
-    if type(value) in (str, int, float) and isinstance(result, (int, float)) and not isinstance(result, bool):
+    if (
+        type(value) in (str, int, float)
+        and isinstance(result, (int, float))
+        and not isinstance(result, bool)
+    ):
         return value if _is_rounded(value, result) else None
     pairs: Iterable[tuple[Any, Any]] = ()
     if type(value) is list and isinstance(result, (list, tuple)) and len(value) == len(result):
@@ -454,20 +524,27 @@ def _rounded(value: Any, result: Any) -> Any:
     elif type(value) is dict:
         fields = result if isinstance(result, dict) else _fields(result)
         pairs = [(item, fields[name]) for name, item in value.items() if name in fields]
-    return next((found for one, other in pairs if (found := _rounded(one, other)) is not None), None)
+    return next(
+        (found for one, other in pairs if (found := _rounded(one, other)) is not None), None
+    )
 
 
 def _is_rounded(value: Any, result: int | float) -> bool:
     try:
         if float(value) != result:
             return False
-    except (ValueError, OverflowError):  # no number, or a larger one: made into *result* by the tool's own rules
+    except (ValueError, OverflowError):
+        # no number, or a larger one: made into *result* by the tool's own rules
         return False
-    return exactly(value) != (Decimal(repr(float(result))) if isinstance(result, float) else int(result))
+    return exactly(value) != (
+        Decimal(repr(float(result))) if isinstance(result, float) else int(result)
+    )
 
 
 def _fields(result: Any) -> dict[str, Any]:
-    """The fields of a pydantic model or dataclass, by the names under which a value may give them."""
+    """The fields of a pydantic model or dataclass, by the names under which a value may give
+    them.
+    """
     if not hasattr(result, "__dict__"):
         return {}
     fields = dict(vars(result))
@@ -526,7 +603,9 @@ _PLAIN: dict[Any, Converter] = {
 
 
 def handed(value: Any) -> Any:
-    """*value* as a tool may have it: containers are copied, so that no tool changes the state behind the machine's back."""
+    """*value* as a tool may have it: containers are copied, so that no tool changes the state
+    behind the machine's back.
+    """
     return admit(value)[0] if type(value) in CONTAINERS else value
 
 
@@ -543,12 +622,17 @@ def checked(tool_name: str, parameter: Parameter, value: Any, written: Any = Non
         return parameter.convert(value)
     except ValueError as error:
         hint = _text_hint(parameter, value, written)
-        raise ArgumentError(f"argument {parameter.name!r} of tool {tool_name!r} {error}{hint}") from None
+        raise ArgumentError(
+            f"argument {parameter.name!r} of tool {tool_name!r} {error}{hint}"
+        ) from None
 
 
 def _text_hint(parameter: Parameter, value: Any, written: Any) -> str:
     """How a program writes the JSON text of a list or object that went to a parameter for text."""
-    if type(value) not in CONTAINERS or str not in (parameter.hint, *typing.get_args(parameter.hint)):
+    if type(value) not in CONTAINERS or str not in (
+        parameter.hint,
+        *typing.get_args(parameter.hint),
+    ):
         return ""
     node = computed(written)
     if node is not None:

@@ -1,7 +1,9 @@
-"""Static passes: a `Flow` in; diagnostics, proofs, the worst case and flows out. No tool and no model is called.
+"""Static passes: a `Flow` in; diagnostics, proofs, the worst case and flows out. No tool and no
+model is called.
 
-Prover and judge are pairs of independent definitions: `order.proof` and `trust.proof` say what holds of every run,
-`order.of_run` and `trust.of_run` apply the same definitions to the records of one.
+Prover and judge are pairs of independent definitions: `order.proof` and `trust.proof` say what
+holds of every run, `order.of_run` and `trust.of_run` apply the same definitions to the records of
+one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""What an author wants to hear of a program that runs: tests that decide nothing, fields that are not there, what nobody reads.
+"""What an author wants to hear of a program that runs: tests that decide nothing, fields that are
+not there, what nobody reads.
 
-A `Flow` without faults comes in; Diagnostics go out. What is known of names and values is worked out once for all of it.
+A `Flow` without faults comes in; Diagnostics go out. What is known of names and values is worked
+out once for all of it.
 """
 
 from __future__ import annotations
@@ -43,11 +45,16 @@ _BRACES = re.compile(r"\{\{\s*([A-Za-z_]\w*)[^{}]*\}\}|(?<![$\\\w])\{([A-Za-z_]\
 
 
 def check_braces(flow: Flow) -> Iterator[Diagnostic]:
-    """Warnings: ``{{ name }}`` and ``{name}`` in what a model is sent, where another template language would put a value."""
+    """Warnings: ``{{ name }}`` and ``{name}`` in what a model is sent, where another template
+    language would put a value.
+    """
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         steps = {step.id for step, _ in names.steps}
         known = steps.union(
-            names.needed, names.optional, names.written, (names.program.inputs or {}).get("properties", ())
+            names.needed,
+            names.optional,
+            names.written,
+            (names.program.inputs or {}).get("properties", ()),
         )
         for step, at in names.steps:
             for field, text in _sent(step):
@@ -57,7 +64,9 @@ def check_braces(flow: Flow) -> Iterator[Diagnostic]:
                         right = f"${name}.output" if name in steps else f"${name}"
                         message = f"{found[0]!r} is sent as it stands: braces are text"
                         hint = f"write {right} for a value"
-                        yield Diagnostic("V025", (*names.loc, *at, *field), message, hint, "warning")
+                        yield Diagnostic(
+                            "V025", (*names.loc, *at, *field), message, hint, "warning"
+                        )
                         break
 
 
@@ -76,27 +85,40 @@ def _sent(step: Step) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 def empty_guards(flow: Flow, rules: Iterable[Rules], domains: Domains) -> dict[str, str]:
-    """Of each guard that a run cannot help crossing what is to be said beside its proof, by its statement."""
+    """Of each guard that a run cannot help crossing what is to be said beside its proof, by its
+    statement.
+    """
     places = Places(flow)
     found: dict[str, str] = {}
     for rule in rules:
         for statement in statements(rule):
-            always = [name for name in statement.names if statement.kind == "guard" and _always(places, name, domains)]
+            always = [
+                name
+                for name in statement.names
+                if statement.kind == "guard" and _always(places, name, domains)
+            ]
             if always:
                 edges = " and ".join(always)
                 are = "is the only way" if len(always) == 1 else "are the only ways"
-                found[str(statement)] = f"{edges} {are} that its step goes on, so it decides nothing"
+                found[str(statement)] = (
+                    f"{edges} {are} that its step goes on, so it decides nothing"
+                )
     return found
 
 
 def _always(places: Places, name: str, domains: Domains) -> bool:
-    """Whether each step that the edge *name* belongs to takes no other way, not even that of an error, where it is reached."""
+    """Whether each step that the edge *name* belongs to takes no other way, not even that of an
+    error, where it is reached.
+    """
     taken = [
         set(_ways(node)) - domains.barred.get(node.index, frozenset()) == {label}
         and not domains.masks.get(node.index, 0) & FAILS
         for names, step, label in places.named_edges(name)
         for node in domains.flow.nodes
-        if node.step is step and node.frame.names is names and label in _ways(node) and domains.reached(node)
+        if node.step is step
+        and node.frame.names is names
+        and label in _ways(node)
+        and domains.reached(node)
     ]
     return bool(taken) and all(taken)
 

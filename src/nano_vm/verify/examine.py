@@ -1,7 +1,9 @@
-"""Static passes: a `Flow` in; Diagnostics, proofs, the worst case and flows out. No tool and no model is called.
+"""Static passes: a `Flow` in; Diagnostics, proofs, the worst case and flows out. No tool and no
+model is called.
 
-Each pass is a function of its own module. `check` runs those that any run needs to be safe; `examine` adds what policies
-demand, and looks for a run that breaks what could not be proved; `verify` is that for people.
+Each pass is a function of its own module. `check` runs those that any run needs to be safe;
+`examine` adds what policies demand, and looks for a run that breaks what could not be proved;
+`verify` is that for people.
 """
 
 from __future__ import annotations
@@ -63,8 +65,9 @@ __all__ = [
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Without the cycle collector: the passes allocate much and leave no cycles, and its looks at a large program's graph cost as much
-    as the passes themselves."""
+    """Without the cycle collector: the passes allocate much and leave no cycles, and its looks at a
+    large program's graph cost as much as the passes themselves.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -76,7 +79,9 @@ def collector_paused() -> Iterator[None]:
 
 @dataclass(slots=True)
 class Examined:
-    """What a host needs to run a program: the report, what to hold arguments against before calls, the contracts by its policy."""
+    """What a host needs to run a program: the report, what to hold arguments against before calls,
+    the contracts by its policy.
+    """
 
     report: Report
     contracts: Mapping[str, ToolContract]
@@ -85,23 +90,31 @@ class Examined:
     uncovered: frozenset[str] = frozenset()
 
     def not_covered(self, inputs: Iterable[str]) -> Iterator[Diagnostic]:
-        """A fault for each of the *inputs* of a run that the host's policy does not speak of: names that steps write, and that a
-        run may be given all the same. Those that a run needs are found before it."""
+        """A fault for each of the *inputs* of a run that the host's policy does not speak of: names
+        that steps write, and that a run may be given all the same. Those that a run needs are found
+        before it.
+        """
         for name in inputs:
             if name in self.uncovered:
                 message = f"the policy does not say whether input {name!r} is trusted"
                 hint = (
-                    "name it under the policy's 'inputs' as trusted or untrusted, or do not give it: a step writes it"
+                    "name it under the policy's 'inputs' as trusted or untrusted, or do not "
+                    "give it: a step writes it"
                 )
                 yield Diagnostic("V059", ("context", name), message, hint)
 
 
-def check(flow: Flow, contracts: Mapping[str, ToolContract], solved: Assigned | None = None) -> list[Diagnostic]:
-    """Every fault of *flow* for a host with these tools, in document order; *solved* is `assigned` of it, where that is there."""
+def check(
+    flow: Flow, contracts: Mapping[str, ToolContract], solved: Assigned | None = None
+) -> list[Diagnostic]:
+    """Every fault of *flow* for a host with these tools, in document order; *solved* is `assigned`
+    of it, where that is there.
+    """
     if any(d.code == "V008" for d in flow.diagnostics):  # too large, and not all of it is there
         return list(flow.diagnostics)
     found = [*flow.diagnostics, *check_shape(flow), *check_tools(flow, contracts)]
-    if not any(d.severity == "error" for d in flow.diagnostics):  # data flow over a broken graph says nonsense
+    # data flow over a broken graph says nonsense
+    if not any(d.severity == "error" for d in flow.diagnostics):
         found += check_names(flow, solved=solved)
     return in_order(found)
 
@@ -131,9 +144,11 @@ def examine(
     more: Iterable[Diagnostic] = (),
     thorough: bool = True,
 ) -> Examined:
-    """Everything that can be said of *flow* for a host with these contracts; *more* are faults found elsewhere.
+    """Everything that can be said of *flow* for a host with these contracts; *more* are faults
+    found elsewhere.
 
-    Not *thorough*, only what decides whether it may run: no warnings about branches, and no worst case unless a policy needs it.
+    Not *thorough*, only what decides whether it may run: no warnings about branches, and no worst
+    case unless a policy needs it.
     """
     program = flow.program
     host = policy or Policy()
@@ -150,7 +165,11 @@ def examine(
     proofs: tuple[Proof, ...] = ()
     trust, most = Trust(), None
     checks: dict[Loc, tuple[CallRule, ...]] = {}
-    demanding = policy is not None or len(policies) > 1 or any(c.options.trusted for c in contracts.values())
+    demanding = (
+        policy is not None
+        or len(policies) > 1
+        or any(c.options.trusted for c in contracts.values())
+    )
     if sound and (demanding or thorough):
         rules = _rules(flow, contracts, policies)
         found += _forbidden(flow, rules, policies)
@@ -164,9 +183,20 @@ def examine(
         bounds = [p.budget for p in policies if p.budget is not None]
         if thorough or bounds or any(rule.max_calls is not None for rule in rules.values()):
             budget = tightest([b for b in (budget, *bounds) if b is not None])
-            most = ceiling(flow, contracts, prices=prices, default_model=default_model, budget=budget)
+            most = ceiling(
+                flow, contracts, prices=prices, default_model=default_model, budget=budget
+            )
             for bound in bounds:
-                found += _over(flow, contracts, most, bound, prices, default_model, budget, ("policy", "budget"))
+                found += _over(
+                    flow,
+                    contracts,
+                    most,
+                    bound,
+                    prices,
+                    default_model,
+                    budget,
+                    ("policy", "budget"),
+                )
             if thorough and program.budget is not None:
                 found += [replace(d, severity="hint") for d in over_budget(most, program.budget)]
         findings = [
@@ -177,29 +207,58 @@ def examine(
         if all(finding.holds for finding in findings):
             proofs = tuple(Proof(f.kind, f.tool, f.statement, "proved", f.loc) for f in findings)
         else:
-            proofs = tuple(_proofs(flow, contracts, checks, findings, MAX_EFFORT if thorough else REFUSAL_EFFORT))
+            proofs = tuple(
+                _proofs(
+                    flow, contracts, checks, findings, MAX_EFFORT if thorough else REFUSAL_EFFORT
+                )
+            )
     if thorough and sound:
         domains = Domains(flow, contracts, solved)
         found += advise(flow, contracts, solved, domains)
         notes = empty_guards(flow, rules.values(), domains)
-        proofs = tuple(replace(p, note=notes[p.statement]) if p.statement in notes else p for p in proofs)
+        proofs = tuple(
+            replace(p, note=notes[p.statement]) if p.statement in notes else p for p in proofs
+        )
     report = Report(
-        program.name, flow.digest or program.digest, tuple(in_order(found)), proofs, most, trust.flows if sound else ()
+        program.name,
+        flow.digest or program.digest,
+        tuple(in_order(found)),
+        proofs,
+        most,
+        trust.flows if sound else (),
     )
     return Examined(report, contracts, policies, checks, _not_covered(flow, policies, untrusted))
 
 
 DOUBTS = frozenset({"V011", "V024", "V023"})
-"""What a program may do that nobody vouches for: reads that some path lacks, or that inputs must fill though a step writes the
-name; a jump back that repeats nothing. Warnings to an author, errors where a policy's demands, or a model's program, depend on it."""
+"""What a program may do that nobody vouches for: reads that some path lacks, or that inputs must
+fill though a step writes the name; a jump back that repeats nothing. Warnings to an author, errors
+where a policy's demands, or a model's program, depend on it.
+"""
 
 _OF_HOSTS = frozenset(
-    {"V010", "V011", "V024", "V020", "V023", "V030", "V031", "V032", "V033", "V034", "V051", "V057", "V059"}
+    {
+        "V010",
+        "V011",
+        "V024",
+        "V020",
+        "V023",
+        "V030",
+        "V031",
+        "V032",
+        "V033",
+        "V034",
+        "V051",
+        "V057",
+        "V059",
+    }
 )
 """Faults that leave the graph whole: unknown tools and models, names that inputs may still give."""
 
 
-def _rules(flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence[Policy]) -> dict[str, Rules]:
+def _rules(
+    flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence[Policy]
+) -> dict[str, Rules]:
     """What is demanded of each tool that the program calls, in the order of its calls."""
     rules: dict[str, Rules] = {}
     for tool, _ in _calls(flow):
@@ -213,15 +272,23 @@ def _rules(flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence
 def _uncalled(
     rules: Mapping[str, Rules], policies: Sequence[Policy], contracts: Mapping[str, ToolContract]
 ) -> dict[str, Rules]:
-    """What must come *before* something else, and is never called: then the other must not be either."""
-    patterns = dict.fromkeys(rule.pattern for policy in policies for rule in policy.tools if rule.before)
+    """What must come *before* something else, and is never called: then the other must not be
+    either.
+    """
+    patterns = dict.fromkeys(
+        rule.pattern for policy in policies for rule in policy.tools if rule.before
+    )
     names = [
         name
         for pattern in patterns
         for name in (contracts if "*" in pattern else (pattern,))
         if fnmatchcase(name, pattern)
     ]
-    return {name: Rules(name, before=rules_of(name, policies).before) for name in names if name not in rules}
+    return {
+        name: Rules(name, before=rules_of(name, policies).before)
+        for name in names
+        if name not in rules
+    }
 
 
 def _all_names(flow: Flow) -> Iterable[Names]:
@@ -240,14 +307,17 @@ def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
                         yield beside.tool, (*names.loc, *at, kind, "tool")
 
 
-def _forbidden(flow: Flow, rules: Mapping[str, Rules], policies: Sequence[Policy]) -> Iterator[Diagnostic]:
+def _forbidden(
+    flow: Flow, rules: Mapping[str, Rules], policies: Sequence[Policy]
+) -> Iterator[Diagnostic]:
     """Calls of tools that a policy does not allow."""
     for tool, loc in _calls(flow):
         if not rules[tool].allow:
             allowed = [name for name in rules if rules[name].allow]
             named = f"name it in the policy: tools: {{{tool}: {{}}}}"
             hint = (
-                f"{named}; it allows {', '.join(map(repr, allowed))} of those that the program calls"
+                f"{named}; it allows {', '.join(map(repr, allowed))} of those that the program "
+                f"calls"
                 if allowed
                 else named
             )
@@ -263,7 +333,14 @@ def _limited(flow: Flow, rules: Mapping[str, Rules], most: Ceiling | None) -> It
         times = "once" if limit == 1 else f"{limit} times"
         statement = f"{tool!r} is called at most {times}, attempts included"
         loc = next(loc for name, loc in _calls(flow) if name == tool)
-        yield Finding("max_calls", tool, statement, calls <= limit, loc, breaks=partial(called_more, flow, tool, limit))
+        yield Finding(
+            "max_calls",
+            tool,
+            statement,
+            calls <= limit,
+            loc,
+            breaks=partial(called_more, flow, tool, limit),
+        )
 
 
 def _over(
@@ -276,11 +353,19 @@ def _over(
     budget: Budget | None,
     loc: Loc,
 ) -> list[Diagnostic]:
-    """Where the worst case exceeds a policy's budget. What hangs on the size of inputs is only warned of: the run's own
-    reservations hold it, and most inputs are far smaller than the largest."""
+    """Where the worst case exceeds a policy's budget. What hangs on the size of inputs is only
+    warned of: the run's own reservations hold it, and most inputs are far smaller than the largest.
+    """
     faults = over_budget(most, bound, loc)
     if any(d.severity == "error" and d.loc[-1] in ("max_tokens", "max_cost_usd") for d in faults):
-        least = ceiling(flow, contracts, prices=prices, default_model=default_model, budget=budget, input_bytes=0)
+        least = ceiling(
+            flow,
+            contracts,
+            prices=prices,
+            default_model=default_model,
+            budget=budget,
+            input_bytes=0,
+        )
         sure = {d.loc for d in over_budget(least, bound, loc) if d.severity == "error"}
         faults = [
             d
@@ -303,10 +388,15 @@ def _proofs(
     findings: Iterable[Finding],
     effort: int,
 ) -> Iterator[Proof]:
-    """Findings as proofs: for each that does not hold, a run that breaks it is searched for, and executed."""
+    """Findings as proofs: for each that does not hold, a run that breaks it is searched for, and
+    executed.
+    """
     search: Search | None = None
-    with suppress(VMError, KeyError):  # unknown tools can not be compiled, and then nothing can be run
-        search = Search(compile_flow(flow, contracts, checks), flow, contracts, checks=checks, effort=effort)
+    # unknown tools can not be compiled, and then nothing can be run
+    with suppress(VMError, KeyError):
+        search = Search(
+            compile_flow(flow, contracts, checks), flow, contracts, checks=checks, effort=effort
+        )
     for f in findings:
         if f.holds:
             yield Proof(f.kind, f.tool, f.statement, "proved", f.loc)
@@ -317,14 +407,28 @@ def _proofs(
         elif search is None:
             reason = "the program can not be run, so no run was searched for"
         elif search.effort < 0:
-            reason = "no run was searched for: the searches for other statements took all the time that there is"
+            reason = (
+                "no run was searched for: the searches for other statements took all the "
+                "time that there is"
+            )
         else:
             prefer = [(move.node, move.label) for move in f.path]
-            run = search.find(f.statement, breaks=f.breaks, prefer=prefer, budget_runs=SEARCHED_RUNS)
+            run = search.find(
+                f.statement, breaks=f.breaks, prefer=prefer, budget_runs=SEARCHED_RUNS
+            )
             if run is None:
-                reason = f"none of the runs that were tried (at most {SEARCHED_RUNS}) takes this path"
+                reason = (
+                    f"none of the runs that were tried (at most {SEARCHED_RUNS}) takes this path"
+                )
         yield Proof(
-            f.kind, f.tool, f.statement, "refuted" if run is not None else "unproved", f.loc, f.path, run, reason
+            f.kind,
+            f.tool,
+            f.statement,
+            "refuted" if run is not None else "unproved",
+            f.loc,
+            f.path,
+            run,
+            reason,
         )
 
 
@@ -332,24 +436,44 @@ SEARCHED_RUNS = 500
 """Runs that are tried for one counterexample: most are found among the first ten."""
 
 REFUSAL_EFFORT = 20_000
-"""Steps of all searched runs where a run waits for its refusal: some 50 ms of the event loop. A report gets ten times that."""
+"""Steps of all searched runs where a run waits for its refusal: some 50 ms of the event loop. A
+report gets ten times that.
+"""
 
 
 def _doubtful(rules: Mapping[str, Rules], untrusted: frozenset[str]) -> Iterator[Diagnostic]:
-    """Value checks that read what somebody calls untrusted: a stranger would choose what the value is held against."""
+    """Value checks that read what somebody calls untrusted: a stranger would choose what the value
+    is held against.
+    """
     for tool, rule in rules.items():
         for argument, one in rule.args:
             for name in one.reads():
                 if name in untrusted:
-                    message = f"the check {one.text!r} of argument {argument!r} of {tool!r} reads input {name!r}, which is untrusted"
-                    hint = "write what is allowed into the policy's values, or take the input from a trusted place"
-                    yield Diagnostic("V058", ("policy", "tools", tool, "args", argument), message, hint)
+                    message = (
+                        f"the check {one.text!r} of argument {argument!r} of {tool!r} reads "
+                        f"input {name!r}, which is untrusted"
+                    )
+                    hint = (
+                        "write what is allowed into the policy's values, or take the input "
+                        "from a trusted place"
+                    )
+                    yield Diagnostic(
+                        "V058", ("policy", "tools", tool, "args", argument), message, hint
+                    )
 
 
-def _unknown_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> Iterator[Diagnostic]:
-    """Inputs that are called untrusted and that the program does not have: a typo would leave the right one trusted."""
+def _unknown_inputs(
+    flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]
+) -> Iterator[Diagnostic]:
+    """Inputs that are called untrusted and that the program does not have: a typo would leave the
+    right one trusted.
+    """
     checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
-    known = list(dict.fromkeys([*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())]))
+    known = list(
+        dict.fromkeys(
+            [*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())]
+        )
+    )
     hints = Hints()
     for policy in policies:
         for name in policy.untrusted:
@@ -361,54 +485,86 @@ def _unknown_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[
                 trusted = "*" in policy.trusted and near not in policy.trusted + policy.untrusted
                 severity: Severity = "error" if trusted else "warning"
                 yield Diagnostic(
-                    "V051", ("policy", "inputs", name), message, f"did you mean {near!r}? name it too", severity
+                    "V051",
+                    ("policy", "inputs", name),
+                    message,
+                    f"did you mean {near!r}? name it too",
+                    severity,
                 )
     for name in untrusted:
         if name not in known:
             hint = hints.meant(name, known, otherwise=f"it reads {', '.join(known) or 'no inputs'}")
             yield Diagnostic(
-                "V051", ("context",), f"input {name!r} is called untrusted, and the program reads none", hint
+                "V051",
+                ("context",),
+                f"input {name!r} is called untrusted, and the program reads none",
+                hint,
             )
 
 
-def _uncovered_inputs(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> Iterator[Diagnostic]:
-    """Inputs that a run is given and of which a host's policy with ``inputs`` does not say whether they are trusted.
+def _uncovered_inputs(
+    flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]
+) -> Iterator[Diagnostic]:
+    """Inputs that a run is given and of which a host's policy with ``inputs`` does not say whether
+    they are trusted.
 
-    That a name is missing there is as likely a slip of the pen as a decision, and it would be trusted.
+    That a name is missing there is as likely a slip of the pen as a decision, and it would be
+    trusted.
     """
     uncovered = _not_covered(flow, policies, untrusted)
     root = flow.frames[0].names
     needed = {name: loc for name, loc in root.needed.items() if name in uncovered}
-    needed |= {name: ("inputs", "properties", name) for name in root.keys if name in uncovered & root.declared}
+    needed |= {
+        name: ("inputs", "properties", name)
+        for name in root.keys
+        if name in uncovered & root.declared
+    }
     for policy in policies:
         for rule in policy.tools:
             for argument, one in rule.args.items():
                 at: Loc = ("policy", "tools", rule.pattern, "args", argument)
-                needed |= {name: at for name in one.reads() if name in uncovered and name not in needed}
+                needed |= {
+                    name: at for name in one.reads() if name in uncovered and name not in needed
+                }
     known = {*root.needed, *root.declared}
-    named = [name for name in (*policies[0].untrusted, *policies[0].trusted) if name != "*" and name not in known]
+    named = [
+        name
+        for name in (*policies[0].untrusted, *policies[0].trusted)
+        if name != "*" and name not in known
+    ]
     hints = Hints()
     for name, loc in needed.items():
         near = hints.nearest(name, named)
         slip = (
-            f"it names {near!r}, which the program does not read; did you mean {name!r}? " if near is not None else ""
+            f"it names {near!r}, which the program does not read; did you mean {name!r}? "
+            if near is not None
+            else ""
         )
         yield Diagnostic(
             "V059",
             loc,
             f"the policy does not say whether input {name!r} is trusted",
-            f"{slip}name it under the policy's 'inputs' as trusted or untrusted, or write '*' for all others",
+            f"{slip}name it under the policy's 'inputs' as trusted or untrusted, or write '*' for "
+            f"all others",
         )
 
 
-def _not_covered(flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]) -> frozenset[str]:
-    """The names that a run can be given, or that value checks read, and that no entry of the host's ``inputs`` covers."""
+def _not_covered(
+    flow: Flow, policies: Sequence[Policy], untrusted: Iterable[str]
+) -> frozenset[str]:
+    """The names that a run can be given, or that value checks read, and that no entry of the host's
+    ``inputs`` covers.
+    """
     host = policies[0]
     if not host.names_inputs or "*" in (*host.untrusted, *host.trusted):
         return frozenset()
     checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
     names = {*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())}
-    covered = {*host.trusted, *untrusted, *(name for policy in policies for name in untrusted_by(policy, flow))}
+    covered = {
+        *host.trusted,
+        *untrusted,
+        *(name for policy in policies for name in untrusted_by(policy, flow)),
+    }
     return frozenset(names - covered)
 
 
@@ -421,7 +577,9 @@ def _own_policies(flow: Flow) -> list[Policy]:
 def _by_policy(
     flow: Flow, contracts: Mapping[str, ToolContract], policies: Sequence[Policy]
 ) -> tuple[dict[str, ToolContract], list[Diagnostic]]:
-    """The contracts with the effects that policies give them, and what is wrong with the policies for this host; its own is first."""
+    """The contracts with the effects that policies give them, and what is wrong with the policies
+    for this host; its own is first.
+    """
     found: list[Diagnostic] = []
     hints = Hints()
     result = dict(contracts)
@@ -434,9 +592,12 @@ def _by_policy(
             loc: Loc = (*at, "tools", rule.pattern)
             for name in rule.before:
                 meant = hints.meant(name, contracts) if name not in contracts else None
-                if meant and not any(name.partition(".")[0] in names.ids for names in _all_names(flow)):
+                if meant and not any(
+                    name.partition(".")[0] in names.ids for names in _all_names(flow)
+                ):
                     message = (
-                        f"{rule.pattern!r} must come before {name!r}, which is no tool, and no step of this program"
+                        f"{rule.pattern!r} must come before {name!r}, which is no tool, and "
+                        f"no step of this program"
                     )
                     found.append(Diagnostic("V051", (*loc, "before"), message, meant))
             if "*" in rule.pattern:
@@ -446,13 +607,18 @@ def _by_policy(
             if known is None:
                 otherwise = "the host's tools are " + (", ".join(contracts) or "none")
                 hint = hints.meant(rule.pattern, contracts, otherwise=otherwise)
-                found.append(Diagnostic("V051", loc, f"the policy names unknown tool {rule.pattern!r}", hint))
+                found.append(
+                    Diagnostic("V051", loc, f"the policy names unknown tool {rule.pattern!r}", hint)
+                )
                 continue
             for name in rule.args:
                 if name != "*" and name not in known.parameters and not known.open:
                     otherwise = f"it takes {', '.join(known.parameters) or 'none'}"
                     hint = hints.meant(name, known.parameters, otherwise=otherwise)
-                    message = f"the policy names argument {name!r}, which tool {rule.pattern!r} does not take"
+                    message = (
+                        f"the policy names argument {name!r}, which tool {rule.pattern!r} "
+                        f"does not take"
+                    )
                     found.append(Diagnostic("V051", (*loc, "args", name), message, hint))
         for name in contracts:
             for rule in policy.matching(name):
@@ -461,16 +627,25 @@ def _by_policy(
                 if effect is None or effect == now.effect:
                     continue
                 if EFFECTS.index(effect) < EFFECTS.index(now.effect) and (now.declared or own):
-                    message = f"tool {name!r} is declared {now.effect!r}, and the policy calls it {effect!r}"
+                    message = (
+                        f"tool {name!r} is declared {now.effect!r}, and the policy calls it "
+                        f"{effect!r}"
+                    )
                     hint = "a policy may only make an effect graver"
-                    found.append(Diagnostic("V057", ("policy", "tools", rule.pattern, "effect"), message, hint))
+                    found.append(
+                        Diagnostic(
+                            "V057", ("policy", "tools", rule.pattern, "effect"), message, hint
+                        )
+                    )
                 else:
                     result[name] = replace(now, effect=effect, declared=True)
     return result, found
 
 
 def untrusted_by(policy: Policy, flow: Flow) -> Iterator[str]:
-    """The inputs of the program that *policy* calls untrusted; ``*`` stands for all that it does not call trusted."""
+    """The inputs of the program that *policy* calls untrusted; ``*`` stands for all that it does
+    not call trusted.
+    """
     for name in policy.untrusted:
         if name == "*":
             yield from (other for other in flow.frames[0].names.keys if other not in policy.trusted)
@@ -478,16 +653,25 @@ def untrusted_by(policy: Policy, flow: Flow) -> Iterator[str]:
             yield name
 
 
-def _unmatched(rule: ToolRule, loc: Loc, contracts: Mapping[str, ToolContract], hints: Hints) -> Iterator[Diagnostic]:
-    """A pattern that names no tool of the host, and arguments that none of those that it names takes."""
+def _unmatched(
+    rule: ToolRule, loc: Loc, contracts: Mapping[str, ToolContract], hints: Hints
+) -> Iterator[Diagnostic]:
+    """A pattern that names no tool of the host, and arguments that none of those that it names
+    takes.
+    """
     matched = [known for name, known in contracts.items() if fnmatchcase(name, rule.pattern)]
     if not matched and rule.pattern != "*":
         message = f"the policy's pattern {rule.pattern!r} matches none of the host's tools"
-        yield Diagnostic("V051", loc, message, f"they are {', '.join(contracts) or 'none'}", "warning")
+        yield Diagnostic(
+            "V051", loc, message, f"they are {', '.join(contracts) or 'none'}", "warning"
+        )
     for name in rule.args if matched else ():
         if name != "*" and not any(known.open or name in known.parameters for known in matched):
             hint = hints.meant(name, sorted({p for known in matched for p in known.parameters}))
-            message = f"the policy names argument {name!r}, which no tool that {rule.pattern!r} matches takes"
+            message = (
+                f"the policy names argument {name!r}, which no tool that {rule.pattern!r} "
+                f"matches takes"
+            )
             yield Diagnostic("V051", (*loc, "args", name), message, hint)
 
 
@@ -502,10 +686,12 @@ def verify(
     untrusted: Iterable[str] = (),
     approved: Iterable[str] = (),
 ) -> Report:
-    """What can be said of every run of *program* before any: faults, proofs, the worst case, flows. Nothing is called.
+    """What can be said of every run of *program* before any: faults, proofs, the worst case, flows.
+    Nothing is called.
 
-    *tools* are callables by name, for their contracts; *policy* a `Policy`, a dict, or a file's path; *prices* dollars per million tokens;
-    *untrusted* inputs whose values come from outside; *approved* digests of programs from untrusted sources.
+    *tools* are callables by name, for their contracts; *policy* a `Policy`, a dict, or a file's
+    path; *prices* dollars per million tokens; *untrusted* inputs whose values come from outside;
+    *approved* digests of programs from untrusted sources.
 
     Raises:
         ProgramError: If the policy is malformed.
@@ -517,15 +703,23 @@ def verify(
         contracts,
         policy=rules,
         budget=program.budget,
-        prices={m: (Decimal(str(a)), Decimal(str(b))) for m, (a, b) in prices.items()} if prices is not None else None,
+        prices={m: (Decimal(str(a)), Decimal(str(b))) for m, (a, b) in prices.items()}
+        if prices is not None
+        else None,
         untrusted=untrusted,
         approved=frozenset(approved),
         more=program.warnings,
     )
-    return replace(examined.report, diagnostics=tuple(placed_for(program, rules, examined.report.diagnostics)))
+    return replace(
+        examined.report, diagnostics=tuple(placed_for(program, rules, examined.report.diagnostics))
+    )
 
 
-def placed_for(program: Program, policy: Policy | None, diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """*diagnostics* with line and column, in the file of the program or of the host's *policy*, whichever each is about."""
+def placed_for(
+    program: Program, policy: Policy | None, diagnostics: Iterable[Diagnostic]
+) -> list[Diagnostic]:
+    """*diagnostics* with line and column, in the file of the program or of the host's *policy*,
+    whichever each is about.
+    """
     found = program.place(list(diagnostics))
     return policy.place(found, program.own_policy) if policy is not None else found

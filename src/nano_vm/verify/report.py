@@ -1,4 +1,6 @@
-"""What verification says: faults, proofs, the worst case, where outside text flows. Data only; nothing is proved here."""
+"""What verification says: faults, proofs, the worst case, where outside text flows. Data only;
+nothing is proved here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ ProofStatus = Literal["proved", "refuted", "unproved"]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One step of a path through the `Flow`: the node and the label of the edge that is taken from it; the last has none."""
+    """One step of a path through the `Flow`: the node and the label of the edge that is taken from
+    it; the last has none.
+    """
 
     node: int
     step_id: str
@@ -33,10 +37,11 @@ class Move:
 class Proof:
     """One statement about every run of the program, and what is known of it.
 
-    ``kind`` is ``guard``, ``approval``, ``after``, ``before``, ``max_calls``, ``flow`` or ``allow``. ``proved``: no run breaks it,
-    if tools are what their contracts say. ``refuted``: ``run`` breaks it; it was found and executed. ``unproved``: the
-    graph has the path ``path`` that would break it, and no run along it was found; ``reason`` says why. ``note`` says what makes
-    the statement an empty one: a guard that every run crosses.
+    ``kind`` is ``guard``, ``approval``, ``after``, ``before``, ``max_calls``, ``flow`` or
+    ``allow``. ``proved``: no run breaks it, if tools are what their contracts say. ``refuted``:
+    ``run`` breaks it; it was found and executed. ``unproved``: the graph has the path ``path`` that
+    would break it, and no run along it was found; ``reason`` says why. ``note`` says what makes the
+    statement an empty one: a guard that every run crosses.
     """
 
     kind: str
@@ -51,13 +56,19 @@ class Proof:
 
     @property
     def way(self) -> str:
-        """The path in one line, with the values that each of its branches was decided by in the run that was found."""
+        """The path in one line, with the values that each of its branches was decided by in the run
+        that was found.
+        """
         values: dict[tuple[str, str], str] = {}
         for branch in self.run.branches if self.run is not None else ():
             step_id = branch.path.rpartition("/")[2].partition("#")[0].partition("[")[0]
-            said = ", ".join(f"{name} = {short(value)}" for name, value in branch.references.items())
+            said = ", ".join(
+                f"{name} = {short(value)}" for name, value in branch.references.items()
+            )
             values.setdefault((step_id, branch.branch), f" ({said})" if said else "")
-        return " -> ".join(f"{move}{values.get((move.step_id, move.label), '')}" for move in self.path)
+        return " -> ".join(
+            f"{move}{values.get((move.step_id, move.label), '')}" for move in self.path
+        )
 
     def __str__(self) -> str:
         text = f"{self.status}: {self.statement}"
@@ -75,13 +86,17 @@ class Proof:
         return "\n".join(lines)
 
     def fault(self, flows: Iterable[Influence] = ()) -> Diagnostic | None:
-        """What a host says that refuses the program for it, with what *flows* say of its place; None where it is proved."""
+        """What a host says that refuses the program for it, with what *flows* say of its place;
+        None where it is proved.
+        """
         if self.status == "proved":
             return None
         found = [str(flow) for flow in flows if self.kind == "flow" and flow.loc == self.loc]
         found = found or ([f"on the path {self.way}"] if self.path else [])
         found += [self.reason] if self.reason else []
-        return Diagnostic("V052", self.loc, f"{self.status}: {self.statement}", ": ".join(found) or None)
+        return Diagnostic(
+            "V052", self.loc, f"{self.status}: {self.statement}", ": ".join(found) or None
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -101,10 +116,11 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a static pass says of one statement: it holds, or the shortest path through the graph that breaks it.
+    """What a static pass says of one statement: it holds, or the shortest path through the graph
+    that breaks it.
 
-    ``moves`` are what a search for a run prefers to take, (node, label); ``breaks`` says of an ended root machine whether its run
-    breaks the statement.
+    ``moves`` are what a search for a run prefers to take, (node, label); ``breaks`` says of an
+    ended root machine whether its run breaks the statement.
     """
 
     kind: str
@@ -118,9 +134,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """Untrusted text that reaches an argument or decides a branch: ``source`` says whose it is, ``way`` the steps between.
+    """Untrusted text that reaches an argument or decides a branch: ``source`` says whose it is,
+    ``way`` the steps between.
 
-    ``allowed`` says by what right it may: a declassifier, or that it is only a branch (``kind`` is ``branch``).
+    ``allowed`` says by what right it may: a declassifier, or that it is only a branch (``kind`` is
+    ``branch``).
     """
 
     kind: Literal["argument", "branch"]
@@ -166,12 +184,17 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether nothing speaks against running it: no error, and every statement is proved."""
-        return all(d.severity != "error" for d in self.diagnostics) and all(p.status == "proved" for p in self.proofs)
+        return all(d.severity != "error" for d in self.diagnostics) and all(
+            p.status == "proved" for p in self.proofs
+        )
 
     @property
     def faults(self) -> tuple[Diagnostic, ...]:
         """All that a host tells: the diagnostics, and what is not proved."""
-        return (*self.diagnostics, *(f for proof in self.proofs if (f := proof.fault(self.flows)) is not None))
+        return (
+            *self.diagnostics,
+            *(f for proof in self.proofs if (f := proof.fault(self.flows)) is not None),
+        )
 
     @property
     def proofs_digest(self) -> str:
@@ -197,7 +220,11 @@ class Report:
     def lines(self) -> Iterator[str]:
         """What `str` joins, a line each."""
         for diagnostic in self.diagnostics:
-            yield f"{diagnostic.severity}: {diagnostic}" if diagnostic.severity != "error" else str(diagnostic)
+            yield (
+                f"{diagnostic.severity}: {diagnostic}"
+                if diagnostic.severity != "error"
+                else str(diagnostic)
+            )
         for proof in self.proofs:
             yield from str(proof).splitlines()
         for flow in self.flows:

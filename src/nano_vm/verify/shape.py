@@ -1,8 +1,9 @@
 """Cycles and unreachable steps.
 
-A jump back is a cycle, and repetition is `loop` and `map` only; so the graph without the ``again`` edges of loops must be
-acyclic, and then any program that passes ends: each step runs at most once for each of its states, times the bounds
-of the loops around it. A depth-first search finds a cycle in time linear in nodes and edges.
+A jump back is a cycle, and repetition is `loop` and `map` only; so the graph without the ``again``
+edges of loops must be acyclic, and then any program that passes ends: each step runs at most once
+for each of its states, times the bounds of the loops around it. A depth-first search finds a cycle
+in time linear in nodes and edges.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ def check_shape(flow: Flow) -> Iterator[Diagnostic]:
     reached = bytearray(len(flow.nodes))  # 0 unseen, 1 on the path, 2 done
     cycles = list(_cycles(flow, reached))
     yield from cycles or _back_jumps(flow)
-    yield from _unreachable(flow, {node.loc for node in flow.nodes if node.kind == "step" and reached[node.index]})
+    yield from _unreachable(
+        flow, {node.loc for node in flow.nodes if node.kind == "step" and reached[node.index]}
+    )
 
 
 def _cycles(flow: Flow, state: bytearray) -> Iterator[Diagnostic]:
-    """Depth first from the entry; forks lead into the frames of branches, items and called programs."""
+    """Depth first from the entry; forks lead into the frames of branches, items and called
+    programs.
+    """
     reported = set()
     entry = flow.frames[0].entry
     stack = [(entry, iter(flow.nodes[entry].edges))]
@@ -65,34 +70,48 @@ def _unreachable(flow: Flow, seen: set[Loc]) -> Iterator[Diagnostic]:
             if loc in seen:
                 continue
             if not any(loc[:i] in lost for i in range(1, len(loc))):
-                hint = "what is reached by a jump ends the run unless it has 'next'; lead a branch or 'next' here, or remove it"
-                yield Diagnostic("V009", loc, f"no path reaches step {step.id!r}", hint, severity="warning")
+                hint = (
+                    "what is reached by a jump ends the run unless it has 'next'; lead a "
+                    "branch or 'next' here, or remove it"
+                )
+                yield Diagnostic(
+                    "V009", loc, f"no path reaches step {step.id!r}", hint, severity="warning"
+                )
             lost.add(loc)
 
 
 def check_entries(flow: Flow) -> Iterator[Diagnostic]:
-    """Hints: steps that are entered both in order and by jump, and are followed by something else each way."""
+    """Hints: steps that are entered both in order and by jump, and are followed by something else
+    each way.
+    """
     told: set[int] = set()
     for jump in _jumps(flow):
         node, other = jump.target, jump.in_order
         if node.index in told or jump.back or other is None or _follows(other) == _follows(node):
             continue
         told.add(node.index)
-        message = f"step {node.step.id!r} is reached in order and by jump, from {jump.by.step.id!r}: by jump {_ends(node)} after it"
+        message = (
+            f"step {node.step.id!r} is reached in order and by jump, from "
+            f"{jump.by.step.id!r}: by jump {_ends(node)} after it"
+        )
         hint = "give it 'next' to go on either way, or write what belongs to the branch as a block"
         yield Diagnostic("V015", node.loc, message, hint, "hint")
 
 
 def _ends(node: Node) -> str:
-    return {"run": "the run ends", "call": "its program ends"}.get(node.frame.kind, f"the {node.frame.kind} ends")
+    return {"run": "the run ends", "call": "its program ends"}.get(
+        node.frame.kind, f"the {node.frame.kind} ends"
+    )
 
 
-# --- jumps -----------------------------------------------------------------------------------------------------------
+# --- jumps ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Jump:
-    """A jump by the step of *by*, along the edge *label*, to *target*; *in_order* is the same step as it is reached in order."""
+    """A jump by the step of *by*, along the edge *label*, to *target*; *in_order* is the same step
+    as it is reached in order.
+    """
 
     by: Node
     label: str
@@ -101,10 +120,17 @@ class _Jump:
 
     @property
     def back(self) -> bool:
-        """Whether it leads to a step that stands before the jumping one, or is that, in its block or in one around it."""
+        """Whether it leads to a step that stands before the jumping one, or is that, in its block
+        or in one around it.
+        """
         block, at = self.target.loc[:-1], self.target.loc[-1]
         rest = self.by.loc[len(block) :]
-        return self.by.loc[: len(block)] == block and type(at) is int and type(rest[0]) is int and at <= rest[0]
+        return (
+            self.by.loc[: len(block)] == block
+            and type(at) is int
+            and type(rest[0]) is int
+            and at <= rest[0]
+        )
 
     @property
     def field(self) -> Loc:
@@ -112,7 +138,9 @@ class _Jump:
         if self.label != "catch":
             return ("cases", self.label[5:]) if self.label.startswith("case:") else (self.label,)
         return next(
-            ("catch", i, "next") for i, catch in enumerate(self.by.step.catch) if catch.next == self.target.step.id
+            ("catch", i, "next")
+            for i, catch in enumerate(self.by.step.catch)
+            if catch.next == self.target.step.id
         )
 
 
@@ -126,7 +154,11 @@ def _jumps(flow: Flow) -> Iterator[_Jump]:
     for node in nodes:
         for edge in node.edges:
             target = nodes[edge.target]
-            if _entry(target) and target.mode == "jump" and edge.label not in ("fork", "when", "next", "again"):
+            if (
+                _entry(target)
+                and target.mode == "jump"
+                and edge.label not in ("fork", "when", "next", "again")
+            ):
                 by = nodes[edge.by] if edge.by >= 0 else node
                 yield _Jump(by, edge.label, target, entered.get((target.loc, _container(target))))
 
@@ -144,14 +176,16 @@ def _follows(node: Node) -> list[int]:
     return [edge.target for edge in node.edges if edge.label not in ("error", "catch", "when")]
 
 
-# --- jumps back ------------------------------------------------------------------------------------------------------
+# --- jumps back -----------------------------------------------------------------------------------
 
 MAX_REPEATED = 8
 """Steps of a loop that a hint writes out; of more the first and the last."""
 
 
 def _back_jumps(flow: Flow) -> Iterator[Diagnostic]:
-    """Jumps back to a step that runs in order too: nearly always meant to repeat, and they do not."""
+    """Jumps back to a step that runs in order too: nearly always meant to repeat, and they do
+    not.
+    """
     told: set[tuple[Loc, str]] = set()
     for jump in _jumps(flow):
         key = jump.by.loc, jump.target.step.id
@@ -159,7 +193,10 @@ def _back_jumps(flow: Flow) -> Iterator[Diagnostic]:
             continue
         told.add(key)
         by, to = jump.by.step.id, jump.target.step.id
-        message = f"step {by!r} jumps back to {to!r}, which also runs in order: {_ends(jump.target)} after it, nothing is repeated"
+        message = (
+            f"step {by!r} jumps back to {to!r}, which also runs in order: "
+            f"{_ends(jump.target)} after it, nothing is repeated"
+        )
         yield Diagnostic("V023", (*jump.by.loc, *jump.field), message, _loop_of(jump), "warning")
 
 
@@ -172,7 +209,9 @@ def _loop_of(jump: _Jump) -> str:
     ids = [
         step.id
         for step, at in names.steps
-        if (loc := (*names.loc, *at))[:-1] == block and isinstance(loc[-1], int) and first <= loc[-1] <= last
+        if (loc := (*names.loc, *at))[:-1] == block
+        and isinstance(loc[-1], int)
+        and first <= loc[-1] <= last
     ]
     step, until = jump.by.step, _until(jump)
     own = until is not None and len(ids) > 1 and len(jump.by.loc) == len(jump.target.loc)
@@ -180,8 +219,14 @@ def _loop_of(jump: _Jump) -> str:
     if len(body) > MAX_REPEATED:
         body = [*body[:2], "...", body[-1]]
     test = json.dumps(until if until is not None else "<when it is done>", ensure_ascii=False)
-    loop = f"{{id: {step.id if own else 'again'}, type: loop, max_iterations: 5, until: {test}, steps: [{', '.join(body)}]}}"
-    return f"to repeat, write in their place {loop}, with those steps inside; what follows goes on after it"
+    loop = (
+        f"{{id: {step.id if own else 'again'}, type: loop, max_iterations: 5, until: {test}, "
+        f"steps: [{', '.join(body)}]}}"
+    )
+    return (
+        f"to repeat, write in their place {loop}, with those steps inside; what follows goes "
+        f"on after it"
+    )
 
 
 def _until(jump: _Jump) -> str | None:

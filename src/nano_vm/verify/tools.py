@@ -14,7 +14,9 @@ from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, checked
 
 
 def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[Diagnostic]:
-    """Unknown tools; missing, unknown and ill-typed literal arguments, also of `undo` and `reconcile`."""
+    """Unknown tools; missing, unknown and ill-typed literal arguments, also of `undo` and
+    `reconcile`.
+    """
     hints = Hints()
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         for step, at in names.steps:
@@ -29,18 +31,36 @@ def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[D
 
 
 def _call(
-    step_id: str, tool: str, args: dict[str, Any], loc: Loc, contracts: Mapping[str, ToolContract], hints: Hints
+    step_id: str,
+    tool: str,
+    args: dict[str, Any],
+    loc: Loc,
+    contracts: Mapping[str, ToolContract],
+    hints: Hints,
 ) -> Iterator[Diagnostic]:
     contract = contracts.get(tool)
     if contract is None:
-        hint = hints.meant(tool, contracts, otherwise="give it by ExecutionVM(tools={...}) or --tools module:object")
-        yield Diagnostic("V020", (*loc, "tool"), f"tool {tool!r} is not registered; step {step_id!r} calls it", hint)
+        hint = hints.meant(
+            tool,
+            contracts,
+            otherwise="give it by ExecutionVM(tools={...}) or --tools module:object",
+        )
+        yield Diagnostic(
+            "V020",
+            (*loc, "tool"),
+            f"tool {tool!r} is not registered; step {step_id!r} calls it",
+            hint,
+        )
         return
     parameters = contract.parameters
     for name in parameters:
         if parameters[name].required and name not in args:
             beside = loc[-1] in ("undo", "reconcile")
-            hint = f"add it to the args of {loc[-1]!r}" if beside else f"add it to the args of {step_id!r}"
+            hint = (
+                f"add it to the args of {loc[-1]!r}"
+                if beside
+                else f"add it to the args of {step_id!r}"
+            )
             yield Diagnostic("V021", loc, f"tool {tool!r} needs argument {name!r}", hint)
     for name, value in args.items():
         at = (*loc, "args", name)

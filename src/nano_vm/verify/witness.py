@@ -1,13 +1,16 @@
-"""A run that breaks a statement: searched for along a path of the graph, found by executing the machine, and kept to be shown.
+"""A run that breaks a statement: searched for along a path of the graph, found by executing the
+machine, and kept to be shown.
 
-A static pass says that a statement may be broken, and by which edges. `find_run` looks for outcomes of calls under which a run takes
-them: it runs the real `Machine` from the start again and again, each time with one choice changed, and goes on from the runs that
-followed the path furthest. Where a run leaves the path at a branch, choices that the branch reads are changed
-first, the latest before the others; where the path takes an error, the outcome of that call. The same candidates as the all-paths
-test's (`nano_vm.explore`), so that not to find a run proves nothing.
+A static pass says that a statement may be broken, and by which edges. `find_run` looks for outcomes
+of calls under which a run takes them: it runs the real `Machine` from the start again and again,
+each time with one choice changed, and goes on from the runs that followed the path furthest. Where
+a run leaves the path at a branch, choices that the branch reads are changed first, the latest
+before the others; where the path takes an error, the outcome of that call. The same candidates as
+the all-paths test's (`nano_vm.explore`), so that not to find a run proves nothing.
 
-The search is best-first over the tree of choices (the generational search of P. Godefroid, M. Levin, D. Molnar, "Automated Whitebox
-Fuzz Testing", NDSS 2008, with candidate values in place of a solver). It is deterministic and bounded by a number of runs.
+The search is best-first over the tree of choices (the generational search of P. Godefroid, M.
+Levin, D. Molnar, "Automated Whitebox Fuzz Testing", NDSS 2008, with candidate values in place of a
+solver). It is deterministic and bounded by a number of runs.
 """
 
 from __future__ import annotations
@@ -28,13 +31,18 @@ DEFAULT_BUDGET_RUNS = 2_000
 """Runs of one search: a tenth of a second for a program of 20 steps."""
 
 MAX_EFFORT = 200_000
-"""Steps and outcomes of all searches of one `Search` together, about half a second: whoever waits for a verdict has it before."""
+"""Steps and outcomes of all searches of one `Search` together, about half a second: whoever waits
+for a verdict has it before.
+"""
 
 MAX_OUTCOMES = 50_000
-"""Outcomes of all runs of one search together: what 2,000 runs of a program of 25 calls have; a longer program gets fewer runs."""
+"""Outcomes of all runs of one search together: what 2,000 runs of a program of 25 calls have; a
+longer program gets fewer runs.
+"""
 
 MAX_VARIED = 400
-"""Choices of one run that are varied: what a loop of many iterations makes beyond is left as it is."""
+"""Choices of one run that are varied: what a loop of many iterations makes beyond is left as it is.
+"""
 
 CANCEL = "cancel"
 """The label that ends a path on which the run is cancelled."""
@@ -63,7 +71,9 @@ class Witness:
         return self.run.branches
 
     def replay(self, plan: Plan | None = None) -> Machine:
-        """The ended root machine of the same run, executed again on *plan*, or on the one that it was found with."""
+        """The ended root machine of the same run, executed again on *plan*, or on the one that it
+        was found with.
+        """
         return self.run.replay(plan)
 
     def text(self) -> str:
@@ -87,11 +97,13 @@ def find_run(
     checks: Checks | None = None,
     budget_runs: int = DEFAULT_BUDGET_RUNS,
 ) -> Witness | None:
-    """A run that *breaks* the statement *goal*, or None where none was found within *budget_runs* or `MAX_OUTCOMES`.
+    """A run that *breaks* the statement *goal*, or None where none was found within *budget_runs*
+    or `MAX_OUTCOMES`.
 
-    *prefer* is a path through the flow, node and edge label, that runs are steered along; one that breaks the statement elsewhere
-    is as good. *breaks* is asked about the ended root machine of every run. *contracts* tell the types of tools,
-    *checks* are a policy's value checks that the plan was compiled with.
+    *prefer* is a path through the flow, node and edge label, that runs are steered along; one that
+    breaks the statement elsewhere is as good. *breaks* is asked about the ended root machine of
+    every run. *contracts* tell the types of tools, *checks* are a policy's value checks that the
+    plan was compiled with.
     """
     return Search(plan, flow, contracts, inputs, checks).find(
         goal, breaks=breaks, prefer=prefer, budget_runs=budget_runs
@@ -122,7 +134,14 @@ class Search:
     def runner(self, cancels: bool) -> Runner:
         """The one that cancels runs, or that does not."""
         if cancels not in self.runners:
-            choices = Choices(self.plan, self.flow, self.contracts, checks=self.checks, cancels=cancels, orders=True)
+            choices = Choices(
+                self.plan,
+                self.flow,
+                self.contracts,
+                checks=self.checks,
+                cancels=cancels,
+                orders=True,
+            )
             self.runners[cancels] = Runner(choices, self.inputs)
         return self.runners[cancels]
 
@@ -171,7 +190,9 @@ class Search:
     def _left(
         self, path: Sequence[tuple[int, str]], machine: Machine, choices: Choices
     ) -> tuple[int, Callable[[Site], tuple[bool, bool]]]:
-        """How much of *path* the run did not take, and which sites the place where it left the path hangs on."""
+        """How much of *path* the run did not take, and which sites the place where it left the path
+        hangs on.
+        """
         if not path:
             return 0, _nothing
         took = sorted(self.edges.of(machine), key=_when)
@@ -190,8 +211,12 @@ class Search:
             return 0, _nothing
         return len(path) - done, self._relevant(self.flow.nodes[missed[0]], missed[1], choices)
 
-    def _relevant(self, node: Node, label: str, choices: Choices) -> Callable[[Site], tuple[bool, bool]]:
-        """Whether a site decides if the edge *label* of *node* is taken, and whether by an error of its own."""
+    def _relevant(
+        self, node: Node, label: str, choices: Choices
+    ) -> Callable[[Site], tuple[bool, bool]]:
+        """Whether a site decides if the edge *label* of *node* is taken, and whether by an error of
+        its own.
+        """
         sources = choices.questions.sources(node.frame.names, node.step)
         nodes = {node.index}
         if self.plan.ops[node.index].code == FORK and label in ("catch", "skip", "error"):
@@ -201,7 +226,10 @@ class Search:
                     nodes.add(other.index)
                     inside |= {id(frame) for frame in other.frames}
         wanted = label in ("catch", "skip", "error")
-        return lambda site: (site.source in sources or (wanted and site.node in nodes), wanted and site.node in nodes)
+        return lambda site: (
+            site.source in sources or (wanted and site.node in nodes),
+            wanted and site.node in nodes,
+        )
 
 
 _PASSING = frozenset({"", "next", "fork"})

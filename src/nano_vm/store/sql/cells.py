@@ -1,7 +1,7 @@
 """Values, rows and headers as they stand in the tables, and back.
 
-A cell is NULL for no value, canonical JSON where that is short, ``#`` and a hash where `contents` holds it, and ``!`` and the salted hash
-of a value that was erased. JSON begins with neither mark.
+A cell is NULL for no value, canonical JSON where that is short, ``#`` and a hash where `contents`
+holds it, and ``!`` and the salted hash of a value that was erased. JSON begins with neither mark.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from zlib import crc32
 
 from ...errors import StoreError
 from ...values import UNSET, canonical, parse_json, short
-from ..protocol import INTENT, ROW_KINDS, RUN_STATUSES, STATUSES, TYPES, Erased, Message, Row, StoredRun
+from ..protocol import (
+    INTENT,
+    ROW_KINDS,
+    RUN_STATUSES,
+    STATUSES,
+    TYPES,
+    Erased,
+    Message,
+    Row,
+    StoredRun,
+)
 from .receipts import Entry
 from .schema import RUN_FIELDS
 
@@ -31,7 +41,8 @@ HELD, GONE = b"#", b"!"
 
 CELLS = frozenset(("document", "inputs", "about", "output", "error", "waiting"))
 UPDATABLE = frozenset(
-    "status started_ns finished_ns output error error_kind waiting wake_ns owner seal signature steps tokens cost_usd".split()
+    "status started_ns finished_ns output error error_kind waiting wake_ns owner seal signature "
+    "steps tokens cost_usd".split()
 )
 
 _NUMBERS = Struct("<7q").pack  # half the time of a formatted text
@@ -40,7 +51,9 @@ _STATUSES = {status: number for number, status in enumerate(STATUSES)}
 
 
 class Bodies:
-    """The values that a transaction adds references to, each once, and those that it drops; and what it owes a receipt for."""
+    """The values that a transaction adds references to, each once, and those that it drops; and
+    what it owes a receipt for.
+    """
 
     __slots__ = ("added", "dropped", "entries")
 
@@ -103,15 +116,28 @@ def row_crc(key: int, seq: int, cells: Sequence[Any]) -> int:
     """What shows a row that was damaged where it lies."""
     kind, frame, path, type_, status, started, lasted, request, output, rest = cells
     numbers = _NUMBERS(
-        key, seq, kind, type_, -1 if status is None else status, started, -1 if lasted is None else lasted
+        key,
+        seq,
+        kind,
+        type_,
+        -1 if status is None else status,
+        started,
+        -1 if lasted is None else lasted,
     )
     # no cell is empty, so an empty one is none
-    return crc32(b"|".join((numbers, frame.encode(), path.encode(), request or b"", output or b"", rest or b"")))
+    return crc32(
+        b"|".join(
+            (numbers, frame.encode(), path.encode(), request or b"", output or b"", rest or b"")
+        )
+    )
 
 
 def run_crc(fields: Mapping[str, Any]) -> int:
     """The same for what never changes of a header."""
-    texts = [fields[n] for n in ("run_id", "program_name", "program_digest", "created_ns", "seed", "parent")]
+    texts = [
+        fields[n]
+        for n in ("run_id", "program_name", "program_digest", "created_ns", "seed", "parent")
+    ]
     crc = crc32(json.dumps(texts).encode())
     for name in ("document", "inputs", "about", "salt"):
         crc = crc32(b"\0" if fields[name] is None else fields[name], crc32(b"|", crc))
@@ -139,7 +165,9 @@ def update_cells(update: Mapping[str, Any], bodies: Bodies) -> dict[str, Any]:
 def message_of(number: int, kind: str, cell: bytes, signature: str | None) -> Message:
     """The inverse of `Message.content`; *kind* is that by which the database knows it."""
     told, name, body, by, created = parse_json(bytes(cell).decode())
-    right = told == kind and type(name) is str and type(body) is dict and type(by) in (str, type(None))
+    right = (
+        told == kind and type(name) is str and type(body) is dict and type(by) in (str, type(None))
+    )
     if not right or type(created) is not int or type(signature) not in (str, type(None)):
         raise ValueError("not a message")
     return Message(kind, name, body, by, created, number, signature)
@@ -151,9 +179,14 @@ def hashes_in(cells: Iterable[bytes | None]) -> list[bytes]:
 
 
 def decoded(
-    cells: Iterable[bytes | None], bodies: Mapping[bytes, bytes], where: str, known: Mapping[bytes, Any]
+    cells: Iterable[bytes | None],
+    bodies: Mapping[bytes, bytes],
+    where: str,
+    known: Mapping[bytes, Any],
 ) -> dict[bytes | None, Any]:
-    """The value of each cell, *known* or read; equal cells have one value between them, which nobody changes."""
+    """The value of each cell, *known* or read; equal cells have one value between them, which
+    nobody changes.
+    """
     values: dict[bytes | None, Any] = {None: UNSET}
     texts: dict[bytes, bytes] = {}
     for cell in cells:
@@ -164,7 +197,9 @@ def decoded(
         elif cell[:1] == HELD:
             body = bodies.get(cell[1:])
             if body is None:
-                raise StoreError(f"{where}: the value {cell[1:].hex()} is missing; the database is damaged")
+                raise StoreError(
+                    f"{where}: the value {cell[1:].hex()} is missing; the database is damaged"
+                )
             if cell in known:
                 values[cell] = known[cell]
             else:
@@ -190,7 +225,8 @@ def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
     """A row as it was appended.
 
     Raises:
-        ValueError: If a column holds what no row has; LookupError, TypeError or AttributeError likewise.
+        ValueError: If a column holds what no row has; LookupError, TypeError or AttributeError
+        likewise.
     """
     kind, frame, path, type_, status, started, lasted, request, output, rest = cells
     row = Row(
@@ -216,7 +252,12 @@ def checked_row(row: Row) -> Row:
     Raises:
         ValueError: If it is none; LookupError, TypeError or AttributeError likewise.
     """
-    right = (row.status is None) == (row.kind == INTENT) and row.kind in ROW_KINDS and row.type and row.path
+    right = (
+        (row.status is None) == (row.kind == INTENT)
+        and row.kind in ROW_KINDS
+        and row.type
+        and row.path
+    )
     if not right or type(row.rest) not in _RESTS or row.started_ns < 0:
         raise ValueError("it is a row of no kind")
     return row
@@ -248,7 +289,9 @@ def checked_run(run: StoredRun) -> StoredRun:
     if run.status not in RUN_STATUSES:
         raise ValueError(f"its status {run.status!r} is none that a run has")
     if run.output is UNSET or not all(map(_is_entry, run.waiting)):
-        raise ValueError(f"its {'output' if run.output is UNSET else 'waiting'} is none that a run has")
+        raise ValueError(
+            f"its {'output' if run.output is UNSET else 'waiting'} is none that a run has"
+        )
     if (run.salt is None) != (run.hidden is not None) or (
         run.salt is None and (run.output or run.error or run.waiting)
     ):
@@ -267,16 +310,22 @@ def _is_amount(text: str) -> bool:
 
 def _is_entry(entry: Any) -> bool:
     """Whether *entry* says what a run waits for."""
-    if type(entry) is not dict or any(type(entry.get(name)) is not str for name in ("path", "kind")):
+    if type(entry) is not dict or any(
+        type(entry.get(name)) is not str for name in ("path", "kind")
+    ):
         return False
-    return entry.get("match") is None or (type(entry["match"]) is dict and type(entry.get("event")) is str)
+    return entry.get("match") is None or (
+        type(entry["match"]) is dict and type(entry.get("event")) is str
+    )
 
 
 _NONE = type(None)
 _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys("run_id program_name program_digest status seal".split(), (str,)),
     **dict.fromkeys("key created_ns started_ns finished_ns fence steps tokens".split(), (int,)),
-    **dict.fromkeys("parent owner error error_kind signature hidden cost_usd".split(), (str, _NONE)),
+    **dict.fromkeys(
+        "parent owner error error_kind signature hidden cost_usd".split(), (str, _NONE)
+    ),
     **dict.fromkeys(("inputs", "about"), (dict, Erased)),
     "document": (dict,),
     "salt": (bytes, _NONE),

@@ -1,7 +1,8 @@
-"""A database by its URL: connections, transactions, and what its errors mean. SQLite and PostgreSQL differ here and nowhere else.
+"""A database by its URL: connections, transactions, and what its errors mean. SQLite and PostgreSQL
+differ here and nowhere else.
 
-Both are spoken to by their drivers, `sqlite3` and `psycopg`, in statements of text: a durable step costs six of them, and a layer in
-between costs ten times as much as the statement.
+Both are spoken to by their drivers, `sqlite3` and `psycopg`, in statements of text: a durable step
+costs six of them, and a layer in between costs ten times as much as the statement.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ OLDEST_SQLITE = (3, 35, 0)
 
 SYNCHRONOUS = ("FULL", "NORMAL")
 
-# Sizes that lists of parameters are filled up to, so that a handful of texts is prepared once and not one for each length.
+# Sizes that lists of parameters are filled up to, so that a handful of texts is prepared once and not
+# one for each length.
 _LIST_SIZES = (1, 8, 64, 512, 4096)
 
 _SCHEMA_LOCK = 0x6E616E6F  # any number that others are not likely to lock
 
 REST_SECONDS = 5.0
-"""How long a fork waits for transactions under way; they take milliseconds, if nobody holds a lock."""
+"""How long a fork waits for transactions under way; they take milliseconds, if nobody holds a lock.
+"""
 
 _spoilt_files: set[str] = set()  # files of SQLite of which this process has what its parent knew
 
@@ -90,7 +93,9 @@ class Connection:
             at += size
 
     def begin(self, *, write: bool = True) -> None:
-        """Begin a transaction: one that writes holds the lock at once, one that reads sees one state throughout."""
+        """Begin a transaction: one that writes holds the lock at once, one that reads sees one
+        state throughout.
+        """
         self.cursor.execute(self.database.begin_write if write else self.database.begin_read)
 
     def commit(self) -> None:
@@ -116,9 +121,12 @@ class Connection:
         return True
 
     def discard(self) -> None:
-        """Close it: who knows what state it is in. That of a database in memory is the database, and is only rolled back."""
+        """Close it: who knows what state it is in. That of a database in memory is the database,
+        and is only rolled back.
+        """
         with suppress(*self.database.errors):
-            self.cursor.close()  # one that stands in a statement would keep a closed connection's locks
+            # one that stands in a statement would keep a closed connection's locks
+            self.cursor.close()
             if self.database.lite:  # a server rolls back what has no client
                 self.driver.rollback()
         if not self.database.in_memory:
@@ -131,7 +139,9 @@ class Connection:
 
 
 class Turns:
-    """Who may use connections: all at a time, or *one_by_one* where there is but one; none during a fork."""
+    """Who may use connections: all at a time, or *one_by_one* where there is but one; none during a
+    fork.
+    """
 
     def __init__(self, *, one_by_one: bool) -> None:
         self._one_by_one = one_by_one
@@ -163,7 +173,9 @@ class Turns:
                     self._changed.notify_all()
 
     def rest(self) -> bool:
-        """Let nobody begin, and wait for who has begun, `REST_SECONDS` at most; whether all are done."""
+        """Let nobody begin, and wait for who has begun, `REST_SECONDS` at most; whether all are
+        done.
+        """
         me = threading.get_ident()
         with self._changed:
             if not self._resting:
@@ -193,18 +205,29 @@ class Database:
     """
 
     def __init__(
-        self, url: str, synchronous: str, busy_timeout_seconds: float, *, read_only: bool = False, accept: bool = False
+        self,
+        url: str,
+        synchronous: str,
+        busy_timeout_seconds: float,
+        *,
+        read_only: bool = False,
+        accept: bool = False,
     ) -> None:
         if synchronous not in SYNCHRONOUS:
             raise ValueError(f"synchronous is one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
         self.lite, self.place, self.name = _parsed(url)
         if self.lite and sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old for a store; it takes 3.35, or PostgreSQL")
+            raise StoreError(
+                f"SQLite {sqlite3.sqlite_version} is too old for a store; it takes 3.35, or "
+                f"PostgreSQL"
+            )
         self.api: Any = sqlite3 if self.lite else _psycopg()
         self.errors: tuple[type[BaseException], ...] = (self.api.Error,)
         self.in_memory = self.lite and self.place in ("", ":memory:")
         self.begin_write = "BEGIN IMMEDIATE" if self.lite else "BEGIN"
-        self.begin_read = "BEGIN" if self.lite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        self.begin_read = (
+            "BEGIN" if self.lite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        )
         self.synchronous, self.busy_timeout_seconds = synchronous, busy_timeout_seconds
         self.turns = Turns(one_by_one=self.in_memory)
         self._memory: Any = None
@@ -261,9 +284,12 @@ class Database:
 
     def connect(self) -> Connection:
         """A connection of the caller's own."""
-        if self._spoilt or (_spoilt_files and self.lite and os.path.realpath(self.place) in _spoilt_files):
+        if self._spoilt or (
+            _spoilt_files and self.lite and os.path.realpath(self.place) in _spoilt_files
+        ):
             raise StoreError(
-                f"{self.name} was in use when this process was forked; make the store after the fork, "
+                f"{self.name} was in use when this process was forked; make the store after the "
+                f"fork, "
                 "or start processes by 'spawn'"
             )
         while True:
@@ -285,7 +311,8 @@ class Database:
         """Keep a connection for the next who needs one."""
         if self.in_memory:
             return
-        if connection.state is not None:  # it reads one state of the file, and does not look for another
+        # it reads one state of the file, and does not look for another
+        if connection.state is not None:
             connection.close()
             return
         with self._lock:
@@ -303,12 +330,14 @@ class Database:
         return driver
 
     def _own_log(self, *, accept: bool) -> None:
-        """Refuse a file whose log is missing; and see that the mark of this process is taken away at its end, if nobody closes the
-        store before."""
+        """Refuse a file whose log is missing; and see that the mark of this process is taken away
+        at its end, if nobody closes the store before.
+        """
         lost = lite.lost_log(self.place)
         if lost is not None and not accept:
             raise StoreError(
-                f"{lost}; to go on would make calls again that are not in it. It can be read (show, verify, store check, store export); "
+                f"{lost}; to go on would make calls again that are not in it. It can be read "
+                f"(show, verify, store check, store export); "
                 "to use it as it is: nano-vm store accept"
             )
         if lost is not None:
@@ -326,7 +355,9 @@ class Database:
 
     def _postgres(self) -> Any:
         given = self.api.conninfo.conninfo_to_dict(self.place)
-        driver = self.api.connect(self.place, autocommit=True, **{k: v for k, v in _WAY.items() if k not in given})
+        driver = self.api.connect(
+            self.place, autocommit=True, **{k: v for k, v in _WAY.items() if k not in given}
+        )
         try:
             driver.execute(f"SET lock_timeout = {int(self.busy_timeout_seconds * 1000)}")
         except BaseException:
@@ -376,7 +407,9 @@ class Database:
         try:
             if not self.version(connection):
                 if self.read_only:
-                    raise StoreError(f"{self.name} has no runs: it has none of the tables of a store")
+                    raise StoreError(
+                        f"{self.name} has no runs: it has none of the tables of a store"
+                    )
                 connection.begin()
                 if not self.lite:
                     connection.run("SELECT pg_advisory_xact_lock(?)", _SCHEMA_LOCK)
@@ -397,18 +430,25 @@ class Database:
         if len(missing) == len(TABLES):
             return False
         if "nano_meta" in missing or (missing and not self.read_only):
-            raise StoreError(f"{self.name}: table {missing[0]} is missing; the database is damaged: restore a copy")
+            raise StoreError(
+                f"{self.name}: table {missing[0]} is missing; the database is damaged: restore a "
+                f"copy"
+            )
         found = connection.one("SELECT value FROM nano_meta WHERE name = 'schema'")
         if found is None or type(found[0]) is not str or not found[0].isdigit():
-            raise StoreError(f"{self.name}: table nano_meta has no version; it was not made by llm-nano-vm")
+            raise StoreError(
+                f"{self.name}: table nano_meta has no version; it was not made by llm-nano-vm"
+            )
         if int(found[0]) < SCHEMA_VERSION:
             raise StoreError(
-                f"{self.name} was made by an older llm-nano-vm: its tables are of version {found[0]}, this one knows "
+                f"{self.name} was made by an older llm-nano-vm: its tables are of version "
+                f"{found[0]}, this one knows "
                 f"{SCHEMA_VERSION}; use another file or database; nothing was changed"
             )
         if int(found[0]) > SCHEMA_VERSION:
             raise StoreError(
-                f"{self.name} was made by a newer llm-nano-vm: its tables are of version {found[0]}, this one knows {SCHEMA_VERSION}; "
+                f"{self.name} was made by a newer llm-nano-vm: its tables are of version "
+                f"{found[0]}, this one knows {SCHEMA_VERSION}; "
                 "install that version or a newer one; nothing was changed"
             )
         return True
@@ -416,11 +456,15 @@ class Database:
     def missing(self, connection: Connection) -> list[str]:
         """The tables that are not there."""
         if self.lite:
-            text = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 5) = 'nano_'"
+            text = (
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 5) = "
+                "'nano_'"
+            )
         else:
             # by the catalogue's rows: what a session remembers of names can be older than its transaction
             text = (
-                "SELECT relname FROM pg_catalog.pg_class WHERE left(relname, 5) = 'nano_' AND pg_table_is_visible(oid)"
+                "SELECT relname FROM pg_catalog.pg_class WHERE left(relname, 5) = 'nano_' AND "
+                "pg_table_is_visible(oid)"
             )
         there = {name for (name,) in connection.all(text)}
         return [name for name in TABLES if name not in there]
@@ -429,8 +473,12 @@ class Database:
         """All tables and indexes."""
         for statement in statements(lite=self.lite):
             connection.cursor.execute(statement)
-        connection.run("INSERT INTO nano_meta (name, value) VALUES ('schema', ?)", str(SCHEMA_VERSION))
-        connection.run("INSERT INTO nano_meta (name, value) VALUES ('store', ?)", os.urandom(16).hex())
+        connection.run(
+            "INSERT INTO nano_meta (name, value) VALUES ('schema', ?)", str(SCHEMA_VERSION)
+        )
+        connection.run(
+            "INSERT INTO nano_meta (name, value) VALUES ('store', ?)", os.urandom(16).hex()
+        )
 
     def failure(self, error: BaseException, what: str) -> StoreError:
         """An error of the driver as one of ours: what happened, and what to do."""
@@ -438,25 +486,38 @@ class Database:
         low = told.lower()
         hint = next((hint for sign, hint in _HINTS if sign in low), None)
         api = self.api
-        kinds = (api.OperationalError,) if self.lite else (api.OperationalError, api.InterfaceError, api.InternalError)
+        kinds = (
+            (api.OperationalError,)
+            if self.lite
+            else (api.OperationalError, api.InterfaceError, api.InternalError)
+        )
         passing = isinstance(error, kinds)
-        return StoreError(f"could not {what} {self.name}: {told}" + (f"; {hint}" if hint else ""), passing=passing)
+        return StoreError(
+            f"could not {what} {self.name}: {told}" + (f"; {hint}" if hint else ""), passing=passing
+        )
 
     def locked(self, what: str, waited_seconds: float) -> StoreError:
         """That another transaction held *what* for too long."""
         return StoreError(
-            f"could not write to {self.name}: {what} was locked for {waited_seconds:.1f} s by another transaction; "
+            f"could not write to {self.name}: {what} was locked for {waited_seconds:.1f} s by "
+            f"another transaction; "
             "end it, or give more busy_timeout_seconds",
             passing=True,
         )
 
     def blames_statement(self, error: BaseException) -> bool:
-        """Whether *error* comes from what was to be written, and not from the database or the way to it."""
+        """Whether *error* comes from what was to be written, and not from the database or the way
+        to it.
+        """
         api = self.api
-        return isinstance(error, (api.DataError, api.IntegrityError, api.ProgrammingError, api.NotSupportedError))
+        return isinstance(
+            error, (api.DataError, api.IntegrityError, api.ProgrammingError, api.NotSupportedError)
+        )
 
     def flush(self) -> None:
-        """Empty SQLite's log, which still has what was dropped, unless somebody reads from it right now."""
+        """Empty SQLite's log, which still has what was dropped, unless somebody reads from it right
+        now.
+        """
         if not self.lite:
             return
         with self.turns:
@@ -488,7 +549,8 @@ class Database:
 _WAY = {
     "application_name": "llm-nano-vm",
     "connect_timeout": 10,
-    # a server that is cut off is noticed within half a minute, and not when the system gives up after hours
+    # a server that is cut off is noticed within half a minute, and not when the system gives up after
+    # hours
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -497,14 +559,17 @@ _WAY = {
 """How a server is reached, where its URL does not say."""
 
 _HINTS = (
-    ("database is locked", "another process held it for longer than busy_timeout_seconds; end its transaction, or give more"),
+    ("database is locked", "another process held it for longer than busy_timeout_seconds; end its "
+                           "transaction, or give more"),
     ("disk is full", "make room on its disk; what was acknowledged is there"),
     ("no space left", "make room on its disk; what was acknowledged is there"),
-    ("malformed", "the file is damaged: restore a copy, or save what can be read with sqlite3's .recover"),
+    ("malformed", "the file is damaged: restore a copy, or save what can be read with sqlite3's "
+                  ".recover"),
     ("not a database", "the file is something else; name another"),
     ("unable to open", "see that the folder exists and may be written"),
     ("readonly", "see that the file and its folder may be written"),
-    ("disk i/o error", "the disk or the file failed; see the system's log; what was acknowledged is there"),
+    ("disk i/o error", "the disk or the file failed; see the system's log; what was acknowledged "
+                       "is there"),
     ("server closed the connection", "the server went away; see its log, and try again"),
     ("connection is lost", "the server went away; see its log, and try again"),
     ("does not exist", "make the database or the user first: createdb NAME, createuser NAME"),
@@ -514,23 +579,32 @@ _HINTS = (
 
 
 def _parsed(url: str) -> tuple[bool, str, str]:
-    """Whether *url* is of SQLite, what its driver takes, and how the store is named in messages: without a password."""
+    """Whether *url* is of SQLite, what its driver takes, and how the store is named in messages:
+    without a password.
+    """
     kind, mark, rest = url.partition("://")
     if not mark:
-        raise StoreError(f"not the URL of a store: {url!r}; write sqlite:///runs.db or postgresql://host/name")
+        raise StoreError(
+            f"not the URL of a store: {url!r}; write sqlite:///runs.db or postgresql://host/name"
+        )
     match kind:
         case "sqlite" if "?" in rest and not rest.startswith("/file:"):
             raise StoreError(
-                f"{url!r} has options, and a store in SQLite takes none in its URL; write sqlite:///runs.db"
+                f"{url!r} has options, and a store in SQLite takes none in its URL; write "
+                f"sqlite:///runs.db"
             )
         case "sqlite" if not rest or rest.startswith("/"):
             return True, rest[1:], url
         case "sqlite":
-            raise StoreError(f"{url!r} names a host; a file is sqlite:///runs.db, or sqlite:////var/runs.db")
+            raise StoreError(
+                f"{url!r} names a host; a file is sqlite:///runs.db, or sqlite:////var/runs.db"
+            )
         case "postgresql" | "postgres" | "postgresql+psycopg":
             return False, f"postgresql://{rest}", "postgresql://" + _PASSWORD.sub(r"\1:***@", rest)
         case other:
-            raise StoreError(f"no store is kept in {other!r}; write sqlite:///runs.db or postgresql://host/name")
+            raise StoreError(
+                f"no store is kept in {other!r}; write sqlite:///runs.db or postgresql://host/name"
+            )
 
 
 _PASSWORD = re.compile(r"^([^:/?#]*):[^/?#]*@")

@@ -1,11 +1,12 @@
-"""Events that are addressed to no run: kept until a run waits for one with these values, and given to one run only.
+"""Events that are addressed to no run: kept until a run waits for one with these values, and given
+to one run only.
 
-Events and waits have *marks*, rows by which one finds the other (`correlation`). Each is stored before the other side is looked at,
-with a row that says that this is still to be done. So whichever comes second finds the other, and a process that dies between the two
-leaves the row to the next.
+Events and waits have *marks*, rows by which one finds the other (`correlation`). Each is stored
+before the other side is looked at, with a row that says that this is still to be done. So whichever
+comes second finds the other, and a process that dies between the two leaves the row to the next.
 
-Rule 1: an event goes to one run, in one transaction; the same name and id is stored once.
-Rule 2: who looks at an event or a run holds it, and waits for nobody who does: it is looked at again.
+Rule 1: an event goes to one run, in one transaction; the same name and id is stored once. Rule 2:
+who looks at an event or a run holds it, and waits for nobody who does: it is looked at again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from .database import Connection
 from .read import loaded
 
 EVENT, WAIT, NEW_EVENT, NEW_WAIT = range(4)
-"""What a row of ``nano_marks`` is of: the last two have no mark, and say what is to be looked at."""
+"""What a row of ``nano_marks`` is of: the last two have no mark, and say what is to be looked at.
+"""
 
 NO_MARK = 0
 
@@ -45,7 +47,9 @@ class Held(StoreError):
 
 
 def takes(entry: Entry, message: Message) -> bool:
-    """Whether a wait takes an event: one of its name, recorded in time, whose payload has the values that it matches."""
+    """Whether a wait takes an event: one of its name, recorded in time, whose payload has the
+    values that it matches.
+    """
     if message.kind != "event" or entry.get("event") != message.name:
         return False
     deadline = entry.get("deadline_ns")
@@ -86,7 +90,9 @@ def unanswered(run: StoredRun, trusted: frozenset[str] | None) -> list[Entry]:
 
 
 def register(connection: Connection, waits: Mapping[int, Waits]) -> None:
-    """Note what runs, by their numbers, wait for now, in the place of what they waited for before."""
+    """Note what runs, by their numbers, wait for now, in the place of what they waited for
+    before.
+    """
     before = [(key, entry) for key, (entries, _) in waits.items() for entry in entries]
     now = [(key, entry) for key, (_, entries) in waits.items() for entry in entries]
     _unmark(connection, [(_mark(entry), WAIT, key, entry["path"]) for key, entry in before])
@@ -102,11 +108,14 @@ def post(
     write: Callable[[list[Entry]], Message],
     signer: SigningKey | None,
 ) -> bool:
-    """Store an event that *write* gives for the waits that it may be for; False where the same name and id is there."""
+    """Store an event that *write* gives for the waits that it may be for; False where the same name
+    and id is there.
+    """
     marks = marks_of_event(name, payload)
     message = write([entry for _, _, entry in _waits(connection, marks)])
     found = connection.one(
-        "INSERT INTO nano_events (name, event_id, created_ns, message, signature) VALUES (?, ?, ?, ?, ?) "
+        "INSERT INTO nano_events (name, event_id, created_ns, message, signature) VALUES (?, ?, "
+        "?, ?, ?) "
         "ON CONFLICT DO NOTHING RETURNING id",
         name,
         message.body.get("id"),
@@ -116,14 +125,20 @@ def post(
     )
     if found is None:
         return False
-    _set(connection, [*((mark, EVENT, found[0], "") for mark in marks), (NO_MARK, NEW_EVENT, found[0], "")])
+    _set(
+        connection,
+        [*((mark, EVENT, found[0], "") for mark in marks), (NO_MARK, NEW_EVENT, found[0], "")],
+    )
     return True
 
 
 def withdraw(connection: Connection, key: int, name: str, event_id: str) -> None:
-    """Note that run *key* was told the event of that name and id in another way, if nobody has it yet."""
+    """Note that run *key* was told the event of that name and id in another way, if nobody has it
+    yet.
+    """
     found = connection.one(
-        f"SELECT {_EVENT} FROM nano_events WHERE name = ? AND event_id = ? AND run IS NULL{_skipping(connection)}",
+        f"SELECT {_EVENT} FROM nano_events WHERE name = ? AND event_id = ? AND run IS "
+        f"NULL{_skipping(connection)}",
         name,
         event_id,
     )
@@ -133,7 +148,9 @@ def withdraw(connection: Connection, key: int, name: str, event_id: str) -> None
 
 def forget(connection: Connection, older_than_ns: int) -> None:
     """Delete the events that were recorded before, whether a run has them or not."""
-    found = connection.all(f"SELECT {_EVENT} FROM nano_events WHERE created_ns < ? AND run IS NULL", older_than_ns)
+    found = connection.all(
+        f"SELECT {_EVENT} FROM nano_events WHERE created_ns < ? AND run IS NULL", older_than_ns
+    )
     for fields in found:
         _forget_marks(connection, _event_of(*fields))
     connection.run("DELETE FROM nano_events WHERE created_ns < ?", older_than_ns)
@@ -145,12 +162,17 @@ def _mark(entry: Entry) -> int:
 
 def _set(connection: Connection, marks: Iterable[tuple[int, int, int, str]]) -> None:
     connection.many(
-        "INSERT INTO nano_marks (mark, kind, subject, path) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", list(marks)
+        "INSERT INTO nano_marks (mark, kind, subject, path) VALUES (?, ?, ?, ?) ON CONFLICT DO "
+        "NOTHING",
+        list(marks),
     )
 
 
 def _unmark(connection: Connection, marks: Iterable[tuple[int, int, int, str]]) -> None:
-    connection.many("DELETE FROM nano_marks WHERE mark = ? AND kind = ? AND subject = ? AND path = ?", list(marks))
+    connection.many(
+        "DELETE FROM nano_marks WHERE mark = ? AND kind = ? AND subject = ? AND path = ?",
+        list(marks),
+    )
 
 
 def _event_of(number: int, cell: bytes, signature: str | None) -> Message:
@@ -159,11 +181,16 @@ def _event_of(number: int, cell: bytes, signature: str | None) -> Message:
 
 def _forget_marks(connection: Connection, message: Message) -> None:
     marks = marks_of_event(message.name, message.body["payload"])
-    _unmark(connection, [*((m, EVENT, message.id, "") for m in marks), (NO_MARK, NEW_EVENT, message.id, "")])
+    _unmark(
+        connection,
+        [*((m, EVENT, message.id, "") for m in marks), (NO_MARK, NEW_EVENT, message.id, "")],
+    )
 
 
 def _taken(connection: Connection, message: Message, key: int) -> None:
-    """Note that run *key* has an event; its payload is in the inbox of the run, and goes with it."""
+    """Note that run *key* has an event; its payload is in the inbox of the run, and goes with
+    it.
+    """
     _forget_marks(connection, message)
     connection.run("UPDATE nano_events SET run = ?, message = ? WHERE id = ?", key, b"", message.id)
 
@@ -174,20 +201,23 @@ def _taken(connection: Connection, message: Message, key: int) -> None:
 def is_left(connection: Connection) -> bool:
     """Whether something is to be looked at."""
     found = connection.one(
-        f"SELECT 1 FROM nano_marks WHERE mark = {NO_MARK} AND kind IN ({NEW_EVENT}, {NEW_WAIT}) LIMIT 1"
+        f"SELECT 1 FROM nano_marks WHERE mark = {NO_MARK} AND kind IN ({NEW_EVENT}, {NEW_WAIT}) "
+        f"LIMIT 1"
     )
     return found is not None
 
 
 def look(connection: Connection, trusted: frozenset[str] | None) -> str | None:
-    """In a transaction: look at one event or wait that is to be looked at; the id of a run that was given an event. Where there are
-    *trusted* keys, events that none of them has signed count for nothing.
+    """In a transaction: look at one event or wait that is to be looked at; the id of a run that was
+    given an event. Where there are *trusted* keys, events that none of them has signed count for
+    nothing.
 
     Raises:
         Held: If another transaction holds it, or what it needs. Nothing was changed.
     """
     found = connection.one(
-        f"SELECT kind, subject, path FROM nano_marks WHERE mark = {NO_MARK} AND kind IN ({NEW_EVENT}, {NEW_WAIT}) "
+        f"SELECT kind, subject, path FROM nano_marks WHERE mark = {NO_MARK} AND kind IN "
+        f"({NEW_EVENT}, {NEW_WAIT}) "
         f"ORDER BY kind, subject, path LIMIT 1{_skipping(connection)}"
     )
     if found is None:
@@ -209,16 +239,24 @@ def _event_given(connection: Connection, number: int, trusted: frozenset[str] | 
     message = _held_event(connection, number)
     if message is None:
         return None
-    for run_id, path, _ in _waits(connection, marks_of_event(message.name, message.body["payload"])):
+    for run_id, path, _ in _waits(
+        connection, marks_of_event(message.name, message.body["payload"])
+    ):
         if _given(connection, run_id, path, message, trusted):
             return run_id
     return None
 
 
-def _wait_given(connection: Connection, key: int, path: str, trusted: frozenset[str] | None) -> str | None:
+def _wait_given(
+    connection: Connection, key: int, path: str, trusted: frozenset[str] | None
+) -> str | None:
     """The run, if it was given an event for its wait at *path*."""
     run = _readable(connection, key)
-    entry = next((entry for entry in matched(run.waiting) if entry["path"] == path), None) if run is not None else None
+    entry = (
+        next((entry for entry in matched(run.waiting) if entry["path"] == path), None)
+        if run is not None
+        else None
+    )
     if run is None or entry is None:
         return None
     text = f"SELECT subject FROM nano_marks WHERE mark = ? AND kind = {EVENT} ORDER BY subject"
@@ -241,17 +279,25 @@ def _held_event(connection: Connection, number: int) -> Message | None:
 
 
 def _waits(connection: Connection, marks: Sequence[int]) -> Iterator[tuple[str, str, Entry]]:
-    """Waits with one of *marks*, those of older runs first: the run's id, the path, and what is asked there."""
+    """Waits with one of *marks*, those of older runs first: the run's id, the path, and what is
+    asked there.
+    """
     text = f"SELECT subject, path FROM nano_marks WHERE kind = {WAIT} AND mark IN (*)"
     for key, path in sorted(set(connection.among(text, list(dict.fromkeys(marks))))):
         run = _readable(connection, key)
-        entry = next((entry for entry in run.waiting if entry["path"] == path), None) if run is not None else None
+        entry = (
+            next((entry for entry in run.waiting if entry["path"] == path), None)
+            if run is not None
+            else None
+        )
         if run is not None and entry is not None:
             yield run.run_id, path, entry
 
 
 def _readable(connection: Connection, key: int) -> StoredRun | None:
-    """A run; None where there is none, or it is damaged: that is told when somebody asks for it, and keeps no other from its events."""
+    """A run; None where there is none, or it is damaged: that is told when somebody asks for it,
+    and keeps no other from its events.
+    """
     found = connection.one("SELECT run_id FROM nano_runs WHERE key = ?", key)
     try:
         return loaded(connection, found[0], rows=False) if found is not None else None
@@ -259,9 +305,13 @@ def _readable(connection: Connection, key: int) -> StoredRun | None:
         return None
 
 
-def _given(connection: Connection, run_id: str, path: str, message: Message, trusted: frozenset[str] | None) -> bool:
+def _given(
+    connection: Connection, run_id: str, path: str, message: Message, trusted: frozenset[str] | None
+) -> bool:
     """Give an event to the run, if it waits for it at *path* and was given none for that."""
-    held = connection.one(f"SELECT key FROM nano_runs WHERE run_id = ?{_skipping(connection)}", run_id)
+    held = connection.one(
+        f"SELECT key FROM nano_runs WHERE run_id = ?{_skipping(connection)}", run_id
+    )
     if held is None:
         raise Held(f"run {run_id!r} is held by another transaction")
     run = _readable(connection, held[0])
@@ -270,11 +320,17 @@ def _given(connection: Connection, run_id: str, path: str, message: Message, tru
     if any(known.kind == "cancel" and message_holds(run_id, known, trusted) for known in run.inbox):
         return False
     event_id = message.body.get("id")
-    if event_id is not None and any(same_event(known, message.name, event_id) for known in (*run.decided, *run.inbox)):
+    if event_id is not None and any(
+        same_event(known, message.name, event_id) for known in (*run.decided, *run.inbox)
+    ):
         _taken(connection, message, run.key)  # the run was told it by its id before
         return True
     entry = next((entry for entry in unanswered(run, trusted) if entry["path"] == path), None)
-    if entry is None or not takes(entry, message) or fault_of(entry, message.body["payload"]) is not None:
+    if (
+        entry is None
+        or not takes(entry, message)
+        or fault_of(entry, message.body["payload"]) is not None
+    ):
         return False
     connection.run(
         "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, 0)",

@@ -1,9 +1,11 @@
-"""A store's file of SQLite, where it lies: opened to be written, or to be read only; and the mark that ties it to its log.
+"""A store's file of SQLite, where it lies: opened to be written, or to be read only; and the mark
+that ties it to its log.
 
-SQLite writes to a log beside the file (``runs.db-wal``) and moves it into the file later. A file whose log is missing is a sound
-database of an earlier moment, and nothing in it says so; whoever went on with it would make calls again. So a process that writes
-leaves a *mark* in the file itself, and takes it away when it closes the store. A file with a mark and without a log was copied
-alone while it was in use, or its log was taken away.
+SQLite writes to a log beside the file (``runs.db-wal``) and moves it into the file later. A file
+whose log is missing is a sound database of an earlier moment, and nothing in it says so; whoever
+went on with it would make calls again. So a process that writes leaves a *mark* in the file itself,
+and takes it away when it closes the store. A file with a mark and without a log was copied alone
+while it was in use, or its log was taken away.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def to_write(place: str, synchronous: str, busy_timeout_seconds: float) -> sqlit
 
 
 def to_read(place: str, busy_timeout_seconds: float) -> tuple[sqlite3.Connection, str | None]:
-    """A connection that changes nothing, not even the files beside; with what `unchanged` needs, where nobody had the file open."""
+    """A connection that changes nothing, not even the files beside; with what `unchanged` needs,
+    where nobody had the file open.
+    """
     if not is_file(place):
         return _connected(place, busy_timeout_seconds), None
     state = _state(place)
@@ -61,7 +65,8 @@ def to_read(place: str, busy_timeout_seconds: float) -> tuple[sqlite3.Connection
             if "unable to open" not in str(error) and "readonly" not in str(error):
                 raise
             raise StoreError(
-                f"{place}: part of it is in {place}-wal, which can be read only in a folder that may be written; "
+                f"{place}: part of it is in {place}-wal, which can be read only in a folder that "
+                f"may be written; "
                 "copy both files together into one"
             ) from error
     driver.execute("PRAGMA query_only = ON")
@@ -69,7 +74,9 @@ def to_read(place: str, busy_timeout_seconds: float) -> tuple[sqlite3.Connection
 
 
 def unchanged(place: str, state: str | None) -> bool:
-    """Whether the file is as it was when `to_read` opened it; another process that writes meanwhile is not waited for then."""
+    """Whether the file is as it was when `to_read` opened it; another process that writes meanwhile
+    is not waited for then.
+    """
     return state is None or _state(place) == state
 
 
@@ -97,7 +104,9 @@ def _connected(place: str, busy_timeout_seconds: float) -> sqlite3.Connection:
 
 
 def _log_ahead(driver: sqlite3.Connection, busy_timeout_seconds: float) -> None:
-    """Switch to a log that is written ahead. SQLite does not wait for others that do the same at this moment."""
+    """Switch to a log that is written ahead. SQLite does not wait for others that do the same at
+    this moment.
+    """
     until = time.monotonic() + busy_timeout_seconds
     while True:
         try:
@@ -109,7 +118,7 @@ def _log_ahead(driver: sqlite3.Connection, busy_timeout_seconds: float) -> None:
         time.sleep(LOCKED_SECONDS)
 
 
-# --- the mark --------------------------------------------------------------------------------------------------------
+# --- the mark -------------------------------------------------------------------------------------
 
 
 def lost_log(place: str) -> str | None:
@@ -120,7 +129,8 @@ def lost_log(place: str) -> str | None:
     if os.path.exists(f"{place}-wal") or not _marks(place):
         return None
     return (
-        f"{place} was in use, and its log {place}-wal is not there: it was copied without it, or the log was taken away, and the "
+        f"{place} was in use, and its log {place}-wal is not there: it was copied without it, or "
+        f"the log was taken away, and the "
         "newest records are missing"
     )
 
@@ -131,24 +141,35 @@ def _marks(place: str) -> list[str]:
         return []
     uri = f"file:{quote(os.path.abspath(place))}?mode=ro&immutable=1"
     with suppress(sqlite3.Error), closing(_connected(uri, 0.0)) as driver:
-        return [name for (name,) in driver.execute("SELECT name FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",))]
+        return [
+            name
+            for (name,) in driver.execute(
+                "SELECT name FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",)
+            )
+        ]
     return []
 
 
 class Mark:
-    """The mark of this process in a file; *process* is the one that may take it away: a child that was forked is another."""
+    """The mark of this process in a file; *process* is the one that may take it away: a child that
+    was forked is another.
+    """
 
     def __init__(self, place: str) -> None:
         self.place = place
         self.process = os.getpid()
-        self.name = f"{_MARK}{socket.gethostname()}/{boot_id()}/{self.process}/{os.urandom(4).hex()}"
+        self.name = (
+            f"{_MARK}{socket.gethostname()}/{boot_id()}/{self.process}/{os.urandom(4).hex()}"
+        )
         self.is_set = False
 
     def set(self, driver: sqlite3.Connection) -> None:
         """Leave the mark, in the file itself."""
         driver.execute("BEGIN IMMEDIATE")
         _forget_the_gone(driver, self.place)
-        driver.execute("INSERT INTO nano_meta (name, value) VALUES (?, ?)", (self.name, _file(self.place)))
+        driver.execute(
+            "INSERT INTO nano_meta (name, value) VALUES (?, ?)", (self.name, _file(self.place))
+        )
         driver.execute("COMMIT")
         self.is_set = True
         driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -157,7 +178,10 @@ class Mark:
         """Remove the mark, before the last connection is closed and SQLite removes the log."""
         if not self.is_set or os.getpid() != self.process:
             return
-        with suppress(sqlite3.Error), closing(_connected(self.place, busy_timeout_seconds)) as driver:
+        with (
+            suppress(sqlite3.Error),
+            closing(_connected(self.place, busy_timeout_seconds)) as driver,
+        ):
             driver.execute("BEGIN IMMEDIATE")
             _forget_the_gone(driver, self.place)
             driver.execute("DELETE FROM nano_meta WHERE name = ?", (self.name,))
@@ -166,9 +190,12 @@ class Mark:
 
 
 def _forget_the_gone(driver: sqlite3.Connection, place: str) -> None:
-    """Take away the marks of processes that are not seen alive here, or have the file open that this is a copy of: the log is there,
-    since whoever asks has it open."""
-    found = driver.execute("SELECT name, value FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",)).fetchall()
+    """Take away the marks of processes that are not seen alive here, or have the file open that
+    this is a copy of: the log is there, since whoever asks has it open.
+    """
+    found = driver.execute(
+        "SELECT name, value FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",)
+    ).fetchall()
     gone = [(name,) for name, file in found if file != _file(place) or not _alive(name)]
     driver.executemany("DELETE FROM nano_meta WHERE name = ?", gone)
 

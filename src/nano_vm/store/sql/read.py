@@ -1,4 +1,6 @@
-"""Runs out of the tables: what is read is held against its hashes and checksums, so damage is an error and never another run."""
+"""Runs out of the tables: what is read is held against its hashes and checksums, so damage is an
+error and never another run.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +10,47 @@ from typing import Any
 
 from ...errors import StoreError, UnknownRun
 from ..protocol import StoredRun
-from .cells import CELLS, UNREADABLE, decoded, hashes_in, message_of, row_crc, row_of, run_crc, run_of
+from .cells import (
+    CELLS,
+    UNREADABLE,
+    decoded,
+    hashes_in,
+    message_of,
+    row_crc,
+    row_of,
+    run_crc,
+    run_of,
+)
 from .database import Connection
 from .schema import RUN_FIELDS
 
 HEADER = f"SELECT {', '.join(RUN_FIELDS)}, row_count, crc FROM nano_runs"
 ROWS = (
-    "SELECT seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc FROM nano_rows "
+    "SELECT seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, "
+    "crc FROM nano_rows "
     "WHERE run = ? ORDER BY seq"
 )
 INBOX = "SELECT id, kind, message, signature, used FROM nano_inbox WHERE run = ? ORDER BY id"
 CREATED, RUN_ID = RUN_FIELDS.index("created_ns"), RUN_FIELDS.index("run_id")
 
 DOCUMENTS = 16
-"""Programs of runs that were read lately: reading that of 10,000 steps takes longer than all of a short run."""
+"""Programs of runs that were read lately: reading that of 10,000 steps takes longer than all of a
+short run.
+"""
 
 _DOCUMENT = RUN_FIELDS.index("document")
 _CELLS_AT = [RUN_FIELDS.index(name) for name in RUN_FIELDS if name in CELLS]
 
 
 def loaded(
-    connection: Connection, run_id: str, *, rows: bool = True, documents: dict[bytes, Any] | None = None
+    connection: Connection,
+    run_id: str,
+    *,
+    rows: bool = True,
+    documents: dict[bytes, Any] | None = None,
 ) -> StoredRun:
-    """A run, with its rows in order and its unused messages; *documents* are those that were read lately, by their cells.
+    """A run, with its rows in order and its unused messages; *documents* are those that were read
+    lately, by their cells.
 
     Raises:
         UnknownRun: If there is none.
@@ -49,8 +69,11 @@ def loaded(
     return assembled(fields, stored, messages, values)
 
 
-def headers(connection: Connection, page: Sequence[Sequence[Any]], damaged: list[str] | None = None) -> list[StoredRun]:
-    """The runs of a *page* of headers; those that were damaged are told in *damaged*, where that is given.
+def headers(
+    connection: Connection, page: Sequence[Sequence[Any]], damaged: list[str] | None = None
+) -> list[StoredRun]:
+    """The runs of a *page* of headers; those that were damaged are told in *damaged*, where that is
+    given.
 
     Raises:
         StoreError: If one was damaged where it lies, and *damaged* is not given.
@@ -138,7 +161,9 @@ def assembled(
 
 def damaged(run_id: str, what: str) -> StoreError:
     """That what was read is not what was written."""
-    return StoreError(f"run {run_id!r}: {what} is not what was written; the database is damaged: restore a copy")
+    return StoreError(
+        f"run {run_id!r}: {what} is not what was written; the database is damaged: restore a copy"
+    )
 
 
 def unknown(run_id: str) -> UnknownRun:

@@ -1,12 +1,15 @@
-"""Receipts: a store's list of what became of its runs, in which each holds the hashes of those before it.
+"""Receipts: a store's list of what became of its runs, in which each holds the hashes of those
+before it.
 
-A run gets one when it ends, in the transaction of its end or import, and another when it is erased or deleted by `prune`. A run that was
-taken away without one is missed, and who changes or takes away a receipt is found out by those that follow: with a key, each is signed.
-Nothing in a database tells that its newest receipts were taken away together with their runs: for that the newest is kept elsewhere
-(`Receipt.head`).
+A run gets one when it ends, in the transaction of its end or import, and another when it is erased
+or deleted by `prune`. A run that was taken away without one is missed, and who changes or takes
+away a receipt is found out by those that follow: with a key, each is signed. Nothing in a database
+tells that its newest receipts were taken away together with their runs: for that the newest is kept
+elsewhere (`Receipt.head`).
 
-Processes that end runs at the same time do not wait for each other: a receipt follows the *tips*, those that no other follows yet, of
-which each transaction takes the ones that no other has. So the list may have branches, which the next receipt joins.
+Processes that end runs at the same time do not wait for each other: a receipt follows the *tips*,
+those that no other follows yet, of which each transaction takes the ones that no other has. So the
+list may have branches, which the next receipt joins.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ _PURPOSE = "receipt"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a receipt is made for: that a run with this seal has ended (here, or before it was imported), was erased or deleted."""
+    """What a receipt is made for: that a run with this seal has ended (here, or before it was
+    imported), was erased or deleted.
+    """
 
     kind: str
     run_id: str
@@ -49,8 +54,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """An entry in a store's list. ``store`` is the store's identity, ``number`` the place in the list, ``previous`` the hashes of those
-    that it follows, separated by a space."""
+    """An entry in a store's list. ``store`` is the store's identity, ``number`` the place in the
+    list, ``previous`` the hashes of those that it follows, separated by a space.
+    """
 
     store: str
     number: int
@@ -61,7 +67,9 @@ class Receipt:
     def content(self) -> bytes:
         """What is hashed and signed."""
         entry = self.entry
-        return canonical([self.store, entry.kind, entry.run_id, entry.seal, entry.at_ns, self.previous])
+        return canonical(
+            [self.store, entry.kind, entry.run_id, entry.seal, entry.at_ns, self.previous]
+        )
 
     @property
     def hash(self) -> str:
@@ -76,16 +84,30 @@ class Receipt:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         entry = self.entry
-        told = {"store": self.store, "number": self.number, "kind": entry.kind, "run_id": entry.run_id}
-        told |= {"seal": entry.seal, "at_ns": entry.at_ns, "previous": self.previous.split(), "hash": self.hash}
+        told = {
+            "store": self.store,
+            "number": self.number,
+            "kind": entry.kind,
+            "run_id": entry.run_id,
+        }
+        told |= {
+            "seal": entry.seal,
+            "at_ns": entry.at_ns,
+            "previous": self.previous.split(),
+            "hash": self.hash,
+        }
         return told | {"signature": self.signature}
 
 
 def add(
-    connection: Connection, entries: Sequence[Entry], signer: SigningKey | None, own: str | None = None
+    connection: Connection,
+    entries: Sequence[Entry],
+    signer: SigningKey | None,
+    own: str | None = None,
 ) -> str | None:
-    """Make a receipt for each of *entries*, of which each follows the one before; the hash of the last. *own* is that of the last which
-    this process made before."""
+    """Make a receipt for each of *entries*, of which each follows the one before; the hash of the
+    last. *own* is that of the last which this process made before.
+    """
     if not entries:
         return own
     store = identity(connection)
@@ -99,10 +121,13 @@ def add(
     for entry in entries:
         receipt = Receipt(store, 0, entry, previous)
         signature = signer.sign(_PURPOSE, receipt.content()) if signer is not None else None
-        made.append((entry.kind, entry.run_id, entry.seal, entry.at_ns, previous, receipt.hash, signature))
+        made.append(
+            (entry.kind, entry.run_id, entry.seal, entry.at_ns, previous, receipt.hash, signature)
+        )
         previous = receipt.hash
     connection.many(
-        "INSERT INTO nano_receipts (kind, run_id, seal, at_ns, previous, hash, signature) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO nano_receipts (kind, run_id, seal, at_ns, previous, hash, signature) VALUES "
+        "(?, ?, ?, ?, ?, ?, ?)",
         made,
     )
     connection.many("DELETE FROM nano_tips WHERE hash = ?", [(tip,) for tip in taken])
@@ -113,14 +138,22 @@ def add(
 def _tips(connection: Connection) -> list[str]:
     """Receipts that no other follows yet, and that no other transaction has right now."""
     lock = "" if connection.database.lite else " FOR UPDATE SKIP LOCKED"
-    return [tip for (tip,) in connection.all(f"SELECT hash FROM nano_tips ORDER BY hash LIMIT {MOST_TIPS}{lock}")]
+    return [
+        tip
+        for (tip,) in connection.all(
+            f"SELECT hash FROM nano_tips ORDER BY hash LIMIT {MOST_TIPS}{lock}"
+        )
+    ]
 
 
 def identity(connection: Connection) -> str:
     """What tells a store from others: drawn when its tables are made."""
     found = connection.one("SELECT value FROM nano_meta WHERE name = 'store'")
     if found is None:
-        raise StoreError(f"{connection.database.name}: table nano_meta has no identity of the store; it was changed")
+        raise StoreError(
+            f"{connection.database.name}: table nano_meta has no identity of the store; it was "
+            f"changed"
+        )
     return str(found[0])
 
 
@@ -130,7 +163,9 @@ _SELECT = "SELECT number, kind, run_id, seal, at_ns, previous, hash, signature F
 def receipts(connection: Connection) -> Iterator[tuple[Receipt, str]]:
     """All receipts in order, each with the hash that is stored with it."""
     store, after = identity(connection), -1
-    while found := connection.all(f"{_SELECT} WHERE number > ? ORDER BY number LIMIT {CHECK_RECEIPTS}", after):
+    while found := connection.all(
+        f"{_SELECT} WHERE number > ? ORDER BY number LIMIT {CHECK_RECEIPTS}", after
+    ):
         for fields in found:
             receipt = _receipt(store, fields)
             yield receipt, fields[6]
@@ -145,15 +180,24 @@ def _receipt(store: str, fields: Sequence[Any]) -> Receipt:
     """
     number, kind, run_id, seal, at_ns, previous, hash_, signature = fields
     texts = (kind, run_id, seal, previous, hash_, "" if signature is None else signature)
-    if type(number) is not int or type(at_ns) is not int or any(type(text) is not str for text in texts):
-        raise StoreError(f"receipt {number!r} is not what was written; the database is damaged: restore a copy")
+    if (
+        type(number) is not int
+        or type(at_ns) is not int
+        or any(type(text) is not str for text in texts)
+    ):
+        raise StoreError(
+            f"receipt {number!r} is not what was written; the database is damaged: restore a copy"
+        )
     return Receipt(store, number, Entry(kind, run_id, seal, at_ns), previous, signature)
 
 
 def of_run(connection: Connection, run_id: str) -> list[Receipt]:
     """The receipts of a run, oldest first."""
     store = identity(connection)
-    return [_receipt(store, fields) for fields in connection.all(f"{_SELECT} WHERE run_id = ? ORDER BY number", run_id)]
+    return [
+        _receipt(store, fields)
+        for fields in connection.all(f"{_SELECT} WHERE run_id = ? ORDER BY number", run_id)
+    ]
 
 
 def newest(connection: Connection) -> Receipt | None:
@@ -162,9 +206,12 @@ def newest(connection: Connection) -> Receipt | None:
     return _receipt(identity(connection), found) if found is not None else None
 
 
-def check(connection: Connection, trusted: Collection[str] | None, head: str | None) -> Iterator[str]:
-    """What is wrong with the list, each in a sentence. *trusted* are public keys that must have signed all of it, *head* is a
-    `Receipt.head` of before that must be in it."""
+def check(
+    connection: Connection, trusted: Collection[str] | None, head: str | None
+) -> Iterator[str]:
+    """What is wrong with the list, each in a sentence. *trusted* are public keys that must have
+    signed all of it, *head* is a `Receipt.head` of before that must be in it.
+    """
     there: set[str] = set()
     followed: dict[str, str] = {}  # each hash that a receipt follows, and which does
     for receipt, stored in receipts(connection):
@@ -178,9 +225,15 @@ def check(connection: Connection, trusted: Collection[str] | None, head: str | N
             head = None
     if head is not None:
         number = head.partition(":")[0]
-        yield f"the receipt {number} that was kept is not there: receipts were taken away, or this is an older copy"
+        yield (
+            f"the receipt {number} that was kept is not there: receipts were taken away, or "
+            f"this is an older copy"
+        )
     missing = {name: None for hash_, name in followed.items() if hash_ not in there}
-    yield from (f"{name} follows a receipt that is not there: it was taken away or changed" for name in missing)
+    yield from (
+        f"{name} follows a receipt that is not there: it was taken away or changed"
+        for name in missing
+    )
     tips = {tip for (tip,) in connection.all("SELECT hash FROM nano_tips")}
     if not there - set(followed) <= tips <= there:
         yield "the list of receipts that none follows is not right: it was changed"
@@ -200,16 +253,24 @@ def _signature_faults(receipt: Receipt, trusted: Collection[str] | None) -> Iter
 
 
 def _lost(connection: Connection) -> Iterator[str]:
-    """Runs that have ended and are not there any more, or not ended, though no receipt says that they were deleted."""
+    """Runs that have ended and are not there any more, or not ended, though no receipt says that
+    they were deleted.
+    """
     lost = connection.all(
-        "SELECT DISTINCT r.run_id, u.status FROM nano_receipts r LEFT JOIN nano_runs u ON u.run_id = r.run_id "
-        f"WHERE r.kind IN ('{ENDED}', '{ERASED}') AND (u.status IS NULL OR u.status NOT IN ({_OVER})) "
-        f"AND NOT EXISTS (SELECT 1 FROM nano_receipts d WHERE d.run_id = r.run_id AND d.kind = '{DELETED}' "
+        "SELECT DISTINCT r.run_id, u.status FROM nano_receipts r LEFT JOIN nano_runs u ON "
+        "u.run_id = r.run_id "
+        f"WHERE r.kind IN ('{ENDED}', '{ERASED}') AND (u.status IS NULL OR u.status NOT IN "
+        f"({_OVER})) "
+        f"AND NOT EXISTS (SELECT 1 FROM nano_receipts d WHERE d.run_id = r.run_id AND d.kind = "
+        f"'{DELETED}' "
         "AND d.number > r.number) ORDER BY r.run_id"
     )
     for run_id, status in lost:
         if status is None:
-            yield f"run {run_id!r} has a receipt and is not there: it was taken away, and not by 'store prune'"
+            yield (
+                f"run {run_id!r} has a receipt and is not there: it was taken away, and not by "
+                f"'store prune'"
+            )
         else:
             yield f"run {run_id!r} has a receipt, so it has ended, and it is said to be {status}"
 
@@ -218,7 +279,11 @@ def _without(connection: Connection) -> Iterator[str]:
     """Runs that have ended, or were erased, without a receipt for it."""
     without = connection.all(
         f"SELECT u.run_id, u.status FROM nano_runs u WHERE u.status IN ({_OVER}) AND NOT EXISTS ("
-        f"SELECT 1 FROM nano_receipts r WHERE r.run_id = u.run_id AND r.seal = u.seal AND r.kind = '{ENDED}') ORDER BY u.key"
+        f"SELECT 1 FROM nano_receipts r WHERE r.run_id = u.run_id AND r.seal = u.seal AND r.kind "
+        f"= '{ENDED}') ORDER BY u.key"
     )
     for run_id, status in without:
-        yield f"run {run_id!r} is {status} and has no receipt with its seal: it, or the receipts, were put in or changed by hand"
+        yield (
+            f"run {run_id!r} is {status} and has no receipt with its seal: it, or the receipts, "
+            f"were put in or changed by hand"
+        )

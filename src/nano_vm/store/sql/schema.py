@@ -1,7 +1,8 @@
 """The tables of a store: one schema for SQLite and PostgreSQL, with its version in it.
 
-A value (a request, an output, the inputs of a run) stands in a *cell*: its canonical JSON text where that is short, else the hash under
-which `contents` holds it once, however many cells name it. Bytes and not a JSON type, because the order of keys is part of a value.
+A value (a request, an output, the inputs of a run) stands in a *cell*: its canonical JSON text
+where that is short, else the hash under which `contents` holds it once, however many cells name it.
+Bytes and not a JSON type, because the order of keys is part of a value.
 """
 
 from __future__ import annotations
@@ -121,15 +122,22 @@ CREATE TABLE nano_tips ( -- receipts that none follows yet
 CREATE INDEX nano_receipts_run ON nano_receipts (run_id)
 """
 
-# Numbers are never given twice, also not after a run was deleted: an owner that slept through it must not find its key on another run.
-_SQLITE = {"bytes": "BLOB", "number": "INTEGER PRIMARY KEY AUTOINCREMENT", "clustered": "WITHOUT ROWID"}
+# Numbers are never given twice, also not after a run was deleted: an owner that slept through it must
+# not find its key on another run.
+_SQLITE = {
+    "bytes": "BLOB",
+    "number": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "clustered": "WITHOUT ROWID",
+}
 _POSTGRES = {"bytes": "BYTEA", "number": "BIGSERIAL PRIMARY KEY", "clustered": ""}
 
 TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", _TABLES))
 
 RUN_FIELDS = tuple(
-    "key run_id program_name program_digest created_ns document inputs about seed salt parent status started_ns finished_ns "
-    "output error error_kind waiting wake_ns owner fence seal signature hidden steps tokens cost_usd".split()
+    "key run_id program_name program_digest created_ns document inputs about seed salt parent "
+    "status started_ns finished_ns "
+    "output error error_kind waiting wake_ns owner fence seal signature hidden steps tokens "
+    "cost_usd".split()
 )
 """The columns of a run that are fields of `StoredRun` too."""
 

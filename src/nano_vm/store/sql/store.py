@@ -1,7 +1,8 @@
 """`SqlStore`: runs in SQLite or PostgreSQL.
 
-What writes goes through the one `Writer` of this object, and so into transactions with whatever else waits; what reads has connections
-of its own. Several processes may have the same database open.
+What writes goes through the one `Writer` of this object, and so into transactions with whatever
+else waits; what reads has connections of its own. Several processes may have the same database
+open.
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ from .receipts import Entry, Receipt
 from .writer import Job, Writer
 
 PAGE_RUNS = 200
-"""Headers that `runs` reads at once; between pages it holds nothing, so a slow reader keeps nobody waiting."""
+"""Headers that `runs` reads at once; between pages it holds nothing, so a slow reader keeps nobody
+waiting.
+"""
 
 LONGEST_LEASE_NS = 24 * 3600 * 10**9
 """A time further ahead is none of this clock, and its owner is not taken to live."""
 
 FORGOTTEN_NS = 7 * LONGEST_LEASE_NS
-"""How long after its time was over an owner is listed still. One that is not listed counts as gone."""
+"""How long after its time was over an owner is listed still. One that is not listed counts as gone.
+"""
 
 HELD_SECONDS = 0.005
 """How soon to ask again for what another transaction holds: they last a few milliseconds."""
@@ -53,23 +57,30 @@ HELD_SECONDS = 0.005
 _SERVER_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)"
 _CLAIMED_STATUSES = f"('{PENDING}', '{RUNNING}', '{SUSPENDED}')"
 _APPROVAL = TYPES.index("approval")
-_CLAIMABLE = {  # runs that somebody should take up if nobody has them, and the order that their index has them in
+# runs that somebody should take up if nobody has them, and the order that their index has them in
+_CLAIMABLE = {
     PENDING: (f"status = '{PENDING}'", "created_ns"),
     RUNNING: (f"status = '{RUNNING}'", "created_ns"),
     SUSPENDED: (f"status = '{SUSPENDED}' AND wake_ns IS NOT NULL AND wake_ns <= ?", "wake_ns"),
     # the operators keep planners from walking all suspended runs, or all in the order of their keys
-    "sent": (f"status || '' = '{SUSPENDED}' AND key IN (SELECT run FROM nano_inbox WHERE used = 0)", "+key"),
+    "sent": (
+        f"status || '' = '{SUSPENDED}' AND key IN (SELECT run FROM nano_inbox WHERE used = 0)",
+        "+key",
+    ),
 }
 
 
 class SqlStore:
-    """A `Store` in a database: ``sqlite:///runs.db``, ``sqlite://`` (in memory, for tests) or ``postgresql://user@host/name``.
+    """A `Store` in a database: ``sqlite:///runs.db``, ``sqlite://`` (in memory, for tests) or
+    ``postgresql://user@host/name``.
 
-    *synchronous* is SQLite's: with ``FULL`` what was acknowledged survives a loss of power. With ``NORMAL`` it survives a crash of the
-    process, but a loss of power or a crash of the system can take the last transactions with it; the database stays sound, and a
-    call with an effect that they recorded may then be made again. *busy_timeout_seconds* is how long to wait for another process that
-    writes. With *read_only* nothing is written, and a file of SQLite may lie where nothing can be. *accept* takes a file whose log is
-    missing as it is. One that is stopped while it writes keeps others from writing to SQLite; PostgreSQL takes its transaction from it.
+    *synchronous* is SQLite's: with ``FULL`` what was acknowledged survives a loss of power. With
+    ``NORMAL`` it survives a crash of the process, but a loss of power or a crash of the system can
+    take the last transactions with it; the database stays sound, and a call with an effect that
+    they recorded may then be made again. *busy_timeout_seconds* is how long to wait for another
+    process that writes. With *read_only* nothing is written, and a file of SQLite may lie where
+    nothing can be. *accept* takes a file whose log is missing as it is. One that is stopped while
+    it writes keeps others from writing to SQLite; PostgreSQL takes its transaction from it.
 
     Raises:
         MissingExtra: If ``psycopg`` is needed and not installed.
@@ -88,7 +99,9 @@ class SqlStore:
         accept: bool = False,
     ) -> None:
         signer = SigningKey.load(signing_key) if signing_key is not None else None
-        self.database = Database(url, synchronous, busy_timeout_seconds, read_only=read_only, accept=accept)
+        self.database = Database(
+            url, synchronous, busy_timeout_seconds, read_only=read_only, accept=accept
+        )
         self.writer = Writer(self.database)
         self.writer.signer = signer
         self._clock = clock or machine_clock()  # of leases in SQLite; a server has its own
@@ -123,7 +136,13 @@ class SqlStore:
         return self.database.lite
 
     def claim(
-        self, run_ids: Sequence[str], owner: str, now_ns: int, *, most: int = 1, spare: Collection[str] = ()
+        self,
+        run_ids: Sequence[str],
+        owner: str,
+        now_ns: int,
+        *,
+        most: int = 1,
+        spare: Collection[str] = (),
     ) -> dict[str, Claim]:
         """See `Store.claim`."""
 
@@ -135,7 +154,10 @@ class SqlStore:
             )  # nobody waits for another who claims or appends
             found: dict[int, str] = {}
             for ids in parts(run_ids):
-                text = f"SELECT key, status FROM nano_runs WHERE run_id IN ({marks(ids)}) AND {claimable} ORDER BY key LIMIT ?"
+                text = (
+                    f"SELECT key, status FROM nano_runs WHERE run_id IN ({marks(ids)}) AND "
+                    f"{claimable} ORDER BY key LIMIT ?"
+                )
                 found.update(connection.all(text + lock, *ids, *given, most - len(found)))
             if not found:
                 return {}
@@ -168,18 +190,25 @@ class SqlStore:
 
     def forget_owner(self, owner: str) -> None:
         """See `Store.forget_owner`."""
-        self.written(lambda connection, _: connection.run("DELETE FROM nano_owners WHERE owner = ?", owner))
+        self.written(
+            lambda connection, _: connection.run("DELETE FROM nano_owners WHERE owner = ?", owner)
+        )
 
     def owned(self, owner: str) -> dict[str, tuple[int, int]]:
         """See `Store.owned`."""
-        text = f"SELECT run_id, key, fence FROM nano_runs WHERE status = '{RUNNING}' AND owner = ? ORDER BY key"
+        text = (
+            f"SELECT run_id, key, fence FROM nano_runs WHERE status = '{RUNNING}' AND owner = "
+            f"? ORDER BY key"
+        )
         with self.database.reading() as connection:
             return {run_id: (key, fence) for run_id, key, fence in connection.all(text, owner)}
 
     def owners(self) -> Mapping[str, float]:
         """See `Store.owners`."""
         with self.database.reading() as connection:
-            found = connection.all(f"SELECT owner, until_ns - {self._now()} FROM nano_owners ORDER BY owner")
+            found = connection.all(
+                f"SELECT owner, until_ns - {self._now()} FROM nano_owners ORDER BY owner"
+            )
         return {owner: -1.0 if left > LONGEST_LEASE_NS else left / 1e9 for owner, left in found}
 
     def claimable(
@@ -198,7 +227,10 @@ class SqlStore:
                     f"ORDER BY {order} LIMIT ?"
                 )
                 found.update(
-                    {key: (run_id, digest) for key, run_id, digest in connection.all(text, *due, *given, limit)}
+                    {
+                        key: (run_id, digest)
+                        for key, run_id, digest in connection.all(text, *due, *given, limit)
+                    }
                 )
         return dict([found[key] for key in sorted(found)][:limit])
 
@@ -207,11 +239,14 @@ class SqlStore:
         return str(self._clock()) if self.database.lite else _SERVER_NOW
 
     def _free(self, own: Collection[str], spare: Collection[str]) -> tuple[str, list[str]]:
-        """A clause for runs that nobody has but *own*, where *spare* live whatever the clock says; and its values."""
+        """A clause for runs that nobody has but *own*, where *spare* live whatever the clock says;
+        and its values.
+        """
         now = self._now()
         lives = (
             "EXISTS (SELECT 1 FROM nano_owners WHERE nano_owners.owner = nano_runs.owner "
-            f"AND nano_owners.until_ns >= {now} AND nano_owners.until_ns <= {now} + {LONGEST_LEASE_NS})"
+            f"AND nano_owners.until_ns >= {now} AND nano_owners.until_ns <= {now} + "
+            f"{LONGEST_LEASE_NS})"
         )
         spared = f" AND owner NOT IN ({marks(spare)})" if spare else ""
         owned = f" OR owner IN ({marks(own)})" if own else ""
@@ -222,11 +257,15 @@ class SqlStore:
 
         def job(connection: Connection, _: Bodies) -> None:
             lock = "" if self.database.lite else " FOR SHARE"
-            run = connection.one(f"SELECT key, status FROM nano_runs WHERE run_id = ?{lock}", run_id)
+            run = connection.one(
+                f"SELECT key, status FROM nano_runs WHERE run_id = ?{lock}", run_id
+            )
             if run is None:
                 raise unknown(run_id)
             if run[1] in ENDED and message.kind != "outcome":
-                raise StoreError(f"run {run_id!r} has ended ({run[1]}); there is nothing to send to it")
+                raise StoreError(
+                    f"run {run_id!r} has ended ({run[1]}); there is nothing to send to it"
+                )
             self._keep(connection, run[0], run_id, message)
 
         self.written(job)
@@ -238,7 +277,8 @@ class SqlStore:
             self._hold(connection, "run_id", run_id)
             run = loaded(connection, run_id, rows=False, documents=self._documents)
             ended = path is not None and connection.one(
-                f"SELECT 1 FROM nano_rows WHERE run = ? AND path = ? AND kind = {STEP} AND type = {_APPROVAL} LIMIT 1",
+                f"SELECT 1 FROM nano_rows WHERE run = ? AND path = ? AND kind = {STEP} AND type = "
+                f"{_APPROVAL} LIMIT 1",
                 run.key,
                 path,
             )
@@ -250,9 +290,15 @@ class SqlStore:
 
         return self._held(job)  # type: ignore[no-any-return]
 
-    def post(self, name: str, payload: Mapping[str, Any], write: Callable[[list[events.Entry]], Message]) -> bool:
+    def post(
+        self, name: str, payload: Mapping[str, Any], write: Callable[[list[events.Entry]], Message]
+    ) -> bool:
         """See `Store.post`."""
-        return bool(self.written(lambda connection, _: events.post(connection, name, payload, write, self.signer)))
+        return bool(
+            self.written(
+                lambda connection, _: events.post(connection, name, payload, write, self.signer)
+            )
+        )
 
     def deliver(self, trusted: frozenset[str] | None = None) -> list[str]:
         """See `Store.deliver`."""
@@ -263,7 +309,8 @@ class SqlStore:
                     return given
             try:
                 run_id = self._held(lambda connection, _: events.look(connection, trusted))
-            except events.Held:  # whoever holds it for so long looks itself, or leaves it to the next
+            except events.Held:
+                # whoever holds it for so long looks itself, or leaves it to the next
                 return given
             if run_id is not None:
                 given.append(run_id)
@@ -271,14 +318,24 @@ class SqlStore:
     def cancelled(self, keys: Sequence[int]) -> list[int]:
         """See `Store.cancelled`."""
         with self.database.reading() as connection:
-            text = "SELECT DISTINCT run FROM nano_inbox WHERE used = 0 AND kind = 'cancel' AND run IN (*)"
+            text = (
+                "SELECT DISTINCT run FROM nano_inbox WHERE used = 0 AND kind = 'cancel' AND "
+                "run IN (*)"
+            )
             return [key for (key,) in connection.among(text, keys)]
 
     def _hold(self, connection: Connection, column: str, value: Any) -> None:
-        """Hold a run until the transaction ends, without waiting for who holds it: two that wait for each other would both fail."""
+        """Hold a run until the transaction ends, without waiting for who holds it: two that wait
+        for each other would both fail.
+        """
         if self.database.lite:  # a transaction of SQLite that writes is alone
             return
-        if connection.one(f"SELECT key FROM nano_runs WHERE {column} = ? FOR UPDATE SKIP LOCKED", value) is None:
+        if (
+            connection.one(
+                f"SELECT key FROM nano_runs WHERE {column} = ? FOR UPDATE SKIP LOCKED", value
+            )
+            is None
+        ):
             if connection.one(f"SELECT key FROM nano_runs WHERE {column} = ?", value) is not None:
                 raise events.Held(f"run {value!r} is held by another transaction")
 
@@ -308,7 +365,11 @@ class SqlStore:
 
         def job(connection: Connection, _: Bodies) -> list[Message]:
             self._hold(connection, "key", key)
-            return [upkeep.readable(f"number {key}", found) for *found, used in connection.all(INBOX, key) if used != 1]
+            return [
+                upkeep.readable(f"number {key}", found)
+                for *found, used in connection.all(INBOX, key)
+                if used != 1
+            ]
 
         until = time.monotonic() + self.database.busy_timeout_seconds
         while True:
@@ -327,16 +388,21 @@ class SqlStore:
             return loaded(connection, run_id, rows=rows, documents=self._documents)
 
     def runs(self, *, damaged: list[str] | None = None, **filters: Any) -> Iterator[StoredRun]:
-        """See `Store.runs`; ``status`` may be several. Each has its document too, but no rows and no inbox.
+        """See `Store.runs`; ``status`` may be several. Each has its document too, but no rows and
+        no inbox.
 
-        A run whose header was damaged where it lies raises `StoreError`; with *damaged*, that takes the message and the others follow.
+        A run whose header was damaged where it lies raises `StoreError`; with *damaged*, that takes
+        the message and the others follow.
         """
         where, given, limit = _where(**filters)
         after: tuple[Any, ...] = ()
         while limit is None or limit > 0:
             size = PAGE_RUNS if limit is None else min(limit, PAGE_RUNS)
             clauses = [*where, *(["(created_ns, key) < (?, ?)"] if after else [])]
-            text = f"{HEADER}{' WHERE ' if clauses else ''}{' AND '.join(clauses)} ORDER BY created_ns DESC, key DESC LIMIT ?"
+            text = (
+                f"{HEADER}{' WHERE ' if clauses else ''}{' AND '.join(clauses)} ORDER BY "
+                f"created_ns DESC, key DESC LIMIT ?"
+            )
             with self.database.reading() as connection:
                 page = connection.all(text, *given, *after, size)
                 found = headers(connection, page, damaged)
@@ -366,16 +432,20 @@ class SqlStore:
     # --- keeping house ---
 
     def erase(self, run_id: str) -> bool:
-        """Drop all values of a run that has ended, and its salt, for good; False where that was done before.
+        """Drop all values of a run that has ended, and its salt, for good; False where that was
+        done before.
 
-        Headers, paths, times and the salted hashes of the values stay, so that the seal still verifies; other runs with equal values keep
-        theirs. SQLite overwrites what is dropped; PostgreSQL does when it vacuums, and keeps it in its own log and copies until then.
+        Headers, paths, times and the salted hashes of the values stay, so that the seal still
+        verifies; other runs with equal values keep theirs. SQLite overwrites what is dropped;
+        PostgreSQL does when it vacuums, and keeps it in its own log and copies until then.
 
         Raises:
             StoreError: If the run has not ended.
             UnknownRun: If there is none.
         """
-        done = bool(self.written(lambda connection, bodies: upkeep.erase(connection, bodies, run_id)))
+        done = bool(
+            self.written(lambda connection, bodies: upkeep.erase(connection, bodies, run_id))
+        )
         if done:
             self.database.flush()
         return done
@@ -387,7 +457,8 @@ class SqlStore:
             return [
                 Ended(*found)
                 for found in connection.all(
-                    f"SELECT run_id, program_name, status, finished_ns FROM nano_runs WHERE status IN ({marks(statuses)}) "
+                    f"SELECT run_id, program_name, status, finished_ns FROM nano_runs WHERE "
+                    f"status IN ({marks(statuses)}) "
                     "AND finished_ns < ? ORDER BY finished_ns, key",
                     *statuses,
                     older_than_ns,
@@ -395,7 +466,9 @@ class SqlStore:
             ]
 
     def prune(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> int:
-        """Delete the runs that ended before *older_than_ns* in one of *statuses*; how many there were. Their receipts stay."""
+        """Delete the runs that ended before *older_than_ns* in one of *statuses*; how many there
+        were. Their receipts stay.
+        """
         _must_be_ended(statuses)
         total = 0
         while True:  # some at a time, so that others get their turn
@@ -414,28 +487,36 @@ class SqlStore:
                 return total
 
     def check(self, *, keys: Iterable[str] | None = None, head: str | None = None) -> list[str]:
-        """What is wrong with what is stored: damage, counts of references that are off, seals and receipts that do not fit; empty if
-        nothing is. *keys* are public keys of which one must have signed every seal and receipt; *head* is what `head` gave before: its
-        receipt must still be there.
+        """What is wrong with what is stored: damage, counts of references that are off, seals and
+        receipts that do not fit; empty if nothing is. *keys* are public keys of which one must have
+        signed every seal and receipt; *head* is what `head` gave before: its receipt must still be
+        there.
         """
         return upkeep.check(self.database, public_keys(keys) if keys is not None else None, head)
 
     def unused(self) -> list[str]:
-        """Decisions that runs which have ended did not use, each in a sentence: who decided was told that it is recorded."""
+        """Decisions that runs which have ended did not use, each in a sentence: who decided was
+        told that it is recorded.
+        """
         with self.database.reading() as connection:
             return upkeep.unused(connection)
 
     def head(self) -> str | None:
-        """Number and hash of the newest receipt, to be kept elsewhere; None where no run has ended."""
+        """Number and hash of the newest receipt, to be kept elsewhere; None where no run has
+        ended.
+        """
         with self.database.reading() as connection:
             last = receipts.newest(connection)
         return last.head if last is not None else None
 
     def signers(self) -> list[tuple[str | None, int, int, int]]:
-        """The public keys that signed receipts (None: not signed), each with their number and the times of the first and last run."""
+        """The public keys that signed receipts (None: not signed), each with their number and the
+        times of the first and last run.
+        """
         with self.database.reading() as connection:
             return connection.all(
-                f"SELECT substr(signature, 1, {PUBLIC_HEX}), count(*), min(at_ns), max(at_ns) FROM nano_receipts GROUP BY 1 ORDER BY 1"
+                f"SELECT substr(signature, 1, {PUBLIC_HEX}), count(*), min(at_ns), max(at_ns) "
+                f"FROM nano_receipts GROUP BY 1 ORDER BY 1"
             )
 
     def receipts(self, run_id: str) -> list[Receipt]:
@@ -444,7 +525,8 @@ class SqlStore:
             return receipts.of_run(connection, run_id)
 
     def export(self, run_ids: Iterable[str], stream: IO[str]) -> int:
-        """Write runs to *stream* as JSON Lines, one snapshot each; how many. `transfer` tells the format.
+        """Write runs to *stream* as JSON Lines, one snapshot each; how many. `transfer` tells the
+        format.
 
         Raises:
             UnknownRun: If there is none of an id.
@@ -452,13 +534,15 @@ class SqlStore:
         return transfer.export((self.load(run_id) for run_id in run_ids), stream)
 
     def import_(self, stream: Iterable[str], *, unfinished: bool = False) -> list[str]:
-        """Take in what `export` wrote, all or nothing; the ids of the runs that were not there before.
+        """Take in what `export` wrote, all or nothing; the ids of the runs that were not there
+        before.
 
-        A run that has not ended is refused unless *unfinished*: two databases that both go on with it would make its calls twice.
-        Nobody else writes to SQLite meanwhile.
+        A run that has not ended is refused unless *unfinished*: two databases that both go on with
+        it would make its calls twice. Nobody else writes to SQLite meanwhile.
 
         Raises:
-            StoreError: If it was cut short or edited, is from a newer version, or a run of that id with other content is there.
+            StoreError: If it was cut short or edited, is from a newer version, or a run of that id
+            with other content is there.
         """
         return transfer.import_(self.database, stream, unfinished=unfinished, signer=self.signer)
 
@@ -487,16 +571,21 @@ class SqlStore:
 
         def job(connection: Connection, added: Bodies) -> bool:
             found = connection.one(
-                f"INSERT INTO nano_runs ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
+                f"INSERT INTO nano_runs ({', '.join(columns)}) VALUES "
+                f"({', '.join('?' * len(columns))}) "
                 "ON CONFLICT (run_id) DO NOTHING RETURNING key",
                 *columns.values(),
             )
             if found is not None:
                 added.add(bodies)
                 if run.status in ENDED:
-                    added.entries.append(Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns))
+                    added.entries.append(
+                        Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns)
+                    )
             elif again:  # a salt is drawn for each run, so it tells them apart
-                found = connection.one("SELECT key FROM nano_runs WHERE run_id = ? AND salt = ?", run.run_id, run.salt)
+                found = connection.one(
+                    "SELECT key FROM nano_runs WHERE run_id = ? AND salt = ?", run.run_id, run.salt
+                )
             if found is None:
                 return False
             run.key, run.fence = int(found[0]), 1
@@ -520,7 +609,8 @@ def _must_be_ended(statuses: Sequence[str]) -> None:
     for status in statuses:
         if status not in ENDED:
             raise ValueError(
-                f"a run in status {status!r} has not ended and is not deleted; choose of {', '.join(ENDED)}"
+                f"a run in status {status!r} has not ended and is not deleted; choose of "
+                f"{', '.join(ENDED)}"
             )
 
 
@@ -540,7 +630,11 @@ def _where(
         statuses = [status] if isinstance(status, str) else list(status)
         clauses.append(f"status IN ({', '.join('?' * len(statuses))})" if statuses else "1 = 0")
         given += statuses
-    for clause, value in (("program_name = ?", program), ("created_ns >= ?", since_ns), ("created_ns < ?", until_ns)):
+    for clause, value in (
+        ("program_name = ?", program),
+        ("created_ns >= ?", since_ns),
+        ("created_ns < ?", until_ns),
+    ):
         if value is not None:
             clauses.append(clause)
             given.append(value)

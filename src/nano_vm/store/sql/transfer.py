@@ -1,8 +1,9 @@
 """Runs as JSON Lines: written from a store, read without one, taken into another.
 
-One object a line, each named by ``record``: ``export`` with the format; ``program`` with its document, before the first run that names
-it by hash; ``run``, its ``row`` in order, and its ``end`` with the seal, the salt, and a hash of the run's lines; at last ``done`` with
-the number of runs. A reader takes a file that is whole, or none of it.
+One object a line, each named by ``record``: ``export`` with the format; ``program`` with its
+document, before the first run that names it by hash; ``run``, its ``row`` in order, and its ``end``
+with the seal, the salt, and a hash of the run's lines; at last ``done`` with the number of runs. A
+reader takes a file that is whole, or none of it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ from ..protocol import (
 )
 from ..signing import SigningKey
 from ..sql import events, receipts
-from .cells import UNREADABLE, Bodies, checked_row, checked_run, message_of, row_cells, row_crc, run_cells
+from .cells import (
+    UNREADABLE,
+    Bodies,
+    checked_row,
+    checked_run,
+    message_of,
+    row_cells,
+    row_crc,
+    run_cells,
+)
 from .database import Connection, Database
 from .read import loaded
 from .receipts import Entry
@@ -38,7 +48,18 @@ from .writer import INSERT_ROWS, settle
 EXPORT_FORMAT = 2
 
 _FIRST = ("run_id", "program_name", "program_digest", "created_ns", "seed", "parent", "started_ns")
-_LAST = ("status", "finished_ns", "error_kind", "wake_ns", "seal", "signature", "hidden", "steps", "tokens", "cost_usd")
+_LAST = (
+    "status",
+    "finished_ns",
+    "error_kind",
+    "wake_ns",
+    "seal",
+    "signature",
+    "hidden",
+    "steps",
+    "tokens",
+    "cost_usd",
+)
 _STATUSES = {status.value: status for status in STATUSES}
 
 
@@ -86,7 +107,13 @@ def run_lines(run: StoredRun, document: str) -> Iterator[str]:
 
 
 def _row_line(row: Row) -> dict[str, Any]:
-    line = {"record": "row", "kind": row.kind, "frame": row.frame, "path": row.path, "type": row.type}
+    line = {
+        "record": "row",
+        "kind": row.kind,
+        "frame": row.frame,
+        "path": row.path,
+        "type": row.type,
+    }
     line |= {"status": None if row.status is None else row.status.value}
     line |= {"started_ns": row.started_ns, "finished_ns": row.finished_ns}
     line |= _shown("request", row.request) | _shown("output", row.output)
@@ -107,7 +134,8 @@ def read_export(stream: Iterable[str]) -> Iterator[StoredRun]:
     """The runs in an exported file, one by one, each with its rows and its unused messages.
 
     Raises:
-        StoreError: At the first line that is none of an export, or does not fit what was read before, or if lines are missing.
+        StoreError: At the first line that is none of an export, or does not fit what was read
+        before, or if lines are missing.
     """
     return _Reader(stream).runs()
 
@@ -128,7 +156,8 @@ class _Reader:
         version = first.get("format")
         if type(version) is not int or version != EXPORT_FORMAT:
             raise self.wrong(
-                f"it is of format {version!r}, this llm-nano-vm knows {EXPORT_FORMAT}; install the one that wrote it"
+                f"it is of format {version!r}, this llm-nano-vm knows {EXPORT_FORMAT}; install "
+                f"the one that wrote it"
             )
         documents: dict[str, Any] = {}
         count = 0
@@ -146,7 +175,9 @@ class _Reader:
                     count += 1
                 case "done":
                     if line.get("runs") != count:
-                        raise self.wrong(f"it ends after {line.get('runs')!r} runs, and {count} were there")
+                        raise self.wrong(
+                            f"it ends after {line.get('runs')!r} runs, and {count} were there"
+                        )
                     for text in self._lines:
                         if text.strip():
                             self._number += 1
@@ -178,7 +209,9 @@ class _Reader:
             if line.get("record") == "end":
                 break
             if line.get("record") != "row":
-                raise self.wrong(f"a record {line.get('record')!r} inside run {run.run_id!r}, which has no end")
+                raise self.wrong(
+                    f"a record {line.get('record')!r} inside run {run.run_id!r}, which has no end"
+                )
             seen.update(canonical(line) + b"\n")
             run.rows.append(self.row(line))
         given = line.pop("sha256", None)
@@ -195,7 +228,11 @@ class _Reader:
         status = self.field(line, "status", str, type(None))
         type_ = self.field(line, "type", str)
         kind = self.field(line, "kind", int)
-        if type_ not in TYPES or kind not in ROW_KINDS or (status is not None and status not in _STATUSES):
+        if (
+            type_ not in TYPES
+            or kind not in ROW_KINDS
+            or (status is not None and status not in _STATUSES)
+        ):
             raise self.wrong(f"a row of kind {kind!r}, type {type_!r} and status {status!r}")
         row = Row(
             kind,
@@ -225,14 +262,19 @@ class _Reader:
         run.seal = self.field(line, "seal", str)
         for name in ("error_kind", "signature", "hidden", "cost_usd"):
             setattr(run, name, self.field(line, name, str, type(None)))
-        run.output, run.error = self.value(line, "output"), self.value(line, "error", str, type(None))
+        run.output, run.error = (
+            self.value(line, "output"),
+            self.value(line, "error", str, type(None)),
+        )
         run.waiting = self.field(line, "waiting", list)
         salt = self.field(line, "salt", str, type(None))
         try:
             run.salt = None if salt is None else bytes.fromhex(salt)
             for name in ("inbox", "decided"):
                 messages = self.field(line, name, list)
-                setattr(run, name, [message_of(0, m[0], canonical(m[:5]), *m[5:]) for m in messages])
+                setattr(
+                    run, name, [message_of(0, m[0], canonical(m[:5]), *m[5:]) for m in messages]
+                )
             checked_run(run)
         except UNREADABLE as error:
             raise self.wrong(f"no end of a run: {error}") from None
@@ -263,7 +305,9 @@ class _Reader:
         try:
             text = next(self._lines)
         except StopIteration:
-            raise StoreError(f"the file was cut short: it stops after line {self._number}") from None
+            raise StoreError(
+                f"the file was cut short: it stops after line {self._number}"
+            ) from None
         except UnicodeDecodeError as error:
             raise StoreError(f"line {self._number + 1}: not UTF-8: {error}") from None
         self._number += 1
@@ -291,17 +335,22 @@ def import_(
         for run in read_export(stream):
             if run.status not in ENDED and not unfinished:
                 raise StoreError(
-                    f"run {run.run_id!r} is {run.status}: two databases that both go on with it would make its calls twice; "
+                    f"run {run.run_id!r} is {run.status}: two databases that both go on with it "
+                    f"would make its calls twice; "
                     "take it in as unfinished if the other one is given up"
                 )
             try:
                 new = _take(connection, run)
             except (OverflowError, WrongNumber) as error:
-                raise StoreError(f"run {run.run_id!r} holds a number that no database keeps: {error}") from error
+                raise StoreError(
+                    f"run {run.run_id!r} holds a number that no database keeps: {error}"
+                ) from error
             if new:
                 taken.append(run.run_id)
                 if run.status in ENDED:
-                    entries.append(Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns))
+                    entries.append(
+                        Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns)
+                    )
         receipts.add(connection, entries, signer)
     return taken
 
@@ -318,15 +367,22 @@ def _take(connection: Connection, run: StoredRun) -> bool:
     if found is None:
         there = loaded(connection, run.run_id)
         if list(run_lines(there, _digest(there))) != list(run_lines(run, _digest(run))):
-            raise StoreError(f"there is a run {run.run_id!r} with other content; nothing was changed")
+            raise StoreError(
+                f"there is a run {run.run_id!r} with other content; nothing was changed"
+            )
         return False
     key = int(found[0])
     cells = [row_cells(row, bodies) for row in run.rows]
-    connection.many(INSERT_ROWS, [(key, seq, *row, row_crc(key, seq, row)) for seq, row in enumerate(cells)])
+    connection.many(
+        INSERT_ROWS, [(key, seq, *row, row_crc(key, seq, row)) for seq, row in enumerate(cells)]
+    )
     messages = [(message, 0) for message in run.inbox] + [(message, 1) for message in run.decided]
     connection.many(
         "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, ?)",
-        [(key, message.kind, message.content(), message.signature, used) for message, used in messages],
+        [
+            (key, message.kind, message.content(), message.signature, used)
+            for message, used in messages
+        ],
     )
     if run.status == SUSPENDED:
         events.register(connection, {key: ((), events.matched(run.waiting))})

@@ -1,4 +1,6 @@
-"""Keeping house: erasing what a run held, deleting what is old, and checking that everything is as it was written."""
+"""Keeping house: erasing what a run held, deleting what is old, and checking that everything is as
+it was written.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ from typing import Any
 
 from ...errors import StoreError
 from ...values import UNSET
-from ..protocol import ENDED, Erased, Message, StoredRun, hidden_of, late_outcomes, salted, sealed_as
+from ..protocol import (
+    ENDED,
+    Erased,
+    Message,
+    StoredRun,
+    hidden_of,
+    late_outcomes,
+    salted,
+    sealed_as,
+)
 from ..seals import NO_RUN, message_holds, signature_holds
 from ..signing import signer_of
 from ..sql import lite, receipts
@@ -28,12 +39,16 @@ CHECK_RUNS = 200
 
 
 def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
-    """In a transaction: drop the values of a run, but for their salted hashes; False where they are dropped."""
+    """In a transaction: drop the values of a run, but for their salted hashes; False where they are
+    dropped.
+    """
     if not connection.database.lite:  # two that erase at once would both drop the references
         connection.one("SELECT key FROM nano_runs WHERE run_id = ? FOR UPDATE", run_id)
     run = loaded(connection, run_id)
     if run.status not in ENDED:
-        raise StoreError(f"run {run_id!r} is {run.status}, and needs its values to go on; cancel it first")
+        raise StoreError(
+            f"run {run_id!r} is {run.status}, and needs its values to go on; cancel it first"
+        )
     if run.salt is None:
         return False
     header = connection.one(f"{HEADER} WHERE key = ?", run.key)
@@ -45,7 +60,9 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
     run.output, run.error, run.waiting, run.salt = None, None, [], None
     columns = run_cells(run, bodies)
     connection.run(
-        f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in columns)} WHERE key = ?", *columns.values(), run.key
+        f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in columns)} WHERE key = ?",
+        *columns.values(),
+        run.key,
     )
     changed = []
     for seq, row in enumerate(run.rows):
@@ -54,7 +71,8 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
         cells = row_cells(row, bodies)
         changed.append((*cells[7:10], row_crc(run.key, seq, cells), run.key, seq))
     connection.many(
-        "UPDATE nano_rows SET request = ?, output = ?, rest = ?, crc = ? WHERE run = ? AND seq = ?", changed
+        "UPDATE nano_rows SET request = ?, output = ?, rest = ?, crc = ? WHERE run = ? AND seq = ?",
+        changed,
     )
     connection.run("DELETE FROM nano_inbox WHERE run = ?", run.key)
     bodies.entries.append(Entry(receipts.ERASED, run.run_id, run.seal or "", time.time_ns()))
@@ -66,12 +84,16 @@ def _gone(salt: bytes, value: Any) -> Any:
     return UNSET if digest is None else Erased(digest)
 
 
-def prune(connection: Connection, bodies: Bodies, older_than_ns: int, statuses: Sequence[str]) -> int:
+def prune(
+    connection: Connection, bodies: Bodies, older_than_ns: int, statuses: Sequence[str]
+) -> int:
     """In a transaction: delete some of the runs that ended before *older_than_ns*; how many."""
     marks = ", ".join("?" * len(statuses)) or "NULL"
-    lock = "" if connection.database.lite else " FOR UPDATE SKIP LOCKED"  # who locks them deletes them too
+    # who locks them deletes them too
+    lock = "" if connection.database.lite else " FOR UPDATE SKIP LOCKED"
     headers = connection.all(
-        f"{HEADER} WHERE status IN ({marks}) AND finished_ns < ? ORDER BY key LIMIT {PRUNE_RUNS}{lock}",
+        f"{HEADER} WHERE status IN ({marks}) AND finished_ns < ? ORDER BY key LIMIT "
+        f"{PRUNE_RUNS}{lock}",
         *statuses,
         older_than_ns,
     )
@@ -79,7 +101,9 @@ def prune(connection: Connection, bodies: Bodies, older_than_ns: int, statuses: 
         for cell in cells_of([fields], connection.all(ROWS, fields[0])):
             bodies.drop(cell)
         named = dict(zip(RUN_FIELDS, fields, strict=False))
-        bodies.entries.append(Entry(receipts.DELETED, named["run_id"], named["seal"], time.time_ns()))
+        bodies.entries.append(
+            Entry(receipts.DELETED, named["run_id"], named["seal"], time.time_ns())
+        )
     keys = [(fields[0],) for fields in headers]
     for table, name in (("nano_rows", "run"), ("nano_inbox", "run"), ("nano_runs", "key")):
         connection.many(f"DELETE FROM {table} WHERE {name} = ?", keys)
@@ -93,14 +117,19 @@ def unused(connection: Connection) -> list[str]:
     """What runs that have ended did not use of what they were told."""
     ended = ", ".join(f"'{status}'" for status in ENDED)
     found = connection.all(
-        "SELECT u.run_id, m.id, m.kind, m.message, m.signature FROM nano_inbox m JOIN nano_runs u ON u.key = m.run "
-        f"WHERE m.used <> 1 AND u.status IN ({ended}) AND m.kind IN ({', '.join('?' * len(_DECISIONS))}) ORDER BY m.id",
+        "SELECT u.run_id, m.id, m.kind, m.message, m.signature FROM nano_inbox m JOIN nano_runs u "
+        "ON u.key = m.run "
+        f"WHERE m.used <> 1 AND u.status IN ({ended}) AND m.kind IN "
+        f"({', '.join('?' * len(_DECISIONS))}) ORDER BY m.id",
         *_DECISIONS,
     )
     told = []
     for run_id, *fields in found:
         message = readable(run_id, fields)
-        told.append(f"run {run_id!r} has ended and did not use: {message.kind} {message.name!r} by {message.by!r}")
+        told.append(
+            f"run {run_id!r} has ended and did not use: {message.kind} {message.name!r} by "
+            f"{message.by!r}"
+        )
     return told
 
 
@@ -116,8 +145,12 @@ def readable(run_id: str, fields: Sequence[Any]) -> Message:
         raise damaged(run_id, "a message") from error
 
 
-def check(database: Database, trusted: frozenset[str] | None = None, head: str | None = None) -> list[str]:
-    """Problems of a database, each in a sentence; *trusted* keys must have signed everything, and the receipt *head* be there."""
+def check(
+    database: Database, trusted: frozenset[str] | None = None, head: str | None = None
+) -> list[str]:
+    """Problems of a database, each in a sentence; *trusted* keys must have signed everything, and
+    the receipt *head* be there.
+    """
     problems: list[str] = []
     if database.lite and (without := lite.lost_log(database.place)) is not None:
         problems.append(without)
@@ -125,14 +158,19 @@ def check(database: Database, trusted: frozenset[str] | None = None, head: str |
         with database.reading() as connection:
             missing = database.missing(connection)
             if missing:
-                return [*problems, *(f"table {name} is missing: restore a copy" for name in missing)]
+                return [
+                    *problems,
+                    *(f"table {name} is missing: restore a copy" for name in missing),
+                ]
             if database.lite:
                 found = [text for (text,) in connection.all("PRAGMA integrity_check(20)")]
                 problems += [f"SQLite: {text}" for text in found if text != "ok"]
             used: Counter[bytes] = Counter()
             _check_runs(connection, problems, used, trusted)
             _check_contents(connection, problems, used)
-            lost = connection.all("SELECT DISTINCT run FROM nano_rows WHERE run NOT IN (SELECT key FROM nano_runs)")
+            lost = connection.all(
+                "SELECT DISTINCT run FROM nano_rows WHERE run NOT IN (SELECT key FROM nano_runs)"
+            )
             problems += [f"rows of run number {key}, which is not there" for (key,) in lost]
             problems += _event_faults(connection, trusted)
             problems += receipts.check(connection, trusted, head)
@@ -142,10 +180,15 @@ def check(database: Database, trusted: frozenset[str] | None = None, head: str |
 
 
 def _check_runs(
-    connection: Connection, problems: list[str], used: Counter[bytes], trusted: frozenset[str] | None
+    connection: Connection,
+    problems: list[str],
+    used: Counter[bytes],
+    trusted: frozenset[str] | None,
 ) -> None:
     after = -1
-    while headers := connection.all(f"{HEADER} WHERE key > ? ORDER BY key LIMIT {CHECK_RUNS}", after):
+    while headers := connection.all(
+        f"{HEADER} WHERE key > ? ORDER BY key LIMIT {CHECK_RUNS}", after
+    ):
         after = headers[-1][0]
         for fields in headers:
             stored = connection.all(ROWS, fields[0])
@@ -154,7 +197,9 @@ def _check_runs(
             name = f"run {fields[RUN_FIELDS.index('run_id')]!r}"
             try:
                 messages = connection.all(INBOX, fields[0])
-                run = assembled(fields, stored, messages, values_of(connection, [fields], stored, name))
+                run = assembled(
+                    fields, stored, messages, values_of(connection, [fields], stored, name)
+                )
             except StoreError as error:
                 problems.append(str(error))
                 continue
@@ -162,7 +207,8 @@ def _check_runs(
             problems += (f"{name}: {fault}" for fault in _message_faults(run, trusted))
             if run.salt is not None:
                 problems += (
-                    f"{name} has ended ({run.status}), and its call {message.name!r} came to something else since: nano-vm show"
+                    f"{name} has ended ({run.status}), and its call {message.name!r} came to "
+                    f"something else since: nano-vm show"
                     for message in late_outcomes(run)
                 )
 
@@ -175,17 +221,23 @@ def _event_faults(connection: Connection, trusted: frozenset[str] | None) -> Ite
         found = readable(f"event {number}", [number, "event", message, signature])
         if found.name != name:
             yield f"event {number}: its name was changed"
-        yield from (f"event {number}: it {fault}" for fault in _signature_faults(NO_RUN, found, trusted))
+        yield from (
+            f"event {number}: it {fault}" for fault in _signature_faults(NO_RUN, found, trusted)
+        )
 
 
 def _message_faults(run: StoredRun, trusted: frozenset[str] | None) -> Iterator[str]:
-    """What is wrong with the signatures of messages that are not used yet; those that were are covered by the seal."""
+    """What is wrong with the signatures of messages that are not used yet; those that were are
+    covered by the seal.
+    """
     for message in run.inbox:
         for fault in _signature_faults(run.run_id, message, trusted):
             yield f"its message {message.kind!r} by {message.by!r} {fault}"
 
 
-def _signature_faults(run_id: str, message: Message, trusted: frozenset[str] | None) -> Iterator[str]:
+def _signature_faults(
+    run_id: str, message: Message, trusted: frozenset[str] | None
+) -> Iterator[str]:
     signer = signer_of(message.signature)
     if signer is None:
         if trusted is not None:
@@ -212,7 +264,9 @@ def _seal_faults(run: StoredRun, trusted: frozenset[str] | None) -> Iterator[str
 def _check_contents(connection: Connection, problems: list[str], used: Counter[bytes]) -> None:
     after = b""
     while found := connection.all(
-        f"SELECT hash, body, refs FROM nano_contents WHERE hash > ? ORDER BY hash LIMIT {CHECK_RUNS}", after
+        f"SELECT hash, body, refs FROM nano_contents WHERE hash > ? ORDER BY hash LIMIT "
+        f"{CHECK_RUNS}",
+        after,
     ):
         after = found[-1][0]
         for digest, body, refs in found:
@@ -220,5 +274,10 @@ def _check_contents(connection: Connection, problems: list[str], used: Counter[b
                 problems.append(f"value {digest.hex()}: its text does not fit its hash")
             count = used.pop(digest, 0)
             if count != refs:
-                problems.append(f"value {digest.hex()}: {refs} references are counted, there are {count}")
-    problems += [f"value {digest.hex()} is missing, and named {count} times" for digest, count in sorted(used.items())]
+                problems.append(
+                    f"value {digest.hex()}: {refs} references are counted, there are {count}"
+                )
+    problems += [
+        f"value {digest.hex()} is missing, and named {count} times"
+        for digest, count in sorted(used.items())
+    ]

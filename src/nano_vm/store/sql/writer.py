@@ -1,11 +1,13 @@
-"""The one thread of a process that writes to a database, in groups: whatever waits when a transaction begins goes into it.
+"""The one thread of a process that writes to a database, in groups: whatever waits when a
+transaction begins goes into it.
 
-Appends and jobs come in; each is answered when the transaction that holds it is durable. A transaction that fails fails all that is in
-it, and nothing of it is written.
+Appends and jobs come in; each is answered when the transaction that holds it is durable. A
+transaction that fails fails all that is in it, and nothing of it is written.
 
-On a server many processes write at once, and none may hold what another waits for while it waits itself. So locks are taken in one
-order everywhere: new runs by their ids, then runs, then messages, then values by their hashes. Nobody waits for a run: an append whose
-run is held by another transaction is put off. A job that may take any lock has a transaction of its own.
+On a server many processes write at once, and none may hold what another waits for while it waits
+itself. So locks are taken in one order everywhere: new runs by their ids, then runs, then messages,
+then values by their hashes. Nobody waits for a run: an append whose run is held by another
+transaction is put off. A job that may take any lock has a transaction of its own.
 """
 
 from __future__ import annotations
@@ -34,15 +36,21 @@ BATCH_BYTES = 32_000_000
 """The same, counted in bytes of new values: two of the largest that a run may hold."""
 
 GATHER_SECONDS, GATHER_PART = 0.001, 0.25
-"""How long, at most, and for what part of the last transaction, to wait for those that it answered, when others wait already. Without it
-runs in flight can fall into two groups that wait for each other in turns (measured on PostgreSQL: 40 commits for 20 steps, with it 21)."""
+"""How long, at most, and for what part of the last transaction, to wait for those that it answered,
+when others wait already. Without it runs in flight can fall into two groups that wait for each
+other in turns (measured on PostgreSQL: 40 commits for 20 steps, with it 21).
+"""
 
 STOPPED_SECONDS, STOPPED_PART = 2.0, 1 / 3
-"""After how long, at least, and what part of the busy timeout, a server ends a transaction whose process does nothing: it is frozen, or
-its machine gone. A process that only waits for its processor is quicker."""
+"""After how long, at least, and what part of the busy timeout, a server ends a transaction whose
+process does nothing: it is frozen, or its machine gone. A process that only waits for its processor
+is quicker.
+"""
 
 UNKNOWN_SECONDS = 30.0
-"""How long to ask a server whether a transaction was committed, when the connection was lost as it was being."""
+"""How long to ask a server whether a transaction was committed, when the connection was lost as it
+was being.
+"""
 
 PUT_OFF_SECONDS = 0.01
 """How soon an append is tried again whose run another transaction held."""
@@ -53,7 +61,8 @@ _CHOSEN = ("40P01", "40001")  # deadlock detected, could not serialize
 Job = Callable[[Connection, Bodies], Any]
 
 INSERT_ROWS = (
-    "INSERT INTO nano_rows (run, seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, crc) "
+    "INSERT INTO nano_rows (run, seq, kind, frame, path, type, status, started_ns, lasted_ns, "
+    "request, output, rest, crc) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
@@ -61,7 +70,8 @@ INSERT_ROWS = (
 class _Item:
     """Something to write: a job, or an append with its cells; and who waits for it.
 
-    *order* is the id of the run that a job makes: it shares a transaction with appends, and comes before them in the order of ids.
+    *order* is the id of the run that a job makes: it shares a transaction with appends, and comes
+    before them in the order of ids.
     """
 
     __slots__ = (
@@ -80,7 +90,12 @@ class _Item:
     )
 
     def __init__(
-        self, job: Job | None, append: Append | None, future: Any, loop: Any, order: str | None = None
+        self,
+        job: Job | None,
+        append: Append | None,
+        future: Any,
+        loop: Any,
+        order: str | None = None,
     ) -> None:
         self.job, self.append, self.future, self.loop, self.order = job, append, future, loop, order
         self.since = time.monotonic()
@@ -92,7 +107,9 @@ class _Item:
         self.error: BaseException | None = None
 
     def encode(self, there: int = 0) -> None:
-        """Make the cells, without those of the first rows that are *there* already; what is no value fails this item alone."""
+        """Make the cells, without those of the first rows that are *there* already; what is no
+        value fails this item alone.
+        """
         append = self.append
         if append is None:
             return
@@ -121,7 +138,11 @@ class Writer:
 
     def before_fork(self) -> None:
         """Close the connection, between two transactions."""
-        if self.database.turns.rest() and self._connection is not None and not self.database.in_memory:
+        if (
+            self.database.turns.rest()
+            and self._connection is not None
+            and not self.database.in_memory
+        ):
             self._connection.close()
             self._connection = None
 
@@ -140,7 +161,9 @@ class Writer:
     # --- any thread ---
 
     def append(self, append: Append) -> asyncio.Future[None]:
-        """Called in an event loop; the future is done when *append* is durable, which cancelling it does not prevent."""
+        """Called in an event loop; the future is done when *append* is durable, which cancelling it
+        does not prevent.
+        """
         return self._awaited(None, append)
 
     def job(self, job: Job) -> asyncio.Future[Any]:
@@ -148,7 +171,9 @@ class Writer:
         return self._awaited(job, None)
 
     def creation(self, job: Job, run_id: str) -> asyncio.Future[Any]:
-        """Run *job*, which makes the run *run_id* and takes no other lock; called in an event loop."""
+        """Run *job*, which makes the run *run_id* and takes no other lock; called in an event
+        loop.
+        """
         return self._awaited(job, None, run_id)
 
     def submit(self, job: Job) -> Future[Any]:
@@ -168,7 +193,9 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def _awaited(self, job: Job | None, append: Append | None, order: str | None = None) -> asyncio.Future[Any]:
+    def _awaited(
+        self, job: Job | None, append: Append | None, order: str | None = None
+    ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._put(_Item(job, append, future, loop, order))
@@ -179,7 +206,9 @@ class Writer:
             if self._closed:
                 raise StoreError(f"{self.database.name} was closed")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="nano-vm-store", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._work, name="nano-vm-store", daemon=True
+                )
                 self._thread.start()
             self._queue.put(item)
 
@@ -199,7 +228,9 @@ class Writer:
             self._connection.release()
 
     def _gather(self, ending: bool) -> tuple[list[_Item], bool]:
-        """What was put off and everything that waits, at least one item; and whether the last has come. Nothing comes when *ending*."""
+        """What was put off and everything that waits, at least one item; and whether the last has
+        come. Nothing comes when *ending*.
+        """
         batch, self._put_off = self._put_off, []
         if batch:
             time.sleep(PUT_OFF_SECONDS)
@@ -227,7 +258,9 @@ class Writer:
         return [*alone, together] if together else alone
 
     def _batch(self, batch: list[_Item]) -> None:
-        """Write *batch* and answer it. An item that no database would take does not take the others with it."""
+        """Write *batch* and answer it. An item that no database would take does not take the others
+        with it.
+        """
         try:
             with self.database.turns:
                 self._attempts(batch)
@@ -254,7 +287,9 @@ class Writer:
         return self._transaction(batch)
 
     def _transaction(self, batch: list[_Item]) -> None:
-        """One transaction with all of *batch*; raises if nothing was written, `StoreError` if that is no single item's fault."""
+        """One transaction with all of *batch*; raises if nothing was written, `StoreError` if that
+        is no single item's fault.
+        """
         connection = self._begun()
         identity = None
         receipt = self._receipt
@@ -281,14 +316,20 @@ class Writer:
         self._receipt = receipt
 
     def _begun(self) -> Connection:
-        """A connection in a transaction. One that was lost since it was used last is replaced: nothing hung on it."""
+        """A connection in a transaction. One that was lost since it was used last is replaced:
+        nothing hung on it.
+        """
         while True:
             kept = self._connection
             connection = kept if kept is not None else self.database.connect()
             try:
                 if kept is None and not self.database.lite:
-                    # A process that is stopped in the middle loses its transaction before those who wait for its locks lose patience.
-                    milliseconds = int(max(STOPPED_SECONDS, self.database.busy_timeout_seconds * STOPPED_PART) * 1000)
+                    # A process that is stopped in the middle loses its transaction before those who wait for its locks
+                    # lose patience.
+                    milliseconds = int(
+                        max(STOPPED_SECONDS, self.database.busy_timeout_seconds * STOPPED_PART)
+                        * 1000
+                    )
                     connection.run(f"SET idle_in_transaction_session_timeout = {milliseconds}")
                 if kept is None:
                     self.database.mark(connection)
@@ -314,13 +355,15 @@ class Writer:
             except StoreError:
                 pass
             if time.monotonic() > until:
-                # To say that nothing was written could be wrong too; the run is looked at again by whoever takes it up.
+                # To say that nothing was written could be wrong too; the run is looked at again by whoever takes it
+                # up.
                 return False
             time.sleep(0.1)
 
     def _write(self, connection: Connection, batch: list[_Item]) -> str | None:
-        """All statements of a transaction: new runs first, then runs and what belongs to them, then values in the order of their hashes.
-        The hash of the newest receipt that this process made."""
+        """All statements of a transaction: new runs first, then runs and what belongs to them, then
+        values in the order of their hashes. The hash of the newest receipt that this process made.
+        """
         bodies = Bodies()
         appends = []
         for item in sorted(batch, key=lambda item: item.order or ""):
@@ -346,7 +389,10 @@ class Writer:
 
     def _appends(self, connection: Connection, items: list[_Item], bodies: Bodies) -> None:
         keys = sorted({item.append.key for item in items if item.append is not None})
-        held = "SELECT key, fence, row_count, output, error, waiting, run_id, seal FROM nano_runs WHERE key IN (*) ORDER BY key"
+        held = (
+            "SELECT key, fence, row_count, output, error, waiting, run_id, seal FROM nano_runs "
+            "WHERE key IN (*) ORDER BY key"
+        )
         if not self.database.lite:
             held += " FOR UPDATE SKIP LOCKED"  # nobody claims the run between here and the commit
         runs = {run[0]: run for run in connection.among(held, keys)}
@@ -364,19 +410,24 @@ class Writer:
             if item.put_off:
                 waited = time.monotonic() - item.since
                 if waited > self.database.busy_timeout_seconds:
-                    item.put_off, item.error = False, self.database.locked(f"run number {append.key}", waited)
+                    item.put_off, item.error = (
+                        False,
+                        self.database.locked(f"run number {append.key}", waited),
+                    )
                 continue
             count = updates.get(append.key, {}).get("row_count", run[2] if run is not None else 0)
             there = self._there(connection, append, count)
             if run is None or run[1] != append.fence:
                 if not append.rows or there < len(append.rows):
                     item.error = LeaseLost(
-                        f"run number {append.key} has another owner now; what it did since is not kept here"
+                        f"run number {append.key} has another owner now; what it did since is not "
+                        f"kept here"
                     )
                 continue
             if append.after is not None and append.after + there != count:
                 item.error = StoreError(
-                    f"run number {append.key} has {count} rows and not {append.after}: what went before was not stored"
+                    f"run number {append.key} has {count} rows and not {append.after}: what went "
+                    f"before was not stored"
                 )
                 continue
             if there:
@@ -405,30 +456,43 @@ class Writer:
             seen.extend((message, append.key) for message in append.seen)
         connection.many(INSERT_ROWS, rows)
         for names, values in _by_shape(updates).items():
-            connection.many(f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?", values)
+            connection.many(
+                f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?",
+                values,
+            )
         if waits:
             events.register(connection, waits)
         connection.many("UPDATE nano_inbox SET used = 1 WHERE id = ? AND run = ?", used)
-        connection.many("UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen)
+        connection.many(
+            "UPDATE nano_inbox SET used = 2 WHERE id = ? AND run = ? AND used = 0", seen
+        )
 
     def _there(self, connection: Connection, append: Append, count: int) -> int:
-        """How many of the first rows of *append* are stored already: it was given before, and the answer to it was lost."""
+        """How many of the first rows of *append* are stored already: it was given before, and the
+        answer to it was lost.
+        """
         if append.after is None or count <= append.after or not append.rows:
             return 0
         text = (
-            "SELECT kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest FROM nano_rows "
+            "SELECT kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest "
+            "FROM nano_rows "
             "WHERE run = ? AND seq >= ? AND seq < ? ORDER BY seq"
         )
         stored = connection.all(text, append.key, append.after, append.after + len(append.rows))
         unused = Bodies()
-        same = [tuple(found) == row_cells(row, unused) for found, row in zip(stored, append.rows, strict=False)]
+        same = [
+            tuple(found) == row_cells(row, unused)
+            for found, row in zip(stored, append.rows, strict=False)
+        ]
         return len(same) if all(same) else 0
 
     def _locked(self, connection: Connection, keys: list[int]) -> set[int]:
         """Those of *keys* that are there; a server's others hold them, in SQLite nobody can."""
         if self.database.lite or not keys:
             return set()
-        return {key for (key,) in connection.among("SELECT key FROM nano_runs WHERE key IN (*)", keys)}
+        return {
+            key for (key,) in connection.among("SELECT key FROM nano_runs WHERE key IN (*)", keys)
+        }
 
 
 _VALUES = ("output", "error", "waiting")
@@ -437,8 +501,8 @@ _VALUES = ("output", "error", "waiting")
 def settle(connection: Connection, bodies: Bodies) -> None:
     """Keep the values that *bodies* adds, and let go of those that nothing names any more.
 
-    One pass in the order of hashes, so that two processes never wait for each other. What is only dropped is there, so its empty body
-    is never written.
+    One pass in the order of hashes, so that two processes never wait for each other. What is only
+    dropped is there, so its empty body is never written.
     """
     changes = {digest: (body, count) for digest, (body, count) in bodies.added.items()}
     for digest, count in bodies.dropped.items():
@@ -450,7 +514,8 @@ def settle(connection: Connection, bodies: Bodies) -> None:
         [(digest, *changes[digest]) for digest in sorted(changes)],
     )
     connection.many(
-        "DELETE FROM nano_contents WHERE hash = ? AND refs <= 0", [(digest,) for digest in sorted(bodies.dropped)]
+        "DELETE FROM nano_contents WHERE hash = ? AND refs <= 0",
+        [(digest,) for digest in sorted(bodies.dropped)],
     )
 
 

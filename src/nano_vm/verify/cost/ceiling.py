@@ -1,26 +1,33 @@
 """The worst case of a program: the most steps, calls, tokens and money that any run of it can use.
 
-A `Flow` without faults comes in; a `Ceiling` goes out, and Diagnostics where it is over a budget. Nothing is run.
+A `Flow` without faults comes in; a `Ceiling` goes out, and Diagnostics where it is over a budget.
+Nothing is run.
 
-Theory. The amounts are longest paths, see `bounds`: each has its own path, loops count by their bound, forks by the sum of
-their children, calls by their attempts. So for every amount A and every run r of the machine, A(r) <= ceiling.A. What stands in for
-what a run decides is always the larger: any branch may be taken, any call may fail, any map may have ``max_items`` items.
+Theory. The amounts are longest paths, see `bounds`: each has its own path, loops count by their
+bound, forks by the sum of their children, calls by their attempts. So for every amount A and every
+run r of the machine, A(r) <= ceiling.A. What stands in for what a run decides is always the larger:
+any branch may be taken, any call may fail, any map may have ``max_items`` items.
 
-Calls. A step makes at most its attempts (`bounds.attempts_of`), corrections included. ``tools`` counts two more: its
-``undo``, once for each time that the step can finish, and its ``reconcile``, once for each attempt of a tool whose effect can be in
-doubt. Budgets do not count these two, and neither does ``tool_calls``.
+Calls. A step makes at most its attempts (`bounds.attempts_of`), corrections included. ``tools``
+counts two more: its ``undo``, once for each time that the step can finish, and its ``reconcile``,
+once for each attempt of a tool whose effect can be in doubt. Budgets do not count these two, and
+neither does ``tool_calls``.
 
-Tokens. A prompt has at most one token for each UTF-8 byte (`ledger.token_bound`), `MESSAGE_TOKENS` for each message, and its schema,
-which some providers put into it. How long the text can get is the matter of `sizes`. An answer has at most ``max_tokens``;
-a step that declares none is held to `DEFAULT_MAX_TOKENS` only in a run whose budget limits tokens or cost, since only then is the
-adapter told so; elsewhere it has no bound. From the second attempt on, a constrained step may show the model its last answer and what
-was wrong with it. Where there is no bound the amount is None, and never a guess: the limit of one value (16 MB) says
-nothing of the program, and counts only for a caller who gives ``limits``.
+Tokens. A prompt has at most one token for each UTF-8 byte (`ledger.token_bound`), `MESSAGE_TOKENS`
+for each message, and its schema, which some providers put into it. How long the text can get is the
+matter of `sizes`. An answer has at most ``max_tokens``; a step that declares none is held to
+`DEFAULT_MAX_TOKENS` only in a run whose budget limits tokens or cost, since only then is the
+adapter told so; elsewhere it has no bound. From the second attempt on, a constrained step may show
+the model its last answer and what was wrong with it. Where there is no bound the amount is None,
+and never a guess: the limit of one value (16 MB) says nothing of the program, and counts only for a
+caller who gives ``limits``.
 
-Money. ``prices`` are dollars per million tokens, exact. Where the price of a model is not known, or its tokens have no bound, the
-cost is an interval that is open above: what is known is its lower end.
+Money. ``prices`` are dollars per million tokens, exact. Where the price of a model is not known, or
+its tokens have no bound, the cost is an interval that is open above: what is known is its lower
+end.
 
-Assumed: inputs are no larger than was said; adapters hold ``max_tokens`` and make no more calls than they are asked for.
+Assumed: inputs are no larger than was said; adapters hold ``max_tokens`` and make no more calls
+than they are asked for.
 """
 
 from __future__ import annotations
@@ -61,11 +68,19 @@ DEFAULT_MODEL = "default"
 """How a step that names no model is told in `Ceiling.models`."""
 
 PROMPT, COMPLETION, TOKENS, COST, OPEN_PROMPT, OPEN_COMPLETION, OPEN_COST = range(3, 10)
-_TRACED = {"steps": STEPS, "llm_calls": LLM_CALLS, "tool_calls": TOOL_CALLS, "tokens": TOKENS, "cost_usd": COST}
+_TRACED = {
+    "steps": STEPS,
+    "llm_calls": LLM_CALLS,
+    "tool_calls": TOOL_CALLS,
+    "tokens": TOKENS,
+    "cost_usd": COST,
+}
 _FIRST = 10  # amounts from here on: calls by tool, then by model
 
 SHOWN_BYTES = 4 * 4000 + 3
-"""Of an invalid answer that is shown to the model again: 4,000 characters of at most four bytes, and an ellipsis."""
+"""Of an invalid answer that is shown to the model again: 4,000 characters of at most four bytes,
+and an ellipsis.
+"""
 
 FAULT_BYTES = 4 * 10_000 + 3
 """Of what was wrong with it: an error's message is cut at 10,000 characters."""
@@ -99,9 +114,10 @@ class Interval:
 class Ceiling:
     """The most that a run can use; None where nothing bounds it.
 
-    ``steps``, ``llm_calls`` and ``tool_calls`` are what a budget counts. ``tools`` are the calls of each tool with those for
-    undo and reconcile, ``models`` those of each model, ``default`` where a step names none; both sorted by name. ``cost_usd``
-    is from what is priced to the whole. ``open`` says why an amount has no bound.
+    ``steps``, ``llm_calls`` and ``tool_calls`` are what a budget counts. ``tools`` are the calls of
+    each tool with those for undo and reconcile, ``models`` those of each model, ``default`` where a
+    step names none; both sorted by name. ``cost_usd`` is from what is priced to the whole. ``open``
+    says why an amount has no bound.
     """
 
     steps: int
@@ -123,14 +139,18 @@ class Ceiling:
 
     @property
     def paths(self) -> dict[str, tuple[str, ...]]:
-        """For each amount that is not nothing, the ids of the steps on the path that has the most of it."""
+        """For each amount that is not nothing, the ids of the steps on the path that has the most
+        of it.
+        """
         found = ((name, self.path_of(name)) for name in _TRACED)
         return {name: path for name, path in found if path}
 
     @property
     def path(self) -> tuple[str, ...]:
         """The path that costs most: in money, else in tokens, else in steps."""
-        return next((path for name in ("cost_usd", "tokens", "steps") if (path := self.path_of(name))), ())
+        return next(
+            (path for name in ("cost_usd", "tokens", "steps") if (path := self.path_of(name))), ()
+        )
 
     def path_of(self, amount: str) -> tuple[str, ...]:
         """The one of `paths` for *amount*; empty where no run uses any."""
@@ -163,11 +183,16 @@ class Ceiling:
         lines[0] += _count(self.tool_calls, "tool call")
         for title, calls in (("tools", self.tools), ("models", self.models)):
             if calls:
-                lines.append(f"  {title}: " + ", ".join(f"{name} {count:,}" for name, count in calls.items()))
+                lines.append(
+                    f"  {title}: " + ", ".join(f"{name} {count:,}" for name, count in calls.items())
+                )
         if self.llm_calls:
             known = [
                 f"{title} {amount:,}" if amount is not None else f"{title} without bound"
-                for title, amount in (("prompt", self.prompt_tokens), ("completion", self.completion_tokens))
+                for title, amount in (
+                    ("prompt", self.prompt_tokens),
+                    ("completion", self.completion_tokens),
+                )
             ]
             whole = f"{self.tokens:,}" if self.tokens is not None else "no bound known"
             lines.append(f"  tokens: {whole} ({', '.join(known)})")
@@ -189,15 +214,18 @@ def ceiling(
 ) -> Ceiling:
     """The worst case of *flow*, which must have no faults.
 
-    *prices* are dollars per million tokens of prompt and answer; *default_model* is what a step without one is priced as.
-    *input_bytes* is the most of each input, or of those that it names, as JSON. *budget* is what a run will be held to: it
-    caps no amount, but where it limits tokens or cost, answers have at most `DEFAULT_MAX_TOKENS`. With *limits*, a value without
-    any other bound has that of one value.
+    *prices* are dollars per million tokens of prompt and answer; *default_model* is what a step
+    without one is priced as. *input_bytes* is the most of each input, or of those that it names, as
+    JSON. *budget* is what a run will be held to: it caps no amount, but where it limits tokens or
+    cost, answers have at most `DEFAULT_MAX_TOKENS`. With *limits*, a value without any other bound
+    has that of one value.
 
     Raises:
         VMError: If steps run in a circle.
     """
-    return _Counting(flow, contracts, prices or {}, default_model, input_bytes, budget, limits).ceiling()
+    return _Counting(
+        flow, contracts, prices or {}, default_model, input_bytes, budget, limits
+    ).ceiling()
 
 
 class _Counting:
@@ -214,14 +242,19 @@ class _Counting:
         self.flow = flow
         self.contracts = contracts
         self.exponent = _exponent(prices)
-        self.units = {name: tuple(_units(part, self.exponent + 6) for part in pair) for name, pair in prices.items()}
+        self.units = {
+            name: tuple(_units(part, self.exponent + 6) for part in pair)
+            for name, pair in prices.items()
+        }
         self.default_model = default_model
         self.value_bytes = limits.value_bytes if limits is not None else None
         self.sizes = Sizes(flow, input_bytes, self.completion)
         self.open: dict[str, None] = {}
-        self.amounts: dict[tuple[str, str], int] = {}  # of calls by tool or model, in order of first sight
+        # of calls by tool or model, in order of first sight
+        self.amounts: dict[tuple[str, str], int] = {}
         self.answers: dict[tuple[int, str], Gain] = {}
-        self.reserving: dict[int, bool] = {}  # by names: whether a budget that limits tokens or cost holds
+        # by names: whether a budget that limits tokens or cost holds
+        self.reserving: dict[int, bool] = {}
         for frame in flow.frames:
             at = id(frame.names)
             if at not in self.reserving:
@@ -270,9 +303,13 @@ class _Counting:
     @staticmethod
     def called(step: Step, names: Names) -> Sequence[tuple[str, str]]:
         if isinstance(step, ToolStep):
-            beside = [("tool", call.tool) for call in (step.undo, step.reconcile) if call is not None]
+            beside = [
+                ("tool", call.tool) for call in (step.undo, step.reconcile) if call is not None
+            ]
             return (("tool", step.tool), *beside)
-        return (("model", _model(step, names) or DEFAULT_MODEL),) if isinstance(step, LLMStep) else ()
+        return (
+            (("model", _model(step, names) or DEFAULT_MODEL),) if isinstance(step, LLMStep) else ()
+        )
 
     def gain(self, node: Node) -> Gain:
         step = node.step
@@ -280,7 +317,11 @@ class _Counting:
             return step_of(node)
         if isinstance(step, ToolStep):
             attempts = step.attempts
-            gain = [*step_of(node), (TOOL_CALLS, attempts), (self.amounts["tool", step.tool], attempts)]
+            gain = [
+                *step_of(node),
+                (TOOL_CALLS, attempts),
+                (self.amounts["tool", step.tool], attempts),
+            ]
             if step.undo is not None:
                 gain.append((self.amounts["tool", step.undo.tool], 1))
             contract = self.contracts.get(step.tool)
@@ -313,14 +354,20 @@ class _Counting:
             prompt = attempts * prompt + (attempts - 1) * self.corrected(step, names)
             yield PROMPT, prompt
         if completion is None:
-            self.because(step, names, "it declares no max_tokens, and no budget limits tokens or cost")
+            self.because(
+                step, names, "it declares no max_tokens, and no budget limits tokens or cost"
+            )
             yield OPEN_COMPLETION, 1
         else:
             completion = attempts * completion
             yield COMPLETION, completion
         yield TOKENS, (prompt or 0) + (completion or 0)
         if price is None:
-            self.because(step, names, f"no price is known for model {name or self.default_model or DEFAULT_MODEL!r}")
+            self.because(
+                step,
+                names,
+                f"no price is known for model {name or self.default_model or DEFAULT_MODEL!r}",
+            )
             yield OPEN_COST, 1
             return
         of_prompt, of_answer = price
@@ -360,7 +407,9 @@ class _Counting:
         return total, MESSAGE_TOKENS * (1 + len(sizes)) + IMAGE_TOKENS * pictures
 
     def referred(self, reference: str, names: Names) -> int | None:
-        """The most bytes of messages that are referred to; as JSON they have at least as many as their texts."""
+        """The most bytes of messages that are referred to; as JSON they have at least as many as
+        their texts.
+        """
         size = self.sizes.json(reference, names)
         return self.value_bytes if size is None else size
 
@@ -373,7 +422,9 @@ class _Counting:
 
     def completion(self, step: LLMStep, names: Names) -> int | None:
         """The most tokens of one answer."""
-        declared = step.max_tokens if step.max_tokens is not None else names.program.defaults.max_tokens
+        declared = (
+            step.max_tokens if step.max_tokens is not None else names.program.defaults.max_tokens
+        )
         if declared is not None:
             return declared
         return DEFAULT_MAX_TOKENS if self.reserving[id(names)] else None
@@ -387,7 +438,9 @@ class _Counting:
             fault = min(fault, _refusal_bytes(step.allowed_outputs))
         answer = self.completion(step, names)
         shown = SHOWN_BYTES if answer is None else min(SHOWN_BYTES, answer * TOKEN_BYTES)
-        around = sum(len(message["content"].encode()) + MESSAGE_TOKENS for message in correction("", ""))
+        around = sum(
+            len(message["content"].encode()) + MESSAGE_TOKENS for message in correction("", "")
+        )
         return around + shown + fault
 
     def because(self, step: LLMStep, names: Names, reason: str) -> None:
@@ -404,7 +457,9 @@ class _Counting:
             closed = not (total[OPEN_PROMPT] or total[OPEN_COMPLETION])
             total[TOKENS] = min(total[TOKENS], budget.max_tokens) if closed else budget.max_tokens
             for amount, flag in ((PROMPT, OPEN_PROMPT), (COMPLETION, OPEN_COMPLETION)):
-                total[amount] = min(total[amount], budget.max_tokens) if not total[flag] else budget.max_tokens
+                total[amount] = (
+                    min(total[amount], budget.max_tokens) if not total[flag] else budget.max_tokens
+                )
                 total[flag] = 0
         if budget.max_cost_usd is not None:
             most = _units(Decimal(str(budget.max_cost_usd)), self.exponent)
@@ -443,7 +498,9 @@ def _reserves(budget: Budget | None) -> bool:
 
 
 def _exponent(prices: Prices) -> int:
-    """The power of ten of which every price of one token is a whole multiple: so sums of money are sums of integers."""
+    """The power of ten of which every price of one token is a whole multiple: so sums of money are
+    sums of integers.
+    """
     lowest = 0
     for pair in prices.values():
         for price in pair:
@@ -469,7 +526,7 @@ def _units(money: Decimal, exponent: int) -> int:
     return whole * power if own >= exponent else -(-whole // power)
 
 
-# --- budgets -------------------------------------------------------------------------------------------------------
+# --- budgets --------------------------------------------------------------------------------------
 
 _FIELDS: tuple[tuple[str, str, str, Callable[[Ceiling], int | Decimal | None]], ...] = (
     ("V070", "max_steps", "steps", lambda c: c.steps),
@@ -490,16 +547,18 @@ _WORDS = {
 _BOUNDS = "what the path uses: bounds of loops and maps, max_retries"
 _LEVERS = dict.fromkeys(
     ("tokens", "cost_usd"),
-    "what its model steps may use: their max_tokens (of the answer), max_retries, and what a prompt shows, a token for "
+    "what its model steps may use: their max_tokens (of the answer), max_retries, and what a "
+    "prompt shows, a token for "
     "each byte; maxLength in 'inputs' bounds an input",
 )
 
 
 def over_budget(ceiling: Ceiling, budget: Budget, loc: Loc = ("budget",)) -> list[Diagnostic]:
-    """The fields of *budget* that the worst case exceeds, each with by how much and on which path; *loc* is where it stands.
+    """The fields of *budget* that the worst case exceeds, each with by how much and on which path;
+    *loc* is where it stands.
 
-    An amount without a bound is a warning: the budget then holds while the program runs, and may stop it. What is known to be more
-    is an error all the same.
+    An amount without a bound is a warning: the budget then holds while the program runs, and may
+    stop it. What is known to be more is an error all the same.
     """
     found = []
     for code, name, amount, value in _FIELDS:
@@ -508,17 +567,32 @@ def over_budget(ceiling: Ceiling, budget: Budget, loc: Loc = ("budget",)) -> lis
             continue
         limit = Decimal(str(most)) if amount == "cost_usd" else most
         worst = value(ceiling)
-        known: int | Decimal = worst if worst is not None else ceiling.cost.low if amount == "cost_usd" else 0
+        known: int | Decimal = (
+            worst if worst is not None else ceiling.cost.low if amount == "cost_usd" else 0
+        )
         if known > limit:
-            words = _WORDS[amount].format(f"{known:,f}" if isinstance(known, Decimal) else f"{known:,}")
+            words = _WORDS[amount].format(
+                f"{known:,f}" if isinstance(known, Decimal) else f"{known:,}"
+            )
             over = f"{known - limit:f}" if isinstance(known, Decimal) else f"{known - limit:,}"
-            message = f"a run can {words}, {over} more than the {name} of {limit:,}: {_shown(ceiling.path_of(amount))}"
-            hint = f"raise {'.'.join(map(str, loc))}.{name}, or lower {_LEVERS.get(amount, _BOUNDS)}"
+            message = (
+                f"a run can {words}, {over} more than the {name} of {limit:,}: "
+                f"{_shown(ceiling.path_of(amount))}"
+            )
+            hint = (
+                f"raise {'.'.join(map(str, loc))}.{name}, or lower {_LEVERS.get(amount, _BOUNDS)}"
+            )
             found.append(Diagnostic(code, (*loc, name), message, hint))
         elif worst is None:
             reason = ceiling.open[0] if ceiling.open else "no bound is known"
-            message = f"whether a run keeps to the {name} of {limit:,} is known only when it runs: {reason}"
-            hint = "declare max_tokens, bound what the prompt shows (allowed_outputs, output_schema), give prices"
+            message = (
+                f"whether a run keeps to the {name} of {limit:,} is known only when it "
+                f"runs: {reason}"
+            )
+            hint = (
+                "declare max_tokens, bound what the prompt shows (allowed_outputs, "
+                "output_schema), give prices"
+            )
             found.append(Diagnostic("V075", (*loc, name), message, hint, "warning"))
     return found
 

@@ -1,14 +1,15 @@
 """How large a value can get: bounds of names, outputs and prompts, in bytes.
 
-A `Flow` and bounds of what comes from outside go in; for a text of the program goes out how many UTF-8 bytes it can have, or
-None where nothing bounds it. No value is made and no program is run.
+A `Flow` and bounds of what comes from outside go in; for a text of the program goes out how many
+UTF-8 bytes it can have, or None where nothing bounds it. No value is made and no program is run.
 
-A name may hold what any of its writers writes, whenever it is read: the order of steps is left out of account, so the bound
-is the largest of the writers' bounds. A name that is computed from itself has none, but where a `set` only adds to it
-(`append`, `concat`, ``"$draft more"``): then what is added counts as often as the step can run, by the bounds of the loops
-around it. What is fixed by the program's text is counted exactly (literals, allowed outputs, labels of branches); a model's
-free answer by its tokens; inputs by a cap that the caller gives, or by their schema. What a tool, a person or an event gives
-has no bound.
+A name may hold what any of its writers writes, whenever it is read: the order of steps is left out
+of account, so the bound is the largest of the writers' bounds. A name that is computed from itself
+has none, but where a `set` only adds to it (`append`, `concat`, ``"$draft more"``): then what is
+added counts as often as the step can run, by the bounds of the loops around it. What is fixed by
+the program's text is counted exactly (literals, allowed outputs, labels of branches); a model's
+free answer by its tokens; inputs by a cap that the caller gives, or by their schema. What a tool, a
+person or an event gives has no bound.
 """
 
 from __future__ import annotations
@@ -53,11 +54,15 @@ from ...records.trace import MAX_LISTED, MAX_MESSAGE, MAX_WORD
 from ...values import canonical
 
 DEFAULT_INPUT_BYTES = 64 * 1024
-"""One input as canonical JSON, where the caller knows no better: thirty pages of text, more than mail or chat brings."""
+"""One input as canonical JSON, where the caller knows no better: thirty pages of text, more than
+mail or chat brings.
+"""
 
 TOKEN_BYTES = 1024
-"""The longest text of one token: 128 bytes in r50k_base, cl100k_base and o200k_base (tiktoken), 1,024 in the tokenizer that Anthropic
-has published (a run of spaces). Longer ones may exist in tokenizers that nobody can look into."""
+"""The longest text of one token: 128 bytes in r50k_base, cl100k_base and o200k_base (tiktoken),
+1,024 in the tokenizer that Anthropic has published (a run of spaces). Longer ones may exist in
+tokenizers that nobody can look into.
+"""
 
 NUMBER_BYTES = 1 + 1234
 """A number: the digits of an integer of `MAX_INT_BITS`, and its sign; a float has 24."""
@@ -66,10 +71,14 @@ ESCAPED = 6
 """Bytes of one byte of text inside JSON: a control character is ``\\u0000``."""
 
 CASE = 3
-"""By how much ``upper`` and ``lower`` can lengthen a text in UTF-8: U+0390 and U+03B0 have two bytes, in capitals six."""
+"""By how much ``upper`` and ``lower`` can lengthen a text in UTF-8: U+0390 and U+03B0 have two
+bytes, in capitals six.
+"""
 
 NUMBERS = 5
-"""By how much JSON can grow when it is parsed and written again: ``1e15`` becomes ``1000000000000000.0``."""
+"""By how much JSON can grow when it is parsed and written again: ``1e15`` becomes
+``1000000000000000.0``.
+"""
 
 Size = tuple[int, int] | None
 """Most UTF-8 bytes inside text, and as canonical JSON; None without a bound."""
@@ -83,9 +92,9 @@ _NULL = (4, 4)  # "None" in text, null in JSON
 class Sizes:
     """Bounds of the values in one `Flow`.
 
-    *inputs* gives the most bytes of an input, by name or of each. Names that steps write are taken for written, unless `inputs` of the
-    program declares them or the mapping names them: a read that no write may precede is a fault of its own. *answer* gives
-    the most tokens of a step's answer.
+    *inputs* gives the most bytes of an input, by name or of each. Names that steps write are taken
+    for written, unless `inputs` of the program declares them or the mapping names them: a read that
+    no write may precede is a fault of its own. *answer* gives the most tokens of a step's answer.
     """
 
     def __init__(
@@ -111,7 +120,8 @@ class Sizes:
                     self.callers[id(frame.names)] = frame
         self.written: dict[int, dict[str, list[Step]]] = {}
         self.steps: dict[int, dict[str, Step]] = {}
-        self.repeats: dict[tuple[int, str], dict[int, int]] = {}  # by names and `set`, how often it runs in each frame
+        # by names and `set`, how often it runs in each frame
+        self.repeats: dict[tuple[int, str], dict[int, int]] = {}
 
     def text(self, content: str, names: Names) -> int | None:
         """The most bytes of a template rendered as text."""
@@ -136,7 +146,9 @@ class Sizes:
         return size[1] if size is not None else None
 
     def of(self, key: Key) -> Size:
-        """The bound behind *key*, and of all that it is made of; what is made of itself has none."""
+        """The bound behind *key*, and of all that it is made of; what is made of itself has
+        none.
+        """
         known = self.known
         if key in known:
             return known[key]
@@ -171,7 +183,11 @@ class Sizes:
         names = self.names[number]
         if kind in ("error", "errors"):
             return self.told(self.step(names, name), kind)
-        return self.output(self.step(names, name), names) if kind == "output" else self.name(name, names)
+        return (
+            self.output(self.step(names, name), names)
+            if kind == "output"
+            else self.name(name, names)
+        )
 
     def step(self, names: Names, step_id: str) -> Step:
         steps = self.steps.get(id(names))
@@ -208,8 +224,16 @@ class Sizes:
         caller = self.callers.get(id(names))
         schema = (names.program.inputs or {}).get("properties", {}).get(name, True)
         if caller is None:
-            if not found or names.takes(name) or (isinstance(self.inputs, Mapping) and name in self.inputs):
-                most = self.inputs.get(name, DEFAULT_INPUT_BYTES) if isinstance(self.inputs, Mapping) else self.inputs
+            if (
+                not found
+                or names.takes(name)
+                or (isinstance(self.inputs, Mapping) and name in self.inputs)
+            ):
+                most = (
+                    self.inputs.get(name, DEFAULT_INPUT_BYTES)
+                    if isinstance(self.inputs, Mapping)
+                    else self.inputs
+                )
                 found.append(_lesser((most, most), of_schema(schema)))
         else:
             assert caller.owner is not None
@@ -223,14 +247,18 @@ class Sizes:
         return _grown(_largest(found), added, as_text)
 
     def growth(self, value: Any, name: str, names: Names) -> _Growth | None:
-        """What *value* adds to the name that it is written to; None if it is anything but that name and what is added."""
+        """What *value* adds to the name that it is written to; None if it is anything but that name
+        and what is added.
+        """
         node = computed(value)
         if node is None:
             node = parse_template(value) if type(value) is str else Const(None)
         return _growth(node, ("name", id(names), name), names)
 
     def runs(self, step: Step, names: Names) -> int:
-        """How often *step* runs at the most in one run of its frame: once for each state, times the loops around it."""
+        """How often *step* runs at the most in one run of its frame: once for each state, times the
+        loops around it.
+        """
         if not self.repeats:
             for node in self.flow.nodes:
                 if node.kind == "step" and isinstance(node.step, SetStep):
@@ -293,8 +321,14 @@ class Sizes:
     def told(self, step: Step, word: str) -> _Work:
         """What went wrong in a step, or in its branches and items."""
         names = [name for name, _, _ in step.branches()] if isinstance(step, ParallelStep) else [""]
-        chars = (MAX_MESSAGE if word == "error" else MAX_LISTED) + len("...") + 2 * MAX_WORD + max(map(len, names))
-        one = ESCAPED * chars + len('{"branch":"","kind":"","message":"","type":""},')  # of UTF-8 a char has four bytes
+        chars = (
+            (MAX_MESSAGE if word == "error" else MAX_LISTED)
+            + len("...")
+            + 2 * MAX_WORD
+            + max(map(len, names))
+        )
+        # of UTF-8 a char has four bytes
+        one = ESCAPED * chars + len('{"branch":"","kind":"","message":"","type":""},')
         count = items_of(step) if isinstance(step, MapStep) else len(names)
         total = one if word == "error" else 2 + one * count
         yield from ()  # it asks for no other size
@@ -323,7 +357,9 @@ class Sizes:
                 return None
             each = size[1] + 1
             total += (
-                each * items_of(step) if isinstance(step, MapStep) else each + ESCAPED * len(frame.name.encode()) + 3
+                each * items_of(step)
+                if isinstance(step, MapStep)
+                else each + ESCAPED * len(frame.name.encode()) + 3
             )
         return total, total
 
@@ -450,7 +486,8 @@ def _largest(sizes: Iterable[Size]) -> Size:
 
 
 def _of_either(parts: Sequence[_Known]) -> Size:
-    return _largest([(max(text, json), json) for text, json in parts])  # an item in text is no longer than in its list
+    # an item in text is no longer than in its list
+    return _largest([(max(text, json), json) for text, json in parts])
 
 
 def _cased(parts: Sequence[_Known]) -> Size:
@@ -460,7 +497,8 @@ def _cased(parts: Sequence[_Known]) -> Size:
 
 def _as_text(parts: Sequence[_Known]) -> Size:
     ((text, json),) = parts
-    return text, 2 + 2 * json  # JSON that stands in a text has its quotes and backslashes escaped once more
+    # JSON that stands in a text has its quotes and backslashes escaped once more
+    return text, 2 + 2 * json
 
 
 def _one_longer(parts: Sequence[_Known]) -> Size:
@@ -480,7 +518,8 @@ def _with_separators(parts: Sequence[_Known]) -> Size:
 
 def _taken_apart(parts: Sequence[_Known]) -> Size:
     (text, json), _ = parts
-    total = 2 + json + 3 * (text + 1)  # each part has quotes and a comma, and there is one more than separators
+    # each part has quotes and a comma, and there is one more than separators
+    total = 2 + json + 3 * (text + 1)
     return total, total
 
 
@@ -503,12 +542,14 @@ _BY_PARTS: dict[str, Callable[[Sequence[_Known]], Size]] = {
 """What the others give, by the sizes of their arguments."""
 
 
-# --- what is added to a name -------------------------------------------------------------------------------------
+# --- what is added to a name ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Growth:
-    """What a name is made of, beside itself: what is added to it, and what stands in for it where it has no value."""
+    """What a name is made of, beside itself: what is added to it, and what stands in for it where
+    it has no value.
+    """
 
     added: tuple[Node, ...] = ()
     items: tuple[Node, ...] = ()
@@ -532,14 +573,22 @@ def _growth(node: Node, name: Key, names: Names) -> _Growth | None:
                 inner, more = _growth(right, name, names), left
             return inner and replace(inner, added=(*inner.added, more))
         case Template(parts):
-            found = [part for part in parts if isinstance(part, Ref) and _growth(part, name, names) is not None]
+            found = [
+                part
+                for part in parts
+                if isinstance(part, Ref) and _growth(part, name, names) is not None
+            ]
             if len(found) == 1:
-                return _Growth((Template(tuple(part for part in parts if part is not found[0])),), as_text=True)
+                return _Growth(
+                    (Template(tuple(part for part in parts if part is not found[0])),), as_text=True
+                )
     return None
 
 
 def _grown(size: Size, added: list[tuple[int, Size]], as_text: bool) -> Size:
-    """*size*, and what is added to it as often as that can happen; *as_text*, it may be text then."""
+    """*size*, and what is added to it as often as that can happen; *as_text*, it may be text
+    then.
+    """
     if size is None:
         return None
     text, json = size
@@ -551,7 +600,9 @@ def _grown(size: Size, added: list[tuple[int, Size]], as_text: bool) -> Size:
 
 
 def _found(ref: Ref, names: Names) -> Key | None:
-    """Where the value of a reference comes from; its fields are no larger than the whole. None for a name that means nothing."""
+    """Where the value of a reference comes from; its fields are no larger than the whole. None for
+    a name that means nothing.
+    """
     try:
         names.load(ref)
     except ExprError:
@@ -579,7 +630,9 @@ def _inside(step: Step) -> Iterable[Step]:
 
 
 def _labels(*targets: tuple[str, Any]) -> Size:
-    return _largest([literal(target if isinstance(target, str) else name) for name, target in targets])
+    return _largest(
+        [literal(target if isinstance(target, str) else name) for name, target in targets]
+    )
 
 
 def literal(value: Any) -> Size:
@@ -597,11 +650,15 @@ def _lesser(a: Size, b: Size) -> Size:
 
 
 def of_schema(schema: Any) -> Size:
-    """The size of what a JSON Schema lets through, where it says it plainly; None where it does not."""
+    """The size of what a JSON Schema lets through, where it says it plainly; None where it does
+    not.
+    """
     if not isinstance(schema, dict):
         return None
     given = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if isinstance(given, list) and all(value is None or isinstance(value, (str, bool)) for value in given):
+    if isinstance(given, list) and all(
+        value is None or isinstance(value, (str, bool)) for value in given
+    ):
         return _largest([literal(value) for value in given])
     properties = schema.get("properties", {})
     match schema.get("type"):
@@ -617,7 +674,9 @@ def of_schema(schema: Any) -> Size:
             if item is not None:
                 total = 2 + schema["maxItems"] * (item[1] + 1)
                 return total, total
-        case "object" if schema.get("additionalProperties") is False and "patternProperties" not in schema:
+        case "object" if (
+            schema.get("additionalProperties") is False and "patternProperties" not in schema
+        ):
             total = 2
             for name, part in properties.items():
                 size = of_schema(part)

@@ -1,4 +1,5 @@
-"""Branches: what an author is told of tests that decide nothing, switches that forget a value, and fields that are not there.
+"""Branches: what an author is told of tests that decide nothing, switches that forget a value, and
+fields that are not there.
 
 A `Flow` comes in; Diagnostics go out. What names can hold is told by `possible.Domains`.
 """
@@ -50,9 +51,16 @@ from .domains import (
 from .names import Assigned
 from .possible import Domains, barred_edges, case_of, infeasible_edges, possible, taken
 
-__all__ = ["Domains", "barred_edges", "check_branches", "check_fields", "infeasible_edges", "possible"]
+__all__ = [
+    "Domains",
+    "barred_edges",
+    "check_branches",
+    "check_fields",
+    "infeasible_edges",
+    "possible",
+]
 
-# --- Diagnostics ---------------------------------------------------------------------------------------------------
+# --- Diagnostics ----------------------------------------------------------------------------------
 
 
 def check_branches(
@@ -61,10 +69,12 @@ def check_branches(
     solved: Assigned | None = None,
     domains: Domains | None = None,
 ) -> Iterator[Diagnostic]:
-    """Tests that always come out the same way, comparisons that never match, switches that forget a value or know too many.
+    """Tests that always come out the same way, comparisons that never match, switches that forget a
+    value or know too many.
 
-    All are warnings: a domain may hold values that never come about, what is told never to happen costs nothing when it does not,
-    and a switch without a case for a value fails closed. A test that reads no name is what somebody wrote on purpose.
+    All are warnings: a domain may hold values that never come about, what is told never to happen
+    costs nothing when it does not, and a switch without a case for a value fails closed. A test
+    that reads no name is what somebody wrote on purpose.
     """
     if domains is None:
         domains = Domains(flow, contracts, solved)
@@ -88,7 +98,13 @@ def _test(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnostic]
     reads = domains.test_of(nodes[0])
     if reads is None or not reads.places or reads.node is None:
         return
-    field = "when" if nodes[0].kind == "when" else "condition" if isinstance(step, ConditionStep) else "until"
+    field = (
+        "when"
+        if nodes[0].kind == "when"
+        else "condition"
+        if isinstance(step, ConditionStep)
+        else "until"
+    )
     whole = 0
     for node in nodes:
         whole |= domains.masks[node.index]
@@ -114,7 +130,10 @@ def _test(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnostic]
         problem = _mismatch(leaf, mask)
         if problem is not None and ((whole & YES and whole & NO) or not known or mask == FAILS):
             told = True
-            said = f"{field} of {step.id!r}: {shown_test(leaf)} {problem}: {_facts_text(reads, wholes, part)}"
+            said = (
+                f"{field} of {step.id!r}: {shown_test(leaf)} {problem}: "
+                f"{_facts_text(reads, wholes, part)}"
+            )
             yield Diagnostic("V062", (*loc, field), said, _remedy(problem), "warning")
     if told or (whole & YES and whole & NO) or not whole & (YES | NO):
         return
@@ -165,7 +184,9 @@ def _remedy(problem: str) -> str:
 
 def _facts_text(reads: Reads, domains: list[Domain], part: Reads) -> str:
     places = [reads.places[place] for place in part.places]
-    told = [place for place in places if domains[place].kinds != ANYTHING.kinds or domains[place].fields] or places
+    told = [
+        place for place in places if domains[place].kinds != ANYTHING.kinds or domains[place].fields
+    ] or places
     return ", ".join(f"{reads.texts[place]} is {described(domains[place])}" for place in told)
 
 
@@ -173,13 +194,19 @@ def shown_test(node: Expression) -> str:
     """An expression as a program spells it."""
     match node:
         case Const(value):
-            return f"[{', '.join(map(shown_value, value))}]" if type(value) is list else shown_value(value)
+            return (
+                f"[{', '.join(map(shown_value, value))}]"
+                if type(value) is list
+                else shown_value(value)
+            )
         case Ref():
             return str(node)
         case Template(parts):
             return repr("".join(map(str, parts)))
         case Compare(first, rest):
-            return " ".join([shown_test(first), *(f"{op} {shown_test(operand)}" for op, operand in rest)])
+            return " ".join(
+                [shown_test(first), *(f"{op} {shown_test(operand)}" for op, operand in rest)]
+            )
         case Bool(op, operands):
             return f"({f' {op} '.join(map(shown_test, operands))})"
         case Not(operand):
@@ -212,11 +239,21 @@ def _switch(domains: Domains, loc: Loc, nodes: list[Node], hints: Hints) -> Iter
             shown = ", ".join(map(shown_value, lost))
             message = f"switch {step.id!r} has no case for {shown}, and no default"
             yield Diagnostic(
-                "V061", (*loc, "cases"), message, "add a case or a default; without one the step fails", "warning"
+                "V061",
+                (*loc, "cases"),
+                message,
+                "add a case or a default; without one the step fails",
+                "warning",
             )
     elif domain.values is None and step.default is None and not domain.kinds & ~(LIST | OBJECT):
         message = f"switch {step.id!r} always fails: {what}"
-        yield Diagnostic("V062", (*loc, "on"), message, "switch on a text, a number, true, false or null", "warning")
+        yield Diagnostic(
+            "V062",
+            (*loc, "on"),
+            message,
+            "switch on a text, a number, true, false or null",
+            "warning",
+        )
     for label, values in taken(step, domain).items():
         if values == [] and label != "default":
             message = f"switch {step.id!r}: no value takes the case {label[5:]!r}: {what}"
@@ -225,11 +262,15 @@ def _switch(domains: Domains, loc: Loc, nodes: list[Node], hints: Hints) -> Iter
                 texts = [value for value in domain.values.values() if type(value) is str]
                 case = label[5:].strip().casefold()
                 same = next((text for text in texts if text.strip().casefold() == case), None)
-                near = f"did you mean {same!r}?" if same is not None else hints.meant(label[5:], texts)
-            yield Diagnostic("V063", (*loc, "cases", label[5:]), message, near or "remove it", "warning")
+                near = (
+                    f"did you mean {same!r}?" if same is not None else hints.meant(label[5:], texts)
+                )
+            yield Diagnostic(
+                "V063", (*loc, "cases", label[5:]), message, near or "remove it", "warning"
+            )
 
 
-# --- fields ----------------------------------------------------------------------------------------------------------
+# --- fields ---------------------------------------------------------------------------------------
 
 
 def check_fields(
@@ -238,10 +279,12 @@ def check_fields(
     solved: Assigned | None = None,
     domains: Domains | None = None,
 ) -> Iterator[Diagnostic]:
-    """Reads of fields that are surely not there (errors), or not among those that are declared (warnings).
+    """Reads of fields that are surely not there (errors), or not among those that are declared
+    (warnings).
 
-    What hangs on a tool's return annotation, or stands in a test that may never look at it, is a warning; so is what looks
-    like a field in the middle of text, behind a name of which nobody knows that it holds an object.
+    What hangs on a tool's return annotation, or stands in a test that may never look at it, is a
+    warning; so is what looks like a field in the middle of text, behind a name of which nobody
+    knows that it holds an object.
     """
     if domains is None:
         domains = Domains(flow, contracts, solved)
@@ -287,15 +330,21 @@ def check_fields(
 
 
 def _mistakable(ref: Ref, domain: Domain, names: Names, loc: Loc) -> Iterator[Diagnostic]:
-    """A field in text that may have been meant as text: ``$name.json``, where the name may hold no object."""
+    """A field in text that may have been meant as text: ``$name.json``, where the name may hold no
+    object.
+    """
     first = ref.path[0]
     if first == "output" or domain.kinds == OBJECT or domain.empty:
         return
     value = Ref(ref.name, () if ref.name in names.keys else ("output",), delimited=True)
     field = path_text(first)
-    message = f"{str(ref)!r} in text reads the field {first!r}, and nothing says that '${ref.name}' holds an object"
+    message = (
+        f"{str(ref)!r} in text reads the field {first!r}, and nothing says that "
+        f"'${ref.name}' holds an object"
+    )
     hint = (
-        f"write {replace(ref, delimited=True)} for the field, or {value}{field} for the text {field!r} behind the value"
+        f"write {replace(ref, delimited=True)} for the field, or {value}{field} for the text "
+        f"{field!r} behind the value"
     )
     yield Diagnostic("V014", loc, message, hint, "warning")
 
@@ -316,13 +365,19 @@ def _reads_at(node: Node) -> list[tuple[Ref, Loc]]:
 
 
 def _evaluated(node: Node, where: Loc) -> bool:
-    """Whether the place may be in an expression, whose `and`, `or` and `default` may leave it out."""
+    """Whether the place may be in an expression, whose `and`, `or` and `default` may leave it
+    out.
+    """
     if node.kind == "end":
         return _computes(node.frame.names.program.output)
     if where[-1] in TESTS:
         return True
     written = written_at(node.step, where)
-    return any(map(_computes, written.values())) if where[-1] in NAMED_TEMPLATES else _computes(written)
+    return (
+        any(map(_computes, written.values()))
+        if where[-1] in NAMED_TEMPLATES
+        else _computes(written)
+    )
 
 
 def _computes(value: Any) -> bool:
@@ -341,7 +396,13 @@ def _lack(domain: Domain, path: Path) -> tuple[int, Domain, bool] | None:
         if inner.empty:
             return at, domain, True
         fields = domain.fields
-        if type(part) is str and domain.kinds & OBJECT and fields and part not in fields and domain.values is None:
+        if (
+            type(part) is str
+            and domain.kinds & OBJECT
+            and fields
+            and part not in fields
+            and domain.values is None
+        ):
             return at, domain, False
         domain = inner
     return None
@@ -353,9 +414,13 @@ def _field_text(part: str | int, domain: Domain, text: Ref, hints: Hints) -> tup
         hint = None
         if domain.kinds == TEXT and type(part) is str:
             behind = f"{replace(text, delimited=True)}{path_text(part)}"
-            hint = f"give the step an output_schema, or write {behind} where it is text behind the value"
+            hint = (
+                f"give the step an output_schema, or write {behind} where it is text behind "
+                f"the value"
+            )
         return (
-            f"{text} is {described(objects)}, which has no {f'field {part!r}' if type(part) is str else f'[{part}]'}",
+            f"{text} is {described(objects)}, which has no "
+            f"{f'field {part!r}' if type(part) is str else f'[{part}]'}",
             hint,
         )
     fields = list(objects.fields or ())

@@ -1,8 +1,8 @@
 """Tests over domains: what a condition can come to, by the values that its names can hold.
 
-A parsed condition or expression and the domains of what it reads come in; what it can come to goes out. It is evaluated with
-the language's own closures on each combination of values, and by kinds where the values are not all known.
-An error is an error, never false.
+A parsed condition or expression and the domains of what it reads come in; what it can come to goes
+out. It is evaluated with the language's own closures on each combination of values, and by kinds
+where the values are not all known. An error is an error, never false.
 """
 
 from __future__ import annotations
@@ -61,13 +61,17 @@ from .domains import (
 )
 
 COMBINATIONS = 256
-"""Combinations of values on which a test is evaluated: four names of four values each. Beyond, names count by their kinds."""
+"""Combinations of values on which a test is evaluated: four names of four values each. Beyond,
+names count by their kinds.
+"""
 
 Path = tuple[str | int, ...]
 
 
 class Reads:
-    """The names of an expression or value as places of a small frame of their own, and the closure over it."""
+    """The names of an expression or value as places of a small frame of their own, and the closure
+    over it.
+    """
 
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -114,7 +118,9 @@ class Reads:
 
 @dataclass(slots=True)
 class Decision:
-    """What a test can come to, and the values of the places it reads for each way: None where they are not all known."""
+    """What a test can come to, and the values of the places it reads for each way: None where they
+    are not all known.
+    """
 
     mask: int
     yes: list[dict[Any, Any] | None]
@@ -122,7 +128,9 @@ class Decision:
 
 
 def pinned(domains: list[Domain]) -> list[list[tuple[Any, Any]] | None]:
-    """The values of each place that are tried one by one, with their identities; None for a place that is not."""
+    """The values of each place that are tried one by one, with their identities; None for a place
+    that is not.
+    """
     lists: list[list[tuple[Any, Any]] | None] = []
     total = 1
     for domain in domains:
@@ -135,7 +143,9 @@ def pinned(domains: list[Domain]) -> list[list[tuple[Any, Any]] | None]:
         lists.append(values)
         total *= len(values)
     while total > COMBINATIONS:
-        largest = max((i for i, values in enumerate(lists) if values), key=lambda i: len(lists[i] or ()))
+        largest = max(
+            (i for i, values in enumerate(lists) if values), key=lambda i: len(lists[i] or ())
+        )
         total //= len(lists[largest] or ())
         lists[largest] = None
     return lists
@@ -151,7 +161,9 @@ def decide(reads: Reads, domains: list[Domain]) -> Decision:
     known = None not in lists
     evaluate = reads.evaluate
     tester = None if known else _Abstract(reads, domains, lists)
-    for combination in product(*[values if values is not None else ((None, None),) for values in lists]):
+    for combination in product(
+        *[values if values is not None else ((None, None),) for values in lists]
+    ):
         frame = [value for _, value in combination]
         if tester is not None:
             assert reads.node is not None
@@ -217,9 +229,13 @@ class _Abstract:
             for one in value.values.values():
                 result |= YES if one is True else NO if one is False else FAILS
             return result
-        return result | (YES | NO if value.kinds & BOOL else 0) | (FAILS if value.kinds & ~BOOL else 0)
+        return (
+            result | (YES | NO if value.kinds & BOOL else 0) | (FAILS if value.kinds & ~BOOL else 0)
+        )
 
-    def chain(self, first: Expression, rest: tuple[tuple[str, Expression], ...], node: Compare) -> int:
+    def chain(
+        self, first: Expression, rest: tuple[tuple[str, Expression], ...], node: Compare
+    ) -> int:
         concrete = self.closure(node)
         if concrete is not None:
             try:
@@ -257,7 +273,8 @@ class _Abstract:
             case Compare() | Bool() | Not():
                 found = self.test(node)
                 return of_values(
-                    [*([True] if found & YES else []), *([False] if found & NO else [])], bool(found & FAILS)
+                    [*([True] if found & YES else []), *([False] if found & NO else [])],
+                    bool(found & FAILS),
                 )
             case Arith(_, left, right):
                 numbers = self.value(left).kinds & self.value(right).kinds & NUMBER
@@ -266,7 +283,11 @@ class _Abstract:
                 return self.item(self.value(box), self.value(key))
             case Items(items):
                 inside = [self.value(item) for item in items]
-                return Domain(LIST, items=lacking(joined(inside), False), absent=any(part.absent for part in inside))
+                return Domain(
+                    LIST,
+                    items=lacking(joined(inside), False),
+                    absent=any(part.absent for part in inside),
+                )
             case Call(name, args):
                 return called(name, [self.value(argument) for argument in args])
 
@@ -282,7 +303,9 @@ class _Abstract:
 
 
 def called(name: str, args: list[Domain]) -> Domain:
-    """The values that a function or method can give for arguments of these domains; ``absent``, since it may fail."""
+    """The values that a function or method can give for arguments of these domains; ``absent``,
+    since it may fail.
+    """
     first = args[0]
     if name == "default":
         return _either(first, args[1])
@@ -365,7 +388,9 @@ def result_of(reads: Reads, domains: list[Domain]) -> Domain:
     assert reads.node is not None
     tester = _Abstract(reads, domains, lists)
     found = NOTHING
-    for combination in product(*[values if values is not None else ((None, None),) for values in lists]):
+    for combination in product(
+        *[values if values is not None else ((None, None),) for values in lists]
+    ):
         tester.frame = [value for _, value in combination]
         found = join(found, tester.value(reads.node))
     return lacking(found, False)

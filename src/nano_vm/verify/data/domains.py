@@ -1,8 +1,9 @@
 """Domains: what values a name can hold, as a set that is never too small.
 
-Schemas, type hints and literals come in; a `Domain` goes out: all its values where they are few, else the kinds of value, the
-fields of its objects and the items of its lists. What is not understood is `ANYTHING`. Nothing is ever guessed: a domain may
-hold values that never come about, and never lacks one that can.
+Schemas, type hints and literals come in; a `Domain` goes out: all its values where they are few,
+else the kinds of value, the fields of its objects and the items of its lists. What is not
+understood is `ANYTHING`. Nothing is ever guessed: a domain may hold values that never come about,
+and never lacks one that can.
 """
 
 from __future__ import annotations
@@ -29,15 +30,27 @@ NULL, BOOL, NUMBER, TEXT, LIST, OBJECT = (1 << i for i in range(6))
 ALL_KINDS = NULL | BOOL | NUMBER | TEXT | LIST | OBJECT
 
 MAX_VALUES = 64
-"""Values that a domain lists one by one; the longest enum of the example programs has nine. More are a kind of value."""
+"""Values that a domain lists one by one; the longest enum of the example programs has nine. More
+are a kind of value.
+"""
 
 MAX_DEPTH = 12
-"""Levels of schemas and hints that are followed; what lies deeper is anything, and so is a part of itself."""
+"""Levels of schemas and hints that are followed; what lies deeper is anything, and so is a part of
+itself.
+"""
 
 MAX_EXACT = 1 << 53
 """Up to here a whole number and its float are the same number to every reader of a schema."""
 
-_KIND_OF = {type(None): NULL, bool: BOOL, int: NUMBER, float: NUMBER, str: TEXT, list: LIST, dict: OBJECT}
+_KIND_OF = {
+    type(None): NULL,
+    bool: BOOL,
+    int: NUMBER,
+    float: NUMBER,
+    str: TEXT,
+    list: LIST,
+    dict: OBJECT,
+}
 _WORDS = {
     NULL: "null",
     BOOL: "true or false",
@@ -50,7 +63,9 @@ _WORDS = {
 
 @dataclass(slots=True, eq=False)
 class Domain:
-    """A set of values. ``values``, where it is there, lists all of them; ``absent`` says that there may be none at all."""
+    """A set of values. ``values``, where it is there, lists all of them; ``absent`` says that there
+    may be none at all.
+    """
 
     kinds: int
     values: dict[Any, Any] | None = None  # by `identity`
@@ -141,7 +156,10 @@ def join(a: Domain, b: Domain) -> Domain:
     elif a.fields is None or b.fields is None:
         fields, closed = None, False
     else:
-        fields, closed = _joined_fields(a.fields, a.closed, b.fields, b.closed), a.closed and b.closed
+        fields, closed = (
+            _joined_fields(a.fields, a.closed, b.fields, b.closed),
+            a.closed and b.closed,
+        )
     if not a.kinds & LIST:
         items = b.items
     elif not b.kinds & LIST:
@@ -181,7 +199,9 @@ def same(a: Domain | None, b: Domain | None) -> bool:
     if a.values is not None and b.values is not None and a.values.keys() != b.values.keys():
         return False
     if a.fields is not None and b.fields is not None:
-        if a.fields.keys() != b.fields.keys() or not all(same(a.fields[name], b.fields[name]) for name in a.fields):
+        if a.fields.keys() != b.fields.keys() or not all(
+            same(a.fields[name], b.fields[name]) for name in a.fields
+        ):
             return False
     return same(a.items, b.items)
 
@@ -244,7 +264,7 @@ def shown_value(value: Any) -> str:
     return short(value)
 
 
-# --- by JSON Schema --------------------------------------------------------------------------------------------------
+# --- by JSON Schema -------------------------------------------------------------------------------
 
 
 _SCHEMA_KINDS = {
@@ -259,17 +279,22 @@ _SCHEMA_KINDS = {
 
 
 def of_schema(schema: Any) -> Domain:
-    """The values that are valid by *schema*; keywords that it does not know only leave values in."""
+    """The values that are valid by *schema*; keywords that it does not know only leave values
+    in.
+    """
     return _Schema(schema).domain(schema, 0, True)
 
 
 class _Schema:
     def __init__(self, root: Any) -> None:
         self.root = root
-        self.named: dict[int, Domain] = {}  # of parts that a reference names, by identity; anything while it is at work
+        # of parts that a reference names, by identity; anything while it is at work
+        self.named: dict[int, Domain] = {}
 
     def domain(self, schema: Any, depth: int, based: bool) -> Domain:
-        """*based* is whether ``#/...`` means the root's parts here: below an ``$id`` it does not."""
+        """*based* is whether ``#/...`` means the root's parts here: below an ``$id`` it does
+        not.
+        """
         if schema is False:
             return NOTHING
         if not isinstance(schema, dict) or depth > MAX_DEPTH:
@@ -280,7 +305,11 @@ class _Schema:
         if isinstance(schema.get("enum"), list):
             return _listed(schema["enum"])
         for keyword in ("anyOf", "oneOf"):
-            if isinstance(schema.get(keyword), list) and "type" not in schema and "properties" not in schema:
+            if (
+                isinstance(schema.get(keyword), list)
+                and "type" not in schema
+                and "properties" not in schema
+            ):
                 return joined([self.domain(part, depth + 1, based) for part in schema[keyword]])
         if "$ref" in schema and "type" not in schema and "properties" not in schema:
             found = self.referred(schema["$ref"]) if based else None
@@ -291,7 +320,13 @@ class _Schema:
                 self.named[id(found)] = self.domain(found, depth + 1, based)
             return self.named[id(found)]
         kind = schema.get("type")
-        names = kind if isinstance(kind, list) else [kind] if isinstance(kind, str) else list(_SCHEMA_KINDS)
+        names = (
+            kind
+            if isinstance(kind, list)
+            else [kind]
+            if isinstance(kind, str)
+            else list(_SCHEMA_KINDS)
+        )
         kinds = 0
         for name in names:
             kinds |= _SCHEMA_KINDS.get(name, ALL_KINDS) if isinstance(name, str) else ALL_KINDS
@@ -299,14 +334,22 @@ class _Schema:
             return of_kinds(kinds)
         fields, closed = None, False
         properties = schema.get("properties")
-        if kinds & OBJECT and (isinstance(properties, dict) or schema.get("additionalProperties") is False):
+        if kinds & OBJECT and (
+            isinstance(properties, dict) or schema.get("additionalProperties") is False
+        ):
             required = schema.get("required")
-            needed = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+            needed = (
+                [name for name in required if isinstance(name, str)]
+                if isinstance(required, list)
+                else []
+            )
             fields = {}
             for name, part in (properties or {}).items():
                 inner = self.domain(part, depth + 1, based)
                 fields[name] = inner if name in needed else lacking(inner)
-            closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+            closed = (
+                schema.get("additionalProperties") is False and "patternProperties" not in schema
+            )
             if not closed:
                 for name in needed:
                     fields.setdefault(name, ANYTHING)
@@ -332,7 +375,9 @@ class _Schema:
 
 
 def _listed(members: list[Any]) -> Domain:
-    """Members of an enum. By JSON Schema 1 and 1.0 are the same number, so the other spelling is valid too."""
+    """Members of an enum. By JSON Schema 1 and 1.0 are the same number, so the other spelling is
+    valid too.
+    """
     values: list[Any] = []
     for member in members:
         if is_number(member):
@@ -357,7 +402,7 @@ def _by_kind(members: list[Any]) -> Domain:
     return of_kinds(kinds)
 
 
-# --- by type hint ----------------------------------------------------------------------------------------------------
+# --- by type hint ---------------------------------------------------------------------------------
 
 
 def of_returns(function: Any) -> Domain:
@@ -402,7 +447,8 @@ def of_hint(hint: Any) -> Domain:
 
 class _Hints:
     def __init__(self) -> None:
-        self.classes: dict[type, Domain] = {}  # anything while it is at work: a class may hold itself
+        # anything while it is at work: a class may hold itself
+        self.classes: dict[type, Domain] = {}
 
     def domain(self, hint: Any, depth: int) -> Domain:
         try:
@@ -424,7 +470,9 @@ class _Hints:
         if origin is list and len(args) == 1:
             return Domain(LIST, items=self.domain(args[0], depth))
         if origin is tuple and args:
-            return Domain(LIST, items=joined(self.domain(arg, depth) for arg in args if arg is not Ellipsis))
+            return Domain(
+                LIST, items=joined(self.domain(arg, depth) for arg in args if arg is not Ellipsis)
+            )
         if origin is dict:
             return AN_OBJECT
         if isinstance(hint, typing.NewType):
@@ -445,7 +493,9 @@ class _Hints:
             return ANYTHING
         if typing.is_typeddict(kind):
             needed: Iterable[str] = getattr(kind, "__required_keys__", ())
-            return self.record({name: (hint, name in needed) for name, hint in hints.items()}, depth)
+            return self.record(
+                {name: (hint, name in needed) for name, hint in hints.items()}, depth
+            )
         if issubclass(kind, BaseModel):
             decorators = kind.__pydantic_decorators__
             if (
@@ -457,10 +507,15 @@ class _Hints:
                 return ANYTHING
             if kind.model_computed_fields or kind.model_config.get("extra") == "allow":
                 return AN_OBJECT
-            fields = {name: (field.annotation, not field.exclude) for name, field in kind.model_fields.items()}
+            fields = {
+                name: (field.annotation, not field.exclude)
+                for name, field in kind.model_fields.items()
+            }
             return self.record(fields, depth)
         if dataclasses.is_dataclass(kind):
-            return self.record({f.name: (hints.get(f.name, Any), True) for f in dataclasses.fields(kind)}, depth)
+            return self.record(
+                {f.name: (hints.get(f.name, Any), True) for f in dataclasses.fields(kind)}, depth
+            )
         return ANYTHING
 
     def record(self, hints: Mapping[str, tuple[Any, bool]], depth: int) -> Domain:
@@ -478,14 +533,16 @@ def _plain_values(values: Iterable[Any]) -> Domain:
         return ANYTHING
 
 
-# --- comparisons of kinds --------------------------------------------------------------------------------------------
+# --- comparisons of kinds -------------------------------------------------------------------------
 
 YES, NO, FAILS = 1, 2, 4
 """What a test can come to: true, false, an error."""
 
 
 def may_equal(a: Domain, b: Domain) -> bool:
-    """Whether a value of *a* can equal one of *b*, going by kinds where the values are not all known."""
+    """Whether a value of *a* can equal one of *b*, going by kinds where the values are not all
+    known.
+    """
     if a.values is not None and b.values is not None:
         return any(equal(x, y) for x in a.values.values() for y in b.values.values())
     if a.values is not None:
@@ -530,21 +587,31 @@ def may_order(a: Domain, b: Domain) -> bool:
         return True
     if a.kinds & TEXT and b.kinds & TEXT:
         return True
-    return (a.kinds & NUMBER and _numeric_text(b)) or (b.kinds & NUMBER and _numeric_text(a)) or False
+    return (
+        (a.kinds & NUMBER and _numeric_text(b)) or (b.kinds & NUMBER and _numeric_text(a)) or False
+    )
 
 
 def _numeric_text(domain: Domain) -> bool:
     if domain.values is None:
         return bool(domain.kinds & TEXT)
-    return any(type(value) is str and number_in(value) is not None for value in domain.values.values())
+    return any(
+        type(value) is str and number_in(value) is not None for value in domain.values.values()
+    )
 
 
 def _contained(item: Domain, box: Domain, op: str) -> int:
     found, lacking = (YES, NO) if op == "in" else (NO, YES)
     result = 0
     if box.kinds & LIST:
-        lists = [value for value in box.values.values() if type(value) is list] if box.values is not None else None
-        members = of_values([part for each in lists for part in each]) if lists is not None else box.items
+        lists = (
+            [value for value in box.values.values() if type(value) is list]
+            if box.values is not None
+            else None
+        )
+        members = (
+            of_values([part for each in lists for part in each]) if lists is not None else box.items
+        )
         result |= lacking
         if members is None or may_equal(item, members):
             result |= found

@@ -23,17 +23,23 @@ _MATH = re.compile(r"[^$\n]{0,80}?\$(?![\w{$])")  # up to a dollar sign that beg
 _FORMULA = re.compile(r"[\\^_={}<>+*/-]|\A\$")
 
 
-def missing_inputs(names: Names, missing: Collection[str], given: Collection[Any]) -> Iterator[Diagnostic]:
+def missing_inputs(
+    names: Names, missing: Collection[str], given: Collection[Any]
+) -> Iterator[Diagnostic]:
     """What is told of the inputs *missing* of a run that was *given* others."""
     steps = {at: step for step, at in names.steps}
     hints, looks = Hints(), MAX_LOOKS
     unread = [name for name in given if isinstance(name, str) and name not in names.keys]
     for name in missing:
         message = f"input {name!r} is needed and not given"
-        hint = hints.meant(name, unread) or "give it by vm.run(program, context={...}) or -i name=value"
+        hint = (
+            hints.meant(name, unread)
+            or "give it by vm.run(program, context={...}) or -i name=value"
+        )
         loc = names.needed.get(name)
         if loc is not None:
-            at = next((loc[:end] for end in range(len(loc), 0, -1) if loc[:end] in steps), ())  # the innermost
+            # the innermost
+            at = next((loc[:end] for end in range(len(loc), 0, -1) if loc[:end] in steps), ())
             step = steps.get(at)
             reader = f"step {step.id!r}" if step is not None else "the program"
             message += f": {reader} reads it at {format_loc(loc)}"
@@ -51,7 +57,9 @@ def _looks_like(value: Any, name: str) -> str | None:
     for text in _texts(value):
         found = written.search(text)
         if found is not None:
-            return _like(text[max(found.start() - 1, 0) : found.start()], found[0], name, text[found.end() :])
+            return _like(
+                text[max(found.start() - 1, 0) : found.start()], found[0], name, text[found.end() :]
+            )
     return None
 
 

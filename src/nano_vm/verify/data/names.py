@@ -1,9 +1,10 @@
 """Definite assignment: is every name that a step reads written on the paths that lead there?
 
-Forward data flow over the graph, two bit sets a node: what every path has written (*must*) and what some path has (*may*).
-At a merge *must* is the intersection and *may* the union; a skip without default and a caught failure clear
-what the step would have written, and write what went wrong in it. Nodes are visited in reverse postorder, so
-that an acyclic graph is done in one pass; loops go on to the fixed point. Source: Aho, Lam, Sethi, Ullman, *Compilers*, 2nd ed., 9.2.
+Forward data flow over the graph, two bit sets a node: what every path has written (*must*) and what
+some path has (*may*). At a merge *must* is the intersection and *may* the union; a skip without
+default and a caught failure clear what the step would have written, and write what went wrong in
+it. Nodes are visited in reverse postorder, so that an acyclic graph is done in one pass; loops go
+on to the fixed point. Source: Aho, Lam, Sethi, Ullman, *Compilers*, 2nd ed., 9.2.
 """
 
 from __future__ import annotations
@@ -35,11 +36,14 @@ from ...tools.contract import ToolContract
 State = tuple[int, int]  # must, may: bit i is slot i
 
 MAX_REMEDIES = 50
-"""Reads whose remedy is looked for, which takes a look at every step: more than are shown of any kind of fault."""
+"""Reads whose remedy is looked for, which takes a look at every step: more than are shown of any
+kind of fault.
+"""
 
 
 def check_names(flow: Flow, solved: Assigned | None = None) -> Iterator[Diagnostic]:
-    """Unknown names, reads that no path has written (errors), reads that only some paths have (warnings).
+    """Unknown names, reads that no path has written (errors), reads that only some paths have
+    (warnings).
 
     *solved* is what `assigned` gives for the same flow, where it is there already.
     """
@@ -61,8 +65,9 @@ def check_names(flow: Flow, solved: Assigned | None = None) -> Iterator[Diagnost
 def assigned(flow: Flow) -> Assigned:
     """What is written at each node of *flow*, where inputs hold the names that they must.
 
-    In a program that declares no inputs, a name that is read before any step can have written it is one that inputs must
-    hold: `Names.needed` says so from then on, as it does of names that no step writes.
+    In a program that declares no inputs, a name that is read before any step can have written it is
+    one that inputs must hold: `Names.needed` says so from then on, as it does of names that no step
+    writes.
     """
     found = Assigned(flow)
     found.solve()
@@ -76,12 +81,18 @@ def assigned(flow: Flow) -> Assigned:
 
 
 def _unknown(names: Names) -> Iterator[Diagnostic]:
-    """Names that are neither written nor declared, in a program that declares its inputs; steps read as values."""
+    """Names that are neither written nor declared, in a program that declares its inputs; steps
+    read as values.
+    """
     hints, declared, written = Hints(), sorted(names.declared), sorted(names.written)
     for name, loc in [*names.needed.items(), *names.optional.items()]:
         if names.program.inputs is not None and name not in names.declared:
             near = hints.nearest(name, declared, written, names.outputs)
-            hint = f"did you mean '${near}'?" if near else "declare it in 'inputs', or write $$ for a dollar sign"
+            hint = (
+                f"did you mean '${near}'?"
+                if near
+                else "declare it in 'inputs', or write $$ for a dollar sign"
+            )
             yield Diagnostic("V012", (*names.loc, *loc), f"unknown name '${name}'", hint)
     for step, at in names.steps:
         for ref, where in names.all_reads(step):
@@ -98,17 +109,27 @@ def _odd(names: Names, ref: Ref, loc: Loc, hints: Hints) -> Iterator[Diagnostic]
     except ExprError as error:
         yield Diagnostic("V010", loc, str(error))
         return
-    unknown = ref.name in names.needed and ref.name not in names.declared and ref.name not in names.written
+    unknown = (
+        ref.name in names.needed
+        and ref.name not in names.declared
+        and ref.name not in names.written
+    )
     if ref.path[:1] == ("output",) and unknown:
         near = hints.nearest(ref.name, names.outputs)
-        hint = f"did you mean '${near}.output'?" if near else "write the id of a step before '.output'"
+        hint = (
+            f"did you mean '${near}.output'?" if near else "write the id of a step before '.output'"
+        )
         yield Diagnostic("V010", loc, f"{str(ref)!r}: no step {ref.name!r}", hint)
 
 
-def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None) -> Iterator[Diagnostic]:
-    """Hints: what is written or asked for and read by nobody, and reads that look like it misspelled.
+def check_unused(
+    flow: Flow, contracts: Mapping[str, ToolContract] | None = None
+) -> Iterator[Diagnostic]:
+    """Hints: what is written or asked for and read by nobody, and reads that look like it
+    misspelled.
 
-    What may be the last step of its frame or block is its output, and a call may be made for its effect: neither is told.
+    What may be the last step of its frame or block is its output, and a call may be made for its
+    effect: neither is told.
     """
     reached: set[tuple[int, str]] = set()
     last: set[tuple[int, str]] = set()
@@ -117,7 +138,11 @@ def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None
             key = (id(node.frame.names), node.step.id)
             reached.add(key)
             for edge in node.edges:
-                if edge.label not in ("error", "catch") and flow.nodes[edge.target].kind in ("end", "close", "test"):
+                if edge.label not in ("error", "catch") and flow.nodes[edge.target].kind in (
+                    "end",
+                    "close",
+                    "test",
+                ):
                     last.add(key)
     for names in {id(frame.names): frame.names for frame in flow.frames}.values():
         hints = Hints()
@@ -137,17 +162,28 @@ def check_unused(flow: Flow, contracts: Mapping[str, ToolContract] | None = None
                         unread.append(name)
                         if not final:
                             message = f"step {step.id!r} sets {name!r}, which nobody reads"
-                            yield Diagnostic("V016", (*names.loc, *at, "values", name), message, "remove it", "hint")
+                            yield Diagnostic(
+                                "V016",
+                                (*names.loc, *at, "values", name),
+                                message,
+                                "remove it",
+                                "hint",
+                            )
                 continue
             if final:
                 continue
             if isinstance(step, LLMStep):
                 message = f"nobody reads what the model answers in step {step.id!r}"
             elif isinstance(step, ToolStep) and _only_reads(step, contracts):
-                message = f"nobody reads what tool {step.tool!r} gives in step {step.id!r}, and it has no effect"
+                message = (
+                    f"nobody reads what tool {step.tool!r} gives in step {step.id!r}, and "
+                    f"it has no effect"
+                )
             else:
                 continue
-            yield Diagnostic("V016", (*names.loc, *at), message, "read its output, or remove the step", "hint")
+            yield Diagnostic(
+                "V016", (*names.loc, *at), message, "read its output, or remove the step", "hint"
+            )
         if names.program.inputs is None:  # else an unknown name is told as such
             for name, loc in [*names.needed.items(), *names.optional.items()]:
                 if name in names.written:
@@ -172,7 +208,9 @@ def _arguments(frame: FrameGraph) -> Iterator[Diagnostic]:
     given = caller.step.arguments
     schema = names.program.inputs or {}
     properties = schema.get("properties", {})
-    defaulted = {name for name, part in properties.items() if isinstance(part, dict) and "default" in part}
+    defaulted = {
+        name for name, part in properties.items() if isinstance(part, dict) and "default" in part
+    }
     needed = (set(names.needed) - names.declared) | set(schema.get("required", []))
     unused = [name for name in given if name not in names.inputs]
     free = [name for name in names.keys if name in names.inputs and name not in given]
@@ -186,11 +224,15 @@ def _arguments(frame: FrameGraph) -> Iterator[Diagnostic]:
         near = hints.nearest(name, free)
         message = f"program {names.program.name!r} reads no input {name!r}"
         meant = f"did you mean {near!r}?" if near else None
-        yield Diagnostic("V042", (*caller.loc, "with", name), message, meant, "error" if near else "warning")
+        yield Diagnostic(
+            "V042", (*caller.loc, "with", name), message, meant, "error" if near else "warning"
+        )
 
 
 def _written_by_two(names: Names) -> Iterator[Diagnostic]:
-    """Branches of one `parallel` that write the same name: which of the values should it be afterwards?"""
+    """Branches of one `parallel` that write the same name: which of the values should it be
+    afterwards?
+    """
     for step, at in names.steps:
         if not isinstance(step, ParallelStep):
             continue
@@ -210,8 +252,9 @@ def _written_by_two(names: Names) -> Iterator[Diagnostic]:
 
 
 class Written(NamedTuple):
-    """What a step writes, as bits: its output and the key of it; all that it writes where it succeeds; its error where it fails;
-    what is cleared where it does not end well."""
+    """What a step writes, as bits: its output and the key of it; all that it writes where it
+    succeeds; its error where it fails; what is cleared where it does not end well.
+    """
 
     output: int
     every: int
@@ -220,7 +263,9 @@ class Written(NamedTuple):
 
 
 class Assigned:
-    """By node, what every path to it has written and what some path has; ``order`` is reverse postorder."""
+    """By node, what every path to it has written and what some path has; ``order`` is reverse
+    postorder.
+    """
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
@@ -248,7 +293,9 @@ class Assigned:
                 cleared = 0
                 for slot in names.results(step):
                     cleared |= 1 << slot
-                found[step.id] = Written(out, every, 1 << error if error is not None else 0, cleared)
+                found[step.id] = Written(
+                    out, every, 1 << error if error is not None else 0, cleared
+                )
         return found
 
     def solve(self) -> None:
@@ -319,7 +366,9 @@ class Assigned:
         return sum(1 << names.keys[name] for name in have if name in names.keys)
 
     def optional(self, frame: FrameGraph) -> int:
-        """Inputs that may be left out, since they are declared or only `default` reads them: some runs have them."""
+        """Inputs that may be left out, since they are declared or only `default` reads them: some
+        runs have them.
+        """
         names = frame.names
         return sum(1 << names.keys[name] for name in (*names.declared, *names.optional))
 
@@ -349,20 +398,24 @@ class Assigned:
                     inside = must | item, may | item
                 result.append((edge.target, inside))
             elif label in ("skip", "catch", "unless"):
-                # What failed has its output cleared, or that of the loop around it which handles the failure. What `set` would
-                # have written beside it keeps the value that it had.
+                # What failed has its output cleared, or that of the loop around it which handles the failure. What
+                # `set` would have written beside it keeps the value that it had.
                 by = step if edge.by in (-1, node.index) else self.flow.nodes[edge.by].step
                 handled = self.written(names)[by.id]
                 kept = 0 if label == "unless" else handled.error
                 if partial_output(by) if label == "catch" else by.has_default:
                     kept |= handled.output
-                result.append((edge.target, (must & ~handled.results | kept, may & ~handled.results | kept)))
+                result.append(
+                    (edge.target, (must & ~handled.results | kept, may & ~handled.results | kept))
+                )
             else:
                 result.append((edge.target, state if label == "again" else done))
         return result
 
     def early(self) -> dict[str, Loc]:
-        """Names of the run's own program that no path has written where they are read first, and that inputs may give."""
+        """Names of the run's own program that no path has written where they are read first, and
+        that inputs may give.
+        """
         own = self.flow.frames[0].names
         if own.program.inputs is not None:
             return {}
@@ -385,21 +438,30 @@ class Assigned:
             hinted = number < MAX_REMEDIES
             if ref.optional:
                 if not there and not names.takes(ref.name):
-                    message = f"default({ref}, ...) {_other(ref, names)}: no step has written '{ref}' before"
+                    message = (
+                        f"default({ref}, ...) {_other(ref, names)}: no step has written "
+                        f"'{ref}' before"
+                    )
                     yield Diagnostic("V019", loc, message, _where(ref, names), "warning")
             elif lacking and there:
                 message = f"{str(ref)!r} is not written on every path that leads here"
-                yield Diagnostic("V011", loc, message, _remedy(ref, names) if hinted else None, "warning")
+                yield Diagnostic(
+                    "V011", loc, message, _remedy(ref, names) if hinted else None, "warning"
+                )
             elif lacking:
                 message = f"{str(ref)!r} is read before any step has written it"
                 yield Diagnostic("V010", loc, message, _where(ref, names) if hinted else None)
 
     def reads(self) -> Iterator[tuple[Loc, Ref, Names, bool, bool]]:
-        """Each read of a step that some state of it lacks: whether one lacks it, and whether in one it is there."""
+        """Each read of a step that some state of it lacks: whether one lacks it, and whether in one
+        it is there.
+        """
         # A step has several states: what one lacks and another has is lacking on some paths only.
-        found: dict[tuple[Loc, str, bool], tuple[bool, bool]] = {}  # lacking in some state, there in some
+        # lacking in some state, there in some
+        found: dict[tuple[Loc, str, bool], tuple[bool, bool]] = {}
         refs: dict[tuple[Loc, str, bool], tuple[Ref, Names]] = {}
-        spaces = {id(frame.names): frame.names for frame in self.flow.frames}  # branches share those around them
+        # branches share those around them
+        spaces = {id(frame.names): frame.names for frame in self.flow.frames}
         slots = {key: _slots_read(names) for key, names in spaces.items()}
         short: set[tuple[int, str]] = set()
         for node in self.flow.nodes:
@@ -419,7 +481,8 @@ class Assigned:
                 except ExprError:
                     continue  # told as unknown
                 if ref.name in names.needed and (
-                    names.loc or (ref.name not in names.declared and names.program.inputs is not None)
+                    names.loc
+                    or (ref.name not in names.declared and names.program.inputs is not None)
                 ):
                     continue  # likewise: an unknown name, or an input that the call does not give
                 must, may = state if before is None else before
@@ -432,7 +495,9 @@ class Assigned:
             yield loc, *refs[loc, ref_text, optional], lacking, there
 
     def node_reads(self, node: Node) -> Iterator[tuple[Ref, Loc, State | None]]:
-        """What is read at *node*, and in which state; None for that in which the node is reached."""
+        """What is read at *node*, and in which state; None for that in which the node is
+        reached.
+        """
         step, names = node.step, node.frame.names
         if node.kind == "end":
             if node.frame.kind in ("run", "call"):
@@ -453,7 +518,9 @@ class Assigned:
 
 
 def _slots_read(names: Names) -> dict[str, int]:
-    """By step, the slots that it reads, as bits; by ``$end`` those that the program's output reads."""
+    """By step, the slots that it reads, as bits; by ``$end`` those that the program's output
+    reads.
+    """
     found: dict[str, int] = {}
     keys, outputs = names.keys, names.outputs
     end: list[tuple[Ref, Loc]] = [(ref, ()) for ref in value_references(names.program.output)]
@@ -461,7 +528,8 @@ def _slots_read(names: Names) -> dict[str, int]:
     for step_id, step_reads in [*by_step, ("$end", end)]:
         bits = 0
         for ref, _ in step_reads:
-            if not ref.path and ref.name in keys and ref.name not in outputs:  # as `load`, for what most are
+            # as `load`, for what most are
+            if not ref.path and ref.name in keys and ref.name not in outputs:
                 bits |= 1 << keys[ref.name]
                 continue
             try:
@@ -474,7 +542,9 @@ def _slots_read(names: Names) -> dict[str, int]:
 
 
 def _seen_in(names: Names) -> dict[str, set[Loc]]:
-    """By name, where what steps write under it is seen: the places of the branches or items that they stand in, or of all."""
+    """By name, where what steps write under it is seen: the places of the branches or items that
+    they stand in, or of all.
+    """
     forks = {
         at: len(at) + 2 for step, at in names.steps if isinstance(step, ParallelStep)
     }  # the field, and which branch
@@ -489,7 +559,9 @@ def _seen_in(names: Names) -> dict[str, set[Loc]]:
 
 
 def _remedy(ref: Ref, names: Names) -> str:
-    """What makes sure that *ref* is written on each path, by why one does not write it; or how to do without."""
+    """What makes sure that *ref* is written on each path, by why one does not write it; or how to
+    do without.
+    """
     return f'{_written_always(ref, names)}, or read it by {{expr: "default({ref}, null)"}}'
 
 
@@ -499,26 +571,44 @@ def _written_always(ref: Ref, names: Names) -> str:
     of_step = names.load(ref)[0] == names.outputs.get(ref.name)
     places = {at: step for step, at in names.steps}
     writers = [
-        (step, at) for step, at in names.steps if (step.id == ref.name if of_step else ref.name in written_keys(step))
+        (step, at)
+        for step, at in names.steps
+        if (step.id == ref.name if of_step else ref.name in written_keys(step))
     ]
     for step, _ in writers:
         if (step.when is not None or step.on_error is OnError.SKIP) and not step.has_default:
-            return f"give {step.id!r} a 'default', which is written where it is skipped, or set a name before it"
+            return (
+                f"give {step.id!r} a 'default', which is written where it is skipped, or set a "
+                f"name before it"
+            )
     for step, at in writers:
         around = [places[at[:end]] for end in range(len(at) - 1, 0, -1) if at[:end] in places]
-        branching = [other for other in around if isinstance(other, (ConditionStep, SwitchStep, ApprovalStep))]
+        branching = [
+            other
+            for other in around
+            if isinstance(other, (ConditionStep, SwitchStep, ApprovalStep))
+        ]
         if branching:
             why = f"a run may take another branch of {branching[0].id!r} than that of {step.id!r}"
-            return f"{why}: write the same output_key in each branch, or set it before, and read that"
+            return (
+                f"{why}: write the same output_key in each branch, or set it before, and read that"
+            )
     for step, _ in writers:
         if step.catch:
-            return f"where a failure of {step.id!r} is caught there is none: set a name before it, and in its handler"
+            return (
+                f"where a failure of {step.id!r} is caught there is none: set a name before "
+                f"it, and in its handler"
+            )
     return "write the same name on each way that leads here, or set it before they part"
 
 
 def _other(ref: Ref, names: Names) -> str:
     """What `default` does with *ref*, which no step has written before."""
-    if names.program.inputs is None and not names.loc and names.load(ref)[0] == names.keys.get(ref.name):
+    if (
+        names.program.inputs is None
+        and not names.loc
+        and names.load(ref)[0] == names.keys.get(ref.name)
+    ):
         return f"gives its other value unless input {ref.name!r} is given"
     return "always gives its other value"
 
@@ -527,14 +617,23 @@ def _error_told(ref: Ref, names: Names) -> str:
     """Where `$step.error` or `$step.errors` can be read."""
     step = next(step for step, _ in names.steps if step.id == ref.name)
     if not names.is_error(ref):
-        how = "'catch', or 'on_error: skip'" if ref.path[0] == "error" else "'on_item_error: continue'"
+        how = (
+            "'catch', or 'on_error: skip'"
+            if ref.path[0] == "error"
+            else "'on_item_error: continue'"
+        )
         return (
-            f"it is the error of step {step.id!r} only where that has {how}; without, what failed is not gone on from"
+            f"it is the error of step {step.id!r} only where that has {how}; without, what "
+            f"failed is not gone on from"
         )
     if ref.path[0] == "errors":
         return f"it is there where {step.id!r} has succeeded"
     targets = dict.fromkeys(catch.next for catch in step.catch)
-    after = f"where its 'catch' leads: {', '.join(map(repr, targets))}" if targets else "where it was skipped"
+    after = (
+        f"where its 'catch' leads: {', '.join(map(repr, targets))}"
+        if targets
+        else "where it was skipped"
+    )
     return f"it is there after {step.id!r} has failed, {after}"
 
 
@@ -548,7 +647,9 @@ def _where(ref: Ref, names: Names) -> str:
             for branch, steps, _ in step.branches():
                 for first in steps:
                     for inner, _ in walk(first, at):
-                        if inner.id == step_id or (step_id is None and ref.name in written_keys(inner)):
+                        if inner.id == step_id or (
+                            step_id is None and ref.name in written_keys(inner)
+                        ):
                             return f"from outside a branch is read as ${step.id}.output.{branch}"
     if step_id in names.ids:
         return f"step {step_id!r} stands in an item that is not seen from here, or runs later"

@@ -1,15 +1,18 @@
-"""What names can hold at each node, and which ways out of conditions, switches and loops no run can take for that reason.
+"""What names can hold at each node, and which ways out of conditions, switches and loops no run can
+take for that reason.
 
-A `Flow` comes in; `Domains` and infeasible edges go out. Forward data flow over the graph along the edges that are feasible so
-far, so that what stands behind a test that never holds weakens nothing. What a name holds anywhere is joined once over all
-steps that write it; a node's own state holds only what is known better there: since a test was passed, or since one of several
-writers wrote. Tests are evaluated with the language's own closures on each combination of the values that they read, and
-by kinds where values are not all known. An error is an error, never false.
-Source: Wegman, Zadeck, "Constant Propagation with Conditional Branches", TOPLAS 13(2), 1991.
+A `Flow` comes in; `Domains` and infeasible edges go out. Forward data flow over the graph along the
+edges that are feasible so far, so that what stands behind a test that never holds weakens nothing.
+What a name holds anywhere is joined once over all steps that write it; a node's own state holds
+only what is known better there: since a test was passed, or since one of several writers wrote.
+Tests are evaluated with the language's own closures on each combination of the values that they
+read, and by kinds where values are not all known. An error is an error, never false. Source:
+Wegman, Zadeck, "Constant Propagation with Conditional Branches", TOPLAS 13(2), 1991.
 
-Rule 1: an edge is infeasible only if no run takes it, whatever tools, models, people and inputs give. So return annotations
-of tools, to which nobody holds them, count for advice and not for `infeasible_edges`.
-Rule 2: ways out of a failure (``catch``, ``skip``, ``error``) are always feasible: any step may find the budget used up.
+Rule 1: an edge is infeasible only if no run takes it, whatever tools, models, people and inputs
+give. So return annotations of tools, to which nobody holds them, count for advice and not for
+`infeasible_edges`. Rule 2: ways out of a failure (``catch``, ``skip``, ``error``) are always
+feasible: any step may find the budget used up.
 """
 
 from __future__ import annotations
@@ -21,7 +24,18 @@ from functools import partial
 from typing import Any
 
 from ...errors import ExprError, Loc
-from ...language.expr import EXPR, Bool, Compare, Const, Ref, computed, entries, is_literal, parse_expr, parse_template
+from ...language.expr import (
+    EXPR,
+    Bool,
+    Compare,
+    Const,
+    Ref,
+    computed,
+    entries,
+    is_literal,
+    parse_expr,
+    parse_template,
+)
 from ...language.expr import Node as Expression
 from ...language.flow import Flow, FrameGraph, Names, Node, error_words
 from ...language.operators import equal, number_in
@@ -71,18 +85,23 @@ from .domains import (
 from .names import Assigned, assigned
 
 MAX_KNOWN = 64
-"""Names of which a node may know more than what holds everywhere; the oldest are forgotten first."""
+"""Names of which a node may know more than what holds everywhere; the oldest are forgotten first.
+"""
 
 MAX_VISITS = 16
-"""Visits of a node after which what still changes there counts by its kinds, so that a loop that builds ever larger values ends."""
+"""Visits of a node after which what still changes there counts by its kinds, so that a loop that
+builds ever larger values ends.
+"""
 
 MAX_CHAIN = 40
-"""Names that are followed from one to the next for what they hold everywhere; what lies further is anything."""
+"""Names that are followed from one to the next for what they hold everywhere; what lies further is
+anything.
+"""
 
 State = dict[int, Domain]  # by slot: what is known better than everywhere
 
 
-# --- what a name holds anywhere ----------------------------------------------------------------------------------
+# --- what a name holds anywhere -------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -113,7 +132,10 @@ class Domains:
     """What each name can hold at each node. *contracts* add what tools say that they return."""
 
     def __init__(
-        self, flow: Flow, contracts: Mapping[str, ToolContract] | None = None, solved: Assigned | None = None
+        self,
+        flow: Flow,
+        contracts: Mapping[str, ToolContract] | None = None,
+        solved: Assigned | None = None,
     ) -> None:
         self.flow = flow
         self.contracts = contracts or {}
@@ -184,7 +206,9 @@ class Domains:
         found = facts.initials.get(slot)
         if found is None:
             name = facts.key_names.get(slot)
-            found = facts.initials[slot] = self._initial_of(facts, name) if name is not None else NOTHING
+            found = facts.initials[slot] = (
+                self._initial_of(facts, name) if name is not None else NOTHING
+            )
         return found
 
     def _initial_of(self, facts: _Facts, name: str) -> Domain:
@@ -253,13 +277,17 @@ class Domains:
                     return ANYTHING
                 return lacking(descend(lookup(slot), path), False)
             if not any(isinstance(part, Ref) for part in template.parts):
-                return of_values(["".join(part for part in template.parts if isinstance(part, str))])
+                return of_values(
+                    ["".join(part for part in template.parts if isinstance(part, str))]
+                )
             return A_TEXT
         if kind is list or kind is dict:
             if is_literal(value) and "$" not in repr(value):
                 return of_values([value])
             if kind is list:
-                return Domain(LIST, items=joined(self._template(names, item, lookup) for item in value))
+                return Domain(
+                    LIST, items=joined(self._template(names, item, lookup) for item in value)
+                )
             if EXPR in value:
                 return self._expression(names, value[EXPR], lookup)
             fields = {name: self._template(names, item, lookup) for name, item in entries(value)}
@@ -297,8 +325,14 @@ class Domains:
                 if step.allowed_outputs is not None:
                     found = of_values(step.allowed_outputs)
                 else:
-                    found = of_schema(step.output_schema) if step.output_schema is not None else A_TEXT
-                return join(found, of_values([step.on_invalid])) if "on_invalid" in step.model_fields_set else found
+                    found = (
+                        of_schema(step.output_schema) if step.output_schema is not None else A_TEXT
+                    )
+                return (
+                    join(found, of_values([step.on_invalid]))
+                    if "on_invalid" in step.model_fields_set
+                    else found
+                )
             case ToolStep():
                 return self._returned(step)
             case ConditionStep():
@@ -308,12 +342,18 @@ class Domains:
             case LoopStep():
                 return self._block(facts, step.steps)
             case SetStep():
-                return Domain(OBJECT, None, {name: self._written(facts, step, name) for name in step.values}, True)
+                return Domain(
+                    OBJECT,
+                    None,
+                    {name: self._written(facts, step, name) for name in step.values},
+                    True,
+                )
             case MapStep():
                 return Domain(LIST, items=join(self._block(facts, step.steps), _of_failed(step)))
             case ParallelStep():
                 branches = {
-                    name: join(self._block(facts, steps), _of_failed(step)) for name, steps, _ in step.branches()
+                    name: join(self._block(facts, steps), _of_failed(step))
+                    for name, steps, _ in step.branches()
                 }
                 return Domain(OBJECT, None, branches, True)
             case ApprovalStep():
@@ -347,7 +387,9 @@ class Domains:
             return self._block(facts, program.steps)
         state = self.solved.states[frame.end]
         must = state[0] if state is not None else 0
-        return self._template(frame.names, program.output, lambda slot: self._anywhere(facts, slot, must))
+        return self._template(
+            frame.names, program.output, lambda slot: self._anywhere(facts, slot, must)
+        )
 
     def _blocks(self, facts: _Facts, step: Step) -> Domain:
         """What the blocks of a step that branches leave as its output."""
@@ -355,11 +397,14 @@ class Domains:
             targets = [step.then, step.otherwise]
             if any(isinstance(target, list) for target in targets):
                 return joined(
-                    self._block(facts, target) if isinstance(target, list) else THE_NULL for target in targets
+                    self._block(facts, target) if isinstance(target, list) else THE_NULL
+                    for target in targets
                 )
             return NOTHING
         assert isinstance(step, SwitchStep)
-        lists = [target for target in [*step.cases.values(), step.default] if isinstance(target, list)]
+        lists = [
+            target for target in [*step.cases.values(), step.default] if isinstance(target, list)
+        ]
         return joined(self._block(facts, target) for target in lists)
 
     def _block(self, facts: _Facts, steps: list[Any]) -> Domain:
@@ -402,7 +447,8 @@ class Domains:
             visits[index] += 1
             node, known = nodes[index], states[index]
             if not known and node.kind not in ("test", "when") and node.step.type not in _DECIDES:
-                if node.step.id not in shared[id(node.frame.names)]:  # most: what was not known is not known behind it
+                # most: what was not known is not known behind it
+                if node.step.id not in shared[id(node.frame.names)]:
                     for edge in node.edges:
                         target = edge.target
                         if states[target] is None or states[target]:
@@ -496,7 +542,9 @@ class Domains:
     def _writing(self, facts: _Facts, node: Node, state: State, own: tuple[int, ...]) -> State:
         """*state* after *node* has written its slots *own*."""
         step = node.step
-        result = {slot: domain for slot, domain in state.items() if slot not in own} if state else state
+        result = (
+            {slot: domain for slot, domain in state.items() if slot not in own} if state else state
+        )
         better: State = {}
         for slot in own:
             writers = facts.writers.get(slot, ())
@@ -525,7 +573,9 @@ class Domains:
         key = (step.id, "when" if node.kind == "when" else "test")
         if key not in facts.reads:
             text = test_text(node)
-            facts.reads[key] = Reads.of_test(parse_expr(text), facts.names) if text is not None else None
+            facts.reads[key] = (
+                Reads.of_test(parse_expr(text), facts.names) if text is not None else None
+            )
         return facts.reads[key]
 
     def switched(self, node: Node, state: State | None = None) -> tuple[Reads, list[Domain]] | None:
@@ -536,7 +586,9 @@ class Domains:
         if key not in facts.reads:
             node_of = computed(step.on)
             facts.reads[key] = (
-                Reads.of_value(step.on, facts.names) if node_of is None else Reads.of_expr(node_of, facts.names)
+                Reads.of_value(step.on, facts.names)
+                if node_of is None
+                else Reads.of_expr(node_of, facts.names)
             )
         reads = facts.reads[key]
         return None if reads is None else (reads, self.read_at(node, reads, state))
@@ -565,10 +617,16 @@ class Domains:
         return results_of(reads, lists)
 
     def _ways(self, node: Node, state: State) -> dict[str, State | None]:
-        """What is known behind each labelled way out of a condition, switch, loop or `when`; None behind those that no run takes."""
+        """What is known behind each labelled way out of a condition, switch, loop or `when`; None
+        behind those that no run takes.
+        """
         step, facts = node.step, self.facts[id(node.frame.names)]
         own = facts.tracked.get(step.id, ())
-        rest = {slot: domain for slot, domain in state.items() if slot not in own} if state and own else state
+        rest = (
+            {slot: domain for slot, domain in state.items() if slot not in own}
+            if state and own
+            else state
+        )
         if node.kind == "when":
             return self._guarded(node, state, rest)
         if isinstance(step, SwitchStep):
@@ -579,13 +637,19 @@ class Domains:
             labels = _labels(step)
             for label, way in ways.items():
                 if way is not None:
-                    several = {slot: of_values([labels[label]]) for slot in output_slots(node) if slot in own}
+                    several = {
+                        slot: of_values([labels[label]])
+                        for slot in output_slots(node)
+                        if slot in own
+                    }
                     ways[label] = _capped({**way, **several})
         self.barred[node.index] = frozenset(label for label, way in ways.items() if way is None)
         return ways
 
     def _guarded(self, node: Node, state: State, rest: State) -> dict[str, State | None]:
-        """Behind a `when`: before its step nothing was written yet, beside it the step's output is cleared."""
+        """Behind a `when`: before its step nothing was written yet, beside it the step's output is
+        cleared.
+        """
         own = self.facts[id(node.frame.names)].tracked.get(node.step.id, ())
         yes, _ = self._decided(node, state, state, ())
         _, no = self._decided(node, state, rest, own)
@@ -609,8 +673,10 @@ class Domains:
     def _decided(
         self, node: Node, state: State, rest: State, own: tuple[int, ...]
     ) -> tuple[State | None, State | None]:
-        """What is known where the test of *node* is true, and where it is false; None for what no run comes to. It reads *state*;
-        *rest* is what is left of that once the slots *own* are written."""
+        """What is known where the test of *node* is true, and where it is false; None for what no
+        run comes to. It reads *state*; *rest* is what is left of that once the slots *own* are
+        written.
+        """
         reads = self.test_of(node)
         yes: State | None = rest
         no: State | None = rest
@@ -618,8 +684,16 @@ class Domains:
             domains = self.read_at(node, reads, state)
             decision = decide(reads, domains)
             self.masks[node.index] = decision.mask
-            yes = self._refined(node, state, rest, reads, decision.yes, domains, own) if decision.mask & YES else None
-            no = self._refined(node, state, rest, reads, decision.no, domains, own) if decision.mask & NO else None
+            yes = (
+                self._refined(node, state, rest, reads, decision.yes, domains, own)
+                if decision.mask & YES
+                else None
+            )
+            no = (
+                self._refined(node, state, rest, reads, decision.no, domains, own)
+                if decision.mask & NO
+                else None
+            )
             if yes is not None and reads.node is not None and None in decision.yes:
                 yes = self._told(node, yes, reads, reads.node, own)
         return yes, no
@@ -637,7 +711,11 @@ class Domains:
         """*rest* with what is known of the places that a test read, since it came out this way."""
         better: State = {}
         for (slot, path), found, domain in zip(reads.places, values, domains, strict=True):
-            if found is None or slot in own or len(found) == len(domain.values or ()) + domain.absent:
+            if (
+                found is None
+                or slot in own
+                or len(found) == len(domain.values or ()) + domain.absent
+            ):
                 continue
             absent = UNSET in found
             narrowed = of_values([value for value in found.values() if value is not UNSET], absent)
@@ -650,8 +728,12 @@ class Domains:
                     better[slot] = changed
         return _capped({**rest, **better}) if better else rest
 
-    def _told(self, node: Node, state: State, reads: Reads, test: Expression, own: tuple[int, ...]) -> State:
-        """*state* with what ``$name == 'literal'`` says of names whose values are not all known, alone or under `and`."""
+    def _told(
+        self, node: Node, state: State, reads: Reads, test: Expression, own: tuple[int, ...]
+    ) -> State:
+        """*state* with what ``$name == 'literal'`` says of names whose values are not all known,
+        alone or under `and`.
+        """
         parts = test.operands if isinstance(test, Bool) and test.op == "and" else (test,)
         better: State = {}
         for part in parts:
@@ -663,13 +745,21 @@ class Domains:
                 case _:
                     continue
             slot, path = list(reads.places)[reads.load(ref)[0]]
-            if path or slot in own or slot in better or not literals or not all(map(_equals_itself_only, literals)):
+            if (
+                path
+                or slot in own
+                or slot in better
+                or not literals
+                or not all(map(_equals_itself_only, literals))
+            ):
                 continue
             if self._lookup(node, state, slot).values is None:
                 better[slot] = of_values(literals)
         return _capped({**state, **better}) if better else state
 
-    def _cases(self, node: Node, step: SwitchStep, state: State, rest: State) -> dict[str, State | None]:
+    def _cases(
+        self, node: Node, step: SwitchStep, state: State, rest: State
+    ) -> dict[str, State | None]:
         domain = self.on_domain(node, state)
         found = taken(step, domain)
         ways: dict[str, State | None] = {}
@@ -689,14 +779,19 @@ class Domains:
             elif not values:
                 ways[label] = None
             else:
-                ways[label] = _capped({**rest, place: of_values(values)}) if place is not None else rest
+                ways[label] = (
+                    _capped({**rest, place: of_values(values)}) if place is not None else rest
+                )
         return ways
 
 
 def output_slots(node: Node) -> list[int]:
     """The slots that hold the output of a node's step."""
     step, names = node.step, node.frame.names
-    return [names.outputs[step.id], *([names.keys[step.output_key]] if step.output_key is not None else [])]
+    return [
+        names.outputs[step.id],
+        *([names.keys[step.output_key]] if step.output_key is not None else []),
+    ]
 
 
 def test_text(node: Node) -> str | None:
@@ -708,7 +803,9 @@ def test_text(node: Node) -> str | None:
 
 
 def taken(step: SwitchStep, domain: Domain) -> dict[str, list[Any] | None]:
-    """By label of a switch the values of *domain* that take it; None where they are not all known, empty where there are none."""
+    """By label of a switch the values of *domain* that take it; None where they are not all known,
+    empty where there are none.
+    """
     result: dict[str, list[Any] | None] = {f"case:{case}": [] for case in step.cases}
     if step.default is not None:
         result["default"] = []
@@ -725,7 +822,15 @@ def taken(step: SwitchStep, domain: Domain) -> dict[str, list[Any] | None]:
         other = case in ("true", "false", "null") or number_in(case) is not None
         if domain.kinds & TEXT:
             result[f"case:{case}"] = None if other else [case]
-        elif domain.kinds & (BOOL if case in ("true", "false") else NULL if case == "null" else NUMBER if other else 0):
+        elif domain.kinds & (
+            BOOL
+            if case in ("true", "false")
+            else NULL
+            if case == "null"
+            else NUMBER
+            if other
+            else 0
+        ):
             result[f"case:{case}"] = None
     return result
 
@@ -741,11 +846,12 @@ def case_of(step: SwitchStep, value: Any) -> str | None:
     return "default" if step.default is not None else None
 
 
-# --- parts -----------------------------------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------
 
 
 _ERRORS = frozenset({".error", ".errors"})  # what a step writes beside its output
-_DECIDES = frozenset({StepType.CONDITION, StepType.SWITCH, StepType.MAP})  # or writes for its items alone
+# or writes for its items alone
+_DECIDES = frozenset({StepType.CONDITION, StepType.SWITCH, StepType.MAP})
 _TESTS = frozenset({StepType.CONDITION, StepType.SWITCH, StepType.LOOP})
 
 
@@ -772,7 +878,8 @@ def _facts(frame: FrameGraph) -> _Facts:
         if tests and kinds[step_id] is StepType.SET:
             watch(step_reads)
         elif kinds[step_id] not in _TESTS:
-            watch([read for read in step_reads if read[0].path and read[0].path != ("output",)])  # for their fields
+            # for their fields
+            watch([read for read in step_reads if read[0].path and read[0].path != ("output",)])
     writers, keys, outputs = facts.writers, names.keys, names.outputs
     for step, _ in names.steps:
         slots = [outputs[step.id]]
@@ -792,18 +899,24 @@ def _facts(frame: FrameGraph) -> _Facts:
         elif isinstance(step, MapStep):
             writers.setdefault(keys[step.item_name], []).append((step, step.item_name))
         if not watched.isdisjoint(slots):
-            facts.tracked[step.id] = tuple(dict.fromkeys([slot for slot in slots if slot in watched]))
+            facts.tracked[step.id] = tuple(
+                dict.fromkeys([slot for slot in slots if slot in watched])
+            )
     given = set(names.declared) | set((names.program.inputs or {}).get("required", []))
     if frame.owner is not None and isinstance(frame.owner.step, CallStep):
         given |= set(frame.owner.step.arguments)
     several = {keys[name] for name in given if name in keys} | {
         slot for slot, found in writers.items() if len(found) > 1
     }
-    facts.shared = frozenset(step_id for step_id, own in facts.tracked.items() if not several.isdisjoint(own))
+    facts.shared = frozenset(
+        step_id for step_id, own in facts.tracked.items() if not several.isdisjoint(own)
+    )
     facts.watched, facts.tests = frozenset(watched), bool(tests)
     facts.key_names = {slot: name for name, slot in names.keys.items()}
     if frame.kind == "run":
-        facts.unsure = frozenset(slot for name, slot in names.keys.items() if name not in names.declared)
+        facts.unsure = frozenset(
+            slot for name, slot in names.keys.items() if name not in names.declared
+        )
         if names.program.inputs is not None:
             facts.given = of_schema(names.program.inputs)
     return facts
@@ -826,26 +939,43 @@ def _told(step: Step, word: str) -> Domain:
 def _items(domain: Domain) -> Domain:
     """What stands in the lists of *domain*."""
     if domain.values is not None:
-        return of_values([item for value in domain.values.values() if type(value) is list for item in value])
+        return of_values(
+            [item for value in domain.values.values() if type(value) is list for item in value]
+        )
     return domain.items if domain.items is not None and domain.kinds & LIST else ANYTHING
 
 
 def _straight(step: Step) -> bool:
     """Whether *step* surely leaves its own output as the last, once it is done."""
-    if step.when is not None or step.catch or step.on_error.value == "skip" or step.next is not None:
+    if (
+        step.when is not None
+        or step.catch
+        or step.on_error.value == "skip"
+        or step.next is not None
+    ):
         return False
-    return not isinstance(step, (ConditionStep, SwitchStep, LoopStep)) and step.type.value not in ("approval", "wait")
+    return not isinstance(step, (ConditionStep, SwitchStep, LoopStep)) and step.type.value not in (
+        "approval",
+        "wait",
+    )
 
 
 def _labels(step: Step) -> dict[str, str]:
-    """The output of a condition or switch by the label of the way it took: a jump's target, or the branch's name."""
+    """The output of a condition or switch by the label of the way it took: a jump's target, or the
+    branch's name.
+    """
     if isinstance(step, SwitchStep):
-        targets: dict[str, Any] = {f"case:{case}": (target, case) for case, target in step.cases.items()}
+        targets: dict[str, Any] = {
+            f"case:{case}": (target, case) for case, target in step.cases.items()
+        }
         targets["default"] = (step.default, "default")
     else:
         assert isinstance(step, ConditionStep)
         targets = {"then": (step.then, "then"), "otherwise": (step.otherwise, "otherwise")}
-    return {label: target if isinstance(target, str) else name for label, (target, name) in targets.items()}
+    return {
+        label: target if isinstance(target, str) else name
+        for label, (target, name) in targets.items()
+    }
 
 
 def _equals_itself_only(literal: Any) -> bool:
@@ -861,7 +991,8 @@ def _with_part(domain: Domain, path: Path, part: Domain) -> Domain | None:
         kept = [
             value
             for value in domain.values.values()
-            if (inner := descend(of_values([value]), path)).values and inner.values.keys() <= (part.values or {}).keys()
+            if (inner := descend(of_values([value]), path)).values
+            and inner.values.keys() <= (part.values or {}).keys()
         ]
         return of_values(kept)
     name = path[0]
@@ -899,7 +1030,7 @@ def _merged(old: State, new: State, widen: bool) -> State:
     return result if changed else old
 
 
-# --- what others ask -------------------------------------------------------------------------------------------------
+# --- what others ask ------------------------------------------------------------------------------
 
 
 def possible(
@@ -916,10 +1047,11 @@ def infeasible_edges(
     *,
     returns_hold: bool = False,
 ) -> frozenset[tuple[int, str]]:
-    """Node and label of the ways out of conditions, switches and loops that no run takes, whatever comes from outside.
+    """Node and label of the ways out of conditions, switches and loops that no run takes, whatever
+    comes from outside.
 
-    With *returns_hold* what tools of *contracts* say that they return is taken for true, too; nobody holds them to it.
-    Of a node that no run reaches nothing is told.
+    With *returns_hold* what tools of *contracts* say that they return is taken for true, too;
+    nobody holds them to it. Of a node that no run reaches nothing is told.
     """
     return barred_edges(Domains(flow, contracts if returns_hold else None, solved))
 

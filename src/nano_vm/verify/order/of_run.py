@@ -1,8 +1,10 @@
-"""Whether one run broke a statement: the definitions of `guards`, applied to the records of an ended machine.
+"""Whether one run broke a statement: the definitions of `guards`, applied to the records of an
+ended machine.
 
-It looks at what happened and at nothing that could happen, and shares no step of its reasoning with `paths`: order is read off the places
-of records, and a guard is compared with a call by the writes that each of them saw. Only what a record shows counts: a call that
-may never have been made is none.
+It looks at what happened and at nothing that could happen, and shares no step of its reasoning with
+`paths`: order is read off the places of records, and a guard is compared with a call by the writes
+that each of them saw. Only what a record shows counts: a call that may never have been made is
+none.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from ...tools.contract import ToolContract
 from .statement import Form, Places, Statement, Use, call_arguments, form, has_references, shown
 
 Place = tuple[int, ...]
-"""Where in a run: the number of a record in its frame, and -1 (before its step), 0 (its begin) or 2 (its end); or 1 (within it), the
-number of a child, and a place there."""
+"""Where in a run: the number of a record in its frame, and -1 (before its step), 0 (its begin) or 2
+(its end); or 1 (within it), the number of a child, and a place there.
+"""
 
 Seen = dict[int, int]
 """By slot, which write to it is the last."""
@@ -32,8 +35,12 @@ Seen = dict[int, int]
 _MAYBE_NOT_MADE = frozenset({"timeout", "budget", "cancelled"})
 
 
-def monitor(flow: Flow, statement: Statement, contracts: Mapping[str, ToolContract]) -> Callable[[Machine], bool]:
-    """A function that says of an ended root machine of *flow* whether its run breaks *statement*."""
+def monitor(
+    flow: Flow, statement: Statement, contracts: Mapping[str, ToolContract]
+) -> Callable[[Machine], bool]:
+    """A function that says of an ended root machine of *flow* whether its run breaks
+    *statement*.
+    """
     places = Places(flow)
 
     def breaks(machine: Machine) -> bool:
@@ -56,7 +63,9 @@ def happens_before(one: Place, other: Place) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A step that ran, or a call beside it; ``read`` is where its arguments were read, ``seen`` what they saw."""
+    """A step that ran, or a call beside it; ``read`` is where its arguments were read, ``seen``
+    what they saw.
+    """
 
     place: Place
     read: Place
@@ -88,7 +97,9 @@ class _Run:
     writes: int = 0
 
     def frame(self, records: list[Any], place: Place, seen: Seen) -> None:
-        """The records of one frame; *seen* is what its names hold as it begins, and is written on."""
+        """The records of one frame; *seen* is what its names hold as it begins, and is written
+        on.
+        """
         loops: set[str] = set()
         for i, record in enumerate(records):
             here = (*place, i)
@@ -103,10 +114,13 @@ class _Run:
             node = self.flow.nodes[op.index]
             for when in held_before(op, path, extra, loops):
                 self.ends.append(_End((*here, -1), self.flow.nodes[when.index], dict(seen), "when"))
-            for number, child in enumerate(extra.get("children", ()) if type(extra) is dict else ()):
+            for number, child in enumerate(
+                extra.get("children", ()) if type(extra) is dict else ()
+            ):
                 graph = node.frames[0 if isinstance(node.step, MapStep) else number]
                 inside = dict(seen) if graph.names is node.frame.names else {}
-                if graph.names is not node.frame.names:  # each run of a called program has names of its own
+                # each run of a called program has names of its own
+                if graph.names is not node.frame.names:
                     self.write(inside, range(graph.names.size))
                 if isinstance(node.step, MapStep):
                     self.write(inside, [graph.names.keys[node.step.item_name]])
@@ -114,7 +128,9 @@ class _Run:
             self.step(node, here, seen, status, extra, made)
             self.by_path[path] = (*here, 2), node, dict(seen)
 
-    def step(self, node: Node, here: Place, seen: Seen, status: StepStatus, extra: Any, made: bool) -> None:
+    def step(
+        self, node: Node, here: Place, seen: Seen, status: StepStatus, extra: Any, made: bool
+    ) -> None:
         step = node.step
         done = status is StepStatus.SUCCESS
         if made if isinstance(step, ToolStep) else done:
@@ -145,7 +161,13 @@ class _Run:
         for record in following:  # a reconcile is told before its step
             if len(record) > 5 and record[1] == base and record[0].index >= 0:
                 self.calls.append(
-                    _Call((*here, 0), (*here, 0), self.flow.nodes[record[0].index], dict(seen), "reconcile")
+                    _Call(
+                        (*here, 0),
+                        (*here, 0),
+                        self.flow.nodes[record[0].index],
+                        dict(seen),
+                        "reconcile",
+                    )
                 )
                 return
 
@@ -191,12 +213,16 @@ class _Judge:
             calls = [call for call in self.run.calls if self.is_call(call, statement.tool)]
             return not all(self.guarded(call, calls) for call in calls)
         other = statement.names[0]
-        first, then = (other, statement.tool) if statement.kind == "after" else (statement.tool, other)
+        first, then = (
+            (other, statement.tool) if statement.kind == "after" else (statement.tool, other)
+        )
         begun = [call.place for call in self.run.calls if self.runs(call, then)]
-        if not self.is_tool(then) and not self.places.named_steps(then):  # an edge is crossed where its step ends
+        # an edge is crossed where its step ends
+        if not self.is_tool(then) and not self.places.named_steps(then):
             begun = [end.place for end in self.run.ends if self.crosses(end, then)]
         return not all(
-            any(self.ends(end, first) and happens_before(end.place, place) for end in self.run.ends) for place in begun
+            any(self.ends(end, first) and happens_before(end.place, place) for end in self.run.ends)
+            for place in begun
         )
 
     def is_call(self, call: _Call, tool: str) -> bool:
@@ -209,7 +235,10 @@ class _Judge:
     def is_tool(self, name: str) -> bool:
         return name in self.contracts or any(
             isinstance(node.step, ToolStep)
-            and any(part is not None and part.tool == name for part in (node.step, node.step.undo, node.step.reconcile))
+            and any(
+                part is not None and part.tool == name
+                for part in (node.step, node.step.undo, node.step.reconcile)
+            )
             for node in self.run.flow.nodes
         )
 
@@ -220,7 +249,10 @@ class _Judge:
         return call.use == "step" and self.is_step(call.node, name)
 
     def is_step(self, node: Node, name: str) -> bool:
-        return any(names is node.frame.names and step is node.step for names, step in self.places.named_steps(name))
+        return any(
+            names is node.frame.names and step is node.step
+            for names, step in self.places.named_steps(name)
+        )
 
     def ends(self, end: _End, name: str) -> bool:
         """Whether *end* is a good end of what *name* names."""
@@ -233,14 +265,18 @@ class _Judge:
 
     def crosses(self, end: _End, edge: str) -> bool:
         named = self.places.named_edges(edge)
-        return any(n is end.node.frame.names and s is end.node.step and label == end.edge for n, s, label in named)
+        return any(
+            n is end.node.frame.names and s is end.node.step and label == end.edge
+            for n, s, label in named
+        )
 
     def guarded(self, call: _Call, calls: list[_Call]) -> bool:
         return any(
             happens_before(guard.place, call.read)
             and self.guards(guard, call)
             and not any(
-                happens_before(guard.place, other.place) and not happens_before(call.place, other.place)
+                happens_before(guard.place, other.place)
+                and not happens_before(call.place, other.place)
                 for other in calls
                 if other is not call
             )
@@ -256,17 +292,27 @@ class _Judge:
                 return False
             read = set()
             if same:
-                reads = (names.whens if guard.node.kind == "when" else names.reads)[guard.node.step.id]
+                reads = (names.whens if guard.node.kind == "when" else names.reads)[
+                    guard.node.step.id
+                ]
                 read = _slots(names, (ref for ref, _ in reads))
             read &= _slots(names, named_references(_arguments(call).values()))
         else:
             step = guard.node.step
-            if not (isinstance(step, ApprovalStep) and step.role == statement.names[0] and guard.edge == "then"):
+            if not (
+                isinstance(step, ApprovalStep)
+                and step.role == statement.names[0]
+                and guard.edge == "then"
+            ):
                 return False
-            protected = {name: value for name, value in _arguments(call).items() if statement.protects(name)}
+            protected = {
+                name: value for name, value in _arguments(call).items() if statement.protects(name)
+            }
             known: set[Form] = set(shown(step.show, guard.node.frame.names))
             wanted = [form(value, names) for value in protected.values()]
-            if not all(value in known for value in wanted) or (not same and any(map(has_references, wanted))):
+            if not all(value in known for value in wanted) or (
+                not same and any(map(has_references, wanted))
+            ):
                 return False
             read = _slots(names, named_references(protected.values())) if same else set()
         return all(guard.seen.get(slot) == call.seen.get(slot) for slot in read)
@@ -288,7 +334,9 @@ def _slots(names: Names, references: Iterable[Ref]) -> set[int]:
 
 
 def called_more(flow: Flow, tool: str, limit: int, machine: Machine) -> bool:
-    """Whether the run of an ended root machine called *tool* more than *limit* times, attempts counted."""
+    """Whether the run of an ended root machine called *tool* more than *limit* times, attempts
+    counted.
+    """
     return _called(flow, tool, machine.records) > limit
 
 

@@ -1,20 +1,24 @@
 """Which path of a `Flow` reaches a call without what must have come before it.
 
-A `Question` comes in: edges that give something, writes that take it away, calls that need it and (where one decision is for
-one call) use it up. The shortest path to a call in need goes out, or None if there is none. Nothing runs here.
+A `Question` comes in: edges that give something, writes that take it away, calls that need it and
+(where one decision is for one call) use it up. The shortest path to a call in need goes out, or
+None if there is none. Nothing runs here.
 
-*Method.* Forward reachability over pairs of a node and a state. A state is a set of bits, each a good thing: a guard that holds,
-that no undo of the tool waits, that the tool was not called in this frame. What an edge does to a state is monotone, and
-a call that lacks nothing in one state lacks nothing in a better one, so of the states at a node only the minimal ones are
-kept (an antichain); with the one or two bits of common rules that is one or two states a node, and a search is linear in
-nodes and edges. Children of a fork are summed up, innermost first: the minimal states in which they can end when they begin with
-no guard, and the shortest ways to a call and to an undo that is remembered. What a child gains adds to what holds at the fork; what
-it calls uses that up. Source: M. Sharir, A. Pnueli, *Two approaches to interprocedural data flow analysis*, 1981.
+*Method.* Forward reachability over pairs of a node and a state. A state is a set of bits, each a
+good thing: a guard that holds, that no undo of the tool waits, that the tool was not called in this
+frame. What an edge does to a state is monotone, and a call that lacks nothing in one state lacks
+nothing in a better one, so of the states at a node only the minimal ones are kept (an antichain);
+with the one or two bits of common rules that is one or two states a node, and a search is linear in
+nodes and edges. Children of a fork are summed up, innermost first: the minimal states in which they
+can end when they begin with no guard, and the shortest ways to a call and to an undo that is
+remembered. What a child gains adds to what holds at the fork; what it calls uses that up. Source:
+M. Sharir, A. Pnueli, *Two approaches to interprocedural data flow analysis*, 1981.
 
-A statement can have many bits, for kinds of calls and of guards; the states at a node are then bounded by `MAX_STATES`, beyond which
-they are taken for what they have in common.
+A statement can have many bits, for kinds of calls and of guards; the states at a node are then
+bounded by `MAX_STATES`, beyond which they are taken for what they have in common.
 
-Rule 1: an approximation only ever makes a state worse. So None is a proof, and a path is no more than a path of the graph.
+Rule 1: an approximation only ever makes a state worse. So None is a proof, and a path is no more
+than a path of the graph.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ from ...language.program import LoopStep, MapStep, ParallelStep, ToolStep
 from ..report import Move
 
 MAX_STATES = 64
-"""States of one node that are told apart: those of six decisions between two guards, one after the other."""
+"""States of one node that are told apart: those of six decisions between two guards, one after the
+other.
+"""
 
 STEP, UNDO, RECONCILE = 1, 2, 4
 """Flags: which calls a node makes that matter."""
@@ -37,10 +43,11 @@ STEP, UNDO, RECONCILE = 1, 2, 4
 class Question:
     """What to look for, by node.
 
-    ``gains``: the bits that each label gives. ``kills``: the bits that what the node writes takes; ``items`` the same for the frames of
-    a map, whose item is written at their entry; ``leaving`` for the loops that a failure at the node leaves. ``calls``: flags of
-    all calls; ``needs``: by such a flag, the bits of which the call needs one. There are ``size`` bits. ``uses``: whether a call
-    uses up every bit.
+    ``gains``: the bits that each label gives. ``kills``: the bits that what the node writes takes;
+    ``items`` the same for the frames of a map, whose item is written at their entry; ``leaving``
+    for the loops that a failure at the node leaves. ``calls``: flags of all calls; ``needs``: by
+    such a flag, the bits of which the call needs one. There are ``size`` bits. ``uses``: whether a
+    call uses up every bit.
     """
 
     size: int
@@ -62,13 +69,19 @@ class Breach:
 
 
 class Reach:
-    """A point of a search: an entry of its trail, the label of the move there, and how far a child goes inside."""
+    """A point of a search: an entry of its trail, the label of the move there, and how far a child
+    goes inside.
+    """
 
     __slots__ = ("at", "cost", "inside", "label", "search")
 
-    def __init__(self, search: _Search, at: int, label: str = "", inside: Reach | None = None) -> None:
+    def __init__(
+        self, search: _Search, at: int, label: str = "", inside: Reach | None = None
+    ) -> None:
         self.search, self.at, self.label, self.inside = search, at, label, inside
-        self.cost: int = search.costs[at] + (label != "") + (inside.cost if inside is not None else 0)
+        self.cost: int = (
+            search.costs[at] + (label != "") + (inside.cost if inside is not None else 0)
+        )
 
     def moves(self) -> list[Move]:
         search = self.search
@@ -82,7 +95,9 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """How an entry of a trail was reached from the one before, where it took more than an edge's label."""
+    """How an entry of a trail was reached from the one before, where it took more than an edge's
+    label.
+    """
 
     labels: tuple[str, ...]  # of the node, in order; children run after the first
     children: tuple[Reach, ...] = ()
@@ -103,7 +118,9 @@ class _Join:
 
 @dataclass(slots=True)
 class Summary:
-    """What a child frame can do: its ends, the nearest call, the nearest undo that is remembered."""
+    """What a child frame can do: its ends, the nearest call, the nearest undo that is
+    remembered.
+    """
 
     ends: list[tuple[int, Reach]] = field(default_factory=list)
     calls: Reach | None = None
@@ -111,8 +128,10 @@ class Summary:
 
 
 class Follows:
-    """The edges of a flow along which a search goes on: without failures of a frame, since nothing comes after them that
-    a search for calls can find (remembered undos are judged when they are remembered)."""
+    """The edges of a flow along which a search goes on: without failures of a frame, since nothing
+    comes after them that a search for calls can find (remembered undos are judged when they are
+    remembered).
+    """
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
@@ -124,7 +143,9 @@ class Follows:
                 [
                     (edge.label, edge.target)
                     for edge in node.edges
-                    if edge.target != fail and edge.label != "fork" and not (once and edge.label == "again")
+                    if edge.target != fail
+                    and edge.label != "fork"
+                    and not (once and edge.label == "again")
                 ]
             )
 
@@ -151,7 +172,13 @@ class _Ground:
         self.frames = self._relevant_frames()
         self.summaries: dict[int, Summary] = {}
         self.joins: dict[int, list[_Join]] = {}
-        self.special = {*question.gains, *question.kills, *question.leaving, *question.calls, *question.needs}
+        self.special = {
+            *question.gains,
+            *question.kills,
+            *question.leaving,
+            *question.calls,
+            *question.needs,
+        }
         for index in self.frames:
             owner = follows.flow.frames[index].owner
             if owner is not None:
@@ -174,7 +201,9 @@ class _Ground:
 
 
 class _Search:
-    """One search from one entry: over a frame alone (`summed_up`), or over the run and into its children (`breach`)."""
+    """One search from one entry: over a frame alone (`summed_up`), or over the run and into its
+    children (`breach`).
+    """
 
     def __init__(self, ground: _Ground) -> None:
         self.ground = ground
@@ -205,7 +234,12 @@ class _Search:
 
     def run(self, entry: int) -> dict[int, tuple[int, ...]]:
         """Search from *entry*, nearest first; the minimal states seen at each node."""
-        follows, special, trail, costs = self.ground.follows.edges, self.ground.special, self.trail, self.costs
+        follows, special, trail, costs = (
+            self.ground.follows.edges,
+            self.ground.special,
+            self.trail,
+            self.costs,
+        )
         state = self.calm | self.fresh
         seen: dict[int, tuple[int, ...]] = {entry: (state,)}
         trail.append((entry, state, -1, ""))
@@ -218,7 +252,8 @@ class _Search:
             near: list[int] = []
             for at in waiting.pop(cost):
                 node, state, _, how = trail[at]
-                if type(how) is _How:  # from further away: seen when it is taken, not when it is found
+                # from further away: seen when it is taken, not when it is found
+                if type(how) is _How:
                     known = seen.get(node, ())
                     if _covered(known, state):
                         continue
@@ -296,14 +331,17 @@ class _Search:
         return state
 
     def called(self, at: int, node: Node, state: int, label: str = "") -> int:
-        """*state* after a call of the tool: it uses up every guard, and leaves an undo that waits without one."""
+        """*state* after a call of the tool: it uses up every guard, and leaves an undo that waits
+        without one.
+        """
         if self.checking and not state & self.calm:
             self.fail(at, node, *([label] if label else []), "cancel")
         self.summary.calls = _nearer(self.summary.calls, Reach(self, at, label or "next"))
         return state & ~(self.guards | self.fresh)
 
     def remembered(self, at: int, node: Node, state: int, labels: tuple[str, ...]) -> None:
-        """The undo of *node* is remembered from here on, and may run at any time: it needs its guard now.
+        """The undo of *node* is remembered from here on, and may run at any time: it needs its
+        guard now.
 
         Also where the step fails since its value is refused: the call was made.
         """
@@ -316,7 +354,9 @@ class _Search:
             self.fail(at, node, *labels, "error")
 
     def stopped_after(self, node: Node) -> list[str | Move]:
-        """The moves from the end of *node* to what can be cancelled next; at the run's end only a refused value fails it."""
+        """The moves from the end of *node* to what can be cancelled next; at the run's end only a
+        refused value fails it.
+        """
         moves: list[str | Move] = ["next"]
         at: Node = node
         while True:
@@ -337,22 +377,30 @@ class _Search:
     # --- forks ---
 
     def fork(self, at: int, node: Node, state: int) -> Iterator[tuple[int, int, str | _How]]:
-        """Into the children (when checking), and on after the join, or after a failure that is caught, skipped or gone on from."""
+        """Into the children (when checking), and on after the join, or after a failure that is
+        caught, skipped or gone on from.
+        """
         summaries = self.ground.summaries
         children = [frame for frame in node.frames if frame.index in summaries]
         calling = [summaries[frame.index].calls for frame in children]
-        called, undone = _nearest(calling), _nearest(summaries[frame.index].remembers for frame in children)
+        called, undone = (
+            _nearest(calling),
+            _nearest(summaries[frame.index].remembers for frame in children),
+        )
         if called is not None:
             self.summary.calls = _nearer(self.summary.calls, Reach(self, at, "fork", called))
         if undone is not None:
-            self.summary.remembers = _nearer(self.summary.remembers, Reach(self, at, "fork", undone))
+            self.summary.remembers = _nearer(
+                self.summary.remembers, Reach(self, at, "fork", undone)
+            )
         if self.checking:
             self.remembered_by_two(at, node, children)
             for i, frame in enumerate(children):
                 inside = state & ~self.question.items.get(frame.index, 0)
                 yield frame.entry, inside, "fork"
                 sibling = _beside(node, calling, i)
-                if sibling is not None:  # of the two calls neither comes before the other: no guard is for both
+                # of the two calls neither comes before the other: no guard is for both
+                if sibling is not None:
                     yield frame.entry, inside & ~self.guards, _How(("fork",), (sibling,))
         failed = self.failed(state, called, undone)
         parts = tuple(dict.fromkeys(part for part in (called, undone) if part is not None))
@@ -360,7 +408,10 @@ class _Search:
             if label != "next":
                 yield target, self.after(node, failed, label), _How(("fork", label), parts)
                 continue
-            if isinstance(node.step, (MapStep, ParallelStep)) and node.step.on_item_error == "continue":
+            if (
+                isinstance(node.step, (MapStep, ParallelStep))
+                and node.step.on_item_error == "continue"
+            ):
                 yield target, self.after(node, failed, label), _How(("fork", label), parts)
             for join in self.joins(node, children):
                 kept = state & (join.state | (self.guards if join.state & self.fresh else 0))
@@ -369,14 +420,22 @@ class _Search:
                 yield target, self.after(node, joined, label), how
 
     def failed(self, state: int, called: Reach | None, undone: Reach | None) -> int:
-        """*state* after a fork that failed: what any child may have done is done, and nothing that one may have gained counts."""
+        """*state* after a fork that failed: what any child may have done is done, and nothing that
+        one may have gained counts.
+        """
         if called is not None:
             state &= ~(self.guards | self.fresh)
         return state & ~self.calm if undone is not None else state
 
     def remembered_by_two(self, at: int, node: Node, children: Sequence[FrameGraph]) -> None:
-        """Two undos that siblings remember: one of them runs first, and uses up what guards the other."""
-        found = [reach for frame in children if (reach := self.ground.summaries[frame.index].remembers) is not None]
+        """Two undos that siblings remember: one of them runs first, and uses up what guards the
+        other.
+        """
+        found = [
+            reach
+            for frame in children
+            if (reach := self.ground.summaries[frame.index].remembers) is not None
+        ]
         if len(found) == 1 and _many(node):
             found *= 2
         if self.question.uses and len(found) > 1:
@@ -384,7 +443,9 @@ class _Search:
             self.fail(at, node, "fork", *moves, "cancel")
 
     def joins(self, node: Node, children: Sequence[FrameGraph]) -> list[_Join]:
-        """How all children can end together: what any of them gained, and what none of them lost."""
+        """How all children can end together: what any of them gained, and what none of them
+        lost.
+        """
         found = self.ground.joins.get(node.index)
         if found is None:
             found = self.ground.joins[node.index] = self._joins(node, children)
@@ -402,9 +463,14 @@ class _Search:
                 for state, reach in ends:
                     gained = (join.state | (state & kept)) & self.guards
                     both = join.state & state & flags
-                    more.append(_Join(gained | both, join.cost + reach.cost, (*join.children, reach)))
+                    more.append(
+                        _Join(gained | both, join.cost + reach.cost, (*join.children, reach))
+                    )
             if _may_be_empty(node):
-                more = [found[0], *(_Join(join.state & flags, join.cost, join.children) for join in more)]
+                more = [
+                    found[0],
+                    *(_Join(join.state & flags, join.cost, join.children) for join in more),
+                ]
             found = _minimal(more)
             if len(found) > MAX_STATES:
                 state = found[0].state
@@ -416,10 +482,14 @@ class _Search:
     # --- paths ---
 
     def fail(self, at: int, node: Node, *labels: str | Move) -> None:
-        """A breach at *node*, kept if it is the nearest; *labels* are what is still seen of it, and moves after it."""
+        """A breach at *node*, kept if it is the nearest; *labels* are what is still seen of it, and
+        moves after it.
+        """
         if self.found is not None and self.costs[at] + max(len(labels), 1) >= len(self.found.path):
             return
-        tail = [label if isinstance(label, Move) else _move(node, label) for label in labels or ("",)]
+        tail = [
+            label if isinstance(label, Move) else _move(node, label) for label in labels or ("",)
+        ]
         self.found = Breach(node, (*self.moves(at), *tail))
 
     def moves(self, at: int) -> list[Move]:

@@ -1,22 +1,29 @@
 """Guards: is every call of a tool preceded by what a policy demands?
 
-A `Flow` and `Rules` come in; one `Finding` for each statement goes out. The definitions, which `monitor` applies to runs and
-`paths` to all runs at once:
+A `Flow` and `Rules` come in; one `Finding` for each statement goes out. The definitions, which
+`monitor` applies to runs and `paths` to all runs at once:
 
-- An *execution* of a tool is a step that calls it (all its attempts are one), or an undo or a reconcile call of it. A failed step was one.
-- *Before* is the order within a frame. What precedes a fork is before everything in its children, which is before what
-  follows the join; children of one fork are concurrent. Undo calls run at the run's end, last remembered first.
-- A guard, one of some edges, is good for an execution if the edge is crossed before the call's arguments are read; if no other execution
-  of the tool comes after the edge and not after the call (so one decision is good for one call, and for none of two concurrent ones);
-  and if guard and call see the same write of every name that both read. An undo's arguments are read when its step ends. Frames are
-  copied at a fork, so what a branch writes is not seen outside; names of a called program are other names.
-- An edge that is taken because of an error is not crossed; of a fork that failed, and of a `map`, which may have no item, no guard counts.
-- *Approved* is guarded by ``then`` of an approval with the role, which shows each protected argument. *After* needs a step that
-  ended well before each execution, and *before* is the same the other way round; these are not used up.
+- An *execution* of a tool is a step that calls it (all its attempts are one), or an undo or a
+  reconcile call of it. A failed step was one.
+- *Before* is the order within a frame. What precedes a fork is before everything in its children,
+  which is before what follows the join; children of one fork are concurrent. Undo calls run at the
+  run's end, last remembered first.
+- A guard, one of some edges, is good for an execution if the edge is crossed before the call's
+  arguments are read; if no other execution of the tool comes after the edge and not after the call
+  (so one decision is good for one call, and for none of two concurrent ones); and if guard and call
+  see the same write of every name that both read. An undo's arguments are read when its step ends.
+  Frames are copied at a fork, so what a branch writes is not seen outside; names of a called
+  program are other names.
+- An edge that is taken because of an error is not crossed; of a fork that failed, and of a `map`,
+  which may have no item, no guard counts.
+- *Approved* is guarded by ``then`` of an approval with the role, which shows each protected
+  argument. *After* needs a step that ended well before each execution, and *before* is the same the
+  other way round; these are not used up.
 
-A run can fail at every step and be cancelled at every moment, so a remembered undo must have its guard all the time.
-Ways that a policy's author will think impossible (a tool returns what is no JSON value, after which the step fails and its undo
-is remembered) are ways. Conditions are not looked at: each branch may be taken.
+A run can fail at every step and be cancelled at every moment, so a remembered undo must have its
+guard all the time. Ways that a policy's author will think impossible (a tool returns what is no
+JSON value, after which the step fails and its undo is remembered) are ways. Conditions are not
+looked at: each branch may be taken.
 
 Each statement is one search (`paths.find_breach`), linear in nodes and edges.
 """
@@ -52,18 +59,23 @@ from .statement import (
 )
 
 MAX_GROUPS = 64
-"""Kinds of calls of one tool that are told apart, by the names that guards and arguments share; the rest are taken to read what any of them
-reads, which can only refuse more. So the work of a statement does not grow with calls times guards."""
+"""Kinds of calls of one tool that are told apart, by the names that guards and arguments share; the
+rest are taken to read what any of them reads, which can only refuse more. So the work of a
+statement does not grow with calls times guards.
+"""
 
 _USES: Mapping[int, Use] = {STEP: "step", UNDO: "undo", RECONCILE: "reconcile"}
 _NOT_AN_END = ("skip", "catch", "error", "fork", "again")
 Slots = frozenset[int]
 
 
-def check_guards(flow: Flow, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]) -> Iterator[Finding]:
+def check_guards(
+    flow: Flow, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
+) -> Iterator[Finding]:
     """What holds of each guard, approval, ``after`` and ``before`` in *rules*, which are by tool.
 
-    A ``before`` speaks of other steps than the tool's, so *rules* must also hold those of tools that the program never calls.
+    A ``before`` speaks of other steps than the tool's, so *rules* must also hold those of tools
+    that the program never calls.
     """
     if not any(True for tool_rules in rules.values() for _ in statements(tool_rules)):
         return
@@ -102,14 +114,25 @@ def check_names_of_rules(
             for name in names:
                 if not index.knows(name):
                     otherwise = "name a step, an edge like step.then, or a tool"
-                    meant = hints.meant(name, places.own.ids, sorted(contracts), otherwise=otherwise)
+                    meant = hints.meant(
+                        name, places.own.ids, sorted(contracts), otherwise=otherwise
+                    )
                     hint = places.late(name) or meant
-                    message = f"{word!r} of tool {tool_rules.tool!r} names {name!r}, which is no step, edge or tool"
-                    yield Diagnostic("V051", ("policy", "tools", tool_rules.tool, word), message, hint)
+                    message = (
+                        f"{word!r} of tool {tool_rules.tool!r} names {name!r}, which is no "
+                        f"step, edge or tool"
+                    )
+                    yield Diagnostic(
+                        "V051", ("policy", "tools", tool_rules.tool, word), message, hint
+                    )
 
 
-def _lost_edge(edge: str, tool: str, places: Places, severity: Severity, hints: Hints) -> Diagnostic:
-    message = f"a guard of tool {tool!r} is the edge {edge!r}, and this program has none of that name"
+def _lost_edge(
+    edge: str, tool: str, places: Places, severity: Severity, hints: Hints
+) -> Diagnostic:
+    message = (
+        f"a guard of tool {tool!r} is the edge {edge!r}, and this program has none of that name"
+    )
     hint = places.late(edge) or hints.meant(edge, list(places.known_edges()))
     step = places.steps(places.own).get(edge.rpartition(".")[0])
     if hint is None and step is not None and edge_words(step):
@@ -142,17 +165,21 @@ class _Index:
         self._follows: Follows | None = None
         self.places = Places(flow)
         self.calls: dict[str, list[Site]] = {}  # by tool
-        self.steps: dict[tuple[int, str], list[int]] = {}  # by names and id: nodes that run it, or end it
-        self.whens: dict[tuple[int, str], list[int]] = {}  # likewise, nodes that decide whether it runs
+        # by names and id: nodes that run it, or end it
+        self.steps: dict[tuple[int, str], list[int]] = {}
+        # likewise, nodes that decide whether it runs
+        self.whens: dict[tuple[int, str], list[int]] = {}
         for node in flow.nodes:
             kind, step = node.kind, node.step
             if kind == "when":
                 self.whens.setdefault((id(node.frame.names), step.id), []).append(node.index)
             if kind == "step" or kind == "test":
                 self.steps.setdefault((id(node.frame.names), step.id), []).append(node.index)
-                if type(step) is ToolStep:  # isinstance asks the metaclass of models, which takes a microsecond
+                # isinstance asks the metaclass of models, which takes a microsecond
+                if type(step) is ToolStep:
                     self._tool(node.index, step)
-        self.bases: dict[int, int] = {}  # by names: the first of its slots, so that a slot's number says whose it is
+        # by names: the first of its slots, so that a slot's number says whose it is
+        self.bases: dict[int, int] = {}
         size = 0
         for names in self.places.programs.values():
             self.bases[id(names)] = size
@@ -188,7 +215,9 @@ class _Index:
     def breach(self, statement: Statement) -> Breach | None:
         """The shortest path that breaks *statement*."""
         name = statement.names[0]
-        sites = self.runs(name) if statement.kind == "before" else self.calls.get(statement.tool, [])
+        sites = (
+            self.runs(name) if statement.kind == "before" else self.calls.get(statement.tool, [])
+        )
         if not sites:
             return None
         match statement.kind:
@@ -229,20 +258,27 @@ class _Index:
         named = places.named_steps(name)
         if not named:
             edges = places.named_edges(name)
-            return [place for names, step, label in edges for place in self.crossed(names, step, label)]
+            return [
+                place for names, step, label in edges for place in self.crossed(names, step, label)
+            ]
         found = []
         for names, step in named:
             for at in self.steps.get((id(names), step.id), ()):
                 if nodes[at].kind == "test" or not isinstance(step, LoopStep):
-                    found += [(at, edge.label) for edge in nodes[at].edges if edge.label not in _NOT_AN_END]
+                    found += [
+                        (at, edge.label)
+                        for edge in nodes[at].edges
+                        if edge.label not in _NOT_AN_END
+                    ]
         return found
 
     def tool_ends(self, tool: str) -> list[tuple[int, str]]:
         return [(node, "next") for node, flag in self.calls.get(tool, ()) if flag == STEP]
 
     def runs(self, name: str) -> list[Site]:
-        """The executions of what *name* names: a tool's calls, or the runs of a step. Of an edge those of its step: what comes
-        before the decision comes before its edge."""
+        """The executions of what *name* names: a tool's calls, or the runs of a step. Of an edge
+        those of its step: what comes before the decision comes before its edge.
+        """
         if name in self.contracts or name in self.calls:
             return self.calls.get(name, [])
         nodes = self.flow.nodes
@@ -252,11 +288,16 @@ class _Index:
         named = [(names, step, "") for names, step in self.places.named_steps(whole)]
         for program, step, label in named or self.places.named_edges(name):
             deciding = self.whens if label in WHEN else self.steps
-            found += [(n, STEP) for n in deciding.get((id(program), step.id), ()) if nodes[n].kind != "test"]
+            found += [
+                (n, STEP)
+                for n in deciding.get((id(program), step.id), ())
+                if nodes[n].kind != "test"
+            ]
         return found
 
     def guarded(self, sites: list[Site], guards: list[_Guard]) -> Question:
-        """*sites* against *guards*: a bit for each kind of call and set of names whose change ends a guard for it.
+        """*sites* against *guards*: a bit for each kind of call and set of names whose change ends
+        a guard for it.
 
         Guards that end together are one; which of them it was does not matter.
         """
@@ -284,13 +325,17 @@ class _Index:
         return self.question(bits, sites)
 
     def approved(self, statement: Statement, sites: list[Site]) -> Question:
-        """*sites* against approvals: a bit for each set of arguments that a person must have seen."""
+        """*sites* against approvals: a bit for each set of arguments that a person must have
+        seen.
+        """
         asking: dict[Form, list[_Guard]] = {}  # by what is shown
         everyone: list[_Guard] = []
         for program in self.places.programs.values():
             for step, _ in program.steps:
                 if isinstance(step, ApprovalStep) and step.role == statement.names[0]:
-                    crossed = [(node, "then") for node in self.steps.get((id(program), step.id), ())]
+                    crossed = [
+                        (node, "then") for node in self.steps.get((id(program), step.id), ())
+                    ]
                     guard = _Guard(program, step, crossed)
                     everyone.append(guard)
                     for part in dict.fromkeys(shown(step.show, program)):
@@ -302,7 +347,9 @@ class _Index:
             names = node.frame.names
             assert isinstance(node.step, ToolStep)
             arguments = call_arguments(node.step, _USES[site[1]])
-            protected = {name: value for name, value in arguments.items() if statement.protects(name)}
+            protected = {
+                name: value for name, value in arguments.items() if statement.protects(name)
+            }
             try:
                 forms = list(dict.fromkeys(form(value, names) for value in protected.values()))
             except ExprError:  # told by the pass that checks names
@@ -314,7 +361,9 @@ class _Index:
                 kinds[key] = bits.of(len(kinds), self.slots(names, protected))
                 rarest = min((asking.get(value, []) for value in forms), key=len, default=everyone)
                 for guard in rarest:
-                    if (guard.names is names or not bound) and all(guard in asking[value] for value in forms):
+                    if (guard.names is names or not bound) and all(
+                        guard in asking[value] for value in forms
+                    ):
                         bits.gain(kinds[key], guard.crossed)
             bits.need(kinds[key], [site])
         return self.question(bits, sites)
@@ -396,9 +445,9 @@ class _Index:
             elif type(step) is MapStep:
                 item = base + names.keys[step.item_name]
                 self._items.setdefault(item, []).extend(frame.index for frame in node.frames)
-            elif (
-                type(step) is CallStep
-            ):  # each run of a called program has names of its own: it begins by writing all of them
+            elif type(step) is CallStep:
+                # each run of a called program has names of its own: it begins by writing all of
+                # them
                 for frame in node.frames:
                     base = self.bases[id(frame.names)]
                     for slot in range(base, base + frame.names.size):

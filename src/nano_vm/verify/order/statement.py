@@ -1,4 +1,6 @@
-"""What a rule says, and what it names: steps, edges, approvals. Rules and a `Flow` come in; nothing is proved here."""
+"""What a rule says, and what it names: steps, edges, approvals. Rules and a `Flow` come in; nothing
+is proved here.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,9 @@ Use = Literal["step", "undo", "reconcile"]
 class Statement:
     """One thing that a rule says of every execution of ``tool``.
 
-    ``names`` are edges, of which one must be crossed (``guard``); a role (``approval``); one step, tool or edge (``after``, ``before``).
-    ``protected`` are the arguments that an approval must show; none stands for all.
+    ``names`` are edges, of which one must be crossed (``guard``); a role (``approval``); one step,
+    tool or edge (``after``, ``before``). ``protected`` are the arguments that an approval must
+    show; none stands for all.
     """
 
     kind: Literal["guard", "approval", "after", "before"]
@@ -49,7 +52,11 @@ class Statement:
                 return f"every call of {self.tool!r} is guarded by {' or '.join(self.names)}"
             case "approval":
                 named = [argument for argument in self.protected if argument != "*"]
-                what = ", ".join(map(repr, named)) if len(named) == len(self.protected) > 0 else "its arguments"
+                what = (
+                    ", ".join(map(repr, named))
+                    if len(named) == len(self.protected) > 0
+                    else "its arguments"
+                )
                 return f"every call of {self.tool!r} is approved by {name!r}, who was shown {what}"
             case "after":
                 return f"every call of {self.tool!r} comes after {name!r}"
@@ -74,7 +81,7 @@ def statements(rules: Rules) -> Iterator[Statement]:
         yield Statement("before", tool, (name,))
 
 
-# --- steps and edges by name -----------------------------------------------------------------------------------------
+# --- steps and edges by name ----------------------------------------------------------------------
 
 
 class Places:
@@ -100,14 +107,21 @@ class Places:
         return found
 
     def named_steps(self, name: str) -> list[tuple[Names, Step]]:
-        """The step ``s`` of the run's own program, or ``call/s`` of the program that the step ``call`` runs.
+        """The step ``s`` of the run's own program, or ``call/s`` of the program that the step
+        ``call`` runs.
 
         A call that is reached in two ways runs two programs of the same steps, so it is a list.
         """
-        return [(names, steps[rest]) for names, rest in self._within(name) if rest in (steps := self.steps(names))]
+        return [
+            (names, steps[rest])
+            for names, rest in self._within(name)
+            if rest in (steps := self.steps(names))
+        ]
 
     def named_edges(self, name: str) -> list[tuple[Names, Step, str]]:
-        """The edge ``s.then``, with its label in the flow; none where the name can be read in two ways."""
+        """The edge ``s.then``, with its label in the flow; none where the name can be read in two
+        ways.
+        """
         found = []
         for names, rest in self._within(name):
             steps = self.steps(names)
@@ -123,7 +137,8 @@ class Places:
         step_id, _, word = name.rpartition(".")
         if word == "otherwise" and any(may_be_late(step) for _, step in self.named_steps(step_id)):
             return (
-                f"{step_id!r} takes it also where nobody decides in time; without 'timeout_seconds' it is a rejection"
+                f"{step_id!r} takes it also where nobody decides in time; without "
+                f"'timeout_seconds' it is a rejection"
             )
         return None
 
@@ -144,7 +159,9 @@ class Places:
 
 
 def may_be_late(step: Step) -> bool:
-    """Whether an approval takes ``otherwise`` also where nobody decides in time: then that edge says nothing of a decision."""
+    """Whether an approval takes ``otherwise`` also where nobody decides in time: then that edge
+    says nothing of a decision.
+    """
     return isinstance(step, ApprovalStep) and step.timeout_seconds is not None
 
 
@@ -170,7 +187,9 @@ def edge_words(step: Step) -> list[str]:
 
 
 def edge_label(step: Step, word: str) -> str | None:
-    """The label in the flow of the edge that a policy names *word*; None if *step* has no such edge, or two of that name."""
+    """The label in the flow of the edge that a policy names *word*; None if *step* has no such
+    edge, or two of that name.
+    """
     if step.when is not None and word in WHEN:
         return None if isinstance(step, SwitchStep) and word in step.cases else word
     match step:
@@ -186,7 +205,7 @@ def edge_label(step: Step, word: str) -> str | None:
     return None
 
 
-# --- arguments -------------------------------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 def call_arguments(step: ToolStep, use: Use) -> Mapping[str, Any]:
@@ -234,7 +253,9 @@ def _computed_form(node: Node, names: Names) -> Form:
         case Const(value):
             return "const", type(value).__name__, repr(value) if type(value) is list else value
         case Template(parts):
-            said: tuple[Any, ...] = tuple(part if type(part) is str else ("ref", *names.load(part)) for part in parts)  # type: ignore[arg-type]
+            said: tuple[Any, ...] = tuple(
+                part if isinstance(part, str) else ("ref", *names.load(part)) for part in parts
+            )
         case Compare(_, rest):
             said = tuple(op for op, _ in rest)
         case Bool(op) | Arith(op):
@@ -243,22 +264,37 @@ def _computed_form(node: Node, names: Names) -> Form:
             said = name, method
         case _:
             said = ()
-    return "expr", type(node).__name__, said, *(_computed_form(inner, names) for inner in children(node))
+    return (
+        "expr",
+        type(node).__name__,
+        said,
+        *(_computed_form(inner, names) for inner in children(node)),
+    )
 
 
 def shown(value: Any, names: Names) -> Iterator[Form]:
-    """Each value that a person sees for what it is, who is shown *value*: the whole and its parts. What stands inside a text is not
-    among them: ``$a$b`` is the same text for 1 and 23 as for 12 and 3."""
+    """Each value that a person sees for what it is, who is shown *value*: the whole and its parts.
+    What stands inside a text is not among them: ``$a$b`` is the same text for 1 and 23 as for 12
+    and 3.
+    """
     try:
         whole = form(value, names)
     except ExprError:
         return
     yield whole
-    parts = value if type(value) is list else value.values() if type(value) is dict and computed(value) is None else ()
+    parts = (
+        value
+        if type(value) is list
+        else value.values()
+        if type(value) is dict and computed(value) is None
+        else ()
+    )
     for item in parts:
         yield from shown(item, names)
 
 
 def has_references(value: Form) -> bool:
     """Whether what it says depends on names, which are those of one program."""
-    return any(type(part) is tuple and (part[:1] == ("ref",) or has_references(part)) for part in value)
+    return any(
+        type(part) is tuple and (part[:1] == ("ref",) or has_references(part)) for part in value
+    )

@@ -1,7 +1,9 @@
-"""Whether untrusted text reached a protected argument in one run: labels carried along the records of an ended machine.
+"""Whether untrusted text reached a protected argument in one run: labels carried along the records
+of an ended machine.
 
-What `trust` says of all runs at once and of all writes to a name together, this says of one run, write by write. It answers yes only
-where the records show it: what a run does without a record (the output that a block gives to its container) counts as clean.
+What `trust` says of all runs at once and of all writes to a name together, this says of one run,
+write by write. It answers yes only where the records show it: what a run does without a record (the
+output that a block gives to its container) counts as clean.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ from .proof import known_names, restricted, returns_of, roles, shape, spells
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """Of a value in a slot: whether it is untrusted, the schema that it surely fits, which write put it there, and its parts by key."""
+    """Of a value in a slot: whether it is untrusted, the schema that it surely fits, which write
+    put it there, and its parts by key.
+    """
 
     untrusted: bool = False
     schema: dict[str, Any] | None = None
@@ -52,7 +56,9 @@ Env = dict[int, _Label]
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """What to look for: argument ``name`` of a call of ``tool``, by the step at ``loc``, as ``use``."""
+    """What to look for: argument ``name`` of a call of ``tool``, by the step at ``loc``, as
+    ``use``.
+    """
 
     flow: Flow
     contracts: Mapping[str, ToolContract]
@@ -65,10 +71,16 @@ class Arrivals:
     name: str
 
     def __call__(self, machine: Machine) -> bool:
-        """Whether in the run of this ended root machine an untrusted value was given to it, without right."""
+        """Whether in the run of this ended root machine an untrusted value was given to it, without
+        right.
+        """
         run = _Run(self)
         names = self.flow.frames[0].names
-        env = {slot: _Label(True) for name, slot in names.keys.items() if name in self.untrusted and names.takes(name)}
+        env = {
+            slot: _Label(True)
+            for name, slot in names.keys.items()
+            if name in self.untrusted and names.takes(name)
+        }
         run.frame(machine.records, env, names)
         return run.broken
 
@@ -84,12 +96,20 @@ class _Run:
     approvals: list[tuple[str, int, frozenset[Form], dict[int, int]]] = field(default_factory=list)
 
     def frame(self, records: list[Any], env: Env, names: Names) -> bool:
-        """The records of one frame, from the names that it begins with; whether its output is untrusted."""
+        """The records of one frame, from the names that it begins with; whether its output is
+        untrusted.
+        """
         last = block = False
         instead: bool | None = None  # what a reconcile gave in place of the call
         for record in records:
             if len(record) == 5:
-                node, path, status, extra, made = self.asked.flow.nodes[record[0]], "", StepStatus.SUCCESS, None, True
+                node, path, status, extra, made = (
+                    self.asked.flow.nodes[record[0]],
+                    "",
+                    StepStatus.SUCCESS,
+                    None,
+                    True,
+                )
                 error = None
             else:
                 op, path, status, output, error, request, *_, extra = record
@@ -136,7 +156,9 @@ class _Run:
             inner = dict(env)
             if isinstance(step, MapStep):
                 self.writes += 1
-                inner[names.keys[step.item_name]] = _Label(self.dirty(step.over, env, names), None, self.writes)
+                inner[names.keys[step.item_name]] = _Label(
+                    self.dirty(step.over, env, names), None, self.writes
+                )
             elif isinstance(step, CallStep):
                 keys = graph.names.keys
                 inner = {
@@ -149,11 +171,19 @@ class _Run:
                 result = self.dirty(graph.names.program.output, inner, graph.names)
             results.append(result)
         for name in extra.get("failed", ()) if results else ():  # null stands there
-            results[name if isinstance(step, MapStep) else [frame.name for frame in node.frames].index(name)] = False
+            results[
+                name
+                if isinstance(step, MapStep)
+                else [frame.name for frame in node.frames].index(name)
+            ] = False
         return results
 
-    def beside(self, op: Any, path: str, status: StepStatus, output: Any, env: Env, names: Names) -> bool | None:
-        """An undo or reconcile call; of a reconcile that says the call was done, whether what it gives is untrusted."""
+    def beside(
+        self, op: Any, path: str, status: StepStatus, output: Any, env: Env, names: Names
+    ) -> bool | None:
+        """An undo or reconcile call; of a reconcile that says the call was done, whether what it
+        gives is untrusted.
+        """
         step_id, _, use = op.step_id.rpartition("/")
         if status is not StepStatus.SUCCESS:
             return None
@@ -161,24 +191,37 @@ class _Run:
             self.broken |= self.undos.pop(path, False)
             return None
         nodes = self.asked.flow.nodes
-        node = next(n for n in nodes if n.kind == "step" and n.step.id == step_id and n.frame.names is names)
+        node = next(
+            n for n in nodes if n.kind == "step" and n.step.id == step_id and n.frame.names is names
+        )
         self.look(node, "reconcile", env)
         if type(output) is dict and output.get("done") is True:
             return self.returned(op.tool, call_arguments(_tool(node), "reconcile"), env, names)
         return None
 
     def output(
-        self, node: Node, fields: dict[str, Any], env: Env, results: list[bool], block: bool, instead: bool | None
+        self,
+        node: Node,
+        fields: dict[str, Any],
+        env: Env,
+        results: list[bool],
+        block: bool,
+        instead: bool | None,
     ) -> _Label:
         step, names = node.step, node.frame.names
         own = self.asked.literals[id(names)]
         match step:
             case ToolStep():
-                return _Label(self.returned(step.tool, step.args, env, names) if instead is None else instead)
+                return _Label(
+                    self.returned(step.tool, step.args, env, names) if instead is None else instead
+                )
             case LLMStep():
                 if own or fields.get("on_invalid") or step.allowed_outputs is not None:
                     return _Label(own)
-                if step.output_schema is not None and restricted(step.output_schema, ()) is not None:
+                if (
+                    step.output_schema is not None
+                    and restricted(step.output_schema, ()) is not None
+                ):
                     return CLEAN
                 reads = (ref for ref, _ in names.reads[step.id])
                 return _Label(any(self.reads(ref, env, names) for ref in reads), step.output_schema)
@@ -204,8 +247,12 @@ class _Run:
             env[names.keys[name]] = _Label(untrusted, None, self.writes)
         return _Label(any(labels.values()), None, 0, labels)
 
-    def write(self, step: Step, env: Env, names: Names, value: _Label, *, failed: bool = False) -> None:
-        if any(True for _ in blocks(step)) and isinstance(step, (ConditionStep, SwitchStep, ApprovalStep)):
+    def write(
+        self, step: Step, env: Env, names: Names, value: _Label, *, failed: bool = False
+    ) -> None:
+        if any(True for _ in blocks(step)) and isinstance(
+            step, (ConditionStep, SwitchStep, ApprovalStep)
+        ):
             value = CLEAN  # the end of its block writes again, and no record tells when
         self.writes += 1
         value = _Label(value.untrusted, value.schema, self.writes, value.parts)
@@ -219,13 +266,17 @@ class _Run:
     def returned(self, tool: str, args: Mapping[str, Any], env: Env, names: Names) -> bool:
         returns = returns_of(tool, self.asked.contracts, self.asked.rules)
         if returns == "args":
-            return self.made_up(args, names) or any(self.dirty(value, env, names) for value in args.values())
+            return self.made_up(args, names) or any(
+                self.dirty(value, env, names) for value in args.values()
+            )
         return returns is None
 
     def made_up(self, args: Iterable[str], names: Names) -> bool:
         """Whether a program of untrusted text names an argument as the host does not."""
         asked = self.asked
-        return asked.literals[id(names)] and not known_names(asked.contracts, asked.rules).issuperset(args)
+        return asked.literals[id(names)] and not known_names(
+            asked.contracts, asked.rules
+        ).issuperset(args)
 
     def reads(self, ref: Ref, env: Env, names: Names) -> bool:
         try:
@@ -267,7 +318,9 @@ class _Run:
         rules = asked.rules[asked.tool]
         untrusted = self.made_up([asked.name], names) or self.dirty(value, env, names)
         return any(
-            rule.check is None and (untrusted or not rule.trusted) and not self.approved(rule, rules, value, env, names)
+            rule.check is None
+            and (untrusted or not rule.trusted)
+            and not self.approved(rule, rules, value, env, names)
             for rule in rules.argument(asked.name)
         )
 

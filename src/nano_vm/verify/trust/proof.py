@@ -1,24 +1,29 @@
 """Trust: which protected arguments can untrusted text reach, and by what right?
 
-A `Flow`, contracts and the joined rules of the policies come in; findings, flows and the value checks that a run must make
-go out. Nothing is run, and no value is seen: names are never computed, so every label follows from the program's text.
+A `Flow`, contracts and the joined rules of the policies come in; findings, flows and the value
+checks that a run must make go out. Nothing is run, and no value is seen: names are never computed,
+so every label follows from the program's text.
 
-Theory. One bit, *untrusted*, flows from sources along a graph whose vertices are the slots of each `Names`: an edge stands
-wherever a step reads one name and writes another. A label is the join of all writes to its slot, in whatever order
-(flow-insensitive), so the least fixed point is what the sources reach, and breadth-first search finds it in linear
-time with the shortest way to each. Sources: inputs named as untrusted; what a tool returns, unless its contract says
-``trusted`` (nothing) or ``args`` (edges from its arguments); what its reconcile returns, likewise, since that may become its
-output; events; an approver's comment. With untrusted literals also whatever the program's text spells out.
-A model's answer joins what it was asked with. A caught error gives no data. Frames of `parallel` and `map` share the
-slots of the frame around them; each node that calls has frames, and so slots, of its own.
-Source: D. E. Denning, "A Lattice Model of Secure Information Flow", CACM 19(5), 1976.
+Theory. One bit, *untrusted*, flows from sources along a graph whose vertices are the slots of each
+`Names`: an edge stands wherever a step reads one name and writes another. A label is the join of
+all writes to its slot, in whatever order (flow-insensitive), so the least fixed point is what the
+sources reach, and breadth-first search finds it in linear time with the shortest way to each.
+Sources: inputs named as untrusted; what a tool returns, unless its contract says ``trusted``
+(nothing) or ``args`` (edges from its arguments); what its reconcile returns, likewise, since that
+may become its output; events; an approver's comment. With untrusted literals also whatever the
+program's text spells out. A model's answer joins what it was asked with. A caught error gives no
+data. Frames of `parallel` and `map` share the slots of the frame around them; each node that calls
+has frames, and so slots, of its own. Source: D. E. Denning, "A Lattice Model of Secure Information
+Flow", CACM 19(5), 1976.
 
-*Declassifiers* cut an edge: an answer that is one of `allowed_outputs`, and what an `output_schema` says is an enum, a const or
-a boolean, read at that place. The cut edges are kept apart (*weak*): they tell what outside text decides, which is
-listed and never refused. For a program whose literals are untrusted they cut nothing, since the choice is the program's.
-An approval trusts the very values that it showed (`statement.shown`): forward *must* analysis over the Flow, of the facts "this
-expression was approved by this role, and no name that it reads was written since"; intersection at merges; what is approved
-inside a branch or item is lost at its end, and a called program begins with nothing.
+*Declassifiers* cut an edge: an answer that is one of `allowed_outputs`, and what an `output_schema`
+says is an enum, a const or a boolean, read at that place. The cut edges are kept apart (*weak*):
+they tell what outside text decides, which is listed and never refused. For a program whose literals
+are untrusted they cut nothing, since the choice is the program's. An approval trusts the very
+values that it showed (`statement.shown`): forward *must* analysis over the Flow, of the facts "this
+expression was approved by this role, and no name that it reads was written since"; intersection at
+merges; what is approved inside a branch or item is lost at its end, and a called program begins
+with nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +58,9 @@ from ..order.statement import Form, call_arguments, form, shown, statements
 from ..report import Finding, Influence, Move
 
 MAX_WAY = 16
-"""Names that are told of a way, the last ones: so that many long ways are not written out many times."""
+"""Names that are told of a way, the last ones: so that many long ways are not written out many
+times.
+"""
 
 ONLY_A_BRANCH = "only a branch"
 Path = tuple[str | int, ...]
@@ -63,10 +70,11 @@ Path = tuple[str | int, ...]
 class Trust:
     """What the analysis says.
 
-    ``findings``: one for each protected argument of each call. ``flows``: what untrusted text reaches, and by what right.
-    ``checks``: the rules whose value check must hold before the call, by the argument's place: the call's own ``loc``, then
-    ``undo`` or ``reconcile`` where it is one, then ``args`` and the name (also where a reconcile takes the step's own arguments).
-    ``shown``: by the same place, whose approval makes the value good: the tool must receive what was shown.
+    ``findings``: one for each protected argument of each call. ``flows``: what untrusted text
+    reaches, and by what right. ``checks``: the rules whose value check must hold before the call,
+    by the argument's place: the call's own ``loc``, then ``undo`` or ``reconcile`` where it is one,
+    then ``args`` and the name (also where a reconcile takes the step's own arguments). ``shown``:
+    by the same place, whose approval makes the value good: the tool must receive what was shown.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -84,10 +92,12 @@ def analyse(
     untrusted_literals: bool = False,
     approved: frozenset[str] = frozenset(),
 ) -> Trust:
-    """Every flow into an argument that *rules* (by tool) protect; *untrusted* names inputs of the run.
+    """Every flow into an argument that *rules* (by tool) protect; *untrusted* names inputs of the
+    run.
 
-    A program that is marked as untrusted and whose digest is not among *approved* has nobody who vouches for its text, nor for that of
-    those that it calls; ``untrusted_literals`` says so of all.
+    A program that is marked as untrusted and whose digest is not among *approved* has nobody who
+    vouches for its text, nor for that of those that it calls; ``untrusted_literals`` says so of
+    all.
     """
     graph = _Graph(flow, contracts, rules, untrusted, untrusted_literals, approved)
     graph.build()
@@ -95,14 +105,16 @@ def analyse(
     return _judge(graph, rules)
 
 
-# --- the graph of influence ----------------------------------------------------------------------------------------
+# --- the graph of influence -----------------------------------------------------------------------
 
 CLEAN, WEAK, STRONG = 0, 1, 2
 
 
 @dataclass(slots=True)
 class _Reached:
-    """What reaches a place: how, from which vertex (-1: from the program's own text), and the right of a weak one."""
+    """What reaches a place: how, from which vertex (-1: from the program's own text), and the right
+    of a weak one.
+    """
 
     level: int = CLEAN
     vertex: int = -1
@@ -137,10 +149,12 @@ class _Graph:
                 size += frame.names.size
                 self.spaces.append(frame)
                 self.literals[key] = untrusted_literals or by_untrusted(frame, approved)
-        self.strong: list[list[tuple[int, int]]] = [[] for _ in range(size)]  # target, and the node that carries it
+        # target, and the node that carries it
+        self.strong: list[list[tuple[int, int]]] = [[] for _ in range(size)]
         self.weak: dict[int, list[tuple[int, int, str]]] = {}
         self.seeds: dict[int, tuple[str, int]] = {}  # vertex: what it is, and its node
-        self.shapes: dict[int, list[dict[str, Any]]] = {}  # schemas of all that is written to a vertex
+        # schemas of all that is written to a vertex
+        self.shapes: dict[int, list[dict[str, Any]]] = {}
         self.level = bytearray(size)
         self.depth = [0] * size
         self.before: list[tuple[int, int]] = [
@@ -148,7 +162,8 @@ class _Graph:
         ] * size  # vertex before it on the shortest way, and the node between
         self.right: dict[int, str] = {}
         self.root: list[int] = list(range(size))  # the source that reaches it
-        self.whole: dict[int, int] = {}  # by output with keys that the program spells: the vertex of the whole
+        # by output with keys that the program spells: the vertex of the whole
+        self.whole: dict[int, int] = {}
 
     # --- building ---
 
@@ -161,7 +176,12 @@ class _Graph:
         for frame in self.flow.frames:
             if frame.kind == "call" and frame.names.program.output is not None:
                 assert frame.owner is not None
-                self.value(frame.names, frame.names.program.output, self.out(frame.owner), frame.owner.index)
+                self.value(
+                    frame.names,
+                    frame.names.program.output,
+                    self.out(frame.owner),
+                    frame.owner.index,
+                )
         strong, base = self.strong, self.base
         for node in self.flow.nodes:
             if node.kind != "step":
@@ -176,7 +196,8 @@ class _Graph:
             result = self.whole.get(out, out) if self.whole else out
             if step.output_key is not None:
                 strong[result].append((start + names.keys[step.output_key], node.index))
-            # The end of a block gives its last output to the container, the end of a frame to the step that forked.
+            # The end of a block gives its last output to the container, the end of a frame to the step that
+            # forked.
             around = node.owner
             if around is None and not (frame.kind == "call" and names.program.output is not None):
                 around = frame.owner
@@ -197,9 +218,15 @@ class _Graph:
         return self.base[id(names)] + names.outputs[node.step.id]
 
     def structures(self) -> None:
-        """An object whose keys are the program's own text is that text only where it is read as a whole, not by a field."""
+        """An object whose keys are the program's own text is that text only where it is read as a
+        whole, not by a field.
+        """
         for node in self.flow.nodes:
-            out = self.out(node) if node.kind == "step" and isinstance(node.step, (ParallelStep, SetStep)) else -1
+            out = (
+                self.out(node)
+                if node.kind == "step" and isinstance(node.step, (ParallelStep, SetStep))
+                else -1
+            )
             if out >= 0 and self.literals[id(node.frame.names)] and out not in self.whole:
                 whole = self.whole[out] = len(self.strong)
                 self.strong.append([])
@@ -214,13 +241,16 @@ class _Graph:
         names = frame.names
         start = self.base[id(names)]
         if frame.kind == "run" and self.untrusted:
-            for name, slot in names.keys.items():  # also one that a step writes: a run may be given it too
+            # also one that a step writes: a run may be given it too
+            for name, slot in names.keys.items():
                 if name in self.untrusted:
                     self.seed(start + slot, f"untrusted input {name!r}", -1)
         if self.literals[id(names)]:
             for name, part in (names.program.inputs or {}).get("properties", {}).items():
                 if isinstance(part, dict) and "default" in part:
-                    self.seed(start + names.keys[name], self.own_text(f"default of input {name!r}"), -1)
+                    self.seed(
+                        start + names.keys[name], self.own_text(f"default of input {name!r}"), -1
+                    )
 
     def shaped(self, frame: FrameGraph) -> None:
         """The schemas of outputs, and of names under which nothing but such outputs is written."""
@@ -242,7 +272,9 @@ class _Graph:
             self.shapes[start + names.outputs[step.id]] = [schema]
             key = step.output_key
             if key is not None and key not in given:
-                schemas = [schema for writer in writers[key] if (schema := shape(writer)) is not None]
+                schemas = [
+                    schema for writer in writers[key] if (schema := shape(writer)) is not None
+                ]
                 if len(schemas) == len(writers[key]):
                     self.shapes[start + names.keys[key]] = schemas
 
@@ -254,7 +286,9 @@ class _Graph:
         return f"untrusted text of the program ({where})"
 
     def read(self, names: Names, ref: Ref) -> tuple[int, str | None]:
-        """The vertex that a reference reads, and why what it reads there is harmless, if it is; -1 for an unknown name."""
+        """The vertex that a reference reads, and why what it reads there is harmless, if it is; -1
+        for an unknown name.
+        """
         try:
             slot, path = names.load(ref)
         except ExprError:  # told elsewhere, and never compiled
@@ -268,7 +302,9 @@ class _Graph:
                 return vertex, " or ".join(dict.fromkeys(filter(None, found)))
         return vertex, None
 
-    def edge(self, names: Names, ref: Ref, target: int, node: int, right: str | None = None) -> None:
+    def edge(
+        self, names: Names, ref: Ref, target: int, node: int, right: str | None = None
+    ) -> None:
         vertex, harmless = self.read(names, ref)
         if vertex < 0:
             return
@@ -292,7 +328,8 @@ class _Graph:
     def spelt(self, node: Node, step: Step, names: Names, start: int, out: int) -> None:
         """What a step writes of the program's own text, where that is untrusted."""
         source = self.own_text(self.place(node.index))
-        # What a model is asked stands in the program, and so does all that it may answer where that is restricted.
+        # What a model is asked stands in the program, and so does all that it may answer where that is
+        # restricted.
         if step.has_default or isinstance(step, (LLMStep, ConditionStep, SwitchStep)):
             self.seed(out, source, node.index)
         if isinstance(step, MapStep) and spells(step.over):
@@ -303,22 +340,29 @@ class _Graph:
                     self.seed(start + names.keys[name], source, node.index)
                     self.seed(out, source, node.index)
 
-    def returned(self, tool: str, args: Mapping[str, Any], names: Names, out: int, node: Node, where: str) -> None:
+    def returned(
+        self, tool: str, args: Mapping[str, Any], names: Names, out: int, node: Node, where: str
+    ) -> None:
         """What *tool* returns, into *out*."""
         returns = returns_of(tool, self.contracts, self.rules)
         if returns == "args":
             for value in args.values():
                 self.value(names, value, out, node.index)
             own = next((name for name in args if name not in self.known), None)
-            if own is not None and self.literals[id(names)]:  # a pure function of any keywords may give their names
-                self.seed(out, self.own_text(f"argument {own!r} of step {node.step.id!r}"), node.index)
+            # a pure function of any keywords may give their names
+            if own is not None and self.literals[id(names)]:
+                self.seed(
+                    out, self.own_text(f"argument {own!r} of step {node.step.id!r}"), node.index
+                )
         elif returns is None:
             self.seed(out, f"result of tool {tool!r} ({where} {node.step.id!r})", node.index)
 
     def tool(self, node: Node, step: ToolStep, names: Names, out: int) -> None:
         self.returned(step.tool, step.args, names, out, node, "step")
         if step.reconcile is not None:  # may say that the call was done, and what it returned
-            self.returned(step.reconcile.tool, reconcile_args(step), names, out, node, "reconcile of step")
+            self.returned(
+                step.reconcile.tool, reconcile_args(step), names, out, node, "reconcile of step"
+            )
 
     def model(self, node: Node, step: LLMStep, names: Names, out: int) -> None:
         right = None
@@ -349,13 +393,16 @@ class _Graph:
                 self.seed(out, f"comment of approval {step.id!r}", node.index)
             case WaitStep():
                 self.seed(out, f"event of step {step.id!r}", node.index)
-            case _:  # a step of a kind that this pass does not know: nothing is known of what it writes
+            case _:
+                # a step of a kind that this pass does not know: nothing is known of what it writes
                 self.seed(out, f"output of step {step.id!r}", node.index)
 
     # --- the fixed point ---
 
     def spread(self) -> None:
-        """Levels of all vertices, and the shortest way to each: first along strong edges, then along weak ones too."""
+        """Levels of all vertices, and the shortest way to each: first along strong edges, then
+        along weak ones too.
+        """
         level, depth, before, root = self.level, self.depth, self.before, self.root
         queue = list(self.seeds)
         for vertex in queue:
@@ -396,12 +443,16 @@ class _Graph:
                 continue
             if found == WEAK or right is not None:
                 found, right = WEAK, right or self.right[vertex]
-            if found > best.level or (found == best.level and self.depth[vertex] < self.depth[best.vertex]):
+            if found > best.level or (
+                found == best.level and self.depth[vertex] < self.depth[best.vertex]
+            ):
                 best = _Reached(found, vertex, right or "")
         return best
 
     def way(self, vertex: int) -> list[tuple[int, int]]:
-        """The source, and the last vertices on the way from it to *vertex*, each with the node that carried the value there."""
+        """The source, and the last vertices on the way from it to *vertex*, each with the node that
+        carried the value there.
+        """
         if vertex < 0:
             return []
         source = self.root[vertex]
@@ -428,7 +479,9 @@ class _Graph:
 
 
 def by_untrusted(frame: FrameGraph, approved: frozenset[str]) -> bool:
-    """Whether a program, or one of those that call it on the way there, is marked as untrusted, and its digest not *approved*."""
+    """Whether a program, or one of those that call it on the way there, is marked as untrusted, and
+    its digest not *approved*.
+    """
     at: FrameGraph | None = frame
     while at is not None:
         program = at.names.program
@@ -438,16 +491,22 @@ def by_untrusted(frame: FrameGraph, approved: frozenset[str]) -> bool:
     return False
 
 
-def returns_of(tool: str, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]) -> Returns | None:
+def returns_of(
+    tool: str, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
+) -> Returns | None:
     """What may be said of what *tool* returns; nothing for a tool that nobody knows."""
     if tool in rules and rules[tool].returns is not None:
         return rules[tool].returns
     return contracts[tool].options.returns if tool in contracts else None
 
 
-def known_names(contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]) -> frozenset[str]:
-    """The names of arguments that the host spells, in signatures and rules. Any other name in a call of a tool that takes
-    any keyword is the program's own text, and reaches the tool with the value."""
+def known_names(
+    contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
+) -> frozenset[str]:
+    """The names of arguments that the host spells, in signatures and rules. Any other name in a
+    call of a tool that takes any keyword is the program's own text, and reaches the tool with the
+    value.
+    """
     declared = (contract.parameters for contract in contracts.values())
     ruled = ([pattern for pattern, _ in rule.args] for rule in rules.values())
     return frozenset().union(*declared, *ruled)
@@ -474,7 +533,9 @@ def shape(step: Step) -> dict[str, Any] | None:
     """The schema of all that *step* writes under its output, beside literals."""
     if isinstance(step, LLMStep):
         return step.output_schema
-    if isinstance(step, ApprovalStep) and not any(isinstance(target, list) for target in (step.then, step.otherwise)):
+    if isinstance(step, ApprovalStep) and not any(
+        isinstance(target, list) for target in (step.then, step.otherwise)
+    ):
         return DECISION
     return None
 
@@ -484,7 +545,8 @@ DECISION: dict[str, Any] = {"type": "object", "properties": {"approved": {"type"
 
 
 def spells(value: Any) -> bool:
-    """Whether a literal with templates inside has anything of its own: not so for references, and lists of them.
+    """Whether a literal with templates inside has anything of its own: not so for references, and
+    lists of them.
 
     What is computed counts as its own: any number can be made of another.
     """
@@ -496,16 +558,20 @@ def spells(value: Any) -> bool:
     return not (type(value) is list and value) or any(map(spells, value))
 
 
-# --- what a schema restricts -----------------------------------------------------------------------------------------
+# --- what a schema restricts ----------------------------------------------------------------------
 
 MAX_SCHEMA_HOPS = 64
-"""References and members followed from one place; a hand-written schema has a handful, and a cyclic one no end."""
+"""References and members followed from one place; a hand-written schema has a handful, and a cyclic
+one no end.
+"""
 
 _LOCAL = re.compile(r"#/(\$defs|definitions)/([A-Za-z0-9_.-]+)\Z")
 
 
 def restricted(schema: dict[str, Any], path: Path) -> str | None:
-    """What a valid value has at *path*, if that is a choice among literals of the schema or a boolean; else None."""
+    """What a valid value has at *path*, if that is a choice among literals of the schema or a
+    boolean; else None.
+    """
     return _restricted(schema, path, schema, [MAX_SCHEMA_HOPS])
 
 
@@ -518,7 +584,9 @@ def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) 
     if type(schema.get("enum")) is list:
         return f"one of {', '.join(map(short, schema['enum']))}"
     kinds = schema.get("type")
-    if kinds is not None and all(kind in ("boolean", "null") for kind in ([kinds] if type(kinds) is str else kinds)):
+    if kinds is not None and all(
+        kind in ("boolean", "null") for kind in ([kinds] if type(kinds) is str else kinds)
+    ):
         return "true or false"
     found = None
     reference = _LOCAL.match(schema["$ref"]) if type(schema.get("$ref")) is str else None
@@ -537,7 +605,11 @@ def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) 
     if isinstance(head, str):
         # `properties` says nothing of what is no object, and a field can be taken of nothing else
         properties = schema.get("properties")
-        return _restricted(properties.get(head), rest, root, hops) if type(properties) is dict else None
+        return (
+            _restricted(properties.get(head), rest, root, hops)
+            if type(properties) is dict
+            else None
+        )
     if kinds != "array":  # `items` says nothing of a text, and `[0]` of a text is a part of it
         return None
     first = schema.get("prefixItems", [])
@@ -551,7 +623,7 @@ def _rebased(schema: Any) -> bool:
     return type(schema) is list and any(map(_rebased, schema))
 
 
-# --- approvals -----------------------------------------------------------------------------------------------------
+# --- approvals ------------------------------------------------------------------------------------
 
 Fact = tuple[int, Form, str]  # Names, what was shown, role
 
@@ -573,7 +645,9 @@ class _Approvals:
         self.by: dict[Fact, list[str]] = {}  # the steps that may have approved it
 
     def ask(self, names: Names, value: Any, role: str) -> Fact | None:
-        """The fact that *value* was approved, to be looked for; None where no step could approve it."""
+        """The fact that *value* was approved, to be looked for; None where no step could approve
+        it.
+        """
         asked = self.steps.get((id(names), role))
         if asked is None:
             return None
@@ -655,7 +729,9 @@ class _Approvals:
                 held &= ~own
                 if edge.by >= 0:
                     held &= ~self.written(self.flow.nodes[edge.by])
-            elif label not in ("again", "when") and not (node.kind == "step" and isinstance(step, LoopStep)):
+            elif label not in ("again", "when") and not (
+                node.kind == "step" and isinstance(step, LoopStep)
+            ):
                 if label == "then" and node.kind == "step":
                     held |= self.granted.get(node.index, 0)
                 held &= ~own
@@ -671,12 +747,14 @@ class _Approvals:
         return bool(state & self.bits[fact])
 
 
-# --- the verdict ---------------------------------------------------------------------------------------------------
+# --- the verdict ----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _Place:
-    """A protected argument of one call, in one state of its step; ``kind`` is "" for the step's own call."""
+    """A protected argument of one call, in one state of its step; ``kind`` is "" for the step's own
+    call.
+    """
 
     node: Node
     kind: str
@@ -690,7 +768,11 @@ class _Place:
 
     @property
     def where(self) -> str:
-        return f"{self.kind} of step {self.node.step.id!r}" if self.kind else f"step {self.node.step.id!r}"
+        return (
+            f"{self.kind} of step {self.node.step.id!r}"
+            if self.kind
+            else f"step {self.node.step.id!r}"
+        )
 
 
 def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
@@ -718,7 +800,10 @@ def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
                 flows[key] = writer.influence(place, verdict.allowed)
     branches: dict[Loc, Influence] = {}
     for node in graph.flow.nodes:
-        names, decides = node.frame.names, isinstance(node.step, (ConditionStep, SwitchStep, MapStep, LoopStep))
+        names, decides = (
+            node.frame.names,
+            isinstance(node.step, (ConditionStep, SwitchStep, MapStep, LoopStep)),
+        )
         if node.kind != "when" and not (node.kind == "step" and decides):
             continue
         loc: Loc = (*node.loc, "when") if node.kind == "when" else node.loc
@@ -738,9 +823,19 @@ def _places(graph: _Graph, rules: Mapping[str, Rules], approvals: _Approvals) ->
             continue
         yield from _arguments(graph, rules, approvals, node, "", step.tool, step.args)
         if step.undo is not None:
-            yield from _arguments(graph, rules, approvals, node, "undo", step.undo.tool, step.undo.args)
+            yield from _arguments(
+                graph, rules, approvals, node, "undo", step.undo.tool, step.undo.args
+            )
         if step.reconcile is not None:
-            yield from _arguments(graph, rules, approvals, node, "reconcile", step.reconcile.tool, reconcile_args(step))
+            yield from _arguments(
+                graph,
+                rules,
+                approvals,
+                node,
+                "reconcile",
+                step.reconcile.tool,
+                reconcile_args(step),
+            )
 
 
 def _arguments(
@@ -764,7 +859,8 @@ def _arguments(
             reached = _Reached(STRONG)
         else:
             reached = graph.reached(names, value_references(value))
-        if graph.literals[id(names)] and name not in graph.known:  # then the name is the program's text
+        # then the name is the program's text
+        if graph.literals[id(names)] and name not in graph.known:
             reached = _Reached(STRONG)
         facts = []
         for rule in demands:
@@ -779,19 +875,27 @@ def _arguments(
         named += contract.parameters
     for name in dict.fromkeys(named):
         # Left to the tool's own default, which nobody sees: the rule that a value must pass can not be kept.
-        if name not in args and name != "*" and (contract is None or contract.open or name in contract.parameters):
+        if (
+            name not in args
+            and name != "*"
+            and (contract is None or contract.open or name in contract.parameters)
+        ):
             demands = [rule for rule in rules[tool].argument(name) if not rule.trusted]
             yield _Place(node, kind, tool, name, (*at, name), demands, False, _Reached(), [])
 
 
 def shown_arguments(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[tuple[Loc, Shown]]:
-    """Each argument that an approval of its whole call must show, by its place, and whose approval it is."""
+    """Each argument that an approval of its whole call must show, by its place, and whose approval
+    it is.
+    """
     for node in flow.nodes:
         step = node.step
         if node.kind != "step" or not isinstance(step, ToolStep):
             continue
         for use, call in (("step", step), ("undo", step.undo), ("reconcile", step.reconcile)):
-            for statement in statements(rules[call.tool]) if call is not None and call.tool in rules else ():
+            for statement in (
+                statements(rules[call.tool]) if call is not None and call.tool in rules else ()
+            ):
                 if statement.kind == "approval":
                     at: Loc = (*node.loc, "args") if use == "step" else (*node.loc, use, "args")
                     for name in call_arguments(step, use):  # type: ignore[arg-type]
@@ -800,7 +904,9 @@ def shown_arguments(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[tuple[Lo
 
 
 def roles(rule: ArgRule, rules: Rules) -> Iterator[str]:
-    """Whose approval is enough: that which the rule names, and where trust is enough, that which the same policy demands for the tool."""
+    """Whose approval is enough: that which the rule names, and where trust is enough, that which
+    the same policy demands for the tool.
+    """
     if rule.approval is not None:
         yield rule.approval
     if rule.trusted:
@@ -833,7 +939,9 @@ def _verdict(place: _Place, approvals: _Approvals) -> _Verdict:
         if approved:
             seen = seen or Shown(approved[0][2])
             rights += [
-                f"approved by {fact[2]} at step {step_id}" for fact in approved for step_id in approvals.by[fact]
+                f"approved by {fact[2]} at step {step_id}"
+                for fact in approved
+                for step_id in approvals.by[fact]
             ]
         elif rule.check is not None:
             checks.append(rule)
@@ -883,7 +991,10 @@ class _Writer:
             what = f"only what {' and '.join(dict.fromkeys(map(_demand, place.rules)))} reaches"
         statement = f"{what} argument {place.name!r} of tool {place.tool!r} ({place.where})"
         if not place.given:
-            statement = f"argument {place.name!r} of tool {place.tool!r} is given ({place.where}): its default would not be checked"
+            statement = (
+                f"argument {place.name!r} of tool {place.tool!r} is given "
+                f"({place.where}): its default would not be checked"
+            )
         path: tuple[Move, ...] = ()
         if not holds:
             nodes = [node for _, node in self.graph.way(place.reached.vertex) if node >= 0]
