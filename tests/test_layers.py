@@ -8,6 +8,7 @@ absolute, or as text given to ``import_module``. Nobody imports another package'
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -288,3 +289,33 @@ def test_what_is_allowed_is_no_breach(tmp_path: Path, file: str, text: str) -> N
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert not faults(tmp_path / PACKAGE)
+
+
+# --- the map in ARCHITECTURE.md -------------------------------------------------------------------
+
+MAP = Path(__file__).parents[1] / "ARCHITECTURE.md"
+
+
+def mapped(text: str) -> set[str]:
+    """The modules that the map names: rows of its first table, and of `verify/` those of the passes."""
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    names = {name for row in rows for name in re.findall(r"`([a-z_/]+)`", row)}
+    return names | {f"verify/{name}" for name in names}
+
+
+def test_the_map_shows_what_is_there() -> None:
+    there = set()
+    for path in SOURCE.rglob("*.py"):
+        name = path.relative_to(SOURCE).with_suffix("").as_posix()
+        private = any(part.startswith("_") for part in name.split("/"))
+        if not private and not name.startswith("cli/"):
+            there.add(name)
+    assert there - mapped(MAP.read_text(encoding="utf-8")) == set(), "modules that the map lacks"
+
+
+def test_the_map_shows_nothing_else() -> None:
+    table = MAP.read_text(encoding="utf-8").partition("| module |")[2].partition("\n\n")[0]
+    for name in re.findall(r"^\| `([a-z_/]+)` \|", table, re.MULTILINE):
+        assert (SOURCE / f"{name}.py").is_file(), (
+            f"ARCHITECTURE.md names {name}, which is not there"
+        )
