@@ -29,7 +29,7 @@ from .language.policy import policy_of, tightest
 from .language.program import Program
 from .machine.compile import compile_flow
 from .records.trace import LLMUsage
-from .run.driver import Adapter, completed
+from .run.host import Adapter, completed
 from .tools.contract import contract
 from .values import admit, canonical, kind_name, short
 from .verify.examine import examine, placed_for

@@ -23,7 +23,7 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm.cli import main, stores
 from nano_vm.cli.stores import age_seconds, time_ns
-from nano_vm.run.driver import SystemClock
+from nano_vm.run.host import SystemClock
 from nano_vm.store.protocol import StoredRun, open_store
 
 SOURCE = Path(__file__).parents[2] / "src"

@@ -22,7 +22,8 @@ from build import parallel, program, statuses, step
 
 from nano_vm import Completion, ExecutionVM, Trace, TraceStatus, tool
 from nano_vm.errors import ModelError
-from nano_vm.run.driver import Threads, completed, watchdog
+from nano_vm.run.host import Threads, completed
+from nano_vm.run.watchdog import watchdog
 
 SHORT = 0.02  # seconds: a deadline that passes
 SOON = 0.5  # seconds after it, by which the run has to be over on a busy machine

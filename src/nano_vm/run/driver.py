@@ -2,8 +2,6 @@
 back.
 
 What an outcome means is the machine's matter; here are tasks, threads, deadlines and cancellation.
-One `Watchdog` for each event loop cancels what is overdue: `asyncio.timeout` around each call would
-cost ten times the step.
 """
 
 from __future__ import annotations
@@ -12,43 +10,23 @@ import asyncio
 import contextvars
 import inspect
 import logging
-import queue
-import threading
-import time
-import weakref
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Protocol
 
-from .. import forking
 from ..adapters.protocol import Completion
 from ..errors import LeaseLost, ModelError, StoreError
 from ..language.answers import Spoken, ending
-from ..language.messages import has_pictures, joined
 from ..machine.faults import consumed, effect_key, model_error, tool_error
 from ..machine.ledger import DEFAULT_MAX_TOKENS, token_bound
 from ..machine.machine import FOREVER, Machine
 from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
 from ..records.trace import LLMUsage
 from ..values import copied, kind_name
+from .host import Adapter, Host, completed
+from .watchdog import Lane, watchdog
 
 logger = logging.getLogger("nano_vm")
-
-WATCHDOG_GRAIN_NS = 20_000_000
-"""How late a deadline may be noticed when thousands of calls run: 50 looks a second at the most."""
-
-SWALLOWED_NS = 1_000_000_000
-"""How long a call that was cancelled may take to end before it is cancelled again."""
-
-
-class SystemClock:
-    """The machine's own time."""
-
-    time_ns = staticmethod(time.time_ns)
-    monotonic_ns = staticmethod(time.monotonic_ns)
-    sleep = staticmethod(asyncio.sleep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,231 +45,6 @@ class Event:
     text: str | None = None
     result: Any = None
     trace: Any = None
-
-
-class Lane:
-    """One chain of calls: a run, or a branch or item that runs beside others.
-
-    While ``op`` is set its call is under way since ``machine.now``; else ``until`` is when whatever
-    is awaited is overdue.
-    """
-
-    __slots__ = ("before", "expired", "machine", "op", "shortest", "stopped", "task", "until")
-
-    def __init__(self, task: asyncio.Task[Any], machine: Machine | None, shortest: int) -> None:
-        self.task = task
-        self.machine = machine
-        self.shortest = shortest
-        self.op: Any = None
-        self.until = FOREVER
-        self.expired = 0  # how often the watchdog cancelled the task for the call under way
-        # cancellations that were there before and are not this run's
-        self.before = task.cancelling()
-        self.stopped = False  # whether this run was cancelled
-
-    def cancelled(self) -> bool:
-        """Whether somebody else cancelled the task since; told once."""
-        count = self.task.cancelling()
-        if count <= self.before:
-            return False
-        self.before = count
-        self.stopped = True
-        return True
-
-    def forgive(self) -> bool:
-        """Take back the watchdog's own cancellations; whether there were any."""
-        count, self.expired = self.expired, 0
-        for _ in range(count):
-            self.task.uncancel()
-        return count > 0
-
-    def due(self) -> int:
-        """When what is awaited is overdue."""
-        if self.op is None:
-            return self.until
-        assert self.machine is not None
-        own: int = self.machine.now + self.op.timeout_ns
-        return min(own, self.machine.deadline)
-
-
-class Watchdog:
-    """Cancels the task of each lane whose deadline has passed.
-
-    It looks at least as often as the shortest deadline of any plan in flight is long. So a lane
-    that begins a call does nothing but leave a note of it: the next look comes before the call is
-    due.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> None:
-        self.loop = weakref.ref(loop)  # the table of watchdogs must not keep loops alive
-        self.now = now
-        self.lanes: set[Lane] = set()
-        self.wake_at = FOREVER
-        # weakly: a timer holds its loop
-        self.timer: Callable[[], asyncio.TimerHandle | None] = lambda: None
-
-    def arm(self, deadline: int) -> None:
-        """Look at *deadline* at the latest."""
-        if deadline < self.wake_at:
-            timer = self.timer()
-            if timer is not None:
-                timer.cancel()
-            self.wake_at = deadline
-            loop = self.loop()
-            assert loop is not None
-            self.timer = weakref.ref(
-                loop.call_later(max((deadline - self.now()) / 1e9, 0), self.look)
-            )
-
-    def look(self) -> None:
-        """Cancel what is overdue, and set the next look."""
-        now = self.now()
-        nearest = FOREVER
-        for lane in self.lanes:
-            due = lane.due()
-            if due <= now:
-                lane.expired += 1
-                lane.task.cancel()
-                # one that swallows its cancellation is asked again
-                lane.op, lane.until = None, now + SWALLOWED_NS
-                due = lane.until
-            nearest = min(nearest, due, now + lane.shortest)
-        self.wake_at = FOREVER
-        if nearest < FOREVER:
-            self.arm(max(nearest, now + WATCHDOG_GRAIN_NS))
-
-
-# Held by the drivers that use them: a timer holds its loop, and an entry here must not.
-_watchdogs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Watchdog]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def watchdog(loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> Watchdog:
-    """The one of *loop*."""
-    reference = _watchdogs.get(loop)
-    found = reference() if reference is not None else None
-    if found is None or found.now is not now:
-        found = Watchdog(loop, now)
-        _watchdogs[loop] = weakref.ref(found)
-    return found
-
-
-class Threads(forking.Begins):
-    """Daemon threads for sync tools, at most *size*. A tool that never returns holds its thread,
-    and not the interpreter's exit.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.after_fork_in_child()
-        forking.join(self)
-
-    def after_fork_in_child(self) -> None:
-        """Begin without threads: those of the parent are not here, and what waits for them is the
-        parent's.
-        """
-        self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        self.lock = threading.Lock()
-        self.count = 0
-        self.idle = 0
-
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """Run *call* in a thread as soon as one is free."""
-        future: Future[Any] = Future()
-        with self.lock:
-            if self.idle > 0:
-                self.idle -= 1
-            elif self.count < self.size:
-                self.count += 1
-                threading.Thread(
-                    target=self.serve, name=f"nano-vm-tool-{self.count}", daemon=True
-                ).start()
-            self.work.put((future, call))
-        return future
-
-    def serve(self) -> None:
-        while True:
-            future, call = self.work.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = call()
-                except BaseException as error:  # noqa: BLE001 - handed to the waiter, whatever it is
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-                    del result
-            del future, call
-            with self.lock:
-                # threads that wait for work minus work that waits for threads
-                self.idle += 1 if self.work.empty() else 0
-
-
-NAMED_ONLY = frozenset({"options"})
-"""Options that an adapter must name: those of a program may be called as anything, and must not get
-among its own arguments.
-"""
-
-
-class Adapter:
-    """An LLM adapter and what its ``complete`` takes."""
-
-    def __init__(self, adapter: Any, name: str | None = None) -> None:
-        self.adapter = adapter
-        self.complete = adapter.complete
-        self.stream = getattr(adapter, "stream", None)
-        self.count = getattr(adapter, "count_tokens", None)
-        self.images = getattr(adapter, "images", False) is True
-        model = getattr(adapter, "model", None)
-        self.model = name or (model if isinstance(model, str) else None)
-        # where it is the adapter's own, as of a model on this machine
-        self.price = getattr(adapter, "price", None)
-        try:
-            parameters = inspect.signature(adapter.complete).parameters
-        except (TypeError, ValueError):
-            parameters = None
-        several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        self.named = frozenset(
-            name for name, p in (parameters or {}).items() if p.kind not in several
-        )
-        self.open = parameters is None or any(
-            p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
-        )
-
-    def fitting(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Copies of *messages* in the form that the adapter knows: without parts, unless it says
-        that it takes pictures.
-
-        Raises:
-            ModelError: If there is a picture that it does not take.
-        """
-        if self.images or not any(type(message["content"]) is list for message in messages):
-            return copied(messages)  # type: ignore[no-any-return]
-        if has_pictures(messages):
-            raise ModelError(
-                f"the adapter {kind_name(self.adapter)} takes no pictures", retryable=False
-            )
-        return joined(messages)
-
-    def takes(self, name: str) -> bool:
-        """Whether the option *name* may be passed."""
-        return name in self.named or (self.open and name not in NAMED_ONLY)
-
-
-@dataclass(slots=True)
-class Host:
-    """What calls go to: functions by `ToolOp.number`, adapters by model name (None is the
-    default).
-    """
-
-    functions: list[Callable[..., Any]]
-    how: list[str]
-    adapters: dict[str | None, Adapter]
-    threads: Threads
-    clock: Any
-    shortest: int  # nanoseconds: the shortest deadline in the plan
-    prices: dict[str, tuple[Decimal, Decimal]] | None
-    driver: Driver | None = None  # of the event loop that was used last
 
 
 class Abandoned(BaseException):
@@ -761,65 +514,3 @@ def _current_task() -> asyncio.Task[Any] | None:
 
 class _NotCalled(asyncio.CancelledError):
     """Cancelled before the tool was called."""
-
-
-def completed(answer: Any) -> Completion:
-    """An adapter's return value as a `Completion`.
-
-    Raises:
-        ModelError: If it is of a kind that an adapter may not return, or its usage is none.
-    """
-    if isinstance(answer, str):
-        return Completion(str(answer))
-    if type(answer) is Completion and _is_plain(answer):  # as every adapter of ours gives it
-        return answer
-    usage: Any = None
-    if isinstance(answer, tuple) and len(answer) == 2:
-        text, usage = answer
-        completion = Completion(text)
-    elif isinstance(answer, Completion):
-        completion, text, usage = answer, answer.text, answer.usage
-    else:
-        raise _malformed(
-            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a "
-            f"Completion"
-        )
-    if isinstance(usage, dict):
-        try:
-            usage = LLMUsage.from_dict(usage) if usage else None
-        except ValueError as error:
-            raise _malformed(f"the adapter's usage is malformed: {error}") from None
-    if usage is not None and not isinstance(usage, LLMUsage):
-        raise _malformed(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage")
-    if not isinstance(text, str):
-        raise _malformed(
-            f"the adapter returned {kind_name(text)} for the text of its answer", usage
-        )
-    return Completion(
-        str(text),
-        usage,
-        _word(completion.model),
-        _word(completion.finish_reason),
-        completion.reasoning,
-    )
-
-
-def _is_plain(answer: Completion) -> bool:
-    """Whether there is nothing to convert in *answer*."""
-    words = type(answer.model) in _WORDS and type(answer.finish_reason) in _WORDS
-    return words and type(answer.text) is str and type(answer.usage) in _USAGES
-
-
-_WORDS = frozenset({str, type(None)})
-_USAGES = frozenset({LLMUsage, type(None)})
-
-
-def _word(given: Any) -> str | None:
-    """A name as plain text; of a member of an enum, as SDKs have them, its value or name."""
-    if given is None or type(given) is str:
-        return given
-    return str.__str__(given) if isinstance(given, str) else str(getattr(given, "name", given))
-
-
-def _malformed(message: str, usage: LLMUsage | None = None) -> ModelError:
-    return ModelError(message, retryable=False, usage=usage, answered=True)

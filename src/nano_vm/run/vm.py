@@ -54,7 +54,8 @@ from ..verify.examine import Examined, collector_paused, examine, placed_for, un
 from ..verify.report import Report
 from ..verify.trust.proof import by_untrusted
 from .batch import BatchResult, run_many
-from .driver import NAMED_ONLY, Abandoned, Adapter, Driver, Event, Host, SystemClock, Threads
+from .driver import Abandoned, Driver, Event
+from .host import NAMED_ONLY, Adapter, Host, SystemClock, Threads
 from .inbox import Inbox, account, presented, usable
 from .journal import Journal, Origin, trace_of
 from .lease import LEASE_SECONDS, Lease, living

@@ -1,0 +1,217 @@
+"""What calls go to: functions, models, threads and the clock of a host.
+
+What a user gives is made fit for calls once; what an adapter returns becomes a `Completion`. What a
+call means for the run is never decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from .. import forking
+from ..adapters.protocol import Completion
+from ..errors import ModelError
+from ..language.messages import has_pictures, joined
+from ..records.trace import LLMUsage
+from ..values import copied, kind_name
+
+if TYPE_CHECKING:
+    from .driver import Driver
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    time_ns = staticmethod(time.time_ns)
+    monotonic_ns = staticmethod(time.monotonic_ns)
+    sleep = staticmethod(asyncio.sleep)
+
+
+class Threads(forking.Begins):
+    """Daemon threads for sync tools, at most *size*. A tool that never returns holds its thread,
+    and not the interpreter's exit.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.after_fork_in_child()
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin without threads: those of the parent are not here, and what waits for them is the
+        parent's.
+        """
+        self.work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self.lock = threading.Lock()
+        self.count = 0
+        self.idle = 0
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """Run *call* in a thread as soon as one is free."""
+        future: Future[Any] = Future()
+        with self.lock:
+            if self.idle > 0:
+                self.idle -= 1
+            elif self.count < self.size:
+                self.count += 1
+                threading.Thread(
+                    target=self.serve, name=f"nano-vm-tool-{self.count}", daemon=True
+                ).start()
+            self.work.put((future, call))
+        return future
+
+    def serve(self) -> None:
+        while True:
+            future, call = self.work.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as error:  # noqa: BLE001 - handed to the waiter, whatever it is
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            del future, call
+            with self.lock:
+                # threads that wait for work minus work that waits for threads
+                self.idle += 1 if self.work.empty() else 0
+
+
+NAMED_ONLY = frozenset({"options"})
+"""Options that an adapter must name: those of a program may be called as anything, and must not get
+among its own arguments.
+"""
+
+
+class Adapter:
+    """An LLM adapter and what its ``complete`` takes."""
+
+    def __init__(self, adapter: Any, name: str | None = None) -> None:
+        self.adapter = adapter
+        self.complete = adapter.complete
+        self.stream = getattr(adapter, "stream", None)
+        self.count = getattr(adapter, "count_tokens", None)
+        self.images = getattr(adapter, "images", False) is True
+        model = getattr(adapter, "model", None)
+        self.model = name or (model if isinstance(model, str) else None)
+        # where it is the adapter's own, as of a model on this machine
+        self.price = getattr(adapter, "price", None)
+        try:
+            parameters = inspect.signature(adapter.complete).parameters
+        except (TypeError, ValueError):
+            parameters = None
+        several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        self.named = frozenset(
+            name for name, p in (parameters or {}).items() if p.kind not in several
+        )
+        self.open = parameters is None or any(
+            p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+        )
+
+    def fitting(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Copies of *messages* in the form that the adapter knows: without parts, unless it says
+        that it takes pictures.
+
+        Raises:
+            ModelError: If there is a picture that it does not take.
+        """
+        if self.images or not any(type(message["content"]) is list for message in messages):
+            return copied(messages)  # type: ignore[no-any-return]
+        if has_pictures(messages):
+            raise ModelError(
+                f"the adapter {kind_name(self.adapter)} takes no pictures", retryable=False
+            )
+        return joined(messages)
+
+    def takes(self, name: str) -> bool:
+        """Whether the option *name* may be passed."""
+        return name in self.named or (self.open and name not in NAMED_ONLY)
+
+
+@dataclass(slots=True)
+class Host:
+    """What calls go to: functions by `ToolOp.number`, adapters by model name (None is the
+    default).
+    """
+
+    functions: list[Callable[..., Any]]
+    how: list[str]
+    adapters: dict[str | None, Adapter]
+    threads: Threads
+    clock: Any
+    shortest: int  # nanoseconds: the shortest deadline in the plan
+    prices: dict[str, tuple[Decimal, Decimal]] | None
+    driver: Driver | None = None  # of the event loop that was used last
+
+
+def completed(answer: Any) -> Completion:
+    """An adapter's return value as a `Completion`.
+
+    Raises:
+        ModelError: If it is of a kind that an adapter may not return, or its usage is none.
+    """
+    if isinstance(answer, str):
+        return Completion(str(answer))
+    if type(answer) is Completion and _is_plain(answer):  # as every adapter of ours gives it
+        return answer
+    usage: Any = None
+    if isinstance(answer, tuple) and len(answer) == 2:
+        text, usage = answer
+        completion = Completion(text)
+    elif isinstance(answer, Completion):
+        completion, text, usage = answer, answer.text, answer.usage
+    else:
+        raise _malformed(
+            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a "
+            f"Completion"
+        )
+    if isinstance(usage, dict):
+        try:
+            usage = LLMUsage.from_dict(usage) if usage else None
+        except ValueError as error:
+            raise _malformed(f"the adapter's usage is malformed: {error}") from None
+    if usage is not None and not isinstance(usage, LLMUsage):
+        raise _malformed(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage")
+    if not isinstance(text, str):
+        raise _malformed(
+            f"the adapter returned {kind_name(text)} for the text of its answer", usage
+        )
+    return Completion(
+        str(text),
+        usage,
+        _word(completion.model),
+        _word(completion.finish_reason),
+        completion.reasoning,
+    )
+
+
+def _is_plain(answer: Completion) -> bool:
+    """Whether there is nothing to convert in *answer*."""
+    words = type(answer.model) in _WORDS and type(answer.finish_reason) in _WORDS
+    return words and type(answer.text) is str and type(answer.usage) in _USAGES
+
+
+_WORDS = frozenset({str, type(None)})
+
+
+_USAGES = frozenset({LLMUsage, type(None)})
+
+
+def _word(given: Any) -> str | None:
+    """A name as plain text; of a member of an enum, as SDKs have them, its value or name."""
+    if given is None or type(given) is str:
+        return given
+    return str.__str__(given) if isinstance(given, str) else str(getattr(given, "name", given))
+
+
+def _malformed(message: str, usage: LLMUsage | None = None) -> ModelError:
+    return ModelError(message, retryable=False, usage=usage, answered=True)
