@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from .planner.planner import Planner
     from .records.trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
     from .run.driver import Event
-    from .run.vm import ExecutionVM, Run
+    from .run.live import Run
+    from .run.vm import ExecutionVM
     from .tools.contract import tool
 
 # Loaded at first use, as pydantic does it: `import nano_vm` alone builds no model.

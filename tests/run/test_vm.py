@@ -886,7 +886,7 @@ def test_the_same_run_id_joins_from_another_event_loop() -> None:
 
 
 async def test_a_run_that_is_under_way_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nano_vm.run.vm.REMEMBERED_RUNS", 2)
+    monkeypatch.setattr("nano_vm.run.live.REMEMBERED_RUNS", 2)
     calls: list[str] = []
     go = asyncio.Event()
 

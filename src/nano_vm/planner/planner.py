@@ -27,8 +27,8 @@ from ..language.expr import value_references
 from ..language.flow import Flow
 from ..language.policy import Budget, Policy, Rules, policy_of, rules_of, tightest
 from ..language.program import Program
-from ..run.host import Adapter, completed
-from ..run.vm import ExecutionVM, adapters_of, budget_of
+from ..run.host import Adapter, adapters_of, budget_of, completed
+from ..run.vm import ExecutionVM
 from ..tools.contract import ToolContract, contract, options_of
 from ..values import admit, kind_name, parse_json, short, text_size
 

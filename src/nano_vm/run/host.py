@@ -11,16 +11,18 @@ import inspect
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from .. import forking
 from ..adapters.protocol import Completion
-from ..errors import ModelError
+from ..errors import ModelError, VMError
+from ..language.fields import free, remedy
 from ..language.messages import has_pictures, joined
+from ..language.policy import Budget
 from ..records.trace import LLMUsage
 from ..values import copied, kind_name
 
@@ -215,3 +217,74 @@ def _word(given: Any) -> str | None:
 
 def _malformed(message: str, usage: LLMUsage | None = None) -> ModelError:
     return ModelError(message, retryable=False, usage=usage, answered=True)
+
+
+TOOL_THREADS = 32
+"""Threads for sync tools; the number that Python's own default executor has on most machines."""
+
+
+def adapters_of(llm: Any) -> dict[str | None, Adapter]:
+    if llm is None:
+        return {}
+    named = llm if isinstance(llm, dict) else {None: llm}
+    if not named:
+        raise VMError(
+            "llm is an adapter or a dict of adapters by model name, and the dict is empty"
+        )
+    result: dict[str | None, Adapter] = {}
+    for name, given in named.items():
+        adapter = _by_name(given) if isinstance(given, str) else given
+        if not callable(getattr(adapter, "complete", None)):
+            raise VMError(
+                f"{kind_name(adapter)} is no adapter: it has no method complete(messages, **kwargs)"
+            )
+        result[name] = Adapter(adapter, name)
+    result.setdefault(None, next(iter(result.values())))
+    return result
+
+
+def _by_name(name: str) -> Any:
+    from ..adapters.names import adapter_named  # late: most hosts bring their own adapter
+
+    try:
+        return adapter_named(name)
+    except (ValueError, OSError) as error:
+        raise VMError(f"model {name!r}: {error}") from None
+
+
+def prices_of(
+    prices: Mapping[str, tuple[Any, Any]] | None, adapters: Mapping[str | None, Adapter]
+) -> dict[str, tuple[Decimal, Decimal]] | None:
+    """The host's prices, and over those that adapters say themselves."""
+    own = {
+        a.model: a.price for a in adapters.values() if a.model is not None and a.price is not None
+    }
+    if prices is None and not own:
+        return None
+    result = {}
+    for model, pair in {**own, **(prices or {})}.items():
+        try:
+            first, second = (Decimal(str(amount)) for amount in pair)
+            if not (first.is_finite() and second.is_finite() and first >= 0 and second >= 0):
+                raise ValueError
+        except (ValueError, TypeError, InvalidOperation):
+            hint = "dollars per million tokens, (input, output)"
+            raise VMError(
+                f"the price of {model!r} is {pair!r}; it is a pair of amounts: {hint}"
+            ) from None
+        result[model] = (first, second)
+    return result
+
+
+def budget_of(budget: Any) -> Budget | None:
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    if not isinstance(budget, Mapping):
+        raise VMError(f"a budget is a Budget or a dict, not {kind_name(budget)}")
+    for key in budget:
+        if key not in Budget.model_fields and not (isinstance(key, str) and free(key)):
+            raise VMError(f"a budget has no field {key!r}; {remedy(str(key), Budget.model_fields)}")
+    try:
+        return Budget.model_validate(dict(budget))
+    except ValueError as error:
+        raise VMError(f"not a budget: {error}") from None

@@ -8,206 +8,74 @@ run; what a run does is decided in `machine`, and `drive` makes its calls.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
-import re
 from collections import OrderedDict
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Callable,
     Collection,
-    Generator,
     Iterable,
     Mapping,
     Sequence,
 )
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from .. import forking
 from ..errors import Diagnostic, LeaseLost, ProgramError, StoreError, UnknownRun, VMError, summary
-from ..language.fields import free, remedy
-from ..language.flow import Flow, FrameGraph, Names
+from ..language.flow import Flow, FrameGraph
 from ..language.messages import has_pictures
 from ..language.policy import Budget, Policy, policy_of, tightest
 from ..language.program import MODEL_OPTIONS, LLMStep, Program
 from ..machine.compile import compile_flow
-from ..machine.ledger import DEFAULT_LIMITS, Ledger, Limits
+from ..machine.ledger import Ledger, Limits
 from ..machine.machine import FOREVER, Facts, Machine, loaded
-from ..machine.plan import FramePlan, Plan
+from ..machine.plan import Plan
 from ..records.trace import Trace, TraceStatus
-from ..spelling import Hints
 from ..store.protocol import ENDED, PENDING, SUSPENDED, Append, Claim, Store, StoredRun, open_store
 from ..store.seals import RunSeal, signed
 from ..store.signing import SigningKey, public_keys
 from ..store.sql.events import matched
 from ..tools.contract import ToolContract, contract
-from ..values import SMALL_TEXT, UNSET, admit, canonical, is_small, kind_name
-from ..verify.data.missing import missing_inputs
-from ..verify.examine import Examined, collector_paused, examine, placed_for, untrusted_by
+from ..values import UNSET, kind_name
+from ..verify.examine import Examined, collector_paused, examine, placed_for
 from ..verify.report import Report
 from ..verify.trust.proof import by_untrusted
 from .batch import BatchResult, run_many
 from .driver import Abandoned, Driver, Event
-from .host import NAMED_ONLY, Adapter, Host, SystemClock, Threads
+from .host import (
+    NAMED_ONLY,
+    TOOL_THREADS,
+    Host,
+    SystemClock,
+    Threads,
+    adapters_of,
+    budget_of,
+    prices_of,
+)
 from .inbox import Inbox, account, presented, usable
+from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
 from .journal import Journal, Origin, trace_of
 from .lease import LEASE_SECONDS, Lease, living
 from .listener import NOTICED_SECONDS, Listener
+from .live import REMEMBERED_RUNS, Run, UnderWay, become, call_in, identity_of
 from .outbox import Patience, patiently
-
-PREPARED_PROGRAMS = 1024
-"""Programs whose plan is kept; the oldest goes first."""
-
-REMEMBERED_RUNS = 10_000
-"""Runs with an id given by the caller that are remembered, so that the same id joins and does not
-repeat.
-"""
-
-RESTING_SECONDS = 60.0
-"""How long a worker leaves a run that it could not go on with."""
-
-REFILLED_PART = 0.25
-"""The part of a worker's places that are free before it claims runs for them, or it would ask the
-store more often than it works.
-"""
-
-LOOK_AHEAD = 8
-"""How many runs a worker looks at for each that it claims: others claim of the same, and pass over
-what it holds.
-"""
-
-PASSED_OVER_SECONDS = 0.02
-"""How soon a worker looks again after others were quicker."""
-
-GRACE_SECONDS = 10.0
-"""How long a worker that stops waits for calls that are under way; what then has no outcome is in
-doubt.
-"""
+from .prepare import PREPARED_PROGRAMS, Prepared
+from .worker import (
+    GRACE_SECONDS,
+    LOOK_AHEAD,
+    PASSED_OVER_SECONDS,
+    REFILLED_PART,
+    RESTING_SECONDS,
+    Shelf,
+)
 
 T = TypeVar("T")
 
 logger = logging.getLogger("nano_vm")
-
-TOOL_THREADS = 32
-"""Threads for sync tools; the number that Python's own default executor has on most machines."""
-
-
-@dataclass(slots=True)
-class _Prepared:
-    """A program as this host runs it: its plan and where calls go, or why not."""
-
-    program: Program
-    diagnostics: tuple[Diagnostic, ...]
-    errors: tuple[Diagnostic, ...]
-    flow: Flow
-    plan: Plan | None = None
-    host: Host | None = None
-    default_model: str | None = None
-    budget: Budget | None = None
-    # what a run of it may use, to be copied
-    ledger: Ledger = field(default_factory=lambda: Ledger(0))
-    examined: Examined | None = None
-    # of program and called programs, or the program, which is asked for it when somebody looks
-    digest: Any = None
-    limits: Limits = DEFAULT_LIMITS
-    prices: dict[str, tuple[Decimal, Decimal]] | None = None
-    untrusted: tuple[str, ...] = ()
-    _known: dict[str, Any] | None = None
-    _document: dict[str, Any] | None = None
-
-    def document(self) -> dict[str, Any]:
-        """The program and those that it calls, as they are stored; nobody changes it."""
-        if self._document is None:
-            called = {name: program.to_dict() for name, program in self.flow.called.items()}
-            self._document = {"program": self.program.to_dict(), "programs": called}
-        return self._document
-
-    def about(self, budget: Any = None) -> dict[str, Any]:
-        """As `Trace.about`; *budget* is the run's own."""
-        if self._known is None:
-            self._known = self._told()
-        if budget is None:
-            return self._known
-        bound = tightest([b for b in (self.budget, budget_of(budget)) if b is not None])
-        return {
-            **self._known,
-            "budget": bound.model_dump(exclude_none=True) if bound is not None else {},
-        }
-
-    def _told(self) -> dict[str, Any]:
-        told: dict[str, Any] = {}
-        if self.plan is None or self.examined is None:
-            return told
-        contracts = {name: self.examined.contracts[name] for name in sorted(self.plan.tools)}
-        if contracts:
-            told["tools"] = {
-                name: {"effect": c.effect, **({"key": True} if c.takes_key else {})}
-                for name, c in contracts.items()
-            }
-            told["contracts"] = _digest({name: c.to_dict() for name, c in contracts.items()})
-        if self.budget is not None:
-            told["budget"] = self.budget.model_dump(exclude_none=True)
-        if self.limits != DEFAULT_LIMITS:
-            told["limits"] = asdict(self.limits)
-        if self.default_model is not None:
-            told["default_model"] = self.default_model
-        if self.prices:
-            told["prices"] = {
-                name: [str(a), str(b)] for name, (a, b) in sorted(self.prices.items())
-            }
-        if any(policy.source for policy in self.examined.policies):
-            told["policy"] = _digest([policy.to_dict() for policy in self.examined.policies])
-            told["proofs"] = self.examined.report.proofs_digest
-        if self.examined.policies[0].source:
-            told["host_policy"] = self.examined.policies[0].digest
-        untrusted = sorted(
-            {
-                *self.untrusted,
-                *(n for p in self.examined.policies for n in untrusted_by(p, self.flow)),
-            }
-        )
-        if untrusted:
-            told["untrusted"] = untrusted
-        if self.untrusted:
-            told["untrusted_here"] = list(self.untrusted)  # those that the run itself named
-        return told
-
-
-@dataclass(slots=True)
-class _Shelf:
-    """What a worker knows of runs that it did not drive: programs that this host can run, and until
-    when it leaves the others.
-    """
-
-    now: float = 0.0
-    known: set[str] = field(default_factory=set)
-    programs: dict[str, float] = field(default_factory=dict)
-    runs: dict[str, float] = field(default_factory=dict)
-
-    def rests(self, run_id: str, digest: str) -> bool:
-        """Whether a run is left alone for now."""
-        return max(self.runs.get(run_id, 0.0), self.programs.get(digest, 0.0)) > self.now
-
-
-class _UnderWay(forking.Begins):
-    """The runs under way in a process; a child that is forked has none of them."""
-
-    def __init__(self, *held: Any) -> None:
-        self.held = held
-        forking.join(self)
-
-    def after_fork_in_child(self) -> None:
-        """Forget them, and leave their tasks to the parent's event loop."""
-        for runs in self.held:
-            forking.leave(list(runs), *(runs.values() if isinstance(runs, dict) else ()))
-            runs.clear()
 
 
 class ExecutionVM:
@@ -255,16 +123,16 @@ class ExecutionVM:
         self._adapters = adapters_of(llm)
         self._contracts: dict[str, ToolContract] = {}
         self._programs = dict(programs or {})
-        self._prices = _prices(prices, self._adapters)
+        self._prices = prices_of(prices, self._adapters)
         self._budget = budget_of(budget)
         self._policy = policy_of(policy)
-        self._approved = frozenset(_names(approved, "approved", "digests of programs"))
+        self._approved = frozenset(names_of(approved, "approved", "digests of programs"))
         self._limits = limits or Limits()
         self._clock = clock or SystemClock
         if type(threads) is not int or threads < 1:
             raise VMError(f"threads is a whole number of at least 1, not {threads!r}")
         self._threads = Threads(threads)
-        self._prepared: OrderedDict[tuple[int, tuple[str, ...]], _Prepared] = OrderedDict()
+        self._prepared: OrderedDict[tuple[int, tuple[str, ...]], Prepared] = OrderedDict()
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._store = open_store(store) if isinstance(store, str) else store
         self._signer = SigningKey.load(signing_key) if signing_key is not None else None
@@ -279,7 +147,7 @@ class ExecutionVM:
         self._listener = Listener(self._store) if self._store is not None else None
         self._roles = roles
         self._journals: set[Journal] = set()  # of runs under way here
-        self._under_way = _UnderWay(self._runs, self._journals)
+        self._under_way = UnderWay(self._runs, self._journals)
         # of stored runs, by program digest
         self._documents: dict[str, tuple[Program, dict[str, Program]]] = {}
         for name, function in (tools or {}).items():
@@ -325,7 +193,7 @@ class ExecutionVM:
 
         *untrusted* names inputs whose values come from outside, beside those that the policy names.
         """
-        report = self._examine(program, _names(untrusted))[1].report
+        report = self._examine(program, names_of(untrusted))[1].report
         return replace(
             report, diagnostics=tuple(placed_for(program, self._policy, report.diagnostics))
         )
@@ -335,7 +203,7 @@ class ExecutionVM:
         program: Program,
         untrusted: tuple[str, ...] = (),
         programs: Mapping[str, Program] | None = None,
-    ) -> _Prepared:
+    ) -> Prepared:
         key = (id(program), untrusted)
         prepared = self._prepared.get(key)
         if prepared is None or prepared.program is not program:
@@ -383,11 +251,11 @@ class ExecutionVM:
     @collector_paused()
     def _meet(
         self, program: Program, untrusted: tuple[str, ...], programs: Mapping[str, Program] | None
-    ) -> _Prepared:
+    ) -> Prepared:
         flow, examined = self._examine(program, untrusted, thorough=False, programs=programs)
         found = examined.report.faults
         errors = tuple(d for d in found if d.severity == "error")
-        prepared = _Prepared(
+        prepared = Prepared(
             program, found, errors, flow, digest=flow.digest or program, examined=examined
         )
         prepared.limits, prepared.prices, prepared.untrusted = self._limits, self._prices, untrusted
@@ -555,7 +423,7 @@ class ExecutionVM:
         trace, machine = self._begin(program, context, run_id, seed, budget, untrusted)
         known = self._runs.get(run_id) if run_id is not None else None
         if known is not None:
-            if known.identity != _identity(trace):
+            if known.identity != identity_of(trace):
                 raise VMError(f"run {run_id!r} exists, with another program or other inputs")
             return known
         execution = None
@@ -566,7 +434,7 @@ class ExecutionVM:
             )
         run = Run(trace, execution)
         if run_id is not None:
-            run.identity = _identity(trace)
+            run.identity = identity_of(trace)
             self._remember(run)
         return run
 
@@ -631,7 +499,7 @@ class ExecutionVM:
             else self._execute(trace, machine, sink),
         )
         if run_id is not None:
-            run.identity = _identity(trace)
+            run.identity = identity_of(trace)
             self._remember(run)
         run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
         try:
@@ -653,8 +521,8 @@ class ExecutionVM:
         untrusted: Iterable[str],
     ) -> tuple[Trace, Machine | None]:
         """The trace of a new run, and its machine, or None where it was refused."""
-        prepared = self._prepare(program, _names(untrusted) if untrusted else ())
-        if run_id is not None and (type(run_id) is not str or not _ID.match(run_id)):
+        prepared = self._prepare(program, names_of(untrusted) if untrusted else ())
+        if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
             raise VMError(
                 f"a run id is a text of 1 to 200 visible ASCII characters, not {run_id!r}"
             )
@@ -677,13 +545,15 @@ class ExecutionVM:
         root = plan.frames[0] if plan is not None else None
         given = plan.given if plan is not None else ()
         texts = (
-            _scalars(context, root)
+            scalar_inputs(context, root)
             if root is not None and not given and not prepared.errors
             else None
         )
         faults: list[Diagnostic] = []
         if texts is None:
-            trace.inputs, faults = _inputs(context, root, prepared.flow.frames[0].names, given)
+            trace.inputs, faults = admitted_inputs(
+                context, root, prepared.flow.frames[0].names, given
+            )
             if plan is not None and prepared.examined is not None:
                 faults += prepared.examined.not_covered(trace.inputs)
         errors = prepared.errors
@@ -832,7 +702,7 @@ class ExecutionVM:
         known = await self._stored_call(store.load, trace.run_id, rows=False)
         if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
             raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
-        _become(trace, await self._follow(trace.run_id))
+        become(trace, await self._follow(trace.run_id))
         return False
 
     async def _stored_call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -886,7 +756,7 @@ class ExecutionVM:
         try:
             with journal.driven():
                 self._listener.add(
-                    stored.key, partial(_threadsafe, asyncio.get_running_loop(), journal.stop)
+                    stored.key, partial(call_in, asyncio.get_running_loop(), journal.stop)
                 )
                 cancelled = await self._execute(trace, machine, sink, journal)
             waiting = journal.entries(machine.waiting)
@@ -910,13 +780,13 @@ class ExecutionVM:
         if lost:
             await self._stored_call(lease.pay)  # what its calls gave, before anybody looks
             resume = await self._has_news(trace.run_id, frozenset())
-            _become(trace, await self._follow(trace.run_id, resume=resume))
+            become(trace, await self._follow(trace.run_id, resume=resume))
             return False
         if trace.status is TraceStatus.SUSPENDED:
             if matched(waiting):  # an event may have come before
                 await self._stored_call(store.deliver, self._trusted)
             if await self._has_news(trace.run_id, {message.id for message in stored.inbox}):
-                _become(trace, await self._follow(trace.run_id, resume=True))
+                become(trace, await self._follow(trace.run_id, resume=True))
         return cancelled
 
     async def _has_news(self, run_id: str, known: Collection[int]) -> bool:
@@ -997,13 +867,13 @@ class ExecutionVM:
             await self._stored_call(lease.renew)
         return lease
 
-    def _fitting(self, stored: StoredRun) -> _Prepared:
+    def _fitting(self, stored: StoredRun) -> Prepared:
         """The plan of a stored run, where this host can go on with it."""
         prepared = self._prepared_for(stored)
         self._fits(prepared, stored)
         return prepared
 
-    def _fits(self, prepared: _Prepared, stored: StoredRun) -> None:
+    def _fits(self, prepared: Prepared, stored: StoredRun) -> None:
         """Whether this host can go on with a stored run by this plan.
 
         Raises:
@@ -1104,7 +974,7 @@ class ExecutionVM:
         trace._records, trace._ops = machine.records, plan.ops
         return trace, machine
 
-    def _prepared_for(self, stored: StoredRun) -> _Prepared:
+    def _prepared_for(self, stored: StoredRun) -> Prepared:
         """The plan of a stored run's program, as it was when the run began."""
         known = self._documents.get(stored.program_digest)
         if known is None:
@@ -1175,7 +1045,7 @@ class ExecutionVM:
         self._kept_in()
         tasks: dict[str, asyncio.Task[Trace | None]] = {}
         traces: list[Trace] = []
-        shelf = _Shelf()
+        shelf = Shelf()
         looked, idle = -poll_seconds, False
         outage: Patience | None = None
         try:
@@ -1230,7 +1100,7 @@ class ExecutionVM:
         return since or Patience(self._clock)
 
     async def _claim_some(
-        self, most: int, only: str | None, shelf: _Shelf
+        self, most: int, only: str | None, shelf: Shelf
     ) -> tuple[dict[str, tuple[Claim, int]], bool]:
         """Claim up to *most* runs that this host can go on with; whether there was none to claim,
         here or elsewhere.
@@ -1272,7 +1142,7 @@ class ExecutionVM:
             lease.let_go(run_id for run_id in held if run_id not in claimed)
         return {run_id: (claim, lapses) for run_id, claim in claimed.items()}
 
-    async def _may_try(self, run_id: str, digest: str, shelf: _Shelf) -> bool:
+    async def _may_try(self, run_id: str, digest: str, shelf: Shelf) -> bool:
         """Whether this host may try to go on with a run now; the first of a program tells it of
         all.
         """
@@ -1446,7 +1316,7 @@ class ExecutionVM:
             return await local.cancel()
         for journal in self._journals:
             if journal.run.run_id == run_id and journal.task is not None:
-                _threadsafe(journal.task.get_loop(), journal.stop)
+                call_in(journal.task.get_loop(), journal.stop)
         while True:
             known = await asyncio.to_thread(store.load, run_id, rows=False)
             if known.status != "running" or known.owner not in await asyncio.to_thread(
@@ -1467,258 +1337,5 @@ class ExecutionVM:
             self._store.close()
 
 
-class Run:
-    """A handle to a run: ``await run`` or ``await run.result()`` gives its trace."""
-
-    def __init__(self, trace: Trace, execution: Any) -> None:
-        self.trace = trace
-        self.identity: bytes | None = None
-        self.waiters = 0
-        self.task = (
-            asyncio.get_running_loop().create_task(execution) if execution is not None else None
-        )
-
-    @property
-    def run_id(self) -> str:
-        """The run's identity."""
-        return self.trace.run_id
-
-    @property
-    def status(self) -> TraceStatus:
-        """How the run stands."""
-        return self.trace.status
-
-    async def result(self) -> Trace:
-        """The trace, once the run has ended; also after `cancel`.
-
-        Raises:
-            VMError: If the run is under way in another event loop.
-        """
-        task = self.task
-        if task is not None and not task.done():
-            if task.get_loop() is not asyncio.get_running_loop():
-                raise VMError(f"run {self.run_id!r} is under way in another event loop")
-            await asyncio.wait([task])
-        if task is not None and task.cancelled():
-            if self.trace.status is TraceStatus.RUNNING:  # before its first step
-                self.trace.status, self.trace.finished_ns = (
-                    TraceStatus.CANCELLED,
-                    self.trace.started_ns,
-                )
-                self.trace.error, self.trace.error_kind = (
-                    "the run was cancelled before it began",
-                    "cancelled",
-                )
-        elif task is not None:
-            task.result()
-        return self.trace
-
-    async def joined(self) -> Trace:
-        """As `result`; the run is cancelled when the last of those who wait here is."""
-        self.waiters += 1
-        try:
-            return await self.result()
-        except asyncio.CancelledError:
-            if self.waiters == 1:
-                await self.cancel()
-            raise
-        finally:
-            self.waiters -= 1
-
-    async def cancel(self) -> Trace:
-        """Stop the run and give its trace; what was done is undone first. A run that has ended
-        stays as it is.
-        """
-        if self.task is not None and not self.task.done():
-            self.task.cancel()
-        return await self.result()
-
-    def __await__(self) -> Generator[Any, None, Trace]:
-        return self.result().__await__()
-
-
-def _threadsafe(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Make *call* in *loop*, from any thread; a loop that was closed has nothing to do any more."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(call)
-
-
-def _become(trace: Trace, other: Trace) -> None:
-    """Make *trace* say what *other* does: somebody else drove the run."""
-    trace.__dict__.update(other.__dict__)
-
-
-def _identity(trace: Trace) -> bytes:
-    return canonical([trace.program_digest, trace.inputs])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(canonical(value)).hexdigest()
-
-
 def _salt() -> str:
     return os.urandom(16).hex()
-
-
-def _names(given: Any, word: str = "untrusted", what: str = "names of inputs") -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
-    if not all(isinstance(name, str) for name in names):
-        raise VMError(f"{word} are {what}, not {given!r}")
-    return tuple(sorted(set(names)))
-
-
-_ID = re.compile(r"[!-~]{1,200}\Z")
-_MISSING: Any = object()
-
-
-def _inputs(
-    context: Any, frame: FramePlan | None, names: Names, also: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], list[Diagnostic]]:
-    """Of *context* what the program can read and what the policy's checks read (*also*), as plain
-    data, and what is wrong with it.
-
-    What no step reads stays outside: it can not change the run, and does not belong into its
-    record. Against a declared schema the whole context is held.
-    """
-    if context is not None and not isinstance(context, Mapping):
-        return {}, [
-            Diagnostic("V041", ("context",), f"context is a dict, not {kind_name(context)}")
-        ]
-    given = context or {}
-    inputs: dict[str, Any] = {}
-    faults: list[Diagnostic] = []
-    read = (
-        [name for name, _ in frame.inputs]
-        if frame is not None and frame.check is None
-        else list(given)
-    )
-    read += [name for name in also if name not in read]
-    for name in read:
-        value = given.get(name, _MISSING)
-        if is_small(value):
-            inputs[name] = value
-        elif value is not _MISSING:
-            try:
-                inputs[name] = admit(value)[0]
-            except VMError as error:
-                faults.append(Diagnostic("V041", ("context", str(name)), str(error)))
-    if frame is None or (
-        frame.check is None and all(name in inputs for name in (*frame.needed, *also))
-    ):
-        return inputs, faults
-    missing = [name for name in dict.fromkeys((*frame.needed, *also)) if name not in given]
-    faults += missing_inputs(names, missing, given)
-    if frame.check is not None:
-        hints, absent = Hints(), [name for name in frame.declared if name not in given]
-        for name in given:
-            meant = hints.meant(name, absent) if name not in frame.declared else None
-            if meant is not None:
-                faults.append(
-                    Diagnostic(
-                        "V042",
-                        ("context", str(name)),
-                        f"the program takes no input {name!r}",
-                        meant,
-                    )
-                )
-    if frame.check is not None and not faults:
-        fault = (
-            frame.check(inputs)
-            if all(type(name) is str for name in inputs)
-            else "a name is not a text"
-        )
-        if fault is not None:
-            faults.append(
-                Diagnostic("V041", ("context",), f"inputs do not fit the program's schema: {fault}")
-            )
-    return inputs, faults
-
-
-def _scalars(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
-    """The needed inputs, where they are what they mostly are: all given, all small scalars. ASCII
-    texts are looked at in C.
-    """
-    if frame.take is None or frame.check is not None or type(context) is not dict:
-        return None
-    for name in frame.others:
-        if name in context:
-            return None
-    try:
-        values = frame.take(context)
-    except KeyError:
-        return None
-    if set(map(type, values)) == _ONLY_TEXTS:
-        text = "".join(values)
-        if len(text) < SMALL_TEXT and text.isascii():
-            return values
-    return values if all(map(is_small, values)) else None
-
-
-_ONLY_TEXTS = {str}
-
-
-def adapters_of(llm: Any) -> dict[str | None, Adapter]:
-    if llm is None:
-        return {}
-    named = llm if isinstance(llm, dict) else {None: llm}
-    if not named:
-        raise VMError(
-            "llm is an adapter or a dict of adapters by model name, and the dict is empty"
-        )
-    result: dict[str | None, Adapter] = {}
-    for name, given in named.items():
-        adapter = _by_name(given) if isinstance(given, str) else given
-        if not callable(getattr(adapter, "complete", None)):
-            raise VMError(
-                f"{kind_name(adapter)} is no adapter: it has no method complete(messages, **kwargs)"
-            )
-        result[name] = Adapter(adapter, name)
-    result.setdefault(None, next(iter(result.values())))
-    return result
-
-
-def _by_name(name: str) -> Any:
-    from ..adapters.names import adapter_named  # late: most hosts bring their own adapter
-
-    try:
-        return adapter_named(name)
-    except (ValueError, OSError) as error:
-        raise VMError(f"model {name!r}: {error}") from None
-
-
-def _prices(
-    prices: Mapping[str, tuple[Any, Any]] | None, adapters: Mapping[str | None, Adapter]
-) -> dict[str, tuple[Decimal, Decimal]] | None:
-    """The host's prices, and over those that adapters say themselves."""
-    own = {
-        a.model: a.price for a in adapters.values() if a.model is not None and a.price is not None
-    }
-    if prices is None and not own:
-        return None
-    result = {}
-    for model, pair in {**own, **(prices or {})}.items():
-        try:
-            first, second = (Decimal(str(amount)) for amount in pair)
-            if not (first.is_finite() and second.is_finite() and first >= 0 and second >= 0):
-                raise ValueError
-        except (ValueError, TypeError, InvalidOperation):
-            hint = "dollars per million tokens, (input, output)"
-            raise VMError(
-                f"the price of {model!r} is {pair!r}; it is a pair of amounts: {hint}"
-            ) from None
-        result[model] = (first, second)
-    return result
-
-
-def budget_of(budget: Any) -> Budget | None:
-    if budget is None or isinstance(budget, Budget):
-        return budget
-    if not isinstance(budget, Mapping):
-        raise VMError(f"a budget is a Budget or a dict, not {kind_name(budget)}")
-    for key in budget:
-        if key not in Budget.model_fields and not (isinstance(key, str) and free(key)):
-            raise VMError(f"a budget has no field {key!r}; {remedy(str(key), Budget.model_fields)}")
-    try:
-        return Budget.model_validate(dict(budget))
-    except ValueError as error:
-        raise VMError(f"not a budget: {error}") from None

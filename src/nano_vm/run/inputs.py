@@ -1,0 +1,111 @@
+"""Inputs of a run: what a caller gives comes in, plain data or diagnostics go out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import Diagnostic, VMError
+from ..language.flow import Names
+from ..machine.plan import FramePlan
+from ..spelling import Hints
+from ..values import SMALL_TEXT, admit, is_small, kind_name
+from ..verify.data.missing import missing_inputs
+
+
+def names_of(given: Any, word: str = "untrusted", what: str = "names of inputs") -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if not all(isinstance(name, str) for name in names):
+        raise VMError(f"{word} are {what}, not {given!r}")
+    return tuple(sorted(set(names)))
+
+
+RUN_ID = re.compile(r"[!-~]{1,200}\Z")
+_MISSING: Any = object()
+
+
+def admitted_inputs(
+    context: Any, frame: FramePlan | None, names: Names, also: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[Diagnostic]]:
+    """Of *context* what the program can read and what the policy's checks read (*also*), as plain
+    data, and what is wrong with it.
+
+    What no step reads stays outside: it can not change the run, and does not belong into its
+    record. Against a declared schema the whole context is held.
+    """
+    if context is not None and not isinstance(context, Mapping):
+        return {}, [
+            Diagnostic("V041", ("context",), f"context is a dict, not {kind_name(context)}")
+        ]
+    given = context or {}
+    inputs: dict[str, Any] = {}
+    faults: list[Diagnostic] = []
+    read = (
+        [name for name, _ in frame.inputs]
+        if frame is not None and frame.check is None
+        else list(given)
+    )
+    read += [name for name in also if name not in read]
+    for name in read:
+        value = given.get(name, _MISSING)
+        if is_small(value):
+            inputs[name] = value
+        elif value is not _MISSING:
+            try:
+                inputs[name] = admit(value)[0]
+            except VMError as error:
+                faults.append(Diagnostic("V041", ("context", str(name)), str(error)))
+    if frame is None or (
+        frame.check is None and all(name in inputs for name in (*frame.needed, *also))
+    ):
+        return inputs, faults
+    missing = [name for name in dict.fromkeys((*frame.needed, *also)) if name not in given]
+    faults += missing_inputs(names, missing, given)
+    if frame.check is not None:
+        hints, absent = Hints(), [name for name in frame.declared if name not in given]
+        for name in given:
+            meant = hints.meant(name, absent) if name not in frame.declared else None
+            if meant is not None:
+                faults.append(
+                    Diagnostic(
+                        "V042",
+                        ("context", str(name)),
+                        f"the program takes no input {name!r}",
+                        meant,
+                    )
+                )
+    if frame.check is not None and not faults:
+        fault = (
+            frame.check(inputs)
+            if all(type(name) is str for name in inputs)
+            else "a name is not a text"
+        )
+        if fault is not None:
+            faults.append(
+                Diagnostic("V041", ("context",), f"inputs do not fit the program's schema: {fault}")
+            )
+    return inputs, faults
+
+
+def scalar_inputs(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:
+    """The needed inputs, where they are what they mostly are: all given, all small scalars. ASCII
+    texts are looked at in C.
+    """
+    if frame.take is None or frame.check is not None or type(context) is not dict:
+        return None
+    for name in frame.others:
+        if name in context:
+            return None
+    try:
+        values = frame.take(context)
+    except KeyError:
+        return None
+    if set(map(type, values)) == _ONLY_TEXTS:
+        text = "".join(values)
+        if len(text) < SMALL_TEXT and text.isascii():
+            return values
+    return values if all(map(is_small, values)) else None
+
+
+_ONLY_TEXTS = {str}
