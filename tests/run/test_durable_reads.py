@@ -15,7 +15,8 @@ from nano_vm import ExecutionVM, Program, TraceStatus, tool
 from nano_vm.errors import StoreError
 from nano_vm.records.trace import StepStatus
 from nano_vm.replay import replay
-from nano_vm.run.journal import PILE_ROWS, trace_of
+from nano_vm.run.journal import PILE_ROWS
+from nano_vm.run.stored import trace_of
 from nano_vm.store.protocol import INTENT, STEP, Append, Row, StoredRun, seal_of
 from nano_vm.store.sql.store import SqlStore
 from nano_vm.store.sql.writer import Writer

@@ -9,7 +9,7 @@ from typing import Any
 from nano_vm import Program, Trace
 from nano_vm.machine.faults import effect_key
 from nano_vm.records.trace import StepStatus
-from nano_vm.run.journal import trace_of
+from nano_vm.run.stored import trace_of
 from nano_vm.store.protocol import ENDED, StoredRun, open_store, seal_of
 
 from .effects import Line

@@ -184,7 +184,7 @@ STYLES = {"a": "red", "b": "green", "field": "yellow", "measure": "dim", "head":
 def diff(options: argparse.Namespace) -> int:
     """Tell two runs or two programs apart; 0 where they are the same."""
     from ..replay import diff as between
-    from ..run.journal import trace_of
+    from ..run.stored import trace_of
 
     sides = [_side(name, options) for name in (options.a, options.b)]
     a, b = (side if isinstance(side, Trace | Program) else trace_of(side) for side in sides)

@@ -196,7 +196,7 @@ def show(options: argparse.Namespace) -> int:
     if erased:
         run.inputs, run.about = {}, {}
     from ..run.inbox import presented
-    from ..run.journal import trace_of
+    from ..run.stored import trace_of
     from ..store.protocol import ENDED
 
     trace = trace_of(run)
@@ -284,7 +284,7 @@ def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) ->
 def _under_way(run: StoredRun) -> Iterator[str]:
     """Calls that were begun and have no outcome yet."""
     from ..run.inbox import process_of
-    from ..run.journal import begun_calls
+    from ..run.stored import begun_calls
 
     for path, call in begun_calls(run.rows).items():
         if call.type in ("tool", "llm"):

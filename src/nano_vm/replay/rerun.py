@@ -26,7 +26,7 @@ from ..machine.recorded import (
     stops,
 )
 from ..records.trace import Trace, TraceStatus, flattened
-from ..run.journal import trace_of
+from ..run.stored import trace_of
 from ..store.protocol import ENDED, STEP, Store, StoredRun, seal_of, sealed_as
 from ..store.seals import signature_holds
 from ..store.signing import public_keys, signer_of

@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol
@@ -46,9 +46,9 @@ from ..store.sql.events import Waits, matched, takes
 from ..values import UNSET
 from ..verify.examine import collector_paused
 from .driver import Abandoned
-from .inbox import presented
 from .lease import LATE, Debt, Lease, outcomes_of
 from .outbox import Outbox, patiently
+from .stored import Begun, begun_calls, extra_json, paused_rows, reconciles, stopped_in, timeless
 
 logger = logging.getLogger("nano_vm")
 
@@ -78,31 +78,6 @@ SOONEST_LOOK_NS, LATEST_LOOK_NS = 10 * 10**9, 3600 * 10**9
 """When to look again whether the process that made a call in doubt is gone: after as long again as
 it is in doubt, within these.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A call or a pause that has no outcome yet: when it was begun last, by which owner."""
-
-    type: str
-    began_ns: int
-    owner: str | None
-
-
-def begun_calls(rows: Iterable[Row]) -> dict[str, Begun]:
-    """What was begun and has no outcome among *rows*, by path. Each process names itself with the
-    first that it begins.
-    """
-    found: dict[str, Begun] = {}
-    owner: str | None = None
-    for row in rows:
-        if row.kind == STEP:
-            found.pop(row.path, None)
-            continue
-        if type(row.rest) is dict:  # else it says nothing, or was erased
-            owner = row.rest.get("owner", owner)
-        found[row.path] = Begun(row.type, row.started_ns, owner)
-    return found
 
 
 class Origin(Protocol):
@@ -147,7 +122,9 @@ class Journal:
         # whether calls with an effect are left to a person's word
         self.holds = run.about.get("effects") is False
         steps = [row for row in run.rows if row.kind == STEP]
-        self.recorded = Recorded((row.record() for row in steps), base_ns, stopped=_stopped(steps))
+        self.recorded = Recorded(
+            (row.record() for row in steps), base_ns, stopped=stopped_in(steps)
+        )
         self.first: dict[str, int] = {}  # when each frame began, as far as its rows tell
         self.kept: dict[str, int] = {}  # rows of each frame that are stored
         for row in run.rows:
@@ -578,7 +555,7 @@ class Journal:
                 self.repeatable = False
             rows.append(self.row(frame, whole))
         while (
-            rows and not ended and _reconciles(rows[-1])
+            rows and not ended and reconciles(rows[-1])
         ):  # it counts with its step: what was said before a crash may be untrue
             rows.pop()
         self.kept[frame] = kept + len(rows)
@@ -736,7 +713,7 @@ class Journal:
         rows[-1].rest = {**(rows[-1].rest or {}), "paused": len(rows)}
         return (
             rows
-            if [_timeless(row) for row in rows] != [_timeless(row) for row in paused_rows(self.run)]
+            if [timeless(row) for row in rows] != [timeless(row) for row in paused_rows(self.run)]
             else []
         )
 
@@ -755,79 +732,3 @@ class Journal:
 
 _INNER = frozenset({"condition", "switch", "parallel", "map", "loop", "call", "set"})
 _WAITING = frozenset({StepStatus.SUSPENDED, StepStatus.IN_DOUBT})
-
-
-def extra_json(op: Any, extra: Any) -> dict[str, Any]:
-    """A record's extra as JSON, without the children of a fork."""
-    if type(extra) is tuple:
-        branch, values = extra
-        return {"branch": branch, "references": op.shown(values)}
-    return {key: value for key, value in extra.items() if key != "children"}
-
-
-def trace_of(run: StoredRun) -> Trace:
-    """A stored run as a trace; *run* has its rows."""
-    frames: dict[str, list[Any]] = {"": []}
-    steps = (row for row in run.rows if row.kind == STEP)
-    for row in (*steps, *(paused_rows(run) if run.status == SUSPENDED else ())):
-        try:
-            record = row.record()
-        except StoreError as error:
-            raise StoreError(f"run {run.run_id!r}: {error}") from error
-        extra = dict(record[10]) if record[10] is not None else {}
-        if extra.get("forked"):
-            extra["children"] = _children(frames, row.path, (row.rest or {}).get("size", 0))
-        frames.setdefault(row.frame, []).append((*record[:10], extra or None))
-    trace = Trace(
-        run.program_name,
-        run.program_digest,
-        run.run_id,
-        run.seed,
-        run.started_ns,
-        records=frames[""],
-    )
-    trace._salt = (run.salt or b"").hex()
-    if run.salt is not None:
-        trace.inputs, trace._about = run.inputs, run.about
-    trace._erased = run.salt is None
-    trace.status = (
-        TraceStatus.RUNNING if run.status in ("pending", "running") else TraceStatus(run.status)
-    )
-    trace.output, trace.error, trace.error_kind = run.output, run.error, run.error_kind
-    trace.finished_ns = run.finished_ns
-    trace.waiting = presented(run.waiting)
-    return trace
-
-
-def paused_rows(run: StoredRun) -> list[Row]:
-    """Those of the steps at which the run waited last; the last of them says how many they are."""
-    rows = [row for row in run.rows if row.kind == PAUSED]
-    count = (rows[-1].rest or {}).get("paused", 0) if rows else 0
-    return rows[len(rows) - count :]
-
-
-def _timeless(row: Row) -> tuple[Any, ...]:
-    return row.frame, row.path, row.type, row.status, row.request, row.output, row.rest
-
-
-def _children(frames: dict[str, list[Any]], path: str, size: int) -> list[list[Any]]:
-    """The records of the *size* frames of the fork at *path*, in declared order."""
-    return [frames.get(f"{path}:{number}", []) for number in range(size)]
-
-
-def _reconciles(row: Row) -> bool:
-    """Whether *row* is what a reconcile tool said."""
-    return row.path.rpartition("/")[2].partition("#")[0] == "reconcile" and "/" in row.path
-
-
-def _stopped(steps: Sequence[Row]) -> list[str]:
-    """Where the run was cancelled in a call that its reconcile told to be done: the last step
-    before its undo calls, if it did not fail.
-    """
-    last: Row | None = None
-    for row in steps:
-        if row.frame == "":
-            if row.path.endswith("/undo"):
-                return [last.path] if last is not None and last.status is StepStatus.SUCCESS else []
-            last = row
-    return []

@@ -58,12 +58,13 @@ from .host import (
 )
 from .inbox import Inbox, account, presented, usable
 from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
-from .journal import Journal, Origin, trace_of
+from .journal import Journal, Origin
 from .lease import LEASE_SECONDS, Lease, living
 from .listener import NOTICED_SECONDS, Listener
 from .live import REMEMBERED_RUNS, Run, UnderWay, become, call_in, identity_of
 from .outbox import Patience, patiently
 from .prepare import PREPARED_PROGRAMS, Prepared
+from .stored import trace_of
 from .worker import (
     GRACE_SECONDS,
     LOOK_AHEAD,

@@ -1,0 +1,113 @@
+"""A stored run as it is read: its trace, the calls that it began, the steps at which it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import StoreError
+from ..records.trace import StepStatus, Trace, TraceStatus
+from ..store.protocol import PAUSED, STEP, SUSPENDED, Row, StoredRun
+from .inbox import presented
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A call or a pause that has no outcome yet: when it was begun last, by which owner."""
+
+    type: str
+    began_ns: int
+    owner: str | None
+
+
+def begun_calls(rows: Iterable[Row]) -> dict[str, Begun]:
+    """What was begun and has no outcome among *rows*, by path. Each process names itself with the
+    first that it begins.
+    """
+    found: dict[str, Begun] = {}
+    owner: str | None = None
+    for row in rows:
+        if row.kind == STEP:
+            found.pop(row.path, None)
+            continue
+        if type(row.rest) is dict:  # else it says nothing, or was erased
+            owner = row.rest.get("owner", owner)
+        found[row.path] = Begun(row.type, row.started_ns, owner)
+    return found
+
+
+def extra_json(op: Any, extra: Any) -> dict[str, Any]:
+    """A record's extra as JSON, without the children of a fork."""
+    if type(extra) is tuple:
+        branch, values = extra
+        return {"branch": branch, "references": op.shown(values)}
+    return {key: value for key, value in extra.items() if key != "children"}
+
+
+def trace_of(run: StoredRun) -> Trace:
+    """A stored run as a trace; *run* has its rows."""
+    frames: dict[str, list[Any]] = {"": []}
+    steps = (row for row in run.rows if row.kind == STEP)
+    for row in (*steps, *(paused_rows(run) if run.status == SUSPENDED else ())):
+        try:
+            record = row.record()
+        except StoreError as error:
+            raise StoreError(f"run {run.run_id!r}: {error}") from error
+        extra = dict(record[10]) if record[10] is not None else {}
+        if extra.get("forked"):
+            extra["children"] = _children(frames, row.path, (row.rest or {}).get("size", 0))
+        frames.setdefault(row.frame, []).append((*record[:10], extra or None))
+    trace = Trace(
+        run.program_name,
+        run.program_digest,
+        run.run_id,
+        run.seed,
+        run.started_ns,
+        records=frames[""],
+    )
+    trace._salt = (run.salt or b"").hex()
+    if run.salt is not None:
+        trace.inputs, trace._about = run.inputs, run.about
+    trace._erased = run.salt is None
+    trace.status = (
+        TraceStatus.RUNNING if run.status in ("pending", "running") else TraceStatus(run.status)
+    )
+    trace.output, trace.error, trace.error_kind = run.output, run.error, run.error_kind
+    trace.finished_ns = run.finished_ns
+    trace.waiting = presented(run.waiting)
+    return trace
+
+
+def paused_rows(run: StoredRun) -> list[Row]:
+    """Those of the steps at which the run waited last; the last of them says how many they are."""
+    rows = [row for row in run.rows if row.kind == PAUSED]
+    count = (rows[-1].rest or {}).get("paused", 0) if rows else 0
+    return rows[len(rows) - count :]
+
+
+def timeless(row: Row) -> tuple[Any, ...]:
+    return row.frame, row.path, row.type, row.status, row.request, row.output, row.rest
+
+
+def _children(frames: dict[str, list[Any]], path: str, size: int) -> list[list[Any]]:
+    """The records of the *size* frames of the fork at *path*, in declared order."""
+    return [frames.get(f"{path}:{number}", []) for number in range(size)]
+
+
+def reconciles(row: Row) -> bool:
+    """Whether *row* is what a reconcile tool said."""
+    return row.path.rpartition("/")[2].partition("#")[0] == "reconcile" and "/" in row.path
+
+
+def stopped_in(steps: Sequence[Row]) -> list[str]:
+    """Where the run was cancelled in a call that its reconcile told to be done: the last step
+    before its undo calls, if it did not fail.
+    """
+    last: Row | None = None
+    for row in steps:
+        if row.frame == "":
+            if row.path.endswith("/undo"):
+                return [last.path] if last is not None and last.status is StepStatus.SUCCESS else []
+            last = row
+    return []
