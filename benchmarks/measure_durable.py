@@ -21,7 +21,8 @@ from typing import Any
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.replay import Replayer
 from nano_vm.run.stored import trace_of
-from nano_vm.store.protocol import Store, open_store, seal_of
+from nano_vm.store.protocol import Store, open_store
+from nano_vm.store.seals import seal_of
 from nano_vm.testing import ScriptedLLM
 
 Figures = dict[str, float]

@@ -18,7 +18,8 @@ from statistics import median
 from typing import Any
 
 from nano_vm.records.trace import StepStatus
-from nano_vm.store.protocol import INTENT, STEP, Append, Row, StoredRun
+from nano_vm.store.protocol import Append
+from nano_vm.store.records import INTENT, STEP, Row, StoredRun
 from nano_vm.store.sql.store import SqlStore
 
 WAITING = 100_000

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nano_vm import ExecutionVM, Program, tool
-from nano_vm.store.protocol import Message, open_store
+from nano_vm.store.protocol import open_store
+from nano_vm.store.records import Message
 from nano_vm.store.signing import SigningKey
 from nano_vm.store.sql.cells import row_crc, run_crc
 from nano_vm.store.sql.schema import TABLES

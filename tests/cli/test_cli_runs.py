@@ -24,7 +24,8 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 from nano_vm.cli import main, stores
 from nano_vm.cli.stores import age_seconds, time_ns
 from nano_vm.run.host import SystemClock
-from nano_vm.store.protocol import StoredRun, open_store
+from nano_vm.store.protocol import open_store
+from nano_vm.store.records import StoredRun
 
 SOURCE = Path(__file__).parents[2] / "src"
 STORE = "sqlite:///runs.db"

@@ -21,7 +21,8 @@ from nano_vm.errors import LeaseLost, UnknownRun
 from nano_vm.records.trace import StepStatus
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.stored import Begun, begun_calls, trace_of
-from nano_vm.store.protocol import INTENT, STEP, Row, seal_of
+from nano_vm.store.records import INTENT, STEP, Row
+from nano_vm.store.seals import seal_of
 from nano_vm.store.sql.store import SqlStore
 from nano_vm.testing import ScriptedLLM
 

@@ -17,7 +17,9 @@ from nano_vm.records.trace import StepStatus
 from nano_vm.replay import replay
 from nano_vm.run.journal import PILE_ROWS
 from nano_vm.run.stored import trace_of
-from nano_vm.store.protocol import INTENT, STEP, Append, Row, StoredRun, seal_of
+from nano_vm.store.protocol import Append
+from nano_vm.store.records import INTENT, STEP, Row, StoredRun
+from nano_vm.store.seals import seal_of
 from nano_vm.store.sql.store import SqlStore
 from nano_vm.store.sql.writer import Writer
 

@@ -23,7 +23,8 @@ import nano_vm.run.inbox
 from nano_vm import ExecutionVM, TraceStatus, VMError
 from nano_vm.errors import AlreadyDecided, Changed, Expired, NotPermitted, StoreError, UnknownRun
 from nano_vm.run.inbox import Inbox, presented, principal, process_of
-from nano_vm.store.protocol import Message, StoredRun, open_store
+from nano_vm.store.protocol import open_store
+from nano_vm.store.records import Message, StoredRun
 
 ASK: dict[str, Any] = {
     "id": "ask",

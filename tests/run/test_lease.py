@@ -24,7 +24,7 @@ from nano_vm.cli import main
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.journal import Journal
 from nano_vm.run.lease import Lease, Process, Seen, living, seen
-from nano_vm.store.protocol import STEP
+from nano_vm.store.records import STEP
 from nano_vm.store.sql.store import SqlStore
 
 HOUR_NS = 3600 * 10**9

@@ -28,7 +28,7 @@ from nano_vm.errors import StoreError
 from nano_vm.replay import subject_of, verify
 from nano_vm.run import outbox
 from nano_vm.run.lease import Debt, Lease, Process
-from nano_vm.store.protocol import STEP, Message
+from nano_vm.store.records import STEP, Message
 from nano_vm.store.sql.database import Connection, Database
 from nano_vm.store.sql.store import SqlStore
 

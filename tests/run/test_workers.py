@@ -20,7 +20,8 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 from nano_vm import ExecutionVM, Trace, tool
 from nano_vm.errors import LeaseLost, StoreError
 from nano_vm.records.trace import StepStatus
-from nano_vm.store.protocol import STEP, Append, Message, Row, StoredRun
+from nano_vm.store.protocol import Append
+from nano_vm.store.records import STEP, Message, Row, StoredRun
 from nano_vm.store.seals import RunSeal
 from nano_vm.store.sql.store import SqlStore
 

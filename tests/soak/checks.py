@@ -10,7 +10,9 @@ from nano_vm import Program, Trace
 from nano_vm.machine.faults import effect_key
 from nano_vm.records.trace import StepStatus
 from nano_vm.run.stored import trace_of
-from nano_vm.store.protocol import ENDED, StoredRun, open_store, seal_of
+from nano_vm.store.protocol import open_store
+from nano_vm.store.records import ENDED, StoredRun
+from nano_vm.store.seals import seal_of
 
 from .effects import Line
 from .life import Place

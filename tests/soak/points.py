@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nano_vm.run.journal import Journal
-from nano_vm.store.protocol import INTENT, STEP, Claim, Message
+from nano_vm.store.protocol import Claim
+from nano_vm.store.records import INTENT, STEP, Message
 from nano_vm.store.sql.database import Connection
 from nano_vm.store.sql.store import SqlStore
 

@@ -13,7 +13,8 @@ import pytest
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.errors import VMError
 from nano_vm.run.journal import Journal
-from nano_vm.store.protocol import INTENT, Append, Claim
+from nano_vm.store.protocol import Append, Claim
+from nano_vm.store.records import INTENT
 from nano_vm.store.sql.store import SqlStore
 
 PAY = Program.from_dict(

@@ -223,7 +223,7 @@ def test_every_damage_of_an_export_has_a_message(
 ) -> None:
     """Also of one whose hashes and seal were made anew, so that nothing but its shape is wrong."""
     sh("store export -o whole.jsonl")
-    monkeypatch.setattr("nano_vm.store.sql.transfer.sealed_as", lambda run: run.status)
+    monkeypatch.setattr("nano_vm.store.transfer.sealed_as", lambda run: run.status)
     lines = [json.loads(line) for line in Path("whole.jsonl").read_text().splitlines()]
     rng = random.Random("exports")
     for number in range(TRIED):

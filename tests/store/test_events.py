@@ -25,9 +25,10 @@ from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
 from nano_vm.machine.machine import Facts, Machine, loaded
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.inbox import Inbox
-from nano_vm.store.protocol import Message, open_store
+from nano_vm.store.protocol import open_store
+from nano_vm.store.records import Message
 from nano_vm.store.signing import SigningKey
-from nano_vm.store.sql import events
+from nano_vm.store.waits import takes
 from nano_vm.testing import explore
 
 SUCCESS, SUSPENDED = TraceStatus.SUCCESS, TraceStatus.SUSPENDED
@@ -452,8 +453,8 @@ def test_the_machine_takes_no_other(payload: Any, status: TraceStatus) -> None:
 
 def test_takes() -> None:
     entry = {"event": "e", "match": {"a": 1}, "deadline_ns": 10}
-    assert events.takes(entry, Message("event", "e", {"payload": {"a": 1}}, None, 9))
-    assert not events.takes(entry, Message("event", "e", {"payload": {"a": 1}}, None, 10))
-    assert not events.takes(entry, Message("event", "f", {"payload": {"a": 1}}, None, 9))
-    assert not events.takes(entry, Message("event", "e", {"payload": {"a": 2}}, None, 9))
-    assert not events.takes(entry, Message("approve", "e", {"payload": {"a": 1}}, "x", 9))
+    assert takes(entry, Message("event", "e", {"payload": {"a": 1}}, None, 9))
+    assert not takes(entry, Message("event", "e", {"payload": {"a": 1}}, None, 10))
+    assert not takes(entry, Message("event", "f", {"payload": {"a": 1}}, None, 9))
+    assert not takes(entry, Message("event", "e", {"payload": {"a": 2}}, None, 9))
+    assert not takes(entry, Message("approve", "e", {"payload": {"a": 1}}, "x", 9))

@@ -19,8 +19,9 @@ from postgres import postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Program, VMError, tool
 from nano_vm.replay import subject_of, verify
-from nano_vm.store.protocol import Message, open_store, seal_of
-from nano_vm.store.seals import signed, signed_message
+from nano_vm.store.protocol import open_store
+from nano_vm.store.records import Message
+from nano_vm.store.seals import seal_of, signed, signed_message
 from nano_vm.store.signing import KeyFault, SigningKey, holds, public_key
 from nano_vm.store.sql.cells import row_crc
 

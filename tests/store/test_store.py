@@ -25,21 +25,12 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
 from nano_vm.records.trace import StepStatus
-from nano_vm.store.protocol import (
-    INTENT,
-    STEP,
-    Append,
-    Erased,
-    Message,
-    Row,
-    StoredRun,
-    open_store,
-    seal_of,
-)
-from nano_vm.store.seals import RunSeal
+from nano_vm.store.protocol import Append, open_store
+from nano_vm.store.records import INTENT, STEP, Erased, Message, Row, StoredRun
+from nano_vm.store.seals import RunSeal, seal_of
 from nano_vm.store.sql import writer as writing
 from nano_vm.store.sql.store import SqlStore
-from nano_vm.store.sql.transfer import export, read_export
+from nano_vm.store.transfer import export, read_export
 from nano_vm.values import UNSET
 
 LONG = "a prompt that is longer than what stands in a cell " * 4

@@ -22,10 +22,11 @@ import pytest
 from nano_vm import ExecutionVM, Program, Trace, VMError
 from nano_vm.errors import StoreError
 from nano_vm.replay import subject_of, verify
-from nano_vm.store.protocol import open_store, seal_of
+from nano_vm.store.protocol import open_store
+from nano_vm.store.seals import seal_of
 from nano_vm.store.signing import SigningKey
 from nano_vm.store.sql.receipts import receipts
-from nano_vm.store.sql.transfer import export, read_export
+from nano_vm.store.transfer import export, read_export
 from nano_vm.values import canonical
 
 KEY = SigningKey.generate()

@@ -24,7 +24,7 @@ from .text import FAILED, OK, emit, emit_json, note, safe, safe_json, say
 
 if TYPE_CHECKING:
     from ..replay import Diff, Subject
-    from ..store.protocol import StoredRun
+    from ..store.records import StoredRun
     from .sources import Loaded
 
 
@@ -88,7 +88,7 @@ def _is_export(data: bytes) -> bool:
 
 
 def _exported(name: str, data: bytes) -> list[Trace | StoredRun]:
-    from ..store.sql.transfer import read_export
+    from ..store.transfer import read_export
 
     try:
         return list(read_export(io.StringIO(data.decode())))

@@ -46,7 +46,7 @@ from .traces import DETAIL_CHARS, _table
 if TYPE_CHECKING:
     from ..run.inbox import Inbox
     from ..run.vm import ExecutionVM
-    from ..store.protocol import StoredRun
+    from ..store.records import StoredRun
     from ..store.sql.store import SqlStore
 
 Result = TypeVar("Result")
@@ -197,7 +197,7 @@ def show(options: argparse.Namespace) -> int:
         run.inputs, run.about = {}, {}
     from ..run.inbox import presented
     from ..run.stored import trace_of
-    from ..store.protocol import ENDED
+    from ..store.records import ENDED
 
     trace = trace_of(run)
     if options.json:
@@ -246,7 +246,7 @@ def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) ->
     had ended.
     """
     from ..run.inbox import presented
-    from ..store.protocol import late_outcomes
+    from ..store.records import late_outcomes
 
     url = given_url(options)
     if run.status == "pending":
@@ -527,7 +527,7 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def _driven(options: argparse.Namespace, drive: Any, what: str) -> int:
-    from ..store.protocol import ENDED
+    from ..store.records import ENDED
 
     with _only_json(options.json) as to_stdout, _host(options) as (vm, store):
         run_id = run_id_of(store, options.run)

@@ -18,7 +18,7 @@ from ..errors import StoreError, UnknownRun
 from .faults import Failure, UsageFault
 
 if TYPE_CHECKING:
-    from ..store.protocol import StoredRun
+    from ..store.records import StoredRun
     from ..store.sql.store import SqlStore
 
 VARIABLE = "NANO_VM_STORE"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ..errors import StoreError
-from ..store.protocol import ENDED
+from ..store.records import ENDED
 from .faults import Failure, UsageFault
 from .keys import public_keys
 from .run import _umask

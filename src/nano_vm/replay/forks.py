@@ -18,7 +18,7 @@ from ..machine.plan import END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded, asked, path_of
 from ..records.trace import Record, StepStatus, Trace, flattened, request_json
 from ..spelling import meant
-from ..store.protocol import StoredRun
+from ..store.records import StoredRun
 from ..values import UNSET, admit, canonical, kind_name
 from .compare import same
 from .rerun import Replay, Replayer, subject_of

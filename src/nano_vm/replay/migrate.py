@@ -19,7 +19,7 @@ from ..machine.plan import END, FORK, Op, Plan, ToolOp
 from ..machine.recorded import Recorded, bounds_of, path_of
 from ..records.trace import Record, full
 from ..run.vm import ExecutionVM
-from ..store.protocol import INTENT, STEP, Row, StoredRun
+from ..store.records import INTENT, STEP, Row, StoredRun
 from ..values import UNSET, short
 
 

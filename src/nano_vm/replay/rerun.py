@@ -27,8 +27,9 @@ from ..machine.recorded import (
 )
 from ..records.trace import Trace, TraceStatus, flattened
 from ..run.stored import trace_of
-from ..store.protocol import ENDED, STEP, Store, StoredRun, seal_of, sealed_as
-from ..store.seals import signature_holds
+from ..store.protocol import Store
+from ..store.records import ENDED, STEP, StoredRun
+from ..store.seals import seal_of, sealed_as, signature_holds
 from ..store.signing import public_keys, signer_of
 from ..tools.contract import ToolContract
 from ..values import kind_name

@@ -21,9 +21,10 @@ from typing import Any, Protocol
 
 from ..errors import AlreadyDecided, Changed, Expired, NotPermitted, VMError
 from ..language.correlation import MATCHABLE_FIELDS, fits
-from ..store.protocol import ENDED, RUNNING, SUSPENDED, Message, Store, StoredRun
+from ..store.protocol import Store
+from ..store.records import ENDED, RUNNING, SUSPENDED, Message, StoredRun
 from ..store.seals import message_holds
-from ..store.sql.events import fault_of, same_event, takes
+from ..store.waits import fault_of, same_event, takes
 from ..values import MAX_VALUE_BYTES, UNSET, admit, canonical, short
 from ..visible import HIDDEN
 from .lease import Process, Seen, seen

@@ -30,19 +30,10 @@ from ..machine.machine import FOREVER, Machine
 from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from ..machine.recorded import HELD, Recorded, asked, path_of
 from ..records.trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
-from ..store.protocol import (
-    INTENT,
-    PAUSED,
-    STEP,
-    SUSPENDED,
-    Message,
-    Row,
-    Store,
-    StoredRun,
-    late_outcomes,
-)
+from ..store.protocol import Store
+from ..store.records import INTENT, PAUSED, STEP, SUSPENDED, Message, Row, StoredRun, late_outcomes
 from ..store.seals import RunSeal
-from ..store.sql.events import Waits, matched, takes
+from ..store.waits import Waits, matched, takes
 from ..values import UNSET
 from ..verify.examine import collector_paused
 from .driver import Abandoned

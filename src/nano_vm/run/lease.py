@@ -28,7 +28,8 @@ from .. import forking
 from ..errors import LeaseLost, StoreError
 from ..records.trace import StepStatus
 from ..store.clock import UNKNOWN_BOOT, boot_id, boot_ns
-from ..store.protocol import ENDED, INTENT, STEP, Append, Message, Row, Store, late_outcomes
+from ..store.protocol import Append, Store
+from ..store.records import ENDED, INTENT, STEP, Message, Row, late_outcomes
 from ..store.seals import RunSeal
 from ..values import UNSET
 

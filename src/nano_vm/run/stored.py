@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..records.trace import StepStatus, Trace, TraceStatus
-from ..store.protocol import PAUSED, STEP, SUSPENDED, Row, StoredRun
+from ..store.records import PAUSED, STEP, SUSPENDED, Row, StoredRun
 from .inbox import presented
 
 

@@ -35,10 +35,11 @@ from ..machine.ledger import Ledger, Limits
 from ..machine.machine import FOREVER, Facts, Machine, loaded
 from ..machine.plan import Plan
 from ..records.trace import Trace, TraceStatus
-from ..store.protocol import ENDED, PENDING, SUSPENDED, Append, Claim, Store, StoredRun, open_store
+from ..store.protocol import Append, Claim, Store, open_store
+from ..store.records import ENDED, PENDING, SUSPENDED, StoredRun
 from ..store.seals import RunSeal, signed
 from ..store.signing import SigningKey, public_keys
-from ..store.sql.events import matched
+from ..store.waits import matched
 from ..tools.contract import ToolContract, contract
 from ..values import UNSET, kind_name
 from ..verify.examine import Examined, collector_paused, examine, placed_for

@@ -1,4 +1,6 @@
-"""The seal of a run that grows: kept by the run's owner, who writes the next with each append."""
+"""Seals: what covers all that is stored of a run, and what is signed. The seal of a run that grows is
+kept by the run's owner, who writes the next with each append.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,7 @@ from typing import Any
 
 from ..records.trace import Trace
 from ..values import canonical
-from .protocol import (
-    PENDING,
-    RUNNING,
-    Message,
-    Row,
-    StoredRun,
-    chain_of,
-    chained,
-    closed,
-    hidden_of,
-    sealed_as,
-)
+from .records import PENDING, RUNNING, SUSPENDED, Message, Row, StoredRun, salted
 from .signing import SigningKey, holds, signer_of
 
 SEAL, MESSAGE = "seal", "message"
@@ -31,6 +22,86 @@ its values.
 """
 
 _HIDDEN = frozenset({"output", "error", "waiting"})
+
+
+def chained(head: bytes, salt: bytes, rows: Iterable[Row]) -> bytes:
+    """The seal's chain after *rows*."""
+    known: dict[int, Any] = {}  # equal cells of a loaded run have one value between them
+    for row in rows:
+        head = sha256(head + row.sealed(salt, known)).digest()
+    return head
+
+
+def seal_start(run: StoredRun) -> bytes:
+    """Where the chain of a run's seal begins."""
+    return sha256(canonical(run.header())).digest()
+
+
+def chain_of(run: StoredRun) -> bytes:
+    """The chain of the seal after the rows of *run*, which it has."""
+    return chained(seal_start(run), run.salt or b"", run.rows)
+
+
+def hidden_of(run: StoredRun) -> str:
+    """What the seal holds of values that are part of how a run stands: output, error, what it waits
+    for, and the messages it used.
+    """
+    if run.hidden is not None:
+        return run.hidden
+    salt = run.salt or b""
+    values = [
+        None if v is None else salted(salt, v) for v in (run.output, run.error, run.waiting or None)
+    ]
+    used = [sha256(salt + message.content()).hexdigest() for message in run.decided]
+    return sha256(canonical([*values, *used])).hexdigest()
+
+
+def closed(head: bytes, run: StoredRun, hidden: str, status: str, started_ns: int) -> str:
+    """The seal of a run whose rows chain to *head*, standing as *run* says, but for its status and
+    when it began.
+    """
+    numbers = [
+        started_ns,
+        run.finished_ns,
+        run.steps,
+        run.tokens,
+        run.cost_usd,
+        run.wake_ns,
+        run.error_kind,
+    ]
+    return sha256(head + canonical([status, *numbers, hidden])).hexdigest()
+
+
+def seal_of(run: StoredRun) -> str:
+    """The seal of *run*, which has its rows, as it is computed now; that it was given stands in
+    ``run.seal``.
+
+    It covers the header, every row in order, and how the run stands: status, times, counts, cost,
+    output, error, what it waits for and the messages that it used. It does not cover owner, fence
+    and messages that are not used yet: others than the run's owner write them.
+    """
+    return closed(chain_of(run), run, hidden_of(run), run.status, run.started_ns)
+
+
+def sealed_as(run: StoredRun, head: bytes | None = None) -> str | None:
+    """The status under which the seal of *run*, which has its rows, covers what is stored of it;
+    None where it does not.
+
+    That is its status, or that of before: who claims a run makes it *running*, begun now if it had
+    not, and appends to it later. *head* is its `chain_of`, where that is known.
+    """
+    head, hidden = head or chain_of(run), hidden_of(run)
+    stood = {run.status: run.started_ns}
+    if run.status == RUNNING:
+        stood |= {SUSPENDED: run.started_ns, PENDING: 0}
+    return next(
+        (
+            status
+            for status, began in stood.items()
+            if closed(head, run, hidden, status, began) == run.seal
+        ),
+        None,
+    )
 
 
 class RunSeal:

@@ -8,34 +8,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from hashlib import sha256
 from struct import Struct
-from struct import error as WrongNumber
 from typing import Any
 from zlib import crc32
 
 from ...errors import StoreError
-from ...values import UNSET, canonical, parse_json, short
-from ..protocol import (
-    INTENT,
-    ROW_KINDS,
-    RUN_STATUSES,
+from ...values import UNSET, canonical
+from ..receipts import Entry
+from ..records import (
     STATUSES,
     TYPES,
     Erased,
-    Message,
     Row,
     StoredRun,
+    checked_row,
+    checked_run,
 )
-from .receipts import Entry
 from .schema import RUN_FIELDS
 
 INLINE_BYTES = 40
 """A value up to this long stands in its cell: a hash is hardly shorter."""
-
-UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, WrongNumber)
-"""What comes of a column that holds something else than was put there."""
 
 HELD, GONE = b"#", b"!"
 
@@ -162,17 +155,6 @@ def update_cells(update: Mapping[str, Any], bodies: Bodies) -> dict[str, Any]:
     return {name: bodies.cell(value) if name in CELLS else value for name, value in update.items()}
 
 
-def message_of(number: int, kind: str, cell: bytes, signature: str | None) -> Message:
-    """The inverse of `Message.content`; *kind* is that by which the database knows it."""
-    told, name, body, by, created = parse_json(bytes(cell).decode())
-    right = (
-        told == kind and type(name) is str and type(body) is dict and type(by) in (str, type(None))
-    )
-    if not right or type(created) is not int or type(signature) not in (str, type(None)):
-        raise ValueError("not a message")
-    return Message(kind, name, body, by, created, number, signature)
-
-
 def hashes_in(cells: Iterable[bytes | None]) -> list[bytes]:
     """The hashes that *cells* name, each once."""
     return list(dict.fromkeys(cell[1:] for cell in cells if cell is not None and cell[:1] == HELD))
@@ -246,26 +228,6 @@ def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
     return checked_row(row)
 
 
-def checked_row(row: Row) -> Row:
-    """*row*, if it is one that a run can have.
-
-    Raises:
-        ValueError: If it is none; LookupError, TypeError or AttributeError likewise.
-    """
-    right = (
-        (row.status is None) == (row.kind == INTENT)
-        and row.kind in ROW_KINDS
-        and row.type
-        and row.path
-    )
-    if not right or type(row.rest) not in _RESTS or row.started_ns < 0:
-        raise ValueError("it is a row of no kind")
-    return row
-
-
-_RESTS = (type(None), dict, Erased)
-
-
 def run_of(fields: Mapping[str, Any], values: Mapping[bytes | None, Any]) -> StoredRun:
     """A header as it stands.
 
@@ -275,61 +237,3 @@ def run_of(fields: Mapping[str, Any], values: Mapping[bytes | None, Any]) -> Sto
     changed = {name: values[fields[name]] for name in CELLS}
     changed["seed"] = None if fields["seed"] is None else int(fields["seed"])
     return checked_run(StoredRun(**{**{name: fields[name] for name in RUN_FIELDS}, **changed}))
-
-
-def checked_run(run: StoredRun) -> StoredRun:
-    """*run*, if its header is one that a run can have.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    for name, kinds in _KINDS.items():
-        if type(getattr(run, name)) not in kinds:
-            raise ValueError(f"its {name} is {short(getattr(run, name))}")
-    if run.status not in RUN_STATUSES:
-        raise ValueError(f"its status {run.status!r} is none that a run has")
-    if run.output is UNSET or not all(map(_is_entry, run.waiting)):
-        raise ValueError(
-            f"its {'output' if run.output is UNSET else 'waiting'} is none that a run has"
-        )
-    if (run.salt is None) != (run.hidden is not None) or (
-        run.salt is None and (run.output or run.error or run.waiting)
-    ):
-        raise ValueError("it is half erased")
-    if run.cost_usd is not None and not _is_amount(run.cost_usd):
-        raise ValueError(f"its cost {run.cost_usd!r} is no amount")
-    return run
-
-
-def _is_amount(text: str) -> bool:
-    try:
-        return Decimal(text).is_finite()
-    except ArithmeticError:
-        return False
-
-
-def _is_entry(entry: Any) -> bool:
-    """Whether *entry* says what a run waits for."""
-    if type(entry) is not dict or any(
-        type(entry.get(name)) is not str for name in ("path", "kind")
-    ):
-        return False
-    return entry.get("match") is None or (
-        type(entry["match"]) is dict and type(entry.get("event")) is str
-    )
-
-
-_NONE = type(None)
-_KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys("run_id program_name program_digest status seal".split(), (str,)),
-    **dict.fromkeys("key created_ns started_ns finished_ns fence steps tokens".split(), (int,)),
-    **dict.fromkeys(
-        "parent owner error error_kind signature hidden cost_usd".split(), (str, _NONE)
-    ),
-    **dict.fromkeys(("inputs", "about"), (dict, Erased)),
-    "document": (dict,),
-    "salt": (bytes, _NONE),
-    "waiting": (list,),
-    "wake_ns": (int, _NONE),
-}
-"""What the fields of a header are."""

@@ -9,18 +9,8 @@ from hashlib import sha256
 from typing import Any
 
 from ...errors import StoreError, UnknownRun
-from ..protocol import StoredRun
-from .cells import (
-    CELLS,
-    UNREADABLE,
-    decoded,
-    hashes_in,
-    message_of,
-    row_crc,
-    row_of,
-    run_crc,
-    run_of,
-)
+from ..records import UNREADABLE, StoredRun, message_of
+from .cells import CELLS, decoded, hashes_in, row_crc, row_of, run_crc, run_of
 from .database import Connection
 from .schema import RUN_FIELDS
 

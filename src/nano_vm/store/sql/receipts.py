@@ -1,11 +1,8 @@
-"""Receipts: a store's list of what became of its runs, in which each holds the hashes of those
-before it.
-
-A run gets one when it ends, in the transaction of its end or import, and another when it is erased
-or deleted by `prune`. A run that was taken away without one is missed, and who changes or takes
-away a receipt is found out by those that follow: with a key, each is signed. Nothing in a database
-tells that its newest receipts were taken away together with their runs: for that the newest is kept
-elsewhere (`Receipt.head`).
+"""The table of receipts. A run gets one when it ends, in the transaction of its end or import, and
+another when it is erased or deleted by `prune`. A run that was taken away without one is missed, and
+who changes or takes away a receipt is found out by those that follow: with a key, each is signed.
+Nothing in a database tells that its newest receipts were taken away together with their runs: for
+that the newest is kept elsewhere (`Receipt.head`).
 
 Processes that end runs at the same time do not wait for each other: a receipt follows the *tips*,
 those that no other follows yet, of which each transaction takes the ones that no other has. So the
@@ -15,88 +12,24 @@ list may have branches, which the next receipt joins.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from ...errors import StoreError
-from ...values import canonical
-from ..protocol import ENDED as STATUSES_OF_ENDED
-from ..signing import SigningKey, holds, signer_of
+from ..receipts import HAS_ENDED, PURPOSE, WAS_DELETED, WAS_ERASED, Entry, Receipt, signature_faults
+from ..records import ENDED
+from ..signing import SigningKey
 
 if TYPE_CHECKING:
     from .database import Connection
 
-ENDED, ERASED, DELETED = "ended", "erased", "deleted"
 
-_OVER = ", ".join(f"'{status}'" for status in STATUSES_OF_ENDED)
+_OVER = ", ".join(f"'{status}'" for status in ENDED)
 
 CHECK_RECEIPTS = 1000
 """Receipts that are read at once."""
 
 MOST_TIPS = 64
 """Receipts that one follows: far more than processes end runs at the same instant."""
-
-_PURPOSE = "receipt"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a receipt is made for: that a run with this seal has ended (here, or before it was
-    imported), was erased or deleted.
-    """
-
-    kind: str
-    run_id: str
-    seal: str
-    at_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """An entry in a store's list. ``store`` is the store's identity, ``number`` the place in the
-    list, ``previous`` the hashes of those that it follows, separated by a space.
-    """
-
-    store: str
-    number: int
-    entry: Entry
-    previous: str
-    signature: str | None = None
-
-    def content(self) -> bytes:
-        """What is hashed and signed."""
-        entry = self.entry
-        return canonical(
-            [self.store, entry.kind, entry.run_id, entry.seal, entry.at_ns, self.previous]
-        )
-
-    @property
-    def hash(self) -> str:
-        """SHA-256, in hex."""
-        return sha256(self.content()).hexdigest()
-
-    @property
-    def head(self) -> str:
-        """What is kept elsewhere, to find out later that receipts were taken away."""
-        return f"{self.number}:{self.hash}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        entry = self.entry
-        told = {
-            "store": self.store,
-            "number": self.number,
-            "kind": entry.kind,
-            "run_id": entry.run_id,
-        }
-        told |= {
-            "seal": entry.seal,
-            "at_ns": entry.at_ns,
-            "previous": self.previous.split(),
-            "hash": self.hash,
-        }
-        return told | {"signature": self.signature}
 
 
 def add(
@@ -120,7 +53,7 @@ def add(
     made = []
     for entry in entries:
         receipt = Receipt(store, 0, entry, previous)
-        signature = signer.sign(_PURPOSE, receipt.content()) if signer is not None else None
+        signature = signer.sign(PURPOSE, receipt.content()) if signer is not None else None
         made.append(
             (entry.kind, entry.run_id, entry.seal, entry.at_ns, previous, receipt.hash, signature)
         )
@@ -218,7 +151,7 @@ def check(
         name = f"receipt {receipt.number} (run {receipt.entry.run_id!r})"
         if receipt.hash != stored:
             yield f"{name}: its hash does not fit: it was changed"
-        yield from (f"{name}: {fault}" for fault in _signature_faults(receipt, trusted))
+        yield from (f"{name}: {fault}" for fault in signature_faults(receipt, trusted))
         there.add(stored)
         followed.update(dict.fromkeys(receipt.previous.split(), name))
         if head is not None and head == f"{receipt.number}:{stored}":
@@ -241,17 +174,6 @@ def check(
     yield from _without(connection)
 
 
-def _signature_faults(receipt: Receipt, trusted: Collection[str] | None) -> Iterator[str]:
-    signature = receipt.signature
-    if signature is None:
-        if trusted is not None:
-            yield "it is not signed"
-    elif trusted is not None and signer_of(signature) not in trusted:
-        yield f"it is signed by another key: {signer_of(signature)}"
-    elif not holds(signature, _PURPOSE, receipt.content()):
-        yield "its signature does not fit: it was changed"
-
-
 def _lost(connection: Connection) -> Iterator[str]:
     """Runs that have ended and are not there any more, or not ended, though no receipt says that
     they were deleted.
@@ -259,10 +181,10 @@ def _lost(connection: Connection) -> Iterator[str]:
     lost = connection.all(
         "SELECT DISTINCT r.run_id, u.status FROM nano_receipts r LEFT JOIN nano_runs u ON "
         "u.run_id = r.run_id "
-        f"WHERE r.kind IN ('{ENDED}', '{ERASED}') AND (u.status IS NULL OR u.status NOT IN "
+        f"WHERE r.kind IN ('{HAS_ENDED}', '{WAS_ERASED}') AND (u.status IS NULL OR u.status NOT IN "
         f"({_OVER})) "
         f"AND NOT EXISTS (SELECT 1 FROM nano_receipts d WHERE d.run_id = r.run_id AND d.kind = "
-        f"'{DELETED}' "
+        f"'{WAS_DELETED}' "
         "AND d.number > r.number) ORDER BY r.run_id"
     )
     for run_id, status in lost:
@@ -280,7 +202,7 @@ def _without(connection: Connection) -> Iterator[str]:
     without = connection.all(
         f"SELECT u.run_id, u.status FROM nano_runs u WHERE u.status IN ({_OVER}) AND NOT EXISTS ("
         f"SELECT 1 FROM nano_receipts r WHERE r.run_id = u.run_id AND r.seal = u.seal AND r.kind "
-        f"= '{ENDED}') ORDER BY u.key"
+        f"= '{HAS_ENDED}') ORDER BY u.key"
     )
     for run_id, status in without:
         yield (

@@ -16,27 +16,17 @@ from typing import IO, Any, NamedTuple
 
 from ...errors import StoreError
 from ..clock import machine_clock
-from ..protocol import (
-    ENDED,
-    PENDING,
-    RUNNING,
-    STEP,
-    SUSPENDED,
-    TYPES,
-    Append,
-    Claim,
-    Judge,
-    Message,
-    StoredRun,
-    seal_of,
-)
-from ..seals import signed, signed_message
+from ..protocol import Append, Claim, Judge
+from ..receipts import HAS_ENDED, Entry, Receipt
+from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, TYPES, Message, StoredRun
+from ..seals import seal_of, signed, signed_message
 from ..signing import PUBLIC_HEX, SigningKey, public_keys
-from ..sql import events, receipts, transfer, upkeep
+from ..sql import events, intake, receipts, upkeep
+from ..transfer import export
+from ..waits import Entry as WaitEntry
 from .cells import Bodies, run_cells
 from .database import Connection, Database, marks, parts
 from .read import CREATED, HEADER, INBOX, headers, loaded, unknown
-from .receipts import Entry, Receipt
 from .writer import Job, Writer
 
 PAGE_RUNS = 200
@@ -291,7 +281,7 @@ class SqlStore:
         return self._held(job)  # type: ignore[no-any-return]
 
     def post(
-        self, name: str, payload: Mapping[str, Any], write: Callable[[list[events.Entry]], Message]
+        self, name: str, payload: Mapping[str, Any], write: Callable[[list[WaitEntry]], Message]
     ) -> bool:
         """See `Store.post`."""
         return bool(
@@ -531,7 +521,7 @@ class SqlStore:
         Raises:
             UnknownRun: If there is none of an id.
         """
-        return transfer.export((self.load(run_id) for run_id in run_ids), stream)
+        return export((self.load(run_id) for run_id in run_ids), stream)
 
     def import_(self, stream: Iterable[str], *, unfinished: bool = False) -> list[str]:
         """Take in what `export` wrote, all or nothing; the ids of the runs that were not there
@@ -544,7 +534,7 @@ class SqlStore:
             StoreError: If it was cut short or edited, is from a newer version, or a run of that id
             with other content is there.
         """
-        return transfer.import_(self.database, stream, unfinished=unfinished, signer=self.signer)
+        return intake.import_(self.database, stream, unfinished=unfinished, signer=self.signer)
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -580,7 +570,7 @@ class SqlStore:
                 added.add(bodies)
                 if run.status in ENDED:
                     added.entries.append(
-                        Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns)
+                        Entry(HAS_ENDED, run.run_id, run.seal or "", run.finished_ns)
                     )
             elif again:  # a salt is drawn for each run, so it tells them apart
                 found = connection.one(

@@ -12,23 +12,23 @@ from typing import Any
 
 from ...errors import StoreError
 from ...values import UNSET
-from ..protocol import (
+from ..receipts import WAS_DELETED, WAS_ERASED, Entry
+from ..records import (
     ENDED,
+    UNREADABLE,
     Erased,
     Message,
     StoredRun,
-    hidden_of,
     late_outcomes,
+    message_of,
     salted,
-    sealed_as,
 )
-from ..seals import NO_RUN, message_holds, signature_holds
+from ..seals import NO_RUN, hidden_of, message_holds, sealed_as, signature_holds
 from ..signing import signer_of
 from ..sql import lite, receipts
-from .cells import HELD, UNREADABLE, Bodies, message_of, row_cells, row_crc, run_cells
+from .cells import HELD, Bodies, row_cells, row_crc, run_cells
 from .database import Connection, Database
 from .read import HEADER, INBOX, ROWS, assembled, cells_of, damaged, loaded, values_of
-from .receipts import Entry
 from .schema import RUN_FIELDS
 
 PRUNE_RUNS = 100
@@ -75,7 +75,7 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
         changed,
     )
     connection.run("DELETE FROM nano_inbox WHERE run = ?", run.key)
-    bodies.entries.append(Entry(receipts.ERASED, run.run_id, run.seal or "", time.time_ns()))
+    bodies.entries.append(Entry(WAS_ERASED, run.run_id, run.seal or "", time.time_ns()))
     return True
 
 
@@ -101,9 +101,7 @@ def prune(
         for cell in cells_of([fields], connection.all(ROWS, fields[0])):
             bodies.drop(cell)
         named = dict(zip(RUN_FIELDS, fields, strict=False))
-        bodies.entries.append(
-            Entry(receipts.DELETED, named["run_id"], named["seal"], time.time_ns())
-        )
+        bodies.entries.append(Entry(WAS_DELETED, named["run_id"], named["seal"], time.time_ns()))
     keys = [(fields[0],) for fields in headers]
     for table, name in (("nano_rows", "run"), ("nano_inbox", "run"), ("nano_runs", "key")):
         connection.many(f"DELETE FROM {table} WHERE {name} = ?", keys)

@@ -22,12 +22,14 @@ from typing import Any
 
 from ... import forking
 from ...errors import LeaseLost, StoreError, VMError
-from ..protocol import ENDED, Append
+from ..protocol import Append
+from ..receipts import HAS_ENDED, Entry
+from ..records import ENDED
 from ..signing import SigningKey
 from ..sql import events, receipts
+from ..waits import Waits
 from .cells import Bodies, row_cells, row_crc, update_cells
 from .database import Connection, Database
-from .receipts import Entry
 
 BATCH_ITEMS = 1000
 """The most that goes into one transaction, so that none makes the others wait for long."""
@@ -401,7 +403,7 @@ class Writer:
         updates: dict[int, dict[str, Any]] = {}
         used: list[tuple[int, int]] = []
         seen: list[tuple[int, int]] = []
-        waits: dict[int, events.Waits] = {}
+        waits: dict[int, Waits] = {}
         for item in items:
             append = item.append
             assert append is not None
@@ -449,7 +451,7 @@ class Writer:
                 changes.update(item.columns)
                 if changes.get("status") in ENDED:
                     seal, at = changes.get("seal", run[7]), changes.get("finished_ns", 0)
-                    bodies.entries.append(Entry(receipts.ENDED, run[6], seal, at))
+                    bodies.entries.append(Entry(HAS_ENDED, run[6], seal, at))
             if append.waits is not None:
                 waits[append.key] = append.waits
             used.extend((message, append.key) for message in append.used)

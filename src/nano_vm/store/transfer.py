@@ -10,44 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
-from struct import error as WrongNumber
 from typing import IO, Any
 
-from ...errors import StoreError
-from ...values import UNSET, canonical, parse_json, short
-from ..protocol import (
-    ENDED,
+from ..errors import StoreError
+from ..values import UNSET, canonical, parse_json, short
+from .records import (
     ROW_KINDS,
     RUN_STATUSES,
     STATUSES,
-    SUSPENDED,
     TYPES,
+    UNREADABLE,
     Erased,
     Message,
     Row,
     StoredRun,
-    sealed_as,
-)
-from ..signing import SigningKey
-from ..sql import events, receipts
-from .cells import (
-    UNREADABLE,
-    Bodies,
     checked_row,
     checked_run,
     message_of,
-    row_cells,
-    row_crc,
-    run_cells,
 )
-from .database import Connection, Database
-from .read import loaded
-from .receipts import Entry
-from .writer import INSERT_ROWS, settle
+from .seals import sealed_as
 
 EXPORT_FORMAT = 2
 
 _FIRST = ("run_id", "program_name", "program_digest", "created_ns", "seed", "parent", "started_ns")
+
 _LAST = (
     "status",
     "finished_ns",
@@ -60,6 +46,7 @@ _LAST = (
     "tokens",
     "cost_usd",
 )
+
 _STATUSES = {status.value: status for status in STATUSES}
 
 
@@ -69,8 +56,7 @@ def export(runs: Iterable[StoredRun], stream: IO[str]) -> int:
     programs: set[str] = set()
     count = 0
     for run in runs:
-        document = canonical(run.document)
-        digest = sha256(document).hexdigest()
+        digest = document_digest(run)
         if digest not in programs:
             programs.add(digest)
             stream.write(_text({"record": "program", "sha256": digest, "document": run.document}))
@@ -325,70 +311,6 @@ class _Reader:
         return StoreError(f"line {self._number}: {what}")
 
 
-def import_(
-    database: Database, stream: Iterable[str], *, unfinished: bool, signer: SigningKey | None = None
-) -> list[str]:
-    """Take in the runs of a file, all or nothing; the ids of those that were not there."""
-    taken: list[str] = []
-    entries: list[Entry] = []
-    with database.writing() as connection:
-        for run in read_export(stream):
-            if run.status not in ENDED and not unfinished:
-                raise StoreError(
-                    f"run {run.run_id!r} is {run.status}: two databases that both go on with it "
-                    f"would make its calls twice; "
-                    "take it in as unfinished if the other one is given up"
-                )
-            try:
-                new = _take(connection, run)
-            except (OverflowError, WrongNumber) as error:
-                raise StoreError(
-                    f"run {run.run_id!r} holds a number that no database keeps: {error}"
-                ) from error
-            if new:
-                taken.append(run.run_id)
-                if run.status in ENDED:
-                    entries.append(
-                        Entry(receipts.ENDED, run.run_id, run.seal or "", run.finished_ns)
-                    )
-        receipts.add(connection, entries, signer)
-    return taken
-
-
-def _take(connection: Connection, run: StoredRun) -> bool:
-    """Insert a run; False where the same is there."""
-    bodies = Bodies()
-    columns = run_cells(run, bodies) | {"fence": 1, "owner": None, "row_count": len(run.rows)}
-    found = connection.one(
-        f"INSERT INTO nano_runs ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
-        "ON CONFLICT (run_id) DO NOTHING RETURNING key",
-        *columns.values(),
-    )
-    if found is None:
-        there = loaded(connection, run.run_id)
-        if list(run_lines(there, _digest(there))) != list(run_lines(run, _digest(run))):
-            raise StoreError(
-                f"there is a run {run.run_id!r} with other content; nothing was changed"
-            )
-        return False
-    key = int(found[0])
-    cells = [row_cells(row, bodies) for row in run.rows]
-    connection.many(
-        INSERT_ROWS, [(key, seq, *row, row_crc(key, seq, row)) for seq, row in enumerate(cells)]
-    )
-    messages = [(message, 0) for message in run.inbox] + [(message, 1) for message in run.decided]
-    connection.many(
-        "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, ?)",
-        [
-            (key, message.kind, message.content(), message.signature, used)
-            for message, used in messages
-        ],
-    )
-    if run.status == SUSPENDED:
-        events.register(connection, {key: ((), events.matched(run.waiting))})
-    settle(connection, bodies)
-    return True
-
-
-def _digest(run: StoredRun) -> str:
+def document_digest(run: StoredRun) -> str:
+    """By what the lines of *run* name its document."""
     return sha256(canonical(run.document)).hexdigest()

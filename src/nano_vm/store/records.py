@@ -1,0 +1,380 @@
+"""What is kept of a durable run: its header, rows in the order in which they were appended, and an
+inbox of what people and the outside sent to it.
+
+A row is either an *intent* (a call is about to be made) or a finished step as a trace shows it. Rows
+are never changed. Control flow is not stored: a run that is resumed computes it from what its calls
+gave. Nothing here reads or writes a database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from hashlib import sha256
+from json.encoder import encode_basestring as _quoted
+from struct import error as WrongNumber
+from typing import Any
+
+from ..errors import StoreError
+from ..records.trace import Attempt, LLMUsage, Record, StepError, StepName, StepStatus
+from ..values import UNSET, canonical, parse_json, short
+
+INTENT, STEP, PAUSED = 0, 1, 2
+
+ROW_KINDS = (INTENT, STEP, PAUSED)
+
+STATUSES = tuple(StepStatus)
+
+TYPES = (
+    "tool",
+    "llm",
+    "condition",
+    "switch",
+    "parallel",
+    "map",
+    "loop",
+    "call",
+    "set",
+    "approval",
+    "wait",
+)
+
+PENDING, RUNNING, SUSPENDED = "pending", "running", "suspended"
+
+ENDED = ("success", "failed", "cancelled")
+
+RUN_STATUSES = (PENDING, RUNNING, SUSPENDED, *ENDED)
+
+
+@dataclass(slots=True)
+class Row:
+    """A stored record of a run; times are nanoseconds since the epoch. An intent has only frame,
+    path, type and ``started_ns``. One that is paused is of a step at which the run waited, for a
+    trace to show: the run computes it anew when it goes on.
+
+    ``frame`` names the frame of the step: empty for the run, ``fork path:number`` for a child.
+    ``rest`` holds error, attempts, usage and extra, as the JSON form of a trace has them.
+    """
+
+    kind: int
+    frame: str
+    path: str
+    type: str
+    status: StepStatus | None
+    started_ns: int
+    finished_ns: int = 0
+    request: Any = UNSET
+    output: Any = UNSET
+    rest: dict[str, Any] | None = None
+
+    def sealed(self, salt: bytes, known: dict[int, Any]) -> bytes:
+        """What the seal covers: everything, values by salted hash, as a canonical JSON list;
+        *known* are hashes by identity.
+        """
+        request, output, rest, status = self.request, self.output, self.rest, self.status
+        hidden = (
+            "null" if request is UNSET else _hidden(salt, request, known),
+            "null" if output is UNSET else _hidden(salt, output, known),
+            "null" if rest is None else _hidden(salt, rest, known),
+        )
+        return (
+            f"[{self.kind},{_quoted(self.frame)},{_quoted(self.path)},{_quoted(self.type)},"
+            f"{'null' if status is None else _quoted(status._value_)},{self.started_ns},{self.finished_ns},{','.join(hidden)}]"
+        ).encode()
+
+    def record(self) -> Record:
+        """As a trace's record; that of a fork has no children yet.
+
+        Raises:
+            StoreError: If it says what no step says.
+        """
+        assert self.status is not None
+        output = None if self.output is UNSET or type(self.output) is Erased else self.output
+        request = None if self.request is UNSET or type(self.request) is Erased else self.request
+        name = StepName(step_of(self.path), self.type)
+        begun, ended = self.started_ns, self.finished_ns
+        if self.rest is None:
+            return (
+                name,
+                self.path,
+                self.status,
+                output,
+                None,
+                request,
+                begun,
+                ended,
+                None,
+                None,
+                None,
+            )
+        # what was erased is told as if it had never been
+        rest = self.rest if type(self.rest) is dict else {}
+        try:
+            error, attempts, usage, extra = _beside(rest)
+        except (TypeError, ValueError, LookupError, AttributeError) as fault:
+            raise StoreError(
+                f"row {self.path!r} says what no step says; it was damaged: restore a copy"
+            ) from fault
+        return (
+            name,
+            self.path,
+            self.status,
+            output,
+            error,
+            request,
+            begun,
+            ended,
+            attempts,
+            usage,
+            extra,
+        )
+
+
+def _beside(
+    rest: dict[str, Any],
+) -> tuple[StepError | None, tuple[Attempt, ...] | None, LLMUsage | None, Any]:
+    """What a row says beside output and request: error, attempts, usage, extra."""
+    if any(
+        type(n) is not int
+        for n in (rest.get("size", 0), rest.get("paused", 0), *rest.get("lost", ()))
+    ):
+        raise ValueError("a number is none")
+    attempts = tuple(
+        Attempt(
+            StepError.from_dict(a["error"]),
+            a["started_ns"],
+            a["finished_ns"],
+            LLMUsage.from_dict(a["usage"]) if "usage" in a else None,
+            a.get("answer"),
+        )
+        for a in rest.get("attempts", ())
+    )
+    error = StepError.from_dict(rest["error"]) if "error" in rest else None
+    usage = LLMUsage.from_dict(rest["usage"]) if "usage" in rest else None
+    extra = {
+        **rest.get("extra", {}),
+        **{name: rest[name] for name in ("lost", "settled") if name in rest},
+    }
+    return error, attempts or None, usage, extra or None
+
+
+def step_of(path: str) -> str:
+    """The id of the step that *path* leads to; ``x/undo`` and ``x/reconcile`` where it is a call
+    beside step x.
+    """
+    *before, last = path.split("/")
+    name = last.partition("#")[0].partition("[")[0]
+    if name in ("undo", "reconcile") and before:
+        return f"{before[-1].partition('#')[0]}/{name}"
+    return name
+
+
+class Erased(str):
+    """What an erased value has left: its salted hash, in hex, by which the seal still covers it."""
+
+    __slots__ = ()
+
+
+def salted(salt: bytes, value: Any) -> str | None:
+    """The salted hash of a value, by which the seal holds it."""
+    if type(value) is Erased:
+        return str(value)
+    return None if value is UNSET else sha256(salt + canonical(value)).hexdigest()
+
+
+def _hidden(salt: bytes, value: Any, known: dict[int, Any]) -> str:
+    found = known.get(id(value))
+    if found is None:
+        # the value, so that its identity stays its own
+        found = known[id(value)] = f'"{salted(salt, value)}"', value
+    return found[0]
+
+
+@dataclass(slots=True)
+class Message:
+    """Something sent to a run: ``approve`` and ``reject`` (``name`` is the path), ``event`` (its
+    name), ``resolve`` (a path in doubt), ``cancel``, ``outcome`` (of a call whose owner had lost
+    the run).
+    """
+
+    kind: str
+    name: str
+    body: dict[str, Any]
+    by: str | None
+    created_ns: int
+    id: int = 0
+    signature: str | None = None  # by who sent it, if that had a key
+
+    def content(self) -> bytes:
+        """What is stored of it, and what the seal of a run that used it covers."""
+        return canonical([self.kind, self.name, self.body, self.by, self.created_ns])
+
+
+@dataclass(slots=True)
+class StoredRun:
+    """A run as it stands in a store. ``rows``, ``inbox`` (messages that are not used yet) and
+    ``decided`` (those that were used) are there where they were asked for.
+    """
+
+    run_id: str
+    program_name: str
+    program_digest: str
+    created_ns: int
+    # {"program": ..., "programs": {name: ...}}, plain
+    document: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    # as `Trace.about`, with the run's own options
+    about: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    salt: bytes | None = b""  # None: erased
+    status: str = PENDING
+    started_ns: int = 0
+    finished_ns: int = 0
+    output: Any = None
+    error: str | None = None
+    error_kind: str | None = None
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+    wake_ns: int | None = None  # when something that it waits for is due
+    owner: str | None = None
+    fence: int = 0
+    parent: str | None = None  # of a fork: the run that it was made from
+    seal: str | None = None  # hex; see `seal_of`
+    signature: str | None = None  # of the seal, by the process that wrote it, if that has a key
+    hidden: str | None = (
+        # of an erased run: what its seal still needs of the values that are gone, see `hidden_of`
+        None
+    )
+    steps: int = 0
+    tokens: int = 0
+    cost_usd: str | None = None
+    key: int = 0  # the store's own
+    rows: list[Row] = field(default_factory=list)
+    inbox: list[Message] = field(default_factory=list)
+    decided: list[Message] = field(default_factory=list)
+
+    def header(self) -> list[Any]:
+        """What the seal covers before the first row."""
+        salt = self.salt or b""
+        shown = [
+            self.run_id,
+            self.program_name,
+            self.program_digest,
+            self.created_ns,
+            self.seed,
+            self.parent,
+        ]
+        document = sha256(canonical(self.document)).hexdigest()
+        return [*shown, document, salted(salt, self.inputs), salted(salt, self.about)]
+
+
+def late_outcomes(run: StoredRun) -> list[Message]:
+    """Outcomes of calls that came when *run*, which has its rows, had ended, and of which it says
+    something else.
+    """
+    if run.status not in ENDED:
+        return []
+    said = {row.path: row for row in run.rows if row.kind == STEP}
+    found = []
+    for message in run.inbox:
+        row = said.get(message.name)
+        if message.kind != "outcome":
+            continue
+        success = row is not None and row.status is StepStatus.SUCCESS
+        output = None if row is None or row.output is UNSET else row.output
+        if success != ("output" in message.body) or (success and output != message.body["output"]):
+            found.append(message)
+    return found
+
+
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, WrongNumber)
+"""What comes of a column that holds something else than was put there."""
+
+
+def message_of(number: int, kind: str, cell: bytes, signature: str | None) -> Message:
+    """The inverse of `Message.content`; *kind* is that by which the database knows it."""
+    told, name, body, by, created = parse_json(bytes(cell).decode())
+    right = (
+        told == kind and type(name) is str and type(body) is dict and type(by) in (str, type(None))
+    )
+    if not right or type(created) is not int or type(signature) not in (str, type(None)):
+        raise ValueError("not a message")
+    return Message(kind, name, body, by, created, number, signature)
+
+
+def checked_row(row: Row) -> Row:
+    """*row*, if it is one that a run can have.
+
+    Raises:
+        ValueError: If it is none; LookupError, TypeError or AttributeError likewise.
+    """
+    right = (
+        (row.status is None) == (row.kind == INTENT)
+        and row.kind in ROW_KINDS
+        and row.type
+        and row.path
+    )
+    if not right or type(row.rest) not in _RESTS or row.started_ns < 0:
+        raise ValueError("it is a row of no kind")
+    return row
+
+
+_RESTS = (type(None), dict, Erased)
+
+
+def checked_run(run: StoredRun) -> StoredRun:
+    """*run*, if its header is one that a run can have.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    for name, kinds in _KINDS.items():
+        if type(getattr(run, name)) not in kinds:
+            raise ValueError(f"its {name} is {short(getattr(run, name))}")
+    if run.status not in RUN_STATUSES:
+        raise ValueError(f"its status {run.status!r} is none that a run has")
+    if run.output is UNSET or not all(map(_is_entry, run.waiting)):
+        raise ValueError(
+            f"its {'output' if run.output is UNSET else 'waiting'} is none that a run has"
+        )
+    if (run.salt is None) != (run.hidden is not None) or (
+        run.salt is None and (run.output or run.error or run.waiting)
+    ):
+        raise ValueError("it is half erased")
+    if run.cost_usd is not None and not _is_amount(run.cost_usd):
+        raise ValueError(f"its cost {run.cost_usd!r} is no amount")
+    return run
+
+
+def _is_amount(text: str) -> bool:
+    try:
+        return Decimal(text).is_finite()
+    except ArithmeticError:
+        return False
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether *entry* says what a run waits for."""
+    if type(entry) is not dict or any(
+        type(entry.get(name)) is not str for name in ("path", "kind")
+    ):
+        return False
+    return entry.get("match") is None or (
+        type(entry["match"]) is dict and type(entry.get("event")) is str
+    )
+
+
+_NONE = type(None)
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys("run_id program_name program_digest status seal".split(), (str,)),
+    **dict.fromkeys("key created_ns started_ns finished_ns fence steps tokens".split(), (int,)),
+    **dict.fromkeys(
+        "parent owner error error_kind signature hidden cost_usd".split(), (str, _NONE)
+    ),
+    **dict.fromkeys(("inputs", "about"), (dict, Erased)),
+    "document": (dict,),
+    "salt": (bytes, _NONE),
+    "waiting": (list,),
+    "wake_ns": (int, _NONE),
+}
+"""What the fields of a header are."""
