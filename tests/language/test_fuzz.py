@@ -510,7 +510,8 @@ COUNT = 60
 def digests_elsewhere(python: str | Path, hash_seed: str) -> list[str]:
     """What `digests` gives in another process."""
     source = Path(sys.modules["nano_vm"].__file__ or "").parent.parent
-    paths = [str(source), str(Path(__file__).parents[1])]
+    here = Path(__file__).parent
+    paths = [str(source), str(here.parent), str(here)]
     if Path(python) == Path(sys.executable):
         paths += [path for path in sys.path if path]
     program = STAND_IN + f"import json, test_fuzz; print(json.dumps(test_fuzz.digests({COUNT})))"
