@@ -22,6 +22,7 @@ from nano_vm.language.policy import Policy, rules_of
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
 from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.outcome import Answer, Arrived, Decided, Failed, Value
 from nano_vm.machine.plan import MODEL, PAUSE, Op
 from nano_vm.machine.simulate import simulate
 from nano_vm.records.trace import StepError
@@ -409,20 +410,20 @@ class Feed:
             self.arrived.append((op.step_id, name, value))
         if self.random.random() < self.failing:
             kind = self.random.choice(["tool", "tool", "timeout"])
-            return machine.fail(
-                StepError(kind, "ToolError" if kind == "tool" else "TimeoutError", "no"),
+            return machine.resume(
+                Failed(StepError(kind, "ToolError" if kind == "tool" else "TimeoutError", "no")),
                 machine.now,
             )
-        return machine.resume(self.returned(op.tool, machine.keywords), machine.now)  # type: ignore[attr-defined]
+        return machine.resume(Value(self.returned(op.tool, machine.keywords)), machine.now)  # type: ignore[attr-defined]
 
     def pause(self, machine: Machine) -> Op:
         request = machine.request
         if request["kind"] == "wait":
-            return machine.arrive(self.outside(), machine.now)
+            return machine.resume(Arrived(self.outside()), machine.now)
         granted = self.random.random() < 0.8
         if granted and request["role"] == "treasurer":
             self.shown.append(request["show"])
-        return machine.decide(granted, self.mark(), None, machine.now)
+        return machine.resume(Decided(granted, self.mark(), None), machine.now)
 
     def approved(self, value: Any) -> bool:
         """Whether a treasurer has seen *value*, by itself or in a text, and agreed."""
@@ -449,7 +450,7 @@ class Feed:
 
     def model(self, machine: Machine, op: Any) -> Op:
         if self.random.random() < self.failing:
-            return machine.fail(StepError("model", "ModelError", "no"), machine.now)
+            return machine.resume(Failed(StepError("model", "ModelError", "no")), machine.now)
         said = "".join(MARK.findall(json.dumps(machine.messages, ensure_ascii=False))) or "plain"
         answer = said
         if self.random.random() < 0.1:
@@ -458,7 +459,7 @@ class Feed:
             answer = self.random.choice(op.allowed)
         elif op.schema is not None:
             answer = json.dumps(self.fitting(op.schema, said), ensure_ascii=False)
-        return machine.answer(answer, None, machine.now)
+        return machine.resume(Answer(answer), machine.now)
 
     def fitting(self, schema: dict[str, Any], said: str) -> Any:
         if "enum" in schema:

@@ -309,6 +309,10 @@ class Changed(VMError):
     """What was shown is not what is asked now; look at it again."""
 
 
+class IllegalOutcome(VMError):
+    """A driver gave the machine an outcome that its request cannot have: a fault of the driver."""
+
+
 class RunFailed(VMError):
     """Raised by `Trace.raise_for_status`; ``trace`` is the trace of the run."""
 

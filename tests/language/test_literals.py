@@ -13,6 +13,7 @@ from nano_vm import ExecutionVM
 from nano_vm.errors import LimitExceeded
 from nano_vm.language.literals import literals_of
 from nano_vm.language.schemas import schema_check
+from nano_vm.machine.outcome import Arrived
 from nano_vm.testing import ScriptedLLM
 from nano_vm.values import canonical
 from nano_vm.verify.trust.proof import restricted
@@ -114,7 +115,7 @@ def test_a_payload_of_an_event_is_stored_so_too() -> None:
     root = plan.frames[0]
     machine = Machine.of_run(root, loaded(root, {}), Facts("r"), Ledger.of(DEFAULT_LIMITS, None))
     machine.start(0)
-    machine.arrive(1.0, 1)
+    machine.resume(Arrived(1.0), 1)
     assert canonical(machine.output) == b"1"
 
 

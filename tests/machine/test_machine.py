@@ -19,6 +19,7 @@ from nano_vm.language.program import Retry
 from nano_vm.machine.faults import backoff, effect_key, matches, model_error, tool_error
 from nano_vm.machine.ledger import Ledger, Limits, Shares, token_bound
 from nano_vm.machine.machine import FOREVER, Facts, Machine, loaded
+from nano_vm.machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from nano_vm.machine.plan import END, FORK, MODEL, PAUSE, TOOL, ToolOp
 from nano_vm.machine.simulate import in_lanes
 from nano_vm.records.trace import StepError
@@ -55,32 +56,32 @@ class ByHand:
                 try:
                     value = self.tools[op.tool](**machine.keywords)
                 except BaseException as error:  # noqa: BLE001 - its outcome, whatever it is
-                    op = machine.fail(tool_error(op, error), self.tick())
+                    op = machine.resume(Failed(tool_error(op, error)), self.tick())
                 else:
-                    op = machine.resume(value, self.tick())
+                    op = machine.resume(Value(value), self.tick())
             elif op.code == MODEL:
                 refusal = (
                     machine.reserve(token_bound(machine.messages)) if machine.reserves else None
                 )
                 if refusal is not None:
-                    op = machine.fail(refusal, self.tick())
+                    op = machine.resume(Failed(refusal), self.tick())
                     continue
                 try:
                     text = self.answer(machine.messages)
                 except Exception as error:  # noqa: BLE001 - its outcome, whatever it is
-                    op = machine.fail(model_error(error), self.tick())
+                    op = machine.resume(Failed(model_error(error)), self.tick())
                 else:
                     words = sum(len(m["content"].split()) for m in machine.messages)
                     usage = LLMUsage(words, len(text.split()), words + len(text.split()))
                     extra = {"model": "scripted", "finish_reason": "stop"}
-                    op = machine.answer(text, usage, self.tick(), extra)
+                    op = machine.resume(Answer(text, usage, extra), self.tick())
             elif op.code == PAUSE:
-                op = machine.suspend(self.tick())
+                op = machine.resume(Suspended(), self.tick())
             else:
                 assert op.code == FORK
                 for number in in_lanes(machine, self.order(list(range(machine.fork_size)))):
                     self.drive(machine.child(number))
-                op = machine.join(self.tick())
+                op = machine.resume(Joined(), self.tick())
 
     def run(self, one: Program, inputs: dict[str, Any], vm: ExecutionVM) -> Trace:
         root = vm.plan(one).frames[0]
@@ -370,19 +371,19 @@ def begun(one: Program, tools: dict[str, Any], **facts: Any) -> tuple[Machine, A
 def test_cancelled_between_two_outcomes() -> None:
     machine, op = begun(program(step("a", undo={"tool": "t"}), step("b")), {"t": echo()})
     assert op.step_id == "a"
-    op = machine.resume(1, 10)
+    op = machine.resume(Value(1), 10)
     assert op.step_id == "b"
-    op = machine.cancel(20, called=False)
+    op = machine.resume(Cancelled(called=False), 20)
     assert op.step_id == "a/undo"
     assert machine.status is TraceStatus.CANCELLED
-    op = machine.resume(None, 30)
+    op = machine.resume(Value(None), 30)
     assert op.code == END
     assert [r[2].value if len(r) > 5 else "success" for r in machine.records] == [
         "success",
         "cancelled",
         "success",
     ]
-    assert machine.cancel(40).code == END  # once ended it stays as it is
+    assert machine.resume(Cancelled(), 40).code == END  # once ended it stays as it is
 
 
 def test_an_interrupted_write_is_in_doubt_and_a_read_is_not() -> None:
@@ -392,10 +393,10 @@ def test_an_interrupted_write_is_in_doubt_and_a_read_is_not() -> None:
         ("read", True, "cancelled"),
     ):
         machine, _ = begun(program(step()), {"t": tool(effect=effect)(lambda: 1)})  # type: ignore[call-overload]
-        machine.cancel(1, called=called)
+        machine.resume(Cancelled(called=called), 1)
         assert machine.records[-1][2].value == outcome
         machine, _ = begun(program(step()), {"t": tool(effect=effect)(lambda: 1)})  # type: ignore[call-overload]
-        assert machine.expire(1, called=called).code == END
+        assert machine.resume(TimedOut(called=called), 1).code == END
         assert machine.records[-1][2].value == ("in_doubt" if outcome == "in_doubt" else "failed")
 
 
@@ -412,9 +413,9 @@ def test_a_machine_tells_deadlines_and_never_reads_a_clock() -> None:
     )
     machine, op = begun(one, {"t": echo()})
     assert machine.deadline == 2 * 10**9
-    op = machine.resume(1, 10**9)
+    op = machine.resume(Value(1), 10**9)
     assert (op.step_id, machine.path) == ("a", "l#2/a")
-    op = machine.resume(1, 2 * 10**9)
+    op = machine.resume(Value(1), 2 * 10**9)
     assert op.code == END
     assert machine.error is not None
     assert machine.error.kind == "timeout"
@@ -433,9 +434,9 @@ def test_one_plan_serves_many_machines() -> None:
     for machine in machines:
         machine.start(0)
     for machine in reversed(machines):
-        machine.resume(machine.keywords["x"], 1)
+        machine.resume(Value(machine.keywords["x"]), 1)
     for machine in machines:
-        assert machine.resume(machine.keywords["x"], 2).code == END
+        assert machine.resume(Value(machine.keywords["x"]), 2).code == END
     assert [machine.output for machine in machines] == list(range(50))
 
 

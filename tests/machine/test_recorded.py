@@ -26,6 +26,17 @@ from nano_vm.language.policy import Budget, tightest
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import Ledger, Limits, token_bound
 from nano_vm.machine.machine import FOREVER, Facts, Machine, loaded
+from nano_vm.machine.outcome import (
+    Answer,
+    Arrived,
+    Cancelled,
+    Decided,
+    Failed,
+    Suspended,
+    TimedOut,
+    Unknown,
+    Value,
+)
 from nano_vm.machine.plan import MODEL, PAUSE, TOOL
 from nano_vm.machine.recorded import Recorded, last_usage
 from nano_vm.machine.simulate import simulate
@@ -252,12 +263,12 @@ class Chaos(Outcomes):
         aside = op.step_id.endswith(("/undo", "/reconcile"))
         if not aside and machine.now >= machine.deadline:
             self.asked += 1
-            return machine.expire(machine.now, called=rng.random() < 0.5)
+            return machine.resume(TimedOut(called=rng.random() < 0.5), machine.now)
         if op.code == MODEL and machine.reserves:
             refusal = machine.reserve(rng.randint(1, token_bound(machine.messages)))
             if refusal is not None:
                 self.asked += 1
-                return machine.fail(refusal, machine.now)
+                return machine.resume(Failed(refusal), machine.now)
         if rng.random() < 0.4 * self.errors and not self.cancelled:
             found = self.rare(machine, op, aside, rng)
             if found is not None:
@@ -272,26 +283,32 @@ class Chaos(Outcomes):
         if op.code == TOOL:
             roll = rng.randrange(7)
             if roll == 0:
-                return machine.expire(now, called=False)
+                return machine.resume(TimedOut(called=False), now)
             if roll == 1:
-                return machine.resume(rng.choice(VALUES), now)
+                return machine.resume(Value(rng.choice(VALUES)), now)
             if roll == 2:
                 return machine.resume(
-                    {"done": rng.random() < 0.5, "output": rng.choice(VALUES)}, now
+                    Value({"done": rng.random() < 0.5, "output": rng.choice(VALUES)}), now
                 )
             if roll == 3:
-                return machine.fail(
-                    StepError("tool", "BudgetExceeded", "is left for another attempt", False), now
+                return machine.resume(
+                    Failed(
+                        StepError("tool", "BudgetExceeded", "is left for another attempt", False)
+                    ),
+                    now,
                 )
             if roll == 4 and not aside:
-                return machine.fail(
-                    StepError("in_doubt", "Lost", "; whether 'pay' took effect; then: x", False),
+                return machine.resume(
+                    Failed(
+                        StepError("in_doubt", "Lost", "; whether 'pay' took effect; then: x", False)
+                    ),
                     now,
                 )
             if roll == 5 and aside:
-                return machine.cancel(now)
-            return machine.fail(
-                StepError("timeout", "TimeoutError", "the tool's own call was cancelled"), now
+                return machine.resume(Cancelled(), now)
+            return machine.resume(
+                Failed(StepError("timeout", "TimeoutError", "the tool's own call was cancelled")),
+                now,
             )
         if op.code == MODEL:
             usage = rng.choice(
@@ -320,17 +337,19 @@ class Chaos(Outcomes):
                 "finish_reason": reason,
                 **rng.choice(({}, {"reasoning": "apart"})),
             }
-            return machine.answer(text, usage, now, rng.choice((None, beside, beside)))
+            return machine.resume(Answer(text, usage, rng.choice((None, beside, beside))), now)
         assert op.code == PAUSE
         return rng.choice(
             (
-                lambda: machine.expire(now),
-                lambda: machine.suspend(now),
-                lambda: machine.lapse(StepError("value", "ExprError", "no time", False), None, now),
+                lambda: machine.resume(TimedOut(), now),
+                lambda: machine.resume(Suspended(), now),
+                lambda: machine.resume(
+                    Failed(StepError("value", "ExprError", "no time", False)), now
+                ),
                 lambda: (
-                    machine.decide(False, None, None, now)
+                    machine.resume(Decided(False), now)
                     if op.asks
-                    else machine.arrive("z" * 5000, now)
+                    else machine.resume(Arrived("z" * 5000), now)
                 ),
             )
         )()
@@ -469,19 +488,21 @@ def scripted(made: Program, *outcomes: Any, limits: Limits | None = None) -> Tra
 
 
 def gives(value: Any) -> Any:
-    return lambda machine: machine.resume(value, machine.now)
+    return lambda machine: machine.resume(Value(value), machine.now)
 
 
 def fails(kind: str, message: str = "gone", retryable: bool = True) -> Any:
-    return lambda machine: machine.fail(StepError(kind, "Gone", message, retryable), machine.now)
+    return lambda machine: machine.resume(
+        Failed(StepError(kind, "Gone", message, retryable)), machine.now
+    )
 
 
 def answers(text: str) -> Any:
-    return lambda machine: machine.answer(text, LLMUsage(1, 2, 3), machine.now)
+    return lambda machine: machine.resume(Answer(text, LLMUsage(1, 2, 3)), machine.now)
 
 
 def cancels(machine: Machine) -> Any:
-    return machine.cancel(machine.now)
+    return machine.resume(Cancelled(), machine.now)
 
 
 ASK = {"tool": "fetch", "args": {}}
@@ -536,7 +557,7 @@ def test_a_long_answer_is_judged_by_what_was_recorded_of_it() -> None:
 
 def test_a_held_call_waits() -> None:
     made = program(step("p", "pay", args={"amount": 3}))
-    trace = scripted(made, lambda machine: machine.suspend(machine.now))
+    trace = scripted(made, lambda machine: machine.resume(Suspended(), machine.now))
     assert trace.waiting == [
         {"path": "p", "step_id": "p", "kind": "effect", "tool": "pay", "request": {"amount": 3}}
     ]
@@ -547,7 +568,9 @@ def test_what_a_reconcile_tool_said_before_a_crash_is_not_taken() -> None:
     """Its step has no record: another attempt may have been begun since."""
     made = program(KEYED)
     lost = StepError("in_doubt", "LostCall", "gone", False)
-    trace = scripted(made, lambda m: m.doubt(lost, m.now), gives({"done": False}), gives("at last"))
+    trace = scripted(
+        made, lambda m: m.resume(Unknown(lost), m.now), gives({"done": False}), gives("at last")
+    )
     before, last = trace._full()
     plan = compile_flow(Flow(made), CONTRACTS)
     machine = Machine.of_run(
@@ -556,7 +579,7 @@ def test_what_a_reconcile_tool_said_before_a_crash_is_not_taken() -> None:
     op = machine.start(5)
     recorded = Recorded([before])
     assert recorded.feed(machine, op) is None
-    op = machine.doubt(lost, 6)
+    op = machine.resume(Unknown(lost), 6)
     assert op.step_id == "k/reconcile"
     assert recorded.feed(machine, op) is None
     assert Recorded([before, last]).feed(machine, op) is not None
@@ -594,8 +617,8 @@ def test_a_reservation_that_was_spent_is_not_given_back() -> None:
     )
     machine.start(5)
     assert machine.reserve(20) is None
-    machine.answer("perhaps", None, 6)
+    machine.resume(Answer("perhaps"), 6)
     refusal = machine.reserve(20)
     assert refusal is not None
-    machine.fail(refusal, 7)
+    machine.resume(Failed(refusal), 7)
     assert machine.ledger.tokens == 30

@@ -16,6 +16,18 @@ from typing import Any
 
 from nano_vm.machine.faults import NOTHING_USED
 from nano_vm.machine.machine import Machine
+from nano_vm.machine.outcome import (
+    Answer,
+    Arrived,
+    Cancelled,
+    Decided,
+    Failed,
+    NotCalled,
+    Suspended,
+    TimedOut,
+    Unknown,
+    Value,
+)
 from nano_vm.machine.plan import MODEL, PAUSE, TOOL
 from nano_vm.records.trace import LLMUsage, StepError
 
@@ -102,7 +114,7 @@ class Outcomes:
             else:
                 self.uncalled.add(path)
                 self.chosen.append((path, "cancelled before it began"))
-            return machine.cancel(machine.now, called=called)
+            return machine.resume(Cancelled(called=called), machine.now)
         if op.code == TOOL:
             return self.tool(machine, op, rng, op.step_id.endswith("/reconcile"))
         if op.code == MODEL:
@@ -123,20 +135,22 @@ class Outcomes:
         if rng.random() < self.errors:
             if rng.random() < 0.3 * self.timeouts:
                 self.note(machine, op, "timeout")
-                return machine.expire(machine.now)
+                return machine.resume(TimedOut(), machine.now)
             if not reconcile and not op.step_id.endswith("/undo") and rng.random() < 0.15:
                 if op.unsafe and rng.random() < 0.5:
                     self.note(machine, op, "begun by an owner that is gone")
-                    return machine.doubt(StepError("in_doubt", "Lost", "lost", False), machine.now)
+                    return machine.resume(
+                        Unknown(StepError("in_doubt", "Lost", "lost", False)), machine.now
+                    )
                 if self.attempts[self.path] == 1:
                     self.chosen.append((self.path, "not called"))
-                    return machine.refuse(
-                        StepError("limit", "Refused", "not called", False), machine.now
+                    return machine.resume(
+                        NotCalled(StepError("limit", "Refused", "not called", False)), machine.now
                     )
             kind, name, retryable = rng.choice(ERRORS)
             self.note(machine, op, f"error {kind} {name}")
-            return machine.fail(
-                StepError(kind, name, self.message(self.path), retryable), machine.now
+            return machine.resume(
+                Failed(StepError(kind, name, self.message(self.path), retryable)), machine.now
             )
         value: Any
         if reconcile and rng.random() < 0.85:
@@ -149,7 +163,7 @@ class Outcomes:
         else:
             value = self.value(rng, op.tool, machine)
         self.note(machine, op, f"returns {json.dumps(value)}")
-        return machine.resume(value, machine.now)
+        return machine.resume(Value(value), machine.now)
 
     def message(self, path: str) -> str:
         """What an error says: text from outside, whichever tool raises it."""
@@ -183,14 +197,15 @@ class Outcomes:
         if rng.random() < self.errors * 0.7:
             if rng.random() < 0.3:
                 self.note(machine, op, "timeout")
-                return machine.expire(machine.now)
+                return machine.resume(TimedOut(), machine.now)
             kind, name, retryable = rng.choice(MODEL_ERRORS)
             self.note(machine, op, f"error {kind}")
             billed = rng.choice((None, NOTHING_USED, LLMUsage(2, 1, 3)))
             self.tokens[0] += billed.prompt_tokens if billed is not None else 0
             self.tokens[1] += billed.completion_tokens if billed is not None else 0
-            return machine.fail(
-                StepError(kind, name, self.message(self.path), retryable), machine.now, billed
+            return machine.resume(
+                Failed(StepError(kind, name, self.message(self.path), retryable), billed),
+                machine.now,
             )
         invalid = rng.random() < self.errors
         echo = "".join(MARK.findall(json.dumps(machine.messages))) if self.marks is not None else ""
@@ -215,21 +230,21 @@ class Outcomes:
         usage = LLMUsage(prompt, most, prompt + most) if rng.random() < 0.8 else None
         self.tokens[0] += prompt if usage else 0
         self.tokens[1] += most if usage else 0
-        return machine.answer(text, usage, machine.now)
+        return machine.resume(Answer(text, usage), machine.now)
 
     def pause(self, machine: Machine, op: Any, rng: Random) -> Any:
         roll = rng.random()
         mark = f"~{rng.randrange(1 << 30)}~" if self.marks is not None else ""
         if roll < 0.06:
             self.chosen.append((self.path, "nothing comes"))
-            return machine.suspend(machine.now)
+            return machine.resume(Suspended(), machine.now)
         if op.timeout_ns and roll < 0.06 + 0.4 * (self.errors > 0):
             self.chosen.append((self.path, "timeout"))
-            return machine.expire(machine.now)
+            return machine.resume(TimedOut(), machine.now)
         if op.type == "approval":
             approved = rng.random() < 0.7
             self.chosen.append((self.path, "approved" if approved else "rejected"))
-            return machine.decide(approved, f"so it is{mark}", "somebody", machine.now)
+            return machine.resume(Decided(approved, f"so it is{mark}", "somebody"), machine.now)
         payload = rng.choice((None, "yes", {"v": f"paid{mark}"}, f"no{mark}", True))
         self.chosen.append((self.path, f"arrives {json.dumps(payload)}"))
-        return machine.arrive(payload, machine.now)
+        return machine.resume(Arrived(payload), machine.now)

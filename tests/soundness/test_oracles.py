@@ -13,6 +13,7 @@ from nano_vm.language.program import Program
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
 from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.outcome import Answer, Cancelled, Failed, TimedOut, Value
 from nano_vm.machine.plan import MODEL
 from nano_vm.machine.simulate import simulate
 from nano_vm.records.trace import StepError, Trace
@@ -75,15 +76,19 @@ def told(steps: list[Step], outcomes: dict[str, Any] | None = None, cancel: str 
     def feed(machine: Machine, op: Any) -> Any:
         path = op.path if machine.static and "/" not in op.step_id else machine.path
         if path == cancel:
-            return machine.cancel(0)
+            return machine.resume(Cancelled(), 0)
         value = outcomes.get(path, "yes")
         if isinstance(value, str) and value.startswith("!"):
             return (
-                machine.expire(0)
+                machine.resume(TimedOut(), 0)
                 if value == "!timeout"
-                else machine.fail(StepError(value[1:], "E", "no", False), 0)
+                else machine.resume(Failed(StepError(value[1:], "E", "no", False)), 0)
             )
-        return machine.answer(value, None, 0) if op.code == MODEL else machine.resume(value, 0)
+        return (
+            machine.resume(Answer(value), 0)
+            if op.code == MODEL
+            else machine.resume(Value(value), 0)
+        )
 
     simulate(machine, feed)
     trace = Trace("p", "d", "r", 1, 0, 0, machine.records, plan.ops)

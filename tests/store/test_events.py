@@ -23,6 +23,7 @@ from nano_vm.errors import AlreadyDecided, Expired
 from nano_vm.language.correlation import MATCHABLE_FIELDS
 from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
 from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.outcome import Arrived
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.inbox import Inbox
 from nano_vm.store.protocol import open_store
@@ -446,7 +447,7 @@ def test_the_machine_takes_no_other(payload: Any, status: TraceStatus) -> None:
         root, loaded(root, {"order": 1}), Facts(), Ledger.of(DEFAULT_LIMITS, None)
     )
     machine.start(0)
-    machine.arrive(payload, 1)
+    machine.resume(Arrived(payload), 1)
     assert machine.status is status
     assert machine.error is None or machine.error.type == "InvalidEvent"
 

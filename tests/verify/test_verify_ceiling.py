@@ -36,6 +36,7 @@ from nano_vm.machine.ledger import (
     token_bound,
 )
 from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.outcome import Answer, Cancelled, Failed, TimedOut, Value
 from nano_vm.machine.plan import BranchOp, ForkOp, ModelOp, Op, SwitchOp, TestOp, ToolOp
 from nano_vm.machine.simulate import simulate
 from nano_vm.records.trace import LLMUsage, StepError
@@ -939,18 +940,18 @@ class Used:
         self.tools[op.tool] += 1
         if op.step_id.endswith("/reconcile"):
             return machine.resume(
-                dice.choice(({"done": True}, {"done": False}, {"done": False}, 1)), 0
+                Value(dice.choice(({"done": True}, {"done": False}, {"done": False}, 1))), 0
             )
         if dice.random() < self.faults:
             how = dice.randint(0, 4)
             if how == 0:
-                return machine.expire(0)
+                return machine.resume(TimedOut(), 0)
             kind = ("tool", "timeout", "rate_limit", "in_doubt")[how - 1]
-            return machine.fail(StepError(kind, "E", "no", kind != "in_doubt"), 0)
+            return machine.resume(Failed(StepError(kind, "E", "no", kind != "in_doubt")), 0)
         if dice.random() < 0.01:
-            return machine.cancel(0)
+            return machine.resume(Cancelled(), 0)
         return machine.resume(
-            dice.choice((1, "text", [1, 2, 3], None, {"a": "b"}, "x" * 290, "y" * 400)), 0
+            Value(dice.choice((1, "text", [1, 2, 3], None, {"a": "b"}, "x" * 290, "y" * 400))), 0
         )
 
     def model(self, machine: Machine, op: ModelOp) -> Op:
@@ -959,7 +960,7 @@ class Used:
         if machine.reserves:
             refusal = machine.reserve(prompt)
             if refusal is not None:
-                return machine.fail(refusal, 0)
+                return machine.resume(Failed(refusal), 0)
         self.models[op.model or "default"] += 1
         most = op.max_tokens or (DEFAULT_MAX_TOKENS if machine.reserves else 50)
         completion = most if dice.random() < 0.6 else dice.randint(0, most)
@@ -968,12 +969,14 @@ class Used:
         price = PRICES[op.model or "m"]
         self.cost += (price[0] * prompt + price[1] * completion) / 1_000_000
         if dice.random() < self.faults:
-            return machine.fail(StepError(dice.choice(("model", "timeout")), "E", "no"), 0)
+            return machine.resume(
+                Failed(StepError(dice.choice(("model", "timeout")), "E", "no")), 0
+            )
         usage = LLMUsage(prompt, completion, prompt + completion)
         long = dice.choice("z\0é☃") * (completion * sizes.TOKEN_BYTES)
         text = long.encode()[: completion * sizes.TOKEN_BYTES].decode(errors="ignore")
-        return machine.answer(
-            dice.choice((text, text, "yes", "7", "1e15", "-9" * completion)), usage, 0
+        return machine.resume(
+            Answer(dice.choice((text, text, "yes", "7", "1e15", "-9" * completion)), usage), 0
         )
 
 

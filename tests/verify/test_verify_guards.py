@@ -18,6 +18,7 @@ from nano_vm.language.policy import Policy, Rules, rules_of
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
 from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.outcome import Cancelled, Decided, Failed, Value
 from nano_vm.machine.plan import MODEL, PAUSE
 from nano_vm.machine.simulate import simulate
 from nano_vm.records.trace import StepError
@@ -1272,21 +1273,21 @@ class Outcomes:
         self.calls += 1
         aside = op.index < 0
         if self.calls > self.cancel_at >= 0 and not op.step_id.endswith("/undo"):
-            return machine.cancel(machine.now)
+            return machine.resume(Cancelled(), machine.now)
         if op.code == PAUSE:
-            return machine.decide(rng.random() < 0.7, None, "somebody", machine.now)
+            return machine.resume(Decided(rng.random() < 0.7, None, "somebody"), machine.now)
         assert op.code != MODEL
         roll = rng.random()
         if roll < self.failing:
             kind, retryable = rng.choice(
                 [("tool", True), ("tool", False), ("timeout", True), ("in_doubt", False)]
             )
-            return machine.fail(StepError(kind, "Drawn", "drawn", retryable), machine.now)
+            return machine.resume(Failed(StepError(kind, "Drawn", "drawn", retryable)), machine.now)
         if roll < self.failing * 1.3:
-            return machine.resume(object(), machine.now)  # no JSON value
+            return machine.resume(Value(object()), machine.now)  # no JSON value
         if aside and op.step_id.endswith("/reconcile"):
-            return machine.resume({"done": rng.random() < 0.5, "output": 1}, machine.now)
-        return machine.resume(rng.choice([1, 1, 2]), machine.now)
+            return machine.resume(Value({"done": rng.random() < 0.5, "output": 1}), machine.now)
+        return machine.resume(Value(rng.choice([1, 1, 2])), machine.now)
 
     def order(self, machine: Machine, op: Any) -> list[int]:
         return self.rng.sample(range(machine.fork_size), machine.fork_size)

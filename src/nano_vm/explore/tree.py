@@ -22,6 +22,7 @@ from ..language.program import ERROR_KINDS, WaitStep
 from ..machine.faults import NOTHING_USED, UNSKIPPABLE, lost, matches
 from ..machine.ledger import DEFAULT_LIMITS, Ledger, token_bound
 from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.outcome import Answer, Arrived, Cancelled, Decided, Failed, TimedOut, Value
 from ..machine.plan import (
     CLOSE,
     END,
@@ -544,8 +545,8 @@ class Runner:
         took, noted, chosen = taken.append, sites.append, len(taken)
 
         def feed(machine: Machine, op: Op) -> Op:
-            if cancels and self.cancelled and machine._aside is None:
-                return machine.cancel(machine.now, called=False)
+            if cancels and self.cancelled and machine.side_call is None:
+                return machine.resume(Cancelled(called=False), machine.now)
             site = calls[op]
             if site.retry is not None and machine.retrying:
                 site = site.retry
@@ -668,8 +669,8 @@ def replay(
 
     def feed(machine: Machine, op: Op) -> Op:
         nonlocal cancelled
-        if cancelled and machine._aside is None:
-            return machine.cancel(machine.now, called=False)
+        if cancelled and machine.side_call is None:
+            return machine.resume(Cancelled(called=False), machine.now)
         path = path_of(machine, op)
         if not rest or rest[-1].path != path:
             found = (
@@ -708,29 +709,34 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
             machine.ledger.cost = None
             refusal = machine.reserve(token_bound(machine.messages))
             if refusal is not None:
-                return machine.fail(refusal, now)
+                return machine.resume(Failed(refusal), now)
         match outcome.kind:
             case "value":
-                return machine.resume(outcome.value, now)
+                return machine.resume(Value(outcome.value), now)
             case "answer":
-                following = machine.answer(outcome.value, None, now)
+                following = machine.resume(Answer(outcome.value), now)
             case "error":
-                following = machine.fail(
-                    outcome.value, now, NOTHING_USED if outcome.value.kind == "rate_limit" else None
+                following = machine.resume(
+                    Failed(
+                        outcome.value, NOTHING_USED if outcome.value.kind == "rate_limit" else None
+                    ),
+                    now,
                 )
             case "approved" | "rejected":
-                return machine.decide(outcome.kind == "approved", None, None, now)
+                return machine.resume(Decided(outcome.kind == "approved"), now)
             case "arrived":
-                return machine.arrive(fitted(outcome.value, machine.request.get("match")), now)
+                return machine.resume(
+                    Arrived(fitted(outcome.value, machine.request.get("match"))), now
+                )
             case "timeout":
                 assert isinstance(op, (CallOp, PauseOp))
                 passed(
                     machine,
                     min(now + op.timeout_ns if op.timeout_ns else FOREVER, machine.deadline),
                 )
-                following = machine.expire(machine.now)
+                following = machine.resume(TimedOut(), machine.now)
             case "cancel":
-                return machine.cancel(now, called=outcome.value)
+                return machine.resume(Cancelled(called=outcome.value), now)
             case _:
                 raise AssertionError(outcome.kind)
         if machine.delay_seconds and following.code != END:
@@ -739,7 +745,7 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
             passed(machine, min(due, machine.deadline))
             # the wait before another attempt ends by the deadline around it
             if due >= machine.deadline:
-                return machine.expire(machine.now, called=False)
+                return machine.resume(TimedOut(called=False), machine.now)
         if not (outcome.every and following is op and machine.retrying):
             return following
 

@@ -1,12 +1,10 @@
 """The state machine: outcomes in, requests out. No await, no I/O, no clock, no random number.
 
     request = machine.start(now)             # a ToolOp or ModelOp to call, a ForkOp, or an end
-    (code END) request = machine.resume(value, now)     # what a tool returned request =
-    machine.answer(text, usage, now)   # what a model answered request = machine.fail(error, now)
-    # what went wrong request = machine.join(now)              # the children of a fork have ended
+    request = machine.resume(outcome, now)   # what came of it, see `outcome`
 
 These are one `send` each to the machine's generator, whose locals hold what a step needs; a driver
-in a hurry sets ``now`` and sends a tool's value itself. A machine executes one frame. Branches,
+in a hurry sets ``now`` and sends the value of a tool itself. A machine executes one frame. Branches,
 items and called programs are child machines that the driver runs, at the same time or one by one:
 what comes out does not depend on it. A driver reads ``keywords`` or ``messages``, ``path``,
 ``deadline`` and ``delay_seconds`` between two of these calls and changes nothing.
@@ -23,7 +21,14 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
 
-from ..errors import BudgetExceeded, ExprError, LimitExceeded, StepFault, VMError
+from ..errors import (
+    BudgetExceeded,
+    ExprError,
+    IllegalOutcome,
+    LimitExceeded,
+    StepFault,
+    VMError,
+)
 from ..language.answers import (
     WHOLE,
     correction,
@@ -58,6 +63,22 @@ from .faults import (
     matches,
 )
 from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits, Shares
+from .outcome import (
+    LEGAL,
+    Answer,
+    Arrived,
+    BadResult,
+    Cancelled,
+    Decided,
+    Failed,
+    Joined,
+    NotCalled,
+    Outcome,
+    Suspended,
+    TimedOut,
+    Unknown,
+    Value,
+)
 from .plan import (
     BRANCH,
     CLOSE,
@@ -89,6 +110,7 @@ from .plan import (
 
 FOREVER = 1 << 62
 
+_ILLEGAL = "{} {!r} cannot have the outcome {!r}"
 _NO_STEP = "the run has used all its steps (max_steps)"
 
 OTHER: Any = object()  # sent in place of a tool's value
@@ -132,12 +154,16 @@ class Machine:
     # the exception of the last call that failed, where the driver had one
     raised: BaseException | None = None
     waiting: Sequence[dict[str, Any]] = ()
+    # whether the request is a call beside a step's own: "undo", "reconcile"
+    side_call: str | None = None
+    # whether the run is being cancelled, and the request is what must come before its end
+    cancelling = False
     skipped = False
     _ask: Op  # the request to make
     _op: Any = None
     _started = 0
     _attempts: list[Attempt] | None = None
-    _outcome: tuple[Callable[..., Op | None], tuple[Any, ...]]
+    _outcome: Outcome  # that was given last, but for values that were sent
     _last: Any = None
     _block_last: Any = None
     frame_name = ""  # the frame's identity among a stored run's rows; the run's own has none
@@ -145,7 +171,6 @@ class Machine:
     begun_ns: int | None = None
     waited_ns = 0  # of the frame's time, waits and approvals
     _ends_by = FOREVER  # the deadline of the frame's own program
-    _aside: str | None = None
     _undo: list[tuple[ToolOp, str, tuple[Any, ...], dict[str, Any]]] | None = None
     _undo_errors: list[str] | None = None
     _counts: dict[str, int]  # runs of steps that can run twice, by path
@@ -159,7 +184,6 @@ class Machine:
         ToolOp, StepError, str, Any, dict[str, Any], str
     ]  # what a reconcile is about: op, error, path, request, keywords, what else is known
     _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
-    _cancelling = False
     _crashed = (
         # whether a call was lost with its process: then a person is waited for also where the run
         # is cancelled
@@ -224,111 +248,21 @@ class Machine:
         self.send = self._steps().send
         return self.send(None)
 
-    def resume(self, value: Any, now: int) -> Op:
-        """Take what a tool returned."""
+    def resume(self, outcome: Outcome, now: int) -> Op:
+        """The next request, after what came of this one.
+
+        Raises:
+            IllegalOutcome: If the request cannot have such an outcome (see `LEGAL`): a fault of the
+                driver, after which the machine is broken.
+        """
+        if self.status is not TraceStatus.RUNNING and self.side_call is None:
+            if type(outcome) is Cancelled:  # what has ended stays as it is
+                return END_OP
+            raise IllegalOutcome(f"the run has ended, and is given {outcome!r}")
         self.now = now
-        return self.send(value)
-
-    def answer(
-        self, text: str, usage: LLMUsage | None, now: int, extra: dict[str, Any] | None = None
-    ) -> Op:
-        """Take what a model answered; *extra* is recorded beside it, its ``finish_reason`` decides
-        with the text.
-        """
-        return self._other(now, self._answer, text, usage, extra)
-
-    def fail(self, error: StepError, now: int, usage: LLMUsage | None = None) -> Op:
-        """Take what went wrong with the call; what follows (retry, catch, in doubt, ...) is decided
-        here.
-
-        *usage* is what a model call consumed all the same; without it nobody knows, and its
-        reservation is spent.
-        """
-        return self._other(now, self._failure, error, False, usage)
-
-    def expire(self, now: int, *, called: bool = True, usage: LLMUsage | None = None) -> Op:
-        """Take that the call's deadline passed and the call was stopped; *called* is false if it
-        had not begun.
-
-        *usage* is what a model call consumed that came to its end all the same, too late.
-        """
-        return self._other(now, self._expiry, called, usage)
-
-    def cancel(self, now: int, *, called: bool = True) -> Op:
-        """Take that the run is to be cancelled; an interrupted effect is in doubt. *called* is
-        false if no call was under way.
-        """
-        if self.status is not TraceStatus.RUNNING and self._aside is None:
-            return END_OP
-        return self._other(now, self._cancellation, called)
-
-    def suspend(self, now: int) -> Op:
-        """Take that what the run waits for has not come yet: it ends here, suspended, until it is
-        taken up again.
-        """
-        return self._other(now, self._pause)
-
-    def decide(self, approved: bool, reason: str | None, by: str | None, now: int) -> Op:
-        """Take a person's decision on the requested approval; *by* is recorded and not told to the
-        program.
-        """
-        return self._other(
-            now, self._decided, approved, {"approved": approved, "reason": reason}, by
-        )
-
-    def arrive(self, payload: Any, now: int) -> Op:
-        """Take that the time or event that was waited for has come."""
-        return self._other(now, self._decided, True, payload, None)
-
-    def doubt(self, error: StepError, now: int, *, crashed: bool = True, ask: bool = True) -> Op:
-        """Take that nobody knows whether the call took effect: its owner is gone (*crashed*), or
-        *error* says why. Without *ask* it may be under way still, so that no reconcile tool can
-        tell yet that it did not.
-        """
-        return self._other(now, self._lost, error, crashed, ask)
-
-    def spoil(
-        self,
-        error: StepError,
-        now: int,
-        usage: LLMUsage | None = None,
-        extra: dict[str, Any] | None = None,
-    ) -> Op:
-        """Take that the call was made and gave what is no value, as *error* says; *usage* and
-        *extra* are a model's.
-        """
-        return self._other(now, self._spoiled, error, usage, extra)
-
-    def invalid(
-        self,
-        text: str,
-        error: StepError,
-        usage: LLMUsage | None,
-        now: int,
-        extra: dict[str, Any] | None = None,
-    ) -> Op:
-        """Take that a model's answer was invalid, as *error* says; *text* is what is known of
-        it.
-        """
-        return self._other(now, self._rejected, text, error, usage, extra)
-
-    def lapse(self, error: StepError, by: str | None, now: int) -> Op:
-        """Take that the requested pause failed, as *error* says."""
-        return self._other(
-            now, self._decided, False, {"approved": False, "reason": None}, by, error
-        )
-
-    def refuse(self, error: StepError, now: int) -> Op:
-        """Take that the call was not made, for a reason that another attempt would not mend."""
-        return self._other(now, self._not_called, error)
-
-    def join(self, now: int) -> Op:
-        """Take that every child of the fork has ended."""
-        return self._other(now, self._joined)
-
-    def _other(self, now: int, take: Callable[..., Op | None], *arguments: Any) -> Op:
-        self.now = now
-        self._outcome = take, arguments
+        if type(outcome) is Value:
+            return self.send(outcome.value)
+        self._outcome = outcome
         return self.send(OTHER)
 
     def reserve(self, prompt_tokens: int) -> StepError | None:
@@ -376,13 +310,13 @@ class Machine:
         *begun* are the times at which they were begun, since the epoch: they are recorded beside
         the step's digest.
         """
-        if op is not self._op or self._aside == "reconcile":
+        if op is not self._op or self.side_call == "reconcile":
             # on the short way no budget counts calls; and what a reconcile lost is not the step's
             # that it is asked about
             return None
         self._lost_attempts = list(begun), settled
         count, ledger = len(begun) - settled, self.ledger
-        if self._aside is not None:
+        if self.side_call is not None:
             return None
         if op.code == TOOL:
             enough = ledger.take_tool_calls(count)
@@ -397,9 +331,17 @@ class Machine:
         return None
 
     @property
+    def awaits(self) -> str:
+        """What kind of request waits for an outcome, as `LEGAL` names it; on the short way from
+        tool to tool it is known only while the outcome is taken.
+        """
+        op = self._op
+        return self.side_call or ("fork" if op.code == FORK else op.type)
+
+    @property
     def retrying(self) -> bool:
         """Whether the request is another attempt of one made before."""
-        return bool(self._attempts) and self._aside is None
+        return bool(self._attempts) and self.side_call is None
 
     @property
     def broken(self) -> bool:
@@ -661,13 +603,47 @@ class Machine:
     def _taken(self, value: Any) -> Op | None:
         """What follows a tool's *value*, or the other outcome that waits in `_outcome`."""
         if value is OTHER:
-            take, arguments = self._outcome
-            return take(*arguments)
+            return self._take(self._outcome)
+        if self._op.code != TOOL:
+            raise IllegalOutcome(_ILLEGAL.format(self.awaits, self.path, Value(value)))
         return self._value(value)
+
+    def _take(self, outcome: Outcome) -> Op | None:
+        """What follows *outcome*."""
+        if type(outcome) not in LEGAL[self.awaits]:
+            raise IllegalOutcome(_ILLEGAL.format(self.awaits, self.path, outcome))
+        match outcome:
+            case Answer(text, usage, extra):
+                return self._answer(text, usage, extra)
+            case Failed(error, usage, by):
+                if self._op.code == PAUSE:
+                    return self._decided(False, {"approved": False, "reason": None}, by, error)
+                return self._failure(error, usage=usage)
+            case TimedOut(called, usage):
+                return self._expiry(called, usage)
+            case Cancelled(called):
+                return self._cancellation(called)
+            case Suspended():
+                return self._pause()
+            case Decided(approved, reason, by):
+                return self._decided(approved, {"approved": approved, "reason": reason}, by)
+            case Arrived(payload):
+                return self._decided(True, payload, None)
+            case Unknown(error, crashed, ask):
+                return self._lost(error, crashed, ask)
+            case BadResult(error, None, usage, extra):
+                return self._spoiled(error, usage, extra)
+            case BadResult(error, str(answer), usage, extra):
+                return self._rejected(answer, error, usage, extra)
+            case NotCalled(error):
+                return self._not_called(error)
+            case Joined():
+                return self._joined()
+        raise AssertionError(outcome)
 
     def _value(self, value: Any) -> Op | None:
         """Take what a tool returned, whatever it is."""
-        if self._aside is not None:
+        if self.side_call is not None:
             return self._value_aside(value)
         op: ToolOp = self._op
         try:
@@ -1057,7 +1033,7 @@ class Machine:
         self, error: StepError, lost: bool = False, usage: LLMUsage | None = None
     ) -> Op | None:
         """The call failed; *lost* where it was stopped and nobody knows what it did."""
-        if self._aside is not None:
+        if self.side_call is not None:
             return self._failed_aside(error)
         op = self._op
         if op.code == MODEL:
@@ -1078,7 +1054,7 @@ class Machine:
                 _timeout(f"no outcome within {self._op.timeout_ns / 1e9:g} s{_advice(self._op)}"),
                 retryable=True,
             )
-        if not called and self._aside is None:
+        if not called and self.side_call is None:
             return self._failed(self._op, error, _uncalled(self._op))
         return self._failure(error, lost=True, usage=usage)
 
@@ -1103,21 +1079,21 @@ class Machine:
         return self._in_doubt(op, error, NOT_ASKED)
 
     def _not_called(self, error: StepError) -> Op | None:
-        if self._aside == "undo":
+        if self.side_call == "undo":
             self.request = ()
             return self._failed_aside(error)
-        if self._aside == "reconcile":
+        if self.side_call == "reconcile":
             op, cause, self.path, self.request, self.keywords, more = self._call
-            self._aside, self._op = None, op
+            self.side_call, self._op = None, op
             return self._unasked(op, cause, more, error.message)
         self.request = None
         return self._failed(self._op, error)
 
     def _cancellation(self, called: bool) -> Op | None:
-        if self._aside == "undo":
+        if self.side_call == "undo":
             return self._failed_aside(CANCELLED)
-        self._cancelling = True
-        if self._aside is not None:
+        self.cancelling = True
+        if self.side_call is not None:
             return self._failed_aside(CANCELLED)
         op = self._op
         extra = None
@@ -1173,7 +1149,7 @@ class Machine:
         """The error of a deadline around the call, where one has passed."""
         fixed, error = (
             self._fixed(self._op)
-            if self._aside is None
+            if self.side_call is None
             else (self.fixed_deadline, self._fixed_error)
         )
         if self.base_deadline <= fixed:
@@ -1329,7 +1305,7 @@ class Machine:
         counts = self._own("_counts")
         path = f"{self.path}/reconcile"
         count = counts[path] = counts.get(path, 0) + 1
-        self._aside, self._call = (
+        self.side_call, self._call = (
             "reconcile",
             (op, error, self.path, self.request, self.keywords, more),
         )
@@ -1356,7 +1332,7 @@ class Machine:
             "tool": op.tool,
             "effect_key": key,
         }
-        if self._cancelling and not self._crashed:
+        if self.cancelling and not self._crashed:
             self.waiting = [entry]
             return self._cancelled(op)
         self.error = doubt
@@ -1369,7 +1345,7 @@ class Machine:
             value, _ = admit(value, self.facts.limits.value_bytes)
         except VMError as fault:
             return self._failed_aside(StepError.of(fault))
-        if self._aside == "undo":
+        if self.side_call == "undo":
             self._record(self._op, SUCCESS, value, None)
             return self._next_undo()
         op, error = self._back_from(SUCCESS, value, None)
@@ -1380,11 +1356,11 @@ class Machine:
             follow = self._value(value.get("output"))
             return (
                 self._cancelled(op)
-                if self._cancelling and self.status is TraceStatus.RUNNING
+                if self.cancelling and self.status is TraceStatus.RUNNING
                 else follow
             )
         if done is False:
-            if self._cancelling:
+            if self.cancelling:
                 self._record(op, StepStatus.CANCELLED, None, CANCELLED)
                 return self._cancelled(op)
             # nothing happened: it may be tried again, like after an error of its own
@@ -1428,11 +1404,11 @@ class Machine:
         )
         self.records.append(record)
         op, error, self.path, self.request, self.keywords, _ = self._call
-        self._aside, self._op = None, op
+        self.side_call, self._op = None, op
         return op, error
 
     def _failed_aside(self, error: StepError) -> Op | None:
-        if self._aside == "undo":
+        if self.side_call == "undo":
             self._record(self._op, FAILED, None, error)
             assert self._undo_errors is not None
             self._undo_errors.append(
@@ -1652,6 +1628,7 @@ class Machine:
     def _suspend(self, waiting: list[dict[str, Any]]) -> Op | None:
         self.status = TraceStatus.SUSPENDED
         self.waiting = waiting
+        self.side_call = None
         return END_OP
 
     def _wind_up(self) -> Op | None:
@@ -1676,7 +1653,7 @@ class Machine:
     def _next_undo(self) -> Op | None:
         while self._undo:
             op, path, values, keywords = self._undo.pop()
-            self._aside, self._op, self.path, self.request, self.keywords = (
+            self.side_call, self._op, self.path, self.request, self.keywords = (
                 "undo",
                 op,
                 path,
@@ -1696,7 +1673,7 @@ class Machine:
             self._undo_errors.append(
                 f"undo of '{op.step_id.removesuffix('/undo')}' failed: {error}"
             )
-        self._aside = None
+        self.side_call = None
         return END_OP
 
     def error_summary(self) -> str | None:

@@ -24,6 +24,20 @@ from ..tools.contract import ToolContract
 from .faults import CANCELLED, ONLY_NAMED, UNKNOWN_OUTCOME
 from .ledger import Limits, token_bound
 from .machine import NOT_ASKED, Machine
+from .outcome import (
+    Answer,
+    Arrived,
+    BadResult,
+    Cancelled,
+    Decided,
+    Failed,
+    Joined,
+    NotCalled,
+    Suspended,
+    TimedOut,
+    Unknown,
+    Value,
+)
 from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 
 KEPT_ANSWER_CHARS = 10_000
@@ -64,7 +78,7 @@ def path_of(machine: Machine, op: Op) -> str:
 def asked(machine: Machine, op: Op) -> Any:
     """What the requested call is asked, as it will be recorded."""
     if (
-        op.code == TOOL and machine._op is not op and machine._aside is None
+        op.code == TOOL and machine._op is not op and machine.side_call is None
     ):  # on the short way: one argument, and nothing is kept
         return (machine.argument if op.direct is not None else machine.keywords[op.names[0]],)
     return machine.request
@@ -142,7 +156,7 @@ class Recorded:
         refusal = self._lost(machine, op, path, record)
         if refusal is not None:
             self._ended.add(path)
-            return machine.fail(refusal, now)
+            return machine.resume(Failed(refusal), now)
         if op.code == MODEL and machine.reserves:
             machine.reserve(token_bound(machine.messages))
         attempts = record[8]
@@ -181,8 +195,8 @@ class Recorded:
         _, found, why = record[4].message.rpartition(_UNASKED)
         if not found:
             return None
-        return machine.refuse(
-            StepError("value", "ArgumentError", why, False), self._time(record[7])
+        return machine.resume(
+            NotCalled(StepError("value", "ArgumentError", why, False)), self._time(record[7])
         )
 
     def _time(self, recorded_ns: int) -> int:
@@ -196,7 +210,7 @@ class Recorded:
         error = attempt.error
         if attempt.answer is not None:
             if error.kind == "filtered":  # in the provider's words, which an attempt does not keep
-                return machine.invalid(attempt.answer, error, attempt.usage, now)
+                return machine.resume(BadResult(error, attempt.answer, attempt.usage), now)
             cut = {"finish_reason": "length"} if error.kind == "truncated" else None
             return _answered(machine, attempt.answer, error, attempt.usage, now, cut)
         error = replace(error, retryable=True)  # it was tried again
@@ -208,8 +222,8 @@ class Recorded:
                 and _dict(told[3]).get("done") is False
             ):
                 # whatever its own error was: it was the answer of the reconcile tool that let it be tried again
-                return machine.doubt(error, now)
-        return machine.fail(error, now, attempt.usage)
+                return machine.resume(Unknown(error), now)
+        return machine.resume(Failed(error, attempt.usage), now)
 
     def _next_reconcile(self, path: str) -> Record | None:
         number = self._asked.get(path, 0) + 1
@@ -223,7 +237,7 @@ class Recorded:
         _, _, status, output, error, _, _, _, attempts, usage, extra = record
         extra = _dict(extra)
         if status is StepStatus.CANCELLED:
-            return machine.cancel(now)
+            return machine.resume(Cancelled(), now)
         if attempts:
             usage = None if extra.get("unmetered") else last_usage(usage, attempts)
         told: dict[str, Any] = {key: extra[key] for key in _BESIDE if key in extra}
@@ -232,65 +246,69 @@ class Recorded:
             return _answered(machine, _text(path, extra["answer"]), invalid, usage, now, told)
         if error is None:
             text = extra.get("answer", output)
-            return machine.answer(_text(path, text), usage, now, told)
+            return machine.resume(Answer(_text(path, text), usage, told), now)
         if error.kind in ("invalid_answer", *ONLY_NAMED) and "answer" in extra:
             return _answered(machine, _text(path, extra["answer"]), error, usage, now, told)
         if error.type in _SPOILED:
             _fill(machine, error)
             known = {key: extra[key] for key in (*told, "answer") if key in extra}
-            return machine.spoil(replace(error, retryable=False), now, usage, known)
+            return machine.resume(
+                BadResult(replace(error, retryable=False), usage=usage, extra=known), now
+            )
         pattern = op.retry.on[0] if op.retry.on else "ModelError"
         if error.kind == "budget" and error.message == _NO_MODEL_CALL:
             # what the attempt itself ended with is not kept: anything that would have been tried again
             if op.allowed is not None or op.schema is not None:
-                return machine.invalid("", StepError("invalid_answer", pattern, ""), usage, now)
-            return machine.fail(StepError("rate_limit", pattern, ""), now, usage)
-        return machine.fail(replace(error, retryable=False), now, usage)
+                return machine.resume(
+                    BadResult(StepError("invalid_answer", pattern, ""), "", usage), now
+                )
+            return machine.resume(Failed(StepError("rate_limit", pattern, ""), usage), now)
+        return machine.resume(Failed(replace(error, retryable=False), usage), now)
 
     # --- tools ---
 
     def _tool(self, machine: Machine, op: ToolOp, path: str, record: Record, now: int) -> Op:
         _, _, status, output, error, request, _, _, _, _, _ = record
         if status is StepStatus.SUSPENDED:
-            return machine.suspend(now)
+            return machine.resume(Suspended(), now)
         if error is None:
             if status is not StepStatus.SUCCESS:
                 raise Unfit(path, f"it is {status.value} without an error")
             if (
-                machine._aside is None
+                machine.side_call is None
                 and op.reconcile is not None
                 and self._next_reconcile(path) is not None
             ):
                 return self._told(machine, op, path, StepError("timeout", "TimeoutError", ""), now)
-            return machine.resume(output, now)
+            return machine.resume(Value(output), now)
         known = replace(error, retryable=False)
-        if machine._aside is not None:
+        if machine.side_call is not None:
             if error == CANCELLED:
-                return machine.cancel(now)
+                return machine.resume(Cancelled(), now)
             if op.step_id.endswith("/undo") and not request and op.names:
-                return machine.refuse(known, now)
-            return machine.fail(known, now)
+                return machine.resume(NotCalled(known), now)
+            return machine.resume(Failed(known), now)
         asked = op.reconcile is not None and self._next_reconcile(path) is not None
         if status is StepStatus.IN_DOUBT:
             return self._in_doubt(machine, op, path, error, now, asked)
         if status is StepStatus.CANCELLED:
-            return machine.cancel(now, called=asked)
+            return machine.resume(Cancelled(called=asked), now)
         if asked:
             return self._told(machine, op, path, known, now)
         if request is None:
-            return machine.refuse(known, now)
+            return machine.resume(NotCalled(known), now)
         if error.type in _SPOILED and self._was_spoiled(machine, op, path):
             _fill(machine, error)
-            return machine.spoil(known, now)
+            return machine.resume(BadResult(known), now)
         if op.unsafe and error.kind in UNKNOWN_OUTCOME:  # after a call it would be in doubt
-            return machine.expire(now, called=False)
-        return machine.fail(known, now)
+            return machine.resume(TimedOut(called=False), now)
+        return machine.resume(Failed(known), now)
 
     def _told(self, machine: Machine, op: ToolOp, path: str, error: StepError, now: int) -> Op:
         """The call was in doubt, and its reconcile tool told what it did."""
         if path in self.stopped:
-            return machine.cancel(now, called=machine._doubt is None)
-        return machine.doubt(error, now)
+            return machine.resume(Cancelled(called=machine._doubt is None), now)
+        return machine.resume(Unknown(error), now)
 
     def _in_doubt(
         self, machine: Machine, op: ToolOp, path: str, error: StepError, now: int, asked: bool
@@ -298,18 +316,18 @@ class Recorded:
         """The outcome after which nobody knew whether the call took effect."""
         cause, more = _parted(error.message, f"; whether {op.tool!r} took effect is not known")
         if error.type == CANCELLED.type and cause == CANCELLED.message:
-            return machine.cancel(now, called=True)
+            return machine.resume(Cancelled(called=True), now)
         unknown = StepError("in_doubt", error.type, cause, False, bases=error.bases)
         if (
             path in self.stopped
             and str(machine._doubt) == str(unknown)
             and not self._stopped_asking(path)
         ):
-            return machine.cancel(now, called=False)
+            return machine.resume(Cancelled(called=False), now)
         _, then, last = more.partition("; then: ")
         if asked or not then:
             ask = not more.startswith(NOT_ASKED)
-            return machine.doubt(unknown, now, crashed=path not in self.stopped, ask=ask)
+            return machine.resume(Unknown(unknown, crashed=path not in self.stopped, ask=ask), now)
         kind, _, text = (
             last.rpartition(_UNASKED)[0].partition(": ")
             if _UNASKED in last
@@ -320,9 +338,15 @@ class Recorded:
             and text == _NO_TOOL_CALL
             and str(machine._doubt) != str(unknown)
         ):
-            return machine.fail(StepError("timeout", error.type, cause, bases=error.bases), now)
+            return machine.resume(
+                Failed(StepError("timeout", error.type, cause, bases=error.bases)), now
+            )
         own = StepError("tool", kind, text, False)
-        return machine.refuse(own, now) if self.by_path[path][5] is None else machine.fail(own, now)
+        return (
+            machine.resume(NotCalled(own), now)
+            if self.by_path[path][5] is None
+            else machine.resume(Failed(own), now)
+        )
 
     def _stopped_asking(self, path: str) -> bool:
         """Whether it was the reconcile call that was cancelled, which its own record tells."""
@@ -350,21 +374,23 @@ class Recorded:
         _, _, status, output, error, _, _, _, _, _, extra = record
         by = _dict(extra).get("by")
         if status is StepStatus.SUSPENDED:
-            return machine.suspend(now)
+            return machine.resume(Suspended(), now)
         if status is StepStatus.CANCELLED:
-            return machine.cancel(now)
+            return machine.resume(Cancelled(), now)
         if error is None:
             if not op.asks:
-                return machine.arrive(output, now)
+                return machine.resume(Arrived(output), now)
             if type(output) is not dict or type(output.get("approved")) is not bool:
                 raise Unfit(path, "it is no decision")
-            return machine.decide(output["approved"], output.get("reason"), by, now)
+            return machine.resume(Decided(output["approved"], output.get("reason"), by), now)
         if error.kind in ("timeout", "budget") and by is None:
-            return machine.expire(now)
+            return machine.resume(TimedOut(), now)
         reason = error.message.removeprefix("rejected: ")
         if op.asks and error.type == "Rejected" and reason != error.message:
-            return machine.decide(False, None if reason == "no reason given" else reason, by, now)
-        return machine.lapse(error, by, now)
+            return machine.resume(
+                Decided(False, None if reason == "no reason given" else reason, by), now
+            )
+        return machine.resume(Failed(error, by=by), now)
 
 
 def _answered(
@@ -377,8 +403,8 @@ def _answered(
 ) -> Op:
     """An invalid answer: judged again where all of it is known."""
     if len(text) < KEPT_ANSWER_CHARS:
-        return machine.answer(text, usage, now, extra)
-    return machine.invalid(text, replace(error, retryable=True), usage, now, extra)
+        return machine.resume(Answer(text, usage, extra), now)
+    return machine.resume(BadResult(replace(error, retryable=True), text, usage, extra=extra), now)
 
 
 def _text(path: str, value: Any) -> str:
@@ -484,7 +510,7 @@ def play(
     while True:
         code = op.code
         # by far the most, written out
-        if code == TOOL and op.reconcile is None and machine._aside is None:
+        if code == TOOL and op.reconcile is None and machine.side_call is None:
             record = by_path.get(op.path if static and op.path is not None else machine.path)
             if record is not None and record[2] is success and record[8] is None:
                 machine.now = record[7] - base
@@ -500,9 +526,9 @@ def play(
             if not hold:
                 raise Missing(path_of(machine, op))
             following = (
-                machine.suspend(machine.now)
-                if machine._aside is None
-                else machine.refuse(HELD, machine.now)
+                machine.resume(Suspended(), machine.now)
+                if machine.side_call is None
+                else machine.resume(NotCalled(HELD), machine.now)
             )
         op = following
 
@@ -534,7 +560,7 @@ def _forked(
         )
         latest = max(latest, child.now)
     finished = record[7] - recorded.base_ns if record is not None else latest
-    return machine.cancel(finished) if stopped else machine.join(finished)
+    return machine.resume(Cancelled(), finished) if stopped else machine.resume(Joined(), finished)
 
 
 # --- hosts ----------------------------------------------------------------------------------------

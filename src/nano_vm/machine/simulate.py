@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from .machine import Machine
+from .outcome import Joined
 from .plan import END, FORK, Op
 
 Feed = Callable[[Machine, Op], Op]
@@ -32,7 +33,7 @@ def simulate(machine: Machine, feed: Feed, order: Order | None = None) -> None:
                 child.now = machine.now
                 simulate(child, feed, order)
                 machine.now = max(machine.now, child.now)
-            op = machine.join(machine.now)
+            op = machine.resume(Joined(), machine.now)
         else:
             op = feed(machine, op)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ..errors import VMError
 from ..language.program import Program
 from ..machine.machine import Machine
+from ..machine.outcome import NotCalled, Suspended
 from ..machine.plan import END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded, asked, path_of
 from ..records.trace import Record, StepStatus, Trace, flattened, request_json
@@ -268,9 +269,9 @@ class ForkJournal:
             return self.forked.recorded.feed(machine, op)
         if decision == "live":
             return None
-        if machine._aside == "reconcile":
-            return machine.refuse(HELD, now)
-        return machine.suspend(now)
+        if machine.side_call == "reconcile":
+            return machine.resume(NotCalled(HELD), now)
+        return machine.resume(Suspended(), now)
 
     def child(self, machine: Machine, number: int) -> Machine:
         """The machine of one child of the requested fork."""

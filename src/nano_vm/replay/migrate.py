@@ -15,6 +15,7 @@ from ..errors import VMError
 from ..language.program import CallStep, Program, ToolStep
 from ..machine.ledger import Ledger
 from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.outcome import Joined
 from ..machine.plan import END, FORK, Op, Plan, ToolOp
 from ..machine.recorded import Recorded, bounds_of, path_of
 from ..records.trace import Record, full
@@ -174,7 +175,7 @@ def _advance(
             ]  # each that may begin, also behind one that waits
             if not all(ended):
                 return False
-            op = machine.join(machine.now)
+            op = machine.resume(Joined(), machine.now)
             continue
         following = recorded.feed(machine, op)
         if following is None:

@@ -20,6 +20,7 @@ from ..language.answers import Spoken, ending
 from ..machine.faults import consumed, effect_key, model_error, tool_error
 from ..machine.ledger import DEFAULT_MAX_TOKENS, token_bound
 from ..machine.machine import FOREVER, Machine
+from ..machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
 from ..records.trace import LLMUsage
 from ..values import copied, kind_name
@@ -178,18 +179,18 @@ class Driver:
                     if lane.expired or cancelling() > lane.before:
                         op = self.stopped(machine, lane, value)
                     else:
-                        op = machine.resume(value, machine.now)
+                        op = machine.send(value)
                     value = None
                 elif code == FORK:
                     lane.until = FOREVER
                     await self.fork(machine, op, lane)
                     lane.machine, lane.op = machine, None
-                    op = machine.cancel(read()) if lane.stopped else machine.join(read())
+                    op = machine.resume(Cancelled() if lane.stopped else Joined(), read())
                 elif code == MODEL:
                     called = True
                     op = await self.ask(machine, op, lane)
                 elif code == PAUSE:
-                    op = machine.suspend(read())
+                    op = machine.resume(Suspended(), read())
                 else:
                     assert code == END
                     return lane.stopped
@@ -201,19 +202,20 @@ class Driver:
                 if journal is not None and journal.leaving:
                     raise Abandoned(LeaseLost("the run is left to others")) from None
                 if lane.cancelled():
-                    op = machine.cancel(read(), called=called)
+                    op = machine.resume(Cancelled(called=called), read())
                 elif expired:
-                    op = machine.expire(read(), called=called)
+                    op = machine.resume(TimedOut(called=called), read())
                 else:  # not ours: the tool itself was cancelled somewhere inside
                     inner = TimeoutError("the tool's own call was cancelled")
-                    op = machine.fail(
-                        tool_error(op, inner) if op.code == TOOL else model_error(error), read()
+                    op = machine.resume(
+                        Failed(tool_error(op, inner) if op.code == TOOL else model_error(error)),
+                        read(),
                     )
             except Abandoned:
                 raise
             except KeyboardInterrupt:  # the interpreter goes down: nothing more can be awaited
                 if not machine.broken:
-                    machine.cancel(read(), called=called)
+                    machine.resume(Cancelled(called=called), read())
                 raise
             except BaseException as error:  # whatever a tool raises, SystemExit too, is its outcome
                 closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
@@ -229,12 +231,12 @@ class Driver:
                 if lane.expired:
                     op = self.stopped(machine, lane, None)
                 elif lane.cancelled():  # it answered its cancellation with an error
-                    op = machine.cancel(machine.now, called=True)
+                    op = machine.resume(Cancelled(called=True), machine.now)
                 elif op.code == MODEL:
                     usage, _ = self.priced(consumed(error), op, self.adapter(op))
-                    op = machine.fail(model_error(error), machine.now, usage)
+                    op = machine.resume(Failed(model_error(error), usage), machine.now)
                 else:
-                    op = machine.fail(tool_error(op, error), machine.now)
+                    op = machine.resume(Failed(tool_error(op, error)), machine.now)
 
     async def wait(self, machine: Machine, lane: Lane) -> None:
         """The wait before another attempt."""
@@ -251,12 +253,12 @@ class Driver:
         same; if the run was cancelled, the outcome is taken, and the run stops there.
         """
         if lane.forgive():
-            op = machine.expire(machine.now, usage=usage)
+            op = machine.resume(TimedOut(usage=usage), machine.now)
         else:
-            op = machine.resume(value, machine.now)
+            op = machine.resume(Value(value), machine.now)
         if lane.cancelled():
             machine.delay_seconds = 0.0
-            op = machine.cancel(machine.now, called=False)
+            op = machine.resume(Cancelled(called=False), machine.now)
         return op
 
     def tell(self, machine: Machine, op: Op, seen: int) -> int:
@@ -333,7 +335,7 @@ class Driver:
         if machine.reserves:
             refusal = machine.reserve(self.bound(adapter, machine.messages))
             if refusal is not None:
-                return machine.fail(refusal, self.now())
+                return machine.resume(Failed(refusal), self.now())
         lane.op = op
         keywords = self.options(adapter, machine, op)
         messages = adapter.fitting(machine.messages)
@@ -350,19 +352,15 @@ class Driver:
         usage, source = self.priced(completion.usage, op, adapter)
         if lane.expired:
             return self.stopped(machine, lane, None, usage)
-        extra = {
+        told = {
             "model": completion.model,
             "finish_reason": completion.finish_reason,
             "reasoning": completion.reasoning,
             "cost_source": source,
         }
-        following = machine.answer(
-            completion.text,
-            usage,
-            now,
-            {key: value for key, value in extra.items() if value is not None},
-        )
-        return machine.cancel(now, called=False) if lane.cancelled() else following
+        extra = {key: value for key, value in told.items() if value is not None}
+        following = machine.resume(Answer(completion.text, usage, extra), now)
+        return machine.resume(Cancelled(called=False), now) if lane.cancelled() else following
 
     def adapter(self, op: ModelOp) -> Adapter:
         """The one that has the model of *op*."""

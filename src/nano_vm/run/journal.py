@@ -27,6 +27,17 @@ from ..errors import LeaseLost, StoreError
 from ..language.operators import described, number_in
 from ..machine.ledger import UNLIMITED, token_bound
 from ..machine.machine import FOREVER, Machine
+from ..machine.outcome import (
+    Arrived,
+    Cancelled,
+    Decided,
+    Failed,
+    NotCalled,
+    Suspended,
+    TimedOut,
+    Unknown,
+    Value,
+)
 from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from ..machine.recorded import HELD, Recorded, asked, path_of
 from ..records.trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
@@ -185,12 +196,12 @@ class Journal:
             following = await self.lost(machine, op, path)
             if following is not None:
                 return following
-        if self.cancelled and machine._aside is None and not machine._cancelling:
-            return machine.cancel(machine.now, called=False)
+        if self.cancelled and machine.side_call is None and not machine.cancelling:
+            return machine.resume(Cancelled(called=False), machine.now)
         if op.code == PAUSE:
             return await self.pause(machine, op, path)
-        if now >= machine.deadline and machine._aside is None:
-            return machine.expire(machine.now, called=False)
+        if now >= machine.deadline and machine.side_call is None:
+            return machine.resume(TimedOut(called=False), machine.now)
         if self.holds and op.code == TOOL and op.unsafe:  # type: ignore[attr-defined]
             following = await self.held(machine, op, path)
             if following is not None:
@@ -208,9 +219,9 @@ class Journal:
         else:
             await self.append([*rows, self.intent(machine, op, path, machine.now + self.base_ns)])
         self.check()
-        if self.stopping and machine._aside is None:
+        if self.stopping and machine.side_call is None:
             await self.stopped()
-            return machine.cancel(machine.now, called=False)
+            return machine.resume(Cancelled(called=False), machine.now)
         self.calling[machine.frame_name] = machine, op
         return None
 
@@ -225,10 +236,10 @@ class Journal:
             self.resolved[path] = message.by
         if message is not None:
             return None if message.body.get("retry") else self.settled(machine, message)
-        if machine._aside == "reconcile":
-            return machine.refuse(HELD, machine.now)
+        if machine.side_call == "reconcile":
+            return machine.resume(NotCalled(HELD), machine.now)
         await self.append(self.rows(machine))
-        return machine.suspend(machine.now)
+        return machine.resume(Suspended(), machine.now)
 
     # --- cancelled from elsewhere ---
 
@@ -275,7 +286,7 @@ class Journal:
 
     def interrupt(self) -> None:
         """Cancel the calls that are under way, but those that undo what was done."""
-        undoing = any(machine._aside == "undo" for machine, _ in self.calling.values())
+        undoing = any(machine.side_call == "undo" for machine, _ in self.calling.values())
         if self.task is not None and self.calling and not undoing:
             self.interrupts += 1
             self.task.cancel()
@@ -337,30 +348,30 @@ class Journal:
         if message is not None and message.by is not None:
             self.resolved[path] = message.by
         if refusal is not None:
-            return machine.fail(refusal, now)
+            return machine.resume(Failed(refusal), now)
         if again:
             return None
         if message is not None:
             return self.settled(machine, message)
         if gone:
-            return machine.doubt(LOST, now)
+            return machine.resume(Unknown(LOST), now)
         # later and later, for hours: whoever can tell that the process is gone may be on another machine
         passed_ns = max(now + self.base_ns - begun[-1], 0)
         self.wakes.append(now + self.base_ns + min(max(passed_ns, SOONEST_LOOK_NS), LATEST_LOOK_NS))
-        return machine.doubt(UNSEEN, now, ask=False)
+        return machine.resume(Unknown(UNSEEN, ask=False), now)
 
     def settled(self, machine: Machine, message: Message) -> Op:
         """The outcome that *message* says a call had: it came late, or a person says so."""
         body = message.body
         if "output" in body:
-            return machine.resume(body["output"], machine.now)
+            return machine.resume(Value(body["output"]), machine.now)
         if "error" in body:
-            return machine.fail(
-                replace(StepError.from_dict(body["error"]), retryable=False), machine.now
+            return machine.resume(
+                Failed(replace(StepError.from_dict(body["error"]), retryable=False)), machine.now
             )
         reason = body.get("reason") or "declared failed"
-        return machine.fail(
-            StepError("tool", "Resolved", str(reason), retryable=False), machine.now
+        return machine.resume(
+            Failed(StepError("tool", "Resolved", str(reason), retryable=False)), machine.now
         )
 
     async def maker_gone(self, path: str) -> bool:
@@ -390,21 +401,21 @@ class Journal:
             await self.look()  # for what was recorded in time, since the run was loaded
             message = self.word(op, path, request, deadline_ns)
         if message is not None and op.asks:  # type: ignore[attr-defined]
-            return machine.decide(
-                message.kind == "approve", message.body.get("reason"), message.by, now
+            return machine.resume(
+                Decided(message.kind == "approve", message.body.get("reason"), message.by), now
             )
         if message is not None:
-            return machine.arrive(message.body.get("payload"), now)
+            return machine.resume(Arrived(message.body.get("payload")), now)
         try:
             due = None if op.asks else self.due(request, since_ns - self.base_ns)  # type: ignore[attr-defined]
         except ValueError as error:
-            return machine.lapse(
-                StepError("value", "ExprError", str(error), retryable=False), None, now
+            return machine.resume(
+                Failed(StepError("value", "ExprError", str(error), retryable=False)), now
             )
         if due is not None and now >= due:
-            return machine.arrive(None, now)
+            return machine.resume(Arrived(), now)
         if late:
-            return machine.expire(now)
+            return machine.resume(TimedOut(), now)
         if due is not None:
             self.wakes.append(due + self.base_ns)
         if deadline_ns is not None:
@@ -415,7 +426,7 @@ class Journal:
             self.begun[path] = [since_ns]
             rows.append(self.intent(machine, op, path, since_ns))
         await self.append(rows)
-        return machine.suspend(now)
+        return machine.resume(Suspended(), now)
 
     def word(
         self, op: Op, path: str, request: dict[str, Any], deadline_ns: int | None
