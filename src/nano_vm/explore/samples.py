@@ -40,7 +40,7 @@ from ..language.expr import (
     parse_expr,
     parse_template,
 )
-from ..language.flow import Flow, FrameGraph, Names, written_keys
+from ..language.flow import Flow, FrameGraph, Names
 from ..language.messages import SCHEMA as MESSAGES
 from ..language.operators import number_in as number_of
 from ..language.policy import VALUE, ArgRule, CallRule
@@ -59,6 +59,7 @@ from ..language.program import (
     walk,
 )
 from ..language.schemas import schema_check
+from ..language.semantics import writes
 from ..tools.contract import ToolContract, type_hints
 from ..values import UNSET, as_text, canonical
 
@@ -202,7 +203,7 @@ class Questions:
         for names in self._names():
             writers: dict[str, list[Step]] = {}
             for step, _ in names.steps:
-                for key in written_keys(step):
+                for key, _ in writes(step):
                     writers.setdefault(key, []).append(step)
             self.writers[id(names)] = writers
         for names in self._names():

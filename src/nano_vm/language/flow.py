@@ -20,32 +20,33 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import Diagnostic, ExprError, Loc
 from ..spelling import Hints
 from ..values import canonical
-from .expr import Ref, named_references, parse_expr, references, value_references
-from .program import (
-    END,
-    FAIL,
-    NEXT,
-    ApprovalStep,
-    CallStep,
-    ConditionStep,
-    LLMStep,
-    LoopStep,
-    MapStep,
-    OnError,
-    ParallelStep,
-    Program,
-    SetStep,
-    Step,
-    SwitchStep,
-    ToolStep,
-    WaitStep,
+from .expr import Ref, parse_expr, references, value_references
+from .program import END, FAIL, NEXT, Block, OnError, Program, SetStep, Step, block_at
+from .semantics import (
+    WHEN,
+    Calls,
+    Chooses,
+    Control,
+    Forks,
+    Goes,
+    Output,
+    Repeats,
+    Stops,
+    Test,
+    Told,
+    Way,
+    Write,
+    control,
+    error_words,
+    reads,
+    writes,
 )
 
 MAX_NODES = 50_000
@@ -79,11 +80,16 @@ class Names:
     ids: dict[str, Loc] = field(default_factory=dict)
     # all of the program, in document order
     steps: list[tuple[Step, Loc]] = field(default_factory=list)
+    by_id: dict[str, Step] = field(default_factory=dict)
+    controls: dict[str, Control] = field(default_factory=dict)  # by step id: where it goes
+    # by slot: each step that writes it, and what
+    writers: dict[int, list[tuple[Step, Write]]] = field(default_factory=dict)
     # by step id: what `reads` gives
     reads: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)
     # likewise what its `when` reads
     whens: dict[str, list[tuple[Ref, Loc]]] = field(default_factory=dict)
     size: int = 0
+    base: int = 0  # the first of its slots among those of all programs of a flow
 
     @classmethod
     def of(cls, program: Program, loc: Loc) -> Names:
@@ -92,13 +98,15 @@ class Names:
         steps = names.steps = list(program.walk())
         for step, at in steps:
             names.ids[step.id] = at
+            names.by_id[step.id] = step
+            names.controls[step.id] = control(step)
             names.reads[step.id] = list(reads(step))
             if step.when is not None:
                 names.whens[step.id] = [
                     (ref, ("when",)) for ref in references(parse_expr(step.when))
                 ]
             names.outputs[step.id] = -1
-            names.written.update(written_keys(step))
+            names.written.update(name for name, _ in writes(step))
         # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
         schema = program.inputs or {}
         for name in schema.get("properties", {}):
@@ -112,9 +120,12 @@ class Names:
         for step, _ in steps:
             names.outputs[step.id] = names.size
             names.size += 1
-            for name in written_keys(step):
+            for name, _ in writes(step):
                 names.key(name)
         names._errors()
+        for step, _ in steps:
+            for slot, write in names.writes(step):
+                names.writers.setdefault(slot, []).append((step, write))
         return names
 
     def _errors(self) -> None:
@@ -172,6 +183,16 @@ class Names:
         """Whether inputs may give *name*: it is declared, or read and written by no step."""
         return name in self.needed or name in self.declared or name in self.optional
 
+    def writes(self, step: Step) -> Iterator[tuple[int, Write]]:
+        """The slots that *step* writes, and what: its output, names, what went wrong."""
+        yield self.outputs[step.id], Output()
+        for name, write in writes(step):
+            yield self.keys[name], write
+        for word in error_words(step):
+            slot = self.errors.get((step.id, word))
+            if slot is not None:
+                yield slot, Told(word)
+
     def results(self, step: Step) -> list[int]:
         """The slots that the end of *step* writes or clears, however it ends."""
         found = [self.outputs[step.id]]
@@ -228,10 +249,45 @@ class Node:
     frame: FrameGraph
     loc: Loc
     owner: Node | None
+    control: Control
     # of a `close` or `test`: the step node whose block it ends; of a `when`: the one behind it
     of: Node | None = None
     edges: list[Edge] = field(default_factory=list)
     frames: list[FrameGraph] = field(default_factory=list)
+
+    @property
+    def test(self) -> Test | None:
+        """The condition that decides here, if one does."""
+        match self.kind, self.control:
+            case "when", _:
+                return Test("when", self.step.when, WHEN[0], WHEN[1:])
+            case "step", Chooses() as chooses:
+                return chooses.test
+            case "test", Repeats() as loop:
+                return loop.test
+        return None
+
+    @property
+    def reads(self) -> list[tuple[Ref, Loc]]:
+        """What is read here: a loop reads at the end of an iteration, others where they begin."""
+        names = self.frame.names
+        match self.kind:
+            case "when":
+                return names.whens[self.step.id]
+            case "end" if self.frame.own_names:
+                return [(ref, ("output",)) for ref in value_references(names.program.output)]
+            case "step" | "test":
+                here = (self.kind == "test") == isinstance(self.control, Repeats)
+                return names.reads[self.step.id] if here else []
+        return []
+
+    @property
+    def decides(self) -> bool:
+        """Whether values decide here how it goes on: a condition, or a case for a value."""
+        match self.kind, self.control:
+            case "step", Chooses(by=by):
+                return by != "person"
+        return self.kind in ("when", "test")
 
     def follow(self, label: str) -> int | None:
         """The node behind the edge *label*."""
@@ -251,6 +307,25 @@ class FrameGraph:
     end: int = -1
     fail: int = -1
 
+    @property
+    def item(self) -> int | None:
+        """The slot of the item, in the frame of one."""
+        control = self.owner.control if self.owner is not None else None
+        if isinstance(control, Forks) and control.item is not None:
+            return self.names.keys[control.item]
+        return None
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What the call of a program gives it; nothing for any other frame."""
+        control = self.owner.control if self.owner is not None else None
+        return control.arguments if isinstance(control, Calls) else {}
+
+    @property
+    def own_names(self) -> bool:
+        """Whether its names are its own: branches and items have those of the frame around them."""
+        return self.kind in ("run", "call")
+
 
 @dataclass(slots=True, eq=False)
 class _Block:
@@ -258,8 +333,7 @@ class _Block:
     go.
     """
 
-    steps: list[Step]
-    locs: list[Loc]
+    steps: Block  # each with its place in the whole program
     after: int
     parent: _Block | None
     owner: Node | None
@@ -268,7 +342,7 @@ class _Block:
     positions: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.positions = {step.id: i for i, step in enumerate(self.steps)}
+        self.positions = {step.id: i for i, (step, _) in enumerate(self.steps)}
 
 
 class Flow:
@@ -289,16 +363,9 @@ class Flow:
         self._seen: set[tuple[str, Loc]] = set()
         self._work: deque[tuple[Node, _Block, int]] = deque()
         self._end = _end_step()
-        names = Names.of(program, ())
-        self._new_frame(
-            "run",
-            "run",
-            names,
-            None,
-            program.steps,
-            [("steps", i) for i in range(len(program.steps))],
-            (),
-        )
+        self.size = 0  # slots of all programs
+        steps = block_at(program.steps, ("steps",))
+        self._new_frame("run", "run", Names.of(program, ()), None, steps, ())
         while self._work:
             if len(self.nodes) > MAX_NODES:
                 message = (
@@ -309,6 +376,11 @@ class Flow:
                 break
             node, block, position = self._work.popleft()
             self._connect(node, block, position)
+
+    @property
+    def roots(self) -> list[FrameGraph]:
+        """The frame of each program: the run's own first, then those of the calls."""
+        return [frame for frame in self.frames if frame.own_names]
 
     @property
     def digest(self) -> str | None:
@@ -340,7 +412,8 @@ class Flow:
     def _node(
         self, kind: Kind, step: Step, mode: Mode, frame: FrameGraph, loc: Loc, owner: Node | None
     ) -> Node:
-        node = Node(len(self.nodes), kind, step, mode, frame, loc, owner)
+        goes = frame.names.controls.get(step.id, _GOES)
+        node = Node(len(self.nodes), kind, step, mode, frame, loc, owner, goes)
         self.nodes.append(node)
         return node
 
@@ -350,28 +423,28 @@ class Flow:
         kind: Literal["run", "call", "branch", "item"],
         names: Names,
         owner: Node | None,
-        steps: Sequence[Step],
-        locs: list[Loc],
+        steps: Block,
         loc: Loc,
     ) -> FrameGraph:
         frame = FrameGraph(len(self.frames), name, kind, names, owner)
         self.frames.append(frame)
+        if frame.own_names:
+            names.base = self.size
+            self.size += names.size
         frame.end = self._node("end", self._end, "order", frame, loc, None).index
         frame.fail = self._node("fail", self._end, "order", frame, loc, None).index
-        frame.entry = self._enter(
-            _Block(list(steps), locs, frame.end, None, None, frame), 0, "order"
-        )
+        frame.entry = self._enter(_Block(steps, frame.end, None, None, frame), 0, "order")
         return frame
 
     def _enter(self, block: _Block, position: int, mode: Mode) -> int:
         """The node of a step in one state, made at first sight."""
-        step = block.steps[position]
+        step, loc = block.steps[position]
         if step.next is not None:
             mode = "order"  # what follows is the same either way
         index = block.entered.get((position, mode))
         if index is None:
             kind: Kind = "step" if step.when is None else "when"
-            node = self._node(kind, step, mode, block.frame, block.locs[position], block.owner)
+            node = self._node(kind, step, mode, block.frame, loc, block.owner)
             index = block.entered[position, mode] = node.index
             self._work.append((node, block, position))
         return index
@@ -389,16 +462,16 @@ class Flow:
         """Where a step leads that is skipped; a decision is never made up, so one that is not made
         takes its `otherwise`, or fails.
         """
-        if isinstance(node.step, (ConditionStep, SwitchStep)):
-            found = node.follow("otherwise" if isinstance(node.step, ConditionStep) else "default")
-            return lambda: node.frame.fail if found is None else found
+        match node.control:
+            case Chooses(skipped=str(label)):
+                found = node.follow(label)
+                return lambda: node.frame.fail if found is None else found
         return lambda: self._after(node, block, position)
 
     def _connect(self, node: Node, block: _Block, position: int) -> None:
         if node.kind == "when":
             self._guard(node, block, position)
             return
-        step = node.step
         add = node.edges.append
         follows = -1
 
@@ -410,55 +483,37 @@ class Flow:
                 follows = self._after(node, block, position)
             return follows
 
-        match step:
-            case ConditionStep() | ApprovalStep():
-                self._two_ways(node, block, after, step)
-            case SwitchStep():
-                for value, target in step.cases.items():
-                    add(
-                        Edge(
-                            f"case:{value}",
-                            self._target(node, block, target, after, ("cases", value)),
-                        )
-                    )
-                if step.default is not None:
-                    add(
-                        Edge(
-                            "default", self._target(node, block, step.default, after, ("default",))
-                        )
-                    )
-                else:
-                    add(Edge("error", node.frame.fail))
-            case LoopStep():
-                test = self._node("test", step, node.mode, node.frame, node.loc, node.owner)
-                test.of = node
-                body = self._block(node, block, step.steps, test.index, ("steps",))
-                add(Edge("next", body))
-                test.edges.append(Edge("until", after()))
-                test.edges.append(Edge("again", body))
-                self._handlers(test, block, after)
-                if step.on_exhausted == "continue":
-                    test.edges.append(Edge("exhausted", after()))
-            case ParallelStep():
-                for name, steps, at in step.branches():
-                    single = not isinstance(step.parallel_steps[at[1]], list)  # type: ignore[index]
-                    locs = [
-                        (*node.loc, *at) if single else (*node.loc, *at, i)
-                        for i in range(len(steps))
-                    ]
-                    self._fork(node, name, "branch", block.frame.names, steps, locs)
+        match node.control:
+            case Goes():
                 add(Edge("next", after()))
-            case MapStep():
-                locs = [(*node.loc, "steps", i) for i in range(len(step.steps))]
-                self._fork(node, step.item_name, "item", block.frame.names, step.steps, locs)
+            case Chooses(ways=ways):
+                for way in ways:
+                    add(Edge(way.label, self._way(node, block, way, after)))
+            case Repeats() as loop:
+                self._loop(node, block, loop, after)
+            case Forks(kind, frames):
+                for name, steps in frames:
+                    inner = [(inner, (*node.loc, *at)) for inner, at in steps]
+                    self._fork(node, name, kind, block.frame.names, inner)
                 add(Edge("next", after()))
-            case CallStep():
-                self._call(node, step)
+            case Calls() as call:
+                self._call(node, call)
                 add(Edge("next", after()))
-            case _:
-                add(Edge("next", after()))
-        if not isinstance(step, LoopStep):
+        if isinstance(node.control, Stops):
+            add(Edge("error", node.frame.fail))
+        elif not isinstance(node.control, Repeats):
             self._handlers(node, block, self._skipped(node, block, position))
+
+    def _loop(self, node: Node, block: _Block, loop: Repeats, after: Callable[[], int]) -> None:
+        test = self._node("test", node.step, node.mode, node.frame, node.loc, node.owner)
+        test.of = node
+        body = self._block(node, block, loop.body, test.index)
+        node.edges.append(Edge("next", body))
+        test.edges.append(Edge("until", after()))
+        test.edges.append(Edge("again", body))
+        self._handlers(test, block, after)
+        if loop.goes_on:
+            test.edges.append(Edge("exhausted", after()))
 
     def _after(self, node: Node, block: _Block, position: int) -> int:
         """What follows the step in its state, once it and its blocks are done."""
@@ -471,49 +526,23 @@ class Flow:
             return node.frame.end
         return self._resolve(node, block, step.next, ("next",), "order")
 
-    def _two_ways(
-        self,
-        node: Node,
-        block: _Block,
-        after: Callable[[], int],
-        step: ConditionStep | ApprovalStep,
-    ) -> None:
-        for label, target, other in (
-            ("then", step.then, step.otherwise),
-            ("otherwise", step.otherwise, step.then),
-        ):
-            if target is not None:
-                found = self._target(node, block, target, after, (label,))
-            elif isinstance(step, ApprovalStep):
-                found = after() if label == "then" else node.frame.fail
-            else:
-                # the form of the branch that is there decides: beside a block an empty block,
-                # beside a jump a failure
-                found = (
-                    self._target(node, block, [], after, (label,))
-                    if isinstance(other, list)
-                    else node.frame.fail
-                )
-            node.edges.append(Edge(label, found))
-
-    def _target(
-        self,
-        node: Node,
-        block: _Block,
-        target: str | Sequence[Step],
-        after: Callable[[], int],
-        at: Loc,
-    ) -> int:
-        if isinstance(target, str):
-            return after() if target == NEXT else self._resolve(node, block, target, at, "jump")
+    def _way(self, node: Node, block: _Block, way: Way, after: Callable[[], int]) -> int:
+        """The node that a way out of a decision leads to."""
+        if isinstance(way.target, str):
+            target = way.target
+            return after() if target == NEXT else self._resolve(node, block, target, way.at, "jump")
+        if way.target is None and way.absent != "block":
+            return after() if way.absent == "follow" else node.frame.fail
         close = self._node("close", node.step, node.mode, node.frame, node.loc, node.owner)
         close.of = node
         close.edges.append(Edge("next", after()))
-        return self._block(node, block, target, close.index, at) if target else close.index
+        if not way.target:
+            return close.index
+        return self._block(node, block, block_at(way.target, way.at), close.index)
 
-    def _block(self, node: Node, outer: _Block, steps: Sequence[Step], after: int, at: Loc) -> int:
-        locs = [(*node.loc, *at, i) for i in range(len(steps))]
-        return self._enter(_Block(list(steps), locs, after, outer, node, node.frame), 0, "order")
+    def _block(self, node: Node, outer: _Block, steps: Block, after: int) -> int:
+        inner = [(step, (*node.loc, *at)) for step, at in steps]
+        return self._enter(_Block(inner, after, outer, node, node.frame), 0, "order")
 
     def _resolve(self, node: Node, block: _Block, target: str, at: Loc, mode: Mode) -> int:
         """The node that a name leads to: a step of this block, or of one around it in the same
@@ -565,7 +594,7 @@ class Flow:
         here: _Block | None = block
         while at is not None:
             step = at.step
-            if at is node or isinstance(step, LoopStep):
+            if at is node or isinstance(at.control, Repeats):
                 assert here
                 for i, catch in enumerate(step.catch):
                     target = self._resolve(at, here, catch.next, ("catch", i, "next"), "jump")
@@ -585,15 +614,14 @@ class Flow:
         name: str,
         kind: Literal["call", "branch", "item"],
         names: Names,
-        steps: Sequence[Step],
-        locs: list[Loc],
+        steps: Block,
     ) -> None:
-        frame = self._new_frame(name, kind, names, node, steps, locs, node.loc)
+        frame = self._new_frame(name, kind, names, node, steps, node.loc)
         node.frames.append(frame)
         node.edges.append(Edge("fork", frame.entry))
 
-    def _call(self, node: Node, step: CallStep) -> None:
-        program = step.program
+    def _call(self, node: Node, call: Calls) -> None:
+        program, step = call.program, node.step
         loc: Loc = (*node.loc, "program")
         if isinstance(program, str):
             found = self.programs.get(program)
@@ -608,9 +636,8 @@ class Flow:
             message = f"step {step.id!r} calls program {program.name!r}, in which it runs itself"
             self.fault("V007", loc, message, "repetition is 'loop' and 'map' only")
             return
-        names = Names.of(program, loc)
-        locs = [(*loc, "steps", i) for i in range(len(program.steps))]
-        self._fork(node, program.name, "call", names, list(program.steps), locs)
+        steps = block_at(program.steps, (*loc, "steps"))
+        self._fork(node, program.name, "call", Names.of(program, loc), steps)
 
 
 def _programs_around(node: Node) -> Iterator[Program]:
@@ -620,92 +647,8 @@ def _programs_around(node: Node) -> Iterator[Program]:
         at = at.frame.owner
 
 
+_GOES = Goes()
+
+
 def _end_step() -> Step:
     return SetStep.model_construct(id="$end", values={})
-
-
-# --- what a step reads and writes -----------------------------------------------------------------
-
-
-def written_keys(step: Step) -> Iterator[str]:
-    """The names that *step* writes beside its output."""
-    if step.output_key is not None:
-        yield step.output_key
-    if isinstance(step, SetStep):
-        yield from step.values
-    elif isinstance(step, MapStep):
-        yield step.item_name
-
-
-def error_words(step: Step) -> Iterator[str]:
-    """The fields of ``$step`` that tell what went wrong in *step*: only where the program goes on
-    after that.
-    """
-    if step.catch or step.on_error is OnError.SKIP:
-        yield "error"
-    if isinstance(step, (ParallelStep, MapStep)) and step.on_item_error == "continue":
-        yield "errors"
-
-
-def partial_output(step: Step) -> bool:
-    """Whether *step* has an output where its failure is caught: what those branches or items gave
-    that did not fail.
-    """
-    return isinstance(step, (ParallelStep, MapStep))
-
-
-TESTS = ("condition", "until", "when")
-"""Fields that hold an expression."""
-
-
-def written_at(step: Step, where: Loc) -> Any:
-    """What the program writes at a place in *step* that `reads` names."""
-    part: Any = step
-    for name in where:
-        field = "arguments" if name == "with" else str(name)
-        part = part[name] if isinstance(part, dict) else getattr(part, field)
-    return part
-
-
-def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
-    """Each reference that *step* itself reads, and its place in the step."""
-    fields: dict[str, Any]
-    match step:
-        case LLMStep():
-            fields = {"prompt": step.prompt, "system": step.system, "messages": step.messages}
-        case ToolStep():
-            yield from ((ref, ("args",)) for ref in named_references(step.args.values()))
-            for name, call in (("undo", step.undo), ("reconcile", step.reconcile)):
-                if call is not None:
-                    yield from (
-                        (ref, (name, "args")) for ref in named_references(call.args.values())
-                    )
-            return
-        case ConditionStep():
-            yield from ((ref, ("condition",)) for ref in references(parse_expr(step.condition)))
-            return
-        case SwitchStep():
-            fields = {"on": step.on}
-        case MapStep():
-            fields = {"over": step.over}
-        case LoopStep():
-            if step.until is not None:
-                yield from ((ref, ("until",)) for ref in references(parse_expr(step.until)))
-            return
-        case CallStep():
-            yield from ((ref, ("with",)) for ref in named_references(step.arguments.values()))
-            return
-        case SetStep():
-            for name, value in step.values.items():
-                yield from ((ref, ("values", name)) for ref in value_references(value))
-            return
-        case ApprovalStep():
-            fields = {"show": step.show}
-        case WaitStep():
-            yield from ((ref, ("match",)) for ref in named_references((step.match or {}).values()))
-            fields = {"seconds": step.seconds, "until": step.until, "event": step.event}
-        case _:
-            return
-    for name, value in fields.items():
-        for ref in value_references(value):
-            yield ref, (name,)

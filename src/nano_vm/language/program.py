@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
@@ -74,6 +74,20 @@ class StepType(str, Enum):
     WAIT = "wait"
 
 
+class Holds(Enum):
+    """What a field of a step holds that is more than a plain value."""
+
+    TEMPLATE = "template"  # with references in it, or an expression
+    TEMPLATES = "templates"  # by name: the mapping itself is no value, and a name may be `expr`
+    VALUES = "values"  # likewise, each with a place of its own: the names that it is written to
+    EXPRESSION = "expression"
+    CALL = "call"  # of a tool, with its arguments
+    TARGET = "target"  # a block of steps, or the id of a step to jump to
+    TARGETS = "targets"  # by case
+    BLOCK = "block"  # of steps
+    BRANCHES = "branches"  # a step each, or a block
+
+
 class OnError(str, Enum):
     """What a step does when its attempts and catches are used up."""
 
@@ -126,8 +140,14 @@ class Step(Part):
     description: str = ""
     metadata: dict[str, Any] = Field(default={})
 
-    BLOCKS: ClassVar[tuple[str, ...]] = ()
+    HOLDS: ClassVar[Mapping[str, Holds]] = {}
+    """By name in the document, in the order in which the fields are read."""
     CALLS: ClassVar[bool] = False
+    """Whether it makes a call, which may be made again."""
+    OUTSIDE: ClassVar[bool] = False
+    """Whether what it gives comes from outside: from a tool, a model, a person, an event."""
+    TIMED: ClassVar[bool] = True
+    """Whether it may take time of its own, for a ``timeout_seconds`` to bound."""
 
     if TYPE_CHECKING:  # which fields there are depends on the type; 0.1 took them all
 
@@ -222,7 +242,13 @@ class LLMStep(Step):
     options: dict[str, Any] | None = None
     on_truncated: Literal["fail", "accept"] = "fail"
 
+    HOLDS: ClassVar[Mapping[str, Holds]] = {
+        "prompt": Holds.TEMPLATE,
+        "system": Holds.TEMPLATE,
+        "messages": Holds.TEMPLATE,
+    }
     CALLS: ClassVar[bool] = True
+    OUTSIDE: ClassVar[bool] = True
 
     @property
     def constrained(self) -> bool:
@@ -239,7 +265,13 @@ class ToolStep(Step):
     undo: ToolRef | None = None
     reconcile: ToolRef | None = None
 
+    HOLDS: ClassVar[Mapping[str, Holds]] = {
+        "args": Holds.TEMPLATES,
+        "undo": Holds.CALL,
+        "reconcile": Holds.CALL,
+    }
     CALLS: ClassVar[bool] = True
+    OUTSIDE: ClassVar[bool] = True
 
 
 Target = Union[str, "list[AnyStep]"]
@@ -253,7 +285,12 @@ class ConditionStep(Step):
     then: Target | None = None
     otherwise: Target | None = None
 
-    BLOCKS: ClassVar[tuple[str, ...]] = ("then", "otherwise")
+    HOLDS: ClassVar[Mapping[str, Holds]] = {
+        "condition": Holds.EXPRESSION,
+        "then": Holds.TARGET,
+        "otherwise": Holds.TARGET,
+    }
+    TIMED: ClassVar[bool] = False
 
 
 class SwitchStep(Step):
@@ -264,7 +301,12 @@ class SwitchStep(Step):
     cases: Annotated[dict[str, Target], Field(min_length=1)]
     default: Target | None = None
 
-    BLOCKS: ClassVar[tuple[str, ...]] = ("cases", "default")
+    HOLDS: ClassVar[Mapping[str, Holds]] = {
+        "on": Holds.TEMPLATE,
+        "cases": Holds.TARGETS,
+        "default": Holds.TARGET,
+    }
+    TIMED: ClassVar[bool] = False
 
     @property
     def has_default(self) -> bool:
@@ -282,7 +324,7 @@ class ParallelStep(Step):
     max_concurrency: Count | None = None
     on_item_error: Literal["fail", "continue"] = "fail"
 
-    BLOCKS: ClassVar[tuple[str, ...]] = ("parallel_steps",)
+    HOLDS: ClassVar[Mapping[str, Holds]] = {"parallel_steps": Holds.BRANCHES}
 
     def branches(self) -> Iterator[tuple[str, list[Step], Loc]]:
         """Name, steps and place of each branch."""
@@ -304,7 +346,7 @@ class MapStep(Step):
     max_concurrency: Count | None = None
     on_item_error: Literal["fail", "continue"] = "fail"
 
-    BLOCKS: ClassVar[tuple[str, ...]] = ("steps",)
+    HOLDS: ClassVar[Mapping[str, Holds]] = {"over": Holds.TEMPLATE, "steps": Holds.BLOCK}
 
 
 class LoopStep(Step):
@@ -316,7 +358,7 @@ class LoopStep(Step):
     max_iterations: Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
     on_exhausted: Literal["fail", "continue"] = "fail"
 
-    BLOCKS: ClassVar[tuple[str, ...]] = ("steps",)
+    HOLDS: ClassVar[Mapping[str, Holds]] = {"until": Holds.EXPRESSION, "steps": Holds.BLOCK}
 
 
 class CallStep(Step):
@@ -326,12 +368,17 @@ class CallStep(Step):
     program: Union[str, Program]
     arguments: dict[str, Any] = Field(default={}, alias="with")
 
+    HOLDS: ClassVar[Mapping[str, Holds]] = {"with": Holds.TEMPLATES}
+
 
 class SetStep(Step):
     """Writes names without any call. Every value reads what was there before the step."""
 
     type: Literal[StepType.SET] = StepType.SET
     values: Annotated[dict[str, Any], Field(min_length=1)]
+
+    HOLDS: ClassVar[Mapping[str, Holds]] = {"values": Holds.VALUES}
+    TIMED: ClassVar[bool] = False
 
 
 class ApprovalStep(Step):
@@ -343,7 +390,12 @@ class ApprovalStep(Step):
     then: Target | None = None
     otherwise: Target | None = None
 
-    BLOCKS: ClassVar[tuple[str, ...]] = ("then", "otherwise")
+    HOLDS: ClassVar[Mapping[str, Holds]] = {
+        "show": Holds.TEMPLATE,
+        "then": Holds.TARGET,
+        "otherwise": Holds.TARGET,
+    }
+    OUTSIDE: ClassVar[bool] = True
 
 
 class WaitStep(Step):
@@ -355,6 +407,14 @@ class WaitStep(Step):
     event: str | None = None
     match: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
+
+    HOLDS: ClassVar[Mapping[str, Holds]] = {
+        "match": Holds.TEMPLATES,
+        "seconds": Holds.TEMPLATE,
+        "until": Holds.TEMPLATE,
+        "event": Holds.TEMPLATE,
+    }
+    OUTSIDE: ClassVar[bool] = True
 
 
 AnyStep = Annotated[
@@ -623,34 +683,40 @@ class Program(Part):
 def walk(step: Step, loc: Loc) -> Iterator[tuple[Step, Loc]]:
     """*step* and each step in its blocks, with their places."""
     yield step, loc
-    for block, at in blocks(step):
-        for i, inner in enumerate(block):
-            # a branch of `parallel` that is one step has no list of its own in the document
-            single = isinstance(step, ParallelStep) and not isinstance(
-                step.parallel_steps[at[1]],  # type: ignore[index]
-                list,
-            )
-            yield from walk(inner, (*loc, *at) if single else (*loc, *at, i))
+    for block in blocks(step):
+        for inner, at in block:
+            yield from walk(inner, (*loc, *at))
 
 
-def blocks(step: Step) -> Iterator[tuple[list[Step], Loc]]:
-    """Each block of steps in *step*, with its place there."""
-    if isinstance(step, ParallelStep):
-        for _, steps, loc in step.branches():
-            yield steps, loc
-    elif isinstance(step, (MapStep, LoopStep)):
-        yield list(step.steps), ("steps",)
-    elif isinstance(step, SwitchStep):
-        for name, target in step.cases.items():
-            if isinstance(target, list):
-                yield list(target), ("cases", name)
-        if isinstance(step.default, list):
-            yield list(step.default), ("default",)
-    elif isinstance(step, (ConditionStep, ApprovalStep)):
-        for name in step.BLOCKS:
-            target = getattr(step, name)
-            if isinstance(target, list):
-                yield list(target), (name,)
+Block = list[tuple[Step, Loc]]
+"""Steps in order, each with its place in the step that they stand in."""
+
+
+def blocks(step: Step) -> Iterator[Block]:
+    """Each block of steps in *step*."""
+    for field, holds in step.HOLDS.items():
+        value = written(step, field)
+        if holds is Holds.BRANCHES:
+            for i, branch in enumerate(value):
+                # a branch that is one step has no list of its own in the document
+                one = not isinstance(branch, list)
+                yield [(branch, (field, i))] if one else block_at(branch, (field, i))
+        elif holds is Holds.TARGETS:
+            for name, target in value.items():
+                if isinstance(target, list):
+                    yield block_at(target, (field, name))
+        elif holds in (Holds.TARGET, Holds.BLOCK) and isinstance(value, list):
+            yield block_at(value, (field,))
+
+
+def block_at(steps: Sequence[Step], at: Loc) -> Block:
+    """The steps of a list that stands at *at*."""
+    return [(step, (*at, i)) for i, step in enumerate(steps)]
+
+
+def written(step: Step, field: str) -> Any:
+    """What stands in *field*, by its name in the document."""
+    return getattr(step, _ATTRIBUTES.get(field, field))
 
 
 _WHOLE_RUN = "Of the whole run, waits and approvals included, which budget.max_seconds leaves out."
@@ -737,10 +803,6 @@ _LATER = {
 _BUDGET_AT_TOP = ("max_steps", "max_tokens")
 _ID = re.compile(r"[^/\[\]#$\x00-\x1f\x7f\u0085\u2028\u2029]+\Z")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
-_EXPRESSIONS = ("condition", "when")
-_TEMPLATES = ("prompt", "system", "messages", "show", "on", "over", "event", "seconds")
-NAMED_TEMPLATES = ("args", "with", "match")
-"""Fields that hold values by name: the mapping itself is no value, and a name may be `expr`."""
 _LITERALS = ("default", "on_invalid")
 _NULLABLE = ("default", "on_invalid", "show", "over", "on")
 _AS_HERE = (("on_timeout", "fail"), ("max_stalled_steps", None))
@@ -754,6 +816,19 @@ def _fields(model: type[BaseModel]) -> dict[str, None]:
 _STEP_FIELDS = {kind.value: _fields(model) for kind, model in _STEP_CLASSES.items()}
 _ALL_STEP_FIELDS = {name: None for fields in _STEP_FIELDS.values() for name in fields}
 _PROGRAM_FIELDS = _fields(Program)
+_ATTRIBUTES = {
+    field.alias: name
+    for model in _STEP_CLASSES.values()
+    for name, field in model.model_fields.items()
+    if field.alias is not None
+}
+# where the type is not known, a field counts as what it is in the first type that has it
+_ALL_HOLDS = {
+    field: holds
+    for model in reversed(_STEP_CLASSES.values())
+    for field, holds in model.HOLDS.items()
+    if field not in Step.model_fields
+}
 
 
 def _ordered(found: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
@@ -763,6 +838,7 @@ def _ordered(found: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     }
 
 
+_STEPS_INSIDE = (Holds.TARGET, Holds.TARGETS, Holds.BLOCK, Holds.BRANCHES)
 _BLOCK_FIELDS = ("steps", "parallel_steps", "then", "otherwise", "cases", "default")
 
 
@@ -982,19 +1058,16 @@ class _Shape:
         self.identity(result, loc, ids)
         if fields is not _ALL_STEP_FIELDS and kind in _CHECKS:
             _CHECKS[kind](self, result, loc)
-        self.common(result, kind, loc)
-        for field in _EXPRESSIONS:
-            if field in result:
-                self.expression(result[field], (*loc, field))
-        for field in _TEMPLATES:
-            if field in result:
-                self.templates(result[field], (*loc, field))
-        for field in NAMED_TEMPLATES:
-            self.named(result.get(field), (*loc, field))
+        model = _STEP_CLASSES[StepType(kind)] if fields is not _ALL_STEP_FIELDS else None
+        self.common(result, model, loc)
+        held = _ALL_HOLDS if model is None else model.HOLDS
+        self.expression(result.get("when"), (*loc, "when"))
         for field in _LITERALS:
-            if field in result and kind != "switch":
+            if field in result and field not in held:
                 self.literal(result[field], (*loc, field))
-        self.inner(result, kind, loc, ids)
+        for field, holds in held.items():
+            if field in result:
+                result[field] = self.held(holds, result[field], (*loc, field), ids)
         return result
 
     def misplaced(
@@ -1048,12 +1121,8 @@ class _Shape:
                     "use letters, digits and '_'",
                 )
 
-    def common(self, step: dict[str, Any], kind: Any, loc: Loc) -> None:
-        model = (
-            _STEP_CLASSES[StepType(kind)]
-            if isinstance(kind, str) and kind in _STEP_FIELDS
-            else None
-        )
+    def common(self, step: dict[str, Any], model: type[Step] | None, loc: Loc) -> None:
+        kind = step.get("type")
         retries: list[str] = [f for f in ("max_retries", "retry") if f in step and step[f] != 1]
         if step.get("on_error") == "retry":
             retries.append("on_error")
@@ -1061,15 +1130,11 @@ class _Shape:
             message = f"{retries[0]!r} does not apply to a step of type {kind!r}"
             hint = (
                 "its calls would run twice; give the steps inside their own retries"
-                if model.BLOCKS
+                if any(holds in _STEPS_INSIDE for holds in model.HOLDS.values())
                 else "it makes no call"
             )
             self.add("P015", (*loc, retries[0]), message, hint)
-        if (
-            model is not None
-            and kind in ("condition", "switch", "set")
-            and "timeout_seconds" in step
-        ):
+        if model is not None and not model.TIMED and "timeout_seconds" in step:
             message = f"'timeout_seconds' does not apply to a step of type {kind!r}"
             self.add(
                 "P015",
@@ -1092,13 +1157,6 @@ class _Shape:
             self.nested(catch, (*loc, "catch", i), Catch)
             if isinstance(catch, dict):
                 self.kinds(catch.get("errors"), (*loc, "catch", i, "errors"))
-        for field in ("undo", "reconcile"):
-            reference = step.get(field)
-            self.nested(reference, (*loc, field), ToolRef)
-            if isinstance(reference, str):
-                step[field] = {"tool": reference}
-            elif isinstance(reference, dict):
-                self.named(reference.get("args"), (*loc, field, "args"))
 
     def kinds(self, kinds: Any, loc: Loc) -> None:
         for i, kind in enumerate(kinds) if isinstance(kinds, list) else ():
@@ -1161,30 +1219,45 @@ class _Shape:
             for inner in value.values() if isinstance(value, dict) else value:
                 self.literal(inner, loc)
 
-    def inner(self, step: dict[str, Any], kind: Any, loc: Loc, ids: dict[str, Loc]) -> None:
-        for field in ("then", "otherwise"):
-            if field in step:
-                step[field] = self.target(step[field], (*loc, field), ids)
-        if kind == "switch":
-            if isinstance(step.get("cases"), dict):
-                step["cases"] = {
-                    k: self.target(v, (*loc, "cases", k), ids) for k, v in step["cases"].items()
-                }
-            if "default" in step:
-                step["default"] = self.target(step["default"], (*loc, "default"), ids)
-        if isinstance(step.get("steps"), list):
-            step["steps"] = self.block(step["steps"], (*loc, "steps"), ids)
-        if isinstance(step.get("parallel_steps"), list):
-            step["parallel_steps"] = [
-                self.block(b, (*loc, "parallel_steps", i), ids)
-                if isinstance(b, list) and b
-                else self.step(b, (*loc, "parallel_steps", i), ids)
-                for i, b in enumerate(step["parallel_steps"])
-            ]
-            if [] in step["parallel_steps"]:
-                self.add("P013", (*loc, "parallel_steps"), "a branch has no steps")
-        if kind == "call" and isinstance(step.get("program"), dict):
-            step["program"] = self.program(step["program"], (*loc, "program"))
+    def held(self, holds: Holds, value: Any, loc: Loc, ids: dict[str, Loc]) -> Any:
+        """What a field holds, with its faults told and the aliases inside resolved."""
+        match holds:
+            case Holds.EXPRESSION:
+                self.expression(value, loc)
+            case Holds.TEMPLATE:
+                self.templates(value, loc)
+            case Holds.TEMPLATES | Holds.VALUES:
+                self.named(value, loc)
+            case Holds.CALL:
+                return self.beside(value, loc)
+            case Holds.TARGET:
+                return self.target(value, loc, ids)
+            case Holds.TARGETS if isinstance(value, dict):
+                return {name: self.target(to, (*loc, name), ids) for name, to in value.items()}
+            case Holds.BLOCK if isinstance(value, list):
+                return self.block(value, loc, ids)
+            case Holds.BRANCHES if isinstance(value, list):
+                return self.branches(value, loc, ids)
+        return value
+
+    def beside(self, reference: Any, loc: Loc) -> Any:
+        """A tool call beside a step; a text is the name of a tool."""
+        if isinstance(reference, str):
+            return {"tool": reference}
+        self.nested(reference, loc, ToolRef)
+        if isinstance(reference, dict):
+            self.named(reference.get("args"), (*loc, "args"))
+        return reference
+
+    def branches(self, branches: list[Any], loc: Loc, ids: dict[str, Loc]) -> list[Any]:
+        if [] in branches:
+            self.add("P013", loc, "a branch has no steps")
+        return [
+            self.block(branch, (*loc, i), ids)
+            if isinstance(branch, list) and branch
+            else self.step(branch, (*loc, i), ids)
+            for i, branch in enumerate(branches)
+        ]
 
     # --- what one type demands ---
 
@@ -1337,9 +1410,7 @@ class _Shape:
             self.add("P010", loc, f"condition {short(step.get('id'))} needs 'then' or 'otherwise'")
 
     def loop(self, step: dict[str, Any], loc: Loc) -> None:
-        if "until" in step:
-            self.expression(step["until"], (*loc, "until"))
-        elif step.get("on_exhausted") != "continue":
+        if "until" not in step and step.get("on_exhausted") != "continue":
             message = f"loop {short(step.get('id'))} without 'until' always fails"
             self.add(
                 "P010",
@@ -1348,15 +1419,18 @@ class _Shape:
                 "give it 'until', or 'on_exhausted: continue' to run a fixed number of times",
             )
 
+    def call(self, step: dict[str, Any], loc: Loc) -> None:
+        if isinstance(step.get("program"), dict):
+            step["program"] = self.program(step["program"], (*loc, "program"))
+
     def set(self, step: dict[str, Any], loc: Loc) -> None:
         values = step.get("values")
-        for name, value in values.items() if isinstance(values, dict) else ():
+        for name in values if isinstance(values, dict) else ():
             at = (*loc, "values", name)
             if not _NAME.match(name):
                 self.add(
                     "P021", at, f"{short(name)} can not be a name", "use letters, digits and '_'"
                 )
-            self.templates(value, at)
 
     def wait(self, step: dict[str, Any], loc: Loc) -> None:
         given = [field for field in ("seconds", "until", "event") if field in step]
@@ -1368,7 +1442,6 @@ class _Shape:
                 f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has "
                 f"{what}",
             )
-        self.templates(step.get("until"), (*loc, "until"))
         if "match" in step:
             self.matched(step["match"], (*loc, "match"), of_event="event" in step)
         if "output_schema" in step and "event" not in step:
@@ -1403,6 +1476,7 @@ def _refers(value: Any) -> bool:
 
 _CHECKS = {
     "llm": _Shape.llm,
+    "call": _Shape.call,
     "condition": _Shape.condition,
     "loop": _Shape.loop,
     "set": _Shape.set,

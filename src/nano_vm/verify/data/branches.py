@@ -25,11 +25,11 @@ from ...language.expr import (
     children,
     computed,
     path_text,
-    value_references,
 )
 from ...language.expr import Node as Expression
-from ...language.flow import TESTS, Flow, Names, Node, written_at
-from ...language.program import NAMED_TEMPLATES, ConditionStep, LoopStep, Step, SwitchStep
+from ...language.flow import Flow, Names, Node
+from ...language.program import Holds
+from ...language.semantics import Chooses, Test, holds_at, written_at
 from ...spelling import Hints
 from ...tools.contract import ToolContract
 from .decide import Path, Reads, decide
@@ -82,29 +82,21 @@ def check_branches(
     found: dict[tuple[Loc, bool], list[Node]] = {}
     for node in flow.nodes:  # a step that is entered in two ways is judged by both
         if domains.reached(node):
-            step, kind = node.step, node.kind
-            decides = kind == "step" and isinstance(step, (ConditionStep, SwitchStep))
-            if decides or kind == "when" or (kind == "test" and isinstance(step, LoopStep)):
-                found.setdefault((node.loc, kind == "when"), []).append(node)
-    for (loc, before), nodes in found.items():
-        if isinstance(nodes[0].step, SwitchStep) and not before:
+            if node.decides:
+                found.setdefault((node.loc, node.kind == "when"), []).append(node)
+    for (loc, _), nodes in found.items():
+        test = nodes[0].test
+        if test is None:
             yield from _switch(domains, loc, nodes, hints)
         else:
-            yield from _test(domains, loc, nodes)
+            yield from _test(domains, loc, nodes, test)
 
 
-def _test(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnostic]:
-    step = nodes[0].step
+def _test(domains: Domains, loc: Loc, nodes: list[Node], test: Test) -> Iterator[Diagnostic]:
+    step, field = nodes[0].step, test.field
     reads = domains.test_of(nodes[0])
     if reads is None or not reads.places or reads.node is None:
         return
-    field = (
-        "when"
-        if nodes[0].kind == "when"
-        else "condition"
-        if isinstance(step, ConditionStep)
-        else "until"
-    )
     whole = 0
     for node in nodes:
         whole |= domains.masks[node.index]
@@ -139,15 +131,16 @@ def _test(domains: Domains, loc: Loc, nodes: list[Node]) -> Iterator[Diagnostic]
         return
     word = "true" if not whole & YES else "false"
     said = f"{field} of {step.id!r} is never {word}: {_facts_text(reads, wholes, reads)}"
-    yield Diagnostic("V060", (*loc, field), said, _way(step, field, word), "warning")
+    yield Diagnostic("V060", (*loc, field), said, _way(test, word), "warning")
 
 
-def _way(step: Step, field: str, word: str) -> str:
-    if field == "when":
-        return "the step is never run" if word == "true" else "the step is never skipped"
-    if isinstance(step, LoopStep):
-        return "the loop runs until its bound" if word == "true" else "the loop runs once"
-    return f"no run takes {'then' if word == 'true' else 'otherwise'!r}"
+def _way(test: Test, word: str) -> str:
+    match test.field:
+        case "when":
+            return "the step is never run" if word == "true" else "the step is never skipped"
+        case "until":
+            return "the loop runs until its bound" if word == "true" else "the loop runs once"
+    return f"no run takes {(test.true if word == 'true' else test.false[0])!r}"
 
 
 def _leaves(node: Expression) -> Iterator[Expression]:
@@ -225,7 +218,8 @@ def shown_test(node: Expression) -> str:
 
 def _switch(domains: Domains, loc: Loc, nodes: list[Node], hints: Hints) -> Iterator[Diagnostic]:
     step = nodes[0].step
-    assert isinstance(step, SwitchStep)
+    switch = nodes[0].control
+    assert isinstance(switch, Chooses)
     found = domains.switched(nodes[0])
     if found is None or not found[0].places:
         return  # it reads nothing
@@ -233,8 +227,9 @@ def _switch(domains: Domains, loc: Loc, nodes: list[Node], hints: Hints) -> Iter
     if domain.empty:
         return
     what = f"what {step.id!r} is on is {described(domain)}"
-    if domain.values is not None and step.default is None:
-        lost = [value for value in domain.values.values() if case_of(step, value) is None]
+    default = switch.way("default") is not None
+    if domain.values is not None and not default:
+        lost = [value for value in domain.values.values() if case_of(switch, value) is None]
         if lost:
             shown = ", ".join(map(shown_value, lost))
             message = f"switch {step.id!r} has no case for {shown}, and no default"
@@ -245,7 +240,7 @@ def _switch(domains: Domains, loc: Loc, nodes: list[Node], hints: Hints) -> Iter
                 "add a case or a default; without one the step fails",
                 "warning",
             )
-    elif domain.values is None and step.default is None and not domain.kinds & ~(LIST | OBJECT):
+    elif domain.values is None and not default and not domain.kinds & ~(LIST | OBJECT):
         message = f"switch {step.id!r} always fails: {what}"
         yield Diagnostic(
             "V062",
@@ -254,7 +249,7 @@ def _switch(domains: Domains, loc: Loc, nodes: list[Node], hints: Hints) -> Iter
             "switch on a text, a number, true, false or null",
             "warning",
         )
-    for label, values in taken(step, domain).items():
+    for label, values in taken(switch, domain).items():
         if values == [] and label != "default":
             message = f"switch {step.id!r}: no value takes the case {label[5:]!r}: {what}"
             near = None
@@ -293,11 +288,9 @@ def check_fields(
     places: dict[tuple[Loc, int, Path], list[Node]] = {}
     texts: dict[tuple[Loc, int, Path], Ref] = {}
     for node in flow.nodes:
-        if not domains.reached(node) or node.kind in ("fail", "close"):
+        if not domains.reached(node):
             continue
-        if node.kind != "when" and (node.kind == "test") != _is_loop(node):
-            continue
-        for ref, where in _reads_at(node):
+        for ref, where in node.reads:
             if not ref.path or ref.optional:
                 continue
             try:
@@ -349,35 +342,16 @@ def _mistakable(ref: Ref, domain: Domain, names: Names, loc: Loc) -> Iterator[Di
     yield Diagnostic("V014", loc, message, hint, "warning")
 
 
-def _is_loop(node: Node) -> bool:
-    return node.kind != "end" and isinstance(node.step, LoopStep)
-
-
-def _reads_at(node: Node) -> list[tuple[Ref, Loc]]:
-    names = node.frame.names
-    if node.kind == "when":
-        return names.whens[node.step.id]
-    if node.kind != "end":
-        return names.reads[node.step.id]
-    if node.frame.kind not in ("run", "call"):
-        return []
-    return [(ref, ("output",)) for ref in value_references(names.program.output)]
-
-
 def _evaluated(node: Node, where: Loc) -> bool:
     """Whether the place may be in an expression, whose `and`, `or` and `default` may leave it
     out.
     """
     if node.kind == "end":
         return _computes(node.frame.names.program.output)
-    if where[-1] in TESTS:
+    held, written = holds_at(node.step, where), written_at(node.step, where)
+    if held is Holds.EXPRESSION:
         return True
-    written = written_at(node.step, where)
-    return (
-        any(map(_computes, written.values()))
-        if where[-1] in NAMED_TEMPLATES
-        else _computes(written)
-    )
+    return any(map(_computes, written.values())) if held is Holds.TEMPLATES else _computes(written)
 
 
 def _computes(value: Any) -> bool:

@@ -12,7 +12,9 @@ from typing import Any
 
 from ...errors import Diagnostic, format_loc
 from ...language.expr import EXPR
-from ...language.flow import TESTS, Names, written_at
+from ...language.flow import Names
+from ...language.program import Holds
+from ...language.semantics import holds_at, written_at
 from ...spelling import Hints
 
 MAX_LOOKS = 15
@@ -44,8 +46,10 @@ def missing_inputs(
             reader = f"step {step.id!r}" if step is not None else "the program"
             message += f": {reader} reads it at {format_loc(loc)}"
             looks -= 1
-            written = written_at(step, loc[len(at) :]) if step is not None else names.program.output
-            like = _looks_like(written, name) if looks >= 0 and loc[-1] not in TESTS else None
+            where = loc[len(at) :]
+            written = written_at(step, where) if step is not None else names.program.output
+            tested = step is not None and holds_at(step, where) is Holds.EXPRESSION
+            like = _looks_like(written, name) if looks >= 0 and not tested else None
             if like is not None:
                 hint += f"; or write $${name}: the text looks like {like}"
         yield Diagnostic("V040", ("context",), message, hint)

@@ -15,20 +15,21 @@ from typing import NamedTuple
 
 from ...errors import Diagnostic, ExprError, Loc
 from ...language.expr import Ref, value_references
-from ...language.flow import Flow, FrameGraph, Names, Node, partial_output, written_keys
-from ...language.program import (
-    ApprovalStep,
-    CallStep,
-    ConditionStep,
-    LLMStep,
-    LoopStep,
-    MapStep,
-    OnError,
-    ParallelStep,
-    SetStep,
-    SwitchStep,
-    ToolStep,
-    walk,
+from ...language.flow import Flow, FrameGraph, Names, Node
+from ...language.program import OnError, Step, walk
+from ...language.semantics import (
+    Chooses,
+    External,
+    Forks,
+    Item,
+    Output,
+    Repeats,
+    Told,
+    Value,
+    output,
+    partial_output,
+    tool_calls,
+    writes,
 )
 from ...spelling import Hints
 from ...tools.contract import ToolContract
@@ -47,9 +48,9 @@ def check_names(flow: Flow, solved: Assigned | None = None) -> Iterator[Diagnost
 
     *solved* is what `assigned` gives for the same flow, where it is there already.
     """
-    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
-        yield from _unknown(names)
-        yield from _written_by_two(names)
+    for frame in flow.roots:
+        yield from _unknown(frame.names)
+        yield from _written_by_two(frame.names)
     for frame in flow.frames:
         if frame.kind == "call":
             yield from _arguments(frame)
@@ -144,7 +145,7 @@ def check_unused(
                     "test",
                 ):
                     last.add(key)
-    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
+    for names in [frame.names for frame in flow.roots]:
         hints = Hints()
         reads = [ref for step, _ in names.steps for ref, _ in names.all_reads(step)]
         reads += value_references(names.program.output)
@@ -156,34 +157,18 @@ def check_unused(
             final = final or step.id in read or (key_name is not None and key_name in read)
             if key_name is not None and key_name not in read:
                 unread.append(key_name)
-            if isinstance(step, SetStep):
-                for name in step.values:
-                    if name not in read:
-                        unread.append(name)
-                        if not final:
-                            message = f"step {step.id!r} sets {name!r}, which nobody reads"
-                            yield Diagnostic(
-                                "V016",
-                                (*names.loc, *at, "values", name),
-                                message,
-                                "remove it",
-                                "hint",
-                            )
-                continue
-            if final:
-                continue
-            if isinstance(step, LLMStep):
-                message = f"nobody reads what the model answers in step {step.id!r}"
-            elif isinstance(step, ToolStep) and _only_reads(step, contracts):
-                message = (
-                    f"nobody reads what tool {step.tool!r} gives in step {step.id!r}, and "
-                    f"it has no effect"
-                )
-            else:
-                continue
-            yield Diagnostic(
-                "V016", (*names.loc, *at), message, "read its output, or remove the step", "hint"
-            )
+            for name, write in writes(step):
+                if isinstance(write, Value) and name not in read:
+                    unread.append(name)
+                    if not final:
+                        message = f"step {step.id!r} sets {name!r}, which nobody reads"
+                        loc = (*names.loc, *at, "values", name)
+                        yield Diagnostic("V016", loc, message, "remove it", "hint")
+            what = None if final else _idle(step, contracts)
+            if what is not None:
+                message = f"nobody reads what {what}"
+                remedy = "read its output, or remove the step"
+                yield Diagnostic("V016", (*names.loc, *at), message, remedy, "hint")
         if names.program.inputs is None:  # else an unknown name is told as such
             for name, loc in [*names.needed.items(), *names.optional.items()]:
                 if name in names.written:
@@ -195,17 +180,25 @@ def check_unused(
                     yield Diagnostic("V018", (*names.loc, *loc), message, hint, "hint")
 
 
-def _only_reads(step: ToolStep, contracts: Mapping[str, ToolContract] | None) -> bool:
-    contract = (contracts or {}).get(step.tool)
-    return contract is not None and contract.effect == "read" and step.undo is None
+def _idle(step: Step, contracts: Mapping[str, ToolContract] | None) -> str | None:
+    """What the call of *step* gives, where it has no other use than that."""
+    match output(step)[0]:
+        case External("model"):
+            return f"the model answers in step {step.id!r}"
+        case External("tool"):
+            own, *beside = tool_calls(step)
+            contract = (contracts or {}).get(own.tool)
+            undone = any(call.use == "undo" for call in beside)
+            if contract is not None and contract.effect == "read" and not undone:
+                return f"tool {own.tool!r} gives in step {step.id!r}, and it has no effect"
+    return None
 
 
 def _arguments(frame: FrameGraph) -> Iterator[Diagnostic]:
     """What a `call` gives its program, against what the program takes."""
     names, caller = frame.names, frame.owner
     assert caller is not None
-    assert isinstance(caller.step, CallStep)
-    given = caller.step.arguments
+    given = frame.arguments
     schema = names.program.inputs or {}
     properties = schema.get("properties", {})
     defaulted = {
@@ -234,15 +227,15 @@ def _written_by_two(names: Names) -> Iterator[Diagnostic]:
     afterwards?
     """
     for step, at in names.steps:
-        if not isinstance(step, ParallelStep):
+        forks = names.controls[step.id]
+        if not isinstance(forks, Forks):
             continue
         writers: dict[str, int] = {}
-        for number, (_, steps, where) in enumerate(step.branches()):
-            single = not isinstance(step.parallel_steps[number], list)
-            for i, first in enumerate(steps):
-                for inner, inside in walk(first, (*at, *where) if single else (*at, *where, i)):
-                    for name in written_keys(inner):
-                        if isinstance(inner, MapStep) and name == inner.item_name:
+        for number, (_, steps) in enumerate(forks.frames):
+            for first, where in steps:
+                for inner, inside in walk(first, (*at, *where)):
+                    for name, write in writes(inner):
+                        if isinstance(write, Item):
                             continue
                         if writers.setdefault(name, number) != number:
                             field = "output_key" if name == inner.output_key else "values"
@@ -279,23 +272,18 @@ class Assigned:
         if found is None:
             found = self.bits[id(names)] = {}
             for step, _ in names.steps:
-                out = 1 << names.outputs[step.id]
-                if step.output_key is not None:
-                    out |= 1 << names.keys[step.output_key]
-                every = out
-                if isinstance(step, SetStep):
-                    for name in step.values:
-                        every |= 1 << names.keys[name]
-                errors = names.errors.get((step.id, "errors"))
-                if errors is not None:
-                    every |= 1 << errors
-                error = names.errors.get((step.id, "error"))
-                cleared = 0
+                out = every = error = cleared = 0
+                for slot, write in names.writes(step):
+                    match write:
+                        case Output():
+                            out |= 1 << slot
+                        case Told("error"):
+                            error |= 1 << slot
+                        case Value() | Told():
+                            every |= 1 << slot
                 for slot in names.results(step):
                     cleared |= 1 << slot
-                found[step.id] = Written(
-                    out, every, 1 << error if error is not None else 0, cleared
-                )
+                found[step.id] = Written(out, out | every, error, cleared)
         return found
 
     def solve(self) -> None:
@@ -357,9 +345,7 @@ class Assigned:
         if frame.kind == "run":
             have = set(names.needed) if schema is None else set(schema.get("required", []))
         else:
-            assert frame.owner is not None
-            assert isinstance(frame.owner.step, CallStep)
-            have = set(frame.owner.step.arguments) & names.inputs
+            have = set(frame.arguments) & names.inputs
         for name, part in (schema or {}).get("properties", {}).items():
             if isinstance(part, dict) and "default" in part:
                 have.add(name)
@@ -381,7 +367,7 @@ class Assigned:
         own = self.written(names)[step.id]
         every = own.every if kind == "step" else own.output
         # a loop writes when it ends, and what decides whether a step runs writes where it does not
-        begins = kind == "when" or (kind == "step" and isinstance(step, LoopStep))
+        begins = kind == "when" or (kind == "step" and isinstance(node.control, Repeats))
         done = state if begins else ((must | every) & ~own.error, (may | every) & ~own.error)
         result = []
         for edge in node.edges:
@@ -394,7 +380,7 @@ class Assigned:
                     start = self.initial(child)
                     inside = start, start
                 else:
-                    item = 1 << names.keys[step.item_name] if isinstance(step, MapStep) else 0
+                    item = 1 << child.item if child.item is not None else 0
                     inside = must | item, may | item
                 result.append((edge.target, inside))
             elif label in ("skip", "catch", "unless"):
@@ -499,22 +485,14 @@ class Assigned:
         reached.
         """
         step, names = node.step, node.frame.names
-        if node.kind == "end":
-            if node.frame.kind in ("run", "call"):
-                for ref in value_references(names.program.output):
-                    yield ref, ("output",), None
-            return
-        if node.kind == "when":
-            yield from ((ref, where, None) for ref, where in names.whens[step.id])
-            return
-        if node.kind in ("fail", "close") or (node.kind == "step") == isinstance(step, LoopStep):
-            return
-        own, state = self.written(names)[step.id], self.states[node.index]
-        assert state is not None
-        after = (state[0] | own.every) & ~own.error, (state[1] | own.every) & ~own.error
-        for ref, where in names.reads[step.id]:
+        after: State | None = None
+        if node.kind in ("step", "test"):
+            own, state = self.written(names)[step.id], self.states[node.index]
+            assert state is not None
+            after = (state[0] | own.every) & ~own.error, (state[1] | own.every) & ~own.error
+        for ref, where in node.reads:
             # undo's arguments are fixed when the step has finished
-            yield ref, where, after if isinstance(step, ToolStep) and where[0] == "undo" else None
+            yield ref, where, after if where[0] == "undo" else None
 
 
 def _slots_read(names: Names) -> dict[str, int]:
@@ -545,15 +523,16 @@ def _seen_in(names: Names) -> dict[str, set[Loc]]:
     """By name, where what steps write under it is seen: the places of the branches or items that
     they stand in, or of all.
     """
-    forks = {
-        at: len(at) + 2 for step, at in names.steps if isinstance(step, ParallelStep)
-    }  # the field, and which branch
-    forks |= {at: len(at) + 1 for step, at in names.steps if isinstance(step, MapStep)}
+    forks = {}  # the field, and which branch
+    for step, at in names.steps:
+        control = names.controls[step.id]
+        if isinstance(control, Forks):
+            forks[at] = len(at) + (1 if control.kind == "item" else 2)
     found: dict[str, set[Loc]] = {}
     for step, at in names.steps:
         around = [at[: forks[at[:end]]] for end in range(len(at)) if at[:end] in forks]
-        for name in written_keys(step):
-            if not (isinstance(step, MapStep) and name == step.item_name):
+        for name, write in writes(step):
+            if not isinstance(write, Item):
                 found.setdefault(name, set()).add(around[-1] if around else ())
     return found
 
@@ -573,7 +552,7 @@ def _written_always(ref: Ref, names: Names) -> str:
     writers = [
         (step, at)
         for step, at in names.steps
-        if (step.id == ref.name if of_step else ref.name in written_keys(step))
+        if (step.id == ref.name if of_step else ref.name in dict(writes(step)))
     ]
     for step, _ in writers:
         if (step.when is not None or step.on_error is OnError.SKIP) and not step.has_default:
@@ -583,11 +562,7 @@ def _written_always(ref: Ref, names: Names) -> str:
             )
     for step, at in writers:
         around = [places[at[:end]] for end in range(len(at) - 1, 0, -1) if at[:end] in places]
-        branching = [
-            other
-            for other in around
-            if isinstance(other, (ConditionStep, SwitchStep, ApprovalStep))
-        ]
+        branching = [other for other in around if isinstance(names.controls[other.id], Chooses)]
         if branching:
             why = f"a run may take another branch of {branching[0].id!r} than that of {step.id!r}"
             return (
@@ -615,7 +590,7 @@ def _other(ref: Ref, names: Names) -> str:
 
 def _error_told(ref: Ref, names: Names) -> str:
     """Where `$step.error` or `$step.errors` can be read."""
-    step = next(step for step, _ in names.steps if step.id == ref.name)
+    step = names.by_id[ref.name]
     if not names.is_error(ref):
         how = (
             "'catch', or 'on_error: skip'"
@@ -643,12 +618,13 @@ def _where(ref: Ref, names: Names) -> str:
         return _error_told(ref, names)
     step_id = ref.name if ref.path[:1] == ("output",) else None
     for step, at in names.steps:
-        if isinstance(step, ParallelStep):
-            for branch, steps, _ in step.branches():
-                for first in steps:
+        forks = names.controls[step.id]
+        if isinstance(forks, Forks) and forks.kind == "branch":
+            for branch, steps in forks.frames:
+                for first, _ in steps:
                     for inner, _ in walk(first, at):
                         if inner.id == step_id or (
-                            step_id is None and ref.name in written_keys(inner)
+                            step_id is None and ref.name in dict(writes(inner))
                         ):
                             return f"from outside a branch is read as ${step.id}.output.{branch}"
     if step_id in names.ids:

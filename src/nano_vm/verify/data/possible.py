@@ -18,7 +18,7 @@ feasible: any step may find the budget used up.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,28 +37,36 @@ from ...language.expr import (
     parse_template,
 )
 from ...language.expr import Node as Expression
-from ...language.flow import Flow, FrameGraph, Names, Node, error_words
+from ...language.flow import Flow, FrameGraph, Names, Node
 from ...language.operators import equal, number_in
-from ...language.program import (
-    ApprovalStep,
-    CallStep,
-    ConditionStep,
-    LLMStep,
-    LoopStep,
-    MapStep,
-    ParallelStep,
-    SetStep,
-    Step,
-    StepType,
-    SwitchStep,
-    ToolStep,
-    walk,
+from ...language.program import Step, walk
+from ...language.semantics import (
+    Called,
+    Chooses,
+    Control,
+    External,
+    Forks,
+    Item,
+    Last,
+    ListOf,
+    Literals,
+    ObjectOf,
+    Output,
+    Repeats,
+    Term,
+    Told,
+    Value,
+    Values,
+    Write,
+    control,
+    last,
+    output,
+    tool_calls,
 )
 from ...tools.contract import ToolContract
 from ...values import UNSET, canonical
 from .decide import Path, Reads, decide, pinned, result_of, results_of
 from .domains import (
-    A_BOOL,
     A_NUMBER,
     A_TEXT,
     ANYTHING,
@@ -110,9 +118,6 @@ class _Facts:
 
     names: Names
     frame: FrameGraph
-    writers: dict[int, list[tuple[Step, str]]] = field(
-        default_factory=dict
-    )  # by slot: the step, and the name it writes
     tracked: dict[str, tuple[int, ...]] = field(
         default_factory=dict
     )  # by step: slots it writes that some test may read
@@ -141,9 +146,8 @@ class Domains:
         self.contracts = contracts or {}
         self.solved = solved if solved is not None else assigned(flow)
         self.facts: dict[int, _Facts] = {}
-        for frame in flow.frames:
-            if frame.kind in ("run", "call"):
-                self.facts[id(frame.names)] = _facts(frame)
+        for frame in flow.roots:
+            self.facts[id(frame.names)] = _facts(frame)
         self.musts: dict[tuple[int, str], int] | None = None
         self.calls: dict[tuple[int, str], list[FrameGraph]] | None = None
         self.busy: set[tuple[int, str, Any]] = set()
@@ -192,9 +196,9 @@ class Domains:
             return ANYTHING
         self.busy.add(key)
         found = self._initial(facts, slot)
-        for step, name in facts.writers.get(slot, ()):
-            found = join(found, self._written(facts, step, name))
-            if name == "" and step.has_default:
+        for step, write in facts.names.writers.get(slot, ()):
+            found = join(found, self._written(facts, step, write))
+            if isinstance(write, Output) and step.has_default:
                 found = join(found, of_values([step.default]))
         self.busy.discard(key)
         found = lacking(found, False)
@@ -219,10 +223,10 @@ class Domains:
         if frame.kind == "call":
             owner = frame.owner
             assert owner is not None
-            assert isinstance(owner.step, CallStep)
-            if name in owner.step.arguments:
+            arguments = frame.arguments
+            if name in arguments:
                 around = self.facts[id(owner.frame.names)]
-                return self._value(around, owner.step, owner.step.arguments[name], f"with {name}")
+                return self._value(around, owner.step, arguments[name], f"with {name}")
         elif part is not None:
             found = (facts.given.fields or {}).get(name, ANYTHING)
         elif name in schema.get("required", []) or names.takes(name):
@@ -231,15 +235,15 @@ class Domains:
             found = join(found, of_values([part["default"]]))
         return found
 
-    def _written(self, facts: _Facts, step: Step, name: str) -> Domain:
-        """What *step* writes: its output where *name* is empty, else that name."""
-        if name and isinstance(step, SetStep) and name in step.values:
-            return self._value(facts, step, step.values[name], f"values {name}")
-        if name in _ERRORS:
-            return _told(step, name)
-        if name and isinstance(step, MapStep):
-            over = self._value(facts, step, step.over, "over")
-            return _items(over)
+    def _written(self, facts: _Facts, step: Step, write: Write) -> Domain:
+        """What *step* writes."""
+        match write:
+            case Value(template, name):
+                return self._value(facts, step, template, f"values {name}")
+            case Item(over):
+                return _items(self._value(facts, step, over, "over"))
+            case Told(word):
+                return _told(step, word)
         return self._output(facts, step)
 
     def _expression(self, names: Names, text: str, lookup: Callable[[int], Domain]) -> Domain:
@@ -320,58 +324,52 @@ class Domains:
         return found
 
     def _output_of(self, facts: _Facts, step: Step) -> Domain:
-        match step:
-            case LLMStep():
-                if step.allowed_outputs is not None:
-                    found = of_values(step.allowed_outputs)
-                else:
-                    found = (
-                        of_schema(step.output_schema) if step.output_schema is not None else A_TEXT
-                    )
-                return (
-                    join(found, of_values([step.on_invalid]))
-                    if "on_invalid" in step.model_fields_set
-                    else found
-                )
-            case ToolStep():
+        return joined(self._term(facts, step, term) for term in output(step))
+
+    def _term(self, facts: _Facts, step: Step, term: Term) -> Domain:
+        match term:
+            case Literals(values):
+                return of_values(values)
+            case External(allowed=allowed) if allowed is not None:
+                return of_values(allowed)
+            case External(schema=schema) if schema is not None:
+                return of_schema(schema)
+            case External("model"):
+                return A_TEXT
+            case External("tool"):
                 return self._returned(step)
-            case ConditionStep():
-                return join(of_values(_labels(step).values()), self._blocks(facts, step))
-            case SwitchStep():
-                return join(of_values(_labels(step).values()), self._blocks(facts, step))
-            case LoopStep():
-                return self._block(facts, step.steps)
-            case SetStep():
-                return Domain(
-                    OBJECT,
-                    None,
-                    {name: self._written(facts, step, name) for name in step.values},
-                    True,
-                )
-            case MapStep():
-                return Domain(LIST, items=join(self._block(facts, step.steps), _of_failed(step)))
-            case ParallelStep():
-                branches = {
-                    name: join(self._block(facts, steps), _of_failed(step))
-                    for name, steps, _ in step.branches()
+            case Last(blocks):
+                return joined(self._block(facts, steps) for steps in blocks)
+            case ObjectOf(branches, or_null):
+                null = THE_NULL if or_null else NOTHING
+                fields = {
+                    name: join(self._term(facts, step, last), null)
+                    for name, last in branches.items()
                 }
-                return Domain(OBJECT, None, branches, True)
-            case ApprovalStep():
-                decided = Domain(OBJECT, None, {"approved": A_BOOL, "reason": ANYTHING}, True)
-                return join(decided, self._blocks(facts, step))
-            case CallStep():
+                return Domain(OBJECT, None, fields, True)
+            case ListOf(each, or_null):
+                null = THE_NULL if or_null else NOTHING
+                return Domain(LIST, items=join(self._term(facts, step, each), null))
+            case Values(templates):
+                written = {
+                    name: self._value(facts, step, template, f"values {name}")
+                    for name, template in templates.items()
+                }
+                return Domain(OBJECT, None, written, True)
+            case Called():
                 return joined(self._called(frame) for frame in self._call_frames(facts, step))
         return ANYTHING
 
-    def _returned(self, step: ToolStep) -> Domain:
-        contract = self.contracts.get(step.tool)
-        if contract is None or step.reconcile is not None:
+    def _returned(self, step: Step) -> Domain:
+        own, *beside = tool_calls(step)
+        contract = self.contracts.get(own.tool)
+        if contract is None or any(call.use == "reconcile" for call in beside):
             return ANYTHING
-        if step.tool not in self.returned:
-            self.returned[step.tool] = of_returns(contract.function)
-        return self.returned[step.tool]
+        if own.tool not in self.returned:
+            self.returned[own.tool] = of_returns(contract.function)
+        return self.returned[own.tool]
 
-    def _call_frames(self, facts: _Facts, step: CallStep) -> list[FrameGraph]:
+    def _call_frames(self, facts: _Facts, step: Step) -> list[FrameGraph]:
         """The frames of the program that *step* calls: one for each state of the step."""
         if self.calls is None:
             self.calls = {}
@@ -391,23 +389,7 @@ class Domains:
             frame.names, program.output, lambda slot: self._anywhere(facts, slot, must)
         )
 
-    def _blocks(self, facts: _Facts, step: Step) -> Domain:
-        """What the blocks of a step that branches leave as its output."""
-        if isinstance(step, (ConditionStep, ApprovalStep)):
-            targets = [step.then, step.otherwise]
-            if any(isinstance(target, list) for target in targets):
-                return joined(
-                    self._block(facts, target) if isinstance(target, list) else THE_NULL
-                    for target in targets
-                )
-            return NOTHING
-        assert isinstance(step, SwitchStep)
-        lists = [
-            target for target in [*step.cases.values(), step.default] if isinstance(target, list)
-        ]
-        return joined(self._block(facts, target) for target in lists)
-
-    def _block(self, facts: _Facts, steps: list[Any]) -> Domain:
+    def _block(self, facts: _Facts, steps: Sequence[Step]) -> Domain:
         """What the last step of a block leaves; null where none did."""
         if steps and all(_straight(step) for step in steps):
             return self._output(facts, steps[-1])
@@ -446,7 +428,7 @@ class Domains:
             queued[index] = 0
             visits[index] += 1
             node, known = nodes[index], states[index]
-            if not known and node.kind not in ("test", "when") and node.step.type not in _DECIDES:
+            if not known and not node.decides and not _of_items(node):
                 # most: what was not known is not known behind it
                 if node.step.id not in shared[id(node.frame.names)]:
                     for edge in node.edges:
@@ -495,14 +477,11 @@ class Domains:
         facts = self.facts[id(node.frame.names)]
         own = facts.tracked.get(step.id, ())
         ways: dict[str, State | None] | None = None
-        if kind == "step":
-            if isinstance(step, LoopStep):
-                for edge in node.edges:
-                    yield edge.target, state
-                return
-            if isinstance(step, (ConditionStep, SwitchStep)):
-                ways = self._ways(node, state)
-        elif kind in ("test", "when"):
+        if kind == "step" and isinstance(node.control, Repeats):
+            for edge in node.edges:
+                yield edge.target, state
+            return
+        if node.decides:
             ways = self._ways(node, state)
         written = state
         if own and ways is None:
@@ -524,11 +503,15 @@ class Domains:
                 child = self.flow.nodes[edge.target].frame
                 if child.kind == "call":
                     yield edge.target, {}
-                elif isinstance(step, MapStep):
-                    item = child.names.keys[step.item_name]
+                elif child.item is not None:
+                    item, writers = child.item, facts.names.writers[child.item]
                     inner = {slot: domain for slot, domain in state.items() if slot != item}
-                    if len(facts.writers.get(item, ())) > 1:
-                        inner[item] = self._written(facts, step, step.item_name)
+                    if len(writers) > 1:
+                        inner[item] = joined(
+                            self._written(facts, step, write)
+                            for writer, write in writers
+                            if writer is step and isinstance(write, Item)
+                        )
                     yield edge.target, inner
                 else:
                     yield edge.target, state
@@ -547,17 +530,17 @@ class Domains:
         )
         better: State = {}
         for slot in own:
-            writers = facts.writers.get(slot, ())
-            if isinstance(step, SetStep):
-                name = facts.key_names.get(slot, "")
-                several = len(writers) > 1 or self._given(facts, slot)
-                if name in step.values and name != step.output_key and (several or state):
-                    lookup = partial(self._lookup, node, state)
-                    found = lacking(self._template(facts.names, step.values[name], lookup), False)
-                    if not same(found, self._base(facts, slot)):
-                        better[slot] = found
-            elif len(writers) > 1 or self._given(facts, slot):
-                if node.kind == "step":
+            writers = facts.names.writers.get(slot, ())
+            several = len(writers) > 1 or self._given(facts, slot)
+            here = [write for writer, write in writers if writer is step]
+            match here:
+                case [Value(template)]:
+                    if several or state:
+                        lookup = partial(self._lookup, node, state)
+                        found = lacking(self._template(facts.names, template, lookup), False)
+                        if not same(found, self._base(facts, slot)):
+                            better[slot] = found
+                case [Output()] if several and node.kind == "step":
                     better[slot] = lacking(self._output(facts, step), False)
         return _capped({**result, **better}) if better else result
 
@@ -572,7 +555,8 @@ class Domains:
         facts, step = self.facts[id(node.frame.names)], node.step
         key = (step.id, "when" if node.kind == "when" else "test")
         if key not in facts.reads:
-            text = test_text(node)
+            test = node.test
+            text = test.text if test is not None else None
             facts.reads[key] = (
                 Reads.of_test(parse_expr(text), facts.names) if text is not None else None
             )
@@ -580,13 +564,13 @@ class Domains:
 
     def switched(self, node: Node, state: State | None = None) -> tuple[Reads, list[Domain]] | None:
         """What the `on` of a switch reads, and the domains there."""
-        facts, step = self.facts[id(node.frame.names)], node.step
-        assert isinstance(step, SwitchStep)
-        key = (step.id, "on")
+        facts, switch = self.facts[id(node.frame.names)], node.control
+        assert isinstance(switch, Chooses)
+        key = (node.step.id, "on")
         if key not in facts.reads:
-            node_of = computed(step.on)
+            node_of = computed(switch.on)
             facts.reads[key] = (
-                Reads.of_value(step.on, facts.names)
+                Reads.of_value(switch.on, facts.names)
                 if node_of is None
                 else Reads.of_expr(node_of, facts.names)
             )
@@ -608,9 +592,9 @@ class Domains:
         if None in lists:
             if reads.node is not None:
                 return lacking(result_of(reads, domains))
-            step = node.step
-            assert isinstance(step, SwitchStep)
-            template = parse_template(step.on) if type(step.on) is str else None
+            switch = node.control
+            assert isinstance(switch, Chooses)
+            template = parse_template(switch.on) if type(switch.on) is str else None
             if template is not None and template.typed:
                 return domains[0]
             return A_TEXT if template is not None else ANYTHING
@@ -629,20 +613,21 @@ class Domains:
         )
         if node.kind == "when":
             return self._guarded(node, state, rest)
-        if isinstance(step, SwitchStep):
-            ways = self._cases(node, step, state, rest)
+        chooses = node.control
+        if isinstance(chooses, Chooses) and chooses.by == "value":
+            ways = self._cases(node, chooses, state, rest)
         else:
             ways = self._two(node, state, rest)
-        if own and not isinstance(step, LoopStep):
-            labels = _labels(step)
-            for label, way in ways.items():
-                if way is not None:
+        if own and isinstance(chooses, Chooses):
+            labels = {way.label: way.output for way in chooses.ways}
+            for label, behind in ways.items():
+                if behind is not None:
                     several = {
                         slot: of_values([labels[label]])
                         for slot in output_slots(node)
                         if slot in own
                     }
-                    ways[label] = _capped({**way, **several})
+                    ways[label] = _capped({**behind, **several})
         self.barred[node.index] = frozenset(label for label, way in ways.items() if way is None)
         return ways
 
@@ -661,14 +646,14 @@ class Domains:
         return ways
 
     def _two(self, node: Node, state: State, rest: State) -> dict[str, State | None]:
-        step = node.step
-        own = self.facts[id(node.frame.names)].tracked.get(step.id, ())
+        own = self.facts[id(node.frame.names)].tracked.get(node.step.id, ())
+        test, loop = node.test, node.control
+        assert test is not None
         yes, no = self._decided(node, state, rest, own)
-        if isinstance(step, LoopStep):
-            if step.until is None:
-                yes = None
-            return {"until": yes, "again": no if step.max_iterations > 1 else None, "exhausted": no}
-        return {"then": yes, "otherwise": no}
+        ways = {test.true: yes if test.text is not None else None, **dict.fromkeys(test.false, no)}
+        if isinstance(loop, Repeats) and loop.bound == 1:
+            ways["again"] = None
+        return ways
 
     def _decided(
         self, node: Node, state: State, rest: State, own: tuple[int, ...]
@@ -758,12 +743,12 @@ class Domains:
         return _capped({**state, **better}) if better else state
 
     def _cases(
-        self, node: Node, step: SwitchStep, state: State, rest: State
+        self, node: Node, switch: Chooses, state: State, rest: State
     ) -> dict[str, State | None]:
-        domain = self.on_domain(node, state)
-        found = taken(step, domain)
+        domain, on = self.on_domain(node, state), switch.on
+        found = taken(switch, domain)
         ways: dict[str, State | None] = {}
-        typed = parse_template(step.on) if type(step.on) is str and "$" in step.on else None
+        typed = parse_template(on) if type(on) is str and "$" in on else None
         place: int | None = None
         if typed is not None and typed.typed and isinstance(typed.parts[0], Ref):
             try:
@@ -771,7 +756,7 @@ class Domains:
                 place = slot if not path else None
             except ExprError:
                 pass
-        if place in self.facts[id(node.frame.names)].tracked.get(step.id, ()):
+        if place in self.facts[id(node.frame.names)].tracked.get(node.step.id, ()):
             place = None
         for label, values in found.items():
             if values is None:
@@ -794,34 +779,26 @@ def output_slots(node: Node) -> list[int]:
     ]
 
 
-def test_text(node: Node) -> str | None:
-    """The condition, `until` or `when` that decides at *node*."""
-    step = node.step
-    if node.kind == "when":
-        return step.when
-    return step.condition if isinstance(step, ConditionStep) else getattr(step, "until", None)
-
-
-def taken(step: SwitchStep, domain: Domain) -> dict[str, list[Any] | None]:
+def taken(switch: Chooses, domain: Domain) -> dict[str, list[Any] | None]:
     """By label of a switch the values of *domain* that take it; None where they are not all known,
     empty where there are none.
     """
-    result: dict[str, list[Any] | None] = {f"case:{case}": [] for case in step.cases}
-    if step.default is not None:
-        result["default"] = []
+    result: dict[str, list[Any] | None] = {way.label: [] for way in switch.ways}
     if domain.values is not None:
         for value in domain.values.values():
-            label = case_of(step, value)
+            label = case_of(switch, value)
             values = result.get(label) if label is not None else None
             if values is not None:
                 values.append(value)
         return result
-    if step.default is not None:
-        result["default"] = None if domain.kinds & ~(LIST | OBJECT) else []
-    for case in step.cases:
+    for way in switch.ways:
+        case = way.case
+        if case is None:
+            result[way.label] = None if domain.kinds & ~(LIST | OBJECT) else []
+            continue
         other = case in ("true", "false", "null") or number_in(case) is not None
         if domain.kinds & TEXT:
-            result[f"case:{case}"] = None if other else [case]
+            result[way.label] = None if other else [case]
         elif domain.kinds & (
             BOOL
             if case in ("true", "false")
@@ -831,28 +808,28 @@ def taken(step: SwitchStep, domain: Domain) -> dict[str, list[Any] | None]:
             if other
             else 0
         ):
-            result[f"case:{case}"] = None
+            result[way.label] = None
     return result
 
 
-def case_of(step: SwitchStep, value: Any) -> str | None:
+def case_of(switch: Chooses, value: Any) -> str | None:
     """The label that a switch takes for *value*; None where it fails."""
     if type(value) in (list, dict):
         return None
     text = value if type(value) is str else canonical(value).decode()
-    for case in step.cases:
-        if case == text or (type(value) in (int, float) and equal(case, value)):
-            return f"case:{case}"
-    return "default" if step.default is not None else None
+    for way in switch.ways:
+        case = way.case
+        if case is None or case == text or (type(value) in (int, float) and equal(case, value)):
+            return way.label
+    return None
 
 
 # --- parts ----------------------------------------------------------------------------------------
 
 
-_ERRORS = frozenset({".error", ".errors"})  # what a step writes beside its output
-# or writes for its items alone
-_DECIDES = frozenset({StepType.CONDITION, StepType.SWITCH, StepType.MAP})
-_TESTS = frozenset({StepType.CONDITION, StepType.SWITCH, StepType.LOOP})
+def _of_items(node: Node) -> bool:
+    """Whether *node* writes for its items alone."""
+    return isinstance(node.control, Forks) and node.control.item is not None
 
 
 def _facts(frame: FrameGraph) -> _Facts:
@@ -867,51 +844,34 @@ def _facts(frame: FrameGraph) -> _Facts:
             except ExprError:
                 continue  # told elsewhere
 
-    kinds = {step.id: step.type for step, _ in names.steps}
-    tests = [step_id for step_id, kind in kinds.items() if kind in _TESTS]
-    for step_id in tests:
-        watch(names.reads[step_id])
-    for step_id, step_reads in names.whens.items():
-        tests.append(step_id)
+    tests = {step_id for step_id, control in names.controls.items() if _tests(control)}
+    decided = bool(tests or names.whens)
+    for step_reads in names.whens.values():
         watch(step_reads)
-    for step_id, step_reads in names.reads.items():
-        if tests and kinds[step_id] is StepType.SET:
+    for step, _ in names.steps:
+        step_reads = names.reads[step.id]
+        if step.id in tests or (decided and any(isinstance(t, Values) for t in output(step))):
             watch(step_reads)
-        elif kinds[step_id] not in _TESTS:
+        else:
             # for their fields
             watch([read for read in step_reads if read[0].path and read[0].path != ("output",)])
-    writers, keys, outputs = facts.writers, names.keys, names.outputs
+    keys = names.keys
     for step, _ in names.steps:
-        slots = [outputs[step.id]]
-        if step.output_key is not None:
-            slots.append(keys[step.output_key])
-        for slot in slots:
-            writers.setdefault(slot, []).append((step, ""))
-        for word in error_words(step):
-            told = names.errors.get((step.id, word))
-            if told is not None:
-                slots.append(told)
-                writers.setdefault(told, []).append((step, f".{word}"))
-        if isinstance(step, SetStep):
-            for name in step.values:
-                slots.append(keys[name])
-                writers.setdefault(keys[name], []).append((step, name))
-        elif isinstance(step, MapStep):
-            writers.setdefault(keys[step.item_name], []).append((step, step.item_name))
+        # an item is written for its frame alone
+        slots = [slot for slot, write in names.writes(step) if not isinstance(write, Item)]
         if not watched.isdisjoint(slots):
             facts.tracked[step.id] = tuple(
                 dict.fromkeys([slot for slot in slots if slot in watched])
             )
     given = set(names.declared) | set((names.program.inputs or {}).get("required", []))
-    if frame.owner is not None and isinstance(frame.owner.step, CallStep):
-        given |= set(frame.owner.step.arguments)
+    given |= set(frame.arguments)
     several = {keys[name] for name in given if name in keys} | {
-        slot for slot, found in writers.items() if len(found) > 1
+        slot for slot, found in names.writers.items() if len(found) > 1
     }
     facts.shared = frozenset(
         step_id for step_id, own in facts.tracked.items() if not several.isdisjoint(own)
     )
-    facts.watched, facts.tests = frozenset(watched), bool(tests)
+    facts.watched, facts.tests = frozenset(watched), decided
     facts.key_names = {slot: name for name, slot in names.keys.items()}
     if frame.kind == "run":
         facts.unsure = frozenset(
@@ -922,17 +882,19 @@ def _facts(frame: FrameGraph) -> _Facts:
     return facts
 
 
-def _of_failed(step: MapStep | ParallelStep) -> Domain:
-    """What stands in the output of *step* for what failed, where the run goes on after that."""
-    return THE_NULL if step.catch or step.on_item_error == "continue" else NOTHING
+def _tests(control: Control) -> bool:
+    """Whether values decide how a step goes on."""
+    return isinstance(control, Repeats) or (isinstance(control, Chooses) and control.by != "person")
 
 
 def _told(step: Step, word: str) -> Domain:
     """What `$step.error` or `$step.errors` is."""
     error = dict.fromkeys(("kind", "type", "message"), A_TEXT)
-    if word == ".error":
+    if word == "error":
         return Domain(OBJECT, None, error, True)
-    of_child = {"item": A_NUMBER} if isinstance(step, MapStep) else {"branch": A_TEXT}
+    forks = control(step)
+    assert isinstance(forks, Forks)
+    of_child = {"item": A_NUMBER} if forks.item is not None else {"branch": A_TEXT}
     return Domain(LIST, items=Domain(OBJECT, None, {**of_child, **error}, True))
 
 
@@ -954,28 +916,7 @@ def _straight(step: Step) -> bool:
         or step.next is not None
     ):
         return False
-    return not isinstance(step, (ConditionStep, SwitchStep, LoopStep)) and step.type.value not in (
-        "approval",
-        "wait",
-    )
-
-
-def _labels(step: Step) -> dict[str, str]:
-    """The output of a condition or switch by the label of the way it took: a jump's target, or the
-    branch's name.
-    """
-    if isinstance(step, SwitchStep):
-        targets: dict[str, Any] = {
-            f"case:{case}": (target, case) for case, target in step.cases.items()
-        }
-        targets["default"] = (step.default, "default")
-    else:
-        assert isinstance(step, ConditionStep)
-        targets = {"then": (step.then, "then"), "otherwise": (step.otherwise, "otherwise")}
-    return {
-        label: target if isinstance(target, str) else name
-        for label, (target, name) in targets.items()
-    }
+    return last(step) == "own" and not isinstance(control(step), Repeats)
 
 
 def _equals_itself_only(literal: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import ExprError, Loc
 from ...language.expr import Ref, value_references
-from ...language.flow import Flow, Names, Node, partial_output
+from ...language.flow import Flow, Names, Node
 from ...language.policy import ArgRule, Rules
 from ...language.program import (
     ApprovalStep,
@@ -31,6 +31,7 @@ from ...language.program import (
     WaitStep,
     blocks,
 )
+from ...language.semantics import partial_output
 from ...machine.machine import Machine
 from ...records.trace import StepStatus
 from ...tools.contract import ToolContract

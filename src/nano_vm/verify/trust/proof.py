@@ -36,7 +36,7 @@ from typing import Any
 
 from ...errors import ExprError, Loc
 from ...language.expr import Ref, computed, parse_template, value_references
-from ...language.flow import Flow, FrameGraph, Names, Node, written_keys
+from ...language.flow import Flow, FrameGraph, Names, Node
 from ...language.policy import ArgRule, Returns, Rules, Shown
 from ...language.program import (
     ApprovalStep,
@@ -52,6 +52,7 @@ from ...language.program import (
     ToolStep,
     WaitStep,
 )
+from ...language.semantics import writes
 from ...tools.contract import ToolContract
 from ...values import short
 from ..order.statement import Form, call_arguments, form, shown, statements
@@ -263,7 +264,7 @@ class _Graph:
         start = self.base[id(names)]
         writers: dict[str, list[Step]] = {}
         for step, _ in names.steps:
-            for name in written_keys(step):
+            for name, _ in writes(step):
                 writers.setdefault(name, []).append(step)
         given: Iterable[str] = self.untrusted
         if isinstance(frame.owner, Node) and isinstance(frame.owner.step, CallStep):
