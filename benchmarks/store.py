@@ -99,7 +99,7 @@ async def together(store: SqlStore, programs: int, steps: int, first: int) -> tu
 
 def size(store: SqlStore) -> int:
     store.database.flush()
-    if store.database.lite:
+    if store.database.dialect.alone:
         with store.database.reading() as connection:
             return int(
                 connection.one("SELECT sum(pgsize) FROM dbstat WHERE name NOT LIKE '%contents%'")[0]

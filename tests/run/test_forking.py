@@ -280,13 +280,13 @@ def test_a_fork_waits_for_a_transaction_and_the_log_is_still_there(in_file):
     began.wait(PATIENCE)
     assert forked(lambda: output(in_file, run_id="child")) == "4"
     thread.join()
-    again = open_store(f"sqlite:///{in_file._store.database.place}")
+    again = open_store(f"sqlite:///{in_file._store.database.dialect.place}")
     assert again.load("child", rows=False).status == "success"
     again.close()
 
 
 def test_connections_of_sqlite_are_not_in_the_child(in_file):
-    place = in_file._store.database.place
+    place = in_file._store.database.dialect.place
 
     def open_files():
         names = [
@@ -303,7 +303,7 @@ def test_connections_of_sqlite_are_not_in_the_child(in_file):
 
 def test_what_is_in_use_for_too_long_is_not_used_in_the_child(in_file, monkeypatch):
     monkeypatch.setattr("nano_vm.store.sql.database.REST_SECONDS", 0.05)
-    place = in_file._store.database.place
+    place = in_file._store.database.dialect.place
 
     def child():
         found = []

@@ -136,10 +136,10 @@ class Faulty:
         Faulty.count += 1
         due = Faulty.count == Faulty.number
         if due and Faulty.moment == "before":
-            raise self._database.api.OperationalError("injected, before")
+            raise self._database.dialect.api.OperationalError("injected, before")
         found = getattr(self._cursor, name)(*given)
         if due:
-            raise self._database.api.OperationalError("injected, after")
+            raise self._database.dialect.api.OperationalError("injected, after")
         return found
 
     def execute(self, *given: Any) -> Any:
@@ -156,8 +156,8 @@ class Faulty:
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     begin = Connection.__init__
 
-    def wrapped(self: Connection, database: Database, driver: Any) -> None:
-        begin(self, database, driver)
+    def wrapped(self: Connection, database: Database, driver: Any, state: Any = None) -> None:
+        begin(self, database, driver, state)
         self.cursor = Faulty(self.cursor, database)
 
     monkeypatch.setattr(Connection, "__init__", wrapped)
@@ -186,7 +186,7 @@ async def test_an_error_at_any_statement_costs_nothing(
     number, hit = 0, True
     numbers = []
     while hit:
-        number += 5 if worked and not vm._store.database.lite else 1  # type: ignore[union-attr]
+        number += 5 if worked and not vm._store.database.dialect.alone else 1  # type: ignore[union-attr]
         numbers.append(number)
         host.calls.clear()
         run_id = f"r{number}"

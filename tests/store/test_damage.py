@@ -449,7 +449,7 @@ def test_a_child_that_is_forked_does_not_take_the_mark_away(place: Path) -> None
     vm = ExecutionVM(store=STORE)
     vm.run_sync(ONE)
     database = vm._store.database  # type: ignore[union-attr]
-    mark = database._mark
+    mark = database.dialect._mark
     with database.reading():
         pid = os.fork()
         if pid == 0:

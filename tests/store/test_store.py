@@ -507,12 +507,12 @@ def test_nobody_claims_a_run_between_the_look_at_its_fence_and_the_commit(
         monkeypatch.setattr(writing.Connection, "many", slowly)
         must(mine, Append(run.key, 1, [step(1)]))
         thread.join(30)
-        assert waited == [mine.database.lite]
-        assert claims == [2 if mine.database.lite else None]
+        assert waited == [mine.database.dialect.alone]
+        assert claims == [2 if mine.database.dialect.alone else None]
         late = append(mine, Append(run.key, 1, [step(2)]))[0]
-        assert isinstance(late, LeaseLost) is mine.database.lite
+        assert isinstance(late, LeaseLost) is mine.database.dialect.alone
         assert [row.path for row in yours.load(run.run_id).rows] == (
-            ["s1"] if mine.database.lite else ["s1", "s2"]
+            ["s1"] if mine.database.dialect.alone else ["s1", "s2"]
         )
 
 

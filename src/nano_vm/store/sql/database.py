@@ -1,43 +1,31 @@
-"""A database by its URL: connections, transactions, and what its errors mean. SQLite and PostgreSQL
-differ here and nowhere else.
+"""A database by its URL: connections, transactions, and what its errors mean. What databases differ in
+is their `dialect`.
 
-Both are spoken to by their drivers, `sqlite3` and `psycopg`, in statements of text: a durable step
-costs six of them, and a layer in between costs ten times as much as the statement.
+Each is spoken to by its driver, `sqlite3` or `psycopg`, in statements of text: a durable step costs
+six of them, and a layer in between costs ten times as much as the statement.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import sqlite3
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from ... import forking
-from ...errors import MissingExtra, StoreError
-from ..sql import lite
+from ...errors import StoreError
+from .dialect import Dialect, dialect_of
 from .schema import SCHEMA_VERSION, TABLES, statements
-
-OLDEST_SQLITE = (3, 35, 0)
-"""The first that answers an INSERT with the row's key (RETURNING)."""
-
-SYNCHRONOUS = ("FULL", "NORMAL")
 
 # Sizes that lists of parameters are filled up to, so that a handful of texts is prepared once and not
 # one for each length.
 _LIST_SIZES = (1, 8, 64, 512, 4096)
 
-_SCHEMA_LOCK = 0x6E616E6F  # any number that others are not likely to lock
-
 REST_SECONDS = 5.0
 """How long a fork waits for transactions under way; they take milliseconds, if nobody holds a lock.
 """
-
-_spoilt_files: set[str] = set()  # files of SQLite of which this process has what its parent knew
 
 IDLE_CONNECTIONS = 5
 """Connections that are kept open for the next who needs one."""
@@ -56,30 +44,31 @@ def parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 class Connection:
     """One connection to the database, used by one thread at a time."""
 
-    def __init__(self, database: Database, driver: Any, state: str | None = None) -> None:
+    def __init__(self, database: Database, driver: Any, state: Any = None) -> None:
         self.database = database
-        self.state = state  # of a file that nobody has open, see `lite.to_read`
+        self.state = state  # see `Dialect.unchanged`
         self.driver = driver
-        self.cursor: Any = driver.cursor() if database.lite else driver.cursor(binary=True)
+        self._text = database.dialect.text
+        self.cursor: Any = database.dialect.cursor(driver)
 
     def one(self, statement: str, *values: Any) -> Any:
         """The first row, or None."""
-        return self.cursor.execute(self.database.text(statement), values).fetchone()
+        return self.cursor.execute(self._text(statement), values).fetchone()
 
     def all(self, statement: str, *values: Any) -> list[Any]:
         """All rows."""
-        return self.cursor.execute(self.database.text(statement), values).fetchall()  # type: ignore[no-any-return]
+        return self.cursor.execute(self._text(statement), values).fetchall()  # type: ignore[no-any-return]
 
     def run(self, statement: str, *values: Any) -> int:
         """Execute; the number of rows that it changed."""
-        return self.cursor.execute(self.database.text(statement), values).rowcount  # type: ignore[no-any-return]
+        return self.cursor.execute(self._text(statement), values).rowcount  # type: ignore[no-any-return]
 
     def many(self, statement: str, values: Sequence[Sequence[Any]]) -> None:
         """Execute once for each of *values*."""
         if len(values) == 1:
-            self.cursor.execute(self.database.text(statement), values[0])
+            self.cursor.execute(self._text(statement), values[0])
         elif values:
-            self.cursor.executemany(self.database.text(statement), values)
+            self.cursor.executemany(self._text(statement), values)
 
     def among(self, statement: str, keys: Sequence[Any]) -> Iterator[Any]:
         """Rows of a statement with ``IN (*)``, for all of *keys*."""
@@ -96,7 +85,8 @@ class Connection:
         """Begin a transaction: one that writes holds the lock at once, one that reads sees one
         state throughout.
         """
-        self.cursor.execute(self.database.begin_write if write else self.database.begin_read)
+        dialect = self.database.dialect
+        self.cursor.execute(dialect.begin_write if write else dialect.begin_read)
 
     def commit(self) -> None:
         """End the transaction; what it wrote is durable."""
@@ -111,14 +101,8 @@ class Connection:
         self.database.take_back(self)
 
     def answers(self) -> bool:
-        """Whether the server is still there; a file always is."""
-        if self.database.lite:
-            return True
-        try:
-            self.cursor.execute("SELECT 1")
-        except self.database.errors:
-            return False
-        return True
+        """Whether the other side is still there."""
+        return self.database.dialect.answers(self)
 
     def discard(self) -> None:
         """Close it: who knows what state it is in. That of a database in memory is the database,
@@ -127,9 +111,8 @@ class Connection:
         with suppress(*self.database.errors):
             # one that stands in a statement would keep a closed connection's locks
             self.cursor.close()
-            if self.database.lite:  # a server rolls back what has no client
-                self.driver.rollback()
-        if not self.database.in_memory:
+            self.database.dialect.undo(self.driver)
+        if not self.database.dialect.in_memory:
             self.close()
 
     def close(self) -> None:
@@ -213,35 +196,21 @@ class Database:
         read_only: bool = False,
         accept: bool = False,
     ) -> None:
-        if synchronous not in SYNCHRONOUS:
-            raise ValueError(f"synchronous is one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
-        self.lite, self.place, self.name = _parsed(url)
-        if self.lite and sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            raise StoreError(
-                f"SQLite {sqlite3.sqlite_version} is too old for a store; it takes 3.35, or "
-                f"PostgreSQL"
-            )
-        self.api: Any = sqlite3 if self.lite else _psycopg()
-        self.errors: tuple[type[BaseException], ...] = (self.api.Error,)
-        self.in_memory = self.lite and self.place in ("", ":memory:")
-        self.begin_write = "BEGIN IMMEDIATE" if self.lite else "BEGIN"
-        self.begin_read = (
-            "BEGIN" if self.lite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        self.dialect: Dialect = dialect_of(
+            url, synchronous=synchronous, busy_timeout_seconds=busy_timeout_seconds
         )
-        self.synchronous, self.busy_timeout_seconds = synchronous, busy_timeout_seconds
-        self.turns = Turns(one_by_one=self.in_memory)
-        self._memory: Any = None
-        self._mark: lite.Mark | None = None
+        self.name = self.dialect.name
+        self.errors: tuple[type[BaseException], ...] = (self.dialect.api.Error,)
+        self.busy_timeout_seconds = busy_timeout_seconds
+        self.turns = Turns(one_by_one=self.dialect.in_memory)
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._spoilt = False
         self.read_only = read_only
-        self._texts: dict[str, str] = {}
         forking.join(self)
         with self.turns:
-            if self.lite and lite.is_file(self.place) and not read_only:
-                self._own_log(accept=accept)
+            if not read_only:
+                self.dialect.enter(accept=accept)
             try:
                 self.prepare()
             except BaseException:
@@ -250,7 +219,7 @@ class Database:
 
     def before_fork(self) -> None:
         """Close all connections: SQLite's must not be in the child, not even unused."""
-        if self.turns.rest() and not self.in_memory:
+        if self.turns.rest() and not self.dialect.in_memory:
             self._close_idle(min(self.busy_timeout_seconds, REST_SECONDS))
 
     def after_fork_in_parent(self) -> None:
@@ -258,40 +227,16 @@ class Database:
         self.turns.go_on()
 
     def after_fork_in_child(self) -> None:
-        """Begin without connections.
-
-        If one was in use, what SQLite knows here of locks on the file is the parent's, for any
-        connection: then this process cannot use the file.
-        """
+        """Begin without connections."""
         rested = self.turns.begin_anew()
         forking.leave(self._idle)
         self._idle = []
         self._lock = threading.Lock()
-        if self._mark is not None:
-            self._new_mark()
-        if self.lite and not rested:
-            self._spoilt = True
-            _spoilt_files.add(os.path.realpath(self.place))
-
-    def text(self, statement: str) -> str:
-        """*statement* with the parameters as the driver marks them."""
-        if self.lite:
-            return statement
-        found = self._texts.get(statement)
-        if found is None:
-            found = self._texts[statement] = statement.replace("?", "%s")
-        return found
+        self.dialect.forked(rested=rested)
 
     def connect(self) -> Connection:
         """A connection of the caller's own."""
-        if self._spoilt or (
-            _spoilt_files and self.lite and os.path.realpath(self.place) in _spoilt_files
-        ):
-            raise StoreError(
-                f"{self.name} was in use when this process was forked; make the store after the "
-                f"fork, "
-                "or start processes by 'spawn'"
-            )
+        self.dialect.usable()
         while True:
             with self._lock:
                 kept = self._idle.pop() if self._idle else None
@@ -301,15 +246,13 @@ class Database:
                 return kept
             kept.discard()
         try:
-            if self.lite and self.read_only:
-                return Connection(self, *lite.to_read(self.place, self.busy_timeout_seconds))
-            return Connection(self, self._memory or self._driver())
+            return Connection(self, *self.dialect.connected(read_only=self.read_only))
         except self.errors as error:
             raise self.failure(error, "open") from error
 
     def take_back(self, connection: Connection) -> None:
         """Keep a connection for the next who needs one."""
-        if self.in_memory:
+        if self.dialect.in_memory:
             return
         # it reads one state of the file, and does not look for another
         if connection.state is not None:
@@ -321,50 +264,6 @@ class Database:
                 return
         connection.close()
 
-    def _driver(self) -> Any:
-        if not self.lite:
-            return self._postgres()
-        driver = lite.to_write(self.place, self.synchronous, self.busy_timeout_seconds)
-        if self.in_memory:
-            self._memory = driver
-        return driver
-
-    def _own_log(self, *, accept: bool) -> None:
-        """Refuse a file whose log is missing; and see that the mark of this process is taken away
-        at its end, if nobody closes the store before.
-        """
-        lost = lite.lost_log(self.place)
-        if lost is not None and not accept:
-            raise StoreError(
-                f"{lost}; to go on would make calls again that are not in it. It can be read "
-                f"(show, verify, store check, store export); "
-                "to use it as it is: nano-vm store accept"
-            )
-        if lost is not None:
-            lite.accept(self.place)
-        self._new_mark()
-
-    def _new_mark(self) -> None:
-        self._mark = lite.Mark(self.place)
-        weakref.finalize(self, self._mark.take_away, self.busy_timeout_seconds)
-
-    def mark(self, connection: Connection) -> None:
-        """Called before the first transaction that writes."""
-        if self._mark is not None and not self._mark.is_set:
-            self._mark.set(connection.driver)
-
-    def _postgres(self) -> Any:
-        given = self.api.conninfo.conninfo_to_dict(self.place)
-        driver = self.api.connect(
-            self.place, autocommit=True, **{k: v for k, v in _WAY.items() if k not in given}
-        )
-        try:
-            driver.execute(f"SET lock_timeout = {int(self.busy_timeout_seconds * 1000)}")
-        except BaseException:
-            driver.close()
-            raise
-        return driver
-
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection on which everything read belongs to one state of the database."""
@@ -374,7 +273,7 @@ class Database:
                 connection.begin(write=False)
                 yield connection
                 connection.commit()
-                if not lite.unchanged(self.place, connection.state):
+                if not self.dialect.unchanged(connection.state):
                     raise StoreError(f"{self.name} was written to while it was read; try again")
             except self.errors as error:
                 connection.discard()
@@ -411,8 +310,7 @@ class Database:
                         f"{self.name} has no runs: it has none of the tables of a store"
                     )
                 connection.begin()
-                if not self.lite:
-                    connection.run("SELECT pg_advisory_xact_lock(?)", _SCHEMA_LOCK)
+                self.dialect.lock_schema(connection)
                 if not self.version(connection):  # nobody made them in the meantime
                     self.make(connection)
                 connection.commit()
@@ -455,23 +353,12 @@ class Database:
 
     def missing(self, connection: Connection) -> list[str]:
         """The tables that are not there."""
-        if self.lite:
-            text = (
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 5) = "
-                "'nano_'"
-            )
-        else:
-            # by the catalogue's rows: what a session remembers of names can be older than its transaction
-            text = (
-                "SELECT relname FROM pg_catalog.pg_class WHERE left(relname, 5) = 'nano_' AND "
-                "pg_table_is_visible(oid)"
-            )
-        there = {name for (name,) in connection.all(text)}
+        there = set(self.dialect.tables(connection))
         return [name for name in TABLES if name not in there]
 
     def make(self, connection: Connection) -> None:
         """All tables and indexes."""
-        for statement in statements(lite=self.lite):
+        for statement in statements(self.dialect.words):
             connection.cursor.execute(statement)
         connection.run(
             "INSERT INTO nano_meta (name, value) VALUES ('schema', ?)", str(SCHEMA_VERSION)
@@ -484,14 +371,8 @@ class Database:
         """An error of the driver as one of ours: what happened, and what to do."""
         told = " ".join(str(error).split()) or type(error).__name__
         low = told.lower()
-        hint = next((hint for sign, hint in _HINTS if sign in low), None)
-        api = self.api
-        kinds = (
-            (api.OperationalError,)
-            if self.lite
-            else (api.OperationalError, api.InterfaceError, api.InternalError)
-        )
-        passing = isinstance(error, kinds)
+        hint = next((hint for sign, hint in self.dialect.hints if sign in low), None)
+        passing = isinstance(error, self.dialect.passing)
         return StoreError(
             f"could not {what} {self.name}: {told}" + (f"; {hint}" if hint else ""), passing=passing
         )
@@ -509,21 +390,17 @@ class Database:
         """Whether *error* comes from what was to be written, and not from the database or the way
         to it.
         """
-        api = self.api
+        api = self.dialect.api
         return isinstance(
             error, (api.DataError, api.IntegrityError, api.ProgrammingError, api.NotSupportedError)
         )
 
     def flush(self) -> None:
-        """Empty SQLite's log, which still has what was dropped, unless somebody reads from it right
-        now.
-        """
-        if not self.lite:
-            return
+        """Overwrite what was dropped, where the database has it still."""
         with self.turns:
             connection = self.connect()
             try:
-                connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
+                self.dialect.flush(connection)
             except self.errors as error:
                 connection.discard()
                 raise self.failure(error, "write to") from error
@@ -534,85 +411,11 @@ class Database:
         with self._lock:
             self._closed = True
         self._close_idle(self.busy_timeout_seconds)
-        if self._memory is not None:
-            self._memory.close()
+        self.dialect.close()
 
     def _close_idle(self, seconds: float) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
-        if self._mark is not None:
-            self._mark.take_away(seconds)
+        self.dialect.leave(seconds)
         for connection in idle:
             connection.close()
-
-
-_WAY = {
-    "application_name": "llm-nano-vm",
-    "connect_timeout": 10,
-    # a server that is cut off is noticed within half a minute, and not when the system gives up after
-    # hours
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 25_000,
-}
-"""How a server is reached, where its URL does not say."""
-
-_HINTS = (
-    ("database is locked", "another process held it for longer than busy_timeout_seconds; end its "
-                           "transaction, or give more"),
-    ("disk is full", "make room on its disk; what was acknowledged is there"),
-    ("no space left", "make room on its disk; what was acknowledged is there"),
-    ("malformed", "the file is damaged: restore a copy, or save what can be read with sqlite3's "
-                  ".recover"),
-    ("not a database", "the file is something else; name another"),
-    ("unable to open", "see that the folder exists and may be written"),
-    ("readonly", "see that the file and its folder may be written"),
-    ("disk i/o error", "the disk or the file failed; see the system's log; what was acknowledged "
-                       "is there"),
-    ("server closed the connection", "the server went away; see its log, and try again"),
-    ("connection is lost", "the server went away; see its log, and try again"),
-    ("does not exist", "make the database or the user first: createdb NAME, createuser NAME"),
-    ("connection refused", "see that the server runs, and the host and port"),
-    ("connection failed", "see that the server runs, and the host, port, user and password"),
-)  # fmt: skip
-
-
-def _parsed(url: str) -> tuple[bool, str, str]:
-    """Whether *url* is of SQLite, what its driver takes, and how the store is named in messages:
-    without a password.
-    """
-    kind, mark, rest = url.partition("://")
-    if not mark:
-        raise StoreError(
-            f"not the URL of a store: {url!r}; write sqlite:///runs.db or postgresql://host/name"
-        )
-    match kind:
-        case "sqlite" if "?" in rest and not rest.startswith("/file:"):
-            raise StoreError(
-                f"{url!r} has options, and a store in SQLite takes none in its URL; write "
-                f"sqlite:///runs.db"
-            )
-        case "sqlite" if not rest or rest.startswith("/"):
-            return True, rest[1:], url
-        case "sqlite":
-            raise StoreError(
-                f"{url!r} names a host; a file is sqlite:///runs.db, or sqlite:////var/runs.db"
-            )
-        case "postgresql" | "postgres" | "postgresql+psycopg":
-            return False, f"postgresql://{rest}", "postgresql://" + _PASSWORD.sub(r"\1:***@", rest)
-        case other:
-            raise StoreError(
-                f"no store is kept in {other!r}; write sqlite:///runs.db or postgresql://host/name"
-            )
-
-
-_PASSWORD = re.compile(r"^([^:/?#]*):[^/?#]*@")
-
-
-def _psycopg() -> Any:
-    try:
-        import psycopg
-    except ImportError:
-        raise MissingExtra("a store in PostgreSQL", "postgres") from None
-    return psycopg

@@ -294,4 +294,4 @@ def _given(
 
 
 def _skipping(connection: Connection) -> str:
-    return "" if connection.database.lite else " FOR UPDATE SKIP LOCKED"
+    return connection.database.dialect.skip_locked

@@ -70,7 +70,7 @@ def add(
 
 def _tips(connection: Connection) -> list[str]:
     """Receipts that no other follows yet, and that no other transaction has right now."""
-    lock = "" if connection.database.lite else " FOR UPDATE SKIP LOCKED"
+    lock = connection.database.dialect.skip_locked
     return [
         tip
         for (tip,) in connection.all(

@@ -8,7 +8,7 @@ Bytes and not a JSON type, because the order of keys is part of a value.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 SCHEMA_VERSION = 2
 """Raised by every change after which an older package would read or write these tables wrongly."""
@@ -122,15 +122,6 @@ CREATE TABLE nano_tips ( -- receipts that none follows yet
 CREATE INDEX nano_receipts_run ON nano_receipts (run_id)
 """
 
-# Numbers are never given twice, also not after a run was deleted: an owner that slept through it must
-# not find its key on another run.
-_SQLITE = {
-    "bytes": "BLOB",
-    "number": "INTEGER PRIMARY KEY AUTOINCREMENT",
-    "clustered": "WITHOUT ROWID",
-}
-_POSTGRES = {"bytes": "BYTEA", "number": "BIGSERIAL PRIMARY KEY", "clustered": ""}
-
 TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", _TABLES))
 
 RUN_FIELDS = tuple(
@@ -142,8 +133,7 @@ RUN_FIELDS = tuple(
 """The columns of a run that are fields of `StoredRun` too."""
 
 
-def statements(*, lite: bool) -> Iterator[str]:
-    """What makes the tables, one statement at a time."""
-    kinds = _SQLITE if lite else _POSTGRES
+def statements(words: Mapping[str, str]) -> Iterator[str]:
+    """What makes the tables, one statement at a time, in the *words* of a dialect."""
     for text in _TABLES.strip().split("\nCREATE "):
-        yield f"CREATE {text.removeprefix('CREATE ')}".format_map(kinds)
+        yield f"CREATE {text.removeprefix('CREATE ')}".format_map(words)

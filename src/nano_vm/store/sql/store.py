@@ -44,7 +44,6 @@ FORGOTTEN_NS = 7 * LONGEST_LEASE_NS
 HELD_SECONDS = 0.005
 """How soon to ask again for what another transaction holds: they last a few milliseconds."""
 
-_SERVER_NOW = "CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)"
 _CLAIMED_STATUSES = f"('{PENDING}', '{RUNNING}', '{SUSPENDED}')"
 _APPROVAL = TYPES.index("approval")
 # runs that somebody should take up if nobody has them, and the order that their index has them in
@@ -123,7 +122,7 @@ class SqlStore:
     @property
     def one_machine(self) -> bool:
         """See `Store.one_machine`: SQLite's log lies in memory that its processes share."""
-        return self.database.lite
+        return self.database.dialect.one_machine
 
     def claim(
         self,
@@ -140,7 +139,7 @@ class SqlStore:
             free, given = self._free([owner], spare)
             claimable = f"status IN {_CLAIMED_STATUSES} AND {free}"
             lock = (
-                "" if self.database.lite else " FOR UPDATE SKIP LOCKED"
+                self.database.dialect.skip_locked
             )  # nobody waits for another who claims or appends
             found: dict[int, str] = {}
             for ids in parts(run_ids):
@@ -226,7 +225,7 @@ class SqlStore:
 
     def _now(self) -> str:
         """The present by the clock of leases, as an expression of SQL."""
-        return str(self._clock()) if self.database.lite else _SERVER_NOW
+        return self.database.dialect.now(self._clock)
 
     def _free(self, own: Collection[str], spare: Collection[str]) -> tuple[str, list[str]]:
         """A clause for runs that nobody has but *own*, where *spare* live whatever the clock says;
@@ -246,7 +245,7 @@ class SqlStore:
         """See `Store.send`."""
 
         def job(connection: Connection, _: Bodies) -> None:
-            lock = "" if self.database.lite else " FOR SHARE"
+            lock = self.database.dialect.for_share
             run = connection.one(
                 f"SELECT key, status FROM nano_runs WHERE run_id = ?{lock}", run_id
             )
@@ -318,11 +317,12 @@ class SqlStore:
         """Hold a run until the transaction ends, without waiting for who holds it: two that wait
         for each other would both fail.
         """
-        if self.database.lite:  # a transaction of SQLite that writes is alone
+        if self.database.dialect.alone:
             return
         if (
             connection.one(
-                f"SELECT key FROM nano_runs WHERE {column} = ? FOR UPDATE SKIP LOCKED", value
+                f"SELECT key FROM nano_runs WHERE {column} = ?{self.database.dialect.skip_locked}",
+                value,
             )
             is None
         ):

@@ -25,7 +25,7 @@ from ..records import (
 )
 from ..seals import NO_RUN, hidden_of, message_holds, sealed_as, signature_holds
 from ..signing import signer_of
-from ..sql import lite, receipts
+from ..sql import receipts
 from .cells import HELD, Bodies, row_cells, row_crc, run_cells
 from .database import Connection, Database
 from .read import HEADER, INBOX, ROWS, assembled, cells_of, damaged, loaded, values_of
@@ -42,8 +42,9 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
     """In a transaction: drop the values of a run, but for their salted hashes; False where they are
     dropped.
     """
-    if not connection.database.lite:  # two that erase at once would both drop the references
-        connection.one("SELECT key FROM nano_runs WHERE run_id = ? FOR UPDATE", run_id)
+    # two that erase at once would both drop the references
+    lock = connection.database.dialect.for_update
+    connection.one(f"SELECT key FROM nano_runs WHERE run_id = ?{lock}", run_id)
     run = loaded(connection, run_id)
     if run.status not in ENDED:
         raise StoreError(
@@ -90,7 +91,7 @@ def prune(
     """In a transaction: delete some of the runs that ended before *older_than_ns*; how many."""
     marks = ", ".join("?" * len(statuses)) or "NULL"
     # who locks them deletes them too
-    lock = "" if connection.database.lite else " FOR UPDATE SKIP LOCKED"
+    lock = connection.database.dialect.skip_locked
     headers = connection.all(
         f"{HEADER} WHERE status IN ({marks}) AND finished_ns < ? ORDER BY key LIMIT "
         f"{PRUNE_RUNS}{lock}",
@@ -150,7 +151,7 @@ def check(
     the receipt *head* be there.
     """
     problems: list[str] = []
-    if database.lite and (without := lite.lost_log(database.place)) is not None:
+    if (without := database.dialect.lost()) is not None:
         problems.append(without)
     try:
         with database.reading() as connection:
@@ -160,9 +161,7 @@ def check(
                     *problems,
                     *(f"table {name} is missing: restore a copy" for name in missing),
                 ]
-            if database.lite:
-                found = [text for (text,) in connection.all("PRAGMA integrity_check(20)")]
-                problems += [f"SQLite: {text}" for text in found if text != "ok"]
+            problems += database.dialect.faults(connection)
             used: Counter[bytes] = Counter()
             _check_runs(connection, problems, used, trusted)
             _check_contents(connection, problems, used)

@@ -143,7 +143,7 @@ class Writer:
         if (
             self.database.turns.rest()
             and self._connection is not None
-            and not self.database.in_memory
+            and not self.database.dialect.in_memory
         ):
             self._connection.close()
             self._connection = None
@@ -252,8 +252,8 @@ class Writer:
         return batch, False
 
     def _groups(self, batch: list[_Item]) -> list[list[_Item]]:
-        """What shares a transaction. SQLite has one lock, so all of it may."""
-        if self.database.lite:
+        """What shares a transaction: all of it, where a transaction that writes is alone anyway."""
+        if self.database.dialect.alone:
             return [batch] if batch else []
         together = [item for item in batch if item.job is None or item.order is not None]
         alone = [[item] for item in batch if item.job is not None and item.order is None]
@@ -297,8 +297,7 @@ class Writer:
         receipt = self._receipt
         committing = False
         try:
-            if not self.database.lite:
-                identity = connection.one("SELECT txid_current()")[0]
+            identity = self.database.dialect.identity(connection)
             receipt = self._write(connection, batch)
             committing = True
             connection.commit()
@@ -325,21 +324,19 @@ class Writer:
             kept = self._connection
             connection = kept if kept is not None else self.database.connect()
             try:
-                if kept is None and not self.database.lite:
+                if kept is None:
                     # A process that is stopped in the middle loses its transaction before those who wait for its locks
                     # lose patience.
-                    milliseconds = int(
-                        max(STOPPED_SECONDS, self.database.busy_timeout_seconds * STOPPED_PART)
-                        * 1000
+                    seconds = max(
+                        STOPPED_SECONDS, self.database.busy_timeout_seconds * STOPPED_PART
                     )
-                    connection.run(f"SET idle_in_transaction_session_timeout = {milliseconds}")
-                if kept is None:
-                    self.database.mark(connection)
+                    self.database.dialect.patience(connection, seconds)
+                    self.database.dialect.writes(connection.driver)
                 connection.begin()
             except self.database.errors as error:
                 self._connection = None
                 connection.discard()
-                if kept is None or self.database.lite:
+                if kept is None or self.database.dialect.alone:
                     raise self.database.failure(error, "write to") from error
                 continue
             self._connection = connection
@@ -351,9 +348,9 @@ class Writer:
         while True:
             try:
                 with self.database.reading() as connection:
-                    status = connection.one("SELECT txid_status(?)", identity)[0]
-                if status != "in progress":
-                    return bool(status == "committed")
+                    committed = self.database.dialect.committed(connection, identity)
+                if committed is not None:
+                    return committed
             except StoreError:
                 pass
             if time.monotonic() > until:
@@ -395,8 +392,7 @@ class Writer:
             "SELECT key, fence, row_count, output, error, waiting, run_id, seal FROM nano_runs "
             "WHERE key IN (*) ORDER BY key"
         )
-        if not self.database.lite:
-            held += " FOR UPDATE SKIP LOCKED"  # nobody claims the run between here and the commit
+        held += self.database.dialect.skip_locked  # nobody claims the run until the commit
         runs = {run[0]: run for run in connection.among(held, keys)}
         locked = self._locked(connection, [key for key in keys if key not in runs])
         rows: list[tuple[Any, ...]] = []
@@ -489,8 +485,8 @@ class Writer:
         return len(same) if all(same) else 0
 
     def _locked(self, connection: Connection, keys: list[int]) -> set[int]:
-        """Those of *keys* that are there; a server's others hold them, in SQLite nobody can."""
-        if self.database.lite or not keys:
+        """Those of *keys* that are there: other transactions hold them, where they can."""
+        if self.database.dialect.alone or not keys:
             return set()
         return {
             key for (key,) in connection.among("SELECT key FROM nano_runs WHERE key IN (*)", keys)

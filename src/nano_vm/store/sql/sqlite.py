@@ -1,5 +1,5 @@
-"""A store's file of SQLite, where it lies: opened to be written, or to be read only; and the mark
-that ties it to its log.
+"""SQLite: a file on one machine, written by one transaction at a time; opened to be written, or to be
+read only; and the mark that ties it to its log.
 
 SQLite writes to a log beside the file (``runs.db-wal``) and moves it into the file later. A file
 whose log is missing is a sound database of an earlier moment, and nothing in it says so; whoever
@@ -14,17 +14,192 @@ import os
 import socket
 import sqlite3
 import time
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from ...errors import StoreError
 from ..clock import boot_id
+from .dialect import Dialect
+
+if TYPE_CHECKING:
+    from .database import Connection
+
+OLDEST_SQLITE = (3, 35, 0)
+"""The first that answers an INSERT with the row's key (RETURNING)."""
+
+SYNCHRONOUS = ("FULL", "NORMAL")
 
 LOCKED_SECONDS = 0.01
 """How long to wait where SQLite itself does not."""
 
 _MARK = "open:"
+
+_spoilt_files: set[str] = set()  # of which this process has what its parent knew
+
+
+class SQLite(Dialect):
+    """``sqlite:///runs.db``, or ``sqlite://`` in memory."""
+
+    alone = one_machine = True
+    begin_write = "BEGIN IMMEDIATE"
+    for_update = for_share = skip_locked = ""
+    words: ClassVar = {
+        "bytes": "BLOB",
+        # never given twice, also not after a run was deleted: an owner that slept through it must not
+        # find its key on another run
+        "number": "INTEGER PRIMARY KEY AUTOINCREMENT",
+        "clustered": "WITHOUT ROWID",
+    }
+    hints = (
+        ("database is locked", "another process held it for longer than busy_timeout_seconds; end its "
+                               "transaction, or give more"),
+        ("disk is full", "make room on its disk; what was acknowledged is there"),
+        ("malformed", "the file is damaged: restore a copy, or save what can be read with sqlite3's "
+                      ".recover"),
+        ("not a database", "the file is something else; name another"),
+        ("unable to open", "see that the folder exists and may be written"),
+        ("readonly", "see that the file and its folder may be written"),
+        ("disk i/o error", "the disk or the file failed; see the system's log; what was acknowledged "
+                           "is there"),
+    )  # fmt: skip
+
+    def __init__(self, url: str, *, synchronous: str, busy_timeout_seconds: float) -> None:
+        super().__init__(url, synchronous=synchronous, busy_timeout_seconds=busy_timeout_seconds)
+        if synchronous not in SYNCHRONOUS:
+            raise ValueError(f"synchronous is one of {', '.join(SYNCHRONOUS)}, not {synchronous!r}")
+        self.place = _place(url)
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise StoreError(
+                f"SQLite {sqlite3.sqlite_version} is too old for a store; it takes 3.35, or "
+                f"PostgreSQL"
+            )
+        self.api = sqlite3
+        self.in_memory = self.place in ("", ":memory:")
+        self.file = None if self.in_memory else self.place
+        self._memory: Any = None
+        self._mark: Mark | None = None
+        self._spoilt = False
+
+    def connected(self, *, read_only: bool) -> tuple[Any, Any]:
+        if read_only:
+            return to_read(self.place, self.busy_timeout_seconds)
+        if self._memory is not None:
+            return self._memory, None
+        driver = to_write(self.place, self.synchronous, self.busy_timeout_seconds)
+        if self.in_memory:
+            self._memory = driver
+        return driver, None
+
+    def unchanged(self, state: Any) -> bool:
+        return unchanged(self.place, state)
+
+    def answers(self, connection: Connection) -> bool:
+        return True  # a file always does
+
+    def undo(self, driver: Any) -> None:
+        driver.rollback()
+
+    def close(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+
+    # --- the mark of this process ---
+
+    def enter(self, *, accept: bool) -> None:
+        if not is_file(self.place):
+            return
+        lost = lost_log(self.place)
+        if lost is not None and not accept:
+            raise StoreError(
+                f"{lost}; to go on would make calls again that are not in it. It can be read "
+                f"(show, verify, store check, store export); "
+                "to use it as it is: nano-vm store accept"
+            )
+        if lost is not None:
+            _accepted(self.place)
+        self._new_mark()
+
+    def _new_mark(self) -> None:
+        """The mark of this process is taken away at its end, if nobody closes the store before."""
+        self._mark = Mark(self.place)
+        weakref.finalize(self, self._mark.take_away, self.busy_timeout_seconds)
+
+    def writes(self, driver: Any) -> None:
+        if self._mark is not None and not self._mark.is_set:
+            self._mark.set(driver)
+
+    def leave(self, seconds: float) -> None:
+        if self._mark is not None:
+            self._mark.take_away(seconds)
+
+    def forked(self, *, rested: bool) -> None:
+        """If a connection was in use, what SQLite knows here of locks on the file is the parent's,
+        for any connection: then this process cannot use the file.
+        """
+        if self._mark is not None:
+            self._new_mark()
+        if not rested:
+            self._spoilt = True
+            _spoilt_files.add(os.path.realpath(self.place))
+
+    def usable(self) -> None:
+        if self._spoilt or (_spoilt_files and os.path.realpath(self.place) in _spoilt_files):
+            raise StoreError(
+                f"{self.name} was in use when this process was forked; make the store after the "
+                f"fork, "
+                "or start processes by 'spawn'"
+            )
+
+    # --- statements ---
+
+    def now(self, clock: Callable[[], int]) -> str:
+        return str(clock())
+
+    def tables(self, connection: Connection) -> list[str]:
+        text = (
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 5) = 'nano_'"
+        )
+        return [name for (name,) in connection.all(text)]
+
+    def faults(self, connection: Connection) -> Iterator[str]:
+        for (text,) in connection.all("PRAGMA integrity_check(20)"):
+            if text != "ok":
+                yield f"SQLite: {text}"
+
+    def lost(self) -> str | None:
+        return lost_log(self.place)
+
+    def flush(self, connection: Connection) -> None:
+        """Empty the log, which still has what was dropped, unless somebody reads from it right
+        now.
+        """
+        connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @property
+    def passing(self) -> tuple[type[BaseException], ...]:
+        return (sqlite3.OperationalError,)
+
+
+def _place(url: str) -> str:
+    """What the driver takes for a URL."""
+    rest = url.partition("://")[2]
+    if "?" in rest and not rest.startswith("/file:"):
+        raise StoreError(
+            f"{url!r} has options, and a store in SQLite takes none in its URL; write "
+            f"sqlite:///runs.db"
+        )
+    if rest and not rest.startswith("/"):
+        raise StoreError(
+            f"{url!r} names a host; a file is sqlite:///runs.db, or sqlite:////var/runs.db"
+        )
+    return rest[1:]
+
+
+# --- the file -------------------------------------------------------------------------------------
 
 
 def is_file(place: str) -> bool:
@@ -206,7 +381,7 @@ def _file(place: str) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
-def accept(place: str) -> None:
+def _accepted(place: str) -> None:
     """Take away all marks of a file whose log is not there."""
     with closing(_connected(place, 1.0)) as driver:
         driver.execute("DELETE FROM nano_meta WHERE name LIKE ?", (f"{_MARK}%",))
