@@ -552,7 +552,7 @@ def test_inputs_are_text_json_or_files(folder: Path) -> None:
         (["--budget", "max_tokens=x"], "--budget max_tokens takes a number, not 'x'"),
         (["--budget", "max_tokens=-1"], "greater than or equal to 0"),
         (["--price", "m=1"], "--price takes MODEL=INPUT,OUTPUT"),
-        (["--seed", "x"], "invalid int value"),
+        (["--seed", "x"], "--seed: 'x' is not a valid integer"),
         (["--model", "gpt-9"], "unknown model 'gpt-9'; write local"),
         (["--model", "local:nowhere.gguf"], "nowhere.gguf"),
         (["--model", "openai/a", "--model", "openai/b"], "given twice"),
@@ -560,7 +560,7 @@ def test_inputs_are_text_json_or_files(folder: Path) -> None:
         (["--program", "x"], "--program takes name=FILE"),
         (["--program", "x=nowhere.yaml"], "can not read nowhere.yaml"),
         (["--program", "x=demo.yaml", "--program", "x=demo.yaml"], "names 'x' twice"),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--nonsense"], "there is no option --nonsense"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_code_2(
@@ -1468,8 +1468,8 @@ def test_help_shows_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) 
     ):
         assert main([*command, "--help"]) == 0
         out = capsys.readouterr().out
+        assert ("130  interrupted" in out) is (not command), "once, and not on each page"
         assert "exit codes:" in out
-        assert "130  interrupted" in out
     assert main(["run", "--help"]) == 0
     assert "examples:\n  nano-vm run" in capsys.readouterr().out
     assert main(["fmt", "--help"]) == 0
@@ -1478,7 +1478,7 @@ def test_help_shows_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) 
 
 def test_no_command_is_a_usage_error_with_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "commands:" in capsys.readouterr().out
+    assert "write programs:" in capsys.readouterr().out
     assert main(["frob"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["--version"]) == 0

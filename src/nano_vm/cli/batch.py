@@ -4,7 +4,6 @@ came to.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import VMError
 from ..records.trace import Trace
 from .faults import Failure, UsageFault
+from .grammar import Options
 from .lines import Input, Inputs, Results, digest_of, ended_lines, read_line
 from .run import _only_json
 from .stores import on_terminal
@@ -49,7 +49,7 @@ SHOWN_FAILURES = 10
 """Failed inputs that are named at the end; the file has all."""
 
 
-def batch(options: argparse.Namespace) -> int:
+def batch(options: Options) -> int:
     """Run a program on each line of a file; the exit code says whether all went well."""
     with _only_json(options.json) as to_stdout, ExitStack() as stack:
         code, told = _Batch(options, stack).run()
@@ -59,7 +59,7 @@ def batch(options: argparse.Namespace) -> int:
 
 
 class _Batch:
-    def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
+    def __init__(self, options: Options, stack: ExitStack) -> None:
         from ..cli import host
         from ..errors import ProgramError
         from .inspect import misnamed

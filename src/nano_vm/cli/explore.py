@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import ProgramError
 from .faults import UsageFault
+from .grammar import Options
 from .text import FAILED, OK, emit_json, safe, say
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..explore.search import Property
 
 
-def explore(options: argparse.Namespace) -> int:
+def explore(options: Options) -> int:
     """Coverage, how runs ended, and the shortest run that breaks each property."""
     from .. import testing
     from ..cli import host, sources
@@ -55,7 +55,7 @@ def explore(options: argparse.Namespace) -> int:
 
 
 def _properties(
-    options: argparse.Namespace, known: Collection[str], steps: Collection[str]
+    options: Options, known: Collection[str], steps: Collection[str]
 ) -> dict[str, Property]:
     """The properties that the command line states."""
     from ..explore.search import at_most, never, only_after

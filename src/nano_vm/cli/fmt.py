@@ -7,7 +7,6 @@ read again first, and nothing goes out that does not say the same.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from typing import Any
@@ -19,6 +18,7 @@ from ..language.expr import EXPR
 from ..language.program import Program
 from ..visible import HIDDEN
 from .faults import Failure, UsageFault
+from .grammar import Options
 from .inspect import write_file
 from .sources import STDIN, load
 from .text import FAILED, OK, diagnostic_lines, emit, note, safe, safe_json, say
@@ -27,7 +27,7 @@ FLOW_WIDTH = 80  # a list of scalars up to here stands on one line
 _BLANKS = re.compile(r"(?<=\S) {8,}")  # that push what follows out of sight
 
 
-def fmt(options: argparse.Namespace) -> int:
+def fmt(options: Options) -> int:
     """Print the canonical form, write it, or say whether the file has it."""
     path = options.program
     if path == STDIN and options.write:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Diagnostic, ProgramError
 from .faults import UsageFault
+from .grammar import Options
 from .text import FAILED, OK, diagnostic_lines, emit, emit_json, note, safe, safe_lines, say
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ SHOWN_FLOWS = 8
 SHOWN_CALLS = 6
 
 
-def check(options: argparse.Namespace) -> int:
+def check(options: Options) -> int:
     """Every fault of a program, those of its files and those that the host shows; what is proved of
     it; its worst case.
     """
@@ -56,9 +56,7 @@ def check(options: argparse.Namespace) -> int:
     return _told(options, _strictly(found, options), skipped, report, loaded)
 
 
-def misnamed(
-    loaded: Loaded, policy: Policy | None, options: argparse.Namespace
-) -> list[Diagnostic]:
+def misnamed(loaded: Loaded, policy: Policy | None, options: Options) -> list[Diagnostic]:
     """What a policy that has faults of its own names besides, and this host and program have not:
     told with those faults.
 
@@ -74,9 +72,7 @@ _NAMES = frozenset({"V051", "V059"})
 """Codes of what a policy names that is not there, and of inputs that it does not name."""
 
 
-def _examined(
-    loaded: Loaded, policy: Policy | None, options: argparse.Namespace
-) -> tuple[Report, list[str]]:
+def _examined(loaded: Loaded, policy: Policy | None, options: Options) -> tuple[Report, list[str]]:
     """What is found, and what could not be looked at."""
     from ..cli import host
     from ..language.program import LLMStep
@@ -97,7 +93,7 @@ def _examined(
     return vm.verify(loaded.program, untrusted=untrusted), skipped
 
 
-def _strictly(found: list[Diagnostic], options: argparse.Namespace) -> list[Diagnostic]:
+def _strictly(found: list[Diagnostic], options: Options) -> list[Diagnostic]:
     """*found*, where a strict check takes warnings for errors."""
     if not options.strict:
         return found
@@ -105,7 +101,7 @@ def _strictly(found: list[Diagnostic], options: argparse.Namespace) -> list[Diag
 
 
 def _told(
-    options: argparse.Namespace,
+    options: Options,
     found: list[Diagnostic],
     skipped: list[str],
     report: Report | None,
@@ -259,7 +255,7 @@ def _worst_case(report: Report) -> Iterator[str]:
 
 
 def host_of(
-    loaded: Loaded, options: argparse.Namespace, policy: Policy | None = None
+    loaded: Loaded, options: Options, policy: Policy | None = None
 ) -> tuple[ExecutionVM, list[str]]:
     """A VM with the tools and models of the command line, and stubs that take anything for those
     not given.
@@ -294,7 +290,7 @@ def host_of(
     return vm, skipped
 
 
-def explain(options: argparse.Namespace) -> int:
+def explain(options: Options) -> int:
     """The plan: what is executed, a line an operation."""
     from ..cli import sources
 
@@ -313,7 +309,7 @@ def explain(options: argparse.Namespace) -> int:
     return OK
 
 
-def graph(options: argparse.Namespace) -> int:
+def graph(options: Options) -> int:
     """The graph that is verified and executed, drawn."""
     from ..cli import sources
     from ..draw.graph import FORMATS, MERMAID_MAX_EDGES
@@ -341,7 +337,7 @@ def graph(options: argparse.Namespace) -> int:
     return OK
 
 
-def _marks(flow: Flow, loaded: Loaded, options: argparse.Namespace) -> Marks:
+def _marks(flow: Flow, loaded: Loaded, options: Options) -> Marks:
     """What is proved of the program, to be drawn; what speaks against it besides is told."""
     from ..cli import host
     from .marks import marks_of
@@ -356,7 +352,7 @@ def _marks(flow: Flow, loaded: Loaded, options: argparse.Namespace) -> Marks:
     return marks_of(flow, report, policy)
 
 
-def schema(options: argparse.Namespace) -> int:
+def schema(options: Options) -> int:
     """The JSON Schema of the language."""
     from ..language.program import Program
 

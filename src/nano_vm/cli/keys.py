@@ -4,19 +4,19 @@ given.
 
 from __future__ import annotations
 
-import argparse
 import os
 from typing import Any
 
 from ..store.signing import KeyFault, SigningKey, public_key
 from .faults import UsageFault
+from .grammar import Options
 from .stores import moment, store_of
 from .text import OK, emit_json, safe, say
 
 VARIABLE = "NANO_VM_SIGNING_KEY"
 
 
-def signing_key(options: argparse.Namespace) -> SigningKey | None:
+def signing_key(options: Options) -> SigningKey | None:
     """The key that the command line or the environment names.
 
     Raises:
@@ -43,7 +43,7 @@ def public_keys(given: list[str], flag: str) -> list[str]:
         raise UsageFault(f"{flag}: {error}") from None
 
 
-def make(options: argparse.Namespace) -> int:
+def make(options: Options) -> int:
     """Make a key."""
     key = SigningKey.generate()
     try:
@@ -59,13 +59,13 @@ def make(options: argparse.Namespace) -> int:
     return _printed(key.public, options)
 
 
-def show(options: argparse.Namespace) -> int:
+def show(options: Options) -> int:
     """Print the public key of a key's file."""
     (public,) = public_keys([options.file], "keys show")
     return _printed(public, options)
 
 
-def _printed(public: str, options: argparse.Namespace) -> int:
+def _printed(public: str, options: Options) -> int:
     if options.json:
         emit_json({"public": public})
     else:
@@ -73,7 +73,7 @@ def _printed(public: str, options: argparse.Namespace) -> int:
     return OK
 
 
-def list_(options: argparse.Namespace) -> int:
+def list_(options: Options) -> int:
     """Which keys signed a store's receipts, how many, and when."""
     with store_of(options, read=True) as store:
         found = store.signers()

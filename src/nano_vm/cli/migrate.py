@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 from ..errors import ProgramError
 from .faults import UsageFault
+from .grammar import Options
 from .text import FAILED, OK, emit_json, safe, say
 
 
-def migrate(options: argparse.Namespace) -> int:
+def migrate(options: Options) -> int:
     """One line for each unfinished run; the exit code says whether all of them may."""
     from ..cli import host, sources, stores
     from ..replay.migrate import migrations

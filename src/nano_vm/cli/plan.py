@@ -4,7 +4,6 @@ person can review.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import shlex
 from collections.abc import Iterator
@@ -14,12 +13,13 @@ from ..errors import PlannerError
 from ..language.program import CallStep, ConditionStep, LLMStep, MapStep, Program, Step, ToolStep
 from .decide import WHOLE_CHARS, broken
 from .faults import UsageFault
+from .grammar import Options
 from .text import FAILED, OK, diagnostic_lines, emit, emit_json, note, safe, say, shorten, shown
 
 SHOWN_REPLY_CHARS = 300
 
 
-def plan(options: argparse.Namespace) -> int:
+def plan(options: Options) -> int:
     """Ask the model for a program; print it, or write it to a file and tell what it does and what
     was proved.
     """

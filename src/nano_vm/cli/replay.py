@@ -4,7 +4,6 @@ exported file or a store.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import io
 import json
@@ -20,6 +19,7 @@ from ..language.program import Program
 from ..records.trace import Trace, TraceError
 from ..values import parse_json, short
 from .faults import Failure, UsageFault
+from .grammar import Options
 from .text import FAILED, OK, emit, emit_json, note, safe, safe_json, say
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # --- where runs come from -------------------------------------------------------------------------
 
 
-def load_runs(name: str, options: argparse.Namespace) -> list[Trace | StoredRun]:
+def load_runs(name: str, options: Options) -> list[Trace | StoredRun]:
     """The runs that *name* is: those of a file (a trace, or an export), or one of the store.
 
     Raises:
@@ -47,7 +47,7 @@ def load_runs(name: str, options: argparse.Namespace) -> list[Trace | StoredRun]
     return _exported(name, data) if _is_export(data) else [_trace(name, data)]
 
 
-def load_run(name: str, options: argparse.Namespace) -> Trace | StoredRun:
+def load_run(name: str, options: Options) -> Trace | StoredRun:
     """As `load_runs`, where it must be one; ``FILE#RUN`` names one of an exported file."""
     file, mark, run_id = name.rpartition("#")
     if mark and not Path(name).exists() and Path(file).exists():
@@ -65,7 +65,7 @@ def load_run(name: str, options: argparse.Namespace) -> Trace | StoredRun:
     return runs[0]
 
 
-def _from_store(run_id: str, options: argparse.Namespace) -> StoredRun:
+def _from_store(run_id: str, options: Options) -> StoredRun:
     from .stores import VARIABLE, named, run_id_of, store_of
 
     try:
@@ -103,7 +103,7 @@ def _trace(name: str, data: bytes) -> Trace:
         raise Failure(f"{name}: {error}") from None
 
 
-def _subject(run: Trace | StoredRun, options: argparse.Namespace) -> Subject:
+def _subject(run: Trace | StoredRun, options: Options) -> Subject:
     """A run with its program: that of ``--program``, or the one that is stored with it."""
     from ..replay import subject_of
 
@@ -118,7 +118,7 @@ def _subject(run: Trace | StoredRun, options: argparse.Namespace) -> Subject:
 _NAMED = re.compile(r"[A-Za-z_][\w.-]*=")
 
 
-def _program(options: argparse.Namespace) -> Loaded | None:
+def _program(options: Options) -> Loaded | None:
     """What ``--program FILE`` and ``--program NAME=FILE`` give."""
     from .sources import load
 
@@ -143,7 +143,7 @@ def _program(options: argparse.Namespace) -> Loaded | None:
 # --- replay and verify ----------------------------------------------------------------------------
 
 
-def replay(options: argparse.Namespace) -> int:
+def replay(options: Options) -> int:
     """Compute a run once more from its records; 0 where it is identical."""
     from ..replay import replay as again
 
@@ -156,7 +156,7 @@ def replay(options: argparse.Namespace) -> int:
     return OK if found else FAILED
 
 
-def verify(options: argparse.Namespace) -> int:
+def verify(options: Options) -> int:
     """Check hash chain, program and every transition of each run that is named; 0 where all
     hold.
     """
@@ -181,7 +181,7 @@ def verify(options: argparse.Namespace) -> int:
 STYLES = {"a": "red", "b": "green", "field": "yellow", "measure": "dim", "head": ""}
 
 
-def diff(options: argparse.Namespace) -> int:
+def diff(options: Options) -> int:
     """Tell two runs or two programs apart; 0 where they are the same."""
     from ..replay import diff as between
     from ..run.stored import trace_of
@@ -198,7 +198,7 @@ def diff(options: argparse.Namespace) -> int:
     return OK if found.same else FAILED
 
 
-def _side(name: str, options: argparse.Namespace) -> Trace | StoredRun | Program:
+def _side(name: str, options: Options) -> Trace | StoredRun | Program:
     from .sources import load
 
     if name.endswith((".yaml", ".yml")):
@@ -232,7 +232,7 @@ def _print_diff(found: Diff) -> None:
 # --- fork -----------------------------------------------------------------------------------------
 
 
-def fork(options: argparse.Namespace) -> int:
+def fork(options: Options) -> int:
     """Run a recorded run once more with a change; the exit code says how it ended."""
     from ..cli import host
     from ..replay import fork as forked
@@ -308,7 +308,7 @@ def _write(path: str, trace: Trace) -> None:
         raise UsageFault(f"can not write {path}: {error.strerror}") from None
 
 
-def _print_fork(made: Trace, parent: Trace, options: argparse.Namespace) -> None:
+def _print_fork(made: Trace, parent: Trace, options: Options) -> None:
     from ..replay import diff as between
     from .decide import asked_lines, waiting_lines
     from .run import summary_lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..records.trace import Trace, TraceStatus
 from .faults import UsageFault
+from .grammar import Options
 from .text import (
     FAILED,
     OK,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .view import View
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Run a program; the exit code says how it ended."""
     with _only_json(options.json) as to_stdout:
         with ExitStack() as stack:
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _run(options: argparse.Namespace, stack: ExitStack) -> tuple[int, Trace]:
+def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
     from ..cli import host
     from ..errors import ProgramError
     from .inspect import misnamed
@@ -138,7 +138,7 @@ def _executed(
     program: Program,
     inputs: dict[str, Any],
     budget: dict[str, Any] | None,
-    options: argparse.Namespace,
+    options: Options,
     leave: Callable[[], None],
 ) -> tuple[Trace, int | None]:
     from .view import open_view
@@ -156,7 +156,7 @@ async def _followed(
     program: Program,
     inputs: dict[str, Any],
     budget: dict[str, Any] | None,
-    options: argparse.Namespace,
+    options: Options,
     view: View,
     leave: Callable[[], None],
 ) -> tuple[Trace, int | None]:
@@ -221,7 +221,7 @@ async def _followed(
 # --- what is printed ------------------------------------------------------------------------------
 
 
-def _print_end(trace: Trace, loaded: Loaded, options: argparse.Namespace, *, kept: bool) -> None:
+def _print_end(trace: Trace, loaded: Loaded, options: Options, *, kept: bool) -> None:
     """How it ended: what is wrong to stderr, the rest to stdout."""
     if trace.diagnostics:
         for line in diagnostic_lines(loaded.placed(trace.diagnostics)):

@@ -6,7 +6,6 @@ What answers a run is only recorded here; `work` and `resume` go on.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import logging
@@ -24,6 +23,7 @@ from ..records.trace import Trace, TraceStatus
 from ..values import parse_json, short
 from .decide import asked_lines, begun, waiting_lines
 from .faults import Failure, UsageFault
+from .grammar import Options
 from .run import _only_json, exit_code, summary_lines
 from .stores import age, given_url, is_driven, moment, named, opened, run_id_of, standing, store_of
 from .stores import on_terminal as _on_terminal
@@ -57,7 +57,7 @@ SHORT_ID = 12
 # --- looking --------------------------------------------------------------------------------------
 
 
-def runs(options: argparse.Namespace) -> int:
+def runs(options: Options) -> int:
     """List runs, the newest first."""
     from ..run.inbox import presented
     from ..run.lease import living
@@ -183,7 +183,7 @@ def _print_table(found: list[StoredRun], owners: Any) -> None:
         console.print("no runs", style="dim")
 
 
-def show(options: argparse.Namespace) -> int:
+def show(options: Options) -> int:
     """Show a run: its steps as far as they have come, what it waits for, and the commands that
     answer it.
     """
@@ -241,7 +241,7 @@ def _message(message: Any) -> dict[str, Any]:
     }
 
 
-def _standing_lines(run: StoredRun, owners: Any, options: argparse.Namespace) -> Iterator[str]:
+def _standing_lines(run: StoredRun, owners: Any, options: Options) -> Iterator[str]:
     """What an unfinished run waits for, and what was said to it meanwhile; also what came after it
     had ended.
     """
@@ -296,7 +296,7 @@ def _under_way(run: StoredRun) -> Iterator[str]:
 
 
 @contextmanager
-def _speaking(options: argparse.Namespace) -> Iterator[tuple[Inbox, SqlStore, str]]:
+def _speaking(options: Options) -> Iterator[tuple[Inbox, SqlStore, str]]:
     """Where words are recorded, the store, and the id of the run that they are about."""
     from ..run.inbox import Inbox
 
@@ -305,7 +305,7 @@ def _speaking(options: argparse.Namespace) -> Iterator[tuple[Inbox, SqlStore, st
 
 
 def _recorded(
-    options: argparse.Namespace, run_id: str, what: str, name: str = "", how: str | None = None
+    options: Options, run_id: str, what: str, name: str = "", how: str | None = None
 ) -> int:
     if options.json:
         by = getattr(options, "by", None)
@@ -330,7 +330,7 @@ def _recorded(
     return OK
 
 
-def approve(options: argparse.Namespace) -> int:
+def approve(options: Options) -> int:
     """Record an approval; on a terminal the request is shown and asked about, unless its digest is
     given.
     """
@@ -352,7 +352,7 @@ def approve(options: argparse.Namespace) -> int:
     return _recorded(options, run_id, "approve", entry["path"])
 
 
-def reject(options: argparse.Namespace) -> int:
+def reject(options: Options) -> int:
     """Record a rejection."""
     with _speaking(options) as (inbox, _, run_id):
         options.by = _principal(options)
@@ -361,7 +361,7 @@ def reject(options: argparse.Namespace) -> int:
     return _recorded(options, run_id, "reject", path)
 
 
-def _principal(options: argparse.Namespace) -> str:
+def _principal(options: Options) -> str:
     """Who decides: whoever is named; on a terminal, the account of who sits there."""
     from ..run.inbox import account
 
@@ -406,7 +406,7 @@ def _agreed(run_id: str, entry: dict[str, Any], by: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def event(options: argparse.Namespace) -> int:
+def event(options: Options) -> int:
     """Record an event, for a run or for the one that waits for its values."""
     words = list(options.words)
     usage = "nano-vm event RUN NAME [JSON], or nano-vm event --match NAME JSON"
@@ -465,7 +465,7 @@ def _events(document: Any) -> Iterator[str]:
             yield from _events(value)
 
 
-def resolve(options: argparse.Namespace) -> int:
+def resolve(options: Options) -> int:
     """Record what became of a call in doubt."""
     from ..run.inbox import account
     from ..values import UNSET
@@ -496,7 +496,7 @@ def _payload(text: str | None, what: str) -> Any:
         ) from None
 
 
-def cancel(options: argparse.Namespace) -> int:
+def cancel(options: Options) -> int:
     """Cancel a run: at once where its tools are given, else when a worker takes it up."""
     from ..run.inbox import account
     from ..run.lease import living
@@ -521,12 +521,12 @@ def cancel(options: argparse.Namespace) -> int:
 # --- going on -------------------------------------------------------------------------------------
 
 
-def resume(options: argparse.Namespace) -> int:
+def resume(options: Options) -> int:
     """Go on with a run, and show how far it came."""
     return _driven(options, lambda vm, run_id: vm.resume(run_id), "resume")
 
 
-def _driven(options: argparse.Namespace, drive: Any, what: str) -> int:
+def _driven(options: Options, drive: Any, what: str) -> int:
     from ..store.records import ENDED
 
     with _only_json(options.json) as to_stdout, _host(options) as (vm, store):
@@ -546,7 +546,7 @@ def _driven(options: argparse.Namespace, drive: Any, what: str) -> int:
     return code
 
 
-def _print_driven(trace: Trace, options: argparse.Namespace, wake_ns: int | None) -> None:
+def _print_driven(trace: Trace, options: Options, wake_ns: int | None) -> None:
     _table(trace)
     if trace.error is not None:
         note(f"error: {safe(trace.error)}")
@@ -593,7 +593,7 @@ def _signals(handler: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]:
+def _host(options: Options) -> Iterator[tuple[ExecutionVM, SqlStore]]:
     """A VM with tools, models and rules, and its store."""
     from ..cli import host
     from .keys import public_keys, signing_key
@@ -624,7 +624,7 @@ def _host(options: argparse.Namespace) -> Iterator[tuple[ExecutionVM, SqlStore]]
         vm.close()
 
 
-def work(options: argparse.Namespace) -> int:
+def work(options: Options) -> int:
     """Take up runs that nobody drives, and tell of each how far it came."""
     with _lines(apart=options.json) as line, _host(options) as (vm, _):
         return asyncio.run(_working(vm, options, line))
@@ -655,9 +655,7 @@ def _lines(*, apart: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: print(text, file=stream, flush=True)
 
 
-async def _working(
-    vm: ExecutionVM, options: argparse.Namespace, say_line: Callable[[str], None]
-) -> int:
+async def _working(vm: ExecutionVM, options: Options, say_line: Callable[[str], None]) -> int:
     loop = asyncio.get_running_loop()
     counts: dict[str, int] = {}
     gone = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError, UnknownRun
 from .faults import Failure, UsageFault
+from .grammar import Options
 
 if TYPE_CHECKING:
     from ..store.records import StoredRun
@@ -79,7 +79,7 @@ def _path(url: str) -> str | None:
 
 @contextmanager
 def store_of(
-    options: argparse.Namespace, *, there: bool = True, read: bool = False, accept: bool = False
+    options: Options, *, there: bool = True, read: bool = False, accept: bool = False
 ) -> Iterator[SqlStore]:
     """The store that a command is about, closed afterwards; as `opened`."""
     from .keys import signing_key
@@ -93,7 +93,7 @@ def store_of(
         store.close()
 
 
-def given_url(options: argparse.Namespace) -> str:
+def given_url(options: Options) -> str:
     """`` --store URL``, for a command that is shown; nothing where the environment says it."""
     return f" --store {shlex.quote(options.store)}" if options.store else ""
 

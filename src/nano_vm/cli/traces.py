@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..records.trace import StepResult, Trace, TraceError
 from .faults import Failure, UsageFault
+from .grammar import Options
 from .run import summary_lines
 from .text import OK, diagnostic_lines, safe, say, seconds, shorten, shown
 from .view import heading, plain_row, rich_row
@@ -16,7 +16,7 @@ from .view import heading, plain_row, rich_row
 DETAIL_CHARS = 300  # of an attempt's error or a value that a condition read
 
 
-def show(options: argparse.Namespace) -> int:
+def show(options: Options) -> int:
     """Print a trace file, if it is whole and unchanged."""
     trace = _read(options.file)
     say(safe(f"{trace.program_name}, run {trace.run_id}, {trace.started_at:%Y-%m-%d %H:%M:%S} UTC"))

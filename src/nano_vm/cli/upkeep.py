@@ -4,7 +4,6 @@ a run held, checking.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import re
@@ -20,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 from ..errors import StoreError
 from ..store.records import ENDED
 from .faults import Failure, UsageFault
+from .grammar import Options
 from .keys import public_keys
 from .run import _umask
 from .stores import moment, on_terminal, run_id_of, store_of
@@ -32,7 +32,7 @@ SHOWN_RUNS = 20
 """Runs that are named before they are deleted: what fits a screen."""
 
 
-def prune(options: argparse.Namespace) -> int:
+def prune(options: Options) -> int:
     """Delete runs that ended long ago."""
     before, statuses = time.time_ns() - int(options.older_than * 1e9), options.status or ENDED
     with store_of(options, read=options.dry_run) as store:
@@ -89,7 +89,7 @@ def _agreed(count: int) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def export(options: argparse.Namespace) -> int:
+def export(options: Options) -> int:
     """Write runs as JSON Lines."""
     with store_of(options, read=True) as store:
         ids = [run_id_of(store, text) for text in options.run]
@@ -138,7 +138,7 @@ def _written(path: str | None) -> Iterator[IO[str]]:
         raise
 
 
-def import_(options: argparse.Namespace) -> int:
+def import_(options: Options) -> int:
     """Take in what `export` wrote, all or nothing."""
     try:
         source = sys.stdin.buffer if options.file == "-" else open(options.file, "rb")  # noqa: SIM115
@@ -171,7 +171,7 @@ def import_(options: argparse.Namespace) -> int:
     return OK
 
 
-def check(options: argparse.Namespace) -> int:
+def check(options: Options) -> int:
     """Look for damage."""
     keys = public_keys(options.key, "--key") if options.key else None
     if options.head is not None and not _HEAD.match(options.head):
@@ -196,7 +196,7 @@ def check(options: argparse.Namespace) -> int:
 _HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}\Z")
 
 
-def head(options: argparse.Namespace) -> int:
+def head(options: Options) -> int:
     """Print number and hash of the newest receipt."""
     with store_of(options, read=True) as store:
         found = store.head()
@@ -209,7 +209,7 @@ def head(options: argparse.Namespace) -> int:
     return OK
 
 
-def accept(options: argparse.Namespace) -> int:
+def accept(options: Options) -> int:
     """Use a file whose log is missing as it is."""
     with store_of(options, accept=True):
         pass
@@ -220,7 +220,7 @@ def accept(options: argparse.Namespace) -> int:
     return OK
 
 
-def erase(options: argparse.Namespace) -> int:
+def erase(options: Options) -> int:
     """Erase the values of a run."""
     with store_of(options) as store:
         run_id = run_id_of(store, options.run)

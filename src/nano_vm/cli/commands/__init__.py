@@ -1,0 +1,49 @@
+"""The commands: what each is for, in a line, under what people look for.
+
+A command's module has its name and is imported when it is called, so this table is what
+`nano-vm --help` and did-you-mean know of it.
+"""
+
+TABLE = {
+    "write programs": {
+        "check": "list every fault of a program, and prove what a policy demands of it",
+        "explain": "print the plan: what is executed, operation by operation",
+        "graph": "draw a program",
+        "explore": "run a program under every outcome worth trying, and look for runs that break a "
+        "property",
+        "plan": "let a model write a program",
+        "fmt": "print a program in canonical form",
+        "schema": "print the JSON Schema of the language",
+    },
+    "run": {
+        "run": "run a program",
+        "batch": "run a program on each line of a file",
+    },
+    "durable runs": {
+        "runs": "list the runs of a store",
+        "show": "show a run, and what it waits for",
+        "work": "run what is pending, due, answered or abandoned in a store",
+        "resume": "resume a run",
+        "approve": "approve what a run asks",
+        "reject": "reject what a run asks",
+        "event": "send an event to a run, or to the one that waits for its values",
+        "resolve": "record the outcome of a call whose result is unknown",
+        "cancel": "cancel a run, and undo what it did",
+        "migrate": "list the unfinished runs that can move to a changed program",
+    },
+    "inspect recorded runs": {
+        "trace": "show what a recorded run did, and why",
+        "replay": "replay a recorded run without calls, and report the first difference",
+        "verify": "verify recorded runs: hash chain, signature, program, and every transition",
+        "diff": "compare two runs or two programs",
+        "fork": "run a recorded run again, with a change",
+    },
+    "look after a store": {
+        "store": "prune, export, import, check, erase, head, accept",
+        "keys": "make and show the keys that sign what runs record",
+    },
+    "get help": {
+        "help": "show the help of a command",
+        "completion": "print a script that completes nano-vm in bash, zsh or fish",
+    },
+}

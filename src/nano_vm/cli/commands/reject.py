@@ -1,0 +1,18 @@
+"""``nano-vm reject``."""
+
+from __future__ import annotations
+
+from ..grammar import Options, command, option
+from ..parameters import STORED, takes_decision, takes_run, takes_store
+
+
+@command(examples="nano-vm reject 3f2a ask --by ann --reason 'too much'", footer=STORED)
+@takes_run
+@takes_decision
+@option("--shown", metavar="DIGEST", help="of the request that you have seen")
+@takes_store
+def reject(options: Options) -> int:
+    """Reject what a run asks."""
+    from ..runs import reject
+
+    return reject(options)

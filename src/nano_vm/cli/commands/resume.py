@@ -1,0 +1,17 @@
+"""``nano-vm resume``."""
+
+from __future__ import annotations
+
+from ..grammar import Options, command
+from ..parameters import STORED, takes_run, takes_store, takes_worker
+
+
+@command(examples="nano-vm resume 3f2a --tools refund.py:tools", footer=STORED)
+@takes_run
+@takes_store
+@takes_worker
+def resume(options: Options) -> int:
+    """Resume a run."""
+    from ..runs import resume
+
+    return resume(options)

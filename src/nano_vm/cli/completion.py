@@ -1,0 +1,110 @@
+"""What a shell completes: programs, files of tools, models, runs of a store, steps of a program.
+
+Each answers from files that are there, in little time; what cannot be read has no completions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from .stores import VARIABLE, ids_from, opened
+
+PROGRAM_ENDINGS = (".yaml", ".yml", ".json")
+SHOWN_RUNS = 50
+"""Ids that are offered: more are not read."""
+
+MODELS = (
+    "local",
+    "openai/",
+    "groq/",
+    "ollama/",
+    "openrouter/",
+    "together/",
+    "vllm/",
+    "llamacpp/",
+    "litellm:",
+    "scripted:",
+)
+
+Items = list[CompletionItem]
+
+
+def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Any file: the shell knows best."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def programs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Programs, and the folders on the way to them."""
+    return _ending(PROGRAM_ENDINGS, incomplete)
+
+
+def tools(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Python files."""
+    return _ending((".py",), incomplete)
+
+
+def models(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """How models are named."""
+    return [CompletionItem(name) for name in MODELS if name.startswith(incomplete)]
+
+
+def run_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Ids of runs in the store that is named so far."""
+    url = ctx.params.get("store") or os.environ.get(VARIABLE)
+    if not url:
+        return []
+    with suppress(Exception):  # no store, no completions: there is nobody to be told
+        store = opened(url, there=True, read=True)
+        try:
+            return [CompletionItem(found) for found in ids_from(store, incomplete, SHOWN_RUNS)]
+        finally:
+            store.close()
+    return []
+
+
+def recorded(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Runs of the store, and files."""
+    return [*run_ids(ctx, parameter, incomplete), *files(ctx, parameter, incomplete)]
+
+
+def steps(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Ids of the program's steps, each with an ``=`` behind it."""
+    path = ctx.params.get("program")
+    if not path or not Path(path).is_file():
+        return []
+    with suppress(Exception):  # as above
+        from ..language.program import Program
+
+        ids = dict.fromkeys(step.id for step, _ in Program.from_file(path).walk())
+        return [CompletionItem(f"{name}=") for name in ids if name.startswith(incomplete)]
+    return []
+
+
+def _ending(endings: tuple[str, ...], incomplete: str) -> Items:
+    found = [CompletionItem(name) for name in _named(endings, incomplete)]
+    return [CompletionItem(incomplete, type="dir"), *found]
+
+
+def _named(endings: tuple[str, ...], incomplete: str) -> Iterator[str]:
+    _, _, beginning = incomplete.rpartition("/")
+    head = incomplete[: len(incomplete) - len(beginning)]
+    with suppress(OSError):
+        for entry in sorted(os.scandir(head or "."), key=lambda entry: entry.name):
+            if entry.name.startswith(beginning) and entry.name.endswith(endings):
+                yield f"{head}{entry.name}"
+
+
+def script(shell: str, root: click.Context) -> str:
+    """The script that makes a shell ask for completions."""
+    from .main import COMPLETE
+
+    found = get_completion_class(shell)
+    assert found is not None
+    return found(root.command, {}, root.command_path, COMPLETE).source()

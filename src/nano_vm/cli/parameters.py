@@ -1,0 +1,265 @@
+"""Options and arguments that several commands take, as decorators of their functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import completion
+from .grammar import Decorator, argument, flag, option, read, together, values
+
+HOST = "tools and models"
+RULES = "what programs may do"
+STORE = "the store, and keys that sign what runs record"
+
+STORED = """\
+the store: --store URL, or the environment variable NANO_VM_STORE
+  sqlite:///runs.db                file runs.db, made where it is not there
+  postgresql://user@host/name      a database for many machines
+                                   pip install 'llm-nano-vm[postgres]'
+
+A run is named by its id, or by its beginning where that is unique.
+"""
+"""The end of the help of a command about stored runs."""
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 10 else 0
+    if not number:
+        raise ValueError(f"{text!r} is not a positive integer")
+    return number
+
+
+def _time(text: str) -> int:
+    from .stores import time_ns
+
+    return time_ns(text)
+
+
+def _age(text: str) -> float:
+    from .stores import age_seconds
+
+    return age_seconds(text)
+
+
+def _dollars(text: str) -> str:
+    number = text.removeprefix("$")
+    if not number.isascii() or not number.replace(".", "", 1).isdecimal():
+        raise ValueError(f"{text!r} is not an amount of dollars")
+    return number
+
+
+COUNT = read(_count)
+TIME = read(_time)
+AGE = read(_age)
+DOLLARS = read(_dollars)
+
+
+def takes_json(help: str = "print JSON") -> Decorator[Any]:
+    """``--json``."""
+    return flag("--json", help=help)
+
+
+takes_one_program = argument(
+    "program",
+    help="a file in YAML or JSON (- is standard input)",
+    shell_complete=completion.programs,
+)
+
+takes_program = together(
+    takes_one_program,
+    values(
+        "--program",
+        "program_file",
+        metavar="NAME=FILE",
+        help="a program that 'call' steps name",
+    ),
+)
+
+
+def takes_inputs(
+    help: str, file: str = "inputs in JSON or YAML (- is standard input)"
+) -> Decorator[Any]:
+    """``-i NAME=VALUE`` and ``--input-file``."""
+    return together(
+        values("-i", "--input", metavar="NAME=VALUE", help=help),
+        option("--input-file", metavar="FILE", help=file, shell_complete=completion.files),
+    )
+
+
+def takes_tools(
+    help: str = "the tools: module:object or file.py:object", section: str = HOST
+) -> Decorator[Any]:
+    """``--tools``."""
+    return option(
+        "--tools",
+        metavar="MODULE:OBJECT",
+        help=help,
+        section=section,
+        shell_complete=completion.tools,
+    )
+
+
+takes_model = together(
+    values(
+        "--model",
+        metavar="MODEL",
+        help="the model: local, openai/NAME, litellm:NAME, scripted:FILE, ...",
+        section=HOST,
+        shell_complete=completion.models,
+    ),
+    option(
+        "--base-url",
+        metavar="URL",
+        help="an OpenAI-compatible server that has the model",
+        section=HOST,
+    ),
+)
+
+takes_host = together(
+    takes_tools(),
+    takes_model,
+    values(
+        "--answer",
+        metavar="STEP=TEXT",
+        help="what a model step answers, in place of a model (@FILE reads it from a file)",
+        section=HOST,
+        shell_complete=completion.steps,
+    ),
+)
+"""What a program that runs calls."""
+
+takes_rules = together(
+    option(
+        "--policy",
+        metavar="FILE",
+        help="what programs may do; one not proved to keep to it is refused",
+        section=RULES,
+        shell_complete=completion.files,
+    ),
+    values(
+        "--approve",
+        metavar="DIGEST",
+        help="a program from an untrusted source that you have read",
+        section=RULES,
+    ),
+)
+"""The host's policy, and the programs that a person has approved."""
+
+takes_policy = together(
+    values(
+        "--untrusted",
+        metavar="NAME",
+        help="an input whose value comes from outside",
+        section=RULES,
+    ),
+    takes_rules,
+)
+
+
+def takes_budget(help: str) -> Decorator[Any]:
+    """``--budget``."""
+    return values("--budget", metavar="NAME=N", help=help, section=RULES)
+
+
+def takes_price(help: str) -> Decorator[Any]:
+    """``--price``."""
+    return values(
+        "--price",
+        metavar="MODEL=IN,OUT",
+        help=f"dollars per million tokens, {help}",
+        section=RULES,
+    )
+
+
+def takes_concurrency() -> Decorator[Any]:
+    """``--concurrency``."""
+    return option(
+        "--concurrency",
+        type=COUNT,
+        default="16",
+        metavar="N",
+        help="runs at a time; default: 16",
+    )
+
+
+def keeps_in_store(what: str) -> Decorator[Any]:
+    """``--store`` of a command that also works without one."""
+    return option(
+        "--store",
+        metavar="URL",
+        help=f"a database that keeps {what}: sqlite:///runs.db, postgresql://...",
+        section=STORE,
+    )
+
+
+takes_store = together(
+    option(
+        "--store",
+        metavar="URL",
+        help="the database of runs; default: NANO_VM_STORE",
+        section=STORE,
+    ),
+    takes_json(),
+)
+"""The store that a command is about."""
+
+takes_signing_key = option(
+    "--signing-key",
+    metavar="FILE",
+    help="a key that signs what is recorded; default: NANO_VM_SIGNING_KEY",
+    section=STORE,
+    shell_complete=completion.files,
+)
+
+takes_keys = together(
+    takes_signing_key,
+    values(
+        "--trust",
+        metavar="KEY",
+        help="a public key of another process that runs may be from",
+        section=STORE,
+    ),
+)
+"""What signs runs, and who else may have."""
+
+takes_public_keys = values(
+    "--key",
+    metavar="PUBLIC",
+    help="a public key, or its file: it must have signed",
+    section=STORE,
+)
+
+takes_worker = together(takes_host, takes_keys, takes_rules, takes_price("for max_cost_usd"))
+"""What a host needs to drive runs that are stored: they bring their programs, inputs and budgets."""
+
+takes_run = argument(
+    "run", help="the run's id, or its beginning", shell_complete=completion.run_ids
+)
+
+takes_recorded = together(
+    argument(
+        "run",
+        help="a trace, an exported run, or the id of a run in the store",
+        shell_complete=completion.recorded,
+    ),
+    values(
+        "--program",
+        "program_file",
+        metavar="FILE",
+        help="the program of a trace; NAME=FILE for one that it calls by name",
+    ),
+)
+"""A run that was recorded, and its program."""
+
+takes_decision = together(
+    argument(
+        "path",
+        required=False,
+        metavar="[PATH]",
+        help="where it asks; needed where it asks several things",
+    ),
+    option("--by", metavar="NAME", help="who decides; on a terminal, default: your account"),
+    option("--reason", metavar="TEXT", help="why"),
+    takes_signing_key,
+)
+"""What a person says to a request of a run."""
