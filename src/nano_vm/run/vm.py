@@ -15,7 +15,6 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Callable,
-    Collection,
     Iterable,
     Mapping,
     Sequence,
@@ -781,36 +780,39 @@ class ExecutionVM:
                 lease.owe(debt)
         if lost:
             await self._stored_call(lease.pay)  # what its calls gave, before anybody looks
-            resume = await self._has_news(trace.run_id, frozenset())
-            become(trace, await self._follow(trace.run_id, resume=resume))
+            become(trace, await self._follow(trace.run_id))
             return False
         if trace.status is TraceStatus.SUSPENDED:
             if matched(waiting):  # an event may have come before
                 await self._stored_call(store.deliver, self._trusted)
-            if await self._has_news(trace.run_id, {message.id for message in stored.inbox}):
-                become(trace, await self._follow(trace.run_id, resume=True))
+            now = await self._stored_call(store.load, trace.run_id, rows=False)
+            if not self._rests(now):
+                become(trace, await self._follow(trace.run_id))
         return cancelled
 
-    async def _has_news(self, run_id: str, known: Collection[int]) -> bool:
-        """Whether a run that waits has a message that it can use; those that are *known* had their
-        turn.
+    def _rests(self, run: StoredRun, fence: int = 0) -> bool:
+        """Whether nothing becomes of a run before somebody says something, or a time comes: it has
+        ended; or it waits, was claimed since it had *fence*, and nobody said anything since that it
+        can use.
         """
-        now = await self._stored_call(self._kept_in().load, run_id, rows=False)
-        new = [message for message in now.inbox if message.id not in known]
-        return now.status == SUSPENDED and any(usable(message, now.waiting) for message in new)
+        assert self._lease is not None
+        if run.status != SUSPENDED or self._lease.has(run.run_id):
+            return run.status in ENDED
+        due = run.wake_ns is not None and run.wake_ns <= self._clock.time_ns()
+        new = [message for message in run.inbox if not message.seen]
+        return run.fence > fence and not due and not any(usable(m, run.waiting) for m in new)
 
-    async def _follow(self, run_id: str, *, resume: bool = False) -> Trace:
-        """The trace of a stored run once it has ended or waits: driven here if nobody has it, else
-        looked at until then.
+    async def _follow(self, run_id: str, fence: int = 0) -> Trace:
+        """The trace of a stored run once it rests: driven here if nobody has it, else looked at
+        until then. With the *fence* that it had, it is gone on with at least once after that, here
+        or elsewhere.
         """
-        store, lease = self._kept_in(), self._lease
-        assert lease is not None
+        store = self._kept_in()
         pause = 0.02
         while True:
             for rows in (False, True):  # what stood in the header may have changed since
                 known = await self._stored_call(store.load, run_id, rows=rows)
-                waits = known.status == SUSPENDED and not resume and not lease.has(run_id)
-                if known.status not in ENDED and not waits:
+                if not self._rests(known, fence):
                     break
             else:
                 return trace_of(known)
@@ -818,7 +820,7 @@ class ExecutionVM:
             if taken is not None:
                 return taken
             await self._clock.sleep(pause)
-            pause, resume = min(pause * 2, 1.0), False
+            pause = min(pause * 2, 1.0)
 
     async def resume(self, run_id: str) -> Trace:
         """Go on with a stored run, from where its records end, until it has ended or waits again;
@@ -831,7 +833,9 @@ class ExecutionVM:
         store = self._kept_in()
         local = self._runs.get(run_id)
         if local is not None and local.task is not None and not local.task.done():
-            return await local.joined()
+            trace = await local.joined()
+            if trace.status is not TraceStatus.SUSPENDED:  # it may have looked only
+                return trace
         known = await self._stored_call(store.load, run_id, rows=False)
         if known.status in ENDED:
             return trace_of(await self._stored_call(store.load, run_id))
@@ -839,15 +843,17 @@ class ExecutionVM:
             # what is owed to it since the store did not answer
             await self._stored_call(self._lease.pay)
         taken = await self._take_up(run_id, known)
-        if taken is None and self._lease is not None and self._lease.has(run_id):
-            return await self._follow(run_id)  # another caller resumes it here
-        if taken is None:
-            owner = (await self._stored_call(store.load, run_id, rows=False)).owner
+        if taken is not None:
+            return taken
+        lease = await self._leased()
+        owner = (await self._stored_call(store.load, run_id, rows=False)).owner
+        if owner not in (None, lease.owner):
             raise VMError(
                 f"run {run_id!r} is under way in another process ({owner}); it is given up when "
                 f"that one ends"
             )
-        return taken
+        # another caller has it here, or somebody held it for a moment
+        return await self._follow(run_id, known.fence - (known.status == "running"))
 
     async def _take_up(self, run_id: str, stored: StoredRun | None = None) -> Trace | None:
         """Claim a stored run and drive it; None where another owner is alive. *stored* is its
@@ -1324,7 +1330,7 @@ class ExecutionVM:
             if known.status != "running" or known.owner not in await asyncio.to_thread(
                 living, store
             ):
-                return await self._follow(run_id, resume=True)
+                return await self._follow(run_id)
             await self._clock.sleep(NOTICED_SECONDS / 10)
 
     def load(self, run_id: str) -> Trace:

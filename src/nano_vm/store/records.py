@@ -204,6 +204,8 @@ class Message:
     created_ns: int
     id: int = 0
     signature: str | None = None  # by who sent it, if that had a key
+    # whether the run stood before it and had no use for it yet
+    seen: bool = field(default=False, compare=False)
 
     def content(self) -> bytes:
         """What is stored of it, and what the seal of a run that used it covers."""

@@ -23,6 +23,9 @@ ROWS = (
 INBOX = "SELECT id, kind, message, signature, used FROM nano_inbox WHERE run = ? ORDER BY id"
 CREATED, RUN_ID = RUN_FIELDS.index("created_ns"), RUN_FIELDS.index("run_id")
 
+SEEN = 2
+"""``used`` of a message that a run has no use for yet."""
+
 DOCUMENTS = 16
 """Programs of runs that were read lately: reading that of 10,000 steps takes longer than all of a
 short run.
@@ -141,8 +144,10 @@ def assembled(
                 raise damaged(named["run_id"], f"row {at}")
             run.rows.append(row_of(cells, values))
         where = "its inbox"
-        for *message, used in messages:
-            (run.inbox, run.decided, run.inbox)[used].append(message_of(*message))
+        for *fields_of, used in messages:
+            message = message_of(*fields_of)
+            message.seen = used == SEEN
+            (run.inbox, run.decided, run.inbox)[used].append(message)
     except UNREADABLE as error:
         told = f" ({error})" if isinstance(error, ValueError) else ""
         raise damaged(named["run_id"], f"{where}{told}") from error
