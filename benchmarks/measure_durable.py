@@ -242,7 +242,7 @@ def reading(folder: Path) -> Figures:
 
         async def resume(vm: ExecutionVM = vm) -> None:
             vm.plan(work)  # a worker has the plan of a program that it knows
-            vm._prepared_for(vm._store.load(run_id))  # type: ignore[union-attr]
+            vm.preparer.of_stored(vm.store.load(run_id))  # type: ignore[union-attr]
             gc.collect()  # as it has looked at that plan long ago
             began, spent = time.perf_counter(), time.process_time()
             (await vm.resume(run_id)).raise_for_status()
@@ -298,7 +298,7 @@ def waiting(folder: Path, count: int) -> Figures:
         return count / (time.perf_counter() - began)
 
     started = asyncio.run(fill())
-    store: Store = vm._store  # type: ignore[assignment]
+    store: Store = vm.store  # type: ignore[assignment]
 
     def wall(call: Callable[[], Any]) -> float:
         taken = []

@@ -127,7 +127,7 @@ def make(url: str, key: SigningKey | None = None) -> None:
         if name != "running":
             (request,) = vm.waiting(name)
             if name == "ended":  # nothing is in doubt there, and nothing will be
-                vm._store.send(name, Message("resolve", "pay", {"retry": True}, "bob", 7))  # type: ignore[union-attr]
+                vm.store.send(name, Message("resolve", "pay", {"retry": True}, "bob", 7))  # type: ignore[union-attr]
             vm.approve(name, request["path"], shown=request["shown"], by="ann", reason="because")
             trace = asyncio.run(vm.resume(name))
             assert trace.status.value == "success", trace.error
@@ -139,7 +139,7 @@ def make(url: str, key: SigningKey | None = None) -> None:
     vm.run_sync(Program.from_dict(MATCHED), {"n": 3}, run_id="matched")
     vm.send_event("shipped", {"order": 4}, id="e1")
     asyncio.run(vm.submit(order, {"n": 3}, run_id="pending"))
-    store = vm._store
+    store = vm.store
     assert store is not None
     assert store.claim(["running"], "host/boot/1/1/x", 5)
     store.erase("erased")  # type: ignore[attr-defined]

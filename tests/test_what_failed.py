@@ -214,7 +214,7 @@ def test_a_run_that_goes_on_in_another_process_has_the_same_errors(tmp_path: Pat
             vm = host.vm()
             vm.register_tool("fails", lambda x: x if x is None else 1 // 0)
             trace = await vm.resume("r")
-        assert verify(subject_of("r", None, {}, vm._store))
+        assert verify(subject_of("r", None, {}, vm.store))
         vm.close()
         return trace
 
@@ -482,7 +482,7 @@ def test_a_prompt_that_tells_an_error_has_a_bound() -> None:
         llm("m", prompt="why: ${a.error.message}"),
     )
     vm = ExecutionVM(tools={"t": lambda: 1})
-    most = ceiling(Flow(made), vm._contracts)
+    most = ceiling(Flow(made), vm.preparer.contracts)
     assert most.prompt_tokens is not None
 
 

@@ -43,7 +43,7 @@ async def main() -> None:
         return (await vm.run(work, {"x": text})).raise_for_status().output
 
     def told() -> dict[str, float]:
-        return {"commits": vm._store.writer.transactions}  # type: ignore[union-attr]
+        return {"commits": vm.store.writer.transactions}  # type: ignore[union-attr]
 
     try:
         await serve(run, told=told)

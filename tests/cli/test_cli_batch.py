@@ -634,8 +634,8 @@ def approve_all(resumed: bool) -> None:
         return n * 2
 
     vm = ExecutionVM(tools={"double": double}, store=STORE)
-    assert vm._store is not None
-    for run in list(vm._store.runs()):
+    assert vm.store is not None
+    for run in list(vm.store.runs()):
         (request,) = vm.waiting(run.run_id)
         vm.approve(run.run_id, "ask", shown=request["shown"], by="ann")
     if resumed:

@@ -417,7 +417,8 @@ def test_a_program_that_passes_ends_and_its_digest_is_its_own(
 ) -> None:
     program = Program.from_dict(data)
     found = ExecutionVM(
-        machine_of(0, 0)._adapters[None].adapter, {"read": print, "write": print, "keyed": print}
+        machine_of(0, 0).preparer.adapters[None].adapter,
+        {"read": print, "write": print, "keyed": print},
     ).check(program)
     wrong = [str(d) for d in found if d.code in ("V003", "V004", "V005")]
     assert wrong == []

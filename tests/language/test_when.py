@@ -415,7 +415,7 @@ def test_a_stored_run_goes_on_behind_a_skip(tmp_path: Path) -> None:
 def _stored(vm: ExecutionVM, run_id: str) -> Any:
     from nano_vm.replay import subject_of
 
-    return subject_of(run_id, None, {}, vm._store)
+    return subject_of(run_id, None, {}, vm.store)
 
 
 def test_the_command_line_says_why_a_step_was_skipped(

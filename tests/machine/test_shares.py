@@ -173,7 +173,7 @@ def decided(host: Host, made: Program) -> tuple[list[list[str]], Trace]:
             vm.close()
             vm = host.vm()
             trace = await vm.resume("r")
-        assert verify(subject_of("r", None, {}, vm._store))
+        assert verify(subject_of("r", None, {}, vm.store))
         vm.close()
         return opened, trace
 
@@ -210,7 +210,7 @@ def test_a_run_that_is_cancelled_while_an_item_waits_is_cancelled(host: Host) ->
         trace = await vm.run(asking(1, budget={"max_tool_calls": 3}), run_id="r")
         assert trace.status is TraceStatus.SUSPENDED
         trace = await vm.cancel("r")
-        assert verify(subject_of("r", None, {}, vm._store))
+        assert verify(subject_of("r", None, {}, vm.store))
         vm.close()
         return trace
 

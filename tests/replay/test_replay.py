@@ -643,7 +643,7 @@ def stored_run(store: str) -> str:
         vm = ExecutionVM(tools={"get": get, "pay": pay}, store=store)
         trace = await vm.run(made, {"ids": [1, 2]})
         assert trace.status is TraceStatus.SUSPENDED
-        found = replay(trace.run_id, store=vm._store)
+        found = replay(trace.run_id, store=vm.store)
         assert found
         assert not found.complete
         assert found.steps == 3
@@ -917,7 +917,7 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
 async def test_a_fork_that_is_kept_waits_and_goes_on(kept: Kept, effects: bool) -> None:
     made = await kept.fork(effects=effects)
     assert (made.status, made.run_id, kept.read) == (TraceStatus.SUSPENDED, "two", [2])
-    stored = kept.vm._kept_in().load("two")
+    stored = kept.vm.require_store().load("two")
     assert (stored.parent, stored.status) == ("one", "suspended")
     assert stored.about["parent"]["run_id"] == "one"
     kept.approve("two")
@@ -950,7 +950,7 @@ async def test_a_person_says_what_becomes_of_a_call_that_it_stopped_before(
     kept.vm.resolve("two", "p", by="ann", **said)
     trace = await kept.vm.resume("two")
     assert (trace.status, trace.final_output, kept.paid) == (status, output, paid)
-    found = verify(subject_of(kept.vm._kept_in().load("two")))
+    found = verify(subject_of(kept.vm.require_store().load("two")))
     assert found, str(found)
 
 
@@ -959,7 +959,7 @@ async def test_what_did_not_change_is_taken_and_kept_as_its_own(kept: Kept) -> N
         kept.vm, await kept.run(), run_id="two", edit={"p": {"output": "paid by hand"}}
     )
     assert (made.final_output, kept.read, kept.paid) == ("paid by hand", [], [])
-    stored = kept.vm._kept_in().load("two")
+    stored = kept.vm.require_store().load("two")
     assert [row.path for row in stored.rows if row.status is not None] == ["look", "ask", "p"]
     assert verify(subject_of(stored))
     again = await fork(kept.vm, "one", run_id="two", edit={"p": {"output": "paid by hand"}})

@@ -70,7 +70,7 @@ class Host:
 
     def used(self, run_id: str) -> bool:
         """Whether nothing that was said to the run is left."""
-        return self.vms[0]._kept_in().load(run_id).inbox == []
+        return self.vms[0].require_store().load(run_id).inbox == []
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

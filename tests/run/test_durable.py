@@ -80,7 +80,7 @@ class Host:
 
     async def die(self, vm: ExecutionVM, run: asyncio.Task[Any]) -> None:
         """End *vm* as a kill would: nothing more is written, and its lease has run out."""
-        store, lease = vm._store, vm._lease
+        store, lease = vm.store, vm._durable.lease
         assert store is not None
         assert lease is not None
 
@@ -88,7 +88,7 @@ class Host:
             raise LeaseLost("a dead process writes nothing")
 
         lease.pay = lambda: None  # type: ignore[method-assign]
-        for journal in vm._journals:
+        for journal in vm._durable.journals:
             journal.leaving = True  # no record is made of the cancellation
             journal.store = journal.outbox.store = type(
                 "Dead", (), {"append": refused, "send": lambda *_: None}
@@ -129,8 +129,8 @@ async def killed(
 
 def sealed(vm: ExecutionVM, run_id: str) -> bool:
     """Whether the stored seal fits the stored rows."""
-    assert vm._store is not None
-    run = vm._store.load(run_id)
+    assert vm.store is not None
+    run = vm.store.load(run_id)
     return run.seal == seal_of(run)
 
 
@@ -254,7 +254,7 @@ async def test_what_came_before_a_fork_is_stored_before_what_is_in_it(
     vm = await killed(host, one, "read")
     (trace,) = await vm.recover()
     assert (trace.status, host.calls) == (SUCCESS, ["read"])
-    assert verify(subject_of(vm._kept_in().load("r")))
+    assert verify(subject_of(vm.require_store().load("r")))
 
 
 async def test_a_lost_model_call_is_repeated_and_its_reservation_is_spent(host: Host) -> None:
@@ -399,7 +399,7 @@ class Times:
         return trace
 
     def proven(self, vm: ExecutionVM, trace: Trace) -> None:
-        stored = vm._kept_in().load("r")
+        stored = vm.require_store().load("r")
         subject = subject_of(stored)
         assert verify(subject), str(verify(subject))
         assert replay(trace, subject.program).identical, str(replay(trace, subject.program))
@@ -555,11 +555,11 @@ async def test_who_lost_the_lease_begins_no_call(host: Host) -> None:
     host.hang.add("read")
     reached = asyncio.create_task(vm.run(one, run_id="r"))
     await called(host, "read")
-    assert vm._lease is not None
-    assert vm._store is not None
-    vm._lease._stopped.set()
-    vm._lease.until = 0.0  # frozen for longer than the lease
-    vm._store.forget_owner(vm._lease.owner)
+    assert vm._durable is not None
+    assert vm.store is not None
+    vm._durable.lease._stopped.set()
+    vm._durable.lease.until = 0.0  # frozen for longer than the lease
+    vm.store.forget_owner(vm._durable.lease.owner)
     host.hang.discard("read")
     other = host.vm()
     trace = await other.resume("r")
@@ -579,7 +579,7 @@ async def test_a_worker_that_stops_leaves_its_runs(host: Host) -> None:
     await called(host, "read")
     worker.cancel()
     await asyncio.sleep(0.05)
-    for journal in vm._journals:
+    for journal in vm._durable.journals:
         assert journal.leaving
     host.hang.discard("read")
     for task in asyncio.all_tasks() - {asyncio.current_task(), worker}:
@@ -811,7 +811,7 @@ async def test_a_run_that_waits_is_loaded_as_it_was_driven(host: Host, name: str
     vm = host.vm()
     trace = await vm.run(SUSPENDING[name], {"x": 7}, run_id="r")
     assert trace.status is SUSPENDED
-    store: Any = vm._kept_in()
+    store: Any = vm.require_store()
     for again in (vm.load("r"), await vm.resume("r"), vm.load("r")):
         assert (again.digest, statuses(again)) == (trace.digest, statuses(trace))
         assert [found.request for found in again.steps] == [found.request for found in trace.steps]
@@ -885,9 +885,9 @@ class Race:
 
     async def between(self, vm: ExecutionVM, one: Program) -> tuple[Trace, Trace]:
         """The traces of who joins, which is answered first, and of who resumes."""
-        assert vm._store is not None
-        assert vm._lease is not None
-        begin, spared = vm._store.begin, vm._lease.spared
+        assert vm.store is not None
+        assert vm._durable is not None
+        begin, spared = vm.store.begin, vm._durable.lease.spared
         begins, may_begin = asyncio.Event(), asyncio.Event()
         claims, may_claim = threading.Event(), threading.Event()
 
@@ -901,8 +901,8 @@ class Race:
             assert may_claim.wait(10)
             return spared()
 
-        vm._store.begin = begin_slowly  # type: ignore[method-assign]
-        vm._lease.spared = spared_slowly  # type: ignore[method-assign]
+        vm.store.begin = begin_slowly  # type: ignore[method-assign]
+        vm._durable.lease.spared = spared_slowly  # type: ignore[method-assign]
         resumes = asyncio.create_task(vm.resume("r"))
         assert await asyncio.to_thread(claims.wait, 10)
         joins = asyncio.create_task(vm.run(one, run_id="r"))
@@ -985,8 +985,8 @@ async def test_a_run_that_was_held_for_a_moment_is_resumed_and_not_another_proce
     vm, one = host.vm(), SUSPENDING["wait"]
     await vm.run(one, run_id="r")
     vm.send_event("r", "go")
-    assert vm._store is not None
-    claim, passed_over = vm._store.claim, []
+    assert vm.store is not None
+    claim, passed_over = vm.store.claim, []
 
     def claimed(run_ids: Any, *given: Any, **options: Any) -> Any:
         if not passed_over:
@@ -994,7 +994,7 @@ async def test_a_run_that_was_held_for_a_moment_is_resumed_and_not_another_proce
             return {}
         return claim(run_ids, *given, **options)
 
-    vm._store.claim = claimed  # type: ignore[method-assign]
+    vm.store.claim = claimed  # type: ignore[method-assign]
     assert (await vm.resume("r")).status is SUCCESS
     assert passed_over == ["r"]
 
@@ -1063,15 +1063,15 @@ async def test_a_stored_trace_is_the_run_s(host: Host) -> None:
     stored = vm.load("r")
     assert stored.digest == trace.digest
     assert Trace.from_json(stored.to_json()).digest == trace.digest
-    assert vm._store is not None
-    assert trace_of(vm._store.load("r")).usage() == trace.usage()
+    assert vm.store is not None
+    assert trace_of(vm.store.load("r")).usage() == trace.usage()
 
 
 async def test_a_sealed_run_that_is_said_to_go_on_is_not_verified(host: Host) -> None:
     vm = host.vm()
     await vm.run(program(step("a", "write")), run_id="r")
-    assert vm._store is not None
-    run = vm._store.load("r")
+    assert vm.store is not None
+    run = vm.store.load("r")
     assert verify(subject_of(run))
     run.status = "suspended"
     assert not verify(subject_of(run))
@@ -1088,8 +1088,8 @@ async def test_a_run_in_doubt_can_be_cancelled_and_ends_when_the_doubt_is_settle
     trace = await vm.resume("r")
     assert (trace.status, host.calls) == (CANCELLED, ["back"])
     assert next(found for found in vm.load("r").steps if found.path == "p").extra["by"] == "ann"
-    assert vm._store is not None
-    assert verify(subject_of(vm._store.load("r")))
+    assert vm.store is not None
+    assert verify(subject_of(vm.store.load("r")))
 
 
 def test_each_process_names_itself_with_the_first_call_that_it_begins() -> None:

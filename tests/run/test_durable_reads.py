@@ -65,7 +65,7 @@ async def test_what_was_read_is_stored_in_order_under_the_seal(host: Host, count
     vm = host.vm()
     work = reads(count)
     trace = await vm.run(work)
-    run = vm._kept_in().load(trace.run_id)
+    run = vm.require_store().load(trace.run_id)
     vm.close()
     assert [row.path for row in run.rows] == [f"s{number}" for number in range(count)]
     assert seal_of(run) == run.seal
@@ -76,7 +76,7 @@ async def test_what_was_read_is_stored_in_order_under_the_seal(host: Host, count
 async def test_a_call_with_an_effect_waits_for_all_that_was_read(host: Host) -> None:
     vm = host.vm()
     trace = await vm.run(reads(READS, step("p", "pay"), step("after", "look")))
-    run = vm._kept_in().load(trace.run_id)
+    run = vm.require_store().load(trace.run_id)
     vm.close()
     assert host.rows_at_write == [READS + 1]  # and its intent
     assert [(row.kind, row.path) for row in run.rows[READS:]] == [
@@ -90,7 +90,7 @@ async def test_a_call_with_an_effect_waits_for_all_that_was_read(host: Host) -> 
 async def test_reads_share_transactions(host: Host) -> None:
     vm = host.vm()
     await vm.run(reads(PILE_ROWS))
-    writer: Writer = vm._store.writer  # type: ignore[union-attr]
+    writer: Writer = vm.store.writer  # type: ignore[union-attr]
     assert writer.transactions <= 5  # the lease, the run, what was read, the end
     vm.close()
 
@@ -148,14 +148,14 @@ async def test_what_follows_a_lost_append_is_not_stored(
         await vm.run(work, run_id="r")
     assert failed
     assert "pay" not in host.calls
-    run = vm._kept_in().load("r")
+    run = vm.require_store().load("r")
     vm.close()
     assert [row.path for row in run.rows] == ["s0", "s1", "s2"]
     again = host.vm()
-    again._kept_in().forget_owner(str(run.owner))
+    again.require_store().forget_owner(str(run.owner))
     again.register_tool("slow", slow)
     trace = await again.resume("r")
-    run = again._kept_in().load("r")
+    run = again.require_store().load("r")
     again.close()
     assert trace.status is TraceStatus.SUCCESS
     assert host.calls == ["pay"]

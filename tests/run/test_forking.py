@@ -121,7 +121,7 @@ def test_threads_that_are_busy_in_the_parent_are_none_in_the_child(vm):
     others = [thread, threading.Thread(target=output, args=(vm, one_step("hold")))]
     for other in others:
         other.start()
-    while vm._threads.idle or vm._threads.count < 2:
+    while vm.preparer.threads.idle or vm.preparer.threads.count < 2:
         time.sleep(0.01)
     try:
         assert forked(lambda: output(vm)) == "4"
@@ -132,7 +132,7 @@ def test_threads_that_are_busy_in_the_parent_are_none_in_the_child(vm):
 
 
 def test_a_lock_that_another_thread_holds_is_free_in_the_child(vm):
-    with vm._threads.lock:
+    with vm.preparer.threads.lock:
         assert forked(lambda: output(vm)) == "4"
 
 
@@ -218,8 +218,8 @@ def test_parent_and_child_write_to_one_file(stored):
 
 
 def test_a_child_is_another_owner_and_gives_its_runs_back_as_such(stored):
-    mine = stored._lease.owner
-    child = forked(lambda: (output(stored, run_id="child"), stored._lease.owner)[1])
+    mine = stored._durable.lease.owner
+    child = forked(lambda: (output(stored, run_id="child"), stored._durable.lease.owner)[1])
     assert child != mine
     assert Path(f"/proc/{os.getpid()}").name in mine
     assert child.rpartition("/")[0] != mine.rpartition("/")[0]
@@ -270,7 +270,7 @@ def test_a_fork_waits_for_a_transaction_and_the_log_is_still_there(in_file):
     began = threading.Event()
 
     def write():
-        with in_file._store.database.writing() as connection:
+        with in_file.store.database.writing() as connection:
             connection.run("UPDATE nano_runs SET status = status")
             began.set()
             time.sleep(0.2)
@@ -280,13 +280,13 @@ def test_a_fork_waits_for_a_transaction_and_the_log_is_still_there(in_file):
     began.wait(PATIENCE)
     assert forked(lambda: output(in_file, run_id="child")) == "4"
     thread.join()
-    again = open_store(f"sqlite:///{in_file._store.database.dialect.place}")
+    again = open_store(f"sqlite:///{in_file.store.database.dialect.place}")
     assert again.load("child", rows=False).status == "success"
     again.close()
 
 
 def test_connections_of_sqlite_are_not_in_the_child(in_file):
-    place = in_file._store.database.dialect.place
+    place = in_file.store.database.dialect.place
 
     def open_files():
         names = [
@@ -303,7 +303,7 @@ def test_connections_of_sqlite_are_not_in_the_child(in_file):
 
 def test_what_is_in_use_for_too_long_is_not_used_in_the_child(in_file, monkeypatch):
     monkeypatch.setattr("nano_vm.store.sql.database.REST_SECONDS", 0.05)
-    place = in_file._store.database.dialect.place
+    place = in_file.store.database.dialect.place
 
     def child():
         found = []
@@ -314,7 +314,7 @@ def test_what_is_in_use_for_too_long_is_not_used_in_the_child(in_file, monkeypat
                 found.append("was in use when this process was forked" in str(error))
         return found
 
-    with in_file._store.database.reading():
+    with in_file.store.database.reading():
         assert forked(child) == "[True, True]"
     assert in_file.load("parent").final_output == 4
 
@@ -345,7 +345,7 @@ def test_many_forks_beside_runs(in_file):
         thread.join()
     assert set(found) == {"4"}
     assert set(done) == {4}
-    with in_file._store.database.reading() as connection:
+    with in_file.store.database.reading() as connection:
         assert connection.one("PRAGMA integrity_check") == ("ok",)
 
 

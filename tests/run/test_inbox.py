@@ -110,7 +110,7 @@ async def test_nobody_decides_nothing(host: Host, by: Any) -> None:
             say()
     with pytest.raises(NotPermitted):
         await host.vms[0].cancel("r", by=by)
-    assert host.vms[0]._kept_in().load("r").inbox == []
+    assert host.vms[0].require_store().load("r").inbox == []
 
 
 def test_everybody_with_a_name_is_somebody() -> None:
@@ -252,7 +252,7 @@ async def test_and_also_where_it_was_recorded_after_the_worker_had_loaded_the_ru
     vm = host.vm()
     host.vm().approve("r", "ask", shown=shown, by="ann")
     host.clock.pass_(3600)
-    store = vm._kept_in()
+    store = vm.require_store()
     load = store.load
 
     def before(run_id: str, *, rows: bool = True) -> StoredRun:
@@ -270,7 +270,7 @@ async def test_a_late_word_by_another_clock_is_not_used(host: Host) -> None:
     counts.
     """
     await host.asking(timeout_seconds=60, **OTHER)
-    store = host.vm()._kept_in()
+    store = host.vm().require_store()
     late = host.clock.time_ns() + int(61e9)
     store.send("r", Message("approve", "ask", {"reason": None}, "ann", late))
     host.clock.pass_(3600)

@@ -174,8 +174,8 @@ async def test_a_clock_that_is_set_takes_no_run_from_its_owner(
     first = ExecutionVM(tools=payments.tools(6), store=url, clock=clock)
     second = ExecutionVM(tools=payments.tools(6), store=url, clock=clock)
     if far:
-        store: Any = second._store
-        second._lease = Lease(store, process=replace(Process.own(), space="1"))
+        store: Any = second.store
+        second._durable.lease = Lease(store, process=replace(Process.own(), space="1"))
     runs = [asyncio.create_task(first.run(PAY, {"n": n}, run_id=f"r{n}")) for n in range(6)]
     await payments.all_begun.wait()
     clock.offset_ns = hours * HOUR_NS
@@ -205,7 +205,7 @@ async def test_a_run_whose_clock_was_set_back_goes_on_forwards(url: str) -> None
     clock.offset_ns = 0
     trace = await vm.resume("r")
     assert trace.status is TraceStatus.SUCCESS
-    stored = vm._kept_in().load("r")
+    stored = vm.require_store().load("r")
     times = [
         at for row in stored.rows if row.kind == STEP for at in (row.started_ns, row.finished_ns)
     ]
@@ -277,8 +277,8 @@ async def test_from_elsewhere_its_time_counts(url: str) -> None:
     """
     worker = stopped_worker(url)
     vm = ExecutionVM(tools={"stop": tool(effect="read")(stop)}, store=url)
-    store: Any = vm._store
-    vm._lease = Lease(store, process=replace(Process.own(), space="1"))
+    store: Any = vm.store
+    vm._durable.lease = Lease(store, process=replace(Process.own(), space="1"))
     (trace,) = await vm.work(until_idle=True)
     assert trace.steps[0].output == "called here"
     worker.kill()
@@ -319,14 +319,14 @@ class Two:
 
         store = SqlStore(self.url)
         vm = ExecutionVM(tools={"pay": pay, "find": find}, store=store)
-        vm._lease = Lease(store, process=replace(Process.own(), space=space))
+        vm._durable.lease = Lease(store, process=replace(Process.own(), space=space))
         return vm
 
     async def taken_over(self, one: Any) -> tuple[asyncio.Task[Any], Any]:
         """The first's run, still under way, and the trace of the second."""
         run = asyncio.create_task(self.first.run(one, run_id="r"))
         await self.inside.wait()
-        self.second._kept_in().heartbeat(self.first._lease.owner, -1)  # type: ignore[union-attr]
+        self.second.require_store().heartbeat(self.first._durable.lease.owner, -1)  # type: ignore[union-attr]
         return run, await self.second.resume("r")
 
     def close(self) -> None:
@@ -352,8 +352,8 @@ async def test_who_takes_over_does_not_ask_what_cannot_be_answered_yet(url: str)
     assert (await run).status is TraceStatus.SUCCESS
     trace = two.second.load("r")
     assert (trace.status, trace.steps[0].output, two.calls) == (TraceStatus.SUCCESS, "paid", 1)
-    assert verify(subject_of(two.second._kept_in().load("r")))
-    assert two.second._kept_in().check() == []  # type: ignore[attr-defined]
+    assert verify(subject_of(two.second.require_store().load("r")))
+    assert two.second.require_store().check() == []  # type: ignore[attr-defined]
     two.close()
 
 
@@ -364,7 +364,7 @@ async def test_that_the_tool_failed_comes_late_too(url: str) -> None:
     trace = await run
     assert (trace.status, two.calls, two.asked) == (TraceStatus.FAILED, 1, 0)
     assert "the bank says no" in str(trace.error)
-    assert verify(subject_of(two.second._kept_in().load("r")))
+    assert verify(subject_of(two.second.require_store().load("r")))
     two.close()
 
 
@@ -373,12 +373,12 @@ async def test_when_the_process_is_gone_the_reconcile_is_asked(
 ) -> None:
     two = Two(url)
     run, trace = await two.taken_over(ONE_PAY)
-    wake = two.second._kept_in().load("r").wake_ns
+    wake = two.second.require_store().load("r").wake_ns
     assert wake is not None, "it is looked at again"
     assert await two.second.work(until_idle=True) == []
-    two.second._kept_in().forget_owner(two.first._lease.owner)  # type: ignore[union-attr]
-    two.second._clock = Skewed()
-    two.second._clock.offset_ns = 24 * HOUR_NS
+    two.second.require_store().forget_owner(two.first._durable.lease.owner)  # type: ignore[union-attr]
+    two.second.preparer.clock = Skewed()
+    two.second.preparer.clock.offset_ns = 24 * HOUR_NS
     two.paid = True  # the world has it, and the process never told
     (trace,) = await two.second.work(until_idle=True)
     assert (trace.status, trace.steps[1].output, two.calls) == (TraceStatus.SUCCESS, "found", 1)
@@ -397,12 +397,12 @@ async def test_an_outcome_beside_a_run_that_has_ended_is_told(
     assert (await two.second.resume("r")).status is TraceStatus.FAILED
     two.go_on.set()
     await run
-    await asyncio.to_thread(two.first._lease.pay)  # type: ignore[union-attr]
+    await asyncio.to_thread(two.first._durable.lease.pay)  # type: ignore[union-attr]
     assert (
         "run r has ended (failed), and 'a' came to something else since: see nano-vm show r"
         in caplog.text
     )
-    store: Any = two.second._kept_in()
+    store: Any = two.second.require_store()
     assert store.check() == [
         "run 'r' has ended (failed), and its call 'a' came to something else since: nano-vm show"
     ]
@@ -421,8 +421,8 @@ async def test_an_outcome_that_says_the_same_is_no_news(url: str) -> None:
     assert (await two.second.resume("r")).status is TraceStatus.SUCCESS
     two.go_on.set()
     await run
-    await asyncio.to_thread(two.first._lease.pay)  # type: ignore[union-attr]
-    assert two.second._kept_in().check() == []  # type: ignore[attr-defined]
+    await asyncio.to_thread(two.first._durable.lease.pay)  # type: ignore[union-attr]
+    assert two.second.require_store().check() == []  # type: ignore[attr-defined]
     two.close()
 
 
@@ -439,8 +439,8 @@ async def test_who_stood_still_after_the_last_look_begins_no_call(
         return now()
 
     def now() -> str:
-        assert vm._lease is not None
-        in_time.append(vm._lease.holds())
+        assert vm._durable.lease is not None
+        in_time.append(vm._durable.lease.holds())
         return "x"
 
     class Model:

@@ -76,7 +76,7 @@ class Host:
         tools = {"pay": called("pay", "irreversible"), "look": called("look", "read")}
         vm = ExecutionVM(tools=tools, store=store, **options)
         if far:
-            vm._lease = Lease(store, process=replace(Process.own(), space="1"))
+            vm._durable.lease = Lease(store, process=replace(Process.own(), space="1"))
         self.vms.append(vm)
         return vm
 
@@ -114,7 +114,7 @@ CALLS = {"pay 1": 1, "look None": 1, "pay 2": 1}
 
 def sound(vm: ExecutionVM, run_id: str) -> bool:
     """Whether the run is verified, and the store has no fault."""
-    store: Any = vm._store
+    store: Any = vm.store
     assert store.check() == []
     return bool(verify(subject_of(store.load(run_id))))
 
@@ -186,7 +186,7 @@ async def test_an_error_at_any_statement_costs_nothing(
     number, hit = 0, True
     numbers = []
     while hit:
-        number += 5 if worked and not vm._store.database.dialect.alone else 1  # type: ignore[union-attr]
+        number += 5 if worked and not vm.store.database.dialect.alone else 1  # type: ignore[union-attr]
         numbers.append(number)
         host.calls.clear()
         run_id = f"r{number}"
@@ -389,7 +389,7 @@ async def test_a_run_that_is_given_up_is_free_when_the_store_answers(
             await vm.run(PAYS, run_id="r")
     lock.end()
     host.within = lambda _: None
-    store: Any = vm._store
+    store: Any = vm.store
     await until(lambda: [row.path for row in store.load("r").rows if row.kind == STEP] == ["a"])
     assert host.calls == {"pay 1": 1}
     (trace,) = await other.work(until_idle=True)
@@ -439,12 +439,12 @@ async def test_what_a_call_gave_goes_to_who_took_the_run_over_meanwhile(
     host, lock = Host(file), Locked(file)
     host.within = lambda _: None if lock.connection is not None else lock.begin()
     vm, other = host.vm(), host.vm(far=True)
-    lease: Any = vm._lease
+    lease: Any = vm._durable.lease
     lease.pay = lambda: None  # it stands still
     with pytest.raises(StoreError, match="database is locked"):
         await vm.run(PAYS, run_id="r")
     lock.end()
-    other._kept_in().heartbeat(lease.owner, -1)
+    other.require_store().heartbeat(lease.owner, -1)
     trace = await other.resume("r")
     assert trace.status is TraceStatus.SUSPENDED
     del lease.pay
@@ -459,9 +459,9 @@ async def test_a_claim_whose_answer_never_came_is_given_back(url: str) -> None:
     host = Host(url)
     vm, other = host.vm(), host.vm(far=True)
     await vm.submit(PAYS, run_id="r")
-    lease: Any = vm._lease
+    lease: Any = vm._durable.lease
     lease.begin()
-    vm._store.claim(["r"], lease.owner, 1)  # type: ignore[union-attr]
+    vm.store.claim(["r"], lease.owner, 1)  # type: ignore[union-attr]
     assert await other.work(until_idle=True) == []
     lease.doubt()
     trace = await taken_up(other)
@@ -475,12 +475,12 @@ async def test_what_can_never_be_stored_keeps_nothing_else_waiting(
     host = Host(file)
     vm, other = host.vm(), host.vm(far=True)
     await vm.submit(PAYS, run_id="r")
-    lease: Any = vm._lease
+    lease: Any = vm._durable.lease
     lease.owe(Debt("no such run", outcomes=[Message("outcome", "a", {"output": 1}, None, 1)]))
     lease.owe(Debt("r", outcomes=[Message("outcome", "z", {"output": 1}, None, 1)]))
     await asyncio.to_thread(lease.pay)
     assert "run no such run: what it did last can not be stored: there is no run" in caplog.text
-    assert [message.name for message in other._kept_in().load("r").inbox] == ["z"]
+    assert [message.name for message in other.require_store().load("r").inbox] == ["z"]
     assert not lease.owes
     host.close()
 

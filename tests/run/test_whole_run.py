@@ -81,7 +81,7 @@ def after(
         vm.close()
         if trace.status is TraceStatus.SUSPENDED:
             trace = await host.resumed()
-            assert verify(subject_of("r", None, {}, vm._store))
+            assert verify(subject_of("r", None, {}, vm.store))
         return trace
 
     return asyncio.run(go())

@@ -106,8 +106,8 @@ class Shed(Place):
             lease_seconds=LEASE_SECONDS,
             threads=6,
         )
-        store: Any = vm._store
-        vm._lease = Lease(
+        store: Any = vm.store
+        vm._durable.lease = Lease(
             store, LEASE_SECONDS, process=replace(Process.own(), space=f"alone-{os.getpid()}")
         )
         return vm
@@ -136,7 +136,7 @@ async def resolve(place: Shed) -> None:
     there will be.
     """
     vm = place.open(Points(Shared()))
-    store: Any = vm._store
+    store: Any = vm.store
     for stored in list(store.runs(status="suspended")):
         for entry in vm.waiting(stored.run_id):
             settle_in_doubt(place.world, vm, stored.run_id, entry)
@@ -226,7 +226,7 @@ def hang(place: Shed, processes: list[int]) -> None:
 async def count(place: Shed) -> int:
     vm = place.open(Points(Shared()))
     try:
-        return count_unfinished(vm._store)  # type: ignore[arg-type]
+        return count_unfinished(vm.store)  # type: ignore[arg-type]
     finally:
         vm.close()
 

@@ -101,7 +101,7 @@ def database(folder: Path, url: str) -> Iterator[str]:
 async def work(place: Place, points: Points, name: str) -> None:
     """A worker: takes up runs, and begins new ones while they are wanted."""
     vm = await answered(place.vm, points)
-    store: Any = vm._store
+    store: Any = vm.store
     working = asyncio.create_task(vm.work(poll_seconds=0.005))
     number = 0
     own: list[Any] = []
@@ -159,7 +159,7 @@ async def decide(place: Place, points: Points, name: str) -> None:
     from what really happened.
     """
     vm = await answered(place.vm, points)
-    store: Any = vm._store
+    store: Any = vm.store
     while place.more.exists() or await answered(count_unfinished, store):
         for stored in await answered(lambda: list(store.runs(status="suspended"))):
             for entry in await answered(vm.waiting, stored.run_id):
@@ -197,8 +197,7 @@ async def settle(world: World, vm: ExecutionVM, run_id: str, entry: dict[str, An
             vm.approve(run_id, path, by="ann", shown=entry["shown"], reason="fine")
     elif kind == "wait" and "event" in entry:
         if any(
-            message.kind in ("event", "kept")
-            for message in vm._store.load(run_id, rows=False).inbox
+            message.kind in ("event", "kept") for message in vm.store.load(run_id, rows=False).inbox
         ):  # type: ignore[union-attr]
             return
         vm.send_event(run_id, entry["event"], {"way": "ab"[drawn(key, 2)]})

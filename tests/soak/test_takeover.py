@@ -53,13 +53,13 @@ class Two:
     def take_over(self) -> None:
         """The second worker claims the run, as if the lease of the first had run out."""
         second: Any = self.second
-        second._lease.begin()
-        second._store.heartbeat(self.first._lease.owner, -1)  # type: ignore[union-attr]
-        assert second._store.claim(["r"], second._lease.owner, time.time_ns())
+        second._durable.lease.begin()
+        second.store.heartbeat(self.first._durable.lease.owner, -1)  # type: ignore[union-attr]
+        assert second.store.claim(["r"], second._durable.lease.owner, time.time_ns())
 
     def lapse(self) -> None:
         """The lease of the first runs out, and its heartbeat brings it back."""
-        lease: Any = self.first._lease
+        lease: Any = self.first._durable.lease
         lease.until = lease.clock() - 100
         self.take_over()
         lease.renew()
@@ -111,7 +111,7 @@ async def test_frozen_between_intent_and_call(two: Two, monkeypatch: pytest.Monk
             two.lapse()
 
     monkeypatch.setattr(Journal, "append", then_frozen)
-    two.first._clock = Impatient(two)
+    two.first.preparer.clock = Impatient(two)
     assert await resumed(two.first) == "success"
     assert two.calls == []
 
@@ -122,7 +122,7 @@ class Impatient:
     """
 
     def __init__(self, two: Two) -> None:
-        self.store: Any = two.second._store
+        self.store: Any = two.second.store
 
     time_ns = staticmethod(time.time_ns)
     monotonic_ns = staticmethod(time.monotonic_ns)

@@ -85,7 +85,7 @@ def milliseconds(ask: Callable[[], Any], times: int = 9) -> float:
 
 async def measure(vm: ExecutionVM, runs: int, seconds: float) -> dict[str, Any]:
     """The figures."""
-    store: Any = vm._store
+    store: Any = vm.store
     used = await idle(vm, seconds)
     asks = {
         "runs, the newest 50": milliseconds(lambda: list(store.runs(limit=50))),

@@ -315,9 +315,9 @@ async def test_an_erased_run_has_no_digest_and_no_replay(place: Path) -> None:
     assert trace.inputs == trace.about == {}
     with pytest.raises(TraceError, match="its digest can no longer be computed"):
         _ = trace.digest
-    assert vm._store is not None
+    assert vm.store is not None
     with pytest.raises(VMError, match="the values of run 'erased' were erased"):
-        replay("erased", store=vm._store)
+        replay("erased", store=vm.store)
     with pytest.raises(VMError, match="the values of run 'erased' were erased"):
         await fork(vm, "erased")
     vm.close()
@@ -448,7 +448,7 @@ def test_a_child_that_is_forked_does_not_take_the_mark_away(place: Path) -> None
     stays, and the child has a copy."""
     vm = ExecutionVM(store=STORE)
     vm.run_sync(ONE)
-    database = vm._store.database  # type: ignore[union-attr]
+    database = vm.store.database  # type: ignore[union-attr]
     mark = database.dialect._mark
     with database.reading():
         pid = os.fork()

@@ -60,7 +60,7 @@ class Host:
         return vm
 
     def count(self, table: str) -> int:
-        store: Any = self.vms[0]._kept_in()
+        store: Any = self.vms[0].require_store()
         with store.database.reading() as connection:
             return int(connection.one(f"SELECT count(*) FROM {table}")[0])
 
@@ -306,7 +306,7 @@ async def test_a_sender_that_dies_before_it_delivers(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vm = await host.waiting(a=1)
-    monkeypatch.setattr(vm._kept_in(), "deliver", lambda trusted: [])
+    monkeypatch.setattr(vm.require_store(), "deliver", lambda trusted: [])
     vm.send_event("paid", {"order": 1})
     assert await gone_on(host.vm()) == {"a": {"order": 1}}
 
@@ -314,7 +314,7 @@ async def test_a_sender_that_dies_before_it_delivers(
 async def test_a_run_that_dies_before_it_looks(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     vm = host.vm()
     vm.send_event("paid", {"order": 1})
-    monkeypatch.setattr(vm._kept_in(), "deliver", lambda trusted: [])
+    monkeypatch.setattr(vm.require_store(), "deliver", lambda trusted: [])
     assert (await vm.run(ONE, {"order": 1}, run_id="a")).status is SUSPENDED
     assert await gone_on(host.vm()) == {"a": {"order": 1}}
 
@@ -353,7 +353,7 @@ async def test_many_at_the_same_time(host: Host) -> None:
 
 async def test_a_damaged_run_keeps_no_other_from_its_events(host: Host) -> None:
     vm = await host.waiting(a=1, b=1)
-    store: Any = vm._kept_in()
+    store: Any = vm.require_store()
     store.written(
         lambda connection, _: connection.run("UPDATE nano_runs SET crc = 5 WHERE run_id = ?", "a")
     )
@@ -368,7 +368,7 @@ async def test_what_was_taken_goes_with_its_run(host: Host) -> None:
     vm = await host.waiting(a=1)
     vm.send_event("paid", {"order": 1, "card": "4000 1234"}, id="e")
     assert await gone_on(vm)
-    store: Any = vm._kept_in()
+    store: Any = vm.require_store()
     with store.database.reading() as connection:
         assert [bytes(cell) for (cell,) in connection.all("SELECT message FROM nano_events")] == [
             b""
@@ -380,7 +380,7 @@ async def test_what_was_taken_goes_with_its_run(host: Host) -> None:
 async def test_old_ones_are_deleted(host: Host) -> None:
     vm = host.vm()
     vm.send_event("paid", {"order": 1, "x": 2}, id="e")
-    store: Any = vm._kept_in()
+    store: Any = vm.require_store()
     store.prune(host.clock.time_ns() - 10**12)
     assert host.count("nano_events") == 1
     store.prune(host.clock.time_ns() + 1)
@@ -390,10 +390,10 @@ async def test_old_ones_are_deleted(host: Host) -> None:
 async def test_a_run_that_was_brought_from_elsewhere_waits_here(host: Host, tmp_path: Path) -> None:
     vm = await host.waiting(a=1)
     text = io.StringIO()
-    store: Any = vm._kept_in()
+    store: Any = vm.require_store()
     store.export(["a"], text)
     other = ExecutionVM(store=f"sqlite:///{tmp_path / 'other.db'}")
-    there: Any = other._kept_in()
+    there: Any = other.require_store()
     there.import_(text.getvalue().splitlines(keepends=True), unfinished=True)
     other.send_event("paid", {"order": 1})
     assert (await other.resume("a")).final_output == {"order": 1}
@@ -404,7 +404,7 @@ async def test_what_is_recorded_is_verified_and_replayed(host: Host) -> None:
     vm = await host.waiting(a=1)
     vm.send_event("paid", {"order": 1})
     await vm.work(until_idle=True)
-    stored = vm._kept_in().load("a")
+    stored = vm.require_store().load("a")
     assert verify(subject_of(stored))
     assert replay(stored)
     assert [message.body for message in stored.decided] == [{"payload": {"order": 1}}]

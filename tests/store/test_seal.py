@@ -154,12 +154,12 @@ def remade(url: str, run_id: str, key: SigningKey | None = None) -> None:
 def test_a_run_has_a_seal_that_fits_from_its_beginning(any_url: str, till: Till) -> None:
     vm = vm_at(any_url, till)
     asyncio.run(vm.submit(PAY, {"n": 3}, run_id="r"))
-    seals = [vm._store.load("r").seal]  # type: ignore[union-attr]
-    assert seals == [seal_of(vm._store.load("r"))]  # type: ignore[union-attr]
+    seals = [vm.store.load("r").seal]  # type: ignore[union-attr]
+    assert seals == [seal_of(vm.store.load("r"))]  # type: ignore[union-attr]
     seen: list[tuple[str, bool]] = []
 
     def look(n: int) -> str:
-        run = vm._store.load("r")  # type: ignore[union-attr]
+        run = vm.store.load("r")  # type: ignore[union-attr]
         seen.append((run.status, run.seal == seal_of(run)))
         return "paid"
 
@@ -182,9 +182,9 @@ def test_who_claims_a_run_and_dies_leaves_a_seal_that_holds(any_url: str, till: 
             asyncio.run(vm.submit(PAY, {"n": 3}, run_id=state))
         else:
             vm.run_sync(PAY, {"n": 3}, run_id=state)
-        assert vm._store is not None
-        assert vm._store.claim([state], "somebody", 77)
-        assert vm._store.load(state).status == "running"
+        assert vm.store is not None
+        assert vm.store.claim([state], "somebody", 77)
+        assert vm.store.load(state).status == "running"
         vm.close()
         assert problems(any_url) == []
         assert resumed(any_url, till, state).status.value == "suspended"
@@ -706,7 +706,7 @@ async def test_a_live_run_is_cancelled_only_by_who_is_trusted(url: str, till: Ti
         vm = ExecutionVM(tools={"order": order}, store=url, signing_key=KEY)
         run = vm.start(one, {"n": 3}, run_id=status)
         await begun.wait()
-        (journal,) = vm._journals
+        (journal,) = vm._durable.journals
         with open_store(url, signing_key=key) as store:  # type: ignore[attr-defined]
             store.send(status, Message("cancel", "", {}, "ann", 5))
         async with asyncio.timeout(20):

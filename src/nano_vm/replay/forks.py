@@ -7,7 +7,6 @@ Rule: no call that has an effect is made because of a fork, unless its caller sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from ..machine.outcome import NotCalled, Suspended
 from ..machine.plan import END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded, asked, path_of
 from ..records.trace import Record, StepStatus, Trace, flattened, request_json
+from ..run.vm import ExecutionVM
 from ..spelling import meant
 from ..store.records import StoredRun
 from ..values import UNSET, admit, canonical, kind_name
@@ -281,24 +281,8 @@ class ForkJournal:
         """Nobody else has this run."""
 
 
-def _with_tools(
-    vm: Any, tools: Mapping[str, Callable[..., Any]], programs: Mapping[str, Program], *, kept: bool
-) -> Any:
-    """The same host with other tools in place of some of its own, and without its store unless
-    *kept*.
-    """
-    host = copy(vm)
-    host._contracts, host._programs = dict(vm._contracts), {**vm._programs, **programs}
-    host._prepared = type(vm._prepared)()
-    if not kept:
-        host._store = None
-    for name, function in tools.items():
-        host.register_tool(name, function)
-    return host
-
-
 async def fork(
-    vm: Any,
+    vm: ExecutionVM,
     run: Trace | StoredRun | str,
     program: Program | None = None,
     *,
@@ -327,23 +311,29 @@ async def fork(
     Raises:
         VMError: If the run does not replay, *at* never ran, or *edit* names what is not there.
     """
-    subject = subject_of(run, program, {**vm._programs, **(programs or {})}, vm._store)
+    subject = subject_of(run, program, {**vm.preparer.programs, **(programs or {})}, vm.store)
     subject.demand_values()
     trace = subject.trace
     replayed = Replayer(subject.program, subject.programs).replay(trace)
     edits = edits_of(subject.program, trace, edit)
-    kept = run_id is not None and vm._store is not None
-    host = _with_tools(vm, tools or {}, subject.programs, kept=kept)
-    clock = host._clock.monotonic_ns
-    forked = Forked(replayed, edits.outputs, at=at, effects=effects, tools=tools or (), clock=clock)
-    made, machine = host._begin(edits.program, edits.inputs, run_id, trace.seed, None, ())
+    kept = run_id is not None and vm.store is not None
+    host = vm.with_(tools=tools, programs=subject.programs, store=UNSET if kept else None)
+    forked = Forked(
+        replayed,
+        edits.outputs,
+        at=at,
+        effects=effects,
+        tools=tools or (),
+        clock=host.clock.monotonic_ns,
+    )
+    made, machine = host.begin(edits.program, edits.inputs, run_id, trace.seed, None, ())
     made._about = {
         **made.about,
         "parent": {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})},
         "effects": effects,
     }
     if machine is not None and kept:
-        await host._keep(edits.program, made, machine, origin=forked)
+        await host.execution(edits.program, made, machine, origin=forked)
     elif machine is not None:
-        await host._execute(made, machine, None, ForkJournal(forked))
-    return made  # type: ignore[no-any-return]
+        await host.execution(edits.program, made, machine, journal=ForkJournal(forked))
+    return made

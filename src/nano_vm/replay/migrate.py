@@ -52,7 +52,7 @@ def migrations(
     Raises:
         ProgramError: If the VM can not run *program*.
     """
-    store = vm._kept_in()
+    store = vm.require_store()
     vm.plan(program)
     for header in store.runs(program=name or program.name):
         if header.status not in ("pending", "running", "suspended"):
@@ -64,7 +64,7 @@ def migrations(
 
 def _why_not(vm: ExecutionVM, program: Program, run: StoredRun) -> str | None:
     """Why *run* may not move to *program* on the host of *vm*; None if it may."""
-    prepared = vm._prepare(program, tuple(run.about.get("untrusted_here", ())))
+    prepared = vm.preparer.prepare(program, tuple(run.about.get("untrusted_here", ())))
     plan = prepared.plan
     if plan is not None:
         root = plan.frames[0]
@@ -75,7 +75,7 @@ def _why_not(vm: ExecutionVM, program: Program, run: StoredRun) -> str | None:
         if fault is not None:
             return f"the run's inputs do not fit the new program's schema: {fault}"
     try:
-        vm._fits(prepared, run)
+        vm.preparer.fits(prepared, run)
     except VMError as error:
         return f"this host can not go on with it: {error}"
     assert plan is not None

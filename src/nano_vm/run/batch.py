@@ -28,6 +28,7 @@ from ..values import kind_name
 if TYPE_CHECKING:
     from ..language.policy import Budget
     from ..language.program import Program
+    from .vm import ExecutionVM
 
 logger = logging.getLogger("nano_vm")
 
@@ -49,7 +50,7 @@ class BatchResult(NamedTuple):
 
 
 async def run_many(
-    vm: Any,  # an ExecutionVM, which imports this room
+    vm: ExecutionVM,
     program: Program,
     inputs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
     *,
@@ -163,7 +164,7 @@ _NO_MORE: Any = object()
 
 
 async def _run(
-    vm: Any,
+    vm: ExecutionVM,
     program: Program,
     given: Any,
     name: str | None,
@@ -174,18 +175,12 @@ async def _run(
 ) -> Trace:
     """One run; by its id it may be one that was begun before."""
     if name is None:
-        return await vm.run(program, given, budget=budget, untrusted=untrusted)  # type: ignore[no-any-return]
-    asked = vm._clock.time_ns()
+        return await vm.run(program, given, budget=budget, untrusted=untrusted)
+    asked = vm.clock.time_ns()
     attempt = 1
     while True:
         known = name if attempt == 1 else f"{name}.{attempt}"
-        try:
-            trace: Trace = await vm.run(
-                program, given, run_id=known, budget=budget, untrusted=untrusted
-            )
-        finally:
-            if vm._store is not None:  # it has the run: another start finds it there
-                vm._runs.pop(known, None)
+        trace = await vm.run(program, given, run_id=known, budget=budget, untrusted=untrusted)
         if trace.status is TraceStatus.CANCELLED and trace.finished_ns + trace._base_ns < asked:
             attempt += 1  # an earlier start was interrupted and has undone it
             continue
@@ -198,15 +193,14 @@ async def _run(
         return trace
 
 
-async def _resumed(vm: Any, trace: Trace) -> Trace:
+async def _resumed(vm: ExecutionVM, trace: Trace) -> Trace:
     """What became of a run of before that waits: it is resumed, unless another process has it or it
     can not be resumed here.
     """
     try:
-        found: Trace = await vm.resume(trace.run_id)
+        return await vm.resume(trace.run_id)
     except StoreError:
         raise
     except VMError as error:
         logger.warning("run %s is not resumed: %s", trace.run_id, error)
         return trace
-    return found

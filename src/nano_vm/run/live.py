@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
 from .. import forking
 from ..errors import VMError
+from ..machine.machine import Machine
 from ..records.trace import Trace, TraceStatus
 from ..values import canonical
+from .driver import Driver, Journal
 
 REMEMBERED_RUNS = 10_000
 """Runs with an id given by the caller that are remembered, so that the same id joins and does not
 repeat.
 """
-
-
-class UnderWay(forking.Begins):
-    """The runs under way in a process; a child that is forked has none of them."""
-
-    def __init__(self, *held: Any) -> None:
-        self.held = held
-        forking.join(self)
-
-    def after_fork_in_child(self) -> None:
-        """Forget them, and leave their tasks to the parent's event loop."""
-        for runs in self.held:
-            forking.leave(list(runs), *(runs.values() if isinstance(runs, dict) else ()))
-            runs.clear()
 
 
 class Run:
@@ -100,6 +89,78 @@ class Run:
 
     def __await__(self) -> Generator[Any, None, Trace]:
         return self.result().__await__()
+
+
+class LiveRuns(forking.Begins):
+    """The runs with an id given by the caller, by that id; those of a store (*stored*) while they
+    run. A child that is forked has none of them.
+    """
+
+    def __init__(self, *, stored: bool) -> None:
+        self.stored = stored
+        self._known: OrderedDict[str, Run] = OrderedDict()
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Forget them, and leave their tasks to the parent's event loop."""
+        forking.leave(list(self._known), *self._known.values())
+        self._known.clear()
+
+    def get(self, run_id: str) -> Run | None:
+        """The run of this id, if it is known."""
+        return self._known.get(run_id)
+
+    def forget(self, run_id: str) -> None:
+        """Know the run no longer."""
+        self._known.pop(run_id, None)
+
+    def remember(self, run: Run) -> None:
+        """Keep a run by its id; beyond `REMEMBERED_RUNS` the oldest that has ended is forgotten.
+        What a store has is kept while it runs.
+        """
+        if self.stored and run.task is None:  # refused: another start asks again
+            return
+        self._known[run.run_id] = run
+        if self.stored and run.task is not None:
+            run.task.add_done_callback(lambda _: self._known.pop(run.run_id, None))
+        if len(self._known) > REMEMBERED_RUNS:
+            ended = next(
+                (
+                    known
+                    for known, old in self._known.items()
+                    if old.status is not TraceStatus.RUNNING
+                ),
+                None,
+            )
+            if ended is not None:
+                del self._known[ended]
+
+
+async def execute(
+    trace: Trace, machine: Machine, sink: Any, clock: Any, journal: Journal | None = None
+) -> bool:
+    """Drive *machine* to its end and complete *trace*; whether it was cancelled from
+    outside.
+    """
+    plain = sink is None and journal is None
+    driver = Driver.of(trace._host) if plain else Driver(trace._host, sink, journal)
+    lane = driver.lane(machine, trace.started_ns if journal is None else clock.monotonic_ns())
+    try:
+        return await driver.drive(machine, lane, trace.started_ns)
+    finally:
+        driver.dog.lanes.discard(lane)
+        trace._host = None
+        trace.status = machine.status
+        trace.output = machine.output
+        if machine.waiting:
+            trace.waiting = machine.waiting
+        if machine.error is not None:
+            trace.error = machine.error_summary()
+            trace.error_kind = machine.error.kind
+            if machine.raised is not None and type(machine.raised).__name__ == machine.error.type:
+                trace._raised = machine.raised
+        trace._steps = trace._digest = None  # of one that was looked at while it ran
+        trace.finished_ns = clock.monotonic_ns()
 
 
 def call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

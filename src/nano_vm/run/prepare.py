@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from ..errors import Diagnostic
-from ..language.flow import Flow
-from ..language.policy import Budget, tightest
-from ..language.program import Program
+from ..errors import Diagnostic, ProgramError, VMError
+from ..language.flow import Flow, FrameGraph
+from ..language.messages import has_pictures
+from ..language.policy import Budget, Policy, tightest
+from ..language.program import MODEL_OPTIONS, LLMStep, Program
+from ..machine.compile import compile_flow
 from ..machine.ledger import DEFAULT_LIMITS, Ledger, Limits
 from ..machine.plan import Plan
-from ..values import canonical
-from ..verify.examine import Examined, untrusted_by
-from .host import Host, budget_of
+from ..store.records import StoredRun
+from ..tools.contract import ToolContract
+from ..values import canonical, kind_name
+from ..verify.examine import Examined, collector_paused, examine, untrusted_by
+from ..verify.trust.proof import by_untrusted
+from .host import NAMED_ONLY, Adapter, Host, Threads, budget_of
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -100,6 +107,258 @@ class Prepared:
         if self.untrusted:
             told["untrusted_here"] = list(self.untrusted)  # those that the run itself named
         return told
+
+
+@dataclass(slots=True)
+class Preparer:
+    """Programs as one host runs them: examined and compiled at their first run, and kept."""
+
+    adapters: dict[str | None, Adapter]
+    contracts: dict[str, ToolContract]
+    programs: dict[str, Program]
+    prices: dict[str, tuple[Decimal, Decimal]] | None
+    budget: Budget | None
+    policy: Policy | None
+    approved: frozenset[str]
+    limits: Limits
+    threads: Threads
+    clock: Any
+    _kept: OrderedDict[tuple[int, tuple[str, ...]], Prepared] = field(
+        default_factory=OrderedDict, init=False
+    )
+    # of stored runs, by program digest
+    _documents: dict[str, tuple[Program, dict[str, Program]]] = field(
+        default_factory=dict, init=False
+    )
+
+    def forget(self) -> None:
+        """Prepare each program anew: what the host has changed."""
+        self._kept.clear()
+
+    def prepare(
+        self,
+        program: Program,
+        untrusted: tuple[str, ...] = (),
+        programs: Mapping[str, Program] | None = None,
+    ) -> Prepared:
+        key = (id(program), untrusted)
+        prepared = self._kept.get(key)
+        if prepared is None or prepared.program is not program:
+            if not isinstance(program, Program):
+                raise VMError(
+                    f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
+                    f"from_file"
+                )
+            prepared = self._kept[key] = self._made(program, untrusted, programs)
+            if len(self._kept) > PREPARED_PROGRAMS:
+                self._kept.popitem(last=False)
+        return prepared
+
+    @collector_paused()
+    def examine(
+        self,
+        program: Program,
+        untrusted: tuple[str, ...],
+        thorough: bool = True,
+        programs: Mapping[str, Program] | None = None,
+    ) -> tuple[Flow, Examined]:
+        """What the static passes say of *program* for this host."""
+        if not isinstance(program, Program):
+            raise VMError(
+                f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
+                f"from_file"
+            )
+        flow = Flow(program, self.programs if programs is None else programs)
+        found = [*program.warnings, *self._check_models(flow)]
+        default = self.adapters.get(None)
+        examined = examine(
+            flow,
+            self.contracts,
+            policy=self.policy,
+            budget=tightest([b for b in (program.budget, self.budget) if b is not None]),
+            prices=self.prices,
+            default_model=default.model if default is not None else None,
+            untrusted=untrusted,
+            approved=self.approved,
+            more=found,
+            thorough=thorough,
+        )
+        return flow, examined
+
+    @collector_paused()
+    def _made(
+        self, program: Program, untrusted: tuple[str, ...], programs: Mapping[str, Program] | None
+    ) -> Prepared:
+        flow, examined = self.examine(program, untrusted, thorough=False, programs=programs)
+        found = examined.report.faults
+        errors = tuple(d for d in found if d.severity == "error")
+        prepared = Prepared(
+            program, found, errors, flow, digest=flow.digest or program, examined=examined
+        )
+        prepared.limits, prepared.prices, prepared.untrusted = self.limits, self.prices, untrusted
+        if not errors:
+            prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
+        if prepared.plan is not None:
+            contracts = [self.contracts[name] for name in prepared.plan.tools]
+            prepared.host = Host(
+                functions=[c.function for c in contracts],
+                how=[c.how for c in contracts],
+                adapters=self.adapters,
+                threads=self.threads,
+                clock=self.clock,
+                shortest=prepared.plan.shortest_ns(),
+                prices=self.prices,
+            )
+            budgets = [
+                program.budget,
+                self.budget,
+                *(policy.budget for policy in examined.policies),
+            ]
+            prepared.budget = tightest([b for b in budgets if b is not None])
+            prepared.ledger = Ledger.of(self.limits, prepared.budget)
+            default = self.adapters.get(None)
+            prepared.default_model = default.model if default is not None else None
+        return prepared
+
+    def _check_models(self, flow: Flow) -> list[Diagnostic]:
+        """Model steps against the adapters: one is there, it has the model, it takes the
+        options.
+        """
+        found = []
+        frames: dict[int, FrameGraph] = {}
+        for frame in flow.frames:
+            frames.setdefault(id(frame.names), frame)
+        for frame in frames.values():
+            names = frame.names
+            program = names.program
+            strange = by_untrusted(frame, self.approved)
+            for step, at in names.steps:
+                if not isinstance(step, LLMStep):
+                    continue
+                loc = (*names.loc, *at)
+                if not self.adapters:
+                    message = f"step {step.id!r} calls a model, and the VM has none"
+                    found.append(
+                        Diagnostic(
+                            "V030", loc, message, "give one by ExecutionVM(llm=...) or --model"
+                        )
+                    )
+                    continue
+                declared = step.model or program.defaults.model
+                model = program.models.get(declared, declared) if declared is not None else None
+                adapter = self.adapters.get(model)
+                if adapter is None:
+                    if len(self.adapters) > 1 or not self.adapters[None].takes("model"):
+                        known = [name for name in self.adapters if name is not None]
+                        hint = (
+                            f"the VM has {', '.join(map(repr, known))}"
+                            if known
+                            else "remove it: the adapter has one model"
+                        )
+                        message = f"step {step.id!r} wants model {model!r}, which no adapter has"
+                        found.append(Diagnostic("V031", (*loc, "model"), message, hint))
+                        continue
+                    adapter = self.adapters[None]
+                if strange and (step.options or program.defaults.options):
+                    message = (
+                        f"step {step.id!r} has options, and its program comes from an "
+                        f"untrusted source"
+                    )
+                    hint = "remove them, or approve the program's digest"
+                    found.append(Diagnostic("V034", (*loc, "options"), message, hint))
+                if not adapter.images and has_pictures(
+                    m for m in step.messages or () if isinstance(m, dict)
+                ):
+                    message = f"the adapter of step {step.id!r} takes no pictures"
+                    hint = "give it an attribute images = True if it does, or remove them"
+                    found.append(Diagnostic("V032", (*loc, "messages"), message, hint))
+                for option in MODEL_OPTIONS:
+                    given = (
+                        getattr(step, option) is not None
+                        or getattr(program.defaults, option) is not None
+                    )
+                    if given and not adapter.takes(option):
+                        message = f"the adapter of step {step.id!r} takes no {option!r}"
+                        either = "" if option in NAMED_ONLY else " or **kwargs"
+                        hint = f"let its complete() take {option}{either}, or remove the field"
+                        found.append(Diagnostic("V032", (*loc, option), message, hint))
+        return found
+
+    def unpriced(self, plan: Plan) -> list[Diagnostic]:
+        found = []
+        for model in plan.models:
+            adapter = self.adapters.get(model) or self.adapters[None]
+            name = model or adapter.model
+            if name is None or name not in (self.prices or {}):
+                message = f"the budget limits cost, and no price is known for model {name!r}"
+                found.append(
+                    Diagnostic(
+                        "V033",
+                        ("budget", "max_cost_usd"),
+                        message,
+                        "give ExecutionVM(prices={model: (input, output)})"
+                        if name
+                        else "give the adapter an attribute 'model', and its price",
+                    )
+                )
+        return found
+
+    def fitting(self, stored: StoredRun) -> Prepared:
+        """The plan of a stored run, where this host can go on with it."""
+        prepared = self.of_stored(stored)
+        self.fits(prepared, stored)
+        return prepared
+
+    def fits(self, prepared: Prepared, stored: StoredRun) -> None:
+        """Whether this host can go on with a stored run by this plan.
+
+        Raises:
+            VMError: If not; the message says why.
+        """
+        plan = prepared.plan
+        errors = prepared.errors
+        if plan is not None and prepared.examined is not None:
+            errors = (*errors, *prepared.examined.not_covered(stored.inputs))
+        if errors or plan is None or prepared.host is None:
+            raise ProgramError(errors or prepared.errors)
+        self._same_policy(stored)
+        missing = [name for name in plan.given if name not in stored.inputs]
+        if missing:
+            raise VMError(
+                f"run {stored.run_id!r}: the policy's checks read input {missing[0]!r}, which the "
+                f"run was not given"
+            )
+
+    def _same_policy(self, stored: StoredRun) -> None:
+        """Refuse a run that was begun under another policy of its host, unless this VM's says that
+        it replaces that one.
+        """
+        begun = stored.about.get("host_policy")
+        if begun is None:
+            return
+        run = f"run {stored.run_id!r} was begun under a policy"
+        if self.policy is None:
+            raise VMError(f"{run}, and this VM has none; give it one")
+        if begun != self.policy.digest and begun not in self.policy.replaces:
+            hint = (
+                f"resume it under that one, or write replaces: [{begun}] into this one, if it "
+                f"may take its place"
+            )
+            raise VMError(f"{run} that is not this VM's; {hint}")
+
+    def of_stored(self, stored: StoredRun) -> Prepared:
+        """The plan of a stored run's program, as it was when the run began."""
+        known = self._documents.get(stored.program_digest)
+        if known is None:
+            program = Program.from_dict(stored.document["program"])
+            programs = {
+                name: Program.from_dict(other)
+                for name, other in stored.document["programs"].items()
+            }
+            if (Flow(program, programs).digest or program.digest) != stored.program_digest:
+                raise VMError(f"run {stored.run_id!r}: its stored program does not fit its digest")
+            known = self._documents[stored.program_digest] = program, programs
+        return self.prepare(known[0], tuple(stored.about.get("untrusted_here", ())), known[1])
 
 
 def digest_of(value: Any) -> str:

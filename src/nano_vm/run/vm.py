@@ -10,69 +10,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import OrderedDict
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    Callable,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from ..errors import Diagnostic, LeaseLost, ProgramError, StoreError, UnknownRun, VMError, summary
-from ..language.flow import Flow, FrameGraph
-from ..language.messages import has_pictures
+from ..errors import Diagnostic, ProgramError, UnknownRun, VMError, summary
 from ..language.policy import Budget, Policy, policy_of, tightest
-from ..language.program import MODEL_OPTIONS, LLMStep, Program
-from ..machine.compile import compile_flow
+from ..language.program import Program
 from ..machine.ledger import Ledger, Limits
 from ..machine.machine import FOREVER, Facts, Machine, loaded
 from ..machine.plan import Plan
 from ..records.trace import Trace, TraceStatus
-from ..store.protocol import Append, Claim, Store, open_store
-from ..store.records import ENDED, PENDING, SUSPENDED, StoredRun
-from ..store.seals import RunSeal, signed
+from ..store.protocol import Store, open_store
+from ..store.seals import signed
 from ..store.signing import SigningKey, public_keys
-from ..store.waits import matched
 from ..tools.contract import ToolContract, contract
-from ..values import UNSET, kind_name
-from ..verify.examine import Examined, collector_paused, examine, placed_for
+from ..values import UNSET, Unset
+from ..verify.examine import placed_for
 from ..verify.report import Report
-from ..verify.trust.proof import by_untrusted
 from .batch import BatchResult, run_many
-from .driver import Abandoned, Driver, Event
-from .host import (
-    NAMED_ONLY,
-    TOOL_THREADS,
-    Host,
-    SystemClock,
-    Threads,
-    adapters_of,
-    budget_of,
-    prices_of,
-)
-from .inbox import Inbox, account, presented, usable
+from .driver import Event
+from .host import TOOL_THREADS, SystemClock, Threads, adapters_of, budget_of, prices_of
+from .inbox import Inbox, account
 from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
-from .journal import Journal, Origin
-from .lease import LEASE_SECONDS, Lease, living
-from .listener import NOTICED_SECONDS, Listener
-from .live import REMEMBERED_RUNS, Run, UnderWay, become, call_in, identity_of
-from .outbox import Patience, patiently
-from .prepare import PREPARED_PROGRAMS, Prepared
+from .journal import Origin
+from .lease import LEASE_SECONDS
+from .live import LiveRuns, Run, execute, identity_of
+from .prepare import Preparer
+from .resume import Durable
 from .stored import trace_of
-from .worker import (
-    GRACE_SECONDS,
-    LOOK_AHEAD,
-    PASSED_OVER_SECONDS,
-    REFILLED_PART,
-    RESTING_SECONDS,
-    Shelf,
-)
+from .worker import Worker
 
 T = TypeVar("T")
 
@@ -121,36 +91,40 @@ class ExecutionVM:
         threads: int = TOOL_THREADS,
         clock: Any = None,
     ) -> None:
-        self._adapters = adapters_of(llm)
-        self._contracts: dict[str, ToolContract] = {}
-        self._programs = dict(programs or {})
-        self._prices = prices_of(prices, self._adapters)
-        self._budget = budget_of(budget)
-        self._policy = policy_of(policy)
-        self._approved = frozenset(names_of(approved, "approved", "digests of programs"))
-        self._limits = limits or Limits()
-        self._clock = clock or SystemClock
         if type(threads) is not int or threads < 1:
             raise VMError(f"threads is a whole number of at least 1, not {threads!r}")
-        self._threads = Threads(threads)
-        self._prepared: OrderedDict[tuple[int, tuple[str, ...]], Prepared] = OrderedDict()
-        self._runs: OrderedDict[str, Run] = OrderedDict()
-        self._store = open_store(store) if isinstance(store, str) else store
-        self._signer = SigningKey.load(signing_key) if signing_key is not None else None
-        trusted = public_keys(trusted_keys) | (
-            {self._signer.public} if self._signer is not None else set()
+        adapters = adapters_of(llm)
+        self._limits = limits or Limits()
+        self.preparer = Preparer(
+            adapters,
+            {},
+            dict(programs or {}),
+            prices_of(prices, adapters),
+            budget_of(budget),
+            policy_of(policy),
+            frozenset(names_of(approved, "approved", "digests of programs")),
+            self._limits,
+            Threads(threads),
+            clock or SystemClock,
         )
+        signer = SigningKey.load(signing_key) if signing_key is not None else None
+        trusted = public_keys(trusted_keys) | ({signer.public} if signer is not None else set())
         self._trusted = trusted or None
-        self._sign = partial(signed, signer=self._signer) if self._signer is not None else None
-        if self._store is not None and self._signer is not None:
-            self._store.signer = self._signer
-        self._lease = Lease(self._store, lease_seconds) if self._store is not None else None
-        self._listener = Listener(self._store) if self._store is not None else None
+        self._sign = partial(signed, signer=signer) if signer is not None else None
         self._roles = roles
-        self._journals: set[Journal] = set()  # of runs under way here
-        self._under_way = UnderWay(self._runs, self._journals)
-        # of stored runs, by program digest
-        self._documents: dict[str, tuple[Program, dict[str, Program]]] = {}
+        self._durable: Durable | None = None
+        if store is not None:
+            opened = open_store(store) if isinstance(store, str) else store
+            if signer is not None:
+                opened.signer = signer
+            self._durable = Durable(
+                opened,
+                self.preparer,
+                lease_seconds=lease_seconds,
+                trusted=self._trusted,
+                sign=self._sign,
+            )
+        self._runs = LiveRuns(stored=self._durable is not None)
         for name, function in (tools or {}).items():
             self.register_tool(name, function)
 
@@ -160,13 +134,13 @@ class ExecutionVM:
         Raises:
             VMError: If it can not be called with keywords.
         """
-        self._contracts[name] = contract(name, function)
-        self._prepared.clear()
+        self.preparer.contracts[name] = contract(name, function)
+        self.preparer.forget()
 
     @property
     def tools(self) -> Mapping[str, ToolContract]:
         """The registered tools and what is known of each."""
-        return dict(self._contracts)
+        return dict(self.preparer.contracts)
 
     # --- checking ---
 
@@ -174,8 +148,8 @@ class ExecutionVM:
         """Every fault that *program* shows for this host, warnings included; an empty list means it
         is ready to run.
         """
-        found = self._examine(program, ())[1].report.faults
-        return placed_for(program, self._policy, [d for d in found if d.severity != "hint"])
+        found = self.preparer.examine(program, ())[1].report.faults
+        return placed_for(program, self.preparer.policy, [d for d in found if d.severity != "hint"])
 
     def plan(self, program: Program) -> Plan:
         """What is executed for *program*; ``plan.explain()`` prints it.
@@ -183,9 +157,9 @@ class ExecutionVM:
         Raises:
             ProgramError: If the program has faults.
         """
-        prepared = self._prepare(program)
+        prepared = self.preparer.prepare(program)
         if prepared.plan is None:
-            raise ProgramError(placed_for(program, self._policy, prepared.errors))
+            raise ProgramError(placed_for(program, self.preparer.policy, prepared.errors))
         return prepared.plan
 
     def verify(self, program: Program, *, untrusted: Iterable[str] = ()) -> Report:
@@ -194,159 +168,11 @@ class ExecutionVM:
 
         *untrusted* names inputs whose values come from outside, beside those that the policy names.
         """
-        report = self._examine(program, names_of(untrusted))[1].report
+        report = self.preparer.examine(program, names_of(untrusted))[1].report
         return replace(
-            report, diagnostics=tuple(placed_for(program, self._policy, report.diagnostics))
+            report,
+            diagnostics=tuple(placed_for(program, self.preparer.policy, report.diagnostics)),
         )
-
-    def _prepare(
-        self,
-        program: Program,
-        untrusted: tuple[str, ...] = (),
-        programs: Mapping[str, Program] | None = None,
-    ) -> Prepared:
-        key = (id(program), untrusted)
-        prepared = self._prepared.get(key)
-        if prepared is None or prepared.program is not program:
-            if not isinstance(program, Program):
-                raise VMError(
-                    f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
-                    f"from_file"
-                )
-            prepared = self._prepared[key] = self._meet(program, untrusted, programs)
-            if len(self._prepared) > PREPARED_PROGRAMS:
-                self._prepared.popitem(last=False)
-        return prepared
-
-    @collector_paused()
-    def _examine(
-        self,
-        program: Program,
-        untrusted: tuple[str, ...],
-        thorough: bool = True,
-        programs: Mapping[str, Program] | None = None,
-    ) -> tuple[Flow, Examined]:
-        """What the static passes say of *program* for this host."""
-        if not isinstance(program, Program):
-            raise VMError(
-                f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
-                f"from_file"
-            )
-        flow = Flow(program, self._programs if programs is None else programs)
-        found = [*program.warnings, *self._check_models(flow)]
-        default = self._adapters.get(None)
-        examined = examine(
-            flow,
-            self._contracts,
-            policy=self._policy,
-            budget=tightest([b for b in (program.budget, self._budget) if b is not None]),
-            prices=self._prices,
-            default_model=default.model if default is not None else None,
-            untrusted=untrusted,
-            approved=self._approved,
-            more=found,
-            thorough=thorough,
-        )
-        return flow, examined
-
-    @collector_paused()
-    def _meet(
-        self, program: Program, untrusted: tuple[str, ...], programs: Mapping[str, Program] | None
-    ) -> Prepared:
-        flow, examined = self._examine(program, untrusted, thorough=False, programs=programs)
-        found = examined.report.faults
-        errors = tuple(d for d in found if d.severity == "error")
-        prepared = Prepared(
-            program, found, errors, flow, digest=flow.digest or program, examined=examined
-        )
-        prepared.limits, prepared.prices, prepared.untrusted = self._limits, self._prices, untrusted
-        if not errors:
-            prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
-        if prepared.plan is not None:
-            contracts = [self._contracts[name] for name in prepared.plan.tools]
-            prepared.host = Host(
-                functions=[c.function for c in contracts],
-                how=[c.how for c in contracts],
-                adapters=self._adapters,
-                threads=self._threads,
-                clock=self._clock,
-                shortest=prepared.plan.shortest_ns(),
-                prices=self._prices,
-            )
-            budgets = [
-                program.budget,
-                self._budget,
-                *(policy.budget for policy in examined.policies),
-            ]
-            prepared.budget = tightest([b for b in budgets if b is not None])
-            prepared.ledger = Ledger.of(self._limits, prepared.budget)
-            default = self._adapters.get(None)
-            prepared.default_model = default.model if default is not None else None
-        return prepared
-
-    def _check_models(self, flow: Flow) -> list[Diagnostic]:
-        """Model steps against the adapters: one is there, it has the model, it takes the
-        options.
-        """
-        found = []
-        frames: dict[int, FrameGraph] = {}
-        for frame in flow.frames:
-            frames.setdefault(id(frame.names), frame)
-        for frame in frames.values():
-            names = frame.names
-            program = names.program
-            strange = by_untrusted(frame, self._approved)
-            for step, at in names.steps:
-                if not isinstance(step, LLMStep):
-                    continue
-                loc = (*names.loc, *at)
-                if not self._adapters:
-                    message = f"step {step.id!r} calls a model, and the VM has none"
-                    found.append(
-                        Diagnostic(
-                            "V030", loc, message, "give one by ExecutionVM(llm=...) or --model"
-                        )
-                    )
-                    continue
-                declared = step.model or program.defaults.model
-                model = program.models.get(declared, declared) if declared is not None else None
-                adapter = self._adapters.get(model)
-                if adapter is None:
-                    if len(self._adapters) > 1 or not self._adapters[None].takes("model"):
-                        known = [name for name in self._adapters if name is not None]
-                        hint = (
-                            f"the VM has {', '.join(map(repr, known))}"
-                            if known
-                            else "remove it: the adapter has one model"
-                        )
-                        message = f"step {step.id!r} wants model {model!r}, which no adapter has"
-                        found.append(Diagnostic("V031", (*loc, "model"), message, hint))
-                        continue
-                    adapter = self._adapters[None]
-                if strange and (step.options or program.defaults.options):
-                    message = (
-                        f"step {step.id!r} has options, and its program comes from an "
-                        f"untrusted source"
-                    )
-                    hint = "remove them, or approve the program's digest"
-                    found.append(Diagnostic("V034", (*loc, "options"), message, hint))
-                if not adapter.images and has_pictures(
-                    m for m in step.messages or () if isinstance(m, dict)
-                ):
-                    message = f"the adapter of step {step.id!r} takes no pictures"
-                    hint = "give it an attribute images = True if it does, or remove them"
-                    found.append(Diagnostic("V032", (*loc, "messages"), message, hint))
-                for option in MODEL_OPTIONS:
-                    given = (
-                        getattr(step, option) is not None
-                        or getattr(program.defaults, option) is not None
-                    )
-                    if given and not adapter.takes(option):
-                        message = f"the adapter of step {step.id!r} takes no {option!r}"
-                        either = "" if option in NAMED_ONLY else " or **kwargs"
-                        hint = f"let its complete() take {option}{either}, or remove the field"
-                        found.append(Diagnostic("V032", (*loc, option), message, hint))
-        return found
 
     # --- running ---
 
@@ -371,14 +197,14 @@ class ExecutionVM:
             VMError: If *run_id* belongs to another program or other inputs. asyncio.CancelledError:
             If the caller's task is cancelled; what was done is undone first.
         """
-        if run_id is not None or self._store is not None:
+        if run_id is not None or self._durable is not None:
             return await self.start(
                 program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted
             ).joined()
-        trace, machine = self._begin(program, context, None, seed, budget, untrusted)
+        trace, machine = self.begin(program, context, None, seed, budget, untrusted)
         if machine is None:
             return trace
-        cancelled = await self._execute(trace, machine, None)
+        cancelled = await execute(trace, machine, None, self.clock)
         if cancelled and trace.status is TraceStatus.CANCELLED:
             raise asyncio.CancelledError
         return trace
@@ -421,42 +247,18 @@ class ExecutionVM:
         """Begin a run in a task of its own and give a handle to it; needs a running event loop.
         Arguments as `run`.
         """
-        trace, machine = self._begin(program, context, run_id, seed, budget, untrusted)
+        trace, machine = self.begin(program, context, run_id, seed, budget, untrusted)
         known = self._runs.get(run_id) if run_id is not None else None
         if known is not None:
             if known.identity != identity_of(trace):
                 raise VMError(f"run {run_id!r} exists, with another program or other inputs")
             return known
-        execution = None
-        if machine is not None:
-            kept = self._store is not None
-            execution = (
-                self._keep(program, trace, machine) if kept else self._execute(trace, machine, None)
-            )
+        execution = self.execution(program, trace, machine) if machine is not None else None
         run = Run(trace, execution)
         if run_id is not None:
             run.identity = identity_of(trace)
-            self._remember(run)
+            self._runs.remember(run)
         return run
-
-    def _remember(self, run: Run) -> None:
-        """Keep a run by its id; beyond `REMEMBERED_RUNS` the oldest that has ended is forgotten.
-        What a store has is kept while it runs.
-        """
-        self._runs[run.run_id] = run
-        if self._store is not None and run.task is not None:
-            run.task.add_done_callback(lambda _: self._runs.pop(run.run_id, None))
-        if len(self._runs) > REMEMBERED_RUNS:
-            ended = next(
-                (
-                    known
-                    for known, old in self._runs.items()
-                    if old.status is not TraceStatus.RUNNING
-                ),
-                None,
-            )
-            if ended is not None:
-                del self._runs[ended]
 
     async def stream(
         self,
@@ -473,9 +275,9 @@ class ExecutionVM:
 
         Leaving the iteration early cancels the run.
         """
-        if run_id is not None and run_id in self._runs:
+        if run_id is not None and self._runs.get(run_id) is not None:
             raise VMError(f"run {run_id!r} exists; its events are gone, its trace is vm.run(...)")
-        trace, machine = self._begin(program, context, run_id, seed, budget, untrusted)
+        trace, machine = self.begin(program, context, run_id, seed, budget, untrusted)
         if machine is None:
             yield Event("run_finished", trace=trace)
             return
@@ -492,16 +294,10 @@ class ExecutionVM:
             else:
                 events.put_nowait(Event(kind, source.path, what.step_id, what.type))
 
-        kept = self._store is not None
-        run = Run(
-            trace,
-            self._keep(program, trace, machine, sink)
-            if kept
-            else self._execute(trace, machine, sink),
-        )
+        run = Run(trace, self.execution(program, trace, machine, sink=sink))
         if run_id is not None:
             run.identity = identity_of(trace)
-            self._remember(run)
+            self._runs.remember(run)
         run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
         try:
             while (event := await events.get()) is not None:
@@ -510,9 +306,9 @@ class ExecutionVM:
         finally:
             await run.cancel()
 
-    # --- inside ---
+    # --- for what is built on a VM ---
 
-    def _begin(
+    def begin(
         self,
         program: Program,
         context: Mapping[str, Any] | None,
@@ -522,14 +318,14 @@ class ExecutionVM:
         untrusted: Iterable[str],
     ) -> tuple[Trace, Machine | None]:
         """The trace of a new run, and its machine, or None where it was refused."""
-        prepared = self._prepare(program, names_of(untrusted) if untrusted else ())
+        prepared = self.preparer.prepare(program, names_of(untrusted) if untrusted else ())
         if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
             raise VMError(
                 f"a run id is a text of 1 to 200 visible ASCII characters, not {run_id!r}"
             )
         if seed is not None and type(seed) is not int:
             raise VMError(f"a seed is a whole number, not {seed!r}")
-        clock = self._clock
+        clock = self.clock
         now = clock.monotonic_ns()
         identity = os.urandom(16).hex() if run_id is None else run_id
         trace = Trace(
@@ -562,10 +358,10 @@ class ExecutionVM:
         if budget is not None:
             bound = tightest([b for b in (bound, budget_of(budget)) if b is not None])
         if plan is not None and bound is not None and bound.max_cost_usd is not None:
-            faults += self._unpriced(plan)
+            faults += self.preparer.unpriced(plan)
         if errors or faults or plan is None or root is None or prepared.host is None:
             return self._refused(trace, program, [*errors, *faults]), None
-        facts = Facts(identity, seed, self._limits, self._prices, prepared.default_model)
+        facts = Facts(identity, seed, self._limits, self.preparer.prices, prepared.default_model)
         if given:
             facts.given = {name: trace.inputs[name] for name in given}
         if texts is not None:
@@ -581,64 +377,54 @@ class ExecutionVM:
         trace._host = prepared.host
         return trace, machine
 
+    def execution(
+        self,
+        program: Program,
+        trace: Trace,
+        machine: Machine,
+        *,
+        sink: Any = None,
+        journal: Any = None,
+        origin: Origin | None = None,
+    ) -> Coroutine[Any, Any, bool]:
+        """What drives a run that has begun to its end; *origin* is for one that is stored, and
+        *journal* for one that is not.
+        """
+        if self._durable is not None:
+            return self._durable.run(program, trace, machine, sink, origin)
+        return execute(trace, machine, sink, self.clock, journal)
+
+    def with_(
+        self,
+        *,
+        tools: Mapping[str, Callable[..., Any]] | None = None,
+        programs: Mapping[str, Program] | None = None,
+        store: Unset | None = UNSET,
+    ) -> ExecutionVM:
+        """The same host with *tools* and *programs* beside its own, or in their place; with
+        ``store=None`` its runs are not stored.
+        """
+        other = copy(self)
+        own = self.preparer
+        other.preparer = replace(
+            own, contracts=dict(own.contracts), programs={**own.programs, **(programs or {})}
+        )
+        if store is None:
+            other._durable = None
+        elif self._durable is not None:
+            other._durable = self._durable.with_preparer(other.preparer)
+        for name, function in (tools or {}).items():
+            other.register_tool(name, function)
+        return other
+
     def _refused(self, trace: Trace, program: Program, faults: list[Diagnostic]) -> Trace:
-        placed = tuple(placed_for(program, self._policy, faults))
+        placed = tuple(placed_for(program, self.preparer.policy, faults))
         trace.diagnostics = placed
         trace.status = TraceStatus.FAILED
         trace.error = summary(placed)
         trace.error_kind = "refused"
         trace.finished_ns = trace.started_ns
         return trace
-
-    def _unpriced(self, plan: Plan) -> list[Diagnostic]:
-        found = []
-        for model in plan.models:
-            adapter = self._adapters.get(model) or self._adapters[None]
-            name = model or adapter.model
-            if name is None or name not in (self._prices or {}):
-                message = f"the budget limits cost, and no price is known for model {name!r}"
-                found.append(
-                    Diagnostic(
-                        "V033",
-                        ("budget", "max_cost_usd"),
-                        message,
-                        "give ExecutionVM(prices={model: (input, output)})"
-                        if name
-                        else "give the adapter an attribute 'model', and its price",
-                    )
-                )
-        return found
-
-    async def _execute(
-        self, trace: Trace, machine: Machine, sink: Any, journal: Journal | None = None
-    ) -> bool:
-        """Drive *machine* to its end and complete *trace*; whether it was cancelled from
-        outside.
-        """
-        plain = sink is None and journal is None
-        driver = Driver.of(trace._host) if plain else Driver(trace._host, sink, journal)
-        lane = driver.lane(
-            machine, trace.started_ns if journal is None else self._clock.monotonic_ns()
-        )
-        try:
-            return await driver.drive(machine, lane, trace.started_ns)
-        finally:
-            driver.dog.lanes.discard(lane)
-            trace._host = None
-            trace.status = machine.status
-            trace.output = machine.output
-            if machine.waiting:
-                trace.waiting = machine.waiting
-            if machine.error is not None:
-                trace.error = machine.error_summary()
-                trace.error_kind = machine.error.kind
-                if (
-                    machine.raised is not None
-                    and type(machine.raised).__name__ == machine.error.type
-                ):
-                    trace._raised = machine.raised
-            trace._steps = trace._digest = None  # of one that was looked at while it ran
-            trace.finished_ns = self._clock.monotonic_ns()
 
     def run_many(
         self,
@@ -667,161 +453,6 @@ class ExecutionVM:
 
     # --- durable runs ---
 
-    async def _keep(
-        self,
-        program: Program,
-        trace: Trace,
-        machine: Machine,
-        sink: Any = None,
-        origin: Origin | None = None,
-    ) -> bool:
-        """Run *machine* durably; where its run id is stored already, join that run."""
-        store = self._kept_in()
-        lease = await self._leased()
-        lapses = lease.lapses
-        stored = self._stored(program, trace)
-        stored.status, stored.started_ns, stored.owner = (
-            "running",
-            trace.started_ns + trace._base_ns,
-            lease.owner,
-        )
-        held = lease.hold([trace.run_id])
-        begun = False
-        try:
-            begun = bool(held) and await patiently(
-                self._clock, lambda again: store.begin(stored, again=again)
-            )
-        except StoreError:
-            lease.doubt()
-            raise
-        finally:
-            if held and not begun:
-                lease.let_go(held)
-        if begun:
-            seal = RunSeal(stored, store.signer, self._trusted)
-            return await self._drive_kept(trace, machine, stored, seal, lapses, sink, origin)
-        known = await self._stored_call(store.load, trace.run_id, rows=False)
-        if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
-            raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
-        become(trace, await self._follow(trace.run_id))
-        return False
-
-    async def _stored_call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """What a function of the store gives, called in a thread; again where the store fails for
-        the moment.
-        """
-        return await patiently(
-            self._clock, lambda _: asyncio.to_thread(function, *arguments, **options)
-        )
-
-    def _stored(self, program: Program, trace: Trace) -> StoredRun:
-        """A new run as it is stored."""
-        return StoredRun(
-            trace.run_id,
-            program.name,
-            trace.program_digest,
-            self._clock.time_ns(),
-            self._prepare(program).document(),
-            trace.inputs,
-            trace.about,
-            trace._seed,
-            bytes.fromhex(trace.salt),
-            parent=trace.about.get("parent", {}).get("run_id"),
-        )
-
-    async def _drive_kept(
-        self,
-        trace: Trace,
-        machine: Machine,
-        stored: StoredRun,
-        seal: RunSeal,
-        lapses: int,
-        sink: Any = None,
-        origin: Origin | None = None,
-    ) -> bool:
-        """Drive a run that is ours; where others take it over meanwhile, its trace is what they
-        make of it.
-        """
-        store, lease = self._kept_in(), self._lease
-        assert lease is not None
-        lost = False
-        try:
-            journal = Journal(
-                store, lease, stored, trace._base_ns, trace._ops, seal, self._clock, lapses, origin
-            )
-        except BaseException:
-            lease.let_go([trace.run_id])
-            raise
-        self._journals.add(journal)
-        assert self._listener is not None
-        try:
-            with journal.driven():
-                self._listener.add(
-                    stored.key, partial(call_in, asyncio.get_running_loop(), journal.stop)
-                )
-                cancelled = await self._execute(trace, machine, sink, journal)
-            waiting = journal.entries(machine.waiting)
-            trace.waiting = presented(waiting)
-            await journal.end(machine, trace, waiting)
-        except Abandoned as gone:
-            if not isinstance(gone.cause, LeaseLost):
-                raise gone.cause from None
-            await journal.leave_run()
-            if journal.leaving:
-                raise asyncio.CancelledError from None
-            lost = True
-        finally:
-            self._journals.discard(journal)
-            self._listener.discard(stored.key)
-            debt = journal.debt()
-            if debt is None:
-                lease.let_go([trace.run_id])
-            else:
-                lease.owe(debt)
-        if lost:
-            await self._stored_call(lease.pay)  # what its calls gave, before anybody looks
-            become(trace, await self._follow(trace.run_id))
-            return False
-        if trace.status is TraceStatus.SUSPENDED:
-            if matched(waiting):  # an event may have come before
-                await self._stored_call(store.deliver, self._trusted)
-            now = await self._stored_call(store.load, trace.run_id, rows=False)
-            if not self._rests(now):
-                become(trace, await self._follow(trace.run_id))
-        return cancelled
-
-    def _rests(self, run: StoredRun, fence: int = 0) -> bool:
-        """Whether nothing becomes of a run before somebody says something, or a time comes: it has
-        ended; or it waits, was claimed since it had *fence*, and nobody said anything since that it
-        can use.
-        """
-        assert self._lease is not None
-        if run.status != SUSPENDED or self._lease.has(run.run_id):
-            return run.status in ENDED
-        due = run.wake_ns is not None and run.wake_ns <= self._clock.time_ns()
-        new = [message for message in run.inbox if not message.seen]
-        return run.fence > fence and not due and not any(usable(m, run.waiting) for m in new)
-
-    async def _follow(self, run_id: str, fence: int = 0) -> Trace:
-        """The trace of a stored run once it rests: driven here if nobody has it, else looked at
-        until then. With the *fence* that it had, it is gone on with at least once after that, here
-        or elsewhere.
-        """
-        store = self._kept_in()
-        pause = 0.02
-        while True:
-            for rows in (False, True):  # what stood in the header may have changed since
-                known = await self._stored_call(store.load, run_id, rows=rows)
-                if not self._rests(known, fence):
-                    break
-            else:
-                return trace_of(known)
-            taken = await self._take_up(run_id)
-            if taken is not None:
-                return taken
-            await self._clock.sleep(pause)
-            pause = min(pause * 2, 1.0)
-
     async def resume(self, run_id: str) -> Trace:
         """Go on with a stored run, from where its records end, until it has ended or waits again;
         an ended one is left as it is.
@@ -830,179 +461,39 @@ class ExecutionVM:
             UnknownRun: If there is none.
             VMError: If it is under way in another process, or this host can not run its program.
         """
-        store = self._kept_in()
+        durable = self._require_durable()
         local = self._runs.get(run_id)
         if local is not None and local.task is not None and not local.task.done():
             trace = await local.joined()
             if trace.status is not TraceStatus.SUSPENDED:  # it may have looked only
                 return trace
-        known = await self._stored_call(store.load, run_id, rows=False)
-        if known.status in ENDED:
-            return trace_of(await self._stored_call(store.load, run_id))
-        if self._lease is not None:
-            # what is owed to it since the store did not answer
-            await self._stored_call(self._lease.pay)
-        taken = await self._take_up(run_id, known)
-        if taken is not None:
-            return taken
-        lease = await self._leased()
-        owner = (await self._stored_call(store.load, run_id, rows=False)).owner
-        if owner not in (None, lease.owner):
-            raise VMError(
-                f"run {run_id!r} is under way in another process ({owner}); it is given up when "
-                f"that one ends"
-            )
-        # another caller has it here, or somebody held it for a moment
-        return await self._follow(run_id, known.fence - (known.status == "running"))
+        return await durable.resume(run_id)
 
-    async def _take_up(self, run_id: str, stored: StoredRun | None = None) -> Trace | None:
-        """Claim a stored run and drive it; None where another owner is alive. *stored* is its
-        header, if that was just read.
-        """
-        if stored is None:
-            stored = await self._stored_call(self._kept_in().load, run_id, rows=False)
-        self._fitting(stored)
-        lease = await self._leased()
-        claimed = await self._claim([run_id], await self._stored_call(lease.spared))
-        return await self._go_on(run_id, *claimed[run_id]) if claimed else None
+    @property
+    def clock(self) -> Any:
+        """What tells the time to runs."""
+        return self.preparer.clock
 
-    async def _leased(self) -> Lease:
-        """The lease of this VM, so far ahead that calls may be begun."""
-        lease = self._lease
-        assert lease is not None
-        await self._stored_call(lease.begin)
-        if not lease.holds():
-            await self._stored_call(lease.renew)
-        return lease
+    @property
+    def store(self) -> Store | None:
+        """Where runs are stored, if the VM has a store."""
+        return self._durable.store if self._durable is not None else None
 
-    def _fitting(self, stored: StoredRun) -> Prepared:
-        """The plan of a stored run, where this host can go on with it."""
-        prepared = self._prepared_for(stored)
-        self._fits(prepared, stored)
-        return prepared
-
-    def _fits(self, prepared: Prepared, stored: StoredRun) -> None:
-        """Whether this host can go on with a stored run by this plan.
+    def require_store(self) -> Store:
+        """Where runs are stored.
 
         Raises:
-            VMError: If not; the message says why.
+            VMError: If this VM has no store.
         """
-        plan = prepared.plan
-        errors = prepared.errors
-        if plan is not None and prepared.examined is not None:
-            errors = (*errors, *prepared.examined.not_covered(stored.inputs))
-        if errors or plan is None or prepared.host is None:
-            raise ProgramError(errors or prepared.errors)
-        self._same_policy(stored)
-        missing = [name for name in plan.given if name not in stored.inputs]
-        if missing:
-            raise VMError(
-                f"run {stored.run_id!r}: the policy's checks read input {missing[0]!r}, which the "
-                f"run was not given"
-            )
+        return self._require_durable().store
 
-    def _same_policy(self, stored: StoredRun) -> None:
-        """Refuse a run that was begun under another policy of its host, unless this VM's says that
-        it replaces that one.
-        """
-        begun = stored.about.get("host_policy")
-        if begun is None:
-            return
-        run = f"run {stored.run_id!r} was begun under a policy"
-        if self._policy is None:
-            raise VMError(f"{run}, and this VM has none; give it one")
-        if begun != self._policy.digest and begun not in self._policy.replaces:
-            hint = (
-                f"resume it under that one, or write replaces: [{begun}] into this one, if it "
-                f"may take its place"
-            )
-            raise VMError(f"{run} that is not this VM's; {hint}")
-
-    async def _go_on(self, run_id: str, claim: Claim, lapses: int) -> Trace | None:
-        """Drive a run that was claimed when the lease had run out *lapses* times; None where it is
-        lost already.
-        """
-        store, lease = self._kept_in(), self._lease
-        assert lease is not None
-        begun = None
-        try:
-            stored = await self._stored_call(collector_paused()(store.load), run_id)
-            # this process stood still between the two, and another has it now
-            if stored.fence != claim.fence:
-                return None
-            try:
-                seal = collector_paused()(RunSeal)(stored, store.signer, self._trusted)
-                fault = seal.fault(claim.status)
-                if fault is not None:
-                    raise VMError(f"run {run_id!r} is not resumed: {fault}")
-                begun = self._begun(stored)
-            except VMError:  # another host may be able to go on with it
-                was: dict[str, Any] = {"owner": None, "status": claim.status}
-                if claim.status == PENDING:
-                    was["started_ns"] = 0
-                await store.append(Append(stored.key, claim.fence, (), was))
-                raise
-        finally:
-            if begun is None:
-                lease.let_go([run_id])
-                lease.doubt()
-        trace, machine = begun
-        await self._drive_kept(trace, machine, stored, seal, lapses)
-        return trace
-
-    def _begun(self, stored: StoredRun) -> tuple[Trace, Machine]:
-        """The trace of a stored run, and its machine at its beginning."""
-        prepared = self._fitting(stored)
-        plan = prepared.plan
-        assert plan is not None
-        run_id = stored.run_id
-        clock = self._clock
-        now = clock.monotonic_ns()
-        # a run's own time does not go back where the clock was set back since
-        told = max([stored.started_ns, *(row.finished_ns or row.started_ns for row in stored.rows)])
-        base = max(clock.time_ns(), told) - now
-        root = plan.frames[0]
-        trace = Trace(
-            stored.program_name,
-            stored.program_digest,
-            run_id,
-            stored.seed,
-            stored.started_ns - base,
-            base,
-        )
-        trace._salt, trace._sign = (stored.salt or b"").hex(), self._sign
-        trace.inputs, trace._about, trace._host = stored.inputs, stored.about, prepared.host
-        bound = budget_of(stored.about.get("budget"))
-        facts = Facts(run_id, stored.seed, self._limits, self._prices, prepared.default_model)
-        facts.given = {name: stored.inputs[name] for name in plan.given}
-        seconds = bound.max_seconds if bound is not None else None
-        deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
-        ledger = Ledger.of(self._limits, bound)
-        machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
-        trace._records, trace._ops = machine.records, plan.ops
-        return trace, machine
-
-    def _prepared_for(self, stored: StoredRun) -> Prepared:
-        """The plan of a stored run's program, as it was when the run began."""
-        known = self._documents.get(stored.program_digest)
-        if known is None:
-            program = Program.from_dict(stored.document["program"])
-            programs = {
-                name: Program.from_dict(other)
-                for name, other in stored.document["programs"].items()
-            }
-            if (Flow(program, programs).digest or program.digest) != stored.program_digest:
-                raise VMError(f"run {stored.run_id!r}: its stored program does not fit its digest")
-            known = self._documents[stored.program_digest] = program, programs
-        return self._prepare(known[0], tuple(stored.about.get("untrusted_here", ())), known[1])
-
-    def _kept_in(self) -> Store:
-        if self._store is None:
+    def _require_durable(self) -> Durable:
+        if self._durable is None:
             raise VMError(
                 "this VM keeps no runs; give it a store, for example "
                 "ExecutionVM(store='sqlite:///runs.db')"
             )
-        return self._store
+        return self._durable
 
     async def submit(
         self,
@@ -1019,15 +510,11 @@ class ExecutionVM:
         Raises:
             ProgramError: If it would be refused.
         """
-        store = self._kept_in()
-        trace, machine = self._begin(program, context, run_id, None, budget, untrusted)
+        durable = self._require_durable()
+        trace, machine = self.begin(program, context, run_id, None, budget, untrusted)
         if machine is None:
             raise ProgramError(trace.diagnostics)
-        stored = self._stored(program, trace)
-        if not await patiently(self._clock, lambda again: store.begin(stored, again=again)):
-            known = await self._stored_call(store.load, trace.run_id, rows=False)
-            if known.program_digest != trace.program_digest or known.inputs != trace.inputs:
-                raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
+        await durable.submit(program, trace)
         return trace.run_id
 
     async def recover(self) -> list[Trace]:
@@ -1050,159 +537,12 @@ class ExecutionVM:
         status: ``pending``, ``running`` (left behind) or ``suspended``. The traces are given where
         it ends; *ended* is called with each at once, and none is kept then.
         """
-        self._kept_in()
-        tasks: dict[str, asyncio.Task[Trace | None]] = {}
-        traces: list[Trace] = []
-        shelf = Shelf()
-        looked, idle = -poll_seconds, False
-        outage: Patience | None = None
-        try:
-            while True:
-                now = self._clock.monotonic_ns() / 1e9
-                free = concurrency - len(tasks)
-                wanted = free >= max(concurrency * REFILLED_PART, 1) and not (tasks and idle)
-                if wanted or (free and now >= looked + poll_seconds):
-                    looked = now
-                    shelf.now = now
-                    try:
-                        claimed, idle = await self._claim_some(free, only, shelf)
-                        outage = None
-                    except StoreError as error:
-                        outage = self._outage(error, outage, raises=until_idle and not tasks)
-                        claimed, idle = {}, False
-                    for run_id, (claim, lapses) in claimed.items():
-                        tasks[run_id] = asyncio.create_task(self._go_on(run_id, claim, lapses))
-                pause = (
-                    poll_seconds
-                    if idle or not free or outage
-                    else min(poll_seconds, PASSED_OVER_SECONDS)
-                )
-                if not tasks:
-                    if until_idle and idle and not (self._lease and self._lease.owes):
-                        return traces
-                    await self._clock.sleep(pause)
-                    continue
-                await asyncio.wait(
-                    tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=pause
-                )
-                for run_id in [run_id for run_id, task in tasks.items() if task.done()]:
-                    trace, fit = self._taken(run_id, tasks.pop(run_id))
-                    if trace is not None and ended is not None:
-                        ended(trace)
-                    elif trace is not None and until_idle:
-                        traces.append(trace)
-                    if not fit:
-                        shelf.runs[run_id] = now + RESTING_SECONDS
-        finally:
-            if tasks:
-                await self._leave(tasks)
-
-    def _outage(self, error: StoreError, since: Patience | None, *, raises: bool) -> Patience:
-        """That the store does not answer a worker, which is said once; with *raises* its patience
-        ends.
-        """
-        if not error.passing or (raises and since is not None and since.over):
-            raise error
-        if since is None:
-            logger.warning("no run is taken up, and it is tried again: %s", error)
-        return since or Patience(self._clock)
-
-    async def _claim_some(
-        self, most: int, only: str | None, shelf: Shelf
-    ) -> tuple[dict[str, tuple[Claim, int]], bool]:
-        """Claim up to *most* runs that this host can go on with; whether there was none to claim,
-        here or elsewhere.
-        """
-        store = self._kept_in()
-        lease = await self._leased()
-        spare = await asyncio.to_thread(lease.spared)
-        # what a process left that died while it delivered
-        await asyncio.to_thread(store.deliver, self._trusted)
-        found = await asyncio.to_thread(
-            store.claimable, self._clock.time_ns(), most * LOOK_AHEAD, only, spare=spare
+        worker = Worker(
+            self._require_durable(), concurrency=concurrency, poll_seconds=poll_seconds, only=only
         )
-        fit = [
-            run_id for run_id, digest in found.items() if await self._may_try(run_id, digest, shelf)
-        ]
-        return await self._claim(fit, spare, most), not fit
-
-    async def _claim(
-        self, run_ids: Sequence[str], spare: Sequence[str], most: int = 1
-    ) -> dict[str, tuple[Claim, int]]:
-        """Claim up to *most* runs that are not driven here; each with how often the lease had run
-        out before.
-        """
-        store, lease = self._kept_in(), self._lease
-        assert lease is not None
-        held = lease.hold(run_ids)
-        claimed: dict[str, Claim] = {}
-        lapses = lease.lapses
-        try:
-            if held:
-                now = self._clock.time_ns()
-                claimed = await self._stored_call(
-                    store.claim, held, lease.owner, now, most=most, spare=spare
-                )
-        except StoreError:
-            lease.doubt()
-            raise
-        finally:
-            lease.let_go(run_id for run_id in held if run_id not in claimed)
-        return {run_id: (claim, lapses) for run_id, claim in claimed.items()}
-
-    async def _may_try(self, run_id: str, digest: str, shelf: Shelf) -> bool:
-        """Whether this host may try to go on with a run now; the first of a program tells it of
-        all.
-        """
-        if shelf.rests(run_id, digest):
-            return False
-        if digest not in shelf.known:
-            try:
-                self._fitting(await asyncio.to_thread(self._kept_in().load, run_id, rows=False))
-            except VMError as error:
-                if isinstance(error, StoreError) and error.passing:
-                    raise
-                logger.warning("run %s can not go on here: %s", run_id, error)
-                resting = shelf.programs if isinstance(error, ProgramError) else shelf.runs
-                resting[digest if isinstance(error, ProgramError) else run_id] = (
-                    shelf.now + RESTING_SECONDS
-                )
-                return False
-            shelf.known.add(digest)
-        return True
-
-    async def _leave(self, tasks: Mapping[str, asyncio.Task[Any]]) -> None:
-        """Stop driving: calls under way have `GRACE_SECONDS` to end, no further one is begun, and
-        the runs are left to others.
-        """
-        for journal in self._journals:
-            journal.leaving = journal.leaving or journal.run.run_id in tasks
-        _, pending = await asyncio.wait(tasks.values(), timeout=GRACE_SECONDS)
-        for task in pending:
-            task.cancel()
-        if pending:
-            await asyncio.wait(pending)
-        for run_id, task in tasks.items():
-            self._taken(run_id, task)
-
-    def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> tuple[Trace | None, bool]:
-        """What a worker's task came to, and whether this host can go on with the run; that it can
-        not is told.
-        """
-        try:
-            return task.result(), True
-        except asyncio.CancelledError:
-            return None, True
-        except VMError as error:
-            if isinstance(error, StoreError) and error.passing:
-                logger.warning(
-                    "run %s is given back as soon as the store answers: %s", run_id, error
-                )
-                return None, True
-            logger.warning("run %s can not go on here: %s", run_id, error)
-        except Exception:  # a fault of ours stops one run, and not the worker
-            logger.exception("run %s can not go on here", run_id)
-        return None, False
+        traces: list[Trace] = []
+        await worker.work(ended or traces.append, until_idle=until_idle)
+        return traces
 
     @property
     def inbox(self) -> Inbox:
@@ -1210,9 +550,9 @@ class ExecutionVM:
         models.
         """
         return Inbox(
-            self._kept_in(),
+            self.require_store(),
             self._roles,
-            self._clock,
+            self.clock,
             value_bytes=self._limits.value_bytes,
             trusted=self._trusted,
         )
@@ -1314,7 +654,7 @@ class ExecutionVM:
             AlreadyDecided: If it is to be cancelled already.
             Expired: If it has ended.
         """
-        store, inbox = self._kept_in(), self.inbox
+        durable, inbox = self._require_durable(), self.inbox
         try:
             await asyncio.to_thread(inbox.cancel, run_id, by=account() if by is UNSET else by)
         except UnknownRun:  # it may be about to be stored
@@ -1322,27 +662,16 @@ class ExecutionVM:
             if local is None:
                 raise
             return await local.cancel()
-        for journal in self._journals:
-            if journal.run.run_id == run_id and journal.task is not None:
-                call_in(journal.task.get_loop(), journal.stop)
-        while True:
-            known = await asyncio.to_thread(store.load, run_id, rows=False)
-            if known.status != "running" or known.owner not in await asyncio.to_thread(
-                living, store
-            ):
-                return await self._follow(run_id)
-            await self._clock.sleep(NOTICED_SECONDS / 10)
+        return await durable.stopped(run_id)
 
     def load(self, run_id: str) -> Trace:
         """The trace of a stored run, as far as it has come."""
-        return trace_of(self._kept_in().load(run_id))
+        return trace_of(self.require_store().load(run_id))
 
     def close(self) -> None:
         """Give the lease back and close the store; runs under way are left to others."""
-        if self._lease is not None:
-            self._lease.end()
-        if self._store is not None:
-            self._store.close()
+        if self._durable is not None:
+            self._durable.close()
 
 
 def _salt() -> str:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from ..errors import ProgramError, StoreError, VMError
+from ..records.trace import Trace
+from ..store.protocol import Claim
+from .outbox import Patience
+from .resume import Durable
+
+logger = logging.getLogger("nano_vm")
 
 RESTING_SECONDS = 60.0
 """How long a worker leaves a run that it could not go on with."""
@@ -40,3 +51,158 @@ class Shelf:
     def rests(self, run_id: str, digest: str) -> bool:
         """Whether a run is left alone for now."""
         return max(self.runs.get(run_id, 0.0), self.programs.get(digest, 0.0)) > self.now
+
+
+class Worker:
+    """Claims runs that nobody drives and drives up to *concurrency* of them; *only* is a status.
+
+    Runs that this host cannot go on with are left, and tried again after a minute.
+    """
+
+    def __init__(
+        self, durable: Durable, *, concurrency: int, poll_seconds: float, only: str | None
+    ) -> None:
+        self.durable, self.clock = durable, durable.preparer.clock
+        self.concurrency, self.poll_seconds, self.only = concurrency, poll_seconds, only
+        self.tasks: dict[str, asyncio.Task[Trace | None]] = {}
+        self.shelf = Shelf()
+        self.looked, self.idle = -poll_seconds, False
+        self.outage: Patience | None = None  # since the store does not answer
+
+    async def work(self, ended: Callable[[Trace], None], *, until_idle: bool) -> None:
+        """Work for ever, or until there is nothing to do; *ended* is called with each trace."""
+        try:
+            while True:
+                now = self.clock.monotonic_ns() / 1e9
+                await self._fill(now, until_idle=until_idle)
+                if self.tasks:
+                    await asyncio.wait(
+                        self.tasks.values(),
+                        return_when=asyncio.FIRST_COMPLETED,
+                        timeout=self._pause(),
+                    )
+                    self._collect(now, ended)
+                elif until_idle and self.idle and not self.durable.lease.owes:
+                    return
+                else:
+                    await self.clock.sleep(self._pause())
+        finally:
+            if self.tasks:
+                await self._leave()
+
+    async def _fill(self, now: float, *, until_idle: bool) -> None:
+        """Claim runs for the places that are free, if it is time to ask the store."""
+        free = self.concurrency - len(self.tasks)
+        wanted = free >= max(self.concurrency * REFILLED_PART, 1) and not (self.tasks and self.idle)
+        if not wanted and not (free and now >= self.looked + self.poll_seconds):
+            return
+        self.looked = self.shelf.now = now
+        try:
+            claimed, self.idle = await self._claim_some(free, self.only)
+            self.outage = None
+        except StoreError as error:
+            self._meet_outage(error, raises=until_idle and not self.tasks)
+            claimed, self.idle = {}, False
+        for run_id, (claim, lapses) in claimed.items():
+            self.tasks[run_id] = asyncio.create_task(
+                self.durable.drive_claimed(run_id, claim, lapses)
+            )
+
+    def _pause(self) -> float:
+        """Seconds until the store is asked again."""
+        if self.idle or self.outage or len(self.tasks) >= self.concurrency:
+            return self.poll_seconds
+        return min(self.poll_seconds, PASSED_OVER_SECONDS)
+
+    def _collect(self, now: float, ended: Callable[[Trace], None]) -> None:
+        """Hand over the traces of runs that have ended or wait."""
+        for run_id in [run_id for run_id, task in self.tasks.items() if task.done()]:
+            trace, fit = self._taken(run_id, self.tasks.pop(run_id))
+            if trace is not None:
+                ended(trace)
+            if not fit:
+                self.shelf.runs[run_id] = now + RESTING_SECONDS
+
+    def _meet_outage(self, error: StoreError, *, raises: bool) -> None:
+        """Note that the store does not answer, which is said once; with *raises* patience ends."""
+        since = self.outage
+        if not error.passing or (raises and since is not None and since.over):
+            raise error
+        if since is None:
+            logger.warning("no run is taken up, and it is tried again: %s", error)
+        self.outage = since or Patience(self.clock)
+
+    async def _claim_some(
+        self, most: int, only: str | None
+    ) -> tuple[dict[str, tuple[Claim, int]], bool]:
+        """Claim up to *most* runs that this host can go on with; whether there was none to claim,
+        here or elsewhere.
+        """
+        store = self.durable.store
+        lease = await self.durable.leased()
+        spare = await asyncio.to_thread(lease.spared)
+        # what a process left that died while it delivered
+        await asyncio.to_thread(store.deliver, self.durable.trusted)
+        found = await asyncio.to_thread(
+            store.claimable, self.clock.time_ns(), most * LOOK_AHEAD, only, spare=spare
+        )
+        fit = [run_id for run_id, digest in found.items() if await self._may_try(run_id, digest)]
+        return await self.durable.claim(fit, spare, most), not fit
+
+    async def _may_try(self, run_id: str, digest: str) -> bool:
+        """Whether this host may try to go on with a run now; the first of a program tells it of
+        all.
+        """
+        if self.shelf.rests(run_id, digest):
+            return False
+        if digest not in self.shelf.known:
+            try:
+                self.durable.preparer.fitting(
+                    await asyncio.to_thread(self.durable.store.load, run_id, rows=False)
+                )
+            except VMError as error:
+                if isinstance(error, StoreError) and error.passing:
+                    raise
+                logger.warning("run %s can not go on here: %s", run_id, error)
+                resting = (
+                    self.shelf.programs if isinstance(error, ProgramError) else self.shelf.runs
+                )
+                resting[digest if isinstance(error, ProgramError) else run_id] = (
+                    self.shelf.now + RESTING_SECONDS
+                )
+                return False
+            self.shelf.known.add(digest)
+        return True
+
+    async def _leave(self) -> None:
+        """Stop driving: calls under way have `GRACE_SECONDS` to end, no further one is begun, and
+        the runs are left to others.
+        """
+        for journal in self.durable.journals:
+            journal.leaving = journal.leaving or journal.run.run_id in self.tasks
+        _, pending = await asyncio.wait(self.tasks.values(), timeout=GRACE_SECONDS)
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        for run_id, task in self.tasks.items():
+            self._taken(run_id, task)
+
+    def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> tuple[Trace | None, bool]:
+        """What a worker's task came to, and whether this host can go on with the run; that it can
+        not is told.
+        """
+        try:
+            return task.result(), True
+        except asyncio.CancelledError:
+            return None, True
+        except VMError as error:
+            if isinstance(error, StoreError) and error.passing:
+                logger.warning(
+                    "run %s is given back as soon as the store answers: %s", run_id, error
+                )
+                return None, True
+            logger.warning("run %s can not go on here: %s", run_id, error)
+        except Exception:  # a fault of ours stops one run, and not the worker
+            logger.exception("run %s can not go on here", run_id)
+        return None, False

@@ -1,0 +1,386 @@
+"""Runs of a store as one host drives them: begun, claimed, resumed from their records, let go.
+
+A run goes on by feeding its records to a machine at its beginning; where this process loses it
+meanwhile, its trace is what the other owner makes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
+from typing import Any, TypeVar
+
+from .. import forking
+from ..errors import LeaseLost, StoreError, VMError
+from ..language.program import Program
+from ..machine.ledger import Ledger
+from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..records.trace import Trace, TraceStatus
+from ..store.protocol import Append, Claim, Store
+from ..store.records import ENDED, PENDING, SUSPENDED, StoredRun
+from ..store.seals import RunSeal
+from ..store.waits import matched
+from ..verify.examine import collector_paused
+from .driver import Abandoned
+from .host import budget_of
+from .inbox import presented, usable
+from .journal import Journal, Origin
+from .lease import Lease, living
+from .listener import NOTICED_SECONDS, Listener
+from .live import become, call_in, execute
+from .outbox import patiently
+from .prepare import Preparer
+from .stored import trace_of
+
+T = TypeVar("T")
+
+
+class Durable(forking.Begins):
+    """The runs of *store* as one host drives them; *trusted* are the public keys whose signature
+    counts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        preparer: Preparer,
+        *,
+        lease_seconds: float,
+        trusted: frozenset[str] | None,
+        sign: Callable[[str], str] | None,
+    ) -> None:
+        self.store, self.preparer = store, preparer
+        self.trusted, self.sign = trusted, sign
+        self.lease = Lease(store, lease_seconds)
+        self.listener = Listener(store)
+        self.journals: set[Journal] = set()  # of runs under way here
+        forking.join(self)
+
+    def with_preparer(self, preparer: Preparer) -> Durable:
+        """The same owner of runs, for a host that prepares programs otherwise."""
+        other = copy(self)
+        other.preparer = preparer
+        forking.join(other)
+        return other
+
+    def after_fork_in_child(self) -> None:
+        """Drive nothing: what is under way is the parent's."""
+        forking.leave(list(self.journals))
+        self.journals.clear()
+
+    async def run(
+        self,
+        program: Program,
+        trace: Trace,
+        machine: Machine,
+        sink: Any = None,
+        origin: Origin | None = None,
+    ) -> bool:
+        """Run *machine* durably; where its run id is stored already, join that run."""
+        store = self.store
+        lease = await self.leased()
+        lapses = lease.lapses
+        stored = self.as_stored(program, trace)
+        stored.status, stored.started_ns, stored.owner = (
+            "running",
+            trace.started_ns + trace._base_ns,
+            lease.owner,
+        )
+        held = lease.hold([trace.run_id])
+        begun = False
+        try:
+            begun = bool(held) and await patiently(
+                self.preparer.clock, lambda again: store.begin(stored, again=again)
+            )
+        except StoreError:
+            lease.doubt()
+            raise
+        finally:
+            if held and not begun:
+                lease.let_go(held)
+        if begun:
+            seal = RunSeal(stored, store.signer, self.trusted)
+            return await self._drive(trace, machine, stored, seal, lapses, sink, origin)
+        known = await self.stored_call(store.load, trace.run_id, rows=False)
+        if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
+            raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
+        become(trace, await self.follow(trace.run_id))
+        return False
+
+    async def stored_call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """What a function of the store gives, called in a thread; again where the store fails for
+        the moment.
+        """
+        return await patiently(
+            self.preparer.clock, lambda _: asyncio.to_thread(function, *arguments, **options)
+        )
+
+    def as_stored(self, program: Program, trace: Trace) -> StoredRun:
+        """A new run as it is stored."""
+        return StoredRun(
+            trace.run_id,
+            program.name,
+            trace.program_digest,
+            self.preparer.clock.time_ns(),
+            self.preparer.prepare(program).document(),
+            trace.inputs,
+            trace.about,
+            trace._seed,
+            bytes.fromhex(trace.salt),
+            parent=trace.about.get("parent", {}).get("run_id"),
+        )
+
+    async def _drive(
+        self,
+        trace: Trace,
+        machine: Machine,
+        stored: StoredRun,
+        seal: RunSeal,
+        lapses: int,
+        sink: Any = None,
+        origin: Origin | None = None,
+    ) -> bool:
+        """Drive a run that is ours; where others take it over meanwhile, its trace is what they
+        make of it.
+        """
+        store, lease = self.store, self.lease
+        lost = False
+        try:
+            journal = Journal(
+                store,
+                lease,
+                stored,
+                trace._base_ns,
+                trace._ops,
+                seal,
+                self.preparer.clock,
+                lapses,
+                origin,
+            )
+        except BaseException:
+            lease.let_go([trace.run_id])
+            raise
+        self.journals.add(journal)
+        try:
+            with journal.driven():
+                self.listener.add(
+                    stored.key, partial(call_in, asyncio.get_running_loop(), journal.stop)
+                )
+                cancelled = await execute(trace, machine, sink, self.preparer.clock, journal)
+            waiting = journal.entries(machine.waiting)
+            trace.waiting = presented(waiting)
+            await journal.end(machine, trace, waiting)
+        except Abandoned as gone:
+            if not isinstance(gone.cause, LeaseLost):
+                raise gone.cause from None
+            await journal.leave_run()
+            if journal.leaving:
+                raise asyncio.CancelledError from None
+            lost = True
+        finally:
+            self.journals.discard(journal)
+            self.listener.discard(stored.key)
+            debt = journal.debt()
+            if debt is None:
+                lease.let_go([trace.run_id])
+            else:
+                lease.owe(debt)
+        if lost:
+            await self.stored_call(lease.pay)  # what its calls gave, before anybody looks
+            become(trace, await self.follow(trace.run_id))
+            return False
+        if trace.status is TraceStatus.SUSPENDED:
+            if matched(waiting):  # an event may have come before
+                await self.stored_call(store.deliver, self.trusted)
+            now = await self.stored_call(store.load, trace.run_id, rows=False)
+            if not self._rests(now):
+                become(trace, await self.follow(trace.run_id))
+        return cancelled
+
+    def _rests(self, run: StoredRun, fence: int = 0) -> bool:
+        """Whether nothing becomes of a run before somebody says something, or a time comes: it has
+        ended; or it waits, was claimed since it had *fence*, and nobody said anything since that it
+        can use.
+        """
+        if run.status != SUSPENDED or self.lease.has(run.run_id):
+            return run.status in ENDED
+        due = run.wake_ns is not None and run.wake_ns <= self.preparer.clock.time_ns()
+        new = [message for message in run.inbox if not message.seen]
+        return run.fence > fence and not due and not any(usable(m, run.waiting) for m in new)
+
+    async def follow(self, run_id: str, fence: int = 0) -> Trace:
+        """The trace of a stored run once it rests: driven here if nobody has it, else looked at
+        until then. With the *fence* that it had, it is gone on with at least once after that, here
+        or elsewhere.
+        """
+        store = self.store
+        pause = 0.02
+        while True:
+            for rows in (False, True):  # what stood in the header may have changed since
+                known = await self.stored_call(store.load, run_id, rows=rows)
+                if not self._rests(known, fence):
+                    break
+            else:
+                return trace_of(known)
+            taken = await self.claim_and_drive(run_id)
+            if taken is not None:
+                return taken
+            await self.preparer.clock.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    async def claim_and_drive(self, run_id: str, stored: StoredRun | None = None) -> Trace | None:
+        """Claim a stored run and drive it; None where another owner is alive. *stored* is its
+        header, if that was just read.
+        """
+        if stored is None:
+            stored = await self.stored_call(self.store.load, run_id, rows=False)
+        self.preparer.fitting(stored)
+        lease = await self.leased()
+        claimed = await self.claim([run_id], await self.stored_call(lease.spared))
+        return await self.drive_claimed(run_id, *claimed[run_id]) if claimed else None
+
+    async def leased(self) -> Lease:
+        """The lease of this VM, so far ahead that calls may be begun."""
+        lease = self.lease
+        await self.stored_call(lease.begin)
+        if not lease.holds():
+            await self.stored_call(lease.renew)
+        return lease
+
+    async def drive_claimed(self, run_id: str, claim: Claim, lapses: int) -> Trace | None:
+        """Drive a run that was claimed when the lease had run out *lapses* times; None where it is
+        lost already.
+        """
+        store, lease = self.store, self.lease
+        begun = None
+        try:
+            stored = await self.stored_call(collector_paused()(store.load), run_id)
+            # this process stood still between the two, and another has it now
+            if stored.fence != claim.fence:
+                return None
+            try:
+                seal = collector_paused()(RunSeal)(stored, store.signer, self.trusted)
+                fault = seal.fault(claim.status)
+                if fault is not None:
+                    raise VMError(f"run {run_id!r} is not resumed: {fault}")
+                begun = self._restored(stored)
+            except VMError:  # another host may be able to go on with it
+                was: dict[str, Any] = {"owner": None, "status": claim.status}
+                if claim.status == PENDING:
+                    was["started_ns"] = 0
+                await store.append(Append(stored.key, claim.fence, (), was))
+                raise
+        finally:
+            if begun is None:
+                lease.let_go([run_id])
+                lease.doubt()
+        trace, machine = begun
+        await self._drive(trace, machine, stored, seal, lapses)
+        return trace
+
+    def _restored(self, stored: StoredRun) -> tuple[Trace, Machine]:
+        """The trace of a stored run, and its machine at its beginning."""
+        prepared = self.preparer.fitting(stored)
+        plan = prepared.plan
+        assert plan is not None
+        run_id = stored.run_id
+        clock = self.preparer.clock
+        now = clock.monotonic_ns()
+        # a run's own time does not go back where the clock was set back since
+        told = max([stored.started_ns, *(row.finished_ns or row.started_ns for row in stored.rows)])
+        base = max(clock.time_ns(), told) - now
+        root = plan.frames[0]
+        trace = Trace(
+            stored.program_name,
+            stored.program_digest,
+            run_id,
+            stored.seed,
+            stored.started_ns - base,
+            base,
+        )
+        trace._salt, trace._sign = (stored.salt or b"").hex(), self.sign
+        trace.inputs, trace._about, trace._host = stored.inputs, stored.about, prepared.host
+        bound = budget_of(stored.about.get("budget"))
+        facts = Facts(
+            run_id, stored.seed, self.preparer.limits, self.preparer.prices, prepared.default_model
+        )
+        facts.given = {name: stored.inputs[name] for name in plan.given}
+        seconds = bound.max_seconds if bound is not None else None
+        deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
+        ledger = Ledger.of(self.preparer.limits, bound)
+        machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
+        trace._records, trace._ops = machine.records, plan.ops
+        return trace, machine
+
+    async def claim(
+        self, run_ids: Sequence[str], spare: Sequence[str], most: int = 1
+    ) -> dict[str, tuple[Claim, int]]:
+        """Claim up to *most* runs that are not driven here; each with how often the lease had run
+        out before.
+        """
+        store, lease = self.store, self.lease
+        held = lease.hold(run_ids)
+        claimed: dict[str, Claim] = {}
+        lapses = lease.lapses
+        try:
+            if held:
+                now = self.preparer.clock.time_ns()
+                claimed = await self.stored_call(
+                    store.claim, held, lease.owner, now, most=most, spare=spare
+                )
+        except StoreError:
+            lease.doubt()
+            raise
+        finally:
+            lease.let_go(run_id for run_id in held if run_id not in claimed)
+        return {run_id: (claim, lapses) for run_id, claim in claimed.items()}
+
+    async def resume(self, run_id: str) -> Trace:
+        """As `ExecutionVM.resume`, of a run that is not driven by a call of `run` here."""
+        store, lease = self.store, self.lease
+        known = await self.stored_call(store.load, run_id, rows=False)
+        if known.status in ENDED:
+            return trace_of(await self.stored_call(store.load, run_id))
+        # what is owed to it since the store did not answer
+        await self.stored_call(lease.pay)
+        taken = await self.claim_and_drive(run_id, known)
+        if taken is not None:
+            return taken
+        owner = (await self.stored_call(store.load, run_id, rows=False)).owner
+        if owner not in (None, lease.owner):
+            raise VMError(
+                f"run {run_id!r} is under way in another process ({owner}); it is given up when "
+                f"that one ends"
+            )
+        # another caller has it here, or somebody held it for a moment
+        return await self.follow(run_id, known.fence - (known.status == "running"))
+
+    async def stopped(self, run_id: str) -> Trace:
+        """The trace of a run whose cancellation is recorded, once it has ended."""
+        store = self.store
+        for journal in self.journals:
+            if journal.run.run_id == run_id and journal.task is not None:
+                call_in(journal.task.get_loop(), journal.stop)
+        while True:
+            known = await asyncio.to_thread(store.load, run_id, rows=False)
+            if known.status != "running" or known.owner not in await asyncio.to_thread(
+                living, store
+            ):
+                return await self.follow(run_id)
+            await self.preparer.clock.sleep(NOTICED_SECONDS / 10)
+
+    async def submit(self, program: Program, trace: Trace) -> None:
+        """Store a run that nobody drives yet; the same id joins a run that is there."""
+        store = self.store
+        stored = self.as_stored(program, trace)
+        if not await patiently(self.preparer.clock, lambda again: store.begin(stored, again=again)):
+            known = await self.stored_call(store.load, trace.run_id, rows=False)
+            if known.program_digest != trace.program_digest or known.inputs != trace.inputs:
+                raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
+
+    def close(self) -> None:
+        """Give the lease back and close the store; runs under way are left to others."""
+        self.lease.end()
+        self.store.close()
