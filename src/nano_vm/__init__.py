@@ -28,8 +28,9 @@ if TYPE_CHECKING:
         TruncatedAnswer,
         VMError,
     )
+    from .language.kinds import StepType
     from .language.policy import Budget, Policy
-    from .language.program import OnError, Program, Step, StepType
+    from .language.program import OnError, Program, Step
     from .machine.ledger import Limits
     from .planner.planner import Planner
     from .records.trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
@@ -66,7 +67,7 @@ _HOMES = {
     "Step": "language.program",
     "StepResult": "records.trace",
     "StepStatus": "records.trace",
-    "StepType": "language.program",
+    "StepType": "language.kinds",
     "ToolError": "errors",
     "Trace": "records.trace",
     "TraceStatus": "records.trace",

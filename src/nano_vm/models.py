@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .language.program import OnError, Program, Step, StepType
+from .language.kinds import StepType
+from .language.program import OnError, Program, Step
 from .records.trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
 
 __all__ = [

@@ -283,11 +283,12 @@ def _standing_lines(run: StoredRun, owners: Any, options: Options) -> Iterator[s
 
 def _under_way(run: StoredRun) -> Iterator[str]:
     """Calls that were begun and have no outcome yet."""
+    from ..language.semantics import CALLS
     from ..run.inbox import process_of
     from ..run.stored import begun_calls
 
     for path, call in begun_calls(run.rows).items():
-        if call.type in ("tool", "llm"):
+        if call.type in CALLS:
             process = process_of(call.owner) if call.owner is not None else None
             yield safe(f"  {path}: {begun(call.began_ns, process)}; its outcome is not recorded")
 

@@ -21,6 +21,7 @@ from ..spelling import Hints
 from ..values import admit, canonical, short
 from .expr import EXPR, EXPR_KEY, parse_expr, parse_template, value_references
 from .fields import EXTENSION, NO_OPTIONS, PURPOSES, Part, free, remedy, unknown
+from .kinds import TYPES, StepType
 from .messages import ROLES, message_fault
 from .policy import POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
@@ -56,22 +57,6 @@ ERROR_KINDS = (
     ),
     *("budget", "refused", "value", "*"),
 )
-
-
-class StepType(str, Enum):
-    """The types of steps."""
-
-    LLM = "llm"
-    TOOL = "tool"
-    CONDITION = "condition"
-    SWITCH = "switch"
-    PARALLEL = "parallel"
-    MAP = "map"
-    LOOP = "loop"
-    CALL = "call"
-    SET = "set"
-    APPROVAL = "approval"
-    WAIT = "wait"
 
 
 class Holds(Enum):
@@ -1487,8 +1472,7 @@ _CHECKS = {
 def _unknown_type_parts(
     loc: Loc, kind: Any, given: bool, hints: Hints
 ) -> tuple[str, Loc, str, str | None]:
-    known = [k.value for k in StepType]
-    hint = hints.meant(kind, known, otherwise=f"types are {', '.join(known)}")
+    hint = hints.meant(kind, TYPES, otherwise=f"types are {', '.join(TYPES)}")
     if not given:
         return "P010", loc, "a step needs a 'type'", hint
     return "P014", (*loc, "type"), f"unknown step type {short(kind)}", hint
@@ -1498,7 +1482,6 @@ def _unknown_type(loc: Loc, kind: Any) -> Diagnostic:
     return Diagnostic(*_unknown_type_parts(loc, kind, kind is not None, Hints()))
 
 
-_STEP_TYPES = frozenset(kind.value for kind in StepType)
 _MESSAGES = {
     "missing": ("P010", "field required"),
     "union_tag_not_found": ("P010", "a step needs a 'type'"),
@@ -1544,7 +1527,7 @@ def _document_loc(loc: tuple[int | str, ...]) -> Loc:
     tagged = False  # whether the part before was a tag: a field may have the name of a type
     for i, part in enumerate(loc):
         last = result[-1] if result else None
-        tagged = part in _STEP_TYPES and isinstance(last, int) and not tagged
+        tagged = part in TYPES and isinstance(last, int) and not tagged
         member = isinstance(part, str) and (
             "[" in part or (part == "Program" and last == "program")
         )

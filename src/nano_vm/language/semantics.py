@@ -424,6 +424,14 @@ TABLE: dict[type[Step], Semantics] = {
     WaitStep: Semantics(output=lambda step: (External("event", step.output_schema),)),
 }
 
+_NAMED = {model.model_fields["type"].default.value: model for model in TABLE}
+
+OUTSIDE = frozenset(name for name, model in _NAMED.items() if model.OUTSIDE)
+"""The types whose output comes from outside."""
+
+CALLS = frozenset(name for name, model in _NAMED.items() if model.CALLS)
+"""The types that make a call."""
+
 # --- questions ------------------------------------------------------------------------------------
 
 

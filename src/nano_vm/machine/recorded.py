@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from ..errors import VMError
 from ..language.policy import EFFECTS, Budget, tightest
+from ..language.semantics import OUTSIDE
 from ..records.trace import Attempt, LLMUsage, Record, StepError, StepStatus
 from ..tools.contract import ToolContract
 from .faults import CANCELLED, ONLY_NAMED, UNKNOWN_OUTCOME
@@ -43,7 +44,6 @@ from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 KEPT_ANSWER_CHARS = 10_000
 """Of an invalid answer a record keeps as much; a longer one can not be judged again."""
 
-_OUTSIDE = frozenset({"tool", "llm", "approval", "wait"})
 _BESIDE = ("model", "finish_reason", "cost_source", "reasoning")
 _SPOILED = frozenset({"ValueRefused", "LimitExceeded"})
 _NO_TOOL_CALL = "no tool call is left for another attempt (max_tool_calls)"
@@ -103,7 +103,7 @@ class Recorded:
         clock: Callable[[], int] | None = None,
     ) -> None:
         self.by_path: dict[str, Record] = {
-            record[1]: record for record in records if record[0].type in _OUTSIDE
+            record[1]: record for record in records if record[0].type in OUTSIDE
         }
         self.base_ns = base_ns
         self.stopped = frozenset(stopped)

@@ -69,7 +69,7 @@ def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> 
                 f"edit: there is no step {name!r} in the run or its "
                 f"program{near_to(name, [*ids, *recorded])}"
             )
-        if step is not None and step.type.value not in ("tool", "llm", "approval", "wait"):
+        if step is not None and not step.OUTSIDE:
             raise VMError(
                 f"edit: the output of step {name!r} is computed, so it can not be given; change "
                 f"what it reads"

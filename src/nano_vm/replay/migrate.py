@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import VMError
 from ..language.program import CallStep, Program, ToolStep
+from ..language.semantics import CALLS
 from ..machine.ledger import Ledger
 from ..machine.machine import FOREVER, Facts, Machine, loaded
 from ..machine.outcome import Joined
@@ -153,7 +154,7 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
                 )
     extra = set(made) - done
     for path in sorted(extra):
-        if made[path][0].type in ("tool", "llm"):
+        if made[path][0].type in CALLS:
             return f"the new program has step {path!r} before what ran already"
     return None
 

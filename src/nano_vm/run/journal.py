@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from ..adapters.protocol import Clock
 from ..errors import LeaseLost, StoreError
 from ..language.operators import described, number_in
+from ..language.semantics import CALLS, OUTSIDE
 from ..machine.ledger import UNLIMITED, token_bound
 from ..machine.machine import FOREVER, Machine
 from ..machine.outcome import (
@@ -551,7 +552,7 @@ class Journal:
             if whole[2] in _WAITING and not ended:
                 break
             op = whole[0]
-            if op.type not in _INNER and not (
+            if op.type in OUTSIDE and not (
                 op.type == "tool" and getattr(op, "effect", None) == "read"
             ):
                 self.repeatable = False
@@ -587,7 +588,7 @@ class Journal:
         if usage is not None:
             rest["usage"] = usage.to_dict()
         lost = self.begun.get(path)
-        if lost and op.type in ("tool", "llm"):
+        if lost and op.type in CALLS:
             rest["lost"] = lost
         if extra is not None:
             told = extra_json(op, extra)
@@ -732,5 +733,4 @@ class Journal:
             yield row
 
 
-_INNER = frozenset({"condition", "switch", "parallel", "map", "loop", "call", "set"})
 _WAITING = frozenset({StepStatus.SUSPENDED, StepStatus.IN_DOUBT})

@@ -26,6 +26,7 @@ from typing import Any
 
 from .. import forking
 from ..errors import LeaseLost, StoreError
+from ..language.semantics import CALLS
 from ..records.trace import StepStatus
 from ..store.clock import UNKNOWN_BOOT, boot_id, boot_ns
 from ..store.protocol import Append, Store
@@ -50,7 +51,6 @@ CLOSING_SECONDS = 5.0
 """How long a process that closes its store waits for it, so that its runs are free at once."""
 
 _NO_PROCESS = "-"
-_CALLS = ("tool", "llm")
 
 LATE = "run %s has ended (%s), and %r came to something else since: see nano-vm show %s"
 
@@ -392,7 +392,7 @@ class Lease(forking.Begins):
         rest = left.rows[there:]
         if run.fence != left.fence or run.owner != self.owner:
             return outcomes_of(rest, debt.unsafe) if run.fence != left.fence else []
-        made = [row for row in rest if row.kind != INTENT or row.type not in _CALLS]
+        made = [row for row in rest if row.kind != INTENT or row.type not in CALLS]
         used = [message for message in run.inbox if message.id in left.used]
         sealed = RunSeal(run, self.store.signer).after(
             made, {**(left.update or {}), "owner": None}, used

@@ -25,20 +25,6 @@ ROW_KINDS = (INTENT, STEP, PAUSED)
 
 STATUSES = tuple(StepStatus)
 
-TYPES = (
-    "tool",
-    "llm",
-    "condition",
-    "switch",
-    "parallel",
-    "map",
-    "loop",
-    "call",
-    "set",
-    "approval",
-    "wait",
-)
-
 PENDING, RUNNING, SUSPENDED = "pending", "running", "suspended"
 
 ENDED = ("success", "failed", "cancelled")

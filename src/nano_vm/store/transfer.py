@@ -13,12 +13,12 @@ from hashlib import sha256
 from typing import IO, Any
 
 from ..errors import StoreError
+from ..language.kinds import TYPES
 from ..values import UNSET, canonical, parse_json, short
 from .records import (
     ROW_KINDS,
     RUN_STATUSES,
     STATUSES,
-    TYPES,
     UNREADABLE,
     Erased,
     Message,

@@ -14,11 +14,11 @@ from typing import Any
 from zlib import crc32
 
 from ...errors import StoreError
+from ...language.kinds import TYPES
 from ...values import UNSET, canonical
 from ..receipts import Entry
 from ..records import (
     STATUSES,
-    TYPES,
     Erased,
     Row,
     StoredRun,

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ...errors import StoreError
+from ...language.kinds import TYPES
 from ..clock import machine_clock
 from ..protocol import Append, Claim, Judge
 from ..receipts import HAS_ENDED, Entry, Receipt
-from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, TYPES, Message, StoredRun
+from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, Message, StoredRun
 from ..seals import seal_of, signed, signed_message
 from ..signing import PUBLIC_HEX, SigningKey, public_keys
 from ..sql import events, intake, receipts, upkeep
