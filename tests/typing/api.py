@@ -38,6 +38,7 @@ from nano_vm import (
 )
 from nano_vm.adapters import LiteLLMAdapter
 from nano_vm.models import Program as ProgramOfModels
+from nano_vm.run.options import RunOptions
 from nano_vm.run.vm import ExecutionVM as VMOfModule
 from nano_vm.testing import RecordedLLM, ScriptedLLM
 
@@ -153,6 +154,8 @@ async def runs(vm: ExecutionVM, program: Program) -> None:
     trace = await vm.run(program, context={"x": 1}, run_id="r", seed=7, budget={"max_tokens": 100})
     assert_type(trace, Trace)
     assert_type(vm.run_sync(program, {"x": 1}), Trace)
+    options: RunOptions = {"untrusted": ["x"], "budget": Budget(max_steps=9)}
+    assert_type(await vm.run(program, **options), Trace)
     handle = vm.start(program, budget=Budget(max_seconds=3))
     assert_type(handle, Run)
     assert_type(handle.run_id, str)

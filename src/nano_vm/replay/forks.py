@@ -326,14 +326,15 @@ async def fork(
         tools=tools or (),
         clock=host.clock.monotonic_ns,
     )
-    made, machine = host.begin(edits.program, edits.inputs, run_id, trace.seed, None, ())
+    begun = host.begin(edits.program, edits.inputs, run_id=run_id, seed=trace.seed)
+    made = begun.trace
     made._about = {
         **made.about,
         "parent": {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})},
         "effects": effects,
     }
-    if machine is not None and kept:
-        await host.execution(edits.program, made, machine, origin=forked)
-    elif machine is not None:
-        await host.execution(edits.program, made, machine, journal=ForkJournal(forked))
+    if begun.machine is not None and kept:
+        await host.execution(begun, origin=forked)
+    elif begun.machine is not None:
+        await host.execution(begun, journal=ForkJournal(forked))
     return made

@@ -19,14 +19,14 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from ..errors import StoreError, VMError
 from ..records.trace import Trace, TraceStatus
 from ..values import kind_name
+from .options import SharedOptions
 
 if TYPE_CHECKING:
-    from ..language.policy import Budget
     from ..language.program import Program
     from .vm import ExecutionVM
 
@@ -57,9 +57,8 @@ async def run_many(
     concurrency: int = 16,
     ordered: bool = False,
     run_id: Callable[[int], str] | None = None,
-    budget: Budget | Mapping[str, Any] | None = None,
-    untrusted: Iterable[str] = (),
     resume: bool = False,
+    **options: Unpack[SharedOptions],
 ) -> AsyncGenerator[BatchResult, None]:
     """Run *program* on each of *inputs*, at most *concurrency* at a time, and give each trace as
     its run ends.
@@ -69,8 +68,8 @@ async def run_many(
     has ended. Leaving the iteration cancels what is under way, and undoes it. *run_id* gives the id
     of run number n: with a store, a batch that is started again with the same ids joins the runs
     that it had begun; those that were cancelled begin anew, and with *resume* those that wait are
-    resumed, in case that what they wait for has come. *budget* and *untrusted* are those of
-    `ExecutionVM.run`, for each run.
+    resumed, in case that what they wait for has come. *options* are those of `ExecutionVM.run`, for
+    each run.
 
     Raises:
         VMError: If *concurrency* is none, *inputs* can not be iterated, or the store fails.
@@ -78,7 +77,8 @@ async def run_many(
     if type(concurrency) is not int or concurrency < 1:
         raise VMError(f"concurrency is a whole number of at least 1, not {concurrency!r}")
     source = _Source(inputs)
-    names = (untrusted,) if isinstance(untrusted, str) else tuple(untrusted)
+    if not isinstance(untrusted := options.get("untrusted", ()), str):
+        options["untrusted"] = tuple(untrusted)  # it is read once for each run
     room = asyncio.Semaphore(concurrency * (ORDERED_WINDOW if ordered else WINDOW))
     ended: asyncio.Queue[BatchResult | None] = asyncio.Queue()  # None: a worker has left
     faults: list[Exception] = []
@@ -92,7 +92,7 @@ async def run_many(
                     return
                 number, given = taken
                 name = run_id(number) if run_id is not None else None
-                trace = await _run(vm, program, given, name, budget, names, resume=resume)
+                trace = await _run(vm, program, given, name, options, resume=resume)
                 ended.put_nowait(BatchResult(number, given, trace))
         except Exception as error:  # noqa: BLE001 - raised again, once what is under way has ended
             faults.append(error)
@@ -168,19 +168,18 @@ async def _run(
     program: Program,
     given: Any,
     name: str | None,
-    budget: Any,
-    untrusted: tuple[str, ...],
+    options: SharedOptions,
     *,
     resume: bool,
 ) -> Trace:
     """One run; by its id it may be one that was begun before."""
     if name is None:
-        return await vm.run(program, given, budget=budget, untrusted=untrusted)
+        return await vm.run(program, given, **options)
     asked = vm.clock.time_ns()
     attempt = 1
     while True:
         known = name if attempt == 1 else f"{name}.{attempt}"
-        trace = await vm.run(program, given, run_id=known, budget=budget, untrusted=untrusted)
+        trace = await vm.run(program, given, run_id=known, **options)
         if trace.status is TraceStatus.CANCELLED and trace.finished_ns + trace._base_ns < asked:
             attempt += 1  # an earlier start was interrupted and has undone it
             continue

@@ -6,10 +6,12 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from .. import forking
 from ..errors import VMError
+from ..language.program import Program
 from ..machine.machine import Machine
 from ..records.trace import Trace, TraceStatus
 from ..values import canonical
@@ -19,6 +21,15 @@ REMEMBERED_RUNS = 10_000
 """Runs with an id given by the caller that are remembered, so that the same id joins and does not
 repeat.
 """
+
+
+@dataclass(slots=True)
+class Begun:
+    """A run before its first step; one that was refused has no machine."""
+
+    program: Program
+    trace: Trace
+    machine: Machine | None
 
 
 class Run:

@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from ..errors import Diagnostic, ProgramError, UnknownRun, VMError, summary
 from ..language.policy import Budget, Policy, policy_of, tightest
@@ -33,12 +33,14 @@ from ..verify.examine import placed_for
 from ..verify.report import Report
 from .batch import BatchResult, run_many
 from .driver import Event
+from .driver import Journal as DriverJournal
 from .host import TOOL_THREADS, SystemClock, Threads, adapters_of, budget_of, prices_of
 from .inbox import Inbox, account
 from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
 from .journal import Origin
 from .lease import LEASE_SECONDS
-from .live import LiveRuns, Run, execute, identity_of
+from .live import Begun, LiveRuns, Run, execute, identity_of
+from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
 from .prepare import Preparer
 from .resume import Durable
 from .stored import trace_of
@@ -180,44 +182,35 @@ class ExecutionVM:
         self,
         program: Program,
         context: Mapping[str, Any] | None = None,
-        *,
-        run_id: str | None = None,
-        seed: int | None = None,
-        budget: Budget | Mapping[str, Any] | None = None,
-        untrusted: Iterable[str] = (),
+        **options: Unpack[RunOptions],
     ) -> Trace:
         """Run *program* on the inputs *context* and give its trace; a failed step is data in it.
 
-        The same *run_id* with the same program and inputs joins the existing run. *seed* decides
-        the waits between attempts; without one they follow from the run's id. *budget* bounds this
-        run beside those of the program and the VM; the tightest counts. *untrusted* names inputs
-        whose values come from outside: what a policy protects, they must not reach.
+        *options* are those of `RunOptions`: the same ``run_id`` with the same program and inputs
+        joins the existing run; ``seed`` decides the waits between attempts, which follow from the
+        run's id without one; ``budget`` bounds this run beside those of the program and the VM;
+        ``untrusted`` names inputs whose values come from outside: what a policy protects, they must
+        not reach.
 
         Raises:
-            VMError: If *run_id* belongs to another program or other inputs. asyncio.CancelledError:
+            VMError: If ``run_id`` belongs to another program or other inputs. asyncio.CancelledError:
             If the caller's task is cancelled; what was done is undone first.
         """
-        if run_id is not None or self._durable is not None:
-            return await self.start(
-                program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted
-            ).joined()
-        trace, machine = self.begin(program, context, None, seed, budget, untrusted)
-        if machine is None:
-            return trace
-        cancelled = await execute(trace, machine, None, self.clock)
-        if cancelled and trace.status is TraceStatus.CANCELLED:
+        if options.get("run_id") is not None or self._durable is not None:
+            return await self.start(program, context, **options).joined()
+        begun = self.begin(program, context, **options)
+        if begun.machine is None:
+            return begun.trace
+        cancelled = await execute(begun.trace, begun.machine, None, self.clock)
+        if cancelled and begun.trace.status is TraceStatus.CANCELLED:
             raise asyncio.CancelledError
-        return trace
+        return begun.trace
 
     def run_sync(
         self,
         program: Program,
         context: Mapping[str, Any] | None = None,
-        *,
-        run_id: str | None = None,
-        seed: int | None = None,
-        budget: Budget | Mapping[str, Any] | None = None,
-        untrusted: Iterable[str] = (),
+        **options: Unpack[RunOptions],
     ) -> Trace:
         """`run` for code without an event loop.
 
@@ -227,36 +220,34 @@ class ExecutionVM:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(
-                self.run(
-                    program, context, run_id=run_id, seed=seed, budget=budget, untrusted=untrusted
-                )
-            )
+            return asyncio.run(self.run(program, context, **options))
         raise VMError("run_sync() was called inside an event loop; write: await vm.run(...)")
 
     def start(
         self,
         program: Program,
         context: Mapping[str, Any] | None = None,
-        *,
-        run_id: str | None = None,
-        seed: int | None = None,
-        budget: Budget | Mapping[str, Any] | None = None,
-        untrusted: Iterable[str] = (),
+        **options: Unpack[RunOptions],
     ) -> Run:
         """Begin a run in a task of its own and give a handle to it; needs a running event loop.
         Arguments as `run`.
         """
-        trace, machine = self.begin(program, context, run_id, seed, budget, untrusted)
-        known = self._runs.get(run_id) if run_id is not None else None
+        begun = self.begin(program, context, **options)
+        known = self._runs.get(begun.trace.run_id) if options.get("run_id") is not None else None
         if known is not None:
-            if known.identity != identity_of(trace):
-                raise VMError(f"run {run_id!r} exists, with another program or other inputs")
+            if known.identity != identity_of(begun.trace):
+                raise VMError(f"run {known.run_id!r} exists, with another program or other inputs")
             return known
-        execution = self.execution(program, trace, machine) if machine is not None else None
-        run = Run(trace, execution)
-        if run_id is not None:
-            run.identity = identity_of(trace)
+        return self._live(begun, named=options.get("run_id") is not None)
+
+    def _live(self, begun: Begun, *, named: bool, sink: Any = None) -> Run:
+        """The handle of a run that goes on in a task of its own; one that its caller *named* is
+        found again by its id.
+        """
+        execution = self.execution(begun, sink=sink) if begun.machine is not None else None
+        run = Run(begun.trace, execution)
+        if named:
+            run.identity = identity_of(begun.trace)
             self._runs.remember(run)
         return run
 
@@ -264,21 +255,19 @@ class ExecutionVM:
         self,
         program: Program,
         context: Mapping[str, Any] | None = None,
-        *,
-        run_id: str | None = None,
-        seed: int | None = None,
-        budget: Budget | Mapping[str, Any] | None = None,
-        untrusted: Iterable[str] = (),
+        **options: Unpack[RunOptions],
     ) -> AsyncGenerator[Event, None]:
         """Run *program* and give events as they happen, the last one ``run_finished`` with the
         trace.
 
         Leaving the iteration early cancels the run.
         """
+        run_id = options.get("run_id")
         if run_id is not None and self._runs.get(run_id) is not None:
             raise VMError(f"run {run_id!r} exists; its events are gone, its trace is vm.run(...)")
-        trace, machine = self.begin(program, context, run_id, seed, budget, untrusted)
-        if machine is None:
+        begun = self.begin(program, context, **options)
+        trace = begun.trace
+        if begun.machine is None:
             yield Event("run_finished", trace=trace)
             return
         events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -294,10 +283,7 @@ class ExecutionVM:
             else:
                 events.put_nowait(Event(kind, source.path, what.step_id, what.type))
 
-        run = Run(trace, self.execution(program, trace, machine, sink=sink))
-        if run_id is not None:
-            run.identity = identity_of(trace)
-            self._runs.remember(run)
+        run = self._live(begun, named=run_id is not None, sink=sink)
         run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
         try:
             while (event := await events.get()) is not None:
@@ -311,13 +297,17 @@ class ExecutionVM:
     def begin(
         self,
         program: Program,
-        context: Mapping[str, Any] | None,
-        run_id: str | None,
-        seed: int | None,
-        budget: Budget | Mapping[str, Any] | None,
-        untrusted: Iterable[str],
-    ) -> tuple[Trace, Machine | None]:
-        """The trace of a new run, and its machine, or None where it was refused."""
+        context: Mapping[str, Any] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Begun:
+        """A new run before its first step; `execution` drives it."""
+        run_id = seed = budget = None
+        untrusted: Iterable[str] = ()
+        if options:
+            if not options.keys() <= RUN_OPTIONS:
+                raise unknown_options(options, RUN_OPTIONS)
+            run_id, seed, budget = (options.get(name) for name in ("run_id", "seed", "budget"))
+            untrusted = options.get("untrusted", ())
         prepared = self.preparer.prepare(program, names_of(untrusted) if untrusted else ())
         if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
             raise VMError(
@@ -360,7 +350,8 @@ class ExecutionVM:
         if plan is not None and bound is not None and bound.max_cost_usd is not None:
             faults += self.preparer.unpriced(plan)
         if errors or faults or plan is None or root is None or prepared.host is None:
-            return self._refused(trace, program, [*errors, *faults]), None
+            self._refuse(trace, program, [*errors, *faults])
+            return Begun(program, trace, None)
         facts = Facts(identity, seed, self._limits, self.preparer.prices, prepared.default_model)
         if given:
             facts.given = {name: trace.inputs[name] for name in given}
@@ -375,24 +366,23 @@ class ExecutionVM:
         machine = Machine.of_run(root, frame, facts, ledger, deadline)
         trace._records, trace._ops = machine.records, plan.ops
         trace._host = prepared.host
-        return trace, machine
+        return Begun(program, trace, machine)
 
     def execution(
         self,
-        program: Program,
-        trace: Trace,
-        machine: Machine,
+        begun: Begun,
         *,
         sink: Any = None,
-        journal: Any = None,
+        journal: DriverJournal | None = None,
         origin: Origin | None = None,
     ) -> Coroutine[Any, Any, bool]:
-        """What drives a run that has begun to its end; *origin* is for one that is stored, and
-        *journal* for one that is not.
+        """What drives a run that was not refused to its end; *origin* is for one that is stored,
+        and *journal* for one that is not.
         """
+        assert begun.machine is not None
         if self._durable is not None:
-            return self._durable.run(program, trace, machine, sink, origin)
-        return execute(trace, machine, sink, self.clock, journal)
+            return self._durable.run(begun.program, begun.trace, begun.machine, sink, origin)
+        return execute(begun.trace, begun.machine, sink, self.clock, journal)
 
     def with_(
         self,
@@ -417,14 +407,13 @@ class ExecutionVM:
             other.register_tool(name, function)
         return other
 
-    def _refused(self, trace: Trace, program: Program, faults: list[Diagnostic]) -> Trace:
+    def _refuse(self, trace: Trace, program: Program, faults: list[Diagnostic]) -> None:
         placed = tuple(placed_for(program, self.preparer.policy, faults))
         trace.diagnostics = placed
         trace.status = TraceStatus.FAILED
         trace.error = summary(placed)
         trace.error_kind = "refused"
         trace.finished_ns = trace.started_ns
-        return trace
 
     def run_many(
         self,
@@ -434,8 +423,7 @@ class ExecutionVM:
         concurrency: int = 16,
         ordered: bool = False,
         run_id: Callable[[int], str] | None = None,
-        budget: Budget | Mapping[str, Any] | None = None,
-        untrusted: Iterable[str] = (),
+        **options: Unpack[SharedOptions],
     ) -> AsyncGenerator[BatchResult, None]:
         """Run *program* on each of *inputs* and give the results as they come; see
         `nano_vm.batch.run_many`.
@@ -447,8 +435,7 @@ class ExecutionVM:
             concurrency=concurrency,
             ordered=ordered,
             run_id=run_id,
-            budget=budget,
-            untrusted=untrusted,
+            **options,
         )
 
     # --- durable runs ---
@@ -499,10 +486,7 @@ class ExecutionVM:
         self,
         program: Program,
         context: Mapping[str, Any] | None = None,
-        *,
-        run_id: str | None = None,
-        budget: Budget | Mapping[str, Any] | None = None,
-        untrusted: Iterable[str] = (),
+        **options: Unpack[RunOptions],
     ) -> str:
         """Store a run for `work`, here or in another process, and give its id; the same id joins a
         run that is there. Arguments as `run`.
@@ -511,11 +495,11 @@ class ExecutionVM:
             ProgramError: If it would be refused.
         """
         durable = self._require_durable()
-        trace, machine = self.begin(program, context, run_id, None, budget, untrusted)
-        if machine is None:
-            raise ProgramError(trace.diagnostics)
-        await durable.submit(program, trace)
-        return trace.run_id
+        begun = self.begin(program, context, **options)
+        if begun.machine is None:
+            raise ProgramError(begun.trace.diagnostics)
+        await durable.submit(program, begun.trace)
+        return begun.trace.run_id
 
     async def recover(self) -> list[Trace]:
         """Go on with every run whose process is gone, and give their traces."""

@@ -1,0 +1,40 @@
+"""What a run takes beside its program and inputs: one list for everything that begins runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
+
+from ..language.policy import Budget
+from ..spelling import meant
+
+
+class SharedOptions(TypedDict, total=False):
+    """Options that many runs can share."""
+
+    budget: Budget | Mapping[str, Any] | None
+    """What the run may use, beside the budgets of the program and the VM; the tightest counts. A
+    `Budget` is taken as it is, a mapping is validated at each start."""
+
+    untrusted: Iterable[str]
+    """Inputs whose values come from outside: what a policy protects, they must not reach."""
+
+
+class RunOptions(SharedOptions, total=False):
+    """Options of one run, as `ExecutionVM.run`, ``start``, ``stream`` and ``submit`` take them."""
+
+    run_id: str | None
+    """The run's identity: the same id with the same program and inputs joins the existing run."""
+
+    seed: int | None
+    """Decides the waits between attempts; without one they follow from the run's id."""
+
+
+RUN_OPTIONS = frozenset(RunOptions.__annotations__)
+
+
+def unknown_options(given: Iterable[str], known: Iterable[str]) -> TypeError:
+    """That something is no option, in the words of Python, and what may be meant."""
+    name = next(name for name in given if name not in known)
+    hint = meant(name, sorted(known))
+    return TypeError(f"a run has no option {name!r}" + (f"; {hint}" if hint else ""))
