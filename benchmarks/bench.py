@@ -44,6 +44,7 @@ class Effort:
     import_rounds: int
     block_ms: float
     peers: bool
+    kind_ms: float = 15
 
 
 def per(count: int) -> Callable[[float], str]:
@@ -190,15 +191,42 @@ def kinds(effort: Effort) -> Table:
     return table
 
 
-def measured(*arguments: str) -> dict[str, float]:
+def measured(*arguments: str, module: str = "measure") -> dict[str, Any]:
     """The figures that a fresh process measures; see ``measure.py``."""
     process = subprocess.run(
-        [sys.executable, "-m", "measure", *arguments], cwd=HERE, capture_output=True, text=True
+        [sys.executable, "-m", module, *arguments], cwd=HERE, capture_output=True, text=True
     )
     if process.returncode:
         raise Unavailable(process.stderr.strip().splitlines()[-1])
-    figures: dict[str, float] = json.loads(process.stdout)
+    figures: dict[str, Any] = json.loads(process.stdout)
     return figures
+
+
+def kinds_of_steps(effort: Effort) -> Table:
+    """A row for each kind of step, and what the start of a run costs; see ``kinds.py``."""
+    figures = measured(str(effort.rounds), str(effort.kind_ms), module="kinds")
+    table = Table(
+        "Every kind of step",
+        "Runs of 20 equal steps, iterations or items, without a store; microseconds for one of "
+        "them, the run's start included. All rows are measured in one process in turns. "
+        f"*Quickest* is the quickest row: {figures['quickest']}.",
+        ["a step is", "µs", "× quickest"],
+    )
+    for name, row in figures["rows"].items():
+        bars = [Bar(name, row["over"], row["bar"], "× quickest")] if row["bar"] else []
+        table.add(name, number(row["us"]), number(row["over"]), bars=bars)
+    for name, value, most in (
+        ("stress test × the loop by hand that keeps records", "over_recording", 2.5),
+        ("stress test × the plain loop by hand", "over_plain", 4),
+    ):
+        ratio = figures["stress"][value]
+        table.add(name, "", number(ratio), bars=[Bar(name, ratio, most, "× by hand")])
+    for name, most in (("a run", 10), ("with run_id", 20), ("with a ready-made budget", 15)):
+        us = figures["start"][name]
+        table.add(f"the start of {name}" if name == "a run" else f"the start of a run {name}",
+                  number(us), "", bars=[Bar(f"start of a run, {name}", us, most, "µs")])  # fmt: skip
+    table.raw = figures
+    return table
 
 
 def memory(effort: Effort) -> Table:
@@ -283,6 +311,7 @@ SECTIONS: dict[str, Callable[[Effort], Table]] = {
     "concurrent": concurrent,
     "keys": keys,
     "kinds": kinds,
+    "steps-of-all-kinds": kinds_of_steps,
     "memory": memory,
     "conditions": conditions,
     "loading": loading,
@@ -333,7 +362,7 @@ def main() -> None:
         rounds=41, growth_rounds=15, import_rounds=21, block_ms=BLOCK_MS, peers=not options.no_peers
     )
     if options.quick:
-        effort = replace(effort, rounds=7, growth_rounds=3, import_rounds=5, block_ms=20)
+        effort = replace(effort, rounds=7, growth_rounds=3, import_rounds=5, block_ms=20, kind_ms=5)
     described = machine()
     tables: dict[str, Table] = {}
     for name in options.only:

@@ -75,6 +75,7 @@ ALLOWED = {
         "pathlib",
     ): "Program.from_file reads the one file that its caller names",
     ("language/schema_cost.py", "urllib"): "unquote, which only reads text",
+    ("machine/arguments.py", "exec()"): "of a source that holds no value: its words are its own",
 }
 
 
@@ -144,7 +145,8 @@ def impurities(tree: ast.AST, place: str) -> Iterator[tuple[int, str]]:
             case ast.comprehension(is_async=1, target=target):
                 yield target.lineno, "awaits"
             case ast.Call(func=ast.Name(id=name)) if name in IMPURE_CALLS:
-                yield node.lineno, f"calls {name}()"
+                if (place, f"{name}()") not in ALLOWED:
+                    yield node.lineno, f"calls {name}()"
             case ast.Attribute(
                 value=ast.Name(id="date" | "datetime") | ast.Attribute(attr="date" | "datetime")
             ) if node.attr in CLOCK_METHODS:

@@ -22,7 +22,7 @@ from nano_vm.machine.machine import FOREVER, Facts, Machine, loaded
 from nano_vm.machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from nano_vm.machine.plan import END, FORK, MODEL, PAUSE, TOOL, ToolOp
 from nano_vm.machine.simulate import in_lanes
-from nano_vm.records.trace import StepError
+from nano_vm.records.trace import BRIEF, StepError
 from nano_vm.testing import ScriptedLLM
 
 
@@ -378,7 +378,7 @@ def test_cancelled_between_two_outcomes() -> None:
     assert machine.status is TraceStatus.CANCELLED
     op = machine.resume(Value(None), 30)
     assert op.code == END
-    assert [r[2].value if len(r) > 5 else "success" for r in machine.records] == [
+    assert [r[2].value if len(r) > BRIEF else "success" for r in machine.records] == [
         "success",
         "cancelled",
         "success",

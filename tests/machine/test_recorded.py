@@ -278,7 +278,7 @@ class Chaos(Outcomes):
 
     def rare(self, machine: Machine, op: Any, aside: bool, rng: Random) -> Any:
         now = machine.now
-        path = machine.path if aside or not machine.static else op.path
+        path = machine.path
         self.attempts[path] = self.attempts.get(path, 0) + 1
         if op.code == TOOL:
             roll = rng.randrange(7)

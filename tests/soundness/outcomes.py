@@ -102,8 +102,7 @@ class Outcomes:
         if self.asked > self.most:
             raise AssertionError("the run does not end")
         aside = op.step_id.endswith(("/undo", "/reconcile"))
-        # a machine whose paths are those of its ops sets its own only where it has to
-        path = self.path = machine.path if aside or not machine.static else op.path
+        path = self.path = machine.path
         attempt = self.attempts[path] = self.attempts.get(path, 0) + 1
         rng = Random(f"{self.seed}/{path}/{attempt}")
         if not aside and (self.cancelled or self.asked == self.cancel_at):

@@ -223,7 +223,7 @@ def typed(rng: Random, contracts: dict[str, ToolContract], steps: Steps) -> Type
                 hint for hint in HINTS if all(map(_takes(hint), literals.get((tool, name), ())))
             ]
             hint = rng.choice(fitting)
-            parameters[name] = Parameter(name, False, hint, converter(hint), parameters[name].first)
+            parameters[name] = Parameter(name, False, hint, converter(hint))
             rule: Any = (
                 {"approval": "boss", "trusted": False}
                 if rng.random() < 0.3

@@ -74,7 +74,7 @@ def told(steps: list[Step], outcomes: dict[str, Any] | None = None, cancel: str 
     machine.now = 0
 
     def feed(machine: Machine, op: Any) -> Any:
-        path = op.path if machine.static and "/" not in op.step_id else machine.path
+        path = machine.path
         if path == cancel:
             return machine.resume(Cancelled(), 0)
         value = outcomes.get(path, "yes")

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import enum
 import functools
+import inspect
 import math
 import re
 import traceback
@@ -967,8 +968,67 @@ def _narrowed(function: Any) -> Any:
     return wrapper
 
 
+def _looking(function: Any) -> Any:
+    """It looks for an argument among the keywords, as those that log or check permissions do."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kw: Any) -> Any:
+        assert kw["a"] is not None
+        return function(*args, **kw)
+
+    return wrapper
+
+
+def _pretending(function: Any) -> Any:
+    """It says that it has the parameters of another."""
+
+    def wrapper(**kw: Any) -> Any:
+        return function(**kw)
+
+    wrapper.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return wrapper
+
+
+class _Calling:
+    """An object that is called."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, *, a: int, b: int = 0) -> Any:
+        return self.function(a, b)
+
+    def method(self, a: int, b: int = 0) -> Any:
+        return self.function(a, b)
+
+
+def _method(function: Any) -> Any:
+    return _Calling(function).method
+
+
+def _bound(function: Any) -> Any:
+    return functools.partial(function, b=0)
+
+
 def _subtract(a: int, b: int = 0) -> int:
     return a - b
+
+
+WRAPPERS = [_passing_on, _counted, _looking, _pretending, _Calling, _method, _bound]
+
+
+@pytest.mark.parametrize("how", ["async", "inline", "thread"])
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_wrapper_is_called_alike_whatever_its_arguments_are(wrap: Any, how: str) -> None:
+    async def subtract(a: int, b: int = 0) -> int:
+        return a - b
+
+    function = wrap(subtract if how == "async" else _subtract)
+    vm = ExecutionVM(tools={"f": tool(inline=how == "inline")(function)})
+    for args in ({"a": 7}, {"a": "$x"}, {"a": "${x}"}, {"b": 0, "a": "$x"}, {"b": "$o", "a": "$x"}):
+        trace = vm.run_sync(Program.from_dict({"steps": [
+            {"id": "t", "type": "tool", "tool": "f", "args": args}]}), {"x": 7, "o": 0})  # fmt: skip
+        assert trace.final_output == 7, (args, trace.error)
 
 
 @pytest.mark.parametrize("wrap", [_passing_on, _counted])

@@ -34,7 +34,7 @@ from nano_vm.machine.plan import (
     TestOp,
 )
 from nano_vm.machine.simulate import simulate
-from nano_vm.records.trace import StepError
+from nano_vm.records.trace import BRIEF, StepError
 from nano_vm.tools.contract import contract
 from nano_vm.values import UNSET
 from nano_vm.verify.data.branches import check_branches
@@ -995,7 +995,7 @@ class _Records:
 
 def errors_of(machine: Any) -> Iterator[str]:
     for record in machine.records:
-        if len(record) > 5:
+        if len(record) > BRIEF:
             if record[4] is not None:
                 yield record[4].message
             extra = record[10]

@@ -42,7 +42,7 @@ from ..machine.plan import (
     WhenOp,
 )
 from ..machine.simulate import simulate
-from ..records.trace import StepError, StepStatus, Trace, bases_of, flattened, full
+from ..records.trace import BRIEF, StepError, StepStatus, Trace, bases_of, flattened, full
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, contract
 from ..values import UNSET, canonical, short
 from .samples import (
@@ -563,7 +563,7 @@ class Runner:
                 else now - now % GRAIN_NS + len(taken) - chosen
             )
             if log is not None:
-                log.append(Given(path_of(machine, op), asked(machine, op), outcome))
+                log.append(Given(machine.path, asked(machine, op), outcome))
             if outcome.plain:
                 return machine.send(outcome.value)
             if outcome.kind == "cancel":
@@ -671,7 +671,7 @@ def replay(
         nonlocal cancelled
         if cancelled and machine.side_call is None:
             return machine.resume(Cancelled(called=False), machine.now)
-        path = path_of(machine, op)
+        path = machine.path
         if not rest or rest[-1].path != path:
             found = (
                 f"the next outcome is for {rest[-1].path!r}"
@@ -755,11 +755,6 @@ def passed(machine: Machine, due: int) -> None:
     machine.now = max(machine.now, -(-due // GRAIN_NS) * GRAIN_NS + machine.now % GRAIN_NS)
 
 
-def path_of(machine: Machine, op: Op) -> str:
-    """The path of a request; on the short way from tool to tool the machine leaves it to the op."""
-    return op.path if machine.static and op.path is not None else machine.path
-
-
 def asked(machine: Machine, op: Op) -> str:
     """What a request asks for, in words."""
     if isinstance(op, ToolOp):
@@ -827,7 +822,7 @@ class Edges:
         labels, nodes, ops = self.labels, self.flow.nodes, self.ops
         when = 0
         for record in records:
-            if len(record) == 5:
+            if len(record) == BRIEF:
                 op, when = ops[record[0]], record[4]
             else:
                 op, when = record[0], record[7]
@@ -836,14 +831,14 @@ class Edges:
                 continue
             if at is not op:
                 yield from self._way(at, op, when)
-            extra = None if len(record) == 5 else record[10]
+            extra = None if len(record) == BRIEF else record[10]
             if isinstance(op, ForkOp) and extra is not None and "children" in extra:
                 forks = [i for i, edge in enumerate(nodes[op.index].edges) if edge.label == "fork"]
                 for number, child in enumerate(extra["children"]):
                     which = 0 if op.kind == "map" else number
                     yield Took(op.index, forks[which], "fork", record[6])
                     yield from self._frame(child, op.frames[which].entry)
-            edge = labels[op.index]["next"] if len(record) == 5 else self._edge(op, record)
+            edge = labels[op.index]["next"] if len(record) == BRIEF else self._edge(op, record)
             if edge is None:
                 yield Took(op.index, -1, "", when, record)
                 return

@@ -7,7 +7,6 @@ added, dropped or connected otherwise, since the proofs are about the graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -48,13 +47,16 @@ from ..language.program import (
     WaitStep,
 )
 from ..language.schemas import schema_check
-from ..tools.contract import ToolContract, checked, handed
-from ..values import CONTAINERS, SCALARS, UNSET
+from ..tools.contract import IDEMPOTENCY_KEY, ToolContract
+from ..values import UNSET
+from .arguments import by_position, order, take_arguments
 from .bounds import counted, longest
 from .demands import enforcer
 from .plan import (
+    AWAITED,
     END,
     FAIL,
+    INLINE,
     BranchOp,
     CloseOp,
     ForkOp,
@@ -82,6 +84,8 @@ MODEL_TIMEOUT_SECONDS = 120.0
 minute.
 """
 
+
+_STRAIGHT = {"async": AWAITED, "inline": INLINE}
 
 Checks = Mapping[Loc, Sequence[CallRule]]
 """By the place of an argument: what is held against its value before the call."""
@@ -115,17 +119,11 @@ class _Compiler:
             self.connect(node, op)
         for node, op in zip(flow.nodes, self.ops, strict=True):
             self.place(node, op)
-        # complete by now, so that a twin is the same in all but how it is called
         for op in self.ops:
-            if isinstance(op, ToolOp) and op.single is not None and op.function is not None:
-                parameter = self.contracts[op.tool].parameters.get(op.single[0])
-                if parameter is not None and parameter.first:
-                    op.quick = replace(op, direct=op.function)
+            if isinstance(op, ToolOp):
+                op.plain = op.plain and op.error < 0 and op.when is None and _is_free(op)
         for graph, frame in zip(flow.frames, frames, strict=True):
             frame.entry = self.ops[graph.entry]
-        for node in flow.nodes:
-            if self.ops[node.index].path is None and node.kind == "step":
-                frames[node.frame.index].static = False
         _ceilings(flow, frames)
         models = list(dict.fromkeys(op.model for op in self.ops if isinstance(op, ModelOp)))
         return Plan(
@@ -290,15 +288,7 @@ class _Compiler:
     def tool_step(self, step: ToolStep, names: Names, timeout: float | None, loc: Loc) -> ToolOp:
         op = self.tool(step.tool, step.args, names, timeout, (*loc, "args"))
         op.attempts, op.retry = step.attempts, step.retry or Retry()
-        read = self.read[id(names)]
-        out, key = (
-            names.outputs[step.id],
-            names.keys[step.output_key] if step.output_key is not None else -1,
-        )
-        plain = step.when is None and step.undo is None and not op.takes_key and not op.checks
-        if plain and (key < 0 or out not in read):
-            op.slot = out if key < 0 else key
-            op.single = single_argument(self.contracts[step.tool], step.args, names)
+        op.plain = step.undo is None and not op.takes_key and not op.checks
         for kind, reference in (("undo", step.undo), ("reconcile", step.reconcile)):
             if reference is not None:
                 args = (
@@ -308,7 +298,7 @@ class _Compiler:
                 )
                 beside = self.tool(reference.tool, args, names, None, (*loc, kind, "args"))
                 beside.step_id, beside.type = f"{step.id}/{kind}", "tool"
-                beside.function = None  # what follows its outcome is never simply the next op
+                beside.straight = 0  # what follows its outcome is never simply the next op
                 setattr(op, kind, beside)
         return op
 
@@ -320,11 +310,16 @@ class _Compiler:
             self.numbers[tool] = len(self.tools)
             self.tools.append(tool)
         seconds = timeout or contract.timeout_seconds or TOOL_TIMEOUT_SECONDS
+        receives = order(contract, tuple(args))
+        # the key is drawn for each call, and a tool may take it by name only
+        called = (*receives, IDEMPOTENCY_KEY) if contract.takes_key else receives
         return ToolOp(
             tool=tool,
             number=self.numbers[tool],
             names=tuple(args),
-            arguments=compile_arguments(contract, args, names),
+            take=take_arguments(contract, args, names),
+            receives=called,
+            function=by_position(contract, called),
             effect=contract.effect,
             takes_key=contract.takes_key,
             checks=tuple(
@@ -333,7 +328,7 @@ class _Compiler:
                 for rule in self.checks.get((*loc, name), ())
             ),
             timeout_ns=_ns(seconds),
-            function=contract.function if contract.how == "async" else None,
+            straight=_STRAIGHT.get(contract.how, 0),
         )
 
     def model(self, step: LLMStep, names: Names, timeout: float | None) -> ModelOp:
@@ -563,65 +558,16 @@ def condition(step: ConditionStep, names: Names) -> BranchOp:
     )
 
 
-def compile_arguments(
-    contract: ToolContract, args: dict[str, Any], names: Names
-) -> Callable[[Frame], tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A closure that gives the values of the arguments, as recorded, and the keywords, as the tool
-    receives them.
+def _is_free(op: Op) -> bool:
+    """Whether no loop around *op* has a deadline or a `when`; that it held is told with the first
+    record inside the loop.
     """
-    keys = tuple(args)
-    gets = [compile_value(value, names) for value in args.values()]
-    tool = contract.name
-    converters = [contract.parameters.get(key) for key in keys]
-    if any(p is not None and p.convert is not None for p in converters):
-
-        def with_types(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            values = tuple([get(frame) for get in gets])
-            keywords = {}
-            for key, parameter, value in zip(keys, converters, values, strict=True):
-                keywords[key] = (
-                    handed(value)
-                    if parameter is None
-                    else checked(tool, parameter, value, args[key])
-                )
-            return values, keywords
-
-        return with_types
-    if len(keys) == 1:
-        (key,), (get,) = keys, gets
-
-        def single(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            value = get(frame)
-            return (value,), {key: handed(value) if type(value) in CONTAINERS else value}
-
-        return single
-
-    def plain(frame: Frame) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        values = tuple([get(frame) for get in gets])
-        return values, {key: handed(value) for key, value in zip(keys, values, strict=True)}
-
-    return plain
-
-
-def single_argument(
-    contract: ToolContract, args: dict[str, Any], names: Names
-) -> tuple[str, int, frozenset[Any]] | None:
-    """Of a tool with one argument that is one name: the parameter, the slot, and the types that
-    need no look and no copy.
-    """
-    if len(args) != 1:
-        return None
-    ((name, value),) = args.items()
-    template = parse_template(value) if type(value) is str else None
-    if template is None or not template.typed:
-        return None
-    slot, path = names.load(template.parts[0])  # type: ignore[arg-type]
-    hint = contract.parameters[name].hint if name in contract.parameters else Any
-    if path:
-        return None
-    if hint is Any:
-        return name, slot, SCALARS
-    return (name, slot, frozenset((hint,))) if hint in SCALARS else None
+    around = op.owner
+    while around is not None:
+        if isinstance(around, LoopOp) and (around.timeout_ns or around.when is not None):
+            return False
+        around = around.owner
+    return True
 
 
 def slots_read(names: Names) -> frozenset[int]:

@@ -6,7 +6,7 @@
 These are one `send` each to the machine's generator, whose locals hold what a step needs; a driver
 in a hurry sets ``now`` and sends the value of a tool itself. A machine executes one frame. Branches,
 items and called programs are child machines that the driver runs, at the same time or one by one:
-what comes out does not depend on it. A driver reads ``keywords`` or ``messages``, ``path``,
+what comes out does not depend on it. A driver reads ``given`` or ``messages``, ``path``,
 ``deadline`` and ``delay_seconds`` between two of these calls and changes nothing.
 
 Rule 1: what an outcome does is decided here, the same for every driver: retry, catch, skip, in
@@ -143,10 +143,10 @@ class Machine:
     send: Callable[[Any], Op]
     path = ""
     request: Any = None
-    keywords: dict[str, Any]
+    given: tuple[Any, ...] = ()  # what a tool receives, in the order of `ToolOp.receives`
     messages: list[dict[str, Any]]
-    argument: Any = None  # of a request with `direct`
-    positional = False  # whether the driver knows such requests
+    # whether somebody looks at the machine before a call; a driver that does not says so
+    watched = True
     delay_seconds = 0.0
     fork_size = 0
     output: Any = None
@@ -171,18 +171,19 @@ class Machine:
     begun_ns: int | None = None
     waited_ns = 0  # of the frame's time, waits and approvals
     _ends_by = FOREVER  # the deadline of the frame's own program
-    _undo: list[tuple[ToolOp, str, tuple[Any, ...], dict[str, Any]]] | None = None
+    _undo: list[tuple[ToolOp, str, tuple[Any, ...], tuple[Any, ...] | StepError]] | None = None
     _undo_errors: list[str] | None = None
     _counts: dict[str, int]  # runs of steps that can run twice, by path
-    _loops: dict[int, list[Any]]  # by LoopOp.index: iteration, start, deadline, path
+    # by LoopOp.index: iteration, start, deadline, path, how paths in the iteration begin
+    _loops: dict[int, list[Any]]
     _whens: dict[int, dict[str, Any]]  # by WhenOp.index: what the condition read when it held
     _fork: Any  # of a map its items, of a call its inputs
     _children: list[Machine | None]
     _shares: Shares
     _granted: list[Ledger | None]
     _call: tuple[
-        ToolOp, StepError, str, Any, dict[str, Any], str
-    ]  # what a reconcile is about: op, error, path, request, keywords, what else is known
+        ToolOp, StepError, str, Any, tuple[Any, ...], str
+    ]  # what a reconcile is about: op, error, path, request, what is given, what else is known
     _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
     _crashed = (
         # whether a call was lost with its process: then a person is waited for also where the run
@@ -223,7 +224,6 @@ class Machine:
         self._fixed_error = fixed_error
         self._prefix = prefix
         self._root = root
-        self.static = root and frame_plan.static  # whether each path is its op's own
 
     @classmethod
     def of_run(
@@ -311,8 +311,7 @@ class Machine:
         the step's digest.
         """
         if op is not self._op or self.side_call == "reconcile":
-            # on the short way no budget counts calls; and what a reconcile lost is not the step's
-            # that it is asked about
+            # what a reconcile lost is not the step's that it is asked about
             return None
         self._lost_attempts = list(begun), settled
         count, ledger = len(begun) - settled, self.ledger
@@ -337,6 +336,11 @@ class Machine:
         """
         op = self._op
         return self.side_call or ("fork" if op.code == FORK else op.type)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What the requested tool receives, by name."""
+        return dict(zip(self._op.receives, self.given, strict=True))
 
     @property
     def retrying(self) -> bool:
@@ -513,16 +517,18 @@ class Machine:
         """Go on from op to op; what is yielded is a request, what is sent a tool's value, or
         `OTHER` beside `_outcome`.
 
-        The straight way from one tool to the next is written out, in locals, and costs half a
-        microsecond; all else calls a method. A method gives the op to go on with, or None to make
-        the request `_ask` (again).
+        A tool call whose arguments and value are as they mostly are is written out here, in locals,
+        and costs half a microsecond; all else calls a method. A method gives the op to go on with,
+        or None to make the request `_ask` (again).
         """
-        frame, ledger = self.frame, self.ledger
-        append = self.records.append
+        frame, ledger, append = self.frame, self.ledger, self.records.append
+        watched, prefix, limit = self.watched, self._prefix, self.facts.limits.value_bytes
+        # a host may set a limit below that of what is not counted
+        short, lenient = min(SMALL_TEXT, limit + 1), limit >= SMALL_TEXT
+        last: Any = None  # the op before, where `_op` is not told of it
         fuel = ledger.steps
-        positional = self.positional
-        timeless = min(self.base_deadline, self.fixed_deadline) >= FOREVER
-        quick = self.static and ledger.tool_calls >= UNLIMITED and timeless
+        around = self.deadline = min(self.base_deadline, self.fixed_deadline)
+        calm = around >= FOREVER and ledger.tool_calls >= UNLIMITED
         op: Any = self.frame_plan.entry
         follow: Any
         while True:
@@ -530,41 +536,47 @@ class Machine:
             if code == TOOL:
                 started = self.now
                 fuel -= 1
-                single = op.single
-                if single is not None and quick and fuel >= 0:
-                    name, slot, kinds = single
-                    value = frame[slot]
-                    if type(value) in kinds:
-                        request: Any = (value,)
-                        if positional and op.quick is not None:
-                            self.argument = value
-                            value = yield op.quick
+                if op.plain and fuel >= 0 and (calm or self._within()):
+                    where = op.path
+                    if where is None:
+                        where = self._path_of(op)
+                    elif prefix:
+                        where = prefix + where
+                    else:
+                        where = None  # the op's own
+                    try:
+                        request, self.given = op.take(frame)
+                    except StepFault as error:
+                        self._reach(op, where, None, started, fuel)
+                        follow = self._failed(op, StepError.of(error))
+                    else:
+                        if watched:
+                            self._reach(op, where, request, started, fuel)
+                        value = yield op
+                        if value is OTHER or self._lost_attempts is not None:
+                            self._reach(op, where, request, started, fuel)
+                            follow = self._taken(value)
                         else:
-                            self.keywords = {name: value}
-                            value = yield op
-                        if value is not OTHER:
                             kind = type(value)
-                            if (
-                                kind is str and len(value) < SMALL_TEXT and value.isascii()
-                            ) or is_small(value):
-                                frame[op.slot] = value
-                                self._last = self._block_last = value
-                                append((op.index, value, request, started, self.now))
+                            if not (
+                                kind is str and len(value) < short and value.isascii()
+                            ) and not (lenient and is_small(value)):
+                                try:
+                                    value, size = admit(value, limit)
+                                    if not is_small(value):
+                                        self._charge(size)
+                                except VMError as error:
+                                    self._reach(op, where, request, started, fuel)
+                                    follow = self._spoiled(StepError.of(error))
+                                    value = OTHER
+                            if value is not OTHER:
+                                frame[op.out] = self._last = self._block_last = value
+                                if op.key >= 0:
+                                    frame[op.key] = value
+                                append((op.index, value, request, started, self.now, where))
+                                last = op
                                 op = op.next
                                 continue
-                        ledger.steps = fuel
-                        self._op, self.path, self._started, self._attempts, self._doubt = (
-                            op,
-                            op.path,
-                            started,
-                            None,
-                            None,
-                        )
-                        self.request, self.keywords = request, {name: request[0]}
-                        follow = self._taken(value)
-                    else:
-                        ledger.steps = fuel
-                        follow = self._begin(op)
                 else:
                     ledger.steps = fuel
                     follow = self._begin(op)
@@ -583,6 +595,7 @@ class Machine:
             elif code in (END, FAIL):
                 ledger.steps = fuel
                 if self.status is TraceStatus.RUNNING:
+                    self._op = last or self._op
                     follow = self._ended(op)
                     while follow is None:
                         follow = self._taken((yield self._ask))
@@ -597,8 +610,30 @@ class Machine:
                 follow = self._begin(op)
             while follow is None:
                 follow = self._taken((yield self._ask))
-            fuel = ledger.steps
+            fuel, last = ledger.steps, None
+            if not calm:  # a pause is not counted on max_seconds
+                around = min(self.base_deadline, self.fixed_deadline)
+            self.deadline = around
             op = follow
+
+    def _within(self) -> bool:
+        """Whether deadlines and budget leave room for a tool call, which is then counted."""
+        if self.now >= self.deadline:
+            return False
+        ledger = self.ledger
+        left = ledger.tool_calls
+        if left < UNLIMITED:
+            if left <= 0:
+                return False
+            ledger.tool_calls = left - 1
+        return True
+
+    def _reach(self, op: ToolOp, where: str | None, request: Any, started: int, fuel: int) -> None:
+        """Keep what the requested call is, for those who look at it, and for its outcome."""
+        self.ledger.steps = fuel
+        self._op, self.request, self._started = op, request, started
+        self.path = cast(str, op.path if where is None else where)
+        self._attempts = self._doubt = None
 
     def _taken(self, value: Any) -> Op | None:
         """What follows a tool's *value*, or the other outcome that waits in `_outcome`."""
@@ -690,7 +725,7 @@ class Machine:
         code = op.code
         now = self._started = self.now
         self._op, self._attempts, self._doubt, self.request = op, None, None, None
-        self.path = op.path if self.static else self._path_of(op)
+        self.path = self._path_of(op)
         ledger = self.ledger
         if ledger.steps < 0:
             ledger.steps = 0
@@ -729,21 +764,23 @@ class Machine:
         """What a call is made with: fresh for each attempt, since the one before may have changed
         what it was given.
         """
-        self.request, self.keywords = self._arguments(op)
-        if op.takes_key:
-            self.keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
+        self.request, self.given = self._arguments(op, self.path)
 
-    def _arguments(self, op: ToolOp) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Values and keywords of a call that the policy lets pass."""
-        values, keywords = op.arguments(self.frame)
+    def _arguments(self, op: ToolOp, path: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The values of a call that the policy lets pass, as recorded and as the tool receives
+        them; the idempotency key is the last of these.
+        """
+        values, given = op.take(self.frame)
         for position, name, _, enforce in op.checks:
-            enforce(values[position], keywords[name], self.facts.given)
-        return values, keywords
+            enforce(values[position], given[op.receives.index(name)], self.facts.given)
+        if op.takes_key:
+            given = (*given, effect_key(self.facts.run_id, path))
+        return values, given
 
     def _branch(self, op: BranchOp) -> Op | None:
         now = self._started = self.now
         self._op, self._attempts = op, None
-        path = self.path = op.path if self.static else self._path_of(op)  # type: ignore[assignment]
+        path = self.path = self._path_of(op)
         if self.ledger.steps < 0:
             return self._begin(op)  # told there
         frame = self.frame
@@ -798,7 +835,7 @@ class Machine:
         """The path of *op* as it is reached now; a second run in this frame is another path."""
         if op.path is not None:
             return self._prefix + op.path
-        base = self._prefix + self._inner_path(op)
+        base = self._inner_path(op)
         if not op.twice:
             return base
         counts = self._own("_counts")
@@ -808,13 +845,13 @@ class Machine:
     def _inner_path(self, op: Op) -> str:
         owner = op.owner
         if owner is None:
-            return op.step_id
+            return self._prefix + op.step_id
+        if isinstance(owner, LoopOp):
+            return cast(str, self._loops[owner.index][4]) + op.step_id
         around = self._inner_path(owner)
         if owner.twice:
-            count = self._own("_counts").get(self._prefix + around, 1)
+            count = self._own("_counts").get(around, 1)
             around = around if count == 1 else f"{around}#{count}"
-        if isinstance(owner, LoopOp):
-            around = f"{around}#{self._loops[owner.index][0]}"
         return f"{around}/{op.step_id}"
 
     def _own(self, name: str) -> Any:
@@ -867,7 +904,7 @@ class Machine:
     def _enter_loop(self, op: LoopOp) -> Op | None:
         loops = self._own("_loops")
         deadline = self.now + op.timeout_ns if op.timeout_ns else FOREVER
-        loops[op.index] = [1, self.now, deadline, self.path]
+        loops[op.index] = [1, self.now, deadline, self.path, f"{self.path}#1/"]
         self._block_last = None
         return op.next
 
@@ -891,6 +928,7 @@ class Machine:
             return self._failed(op, StepError.of(error))
         if not done and state[0] < op.loop.max_iterations:
             state[0] += 1
+            state[4] = f"{state[3]}#{state[0]}/"
             self._block_last = None
             return op.again
         value = self._block_last
@@ -1083,7 +1121,7 @@ class Machine:
             self.request = ()
             return self._failed_aside(error)
         if self.side_call == "reconcile":
-            op, cause, self.path, self.request, self.keywords, more = self._call
+            op, cause, self.path, self.request, self.given, more = self._call
             self.side_call, self._op = None, op
             return self._unasked(op, cause, more, error.message)
         self.request = None
@@ -1297,23 +1335,21 @@ class Machine:
         if op.reconcile is None:
             return self._in_doubt(op, error, more)
         try:
-            values, keywords = self._arguments(op.reconcile)
+            values, given = self._arguments(op.reconcile, self.path)
         except StepFault as fault:
             return self._unasked(op, error, more, str(fault))
-        if op.reconcile.takes_key:
-            keywords["idempotency_key"] = effect_key(self.facts.run_id, self.path)
         counts = self._own("_counts")
         path = f"{self.path}/reconcile"
         count = counts[path] = counts.get(path, 0) + 1
         self.side_call, self._call = (
             "reconcile",
-            (op, error, self.path, self.request, self.keywords, more),
+            (op, error, self.path, self.request, self.given, more),
         )
         self._op = self._ask = op.reconcile
-        self.path, self.request, self.keywords = (
+        self.path, self.request, self.given = (
             path if count == 1 else f"{path}#{count}",
             values,
-            keywords,
+            given,
         )
         return None
 
@@ -1403,7 +1439,7 @@ class Machine:
             None,
         )
         self.records.append(record)
-        op, error, self.path, self.request, self.keywords, _ = self._call
+        op, error, self.path, self.request, self.given, _ = self._call
         self.side_call, self._op = None, op
         return op, error
 
@@ -1642,36 +1678,27 @@ class Machine:
         undo = cast(ToolOp, op.undo)
         if self._undo is None:
             self._undo = []
+        path = f"{self.path}/undo"
         try:
-            values, keywords = self._arguments(undo)
-        except StepFault as error:
-            values, keywords = (), {"": StepError.of(error)}  # told when the time for it comes
-        if undo.takes_key:
-            keywords["idempotency_key"] = effect_key(self.facts.run_id, f"{self.path}/undo")
-        self._undo.append((undo, f"{self.path}/undo", values, keywords))
+            self._undo.append((undo, path, *self._arguments(undo, path)))
+        except StepFault as error:  # told when the time for it comes
+            self._undo.append((undo, path, (), StepError.of(error)))
 
     def _next_undo(self) -> Op | None:
         while self._undo:
-            op, path, values, keywords = self._undo.pop()
-            self.side_call, self._op, self.path, self.request, self.keywords = (
-                "undo",
-                op,
-                path,
-                values,
-                keywords,
-            )
+            op, path, values, given = self._undo.pop()
+            self.side_call, self._op, self.path, self.request = "undo", op, path, values
             self._started, self._attempts, self.delay_seconds = self.now, None, 0.0
             self.deadline = self.base_deadline = self.fixed_deadline = (
                 FOREVER  # what was done is undone even when time or money is up
             )
-            if "" not in keywords:
-                self._ask = op
+            if not isinstance(given, StepError):
+                self.given, self._ask = given, op
                 return None
-            error: StepError = keywords[""]
-            self._record(op, FAILED, None, error)
+            self._record(op, FAILED, None, given)
             assert self._undo_errors is not None
             self._undo_errors.append(
-                f"undo of '{op.step_id.removesuffix('/undo')}' failed: {error}"
+                f"undo of '{op.step_id.removesuffix('/undo')}' failed: {given}"
             )
         self.side_call = None
         return END_OP

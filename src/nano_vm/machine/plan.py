@@ -15,7 +15,11 @@ from ..language.expr import Eval, Frame
 from ..language.policy import Budget, Effect
 from ..language.program import Retry
 from ..tools.contract import UNSAFE
+from .arguments import Take
 from .demands import Enforce
+
+AWAITED, INLINE = 1, 2
+"""`Op.straight`: a coroutine function, or one that is called in the event loop's thread."""
 
 TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL, WHEN = range(13)
 CODES = (
@@ -68,10 +72,8 @@ class Op:
     has_default: bool = False
     when: WhenOp | None = None  # what decides before it whether it runs
     names: tuple[str, ...] = ()
-    # of a tool call: a coroutine function that the driver may await without further questions
-    function: Any = None
-    # likewise, to be called with the one argument by position: half the time of a call by keyword
-    direct: Any = None
+    # of a tool call that needs no thread, and no look at its outcome but the machine's
+    straight: int = 0
     code: int = END
 
     def targets(self) -> Iterator[tuple[str, Op]]:
@@ -98,16 +100,17 @@ class CallOp(Op):
 
 @dataclass(slots=True, eq=False)
 class ToolOp(CallOp):
-    """One tool call. ``arguments`` gives the recorded values and the keywords to call with."""
+    """One tool call. ``take`` gives the recorded values, and those that the tool receives in the
+    order of ``receives``; ``function`` takes them by position.
+    """
 
     tool: str = ""
     number: int = -1  # index into Plan.tools
-    arguments: Callable[[Frame], tuple[tuple[Any, ...], dict[str, Any]]] = None  # type: ignore[assignment]
-    # the short way: one argument that is one name (name, slot, types that pass as they are), one slot to
-    # write, nothing else
-    single: tuple[str, int, frozenset[Any]] | None = None
-    slot: int = -1
-    quick: ToolOp | None = None  # this op with `direct`, requested where the short way was taken
+    take: Take = None  # type: ignore[assignment]
+    receives: tuple[str, ...] = ()
+    function: Callable[..., Any] = None  # type: ignore[assignment]
+    # whether nothing is to be done about a call but to take its arguments, call, and keep the value
+    plain: bool = False
     effect: Effect = "write"
     takes_key: bool = False
     # what the policy demands: position of the argument, its name, the rule's text, and what holds the
@@ -364,7 +367,6 @@ class FramePlan:
     output: Eval | None = None
     timeout_ns: int = 0  # of the whole run, or of the whole of a called program
     budget: Budget | None = None  # of a called program, within what its caller has left
-    static: bool = True  # whether every path in it is known beforehand
     keeps_last: bool = False  # a branch or item gives null where its last step was skipped
     # most steps, model calls, tool calls of one execution
     ceiling: tuple[int, int, int] = (0, 0, 0)

@@ -68,22 +68,6 @@ class Missing(Exception):
         self.path = path
 
 
-def path_of(machine: Machine, op: Op) -> str:
-    """The path of the requested call; on the short way from tool to tool a machine does not keep
-    it.
-    """
-    return op.path if machine.static and op.path is not None else machine.path
-
-
-def asked(machine: Machine, op: Op) -> Any:
-    """What the requested call is asked, as it will be recorded."""
-    if (
-        op.code == TOOL and machine._op is not op and machine.side_call is None
-    ):  # on the short way: one argument, and nothing is kept
-        return (machine.argument if op.direct is not None else machine.keywords[op.names[0]],)
-    return machine.request
-
-
 class Recorded:
     """The records of a run by path; each answers its step, attempt by attempt. *base_ns* is
     subtracted from their times.
@@ -120,7 +104,7 @@ class Recorded:
         Raises:
             Unfit: If the record is none that such a call can have.
         """
-        path = path_of(machine, op)
+        path = machine.path
         record = self.by_path.get(path)
         try:
             if record is None:
@@ -505,13 +489,12 @@ def play(
         Unfit: At the first record that no such call can have.
     """
     base, by_path, success = recorded.base_ns, recorded.by_path, StepStatus.SUCCESS
-    static = machine.static
     op: Any = machine.start(now)
     while True:
         code = op.code
         # by far the most, written out
         if code == TOOL and op.reconcile is None and machine.side_call is None:
-            record = by_path.get(op.path if static and op.path is not None else machine.path)
+            record = by_path.get(machine.path)
             if record is not None and record[2] is success and record[8] is None:
                 machine.now = record[7] - base
                 op = machine.send(record[3])
@@ -524,7 +507,7 @@ def play(
         following = recorded.feed(machine, op)
         if following is None:
             if not hold:
-                raise Missing(path_of(machine, op))
+                raise Missing(machine.path)
             following = (
                 machine.resume(Suspended(), machine.now)
                 if machine.side_call is None
@@ -539,7 +522,7 @@ def _forked(
     """The children of a fork, those that began, one after the other; then its join, or that it was
     cancelled.
     """
-    record = forks.get(path_of(machine, op))
+    record = forks.get(machine.path)
     children = record[10]["children"] if record is not None else ()
     stopped = record is not None and record[2] is StepStatus.CANCELLED
     latest = machine.now

@@ -235,9 +235,10 @@ class StepName(NamedTuple):
 
 # A finished step: op, path, status, output, error, request, started_ns, finished_ns (monotonic),
 # attempts, usage, extra. The request of a tool is the tuple of its argument values (names are the
-# op's), that of a model its messages and options. A tool's first success in five fields (index of the
-# op, output, request, started_ns, finished_ns): its path is the op's own. An index and not the op, so
-# that it holds nothing that the garbage collector tracks, and is soon not tracked itself.
+# op's), that of a model its messages and options. A tool's first success in `BRIEF` fields: index of
+# the op, output, request, started_ns, finished_ns, and the path, None where it is the op's own. An
+# index and not the op, so that it holds nothing that the garbage collector tracks, and is soon not
+# tracked itself.
 Record = tuple[
     Any,
     str,
@@ -253,14 +254,17 @@ Record = tuple[
 ]
 
 
+BRIEF = 6
+
+
 def full(record: Any, ops: Sequence[Any]) -> Record:
-    """A record in its eleven fields; *ops* are those of the plan."""
-    if len(record) == 5:
-        index, output, request, started, finished = record
+    """A record in its eleven fields, and so those of its children; *ops* are those of the plan."""
+    if len(record) == BRIEF:
+        index, output, request, started, finished, path = record
         op = ops[index]
         return (
             op,
-            op.path,
+            op.path if path is None else path,
             StepStatus.SUCCESS,
             output,
             None,
@@ -271,6 +275,10 @@ def full(record: Any, ops: Sequence[Any]) -> Record:
             None,
             None,
         )
+    extra = record[10]
+    if type(extra) is dict and "children" in extra:
+        children = [[full(inner, ops) for inner in child] for child in extra["children"]]
+        return (*record[:10], {**extra, "children": children})
     return record  # type: ignore[no-any-return]
 
 

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..records.trace import UNDIGESTED, Record, StepStatus, Trace, extra_json, full, request_json
+from ..records.trace import (
+    BRIEF,
+    UNDIGESTED,
+    Record,
+    StepStatus,
+    Trace,
+    extra_json,
+    full,
+    request_json,
+)
 from ..values import as_text
 
 SHOWN_CHARS = 300
@@ -94,12 +103,12 @@ def compare(
     """
     success = StepStatus.SUCCESS
     for number, (old, new) in enumerate(zip(recorded, computed, strict=False)):
-        if len(new) == 5:  # by far the most, written out
-            index, output, values, _, _ = new
+        if len(new) == BRIEF:  # by far the most, written out
+            index, output, values, _, _, where = new
             op = ops[index]
             step, path, status, told, error, request, _, _, attempts, usage, extra = old
             if (
-                path == op.path
+                path == (op.path if where is None else where)
                 and status is success
                 and (told is output or same(told, output))
                 and error is None
@@ -107,9 +116,8 @@ def compare(
                 and usage is None
                 and extra is None
                 and type(request) is dict
-                and len(request) == 1
-                and op.names[0] in request
-                and same(request[op.names[0]], values[0])
+                and tuple(request) == op.names
+                and all(map(same, request.values(), values))
                 and step.step_id == op.step_id
                 and step.type == "tool"
             ):

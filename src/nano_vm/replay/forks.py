@@ -15,7 +15,7 @@ from ..language.program import Program
 from ..machine.machine import Machine
 from ..machine.outcome import NotCalled, Suspended
 from ..machine.plan import END, FORK, MODEL, TOOL, Op
-from ..machine.recorded import HELD, Recorded, asked, path_of
+from ..machine.recorded import HELD, Recorded
 from ..records.trace import Record, StepStatus, Trace, flattened, request_json
 from ..run.vm import ExecutionVM
 from ..spelling import meant
@@ -158,7 +158,7 @@ class Forked:
         """What becomes of the requested call; each attempt of a step as its first, but one that is
         not recorded.
         """
-        path = path_of(machine, op)
+        path = machine.path
         record = self.recorded.by_path.get(path)
         earlier = self.reused.get(path)
         if earlier is None:
@@ -203,7 +203,7 @@ class Forked:
                 old.schema, op.schema
             ):
                 return False
-        return same(request_json(old, record[5]), request_json(op, asked(machine, op)))
+        return same(request_json(old, record[5]), request_json(op, machine.request))
 
     def _output(self, record: Record) -> Any:
         return self.outputs.get(record[1], self.outputs.get(record[0].step_id, UNSET))

@@ -18,7 +18,7 @@ from ..machine.ledger import Ledger
 from ..machine.machine import FOREVER, Facts, Machine, loaded
 from ..machine.outcome import Joined
 from ..machine.plan import END, FORK, Op, Plan, ToolOp
-from ..machine.recorded import Recorded, bounds_of, path_of
+from ..machine.recorded import Recorded, bounds_of
 from ..records.trace import Record, full
 from ..run.vm import ExecutionVM
 from ..store.records import INTENT, STEP, Row, StoredRun
@@ -180,7 +180,7 @@ def _advance(
             continue
         following = recorded.feed(machine, op)
         if following is None:
-            asked[path_of(machine, op)] = op
+            asked[machine.path] = op
             return False
         op = following
     return True

@@ -21,9 +21,9 @@ from ..machine.faults import consumed, effect_key, model_error, tool_error
 from ..machine.ledger import DEFAULT_MAX_TOKENS, token_bound
 from ..machine.machine import FOREVER, Machine
 from ..machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
-from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
+from ..machine.plan import AWAITED, END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
 from ..records.trace import LLMUsage
-from ..values import copied, kind_name
+from ..values import CONTAINERS, SCALARS, copied, kind_name
 from .host import Adapter, Host, completed
 from .watchdog import Lane, watchdog
 
@@ -46,6 +46,10 @@ class Event:
     text: str | None = None
     result: Any = None
     trace: Any = None
+
+
+PLAIN = SCALARS | CONTAINERS
+"""Types of values that nobody has to await."""
 
 
 class Abandoned(BaseException):
@@ -131,7 +135,7 @@ class Driver:
         seen = 0
         lane.machine = machine
         cancelling = lane.task.cancelling
-        machine.positional = True
+        machine.watched = not straight
         op: Any = machine.start(now)
         while True:
             if sink is not None:
@@ -148,26 +152,27 @@ class Driver:
                     await self.wait(machine, lane)
                     if journal is not None:
                         journal.check()
-                function = op.function
-                if function is not None and straight:
+                way = op.straight
+                if way and straight:
                     called = True
                     send = machine.send
                     before = lane.before
                     # from tool to tool: all that a step costs here stands in these lines
                     while True:
                         lane.op = op
-                        direct = op.direct
-                        if direct is None:
-                            value = await function(**machine.keywords)
+                        if way == AWAITED:
+                            value = await op.function(*machine.given)
                         else:
-                            value = await direct(machine.argument)
+                            value = op.function(*machine.given)
+                            if type(value) not in PLAIN and inspect.isawaitable(value):
+                                value = await value
                         machine.now = read()
                         if lane.expired or cancelling() > before:
                             op = self.stopped(machine, lane, value)
                             break
                         op = send(value)
-                        function = op.function
-                        if function is None:
+                        way = op.straight
+                        if not way:
                             break
                     continue
                 lane.op = None
@@ -264,8 +269,6 @@ class Driver:
     def tell(self, machine: Machine, op: Op, seen: int) -> int:
         """Send what was recorded since, and what is called now."""
         assert self.sink is not None
-        if op.path is not None and machine.static:
-            machine.path = op.path  # on the short way nobody asks for it
         for record in machine.records[seen:]:
             self.sink("step_finished", machine, record)
         if op.code in (TOOL, MODEL, FORK) and not machine.retrying:
@@ -276,27 +279,22 @@ class Driver:
 
     async def call(self, machine: Machine, op: ToolOp, lane: Lane) -> Any:
         """A tool that takes more than one await of a coroutine function."""
-        function = self.host.functions[op.number]
         lane.op = op
         if self.journal is not None:
             # the last word before the call: this process may have stood still since the one before
             self.journal.check()
-        if op.direct is not None:
-            value = op.direct(machine.argument)
-        elif self.host.how[op.number] != "thread":
-            value = function(**machine.keywords)
+        if self.host.how[op.number] != "thread":
+            value = op.function(*machine.given)
         else:
-            value = await self.threaded(function, machine, op, lane)
+            value = await self.threaded(machine, op, lane)
         if inspect.isawaitable(value):
             value = await value
         return value
 
-    async def threaded(
-        self, function: Callable[..., Any], machine: Machine, op: ToolOp, lane: Lane
-    ) -> Any:
+    async def threaded(self, machine: Machine, op: ToolOp, lane: Lane) -> Any:
         """A sync tool, in a thread of the pool; its deadline starts when a thread takes it."""
         loop = asyncio.get_running_loop()
-        keywords = machine.keywords
+        function, given = op.function, machine.given
         context = contextvars.copy_context()
         lane.op, lane.until = None, machine.deadline  # while it waits for a thread
         started = False
@@ -315,7 +313,7 @@ class Driver:
             try:
                 if self.journal is not None:  # it may have waited long for this thread
                     self.journal.check()
-                return context.run(function, **keywords)
+                return context.run(function, *given)
             except (StopIteration, GeneratorExit) as error:  # a future can not carry them
                 raise RuntimeError(f"the tool raised {type(error).__name__}: {error}") from error
 

@@ -141,11 +141,10 @@ class Adapter:
 
 @dataclass(slots=True)
 class Host:
-    """What calls go to: functions by `ToolOp.number`, adapters by model name (None is the
-    default).
+    """What calls go to: how a tool is called by `ToolOp.number`, adapters by model name (None is
+    the default).
     """
 
-    functions: list[Callable[..., Any]]
     how: list[str]
     adapters: dict[str | None, Adapter]
     threads: Threads

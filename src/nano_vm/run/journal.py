@@ -40,7 +40,7 @@ from ..machine.outcome import (
     Value,
 )
 from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, Op
-from ..machine.recorded import HELD, Recorded, asked, path_of
+from ..machine.recorded import HELD, Recorded
 from ..records.trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
 from ..store.protocol import Store
 from ..store.records import INTENT, PAUSED, STEP, SUSPENDED, Message, Row, StoredRun, late_outcomes
@@ -188,10 +188,10 @@ class Journal:
             following = self.origin.known(machine, op)
         if following is not None:
             return following
-        path = path_of(machine, op)
+        path = machine.path
         machine.now = max(machine.now, now)
         if op.code == TOOL and op.unsafe:  # type: ignore[attr-defined]
-            self.arguments[path] = op.names, asked(machine, op)
+            self.arguments[path] = op.names, machine.request
             self.unsafe.add(path)
         if path in self.begun and not machine.retrying and op.code != PAUSE:
             following = await self.lost(machine, op, path)

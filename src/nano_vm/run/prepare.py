@@ -201,7 +201,6 @@ class Preparer:
         if prepared.plan is not None:
             contracts = [self.contracts[name] for name in prepared.plan.tools]
             prepared.host = Host(
-                functions=[c.function for c in contracts],
                 how=[c.how for c in contracts],
                 adapters=self.adapters,
                 threads=self.threads,

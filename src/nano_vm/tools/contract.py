@@ -121,7 +121,6 @@ class Parameter:
     required: bool
     hint: Any = Any
     convert: Converter | None = None
-    first: bool = False  # whether it may be given as the one positional argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +130,7 @@ class ToolContract:
     name: str
     function: Callable[..., Any]
     parameters: Mapping[str, Parameter]
+    positional: tuple[str, ...] = ()  # those that the function itself takes by position, in order
     open: bool = False  # takes any keyword
     effect: Effect = "write"
     declared: bool = False  # whether the effect was declared
@@ -199,9 +199,8 @@ def contract(name: Any, function: Any) -> ToolContract:
     signature = _signature(function)
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise VMError(f"tool {name!r} is a generator; return a list instead")
-    positional = _by_position(function)
     parameters, is_open = (
-        _parameters(name, signature, target, positional) if signature is not None else ({}, True)
+        _parameters(name, signature, target) if signature is not None else ({}, True)
     )
     result = type_hints(target).get("return", Any) if not isinstance(inner, type) else inner
     unwritable = _unwritable(result)
@@ -224,6 +223,7 @@ def contract(name: Any, function: Any) -> ToolContract:
         name=name,
         function=function,
         parameters=parameters,
+        positional=_positional(function),
         open=is_open,
         effect=options.effect or "write",
         declared=options.effect is not None,
@@ -282,20 +282,19 @@ def _signature(function: Any) -> inspect.Signature | None:
         return None
 
 
-def _by_position(function: Any) -> str | None:
-    """The name of the parameter that *function* itself takes first by position; None if it takes
-    none so, ``*`` if any.
+def _positional(function: Any) -> tuple[str, ...]:
+    """The names that *function* takes by position, as its own code has them.
+
+    What a signature says may be another function's: that of a wrapper made by `functools.wraps` is
+    the wrapped one's, while the wrapper itself may take keywords alone, or look into them.
     """
-    try:
-        own = inspect.signature(function, follow_wrapped=False)
-    except (TypeError, ValueError):
-        return None
-    first = next(iter(own.parameters.values()), None)
-    if first is None:
-        return None
-    if first.kind is inspect.Parameter.VAR_POSITIONAL:
-        return "*"
-    return first.name if first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD else None
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if not isinstance(function, (types.FunctionType, types.MethodType)) or code is None:
+        return ()
+    if code.co_posonlyargcount:
+        return ()
+    names: tuple[str, ...] = code.co_varnames[: code.co_argcount]
+    return names[1:] if isinstance(function, types.MethodType) else names
 
 
 def _is_lambda(function: Any) -> bool:
@@ -306,7 +305,7 @@ def _is_lambda(function: Any) -> bool:
 
 
 def _parameters(
-    name: str, signature: inspect.Signature, target: Any, positional: str | None
+    name: str, signature: inspect.Signature, target: Any
 ) -> tuple[dict[str, Parameter], bool]:
     hints = type_hints(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009 - mypy: unsound on an instance
     result: dict[str, Parameter] = {}
@@ -328,11 +327,7 @@ def _parameters(
         ):
             hint = hints.get(parameter.name, Any)
             required = parameter.default is inspect.Parameter.empty
-            first = not result and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-            first = first and positional in ("*", parameter.name)
-            result[parameter.name] = Parameter(
-                parameter.name, required, hint, converter(hint), first
-            )
+            result[parameter.name] = Parameter(parameter.name, required, hint, converter(hint))
     return result, is_open
 
 

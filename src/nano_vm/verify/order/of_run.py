@@ -20,7 +20,7 @@ from ...language.flow import Flow, Names, Node
 from ...language.program import ApprovalStep, LoopStep, MapStep, SetStep, ToolStep
 from ...machine.machine import Machine
 from ...machine.plan import ToolOp
-from ...records.trace import StepStatus
+from ...records.trace import BRIEF, StepStatus
 from ...tools.contract import ToolContract
 from .statement import Form, Places, Statement, Use, call_arguments, form, has_references, shown
 
@@ -103,7 +103,7 @@ class _Run:
         loops: set[str] = set()
         for i, record in enumerate(records):
             here = (*place, i)
-            if len(record) == 5:  # a tool's first success
+            if len(record) == BRIEF:  # a tool's first success
                 self.step(self.flow.nodes[record[0]], here, seen, StepStatus.SUCCESS, None, True)
                 continue
             op, path, status, _, error, request, _, _, attempts, _, extra = record
@@ -159,7 +159,7 @@ class _Run:
             self.calls.append(_Call((*here, 0), read, node, then, "undo"))
             return
         for record in following:  # a reconcile is told before its step
-            if len(record) > 5 and record[1] == base and record[0].index >= 0:
+            if len(record) != BRIEF and record[1] == base and record[0].index >= 0:
                 self.calls.append(
                     _Call(
                         (*here, 0),
@@ -343,7 +343,7 @@ def called_more(flow: Flow, tool: str, limit: int, machine: Machine) -> bool:
 def _called(flow: Flow, tool: str, records: list[Any]) -> int:
     count = 0
     for record in records:
-        if len(record) == 5:
+        if len(record) == BRIEF:
             step = flow.nodes[record[0]].step
             count += isinstance(step, ToolStep) and step.tool == tool
             continue

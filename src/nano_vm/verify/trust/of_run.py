@@ -33,7 +33,7 @@ from ...language.program import (
 )
 from ...language.semantics import partial_output
 from ...machine.machine import Machine
-from ...records.trace import StepStatus
+from ...records.trace import BRIEF, StepStatus
 from ...tools.contract import ToolContract
 from ..order.statement import Form, call_arguments, form, shown
 from .proof import known_names, restricted, returns_of, roles, shape, spells
@@ -103,7 +103,7 @@ class _Run:
         last = block = False
         instead: bool | None = None  # what a reconcile gave in place of the call
         for record in records:
-            if len(record) == 5:
+            if len(record) == BRIEF:
                 node, path, status, extra, made = (
                     self.asked.flow.nodes[record[0]],
                     "",

@@ -1,0 +1,335 @@
+"""Arguments of a tool call: a function for their shape.
+
+What a program writes as arguments and what the tool declares come in; a function of the frame goes
+out that gives the values as they are recorded and as the tool receives them. Its source is made of
+names that are made here and compiled once for each shape in a process; slots, literals, names of
+keys and converters come in as the cells of its closure, so that no value is ever part of a source.
+
+A value that passes as it is costs a look at its type. Any other takes the same function that the
+good case would have taken, by way of `checked` or `handed`: it converts, copies, or tells the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import UnionType
+from typing import Any, TypeAlias, Union, get_args, get_origin
+
+from ..language.expr import (
+    FEW_REFERENCES,
+    Frame,
+    Ref,
+    Template,
+    compile_value,
+    computed,
+    entries,
+    is_literal,
+    load,
+    parse_template,
+)
+from ..language.flow import Names
+from ..tools.contract import (
+    ArgumentError,
+    Parameter,
+    ToolContract,
+    checked,
+    converter,
+    handed,
+)
+from ..values import MAX_VALUE_BYTES, SCALARS, SMALL_TEXT, UNSET, as_text
+
+Take: TypeAlias = Callable[[Frame], tuple[tuple[Any, ...], tuple[Any, ...]]]
+"""The recorded values of the arguments, in the program's order, and those that the tool receives,
+in the order of `order`. It raises `StepFault`.
+"""
+
+MAX_PARTS = 64
+"""Entries of a literal object or list that are written out; a larger one is made in loops, and a
+frame's source stays short.
+"""
+
+NUMBERS = SCALARS - {str}
+EXACT_INT = 1 << 53
+"""Every int up to it is a float exactly."""
+
+
+def order(contract: ToolContract, names: Sequence[str]) -> tuple[str, ...]:
+    """The arguments *names* as the function takes them by position, where it can; else as they
+    are.
+    """
+    first = contract.positional[: len(names)]
+    return first if set(first) == set(names) else tuple(names)
+
+
+def by_position(contract: ToolContract, names: tuple[str, ...]) -> Callable[..., Any]:
+    """What calls the tool with the arguments *names* by position: the function itself, or where it
+    takes one of them only by name, a call by name.
+    """
+    function = contract.function
+    if contract.positional[: len(names)] == names:
+        return function
+
+    def call(*values: Any) -> Any:
+        return function(**dict(zip(names, values, strict=True)))
+
+    return call
+
+
+def take_arguments(contract: ToolContract, args: Mapping[str, Any], names: Names) -> Take:
+    """What takes the arguments *args* of a call from a frame."""
+    return _Shape(names).function(contract, args)
+
+
+class _Shape:
+    """The source of one function, and the cells that are its own.
+
+    All values are taken before the first is given over: of several faults the first to be told is
+    that of a name without a value.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.lines: list[str] = []
+        self.cells: list[Any] = []
+        self.count = 0
+
+    def function(self, contract: ToolContract, args: Mapping[str, Any]) -> Take:
+        values = {name: self.value(value) for name, value in args.items()}
+        given = {}
+        for name, (variable, written) in values.items():
+            given[name] = self.given(contract, name, variable, written)
+        request = _tuple([variable for variable, _ in values.values()])
+        received = _tuple([given[name] for name in order(contract, list(args))])
+        if request == received:
+            self.lines += [f"r = {request}", "return r, r"]
+        else:
+            self.lines.append(f"return {request}, {received}")
+        return self.made()
+
+    def made(self) -> Take:
+        cells = ", ".join(f"c{number}" for number in range(len(self.cells)))
+        body = "".join(f"        {line}\n" for line in self.lines)
+        source = f"def make({cells}):\n    def take(f):\n{body}    return take\n"
+        take: Take = _maker(source)(*self.cells)
+        return take
+
+    def cell(self, value: Any) -> str:
+        self.cells.append(value)
+        return f"c{len(self.cells) - 1}"
+
+    def variable(self) -> str:
+        self.count += 1
+        return f"v{self.count}"
+
+    def set(self, expression: str) -> str:
+        name = self.variable()
+        self.lines.append(f"{name} = {expression}")
+        return name
+
+    # --- values as they are recorded ---
+
+    def value(self, written: Any) -> tuple[str, _Written]:
+        """The name of what holds the value of *written*, and what is known of it."""
+        if type(written) in (dict, list) and computed(written) is None:
+            return self.display(written)
+        if is_literal(written):
+            value = compile_value(written, self.names)([])
+            return self.cell(value), _Written(written, literal=True, kind=type(value), value=value)
+        template = parse_template(written) if type(written) is str else None
+        if template is not None and template.typed:
+            return self.reference(template.parts[0]), _Written(written)  # type: ignore[arg-type]
+        if template is not None and 0 < len(_references(template)) <= FEW_REFERENCES:
+            return self.text(template, written), _Written(written, kind=str)
+        get = self.cell(compile_value(written, self.names))
+        return self.set(f"{get}(f)"), _Written(written)
+
+    def reference(self, ref: Ref) -> str:
+        """The value of a name; of one without a value, or of a field that is not there, the closure
+        tells the error.
+        """
+        slot, path = self.names.load(ref)
+        get, at = self.cell(load(ref, self.names, in_template=True)), self.cell(slot)
+        if len(path) > 1 or (path and type(path[0]) is not str):
+            return self.set(f"{get}(f)")
+        name = self.set(f"f[{at}]")
+        if path:
+            key = self.cell(path[0])
+            found = f"{name}[{key}] if type({name}) is dict and {key} in {name} else {get}(f)"
+            self.lines.append(f"{name} = {found}")
+        else:
+            self.lines.append(f"if {name} is {self.cell(UNSET)}: {get}(f)")
+        return name
+
+    def text(self, template: Template, written: str) -> str:
+        """A text with references in it."""
+        parts = []
+        for part in template.parts:
+            if isinstance(part, Ref):
+                name = self.reference(part)
+                self.lines.append(
+                    f"if type({name}) is not str: {name} = {self.cell(as_text)}({name})"
+                )
+                parts.append(name)
+            elif part:
+                parts.append(self.cell(part))
+        whole = self.set("f'" + "".join(f"{{{part}}}" for part in parts) + "'")
+        get, limit = self.cell(compile_value(written, self.names)), self.cell(MAX_VALUE_BYTES)
+        self.lines.append(f"if len({whole}) > {limit}: {get}(f)")
+        return whole
+
+    def display(self, written: Any) -> tuple[str, _Written]:
+        """A literal object or list, with whatever stands in it."""
+        if _parts(written) > MAX_PARTS:
+            get = self.cell(compile_value(written, self.names))
+            return self.set(f"{get}(f)"), _Written(written, kind=type(written))
+        leaves: list[str] = []
+        text = self.written_out(written, leaves)
+        return self.set(text), _Written(
+            written, kind=type(written), display=text, leaves=tuple(leaves)
+        )
+
+    def written_out(self, written: Any, leaves: list[str]) -> str:
+        if type(written) is list:
+            return "[" + ", ".join(self.written_out(item, leaves) for item in written) + "]"
+        if type(written) is dict and computed(written) is None:
+            items = [
+                f"{self.cell(key)}: {self.written_out(item, leaves)}"
+                for key, item in entries(written)
+            ]
+            return "{" + ", ".join(items) + "}"
+        name, known = self.value(written)
+        if not known.literal:
+            leaves.append(name)
+        return name
+
+    # --- values as the tool receives them ---
+
+    def given(self, contract: ToolContract, name: str, variable: str, written: _Written) -> str:
+        """The name of what the tool receives for the value in *variable*."""
+        parameter = contract.parameters.get(name, Parameter(name, False))
+        passing = passes(parameter)
+        if written.kind in passing:
+            return variable
+        convert = _converting(contract.name, parameter, written.source)
+        if written.display:
+            return self.copy(variable, written, parameter, convert)
+        if written.literal and _is_plain(parameter):
+            try:
+                return self.cell(convert(written.value))
+            except ArgumentError:
+                pass  # told when the step is reached
+        if not passing:
+            return self.set(f"{self.cell(convert)}({variable})")
+        kinds = self.cell(next(iter(passing)) if len(passing) == 1 else passing)
+        test = "is" if len(passing) == 1 else "in"
+        return self.set(
+            f"{variable} if type({variable}) {test} {kinds} else {self.cell(convert)}({variable})"
+        )
+
+    def copy(
+        self, variable: str, written: _Written, parameter: Parameter, convert: Callable[..., Any]
+    ) -> str:
+        """A literal object or list once more, so that the tool's containers are never those of the
+        record; where small scalars stand in it, nothing else needs a look.
+        """
+        if parameter.convert not in (None, converter(written.kind)):
+            return self.set(f"{self.cell(convert)}({variable})")
+        texts, numbers, small = self.cell(str), self.cell(NUMBERS), self.cell(SMALL_TEXT)
+        tests = [
+            f"(type({leaf}) is {texts} and len({leaf}) < {small} or type({leaf}) in {numbers})"
+            for leaf in written.leaves
+        ]
+        long = f"{self.cell(convert)}({variable})"
+        return self.set(f"{written.display} if {' and '.join(tests) or True} else {long}")
+
+
+class _Written:
+    """What is known of a value before the run: what the program writes, the type it will have, and
+    of a literal object or list its source and the names of what is not literal in it.
+    """
+
+    __slots__ = ("display", "kind", "leaves", "literal", "source", "value")
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        literal: bool = False,
+        kind: Any = None,
+        value: Any = None,
+        display: str = "",
+        leaves: tuple[str, ...] = (),
+    ) -> None:
+        self.source = source
+        self.literal = literal
+        self.kind = kind
+        self.value = value
+        self.display = display
+        self.leaves = leaves
+
+
+@lru_cache(maxsize=1024)
+def _maker(source: str) -> Callable[..., Any]:
+    """The function of one shape; its source holds no name or value of a program."""
+    namespace: dict[str, Any] = {}
+    exec(source, namespace)  # noqa: S102
+    made: Callable[..., Any] = namespace["make"]
+    return made
+
+
+def _tuple(names: list[str]) -> str:
+    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+
+
+def _references(template: Template) -> list[Ref]:
+    return [part for part in template.parts if isinstance(part, Ref)]
+
+
+def _parts(written: Any) -> int:
+    """How many entries there are in a literal object or list and what stands in it."""
+    if type(written) is list:
+        return len(written) + sum(map(_parts, written))
+    if type(written) is dict and computed(written) is None:
+        return len(written) + sum(map(_parts, written.values()))
+    return 0
+
+
+# --- what passes as it is -------------------------------------------------------------------------
+
+
+def passes(parameter: Parameter) -> frozenset[Any]:
+    """The types whose values the tool receives as they are."""
+    if parameter.convert is None:
+        return SCALARS
+    hints = get_args(parameter.hint) if _is_union(parameter.hint) else ()
+    members = [converter(hint) for hint in hints] or [parameter.convert]
+    return frozenset(kind for kind in SCALARS if converter(kind) in members)
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, UnionType)
+
+
+def _is_plain(parameter: Parameter) -> bool:
+    """Whether a scalar is converted to a scalar, so that it may be done once for all calls."""
+    return parameter.convert is None or any(parameter.convert is converter(k) for k in SCALARS)
+
+
+def _converting(tool: str, parameter: Parameter, written: Any) -> Callable[[Any], Any]:
+    """What gives the value that the tool receives, or raises."""
+    if parameter.convert is None:
+        return handed
+
+    def convert(value: Any) -> Any:
+        return checked(tool, parameter, value, written)
+
+    if parameter.convert is not converter(float):
+        return convert
+
+    def number(value: Any) -> Any:
+        if type(value) is int and -EXACT_INT <= value <= EXACT_INT:
+            return float(value)
+        return convert(value)
+
+    return number
