@@ -25,9 +25,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from nano_vm import Program, Trace
-from nano_vm.cli import host, main
-from nano_vm.cli.fmt import formatted
+from nano_vm.cli import main, models
+from nano_vm.cli.canonical import formatted
+from nano_vm.cli.inputs import read_inputs
+from nano_vm.cli.models import load_models
+from nano_vm.cli.rules import read_budget, read_prices
 from nano_vm.cli.text import diagnostic_lines, dollars, safe, safe_json, shown
+from nano_vm.cli.tools import load_tools
 from nano_vm.cli.view import Lines, Table
 from nano_vm.errors import Diagnostic
 from nano_vm.records.trace import StepResult, StepStatus, TraceError
@@ -497,7 +501,7 @@ def test_a_trace_that_can_not_be_written_in_the_end_is_told_after_the_result(fol
     done = process(*arguments, cwd=folder)
     assert done.returncode == 1
     assert "success, 3 steps" in done.stdout
-    assert done.stderr == "nano-vm: --trace: can not write /dev/full: No space left on device\n"
+    assert done.stderr == "nano-vm: --trace: cannot write /dev/full: No space left on device\n"
 
 
 # --- inputs ---------------------------------------------------------------------------------------
@@ -517,7 +521,7 @@ def test_inputs_are_text_json_or_files(folder: Path) -> None:
         "g=x=y:=z",
         "h=a:b",
     ]
-    assert host.read_inputs(given, "all.yaml") == {
+    assert read_inputs(given, "all.yaml") == {
         "a": "1",
         "z": "yes",
         "b": 1,
@@ -578,8 +582,8 @@ def test_a_wrong_command_line_is_one_line_and_code_2(
 
 
 def test_a_price_makes_a_cost_budget_possible() -> None:
-    assert host.read_prices(["a=b=1, 2.5"]) == {"a=b": ("1", "2.5")}
-    assert host.read_budget(["max_cost_usd=0.5", "max_steps=3"]) == {
+    assert read_prices(["a=b=1, 2.5"]) == {"a=b": ("1", "2.5")}
+    assert read_budget(["max_cost_usd=0.5", "max_steps=3"]) == {
         "max_cost_usd": 0.5,
         "max_steps": 3,
     }
@@ -661,11 +665,11 @@ class space:
 """
     write(folder, "kit/marked.py", marked)
     write(folder, "kit/helper.py", "base = 1")
-    assert sorted(host.load_tools("kit/marked.py")) == ["one", "second"]
-    assert sorted(host.load_tools("kit/marked.py:space")) == ["inner"]
-    assert sorted(host.load_tools("kit/marked.py:space.deeper.listed")) == ["one", "three"]
-    assert "echo" in host.load_tools("demo_tools")
-    assert "echo" in host.load_tools("demo_tools:tools")
+    assert sorted(load_tools("kit/marked.py")) == ["one", "second"]
+    assert sorted(load_tools("kit/marked.py:space")) == ["inner"]
+    assert sorted(load_tools("kit/marked.py:space.deeper.listed")) == ["one", "three"]
+    assert "echo" in load_tools("demo_tools")
+    assert "echo" in load_tools("demo_tools:tools")
 
 
 # --- models ---------------------------------------------------------------------------------------
@@ -682,14 +686,14 @@ def test_a_models_form_decides_the_adapter(monkeypatch: pytest.MonkeyPatch) -> N
             lambda *a, name=name, **k: made.append((name, *a, k)) or name,
             raising=False,
         )
-    assert host.load_models([], None) is None
-    assert host.load_models(["local"], None) == "LocalAdapter"
-    assert host.load_models(["fast=groq/a", "litellm:x/y", "z=local:a/b.gguf"], None) == {
+    assert load_models([], None) is None
+    assert load_models(["local"], None) == "LocalAdapter"
+    assert load_models(["fast=groq/a", "litellm:x/y", "z=local:a/b.gguf"], None) == {
         "fast": "OpenAIAdapter",
         None: "LiteLLMAdapter",
         "z": "LocalAdapter",
     }
-    host.load_models(["any:thing"], "http://gpu:8000/v1")
+    load_models(["any:thing"], "http://gpu:8000/v1")
     assert made == [
         ("LocalAdapter", None, {}),
         ("OpenAIAdapter", "groq/a", {}),
@@ -717,7 +721,7 @@ def test_tokens_cost_and_attempts_are_shown(
     write(
         folder, "ask.yaml", "steps: [{id: a, type: llm, prompt: ok?, allowed_outputs: [yes, no]}]"
     )
-    monkeypatch.setattr(host, "load_models", lambda *_: Streaming())
+    monkeypatch.setattr(models, "load_models", lambda *_: Streaming())
     assert main(["run", "ask.yaml", "--trace", "t.json", "--price", "sham=1,2"]) == 0
     out, _ = capsys.readouterr()
     assert '"yes" (attempt 2)' in out

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_cli_plan import COMMON, PLAN, TOOLS, Say, model  # noqa: F401 - a fixture
 
 from nano_vm import Program
-from nano_vm.cli import main, runs
+from nano_vm.cli import main
 from nano_vm.cli.decide import CONTINUED, WHOLE_CHARS, asked_lines, waiting_lines
 from nano_vm.run.inbox import shown_digest
 from nano_vm.store.protocol import open_store
@@ -191,7 +191,8 @@ def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A person who sits there, and what is typed."""
 
     def typing(text: str) -> None:
-        monkeypatch.setattr(runs, "_on_terminal", lambda: True)
+        for module in ("inbox", "commands.approve"):
+            monkeypatch.setattr(f"nano_vm.cli.{module}.on_terminal", lambda: True)
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
     monkeypatch.setattr("getpass.getuser", lambda: "ann")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nano_vm.cli import main
-from nano_vm.cli.text import INTERNAL
+from nano_vm.cli.faults import INTERNAL
 
 ROOT = Path(__file__).parents[2]
 INPUTS = [

@@ -78,7 +78,7 @@ async def test_a_run_that_was_begun_under_a_policy(
 def test_mistakes(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "one.yaml").write_text(FIRST)
     assert main(["migrate", "one.yaml", "--store", store]) == 2
-    assert "--dry-run says which may" in capsys.readouterr().err
+    assert "--dry-run says which can" in capsys.readouterr().err
     assert main(["migrate", "one.yaml", "--dry-run"]) == 2
     assert "which store?" in capsys.readouterr().err
     assert main(["migrate", "none.yaml", "--dry-run", "--store", store]) != 0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nano_vm import Program
-from nano_vm.cli import host, main
+from nano_vm.cli import main, models
 from nano_vm.testing import ScriptedLLM
 
 TOOLS = '''\
@@ -62,7 +62,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Say:
         scripted = ScriptedLLM(
             [answer if isinstance(answer, (str, Exception)) else json.dumps(answer)]
         )
-        monkeypatch.setattr(host, "load_models", lambda *_: scripted)
+        monkeypatch.setattr(models, "load_models", lambda *_: scripted)
         return scripted
 
     return say

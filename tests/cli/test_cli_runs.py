@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
-from nano_vm.cli import main, stores
-from nano_vm.cli.stores import age_seconds, time_ns
+from nano_vm.cli import main, times
+from nano_vm.cli.times import age_seconds, time_ns
 from nano_vm.run.host import SystemClock
 from nano_vm.store.protocol import open_store
 from nano_vm.store.records import StoredRun
@@ -849,7 +849,7 @@ def test_files_that_are_no_export(sh: Shell, ended: str, refund: str) -> None:
     assert sh.json("runs", *other) == []
     assert "can not read none.jsonl" in sh.refused("store", "import", "none.jsonl", *other, code=2)
     assert sh("store", "import", "waiting.jsonl", "--unfinished", *other) == 0
-    for path, message in (("no/where.jsonl", "No such file"), (".", "it is no regular file")):
+    for path, message in (("no/where.jsonl", "No such file"), (".", "it is a folder")):
         assert message in sh.refused("store", "export", "-o", path, code=2)
     assert "there is no run 'x'" in sh.refused("store", "export", "x", "-o", "new.jsonl")
     assert not Path("new.jsonl").exists()
@@ -954,4 +954,4 @@ def test_times() -> None:
     for text in ("", "d", "-1d", "1y", "1e3d", "٣d"):
         with pytest.raises(ValueError, match="is no time"):
             time_ns(text)
-    assert stores.age(time.time_ns() - 3 * 86_400 * 10**9) == "3d"
+    assert times.age(time.time_ns() - 3 * 86_400 * 10**9) == "3d"

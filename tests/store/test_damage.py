@@ -610,7 +610,7 @@ def test_what_is_pruned_is_listed_and_asked_about(
         "would_delete": 1,
         "runs": ["failed"],
     }
-    monkeypatch.setattr("nano_vm.cli.upkeep.on_terminal", lambda: True)
+    monkeypatch.setattr("nano_vm.cli.commands.store.on_terminal", lambda: True)
     asked: list[str] = []
 
     def answer(text: str) -> str:

@@ -1,46 +1,30 @@
-"""``nano-vm batch``: one program over a file of inputs, a line of results for each, and what it
+"""One program over a file of inputs, a line of results for each, and what it
 came to.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ..errors import VMError
 from ..records.trace import Trace
-from .faults import Failure, UsageFault
+from .faults import FAILED, OK, SUSPENDED, USAGE, Failure, UsageFault
 from .grammar import Options
+from .host import program_of, vm_of
 from .lines import Input, Inputs, Results, digest_of, ended_lines, read_line
-from .run import _only_json
-from .stores import on_terminal
-from .text import (
-    FAILED,
-    OK,
-    SUSPENDED,
-    USAGE,
-    complain,
-    diagnostic_lines,
-    dollars,
-    note,
-    safe,
-    safe_json,
-    say,
-    seconds,
-    shorten,
-)
-
-if TYPE_CHECKING:
-    from .sources import Loaded
+from .output import complain, note, on_terminal, say
+from .rules import read_budget
+from .signals import stopped_by_signals
+from .stores import store_if_named
+from .text import diagnostic_lines, dollars, safe, seconds, shorten
 
 SHOWN_TOOLS = 5
 """Tools that are named before their effects are made again."""
@@ -49,52 +33,17 @@ SHOWN_FAILURES = 10
 """Failed inputs that are named at the end; the file has all."""
 
 
-def batch(options: Options) -> int:
-    """Run a program on each line of a file; the exit code says whether all went well."""
-    with _only_json(options.json) as to_stdout, ExitStack() as stack:
-        code, told = _Batch(options, stack).run()
-        if options.json:
-            to_stdout(safe_json(json.dumps(told, ensure_ascii=False, indent=2)) + "\n")
-    return code
+class Batch:
+    """A program over a file of inputs."""
 
-
-class _Batch:
     def __init__(self, options: Options, stack: ExitStack) -> None:
-        from ..cli import host
-        from ..errors import ProgramError
-        from .inspect import misnamed
-        from .sources import load
-
         self.options = options
-        self.budget, prices = host.read_budget(options.budget), host.read_prices(options.price)
-        approved = host.read_digests(options.approve)
-        policy, faults = host.read_policy(options.policy)
-        self.loaded: Loaded = load(options.program, options.program_file)
-        if faults:
-            raise ProgramError([*faults, *misnamed(self.loaded, policy, options)])
-        tools = host.load_tools(options.tools) if options.tools is not None else {}
-        llm = host.load_models(options.model, options.base_url, options.answer)
-
-        from ..run.vm import ExecutionVM
-        from .keys import public_keys, signing_key
-        from .stores import VARIABLE, opened
-
+        self.budget = read_budget(options.budget)
+        self.loaded, policy = program_of(options)
         self.inputs = stack.enter_context(closing(Inputs(options.inputs)))
-        url = options.store or os.environ.get(VARIABLE)
-        self.store = opened(url) if url else None
-        self.vm = ExecutionVM(
-            llm=llm,
-            tools=tools,
-            programs=self.loaded.programs,
-            prices=prices,
-            policy=policy,
-            approved=approved,
-            store=self.store,
-            signing_key=signing_key(options),
-            trusted_keys=public_keys(options.trust, "--trust"),
-        )
-        if self.store is not None:
-            stack.callback(self.vm.close)
+        self.store = store_if_named(options)
+        self.vm = vm_of(options, programs=self.loaded.programs, policy=policy, store=self.store)
+        stack.callback(self.vm.close)
         self.check()
         digest = self.digest()
         if options.restart:
@@ -184,8 +133,6 @@ class _Batch:
         program = self.loaded.program
         return Flow(program, self.loaded.programs).digest or program.digest
 
-    # --- the work ---
-
     def run(self) -> tuple[int, dict[str, Any]]:
         """Run what has no result yet; the exit code, and what `--json` prints."""
         if self.results.cut:
@@ -202,33 +149,16 @@ class _Batch:
 
     async def executed(self) -> None:
         """Take signals, and go through the inputs."""
-        loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(self.work())
 
-        def on_signal(number: int, _: Any) -> None:
-            self.received.append(number)
-            if len(self.received) == 1:
-                loop.call_soon_threadsafe(self.stop)
-            elif len(self.received) == 2:
-                loop.call_soon_threadsafe(self.cancel, task)
-            else:
-                os.write(2, b"nano-vm: stopped at once; what was under way is unknown\n")
-                os._exit(128 + number)
+        def cancel() -> None:
+            self.cancel(task)
 
-        # one that the parent process had ignored (nohup, a job in the background) stays ignored
-        numbers = [
-            n
-            for n in (signal.SIGINT, signal.SIGTERM)
-            if signal.getsignal(n) not in (signal.SIG_IGN, None)
-        ]
-        before = {number: signal.signal(number, on_signal) for number in numbers}
-        try:
+        farewell = "what was under way is unknown"
+        with stopped_by_signals(self.stop, cancel, farewell=farewell) as self.received:
             await asyncio.wait([task])
-            if not task.cancelled():
-                task.result()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        if not task.cancelled():
+            task.result()
 
     def stop(self) -> None:
         """Take no more inputs."""
@@ -302,8 +232,6 @@ class _Batch:
                 f"line {given.line}: {result['status']}: {shorten(safe(why), 300)}"
             )
         self.view.result()
-
-    # --- the end ---
 
     def ended(self) -> tuple[int, dict[str, Any]]:
         """Tell what it came to."""
@@ -474,9 +402,6 @@ def _batch_id(output: str, *, fresh: bool) -> str:
     return made
 
 
-# --- what is shown meanwhile ----------------------------------------------------------------------
-
-
 class View(Protocol):
     """What shows how far it is."""
 
@@ -512,7 +437,7 @@ class Bar:
     take.
     """
 
-    def __init__(self, work: _Batch, console: Any) -> None:
+    def __init__(self, work: Batch, console: Any) -> None:
         from rich.progress import (
             BarColumn,
             Progress,
@@ -571,7 +496,7 @@ class Bar:
         self.progress.stop()
 
 
-def _view(work: _Batch) -> View:
+def _view(work: Batch) -> View:
     if sys.stderr.isatty():
         from rich.console import Console
 

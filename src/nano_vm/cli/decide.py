@@ -19,8 +19,8 @@ from ..run.inbox import shown_digest
 from ..values import canonical
 from ..visible import exact, name, written
 from ..visible import lines as value_lines
-from .stores import moment
 from .text import safe
+from .times import moment
 
 WHOLE_CHARS = 20_000
 """What is asked is shown whole up to here, some ten screens. Nobody reads more in a terminal and

@@ -1,6 +1,8 @@
-"""Why a command can not go on. Raised where it is found, told once, in `main`."""
+"""Exit codes, and why a command cannot go on: raised where it is found, printed once, in `main`."""
 
 from __future__ import annotations
+
+OK, FAILED, USAGE, SUSPENDED, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 70, 130, 141
 
 
 class UsageFault(Exception):

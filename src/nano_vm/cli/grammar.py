@@ -32,6 +32,13 @@ GENERAL = "options"
 class Options(SimpleNamespace):
     """The values of a command's options and arguments, by their names."""
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.__dict__
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of an option, or *default* where the command has no such option."""
+        return self.__dict__.get(name, default)
+
 
 class Option(click.Option):
     """An option, under a heading of the help page."""

@@ -14,23 +14,10 @@ from collections.abc import Sequence
 import click
 
 from .commands import TABLE
-from .faults import Failure, UsageFault
+from .faults import FAILED, INTERNAL, INTERRUPTED, OK, PIPE_CLOSED, USAGE, Failure, UsageFault
 from .grammar import LazyGroup, flag
-from .text import (
-    FAILED,
-    INTERNAL,
-    INTERRUPTED,
-    OK,
-    PIPE_CLOSED,
-    USAGE,
-    abandon_stdout,
-    complain,
-    diagnostic_lines,
-    note,
-    prepare_streams,
-    safe,
-    say,
-)
+from .output import abandon_stdout, complain, note, prepare_streams, say
+from .text import diagnostic_lines, safe
 from .usage import fault
 
 NAME = "nano-vm"

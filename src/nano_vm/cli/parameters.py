@@ -30,13 +30,13 @@ def _count(text: str) -> int:
 
 
 def _time(text: str) -> int:
-    from .stores import time_ns
+    from .times import time_ns
 
     return time_ns(text)
 
 
 def _age(text: str) -> float:
-    from .stores import age_seconds
+    from .times import age_seconds
 
     return age_seconds(text)
 

@@ -88,10 +88,7 @@ def load(path: str, named: Sequence[str] = (), *, follow: bool = True) -> Loaded
     """
     loader = _Loader()
     program = loader.root(path)
-    for entry in named:
-        name, separator, file = entry.partition("=")
-        if not (name and separator and file):
-            raise UsageFault(f"--program takes name=FILE, not {entry!r}")
+    for name, file in named_files(named):
         if name in loader.programs:
             raise UsageFault(f"--program names {name!r} twice")
         loader.programs[name] = loader.root(file)
@@ -102,6 +99,19 @@ def load(path: str, named: Sequence[str] = (), *, follow: bool = True) -> Loaded
     return Loaded(
         program, {name: found for name, found in loader.programs.items() if found is not None}
     )
+
+
+def named_files(given: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and file of each ``name=FILE``.
+
+    Raises:
+        UsageFault: If one has another form.
+    """
+    for entry in given:
+        name, separator, file = entry.partition("=")
+        if not (name and separator and file):
+            raise UsageFault(f"--program takes name=FILE, not {entry!r}")
+        yield name, file
 
 
 @dataclass(slots=True)

@@ -1,32 +1,27 @@
-"""Stores that the command line names, the runs in them, and what runs wait for."""
+"""The store that the command line names, and the runs in it."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import sys
-import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import StoreError, UnknownRun
 from .faults import Failure, UsageFault
 from .grammar import Options
+from .times import moment
 
 if TYPE_CHECKING:
-    from ..store.records import StoredRun
     from ..store.sql.store import SqlStore
 
 VARIABLE = "NANO_VM_STORE"
 
 SHOWN_IDS = 5
 """Runs that a short id could mean and that are named."""
-
-# --- which store ----------------------------------------------------------------------------------
 
 
 def named(url: str | None) -> str:
@@ -93,17 +88,19 @@ def store_of(
         store.close()
 
 
+def store_if_named(options: Options) -> SqlStore | None:
+    """The store of a command that works without one, too; the caller closes it.
+
+    Raises:
+        UsageFault: If it cannot be opened.
+    """
+    url = options.store or os.environ.get(VARIABLE)
+    return opened(url) if url else None
+
+
 def given_url(options: Options) -> str:
     """`` --store URL``, for a command that is shown; nothing where the environment says it."""
     return f" --store {shlex.quote(options.store)}" if options.store else ""
-
-
-def on_terminal() -> bool:
-    """Whether a person can be asked."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-
-
-# --- which run ------------------------------------------------------------------------------------
 
 
 def run_id_of(store: SqlStore, text: str) -> str:
@@ -156,88 +153,3 @@ def ids_from(store: SqlStore, beginning: str, limit: int) -> list[str]:
             limit,
         )
     return [run_id for (run_id,) in found]
-
-
-# --- how it stands --------------------------------------------------------------------------------
-
-
-def standing(run: StoredRun, owners: Collection[str]) -> str:
-    """The status of a run, for people: also what it waits for, and whether its process is gone."""
-    if run.status == "suspended":
-        kinds = [_kind(entry) for entry in run.waiting]
-        return ", ".join(dict.fromkeys(kinds)) or "suspended"
-    if run.status == "running" and not is_driven(run, owners):
-        return "left behind"
-    return run.status
-
-
-def is_driven(run: StoredRun, owners: Collection[str]) -> bool:
-    """Whether one of *owners*, which are alive, drives the run."""
-    return run.owner in owners
-
-
-def _kind(entry: Mapping[str, Any]) -> str:
-    match entry["kind"]:
-        case "approval":
-            return f"approval by {entry.get('role')}"
-        case "in_doubt":
-            return "in doubt"
-        case "effect":
-            return "stopped before an effect"
-        case _:
-            return f"event {entry['event']}" if entry.get("event") else "timer"
-
-
-# --- times ----------------------------------------------------------------------------------------
-
-FIRST_NS, LAST_NS = -62_135_596_800 * 10**9, 253_402_300_799 * 10**9
-"""The years 1 and 9999, as nanoseconds since the epoch."""
-
-_AGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw])\Z")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-def age_seconds(text: str) -> float:
-    """``30d``, ``12h``, ``15m``, ``90s``, ``2w`` in seconds.
-
-    Raises:
-        ValueError: If it is none of these.
-    """
-    match = _AGE.match(text)
-    if match is None:
-        raise ValueError(f"{text!r} is no time span; write 30d, 12h, 15m or 90s")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def time_ns(text: str) -> int:
-    """A moment, as nanoseconds since the epoch: ``2h`` ago, or ``2027-01-31T12:00``, in UTC unless
-    it says otherwise.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if _AGE.match(text):
-        return time.time_ns() - int(age_seconds(text) * 1e9)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is no time; write 2h (ago), 2027-01-31 or 2027-01-31T12:00"
-        ) from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1e9)
-
-
-def moment(ns: int) -> str:
-    """A time for people."""
-    if not FIRST_NS <= ns <= LAST_NS:
-        return "at no time that a calendar has"
-    return f"{datetime.fromtimestamp(ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def age(ns: int) -> str:
-    """How long ago something was, for people."""
-    passed = max(time.time_ns() - ns, 0) / 1e9
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if passed >= 2 * size:
-            return f"{passed / size:.0f}{unit}"
-    return f"{passed:.0f}s"

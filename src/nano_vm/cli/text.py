@@ -1,5 +1,4 @@
-"""What the terminal is told: text that can do nothing but be read, and the few forms that all
-commands share.
+"""Text that can do nothing but be read, and the few forms of values that all commands share.
 
 Values, names and messages come in from programs, models and tools; out goes text without control
 sequences, line breaks or characters that reorder what is around them.
@@ -8,9 +7,7 @@ sequences, line breaks or characters that reorder what is around them.
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -18,8 +15,6 @@ from typing import Any
 from ..errors import Diagnostic
 from ..values import as_text
 from ..visible import HIDDEN, escaped
-
-OK, FAILED, USAGE, SUSPENDED, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 70, 130, 141
 
 SHOWN_DIAGNOSTICS = 15
 """What fits one screen of 24 lines, with wrapped lines and the prompt."""
@@ -86,68 +81,6 @@ def dollars(cost: Decimal | None) -> str:
         return "no cost"
     places = 2 if cost >= 1 else min(2 - cost.adjusted(), 9)
     return f"${cost:.{places}f}"
-
-
-# --- streams --------------------------------------------------------------------------------------
-
-
-def say(text: str = "") -> None:
-    """A line for people, to stdout."""
-    print(text, flush=True)
-
-
-def note(text: str) -> None:
-    """A line about the work, to stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def complain(message: str) -> None:
-    """The one line that says what is wrong, to stderr."""
-    note(f"nano-vm: {safe(message)}")
-
-
-def emit(text: str) -> None:
-    """Text for programs, to stdout: UTF-8 whatever the locale."""
-    sys.stdout.flush()
-    buffer = getattr(sys.stdout, "buffer", None)
-    if buffer is None:
-        sys.stdout.write(text)
-        return
-    buffer.write(text.encode("utf-8", "backslashreplace"))
-    buffer.flush()
-
-
-def emit_json(value: Any) -> None:
-    """A JSON document, to stdout."""
-    emit(safe_json(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
-
-
-def prepare_streams() -> None:
-    """What the terminal's encoding lacks is escaped, and a stream that was closed goes nowhere: no
-    reasons to fail.
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the rest of the process
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
-
-
-def abandon_stdout() -> None:
-    """After the reader has gone: what is left in buffers goes nowhere, also at the interpreter's
-    exit.
-    """
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-    except (OSError, ValueError):  # a stdout without a descriptor has no pipe either
-        pass
-
-
-# --- diagnostics ----------------------------------------------------------------------------------
 
 
 def diagnostic_lines(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from .. import completion
 from ..grammar import Options, argument, command, flag, option
+from ..output import json_text, only_ours
 from ..parameters import (
     keeps_in_store,
     takes_budget,
@@ -65,6 +68,10 @@ def batch(options: Options) -> int:
     where it stopped, by what OUT has. With --store also what was under way when the process was
     killed goes on and is not repeated.
     """
-    from ..batch import batch
+    from ..batch import Batch
 
-    return batch(options)
+    with only_ours(options.json) as line, ExitStack() as stack:
+        code, told = Batch(options, stack).run()
+        if options.json:
+            line(json_text(told))
+    return code

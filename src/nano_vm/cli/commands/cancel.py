@@ -13,6 +13,25 @@ from ..parameters import STORED, takes_run, takes_store, takes_worker
 @takes_worker
 def cancel(options: Options) -> int:
     """Cancel a run, and undo what it did."""
-    from ..runs import cancel
+    from ...run.inbox import account
+    from ...run.lease import living
+    from ..driving import driven
+    from ..inbox import recorded, speaking
+    from ..standing import is_driven
+    from ..stores import given_url
 
-    return cancel(options)
+    by = options.by = options.by if options.by is not None else account()
+    if options.tools is not None or options.model:
+        return driven(options, lambda vm, run_id: vm.cancel(run_id, by=by), "cancel")
+    with speaking(options) as (inbox, store, run_id):
+        inbox.cancel(run_id, by=by)
+        run = store.load(run_id, rows=False)
+        under_way = is_driven(run, living(store))
+    if under_way:
+        how = f"it is under way in {run.owner}, and stops before its next step"
+    else:
+        how = (
+            f"nano-vm work does it, or at once: nano-vm cancel {run.run_id} --tools "
+            f"...{given_url(options)}"
+        )
+    return recorded(options, run.run_id, "cancel", how=how)

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...errors import Diagnostic, ProgramError
+from ..faults import FAILED, OK
 from ..grammar import Options, command, flag
+from ..output import emit_json, say
 from ..parameters import takes_host, takes_json, takes_policy, takes_price, takes_program
+from ..text import diagnostic_lines, safe
+
+if TYPE_CHECKING:
+    from ...verify.report import Proof, Report
+    from ..sources import Loaded
 
 EXAMPLES = """\
 nano-vm check refund.yaml --tools refund.py:tools --strict
 nano-vm check refund.yaml --tools refund.py:tools --policy refund.policy.yaml
 nano-vm check plan.yaml --tools refund.py:tools --untrusted user_input --json | jq .proofs
 """
+
+SHOWN_PROOFS = 15
+"""As `SHOWN_DIAGNOSTICS`; statements that are not proved have several lines each, so fewer of them
+are shown.
+"""
+
+SHOWN_COUNTEREXAMPLES = 5
+
+SHOWN_FLOWS = 8
+
+SHOWN_CALLS = 6
 
 
 @command(examples=EXAMPLES)
@@ -28,6 +51,194 @@ def check(options: Options) -> int:
     outcomes, or unproved. The last lines give the worst case: steps, calls, tokens and dollars.
     Without --tools and --model, what depends on them is not checked, and the last line says so.
     """
-    from ..inspect import check
+    from .. import host, rules, sources
 
-    return check(options)
+    policy, found = rules.read_policy(options.policy)
+    loaded = report = None
+    try:
+        loaded = sources.load(options.program, options.program_file)
+    except ProgramError as error:
+        found += error.diagnostics
+    skipped = ["graph", "tools", "models"]
+    if loaded is not None and found:
+        found += host.misnamed(loaded, policy, options)
+    elif loaded is not None:
+        report = host.examined(loaded, policy, options)
+        found = loaded.placed([*loaded.warnings(), *report.diagnostics])
+        skipped = _skipped(loaded, options)
+    return _told(options, _strictly(found, options), skipped, report, loaded)
+
+
+def _skipped(loaded: Loaded, options: Options) -> list[str]:
+    """What the program needs and was not given, so that it could not be looked at."""
+    from ...language.program import LLMStep
+    from ..host import not_given
+    from ..tools import tool_names
+
+    programs = (loaded.program, *loaded.programs.values())
+    needs = {
+        "tools": any(True for _ in tool_names(loaded.program, loaded.programs)),
+        "models": any(isinstance(step, LLMStep) for p in programs for step, _ in p.walk()),
+    }
+    return [name for name in not_given(options) if needs[name]]
+
+
+def _strictly(found: list[Diagnostic], options: Options) -> list[Diagnostic]:
+    """*found*, where a strict check takes warnings for errors."""
+    if not options.strict:
+        return found
+    return [replace(d, severity="error") if d.severity == "warning" else d for d in found]
+
+
+def _told(
+    options: Options,
+    found: list[Diagnostic],
+    skipped: list[str],
+    report: Report | None,
+    loaded: Loaded | None,
+) -> int:
+    """Print what was found; the exit code."""
+    proofs = report.proofs if report is not None else ()
+    failed = any(d.severity == "error" for d in found) or any(
+        proof.status != "proved" for proof in proofs
+    )
+    code = FAILED if failed else OK
+    if options.json:
+        said = report.to_dict() if report is not None else {}
+        emit_json(
+            {
+                **said,
+                "ok": not failed,
+                "diagnostics": [d.to_dict() for d in found],
+                "not_checked": skipped,
+            }
+        )
+        return code
+    for line in diagnostic_lines(found):
+        say(line)
+    if report is not None and loaded is not None:
+        asked = (
+            options.policy is not None or options.untrusted or proofs or loaded.program.untrusted
+        )
+        for line in [
+            *_proof_lines(report, loaded),
+            *(_flow_lines(report) if asked else ()),
+            *_worst_case(report),
+        ]:
+            say(safe(line))
+    theirs = [d for d in found if d.file is not None and d.file == options.policy]
+    own = [d for d in found if d not in theirs]
+    texts = _counts(own) + _statuses(proofs)
+    if not failed and not any(d.severity in ("error", "warning") for d in found):
+        texts.insert(0, "no faults")
+    remedies = {
+        "tools": "tools (give --tools)",
+        "models": "models (give --model)",
+        "graph": "what follows from the whole program",
+    }
+    left = ["graph"] if "graph" in skipped else skipped
+    rest = f"; not checked: {', '.join(remedies[name] for name in left)}" if left else ""
+    if theirs:
+        rest = f"; {options.policy}: {', '.join(_counts(theirs))}{rest}"
+    say(safe(f"{options.program}: {', '.join(texts) or 'no faults'}{rest}"))
+    return code
+
+
+def _counts(found: Sequence[Diagnostic]) -> list[str]:
+    """How many errors, warnings and hints there are, as far as there are any."""
+    counts = [
+        (sum(d.severity == name for d in found), name) for name in ("error", "warning", "hint")
+    ]
+    return [f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count]
+
+
+def _statuses(proofs: Sequence[Proof]) -> list[str]:
+    counts = [
+        (sum(p.status == name for p in proofs), name) for name in ("refuted", "unproved", "proved")
+    ]
+    return [f"{count} {name}" for count, name in counts if count]
+
+
+def _proof_lines(report: Report, loaded: Loaded) -> Iterator[str]:
+    """What is proved, a line each; of what is not, the place, the path, the run that was found."""
+    proved = [proof for proof in report.proofs if proof.status == "proved"]
+    # what proves little is not among those that are only counted
+    proved.sort(key=lambda proof: proof.note is None)
+    others = [proof for proof in report.proofs if proof.status != "proved"]
+    for proof in proved[:SHOWN_PROOFS]:
+        yield from str(proof).splitlines()
+    if len(proved) > SHOWN_PROOFS:
+        yield f"and {len(proved) - SHOWN_PROOFS} more are proved"
+    misnamed = {
+        d.loc[2]
+        for d in report.diagnostics
+        if d.code == "V051" and len(d.loc) > 3 and d.severity == "error"
+    }
+    for proof in others[:SHOWN_COUNTEREXAMPLES]:
+        fault = proof.fault()
+        assert fault is not None
+        (at,) = loaded.placed(loaded.program.place([fault]))
+        yield f"{at.place + ': ' if at.loc else ''}{proof.status}: {proof.statement}"
+        # a rule that names nothing is broken by any run
+        if proof.tool in misnamed and proof.kind != "flow":
+            continue
+        if proof.path:
+            yield f"  path: {proof.way}"
+        yield from (
+            f"  {flow}" for flow in report.flows if flow.loc == proof.loc and proof.kind == "flow"
+        )
+        if proof.run is not None:
+            yield "  a run that does it, found and executed:"
+            yield from (f"    {line}" for line in proof.run.text().splitlines())
+        if proof.reason:
+            yield f"  {proof.reason}"
+    if len(others) > SHOWN_COUNTEREXAMPLES:
+        yield f"and {len(others) - SHOWN_COUNTEREXAMPLES} more are not proved (--json shows all)"
+
+
+def _flow_lines(report: Report) -> Iterator[str]:
+    """Where untrusted values go, by what right."""
+    failed = {
+        proof.loc for proof in report.proofs if proof.kind == "flow" and proof.status != "proved"
+    }
+    flows = [flow for flow in report.flows if flow.loc not in failed]
+    yield from (f"flow: {flow}" for flow in flows[:SHOWN_FLOWS])
+    if len(flows) > SHOWN_FLOWS:
+        yield f"and {len(flows) - SHOWN_FLOWS} more flows (--json shows all)"
+
+
+def _worst_case(report: Report) -> Iterator[str]:
+    """The worst case in one line, and what costs can not be told."""
+    most = report.ceiling
+    if most is None or any(
+        d.severity == "error" and d.code[:3] != "V07" for d in report.diagnostics
+    ):
+        return
+    parts = [f"{most.steps:,} step{'s' * (most.steps != 1)}"]
+    for count, what, calls in (
+        (most.llm_calls, "model call", most.models),
+        (most.tool_calls, "tool call", most.tools),
+    ):
+        if count:
+            known = [
+                (name, number)
+                for name, number in calls.items()
+                if (name, len(calls)) != ("default", 1)
+            ]
+            names = ", ".join(f"{name} {number:,}" for name, number in known[:SHOWN_CALLS])
+            names += ", ..." if len(known) > SHOWN_CALLS else ""
+            parts.append(f"{count:,} {what}{'s' * (count != 1)}{f' ({names})' if names else ''}")
+    if most.llm_calls:
+        parts.append(
+            f"{most.tokens:,} tokens" if most.tokens is not None else "tokens without bound"
+        )
+        if most.cost_usd is not None:
+            parts.append(f"${most.cost_usd:f}")
+        elif most.cost.low:
+            parts.append(f"${most.cost.low:f} and what is not known")
+    yield f"at most: {', '.join(parts)}"
+    if most.llm_calls and (most.tokens is None or most.cost.low):
+        reasons = [
+            reason for reason in most.open if most.cost.low or ": no price is known" not in reason
+        ]
+        yield from (f"  {reason}" for reason in reasons[:SHOWN_FLOWS])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from ..faults import OK
 from ..grammar import Options, argument, command
-from ..text import OK, emit
+from ..output import emit
 
 EXAMPLES = """\
 nano-vm completion bash > ~/.local/share/bash-completion/completions/nano-vm

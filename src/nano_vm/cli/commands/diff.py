@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from .. import completion
+from ..faults import FAILED, OK, UsageFault
 from ..grammar import Options, argument, command
+from ..output import emit_json, say
 from ..parameters import takes_store
+from ..text import safe
+
+if TYPE_CHECKING:
+    from ...language.program import Program
+    from ...records.trace import Trace
+    from ...replay import Diff
+    from ...store.records import StoredRun
 
 EXAMPLES = """\
 nano-vm diff monday.json tuesday.json
@@ -25,6 +39,53 @@ def diff(options: Options) -> int:
 
     The exit code is 0 where they are the same and 1 where they differ, as with diff(1).
     """
-    from ..replay import diff
+    from ...language.program import Program
+    from ...records.trace import Trace
+    from ...replay import diff as between
+    from ...run.stored import trace_of
 
-    return diff(options)
+    sides = [_side(name, options) for name in (options.a, options.b)]
+    a, b = (side if isinstance(side, Trace | Program) else trace_of(side) for side in sides)
+    if isinstance(a, Program) != isinstance(b, Program):
+        raise UsageFault("diff takes two runs or two programs, and these are one of each")
+    found = between(a, b)
+    if options.json:
+        emit_json(found.to_dict())
+    else:
+        _print_diff(found)
+    return OK if found.same else FAILED
+
+
+def _side(name: str, options: Options) -> Trace | StoredRun | Program:
+    from ..recorded import load_run
+    from ..sources import load
+
+    if name.endswith((".yaml", ".yml")):
+        return load(name, follow=False).program
+    if name.endswith(".json") and Path(name).exists() and _is_program(Path(name).read_bytes()):
+        return load(name, follow=False).program
+    return load_run(name, options)
+
+
+def _is_program(data: bytes) -> bool:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "steps" in found and "records" not in found
+
+
+STYLES = {"a": "red", "b": "green", "field": "yellow", "measure": "dim", "head": ""}
+
+
+def _print_diff(found: Diff) -> None:
+    if not sys.stdout.isatty():
+        for _, text in found.lines():
+            say(safe(text))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for kind, text in found.lines():
+        console.print(Text(safe(text), style=STYLES[kind]), soft_wrap=True)

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..faults import OK, Failure, UsageFault
 from ..grammar import Options, argument, command, flag, option
+from ..output import emit_json, say
 from ..parameters import STORED, takes_store
+from ..text import safe
+
+if TYPE_CHECKING:
+    from ...store.records import StoredRun
 
 EXAMPLES = """\
 nano-vm event 3f2a paid '{"amount": 30}'
@@ -32,6 +42,58 @@ nano-vm event --match paid '{"order": "A7", "amount": 30}' --id evt_1
 @takes_store
 def event(options: Options) -> int:
     """Send an event to a run, or to the one that waits for its values."""
-    from ..runs import event
+    from ...run.inbox import Inbox
+    from ..inbox import payload, recorded
+    from ..stores import given_url, run_id_of, store_of
 
-    return event(options)
+    words = list(options.words)
+    usage = "nano-vm event RUN NAME [JSON], or nano-vm event --match NAME JSON"
+    if not (len(words) == 2 if options.match else 2 <= len(words) <= 3):
+        raise UsageFault(f"an event is sent by {usage}")
+    options.run = None if options.match else words.pop(0)
+    brings = payload(words[1] if len(words) > 1 else None, "the payload")
+    with store_of(options) as store:
+        run_id = None if options.run is None else run_id_of(store, options.run)
+        if run_id is not None:
+            run = store.load(run_id, rows=False)
+            if run.status in ("pending", "running", "suspended"):
+                _known_event(run, words[0])
+        is_new = Inbox(store, None, time).send_event(words[0], brings, run_id=run_id, id=options.id)
+    if not is_new and not options.json:
+        say(safe(f"event {words[0]} of id {options.id} was recorded before; nothing was changed"))
+        return OK
+    if run_id is not None:
+        return recorded(options, run_id, "event", words[0])
+    if options.json:
+        emit_json({"recorded": "event" if is_new else None, "name": words[0]})
+    else:
+        say(
+            safe(f"recorded: event {words[0]}, for the run that waits for its values, now or later")
+        )
+        say(safe(f"it goes on by nano-vm work{given_url(options)}"))
+    return OK
+
+
+def _known_event(run: StoredRun, name: str) -> None:
+    """Raises if no step of the run's program can ever wait for *name*: it would be kept for
+    nothing.
+    """
+    names = list(_events(run.document))
+    if name not in names and not any("$" in other for other in names):
+        known = (
+            f"it waits for {', '.join(map(repr, names))}"
+            if names
+            else "it has no step that waits for an event"
+        )
+        raise Failure(f"the program of run {run.run_id!r} waits for no event {name!r}; {known}")
+
+
+def _events(document: Any) -> Iterator[str]:
+    if isinstance(document, dict):
+        if document.get("type") == "wait" and isinstance(document.get("event"), str):
+            yield document["event"]
+        for value in document.values():
+            yield from _events(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _events(value)

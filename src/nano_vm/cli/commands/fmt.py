@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ..faults import FAILED, OK, UsageFault
 from ..grammar import Options, command, flag, only_one
+from ..output import emit, note, say, write_file
 from ..parameters import takes_one_program
+from ..text import diagnostic_lines, safe
 
 EXAMPLES = """\
 nano-vm fmt refund.yaml -w
@@ -23,7 +26,27 @@ def fmt(options: Options) -> int:
     aliases and anchors. The result is read again before it goes out, and is the same program, with
     the same digest.
     """
-    from ..fmt import fmt
+    from ..canonical import formatted
+    from ..sources import STDIN, load
 
     only_one(options, "--check", "--write")
-    return fmt(options)
+    path = options.program
+    if path == STDIN and options.write:
+        raise UsageFault("-w needs a file to write to")
+    loaded = load(path, follow=False).program
+    source, file = loaded._text or ("", None)
+    text = formatted(loaded, json_form=(file or "").endswith(".json"))
+    for line in diagnostic_lines(loaded.place(list(loaded.warnings))):
+        note(line)
+    same = text == source
+    if options.check:
+        if not same:
+            say(safe(f"{path}: not in canonical form"))
+        return OK if same else FAILED
+    if options.write:
+        if not same:
+            write_file(path, text)
+            say(safe(f"{path}: written"))
+        return OK
+    emit(text)
+    return OK

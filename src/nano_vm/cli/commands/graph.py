@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from ...errors import ProgramError
 from .. import completion
+from ..faults import OK
 from ..grammar import Options, command, flag, option
+from ..output import emit, note, write_file
 from ..parameters import takes_policy, takes_program, takes_tools
+from ..text import diagnostic_lines
+
+if TYPE_CHECKING:
+    from ...draw.graph import Marks
+    from ...language.flow import Flow
+    from ..sources import Loaded
 
 EXAMPLES = """\
 nano-vm graph refund.yaml --format svg -o refund.svg
@@ -29,6 +40,41 @@ nano-vm graph refund.yaml >> README.md   (Mermaid, which GitHub shows)
 @takes_policy
 def graph(options: Options) -> int:
     """Draw the graph of a program: the one that is verified and executed."""
-    from ..inspect import graph
+    from ...draw.graph import FORMATS, MERMAID_MAX_EDGES
+    from ...language.flow import Flow
+    from ..sources import load
 
-    return graph(options)
+    loaded = load(options.program, options.program_file)
+    flow = Flow(loaded.program, loaded.programs)
+    errors = [d for d in flow.diagnostics if d.severity == "error"]
+    if errors:
+        raise ProgramError(loaded.placed(loaded.program.place(errors)))
+    proofs = options.proofs or options.policy is not None or options.untrusted
+    text = FORMATS[options.format](flow, _marks(flow, loaded, options) if proofs else None)
+    if (
+        options.format == "mermaid"
+        and sum("->" in line for line in text.splitlines()) > MERMAID_MAX_EDGES
+    ):
+        note(
+            f"more than {MERMAID_MAX_EDGES} edges, which Mermaid does not draw by default; "
+            f"--format svg does"
+        )
+    if options.output is None:
+        emit(text)
+    else:
+        write_file(options.output, text)
+    return OK
+
+
+def _marks(flow: Flow, loaded: Loaded, options: Options) -> Marks:
+    """What is proved of the program, to be drawn; what speaks against it besides is told."""
+    from ..host import examined
+    from ..marks import marks_of
+    from ..rules import load_policy
+
+    policy = load_policy(options.policy)
+    report = examined(loaded, policy, options)
+    found = loaded.placed([d for d in report.diagnostics if d.severity == "error"])
+    for line in diagnostic_lines(found):
+        note(line)
+    return marks_of(flow, report, policy)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from ..faults import OK
 from ..grammar import Options, argument, command
-from ..text import OK, say
+from ..output import say
 
 
 @command("help", examples="nano-vm help run\nnano-vm help store prune")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 from .. import completion
+from ..faults import FAILED, OK, UsageFault
 from ..grammar import Options, argument, command, flag, option, values
+from ..output import emit, emit_json, note, say, write_file
 from ..parameters import (
     RULES,
     takes_budget,
@@ -12,6 +16,9 @@ from ..parameters import (
     takes_model,
     takes_tools,
 )
+from ..text import diagnostic_lines, safe, shown
+
+SHOWN_REPLY_CHARS = 300
 
 EXAMPLES = """\
 nano-vm plan "Refund the customer if the message asks for it" --tools refund.py:tools \\
@@ -61,6 +68,66 @@ def plan(options: Options) -> int:
     writes is printed only if it passes: every name, tool and argument, the policy, the budget. Read
     it before it is run.
     """
-    from ..plan import plan
+    import asyncio
 
-    return plan(options)
+    from ...errors import PlannerError
+    from ...planner.planner import Planner
+    from .. import host, inputs, models, rules, tools
+    from ..canonical import formatted
+    from ..decide import WHOLE_CHARS
+    from ..outline import summary, whole_lines
+    from ..sources import load, named_files
+
+    if not options.model:
+        raise UsageFault(
+            "plan needs a model that writes the program: --model local, --model groq/NAME, ..."
+        )
+    told = options.input or options.input_file is not None
+    context = inputs.read_inputs(options.input, options.input_file) if told else None
+    budget = rules.read_budget(options.budget)
+    programs = {name: load(file).program for name, file in named_files(options.program_file)}
+    known = tools.load_tools(options.tools) if options.tools is not None else {}
+    llm = models.load_models(options.model, options.base_url)
+    planner = Planner(llm, known, options.policy, programs=programs, budget=budget)
+    making = planner.generate(options.intent, context, untrusted=options.untrusted)
+    try:
+        program = asyncio.run(making)
+    except PlannerError as error:
+        for line in str(error).split("\n"):
+            note(safe(line))
+        if error.reply:
+            note(f"the model wrote: {shown(error.reply, SHOWN_REPLY_CHARS)}")
+        return FAILED
+    vm = host.vm_of(options, programs=programs, policy=options.policy, budget=budget)
+    report = vm.verify(program)
+    text = formatted(program, json_form=(options.output or "").endswith(".json"))
+    if options.output is not None:
+        write_file(options.output, text)
+    if options.json:
+        emit_json({"program": program.to_dict(), "report": report.to_dict()})
+        return OK
+    tell = say if options.output is not None else note
+    # by its digest, on what is shown here
+    decided = options.output is not None and program.untrusted
+    for line in whole_lines(text) if decided else summary(program):
+        tell(line)
+    for line in diagnostic_lines(report.diagnostics):
+        tell(line)
+    for line in report.lines():
+        if line not in map(str, report.diagnostics) and not line.startswith(
+            ("warning: ", "hint: ")
+        ):
+            tell(safe(line))
+    if options.output is None:
+        emit(text)
+    elif decided and len(text) > WHOLE_CHARS:
+        say(
+            safe(
+                f"{options.output}: written; it is too long for a screen. Read it, and ask for "
+                f"its digest then:"
+            )
+        )
+        say(safe(f"  nano-vm check {shlex.quote(options.output)} --json | jq .digest"))
+    else:
+        say(safe(f"{options.output}: written, digest {program.digest}"))
+    return OK

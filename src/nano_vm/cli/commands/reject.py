@@ -13,6 +13,10 @@ from ..parameters import STORED, takes_decision, takes_run, takes_store
 @takes_store
 def reject(options: Options) -> int:
     """Reject what a run asks."""
-    from ..runs import reject
+    from ..inbox import asked_at, principal, recorded, speaking
 
-    return reject(options)
+    with speaking(options) as (inbox, _, run_id):
+        options.by = principal(options)
+        path = asked_at(inbox, run_id, options.path)["path"]
+        inbox.reject(run_id, path, shown=options.shown, by=options.by, reason=options.reason)
+    return recorded(options, run_id, "reject", path)

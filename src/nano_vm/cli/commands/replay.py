@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ..faults import FAILED, OK
 from ..grammar import Options, command
+from ..output import emit_json, say
 from ..parameters import takes_recorded, takes_store
+from ..text import safe
 
 EXAMPLES = """\
 nano-vm replay run.json --program refund.yaml
@@ -23,6 +26,13 @@ def replay(options: Options) -> int:
     where it has several), or a run of a store, by its id. A trace does not hold its program: give
     --program FILE.
     """
-    from ..replay import replay
+    from ...replay import replay as again
+    from ..recorded import load_run, subject_named
 
-    return replay(options)
+    subject = subject_named(load_run(options.run, options), options)
+    found = again(subject.stored or subject.trace, subject.program, programs=subject.programs)
+    if options.json:
+        emit_json(found.to_dict())
+    else:
+        say(safe(str(found)))
+    return OK if found else FAILED

@@ -22,7 +22,16 @@ nano-vm resolve 3f2a pay --retry --by ann                   it did not: make it
 @takes_signing_key
 def resolve(options: Options) -> int:
     """Record the outcome of a call whose result is unknown."""
-    from ..runs import resolve
+    from ...run.inbox import account
+    from ...values import UNSET
+    from ..inbox import payload, recorded, speaking
 
     only_one(options, "--done", "--retry", "--fail", required=True)
-    return resolve(options)
+    done = payload(options.done, "--done") if options.done is not None else UNSET
+    options.by = options.by if options.by is not None else account()
+    with speaking(options) as (inbox, _, run_id):
+        inbox.resolve(
+            run_id, options.path, done=done, retry=options.retry, fail=options.fail, by=options.by
+        )
+    said = "done" if done is not UNSET else "retry" if options.retry else "fail"
+    return recorded(options, run_id, f"resolve ({said})", options.path)

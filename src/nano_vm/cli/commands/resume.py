@@ -12,6 +12,6 @@ from ..parameters import STORED, takes_run, takes_store, takes_worker
 @takes_worker
 def resume(options: Options) -> int:
     """Resume a run."""
-    from ..runs import resume
+    from ..driving import driven
 
-    return resume(options)
+    return driven(options, lambda vm, run_id: vm.resume(run_id), "resume")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, closing, suppress
+from typing import TYPE_CHECKING, Any
+
 from .. import completion
+from ..faults import FAILED, UsageFault
 from ..grammar import Options, command, flag, option
+from ..output import OutputFile, complain, json_text, note, only_ours, say
 from ..parameters import (
     STORE,
     keeps_in_store,
@@ -15,6 +21,14 @@ from ..parameters import (
     takes_price,
     takes_program,
 )
+from ..text import diagnostic_lines, safe, safe_json, shown
+
+if TYPE_CHECKING:
+    from ...errors import Diagnostic
+    from ...records.trace import Trace
+    from ...run.vm import ExecutionVM
+    from ...store.protocol import Store
+    from ..sources import Loaded
 
 EXAMPLES = """\
 nano-vm run refund.yaml --tools refund.py:tools --model local -i user_input="It arrived broken"
@@ -76,6 +90,174 @@ def run(options: Options) -> int:
       A 'call' may name a file, relative to the file that it stands in, inside the program's folder.
       Any other is given as --program name=FILE.
     """
-    from ..run import run
+    with only_ours(options.json) as line:
+        with ExitStack() as stack:
+            code, trace = _run(options, stack)
+        if options.json:
+            line(json_text({**trace.summary(), "trace": trace.to_dict()}))
+    return code
 
-    return run(options)
+
+def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
+    import asyncio
+
+    from .. import host, inputs, rules, stores
+    from ..summary import exit_code
+
+    given = inputs.read_inputs(options.input, options.input_file)
+    budget = rules.read_budget(options.budget)
+    loaded, policy = host.program_of(options)
+    options.untrusted = inputs.untrusted_inputs(options.untrusted, loaded.program, loaded.programs)
+    store = stores.store_if_named(options)
+    vm = host.vm_of(options, programs=loaded.programs, policy=policy, store=store)
+    stack.callback(vm.close)
+    file = _trace_file(options, stack)
+    for line in diagnostic_lines([*loaded.warnings(), *_warnings(vm, loaded)]):
+        note(line)
+    if store is not None and options.run_id is not None:
+        _joined(store, options.run_id)
+    with asyncio.Runner() as runner:
+        following = _followed(vm, loaded, given, budget, options, stack.close)
+        trace, signalled = runner.run(following)
+    code = exit_code(trace, signalled)
+    # before anything is printed: a reader may be gone
+    fault = _write(trace, file) if file is not None else None
+    _print_end(trace, loaded, options, kept=store is not None)
+    if fault:
+        complain(fault)
+        code = code or FAILED
+    return code, trace
+
+
+def _trace_file(options: Options, stack: ExitStack) -> OutputFile | None:
+    """Where the trace goes; that it can be written is made sure of before anything runs."""
+    if options.trace is None:
+        return None
+    if options.trace == "-":
+        raise UsageFault("--trace takes a file; for stdout there is --json")
+    return stack.enter_context(closing(OutputFile(options.trace, "--trace: ")))
+
+
+def _write(trace: Trace, file: OutputFile) -> str | None:
+    """Write the trace; what went wrong, if something did."""
+    try:
+        file.stream.write(f"{safe_json(trace.to_json())}\n".encode())
+        file.commit()
+    except OSError as error:
+        return file.fault(error)
+    return None
+
+
+def _warnings(vm: ExecutionVM, loaded: Loaded) -> list[Diagnostic]:
+    return loaded.placed([d for d in vm.check(loaded.program) if d.severity != "error"])
+
+
+async def _followed(
+    vm: ExecutionVM,
+    loaded: Loaded,
+    inputs: dict[str, Any],
+    budget: dict[str, Any] | None,
+    options: Options,
+    leave: Callable[[], None],
+) -> tuple[Trace, int | None]:
+    """The trace of the run, and the signal that stopped it, if one did; *leave* tidies up before a
+    sudden end.
+    """
+    import asyncio
+    import os
+
+    from ..signals import stopped_by_signals
+    from ..view import open_view
+
+    program = loaded.program
+    run_id = options.run_id or os.urandom(16).hex()
+    named = {"run_id": run_id, "untrusted": options.untrusted}
+    stopping: list[asyncio.Task[Trace]] = []
+    begun = False
+    shows = True
+    view = open_view(silent=options.json)
+
+    def stop() -> None:
+        if begun and not stopping:  # the id joins the run that the stream began
+            cancelling = vm.start(program, inputs, **named).cancel()
+            stopping.append(asyncio.ensure_future(cancelling))
+
+    def end() -> None:
+        view.close()
+        leave()
+
+    farewell = "what was under way is unknown"
+    with closing(view), stopped_by_signals(stop, farewell=farewell, leave=end) as received:
+        stream = vm.stream(program, inputs, seed=options.seed, budget=budget, **named)
+        async with aclosing(stream) as events:
+            async for event in events:
+                if event.kind == "run_finished":
+                    assert event.trace is not None
+                    return event.trace, received[0] if received else None
+                begun = True
+                if received:
+                    stop()
+                if shows:
+                    try:
+                        view.event(event)
+                    except (OSError, ValueError):
+                        # nobody reads any more, or the disk is full: no reason to stop a run
+                        shows = False
+        raise AssertionError("a stream ends with run_finished")
+
+
+def _joined(store: Store, run_id: str) -> None:
+    """Tell that a run is there already; what is printed then is what it came to, and its steps are
+    not made again.
+    """
+    from ...errors import UnknownRun
+
+    with suppress(UnknownRun):
+        known = store.load(run_id, rows=False)
+        note(f"nano-vm: run {run_id} is there already ({known.status})")
+
+
+def _print_end(trace: Trace, loaded: Loaded, options: Options, *, kept: bool) -> None:
+    """How it ended: what is wrong to stderr, the rest to stdout."""
+    from ..summary import summary_lines
+
+    if trace.diagnostics:
+        for line in diagnostic_lines(loaded.placed(trace.diagnostics)):
+            note(line)
+        for key in _mistyped(trace.diagnostics, options.input):
+            note(
+                f"-i {key}=... gives a string; for a number, a list, true or null write -i "
+                f"{key}:=..."
+            )
+        note("refused: no step was run")
+    elif trace.error is not None:
+        note(f"error: {safe(trace.error)}")
+    if trace.waiting and not kept:
+        note("it waits, and was not kept: only with --store URL can it go on")
+    if options.json:
+        return
+    if kept:
+        from ..decide import waiting_lines
+        from ..stores import given_url
+
+        if not trace.diagnostics:
+            say(safe(f"run {trace.run_id}"))
+        for line in waiting_lines(trace.run_id, trace.waiting, given_url(options)):
+            say(line)
+    else:
+        for waiting in trace.waiting:
+            say(f"waiting: {shown(waiting, 300)}")
+    for line in summary_lines(trace):
+        say(line)
+
+
+def _mistyped(diagnostics: Sequence[Diagnostic], given: Sequence[str]) -> Iterator[str]:
+    """The inputs that were given as strings, and that a schema wants to be something else."""
+    for entry in given or ():
+        key, _, _ = entry.partition("=")
+        wrong = f"['{key}']"
+        if not key.endswith(":") and any(
+            d.code == "V041" and wrong in d.message and "is not of type" in d.message
+            for d in diagnostics
+        ):
+            yield key

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..faults import OK
 from ..grammar import Options, command
+from ..output import emit_json
 
 EXAMPLES = """\
 nano-vm schema > nano-vm.schema.json   (editors complete and check programs by it)
@@ -12,6 +14,7 @@ nano-vm schema > nano-vm.schema.json   (editors complete and check programs by i
 @command(examples=EXAMPLES)
 def schema(_: Options) -> int:
     """Print the JSON Schema of the language."""
-    from ..inspect import schema
+    from ...language.program import Program
 
-    return schema(_)
+    emit_json(Program.json_schema())
+    return OK

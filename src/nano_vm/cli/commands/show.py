@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from ..faults import OK
 from ..grammar import Options, command
+from ..output import emit_json, say
 from ..parameters import STORED, takes_run, takes_store
+from ..text import diagnostic_lines, safe, shown
+from ..times import moment
 
 
 @command(examples="nano-vm show 3f2a --store sqlite:///runs.db", footer=STORED)
@@ -17,6 +21,47 @@ def show(options: Options) -> int:
     An approval is given for what was shown: its digest stands with the request, and 'approve' is
     refused where the run asks something else by then.
     """
-    from ..runs import show
+    from ...run.inbox import presented
+    from ...run.lease import living
+    from ...run.stored import trace_of
+    from ...store.records import ENDED
+    from ..standing import header, message_json, standing_lines
+    from ..stores import run_id_of, store_of
+    from ..summary import DETAIL_CHARS, print_steps, summary_lines
 
-    return show(options)
+    with store_of(options, read=True) as store:
+        run = store.load(run_id_of(store, options.run))
+        owners = living(store)
+    erased = run.salt is None
+    if erased:
+        run.inputs, run.about = {}, {}
+    trace = trace_of(run)
+    if options.json:
+        waiting = presented(run.waiting) if run.status == "suspended" else []
+        told = header(run, owners) | {
+            "waiting": waiting,
+            "inbox": [message_json(message) for message in run.inbox],
+        }
+        emit_json(told | {"trace": None if erased else trace.to_dict(), "seal": run.seal})
+        return OK
+    say(safe(f"{run.program_name}, run {run.run_id}, {moment(run.created_ns)}"))
+    say(safe(f"program {run.program_digest}"))
+    if run.parent is not None:
+        say(safe(f"made from run {run.parent}"))
+    for name, value in run.inputs.items():
+        say(f"input {safe(name)}: {shown(value, DETAIL_CHARS)}")
+    print_steps(trace)
+    for line in diagnostic_lines(trace.diagnostics):
+        say(line)
+    if type(run.error) is str and not trace.diagnostics:
+        say(f"error: {safe(run.error)}")
+    for line in standing_lines(run, owners, options):
+        say(line)
+    if erased:
+        say(f"{run.status}; its values were erased, and its seal still covers what they were")
+    elif run.finished_ns:
+        for line in summary_lines(trace):
+            say(line)
+    if run.status in ENDED:
+        say(safe(f"seal {run.seal}"))
+    return OK

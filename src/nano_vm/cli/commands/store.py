@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import IO, TYPE_CHECKING
+
 import click
 
+from ...errors import StoreError
 from .. import completion
+from ..faults import FAILED, OK, Failure, UsageFault
 from ..grammar import Group, Options, argument, command, flag, option, values
+from ..output import OutputFile, emit_json, note, on_terminal, say
 from ..parameters import AGE, STORED, takes_public_keys, takes_signing_key, takes_store
+from ..text import safe
+from ..times import moment
+
+if TYPE_CHECKING:
+    from ...store.sql.store import Ended
 
 
 @click.command(cls=Group)
@@ -34,9 +50,36 @@ def store() -> None:
 @takes_signing_key
 def prune(options: Options) -> int:
     """Delete runs that ended long ago."""
-    from ..upkeep import prune
+    from ...store.records import ENDED
+    from ..stores import store_of
 
-    return prune(options)
+    before, statuses = time.time_ns() - int(options.older_than * 1e9), options.status or ENDED
+    with store_of(options, read=options.dry_run) as store:
+        found = store.prunable(before, statuses)
+        if not options.json:
+            for line in _pruned_lines(found, all_=options.dry_run):
+                say(line)
+        if options.dry_run:
+            if options.json:
+                emit_json({"would_delete": len(found), "runs": [run.run_id for run in found]})
+            else:
+                say(f"would delete {_runs(len(found))}; nothing was changed")
+            return OK
+        if (
+            found
+            and not options.yes
+            and not options.json
+            and on_terminal()
+            and not _agreed(len(found))
+        ):
+            note("nothing was deleted")
+            return FAILED
+        count = store.prune(before, statuses)
+    if options.json:
+        emit_json({"deleted": count})
+    else:
+        say(f"deleted {_runs(count)}")
+    return OK
 
 
 @command(footer=STORED)
@@ -57,9 +100,19 @@ def prune(options: Options) -> int:
 @takes_store
 def export(options: Options) -> int:
     """Write runs as JSON Lines, with all that is needed to verify and replay them."""
-    from ..upkeep import export
+    from ..stores import run_id_of, store_of
 
-    return export(options)
+    with store_of(options, read=True) as store:
+        ids = [run_id_of(store, text) for text in options.run]
+        names = iter(dict.fromkeys(ids)) if ids else (run.run_id for run in store.runs())
+        with _written(options.output) as stream:
+            count = store.export(names, stream)
+    if options.output is not None and options.output != "-":
+        if options.json:
+            emit_json({"exported": count, "output": options.output})
+        else:
+            say(f"wrote {count:,} run{'s' * (count != 1)} to {safe(options.output)}")
+    return OK
 
 
 @command("import", footer=STORED)
@@ -72,9 +125,37 @@ def export(options: Options) -> int:
 @takes_signing_key
 def import_(options: Options) -> int:
     """Import runs that 'store export' wrote, all or nothing."""
-    from ..upkeep import import_
+    from ..stores import store_of
 
-    return import_(options)
+    try:
+        source = sys.stdin.buffer if options.file == "-" else open(options.file, "rb")  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        raise UsageFault(
+            f"can not read {options.file}: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    try:
+        with (
+            io.TextIOWrapper(source, encoding="utf-8", newline="\n") as stream,
+            store_of(options, there=False) as store,
+        ):
+            taken = store.import_(stream, unfinished=options.unfinished)
+    except StoreError as error:
+        hint = ""
+        if "as unfinished" in str(error):
+            hint = " (--unfinished)"
+        raise Failure(f"{options.file}: {error}{hint}; nothing was taken in") from None
+    except OSError as error:
+        raise UsageFault(
+            f"can not read {options.file}: {error.strerror}; nothing was taken in"
+        ) from None
+    if options.json:
+        emit_json({"imported": taken})
+    else:
+        say(
+            f"took in {len(taken):,} run{'s' * (len(taken) != 1)}"
+            + ("" if taken else "; what the file has was there")
+        )
+    return OK
 
 
 @command(footer=STORED)
@@ -87,9 +168,27 @@ def import_(options: Options) -> int:
 @takes_public_keys
 def check(options: Options) -> int:
     """Look for damage: checksums, hashes, references, seals, signatures and receipts."""
-    from ..upkeep import check
+    from ..keys import public_keys
+    from ..stores import store_of
 
-    return check(options)
+    keys = public_keys(options.key, "--key") if options.key else None
+    if options.head is not None and not _HEAD.match(options.head):
+        raise UsageFault(
+            f"--head takes what 'store head' prints, NUMBER:HASH, not {options.head!r}"
+        )
+    with store_of(options, read=True) as store:
+        problems = store.check(keys=keys, head=options.head)
+        unused = store.unused() if not problems else []
+    if options.json:
+        emit_json({"problems": problems, "unused": unused})
+    else:
+        for problem in problems:
+            note(safe(problem))
+        for line in unused:
+            note(safe(f"note: {line}"))
+        count = len(problems)
+        say("no problem was found" if not count else f"{count:,} problem{'s' * (count != 1)}")
+    return FAILED if problems else OK
 
 
 @command(footer=STORED)
@@ -103,18 +202,32 @@ def accept(options: Options) -> int:
     were made since. So a command that would is refused, until this one says that the file is to be
     used as it is.
     """
-    from ..upkeep import accept
+    from ..stores import store_of
 
-    return accept(options)
+    with store_of(options, accept=True):
+        pass
+    if options.json:
+        emit_json({"accepted": True})
+    else:
+        say("the store is used as it is; what was recorded after its last moment is not in it")
+    return OK
 
 
 @command(footer=STORED)
 @takes_store
 def head(options: Options) -> int:
     """Print number and hash of the newest receipt, to be kept elsewhere."""
-    from ..upkeep import head
+    from ..stores import store_of
 
-    return head(options)
+    with store_of(options, read=True) as store:
+        found = store.head()
+    if options.json:
+        emit_json({"head": found})
+    elif found is not None:
+        say(found)
+    else:
+        raise Failure("no run has ended in this store")
+    return OK
 
 
 @command(footer=STORED)
@@ -128,9 +241,75 @@ def erase(options: Options) -> int:
     Its inputs, requests and outputs are erased. What happened when stays, and the seal still
     verifies; values that other runs have too stay with them.
     """
-    from ..upkeep import erase
+    from ..stores import run_id_of, store_of
 
-    return erase(options)
+    with store_of(options) as store:
+        run_id = run_id_of(store, options.run)
+        if run_id != options.run:
+            raise UsageFault(
+                f"what is erased can not be had again, so the whole id is needed: {run_id}"
+            )
+        done = store.erase(run_id)
+    if options.json:
+        emit_json({"run_id": run_id, "erased": done})
+    else:
+        say(
+            f"run {run_id}: its values {'are erased' if done else 'were erased before'}; its seal "
+            f"still verifies"
+        )
+    return OK
+
+
+SHOWN_RUNS = 20
+"""Runs that are named before they are deleted: what fits a screen."""
+
+
+def _runs(count: int) -> str:
+    return f"{count:,} run{'s' * (count != 1)}"
+
+
+def _pruned_lines(found: list[Ended], *, all_: bool) -> Iterator[str]:
+    """Runs that are deleted, a line each; unless *all_* are asked for only the first."""
+    shown = found if all_ else found[:SHOWN_RUNS]
+    for run in shown:
+        yield safe(
+            f"{run.run_id:<32}  {run.program_name or '-':<20}  {run.status:<9}  ended "
+            f"{moment(run.finished_ns)}"
+        )
+    if len(found) > len(shown):
+        yield f"and {len(found) - len(shown):,} more (--dry-run lists all)"
+
+
+def _agreed(count: int) -> bool:
+    """Whether the person at the terminal wants them to be deleted."""
+    note("what is deleted can not be had again; nano-vm store export writes runs to a file first")
+    try:
+        answer = input(f"delete {_runs(count)}? [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def _written(path: str | None) -> Iterator[IO[str]]:
+    """A stream for the export: stdout, or a file that is there when it is whole."""
+    if path in (None, "-"):
+        sys.stdout.flush()
+        with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="\n", closefd=False) as out:
+            yield out
+        return
+    assert path is not None
+    with closing(OutputFile(path)) as file:
+        try:
+            with io.TextIOWrapper(file.stream, encoding="utf-8", newline="\n") as stream:
+                yield stream
+                stream.flush()
+                file.commit()
+        except OSError as error:
+            raise Failure(file.fault(error)) from None
+
+
+_HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}\Z")
 
 
 for made in (prune, export, import_, check, accept, head, erase):

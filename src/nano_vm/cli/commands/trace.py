@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from .. import completion
+from ..faults import OK, Failure, UsageFault
 from ..grammar import Group, Options, argument, command
+from ..output import say
+from ..text import diagnostic_lines, safe, shown
+
+if TYPE_CHECKING:
+    from ...records.trace import Trace
 
 
 @click.command(cls=Group)
@@ -21,9 +31,43 @@ def show(options: Options) -> int:
 
     The file is what 'run --trace' or 'run --json' wrote. One that was changed or cut is refused.
     """
-    from ..traces import show
+    from ..summary import DETAIL_CHARS, print_steps, summary_lines
 
-    return show(options)
+    shown_trace = _read(options.file)
+    say(
+        safe(
+            f"{shown_trace.program_name}, run {shown_trace.run_id}, {shown_trace.started_at:%Y-%m-%d %H:%M:%S} UTC"
+        )
+    )
+    say(safe(f"program {shown_trace.program_digest}"))
+    for name, value in shown_trace.inputs.items():
+        say(f"input {safe(name)}: {shown(value, DETAIL_CHARS)}")
+    print_steps(shown_trace)
+    for line in diagnostic_lines(shown_trace.diagnostics):
+        say(line)
+    if shown_trace.error is not None and not shown_trace.diagnostics:
+        say(f"error: {safe(shown_trace.error)}")
+    for waiting in shown_trace.waiting:
+        say(f"waiting: {shown(waiting, DETAIL_CHARS)}")
+    for line in summary_lines(shown_trace):
+        say(line)
+    say(f"seal {shown_trace.seal}")
+    return OK
+
+
+def _read(path: str) -> Trace:
+    from ...records.trace import Trace, TraceError
+
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        return Trace.from_json(data)
+    except OSError as error:
+        raise UsageFault(f"can not read {path}: {error.strerror}") from None
+    except TraceError as error:
+        raise Failure(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        # a NUL in the name, nesting beyond what can be hashed
+        raise Failure(f"{path}: {error}") from None
 
 
 trace.add_command(show)

@@ -1,4 +1,4 @@
-"""``nano-vm fmt``: the canonical form of a program as text.
+"""The canonical form of a program as text.
 
 Fields in the language's order, aliases resolved, absent fields absent; what nobody would see is
 escaped, long runs of spaces too, since a person reads the text to approve it. What is written is
@@ -17,43 +17,12 @@ from ..errors import ProgramError
 from ..language.expr import EXPR
 from ..language.program import Program
 from ..visible import HIDDEN
-from .faults import Failure, UsageFault
-from .grammar import Options
-from .inspect import write_file
-from .sources import STDIN, load
-from .text import FAILED, OK, diagnostic_lines, emit, note, safe, safe_json, say
+from .faults import Failure
+from .text import safe_json
 
 FLOW_WIDTH = 80  # a list of scalars up to here stands on one line
+
 _BLANKS = re.compile(r"(?<=\S) {8,}")  # that push what follows out of sight
-
-
-def fmt(options: Options) -> int:
-    """Print the canonical form, write it, or say whether the file has it."""
-    path = options.program
-    if path == STDIN and options.write:
-        raise UsageFault("-w needs a file to write to")
-    loaded = load_alone(path)
-    source, file = loaded._text or ("", None)
-    text = formatted(loaded, json_form=(file or "").endswith(".json"))
-    for line in diagnostic_lines(loaded.place(list(loaded.warnings))):
-        note(line)
-    same = text == source
-    if options.check:
-        if not same:
-            say(safe(f"{path}: not in canonical form"))
-        return OK if same else FAILED
-    if options.write:
-        if not same:
-            write_file(path, text)
-            say(safe(f"{path}: written"))
-        return OK
-    emit(text)
-    return OK
-
-
-def load_alone(path: str) -> Program:
-    """The program of one file; those that it calls have files of their own."""
-    return load(path, follow=False).program
 
 
 def formatted(program: Program, *, json_form: bool = False) -> str:
