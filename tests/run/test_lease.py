@@ -192,6 +192,60 @@ async def test_a_clock_that_is_set_takes_no_run_from_its_owner(
     second.close()
 
 
+@pytest.mark.parametrize("way", ["work", "resume"])
+async def test_a_lease_that_ends_between_look_and_claim_takes_no_run_from_a_process_that_lives(
+    url: str, way: str
+) -> None:
+    """Who claims had looked when the owner's lease was good, and stood still since."""
+    payments = Payments()
+    first = ExecutionVM(tools=payments.tools(1), store=url)
+    second = ExecutionVM(tools=payments.tools(1), store=url)
+    running = asyncio.create_task(first.run(PAY, {"n": 1}, run_id="r"))
+    await payments.all_begun.wait()
+    store: Any = second.require_store()
+    lease: Any = second._durable.lease  # type: ignore[union-attr]
+    owner, spared, claim = store.load("r").owner, lease.spared, store.claim
+    looks: list[str] = []
+
+    def looked_in_time() -> list[str]:
+        looks.append("lease")
+        store.heartbeat(owner, 30)
+        return spared()
+
+    def claimed_late(*given: Any, **options: Any) -> Any:
+        store.heartbeat(owner, -5)
+        try:
+            return claim(*given, **options)
+        finally:
+            looks.append("claim")
+
+    lease.spared, store.claim = looked_in_time, claimed_late
+    if way == "work":
+        claimable = store.claimable
+
+        def left_by_then(*given: Any, **options: Any) -> Any:
+            store.heartbeat(owner, -5)
+            return claimable(*given, **options)
+
+        store.claimable = left_by_then
+        working = asyncio.create_task(second.work(poll_seconds=0.01))
+        async with asyncio.timeout(10):
+            while "claim" not in looks:  # noqa: ASYNC110 - calls are all there is
+                await asyncio.sleep(0.005)
+        working.cancel()
+        await asyncio.wait([working])
+    else:
+        with pytest.raises(VMError, match="is under way in another process"):
+            await second.resume("r")
+    assert looks[:2] == ["lease", "claim"]
+    assert store.load("r").owner == owner
+    payments.may_end.set()
+    assert (await running).output == "paid 1"
+    assert (payments.begun, payments.asked) == ([1], 0)
+    first.close()
+    second.close()
+
+
 async def test_a_run_whose_clock_was_set_back_goes_on_forwards(url: str) -> None:
     """What comes later is not recorded as earlier, and no call as having lasted less than
     nothing.

@@ -424,7 +424,7 @@ def test_a_run_has_one_owner(store: SqlStore) -> None:
     must(store, Append(run.key, fence, [step(1)]))
     store.heartbeat("me", -1)
     assert store.owners()["me"] < 0
-    assert claim(store, run.run_id, "you", spare=["me"]) is None, "it is seen alive"
+    assert claim(store, run.run_id, "you", alive={"me"}.__contains__) is None, "it is seen alive"
     after = claim(store, run.run_id, "you")
     assert after == fence + 1
     errors = append(

@@ -423,6 +423,10 @@ class Lease(forking.Begins):
         """What can be seen of *owner* from this process."""
         return seen(owner, self.process, one_machine=self.store.one_machine)
 
+    def alive(self, owner: str) -> bool:
+        """Whether the process of *owner* is seen alive, whatever became of its lease."""
+        return self.sees(owner) is Seen.ALIVE
+
     def gone(self, owner: str) -> bool:
         """Whether *owner* has surely ended: it is seen gone, or the store does not list it, by its
         own word or that of one who saw it.
@@ -430,8 +434,8 @@ class Lease(forking.Begins):
         return self.sees(owner) is Seen.GONE or owner not in self.store.owners()
 
     def spared(self) -> list[str]:
-        """Owners that are seen alive though their time is over; the runs of those that are seen
-        gone are given to others.
+        """Owners that are seen alive though their time is over, so that nobody tries for their
+        runs; the runs of those that are seen gone are given to others.
         """
         spared = []
         for owner, left in self.store.owners().items():

@@ -238,7 +238,8 @@ class Durable(forking.Begins):
             stored = await self.stored_call(self.store.load, run_id, rows=False)
         self.preparer.fitting(stored)
         lease = await self.leased()
-        claimed = await self.claim([run_id], await self.stored_call(lease.spared))
+        await self.stored_call(lease.spared)  # which gives free what processes that are gone had
+        claimed = await self.claim([run_id])
         return await self.drive_claimed(run_id, *claimed[run_id]) if claimed else None
 
     async def leased(self) -> Lease:
@@ -314,9 +315,7 @@ class Durable(forking.Begins):
         trace._records, trace._ops = machine.records, plan.ops
         return trace, machine
 
-    async def claim(
-        self, run_ids: Sequence[str], spare: Sequence[str], most: int = 1
-    ) -> dict[str, tuple[Claim, int]]:
+    async def claim(self, run_ids: Sequence[str], most: int = 1) -> dict[str, tuple[Claim, int]]:
         """Claim up to *most* runs that are not driven here; each with how often the lease had run
         out before.
         """
@@ -328,7 +327,7 @@ class Durable(forking.Begins):
             if held:
                 now = self.preparer.clock.time_ns()
                 claimed = await self.stored_call(
-                    store.claim, held, lease.owner, now, most=most, spare=spare
+                    store.claim, held, lease.owner, now, most=most, alive=lease.alive
                 )
         except StoreError:
             lease.doubt()

@@ -147,7 +147,7 @@ class Worker:
             store.claimable, self.clock.time_ns(), most * LOOK_AHEAD, only, spare=spare
         )
         fit = [run_id for run_id, digest in found.items() if await self._may_try(run_id, digest)]
-        return await self.durable.claim(fit, spare, most), not fit
+        return await self.durable.claim(fit, most), not fit
 
     async def _may_try(self, run_id: str, digest: str) -> bool:
         """Whether this host may try to go on with a run now; the first of a program tells it of

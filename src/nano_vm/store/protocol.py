@@ -93,13 +93,15 @@ class Store(Protocol):
         now_ns: int,
         *,
         most: int = 1,
-        spare: Collection[str] = (),
+        alive: Callable[[str], bool] = lambda _: False,
     ) -> dict[str, Claim]:
         """Make *owner* the owner of up to *most* of these runs; what was claimed, by run id.
 
         A run can be claimed that has not ended and whose owner is none, is *owner* itself, or lives
-        no more by the store's clock and is not among *spare*. One that another transaction holds
-        right now is passed over. *now_ns* is when those begin that have not yet.
+        no more by the store's clock. Of one that was not forgotten it is asked in the transaction
+        whether it is *alive* all the same: its lease may have ended after any look before. A run
+        that another transaction holds right now is passed over. *now_ns* is when those begin that
+        have not yet.
         """
         ...
 

@@ -45,6 +45,8 @@ FORGOTTEN_NS = 7 * LONGEST_LEASE_NS
 HELD_SECONDS = 0.005
 """How soon to ask again for what another transaction holds: they last a few milliseconds."""
 
+# the owner of a run, unless it was forgotten
+_LISTED = "(SELECT owner FROM nano_owners WHERE nano_owners.owner = nano_runs.owner)"
 _CLAIMED_STATUSES = f"('{PENDING}', '{RUNNING}', '{SUSPENDED}')"
 _APPROVAL = TYPES.index("approval")
 # runs that somebody should take up if nobody has them, and the order that their index has them in
@@ -132,12 +134,12 @@ class SqlStore:
         now_ns: int,
         *,
         most: int = 1,
-        spare: Collection[str] = (),
+        alive: Callable[[str], bool] = lambda _: False,
     ) -> dict[str, Claim]:
         """See `Store.claim`."""
 
         def job(connection: Connection, _: Bodies) -> dict[str, Claim]:
-            free, given = self._free([owner], spare)
+            free, given = self._free([owner], ())
             claimable = f"status IN {_CLAIMED_STATUSES} AND {free}"
             lock = (
                 self.database.dialect.skip_locked
@@ -145,10 +147,15 @@ class SqlStore:
             found: dict[int, str] = {}
             for ids in parts(run_ids):
                 text = (
-                    f"SELECT key, status FROM nano_runs WHERE run_id IN ({marks(ids)}) AND "
-                    f"{claimable} ORDER BY key LIMIT ?"
+                    f"SELECT key, status, {_LISTED} FROM nano_runs "
+                    f"WHERE run_id IN ({marks(ids)}) AND {claimable} ORDER BY key LIMIT ?"
                 )
-                found.update(connection.all(text + lock, *ids, *given, most - len(found)))
+                looked = connection.all(text + lock, *ids, *given, most - len(found))
+                found |= {
+                    key: status
+                    for key, status, listed in looked
+                    if listed in (None, owner) or not alive(listed)
+                }
             if not found:
                 return {}
             # a second look, now that nobody changes them: the first may have been from before another's claim
