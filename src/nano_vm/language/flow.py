@@ -54,6 +54,12 @@ MAX_NODES = 50_000
 entries come near it.
 """
 
+MAX_HANDLERS = 50_000
+"""Edges of handlers of a graph: five a step at the largest program. Each step inside a loop has an
+edge to each handler of each loop around it, so only loops with hundreds of handlers around hundreds
+of steps come near it.
+"""
+
 Mode = Literal["order", "jump"]
 Kind = Literal["step", "when", "test", "close", "end", "fail"]
 
@@ -362,6 +368,7 @@ class Flow:
         self.called: dict[str, Program] = {}  # those of *programs* that are called, by name
         self._seen: set[tuple[str, Loc]] = set()
         self._work: deque[tuple[Node, _Block, int]] = deque()
+        self.handlers = 0  # edges of them
         self._end = _end_step()
         self.size = 0  # slots of all programs
         steps = block_at(program.steps, ("steps",))
@@ -373,6 +380,15 @@ class Flow:
                     f"or steps entered in many ways"
                 )
                 self.fault("V008", (), message, "call fewer programs from one place")
+                break
+            if self.handlers > MAX_HANDLERS:
+                message = (
+                    f"the program's graph has more than {MAX_HANDLERS} edges of handlers: each step "
+                    f"inside a loop has those of all loops around it"
+                )
+                self.fault(
+                    "V008", (), message, "catch what fails in fewer loops, or in fewer steps"
+                )
                 break
             node, block, position = self._work.popleft()
             self._connect(node, block, position)
@@ -592,6 +608,7 @@ class Flow:
         """
         at: Node | None = node
         here: _Block | None = block
+        before = len(node.edges)
         while at is not None:
             step = at.step
             if at is node or isinstance(at.control, Repeats):
@@ -606,6 +623,7 @@ class Flow:
                     node.edges.append(Edge("skip", skip, (), at.index))
             at = at.owner
             here = here.parent if here is not None else None
+        self.handlers += len(node.edges) - before
         node.edges.append(Edge("error", node.frame.fail))
 
     def _fork(

@@ -171,13 +171,13 @@ class _Frame:
         while stack:
             index = stack[-1]
             if index not in successors:
-                found: list[int] = []
+                found: dict[int, None] = {}  # in the order of the edges
                 for edge in nodes[index].edges:
                     target = edge.target
                     if target in (end, fail) or target in found:
                         continue
                     if edge.label not in ("again", "fork"):
-                        found.append(target)
+                        found[target] = None
                         entered[target] = entered.get(target, 0) + 1
                         seen = state.get(target)
                         if seen is None:
@@ -187,7 +187,7 @@ class _Frame:
                                 f"steps run in a circle through {nodes[target].step.id!r}; "
                                 f"nothing bounds them"
                             )
-                successors[index] = found
+                successors[index] = list(found)
                 state[index] = 1
             else:
                 stack.pop()
@@ -217,8 +217,9 @@ class _Frame:
             gains[index] = gain(node)
             if node.frames:
                 times = items_of(node.step) if isinstance(node.step, MapStep) else 1
-                for child in node.frames:
-                    gains[index] = _more(gains[index], result.totals[child.index], times)
+                totals = [result.totals[child.index] for child in node.frames]
+                together = [sum(amount) for amount in zip(*totals, strict=True)]
+                gains[index] = _more(gains[index], together, times)
             elif (
                 isinstance(node.step, LoopStep) and index in tests and node.step.max_iterations > 1
             ):

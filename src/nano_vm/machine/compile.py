@@ -107,8 +107,10 @@ class _Compiler:
         self.numbers: dict[str, int] = {}
         self.ops: list[Op] = []
         self.twice = _entered_twice(flow)
-        self.slots = {id(frame.names): slot_names(frame.names) for frame in flow.frames}
-        self.read = {id(frame.names): slots_read(frame.names) for frame in flow.frames}
+        # once for each program: branches and items share its names
+        programs = {id(frame.names): frame.names for frame in flow.frames}
+        self.slots = {key: slot_names(names) for key, names in programs.items()}
+        self.read = {key: slots_read(names) for key, names in programs.items()}
 
     def plan(self) -> Plan:
         flow = self.flow

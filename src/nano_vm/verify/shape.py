@@ -9,7 +9,7 @@ in time linear in nodes and edges.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import Diagnostic, Loc
@@ -187,6 +187,11 @@ def _back_jumps(flow: Flow) -> Iterator[Diagnostic]:
     not.
     """
     told: set[tuple[Loc, str]] = set()
+    # by program, the ids of steps by their place
+    ids = {
+        id(names): {(*names.loc, *at): step.id for step, at in names.steps}
+        for names in {id(frame.names): frame.names for frame in flow.frames}.values()
+    }
     for jump in _jumps(flow):
         key = jump.by.loc, jump.target.step.id
         if not jump.back or jump.in_order is None or key in told:
@@ -197,27 +202,29 @@ def _back_jumps(flow: Flow) -> Iterator[Diagnostic]:
             f"step {by!r} jumps back to {to!r}, which also runs in order: "
             f"{_ends(jump.target)} after it, nothing is repeated"
         )
-        yield Diagnostic("V023", (*jump.by.loc, *jump.field), message, _loop_of(jump), "warning")
+        yield Diagnostic(
+            "V023", (*jump.by.loc, *jump.field), message, _loop_of(jump, ids), "warning"
+        )
 
 
-def _loop_of(jump: _Jump) -> str:
-    """The loop that is meant, written out."""
+def _loop_of(jump: _Jump, ids: Mapping[int, Mapping[Loc, str]]) -> str:
+    """The loop that is meant, written out; *ids* are those of steps by program and place."""
     names, block = jump.target.frame.names, jump.target.loc[:-1]
     first, last = jump.target.loc[-1], jump.by.loc[len(block)]
     assert isinstance(first, int)
     assert isinstance(last, int)
-    ids = [
-        step.id
-        for step, at in names.steps
-        if (loc := (*names.loc, *at))[:-1] == block
-        and isinstance(loc[-1], int)
-        and first <= loc[-1] <= last
-    ]
     step, until = jump.by.step, _until(jump)
-    own = until is not None and len(ids) > 1 and len(jump.by.loc) == len(jump.target.loc)
-    body = ids[:-1] if own else ids
-    if len(body) > MAX_REPEATED:
-        body = [*body[:2], "...", body[-1]]
+    own = until is not None and last > first and len(jump.by.loc) == len(jump.target.loc)
+    repeated = range(first, last if own else last + 1)
+
+    def named(numbers: Iterable[int]) -> list[str]:
+        return [ids[id(names)][*block, number] for number in numbers]
+
+    body = (
+        named(repeated)
+        if len(repeated) <= MAX_REPEATED
+        else [*named(repeated[:2]), "...", *named(repeated[-1:])]
+    )
     test = json.dumps(until if until is not None else "<when it is done>", ensure_ascii=False)
     loop = (
         f"{{id: {step.id if own else 'again'}, type: loop, max_iterations: 5, until: {test}, "

@@ -255,6 +255,21 @@ class Written(NamedTuple):
     results: int
 
 
+class Change(NamedTuple):
+    """What an edge does to a state, as bits: what is cleared, and what is written then, surely and
+    maybe.
+    """
+
+    cleared: int
+    must: int
+    may: int
+
+    def of(self, state: State) -> State:
+        """The *state* behind the edge."""
+        kept = ~self.cleared
+        return state[0] & kept | self.must, state[1] & kept | self.may
+
+
 class Assigned:
     """By node, what every path to it has written and what some path has; ``order`` is reverse
     postorder.
@@ -265,6 +280,8 @@ class Assigned:
         self.states: list[State | None] = [None] * len(flow.nodes)
         self.order: list[int] = []
         self.bits: dict[int, dict[str, Written]] = {}
+        # by node, as `ways` gives it
+        self.changes: list[list[tuple[int, Change | None]] | None] = [None] * len(flow.nodes)
 
     def written(self, names: Names) -> dict[str, Written]:
         """By step, what it writes."""
@@ -294,14 +311,23 @@ class Assigned:
         start = self.initial(root)
         states[root.entry] = start, start | self.optional(root)
         heap = [(order[root.entry], root.entry)]
+        # What a loop's back edge changes waits for the next pass, which takes all loops at once:
+        # those inside would else begin anew with each change of those around them.
+        later: list[tuple[int, int]] = []
         queued = bytearray(len(nodes))
         push, pop = heapq.heappush, heapq.heappop
-        while heap:
+        while heap or later:
+            if not heap:
+                heap, later = later, []
+                heapq.heapify(heap)
             index = pop(heap)[1]
             queued[index] = 0
             state = states[index]
             assert state is not None
-            for target, after in self.after(nodes[index], state):
+            before, after = None, state
+            for target, change in self.ways(nodes[index]):
+                if change is not before:
+                    before, after = change, state if change is None else change.of(state)
                 old = states[target]
                 if old is None:
                     states[target] = after
@@ -314,7 +340,10 @@ class Assigned:
                     states[target] = must, may
                 if not queued[target]:
                     queued[target] = 1
-                    push(heap, (order[target], target))
+                    if order[target] > order[index]:
+                        push(heap, (order[target], target))
+                    else:
+                        later.append((order[target], target))
 
     def ordered(self) -> list[int]:
         """The place of each node in reverse postorder from the entry."""
@@ -358,18 +387,26 @@ class Assigned:
         names = frame.names
         return sum(1 << names.keys[name] for name in (*names.declared, *names.optional))
 
-    def after(self, node: Node, state: State) -> list[tuple[int, State]]:
-        """Where each edge leads, and what is written there."""
+    def ways(self, node: Node) -> list[tuple[int, Change | None]]:
+        """Where the edges of *node* lead, and what changes on the way; None where nothing does.
+        Each change to the same place stands there once: a step has as many handlers as the loops
+        around it.
+        """
+        found = self.changes[node.index]
+        if found is None:
+            found = self.changes[node.index] = list(dict.fromkeys(self._ways(node)))
+        return found
+
+    def _ways(self, node: Node) -> Iterator[tuple[int, Change | None]]:
         kind, step, names = node.kind, node.step, node.frame.names
         if kind == "end" or kind == "fail":
-            return []
-        must, may = state
-        own = self.written(names)[step.id]
-        every = own.every if kind == "step" else own.output
+            return
+        written = self.written(names)
+        own = written[step.id]
+        every = (own.every if kind == "step" else own.output) & ~own.error
         # a loop writes when it ends, and what decides whether a step runs writes where it does not
         begins = kind == "when" or (kind == "step" and isinstance(node.control, Repeats))
-        done = state if begins else ((must | every) & ~own.error, (may | every) & ~own.error)
-        result = []
+        done = None if begins else Change(own.error, every, every)
         for edge in node.edges:
             label = edge.label
             if label == "error":
@@ -378,25 +415,23 @@ class Assigned:
                 child = self.flow.nodes[edge.target].frame
                 if child.kind == "call":
                     start = self.initial(child)
-                    inside = start, start
+                    yield edge.target, Change(-1, start, start)
+                elif child.item is not None:
+                    item = 1 << child.item
+                    yield edge.target, Change(0, item, item)
                 else:
-                    item = 1 << child.item if child.item is not None else 0
-                    inside = must | item, may | item
-                result.append((edge.target, inside))
+                    yield edge.target, None
             elif label in ("skip", "catch", "unless"):
-                # What failed has its output cleared, or that of the loop around it which handles the failure. What
-                # `set` would have written beside it keeps the value that it had.
+                # What failed has its output cleared, or that of the loop around it which handles
+                # the failure. What `set` would have written beside it keeps the value that it had.
                 by = step if edge.by in (-1, node.index) else self.flow.nodes[edge.by].step
-                handled = self.written(names)[by.id]
+                handled = written[by.id]
                 kept = 0 if label == "unless" else handled.error
                 if partial_output(by) if label == "catch" else by.has_default:
                     kept |= handled.output
-                result.append(
-                    (edge.target, (must & ~handled.results | kept, may & ~handled.results | kept))
-                )
+                yield edge.target, Change(handled.results, kept, kept)
             else:
-                result.append((edge.target, state if label == "again" else done))
-        return result
+                yield edge.target, None if label == "again" else done
 
     def early(self) -> dict[str, Loc]:
         """Names of the run's own program that no path has written where they are read first, and

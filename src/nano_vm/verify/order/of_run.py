@@ -9,6 +9,7 @@ none.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +30,51 @@ Place = tuple[int, ...]
 (its end); or 1 (within it), the number of a child, and a place there.
 """
 
-Seen = dict[int, int]
-"""By slot, which write to it is the last."""
+COMPARISONS_AN_EVENT = 64
+"""How many comparisons of events one run is judged by, for each of its events. Guards stand next to
+their calls, so two or three are enough; a run that takes more counts as one that breaks nothing,
+and its statement stays unproved.
+"""
+
+
+class _Writes:
+    """The writes to the names of one frame, by slot and in order; a branch sees those of the frame
+    around it up to its fork.
+    """
+
+    __slots__ = ("around", "base", "slots")
+
+    def __init__(self, around: Seen | None = None, base: int = 0) -> None:
+        self.around = around
+        self.base = base  # of names that no write is known of
+        self.slots: dict[int, list[int]] = {}
+
+    def add(self, slot: int, write: int) -> None:
+        self.slots.setdefault(slot, []).append(write)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is seen at one moment of a frame: of each slot the last write until then. The moment is
+    kept, and not the slots: a run has as many moments as steps.
+    """
+
+    writes: _Writes
+    until: int
+
+    def get(self, slot: int) -> int:
+        """The number of the last write to *slot*; 0 where there was none."""
+        seen = self
+        while True:
+            writes = seen.writes
+            known = writes.slots.get(slot)
+            at = bisect_right(known, seen.until) if known else 0
+            if known and at:
+                return known[at - 1]
+            if writes.around is None:
+                return writes.base
+            seen = writes.around
+
 
 _MAYBE_NOT_MADE = frozenset({"timeout", "budget", "cancelled"})
 
@@ -41,12 +85,14 @@ def monitor(
     """A function that says of an ended root machine of *flow* whether its run breaks
     *statement*.
     """
-    places = Places(flow)
+    asked: list[_Asked] = []  # made for the first run: most statements are proved, and see none
 
     def breaks(machine: Machine) -> bool:
+        if not asked:
+            asked.append(_Asked(flow, statement, contracts))
         run = _Run(flow)
-        run.frame(machine.records, (), {})
-        return _Judge(run, statement, places, contracts).broken()
+        run.frame(machine.records, (), _Writes())
+        return _Judge(run, asked[0]).broken()
 
     return breaks
 
@@ -96,40 +142,45 @@ class _Run:
     )  # of steps: their end, and what is seen then
     writes: int = 0
 
-    def frame(self, records: list[Any], place: Place, seen: Seen) -> None:
-        """The records of one frame; *seen* is what its names hold as it begins, and is written
-        on.
-        """
+    def frame(self, records: list[Any], place: Place, writes: _Writes) -> None:
+        """The records of one frame; *writes* are those to its names, and are added to."""
         loops: set[str] = set()
         for i, record in enumerate(records):
             here = (*place, i)
             if len(record) == BRIEF:  # a tool's first success
-                self.step(self.flow.nodes[record[0]], here, seen, StepStatus.SUCCESS, None, True)
+                self.step(self.flow.nodes[record[0]], here, writes, StepStatus.SUCCESS, None, True)
                 continue
             op, path, status, _, error, request, _, _, attempts, _, extra = record
             made = _made(op, status, error, request, attempts)
             if op.index < 0:
-                self.beside(path, here, seen, made, records[i + 1 :])
+                self.beside(path, here, writes, made, records, i)
                 continue
             node = self.flow.nodes[op.index]
             for when in held_before(op, path, extra, loops):
-                self.ends.append(_End((*here, -1), self.flow.nodes[when.index], dict(seen), "when"))
+                self.ends.append(
+                    _End((*here, -1), self.flow.nodes[when.index], self.now(writes), "when")
+                )
             for number, child in enumerate(
                 extra.get("children", ()) if type(extra) is dict else ()
             ):
                 graph = node.frames[0 if isinstance(node.step, MapStep) else number]
-                inside = dict(seen) if graph.names is node.frame.names else {}
-                # each run of a called program has names of its own
-                if graph.names is not node.frame.names:
-                    self.write(inside, range(graph.names.size))
+                if graph.names is node.frame.names:
+                    inside = _Writes(self.now(writes))
+                else:  # each run of a called program has names of its own
+                    self.writes += 1
+                    inside = _Writes(base=self.writes)
                 if isinstance(node.step, MapStep):
                     self.write(inside, [graph.names.keys[node.step.item_name]])
                 self.frame(child, (*here, 1, number), inside)
-            self.step(node, here, seen, status, extra, made)
-            self.by_path[path] = (*here, 2), node, dict(seen)
+            self.step(node, here, writes, status, extra, made)
+            self.by_path[path] = (*here, 2), node, self.now(writes)
+
+    def now(self, writes: _Writes) -> Seen:
+        """What is seen in a frame at this moment."""
+        return Seen(writes, self.writes)
 
     def step(
-        self, node: Node, here: Place, seen: Seen, status: StepStatus, extra: Any, made: bool
+        self, node: Node, here: Place, writes: _Writes, status: StepStatus, extra: Any, made: bool
     ) -> None:
         step = node.step
         done = status is StepStatus.SUCCESS
@@ -138,18 +189,20 @@ class _Run:
                 *here,
                 2 if isinstance(step, LoopStep) else 0,
             )  # a loop is recorded at its end; where it began is not told
-            self.calls.append(_Call(begin, begin, node, dict(seen)))
+            self.calls.append(_Call(begin, begin, node, self.now(writes)))
         edge = _edge(node, extra)
         if done or edge == "unless":
-            self.ends.append(_End((*here, 2), node, dict(seen), edge))
+            self.ends.append(_End((*here, 2), node, self.now(writes), edge))
         caught = type(extra) is dict and "caught" in extra
         if done or caught or status is StepStatus.SKIPPED:
             names = node.frame.names
-            self.write(seen, names.results(step))
+            self.write(writes, names.results(step))
             if isinstance(step, SetStep) and done:
-                self.write(seen, [names.keys[name] for name in step.values])
+                self.write(writes, [names.keys[name] for name in step.values])
 
-    def beside(self, path: str, here: Place, seen: Seen, made: bool, following: list[Any]) -> None:
+    def beside(
+        self, path: str, here: Place, writes: _Writes, made: bool, records: list[Any], at: int
+    ) -> None:
         """An undo or reconcile: its path is that of its step, and what it is."""
         base, _, word = path.rpartition("/")
         if not made:
@@ -158,23 +211,24 @@ class _Run:
             read, node, then = self.by_path[base]
             self.calls.append(_Call((*here, 0), read, node, then, "undo"))
             return
-        for record in following:  # a reconcile is told before its step
+        for following in range(at + 1, len(records)):  # a reconcile is told before its step
+            record = records[following]
             if len(record) != BRIEF and record[1] == base and record[0].index >= 0:
                 self.calls.append(
                     _Call(
                         (*here, 0),
                         (*here, 0),
                         self.flow.nodes[record[0].index],
-                        dict(seen),
+                        self.now(writes),
                         "reconcile",
                     )
                 )
                 return
 
-    def write(self, seen: Seen, slots: Iterable[int]) -> None:
+    def write(self, writes: _Writes, slots: Iterable[int]) -> None:
         for slot in slots:
             self.writes += 1
-            seen[slot] = self.writes
+            writes.add(slot, self.writes)
 
 
 def _made(op: Any, status: StepStatus, error: Any, request: Any, attempts: Any) -> bool:
@@ -198,124 +252,231 @@ def _edge(node: Node, extra: Any) -> str:
     return f"case:{branch}" if node.follow(f"case:{branch}") is not None else branch
 
 
-@dataclass(slots=True)
+StepKey = tuple[int, str]
+"""A step, by its names and id."""
+
+
+class _Asked:
+    """What a statement names in a flow, found once for all runs."""
+
+    def __init__(
+        self, flow: Flow, statement: Statement, contracts: Mapping[str, ToolContract]
+    ) -> None:
+        self.statement = statement
+        self.places = Places(flow)
+        self.tools = set(contracts)
+        for node in flow.nodes:
+            step = node.step
+            if type(step) is ToolStep:
+                for part in (step, step.undo, step.reconcile):
+                    if part is not None:
+                        self.tools.add(part.tool)
+        self.guarding = {edge for name in statement.names for edge in self.edges(name)}
+        self._reads: dict[tuple[int, str, str], frozenset[int]] = {}
+        self._wanted: dict[tuple[int, str, Use], tuple[list[Form], frozenset[int]]] = {}
+        self._shown: dict[StepKey, frozenset[Form]] = {}
+
+    def edges(self, name: str) -> set[tuple[int, str, str]]:
+        """The edges of that *name*: whose step, and the label."""
+        return {(id(n), step.id, label) for n, step, label in self.places.named_edges(name)}
+
+    def steps(self, name: str) -> set[StepKey]:
+        """The steps of that *name*."""
+        return {(id(names), step.id) for names, step in self.places.named_steps(name)}
+
+    def read_by_guard(self, guard: _End) -> frozenset[int]:
+        """The slots that what decides a guard reads."""
+        names, step_id, kind = guard.node.frame.names, guard.node.step.id, guard.node.kind
+        key = id(names), step_id, "when" if kind == "when" else "step"
+        if key not in self._reads:
+            reads = (names.whens if kind == "when" else names.reads)[step_id]
+            self._reads[key] = _slots(names, (ref for ref, _ in reads))
+        return self._reads[key]
+
+    def wanted(self, call: _Call) -> tuple[list[Form], frozenset[int]]:
+        """What must have been shown of a call's arguments, or of all that a guard may read; and
+        the slots that they read.
+        """
+        names = call.node.frame.names
+        key = id(names), call.node.step.id, call.use
+        if key not in self._wanted:
+            values = list(_arguments(call).items())
+            forms: list[Form] = []
+            if self.statement.kind == "approval":
+                values = [(n, value) for n, value in values if self.statement.protects(n)]
+                forms = [form(value, names) for _, value in values]
+            read = _slots(names, named_references(value for _, value in values))
+            self._wanted[key] = forms, read
+        return self._wanted[key]
+
+    def shown(self, guard: _End) -> frozenset[Form]:
+        """What an approval shows."""
+        names, step = guard.node.frame.names, guard.node.step
+        assert isinstance(step, ApprovalStep)
+        key = id(names), step.id
+        if key not in self._shown:
+            self._shown[key] = frozenset(shown(step.show, names))
+        return self._shown[key]
+
+
+class _TooLong(Exception):
+    """A run that cannot be judged within its comparisons."""
+
+
 class _Judge:
     """A run against a statement."""
 
-    run: _Run
-    statement: Statement
-    places: Places
-    contracts: Mapping[str, ToolContract]
+    def __init__(self, run: _Run, asked: _Asked) -> None:
+        self.run = run
+        self.asked = asked
+        self.left = COMPARISONS_AN_EVENT * (len(run.calls) + len(run.ends) + 1)
 
     def broken(self) -> bool:
-        statement = self.statement
-        if statement.kind in ("guard", "approval"):
-            calls = [call for call in self.run.calls if self.is_call(call, statement.tool)]
-            return not all(self.guarded(call, calls) for call in calls)
+        """Whether the run breaks the statement, and that is seen in time."""
+        try:
+            if self.asked.statement.kind in ("guard", "approval"):
+                return self.unguarded()
+            return self.out_of_order()
+        except _TooLong:
+            return False
+
+    def happens_before(self, one: Place, other: Place) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            raise _TooLong
+        return happens_before(one, other)
+
+    # --- what comes after something ---
+
+    def out_of_order(self) -> bool:
+        statement, asked = self.asked.statement, self.asked
         other = statement.names[0]
         first, then = (
             (other, statement.tool) if statement.kind == "after" else (statement.tool, other)
         )
-        begun = [call.place for call in self.run.calls if self.runs(call, then)]
-        # an edge is crossed where its step ends
-        if not self.is_tool(then) and not self.places.named_steps(then):
-            begun = [end.place for end in self.run.ends if self.crosses(end, then)]
+        runs = self.runs_of(then)
+        if runs is not None:
+            begun = [call.place for call in self.run.calls if runs(call)]
+        else:  # an edge is crossed where its step ends
+            edges = asked.edges(then)
+            begun = [end.place for end in self.run.ends if _crosses(end, edges)]
+        ends = self.ends_of(first)
+        ended = sorted(end.place for end in self.run.ends if ends(end))
+        return not all(any(self.happens_before(end, place) for end in ended) for place in begun)
+
+    def runs_of(self, name: str) -> Callable[[_Call], bool] | None:
+        """Whether a call is an execution of the tool or step *name*; None where it is neither."""
+        if name in self.asked.tools:
+            return lambda call: _is_call(call, name)
+        steps = self.asked.steps(name)
+        return (lambda call: call.use == "step" and _step(call.node) in steps) if steps else None
+
+    def ends_of(self, name: str) -> Callable[[_End], bool]:
+        """Whether an end is a good one of what *name* names."""
+        if name in self.asked.tools:
+            return lambda end: (
+                end.node.kind != "when"
+                and isinstance(end.node.step, ToolStep)
+                and end.node.step.tool == name
+            )
+        steps = self.asked.steps(name)
+        if steps:
+            return lambda end: end.node.kind != "when" and _step(end.node) in steps
+        edges = self.asked.edges(name)
+        return lambda end: _crosses(end, edges)
+
+    # --- guards ---
+
+    def unguarded(self) -> bool:
+        statement = self.asked.statement
+        calls = [call for call in self.run.calls if _is_call(call, statement.tool)]
+        calls.sort(key=lambda call: call.place)
+        guards = [end for end in self.run.ends if self.may_guard(end)]
+        guards.sort(key=lambda end: end.place)
+        places = [end.place for end in guards]
         return not all(
-            any(self.ends(end, first) and happens_before(end.place, place) for end in self.run.ends)
-            for place in begun
-        )
-
-    def is_call(self, call: _Call, tool: str) -> bool:
-        step = call.node.step
-        if not isinstance(step, ToolStep):
-            return False
-        made = {"undo": step.undo, "reconcile": step.reconcile, "step": step}[call.use]
-        return made is not None and made.tool == tool
-
-    def is_tool(self, name: str) -> bool:
-        return name in self.contracts or any(
-            isinstance(node.step, ToolStep)
-            and any(
-                part is not None and part.tool == name
-                for part in (node.step, node.step.undo, node.step.reconcile)
+            any(
+                self.is_for(guards[at], number, calls)
+                # the nearest first: it is the one that nothing comes between
+                for at in range(bisect_left(places, call.read) - 1, -1, -1)
             )
-            for node in self.run.flow.nodes
+            for number, call in enumerate(calls)
         )
 
-    def runs(self, call: _Call, name: str) -> bool:
-        """Whether *call* is an execution of the tool or step *name*."""
-        if self.is_tool(name):
-            return self.is_call(call, name)
-        return call.use == "step" and self.is_step(call.node, name)
-
-    def is_step(self, node: Node, name: str) -> bool:
-        return any(
-            names is node.frame.names and step is node.step
-            for names, step in self.places.named_steps(name)
-        )
-
-    def ends(self, end: _End, name: str) -> bool:
-        """Whether *end* is a good end of what *name* names."""
-        ran = end.node.kind != "when"
-        if self.is_tool(name):
-            return ran and isinstance(end.node.step, ToolStep) and end.node.step.tool == name
-        if self.places.named_steps(name):
-            return ran and self.is_step(end.node, name)
-        return self.crosses(end, name)
-
-    def crosses(self, end: _End, edge: str) -> bool:
-        named = self.places.named_edges(edge)
-        return any(
-            n is end.node.frame.names and s is end.node.step and label == end.edge
-            for n, s, label in named
-        )
-
-    def guarded(self, call: _Call, calls: list[_Call]) -> bool:
-        return any(
-            happens_before(guard.place, call.read)
-            and self.guards(guard, call)
-            and not any(
-                happens_before(guard.place, other.place)
-                and not happens_before(call.place, other.place)
-                for other in calls
-                if other is not call
-            )
-            for guard in self.run.ends
-        )
-
-    def guards(self, guard: _End, call: _Call) -> bool:
-        """Whether *guard* is one for *call*, and both saw the same."""
-        statement, names = self.statement, call.node.frame.names
-        same = guard.node.frame.names is names
+    def may_guard(self, end: _End) -> bool:
+        """Whether *end* is a guard by its step and edge."""
+        statement, step = self.asked.statement, end.node.step
         if statement.kind == "guard":
-            if not any(self.crosses(guard, edge) for edge in statement.names):
-                return False
-            read = set()
-            if same:
-                reads = (names.whens if guard.node.kind == "when" else names.reads)[
-                    guard.node.step.id
-                ]
-                read = _slots(names, (ref for ref, _ in reads))
-            read &= _slots(names, named_references(_arguments(call).values()))
+            return _crosses(end, self.asked.guarding)
+        return (
+            isinstance(step, ApprovalStep)
+            and step.role == statement.names[0]
+            and end.edge == "then"
+        )
+
+    def is_for(self, guard: _End, number: int, calls: list[_Call]) -> bool:
+        """Whether *guard* is good for the call of this *number*, of those that are in order."""
+        call = calls[number]
+        return (
+            self.happens_before(guard.place, call.read)
+            and not self.used_up(guard, number, calls)
+            and self.saw_the_same(guard, call)
+        )
+
+    def used_up(self, guard: _End, number: int, calls: list[_Call]) -> bool:
+        """Whether another call comes after *guard* and not after the call. What happens before
+        something has the lower place, so only what stands between the two, and what runs beside
+        the call, is looked at.
+        """
+        call = calls[number]
+        for before in range(number - 1, -1, -1):
+            other = calls[before]
+            if other.place < guard.place:
+                break
+            if self.happens_before(guard.place, other.place):
+                return True
+        if len(call.place) > 2:  # in a fork: its siblings have the same begin of a place
+            for after in range(number + 1, len(calls)):
+                other = calls[after]
+                if other.place[:2] != call.place[:2]:
+                    break
+                if self.happens_before(guard.place, other.place) and not happens_before(
+                    call.place, other.place
+                ):
+                    return True
+        return False
+
+    def saw_the_same(self, guard: _End, call: _Call) -> bool:
+        """Whether what *guard* and *call* read in common was the same write for both, and, of an
+        approval, whether the arguments were shown.
+        """
+        forms, read = self.asked.wanted(call)
+        same = guard.node.frame.names is call.node.frame.names
+        if self.asked.statement.kind == "guard":
+            read = read & self.asked.read_by_guard(guard) if same else frozenset()
         else:
-            step = guard.node.step
-            if not (
-                isinstance(step, ApprovalStep)
-                and step.role == statement.names[0]
-                and guard.edge == "then"
-            ):
+            known = self.asked.shown(guard)
+            if not all(value in known for value in forms):
                 return False
-            protected = {
-                name: value for name, value in _arguments(call).items() if statement.protects(name)
-            }
-            known: set[Form] = set(shown(step.show, guard.node.frame.names))
-            wanted = [form(value, names) for value in protected.values()]
-            if not all(value in known for value in wanted) or (
-                not same and any(map(has_references, wanted))
-            ):
-                return False
-            read = _slots(names, named_references(protected.values())) if same else set()
+            if not same:
+                return not any(map(has_references, forms))
         return all(guard.seen.get(slot) == call.seen.get(slot) for slot in read)
+
+
+def _step(node: Node) -> StepKey:
+    return id(node.frame.names), node.step.id
+
+
+def _crosses(end: _End, edges: set[tuple[int, str, str]]) -> bool:
+    return (*_step(end.node), end.edge) in edges
+
+
+def _is_call(call: _Call, tool: str) -> bool:
+    step = call.node.step
+    if not isinstance(step, ToolStep):
+        return False
+    made = {"undo": step.undo, "reconcile": step.reconcile, "step": step}[call.use]
+    return made is not None and made.tool == tool
 
 
 def _arguments(call: _Call) -> Mapping[str, Any]:
@@ -323,14 +484,14 @@ def _arguments(call: _Call) -> Mapping[str, Any]:
     return call_arguments(call.node.step, call.use)
 
 
-def _slots(names: Names, references: Iterable[Ref]) -> set[int]:
-    found = set()
+def _slots(names: Names, references: Iterable[Ref]) -> frozenset[int]:
+    found: set[int] = set()
     for ref in references:
         try:
             found.add(names.load(ref)[0])
         except ExprError:
             continue
-    return found
+    return frozenset(found)
 
 
 def called_more(flow: Flow, tool: str, limit: int, machine: Machine) -> bool:
