@@ -15,7 +15,7 @@ INSTALL_ARGS := -m pip --disable-pip-version-check --no-input -qq install --no-b
 INSTALL := $(BIN)/python $(INSTALL_ARGS)
 ARGS ?=
 
-.PHONY: help demo test check format bench durable clean
+.PHONY: help demo test check format docs bench durable clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ check: $(VENV)/.check ## What must hold without running: ruff and mypy --strict
 format: $(VENV)/.check ## Let ruff put the sources in form
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+docs: $(VENV)/.core ## Write docs/cli.md from the help of every command
+	@$(BIN)/python scripts/cli_page.py
 
 bench: $(VENV)/.core ## Print the benchmark table and write its plot
 	@$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -1561,18 +1561,87 @@ def test_a_run_whose_output_goes_nowhere_still_leaves_its_trace(
 # --- what is mistaken in the first hour -----------------------------------------------------------
 
 
-def test_a_string_for_a_number_is_told_with_the_way_to_write_one(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+DECLARED = """\
+inputs:
+  $defs: {count: {type: integer}}
+  type: object
+  properties:
+    kg: {type: number, minimum: 2}
+    again: {type: boolean}
+    tags: {type: array}
+    level: {enum: [1, 2]}
+    count: {$ref: "#/$defs/count"}
+    same: {$ref: "#/properties/kg"}
+    either: {type: [string, number]}
+    name: {type: string}
+    maybe: {anyOf: [{type: integer}, {type: "null"}]}
+steps:
+  - {id: a, type: set, values: {x: {expr: "%s"}}}
+"""
+
+
+def declared(folder: Path, given: str) -> None:
+    """A program that reads the input that is *given*; it declares all but ``other``."""
+    name = given.partition("=")[0].rstrip(":")
+    text = DECLARED % f"${name}"
+    write(folder, "declared.yaml", text if name != "other" else text[text.index("steps:") :])
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("kg=2", 2),
+        ("kg=2.5", 2.5),
+        ("again=false", False),
+        ("tags=[1]", [1]),
+        ("level=2", 2),
+        ("count=3", 3),
+        ("same=4", 4),
+        ("maybe=null", None),
+        ("either=5", "5"),
+        ("name=5", "5"),
+        ("name=true", "true"),
+        ("other=false", "false"),
+        ("kg:=2", 2),
+    ],
+)
+def test_a_text_is_read_as_the_program_declares_the_input(
+    folder: Path, given: str, value: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inputs = "inputs: {type: object, properties: {kg: {type: number}}}\n"
-    write(folder, "price.yaml", inputs + "steps: [{id: a, type: set, values: {x: $kg}}]")
-    assert main(["run", "price.yaml", "-i", "kg=2"]) == 1
-    assert (
-        "-i kg=... gives a string; for a number, a list, true or null write -i kg:=..."
-        in capsys.readouterr().err
-    )
-    assert main(["run", "price.yaml", "-i", "kg:=2"]) == 0
-    assert "gives a string" not in capsys.readouterr().err
+    declared(folder, given)
+    assert main(["run", "declared.yaml", "-i", given, "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)["output"]["x"]
+    assert (read, type(read)) == (value, type(value))
+    assert main(["explore", "declared.yaml", "-i", given]) == 0
+    assert main(["run", "declared.yaml", "-i", given, "--trace", "t.json"]) == 0
+    capsys.readouterr()
+    fork = ["fork", "t.json", "--program", "declared.yaml", "-i", given, "--json"]
+    assert main(fork) == 0
+    assert json.loads(capsys.readouterr().out)["records"][-1]["output"] == {"x": value}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            "kg=two",
+            ["'two' is not of type", "-i kg=... is a string here, and the program declares"],
+        ),
+        ("kg=1", ["1 is less than the minimum of 2"]),
+        ("again=yes", ["-i again=... is a string here"]),
+        ("other=false", ["gives a string; for false write -i other:=false"]),
+        ("other=no", []),
+        ("name=false", []),
+    ],
+)
+def test_a_text_that_is_not_what_was_meant_is_told_with_the_way_to_write_it(
+    folder: Path, given: str, told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared(folder, given)
+    assert main(["run", "declared.yaml", "-i", given]) == (given.startswith(("kg", "again")))
+    err = capsys.readouterr().err
+    assert all(text.replace("'", '"') in err.replace("'", '"') for text in told), err
+    assert (" a string" in err) is any(" a string" in text for text in told)
 
 
 def test_a_trace_in_place_of_a_program_is_called_one(

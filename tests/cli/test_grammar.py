@@ -162,8 +162,6 @@ def test_a_wrong_command_line_says_what_was_meant(
 
 def completed(line: str, folder: Path, **env: str) -> list[str]:
     """What bash is offered for a line, whose last word is under way."""
-    parts = line.split()
-    under_way = "" if line.endswith(" ") else parts.pop()
     done = subprocess.run(
         [sys.executable, "-m", "nano_vm"],
         cwd=folder,
@@ -171,8 +169,7 @@ def completed(line: str, folder: Path, **env: str) -> list[str]:
             **os.environ,
             "PYTHONPATH": str(SOURCE),
             "_NANO_VM_COMPLETE": "bash_complete",
-            "COMP_WORDS": " ".join([*parts, under_way]),
-            "COMP_CWORD": str(len(parts)),
+            "COMP_WORDS": line,
             **env,
         },
         capture_output=True,
@@ -214,14 +211,31 @@ def test_a_completion_script_is_printed(shell: str, capsys: pytest.CaptureFixtur
     assert "nano-vm" in script
 
 
-def test_bash_takes_the_script(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "replies"),
+    [
+        ("nano-vm schem", ["schema"]),
+        ("nano-vm show --store STORE re", ["refund-A7"]),
+        ("nano-vm show --store=STORE re", ["refund-A7"]),
+        ("nano-vm run refund.yaml --model lite", ["litellm:"]),
+        ("nano-vm run refund.yaml --model fast=gr", []),
+        ("nano-vm run refund.yaml --answer=ju", ["judge="]),
+        ("nano-vm run my\\ ref", ["my refund.yaml"]),
+    ],
+)
+def test_bash_takes_the_script(line: str, replies: list[str], tmp_path: Path) -> None:
+    for name in ("refund.yaml", "my refund.yaml"):
+        (tmp_path / name).write_text("steps: [{id: judge, type: llm, prompt: q}]")
+    store = f"sqlite:///{tmp_path}/runs.db"
+    run = ["run", str(tmp_path / "refund.yaml"), "--answer", "judge=yes", "--store", store]
+    assert main([*run, "--run-id", "refund-A7"]) == 0
+    line = line.replace("STORE", store)
+    script = (
+        'compopt() { :; }; eval "$(nano-vm completion bash)"; COMP_LINE=$1; COMP_POINT=${#1}; '
+        '_nano_vm_completion nano-vm; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
     bash = subprocess.run(
-        [
-            "bash",
-            "-c",
-            'eval "$(nano-vm completion bash)"; COMP_WORDS=(nano-vm schem); COMP_CWORD=1; '
-            "_nano_vm_completion nano-vm; echo ${COMPREPLY[@]}",
-        ],
+        ["bash", "-c", script, "bash", line],
         cwd=tmp_path,
         env={**os.environ, "PATH": f"{_command(tmp_path)}:{os.environ['PATH']}"},
         capture_output=True,
@@ -229,7 +243,7 @@ def test_bash_takes_the_script(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert bash.stdout.strip() == "schema", bash.stderr
+    assert bash.stdout.splitlines() == (replies or [""]), bash.stderr
 
 
 def _command(folder: Path) -> Path:

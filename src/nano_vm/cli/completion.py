@@ -11,7 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
 
 from .stores import VARIABLE, ids_from, opened
 
@@ -101,10 +107,50 @@ def _named(endings: tuple[str, ...], incomplete: str) -> Iterator[str]:
                 yield f"{head}{entry.name}"
 
 
+class Bash(BashComplete):
+    """Bash, by the line as it was typed: bash itself would break words at ``:`` and ``=``, so that
+    the URL of a store were three words.
+    """
+
+    source_template = """\
+%(complete_func)s() {
+    local line=${COMP_LINE:0:COMP_POINT} type value kept=
+    local word=${line##*[[:space:]]} breaks=${COMP_WORDBREAKS//[^:=]/}
+    # bash replaces only what follows the last of these
+    [[ $breaks ]] && kept=${word%%"${word##*[$breaks]}"}
+    COMPREPLY=()
+    while IFS=, read -r type value; do
+        if [[ $type == plain ]]; then
+            COMPREPLY+=("${value#"$kept"}")
+            [[ $value == *= ]] && compopt -o nospace
+        elif [[ $type == file ]]; then
+            compopt -o default
+        elif [[ $type == dir ]]; then
+            compopt -o plusdirs -o filenames
+        fi
+    done < <(env COMP_WORDS="$line" COMP_CWORD=0 %(complete_var)s=bash_complete "$1" 2>/dev/null)
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words before the one that is completed, and that one."""
+        line = os.environ["COMP_WORDS"]
+        words = split_arg_string(line)
+        under_way = words.pop() if words and not line[-1:].isspace() else ""
+        return words[1:], under_way
+
+
+add_completion_class(Bash)
+
+
 def script(shell: str, root: click.Context) -> str:
     """The script that makes a shell ask for completions."""
     from .main import COMPLETE
 
     found = get_completion_class(shell)
     assert found is not None
-    return found(root.command, {}, root.command_path, COMPLETE).source()
+    completer = found(root.command, {}, root.command_path, COMPLETE)
+    # not source(), which starts a bash to ask for its version
+    return completer.source_template % completer.source_vars()

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ProgramError
 from ..language.flow import Flow
 from ..language.program import Program
+from ..language.schemas import schema_check
 from ..spelling import meant
 from ..values import parse_json, short
 from .faults import UsageFault
 
+JSON_WORDS = ("true", "false", "null")
+"""Texts that are rarely meant as strings."""
+
 _INPUT = re.compile(r"(.+?)(:?=)(.*)\Z", re.DOTALL)
 
 
-def read_inputs(given: Sequence[str], file: str | None) -> dict[str, Any]:
+def read_inputs(
+    given: Sequence[str], file: str | None, program: Program | None = None
+) -> dict[str, Any]:
     """The inputs of a run: those of *file*, and over them each ``key=text``, ``key:=json``,
     ``key=@file``.
+
+    A text is read as JSON where *program* declares an input that no string can be.
     """
     inputs = _input_file(file) if file is not None else {}
     seen: set[str] = set()
@@ -35,7 +43,7 @@ def read_inputs(given: Sequence[str], file: str | None) -> dict[str, Any]:
         if text.startswith("@"):
             text = text_of(text[1:], f"-i {key}")
         if kind == "=":
-            inputs[key] = text
+            inputs[key] = _as_declared(program, key, text)
             continue
         try:
             inputs[key] = parse_json(text)
@@ -44,6 +52,52 @@ def read_inputs(given: Sequence[str], file: str | None) -> dict[str, Any]:
                 f"-i {key}:= takes JSON, not {short(text)}: {error}; for a text write {key}=..."
             ) from None
     return inputs
+
+
+def _as_declared(program: Program | None, key: str, text: str) -> Any:
+    """*text*, or the value that it is as JSON where the program's schema refuses the text and takes
+    the value.
+    """
+    schema = program.inputs if program is not None else None
+    declared = (schema or {}).get("properties", {}).get(key)
+    if schema is None or declared is None:
+        return text
+    kept = ("$schema", "$defs", "definitions", "properties")  # not what other inputs must be
+    check = schema_check({name: schema[name] for name in kept if name in schema})
+    if check({key: text}) is None:
+        return text
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return text
+    # of two that do not fit, the fault to be told is that of the type that was meant
+    return value if check({key: value}) is None or not _takes_strings(declared) else text
+
+
+def _takes_strings(declared: Any) -> bool:
+    types = declared.get("type", "string") if isinstance(declared, dict) else "string"
+    return "string" in ([types] if isinstance(types, str) else types)
+
+
+def misread_inputs(given: Sequence[str], program: Program) -> Iterator[str]:
+    """What to say of each ``key=text`` that may be meant as another value than the string that it
+    is: where the program declares no string, and where it declares nothing.
+    """
+    properties = (program.inputs or {}).get("properties", {})
+    for entry in given:
+        key, _, text = entry.partition("=")
+        if key.endswith(":") or text.startswith("@"):
+            continue
+        if key not in properties and text in JSON_WORDS:
+            yield (
+                f"-i {key}={text} gives a string; for {text} write -i {key}:={text}, or declare the "
+                f"type of {key!r} in the program's inputs"
+            )
+        elif not _takes_strings(properties.get(key)) and _as_declared(program, key, text) is text:
+            yield (
+                f"-i {key}=... is a string here, and the program declares another type; write JSON:"
+                f" a number, true, null, or a list such as -i {key}='[1, 2]'"
+            )
 
 
 def _input_file(path: str) -> dict[str, Any]:

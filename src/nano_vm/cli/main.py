@@ -116,6 +116,8 @@ def _called(arguments: list[str]) -> int:
     if instruction := os.environ.get(COMPLETE):
         from click.shell_completion import shell_complete
 
+        from . import completion  # noqa: F401 - it tells Click of a bash that is ours
+
         return shell_complete(nano_vm, {}, NAME, COMPLETE, instruction)
     from ..errors import MissingExtra, ProgramError, VMError
 

@@ -83,7 +83,9 @@ def explore(options: Options) -> int:
             policy=options.policy,
             programs=loaded.programs,
             properties=_properties(options, known, steps),
-            inputs=inputs.read_inputs(options.input, options.input_file) if given else None,
+            inputs=inputs.read_inputs(options.input, options.input_file, loaded.program)
+            if given
+            else None,
             max_runs=options.max_runs or DEFAULT_MAX_RUNS,
             errors=not options.no_errors,
             cancels=options.cancel,

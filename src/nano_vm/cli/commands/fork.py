@@ -15,6 +15,7 @@ from ..parameters import STORE, takes_host, takes_inputs, takes_recorded, takes_
 from ..text import diagnostic_lines, safe, safe_json, shown
 
 if TYPE_CHECKING:
+    from ...language.program import Program
     from ...records.trace import Trace
 
 EXAMPLES = """\
@@ -89,8 +90,8 @@ def fork(options: Options) -> int:
     from ..stores import store_of
     from ..summary import exit_code
 
-    edit = _edit(options)
     subject = subject_named(load_run(options.run, options), options)
+    edit = _edit(options, subject.program)
     programs = dict(subject.programs)
     if options.to is not None:
         changed = load(options.to)
@@ -122,12 +123,12 @@ def fork(options: Options) -> int:
     return exit_code(made, None)
 
 
-def _edit(options: Options) -> dict[str, Any]:
+def _edit(options: Options, program: Program) -> dict[str, Any]:
     """What changes, as `nano_vm.replay.fork` takes it."""
     from ..inputs import read_inputs
 
     edit: dict[str, Any] = {}
-    inputs = read_inputs(options.input, options.input_file)
+    inputs = read_inputs(options.input, options.input_file, program)
     if inputs:
         edit["inputs"] = inputs
     for path, value in _pairs(options.output, "--output"):

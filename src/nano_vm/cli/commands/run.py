@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, aclosing, closing, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +65,9 @@ def run(options: Options) -> int:
     Run a program and show its steps as they happen.
 
     inputs:
-      -i name=text        the value is the text
-      -i name:=json       the value is JSON: -i amount:=30 -i tags:='["a", "b"]'
+      -i name=text        the value is the text; where the program declares another type than a
+                          string, the text is JSON: -i amount=30 -i again=false
+      -i name:=json       the value is JSON whatever is declared: -i amount:=30 -i tags:='["a", "b"]'
       -i name=@FILE       the text of a file (@- is standard input); name:=@FILE reads JSON
       --input-file FILE   an object of inputs, in JSON or YAML; -i goes over it
 
@@ -104,9 +105,9 @@ def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
     from .. import host, inputs, rules, stores
     from ..summary import exit_code
 
-    given = inputs.read_inputs(options.input, options.input_file)
     budget = rules.read_budget(options.budget)
     loaded, policy = host.program_of(options)
+    given = inputs.read_inputs(options.input, options.input_file, loaded.program)
     options.untrusted = inputs.untrusted_inputs(options.untrusted, loaded.program, loaded.programs)
     store = stores.store_if_named(options)
     vm = host.vm_of(options, programs=loaded.programs, policy=policy, store=store)
@@ -114,6 +115,8 @@ def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
     file = _trace_file(options, stack)
     for line in diagnostic_lines([*loaded.warnings(), *_warnings(vm, loaded)]):
         note(line)
+    for line in inputs.misread_inputs(options.input, loaded.program):
+        note(safe(f"nano-vm: {line}"))
     if store is not None and options.run_id is not None:
         _joined(store, options.run_id)
     with asyncio.Runner() as runner:
@@ -224,11 +227,6 @@ def _print_end(trace: Trace, loaded: Loaded, options: Options, *, kept: bool) ->
     if trace.diagnostics:
         for line in diagnostic_lines(loaded.placed(trace.diagnostics)):
             note(line)
-        for key in _mistyped(trace.diagnostics, options.input):
-            note(
-                f"-i {key}=... gives a string; for a number, a list, true or null write -i "
-                f"{key}:=..."
-            )
         note("refused: no step was run")
     elif trace.error is not None:
         note(f"error: {safe(trace.error)}")
@@ -249,15 +247,3 @@ def _print_end(trace: Trace, loaded: Loaded, options: Options, *, kept: bool) ->
             say(f"waiting: {shown(waiting, 300)}")
     for line in summary_lines(trace):
         say(line)
-
-
-def _mistyped(diagnostics: Sequence[Diagnostic], given: Sequence[str]) -> Iterator[str]:
-    """The inputs that were given as strings, and that a schema wants to be something else."""
-    for entry in given or ():
-        key, _, _ = entry.partition("=")
-        wrong = f"['{key}']"
-        if not key.endswith(":") and any(
-            d.code == "V041" and wrong in d.message and "is not of type" in d.message
-            for d in diagnostics
-        ):
-            yield key
