@@ -18,7 +18,7 @@ from nano_vm.store.protocol import open_store
 from nano_vm.store.records import Message
 from nano_vm.store.signing import SigningKey
 from nano_vm.store.sql.cells import row_crc, run_crc
-from nano_vm.store.sql.schema import TABLES
+from nano_vm.store.sql.schema import ROW_CELLS, TABLES
 from nano_vm.testing import ScriptedLLM
 from nano_vm.values import canonical
 
@@ -149,13 +149,14 @@ def make(url: str, key: SigningKey | None = None) -> None:
 
 
 CELLS = {
-    "nano_runs": ("document", "inputs", "about", "output", "error", "waiting"),
+    "nano_runs": ("document", "inputs", "about", "labels", "output", "error", "waiting"),
     "nano_rows": ("request", "output", "rest"),
 }
 
-ROW = "run, seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest"
+ROW = f"run, seq, {', '.join(ROW_CELLS)}"
 RUN = (
-    "run_id, program_name, program_digest, created_ns, seed, parent, document, inputs, about, salt"
+    "run_id, program_name, program_digest, created_ns, seed, parent, project, submitter, document, "
+    "inputs, about, labels, salt"
 )
 
 
@@ -178,6 +179,7 @@ def identity(table: str) -> str:
         "nano_contents": "hash",
         "nano_runs": "key",
         "nano_rows": "run, seq",
+        "nano_labels": "name, value, created_ns, run",
         "nano_inbox": "id",
         "nano_events": "id",
         "nano_marks": "mark, kind, subject, path",
@@ -288,6 +290,12 @@ _FILLED = {
     "lasted_ns": 3,
     "event_id": "x",
     "run": 1,
+    "submitter": "x",
+    "model": "x",
+    "step": "x",
+    "prompt_tokens": 1,
+    "completion_tokens": 1,
+    "total_tokens": 1,
 }
 _STATUSES = {
     "success": "failed",

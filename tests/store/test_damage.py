@@ -591,7 +591,7 @@ def test_an_older_store_is_refused_in_one_line(place: Path, sh: Commands) -> Non
     for line in ("runs", "store check", "work --until-idle --tools tools.py:tools"):
         told = sh(line, 2)
         assert (
-            "was made by an older llm-nano-vm: its tables are of version 1, this one knows 2"
+            "was made by an older llm-nano-vm: its tables are of version 1, this one knows 3"
             in told
         )
         assert told.count("\n") == 1

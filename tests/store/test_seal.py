@@ -24,6 +24,7 @@ from nano_vm.store.records import Message
 from nano_vm.store.seals import seal_of, signed, signed_message
 from nano_vm.store.signing import KeyFault, SigningKey, holds, public_key
 from nano_vm.store.sql.cells import row_crc
+from nano_vm.store.sql.schema import ROW_CELLS
 
 PAY = Program.from_dict(
     {
@@ -120,8 +121,7 @@ def edit(url: str, statement: str, *values: Any) -> int:
     with sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None) as connection:
         changed = connection.execute(statement, values).rowcount
         for run, seq, *cells, _ in connection.execute(
-            "SELECT run, seq, kind, frame, path, type, status, started_ns, lasted_ns, request, "
-            "output, rest, crc FROM nano_rows"
+            f"SELECT run, seq, {', '.join(ROW_CELLS)}, crc FROM nano_rows"
         ).fetchall():
             crc = row_crc(run, seq, cells)
             connection.execute(

@@ -25,9 +25,10 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
 from nano_vm.records.trace import StepStatus
-from nano_vm.store.protocol import Append, open_store
+from nano_vm.store.protocol import Append, RunFilter, open_store
 from nano_vm.store.records import INTENT, STEP, Erased, Message, Row, StoredRun
 from nano_vm.store.seals import RunSeal, seal_of
+from nano_vm.store.sql import database, schema
 from nano_vm.store.sql import writer as writing
 from nano_vm.store.sql.store import SqlStore
 from nano_vm.store.transfer import export, read_export
@@ -579,7 +580,7 @@ def test_what_somebody_should_take_up(store: SqlStore) -> None:
     waiting = kept(status="suspended", owner=None)
     early = kept(status="suspended", owner=None)
     store.send(early, Message("event", "mail", {"payload": 1}, None, 1))
-    must(store, Append(store.key_of(early), 1, seen=[store.load(early).inbox[0].id]))
+    must(store, Append(store.load(early).key, 1, seen=[store.load(early).inbox[0].id]))
     assert list(store.claimable(500, 10)) == [pending, left, unheard, due]
     store.send(waiting, Message("approve", "ask", {"reason": "é\0"}, "bob", 3))
     store.send(waiting, Message("cancel", "", {}, None, 4))
@@ -600,7 +601,7 @@ def test_what_somebody_should_take_up(store: SqlStore) -> None:
     must(
         store,
         Append(
-            store.key_of(waiting),
+            store.load(waiting).key,
             fence,
             (),
             {"status": "suspended", "owner": None},
@@ -662,7 +663,7 @@ def test_processes_that_race_for_runs(shared: str) -> None:
 
 
 def test_headers_of_runs(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nano_vm.store.sql.store.PAGE_RUNS", 3)
+    monkeypatch.setattr("nano_vm.store.protocol.PAGE_RUNS", 3)
     ids = []
     for n in range(10):
         run = new_run(
@@ -674,8 +675,9 @@ def test_headers_of_runs(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> No
         store.create(run)
         ids.append(run.run_id)
 
-    def listed(**filters: Any) -> list[int]:
-        return [ids.index(run.run_id) for run in store.runs(**filters)]
+    def listed(*, limit: int | None = None, **wanted: Any) -> list[int]:
+        found = store.runs(RunFilter(**wanted), limit=limit)
+        return [ids.index(run.run_id) for run in found]
 
     assert listed() == list(range(9, -1, -1))
     assert listed(limit=4) == [9, 8, 7, 6]
@@ -689,8 +691,8 @@ def test_headers_of_runs(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> No
     assert listed(min_cost_usd=100) == []
     one = next(iter(store.runs(limit=1)))
     assert (one.inputs["a"], one.rows) == (LONG, [])
-    with pytest.raises(TypeError, match="colour"):
-        listed(colour="red")
+    with pytest.raises(ValueError, match="no run has status 'red'; choose of pending, running"):
+        listed(status="red")
 
 
 # --- keeping house ---
@@ -999,19 +1001,19 @@ def test_a_file_whose_hash_was_made_to_fit_still_has_its_seal() -> None:
         ("[1]\n", "line 1: not a record"),
         ('{"a":1}\n', "line 1: it is no export of runs"),
         (
-            '{"record":"export","format":3}\n',
-            "line 1: it is of format 3, this llm-nano-vm knows 2; install the one that wrote it",
+            '{"record":"export","format":2}\n',
+            "line 1: it is of format 2, this llm-nano-vm knows 3; install the one that wrote it",
         ),
         (
-            '{"record":"export","format":2}\n{"record":"dance"}\n',
+            '{"record":"export","format":3}\n{"record":"dance"}\n',
             "line 2: a record 'dance' has no place here",
         ),
         (
-            '{"record":"export","format":2}\n{"record":"done","runs":0}\n{}\n',
+            '{"record":"export","format":3}\n{"record":"done","runs":0}\n{}\n',
             "line 3: there is more after the end",
         ),
         (
-            '{"record":"export","format":2}\n{"record":"run","document":"x"}\n',
+            '{"record":"export","format":3}\n{"record":"run","document":"x"}\n',
             "line 2: the run's program is not in the file",
         ),
         ("[" * 100_000, "line 1: the file was cut short here: nested too deep"),
@@ -1043,12 +1045,42 @@ def test_a_run_with_other_content_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_newer_version_is_left_alone(shared: str) -> None:
     with SqlStore(shared) as store, store.database.writing() as connection:
-        connection.run("UPDATE nano_meta SET value = '3' WHERE name = 'schema'")
+        connection.run("UPDATE nano_meta SET value = '9' WHERE name = 'schema'")
     with pytest.raises(
         StoreError,
-        match="made by a newer llm-nano-vm: its tables are of version 3, this one knows 2",
+        match=r"made by a newer llm-nano-vm: its tables are of version 9, this one knows \d; "
+        "install that version or a newer one; nothing was changed",
     ):
         SqlStore(shared)
+
+
+def test_an_older_version_is_upgraded_step_by_step_or_not_at_all(
+    shared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = schema.SCHEMA_VERSION
+    with SqlStore(shared) as store:
+        store.create(new_run(run_id="kept"))
+    monkeypatch.setattr(database, "SCHEMA_VERSION", known + 2)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", known + 2)
+    monkeypatch.setitem(schema.UPGRADES, known + 1, ("CREATE TABLE nano_late (b {bytes}, c TEXT)",))
+    refused = f"made by an older llm-nano-vm: its tables are of version {known}, this one knows"
+    for upgrade in (False, True):  # a step is missing
+        with pytest.raises(
+            StoreError, match=f"{refused} .*; use another file or database; nothing"
+        ):
+            SqlStore(shared, upgrade=upgrade)
+    broken = ("ALTER TABLE nano_runs ADD COLUMN colour TEXT", "CREATE DANCE")
+    monkeypatch.setitem(schema.UPGRADES, known, broken)
+    with pytest.raises(StoreError, match="DANCE"):  # and with it the statement before
+        SqlStore(shared, upgrade=True)
+    monkeypatch.setitem(schema.UPGRADES, known, broken[:1])
+    with pytest.raises(StoreError, match=f"{refused} .*; nano-vm store upgrade; nothing was"):
+        SqlStore(shared)
+    SqlStore(shared, upgrade=True).close()
+    with SqlStore(shared) as store, store.database.reading() as connection:
+        assert connection.one("SELECT count(colour) FROM nano_runs") == (0,)
+        assert connection.one("SELECT count(b) FROM nano_late") == (0,)
+        assert store.load("kept").run_id == "kept"
 
 
 def test_tables_that_are_not_ours(shared: str) -> None:
@@ -1245,7 +1277,7 @@ def test_a_lock_in_postgresql_that_is_not_given_back(postgres: PostgresServer) -
 
 def test_a_corrupted_page_is_an_error_and_never_another_value(tmp_path: Path) -> None:
     run = new_run(inputs={"n": 1})
-    rows = [step(n, {"n": n, "text": f"{n} " * 30}, request=n) for n in range(300)]
+    rows = [step(n, {"n": n, "text": f"{n} " * 30}, request=n) for n in range(400)]
     with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
         store.create(run)
         must(store, Append(run.key, 1, rows))
@@ -1596,12 +1628,12 @@ def test_what_is_asked_for_often_is_found_by_an_index(tmp_path: Path) -> None:
         store.database.reading = explained  # type: ignore[method-assign]
         store.claimable(1, 10)
         list(store.runs(limit=50))
-        list(store.runs(limit=50, status="suspended"))
+        list(store.runs(RunFilter(status="suspended"), limit=50))
         store.database.reading = monitored  # type: ignore[method-assign]
     assert any("nano_runs_wake (status=? AND wake_ns>? AND wake_ns<?)" in line for line in seen)
     assert [line for line in seen if line.startswith("SCAN")] == [
         "SCAN nano_inbox USING INDEX nano_inbox_telling",
-        "SCAN nano_runs USING INDEX nano_runs_created",
+        "SCAN r USING COVERING INDEX nano_runs_created",
     ]
 
 

@@ -26,6 +26,7 @@ from nano_vm.store.protocol import open_store
 from nano_vm.store.seals import seal_of
 from nano_vm.store.signing import SigningKey
 from nano_vm.store.sql.receipts import receipts
+from nano_vm.store.sql.schema import ROW_CELLS
 from nano_vm.store.transfer import export, read_export
 from nano_vm.values import canonical
 
@@ -35,12 +36,13 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 Edit = Callable[[sqlite3.Connection], None]
 
 HEADER = (
-    "run_id program_name program_digest created_ns document inputs about seed salt parent".split()
+    "run_id program_name program_digest created_ns document inputs about seed salt parent "
+    "project submitter labels".split()
 )
 STANDING = (
     "status started_ns finished_ns output error error_kind waiting wake_ns steps tokens cost_usd"
 ).split()
-ROW = "kind frame path type status started_ns lasted_ns request output rest".split()
+ROW = list(ROW_CELLS)
 ENDED = ("ended", "erased", "failed")
 UNFINISHED = ("suspended", "sent", "doubt", "matched", "pending", "running")
 

@@ -19,7 +19,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from .stores import VARIABLE, ids_from, opened
+from .stores import VARIABLE, opened
 
 PROGRAM_ENDINGS = (".yaml", ".yml", ".json")
 SHOWN_RUNS = 50
@@ -69,7 +69,9 @@ def run_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> 
     with suppress(Exception):  # no store, no completions: there is nobody to be told
         store = opened(url, there=True, read=True)
         try:
-            return [CompletionItem(found) for found in ids_from(store, incomplete, SHOWN_RUNS)]
+            return [
+                CompletionItem(found) for found in store.ids_starting_with(incomplete, SHOWN_RUNS)
+            ]
         finally:
             store.close()
     return []

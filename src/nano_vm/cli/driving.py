@@ -22,7 +22,7 @@ from .text import safe, safe_json
 
 if TYPE_CHECKING:
     from ..run.vm import ExecutionVM
-    from ..store.sql.store import SqlStore
+    from ..store.protocol import Archive
 
 
 def driven(options: Options, drive: Any, what: str) -> int:
@@ -65,7 +65,7 @@ async def _signalled(work: Coroutine[Any, Any, Trace]) -> tuple[Trace, int | Non
 
 
 @contextmanager
-def stored_host(options: Options) -> Iterator[tuple[ExecutionVM, SqlStore]]:
+def stored_host(options: Options) -> Iterator[tuple[ExecutionVM, Archive]]:
     """A VM with tools, models and rules, and the store that is there."""
     url = named(options.store)
     policy = rules.load_policy(options.policy)

@@ -17,11 +17,11 @@ from .stores import given_url, run_id_of, store_of
 from .text import safe
 
 if TYPE_CHECKING:
-    from ..store.sql.store import SqlStore
+    from ..store.protocol import Archive
 
 
 @contextmanager
-def speaking(options: Options) -> Iterator[tuple[Inbox, SqlStore, str]]:
+def speaking(options: Options) -> Iterator[tuple[Inbox, Archive, str]]:
     """Where words are recorded, the store, and the id of the run that they are about."""
     with store_of(options) as store:
         yield Inbox(store, None, time), store, run_id_of(store, options.run)

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import StoreError, UnknownRun
+from ..errors import StoreError
 from .faults import Failure, UsageFault
 from .grammar import Options
 from .times import moment
 
 if TYPE_CHECKING:
-    from ..store.sql.store import SqlStore
+    from ..store.protocol import Archive
 
 VARIABLE = "NANO_VM_STORE"
 
@@ -35,7 +35,7 @@ def named(url: str | None) -> str:
     return url
 
 
-def opened(url: str, *, there: bool = False, read: bool = False, accept: bool = False) -> SqlStore:
+def opened(url: str, *, there: bool = False, read: bool = False, accept: bool = False) -> Archive:
     """The store at a URL; with *there* a file is not made, with *read* nothing is changed, with
     *accept* a missing log is no fault.
 
@@ -48,7 +48,7 @@ def opened(url: str, *, there: bool = False, read: bool = False, accept: bool = 
         path = _path(url)
         if there and path is not None and not Path(path).exists():
             raise UsageFault(f"--store: there is no database {path}")
-        return open_store(url, read_only=read, accept=accept)  # type: ignore[return-value]
+        return open_store(url, read_only=read, accept=accept)
     except StoreError as error:
         raise UsageFault(f"--store: {error}") from None
 
@@ -75,7 +75,7 @@ def _path(url: str) -> str | None:
 @contextmanager
 def store_of(
     options: Options, *, there: bool = True, read: bool = False, accept: bool = False
-) -> Iterator[SqlStore]:
+) -> Iterator[Archive]:
     """The store that a command is about, closed afterwards; as `opened`."""
     from .keys import signing_key
 
@@ -88,7 +88,7 @@ def store_of(
         store.close()
 
 
-def store_if_named(options: Options) -> SqlStore | None:
+def store_if_named(options: Options) -> Archive | None:
     """The store of a command that works without one, too; the caller closes it.
 
     Raises:
@@ -103,13 +103,13 @@ def given_url(options: Options) -> str:
     return f" --store {shlex.quote(options.store)}" if options.store else ""
 
 
-def run_id_of(store: SqlStore, text: str) -> str:
+def run_id_of(store: Archive, text: str) -> str:
     """The id of the run that *text* is, or is the beginning of.
 
     Raises:
         Failure: If there is none, or are several.
     """
-    found = [text] if _is_there(store, text) else ids_from(store, text, SHOWN_IDS + 1)
+    found = [text] if store.has(text) else store.ids_starting_with(text, SHOWN_IDS + 1)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -120,7 +120,7 @@ def run_id_of(store: SqlStore, text: str) -> str:
     raise Failure(f"{text!r} begins the id of several runs: {some}")
 
 
-def _gone(store: SqlStore, run_id: str) -> str:
+def _gone(store: Archive, run_id: str) -> str:
     """What receipts say of a run that is not there."""
     found = store.receipts(run_id)
     if not found:
@@ -133,23 +133,3 @@ def _gone(store: SqlStore, run_id: str) -> str:
         f", though it {'was erased' if last.entry.kind == 'erased' else 'has ended'} ({when}): "
         f"it was taken away"
     )
-
-
-def _is_there(store: SqlStore, run_id: str) -> bool:
-    try:
-        store.key_of(run_id)
-    except UnknownRun:
-        return False
-    return True
-
-
-def ids_from(store: SqlStore, beginning: str, limit: int) -> list[str]:
-    """Ids that begin with a text."""
-    with store.database.reading() as connection:
-        found = connection.all(
-            "SELECT run_id FROM nano_runs WHERE substr(run_id, 1, ?) = ? ORDER BY run_id LIMIT ?",
-            len(beginning),
-            beginning,
-            limit,
-        )
-    return [run_id for (run_id,) in found]

@@ -459,12 +459,9 @@ class Trace:
         for record in flattened(self._full()):
             if record[0].type != "llm":
                 continue
-            error, request, usage = record[4], record[5], record[9]
-            called = (
-                error is None or error.kind not in _NOT_CALLED or "unmetered" in (record[10] or ())
-            )
-            if usage is None and request is not None and called:
-                usage = LLMUsage()  # a call was made, and nobody knows what it consumed
+            usage = record[9]
+            if usage is None and called(record):
+                usage = LLMUsage()  # nobody knows what it consumed
             if usage is not None:
                 total = total + usage
         return total
@@ -828,6 +825,14 @@ def extra_json(op: Any, extra: Any) -> dict[str, Any]:
         branch, values = extra
         return {"branch": branch, "references": op.shown(values)}
     return {key: value for key, value in extra.items() if key != "children"}
+
+
+def called(record: Record) -> bool:
+    """Whether a record of a model step says that a model was called."""
+    error, request, usage, extra = record[4], record[5], record[9], record[10]
+    if usage is not None or request is None:
+        return usage is not None
+    return error is None or error.kind not in _NOT_CALLED or "unmetered" in (extra or ())
 
 
 _NOT_CALLED = frozenset({"budget", "refused"})

@@ -21,6 +21,7 @@ from ..machine.plan import END, FORK, Op, Plan, ToolOp
 from ..machine.recorded import Recorded, bounds_of
 from ..records.trace import Record, full
 from ..run.vm import ExecutionVM
+from ..store.protocol import RunFilter
 from ..store.records import INTENT, STEP, Row, StoredRun
 from ..values import UNSET, short
 
@@ -55,7 +56,7 @@ def migrations(
     """
     store = vm.require_store()
     vm.plan(program)
-    for header in store.runs(program=name or program.name):
+    for header in store.runs(RunFilter(program=name or program.name)):
         if header.status not in ("pending", "running", "suspended"):
             continue
         run = store.load(header.run_id)

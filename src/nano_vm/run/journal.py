@@ -41,7 +41,16 @@ from ..machine.outcome import (
 )
 from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, Op
 from ..machine.recorded import HELD, Recorded
-from ..records.trace import LLMUsage, Record, StepError, StepStatus, Trace, TraceStatus, full
+from ..records.trace import (
+    LLMUsage,
+    Record,
+    StepError,
+    StepStatus,
+    Trace,
+    TraceStatus,
+    called,
+    full,
+)
 from ..store.protocol import Store
 from ..store.records import INTENT, PAUSED, STEP, SUSPENDED, Message, Row, StoredRun, late_outcomes
 from ..store.seals import RunSeal
@@ -122,6 +131,7 @@ class Journal:
         self.outbox = Outbox(store, run, clock)
         self.lapses = lapses  # of the lease, before the run was claimed
         self.origin = origin
+        self.taken: set[str] = set()  # steps whose outcome a fork takes from its origin
         # whether calls with an effect are left to a person's word
         self.holds = run.about.get("effects") is False
         steps = [row for row in run.rows if row.kind == STEP]
@@ -185,7 +195,7 @@ class Journal:
             return None
         following = self.recorded.feed(machine, op)
         if following is None and self.origin is not None:
-            following = self.origin.known(machine, op)
+            following = self.known(self.origin, machine, op)
         if following is not None:
             return following
         path = machine.path
@@ -225,6 +235,16 @@ class Journal:
             return machine.resume(Cancelled(called=False), machine.now)
         self.calling[machine.frame_name] = machine, op
         return None
+
+    def known(self, origin: Origin, machine: Machine, op: Op) -> Op | None:
+        """The request that follows, where a fork takes the outcome of *op* from its origin."""
+        path = machine.path
+        following = origin.known(machine, op)
+        if following is None:
+            self.taken.discard(path)
+        else:
+            self.taken.add(path)
+        return following
 
     async def held(self, machine: Machine, op: Op, path: str) -> Op | None:
         """What becomes of a call with an effect in a fork that makes none; None where it may be
@@ -585,8 +605,6 @@ class Journal:
                 }
                 for attempt in attempts
             ]
-        if usage is not None:
-            rest["usage"] = usage.to_dict()
         lost = self.begun.get(path)
         if lost and op.type in CALLS:
             rest["lost"] = lost
@@ -612,7 +630,19 @@ class Journal:
             UNSET if request is None else request,
             UNSET if output is None else output,
             rest or None,
+            self.model_of(record),
+            usage,
         )
+
+    def model_of(self, record: Record) -> str | None:
+        """The model that a step called in this run, as it named itself or as it was asked for;
+        empty where it has no name, None where none was called.
+        """
+        op, path, extra = record[0], record[1], record[10]
+        if op.type != "llm" or path in self.taken or not called(record):
+            return None
+        answered = extra.get("model") if type(extra) is dict else None
+        return str(answered or op.model or self.run.about.get("default_model") or "")
 
     async def append(
         self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()
@@ -729,7 +759,7 @@ class Journal:
                 for number, child in enumerate(extra.get("children", ())):
                     yield from self.standing(child, f"{whole[1]}:{number}")
             row = self.row(frame, whole)
-            row.kind = PAUSED
+            row.kind, row.model = PAUSED, None
             yield row
 
 

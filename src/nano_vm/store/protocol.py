@@ -8,11 +8,14 @@ from the beginning, and each append brings the next; see `seals.seal_of`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import IO, Any, NamedTuple, Protocol
 
-from .records import Message, Row, StoredRun
+from ..errors import StoreError
+from .receipts import Receipt
+from .records import ENDED, RUN_STATUSES, Message, Row, StoredRun
 from .signing import SigningKey
 
 
@@ -47,6 +50,86 @@ class Claim:
 
     fence: int
     status: str
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """Which runs: those that have all that is said here. ``status`` are one or several, a run has
+    each of ``labels``, ``since_ns`` and ``until_ns`` (which is no more in it) are when it was made.
+
+    Raises:
+        ValueError: If ``status`` is none that a run has.
+    """
+
+    status: str | Sequence[str] | None = None
+    program: str | None = None
+    project: str | None = None
+    submitter: str | None = None
+    parent: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    since_ns: int | None = None
+    until_ns: int | None = None
+    min_cost_usd: Decimal | float | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status is None:
+            return
+        statuses = (self.status,) if isinstance(self.status, str) else tuple(self.status)
+        for status in statuses:
+            if status not in RUN_STATUSES:
+                raise ValueError(
+                    f"no run has status {status!r}; choose of {', '.join(RUN_STATUSES)}"
+                )
+        object.__setattr__(self, "status", tuple(dict.fromkeys(statuses)))
+
+
+ALL_RUNS = RunFilter()
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """Some runs of a list, newest first, without rows and inbox. ``after`` is what the next page is
+    asked for with, None after the last; ``damaged`` says of each run that cannot be shown why.
+    """
+
+    runs: list[StoredRun]
+    after: str | None
+    damaged: list[str]
+
+
+COST_GROUPS = ("project", "program", "model", "step", "day")
+"""What costs can be summed by. A day is that of a call, in UTC."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What model calls of runs consumed. ``of`` says which, by the names in `COST_GROUPS` that were
+    asked for. ``calls`` counts steps, attempts that failed included in their sums; ``cost_usd`` is
+    the sum of the costs that are known, ``unpriced`` the number of calls whose cost is not.
+    """
+
+    of: Mapping[str, str]
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cost_usd: Decimal
+    unpriced: int
+
+
+class Ended(NamedTuple):
+    """A run that has ended, in a list."""
+
+    run_id: str
+    program_name: str
+    status: str
+    finished_ns: int
+
+
+PAGE_RUNS = 200
+"""Runs that `Store.runs` reads at once; between pages it holds nothing, so a slow reader keeps nobody
+waiting.
+"""
 
 
 class Store(Protocol):
@@ -175,9 +258,61 @@ class Store(Protocol):
         """
         ...
 
-    def runs(self, **filters: Any) -> Iterator[StoredRun]:
-        """Headers of runs, newest first: ``status``, ``program`` (name), ``since_ns``,
-        ``until_ns``, ``min_cost_usd``, ``limit``.
+    def has(self, run_id: str) -> bool:
+        """Whether there is a run of this id."""
+        ...
+
+    def ids_starting_with(self, beginning: str, limit: int) -> list[str]:
+        """Ids of runs that begin with a string, in their order."""
+        ...
+
+    def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
+        """The rows of a run that follow row number *seq*; the first has number 0. They are never
+        changed, so who has some asks for the others.
+        """
+        ...
+
+    def page(
+        self, filter: RunFilter = ALL_RUNS, *, size: int = PAGE_RUNS, after: str | None = None
+    ) -> RunPage:
+        """Up to *size* runs, newest first, that follow *after*, the ``after`` of the page before.
+
+        Raises:
+            ValueError: If *after* is none.
+        """
+        ...
+
+    def runs(
+        self,
+        filter: RunFilter = ALL_RUNS,
+        *,
+        limit: int | None = None,
+        damaged: list[str] | None = None,
+    ) -> Iterator[StoredRun]:
+        """Runs, newest first, page by page.
+
+        A run that was damaged where it lies raises `StoreError`; with *damaged*, that takes the
+        message and the others follow.
+        """
+        after: str | None = None
+        while limit is None or limit > 0:
+            size = PAGE_RUNS if limit is None else min(limit, PAGE_RUNS)
+            page = self.page(filter, size=size, after=after)
+            if page.damaged and damaged is None:
+                raise StoreError(page.damaged[0])
+            if damaged is not None:
+                damaged += page.damaged
+            yield from page.runs
+            if page.after is None:
+                return
+            limit, after = None if limit is None else limit - size, page.after
+
+    def costs(self, by: Sequence[str] = ("model",), filter: RunFilter = ALL_RUNS) -> list[Cost]:
+        """What the model calls of runs consumed, summed for each value of *by* (`COST_GROUPS`), in
+        its order. A call counts in the run that made it: not in forks that took its answer.
+
+        Raises:
+            ValueError: If costs are not summed by one of *by*.
         """
         ...
 
@@ -186,7 +321,83 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str, **options: Any) -> Store:
+class Archive(Store, Protocol):
+    """A store that also looks after what it keeps."""
+
+    def erase(self, run_id: str) -> bool:
+        """Drop all values of a run that has ended, its labels and its salt, for good; False where
+        that was done before. What happened when stays, and the seal still verifies; other runs with
+        equal values keep theirs.
+
+        Raises:
+            StoreError: If the run has not ended.
+            UnknownRun: If there is none.
+        """
+        ...
+
+    def prunable(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> list[Ended]:
+        """What `prune` would delete, oldest first."""
+        ...
+
+    def prune(self, older_than_ns: int, statuses: Sequence[str] = ENDED) -> int:
+        """Delete the runs that ended before *older_than_ns* in one of *statuses*; how many there
+        were. Their receipts stay.
+        """
+        ...
+
+    def check(self, *, keys: Iterable[str] | None = None, head: str | None = None) -> list[str]:
+        """What is wrong with what is stored, each in a sentence: damage, seals and receipts that do
+        not fit; empty if nothing is. *keys* are public keys of which one must have signed every
+        seal and receipt; *head* is what `head` gave before: its receipt must still be there.
+        """
+        ...
+
+    def unused(self) -> list[str]:
+        """Decisions that runs which have ended did not use, each in a sentence: who decided was
+        told that it is recorded.
+        """
+        ...
+
+    def head(self) -> str | None:
+        """Number and hash of the newest receipt, to be kept elsewhere; None where no run has
+        ended.
+        """
+        ...
+
+    def signers(self) -> list[tuple[str | None, int, int, int]]:
+        """The public keys that signed receipts (None: not signed), each with their number and the
+        times of the first and last run.
+        """
+        ...
+
+    def receipts(self, run_id: str) -> list[Receipt]:
+        """The receipts of a run, oldest first; those of one that was deleted are still there."""
+        ...
+
+    def export(self, run_ids: Iterable[str], stream: IO[str]) -> int:
+        """Write runs to *stream* as JSON Lines, one snapshot each; how many. `transfer` tells the
+        format.
+
+        Raises:
+            UnknownRun: If there is none of an id.
+        """
+        ...
+
+    def import_(self, stream: Iterable[str], *, unfinished: bool = False) -> list[str]:
+        """Take in what `export` wrote, all or nothing; the ids of the runs that were not there
+        before.
+
+        A run that has not ended is refused unless *unfinished*: two databases that both go on with
+        it would make its calls twice.
+
+        Raises:
+            StoreError: If it was cut short or edited, is from another version, or a run of that id
+            with other content is there.
+        """
+        ...
+
+
+def open_store(url: str, **options: Any) -> Archive:
     """The store at a database's URL: ``sqlite:///runs.db`` or ``postgresql://...``.
 
     ``signing_key`` (the path of a key's file) signs what is written through it; see `signing`.

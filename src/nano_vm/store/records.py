@@ -8,6 +8,8 @@ gave. Nothing here reads or writes a database.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
@@ -15,7 +17,7 @@ from json.encoder import encode_basestring as _quoted
 from struct import error as WrongNumber
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import StoreError, VMError
 from ..records.trace import Attempt, LLMUsage, Record, StepError, StepName, StepStatus
 from ..values import UNSET, canonical, parse_json, short
 
@@ -32,6 +34,15 @@ ENDED = ("success", "failed", "cancelled")
 RUN_STATUSES = (PENDING, RUNNING, SUSPENDED, *ENDED)
 
 
+DEFAULT_PROJECT = "default"
+"""The project of runs whose caller names none."""
+
+MAX_LABELS, LABEL_CHARS = 32, 200
+"""Labels of a run, and characters of the value of one: they find a run and are no place for data."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")  # as Kubernetes has names of labels
+
+
 @dataclass(slots=True)
 class Row:
     """A stored record of a run; times are nanoseconds since the epoch. An intent has only frame,
@@ -39,7 +50,9 @@ class Row:
     trace to show: the run computes it anew when it goes on.
 
     ``frame`` names the frame of the step: empty for the run, ``fork path:number`` for a child.
-    ``rest`` holds error, attempts, usage and extra, as the JSON form of a trace has them.
+    ``rest`` holds error, attempts and extra, as the JSON form of a trace has them. ``model`` is the
+    model whose calls ``usage`` counts, empty where it has no name; None where this run called none,
+    also where a fork took the answer from the run that it was made from.
     """
 
     kind: int
@@ -52,6 +65,8 @@ class Row:
     request: Any = UNSET
     output: Any = UNSET
     rest: dict[str, Any] | None = None
+    model: str | None = None
+    usage: LLMUsage | None = None
 
     def sealed(self, salt: bytes, known: dict[int, Any]) -> bytes:
         """What the seal covers: everything, values by salted hash, as a canonical JSON list;
@@ -62,6 +77,8 @@ class Row:
             "null" if request is UNSET else _hidden(salt, request, known),
             "null" if output is UNSET else _hidden(salt, output, known),
             "null" if rest is None else _hidden(salt, rest, known),
+            "null" if self.model is None else _quoted(self.model),
+            "null" if self.usage is None else canonical(self.usage.to_dict()).decode(),
         )
         return (
             f"[{self.kind},{_quoted(self.frame)},{_quoted(self.path)},{_quoted(self.type)},"
@@ -90,13 +107,13 @@ class Row:
                 begun,
                 ended,
                 None,
-                None,
+                self.usage,
                 None,
             )
         # what was erased is told as if it had never been
         rest = self.rest if type(self.rest) is dict else {}
         try:
-            error, attempts, usage, extra = _beside(rest)
+            error, attempts, extra = _beside(rest)
         except (TypeError, ValueError, LookupError, AttributeError) as fault:
             raise StoreError(
                 f"row {self.path!r} says what no step says; it was damaged: restore a copy"
@@ -111,15 +128,15 @@ class Row:
             begun,
             ended,
             attempts,
-            usage,
+            self.usage,
             extra,
         )
 
 
 def _beside(
     rest: dict[str, Any],
-) -> tuple[StepError | None, tuple[Attempt, ...] | None, LLMUsage | None, Any]:
-    """What a row says beside output and request: error, attempts, usage, extra."""
+) -> tuple[StepError | None, tuple[Attempt, ...] | None, Any]:
+    """What a row says beside output and request: error, attempts, extra."""
     if any(
         type(n) is not int
         for n in (rest.get("size", 0), rest.get("paused", 0), *rest.get("lost", ()))
@@ -136,12 +153,11 @@ def _beside(
         for a in rest.get("attempts", ())
     )
     error = StepError.from_dict(rest["error"]) if "error" in rest else None
-    usage = LLMUsage.from_dict(rest["usage"]) if "usage" in rest else None
     extra = {
         **rest.get("extra", {}),
         **{name: rest[name] for name in ("lost", "settled") if name in rest},
     }
-    return error, attempts or None, usage, extra or None
+    return error, attempts or None, extra or None
 
 
 def step_of(path: str) -> str:
@@ -226,6 +242,9 @@ class StoredRun:
     owner: str | None = None
     fence: int = 0
     parent: str | None = None  # of a fork: the run that it was made from
+    project: str = DEFAULT_PROJECT
+    submitter: str | None = None  # who asked for the run
+    labels: dict[str, str] = field(default_factory=dict)  # what the run is found by
     seal: str | None = None  # hex; see `seal_of`
     signature: str | None = None  # of the seal, by the process that wrote it, if that has a key
     hidden: str | None = (
@@ -250,9 +269,12 @@ class StoredRun:
             self.created_ns,
             self.seed,
             self.parent,
+            self.project,
+            self.submitter,
         ]
         document = sha256(canonical(self.document)).hexdigest()
-        return [*shown, document, salted(salt, self.inputs), salted(salt, self.about)]
+        hidden = (self.inputs, self.about, self.labels)
+        return [*shown, document, *(salted(salt, value) for value in hidden)]
 
 
 def late_outcomes(run: StoredRun) -> list[Message]:
@@ -303,10 +325,87 @@ def checked_row(row: Row) -> Row:
     )
     if not right or type(row.rest) not in _RESTS or row.started_ns < 0:
         raise ValueError("it is a row of no kind")
+    if type(row.model) not in _TEXTS:
+        raise ValueError(f"its model is {short(row.model)}")
     return row
 
 
 _RESTS = (type(None), dict, Erased)
+_TEXTS = (type(None), str)
+
+
+def used(counts: Sequence[Any]) -> LLMUsage | None:
+    """The usage that *counts* say: tokens of prompt and completion, all tokens, cost as a decimal;
+    all None where there is none.
+
+    Raises:
+        ValueError: If they say what no usage says.
+    """
+    *tokens, cost = counts
+    if all(count is None for count in counts):
+        return None
+    if any(type(count) is not int for count in tokens) or type(cost) not in _TEXTS:
+        raise ValueError("its usage is none that a call has")
+    names = ("prompt_tokens", "completion_tokens", "total_tokens", "cost_usd")
+    usage = LLMUsage.from_dict(dict(zip(names, counts, strict=True)))
+    if cost is not None and str(usage.cost_usd) != cost:
+        raise ValueError(f"its cost {cost!r} is not as it is written")
+    return usage
+
+
+def counts_of(usage: LLMUsage | None) -> tuple[int | None, int | None, int | None, str | None]:
+    """The inverse of `used`."""
+    if usage is None:
+        return None, None, None, None
+    cost = None if usage.cost_usd is None else str(usage.cost_usd)
+    return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cost
+
+
+class Unfit(VMError, ValueError):
+    """A label, project or submitter that no run has."""
+
+
+def checked_labels(labels: Any) -> dict[str, str]:
+    """*labels* as a run has them.
+
+    Raises:
+        Unfit: If a name or a value is none that a label has, or they are too many.
+    """
+    if not isinstance(labels, Mapping):
+        raise Unfit(f"labels are an object of names and strings, not {short(labels)}")
+    if len(labels) > MAX_LABELS:
+        raise Unfit(f"a run has at most {MAX_LABELS} labels, not {len(labels)}")
+    for name, value in labels.items():
+        checked_name("the name of a label", name)
+        checked_text(f"label {name!r}", value)
+    return dict(labels)
+
+
+def checked_name(what: str, name: Any) -> str:
+    """*name*, if a label or a project can be called that.
+
+    Raises:
+        Unfit: If not.
+    """
+    if type(name) is not str or not _NAME.match(name):
+        raise Unfit(
+            f"{what} is 1 to 63 letters, digits and '.', '_', '-', '/', beginning with a letter or "
+            f"digit, not {short(name)}"
+        )
+    return name
+
+
+def checked_text(what: str, text: Any) -> str:
+    """*text*, if a label or a submitter can be that: short, on one line, with nothing hidden.
+
+    Raises:
+        Unfit: If not.
+    """
+    if type(text) is not str or not 0 < len(text) <= LABEL_CHARS or not text.isprintable():
+        raise Unfit(
+            f"{what} is a string of 1 to {LABEL_CHARS} printable characters, not {short(text)}"
+        )
+    return text
 
 
 def checked_run(run: StoredRun) -> StoredRun:
@@ -328,6 +427,11 @@ def checked_run(run: StoredRun) -> StoredRun:
         run.salt is None and (run.output or run.error or run.waiting)
     ):
         raise ValueError("it is half erased")
+    if type(run.labels) is dict:
+        checked_labels(run.labels)
+    checked_name("its project", run.project)
+    if run.submitter is not None:
+        checked_text("its submitter", run.submitter)
     if run.cost_usd is not None and not _is_amount(run.cost_usd):
         raise ValueError(f"its cost {run.cost_usd!r} is no amount")
     return run
@@ -354,12 +458,12 @@ def _is_entry(entry: Any) -> bool:
 _NONE = type(None)
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys("run_id program_name program_digest status seal".split(), (str,)),
+    **dict.fromkeys("run_id program_name program_digest status seal project".split(), (str,)),
     **dict.fromkeys("key created_ns started_ns finished_ns fence steps tokens".split(), (int,)),
     **dict.fromkeys(
-        "parent owner error error_kind signature hidden cost_usd".split(), (str, _NONE)
+        "parent submitter owner error error_kind signature hidden cost_usd".split(), (str, _NONE)
     ),
-    **dict.fromkeys(("inputs", "about"), (dict, Erased)),
+    **dict.fromkeys(("inputs", "about", "labels"), (dict, Erased)),
     "document": (dict,),
     "salt": (bytes, _NONE),
     "waiting": (list,),

@@ -26,13 +26,25 @@ from .records import (
     StoredRun,
     checked_row,
     checked_run,
+    counts_of,
     message_of,
+    used,
 )
 from .seals import sealed_as
 
-EXPORT_FORMAT = 2
+EXPORT_FORMAT = 3
 
-_FIRST = ("run_id", "program_name", "program_digest", "created_ns", "seed", "parent", "started_ns")
+_FIRST = (
+    "run_id",
+    "program_name",
+    "program_digest",
+    "created_ns",
+    "seed",
+    "parent",
+    "project",
+    "submitter",
+    "started_ns",
+)
 
 _LAST = (
     "status",
@@ -76,7 +88,9 @@ def run_lines(run: StoredRun, document: str) -> Iterator[str]:
         return text
 
     first = {"record": "run", "document": document, **{name: getattr(run, name) for name in _FIRST}}
-    yield line(first | _shown("inputs", run.inputs) | _shown("about", run.about))
+    for name in ("inputs", "about", "labels"):
+        first |= _shown(name, getattr(run, name))
+    yield line(first)
     for row in run.rows:
         yield line(_row_line(row))
     end = {
@@ -103,7 +117,9 @@ def _row_line(row: Row) -> dict[str, Any]:
     line |= {"status": None if row.status is None else row.status.value}
     line |= {"started_ns": row.started_ns, "finished_ns": row.finished_ns}
     line |= _shown("request", row.request) | _shown("output", row.output)
-    return line | (_shown("rest", row.rest) if row.rest is not None else {})
+    line |= _shown("rest", row.rest) if row.rest is not None else {}
+    line |= {"model": row.model} if row.model is not None else {}
+    return line | ({"usage": list(counts_of(row.usage))} if row.usage is not None else {})
 
 
 def _shown(name: str, value: Any) -> dict[str, Any]:
@@ -188,6 +204,9 @@ class _Reader:
             about=self.value(line, "about", dict),
             seed=self.field(line, "seed", int, type(None)),
             parent=self.field(line, "parent", str, type(None)),
+            project=self.field(line, "project", str),
+            submitter=self.field(line, "submitter", str, type(None)),
+            labels=self.value(line, "labels", dict),
             started_ns=self.field(line, "started_ns", int),
         )
         while True:
@@ -220,6 +239,10 @@ class _Reader:
             or (status is not None and status not in _STATUSES)
         ):
             raise self.wrong(f"a row of kind {kind!r}, type {type_!r} and status {status!r}")
+        try:
+            usage = used(self.field(line, "usage", list) if "usage" in line else [None] * 4)
+        except ValueError as error:
+            raise self.wrong(f"a row that no run has: {error}") from None
         row = Row(
             kind,
             self.field(line, "frame", str),
@@ -231,6 +254,8 @@ class _Reader:
             self.value(line, "request"),
             self.value(line, "output"),
             None if (rest := self.value(line, "rest", dict, absent=True)) is UNSET else rest,
+            line.get("model"),
+            usage,
         )
         try:
             return checked_row(row)

@@ -54,21 +54,21 @@ def runs(options: Options) -> int:
     """List the runs of a store."""
     from ...run.inbox import presented
     from ...run.lease import living
+    from ...store.protocol import RunFilter
     from ..standing import header, standing_lines
     from ..stores import store_of
 
-    filters = {
-        "status": ["suspended"] if options.waiting else options.status or None,
-        "program": options.program_name,
-        "since_ns": options.since,
-        "until_ns": options.until,
-        "min_cost_usd": options.min_cost,
-        "limit": options.limit,
-    }
+    wanted = RunFilter(
+        status="suspended" if options.waiting else options.status or None,
+        program=options.program_name,
+        since_ns=options.since,
+        until_ns=options.until,
+        min_cost_usd=options.min_cost,
+    )
     with store_of(options, read=True) as store:
         owners = living(store)
         damaged: list[str] = []
-        found = store.runs(damaged=damaged, **filters)
+        found = store.runs(wanted, limit=options.limit, damaged=damaged)
         if options.json and options.waiting:
             emit_json([header(run, owners) | {"waiting": presented(run.waiting)} for run in found])
         elif options.json:

@@ -22,7 +22,7 @@ from ..text import safe
 from ..times import moment
 
 if TYPE_CHECKING:
-    from ...store.sql.store import Ended
+    from ...store.protocol import Ended
 
 
 @click.command(cls=Group)

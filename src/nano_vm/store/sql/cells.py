@@ -24,6 +24,9 @@ from ..records import (
     StoredRun,
     checked_row,
     checked_run,
+    counts_of,
+    step_of,
+    used,
 )
 from .schema import RUN_FIELDS
 
@@ -32,13 +35,15 @@ INLINE_BYTES = 40
 
 HELD, GONE = b"#", b"!"
 
-CELLS = frozenset(("document", "inputs", "about", "output", "error", "waiting"))
+CELLS = frozenset(("document", "inputs", "about", "labels", "output", "error", "waiting"))
 UPDATABLE = frozenset(
     "status started_ns finished_ns output error error_kind waiting wake_ns owner seal signature "
     "steps tokens cost_usd".split()
 )
 
 _NUMBERS = Struct("<7q").pack  # half the time of a formatted text
+_FIXED = "run_id program_name program_digest created_ns seed parent project submitter".split()
+_NO_CALLS = [None] * 6
 _TYPES = {name: number for number, name in enumerate(TYPES)}
 _STATUSES = {status: number for number, status in enumerate(STATUSES)}
 
@@ -102,12 +107,15 @@ def row_cells(row: Row, bodies: Bodies) -> tuple[Any, ...]:
         bodies.cell(row.request),
         bodies.cell(row.output),
         None if row.rest is None else bodies.cell(row.rest),
+        row.model,
+        None if row.model is None else step_of(row.path),
+        *counts_of(row.usage),
     )
 
 
 def row_crc(key: int, seq: int, cells: Sequence[Any]) -> int:
     """What shows a row that was damaged where it lies."""
-    kind, frame, path, type_, status, started, lasted, request, output, rest = cells
+    kind, frame, path, type_, status, started, lasted, request, output, rest, *calls = cells
     numbers = _NUMBERS(
         key,
         seq,
@@ -118,21 +126,18 @@ def row_crc(key: int, seq: int, cells: Sequence[Any]) -> int:
         -1 if lasted is None else lasted,
     )
     # no cell is empty, so an empty one is none
-    return crc32(
+    crc = crc32(
         b"|".join(
             (numbers, frame.encode(), path.encode(), request or b"", output or b"", rest or b"")
         )
     )
+    return crc if calls == _NO_CALLS else crc32(json.dumps(calls).encode(), crc)
 
 
 def run_crc(fields: Mapping[str, Any]) -> int:
     """The same for what never changes of a header."""
-    texts = [
-        fields[n]
-        for n in ("run_id", "program_name", "program_digest", "created_ns", "seed", "parent")
-    ]
-    crc = crc32(json.dumps(texts).encode())
-    for name in ("document", "inputs", "about", "salt"):
+    crc = crc32(json.dumps([fields[name] for name in _FIXED]).encode())
+    for name in ("document", "inputs", "about", "labels", "salt"):
         crc = crc32(b"\0" if fields[name] is None else fields[name], crc32(b"|", crc))
     return crc
 
@@ -210,7 +215,8 @@ def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
         ValueError: If a column holds what no row has; LookupError, TypeError or AttributeError
         likewise.
     """
-    kind, frame, path, type_, status, started, lasted, request, output, rest = cells
+    kind, frame, path, type_, status, started, lasted, request, output, rest, *calls = cells
+    model, step, *counts = calls
     row = Row(
         kind,
         frame,
@@ -222,7 +228,11 @@ def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
         values[request],
         values[output],
         None if rest is None else values[rest],
+        model,
+        used(counts),
     )
+    if step != (None if model is None else step_of(path)):
+        raise ValueError("its step is another")
     if lasted is not None and lasted < 0:
         raise ValueError("it ended before it began")
     return checked_row(row)

@@ -17,7 +17,7 @@ from typing import Any
 from ... import forking
 from ...errors import StoreError
 from .dialect import Dialect, dialect_of
-from .schema import SCHEMA_VERSION, TABLES, statements
+from .schema import SCHEMA_VERSION, TABLES, statements, upgrade_from
 
 # Sizes that lists of parameters are filled up to, so that a handful of texts is prepared once and not
 # one for each length.
@@ -195,12 +195,13 @@ class Database:
         *,
         read_only: bool = False,
         accept: bool = False,
+        upgrade: bool = False,
     ) -> None:
         self.dialect: Dialect = dialect_of(
             url, synchronous=synchronous, busy_timeout_seconds=busy_timeout_seconds
         )
         self.name = self.dialect.name
-        self.errors: tuple[type[BaseException], ...] = (self.dialect.api.Error,)
+        self.errors = self.dialect.errors
         self.busy_timeout_seconds = busy_timeout_seconds
         self.turns = Turns(one_by_one=self.dialect.in_memory)
         self._idle: list[Connection] = []
@@ -212,7 +213,7 @@ class Database:
             if not read_only:
                 self.dialect.enter(accept=accept)
             try:
-                self.prepare()
+                self.prepare(upgrade=upgrade)
             except BaseException:
                 self.close()
                 raise
@@ -300,20 +301,28 @@ class Database:
                 raise
             connection.release()
 
-    def prepare(self) -> None:
-        """Make the tables, or see that they are ours and of a version that we know."""
+    def prepare(self, *, upgrade: bool) -> None:
+        """Make the tables, or see that they are ours and of the version that we know; with
+        *upgrade* make them of it.
+        """
         connection = self.connect()
         try:
-            if not self.version(connection):
-                if self.read_only:
-                    raise StoreError(
-                        f"{self.name} has no runs: it has none of the tables of a store"
-                    )
+            found = self.version(connection)
+            if found is None and self.read_only:
+                raise StoreError(f"{self.name} has no runs: it has none of the tables of a store")
+            if found is None or (found < SCHEMA_VERSION and upgrade):
                 connection.begin()
                 self.dialect.lock_schema(connection)
-                if not self.version(connection):  # nobody made them in the meantime
+                found = self.version(connection)  # others may have made them in the meantime
+                if found is None:
                     self.make(connection)
+                elif found < SCHEMA_VERSION:
+                    self.upgrade(connection, found)
                 connection.commit()
+                found = self.version(connection)
+            if found != SCHEMA_VERSION:
+                raise self.refused(found)
+            self.complete(connection)
         except self.errors as error:
             connection.discard()
             raise self.failure(error, "open") from error
@@ -322,34 +331,52 @@ class Database:
             raise
         connection.release()
 
-    def version(self, connection: Connection) -> bool:
-        """Whether there are tables, of the version that we know."""
+    def version(self, connection: Connection) -> int | None:
+        """The version of the tables; None where there are none."""
         missing = self.missing(connection)
         if len(missing) == len(TABLES):
-            return False
-        if "nano_meta" in missing or (missing and not self.read_only):
-            raise StoreError(
-                f"{self.name}: table {missing[0]} is missing; the database is damaged: restore a "
-                f"copy"
-            )
+            return None
+        if "nano_meta" in missing:
+            raise self.damaged(missing)
         found = connection.one("SELECT value FROM nano_meta WHERE name = 'schema'")
         if found is None or type(found[0]) is not str or not found[0].isdigit():
             raise StoreError(
                 f"{self.name}: table nano_meta has no version; it was not made by llm-nano-vm"
             )
-        if int(found[0]) < SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.name} was made by an older llm-nano-vm: its tables are of version "
-                f"{found[0]}, this one knows "
-                f"{SCHEMA_VERSION}; use another file or database; nothing was changed"
-            )
-        if int(found[0]) > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.name} was made by a newer llm-nano-vm: its tables are of version "
-                f"{found[0]}, this one knows {SCHEMA_VERSION}; "
-                "install that version or a newer one; nothing was changed"
-            )
-        return True
+        return int(found[0])
+
+    def refused(self, found: int | None) -> StoreError:
+        """That the tables are of another version, and what to do."""
+        age, remedy = "newer", "install that version or a newer one"
+        if found is not None and found < SCHEMA_VERSION:
+            way = upgrade_from(found, self.dialect.words)
+            age = "older"
+            remedy = "use another file or database" if way is None else "nano-vm store upgrade"
+        return StoreError(
+            f"{self.name} was made by a{'n' * (age == 'older')} {age} llm-nano-vm: its tables are "
+            f"of version {found}, this one knows {SCHEMA_VERSION}; {remedy}; nothing was changed"
+        )
+
+    def upgrade(self, connection: Connection, found: int) -> None:
+        """In a transaction: make the tables of the version that we know."""
+        way = upgrade_from(found, self.dialect.words)
+        if way is None:
+            raise self.refused(found)
+        for statement in way:
+            connection.cursor.execute(statement)
+        connection.run("UPDATE nano_meta SET value = ? WHERE name = 'schema'", str(SCHEMA_VERSION))
+
+    def complete(self, connection: Connection) -> None:
+        """See that no table is missing; a store that is only read shows what there is."""
+        missing = self.missing(connection)
+        if missing and not self.read_only:
+            raise self.damaged(missing)
+
+    def damaged(self, missing: Sequence[str]) -> StoreError:
+        """That a table is missing."""
+        return StoreError(
+            f"{self.name}: table {missing[0]} is missing; the database is damaged: restore a copy"
+        )
 
     def missing(self, connection: Connection) -> list[str]:
         """The tables that are not there."""

@@ -135,6 +135,12 @@ class Dialect(ABC):
         """The present by the clock of leases, in nanoseconds, as an expression of SQL."""
 
     @abstractmethod
+    def sum(self, column: str) -> str:
+        """The exact sum of a column of decimals that are stored as text, None where there is none,
+        as an expression of SQL.
+        """
+
+    @abstractmethod
     def tables(self, connection: Connection) -> list[str]:
         """The names of the tables that are there and begin with ``nano_``."""
 
@@ -171,6 +177,11 @@ class Dialect(ABC):
         return
 
     # --- errors ---
+
+    @property
+    def errors(self) -> tuple[type[BaseException], ...]:
+        """Errors of the driver."""
+        return (self.api.Error,)
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from ..records import (
     StoredRun,
 )
 from ..signing import SigningKey
-from ..sql import events, receipts
+from ..sql import events, listing, receipts
 from ..transfer import document_digest, read_export, run_lines
 from ..waits import matched
 from .cells import Bodies, row_cells, row_crc, run_cells
@@ -66,7 +66,8 @@ def _take(connection: Connection, run: StoredRun) -> bool:
                 f"there is a run {run.run_id!r} with other content; nothing was changed"
             )
         return False
-    key = int(found[0])
+    key = run.key = int(found[0])
+    listing.index_labels(connection, run)
     cells = [row_cells(row, bodies) for row in run.rows]
     connection.many(
         INSERT_ROWS, [(key, seq, *row, row_crc(key, seq, row)) for seq, row in enumerate(cells)]

@@ -34,7 +34,13 @@ class PostgreSQL(Dialect):
 
     begin_read = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     # numbers of a sequence are never given twice, also not after a run was deleted
-    words: ClassVar = {"bytes": "BYTEA", "number": "BIGSERIAL PRIMARY KEY", "clustered": ""}
+    words: ClassVar = {
+        "bytes": "BYTEA",
+        "number": "BIGSERIAL PRIMARY KEY",
+        "clustered": "",
+        "key": ", key",
+        "ordered": ' COLLATE "C"',
+    }
     hints = (
         ("no space left", "make room on its disk; what was acknowledged is there"),
         ("server closed the connection", "the server went away; see its log, and try again"),
@@ -78,6 +84,9 @@ class PostgreSQL(Dialect):
     def now(self, clock: Callable[[], int]) -> str:
         # of the server, which nobody's wall clock changes
         return "CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)"
+
+    def sum(self, column: str) -> str:
+        return f"sum(CAST({column} AS NUMERIC))"
 
     def tables(self, connection: Connection) -> list[str]:
         # by the catalogue's rows: what a session remembers of names can be older than its transaction

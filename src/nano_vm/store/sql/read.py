@@ -9,19 +9,16 @@ from hashlib import sha256
 from typing import Any
 
 from ...errors import StoreError, UnknownRun
-from ..records import UNREADABLE, StoredRun, message_of
+from ..records import UNREADABLE, Row, StoredRun, message_of
 from .cells import CELLS, decoded, hashes_in, row_crc, row_of, run_crc, run_of
 from .database import Connection
-from .schema import RUN_FIELDS
+from .schema import ROW_CELLS, ROW_VALUES, RUN_FIELDS
 
 HEADER = f"SELECT {', '.join(RUN_FIELDS)}, row_count, crc FROM nano_runs"
-ROWS = (
-    "SELECT seq, kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest, "
-    "crc FROM nano_rows "
-    "WHERE run = ? ORDER BY seq"
-)
+_ROW = f"SELECT {', '.join(ROW_CELLS)}, seq, crc FROM nano_rows WHERE run = ?"
+ROWS = f"{_ROW} ORDER BY seq"
 INBOX = "SELECT id, kind, message, signature, used FROM nano_inbox WHERE run = ? ORDER BY id"
-CREATED, RUN_ID = RUN_FIELDS.index("created_ns"), RUN_FIELDS.index("run_id")
+RUN_ID = RUN_FIELDS.index("run_id")
 
 SEEN = 2
 """``used`` of a message that a run has no use for yet."""
@@ -60,6 +57,39 @@ def loaded(
         if len(documents) > DOCUMENTS:
             documents.pop(next(iter(documents)), None)
     return assembled(fields, stored, messages, values)
+
+
+def rows_after(connection: Connection, run_id: str, seq: int, limit: int | None) -> list[Row]:
+    """The rows of a run that follow row number *seq*.
+
+    Raises:
+        UnknownRun: If there is none.
+        StoreError: If one was damaged where it lies.
+    """
+    found = connection.one("SELECT key, row_count FROM nano_runs WHERE run_id = ?", run_id)
+    if found is None:
+        raise unknown(run_id)
+    key, count = found
+    first = max(seq + 1, 0)
+    last = count if limit is None else min(count, first + limit)
+    stored = connection.all(f"{_ROW} AND seq >= ? AND seq < ? ORDER BY seq", key, first, last)
+    if len(stored) != max(last - first, 0):
+        raise damaged(run_id, f"{len(stored)} rows of {last - first}")
+    values = values_of(connection, (), stored, f"run {run_id!r}")
+    try:
+        return [row_at(run_id, key, first + at, row, values) for at, row in enumerate(stored)]
+    except UNREADABLE as error:
+        raise damaged(run_id, "a row") from error
+
+
+def row_at(
+    run_id: str, key: int, at: int, row: Sequence[Any], values: Mapping[bytes | None, Any]
+) -> Row:
+    """Row number *at* of a run, of the columns that `ROWS` selects."""
+    *cells, seq, crc = row
+    if seq != at or row_crc(key, at, cells) != crc:
+        raise damaged(run_id, f"row {at}")
+    return row_of(cells, values)
 
 
 def headers(
@@ -108,7 +138,7 @@ def cells_of(headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) ->
     """All cells of *headers* and *rows*."""
     cells = [fields[at] for fields in headers for at in _CELLS_AT]
     for row in rows:
-        cells += row[8:11]
+        cells += row[ROW_VALUES]
     return cells
 
 
@@ -139,10 +169,7 @@ def assembled(
         run = run_of(named, values)
         where = "a row"
         for at, row in enumerate(rows or ()):
-            cells = row[1:11]
-            if row[0] != at or row_crc(fields[0], at, cells) != row[11]:
-                raise damaged(named["run_id"], f"row {at}")
-            run.rows.append(row_of(cells, values))
+            run.rows.append(row_at(named["run_id"], fields[0], at, row, values))
         where = "its inbox"
         for *fields_of, used in messages:
             message = message_of(*fields_of)

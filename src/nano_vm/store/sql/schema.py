@@ -10,8 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised by every change after which an older package would read or write these tables wrongly."""
+
+UPGRADES: dict[int, tuple[str, ...]] = {}
+"""Statements, in the words of a dialect, that make tables of a version those of the next, by the
+version that they lead from. None lead from those before 3: they were never published.
+"""
 
 _TABLES = """
 CREATE TABLE nano_meta (
@@ -25,7 +30,7 @@ CREATE TABLE nano_contents (
 ) {clustered}
 CREATE TABLE nano_runs (
     key {number},
-    run_id TEXT NOT NULL UNIQUE,
+    run_id TEXT{ordered} NOT NULL UNIQUE,
     -- never changed, but by erasure; `crc` covers them
     program_name TEXT NOT NULL,
     program_digest TEXT NOT NULL,
@@ -36,6 +41,9 @@ CREATE TABLE nano_runs (
     seed TEXT, -- of any length
     salt {bytes},
     parent TEXT,
+    project TEXT NOT NULL,
+    submitter TEXT,
+    labels {bytes} NOT NULL,
     crc BIGINT NOT NULL,
     -- how it stands
     status TEXT NOT NULL,
@@ -56,9 +64,22 @@ CREATE TABLE nano_runs (
     tokens BIGINT NOT NULL,
     cost_usd TEXT -- a decimal, exactly
 )
-CREATE INDEX nano_runs_created ON nano_runs (created_ns)
-CREATE INDEX nano_runs_status ON nano_runs (status, created_ns)
+CREATE INDEX nano_runs_created ON nano_runs (created_ns{key})
+CREATE INDEX nano_runs_status ON nano_runs (status, created_ns{key})
+CREATE INDEX nano_runs_program ON nano_runs (program_name, status, created_ns{key})
+CREATE INDEX nano_runs_project ON nano_runs (project, status, created_ns{key})
+CREATE INDEX nano_runs_submitter ON nano_runs (submitter, created_ns{key})
+    WHERE submitter IS NOT NULL
+CREATE INDEX nano_runs_parent ON nano_runs (parent, created_ns{key}) WHERE parent IS NOT NULL
 CREATE INDEX nano_runs_wake ON nano_runs (status, wake_ns) WHERE wake_ns IS NOT NULL
+CREATE TABLE nano_labels ( -- of nano_runs, to be searched
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    created_ns BIGINT NOT NULL, -- of the run
+    run BIGINT NOT NULL,
+    PRIMARY KEY (name, value, created_ns, run)
+) {clustered}
+CREATE INDEX nano_labels_run ON nano_labels (run)
 CREATE TABLE nano_rows (
     run BIGINT NOT NULL,
     seq INTEGER NOT NULL,
@@ -72,9 +93,18 @@ CREATE TABLE nano_rows (
     request {bytes},
     output {bytes},
     rest {bytes},
+    model TEXT, -- that this run called
+    step TEXT, -- that called it
+    prompt_tokens BIGINT,
+    completion_tokens BIGINT,
+    total_tokens BIGINT,
+    cost_usd TEXT, -- a decimal, exactly
     crc BIGINT NOT NULL, -- SQLite does not notice a flipped bit
     PRIMARY KEY (run, seq)
 ) {clustered}
+CREATE INDEX nano_rows_calls ON nano_rows ( -- all that costs are summed from
+    run, started_ns, model, step, prompt_tokens, completion_tokens, total_tokens, cost_usd
+) WHERE model IS NOT NULL
 CREATE TABLE nano_inbox (
     id {number},
     run BIGINT NOT NULL,
@@ -126,11 +156,31 @@ TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", _TABLES))
 
 RUN_FIELDS = tuple(
     "key run_id program_name program_digest created_ns document inputs about seed salt parent "
+    "project submitter labels "
     "status started_ns finished_ns "
     "output error error_kind waiting wake_ns owner fence seal signature hidden steps tokens "
     "cost_usd".split()
 )
 """The columns of a run that are fields of `StoredRun` too."""
+
+ROW_CELLS = tuple(
+    "kind frame path type status started_ns lasted_ns request output rest "
+    "model step prompt_tokens completion_tokens total_tokens cost_usd".split()
+)
+"""The columns of a row, without its run, number and checksum."""
+
+ROW_VALUES = slice(ROW_CELLS.index("request"), ROW_CELLS.index("rest") + 1)
+"""Those of them that are cells of values."""
+
+
+def upgrade_from(found: int, words: Mapping[str, str]) -> list[str] | None:
+    """What makes tables of version *found* those of `SCHEMA_VERSION`, in the *words* of a dialect;
+    None where there is no way.
+    """
+    versions = range(found, SCHEMA_VERSION)
+    if not versions or any(version not in UPGRADES for version in versions):
+        return None
+    return [text.format_map(words) for version in versions for text in UPGRADES[version]]
 
 
 def statements(words: Mapping[str, str]) -> Iterator[str]:

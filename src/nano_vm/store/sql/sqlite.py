@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from decimal import Context, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -33,12 +34,31 @@ OLDEST_SQLITE = (3, 35, 0)
 
 SYNCHRONOUS = ("FULL", "NORMAL")
 
+EXACT = Context(prec=200)
+"""Of sums: no two amounts lie further apart."""
+
 LOCKED_SECONDS = 0.01
 """How long to wait where SQLite itself does not."""
 
 _MARK = "open:"
 
 _spoilt_files: set[str] = set()  # of which this process has what its parent knew
+
+
+class _Sum:
+    """The exact sum of decimals: SQLite itself adds them as floats."""
+
+    def __init__(self) -> None:
+        self.total: Decimal | None = None
+
+    def step(self, text: str | None, /) -> None:
+        """One more."""
+        if text is not None:
+            self.total = EXACT.add(self.total or Decimal(0), Decimal(text))
+
+    def finalize(self) -> str | None:
+        """The sum."""
+        return None if self.total is None else str(self.total)
 
 
 class SQLite(Dialect):
@@ -53,6 +73,8 @@ class SQLite(Dialect):
         # find its key on another run
         "number": "INTEGER PRIMARY KEY AUTOINCREMENT",
         "clustered": "WITHOUT ROWID",
+        "key": "",  # which every index has
+        "ordered": "",
     }
     hints = (
         ("database is locked", "another process held it for longer than busy_timeout_seconds; end its "
@@ -60,6 +82,7 @@ class SQLite(Dialect):
         ("disk is full", "make room on its disk; what was acknowledged is there"),
         ("malformed", "the file is damaged: restore a copy, or save what can be read with sqlite3's "
                       ".recover"),
+        ("codec can't decode", "the file is damaged: restore a copy"),
         ("not a database", "the file is something else; name another"),
         ("unable to open", "see that the folder exists and may be written"),
         ("readonly", "see that the file and its folder may be written"),
@@ -159,6 +182,9 @@ class SQLite(Dialect):
     def now(self, clock: Callable[[], int]) -> str:
         return str(clock())
 
+    def sum(self, column: str) -> str:
+        return f"nano_sum({column})"
+
     def tables(self, connection: Connection) -> list[str]:
         text = (
             "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 5) = 'nano_'"
@@ -178,6 +204,11 @@ class SQLite(Dialect):
         now.
         """
         connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @property
+    def errors(self) -> tuple[type[BaseException], ...]:
+        # the second where it cannot read its own message: of a schema that was damaged
+        return (sqlite3.Error, UnicodeDecodeError)
 
     @property
     def passing(self) -> tuple[type[BaseException], ...]:
@@ -269,13 +300,15 @@ def _state(place: str) -> str | None:
 
 
 def _connected(place: str, busy_timeout_seconds: float) -> sqlite3.Connection:
-    return sqlite3.connect(
+    driver = sqlite3.connect(
         place,
         isolation_level=None,
         timeout=busy_timeout_seconds,
         check_same_thread=False,
         uri=place.startswith("file:"),
     )
+    driver.create_aggregate("nano_sum", 1, _Sum)  # type: ignore[arg-type]
+    return driver
 
 
 def _log_ahead(driver: sqlite3.Connection, busy_timeout_seconds: float) -> None:

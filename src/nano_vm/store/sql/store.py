@@ -9,31 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from ...errors import StoreError
 from ...language.kinds import TYPES
 from ..clock import machine_clock
-from ..protocol import Append, Claim, Judge
+from ..protocol import (
+    ALL_RUNS,
+    COST_GROUPS,
+    PAGE_RUNS,
+    Append,
+    Archive,
+    Claim,
+    Cost,
+    Ended,
+    Judge,
+    RunFilter,
+    RunPage,
+)
 from ..receipts import HAS_ENDED, Entry, Receipt
-from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, Message, StoredRun
+from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, Message, Row, StoredRun
 from ..seals import seal_of, signed, signed_message
 from ..signing import PUBLIC_HEX, SigningKey, public_keys
-from ..sql import events, intake, receipts, upkeep
+from ..sql import events, intake, listing, receipts, upkeep
 from ..transfer import export
 from ..waits import Entry as WaitEntry
 from .cells import Bodies, run_cells
 from .database import Connection, Database, marks, parts
-from .read import CREATED, HEADER, INBOX, headers, loaded, unknown
+from .read import INBOX, headers, loaded, rows_after, unknown
 from .writer import Job, Writer
 
-PAGE_RUNS = 200
-"""Headers that `runs` reads at once; between pages it holds nothing, so a slow reader keeps nobody
-waiting.
-"""
+LAST_CHARACTER = "\x7f"
+"""Comes after all that an id has."""
 
 LONGEST_LEASE_NS = 24 * 3600 * 10**9
 """A time further ahead is none of this clock, and its owner is not taken to live."""
@@ -62,7 +71,7 @@ _CLAIMABLE = {
 }
 
 
-class SqlStore:
+class SqlStore(Archive):
     """A `Store` in a database: ``sqlite:///runs.db``, ``sqlite://`` (in memory, for tests) or
     ``postgresql://user@host/name``.
 
@@ -71,12 +80,13 @@ class SqlStore:
     take the last transactions with it; the database stays sound, and a call with an effect that
     they recorded may then be made again. *busy_timeout_seconds* is how long to wait for another
     process that writes. With *read_only* nothing is written, and a file of SQLite may lie where
-    nothing can be. *accept* takes a file whose log is missing as it is. One that is stopped while
+    nothing can be. *accept* takes a file whose log is missing as it is, and *upgrade* makes tables
+    of an older version those of this one, if there is a way (`schema.UPGRADES`). One that is stopped while
     it writes keeps others from writing to SQLite; PostgreSQL takes its transaction from it.
 
     Raises:
         MissingExtra: If ``psycopg`` is needed and not installed.
-        StoreError: If the database cannot be opened or made, or is from a newer version.
+        StoreError: If the database cannot be opened or made, or is of another version.
     """
 
     def __init__(
@@ -89,10 +99,16 @@ class SqlStore:
         signing_key: str | Path | bytes | SigningKey | None = None,
         read_only: bool = False,
         accept: bool = False,
+        upgrade: bool = False,
     ) -> None:
         signer = SigningKey.load(signing_key) if signing_key is not None else None
         self.database = Database(
-            url, synchronous, busy_timeout_seconds, read_only=read_only, accept=accept
+            url,
+            synchronous,
+            busy_timeout_seconds,
+            read_only=read_only,
+            accept=accept,
+            upgrade=upgrade,
         )
         self.writer = Writer(self.database)
         self.writer.signer = signer
@@ -385,47 +401,56 @@ class SqlStore:
         with self.database.reading() as connection:
             return loaded(connection, run_id, rows=rows, documents=self._documents)
 
-    def runs(self, *, damaged: list[str] | None = None, **filters: Any) -> Iterator[StoredRun]:
-        """See `Store.runs`; ``status`` may be several. Each has its document too, but no rows and
-        no inbox.
-
-        A run whose header was damaged where it lies raises `StoreError`; with *damaged*, that takes
-        the message and the others follow.
-        """
-        where, given, limit = _where(**filters)
-        after: tuple[Any, ...] = ()
-        while limit is None or limit > 0:
-            size = PAGE_RUNS if limit is None else min(limit, PAGE_RUNS)
-            clauses = [*where, *(["(created_ns, key) < (?, ?)"] if after else [])]
-            text = (
-                f"{HEADER}{' WHERE ' if clauses else ''}{' AND '.join(clauses)} ORDER BY "
-                f"created_ns DESC, key DESC LIMIT ?"
+    def page(
+        self, filter: RunFilter = ALL_RUNS, *, size: int = PAGE_RUNS, after: str | None = None
+    ) -> RunPage:
+        """See `Store.page`. Each run has its document too."""
+        place = _place(after) if after is not None else None
+        damaged: list[str] = []
+        with self.database.reading() as connection:
+            places, found = listing.page(connection, filter, size, place)
+            damaged += (
+                f"run number {key} is in an index and not there; the database is damaged: restore "
+                f"a copy"
+                for _, key in places
+                if key not in found
             )
-            with self.database.reading() as connection:
-                page = connection.all(text, *given, *after, size)
-                found = headers(connection, page, damaged)
-            yield from found
-            if len(page) < size:
-                return
-            limit = None if limit is None else limit - size
-            after = (page[-1][CREATED], page[-1][0])
+            page = [found[key] for _, key in places if key in found]
+            runs = headers(connection, page, damaged)
+        last = "{}.{}".format(*places[-1]) if places and len(places) == size else None
+        return RunPage(runs, last, damaged)
 
     def has(self, run_id: str) -> bool:
-        """Whether there is a run of this id."""
+        """See `Store.has`."""
         with self.database.reading() as connection:
             return connection.one("SELECT 1 FROM nano_runs WHERE run_id = ?", run_id) is not None
 
-    def key_of(self, run_id: str) -> int:
-        """The store's own number of a run.
-
-        Raises:
-            UnknownRun: If there is none.
-        """
+    def ids_starting_with(self, beginning: str, limit: int) -> list[str]:
+        """See `Store.ids_starting_with`."""
         with self.database.reading() as connection:
-            found = connection.one("SELECT key FROM nano_runs WHERE run_id = ?", run_id)
-        if found is None:
-            raise unknown(run_id)
-        return int(found[0])
+            found = connection.all(
+                "SELECT run_id FROM nano_runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id "
+                "LIMIT ?",
+                beginning,
+                beginning + LAST_CHARACTER,
+                limit,
+            )
+        return [run_id for (run_id,) in found]
+
+    def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
+        """See `Store.rows_after`."""
+        with self.database.reading() as connection:
+            return rows_after(connection, run_id, seq, limit)
+
+    def costs(self, by: Sequence[str] = ("model",), filter: RunFilter = ALL_RUNS) -> list[Cost]:
+        """See `Store.costs`."""
+        for name in by:
+            if name not in COST_GROUPS:
+                raise ValueError(
+                    f"costs are not summed by {name!r}; choose of {', '.join(COST_GROUPS)}"
+                )
+        with self.database.reading() as connection:
+            return listing.costs(connection, list(dict.fromkeys(by)), filter)
 
     # --- keeping house ---
 
@@ -574,7 +599,8 @@ class SqlStore:
                 "ON CONFLICT (run_id) DO NOTHING RETURNING key",
                 *columns.values(),
             )
-            if found is not None:
+            new = found is not None
+            if new:
                 added.add(bodies)
                 if run.status in ENDED:
                     added.entries.append(
@@ -587,18 +613,11 @@ class SqlStore:
             if found is None:
                 return False
             run.key, run.fence = int(found[0]), 1
+            if new:
+                listing.index_labels(connection, run)
             return True
 
         return job
-
-
-class Ended(NamedTuple):
-    """A run that has ended, in a list."""
-
-    run_id: str
-    program_name: str
-    status: str
-    finished_ns: int
 
 
 def _must_be_ended(statuses: Sequence[str]) -> None:
@@ -612,31 +631,9 @@ def _must_be_ended(statuses: Sequence[str]) -> None:
             )
 
 
-def _where(
-    *,
-    status: str | Sequence[str] | None = None,
-    program: str | None = None,
-    since_ns: int | None = None,
-    until_ns: int | None = None,
-    min_cost_usd: Decimal | float | str | None = None,
-    limit: int | None = None,
-) -> tuple[list[str], list[Any], int | None]:
-    """The clauses of a filter, and their values."""
-    clauses: list[str] = []
-    given: list[Any] = []
-    if status is not None:
-        statuses = [status] if isinstance(status, str) else list(status)
-        clauses.append(f"status IN ({', '.join('?' * len(statuses))})" if statuses else "1 = 0")
-        given += statuses
-    for clause, value in (
-        ("program_name = ?", program),
-        ("created_ns >= ?", since_ns),
-        ("created_ns < ?", until_ns),
-    ):
-        if value is not None:
-            clauses.append(clause)
-            given.append(value)
-    if min_cost_usd is not None:
-        clauses.append("CAST(cost_usd AS NUMERIC) >= CAST(? AS NUMERIC)")
-        given.append(str(min_cost_usd))
-    return clauses, given, limit
+def _place(after: str) -> listing.Place:
+    """The place that an ``after`` of a page says."""
+    created, _, key = after.partition(".")
+    if not (created.isascii() and created.isdigit() and key.isascii() and key.isdigit()):
+        raise ValueError(f"not where a page of runs ended: {after!r}")
+    return int(created), int(key)

@@ -25,11 +25,11 @@ from ..records import (
 )
 from ..seals import NO_RUN, hidden_of, message_holds, sealed_as, signature_holds
 from ..signing import signer_of
-from ..sql import receipts
+from ..sql import listing, receipts
 from .cells import HELD, Bodies, row_cells, row_crc, run_cells
 from .database import Connection, Database
 from .read import HEADER, INBOX, ROWS, assembled, cells_of, damaged, loaded, values_of
-from .schema import RUN_FIELDS
+from .schema import ROW_VALUES, RUN_FIELDS
 
 PRUNE_RUNS = 100
 """Runs that one transaction deletes."""
@@ -58,6 +58,7 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
         bodies.drop(cell)
     salt, run.hidden = run.salt, hidden_of(run)
     run.inputs, run.about = _gone(salt, run.inputs), _gone(salt, run.about)
+    run.labels = _gone(salt, run.labels)
     run.output, run.error, run.waiting, run.salt = None, None, [], None
     columns = run_cells(run, bodies)
     connection.run(
@@ -70,12 +71,13 @@ def erase(connection: Connection, bodies: Bodies, run_id: str) -> bool:
         row.request, row.output = _gone(salt, row.request), _gone(salt, row.output)
         row.rest = None if row.rest is None else _gone(salt, row.rest)
         cells = row_cells(row, bodies)
-        changed.append((*cells[7:10], row_crc(run.key, seq, cells), run.key, seq))
+        changed.append((*cells[ROW_VALUES], row_crc(run.key, seq, cells), run.key, seq))
     connection.many(
         "UPDATE nano_rows SET request = ?, output = ?, rest = ?, crc = ? WHERE run = ? AND seq = ?",
         changed,
     )
     connection.run("DELETE FROM nano_inbox WHERE run = ?", run.key)
+    connection.run("DELETE FROM nano_labels WHERE run = ?", run.key)
     bodies.entries.append(Entry(WAS_ERASED, run.run_id, run.seal or "", time.time_ns()))
     return True
 
@@ -104,8 +106,9 @@ def prune(
         named = dict(zip(RUN_FIELDS, fields, strict=False))
         bodies.entries.append(Entry(WAS_DELETED, named["run_id"], named["seal"], time.time_ns()))
     keys = [(fields[0],) for fields in headers]
-    for table, name in (("nano_rows", "run"), ("nano_inbox", "run"), ("nano_runs", "key")):
-        connection.many(f"DELETE FROM {table} WHERE {name} = ?", keys)
+    for table in ("nano_rows", "nano_inbox", "nano_labels"):
+        connection.many(f"DELETE FROM {table} WHERE run = ?", keys)
+    connection.many("DELETE FROM nano_runs WHERE key = ?", keys)
     return len(headers)
 
 
@@ -169,6 +172,7 @@ def check(
                 "SELECT DISTINCT run FROM nano_rows WHERE run NOT IN (SELECT key FROM nano_runs)"
             )
             problems += [f"rows of run number {key}, which is not there" for (key,) in lost]
+            problems += listing.unowned_labels(connection)
             problems += _event_faults(connection, trusted)
             problems += receipts.check(connection, trusted, head)
     except StoreError as error:
@@ -201,6 +205,7 @@ def _check_runs(
                 problems.append(str(error))
                 continue
             problems += (f"{name}: {fault}" for fault in _seal_faults(run, trusted))
+            problems += (f"{name}: {fault}" for fault in listing.label_faults(connection, run))
             problems += (f"{name}: {fault}" for fault in _message_faults(run, trusted))
             if run.salt is not None:
                 problems += (

@@ -30,6 +30,7 @@ from ..sql import events, receipts
 from ..waits import Waits
 from .cells import Bodies, row_cells, row_crc, update_cells
 from .database import Connection, Database
+from .schema import ROW_CELLS
 
 BATCH_ITEMS = 1000
 """The most that goes into one transaction, so that none makes the others wait for long."""
@@ -63,9 +64,8 @@ _CHOSEN = ("40P01", "40001")  # deadlock detected, could not serialize
 Job = Callable[[Connection, Bodies], Any]
 
 INSERT_ROWS = (
-    "INSERT INTO nano_rows (run, seq, kind, frame, path, type, status, started_ns, lasted_ns, "
-    "request, output, rest, crc) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO nano_rows (run, seq, {', '.join(ROW_CELLS)}, crc) "
+    f"VALUES ({', '.join('?' * (len(ROW_CELLS) + 3))})"
 )
 
 
@@ -472,8 +472,7 @@ class Writer:
         if append.after is None or count <= append.after or not append.rows:
             return 0
         text = (
-            "SELECT kind, frame, path, type, status, started_ns, lasted_ns, request, output, rest "
-            "FROM nano_rows "
+            f"SELECT {', '.join(ROW_CELLS)} FROM nano_rows "
             "WHERE run = ? AND seq >= ? AND seq < ? ORDER BY seq"
         )
         stored = connection.all(text, append.key, append.after, append.after + len(append.rows))
