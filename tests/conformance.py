@@ -1,0 +1,437 @@
+"""What holds any `Store` to the same histories: operations are generated, each is done to every
+store, and after each all of them must have said, and must hold, the same.
+
+A history is data: a list of `Operation`s, drawn from a seed, in which runs, owners and messages go by
+names. So it can be kept, and done to a store that is not written yet. What a store numbers for
+itself (keys, numbers of messages, its identity and clock) is never compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+from nano_vm.errors import StoreError, VMError
+from nano_vm.records.trace import LLMUsage, StepStatus
+from nano_vm.store.protocol import COST_GROUPS, Append, Archive, RunFilter
+from nano_vm.store.records import (
+    ENDED,
+    INTENT,
+    PENDING,
+    RUN_STATUSES,
+    RUNNING,
+    STEP,
+    SUSPENDED,
+    Message,
+    Row,
+    StoredRun,
+)
+from nano_vm.store.seals import RunSeal
+
+OWNERS = ("ann's process", "bob's process", "the cluster")
+LONG = "an output that is longer than what stands in a cell of a table " * 3
+LASTS_SECONDS = 10_000.0
+"""How long an owner is said to live, or to be dead: no test lasts as long."""
+
+LATE = "came to something else since"
+"""What `check` says of an outcome that was sent to a run which has ended: that is no damage."""
+
+WIDTH = 200
+"""Characters of an operation in a report: who wants all of it draws its history again."""
+
+LABELS: tuple[dict[str, str], ...] = ({}, {"team": "billing"}, {"team": "ops", "tier": "gold"})
+PROJECTS, SUBMITTERS, PROGRAMS = ("default", "eu"), (None, "ann", "bob"), ("refund", "parcel")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A method of `Subject`, and what it is given."""
+
+    name: str
+    given: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.given.items())})"
+
+
+def history(seed: int, length: int) -> Iterator[Operation]:
+    """Operations that make sense more often than not."""
+    draw = Random(seed)
+    drawn = _Draws(draw)
+    for _ in range(length):
+        (name,) = draw.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        yield Operation(name, getattr(drawn, name)())
+
+
+_WEIGHTS = {
+    "create": 10,
+    "append": 14,
+    "suspend": 5,
+    "end": 9,
+    "repeat": 3,
+    "claim": 9,
+    "heartbeat": 3,
+    "forget_owner": 2,
+    "send": 4,
+    "decide": 4,
+    "post": 3,
+    "deliver": 3,
+    "erase": 4,
+    "prune": 1,
+    "reopen": 1,
+}
+
+
+class _Draws:
+    """What each operation is given."""
+
+    def __init__(self, draw: Random) -> None:
+        self.draw = draw
+        self.made = 0
+        self.steps = 0
+
+    def run(self) -> str:
+        return f"run-{self.draw.randint(1, max(self.made, 1))}"
+
+    def create(self) -> dict[str, Any]:
+        self.made += 1
+        draw = self.draw
+        status = draw.choice((PENDING, RUNNING))
+        return {
+            # at times one that is there
+            "run_id": self.run() if draw.random() < 0.15 else f"run-{self.made}",
+            "created_ns": 1000 + self.made // 3,  # several at the same time
+            "program_name": draw.choice(PROGRAMS),
+            "status": status,
+            "started_ns": 40 if status == RUNNING else 0,
+            "owner": draw.choice((None, *OWNERS)),
+            "labels": draw.choice(LABELS),
+            "project": draw.choice(PROJECTS),
+            "submitter": draw.choice(SUBMITTERS),
+            "parent": draw.choice((None, None, "run-1")),
+            "inputs": {"n": draw.randint(0, 3), "text": draw.choice(("", LONG))},
+            "begin": draw.random() < 0.5,
+        }
+
+    def row(self) -> Row:
+        self.steps += 1
+        path = self.draw.choice((f"s{self.steps}", f"each[{self.steps}]/ask", f"l#{self.steps}/x"))
+        at = 86_400 * 10**9 * self.draw.randint(0, 2) + self.steps
+        kind = self.draw.randrange(4)
+        if kind == 0:
+            return Row(INTENT, "", path, "tool", None, at)
+        if kind > 1:
+            output = self.draw.choice((None, LONG, {"b": 1, "a": [1.5, LONG]}, self.steps))
+            return Row(STEP, "", path, "tool", StepStatus.SUCCESS, at, at + 5, {"x": 1}, output)
+        cost = self.draw.choice((None, Decimal("0.1"), Decimal("1E-7"), Decimal("0.123456789012")))
+        usage = self.draw.choice((None, LLMUsage(self.steps, 2, self.steps + 2, cost)))
+        model = self.draw.choice((None, "", "small", "large"))
+        return Row(
+            STEP, "", path, "llm", StepStatus.SUCCESS, at, at + 5, "?", LONG, {}, model, usage
+        )
+
+    def append(self) -> dict[str, Any]:
+        draw = self.draw
+        return {
+            "run_id": self.run(),
+            "rows": [self.row() for _ in range(draw.randint(0, 3))],
+            "update": {},
+            "stale": draw.random() < 0.1,
+            "after": draw.choice(("right", "right", "none", "wrong")),
+        }
+
+    def suspend(self) -> dict[str, Any]:
+        waiting = [{"path": "ask", "kind": "approval", "role": "boss"}]
+        order = self.draw.randint(1, 3)
+        waiting += [{"path": "w", "kind": "event", "event": "paid", "match": {"order": order}}]
+        wake = self.draw.choice((None, 50, 5_000))
+        update = {"status": SUSPENDED, "owner": None, "waiting": waiting, "wake_ns": wake}
+        return {**self.append(), "update": update}
+
+    def end(self) -> dict[str, Any]:
+        draw = self.draw
+        update = {
+            "status": draw.choice(ENDED),
+            "owner": None,
+            "waiting": [],
+            "wake_ns": None,
+            "finished_ns": draw.randint(1, 99),
+            "output": draw.choice((None, LONG, [1])),
+            "steps": draw.randint(0, 9),
+            "tokens": draw.randint(0, 99),
+            "cost_usd": draw.choice((None, "0.5", "12.25")),
+        }
+        return {**self.append(), "update": update, "after": "right", "stale": False}
+
+    def repeat(self) -> dict[str, Any]:
+        return {"run_id": self.run()}
+
+    def claim(self) -> dict[str, Any]:
+        return {
+            "run_ids": [self.run() for _ in range(self.draw.randint(1, 4))],
+            "owner": self.draw.choice(OWNERS),
+            "most": self.draw.randint(1, 3),
+            "alive": self.draw.sample(OWNERS, self.draw.randint(0, 1)),
+        }
+
+    def heartbeat(self) -> dict[str, Any]:
+        return {"owner": self.draw.choice(OWNERS), "lives": self.draw.random() < 0.7}
+
+    def forget_owner(self) -> dict[str, Any]:
+        return {"owner": self.draw.choice(OWNERS)}
+
+    def send(self) -> dict[str, Any]:
+        kind = self.draw.choice(("event", "cancel", "outcome"))
+        return {"run_id": self.run(), "kind": kind, "by": self.draw.choice((None, "ann"))}
+
+    def decide(self) -> dict[str, Any]:
+        return {"run_id": self.run(), "by": self.draw.choice(("ann", "bob"))}
+
+    def post(self) -> dict[str, Any]:
+        event_id = self.draw.choice((None, "e1", "e2", "e3"))
+        return {"order": self.draw.randint(1, 3), "event_id": event_id}
+
+    def deliver(self) -> dict[str, Any]:
+        return {}
+
+    def erase(self) -> dict[str, Any]:
+        return {"run_id": self.run()}
+
+    def prune(self) -> dict[str, Any]:
+        return {"older_than_ns": self.draw.randint(1, 60)}
+
+    def reopen(self) -> dict[str, Any]:
+        return {}
+
+
+class Subject:
+    """A store under a history; *opened* opens it, and again where it is kept somewhere."""
+
+    def __init__(self, opened: Callable[[], Archive], *, kept: bool) -> None:
+        self.opened, self.kept = opened, kept
+        self.store = opened()
+        self.last: dict[str, Append] = {}  # by run
+
+    def do(self, operation: Operation) -> Any:
+        """What it gave, or the type of the error: the words of errors name the database."""
+        try:
+            return getattr(self, operation.name)(**operation.given)
+        except VMError as error:
+            return type(error).__name__
+
+    # --- operations ---
+
+    def create(self, *, begin: bool, **given: Any) -> Any:
+        run = StoredRun(program_digest="d" * 64, salt=b"0123456789abcdef", **given)
+        run.document = {"program": {"name": run.program_name, "steps": [LONG]}, "programs": {}}
+        if begin:
+            return asyncio.run(_awaited(lambda: self.store.begin(run)))
+        return self.store.create(run)
+
+    def append(
+        self, run_id: str, rows: list[Row], update: dict[str, Any], stale: bool, after: str
+    ) -> Any:
+        run = self.store.load(run_id)
+        if run.status != RUNNING:  # only an owner appends, and it claims the run before
+            return run.status
+        sealed = RunSeal(replace(run, rows=list(run.rows))).after(rows, update)
+        place = {"right": len(run.rows), "none": None, "wrong": len(run.rows) + 1}[after]
+        waits = None
+        if "waiting" in update:
+            waits = (_matched(run.waiting), _matched(update["waiting"]))
+        item = Append(
+            run.key, run.fence - stale, rows, sealed, after=place, waits=waits, seen=_seen(run)
+        )
+        asyncio.run(_awaited(lambda: self.store.append(item)))
+        self.last[run_id] = item
+        return "stored"
+
+    suspend = end = append
+
+    def repeat(self, run_id: str) -> Any:
+        """The last append once more, as after a lost answer."""
+        item = self.last.get(run_id)
+        if item is None or item.after is None:
+            return "nothing"
+        return asyncio.run(_awaited(lambda: self.store.append(item)))
+
+    def claim(self, run_ids: list[str], owner: str, most: int, alive: list[str]) -> Any:
+        claimed = self.store.claim(run_ids, owner, 77, most=most, alive=alive.__contains__)
+        return {run_id: (claim.fence, claim.status) for run_id, claim in sorted(claimed.items())}
+
+    def heartbeat(self, owner: str, lives: bool) -> None:
+        self.store.heartbeat(owner, LASTS_SECONDS if lives else -LASTS_SECONDS)
+
+    def forget_owner(self, owner: str) -> None:
+        self.store.forget_owner(owner)
+
+    def send(self, run_id: str, kind: str, by: str | None) -> None:
+        body = {"payload": {"order": 1}} if kind == "event" else {"output": 1}
+        self.store.send(run_id, Message(kind, "paid", body, by, 5))
+
+    def decide(self, run_id: str, by: str) -> Any:
+        def judge(run: StoredRun, ended: bool) -> Message:
+            if any(known.kind == "approve" for known in (*run.decided, *run.inbox)):
+                raise StoreError("somebody was first")
+            return Message("approve", "ask", {"ended": ended}, by, 6)
+
+        message = self.store.decide(run_id, judge, "ask")
+        return message.by, message.body
+
+    def post(self, order: int, event_id: str | None) -> Any:
+        payload = {"order": order, "text": LONG}
+        body = {"payload": payload, **({"id": event_id} if event_id is not None else {})}
+        fitting: list[int] = []
+
+        def write(waits: list[Mapping[str, Any]]) -> Message:
+            fitting[:] = [len(waits)]
+            return Message("event", "paid", body, None, 7)
+
+        return self.store.post("paid", payload, write), fitting
+
+    def deliver(self) -> Any:
+        return self.store.deliver()
+
+    def erase(self, run_id: str) -> Any:
+        return self.store.erase(run_id)
+
+    def prune(self, older_than_ns: int) -> Any:
+        found = [run.run_id for run in self.store.prunable(older_than_ns)]
+        return found, self.store.prune(older_than_ns)
+
+    def reopen(self) -> None:
+        if self.kept:
+            self.store.close()
+            self.store = self.opened()
+
+    # --- what it holds ---
+
+    def view(self) -> dict[str, Any]:
+        """All that can be asked of it, without its own numbers."""
+        store = self.store
+        headers = list(store.runs())
+        names = {run.key: run.run_id for run in headers}
+        return {
+            "runs": [_shown(store.load(run.run_id)) for run in headers],
+            "headers": [_shown(run) for run in headers],
+            "rows": [store.rows_after(run.run_id, 1, limit=2) for run in headers],
+            "has": [store.has(f"run-{n}") for n in range(3)],
+            "ids": [store.ids_starting_with(start, 3) for start in ("run-1", "run-", "", "x")],
+            "pages": {str(f): list(_pages(store, f)) for f in FILTERS},
+            "costs": {by: store.costs(by) for by in GROUPS},
+            "costs of some": [store.costs(COST_GROUPS, wanted) for wanted in FILTERS],
+            "claimable": [
+                store.claimable(100, 5, only, spare=OWNERS[:spared])
+                for only in (None, PENDING, RUNNING, SUSPENDED)
+                for spared in (0, 1)
+            ],
+            "owners": {owner: left > 0 for owner, left in store.owners().items()},
+            "owned": {
+                owner: {run_id: fence for run_id, (_, fence) in store.owned(owner).items()}
+                for owner in OWNERS
+            },
+            "cancelled": sorted(names[key] for key in store.cancelled(list(names))),
+            "told": [
+                list(map(_said, asyncio.run(_awaited(lambda key=key: store.told(key)))))  # type: ignore[misc]
+                for key in names
+            ],
+            "unused": sorted(store.unused()),
+            "receipts": {
+                f"run-{n}": [receipt.entry.kind for receipt in store.receipts(f"run-{n}")]
+                for n in range(20)
+            },
+            "check": [line for line in store.check() if LATE not in line],
+        }
+
+    def exported(self) -> str:
+        """All its runs in a file."""
+        stream = io.StringIO()
+        self.store.export(sorted(run.run_id for run in self.store.runs()), stream)
+        return stream.getvalue()
+
+
+FILTERS = (
+    RunFilter(),
+    RunFilter(status=SUSPENDED),
+    RunFilter(status=("running", "success")),
+    RunFilter(status=()),
+    RunFilter(program="refund"),
+    RunFilter(program="parcel", status=ENDED, project="eu"),
+    RunFilter(project="eu"),
+    RunFilter(submitter="ann"),
+    RunFilter(parent="run-1"),
+    RunFilter(labels={"team": "billing"}),
+    RunFilter(labels={"team": "ops", "tier": "gold"}, status=RUN_STATUSES[:3]),
+    RunFilter(since_ns=1001, until_ns=1003),
+    RunFilter(min_cost_usd="0.5"),
+)
+GROUPS = ((), ("model",), ("program", "step"), ("day", "model"), COST_GROUPS)
+
+
+def _pages(store: Archive, filter: RunFilter) -> Iterator[list[str]]:
+    after = None
+    while True:
+        page = store.page(filter, size=2, after=after)
+        yield [run.run_id for run in page.runs]
+        if page.after is None:
+            return
+        after = page.after
+
+
+def _shown(run: StoredRun) -> dict[str, Any]:
+    """A run without the store's own numbers."""
+    told = {field.name: getattr(run, field.name) for field in fields(run) if field.name != "key"}
+    return {**told, **{name: list(map(_said, told[name])) for name in ("inbox", "decided")}}
+
+
+def _said(message: Message) -> Message:
+    return replace(message, id=0)
+
+
+def _seen(run: StoredRun) -> list[int]:
+    """Half of what was sent to a run, to be noted as of no use yet."""
+    return [message.id for message in run.inbox[::2]]
+
+
+def _matched(waiting: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [entry for entry in waiting if "match" in entry]
+
+
+async def _awaited(call: Callable[[], Any]) -> Any:
+    return await call()
+
+
+def differences(views: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """In what stores differ, each in a sentence."""
+    (first, expected), *others = views.items()
+    return [
+        f"{name} of {other}: {found[name]!r}, and of {first}: {expected[name]!r}"
+        for other, found in others
+        for name in expected
+        if found[name] != expected[name]
+    ]
+
+
+def hold(subjects: Mapping[str, Subject], operations: Sequence[Operation], *, each: int) -> None:
+    """Do *operations* to all of *subjects*; after each they must have said the same, and after
+    *each* and at the end hold the same.
+    """
+    for number, operation in enumerate(operations, 1):
+        said = {name: {"answer": subject.do(operation)} for name, subject in subjects.items()}
+        faults = differences(said)
+        if number % each == 0 or number == len(operations):
+            views = {name: subject.view() for name, subject in subjects.items()}
+            faults += differences(views)
+            faults += [
+                f"check of {name}: {view['check']}" for name, view in views.items() if view["check"]
+            ]
+        if faults:
+            told = "\n".join(str(done)[:WIDTH] for done in operations[:number])
+            raise AssertionError(f"{faults[0][: 10 * WIDTH]}\nafter\n{told}")
+    exports = {name: {"export": subject.exported()} for name, subject in subjects.items()}
+    assert differences(exports) == []
