@@ -553,7 +553,7 @@ class Machine:
                         if watched:
                             self._reach(op, where, request, started, fuel)
                         value = yield op
-                        if value is OTHER or self._lost_attempts is not None:
+                        if value is OTHER or (watched and self._lost_attempts is not None):
                             self._reach(op, where, request, started, fuel)
                             follow = self._taken(value)
                         else:
