@@ -70,6 +70,8 @@ def admit(value: object, limit: int = MAX_VALUE_BYTES) -> tuple[Any, int]:
         return value, size
     if value is None or kind is bool:
         return value, NODE_BYTES
+    if kind is int and -SMALL_INT < value < SMALL_INT:  # type: ignore[operator]
+        return value, NODE_BYTES
     if kind is list or kind is dict:
         counted = [NODE_BYTES]
         try:

@@ -19,7 +19,7 @@ from math import isfinite
 from typing import Any, Protocol
 
 from ..errors import ExprError, LimitExceeded
-from ..values import MAX_INT_BITS, MAX_VALUE_BYTES, UNSET, as_text, short, weighed
+from ..values import MAX_INT_BITS, MAX_VALUE_BYTES, SMALL_INT, UNSET, as_text, short, weighed
 from .functions import FUNCTIONS
 from .operators import COMPARISONS, arithmetic, contains, described, equal, index, present
 
@@ -825,8 +825,7 @@ def compile_expr(node: Node, scope: Scope) -> Eval:
         case Compare(first, rest):
             return _comparison(first, rest, scope)
         case Arith(op, left, right):
-            a, b = compile_expr(left, scope), compile_expr(right, scope)
-            return lambda frame: arithmetic(op, a(frame), b(frame))
+            return _arithmetic(op, left, right, scope)
         case Index(box, key):
             a, b = compile_expr(box, scope), compile_expr(key, scope)
             return lambda frame: index(a(frame), b(frame))
@@ -839,6 +838,28 @@ def compile_expr(node: Node, scope: Scope) -> Eval:
             return _function(name, [_operand(argument, scope) for argument in args])
         case Call(name, args):
             return _method(name, args, scope)
+
+
+def _arithmetic(op: str, left: Node, right: Node, scope: Scope) -> Eval:
+    a, b = compile_expr(left, scope), compile_expr(right, scope)
+    if op not in _SUMS or not (isinstance(left, Ref) and isinstance(right, Const)):
+        return lambda frame: arithmetic(op, a(frame), b(frame))
+    (slot, path), by = scope.load(left), right.value
+    if path or type(by) is not int or not -SMALL_INT < by < SMALL_INT:
+        return lambda frame: arithmetic(op, a(frame), by)
+    by = by if op == "+" else -by
+
+    # a counter: a fifth of the time
+    def counted(frame: Frame) -> int | float:
+        value = frame[slot]
+        if type(value) is int and -SMALL_INT < value < SMALL_INT:
+            return value + by
+        return arithmetic(op, a(frame), right.value)
+
+    return counted
+
+
+_SUMS = frozenset("+-")
 
 
 def _operand(node: Node, scope: Scope) -> Eval:
@@ -974,6 +995,18 @@ def _comparison(first: Node, rest: tuple[tuple[str, Node], ...], scope: Scope) -
         if isinstance(operand, Const):
             constant = operand.value
             if op == "==" and type(constant) is str:
+                slot, path = scope.load(first) if isinstance(first, Ref) else (-1, ("",))
+                if not path:
+
+                    def is_named(frame: Frame) -> bool:
+                        value = frame[slot]
+                        return (
+                            value == constant
+                            if type(value) is str
+                            else equal(left(frame), constant)
+                        )
+
+                    return is_named
 
                 def is_constant(frame: Frame) -> bool:
                     value = left(frame)

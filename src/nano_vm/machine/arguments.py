@@ -110,7 +110,11 @@ class _Shape:
         elif request == received:
             self.lines += [f"r = {request}", "return r, r"]
         else:
-            if self.tests and list(names) == list(args) and len(self.tests) == len(self.lines) - taken:
+            if (
+                self.tests
+                and list(names) == list(args)
+                and len(self.tests) == len(self.lines) - taken
+            ):
                 # all pass as they are, as they mostly do
                 passing = f"if {' and '.join(self.tests)}: return r, r"
                 self.lines[taken:taken] = [f"r = {request}", passing]

@@ -122,8 +122,9 @@ class _Compiler:
         for node, op in zip(flow.nodes, self.ops, strict=True):
             self.place(node, op)
         for op in self.ops:
+            op.brief = op.error < 0 and op.when is None
             if isinstance(op, ToolOp):
-                op.plain = op.plain and op.error < 0 and op.when is None and _is_free(op)
+                op.plain = op.plain and op.brief and _is_free(op)
         for graph, frame in zip(flow.frames, frames, strict=True):
             frame.entry = self.ops[graph.entry]
         _ceilings(flow, frames)
@@ -175,10 +176,8 @@ class _Compiler:
                 (name, names.keys[name]) for name in [*frame.needed, *others] if name in names.keys
             )
             frame.others = tuple(others)
-            if len(frame.needed) > 1 and [names.keys.get(n) for n in frame.needed] == list(
-                range(len(frame.needed))
-            ):
-                frame.take = itemgetter(*frame.needed)
+            if [names.keys.get(n) for n in frame.needed] == list(range(len(frame.needed))):
+                frame.take = _taking(frame.needed)
             if program.output is not None:
                 frame.output = compile_value(program.output, names)
         return frame
@@ -532,6 +531,16 @@ class Test:
             if value is not UNSET:  # a branch of `or` that was not needed
                 shown[name] = value
         return shown
+
+
+def _taking(needed: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """A closure that takes what inputs must give, in order."""
+    if not needed:
+        return lambda inputs: ()
+    if len(needed) == 1:
+        (name,) = needed
+        return lambda inputs: (inputs[name],)
+    return itemgetter(*needed)
 
 
 def _capturing(slots: list[int]) -> Callable[[Frame], tuple[Any, ...]]:

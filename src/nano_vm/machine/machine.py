@@ -51,7 +51,7 @@ from ..records.trace import (
     error_text,
     seed_of,
 )
-from ..values import SMALL_TEXT, UNSET, admit, canonical, is_small, short
+from ..values import NODE_BYTES, SMALL_INT, SMALL_TEXT, UNSET, admit, canonical, is_small, short
 from .faults import (
     CANCELLED,
     NOTHING_USED,
@@ -140,6 +140,14 @@ class Machine:
 
     # No __slots__: what few runs need has its default here and costs a run nothing until it is set.
     now: int
+    status = TraceStatus.RUNNING
+    deadline = FOREVER
+    base_deadline = FOREVER  # of a budget's max_seconds, which leaves waits out
+    _deadline_error: StepError | None = None
+    fixed_deadline = FOREVER  # of the timeout_seconds around, which do not
+    _fixed_error: StepError | None = None
+    _prefix = ""
+    _root = True
     send: Callable[[Any], Op]
     path = ""
     request: Any = None
@@ -198,32 +206,13 @@ class Machine:
     _failed_step = ""
 
     def __init__(
-        self,
-        frame_plan: FramePlan,
-        frame: list[Any],
-        facts: Facts,
-        ledger: Ledger,
-        *,
-        prefix: str = "",
-        root: bool = True,
-        deadline: int = FOREVER,
-        deadline_error: StepError | None = None,
-        fixed: int = FOREVER,
-        fixed_error: StepError | None = None,
+        self, frame_plan: FramePlan, frame: list[Any], facts: Facts, ledger: Ledger
     ) -> None:
         self.frame_plan = frame_plan
         self.frame = frame
         self.facts = facts
         self.ledger = ledger
         self.records: list[Any] = []
-        self.status = TraceStatus.RUNNING
-        # of a budget's max_seconds, which leaves waits out
-        self.base_deadline = self.deadline = deadline
-        self._deadline_error = deadline_error
-        self.fixed_deadline = fixed  # of the timeout_seconds around, which do not
-        self._fixed_error = fixed_error
-        self._prefix = prefix
-        self._root = root
 
     @classmethod
     def of_run(
@@ -235,8 +224,11 @@ class Machine:
         deadline: int = FOREVER,
     ) -> Machine:
         """The machine of a run; *frame* is `loaded` with its inputs."""
-        error = None if deadline >= FOREVER else _budget("the budget's max_seconds is used up")
-        return cls(frame_plan, frame, facts, ledger, deadline=deadline, deadline_error=error)
+        machine = cls(frame_plan, frame, facts, ledger)
+        if deadline < FOREVER:
+            machine.base_deadline = machine.deadline = deadline
+            machine._deadline_error = _budget("the budget's max_seconds is used up")
+        return machine
 
     # --- what a driver calls ---
 
@@ -406,18 +398,11 @@ class Machine:
         if seconds is not None and self._started + int(seconds * 1e9) < deadline:
             deadline = self._started + int(seconds * 1e9)
             error = _budget(f"the max_seconds of program {frame_plan.name!r} are used up")
-        child = Machine(
-            frame_plan,
-            frame,
-            self.facts,
-            granted.copy(),
-            prefix=prefix,
-            root=False,
-            deadline=deadline,
-            deadline_error=error,
-            fixed=fixed,
-            fixed_error=fixed_error,
-        )
+        child = Machine(frame_plan, frame, self.facts, granted.copy())
+        child._prefix, child._root = prefix, False
+        child.base_deadline = child.deadline = deadline
+        child._deadline_error = error
+        child.fixed_deadline, child._fixed_error = fixed, fixed_error
         if frame_plan.timeout_ns:  # from when it was called, whichever process it goes on in
             child._end_by(self._started + frame_plan.timeout_ns)
         self._children[number] = child
@@ -527,7 +512,10 @@ class Machine:
         short, lenient = min(SMALL_TEXT, limit + 1), limit >= SMALL_TEXT
         last: Any = None  # the op before, where `_op` is not told of it
         fuel = ledger.steps
-        around = self.deadline = min(self.base_deadline, self.fixed_deadline)
+        around = self.base_deadline
+        if self.fixed_deadline < around:
+            around = self.fixed_deadline
+        self.deadline = around
         calm = around >= FOREVER and ledger.tool_calls >= UNLIMITED
         op: Any = self.frame_plan.entry
         follow: Any
@@ -580,9 +568,28 @@ class Machine:
                 else:
                     ledger.steps = fuel
                     follow = self._begin(op)
-            elif code == BRANCH:
-                ledger.steps = fuel - 1
-                follow = self._branch(op)
+            elif code in _HERE:
+                fuel -= 1
+                if fuel >= 0:
+                    where = op.path
+                    if where is None:
+                        where = self._path_of(op)
+                    elif prefix:
+                        where = prefix + where
+                    try:
+                        follow = _HERE[code](self, op, where)
+                    except StepFault as error:
+                        self._reach(op, where, None, self.now, fuel)
+                        follow = self._failed(op, StepError.of(error))
+                    else:
+                        if follow is not None:
+                            last, op = op, follow
+                            continue
+                        self._reach(op, where, None, self.now, fuel)
+                        follow = self._failed(op, _no_branch(op))
+                else:
+                    ledger.steps = fuel
+                    follow = self._begin(op)
             elif code == WHEN:
                 ledger.steps = fuel - 1
                 follow = self._when(op)
@@ -628,7 +635,7 @@ class Machine:
             ledger.tool_calls = left - 1
         return True
 
-    def _reach(self, op: ToolOp, where: str | None, request: Any, started: int, fuel: int) -> None:
+    def _reach(self, op: Op, where: str | None, request: Any, started: int, fuel: int) -> None:
         """Keep what the requested call is, for those who look at it, and for its outcome."""
         self.ledger.steps = fuel
         self._op, self.request, self._started = op, request, started
@@ -741,10 +748,6 @@ class Machine:
                 self._begin_model(op)
             elif code == FORK:
                 self._begin_fork(op)
-            elif code == SWITCH:
-                return self._switch(op)
-            elif code == SET:
-                return self._set(op)
             elif code == LOOP:
                 return self._enter_loop(op)
             else:
@@ -777,36 +780,37 @@ class Machine:
             given = (*given, effect_key(self.facts.run_id, path))
         return values, given
 
-    def _branch(self, op: BranchOp) -> Op | None:
-        now = self._started = self.now
-        self._op, self._attempts = op, None
-        path = self.path = self._path_of(op)
-        if self.ledger.steps < 0:
-            return self._begin(op)  # told there
+    def _branch(self, op: BranchOp, path: str) -> Op | None:
+        """A condition: the branch it takes, None where that is not there and has to be."""
         frame = self.frame
-        try:
-            found = op.test(frame)
-        except StepFault as error:
-            return self._failed(op, StepError.of(error))
+        found = op.test(frame)
         which = 0 if found else 1
         if op.missing[which]:
-            word = "true and has no 'then'" if found else "false and has no 'otherwise'"
-            return self._failed(op, StepError("value", "NoBranch", f"condition is {word}", False))
+            return None
         frame[op.out] = label = op.labels[which]
         if op.key >= 0:
             frame[op.key] = label
         self._block_last = None
-        branch = "then" if found else "otherwise"
-        read = op.capture(frame)
-        if op.when is None and op.error < 0:
+        branch, read = "then" if found else "otherwise", op.capture(frame)
+        if op.brief:
+            now = self.now
             self.records.append(
                 (op, path, SUCCESS, label, None, None, now, now, None, None, (branch, read))
             )
         else:
-            self._record(
-                op, SUCCESS, label, None, extra={"branch": branch, "references": op.show(read)}
-            )
+            self._done(op, path, label, {"branch": branch, "references": op.show(read)})
         return op.then if found else op.otherwise
+
+    def _done(self, op: Any, path: str, output: Any, extra: dict[str, Any] | None) -> None:
+        """Record a step that needed nothing outside."""
+        now = self.now
+        if op.brief:
+            self.records.append(
+                (op, path, SUCCESS, output, None, None, now, now, None, None, extra)
+            )
+            return
+        self.path, self._started, self._attempts, self.request = path, now, None, None
+        self._record(op, SUCCESS, output, None, extra=extra)
 
     def _when(self, op: WhenOp) -> Op | None:
         """Whether a step runs: the step, or what follows where it is skipped. The step or its skip
@@ -860,37 +864,38 @@ class Machine:
 
     # --- steps that need no outside ---
 
-    def _switch(self, op: SwitchOp) -> Op:
+    def _switch(self, op: SwitchOp, path: str) -> Op:
         value = op.on(self.frame)
         if type(value) in (list, dict):
             raise ExprError(
                 f"'on' is {described(value)}; a switch takes a text, a number, true, false or null"
             )
-        text = value if type(value) is str else canonical(value).decode()
-        for case, target in op.cases.items():
-            if case == text or (type(value) in (int, float) and equal(case, value)):
-                return self._branched(op, case, target, value)
-        if op.other is None:
-            raise NoCase(f"no case for {short(value)}, and no default")
-        return self._branched(op, "default", op.other, value)
-
-    def _branched(self, op: SwitchOp, case: str, target: Op, value: Any) -> Op:
+        case = value if type(value) is str else _case_of(op, value)
+        target = op.cases.get(case)
+        if target is None:
+            case, target = "default", op.other
+            if target is None:
+                raise NoCase(f"no case for {short(value)}, and no default")
         frame = self.frame
         label = op.labels[case]
         frame[op.out] = label
         if op.key >= 0:
             frame[op.key] = label
         self._block_last = None
-        extra = {"branch": case, "references": {"on": value}}
-        self._record(op, SUCCESS, label, None, extra=extra)
+        self._done(op, path, label, {"branch": case, "references": {"on": value}})
         return target
 
-    def _set(self, op: SetOp) -> Op:
+    def _set(self, op: SetOp, path: str) -> Op:
         frame = self.frame
         limit = self.facts.limits.value_bytes
         values, total = {}, 0
         for name, _, get in op.values:
-            values[name], size = admit(get(frame), limit)
+            value = get(frame)
+            if type(value) is int and -SMALL_INT < value < SMALL_INT:
+                size = NODE_BYTES
+            else:
+                value, size = admit(value, limit)
+            values[name] = value
             total += size
         self._charge(total)
         for name, slot, _ in op.values:
@@ -898,7 +903,7 @@ class Machine:
         frame[op.out] = self._last = self._block_last = values
         if op.key >= 0:
             frame[op.key] = values
-        self._record(op, SUCCESS, values, None)
+        self._done(op, path, values, None)
         return op.next
 
     def _enter_loop(self, op: LoopOp) -> Op | None:
@@ -1720,6 +1725,14 @@ def _total(usages: list[LLMUsage | None]) -> LLMUsage | None:
     return total if len(known) == len(usages) else replace(total, cost_usd=None)
 
 
+_HERE: dict[int, Callable[[Machine, Any, str], Op | None]] = {
+    BRANCH: Machine._branch,
+    SET: Machine._set,
+    SWITCH: Machine._switch,
+}
+"""Steps that need nothing outside: they give what follows, or raise `StepFault`."""
+
+
 class LoopTimeout(StepFault):
     kind = "timeout"
 
@@ -1753,6 +1766,19 @@ def told_of(op: ForkOp, errors: list[tuple[Any, StepError]]) -> list[dict[str, A
 
 
 _CHILD = {"parallel": "branch", "call": "program"}
+
+
+def _case_of(op: SwitchOp, value: Any) -> str:
+    """The case of a *value* that is no text: the first that is its JSON, or the same number."""
+    text = canonical(value).decode()
+    if type(value) not in (int, float):
+        return text
+    return next((case for case in op.cases if case == text or equal(case, value)), text)
+
+
+def _no_branch(op: BranchOp) -> StepError:
+    word = "true and has no 'then'" if op.missing[0] else "false and has no 'otherwise'"
+    return StepError("value", "NoBranch", f"condition is {word}", False)
 
 
 class _Skipped:

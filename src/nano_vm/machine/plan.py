@@ -71,6 +71,7 @@ class Op:
     default: Any = None
     has_default: bool = False
     when: WhenOp | None = None  # what decides before it whether it runs
+    brief: bool = True  # whether nothing is to be said of its success but what it gave
     names: tuple[str, ...] = ()
     # of a tool call that needs no thread, and no look at its outcome but the machine's
     straight: int = 0
@@ -359,9 +360,8 @@ class FramePlan:
     needed: tuple[str, ...] = ()  # those that inputs must give; they have the first of `inputs`
     declared: tuple[str, ...] = ()  # by the program's schema
     others: tuple[str, ...] = ()  # the rest of `inputs`
-    take: Callable[[Any], tuple[Any, ...]] | None = (
-        None  # all needed values at once, where they are two or more and have the first slots
-    )
+    # all needed values at once, where they have the first slots
+    take: Callable[[Any], tuple[Any, ...]] | None = None
     # the inputs against the declared schema; the fault, or None
     check: Callable[[Any], str | None] | None = None
     output: Eval | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -100,6 +102,28 @@ class Run:
 
     def __await__(self) -> Generator[Any, None, Trace]:
         return self.result().__await__()
+
+
+class RunIds(forking.Begins):
+    """Ids for runs that are given none: a random part of the process's own, and a number. To draw
+    all of each would take a call of the system a run.
+    """
+
+    def __init__(self) -> None:
+        self.after_fork_in_child()
+        forking.join(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin with a random part of its own."""
+        self._process = os.urandom(11).hex()
+        self._numbers = itertools.count(int.from_bytes(os.urandom(4), "big"))
+
+    def drawn(self) -> str:
+        """A new id, 32 hexadecimal digits."""
+        return f"{self._process}{next(self._numbers):010x}"
+
+
+run_ids = RunIds()
 
 
 class LiveRuns(forking.Begins):

@@ -39,7 +39,7 @@ from .inbox import Inbox, account
 from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
 from .journal import Origin
 from .lease import LEASE_SECONDS
-from .live import Begun, LiveRuns, Run, execute, identity_of
+from .live import Begun, LiveRuns, Run, execute, identity_of, run_ids
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
 from .prepare import Preparer
 from .resume import Durable
@@ -317,7 +317,7 @@ class ExecutionVM:
             raise VMError(f"a seed is a whole number, not {seed!r}")
         clock = self.clock
         now = clock.monotonic_ns()
-        identity = os.urandom(16).hex() if run_id is None else run_id
+        identity = run_ids.drawn() if run_id is None else run_id
         trace = Trace(
             program.name,
             prepared.digest,
@@ -337,12 +337,12 @@ class ExecutionVM:
             else None
         )
         faults: list[Diagnostic] = []
+        inputs: dict[str, Any] = {}
         if texts is None:
-            trace.inputs, faults = admitted_inputs(
-                context, root, prepared.flow.frames[0].names, given
-            )
+            inputs, faults = admitted_inputs(context, root, prepared.flow.frames[0].names, given)
+            trace.inputs = inputs
             if plan is not None and prepared.examined is not None:
-                faults += prepared.examined.not_covered(trace.inputs)
+                faults += prepared.examined.not_covered(inputs)
         errors = prepared.errors
         bound = prepared.budget
         if budget is not None:
@@ -354,12 +354,12 @@ class ExecutionVM:
             return Begun(program, trace, None)
         facts = Facts(identity, seed, self._limits, self.preparer.prices, prepared.default_model)
         if given:
-            facts.given = {name: trace.inputs[name] for name in given}
+            facts.given = {name: inputs[name] for name in given}
         if texts is not None:
             trace.set_inputs(root.needed, texts)
             frame = [*texts, *root.blank[len(texts) :]]
         else:
-            frame = loaded(root, trace.inputs)
+            frame = loaded(root, inputs)
         seconds = bound.max_seconds if bound is not None else None
         deadline = now + int(seconds * 1e9) if seconds is not None else FOREVER
         ledger = prepared.ledger.copy() if budget is None else Ledger.of(self._limits, bound)
