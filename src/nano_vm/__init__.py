@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from .machine.ledger import Limits
     from .planner.planner import Planner
     from .records.trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
-    from .run.driver import Event
     from .run.live import Run
+    from .run.observers import Event
     from .run.vm import ExecutionVM
     from .tools.contract import tool
 
@@ -44,7 +44,7 @@ _HOMES = {
     "Budget": "language.policy",
     "Completion": "adapters.protocol",
     "Diagnostic": "errors",
-    "Event": "run.driver",
+    "Event": "run.observers",
     "ExecutionVM": "run.vm",
     "FilteredAnswer": "errors",
     "LLMAdapter": "adapters.protocol",

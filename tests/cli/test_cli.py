@@ -35,7 +35,7 @@ from nano_vm.cli.tools import load_tools
 from nano_vm.cli.view import Lines, Table
 from nano_vm.errors import Diagnostic
 from nano_vm.records.trace import StepResult, StepStatus, TraceError
-from nano_vm.run.driver import Event
+from nano_vm.run.observers import Event
 
 SOURCE = Path(__file__).parents[2] / "src"
 EVIL = (

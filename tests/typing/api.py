@@ -131,6 +131,12 @@ def programs() -> list[Program]:
     return [built, *loaded]
 
 
+class Watching:
+    def observe(self, event: Event) -> None:
+        assert_type(event.run_id, str)
+        assert_type(event.replayed, bool)
+
+
 def host(mapping: Mapping[str, Program]) -> ExecutionVM:
     ExecutionVM()
     ExecutionVM(None, {"add": add})
@@ -143,6 +149,7 @@ def host(mapping: Mapping[str, Program]) -> ExecutionVM:
         budget=Budget(max_steps=60, max_cost_usd=0.05),
         limits=Limits(steps=100),
         threads=4,
+        observers=[Watching()],
     )
     vm.register_tool("add", add)
     assert_type(vm.check(programs()[0]), list[Diagnostic])

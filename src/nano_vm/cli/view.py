@@ -19,7 +19,7 @@ from .text import safe, seconds, shorten, shown
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from ..run.driver import Event
+    from ..run.observers import Event
 
 RUNNING_SHOWN = 8
 """Running calls that the live part lists; the rest is a number. A third of a screen of 24 lines."""
@@ -70,8 +70,8 @@ class Lines:
         self.gone = False
 
     def event(self, event: Event) -> None:
-        """Print a finished step."""
-        if event.kind == "step_finished" and not self.gone:
+        """Print a step that has finished, or at which the run waits."""
+        if event.result is not None and not self.gone:
             try:
                 print(plain_row(event.result), flush=True)
             except BrokenPipeError:
@@ -239,11 +239,12 @@ class Table:
         if event.kind == "step_started":
             # the redraw has its own thread
             self.running = {**self.running, event.path: (event.type, time.monotonic())}
-            self.texts.pop(event.path, None)  # another attempt begins its answer anew
         elif event.kind == "text":
             text = self.texts.get(event.path, "") + (event.text or "")
             self.texts[event.path] = text[-TEXT_KEPT_CHARS:]
-        elif event.kind == "step_finished":
+        elif event.kind == "attempt_failed":
+            self.texts.pop(event.path, None)  # the next one begins its answer anew
+        elif event.result is not None:
             self.running = {path: what for path, what in self.running.items() if path != event.path}
             self.texts.pop(event.path, None)
             self.console.print(rich_row(event.result, self.console.width))

@@ -340,6 +340,11 @@ class Machine:
         return bool(self._attempts) and self.side_call is None
 
     @property
+    def failed_attempt(self) -> Attempt | None:
+        """The attempt that failed last, where the request is another of the same call."""
+        return self._attempts[-1] if self._attempts and self.side_call is None else None
+
+    @property
     def broken(self) -> bool:
         """Whether an exception of our own ended the machine: a fault of this package, not an
         outcome.

@@ -277,6 +277,10 @@ class ForkJournal:
         """The machine of one child of the requested fork."""
         return machine.child(number)
 
+    def replayed(self, machine: Machine, number: int, path: str) -> bool:
+        """Whether the outcome of the step at *path* is the recorded one."""
+        return self.forked.reused.get(path, False)
+
     def check(self) -> None:
         """Nobody else has this run."""
 

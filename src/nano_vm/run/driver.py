@@ -11,7 +11,6 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..adapters.protocol import Completion
@@ -25,27 +24,10 @@ from ..machine.plan import AWAITED, END, FORK, MODEL, PAUSE, TOOL, ForkOp, Model
 from ..records.trace import LLMUsage
 from ..values import CONTAINERS, SCALARS, copied, kind_name
 from .host import Adapter, Host, completed
+from .observers import Notifier
 from .watchdog import Lane, watchdog
 
 logger = logging.getLogger("nano_vm")
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened in a run: ``kind`` is ``step_started``, ``text``, ``step_finished``
-    or ``run_finished``.
-
-    ``text`` is a piece of a model's answer as the adapter streams it, without the reasoning before
-    it; ``result`` is the `StepResult` of a finished step, ``trace`` that of the run.
-    """
-
-    kind: str
-    path: str = ""
-    step_id: str = ""
-    type: str = ""
-    text: str | None = None
-    result: Any = None
-    trace: Any = None
 
 
 PLAIN = SCALARS | CONTAINERS
@@ -81,6 +63,10 @@ class Journal(Protocol):
         """The machine of one child of the requested fork."""
         ...
 
+    def replayed(self, machine: Machine, number: int, path: str) -> bool:
+        """Whether record *number* of *machine*, of the step at *path*, is taken from a record."""
+        ...
+
     @property
     def leaving(self) -> bool:
         """Whether a cancellation means that this process stops, and not the run."""
@@ -90,12 +76,12 @@ class Journal(Protocol):
 class Driver:
     """Runs machines in one event loop."""
 
-    __slots__ = ("clock", "dog", "host", "journal", "now", "sink")
+    __slots__ = ("clock", "dog", "host", "journal", "notifier", "now")
 
     def __init__(
         self,
         host: Host,
-        sink: Callable[[str, Any, Any], None] | None = None,
+        notifier: Notifier | None = None,
         journal: Journal | None = None,
     ) -> None:
         self.host = host
@@ -103,11 +89,11 @@ class Driver:
         self.clock = host.clock
         self.now: Callable[[], int] = host.clock.monotonic_ns
         self.dog = watchdog(asyncio.get_running_loop(), self.now)
-        self.sink = sink
+        self.notifier = notifier
 
     @classmethod
     def of(cls, host: Host) -> Driver:
-        """The driver without a sink: it knows nothing of any run, so all runs in one event loop
+        """The driver without a notifier: it knows nothing of any run, so all runs in one event loop
         share it.
         """
         driver = host.driver
@@ -129,8 +115,8 @@ class Driver:
 
     async def drive(self, machine: Machine, lane: Lane, now: int) -> bool:
         """Drive *machine* to its end; whether it was cancelled from outside on the way."""
-        read, sink, journal = self.now, self.sink, self.journal
-        straight = sink is None and journal is None
+        read, notifier, journal = self.now, self.notifier, self.journal
+        straight = notifier is None and journal is None
         called = False
         seen = 0
         lane.machine = machine
@@ -138,8 +124,8 @@ class Driver:
         machine.watched = not straight
         op: Any = machine.start(now)
         while True:
-            if sink is not None:
-                seen = self.tell(machine, op, seen)
+            if notifier is not None:
+                seen = self.tell(notifier, machine, op, seen)
             called = False
             try:
                 if journal is not None:
@@ -148,6 +134,8 @@ class Driver:
                     if following is not None:
                         op = following
                         continue
+                if notifier is not None and self.begins(machine, op):
+                    notifier.step_started(machine, op)
                 if machine.delay_seconds:
                     await self.wait(machine, lane)
                     if journal is not None:
@@ -266,14 +254,27 @@ class Driver:
             op = machine.resume(Cancelled(called=False), machine.now)
         return op
 
-    def tell(self, machine: Machine, op: Op, seen: int) -> int:
-        """Send what was recorded since, and what is called now."""
-        assert self.sink is not None
-        for record in machine.records[seen:]:
-            self.sink("step_finished", machine, record)
-        if op.code in (TOOL, MODEL, FORK) and not machine.retrying:
-            self.sink("step_started", machine, op)
-        return len(machine.records)
+    def tell(self, notifier: Notifier, machine: Machine, op: Op, seen: int) -> int:
+        """Tell what was recorded since *seen* records, and that an attempt failed; the number of
+        records now.
+        """
+        journal, count = self.journal, len(machine.records)
+        for number in range(seen, count):
+            result = notifier.result(machine.records[number])
+            replayed = journal is not None and journal.replayed(machine, number, result.path)
+            notifier.step_recorded(result, replayed=replayed)
+        attempt = machine.failed_attempt if op.code in (TOOL, MODEL) else None
+        if attempt is not None:
+            replayed = journal is not None and journal.replayed(machine, count, machine.path)
+            notifier.attempt_failed(machine, op, attempt, replayed=replayed)
+        return count
+
+    def begins(self, machine: Machine, op: Op) -> bool:
+        """Whether a step begins with the request that is met now."""
+        if op.code == FORK:  # its children are asked for again where their outcomes are recorded
+            number = len(machine.records)
+            return self.journal is None or not self.journal.replayed(machine, number, machine.path)
+        return op.code in (TOOL, MODEL) and not machine.retrying
 
     # --- tools ---
 
@@ -339,8 +340,9 @@ class Driver:
         messages = adapter.fitting(machine.messages)
         if self.journal is not None:
             self.journal.check()
-        if self.sink is not None and adapter.stream is not None:
-            answer: Any = await self.streamed(adapter, machine, op, messages, keywords)
+        notifier = self.notifier
+        if notifier is not None and notifier.text and adapter.stream is not None:
+            answer: Any = await self.streamed(notifier, adapter, machine, op, messages, keywords)
         else:
             answer = adapter.complete(messages, **keywords)
             if inspect.isawaitable(answer):
@@ -366,13 +368,13 @@ class Driver:
 
     async def streamed(
         self,
+        notifier: Notifier,
         adapter: Adapter,
         machine: Machine,
         op: ModelOp,
         messages: list[dict[str, Any]],
         keywords: dict[str, Any],
     ) -> Any:
-        assert self.sink is not None
         assert adapter.stream is not None
         pieces: list[str] = []
         spoken = Spoken()
@@ -383,7 +385,7 @@ class Driver:
                 if isinstance(piece, str):
                     pieces.append(piece)
                     if text := spoken.piece(piece):
-                        self.sink("text", machine, (op, text))
+                        notifier.said(machine, op, text)
                 elif isinstance(piece, Completion):
                     last = piece
                 else:
@@ -399,7 +401,7 @@ class Driver:
                 await close()
         cut = last is not None and ending(last.finish_reason) == "truncated"
         if text := spoken.rest(cut=cut):
-            self.sink("text", machine, (op, text))
+            notifier.said(machine, op, text)
         return last if last is not None else "".join(pieces)
 
     def bound(self, adapter: Adapter, messages: list[dict[str, Any]]) -> int:

@@ -97,6 +97,11 @@ class Origin(Protocol):
     it.
     """
 
+    @property
+    def reused(self) -> Mapping[str, bool]:
+        """By path: whether the step's outcome is taken from that run."""
+        ...
+
     def known(self, machine: Machine, op: Op) -> Op | None:
         """The request that follows, where the outcome of *op* is taken from that run."""
         ...
@@ -144,6 +149,7 @@ class Journal:
             self.first.setdefault(row.frame, row.started_ns)
         for row in steps:
             self.kept[row.frame] = self.kept.get(row.frame, 0) + 1
+        self.stored = dict(self.kept)  # the same, before anything was appended here
         done = {row.path for row in steps}
         self.begun: dict[str, list[int]] = {}  # calls without outcome: when each was begun
         for row in run.rows:
@@ -548,6 +554,14 @@ class Journal:
         """Use *message* up with the next append."""
         self.inbox.remove(message)
         self.used.append(message.id)
+
+    def replayed(self, machine: Machine, number: int, path: str) -> bool:
+        """Whether record *number* of *machine* was stored before, or taken from the run that this
+        one was forked from.
+        """
+        if number < self.stored.get(machine.frame_name, 0):
+            return True
+        return self.origin is not None and self.origin.reused.get(path, False)
 
     def child(self, machine: Machine, number: int) -> Machine:
         """A child of the requested fork, with the name of its frame."""

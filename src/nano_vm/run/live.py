@@ -18,6 +18,7 @@ from ..machine.machine import Machine
 from ..records.trace import Trace, TraceStatus
 from ..values import canonical
 from .driver import Driver, Journal
+from .observers import Notifier
 
 REMEMBERED_RUNS = 10_000
 """Runs with an id given by the caller that are remembered, so that the same id joins and does not
@@ -172,13 +173,17 @@ class LiveRuns(forking.Begins):
 
 
 async def execute(
-    trace: Trace, machine: Machine, sink: Any, clock: Any, journal: Journal | None = None
+    trace: Trace,
+    machine: Machine,
+    clock: Any,
+    notifier: Notifier | None = None,
+    journal: Journal | None = None,
 ) -> bool:
     """Drive *machine* to its end and complete *trace*; whether it was cancelled from
     outside.
     """
-    plain = sink is None and journal is None
-    driver = Driver.of(trace._host) if plain else Driver(trace._host, sink, journal)
+    plain = notifier is None and journal is None
+    driver = Driver.of(trace._host) if plain else Driver(trace._host, notifier, journal)
     lane = driver.lane(machine, trace.started_ns if journal is None else clock.monotonic_ns())
     try:
         return await driver.drive(machine, lane, trace.started_ns)
@@ -196,6 +201,17 @@ async def execute(
                 trace._raised = machine.raised
         trace._steps = trace._digest = None  # of one that was looked at while it ran
         trace.finished_ns = clock.monotonic_ns()
+
+
+async def observed(
+    trace: Trace, machine: Machine, clock: Any, notifier: Notifier, journal: Journal | None
+) -> bool:
+    """`execute` for a run that is not stored, with its beginning and its end told."""
+    notifier.run_started()
+    try:
+        return await execute(trace, machine, clock, notifier, journal)
+    finally:
+        notifier.run_left()
 
 
 def call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

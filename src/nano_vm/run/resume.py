@@ -30,6 +30,7 @@ from .journal import Journal, Origin
 from .lease import Lease, living
 from .listener import NOTICED_SECONDS, Listener
 from .live import become, call_in, execute
+from .observers import Notifier, Observer
 from .outbox import patiently
 from .prepare import Preparer
 from .stored import trace_of
@@ -50,9 +51,10 @@ class Durable(forking.Begins):
         lease_seconds: float,
         trusted: frozenset[str] | None,
         sign: Callable[[str], str] | None,
+        observers: tuple[Observer, ...] = (),
     ) -> None:
         self.store, self.preparer = store, preparer
-        self.trusted, self.sign = trusted, sign
+        self.trusted, self.sign, self.observers = trusted, sign, observers
         self.lease = Lease(store, lease_seconds)
         self.listener = Listener(store)
         self.journals: set[Journal] = set()  # of runs under way here
@@ -75,7 +77,7 @@ class Durable(forking.Begins):
         program: Program,
         trace: Trace,
         machine: Machine,
-        sink: Any = None,
+        notifier: Notifier | None = None,
         origin: Origin | None = None,
     ) -> bool:
         """Run *machine* durably; where its run id is stored already, join that run."""
@@ -102,7 +104,9 @@ class Durable(forking.Begins):
                 lease.let_go(held)
         if begun:
             seal = RunSeal(stored, store.signer, self.trusted)
-            return await self._drive(trace, machine, stored, seal, lapses, sink, origin)
+            if notifier is not None:
+                notifier.run_started()
+            return await self._drive(trace, machine, stored, seal, lapses, notifier, origin)
         known = await self.stored_call(store.load, trace.run_id, rows=False)
         if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
             raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
@@ -139,14 +143,14 @@ class Durable(forking.Begins):
         stored: StoredRun,
         seal: RunSeal,
         lapses: int,
-        sink: Any = None,
+        notifier: Notifier | None = None,
         origin: Origin | None = None,
     ) -> bool:
         """Drive a run that is ours; where others take it over meanwhile, its trace is what they
         make of it.
         """
         store, lease = self.store, self.lease
-        lost = False
+        lost = left = False
         try:
             journal = Journal(
                 store,
@@ -168,10 +172,13 @@ class Durable(forking.Begins):
                 self.listener.add(
                     stored.key, partial(call_in, asyncio.get_running_loop(), journal.stop)
                 )
-                cancelled = await execute(trace, machine, sink, self.preparer.clock, journal)
+                cancelled = await execute(trace, machine, self.preparer.clock, notifier, journal)
             waiting = journal.entries(machine.waiting)
             trace.waiting = presented(waiting)
             await journal.end(machine, trace, waiting)
+            left = True
+            if notifier is not None:
+                notifier.run_left()
         except Abandoned as gone:
             if not isinstance(gone.cause, LeaseLost):
                 raise gone.cause from None
@@ -182,6 +189,8 @@ class Durable(forking.Begins):
         finally:
             self.journals.discard(journal)
             self.listener.discard(stored.key)
+            if notifier is not None and not left:
+                notifier.run_released()
             debt = journal.debt()
             if debt is None:
                 lease.let_go([trace.run_id])
@@ -278,7 +287,10 @@ class Durable(forking.Begins):
                 lease.let_go([run_id])
                 lease.doubt()
         trace, machine = begun
-        await self._drive(trace, machine, stored, seal, lapses)
+        notifier = Notifier(trace, self.observers) if self.observers else None
+        if notifier is not None:
+            notifier.run_started(resumed=claim.status != PENDING)
+        await self._drive(trace, machine, stored, seal, lapses, notifier)
         return trace
 
     def _restored(self, stored: StoredRun) -> tuple[Trace, Machine]:

@@ -32,14 +32,14 @@ from ..values import UNSET, Unset
 from ..verify.examine import placed_for
 from ..verify.report import Report
 from .batch import BatchResult, run_many
-from .driver import Event
 from .driver import Journal as DriverJournal
 from .host import TOOL_THREADS, SystemClock, Threads, adapters_of, budget_of, prices_of
 from .inbox import Inbox, account
 from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
 from .journal import Origin
 from .lease import LEASE_SECONDS
-from .live import Begun, LiveRuns, Run, execute, identity_of, run_ids
+from .live import Begun, LiveRuns, Run, execute, identity_of, observed, run_ids
+from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
 from .prepare import Preparer
 from .resume import Durable
@@ -68,7 +68,8 @@ class ExecutionVM:
     of runs; stored runs that were begun and not signed by it, or by one of the public keys
     ``trusted_keys``, are not gone on with. ``threads`` bounds the sync tools that run at the same
     time; one that never returns keeps its thread, and those that wait for a thread have no deadline
-    but that of the run. One VM serves any number of runs at a time.
+    but that of the run. ``observers`` are told of every run that this VM drives, see `Observer`. One
+    VM serves any number of runs at a time.
 
     Raises:
         VMError: If an adapter, tool or price can not be one.
@@ -92,6 +93,7 @@ class ExecutionVM:
         limits: Limits | None = None,
         threads: int = TOOL_THREADS,
         clock: Any = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         if type(threads) is not int or threads < 1:
             raise VMError(f"threads is a whole number of at least 1, not {threads!r}")
@@ -114,6 +116,7 @@ class ExecutionVM:
         self._trusted = trusted or None
         self._sign = partial(signed, signer=signer) if signer is not None else None
         self._roles = roles
+        self.observers = observers_of(observers)
         self._durable: Durable | None = None
         if store is not None:
             opened = open_store(store) if isinstance(store, str) else store
@@ -125,6 +128,7 @@ class ExecutionVM:
                 lease_seconds=lease_seconds,
                 trusted=self._trusted,
                 sign=self._sign,
+                observers=self.observers,
             )
         self._runs = LiveRuns(stored=self._durable is not None)
         for name, function in (tools or {}).items():
@@ -200,8 +204,12 @@ class ExecutionVM:
             return await self.start(program, context, **options).joined()
         begun = self.begin(program, context, **options)
         if begun.machine is None:
+            self._tell_refused(begun.trace)
             return begun.trace
-        cancelled = await execute(begun.trace, begun.machine, None, self.clock)
+        if self.observers:
+            cancelled = await self.execution(begun)
+        else:
+            cancelled = await execute(begun.trace, begun.machine, self.clock)
         if cancelled and begun.trace.status is TraceStatus.CANCELLED:
             raise asyncio.CancelledError
         return begun.trace
@@ -240,11 +248,15 @@ class ExecutionVM:
             return known
         return self._live(begun, named=options.get("run_id") is not None)
 
-    def _live(self, begun: Begun, *, named: bool, sink: Any = None) -> Run:
+    def _live(self, begun: Begun, *, named: bool, stream: _Stream | None = None) -> Run:
         """The handle of a run that goes on in a task of its own; one that its caller *named* is
         found again by its id.
         """
-        execution = self.execution(begun, sink=sink) if begun.machine is not None else None
+        execution = None
+        if begun.machine is not None:
+            execution = self.execution(begun, stream=stream)
+        else:
+            self._tell_refused(begun.trace)
         run = Run(begun.trace, execution)
         if named:
             run.identity = identity_of(begun.trace)
@@ -268,27 +280,17 @@ class ExecutionVM:
         begun = self.begin(program, context, **options)
         trace = begun.trace
         if begun.machine is None:
-            yield Event("run_finished", trace=trace)
+            self._tell_refused(trace)
+            yield Event("run_finished", trace=trace, run_id=trace.run_id)
             return
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
-
-        def sink(kind: str, source: Machine, what: Any) -> None:
-            if kind == "step_finished":
-                result = trace._result(what)
-                events.put_nowait(
-                    Event(kind, result.path, result.step_id, result.type, result=result)
-                )
-            elif kind == "text":
-                events.put_nowait(Event(kind, source.path, what[0].step_id, "llm", text=what[1]))
-            else:
-                events.put_nowait(Event(kind, source.path, what.step_id, what.type))
-
-        run = self._live(begun, named=run_id is not None, sink=sink)
+        stream = _Stream()
+        run = self._live(begun, named=run_id is not None, stream=stream)
+        events = stream.events
         run.task.add_done_callback(lambda _: events.put_nowait(None))  # type: ignore[union-attr]
         try:
             while (event := await events.get()) is not None:
                 yield event
-            yield Event("run_finished", trace=await run.result())
+            yield Event("run_finished", trace=await run.result(), run_id=trace.run_id)
         finally:
             await run.cancel()
 
@@ -372,17 +374,26 @@ class ExecutionVM:
         self,
         begun: Begun,
         *,
-        sink: Any = None,
+        stream: Observer | None = None,
         journal: DriverJournal | None = None,
         origin: Origin | None = None,
     ) -> Coroutine[Any, Any, bool]:
-        """What drives a run that was not refused to its end; *origin* is for one that is stored,
-        and *journal* for one that is not.
+        """What drives a run that was not refused to its end; *stream* sees it beside the observers
+        of the VM. *origin* is for one that is stored, and *journal* for one that is not.
         """
-        assert begun.machine is not None
+        trace, machine = begun.trace, begun.machine
+        assert machine is not None
+        observers = self.observers if stream is None else (*self.observers, stream)
+        notifier = Notifier(trace, observers, text=stream is not None) if observers else None
         if self._durable is not None:
-            return self._durable.run(begun.program, begun.trace, begun.machine, sink, origin)
-        return execute(begun.trace, begun.machine, sink, self.clock, journal)
+            return self._durable.run(begun.program, trace, machine, notifier, origin)
+        if notifier is not None:
+            return observed(trace, machine, self.clock, notifier, journal)
+        return execute(trace, machine, self.clock, None, journal)
+
+    def _tell_refused(self, trace: Trace) -> None:
+        if self.observers:
+            Notifier(trace, self.observers).run_left()
 
     def with_(
         self,
@@ -656,6 +667,18 @@ class ExecutionVM:
         """Give the lease back and close the store; runs under way are left to others."""
         if self._durable is not None:
             self._durable.close()
+
+
+class _Stream:
+    """Holds the events of one run until its stream gives them."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def observe(self, event: Event) -> None:
+        """Keep what tells of a step; the end of the run is told with its trace, by the stream."""
+        if event.path:
+            self.events.put_nowait(event)
 
 
 def _salt() -> str:
