@@ -309,6 +309,7 @@ class FrameGraph:
     kind: Literal["run", "call", "branch", "item"]
     names: Names
     owner: Node | None
+    steps: list[Step]  # its own, without those in their blocks
     entry: int = -1
     end: int = -1
     fail: int = -1
@@ -442,7 +443,7 @@ class Flow:
         steps: Block,
         loc: Loc,
     ) -> FrameGraph:
-        frame = FrameGraph(len(self.frames), name, kind, names, owner)
+        frame = FrameGraph(len(self.frames), name, kind, names, owner, [step for step, _ in steps])
         self.frames.append(frame)
         if frame.own_names:
             names.base = self.size

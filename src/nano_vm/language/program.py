@@ -181,6 +181,11 @@ class Step(Part):
         return DEFAULT_RETRY_ATTEMPTS if self.on_error is OnError.RETRY else 1
 
     @property
+    def most_calls(self) -> int:
+        """How many calls one execution makes at the most."""
+        return self.attempts if self.CALLS else 0
+
+    @property
     def has_default(self) -> bool:
         """Whether a literal is written when the step is skipped."""
         return "default" in self.model_fields_set
@@ -239,6 +244,12 @@ class LLMStep(Step):
     def constrained(self) -> bool:
         """Whether an answer can be invalid."""
         return self.allowed_outputs is not None or self.output_schema is not None
+
+    @property
+    def most_calls(self) -> int:
+        """As of any step; a constrained answer that is invalid is asked for once more."""
+        again = self.constrained and self.max_retries is None
+        return max(self.attempts, DEFAULT_ANSWER_ATTEMPTS if again else 1)
 
 
 class ToolStep(Step):

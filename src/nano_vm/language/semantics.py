@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from ..errors import Loc
-from .expr import Ref, named_references, parse_expr, references, value_references
+from .expr import Ref, is_literal, named_references, parse_expr, references, value_references
 from .program import (
     ApprovalStep,
     Block,
@@ -229,11 +229,15 @@ class Repeats:
 
 @dataclass(frozen=True, slots=True)
 class Forks:
-    """Frames at the same time: by name a branch each, or one for each item of a list."""
+    """Frames at the same time: by name a branch each, or one for each item of the list ``over``,
+    with the item under its name. There are at ``most`` so many.
+    """
 
     kind: Literal["branch", "item"]
     frames: tuple[tuple[str, Block], ...]
+    most: int
     item: str | None = None
+    over: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +383,21 @@ def _object(step: ParallelStep) -> tuple[Term, ...]:
     return (ObjectOf(branches, _null(step)),)
 
 
+def _branches(step: ParallelStep) -> Control:
+    found = zip(step.branches(), blocks(step), strict=True)
+    frames = tuple((name, block) for (name, _, _), block in found)
+    return Forks("branch", frames, len(frames))
+
+
+def _items(step: MapStep) -> Control:
+    frames = ((step.item_name, block_at(step.steps, ("steps",))),)
+    if isinstance(step.over, list):  # counted, and it fails as a whole if it is too long
+        most = len(step.over) if len(step.over) <= step.max_items else 0
+    else:
+        most = 0 if is_literal(step.over) else step.max_items  # a literal that is no list fails
+    return Forks("item", frames, most, step.item_name, step.over)
+
+
 TABLE: dict[type[Step], Semantics] = {
     ToolStep: Semantics(output=lambda step: (External("tool"),), calls=_tool_calls),
     LLMStep: Semantics(output=_answer),
@@ -386,19 +405,11 @@ TABLE: dict[type[Step], Semantics] = {
     SwitchStep: Semantics(output=_labels_and_blocks, control=_switch, last="blocks"),
     ParallelStep: Semantics(
         output=_object,
-        control=lambda step: Forks(
-            "branch",
-            tuple(
-                (name, block)
-                for (name, _, _), block in zip(step.branches(), blocks(step), strict=True)
-            ),
-        ),
+        control=_branches,
     ),
     MapStep: Semantics(
         output=lambda step: (ListOf(Last((tuple(step.steps),)), _null(step)),),
-        control=lambda step: Forks(
-            "item", ((step.item_name, block_at(step.steps, ("steps",))),), step.item_name
-        ),
+        control=_items,
         writes=lambda step: ((step.item_name, Item(step.over)),),
     ),
     LoopStep: Semantics(

@@ -28,9 +28,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import VMError
-from ..language.expr import is_literal
 from ..language.flow import Flow, FrameGraph, Node
-from ..language.program import DEFAULT_ANSWER_ATTEMPTS, LLMStep, LoopStep, MapStep, Step, ToolStep
+from ..language.semantics import Forks, Repeats, tool_calls
 
 STEPS, LLM_CALLS, TOOL_CALLS = 0, 1, 2
 """The amounts that every caller asks for, as a budget counts them: undo and reconcile are not among
@@ -39,23 +38,6 @@ the tool calls.
 
 Gain = Iterable[tuple[int, int]]
 """What a node adds: pairs of an amount's number and how much."""
-
-
-def attempts_of(step: Step) -> int:
-    """How many calls one execution of *step* makes at the most; 0 where it makes none."""
-    if isinstance(step, LLMStep):
-        corrected = DEFAULT_ANSWER_ATTEMPTS if step.constrained and step.max_retries is None else 1
-        return max(step.attempts, corrected)
-    return step.attempts if isinstance(step, ToolStep) else 0
-
-
-def items_of(step: MapStep) -> int:
-    """How many items a map runs at the most: a list that stands in the program is counted, and
-    fails as a whole if it is too long.
-    """
-    if isinstance(step.over, list):
-        return len(step.over) if len(step.over) <= step.max_items else 0
-    return 0 if is_literal(step.over) else step.max_items  # a literal that is no list fails
 
 
 _STEP = ((STEPS, 1),)
@@ -70,13 +52,9 @@ def step_of(node: Node) -> Gain:
 
 def counted(node: Node) -> Gain:
     """The steps and calls of a node itself."""
-    calls = attempts_of(node.step) if node.kind == "step" else 0
+    calls = node.step.most_calls if node.kind == "step" else 0
     own = step_of(node)
-    return (
-        (*own, (LLM_CALLS if isinstance(node.step, LLMStep) else TOOL_CALLS, calls))
-        if calls
-        else own
-    )
+    return (*own, (TOOL_CALLS if tool_calls(node.step) else LLM_CALLS, calls)) if calls else own
 
 
 def capped(frame: FrameGraph, total: list[int]) -> None:
@@ -216,18 +194,17 @@ class _Frame:
                 continue
             gains[index] = gain(node)
             if node.frames:
-                times = items_of(node.step) if isinstance(node.step, MapStep) else 1
+                forks = node.control
+                times = forks.most if isinstance(forks, Forks) and forks.item is not None else 1
                 totals = [result.totals[child.index] for child in node.frames]
                 together = [sum(amount) for amount in zip(*totals, strict=True)]
                 gains[index] = _more(gains[index], together, times)
-            elif (
-                isinstance(node.step, LoopStep) and index in tests and node.step.max_iterations > 1
-            ):
+            elif isinstance(node.control, Repeats) and index in tests and node.control.bound > 1:
                 body = node.edges[0].target
                 # the whole of an iteration; a body that never comes to its end runs once
                 iteration = self._sums(members.get(index, []), gains, tests[index], {}).get(body)
                 if iteration is not None:
-                    gains[index] = _more(gains[index], iteration, node.step.max_iterations - 1)
+                    gains[index] = _more(gains[index], iteration, node.control.bound - 1)
         values = self._sums(self.order, gains, None, result.choices, traced)
         return values.get(self.frame.entry) or [0] * self.width
 
@@ -236,7 +213,7 @@ class _Frame:
         if found is None:
             outer = () if owner.owner is None else self._loops(owner.owner, around)
             found = around[owner.index] = (
-                (*outer, owner.index) if isinstance(owner.step, LoopStep) else outer
+                (*outer, owner.index) if isinstance(owner.control, Repeats) else outer
             )
         return found
 

@@ -8,7 +8,7 @@ bound, forks by the sum of their children, calls by their attempts. So for every
 run r of the machine, A(r) <= ceiling.A. What stands in for what a run decides is always the larger:
 any branch may be taken, any call may fail, any map may have ``max_items`` items.
 
-Calls. A step makes at most its attempts (`bounds.attempts_of`), corrections included. ``tools``
+Calls. A step makes at most its attempts (`Step.most_calls`), corrections included. ``tools``
 counts two more: its ``undo``, once for each time that the step can finish, and its ``reconcile``,
 once for each attempt of a tool whose effect can be in doubt. Budgets do not count these two, and
 neither does ``tool_calls``.
@@ -42,14 +42,14 @@ from ...language.answers import allowed_answer, correction
 from ...language.expr import Ref, parse_template
 from ...language.flow import Flow, FrameGraph, Names, Node
 from ...language.policy import Budget
-from ...language.program import LLMStep, Step, ToolStep
+from ...language.program import LLMStep, Step
+from ...language.semantics import tool_calls
 from ...machine.bounds import (
     LLM_CALLS,
     STEPS,
     TOOL_CALLS,
     Gain,
     Longest,
-    attempts_of,
     capped,
     counted,
     longest,
@@ -302,31 +302,22 @@ class _Counting:
 
     @staticmethod
     def called(step: Step, names: Names) -> Sequence[tuple[str, str]]:
-        if isinstance(step, ToolStep):
-            beside = [
-                ("tool", call.tool) for call in (step.undo, step.reconcile) if call is not None
-            ]
-            return (("tool", step.tool), *beside)
-        return (
-            (("model", _model(step, names) or DEFAULT_MODEL),) if isinstance(step, LLMStep) else ()
-        )
+        if isinstance(step, LLMStep):
+            return (("model", _model(step, names) or DEFAULT_MODEL),)
+        return [("tool", call.tool) for call in tool_calls(step)]
 
     def gain(self, node: Node) -> Gain:
         step = node.step
         if node.kind == "when":
             return step_of(node)
-        if isinstance(step, ToolStep):
-            attempts = step.attempts
-            gain = [
-                *step_of(node),
-                (TOOL_CALLS, attempts),
-                (self.amounts["tool", step.tool], attempts),
-            ]
-            if step.undo is not None:
-                gain.append((self.amounts["tool", step.undo.tool], 1))
-            contract = self.contracts.get(step.tool)
-            if step.reconcile is not None and (contract is None or contract.unsafe):
-                gain.append((self.amounts["tool", step.reconcile.tool], attempts))
+        calls = tool_calls(step)
+        if calls:
+            contract = self.contracts.get(calls[0].tool)
+            gain = [*counted(node)]
+            for call in calls:
+                if call.use != "reconcile" or contract is None or contract.unsafe:
+                    times = 1 if call.use == "undo" else step.most_calls
+                    gain.append((self.amounts["tool", call.tool], times))
             return gain
         if isinstance(step, LLMStep):
             at = (id(node.frame.names), step.id)
@@ -338,7 +329,7 @@ class _Counting:
 
     def asked(self, step: LLMStep, names: Names) -> Iterable[tuple[int, int]]:
         """Calls, tokens and money of all attempts of a model step."""
-        attempts = attempts_of(step)
+        attempts = step.most_calls
         name = _model(step, names)
         if step.when is None:
             yield STEPS, 1

@@ -35,21 +35,24 @@ from ...language.expr import (
     parse_template,
 )
 from ...language.flow import Flow, FrameGraph, Names
-from ...language.program import (
-    ApprovalStep,
-    CallStep,
-    ConditionStep,
-    LLMStep,
-    LoopStep,
-    MapStep,
-    ParallelStep,
-    SetStep,
-    Step,
-    SwitchStep,
-    ToolStep,
-    WaitStep,
+from ...language.program import LLMStep, Step
+from ...language.semantics import (
+    Called,
+    External,
+    Forks,
+    Item,
+    Last,
+    ListOf,
+    Literals,
+    ObjectOf,
+    Output,
+    Repeats,
+    Term,
+    Value,
+    Values,
+    control,
+    output,
 )
-from ...machine.bounds import items_of
 from ...records.trace import MAX_LISTED, MAX_MESSAGE, MAX_WORD
 from ...values import canonical
 
@@ -107,20 +110,15 @@ class Sizes:
         self.inputs = inputs
         self.answer = answer
         self.known: dict[Key, Size] = {}
-        self.names: dict[int, Names] = {}
-        self.callers: dict[int, FrameGraph] = {}  # by names: the frame of the called program
+        self.names = {id(frame.names): frame.names for frame in flow.roots}
+        self.callers = {id(frame.names): frame for frame in flow.roots if frame.owner is not None}
+        # by names and step: the frames of one of its states
         self.forks: dict[tuple[int, str], tuple[FrameGraph, ...]] = {}
         for frame in flow.frames:
-            self.names.setdefault(id(frame.names), frame.names)
             if frame.owner is not None:
                 at = (id(frame.owner.frame.names), frame.owner.step.id)
-                if at not in self.forks:
-                    self.forks[at] = tuple(frame.owner.frames)
-                if frame.kind == "call":
-                    self.callers[id(frame.names)] = frame
-        self.written: dict[int, dict[str, list[Step]]] = {}
-        self.steps: dict[int, dict[str, Step]] = {}
-        # by names and `set`, how often it runs in each frame
+                self.forks.setdefault(at, tuple(frame.owner.frames))
+        # by names and step, how often it runs in each frame
         self.repeats: dict[tuple[int, str], dict[int, int]] = {}
 
     def text(self, content: str, names: Names) -> int | None:
@@ -181,19 +179,12 @@ class Sizes:
         if kind == "frame":
             return self.frame(self.flow.frames[number])
         names = self.names[number]
-        if kind in ("error", "errors"):
-            return self.told(self.step(names, name), kind)
-        return (
-            self.output(self.step(names, name), names)
-            if kind == "output"
-            else self.name(name, names)
-        )
-
-    def step(self, names: Names, step_id: str) -> Step:
-        steps = self.steps.get(id(names))
-        if steps is None:
-            steps = self.steps[id(names)] = {step.id: step for step, _ in names.steps}
-        return steps[step_id]
+        match kind:
+            case "error" | "errors":
+                return self.told(names.by_id[name], kind)
+            case "output":
+                return self.output(names.by_id[name], names)
+        return self.name(name, names)
 
     # --- names ---
 
@@ -202,25 +193,26 @@ class Sizes:
         found: list[Size] = []
         added: list[tuple[int, Size]] = []  # what is added to it, and how often
         as_text = False
-        for step in self.writers(names).get(name, ()):
-            if step.output_key == name:
-                found.append((yield ("output", id(names), step.id)))
-            if isinstance(step, SetStep) and name in step.values:
-                growth = self.growth(step.values[name], name, names)
-                if growth is None:
-                    found.append((yield from self.value(step.values[name], names)))
-                    continue
-                for other in growth.others:
-                    found.append((yield from self.expression(other, names)))
-                times = self.runs(step, names)
-                for part in growth.added:
-                    added.append((times, (yield from self.expression(part, names))))
-                for item in growth.items:
-                    size = yield from self.expression(item, names)
-                    added.append((times, size and (size[1] + 1, size[1] + 1)))  # and a comma
-                as_text = as_text or growth.as_text
-            if isinstance(step, MapStep) and name == step.item_name:
-                found.append((yield from self.item(step, names)))
+        for step, write in names.writers.get(names.keys[name], ()):
+            match write:
+                case Output():
+                    found.append((yield ("output", id(names), step.id)))
+                case Item(over):
+                    found.append((yield from self.item(over, names)))
+                case Value(template):
+                    growth = self.growth(template, name, names)
+                    if growth is None:
+                        found.append((yield from self.value(template, names)))
+                        continue
+                    for other in growth.others:
+                        found.append((yield from self.expression(other, names)))
+                    times = self.runs(step, names)
+                    for part in growth.added:
+                        added.append((times, (yield from self.expression(part, names))))
+                    for item in growth.items:
+                        size = yield from self.expression(item, names)
+                        added.append((times, size and (size[1] + 1, size[1] + 1)))  # and a comma
+                    as_text = as_text or growth.as_text
         caller = self.callers.get(id(names))
         schema = (names.program.inputs or {}).get("properties", {}).get(name, True)
         if caller is None:
@@ -237,8 +229,7 @@ class Sizes:
                 found.append(_lesser((most, most), of_schema(schema)))
         else:
             assert caller.owner is not None
-            assert isinstance(caller.owner.step, CallStep)
-            arguments = caller.owner.step.arguments
+            arguments = caller.arguments
             if name in arguments:
                 given = yield from self.value(arguments[name], caller.owner.frame.names)
                 found.append(_lesser(given, of_schema(schema)))
@@ -261,35 +252,23 @@ class Sizes:
         """
         if not self.repeats:
             for node in self.flow.nodes:
-                if node.kind == "step" and isinstance(node.step, SetStep):
+                if node.kind == "step":
                     times, at = 1, node.owner
                     while at is not None:
-                        times *= at.step.max_iterations if isinstance(at.step, LoopStep) else 1
+                        times *= at.control.bound if isinstance(at.control, Repeats) else 1
                         at = at.owner
                     key = (id(node.frame.names), node.step.id)
                     frames = self.repeats.setdefault(key, {})
                     frames[node.frame.index] = frames.get(node.frame.index, 0) + times
         return max(self.repeats.get((id(names), step.id), {}).values(), default=0)
 
-    def writers(self, names: Names) -> dict[str, list[Step]]:
-        written = self.written.get(id(names))
-        if written is None:
-            written = self.written[id(names)] = {}
-            for step, _ in names.steps:
-                keys = [step.output_key] if step.output_key is not None else []
-                keys += step.values if isinstance(step, SetStep) else []
-                keys += [step.item_name] if isinstance(step, MapStep) else []
-                for key in dict.fromkeys(keys):
-                    written.setdefault(key, []).append(step)
-        return written
-
-    def item(self, step: MapStep, names: Names) -> _Work:
-        if isinstance(step.over, list):
+    def item(self, over: Any, names: Names) -> _Work:
+        if isinstance(over, list):
             found = []
-            for item in step.over:
+            for item in over:
                 found.append((yield from self.value(item, names)))
             return _largest(found)
-        return (yield from self.value(step.over, names))
+        return (yield from self.value(over, names))
 
     # --- outputs ---
 
@@ -298,29 +277,38 @@ class Sizes:
         found: list[Size] = [_NULL]
         if step.has_default:
             found.append(literal(step.default))
-        match step:
-            case LLMStep():
-                found.append(self.answered(step, names))
-                if "on_invalid" in step.model_fields_set:
-                    found.append(literal(step.on_invalid))
-            case ToolStep() | WaitStep() | ApprovalStep():
-                found.append(None)
-            case SetStep():
-                found.append((yield from self.entries(step.values, names)))
-            case ConditionStep():
-                found.append(_labels(("then", step.then), ("otherwise", step.otherwise)))
-            case SwitchStep():
-                found.append(_labels(*step.cases.items(), ("default", step.default)))
-            case ParallelStep() | MapStep() | CallStep():
-                found.append((yield from self.joined(step, names)))
-        if not isinstance(step, (ParallelStep, MapStep, CallStep)):
-            for inner in _inside(step):
-                found.append((yield ("output", id(names), inner.id)))
+        for term in output(step):
+            found.append((yield from self.term(term, step, names)))
         return _largest(found)
+
+    def term(self, term: Term, step: Step, names: Names) -> _Work:
+        match term:
+            case Literals(values):
+                return _largest(map(literal, values))
+            case External("model"):
+                return self.answered(term, step, names)
+            case Values(templates):
+                return (yield from self.entries(templates, names))
+            case Last(blocks):
+                found: list[Size] = []
+                for inner in [inner for block in blocks for inner in block]:
+                    found.append((yield ("output", id(names), inner.id)))
+                return _largest(found)
+            case ObjectOf() | ListOf():
+                return (yield from self.gathered(step, names))
+            case Called():
+                sizes: list[Size] = []
+                for frame in self.forks.get((id(names), step.id), ()):
+                    sizes.append((yield ("frame", frame.index, "")))
+                return _largest(sizes) if sizes else None
+        return None  # a tool, a person or an event may give anything
 
     def told(self, step: Step, word: str) -> _Work:
         """What went wrong in a step, or in its branches and items."""
-        names = [name for name, _, _ in step.branches()] if isinstance(step, ParallelStep) else [""]
+        forks = control(step)
+        names, count = [""], 1
+        if isinstance(forks, Forks):
+            names, count = [name for name, _ in forks.frames], forks.most
         chars = (
             (MAX_MESSAGE if word == "error" else MAX_LISTED)
             + len("...")
@@ -329,58 +317,43 @@ class Sizes:
         )
         # of UTF-8 a char has four bytes
         one = ESCAPED * chars + len('{"branch":"","kind":"","message":"","type":""},')
-        count = items_of(step) if isinstance(step, MapStep) else len(names)
         total = one if word == "error" else 2 + one * count
         yield from ()  # it asks for no other size
         return total, total
 
-    def answered(self, step: LLMStep, names: Names) -> Size:
-        if step.allowed_outputs is not None:
-            return _largest([literal(text) for text in step.allowed_outputs])
+    def answered(self, answer: External, step: Step, names: Names) -> Size:
+        if answer.allowed is not None:
+            return _largest(map(literal, answer.allowed))
+        assert isinstance(step, LLMStep)
         tokens = self.answer(step, names)
-        answer = tokens * TOKEN_BYTES if tokens is not None else None
-        if step.output_schema is not None:
-            parsed = (NUMBERS * answer, NUMBERS * answer) if answer is not None else None
-            return _lesser(parsed, of_schema(step.output_schema))
-        return (answer, 2 + ESCAPED * answer) if answer is not None else None
+        most = tokens * TOKEN_BYTES if tokens is not None else None
+        if answer.schema is not None:
+            parsed = (NUMBERS * most, NUMBERS * most) if most is not None else None
+            return _lesser(parsed, of_schema(answer.schema))
+        return (most, 2 + ESCAPED * most) if most is not None else None
 
-    def joined(self, step: ParallelStep | MapStep | CallStep, names: Names) -> _Work:
-        frames = self.forks.get((id(names), step.id), ())
-        sizes: list[Size] = []
-        for frame in frames:
-            sizes.append((yield ("frame", frame.index, "")))
-        if isinstance(step, CallStep):
-            return _largest(sizes) if sizes else None
+    def gathered(self, step: Step, names: Names) -> _Work:
+        """An object of branches, or a list of items."""
+        forks = names.controls[step.id]
+        assert isinstance(forks, Forks)
         total = 2
-        for frame, size in zip(frames, sizes, strict=True):
+        for frame in self.forks.get((id(names), step.id), ()):
+            size = yield ("frame", frame.index, "")
             if size is None:
                 return None
-            each = size[1] + 1
-            total += (
-                each * items_of(step)
-                if isinstance(step, MapStep)
-                else each + ESCAPED * len(frame.name.encode()) + 3
-            )
+            if forks.kind == "item":
+                total += (size[1] + 1) * forks.most
+            else:
+                total += size[1] + 1 + ESCAPED * len(frame.name.encode()) + 3
         return total, total
 
     def frame(self, frame: FrameGraph) -> _Work:
         """The output that is declared, else that of the step which ran last."""
         names = frame.names
-        if frame.kind in ("run", "call"):
-            program = names.program
-            if program.output is not None:
-                return (yield from self.value(program.output, names))
-            steps: Iterable[Step] = program.steps
-        else:
-            assert frame.owner is not None
-            owner = frame.owner.step
-            steps = ()
-            if isinstance(owner, MapStep):
-                steps = owner.steps
-            elif isinstance(owner, ParallelStep):
-                steps = next(inner for name, inner, _ in owner.branches() if name == frame.name)
+        if frame.own_names and names.program.output is not None:
+            return (yield from self.value(names.program.output, names))
         found: list[Size] = [_NULL]
-        for step in steps:
+        for step in frame.steps:
             found.append((yield ("output", id(names), step.id)))
         return _largest(found)
 
@@ -612,27 +585,6 @@ def _found(ref: Ref, names: Names) -> Key | None:
         return str(path[0]), id(names), name
     as_output = name in names.outputs and ((path and path[0] == "output") or name not in names.keys)
     return ("output" if as_output else "name", id(names), name)
-
-
-def _inside(step: Step) -> Iterable[Step]:
-    """The steps directly in the blocks of *step*."""
-    blocks: list[Any] = []
-    match step:
-        case ConditionStep() | ApprovalStep():
-            blocks = [step.then, step.otherwise]
-        case SwitchStep():
-            blocks = [*step.cases.values(), step.default]
-        case LoopStep():
-            blocks = [step.steps]
-    for block in blocks:
-        if isinstance(block, list):
-            yield from block
-
-
-def _labels(*targets: tuple[str, Any]) -> Size:
-    return _largest(
-        [literal(target if isinstance(target, str) else name) for name, target in targets]
-    )
 
 
 def literal(value: Any) -> Size:
