@@ -21,6 +21,7 @@ from nano_vm.language.flow import Flow
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import Ledger, Limits
 from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.outcome import Answer, Arrived, Decided, Failed, TimedOut, Value
 from nano_vm.machine.plan import (
     MODEL,
     PAUSE,
@@ -923,25 +924,21 @@ class Subject:
             if op.code == PAUSE:
                 assert isinstance(op, PauseOp)
                 if not op.asks:
-                    return asked.arrive(drawn.choice(POOL), asked.now)
+                    return asked.resume(Arrived(drawn.choice(POOL)), asked.now)
                 if drawn.random() < 0.1:
-                    return asked.lapse(
-                        StepError("timeout", "TimeoutError", "late", False), None, asked.now
-                    )
-                return asked.decide(
-                    drawn.random() < 0.5, drawn.choice([None, "yes"]), None, asked.now
-                )
+                    return asked.resume(TimedOut(), asked.now)
+                decided = Decided(drawn.random() < 0.5, drawn.choice([None, "yes"]))
+                return asked.resume(decided, asked.now)
             if drawn.random() < 0.07:
                 kind = drawn.choice(["tool", "timeout", "model"])
-                return asked.fail(StepError(kind, "Boom", "boom", False), asked.now)
+                return asked.resume(Failed(StepError(kind, "Boom", "boom", False)), asked.now)
             if op.code == MODEL:
                 text: Any = (
                     drawn.choice(self.draw.answers[op.step_id]) if drawn.random() < 0.9 else "???"
                 )
-                return asked.answer(
-                    text if type(text) is str else json.dumps(text), None, asked.now
-                )
-            return asked.resume(drawn.choice([*POOL, {"f": "a"}, ["a"]]), asked.now)
+                answer = Answer(text if type(text) is str else json.dumps(text))
+                return asked.resume(answer, asked.now)
+            return asked.resume(Value(drawn.choice([*POOL, {"f": "a"}, ["a"]])), asked.now)
 
         simulate(machine, feed)
         return machine
