@@ -150,7 +150,7 @@ def test_calls_of_a_tool_step() -> None:
     ],
 )
 def test_edges_that_a_policy_may_name(fields: dict[str, Any], edges: dict[str, str]) -> None:
-    assert semantics.edges(step(**fields)) == edges
+    assert semantics.edge_words(step(**fields)) == edges
 
 
 def test_where_steps_go() -> None:

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
 import pytest
 
 from nano_vm import Program
-from nano_vm.language.flow import Flow
+from nano_vm.language.flow import Flow, Node
 from nano_vm.language.policy import Policy, Rules, rules_of
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
@@ -845,13 +845,14 @@ def without(label: str) -> Any:
     return Fewer
 
 
-def tool_without(use: str) -> Any:
-    whole = guards._Index._tool
+def without_calls(use: str) -> Any:
+    whole = Node.calls.fget  # type: ignore[attr-defined]
+    return property(lambda node: tuple(call for call in whole(node) if call.use != use))
 
-    def fewer(self: Any, node: int, step: Any) -> None:
-        whole(self, node, step.model_copy(update={use: None}))
 
-    return fewer
+def approvals_of_any(roles: Sequence[str]) -> Any:
+    whole = guards._Index.approvals
+    return lambda self, role: (found for any_role in roles for found in whole(self, any_role))
 
 
 def gains_on(label: str, as_if: str) -> Any:
@@ -907,8 +908,8 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "skip gives what then does": (SEARCH, "after", gains_on("skip", "case:a")),
     "catch gives what then does": (SEARCH, "after", gains_on("catch", "then")),
     "otherwise gives what then does": (SEARCH, "after", gains_on("otherwise", "then")),
-    "undo is forgotten": (guards._Index, "_tool", tool_without("undo")),
-    "reconcile is forgotten": (guards._Index, "_tool", tool_without("reconcile")),
+    "undo is forgotten": (Node, "calls", without_calls("undo")),
+    "reconcile is forgotten": (Node, "calls", without_calls("reconcile")),
     "a call uses up nothing": (SEARCH, "called", lambda self, at, node, state, label="": state),
     "writes are forgotten": (guards._Index, "writes", lambda self, question, ended: None),
     "the item is forgotten": (guards._Index, "question", question_without("items")),
@@ -957,7 +958,8 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
         "protects",
         lambda self, argument: False,
     ),
-    "any role approves": (guards, "ApprovalStep", type("Any", (), {})),
+    "any role approves": (guards._Index, "approvals", approvals_of_any(("boss", "clerk"))),
+    "no role approves": (guards._Index, "approvals", approvals_of_any(())),
 }
 
 

@@ -18,8 +18,10 @@ from nano_vm import Program
 from nano_vm.errors import format_loc
 from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Policy, rules_of
+from nano_vm.verify.trust import labels as labels_module
 from nano_vm.verify.trust import proof as trust_module
-from nano_vm.verify.trust.proof import Trust, analyse, restricted
+from nano_vm.verify.trust.labels import restricted
+from nano_vm.verify.trust.proof import Trust, analyse
 
 
 def analysed(
@@ -932,6 +934,9 @@ def test_no_run_of_many_breaks_what_holds(marked: bool) -> None:
     assert figures.runs > 25_000
 
 
+WITHOUT_UNDO = (
+    "for call in [call for call in node.calls if call.use != 'undo']:\n                yield"
+)
 MUTANTS = {
     "a tool's result is trusted": ("elif returns is None:", "elif returns is None and False:"),
     "a pure tool forgets its arguments": (
@@ -941,8 +946,8 @@ MUTANTS = {
                 self.value(""",
     ),
     "a reconcile gives nothing": (
-        "if step.reconcile is not None:  # may",
-        "if step.reconcile is None and False:  # may",
+        'if call.use == "reconcile":  # may',
+        "if False:  # may",
     ),
     "inputs are trusted": (
         "if name in self.untrusted:",
@@ -960,29 +965,25 @@ MUTANTS = {
     "a block gives its container nothing": ("around = node.owner\n", "around = None\n"),
     "a frame gives the fork nothing": ("around = frame.owner\n", "pass\n"),
     "a declared output gives nothing": (
-        "self.value(frame.names, frame.names.program.output, self.out(frame.owner), "
-        "frame.owner.index)",
-        "pass",
+        'if frame.kind == "call" and frame.names.program.output is not None:',
+        "if False:",
     ),
     "a model forgets what it was asked": (
         "self.edge(names, ref, out, node.index, right)",
         "self.edge(names, ref, out, node.index, 'x')",
     ),
     "a model's free answer is harmless under a schema": (
-        "right = restricted(step.output_schema, ())",
+        "right = restricted(answer.schema, ())",
         "right = 'x'",
     ),
     "set gives its names nothing": (
-        "self.edge(names, ref, start + names.keys[str(where[1])], node.index)",
+        "self.edges(names, write.template, start + slot, node.index)",
         "pass",
     ),
-    "set gives its output nothing": ("self.edge(names, ref, out, node.index)", "pass"),
-    "items are trusted": (
-        "self.edge(names, ref, start + names.keys[step.item_name], node.index)",
-        "pass",
-    ),
+    "set gives its output nothing": ("self.edges(names, template, out, node.index)", "pass"),
+    "items are trusted": ("self.edges(names, write.over, start + slot, node.index)", "pass"),
     "a called program's inputs are trusted": (
-        "self.value(names, value, inner + frame.names.keys[name], node.index)",
+        "self.value(names, value, target, node.index)",
         "pass",
     ),
     "events are trusted": ('self.seed(out, f"event of', '(out, f"event of'),
@@ -996,28 +997,24 @@ MUTANTS = {
         "            if any(found):",
     ),
     "a name of a schema has no other writers": (
-        "if len(schemas) == len(writers[key]):",
+        "if len(schemas) == len(writers):",
         "if schemas:",
     ),
     "a name of a schema is no input": ("and key not in given", ""),
     "a text's items are restricted": ('if kinds != "array":', "if False:"),
     "one of the alternatives is restricted": ("if members and all(members):", "if any(members):"),
     "unions with a text are booleans": (
-        'all(kind in ("boolean", "null") for kind',
-        'any(kind in ("boolean", "null") for kind',
+        "if kinds is not None and all(",
+        "if kinds is not None and any(",
     ),
     "prefix items are items": (
         "first[head] if head < len(first) else",
         "first[head] if False else",
     ),
-    "undo is no call": ("if step.undo is not None:", "if False:"),
+    "undo is no call": ("for call in node.calls:\n                yield", WITHOUT_UNDO),
     "reconcile is no call": (
-        "        if step.reconcile is not None:\n            yield",
-        "        if False:\n            yield",
-    ),
-    "a reconcile has no arguments but its own": (
-        'if "args" in step.reconcile.model_fields_set else step.args',
-        "",
+        "for call in node.calls:\n                yield",
+        WITHOUT_UNDO.replace("undo", "reconcile"),
     ),
     "the first reference of a value counts": (
         "        for ref in references:",
@@ -1038,7 +1035,7 @@ MUTANTS = {
     ),
     "an approval is taken from either path": ("old & after", "old | after"),
     "an approval outlives a new item": (
-        "held &= ~self.killed(names, [names.keys[step.item_name]])",
+        "held &= ~self.killed(names, [child.item])",
         "pass",
     ),
     "a rejection approves": (
@@ -1056,10 +1053,13 @@ MUTANTS = {
     ),
     "an approval of another's": ("return key in self.shown[node.index]", "return True"),
     "an undo is fixed before its step": ("        if after:\n", "        if False:\n"),
-    "an undo's check is its step's": ('(*node.loc, kind, "args") if kind else', ""),
+    "an undo's check is its step's": (
+        '(*node.loc, *call.at, "args")\n    for name, value',
+        '(*node.loc, "args")\n    for name, value',
+    ),
     "an approval outlives a set": (
-        "            slots += [names.keys[name] for name in step.values]\n",
-        "            pass\n",
+        "slots += [slot for slot, write in names.writes(step) if isinstance(write, Value)]",
+        "pass",
     ),
     "own text: names of what a pure tool is given": (
         "if own is not None and self.literals",
@@ -1074,22 +1074,13 @@ MUTANTS = {
         "return not (type(value) is list and value)",
         "return type(value) not in (list, dict)",
     ),
-    "own text: defaults of steps": (
-        "if step.has_default or isinstance(step, (LLM",
-        "if isinstance(step, (LLM",
-    ),
-    "own text: what a model may answer": (
-        "isinstance(step, (LLMStep, ConditionStep",
-        "isinstance(step, (ConditionStep",
-    ),
-    "own text: branch names": (
-        "isinstance(step, (LLMStep, ConditionStep, SwitchStep))",
-        "isinstance(step, LLMStep)",
-    ),
-    "own text: items": ("if isinstance(step, MapStep) and spells(step.over):", "if False:"),
+    "own text: defaults of steps": ("if step.has_default or own:", "if own:"),
+    "own text: what a model may answer": ("or _answers(term) for term", "for term"),
+    "own text: branch names": ("isinstance(term, Literals) or _answers(term)", "_answers(term)"),
+    "own text: items": ("case Item(over) if spells(over):", "case Item(over) if False:"),
     "own text: values that are set": (
-        "if isinstance(step, SetStep):\n            for name, value",
-        "if False:\n            for name, value",
+        "case Value(template) if spells(template):",
+        "case Value(template) if False:",
     ),
     "own text: defaults of inputs": (
         'if isinstance(part, dict) and "default" in part:',
@@ -1107,19 +1098,25 @@ MUTANTS = {
 
 
 def mutant(name: str) -> ModuleType:
-    """The pass with one thing wrong."""
+    """The pass with one thing wrong: in its own module, or in the definitions that it builds on."""
     old, new = MUTANTS[name]
-    path = Path(str(trust_module.__file__))
-    source = path.read_text()
-    assert source.count(old) == 1, f"{name}: stands {source.count(old)} times in the source"
-    module = ModuleType("nano_vm.verify.trust.mutant")
-    module.__package__ = "nano_vm.verify.trust"
-    sys.modules[module.__name__] = module
+    paths = [Path(str(module.__file__)) for module in (labels_module, trust_module)]
+    sources = [path.read_text() for path in paths]
+    times = sum(source.count(old) for source in sources)
+    assert times == 1, f"{name}: stands {times} times in the source"
+    whole = sys.modules[labels_module.__name__]
+    made = []
     try:
-        exec(compile(source.replace(old, new), str(path), "exec"), module.__dict__)
+        for path, source in zip(paths, sources, strict=True):
+            module = ModuleType(f"nano_vm.verify.trust.{path.stem}")
+            module.__package__ = "nano_vm.verify.trust"
+            if not made:
+                sys.modules[module.__name__] = module  # for the pass to import
+            made.append(module)
+            exec(compile(source.replace(old, new), str(path), "exec"), module.__dict__)
     finally:
-        del sys.modules[module.__name__]
-    return module
+        sys.modules[labels_module.__name__] = whole
+    return made[-1]
 
 
 def killed_by(module: ModuleType) -> str | None:

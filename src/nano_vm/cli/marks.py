@@ -13,8 +13,8 @@ from typing import Literal
 from ..draw.graph import Mark, Marks
 from ..language.flow import Flow, Node
 from ..language.policy import Policy, Rules, rules_of
-from ..language.program import ApprovalStep, Step, ToolStep
-from ..verify.order.statement import WHEN, Places
+from ..language.semantics import WHEN
+from ..verify.order.statement import Places
 from ..verify.report import Proof, Report
 
 _SOURCE = re.compile(r"\bstep '([^']+)'")
@@ -26,7 +26,7 @@ def marks_of(flow: Flow, report: Report, policy: Policy | None) -> Marks:
     programs = {id(frame.names): frame.names.program for frame in flow.frames}
     own = [p.own_policy for p in programs.values() if p.own_policy is not None]
     nodes = [node for node in flow.nodes if node.kind in ("step", "when", "test")]
-    tools = dict.fromkeys(tool for node in nodes for tool in _called(node.step))
+    tools = dict.fromkeys(call.tool for node in nodes for call in node.calls)
     places = Places(flow)
     for tool in tools:
         for node, label in _guards(nodes, places, rules_of(tool, [policy or Policy(), *own])):
@@ -37,7 +37,7 @@ def marks_of(flow: Flow, report: Report, policy: Policy | None) -> Marks:
         about = [
             proof
             for proof in report.proofs
-            if node.kind == "step" and proof.tool in _called(node.step)
+            if node.kind == "step" and proof.tool in [call.tool for call in node.calls]
         ]
         if about:
             _call(marks, node, about)
@@ -50,12 +50,6 @@ def marks_of(flow: Flow, report: Report, policy: Policy | None) -> Marks:
                 )
     _untrusted(marks, nodes, report)
     return marks
-
-
-def _called(step: Step) -> Sequence[str]:
-    if not isinstance(step, ToolStep):
-        return ()
-    return [step.tool, *(call.tool for call in (step.undo, step.reconcile) if call is not None)]
 
 
 def _guards(nodes: Sequence[Node], places: Places, rules: Rules) -> Iterator[tuple[Node, str]]:
@@ -75,7 +69,7 @@ def _guards(nodes: Sequence[Node], places: Places, rules: Rules) -> Iterator[tup
                 and (node.kind == "when") == (label in WHEN)
             ):
                 yield node, label
-        if node.kind == "step" and isinstance(node.step, ApprovalStep) and node.step.role in roles:
+        if node.approval is not None and node.approval.role in roles:
             yield node, "then"
 
 

@@ -31,6 +31,7 @@ from .expr import Ref, parse_expr, references, value_references
 from .program import END, FAIL, NEXT, Block, OnError, Program, SetStep, Step, block_at
 from .semantics import (
     WHEN,
+    Approval,
     Calls,
     Chooses,
     Control,
@@ -41,11 +42,15 @@ from .semantics import (
     Stops,
     Test,
     Told,
+    ToolCall,
+    Use,
     Way,
     Write,
+    by_values,
     control,
     error_words,
     reads,
+    tool_calls,
     writes,
 )
 
@@ -88,6 +93,8 @@ class Names:
     steps: list[tuple[Step, Loc]] = field(default_factory=list)
     by_id: dict[str, Step] = field(default_factory=dict)
     controls: dict[str, Control] = field(default_factory=dict)  # by step id: where it goes
+    # by id of a step that calls tools: its calls
+    calls: dict[str, tuple[ToolCall, ...]] = field(default_factory=dict)
     # by slot: each step that writes it, and what
     writers: dict[int, list[tuple[Step, Write]]] = field(default_factory=dict)
     # by step id: what `reads` gives
@@ -106,6 +113,8 @@ class Names:
             names.ids[step.id] = at
             names.by_id[step.id] = step
             names.controls[step.id] = control(step)
+            if calls := tool_calls(step):
+                names.calls[step.id] = calls
             names.reads[step.id] = list(reads(step))
             if step.when is not None:
                 names.whens[step.id] = [
@@ -262,6 +271,25 @@ class Node:
     frames: list[FrameGraph] = field(default_factory=list)
 
     @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls of tools that the step makes: its own, and those beside it."""
+        return self.frame.names.calls.get(self.step.id, ())
+
+    def call(self, use: Use) -> ToolCall:
+        """The call that the step makes as *use*."""
+        return next(call for call in self.calls if call.use == use)
+
+    def child(self, number: int) -> FrameGraph:
+        """The frame of the child *number* of a fork: all items have the same."""
+        return self.frames[0 if self.frames[0].item is not None else number]
+
+    @property
+    def approval(self) -> Approval | None:
+        """What a person is asked here, where one is."""
+        asks = self.kind == "step" and isinstance(self.control, Chooses)
+        return self.control.approval if asks else None  # type: ignore[union-attr]
+
+    @property
     def test(self) -> Test | None:
         """The condition that decides here, if one does."""
         match self.kind, self.control:
@@ -289,10 +317,9 @@ class Node:
 
     @property
     def decides(self) -> bool:
-        """Whether values decide here how it goes on: a condition, or a case for a value."""
-        match self.kind, self.control:
-            case "step", Chooses(by=by):
-                return by != "person"
+        """Whether values decide here how it goes on; those of a loop at the end of an iteration."""
+        if self.kind == "step":
+            return by_values(self.control) and not isinstance(self.control, Repeats)
         return self.kind in ("when", "test")
 
     def follow(self, label: str) -> int | None:

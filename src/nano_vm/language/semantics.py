@@ -180,6 +180,14 @@ class Test:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """What a person of a role is asked, and is shown."""
+
+    role: str
+    show: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Chooses:
     """One of ``ways``: by a ``condition`` the first where it is true, and the second where not; by
     the text of the value ``on``; or as a person says.
@@ -192,6 +200,7 @@ class Chooses:
     ways: tuple[Way, ...]
     condition: str | None = None
     on: Any = None
+    approval: Approval | None = None  # where a person says
     skipped: str | None = None
 
     def way(self, label: str) -> Way | None:
@@ -236,6 +245,7 @@ class Forks:
     kind: Literal["branch", "item"]
     frames: tuple[tuple[str, Block], ...]
     most: int
+    goes_on: bool  # after one that failed
     item: str | None = None
     over: Any = None
 
@@ -250,6 +260,14 @@ class Calls:
 
 Control: TypeAlias = Goes | Stops | Chooses | Repeats | Forks | Calls
 
+
+def by_values(control: Control) -> bool:
+    """Whether values decide how it goes on: a condition, or a case for a value."""
+    return isinstance(control, Repeats) or (
+        isinstance(control, Chooses) and control.approval is None
+    )
+
+
 # --- calls of tools -------------------------------------------------------------------------------
 
 Use = Literal["step", "undo", "reconcile"]
@@ -262,6 +280,11 @@ class ToolCall:
     use: Use
     tool: str
     args: Mapping[str, Any]
+
+    @property
+    def at(self) -> Loc:
+        """Its place in the step."""
+        return () if self.use == "step" else (self.use,)
 
 
 # --- one type each --------------------------------------------------------------------------------
@@ -337,7 +360,7 @@ def _approval(step: ApprovalStep) -> Control:
         Way("then", "then", step.then, ("then",), "follow"),
         Way("otherwise", None if late else "otherwise", step.otherwise, ("otherwise",)),
     )
-    return Chooses("person", ways)
+    return Chooses("person", ways, approval=Approval(step.role, step.show))
 
 
 def _labels_and_blocks(step: Step) -> tuple[Term, ...]:
@@ -386,7 +409,7 @@ def _object(step: ParallelStep) -> tuple[Term, ...]:
 def _branches(step: ParallelStep) -> Control:
     found = zip(step.branches(), blocks(step), strict=True)
     frames = tuple((name, block) for (name, _, _), block in found)
-    return Forks("branch", frames, len(frames))
+    return Forks("branch", frames, len(frames), step.on_item_error == "continue")
 
 
 def _items(step: MapStep) -> Control:
@@ -395,7 +418,8 @@ def _items(step: MapStep) -> Control:
         most = len(step.over) if len(step.over) <= step.max_items else 0
     else:
         most = 0 if is_literal(step.over) else step.max_items  # a literal that is no list fails
-    return Forks("item", frames, most, step.item_name, step.over)
+    goes_on = step.on_item_error == "continue"
+    return Forks("item", frames, most, goes_on, step.item_name, step.over)
 
 
 TABLE: dict[type[Step], Semantics] = {
@@ -479,9 +503,9 @@ def error_words(step: Step) -> Iterator[Literal["error", "errors"]]:
     """
     if step.catch or step.on_error is OnError.SKIP:
         yield "error"
-    if any(isinstance(term, (ObjectOf, ListOf)) for term in output(step)):
-        if step.on_item_error == "continue":  # type: ignore[attr-defined]
-            yield "errors"
+    forks = control(step)
+    if isinstance(forks, Forks) and forks.goes_on:
+        yield "errors"
 
 
 def partial_output(step: Step) -> bool:
@@ -495,7 +519,7 @@ WHEN = ("when", "unless")
 """The edges of what decides before a step whether it runs."""
 
 
-def edges(step: Step) -> dict[str, str]:
+def edge_words(step: Step) -> dict[str, str]:
     """By the word that names it in a policy, the label of each edge of *step* that decides
     something. A word that would name two of them names none.
     """

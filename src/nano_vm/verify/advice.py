@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..errors import Diagnostic
 from ..language.flow import Flow, Node
 from ..language.policy import Rules
-from ..language.program import ConditionStep, LLMStep, LoopStep, Step, SwitchStep
+from ..language.program import LLMStep, Step
+from ..language.semantics import WHEN, Chooses, Repeats
 from ..tools.contract import ToolContract
 from .data.branches import check_branches, check_fields
 from .data.domains import FAILS
 from .data.names import Assigned, assigned, check_unused
 from .data.possible import Domains
-from .order.statement import WHEN, Places, statements
+from .order.statement import Places, statements
 from .shape import check_entries
 
 
@@ -125,13 +126,13 @@ def _always(places: Places, name: str, domains: Domains) -> bool:
 
 def _ways(node: Node) -> tuple[str, ...]:
     """The labels of all ways that a test can come out; none where an error is one of them."""
-    match node.kind, node.step:
+    match node.kind, node.control:
         case "when", _:
             return WHEN
-        case "step", ConditionStep():
-            return "then", "otherwise"
-        case "step", SwitchStep(default=default, cases=cases) if default is not None:
-            return *(f"case:{case}" for case in cases), "default"
-        case "test", LoopStep():
+        case "step", Chooses() as chooses if chooses.skipped is not None and chooses.way(
+            chooses.skipped
+        ):
+            return tuple(way.label for way in chooses.ways)
+        case "test", Repeats():
             return "until", "exhausted"
     return ()

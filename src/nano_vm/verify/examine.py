@@ -31,7 +31,7 @@ from ..language.policy import (
     rules_of,
     tightest,
 )
-from ..language.program import Program, ToolStep
+from ..language.program import Program
 from ..machine.compile import compile_flow
 from ..spelling import Hints
 from ..tools.contract import ToolContract, ToolOptions, contract
@@ -293,18 +293,15 @@ def _uncalled(
 
 def _all_names(flow: Flow) -> Iterable[Names]:
     """The names of each program in the flow."""
-    return {id(frame.names): frame.names for frame in flow.frames}.values()
+    return [frame.names for frame in flow.roots]
 
 
 def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
     """Each tool that is called, and where."""
     for names in _all_names(flow):
         for step, at in names.steps:
-            if isinstance(step, ToolStep):
-                yield step.tool, (*names.loc, *at, "tool")
-                for kind, beside in (("undo", step.undo), ("reconcile", step.reconcile)):
-                    if beside is not None:
-                        yield beside.tool, (*names.loc, *at, kind, "tool")
+            for call in names.calls.get(step.id, ()):
+                yield call.tool, (*names.loc, *at, *call.at, "tool")
 
 
 def _forbidden(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..errors import Diagnostic, Loc
 from ..language.flow import Flow, Node
-from ..language.program import ConditionStep, SwitchStep
+from ..language.semantics import Chooses
 
 
 def check_shape(flow: Flow) -> Iterator[Diagnostic]:
@@ -238,9 +238,13 @@ def _loop_of(jump: _Jump, ids: Mapping[int, Mapping[Loc, str]]) -> str:
 
 def _until(jump: _Jump) -> str | None:
     """When a loop ends in place of which a condition or switch jumps back."""
-    step = jump.by.step
-    if isinstance(step, ConditionStep):
-        return step.condition if jump.label == "otherwise" else f"not ({step.condition})"
-    if isinstance(step, SwitchStep) and jump.label.startswith("case:") and isinstance(step.on, str):
-        return f"{step.on} != {jump.label[5:]!r}"
+    match jump.by.control:
+        case Chooses(condition=str(condition)) as chooses:
+            test = chooses.test
+            otherwise = test is not None and jump.label in test.false
+            return condition if otherwise else f"not ({condition})"
+        case Chooses(on=str(on)) as chooses:
+            way = chooses.way(jump.label)
+            if way is not None and way.case is not None:
+                return f"{on} != {way.case!r}"
     return None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..errors import Diagnostic, Loc, StepFault
 from ..language.expr import is_literal
 from ..language.flow import Flow
-from ..language.program import ToolStep
+from ..language.semantics import ToolCall
 from ..spelling import Hints
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, checked
 
@@ -18,26 +17,17 @@ def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[D
     `reconcile`.
     """
     hints = Hints()
-    for names in {id(frame.names): frame.names for frame in flow.frames}.values():
-        for step, at in names.steps:
-            if isinstance(step, ToolStep):
-                loc = (*names.loc, *at)
-                yield from _call(step.id, step.tool, step.args, loc, contracts, hints)
-                for kind, call in (("undo", step.undo), ("reconcile", step.reconcile)):
-                    if call is not None:
-                        given = kind == "undo" or "args" in call.model_fields_set
-                        args = call.args if given else step.args
-                        yield from _call(step.id, call.tool, args, (*loc, kind), contracts, hints)
+    for names in [frame.names for frame in flow.roots]:
+        for step_id, calls in names.calls.items():
+            for call in calls:
+                loc = (*names.loc, *names.ids[step_id], *call.at)
+                yield from _call(step_id, call, loc, contracts, hints)
 
 
 def _call(
-    step_id: str,
-    tool: str,
-    args: dict[str, Any],
-    loc: Loc,
-    contracts: Mapping[str, ToolContract],
-    hints: Hints,
+    step_id: str, call: ToolCall, loc: Loc, contracts: Mapping[str, ToolContract], hints: Hints
 ) -> Iterator[Diagnostic]:
+    tool, args = call.tool, call.args
     contract = contracts.get(tool)
     if contract is None:
         hint = hints.meant(
@@ -55,12 +45,7 @@ def _call(
     parameters = contract.parameters
     for name in parameters:
         if parameters[name].required and name not in args:
-            beside = loc[-1] in ("undo", "reconcile")
-            hint = (
-                f"add it to the args of {loc[-1]!r}"
-                if beside
-                else f"add it to the args of {step_id!r}"
-            )
+            hint = f"add it to the args of {(step_id if call.use == 'step' else call.use)!r}"
             yield Diagnostic("V021", loc, f"tool {tool!r} needs argument {name!r}", hint)
     for name, value in args.items():
         at = (*loc, "args", name)

@@ -43,7 +43,6 @@ from ...language.program import Step, walk
 from ...language.semantics import (
     Called,
     Chooses,
-    Control,
     External,
     Forks,
     Item,
@@ -58,6 +57,7 @@ from ...language.semantics import (
     Value,
     Values,
     Write,
+    by_values,
     control,
     last,
     output,
@@ -844,7 +844,7 @@ def _facts(frame: FrameGraph) -> _Facts:
             except ExprError:
                 continue  # told elsewhere
 
-    tests = {step_id for step_id, control in names.controls.items() if _tests(control)}
+    tests = {step_id for step_id, control in names.controls.items() if by_values(control)}
     decided = bool(tests or names.whens)
     for step_reads in names.whens.values():
         watch(step_reads)
@@ -880,11 +880,6 @@ def _facts(frame: FrameGraph) -> _Facts:
         if names.program.inputs is not None:
             facts.given = of_schema(names.program.inputs)
     return facts
-
-
-def _tests(control: Control) -> bool:
-    """Whether values decide how a step goes on."""
-    return isinstance(control, Repeats) or (isinstance(control, Chooses) and control.by != "person")
 
 
 def _told(step: Step, word: str) -> Domain:

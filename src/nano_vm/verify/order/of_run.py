@@ -18,12 +18,12 @@ from ...errors import ExprError
 from ...explore.tree import held_before
 from ...language.expr import Ref, named_references
 from ...language.flow import Flow, Names, Node
-from ...language.program import ApprovalStep, LoopStep, MapStep, SetStep, ToolStep
+from ...language.semantics import Repeats, Use, Value
 from ...machine.machine import Machine
 from ...machine.plan import ToolOp
 from ...records.trace import BRIEF, StepStatus
 from ...tools.contract import ToolContract
-from .statement import Form, Places, Statement, Use, call_arguments, form, has_references, shown
+from .statement import Form, Places, Statement, form, has_references, shown
 
 Place = tuple[int, ...]
 """Where in a run: the number of a record in its frame, and -1 (before its step), 0 (its begin) or 2
@@ -163,14 +163,14 @@ class _Run:
             for number, child in enumerate(
                 extra.get("children", ()) if type(extra) is dict else ()
             ):
-                graph = node.frames[0 if isinstance(node.step, MapStep) else number]
+                graph = node.child(number)
                 if graph.names is node.frame.names:
                     inside = _Writes(self.now(writes))
                 else:  # each run of a called program has names of its own
                     self.writes += 1
                     inside = _Writes(base=self.writes)
-                if isinstance(node.step, MapStep):
-                    self.write(inside, [graph.names.keys[node.step.item_name]])
+                if graph.item is not None:
+                    self.write(inside, [graph.item])
                 self.frame(child, (*here, 1, number), inside)
             self.step(node, here, writes, status, extra, made)
             self.by_path[path] = (*here, 2), node, self.now(writes)
@@ -184,11 +184,9 @@ class _Run:
     ) -> None:
         step = node.step
         done = status is StepStatus.SUCCESS
-        if made if isinstance(step, ToolStep) else done:
-            begin = (
-                *here,
-                2 if isinstance(step, LoopStep) else 0,
-            )  # a loop is recorded at its end; where it began is not told
+        if made if node.calls else done:
+            # a loop is recorded at its end; where it began is not told
+            begin = (*here, 2 if isinstance(node.control, Repeats) else 0)
             self.calls.append(_Call(begin, begin, node, self.now(writes)))
         edge = _edge(node, extra)
         if done or edge == "unless":
@@ -197,8 +195,9 @@ class _Run:
         if done or caught or status is StepStatus.SKIPPED:
             names = node.frame.names
             self.write(writes, names.results(step))
-            if isinstance(step, SetStep) and done:
-                self.write(writes, [names.keys[name] for name in step.values])
+            if done:
+                values = [slot for slot, write in names.writes(step) if isinstance(write, Value)]
+                self.write(writes, values)
 
     def beside(
         self, path: str, here: Place, writes: _Writes, made: bool, records: list[Any], at: int
@@ -246,7 +245,7 @@ def _edge(node: Node, extra: Any) -> str:
         return str(extra[0])
     if type(extra) is not dict:
         return ""
-    if isinstance(node.step, LoopStep) and node.kind != "when":
+    if isinstance(node.control, Repeats) and node.kind != "when":
         return "exhausted" if extra.get("exhausted") else "until"
     branch = str(extra.get("branch", ""))
     return f"case:{branch}" if node.follow(f"case:{branch}") is not None else branch
@@ -265,12 +264,9 @@ class _Asked:
         self.statement = statement
         self.places = Places(flow)
         self.tools = set(contracts)
-        for node in flow.nodes:
-            step = node.step
-            if type(step) is ToolStep:
-                for part in (step, step.undo, step.reconcile):
-                    if part is not None:
-                        self.tools.add(part.tool)
+        for frame in flow.roots:
+            for calls in frame.names.calls.values():
+                self.tools.update(call.tool for call in calls)
         self.guarding = {edge for name in statement.names for edge in self.edges(name)}
         self._reads: dict[tuple[int, str, str], frozenset[int]] = {}
         self._wanted: dict[tuple[int, str, Use], tuple[list[Form], frozenset[int]]] = {}
@@ -311,11 +307,11 @@ class _Asked:
 
     def shown(self, guard: _End) -> frozenset[Form]:
         """What an approval shows."""
-        names, step = guard.node.frame.names, guard.node.step
-        assert isinstance(step, ApprovalStep)
-        key = id(names), step.id
+        names, approval = guard.node.frame.names, guard.node.approval
+        assert approval is not None
+        key = _step(guard.node)
         if key not in self._shown:
-            self._shown[key] = frozenset(shown(step.show, names))
+            self._shown[key] = frozenset(shown(approval.show, names))
         return self._shown[key]
 
 
@@ -376,8 +372,7 @@ class _Judge:
         if name in self.asked.tools:
             return lambda end: (
                 end.node.kind != "when"
-                and isinstance(end.node.step, ToolStep)
-                and end.node.step.tool == name
+                and any(call.use == "step" and call.tool == name for call in end.node.calls)
             )
         steps = self.asked.steps(name)
         if steps:
@@ -405,14 +400,11 @@ class _Judge:
 
     def may_guard(self, end: _End) -> bool:
         """Whether *end* is a guard by its step and edge."""
-        statement, step = self.asked.statement, end.node.step
+        statement, approval = self.asked.statement, end.node.approval
         if statement.kind == "guard":
             return _crosses(end, self.asked.guarding)
-        return (
-            isinstance(step, ApprovalStep)
-            and step.role == statement.names[0]
-            and end.edge == "then"
-        )
+        asked = approval is not None and approval.role == statement.names[0]
+        return asked and end.edge == "then"
 
     def is_for(self, guard: _End, number: int, calls: list[_Call]) -> bool:
         """Whether *guard* is good for the call of this *number*, of those that are in order."""
@@ -472,16 +464,11 @@ def _crosses(end: _End, edges: set[tuple[int, str, str]]) -> bool:
 
 
 def _is_call(call: _Call, tool: str) -> bool:
-    step = call.node.step
-    if not isinstance(step, ToolStep):
-        return False
-    made = {"undo": step.undo, "reconcile": step.reconcile, "step": step}[call.use]
-    return made is not None and made.tool == tool
+    return any(made.use == call.use and made.tool == tool for made in call.node.calls)
 
 
 def _arguments(call: _Call) -> Mapping[str, Any]:
-    assert isinstance(call.node.step, ToolStep)
-    return call_arguments(call.node.step, call.use)
+    return call.node.call(call.use).args
 
 
 def _slots(names: Names, references: Iterable[Ref]) -> frozenset[int]:
@@ -505,8 +492,7 @@ def _called(flow: Flow, tool: str, records: list[Any]) -> int:
     count = 0
     for record in records:
         if len(record) == BRIEF:
-            step = flow.nodes[record[0]].step
-            count += isinstance(step, ToolStep) and step.tool == tool
+            count += flow.nodes[record[0]].call("step").tool == tool
             continue
         op, _, status, _, error, request, _, _, attempts, _, extra = record
         if isinstance(op, ToolOp) and op.tool == tool:

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...language.flow import Flow, FrameGraph, Node
-from ...language.program import LoopStep, MapStep, ParallelStep, ToolStep
+from ...language.semantics import Forks, Repeats
 from ..report import Move
 
 MAX_STATES = 64
@@ -138,7 +138,7 @@ class Follows:
         self.edges: list[list[tuple[str, int]]] = []
         for node in flow.nodes:
             fail = node.frame.fail
-            once = type(node.step) is LoopStep and node.step.max_iterations == 1
+            once = isinstance(node.control, Repeats) and node.control.bound == 1
             self.edges.append(
                 [
                     (edge.label, edge.target)
@@ -300,7 +300,7 @@ class _Search:
                 self.fail(at, node, "reconcile")
             if uses:
                 ways.append((self.called(at, node, state, "reconcile"), ("reconcile",)))
-                if self.checking and isinstance(node.step, ToolStep) and node.step.attempts > 1:
+                if self.checking and node.step.most_calls > 1:
                     self.fail(at, node, "reconcile", "reconcile")  # each attempt may ask
         for before, labels in ways:
             if calls & UNDO:
@@ -408,10 +408,7 @@ class _Search:
             if label != "next":
                 yield target, self.after(node, failed, label), _How(("fork", label), parts)
                 continue
-            if (
-                isinstance(node.step, (MapStep, ParallelStep))
-                and node.step.on_item_error == "continue"
-            ):
+            if isinstance(node.control, Forks) and node.control.goes_on:
                 yield target, self.after(node, failed, label), _How(("fork", label), parts)
             for join in self.joins(node, children):
                 kept = state & (join.state | (self.guards if join.state & self.fresh else 0))
@@ -559,13 +556,10 @@ def _beside(node: Node, calling: list[Reach | None], child: int) -> Reach | None
 
 def _may_be_empty(node: Node) -> bool:
     """Whether a fork may have no child at all."""
-    return isinstance(node.step, MapStep)
+    return isinstance(node.control, Forks) and node.control.item is not None
 
 
 def _many(node: Node) -> bool:
     """Whether two children of the same frame can run at the same time."""
-    step = node.step
-    if not isinstance(step, MapStep):
-        return False
-    items = len(step.over) if type(step.over) is list else step.max_items
-    return min(items, step.max_items) > 1
+    forks = node.control
+    return isinstance(forks, Forks) and forks.item is not None and forks.most > 1

@@ -38,20 +38,17 @@ from ...errors import Diagnostic, ExprError, Loc, Severity
 from ...language.expr import Ref, named_references
 from ...language.flow import Flow, Names, Node
 from ...language.policy import Rules
-from ...language.program import ApprovalStep, CallStep, LoopStep, MapStep, SetStep, Step, ToolStep
+from ...language.program import Step
+from ...language.semantics import WHEN, Item, Repeats, Use, Value, edge_words
 from ...spelling import Hints
 from ...tools.contract import ToolContract
 from ..report import Finding
 from .of_run import monitor
 from .paths import RECONCILE, STEP, UNDO, Breach, Follows, Question, find_breach
 from .statement import (
-    WHEN,
     Form,
     Places,
     Statement,
-    Use,
-    call_arguments,
-    edge_words,
     form,
     has_references,
     shown,
@@ -64,7 +61,8 @@ rest are taken to read what any of them reads, which can only refuse more. So th
 statement does not grow with calls times guards.
 """
 
-_USES: Mapping[int, Use] = {STEP: "step", UNDO: "undo", RECONCILE: "reconcile"}
+_FLAGS: Mapping[Use, int] = {"step": STEP, "undo": UNDO, "reconcile": RECONCILE}
+_USES = {flag: use for use, flag in _FLAGS.items()}
 _NOT_AN_END = ("skip", "catch", "error", "fork", "again")
 Slots = frozenset[int]
 
@@ -134,7 +132,7 @@ def _lost_edge(
         f"a guard of tool {tool!r} is the edge {edge!r}, and this program has none of that name"
     )
     hint = places.late(edge) or hints.meant(edge, list(places.known_edges()))
-    step = places.steps(places.own).get(edge.rpartition(".")[0])
+    step = places.own.by_id.get(edge.rpartition(".")[0])
     if hint is None and step is not None and edge_words(step):
         hint = f"step {step.id!r} has {', '.join(edge_words(step))}"
     elif hint is None:
@@ -175,28 +173,19 @@ class _Index:
                 self.whens.setdefault((id(node.frame.names), step.id), []).append(node.index)
             if kind == "step" or kind == "test":
                 self.steps.setdefault((id(node.frame.names), step.id), []).append(node.index)
-                # isinstance asks the metaclass of models, which takes a microsecond
-                if type(step) is ToolStep:
-                    self._tool(node.index, step)
-        # by names: the first of its slots, so that a slot's number says whose it is
-        self.bases: dict[int, int] = {}
-        size = 0
-        for names in self.places.programs.values():
-            self.bases[id(names)] = size
-            size += names.size
+                self._calls(node)
         self._writers: dict[int, list[int]] | None = None
         self._items: dict[int, list[int]] = {}
         self._inside: dict[int, list[int]] = {}
         self._reads: dict[tuple[int, str, int], Slots] = {}
 
-    def _tool(self, node: int, step: ToolStep) -> None:
-        self.calls.setdefault(step.tool, []).append((node, STEP))
-        if step.undo is not None:
-            self.calls.setdefault(step.undo.tool, []).append((node, UNDO))
-        if step.reconcile is not None:
-            contract = self.contracts.get(step.tool)
-            if contract is None or contract.unsafe:  # else nobody asks
-                self.calls.setdefault(step.reconcile.tool, []).append((node, RECONCILE))
+    def _calls(self, node: Node) -> None:
+        calls = node.calls
+        contract = self.contracts.get(calls[0].tool) if calls else None
+        for call in calls:
+            # where the outcome of a call is of no consequence nobody asks for it
+            if call.use != "reconcile" or contract is None or contract.unsafe:
+                self.calls.setdefault(call.tool, []).append((node.index, _FLAGS[call.use]))
 
     @property
     def follows(self) -> Follows:
@@ -264,7 +253,7 @@ class _Index:
         found = []
         for names, step in named:
             for at in self.steps.get((id(names), step.id), ()):
-                if nodes[at].kind == "test" or not isinstance(step, LoopStep):
+                if nodes[at].kind == "test" or not isinstance(nodes[at].control, Repeats):
                     found += [
                         (at, edge.label)
                         for edge in nodes[at].edges
@@ -330,23 +319,16 @@ class _Index:
         """
         asking: dict[Form, list[_Guard]] = {}  # by what is shown
         everyone: list[_Guard] = []
-        for program in self.places.programs.values():
-            for step, _ in program.steps:
-                if isinstance(step, ApprovalStep) and step.role == statement.names[0]:
-                    crossed = [
-                        (node, "then") for node in self.steps.get((id(program), step.id), ())
-                    ]
-                    guard = _Guard(program, step, crossed)
-                    everyone.append(guard)
-                    for part in dict.fromkeys(shown(step.show, program)):
-                        asking.setdefault(part, []).append(guard)
+        for guard, show in self.approvals(statement.names[0]):
+            everyone.append(guard)
+            for part in dict.fromkeys(shown(show, guard.names)):
+                asking.setdefault(part, []).append(guard)
         bits = _Bits()
         kinds: dict[object, int] = {}
         for site in sites:
             node = self.flow.nodes[site[0]]
             names = node.frame.names
-            assert isinstance(node.step, ToolStep)
-            arguments = call_arguments(node.step, _USES[site[1]])
+            arguments = node.call(_USES[site[1]]).args
             protected = {
                 name: value for name, value in arguments.items() if statement.protects(name)
             }
@@ -368,6 +350,15 @@ class _Index:
             bits.need(kinds[key], [site])
         return self.question(bits, sites)
 
+    def approvals(self, role: str) -> Iterator[tuple[_Guard, Any]]:
+        """The approvals by *role*, each with what it shows."""
+        for program in self.places.programs.values():
+            for step, _ in program.steps:
+                asked = self.steps.get((id(program), step.id), [])
+                approval = self.flow.nodes[asked[0]].approval if asked else None
+                if approval is not None and approval.role == role:
+                    yield _Guard(program, step, [(at, "then") for at in asked]), approval.show
+
     def question(self, bits: _Bits, sites: list[Site]) -> Question:
         calls: dict[int, int] = {}
         for node, flag in sites:
@@ -381,7 +372,7 @@ class _Index:
 
     def slots(self, names: Names, arguments: Mapping[str, Any]) -> Slots:
         """What *arguments*, literals with templates inside, read."""
-        base, found = self.bases[id(names)], set()
+        base, found = names.base, set()
         for ref in named_references(arguments.values()):
             try:
                 found.add(base + names.load(ref)[0])
@@ -391,7 +382,7 @@ class _Index:
 
     def read_by(self, names: Names, reads: Iterable[tuple[Ref, Loc]]) -> Slots:
         """The slots that *reads* read."""
-        base, found = self.bases[id(names)], set()
+        base, found = names.base, set()
         for ref, _ in reads:
             try:
                 found.add(base + names.load(ref)[0])
@@ -404,8 +395,7 @@ class _Index:
         key = id(names), step.id, flag
         found = self._reads.get(key)
         if found is None:
-            assert isinstance(step, ToolStep)
-            found = self._reads[key] = self.slots(names, call_arguments(step, _USES[flag]))
+            found = self._reads[key] = self.slots(names, node.call(_USES[flag]).args)
         return found
 
     def writes(self, question: Question, ended: list[Slots]) -> None:
@@ -432,26 +422,24 @@ class _Index:
         writers: dict[int, list[int]] = {}
         for node in self.flow.nodes:
             kind, step, names = node.kind, node.step, node.frame.names
-            if kind == "end" or kind == "fail" or (kind == "step" and type(step) is LoopStep):
+            loops = kind == "step" and isinstance(node.control, Repeats)
+            if kind == "end" or kind == "fail" or loops:
                 continue
-            base = self.bases[id(names)]
             for slot in names.results(step):
-                writers.setdefault(base + slot, []).append(node.index)
+                writers.setdefault(names.base + slot, []).append(node.index)
             if kind == "when":  # where the step is skipped, its output is cleared
                 continue
-            if type(step) is SetStep:
-                for name in step.values:
-                    writers.setdefault(base + names.keys[name], []).append(node.index)
-            elif type(step) is MapStep:
-                item = base + names.keys[step.item_name]
-                self._items.setdefault(item, []).extend(frame.index for frame in node.frames)
-            elif type(step) is CallStep:
-                # each run of a called program has names of its own: it begins by writing all of
-                # them
-                for frame in node.frames:
-                    base = self.bases[id(frame.names)]
-                    for slot in range(base, base + frame.names.size):
-                        self._items.setdefault(slot, []).append(frame.index)
+            for slot, write in names.writes(step):
+                if isinstance(write, Value):
+                    writers.setdefault(names.base + slot, []).append(node.index)
+                elif isinstance(write, Item):
+                    inside = [frame.index for frame in node.frames]
+                    self._items.setdefault(names.base + slot, []).extend(inside)
+            # each run of a called program has names of its own: it begins by writing all of them
+            for frame in [frame for frame in node.frames if frame.own_names]:
+                base = frame.names.base
+                for slot in range(base, base + frame.names.size):
+                    self._items.setdefault(slot, []).append(frame.index)
         return writers
 
     def _within(self, loop: int) -> Iterator[int]:

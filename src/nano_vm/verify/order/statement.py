@@ -4,8 +4,7 @@ is proved here.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,9 +25,8 @@ from ...language.expr import (
 )
 from ...language.flow import Flow, Names
 from ...language.policy import Rules
-from ...language.program import ApprovalStep, ConditionStep, LoopStep, Step, SwitchStep, ToolStep
-
-Use = Literal["step", "undo", "reconcile"]
+from ...language.program import Step
+from ...language.semantics import Chooses, edge_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +89,12 @@ class Places:
         self.own = flow.frames[0].names
         self.programs: dict[int, Names] = {id(self.own): self.own}
         self.called: dict[tuple[int, str], list[Names]] = {}
-        self._steps: dict[int, dict[str, Step]] = {}
         for frame in flow.frames:
             if frame.kind == "call":
                 assert frame.owner is not None
                 self.programs[id(frame.names)] = frame.names
                 key = id(frame.owner.frame.names), frame.owner.step.id
                 self.called.setdefault(key, []).append(frame.names)
-
-    def steps(self, names: Names) -> dict[str, Step]:
-        """The steps of one program by id."""
-        found = self._steps.get(id(names))
-        if found is None:
-            found = self._steps[id(names)] = {step.id: step for step, _ in names.steps}
-        return found
 
     def named_steps(self, name: str) -> list[tuple[Names, Step]]:
         """The step ``s`` of the run's own program, or ``call/s`` of the program that the step
@@ -113,9 +103,7 @@ class Places:
         A call that is reached in two ways runs two programs of the same steps, so it is a list.
         """
         return [
-            (names, steps[rest])
-            for names, rest in self._within(name)
-            if rest in (steps := self.steps(names))
+            (names, names.by_id[rest]) for names, rest in self._within(name) if rest in names.by_id
         ]
 
     def named_edges(self, name: str) -> list[tuple[Names, Step, str]]:
@@ -124,10 +112,9 @@ class Places:
         """
         found = []
         for names, rest in self._within(name):
-            steps = self.steps(names)
             for at, character in enumerate(rest):
-                step = steps.get(rest[:at]) if character == "." else None
-                label = edge_label(step, rest[at + 1 :]) if step is not None else None
+                step = names.by_id.get(rest[:at]) if character == "." else None
+                label = edge_words(step).get(rest[at + 1 :]) if step is not None else None
                 if step is not None and label is not None:
                     found.append((names, step, label))
         return found if len({(step.id, label) for _, step, label in found}) < 2 else []
@@ -135,7 +122,7 @@ class Places:
     def late(self, name: str) -> str | None:
         """Why *name* is no edge, where it is ``otherwise`` of an approval that has a deadline."""
         step_id, _, word = name.rpartition(".")
-        if word == "otherwise" and any(may_be_late(step) for _, step in self.named_steps(step_id)):
+        if any(_late(names, step, word) for names, step in self.named_steps(step_id)):
             return (
                 f"{step_id!r} takes it also where nobody decides in time; without "
                 f"'timeout_seconds' it is a rejection"
@@ -158,66 +145,14 @@ class Places:
             yield from (f"{step.id}.{word}" for word in edge_words(step))
 
 
-def may_be_late(step: Step) -> bool:
-    """Whether an approval takes ``otherwise`` also where nobody decides in time: then that edge
-    says nothing of a decision.
-    """
-    return isinstance(step, ApprovalStep) and step.timeout_seconds is not None
-
-
-WHEN = ("when", "unless")
-"""The edges of what decides before a step whether it runs."""
-
-
-def edge_words(step: Step) -> list[str]:
-    """How the edges of *step* are named in a policy."""
-    words = list(WHEN) if step.when is not None else []
-    match step:
-        case ApprovalStep() if may_be_late(step):
-            words += ["then"]
-        case ConditionStep() | ApprovalStep():
-            words += ["then", "otherwise"]
-        case SwitchStep():
-            words += [*step.cases, *(["default"] if step.default is not None else [])]
-            times = Counter(words)  # a name with two readings names none of them
-            words = [word for word in words if times[word] == 1]
-        case LoopStep():
-            words += ["until", *(["exhausted"] if step.on_exhausted == "continue" else [])]
-    return words
-
-
-def edge_label(step: Step, word: str) -> str | None:
-    """The label in the flow of the edge that a policy names *word*; None if *step* has no such
-    edge, or two of that name.
-    """
-    if step.when is not None and word in WHEN:
-        return None if isinstance(step, SwitchStep) and word in step.cases else word
-    match step:
-        case ConditionStep() | ApprovalStep() if word in edge_words(step):
-            return word
-        case SwitchStep() if word in step.cases:
-            # a case called `default` beside a real one: the name has two readings, so it names none
-            return None if word == "default" and step.default is not None else f"case:{word}"
-        case SwitchStep() if word == "default" and step.default is not None:
-            return word
-        case LoopStep() if word in edge_words(step):
-            return word
-    return None
+def _late(names: Names, step: Step, word: str) -> bool:
+    """Whether *word* is a way of an approval that is taken also where nobody decides in time."""
+    chooses = names.controls[step.id]
+    way = chooses.way(word) if isinstance(chooses, Chooses) else None
+    return way is not None and way.word is None
 
 
 # --- arguments ------------------------------------------------------------------------------------
-
-
-def call_arguments(step: ToolStep, use: Use) -> Mapping[str, Any]:
-    """The arguments, as written, of the call that *step* makes."""
-    if use == "undo":
-        assert step.undo is not None
-        return step.undo.args
-    if use == "reconcile":
-        assert step.reconcile is not None
-        return step.reconcile.args if "args" in step.reconcile.model_fields_set else step.args
-    return step.args
-
 
 Form = tuple[Any, ...]
 

@@ -16,27 +16,28 @@ from ...errors import ExprError, Loc
 from ...language.expr import Ref, value_references
 from ...language.flow import Flow, Names, Node
 from ...language.policy import ArgRule, Rules
-from ...language.program import (
-    ApprovalStep,
-    CallStep,
-    ConditionStep,
-    LLMStep,
-    LoopStep,
-    MapStep,
-    ParallelStep,
-    SetStep,
-    Step,
-    SwitchStep,
-    ToolStep,
-    WaitStep,
-    blocks,
+from ...language.program import Step, blocks
+from ...language.semantics import (
+    Approval,
+    Calls,
+    External,
+    Forks,
+    Last,
+    Literals,
+    ObjectOf,
+    ToolCall,
+    Use,
+    Value,
+    Values,
+    output,
+    partial_output,
 )
-from ...language.semantics import partial_output
+from ...language.semantics import last as left_by
 from ...machine.machine import Machine
 from ...records.trace import BRIEF, StepStatus
 from ...tools.contract import ToolContract
-from ..order.statement import Form, call_arguments, form, shown
-from .proof import known_names, restricted, returns_of, roles, shape, spells
+from ..order.statement import Form, form, shown
+from .labels import known_names, restricted, returns_of, roles, shape, spells
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Arrivals:
     untrusted: frozenset[str]
     literals: Mapping[int, bool]  # by Names: whether its program's own text is untrusted
     loc: Loc
-    use: str  # "", "undo" or "reconcile"
+    use: Use
     tool: str
     name: str
 
@@ -123,21 +124,20 @@ class _Run:
             step = node.step
             fields = extra if type(extra) is dict else {}
             if status is StepStatus.SUCCESS:
-                if isinstance(step, ToolStep) and made:
-                    self.look(node, "", env)
-                if isinstance(step, SetStep):
-                    value = self.set(step, env, names)
-                else:
-                    value = self.output(node, fields, env, results, block, instead)
+                if node.calls and made:
+                    self.look(node, "step", env)
+                value = self.output(node, fields, env, results, block, instead)
+                self.names(step, env, names)
                 self.write(step, env, names, value)
-                if isinstance(step, ApprovalStep):
-                    self.approve(step, fields, env, names)
-                if isinstance(step, ToolStep) and step.undo is not None:
+                if node.approval is not None:
+                    self.approve(node.approval, fields, env, names)
+                if any(call.use == "undo" for call in node.calls):
                     self.undos[f"{path}/undo"] = self.given(node, "undo", env)
-                if isinstance(step, (ConditionStep, SwitchStep, ApprovalStep)):
-                    block = False
-                else:
-                    last = block = value.untrusted
+                match left_by(step):
+                    case "own":
+                        last = block = value.untrusted
+                    case "blocks":
+                        block = False
             elif status is StepStatus.SKIPPED or "caught" in fields:
                 value = _Label(bool(fields.get("default")) and self.asked.literals[id(names)])
                 if status is not StepStatus.SKIPPED and partial_output(step):
@@ -151,32 +151,29 @@ class _Run:
     def children(self, node: Node, extra: Any, env: Env) -> list[bool]:
         """What the frames of a fork give."""
         results = []
-        step, names = node.step, node.frame.names
+        names = node.frame.names
         for number, records in enumerate(extra.get("children", ()) if type(extra) is dict else ()):
-            graph = node.frames[0 if isinstance(step, MapStep) else number]
+            graph = node.child(number)
             inner = dict(env)
-            if isinstance(step, MapStep):
-                self.writes += 1
-                inner[names.keys[step.item_name]] = _Label(
-                    self.dirty(step.over, env, names), None, self.writes
-                )
-            elif isinstance(step, CallStep):
-                keys = graph.names.keys
-                inner = {
-                    keys[name]: _Label(self.dirty(value, env, names))
-                    for name, value in step.arguments.items()
-                    if name in keys
-                }
+            match node.control:
+                case Forks(item=str(), over=over):
+                    assert graph.item is not None
+                    self.writes += 1
+                    inner[graph.item] = _Label(self.dirty(over, env, names), None, self.writes)
+                case Calls(arguments=arguments):
+                    keys = graph.names.keys
+                    inner = {
+                        keys[name]: _Label(self.dirty(value, env, names))
+                        for name, value in arguments.items()
+                        if name in keys
+                    }
             result = self.frame(records, inner, graph.names)
-            if isinstance(step, CallStep) and graph.names.program.output is not None:
+            if graph.own_names and graph.names.program.output is not None:
                 result = self.dirty(graph.names.program.output, inner, graph.names)
             results.append(result)
+        branches = [frame.name for frame in node.frames]
         for name in extra.get("failed", ()) if results else ():  # null stands there
-            results[
-                name
-                if isinstance(step, MapStep)
-                else [frame.name for frame in node.frames].index(name)
-            ] = False
+            results[name if type(name) is int else branches.index(name)] = False
         return results
 
     def beside(
@@ -197,7 +194,7 @@ class _Run:
         )
         self.look(node, "reconcile", env)
         if type(output) is dict and output.get("done") is True:
-            return self.returned(op.tool, call_arguments(_tool(node), "reconcile"), env, names)
+            return self.returned(node.call("reconcile"), env, names)
         return None
 
     def output(
@@ -211,49 +208,45 @@ class _Run:
     ) -> _Label:
         step, names = node.step, node.frame.names
         own = self.asked.literals[id(names)]
-        match step:
-            case ToolStep():
-                return _Label(
-                    self.returned(step.tool, step.args, env, names) if instead is None else instead
-                )
-            case LLMStep():
-                if own or fields.get("on_invalid") or step.allowed_outputs is not None:
+        match output(step)[0]:
+            case External("tool"):
+                found = self.returned(node.call("step"), env, names)
+                return _Label(found if instead is None else instead)
+            case External("model", schema, allowed):
+                if own or fields.get("on_invalid") or allowed is not None:
                     return _Label(own)
-                if (
-                    step.output_schema is not None
-                    and restricted(step.output_schema, ()) is not None
-                ):
+                if schema is not None and restricted(schema, ()) is not None:
                     return CLEAN
                 reads = (ref for ref, _ in names.reads[step.id])
-                return _Label(any(self.reads(ref, env, names) for ref in reads), step.output_schema)
-            case ApprovalStep():
+                return _Label(any(self.reads(ref, env, names) for ref in reads), schema)
+            case External():
                 return _Label(True, shape(step))
-            case WaitStep():
-                return _Label(True)
-            case LoopStep():
-                return _Label(block)
-            case ConditionStep() | SwitchStep():
+            case Literals():
                 return _Label(own)
-            case ParallelStep():
-                branches = (name for name, _, _ in step.branches())
+            case Last():
+                return _Label(block)
+            case Values(templates):
+                parts = {name: self.dirty(value, env, names) for name, value in templates.items()}
+                return _Label(any(parts.values()), None, 0, parts)
+            case ObjectOf(branches):
                 return _Label(any(results), None, 0, dict(zip(branches, results, strict=False)))
         return _Label(any(results))
 
-    def set(self, step: SetStep, env: Env, names: Names) -> _Label:
-        labels = {}
-        for name, value in step.values.items():
-            labels[name] = self.dirty(value, env, names)
-        for name, untrusted in labels.items():
+    def names(self, step: Step, env: Env, names: Names) -> None:
+        """The names that *step* writes templates to, each of what was there before the step."""
+        written = {
+            slot: self.dirty(write.template, env, names)
+            for slot, write in names.writes(step)
+            if isinstance(write, Value)
+        }
+        for slot, untrusted in written.items():
             self.writes += 1
-            env[names.keys[name]] = _Label(untrusted, None, self.writes)
-        return _Label(any(labels.values()), None, 0, labels)
+            env[slot] = _Label(untrusted, None, self.writes)
 
     def write(
         self, step: Step, env: Env, names: Names, value: _Label, *, failed: bool = False
     ) -> None:
-        if any(True for _ in blocks(step)) and isinstance(
-            step, (ConditionStep, SwitchStep, ApprovalStep)
-        ):
+        if left_by(step) == "blocks" and any(True for _ in blocks(step)):
             value = CLEAN  # the end of its block writes again, and no record tells when
         self.writes += 1
         value = _Label(value.untrusted, value.schema, self.writes, value.parts)
@@ -264,11 +257,11 @@ class _Run:
             if (step.id, word) in names.errors:
                 env[names.errors[step.id, word]] = _Label(told, None, self.writes)
 
-    def returned(self, tool: str, args: Mapping[str, Any], env: Env, names: Names) -> bool:
-        returns = returns_of(tool, self.asked.contracts, self.asked.rules)
+    def returned(self, call: ToolCall, env: Env, names: Names) -> bool:
+        returns = returns_of(call.tool, self.asked.contracts, self.asked.rules)
         if returns == "args":
-            return self.made_up(args, names) or any(
-                self.dirty(value, env, names) for value in args.values()
+            return self.made_up(call.args, names) or any(
+                self.dirty(value, env, names) for value in call.args.values()
             )
         return returns is None
 
@@ -299,20 +292,22 @@ class _Run:
 
     # --- approvals, and the verdict ---
 
-    def approve(self, step: ApprovalStep, fields: dict[str, Any], env: Env, names: Names) -> None:
+    def approve(self, asked: Approval, fields: dict[str, Any], env: Env, names: Names) -> None:
         if fields.get("branch", "then") == "then":
             seen = {slot: label.write for slot, label in env.items()}
-            self.approvals.append((step.role, id(names), frozenset(shown(step.show, names)), seen))
+            self.approvals.append(
+                (asked.role, id(names), frozenset(shown(asked.show, names)), seen)
+            )
 
-    def look(self, node: Node, use: str, env: Env) -> None:
+    def look(self, node: Node, use: Use, env: Env) -> None:
         self.broken = self.broken or self.given(node, use, env)
 
-    def given(self, node: Node, use: str, env: Env) -> bool:
+    def given(self, node: Node, use: Use, env: Env) -> bool:
         """Whether a call that is made now is the one, and is given what it must not be."""
         asked, names = self.asked, node.frame.names
         if node.loc != asked.loc or use != asked.use:
             return False
-        args = call_arguments(_tool(node), use or "step")  # type: ignore[arg-type]
+        args = node.call(use).args
         if asked.name not in args:
             return True  # left to the tool's default
         value = args[asked.name]
@@ -336,8 +331,3 @@ class _Run:
             and all(env.get(slot, CLEAN).write == seen.get(slot, 0) for slot in slots)
             for role, space, forms, seen in self.approvals
         )
-
-
-def _tool(node: Node) -> ToolStep:
-    assert isinstance(node.step, ToolStep)
-    return node.step

@@ -28,35 +28,38 @@ with nothing.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import ExprError, Loc
-from ...language.expr import Ref, computed, parse_template, value_references
+from ...language.expr import Ref, value_references
 from ...language.flow import Flow, FrameGraph, Names, Node
-from ...language.policy import ArgRule, Returns, Rules, Shown
-from ...language.program import (
-    ApprovalStep,
-    CallStep,
-    ConditionStep,
-    LLMStep,
-    LoopStep,
-    MapStep,
-    ParallelStep,
-    SetStep,
-    Step,
-    SwitchStep,
-    ToolStep,
-    WaitStep,
+from ...language.policy import ArgRule, Rules, Shown
+from ...language.semantics import (
+    Called,
+    External,
+    Forks,
+    Item,
+    Last,
+    ListOf,
+    Literals,
+    ObjectOf,
+    Repeats,
+    Term,
+    ToolCall,
+    Use,
+    Value,
+    Values,
+    by_values,
+    output,
 )
-from ...language.semantics import writes
 from ...tools.contract import ToolContract
-from ...values import short
-from ..order.statement import Form, call_arguments, form, shown, statements
+from ..order.statement import Form, form, shown, statements
 from ..report import Finding, Influence, Move
+from .labels import known_names, restricted, returns_of, roles, shape, spells
+from .of_run import Arrivals
 
 MAX_WAY = 16
 """Names that are told of a way, the last ones: so that many long ways are not written out many
@@ -64,7 +67,6 @@ times.
 """
 
 ONLY_A_BRANCH = "only a branch"
-Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ class _Reached:
 
 
 class _Graph:
-    """Vertices are slots: ``base[id(names)]`` plus the slot's number."""
+    """Vertices are slots: ``names.base`` plus the slot's number."""
 
     def __init__(
         self,
@@ -139,17 +141,12 @@ class _Graph:
         self.rules = rules
         self.untrusted = untrusted
         self.known = known_names(contracts, rules)
-        self.base: dict[int, int] = {}
-        self.spaces: list[FrameGraph] = []  # the first frame of each Names
-        self.literals: dict[int, bool] = {}  # by Names: whether its program's own text is untrusted
-        size = 0
-        for frame in flow.frames:
-            key = id(frame.names)
-            if key not in self.base:
-                self.base[key] = size
-                size += frame.names.size
-                self.spaces.append(frame)
-                self.literals[key] = untrusted_literals or by_untrusted(frame, approved)
+        # by Names: whether its program's own text is untrusted
+        self.literals = {
+            id(frame.names): untrusted_literals or by_untrusted(frame, approved)
+            for frame in flow.roots
+        }
+        size = flow.size
         # target, and the node that carries it
         self.strong: list[list[tuple[int, int]]] = [[] for _ in range(size)]
         self.weak: dict[int, list[tuple[int, int, str]]] = {}
@@ -171,7 +168,7 @@ class _Graph:
     def build(self) -> None:
         if any(self.literals.values()):
             self.structures()
-        for frame in self.spaces:
+        for frame in self.flow.roots:
             self.inputs(frame)
             self.shaped(frame)
         for frame in self.flow.frames:
@@ -183,13 +180,13 @@ class _Graph:
                     self.out(frame.owner),
                     frame.owner.index,
                 )
-        strong, base = self.strong, self.base
+        strong = self.strong
         for node in self.flow.nodes:
             if node.kind != "step":
                 continue
             step, frame = node.step, node.frame
             names = frame.names
-            start = base[id(names)]
+            start = names.base
             for (step_id, word), slot in names.errors.items():
                 if step_id == step.id:
                     self.seed(start + slot, f"{word} of step {step_id!r}", node.index)
@@ -205,30 +202,30 @@ class _Graph:
             if around is not None:
                 strong[result].append((self.out(around), around.index))
             if self.literals[id(names)]:
-                self.spelt(node, step, names, start, out)
-            if isinstance(step, ToolStep):
-                self.tool(node, step, names, out)
-            elif isinstance(step, LLMStep):
-                self.model(node, step, names, out)
-            elif not isinstance(step, (ConditionStep, LoopStep, ParallelStep, SwitchStep)):
-                self.other(node, step, names, start, out)
+                self.spelt(node, out)
+            for slot, write in names.writes(step):
+                if isinstance(write, Value):
+                    self.edges(names, write.template, start + slot, node.index)
+                elif isinstance(write, Item):
+                    self.edges(names, write.over, start + slot, node.index)
+            for term in output(step):
+                self.term(node, term, out)
 
     def out(self, node: Node) -> int:
         """The vertex of a step's output."""
         names = node.frame.names
-        return self.base[id(names)] + names.outputs[node.step.id]
+        return names.base + names.outputs[node.step.id]
 
     def structures(self) -> None:
         """An object whose keys are the program's own text is that text only where it is read as a
         whole, not by a field.
         """
         for node in self.flow.nodes:
-            out = (
-                self.out(node)
-                if node.kind == "step" and isinstance(node.step, (ParallelStep, SetStep))
-                else -1
-            )
-            if out >= 0 and self.literals[id(node.frame.names)] and out not in self.whole:
+            if node.kind != "step" or not self.literals[id(node.frame.names)]:
+                continue
+            out = self.out(node)
+            spelt = any(isinstance(term, (ObjectOf, Values)) for term in output(node.step))
+            if spelt and out not in self.whole:
                 whole = self.whole[out] = len(self.strong)
                 self.strong.append([])
                 self.strong[out].append((whole, node.index))
@@ -240,7 +237,7 @@ class _Graph:
 
     def inputs(self, frame: FrameGraph) -> None:
         names = frame.names
-        start = self.base[id(names)]
+        start = names.base
         if frame.kind == "run" and self.untrusted:
             # also one that a step writes: a run may be given it too
             for name, slot in names.keys.items():
@@ -261,22 +258,15 @@ class _Graph:
         asked = [(step, schema) for step, _ in names.steps if (schema := shape(step)) is not None]
         if not asked:
             return
-        start = self.base[id(names)]
-        writers: dict[str, list[Step]] = {}
-        for step, _ in names.steps:
-            for name, _ in writes(step):
-                writers.setdefault(name, []).append(step)
-        given: Iterable[str] = self.untrusted
-        if isinstance(frame.owner, Node) and isinstance(frame.owner.step, CallStep):
-            given = frame.owner.step.arguments
+        start = names.base
+        given: Iterable[str] = frame.arguments if frame.kind == "call" else self.untrusted
         for step, schema in asked:
             self.shapes[start + names.outputs[step.id]] = [schema]
             key = step.output_key
             if key is not None and key not in given:
-                schemas = [
-                    schema for writer in writers[key] if (schema := shape(writer)) is not None
-                ]
-                if len(schemas) == len(writers[key]):
+                writers = names.writers[names.keys[key]]
+                schemas = [schema for by, _ in writers if (schema := shape(by)) is not None]
+                if len(schemas) == len(writers):
                     self.shapes[start + names.keys[key]] = schemas
 
     def seed(self, vertex: int, source: str, node: int) -> None:
@@ -294,7 +284,7 @@ class _Graph:
             slot, path = names.load(ref)
         except ExprError:  # told elsewhere, and never compiled
             return -1, None
-        vertex = self.base[id(names)] + slot
+        vertex = names.base + slot
         if not path:
             return self.whole.get(vertex, vertex) if self.whole else vertex, None
         if vertex in self.shapes:
@@ -316,29 +306,35 @@ class _Graph:
         else:
             self.weak.setdefault(vertex, []).append((target, node, right))
 
-    def value(self, names: Names, value: Any, target: int, node: int) -> None:
-        """Edges from all that *value* reads, and from what it spells out."""
+    def edges(self, names: Names, value: Any, target: int, node: int) -> None:
+        """Edges from all that *value* reads."""
         for ref in value_references(value):
             self.edge(names, ref, target, node)
+
+    def value(self, names: Names, value: Any, target: int, node: int) -> None:
+        """Edges from all that *value* reads, and from what it spells out."""
+        self.edges(names, value, target, node)
         if self.literals[id(names)] and spells(value):
             self.seed(target, self.own_text(self.place(node)), node)
 
     def place(self, node: int) -> str:
         return f"step {self.flow.nodes[node].step.id!r}"
 
-    def spelt(self, node: Node, step: Step, names: Names, start: int, out: int) -> None:
+    def spelt(self, node: Node, out: int) -> None:
         """What a step writes of the program's own text, where that is untrusted."""
+        step, names = node.step, node.frame.names
         source = self.own_text(self.place(node.index))
         # What a model is asked stands in the program, and so does all that it may answer where that is
         # restricted.
-        if step.has_default or isinstance(step, (LLMStep, ConditionStep, SwitchStep)):
+        own = any(isinstance(term, Literals) or _answers(term) for term in output(step))
+        if step.has_default or own:
             self.seed(out, source, node.index)
-        if isinstance(step, MapStep) and spells(step.over):
-            self.seed(start + names.keys[step.item_name], source, node.index)
-        if isinstance(step, SetStep):
-            for name, value in step.values.items():
-                if spells(value):
-                    self.seed(start + names.keys[name], source, node.index)
+        for slot, write in names.writes(step):
+            match write:
+                case Item(over) if spells(over):
+                    self.seed(names.base + slot, source, node.index)
+                case Value(template) if spells(template):
+                    self.seed(names.base + slot, source, node.index)
                     self.seed(out, source, node.index)
 
     def returned(
@@ -358,45 +354,47 @@ class _Graph:
         elif returns is None:
             self.seed(out, f"result of tool {tool!r} ({where} {node.step.id!r})", node.index)
 
-    def tool(self, node: Node, step: ToolStep, names: Names, out: int) -> None:
-        self.returned(step.tool, step.args, names, out, node, "step")
-        if step.reconcile is not None:  # may say that the call was done, and what it returned
-            self.returned(
-                step.reconcile.tool, reconcile_args(step), names, out, node, "reconcile of step"
-            )
+    def term(self, node: Node, term: Term, out: int) -> None:
+        """What flows into the output *out* of a step that is made of *term*."""
+        names, step_id = node.frame.names, node.step.id
+        match term:
+            case Literals() | Last() | ObjectOf() | ListOf():
+                pass  # no value reaches a literal; what blocks leave comes along their own edges
+            case External("tool"):
+                own, *beside = node.calls
+                self.returned(own.tool, own.args, names, out, node, "step")
+                for call in beside:
+                    if call.use == "reconcile":  # may say what the call returned
+                        where = "reconcile of step"
+                        self.returned(call.tool, call.args, names, out, node, where)
+            case External("model"):
+                self.model(node, term, names, out)
+            case External("person"):
+                self.seed(out, f"comment of approval {step_id!r}", node.index)
+            case External("event"):
+                self.seed(out, f"event of step {step_id!r}", node.index)
+            case Values(templates):
+                for template in templates.values():
+                    self.edges(names, template, out, node.index)
+            case Called(arguments):
+                for frame in node.frames:
+                    for name, value in arguments.items():
+                        if name in frame.names.keys:
+                            target = frame.names.base + frame.names.keys[name]
+                            self.value(names, value, target, node.index)
+            case _:
+                # a term that this pass does not know: nothing is known of what is written
+                self.seed(out, f"output of step {step_id!r}", node.index)
 
-    def model(self, node: Node, step: LLMStep, names: Names, out: int) -> None:
+    def model(self, node: Node, answer: External, names: Names, out: int) -> None:
         right = None
         if not self.literals[id(names)]:
-            if step.allowed_outputs is not None:
-                right = f"one of {', '.join(map(repr, step.allowed_outputs))}"
-            elif step.output_schema is not None:
-                right = restricted(step.output_schema, ())
-        for ref, _ in names.reads[step.id]:
+            if answer.allowed is not None:
+                right = f"one of {', '.join(map(repr, answer.allowed))}"
+            elif answer.schema is not None:
+                right = restricted(answer.schema, ())
+        for ref, _ in names.reads[node.step.id]:
             self.edge(names, ref, out, node.index, right)
-
-    def other(self, node: Node, step: Step, names: Names, start: int, out: int) -> None:
-        match step:
-            case SetStep():
-                for ref, where in names.reads[step.id]:
-                    self.edge(names, ref, start + names.keys[str(where[1])], node.index)
-                    self.edge(names, ref, out, node.index)
-            case MapStep():
-                for ref, _ in names.reads[step.id]:
-                    self.edge(names, ref, start + names.keys[step.item_name], node.index)
-            case CallStep():
-                for frame in node.frames:
-                    inner = self.base[id(frame.names)]
-                    for name, value in step.arguments.items():
-                        if name in frame.names.keys:
-                            self.value(names, value, inner + frame.names.keys[name], node.index)
-            case ApprovalStep():
-                self.seed(out, f"comment of approval {step.id!r}", node.index)
-            case WaitStep():
-                self.seed(out, f"event of step {step.id!r}", node.index)
-            case _:
-                # a step of a kind that this pass does not know: nothing is known of what it writes
-                self.seed(out, f"output of step {step.id!r}", node.index)
 
     # --- the fixed point ---
 
@@ -466,16 +464,16 @@ class _Graph:
     def labels(self) -> dict[int, str]:
         """What each vertex is called."""
         result = {}
-        for frame in self.spaces:
-            prefix, start = path_of(frame), self.base[id(frame.names)]
+        for frame in self.flow.roots:
+            prefix, start = path_of(frame), frame.names.base
             for name, slot in frame.names.keys.items():
                 result[start + slot] = f"{prefix}${name}"
             for step_id, slot in frame.names.outputs.items():
                 result[start + slot] = f"{prefix}{step_id}.output"
             for (step_id, word), slot in frame.names.errors.items():
                 result[start + slot] = f"{prefix}{step_id}.{word}"
-        for output, whole in self.whole.items():
-            result[whole] = result[output]
+        for vertex, whole in self.whole.items():
+            result[whole] = result[vertex]
         return result
 
 
@@ -492,33 +490,6 @@ def by_untrusted(frame: FrameGraph, approved: frozenset[str]) -> bool:
     return False
 
 
-def returns_of(
-    tool: str, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
-) -> Returns | None:
-    """What may be said of what *tool* returns; nothing for a tool that nobody knows."""
-    if tool in rules and rules[tool].returns is not None:
-        return rules[tool].returns
-    return contracts[tool].options.returns if tool in contracts else None
-
-
-def known_names(
-    contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
-) -> frozenset[str]:
-    """The names of arguments that the host spells, in signatures and rules. Any other name in a
-    call of a tool that takes any keyword is the program's own text, and reaches the tool with the
-    value.
-    """
-    declared = (contract.parameters for contract in contracts.values())
-    ruled = ([pattern for pattern, _ in rule.args] for rule in rules.values())
-    return frozenset().union(*declared, *ruled)
-
-
-def reconcile_args(step: ToolStep) -> dict[str, Any]:
-    """The arguments of a step's reconcile: its own, or those of the call."""
-    assert step.reconcile is not None
-    return step.reconcile.args if "args" in step.reconcile.model_fields_set else step.args
-
-
 def path_of(frame: FrameGraph) -> str:
     """The calls that lead to *frame*'s program, each with a slash."""
     ids: list[str] = []
@@ -530,98 +501,8 @@ def path_of(frame: FrameGraph) -> str:
     return "".join(reversed(ids))
 
 
-def shape(step: Step) -> dict[str, Any] | None:
-    """The schema of all that *step* writes under its output, beside literals."""
-    if isinstance(step, LLMStep):
-        return step.output_schema
-    if isinstance(step, ApprovalStep) and not any(
-        isinstance(target, list) for target in (step.then, step.otherwise)
-    ):
-        return DECISION
-    return None
-
-
-DECISION: dict[str, Any] = {"type": "object", "properties": {"approved": {"type": "boolean"}}}
-"""What an approval writes: the decision, and a comment of which nothing is known."""
-
-
-def spells(value: Any) -> bool:
-    """Whether a literal with templates inside has anything of its own: not so for references, and
-    lists of them.
-
-    What is computed counts as its own: any number can be made of another.
-    """
-    if type(value) is str:
-        return not parse_template(value).typed
-    node = computed(value)
-    if node is not None:
-        return not isinstance(node, Ref)
-    return not (type(value) is list and value) or any(map(spells, value))
-
-
-# --- what a schema restricts ----------------------------------------------------------------------
-
-MAX_SCHEMA_HOPS = 64
-"""References and members followed from one place; a hand-written schema has a handful, and a cyclic
-one no end.
-"""
-
-_LOCAL = re.compile(r"#/(\$defs|definitions)/([A-Za-z0-9_.-]+)\Z")
-
-
-def restricted(schema: dict[str, Any], path: Path) -> str | None:
-    """What a valid value has at *path*, if that is a choice among literals of the schema or a
-    boolean; else None.
-    """
-    return _restricted(schema, path, schema, [MAX_SCHEMA_HOPS])
-
-
-def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) -> str | None:
-    hops[0] -= 1
-    if type(schema) is not dict or hops[0] < 0:
-        return None
-    if "const" in schema:
-        return f"always {short(schema['const'])}"
-    if type(schema.get("enum")) is list:
-        return f"one of {', '.join(map(short, schema['enum']))}"
-    kinds = schema.get("type")
-    if kinds is not None and all(
-        kind in ("boolean", "null") for kind in ([kinds] if type(kinds) is str else kinds)
-    ):
-        return "true or false"
-    found = None
-    reference = _LOCAL.match(schema["$ref"]) if type(schema.get("$ref")) is str else None
-    if reference is not None and not _rebased(root):
-        found = _restricted(root.get(reference[1], {}).get(reference[2]), path, root, hops)
-    for member in schema["allOf"] if found is None and type(schema.get("allOf")) is list else ():
-        found = found or _restricted(member, path, root, hops)
-    for name in ("anyOf", "oneOf"):
-        if found is None and type(schema.get(name)) is list:
-            members = [_restricted(member, path, root, hops) for member in schema[name]]
-            if members and all(members):
-                found = " or ".join(dict.fromkeys(filter(None, members)))
-    if found is not None or not path:
-        return found
-    head, rest = path[0], path[1:]
-    if isinstance(head, str):
-        # `properties` says nothing of what is no object, and a field can be taken of nothing else
-        properties = schema.get("properties")
-        return (
-            _restricted(properties.get(head), rest, root, hops)
-            if type(properties) is dict
-            else None
-        )
-    if kinds != "array":  # `items` says nothing of a text, and `[0]` of a text is a part of it
-        return None
-    first = schema.get("prefixItems", [])
-    return _restricted(first[head] if head < len(first) else schema.get("items"), rest, root, hops)
-
-
-def _rebased(schema: Any) -> bool:
-    """Whether an ``$id`` anywhere gives references another meaning."""
-    if type(schema) is dict:
-        return "$id" in schema or any(map(_rebased, schema.values()))
-    return type(schema) is list and any(map(_rebased, schema))
+def _answers(term: Term) -> bool:
+    return isinstance(term, External) and term.by == "model"
 
 
 # --- approvals ------------------------------------------------------------------------------------
@@ -638,8 +519,9 @@ class _Approvals:
         self.kills: dict[tuple[int, int], int] = {}  # by Names and slot
         self.steps: dict[tuple[int, str], list[Node]] = {}  # by Names and role
         for node in flow.nodes:
-            if isinstance(node.step, ApprovalStep) and node.kind == "step":
-                self.steps.setdefault((id(node.frame.names), node.step.role), []).append(node)
+            if node.approval is not None:
+                key = id(node.frame.names), node.approval.role
+                self.steps.setdefault(key, []).append(node)
         self.states: list[int | None] = []
         self.granted: dict[int, int] = {}  # by node of an approval: what it approves
         self.shown: dict[int, frozenset[Form]] = {}
@@ -673,8 +555,8 @@ class _Approvals:
 
     def shows(self, node: Node, key: Form) -> bool:
         if node.index not in self.shown:
-            assert isinstance(node.step, ApprovalStep)
-            self.shown[node.index] = frozenset(shown(node.step.show, node.frame.names))
+            assert node.approval is not None
+            self.shown[node.index] = frozenset(shown(node.approval.show, node.frame.names))
         return key in self.shown[node.index]
 
     def killed(self, names: Names, slots: Iterable[int]) -> int:
@@ -688,8 +570,7 @@ class _Approvals:
         """The facts that end with what the step itself writes, or clears where it fails."""
         step, names = node.step, node.frame.names
         slots = names.results(step)
-        if isinstance(step, SetStep):
-            slots += [names.keys[name] for name in step.values]
+        slots += [slot for slot, write in names.writes(step) if isinstance(write, Value)]
         return self.killed(names, slots)
 
     def solve(self) -> None:
@@ -716,7 +597,7 @@ class _Approvals:
                         queue.append(target)
 
     def after(self, node: Node, state: int) -> Iterator[tuple[int, int]]:
-        step, names = node.step, node.frame.names
+        names = node.frame.names
         own = self.written(node) if node.edges else 0
         for edge in node.edges:
             label, held = edge.label, state
@@ -724,14 +605,14 @@ class _Approvals:
                 child = self.flow.nodes[edge.target].frame
                 if child.kind == "call":
                     held = 0
-                elif isinstance(step, MapStep):
-                    held &= ~self.killed(names, [names.keys[step.item_name]])
+                elif child.item is not None:
+                    held &= ~self.killed(names, [child.item])
             elif label in ("skip", "catch", "error"):
                 held &= ~own
                 if edge.by >= 0:
                     held &= ~self.written(self.flow.nodes[edge.by])
             elif label not in ("again", "when") and not (
-                node.kind == "step" and isinstance(step, LoopStep)
+                node.kind == "step" and isinstance(node.control, Repeats)
             ):
                 if label == "then" and node.kind == "step":
                     held |= self.granted.get(node.index, 0)
@@ -753,12 +634,10 @@ class _Approvals:
 
 @dataclass(slots=True)
 class _Place:
-    """A protected argument of one call, in one state of its step; ``kind`` is "" for the step's own
-    call.
-    """
+    """A protected argument of one call, in one state of its step."""
 
     node: Node
-    kind: str
+    use: Use
     tool: str
     name: str
     loc: Loc
@@ -769,11 +648,8 @@ class _Place:
 
     @property
     def where(self) -> str:
-        return (
-            f"{self.kind} of step {self.node.step.id!r}"
-            if self.kind
-            else f"step {self.node.step.id!r}"
-        )
+        step = f"step {self.node.step.id!r}"
+        return step if self.use == "step" else f"{self.use} of {step}"
 
 
 def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
@@ -801,10 +677,8 @@ def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
                 flows[key] = writer.influence(place, verdict.allowed)
     branches: dict[Loc, Influence] = {}
     for node in graph.flow.nodes:
-        names, decides = (
-            node.frame.names,
-            isinstance(node.step, (ConditionStep, SwitchStep, MapStep, LoopStep)),
-        )
+        names, control = node.frame.names, node.control
+        decides = by_values(control) or (isinstance(control, Forks) and control.item is not None)
         if node.kind != "when" and not (node.kind == "step" and decides):
             continue
         loc: Loc = (*node.loc, "when") if node.kind == "when" else node.loc
@@ -819,24 +693,9 @@ def _places(graph: _Graph, rules: Mapping[str, Rules], approvals: _Approvals) ->
     if not any(rule.protected for rule in rules.values()):
         return
     for node in graph.flow.nodes:
-        step = node.step
-        if node.kind != "step" or not isinstance(step, ToolStep):
-            continue
-        yield from _arguments(graph, rules, approvals, node, "", step.tool, step.args)
-        if step.undo is not None:
-            yield from _arguments(
-                graph, rules, approvals, node, "undo", step.undo.tool, step.undo.args
-            )
-        if step.reconcile is not None:
-            yield from _arguments(
-                graph,
-                rules,
-                approvals,
-                node,
-                "reconcile",
-                step.reconcile.tool,
-                reconcile_args(step),
-            )
+        if node.kind == "step":
+            for call in node.calls:
+                yield from _arguments(graph, rules, approvals, node, call)
 
 
 def _arguments(
@@ -844,14 +703,13 @@ def _arguments(
     rules: Mapping[str, Rules],
     approvals: _Approvals,
     node: Node,
-    kind: str,
-    tool: str,
-    args: Mapping[str, Any],
+    call: ToolCall,
 ) -> Iterator[_Place]:
+    tool, args = call.tool, call.args
     if tool not in rules or not rules[tool].protected:
         return
     names = node.frame.names
-    at: Loc = (*node.loc, kind, "args") if kind else (*node.loc, "args")
+    at: Loc = (*node.loc, *call.at, "args")
     for name, value in args.items():
         demands = rules[tool].argument(name)
         if not demands:
@@ -869,7 +727,7 @@ def _arguments(
                 fact = approvals.ask(names, value, role)
                 if fact is not None:
                     facts.append((rule, fact))
-        yield _Place(node, kind, tool, name, (*at, name), demands, True, reached, facts)
+        yield _Place(node, call.use, tool, name, (*at, name), demands, True, reached, facts)
     contract = graph.contracts.get(tool)
     named = [pattern for pattern, rule in rules[tool].args if not rule.trusted]
     if "*" in named and contract is not None:
@@ -882,7 +740,7 @@ def _arguments(
             and (contract is None or contract.open or name in contract.parameters)
         ):
             demands = [rule for rule in rules[tool].argument(name) if not rule.trusted]
-            yield _Place(node, kind, tool, name, (*at, name), demands, False, _Reached(), [])
+            yield _Place(node, call.use, tool, name, (*at, name), demands, False, _Reached(), [])
 
 
 def shown_arguments(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[tuple[Loc, Shown]]:
@@ -890,28 +748,13 @@ def shown_arguments(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[tuple[Lo
     it is.
     """
     for node in flow.nodes:
-        step = node.step
-        if node.kind != "step" or not isinstance(step, ToolStep):
-            continue
-        for use, call in (("step", step), ("undo", step.undo), ("reconcile", step.reconcile)):
-            for statement in (
-                statements(rules[call.tool]) if call is not None and call.tool in rules else ()
-            ):
+        for call in node.calls if node.kind == "step" else ():
+            for statement in statements(rules[call.tool]) if call.tool in rules else ():
                 if statement.kind == "approval":
-                    at: Loc = (*node.loc, "args") if use == "step" else (*node.loc, use, "args")
-                    for name in call_arguments(step, use):  # type: ignore[arg-type]
+                    at: Loc = (*node.loc, *call.at, "args")
+                    for name in call.args:
                         if statement.protects(name):
                             yield (*at, name), Shown(statement.names[0])
-
-
-def roles(rule: ArgRule, rules: Rules) -> Iterator[str]:
-    """Whose approval is enough: that which the rule names, and where trust is enough, that which
-    the same policy demands for the tool.
-    """
-    if rule.approval is not None:
-        yield rule.approval
-    if rule.trusted:
-        yield from rule.accepts
 
 
 @dataclass(slots=True)
@@ -935,7 +778,7 @@ def _verdict(place: _Place, approvals: _Approvals) -> _Verdict:
         approved = [
             fact
             for of, fact in place.approvals
-            if of is rule and approvals.holds(fact, place.node, after=place.kind == "undo")
+            if of is rule and approvals.holds(fact, place.node, after=place.use == "undo")
         ]
         if approved:
             seen = seen or Shown(approved[0][2])
@@ -1002,8 +845,6 @@ class _Writer:
             path = self.moves([*nodes, place.node.index])
         breaks = None
         if not holds:
-            from .of_run import Arrivals  # which reads off one run what this module says of all
-
             graph, loc = self.graph, place.node.loc
             breaks = Arrivals(
                 graph.flow,
@@ -1012,7 +853,7 @@ class _Writer:
                 graph.untrusted,
                 graph.literals,
                 loc,
-                place.kind,
+                place.use,
                 place.tool,
                 place.name,
             )

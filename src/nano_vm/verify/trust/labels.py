@@ -1,0 +1,140 @@
+"""What labels follow from the program's and the host's text alone: what a tool's result is worth,
+what a schema restricts, what a literal spells, whose approval is enough.
+
+Steps, schemas, rules and contracts come in; a word on each goes out. The proof over all runs
+(`proof`) and the judge of one run (`of_run`) both build on these definitions, and on nothing else
+of each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...language.expr import Ref, computed, parse_template
+from ...language.policy import ArgRule, Returns, Rules
+from ...language.program import Step
+from ...language.semantics import External, Literals, output
+from ...tools.contract import ToolContract
+from ...values import short
+
+Path = tuple[str | int, ...]
+
+
+def returns_of(
+    tool: str, contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
+) -> Returns | None:
+    """What may be said of what *tool* returns; nothing for a tool that nobody knows."""
+    if tool in rules and rules[tool].returns is not None:
+        return rules[tool].returns
+    return contracts[tool].options.returns if tool in contracts else None
+
+
+def known_names(
+    contracts: Mapping[str, ToolContract], rules: Mapping[str, Rules]
+) -> frozenset[str]:
+    """The names of arguments that the host spells, in signatures and rules. Any other name in a
+    call of a tool that takes any keyword is the program's own text, and reaches the tool with the
+    value.
+    """
+    declared = (contract.parameters for contract in contracts.values())
+    ruled = ([pattern for pattern, _ in rule.args] for rule in rules.values())
+    return frozenset().union(*declared, *ruled)
+
+
+def roles(rule: ArgRule, rules: Rules) -> Iterator[str]:
+    """Whose approval is enough: that which the rule names, and where trust is enough, that which
+    the same policy demands for the tool.
+    """
+    if rule.approval is not None:
+        yield rule.approval
+    if rule.trusted:
+        yield from rule.accepts
+
+
+def shape(step: Step) -> dict[str, Any] | None:
+    """The schema of all that *step* writes under its output, beside literals: of a model's answer
+    or a person's decision. What an event carries is untrusted as a whole.
+    """
+    match [term for term in output(step) if not isinstance(term, Literals)]:
+        case [External("model" | "person", schema=schema)]:
+            return schema
+    return None
+
+
+def spells(value: Any) -> bool:
+    """Whether a literal with templates inside has anything of its own: not so for references, and
+    lists of them.
+
+    What is computed counts as its own: any number can be made of another.
+    """
+    if type(value) is str:
+        return not parse_template(value).typed
+    node = computed(value)
+    if node is not None:
+        return not isinstance(node, Ref)
+    return not (type(value) is list and value) or any(map(spells, value))
+
+
+MAX_SCHEMA_HOPS = 64
+"""References and members followed from one place; a hand-written schema has a handful, and a cyclic
+one no end.
+"""
+
+_LOCAL = re.compile(r"#/(\$defs|definitions)/([A-Za-z0-9_.-]+)\Z")
+
+
+def restricted(schema: dict[str, Any], path: Path) -> str | None:
+    """What a valid value has at *path*, if that is a choice among literals of the schema or a
+    boolean; else None.
+    """
+    return _restricted(schema, path, schema, [MAX_SCHEMA_HOPS])
+
+
+def _restricted(schema: Any, path: Path, root: dict[str, Any], hops: list[int]) -> str | None:
+    hops[0] -= 1
+    if type(schema) is not dict or hops[0] < 0:
+        return None
+    if "const" in schema:
+        return f"always {short(schema['const'])}"
+    if type(schema.get("enum")) is list:
+        return f"one of {', '.join(map(short, schema['enum']))}"
+    kinds = schema.get("type")
+    if kinds is not None and all(
+        kind in ("boolean", "null") for kind in ([kinds] if type(kinds) is str else kinds)
+    ):
+        return "true or false"
+    found = None
+    reference = _LOCAL.match(schema["$ref"]) if type(schema.get("$ref")) is str else None
+    if reference is not None and not _rebased(root):
+        found = _restricted(root.get(reference[1], {}).get(reference[2]), path, root, hops)
+    for member in schema["allOf"] if found is None and type(schema.get("allOf")) is list else ():
+        found = found or _restricted(member, path, root, hops)
+    for name in ("anyOf", "oneOf"):
+        if found is None and type(schema.get(name)) is list:
+            members = [_restricted(member, path, root, hops) for member in schema[name]]
+            if members and all(members):
+                found = " or ".join(dict.fromkeys(filter(None, members)))
+    if found is not None or not path:
+        return found
+    head, rest = path[0], path[1:]
+    if isinstance(head, str):
+        # `properties` says nothing of what is no object, and a field can be taken of nothing else
+        properties = schema.get("properties")
+        return (
+            _restricted(properties.get(head), rest, root, hops)
+            if type(properties) is dict
+            else None
+        )
+    if kinds != "array":  # `items` says nothing of a text, and `[0]` of a text is a part of it
+        return None
+    first = schema.get("prefixItems", [])
+    return _restricted(first[head] if head < len(first) else schema.get("items"), rest, root, hops)
+
+
+def _rebased(schema: Any) -> bool:
+    """Whether an ``$id`` anywhere gives references another meaning."""
+    if type(schema) is dict:
+        return "$id" in schema or any(map(_rebased, schema.values()))
+    return type(schema) is list and any(map(_rebased, schema))
