@@ -40,26 +40,30 @@ from ..language.expr import (
     parse_expr,
     parse_template,
 )
-from ..language.flow import Flow, FrameGraph, Names
+from ..language.flow import Flow, Names
 from ..language.messages import SCHEMA as MESSAGES
 from ..language.operators import number_in as number_of
 from ..language.policy import VALUE, ArgRule, CallRule
-from ..language.program import (
-    CallStep,
-    ConditionStep,
-    LLMStep,
-    LoopStep,
-    MapStep,
-    ParallelStep,
-    SetStep,
-    Step,
-    SwitchStep,
-    ToolStep,
-    WaitStep,
-    walk,
-)
+from ..language.program import Holds, Program, Step, walk, written
 from ..language.schemas import schema_check
-from ..language.semantics import writes
+from ..language.semantics import (
+    Called,
+    Calls,
+    Chooses,
+    External,
+    Forks,
+    Item,
+    Last,
+    ListOf,
+    ObjectOf,
+    Output,
+    Term,
+    ToolCall,
+    Value,
+    Values,
+    output,
+)
+from ..language.semantics import last as left_by
 from ..tools.contract import ToolContract, type_hints
 from ..values import UNSET, as_text, canonical
 
@@ -195,23 +199,13 @@ class Questions:
         self.flow = flow
         self.contracts = contracts
         self.asked: dict[Source, Asked] = {}
-        self.scopes: dict[int, FrameGraph] = {}  # by id of the names: the first frame that has them
-        for frame in flow.frames:
-            self.scopes.setdefault(id(frame.names), frame)
-        self.steps = {id(names): {s.id: s for s, _ in names.steps} for names in self._names()}
-        self.writers: dict[int, dict[str, list[Step]]] = {}
-        for names in self._names():
-            writers: dict[str, list[Step]] = {}
-            for step, _ in names.steps:
-                for key, _ in writes(step):
-                    writers.setdefault(key, []).append(step)
-            self.writers[id(names)] = writers
-        for names in self._names():
+        self.scopes = {id(frame.names): frame for frame in flow.roots}
+        for names in [frame.names for frame in flow.roots]:
             for step, at in names.steps:
                 self._step(names, step)
-                if checks and isinstance(step, ToolStep):
-                    for name, value in step.args.items():
-                        for rule in checks.get((*names.loc, *at, "args", name), ()):
+                for call in names.calls.get(step.id, ())[:1] if checks else ():
+                    for name, value in call.args.items():
+                        for rule in (checks or {}).get((*names.loc, *at, "args", name), ()):
                             if isinstance(rule, ArgRule) and rule.check is not None:
                                 self._checked(names, value, rule, rule.check)
 
@@ -234,12 +228,7 @@ class Questions:
     def _calls_of(self, names: Names, source: Source) -> dict[Source, None]:
         """Where the error of a step comes from: its own call, and those inside it."""
         scope, _, name = source
-        return {
-            (scope, "step", inner.id): None for inner, _ in walk(self.steps[id(names)][name], ())
-        }
-
-    def _names(self) -> list[Names]:
-        return [frame.names for frame in self.scopes.values()]
+        return {(scope, "step", inner.id): None for inner, _ in walk(names.by_id[name], ())}
 
     def _source(self, names: Names, kind: str, name: str) -> Source:
         return (self.scopes[id(names)].index, kind, name)
@@ -251,7 +240,7 @@ class Questions:
         if depth > MAX_DEPTH:
             return
         name, path = ref.name, ref.path
-        steps = self.steps[id(names)]
+        steps = names.by_id
         if names.is_error(ref):
             yield self._source(names, str(path[0]), name), path[1:]
             return
@@ -260,13 +249,14 @@ class Questions:
                 names, steps[name], path[1:] if path and path[0] == "output" else path, depth + 1
             )
             return
-        for step in self.writers[id(names)].get(name, ()):
-            if step.output_key == name:
-                yield from self._output(names, step, path, depth + 1)
-            if isinstance(step, SetStep) and name in step.values:
-                yield from self._value(names, step.values[name], path, depth + 1)
-            if isinstance(step, MapStep) and step.item_name == name:
-                yield from self._value(names, step.over, (0, *path), depth + 1)
+        for step, write in names.writers.get(names.keys.get(name, -1), ()):
+            match write:
+                case Output():
+                    yield from self._output(names, step, path, depth + 1)
+                case Value(template):
+                    yield from self._value(names, template, path, depth + 1)
+                case Item(over):
+                    yield from self._value(names, over, (0, *path), depth + 1)
         if names.takes(name):
             yield from self._input(names, name, path, depth + 1)
 
@@ -275,11 +265,9 @@ class Questions:
     ) -> Iterator[Origin]:
         frame = self.scopes[id(names)]
         caller = frame.owner
-        if frame.kind == "call" and caller is not None and isinstance(caller.step, CallStep):
-            if name in caller.step.arguments:
-                yield from self._value(
-                    caller.frame.names, caller.step.arguments[name], path, depth + 1
-                )
+        if caller is not None:
+            if name in frame.arguments:
+                yield from self._value(caller.frame.names, frame.arguments[name], path, depth + 1)
             return
         yield self._source(names, "input", name), path
 
@@ -288,46 +276,35 @@ class Questions:
     ) -> Iterator[Origin]:
         if depth > MAX_DEPTH:
             return
-        last: Step | None = None
-        match step:
-            case ToolStep() | LLMStep() | WaitStep():
+        for term in output(step):
+            yield from self._term(names, step, term, path, depth)
+
+    def _term(
+        self, names: Names, step: Step, term: Term, path: tuple[str | int, ...], depth: int
+    ) -> Iterator[Origin]:
+        match term:
+            case External("tool" | "model" | "event" | "time"):
                 yield self._source(names, "step", step.id), path
-            case SetStep():
-                if path and path[0] in step.values:
-                    yield from self._value(names, step.values[str(path[0])], path[1:], depth + 1)
-            case ParallelStep():
-                last = next(
-                    (steps[-1] for name, steps, _ in step.branches() if path and name == path[0]),
-                    None,
-                )
-                path = path[1:]
-            case MapStep():
-                last, path = step.steps[-1] if path else None, path[1:]
-            case LoopStep():
-                last = step.steps[-1]
-            case CallStep():
-                yield from self._called(names, step, path, depth + 1)
-            case ConditionStep() | SwitchStep():
-                blocks = (
-                    [step.then, step.otherwise]
-                    if isinstance(step, ConditionStep)
-                    else [*step.cases.values()]
-                )
+            case Values(templates) if path and path[0] in templates:
+                yield from self._value(names, templates[str(path[0])], path[1:], depth + 1)
+            case ObjectOf(branches) if path and path[0] in branches:
+                yield from self._term(names, step, branches[str(path[0])], path[1:], depth)
+            case ListOf(each) if path:
+                yield from self._term(names, step, each, path[1:], depth)
+            case Last(blocks):
                 for block in blocks:
-                    if isinstance(block, list) and block:
-                        yield from self._output(names, block[-1], path, depth + 1)
-        if last is not None:
-            yield from self._output(names, last, path, depth + 1)
+                    gives = next((s for s in reversed(block) if left_by(s) != "before"), None)
+                    if gives is not None:
+                        yield from self._output(names, gives, path, depth + 1)
+            case Called():
+                yield from self._called(names, step, path, depth + 1)
 
     def _called(
-        self, names: Names, step: CallStep, path: tuple[str | int, ...], depth: int
+        self, names: Names, step: Step, path: tuple[str | int, ...], depth: int
     ) -> Iterator[Origin]:
         for frame in self.scopes.values():
-            if (
-                frame.owner is not None
-                and frame.owner.step is step
-                and frame.owner.frame.names is names
-            ):
+            owner = frame.owner
+            if owner is not None and owner.step is step and owner.frame.names is names:
                 program = frame.names.program
                 if program.output is not None:
                     yield from self._value(frame.names, program.output, path, depth + 1)
@@ -405,30 +382,29 @@ class Questions:
                 self._ask(names, ref)  # a field that is read has to be there
         if step.when is not None:
             self._truth(names, parse_expr(step.when))
-        match step:
-            case ConditionStep():
-                self._truth(names, parse_expr(step.condition))
-            case LoopStep():
-                if step.until is not None:
-                    self._truth(names, parse_expr(step.until))
-            case SwitchStep():
-                for asked in self._of_value(names, step.on):
-                    for case in step.cases:
-                        _note(asked.equal, case)
-            case MapStep():
-                for asked in self._of_value(names, step.over):
+        for name, holds in step.HOLDS.items():
+            value = written(step, name)
+            match holds:
+                case Holds.EXPRESSION if value is not None:
+                    self._truth(names, parse_expr(value))
+                case Holds.TEMPLATES | Holds.VALUES if value is not None:
+                    self._expressions(names, value)
+                case Holds.MESSAGES:
+                    self._conversed(names, value)
+        for call in names.calls.get(step.id, ())[:1]:
+            self._taken(names, call)
+        match names.controls[step.id]:
+            case Chooses("value", ways, on=on):
+                for asked in self._of_value(names, on):
+                    for way in ways:
+                        if way.case is not None:
+                            _note(asked.equal, way.case)
+            case Forks(item=str(), over=over):
+                for asked in self._of_value(names, over):
                     asked.kinds["list"] = None
                     asked.part(0)
-            case SetStep():
-                self._expressions(names, step.values)
-            case ToolStep():
-                self._expressions(names, step.args)
-                self._taken(names, step)
-            case LLMStep():
-                self._conversed(names, step)
-            case CallStep():
-                self._expressions(names, step.arguments)
-                self._given(names, step)
+            case Calls(program, arguments):
+                self._given(names, program, arguments)
 
     def _expressions(self, names: Names, values: Mapping[str, Any]) -> None:
         """What expressions anywhere in *values* ask."""
@@ -443,10 +419,9 @@ class Questions:
             elif type(value) is list:
                 work += value
 
-    def _conversed(self, names: Names, step: LLMStep) -> None:
+    def _conversed(self, names: Names, messages: Any) -> None:
         """What stands for messages is a list of them."""
-        written = step.messages if isinstance(step.messages, list) else [step.messages]
-        for item in written:
+        for item in messages if isinstance(messages, list) else [messages]:
             if isinstance(item, str):
                 for asked in self._of_value(names, item):
                     asked.schemas.append(MESSAGES)
@@ -483,10 +458,10 @@ class Questions:
                 if op in ("in", "not in"):
                     box.kinds["list"] = None
 
-    def _taken(self, names: Names, step: ToolStep) -> None:
+    def _taken(self, names: Names, call: ToolCall) -> None:
         """A value that goes to a tool unchanged is of the type that the tool takes."""
-        contract = self.contracts.get(step.tool)
-        for name, value in step.args.items():
+        contract = self.contracts.get(call.tool)
+        for name, value in call.args.items():
             parameter = contract.parameters.get(name) if contract is not None else None
             template = parse_template(value) if type(value) is str else None
             if (
@@ -501,13 +476,11 @@ class Questions:
                 for asked in self._of_value(names, value):
                     asked.schemas.append(schema)
 
-    def _given(self, names: Names, step: CallStep) -> None:
+    def _given(self, names: Names, program: str | Program, arguments: Mapping[str, Any]) -> None:
         """A value that is an input of a called program is of its declared type."""
-        program = (
-            self.flow.programs.get(step.program) if isinstance(step.program, str) else step.program
-        )
-        declared = (program.inputs or {}).get("properties", {}) if program is not None else {}
-        for name, value in step.arguments.items():
+        called = self.flow.programs.get(program) if isinstance(program, str) else program
+        declared = (called.inputs or {}).get("properties", {}) if called is not None else {}
+        for name, value in arguments.items():
             if (
                 isinstance(declared.get(name), dict)
                 and type(value) is str
@@ -599,17 +572,16 @@ class Questions:
     def _computed(self, names: Names, ref: Ref) -> Iterator[Node]:
         """The expressions by which a `set` computes what *ref* reads."""
         name, path = ref.name, ref.path
-        found = [
-            (step, name)
-            for step in self.writers[id(names)].get(name, ())
-            if step.output_key != name and not path
-        ]
-        step = self.steps[id(names)].get(name)
+        found: list[Any] = []
+        if not path:
+            writers = names.writers.get(names.keys.get(name, -1), ())
+            found = [write.template for _, write in writers if isinstance(write, Value)]
+        step = names.by_id.get(name)
         if step is not None and len(path) == 2 and path[0] == "output":
-            found = [(step, str(path[1]))]
-        for writer, key in found:
-            value = writer.values.get(key) if isinstance(writer, SetStep) else None
-            node = computed(value)
+            terms = [term for term in output(step) if isinstance(term, Values)]
+            found = [term.templates.get(str(path[1])) for term in terms]
+        for template in found:
+            node = computed(template)
             if node is not None:
                 yield node
 

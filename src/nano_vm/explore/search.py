@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import VMError
 from ..language.flow import Flow, Node
 from ..language.policy import Budget
-from ..language.program import CallStep
+from ..language.semantics import Calls
 from ..machine.machine import Machine
 from ..machine.plan import WHEN, Plan, ToolOp
 from ..tools.contract import ToolContract
@@ -320,7 +320,7 @@ def _name_of(node: Node) -> str:
     """The step's id, behind those of the calls that it stands in."""
     name, caller = node.step.id, node.frame.owner
     while caller is not None:
-        if isinstance(caller.step, CallStep):
+        if isinstance(caller.control, Calls):
             name = f"{caller.step.id}/{name}"
         caller = caller.frame.owner
     return name

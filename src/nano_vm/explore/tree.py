@@ -18,7 +18,8 @@ from ..language.answers import read_answer
 from ..language.correlation import fitted
 from ..language.flow import Flow, Node
 from ..language.policy import Budget
-from ..language.program import ERROR_KINDS, WaitStep
+from ..language.program import ERROR_KINDS
+from ..language.semantics import External, output
 from ..machine.faults import NOTHING_USED, UNSKIPPABLE, lost, matches
 from ..machine.ledger import DEFAULT_LIMITS, Ledger, token_bound
 from ..machine.machine import FOREVER, Facts, Machine, loaded
@@ -315,11 +316,10 @@ class Choices:
 
     def _decisions(self, op: PauseOp, node: Node, asked: Asked) -> list[Outcome]:
         """What may become of an approval or a wait."""
-        step = node.step
         late = [Outcome("timeout")] if op.timeout_ns or _ends_by(node) else []
         if op.asks:
             return [Outcome("approved"), Outcome("rejected"), *late]
-        if isinstance(step, WaitStep) and step.event is not None:
+        if any(isinstance(term, External) and term.by == "event" for term in output(node.step)):
             return [*(Outcome("arrived", value) for value in samples(asked)), *late]
         return [Outcome("arrived"), *late]
 

@@ -63,6 +63,7 @@ class Holds(Enum):
     """What a field of a step holds that is more than a plain value."""
 
     TEMPLATE = "template"  # with references in it, or an expression
+    MESSAGES = "messages"  # likewise, of a conversation: a text stands for a list of such
     TEMPLATES = "templates"  # by name: the mapping itself is no value, and a name may be `expr`
     VALUES = "values"  # likewise, each with a place of its own: the names that it is written to
     EXPRESSION = "expression"
@@ -235,7 +236,7 @@ class LLMStep(Step):
     HOLDS: ClassVar[Mapping[str, Holds]] = {
         "prompt": Holds.TEMPLATE,
         "system": Holds.TEMPLATE,
-        "messages": Holds.TEMPLATE,
+        "messages": Holds.MESSAGES,
     }
     CALLS: ClassVar[bool] = True
     OUTSIDE: ClassVar[bool] = True
@@ -1220,7 +1221,7 @@ class _Shape:
         match holds:
             case Holds.EXPRESSION:
                 self.expression(value, loc)
-            case Holds.TEMPLATE:
+            case Holds.TEMPLATE | Holds.MESSAGES:
                 self.templates(value, loc)
             case Holds.TEMPLATES | Holds.VALUES:
                 self.named(value, loc)

@@ -52,12 +52,12 @@ class Literals:
 @dataclass(frozen=True, slots=True)
 class External:
     """What comes from outside: what a tool returned, a model answered to what the step reads, a
-    person decided, an event carried.
+    person decided, an event carried, or the time that has come.
 
     It is one of ``allowed``, or valid by ``schema``, where the step says so.
     """
 
-    by: Literal["tool", "model", "person", "event"]
+    by: Literal["tool", "model", "person", "event", "time"]
     schema: dict[str, Any] | None = None
     allowed: tuple[str, ...] | None = None
 
@@ -456,7 +456,11 @@ TABLE: dict[type[Step], Semantics] = {
         ),
     ),
     ApprovalStep: Semantics(output=_decision, control=_approval, last="blocks"),
-    WaitStep: Semantics(output=lambda step: (External("event", step.output_schema),)),
+    WaitStep: Semantics(
+        output=lambda step: (
+            External("time" if step.event is None else "event", step.output_schema),
+        )
+    ),
 }
 
 _NAMED = {model.model_fields["type"].default.value: model for model in TABLE}
@@ -542,7 +546,7 @@ def reads(step: Step) -> Iterator[tuple[Ref, Loc]]:
         match holds:
             case Holds.EXPRESSION:
                 yield from ((ref, (field,)) for ref in references(parse_expr(value)))
-            case Holds.TEMPLATE:
+            case Holds.TEMPLATE | Holds.MESSAGES:
                 yield from ((ref, (field,)) for ref in value_references(value))
             case Holds.TEMPLATES:
                 yield from ((ref, (field,)) for ref in named_references(value.values()))

@@ -371,7 +371,7 @@ class _Graph:
                 self.model(node, term, names, out)
             case External("person"):
                 self.seed(out, f"comment of approval {step_id!r}", node.index)
-            case External("event"):
+            case External("event" | "time"):
                 self.seed(out, f"event of step {step_id!r}", node.index)
             case Values(templates):
                 for template in templates.values():
