@@ -146,7 +146,7 @@ def waiting_for(kind: str) -> Machine:
         machine.child(0).start(0)
     else:
         machine = begun(program(WAIT if kind == "wait" else APPROVAL))
-    assert machine.awaits == kind
+    assert machine.kind_of(machine._op) == kind
     return machine
 
 

@@ -21,6 +21,11 @@ MAX_RETRY_AFTER_SECONDS = 600.0
 """The longest wait that a provider's Retry-After can ask for; their windows are a minute, some ten.
 """
 
+WORDING = 1
+"""The edition of the machine's messages: raise it with every change of one, so that runs that were
+recorded before keep the words that they have (see `Recorded.worded`).
+"""
+
 UNSKIPPABLE = frozenset({"refused", "budget", "cancelled", "in_doubt"})
 UNCATCHABLE = frozenset({"cancelled", "in_doubt"})
 ONLY_NAMED = frozenset({"truncated", "filtered"})
@@ -32,6 +37,8 @@ NOTHING_USED = LLMUsage(cost_usd=Decimal(0))
 """Of a call that the provider refused before it answered."""
 
 UNKNOWN_OUTCOME = frozenset({"timeout", "cancelled", "in_doubt"})
+
+CANCELLED_UNBEGUN = "the run was cancelled before it began"
 
 CANCELLED = StepError("cancelled", "CancelledError", "the run was cancelled", retryable=False)
 

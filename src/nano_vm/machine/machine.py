@@ -78,6 +78,7 @@ from .outcome import (
     TimedOut,
     Unknown,
     Value,
+    outcome_json,
 )
 from .plan import (
     BRANCH,
@@ -114,6 +115,9 @@ _ILLEGAL = "{} {!r} cannot have the outcome {!r}"
 _NO_STEP = "the run has used all its steps (max_steps)"
 
 OTHER: Any = object()  # sent in place of a tool's value
+
+KEPT_ANSWER_CHARS = 10_000
+"""Of an invalid answer a record keeps as much; a longer one cannot be judged again."""
 
 _UNUSABLE = frozenset({"invalid_answer", *ONLY_NAMED})
 
@@ -172,9 +176,16 @@ class Machine:
     _started = 0
     _attempts: list[Attempt] | None = None
     _outcome: Outcome  # that was given last, but for values that were sent
+    # outcomes that the record of the step does not tell and that are kept beside it, as JSON
+    _kept: dict[str, Any] | None = None
+    # whether the frame failed with an error that no record of its own tells
+    _end_failed = False
+    # An error as it is recorded, where the run is computed again: so no change of a message changes
+    # what a run that was recorded did. Given its path, how many attempts came before, and itself.
+    worded: Callable[[str, int, StepError], StepError] | None = None
     _last: Any = None
     _block_last: Any = None
-    frame_name = ""  # the frame's identity among a stored run's rows; the run's own has none
+    frame_name = ""  # the frame's identity in the run; the run's own has none
     # when the frame began, if that was in another process; monotonic here
     begun_ns: int | None = None
     waited_ns = 0  # of the frame's time, waits and approvals
@@ -189,9 +200,8 @@ class Machine:
     _children: list[Machine | None]
     _shares: Shares
     _granted: list[Ledger | None]
-    _call: tuple[
-        ToolOp, StepError, str, Any, tuple[Any, ...], str
-    ]  # what a reconcile is about: op, error, path, request, what is given, what else is known
+    # what a reconcile is about: op, error, path, request, what is given, what else is known; when
+    _call: tuple[ToolOp, StepError, str, Any, tuple[Any, ...], str, int]
     _doubt: StepError | None = None  # why an earlier attempt of this call may have taken effect
     _crashed = (
         # whether a call was lost with its process: then a person is waited for also where the run
@@ -321,12 +331,8 @@ class Machine:
             self._reserved, self._reserved_cost = 0, None  # what was reserved for it is spent
         return None
 
-    @property
-    def awaits(self) -> str:
-        """What kind of request waits for an outcome, as `LEGAL` names it; on the short way from
-        tool to tool it is known only while the outcome is taken.
-        """
-        op = self._op
+    def kind_of(self, op: Op) -> str:
+        """What kind of request *op* is now, as `LEGAL` names it."""
         return self.side_call or ("fork" if op.code == FORK else op.type)
 
     @property
@@ -408,6 +414,7 @@ class Machine:
         child.base_deadline = child.deadline = deadline
         child._deadline_error = error
         child.fixed_deadline, child._fixed_error = fixed, fixed_error
+        child.frame_name = f"{self.path}:{number}"
         if frame_plan.timeout_ns:  # from when it was called, whichever process it goes on in
             child._end_by(self._started + frame_plan.timeout_ns)
         self._children[number] = child
@@ -554,13 +561,14 @@ class Machine:
                             if not (
                                 kind is str and len(value) < short and value.isascii()
                             ) and not (lenient and is_small(value)):
+                                size = 0
                                 try:
-                                    value, size = admit(value, limit)
+                                    value, large = admit(value, limit)
                                     if not is_small(value):
-                                        self._charge(size)
+                                        self._charge(size := large)
                                 except VMError as error:
                                     self._reach(op, where, request, started, fuel)
-                                    follow = self._spoiled(StepError.of(error))
+                                    follow = self._not_taken(error, size)
                                     value = OTHER
                             if value is not OTHER:
                                 frame[op.out] = self._last = self._block_last = value
@@ -652,13 +660,14 @@ class Machine:
         if value is OTHER:
             return self._take(self._outcome)
         if self._op.code != TOOL:
-            raise IllegalOutcome(_ILLEGAL.format(self.awaits, self.path, Value(value)))
+            raise IllegalOutcome(_ILLEGAL.format(self.kind_of(self._op), self.path, Value(value)))
         return self._value(value)
 
     def _take(self, outcome: Outcome) -> Op | None:
         """What follows *outcome*."""
-        if type(outcome) not in LEGAL[self.awaits]:
-            raise IllegalOutcome(_ILLEGAL.format(self.awaits, self.path, outcome))
+        kind = self.kind_of(self._op)
+        if type(outcome) not in LEGAL[kind]:
+            raise IllegalOutcome(_ILLEGAL.format(kind, self.path, outcome))
         match outcome:
             case Answer(text, usage, extra):
                 return self._answer(text, usage, extra)
@@ -678,8 +687,9 @@ class Machine:
                 return self._decided(True, payload, None)
             case Unknown(error, crashed, ask):
                 return self._lost(error, crashed, ask)
-            case BadResult(error, None, usage, extra):
-                return self._spoiled(error, usage, extra)
+            case BadResult(error, None, usage, extra, size):
+                self._keep(outcome)
+                return self._spoiled(error, usage, extra, size)
             case BadResult(error, str(answer), usage, extra):
                 return self._rejected(answer, error, usage, extra)
             case NotCalled(error):
@@ -693,13 +703,14 @@ class Machine:
         if self.side_call is not None:
             return self._value_aside(value)
         op: ToolOp = self._op
+        size = 0
         try:
-            value, size = admit(value, self.facts.limits.value_bytes)
+            value, large = admit(value, self.facts.limits.value_bytes)
             # as on the short way: what a run has used must not hang on which way it went
             if not is_small(value):
-                self._charge(size)
+                self._charge(size := large)
         except VMError as error:
-            return self._spoiled(StepError.of(error))
+            return self._not_taken(error, size)
         self._doubt = None
         self._write(op, value)
         self._record(op, SUCCESS, value, None)
@@ -707,13 +718,24 @@ class Machine:
             self._remember_undo(op)
         return op.next
 
+    def _not_taken(self, error: VMError, size: int) -> Op | None:
+        """A tool's value is refused; *size* was charged for it."""
+        fault = StepError.of(error)
+        self._keep(BadResult(fault, size=size))
+        return self._spoiled(fault)
+
     def _spoiled(
-        self, fault: StepError, usage: LLMUsage | None = None, extra: dict[str, Any] | None = None
+        self,
+        fault: StepError,
+        usage: LLMUsage | None = None,
+        extra: dict[str, Any] | None = None,
+        size: int = 0,
     ) -> Op | None:
         """The call was made and its value can not be taken: another call would repeat its
         effect.
         """
         op: Any = self._op
+        self.ledger.state -= size
         if op.code == MODEL:
             self._settle(usage)
             return self._failed(op, fault, usage, extra)
@@ -722,6 +744,17 @@ class Machine:
         if op.undo is not None:
             self._remember_undo(op)
         return self._failed(op, replace(fault, retryable=False))
+
+    def _keep(self, outcome: Outcome, name: str = "outcome") -> None:
+        """Keep *outcome* beside the step's record, which does not tell it; the first one counts."""
+        self._kept = {name: outcome_json(outcome), **(self._kept or {})}
+
+    def _as_recorded(self, error: StepError, path: str | None = None) -> StepError:
+        """*error*, in the words that were recorded where the run is computed again."""
+        if self.worded is None:
+            return error
+        attempts = len(self._attempts) if self._attempts else 0
+        return self.worded(self.path if path is None else path, attempts, error)
 
     def _write(self, op: Op, value: Any) -> None:
         """A step's output: into its slots, and last of its block and frame."""
@@ -1007,6 +1040,7 @@ class Machine:
             return op.then
         if not approved and op.rejects:
             if error is None:
+                self._keep(self._outcome)
                 error = StepError(
                     "refused",
                     "Rejected",
@@ -1054,6 +1088,7 @@ class Machine:
             fault = StepError.of(error)
             if fault.kind in _UNUSABLE:
                 return self._invalid(op, text, fault, usage, extra)
+            self._keep(BadResult(fault, usage=usage, extra=extra or None))
             return self._failed(op, fault, usage, extra)
         if constrained:
             extra["answer"] = text
@@ -1124,6 +1159,7 @@ class Machine:
         if ask or op.reconcile is None:
             return self._resolve(op)
         self._doubt = None
+        self._keep(self._outcome)
         return self._in_doubt(op, error, NOT_ASKED)
 
     def _not_called(self, error: StepError) -> Op | None:
@@ -1131,8 +1167,9 @@ class Machine:
             self.request = ()
             return self._failed_aside(error)
         if self.side_call == "reconcile":
-            op, cause, self.path, self.request, self.given, more = self._call
+            op, cause, self.path, self.request, self.given, more, _ = self._call
             self.side_call, self._op = None, op
+            self._keep(NotCalled(error), "reconcile")
             return self._unasked(op, cause, more, error.message)
         self.request = None
         return self._failed(self._op, error)
@@ -1155,7 +1192,7 @@ class Machine:
                 self._doubt = CANCELLED
             if self._doubt is not None:
                 return self._resolve(op)
-        self._record(op, StepStatus.CANCELLED, None, CANCELLED, extra=extra)
+        self._record(op, StepStatus.CANCELLED, None, self._as_recorded(CANCELLED), extra=extra)
         return self._cancelled(op)
 
     def _cancelled(self, op: Op) -> Op | None:
@@ -1236,8 +1273,13 @@ class Machine:
     ) -> Op | None:
         """The same call once more, after `delay_seconds`; the attempt is kept for the record."""
         ledger = self.ledger
+        error = self._as_recorded(error)
         if op.code == MODEL:
             if not ledger.take_llm_calls():
+                # no attempt and no record tells what this one ended with
+                self._keep(
+                    Failed(error, usage) if answer is None else BadResult(error, answer, usage)
+                )
                 fault = _budget("no model call is left for another attempt (max_llm_calls)")
                 return self._failed(
                     op, fault, usage, {"unmetered": True} if usage is None else None
@@ -1252,6 +1294,7 @@ class Machine:
             self._attempts = []
         started = self._attempts[-1].finished_ns if self._attempts else self._started
         self._attempts.append(Attempt(error, started, self.now, usage, answer))
+        self._kept = None  # the attempt tells it
         # an invalid answer is asked again at once: the provider did nothing wrong
         self.delay_seconds = (
             0.0
@@ -1269,7 +1312,8 @@ class Machine:
         usage: LLMUsage | None,
         extra: dict[str, Any],
     ) -> Op | None:
-        shown = text[:10_000]
+        shown = text[:KEPT_ANSWER_CHARS]
+        error = self._as_recorded(error)
         # and neither cut off nor filtered: what would be wrong with it?
         invalid = error.kind == "invalid_answer"
         if self._may_retry(op, error, op.answer_attempts if invalid else op.attempts):
@@ -1289,7 +1333,10 @@ class Machine:
         try:
             self._charge(size)
         except StepFault as error:
-            return self._failed(op, StepError.of(error), usage, extra)
+            fault = StepError.of(error)
+            if op.code == MODEL:
+                self._keep(BadResult(fault, None, usage, extra or None, size))
+            return self._failed(op, fault, usage, extra)
         self._write(op, value)
         self._record(op, SUCCESS, value, None, usage, extra or None)
         return op.next  # type: ignore[no-any-return]
@@ -1342,18 +1389,20 @@ class Machine:
         """
         error = cast(StepError, self._doubt)
         self._doubt = None
+        self._keep(self._outcome)
         if op.reconcile is None:
             return self._in_doubt(op, error, more)
         try:
             values, given = self._arguments(op.reconcile, self.path)
         except StepFault as fault:
+            self._keep(NotCalled(StepError.of(fault)), "reconcile")
             return self._unasked(op, error, more, str(fault))
         counts = self._own("_counts")
         path = f"{self.path}/reconcile"
         count = counts[path] = counts.get(path, 0) + 1
         self.side_call, self._call = (
             "reconcile",
-            (op, error, self.path, self.request, self.given, more),
+            (op, error, self.path, self.request, self.given, more, self.now),
         )
         self._op = self._ask = op.reconcile
         self.path, self.request, self.given = (
@@ -1369,6 +1418,7 @@ class Machine:
     def _in_doubt(self, op: ToolOp, error: StepError, more: str) -> Op | None:
         message = f"{error.message}; whether {op.tool!r} took effect is not known{more}"
         doubt = StepError("in_doubt", error.type, message, False, bases=error.bases)
+        doubt = self._as_recorded(doubt)
         self._record(op, StepStatus.IN_DOUBT, None, doubt)
         key = effect_key(self.facts.run_id, self.path)
         entry = {
@@ -1407,7 +1457,7 @@ class Machine:
             )
         if done is False:
             if self.cancelling:
-                self._record(op, StepStatus.CANCELLED, None, CANCELLED)
+                self._record(op, StepStatus.CANCELLED, None, self._as_recorded(CANCELLED))
                 return self._cancelled(op)
             # nothing happened: it may be tried again, like after an error of its own
             clean = StepError(
@@ -1417,11 +1467,9 @@ class Machine:
                 self._expired() is None,
                 bases=error.bases,
             )
-            return (
-                self._retry(op, clean)
-                if self._may_retry(op, clean, op.attempts)
-                else self._failed(op, clean)
-            )
+            if not self._may_retry(op, clean, op.attempts):
+                return self._failed(op, clean)
+            return self._retry(op, clean)
         hint = (
             "; its reconcile returned "
             + short(value)
@@ -1430,7 +1478,11 @@ class Machine:
         return self._in_doubt(op, error, hint)
 
     def _back_from(
-        self, status: StepStatus, value: Any, fault: StepError | None
+        self,
+        status: StepStatus,
+        value: Any,
+        fault: StepError | None,
+        extra: dict[str, Any] | None = None,
     ) -> tuple[ToolOp, StepError]:
         """Record what the reconcile tool said; the call that it was asked about, and that call's
         error.
@@ -1442,26 +1494,28 @@ class Machine:
             value,
             fault,
             self.request,
-            self._started,
+            self._call[-1],
             self.now,
             None,
             None,
-            None,
+            extra,
         )
         self.records.append(record)
-        op, error, self.path, self.request, self.given, _ = self._call
+        op, error, self.path, self.request, self.given, _, _ = self._call
         self.side_call, self._op = None, op
         return op, error
 
     def _failed_aside(self, error: StepError) -> Op | None:
+        stopped = {"outcome": outcome_json(Cancelled())} if error is CANCELLED else None
+        error = self._as_recorded(error)
         if self.side_call == "undo":
-            self._record(self._op, FAILED, None, error)
+            self._record(self._op, FAILED, None, error, extra=stopped)
             assert self._undo_errors is not None
             self._undo_errors.append(
                 f"undo of '{self._op.step_id.removesuffix('/undo')}' failed: {error}"
             )
             return self._next_undo()
-        op, cause = self._back_from(FAILED, None, error)
+        op, cause = self._back_from(FAILED, None, error, stopped)
         return self._in_doubt(op, cause, f"; its reconcile failed: {error}")
 
     # --- failures ---
@@ -1478,6 +1532,7 @@ class Machine:
         """
         if self._doubt is not None and op is self._op:
             return self._resolve(op, f"; then: {error}")
+        error = self._as_recorded(error)
         for handler in op.handlers:
             if handler.errors is None:
                 if error.kind in UNSKIPPABLE:
@@ -1579,6 +1634,9 @@ class Machine:
             begun, settled = self._lost_attempts
             extra = {**(extra or {}), "lost": begun, **({"settled": True} if settled else {})}
             self._lost_attempts = None
+        if self._kept is not None:
+            extra = {**(extra or {}), **self._kept}
+            self._kept = None
         if op.when is not None:
             extra = {**(extra or {}), "when": self._whens[op.when.index]}
         if status is SUCCESS and op.error >= 0:
@@ -1641,19 +1699,25 @@ class Machine:
 
     def _join_extra(self, op: ForkOp) -> dict[str, Any]:
         children = [child.records if child is not None else [] for child in self._children]
-        return {"forked": True, "children": children}
+        extra: dict[str, Any] = {"forked": True, "children": children}
+        ends = {
+            child.frame_name: child.error.to_dict()
+            for child in self._children
+            if child is not None and child._end_failed and child.error is not None
+        }
+        return {**extra, "ends": ends} if ends else extra
 
     # --- ends ---
 
     def _ended(self, op: Op) -> Op | None:
         last = self._op
         if op.code == FAIL:
-            return self._frame_failed(
+            return self._end_failed_with(
                 last.step_id,
                 StepError("value", "Failed", f"went to $fail after step {last.step_id!r}", False),
             )
         if self.now >= self._ends_by:  # also where a handler has caught what came of that
-            return self._frame_failed(last.step_id, self._too_long())
+            return self._end_failed_with(last.step_id, self._too_long())
         self.skipped = self._last is _SKIPPED
         self.output = None if self.skipped else self._last
         declared = self.frame_plan.output
@@ -1661,9 +1725,14 @@ class Machine:
             try:
                 self.output, _ = admit(declared(self.frame), self.facts.limits.value_bytes)
             except VMError as error:
-                return self._frame_failed("output", StepError.of(error))
+                return self._end_failed_with("output", StepError.of(error))
         self.status = TraceStatus.SUCCESS
         return END_OP
+
+    def _end_failed_with(self, step_id: str, error: StepError) -> Op | None:
+        """The frame failed at its end, where no step does."""
+        self._end_failed = True
+        return self._frame_failed(step_id, self._as_recorded(error, self.frame_name))
 
     def _frame_failed(self, step_id: str, error: StepError) -> Op | None:
         self.status = TraceStatus.FAILED
@@ -1702,9 +1771,10 @@ class Machine:
             self.deadline = self.base_deadline = self.fixed_deadline = (
                 FOREVER  # what was done is undone even when time or money is up
             )
-            if not isinstance(given, StepError):
+            if isinstance(given, tuple):
                 self.given, self._ask = given, op
                 return None
+            given = self._as_recorded(given)
             self._record(op, FAILED, None, given)
             assert self._undo_errors is not None
             self._undo_errors.append(

@@ -102,13 +102,15 @@ class Unknown:
 class BadResult:
     """The call was made and gave what cannot be taken, as *error* says.
 
-    *answer* is what is known of a model's text that does not pass for an answer.
+    *answer* is what is known of a model's text that does not pass for an answer; *size* is how much
+    it took of what the values of a run may be together, where there was no room for it.
     """
 
     error: StepError
     answer: str | None = None
     usage: LLMUsage | None = None
     extra: dict[str, Any] | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +196,31 @@ def outcome_of(told: Mapping[str, Any]) -> Outcome:
     if kind is None:
         raise ValueError(f"{told.get('kind')!r} is no kind of outcome")
     try:
-        if "error" in values:
-            values["error"] = _error_of(values["error"])
-        if "usage" in values:
-            values["usage"] = LLMUsage.from_dict(values["usage"])
+        for name, value in values.items():
+            if name == "error":
+                values[name] = _error_of(value)
+            elif name == "usage":
+                values[name] = LLMUsage.from_dict(value)
+            elif type(value) not in _TYPES[name]:
+                raise TypeError(f"{name!r} is {value!r}")
         return kind(**values)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"no outcome of kind {told['kind']!r}: {error}") from None
+
+
+_ANY = (str, int, float, bool, list, dict, type(None))
+_TYPES: dict[str, tuple[type, ...]] = {
+    "value": _ANY,
+    "payload": _ANY,
+    "text": (str,),
+    "answer": (str,),
+    "reason": (str,),
+    "by": (str,),
+    "extra": (dict,),
+    "size": (int,),
+    **dict.fromkeys(("called", "approved", "crashed", "ask"), (bool,)),
+}
+"""What the fields of the JSON forms are, but for errors and usage."""
 
 
 def _error_json(error: StepError) -> dict[str, Any]:
@@ -214,7 +234,7 @@ def _error_json(error: StepError) -> dict[str, Any]:
 
 
 def _error_of(told: Mapping[str, Any]) -> StepError:
-    return StepError(
+    error = StepError(
         told["kind"],
         told["type"],
         told["message"],
@@ -222,3 +242,9 @@ def _error_of(told: Mapping[str, Any]) -> StepError:
         told.get("retry_after_seconds"),
         tuple(told.get("bases", ())),
     )
+    words = (error.kind, error.type, error.message, *error.bases)
+    if {type(word) for word in words} != {str} or type(told.get("retryable", True)) is not bool:
+        raise TypeError(f"'error' is {told!r}")
+    if type(told.get("retry_after_seconds")) not in (int, float, type(None)):
+        raise TypeError(f"'error' is {told!r}")
+    return error

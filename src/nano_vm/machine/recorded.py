@@ -1,18 +1,19 @@
 """Outcomes as they were recorded, handed to a machine again. No call is made, nothing is written.
 
 Records come in; the requests of a machine are answered from them, so that it computes the same run
-once more: to check it (`replay`), to go on from where it stopped (`durable`), or to do without
+once more: to check it (`replay`), to resume it where it stopped (`run/journal`), or to do without
 calls what did not change (fork). Control flow is never taken from a record: only what came back
 from outside is.
 
-A record says how a step ended, and not how its call did: a step in doubt may stand for a timeout or
-a cancellation, a success for what a reconcile tool told. What each record can only have come from
-is said here, and nowhere else.
+A record says how a step ended, and mostly that tells how its call did. Where it does not (a step in
+doubt may stand for a timeout or a cancellation, a success for what a reconcile tool said) the
+machine has kept the outcome beside it, as data. No message is read here for what it says: those of
+the machine itself are taken as they were recorded (`worded`), however they are worded today.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, cast
@@ -22,10 +23,11 @@ from ..language.policy import EFFECTS, Budget, tightest
 from ..language.semantics import OUTSIDE
 from ..records.trace import Attempt, LLMUsage, Record, StepError, StepStatus
 from ..tools.contract import ToolContract
-from .faults import CANCELLED, ONLY_NAMED, UNKNOWN_OUTCOME
+from .faults import ONLY_NAMED, UNKNOWN_OUTCOME
 from .ledger import Limits, token_bound
-from .machine import NOT_ASKED, Machine
+from .machine import KEPT_ANSWER_CHARS, Machine
 from .outcome import (
+    LEGAL,
     Answer,
     Arrived,
     BadResult,
@@ -34,22 +36,16 @@ from .outcome import (
     Failed,
     Joined,
     NotCalled,
+    Outcome,
     Suspended,
     TimedOut,
     Unknown,
     Value,
+    outcome_of,
 )
 from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 
-KEPT_ANSWER_CHARS = 10_000
-"""Of an invalid answer a record keeps as much; a longer one can not be judged again."""
-
 _BESIDE = ("model", "finish_reason", "cost_source", "reasoning")
-_SPOILED = frozenset({"ValueRefused", "LimitExceeded"})
-_NO_TOOL_CALL = "no tool call is left for another attempt (max_tool_calls)"
-_NO_MODEL_CALL = "no model call is left for another attempt (max_llm_calls)"
-_STATE_FULL = "the values of the run together are larger than its limit"
-_UNASKED = "; its reconcile could not be asked: "
 
 
 class Unfit(Exception):
@@ -72,9 +68,8 @@ class Recorded:
     """The records of a run by path; each answers its step, attempt by attempt. *base_ns* is
     subtracted from their times.
 
-    *stopped* are the paths at which a frame was cancelled (see `stops`): the last record of a frame
-    that was cancelled while a call was in doubt does not tell it. *ended* says that the records are
-    all there will be. With a *clock* outcomes come now, and not when they were recorded.
+    With a *clock* outcomes come now, and not when they were recorded. With *reword* machines that
+    are played take the words of their own errors from the records.
     """
 
     def __init__(
@@ -82,20 +77,46 @@ class Recorded:
         records: Iterable[Record],
         base_ns: int = 0,
         *,
-        stopped: Iterable[str] = (),
-        ended: bool = False,
         clock: Callable[[], int] | None = None,
+        reword: bool = False,
     ) -> None:
-        self.by_path: dict[str, Record] = {
-            record[1]: record for record in records if record[0].type in OUTSIDE
-        }
+        self.reword = reword
+        self.by_path: dict[str, Record] = {}
+        # records of steps with an error or an attempt; errors of frames that no step tells
+        self._errors: dict[str, Record] = {}
+        self._ends: dict[str, StepError] = {}
+        for record in records:
+            if record[0].type in OUTSIDE:
+                self.by_path[record[1]] = record
+            if record[4] is not None or record[8] is not None or record[10] is not None:
+                self._note(record)
         self.base_ns = base_ns
-        self.stopped = frozenset(stopped)
-        self.ended = ended
         self.clock = clock
         self._attempt: dict[str, int] = {}
         self._ended: set[str] = set()  # steps whose last outcome was given
         self._asked: dict[str, int] = {}  # how often the reconcile of a step was answered
+
+    def _note(self, record: Record) -> None:
+        extra = record[10]
+        self._errors[record[1]] = record
+        if type(extra) is dict and "ends" in extra:
+            self._ends |= {
+                frame: StepError.from_dict(error) for frame, error in extra["ends"].items()
+            }
+
+    def worded(self, path: str, attempts: int, error: StepError) -> StepError:
+        """*error* of the step at *path* after so many *attempts*, or of the frame of that name: in
+        the words that are recorded, if an error of this kind and class is.
+        """
+        record = self._errors.get(path)
+        known = self._ends.get(path) if record is None else record[4]
+        if record is not None and attempts < len(record[8] or ()):
+            known = record[8][attempts].error  # type: ignore[index]
+        elif record is not None and known is None and "on_invalid" in _dict(record[10]):
+            known = replace(error, message=str(record[10].get("reason", "")))
+        if known is None or (known.kind, known.type) != (error.kind, error.type):
+            return error
+        return replace(error, message=known.message)
 
     def feed(self, machine: Machine, op: Op) -> Op | None:
         """The request that follows what the record of the requested call says; None where there is
@@ -131,7 +152,7 @@ class Recorded:
         now = self._time(record[7])
         if op.code == PAUSE:
             return self._pause(machine, cast(PauseOp, op), path, record, now)
-        if op.step_id.endswith("/reconcile"):
+        if machine.side_call == "reconcile":
             owner, _, _ = path.rpartition("/")
             # asked before a crash, and what it said then may no longer be true
             if owner not in self.by_path:
@@ -165,23 +186,13 @@ class Recorded:
         return machine.lose(op, extra["lost"], bound, settled=extra.get("settled") is True)
 
     def _unasked(self, machine: Machine, op: Op, path: str) -> Op | None:
-        """A reconcile tool that could not be asked, since its arguments were refused: only the
-        step's own record tells.
-        """
-        owner, _, last = path.rpartition("/")
-        record = (
-            self.by_path.get(owner)
-            if last.startswith("reconcile") and op.step_id.endswith("/reconcile")
-            else None
-        )
-        if record is None or record[2] is not StepStatus.IN_DOUBT or record[4] is None:
+        """A reconcile tool that was not called has no record: the step's own tells it."""
+        owner, _, _ = path.rpartition("/")
+        record = self.by_path.get(owner) if machine.side_call == "reconcile" else None
+        told = _dict(record[10]).get("reconcile") if record is not None else None
+        if record is None or told is None:
             return None
-        _, found, why = record[4].message.rpartition(_UNASKED)
-        if not found:
-            return None
-        return machine.resume(
-            NotCalled(StepError("value", "ArgumentError", why, False)), self._time(record[7])
-        )
+        return machine.resume(_legal(machine, op, path, outcome_of(told)), self._time(record[7]))
 
     def _time(self, recorded_ns: int) -> int:
         return recorded_ns - self.base_ns if self.clock is None else self.clock()
@@ -205,8 +216,9 @@ class Recorded:
                 and told[7] == attempt.finished_ns
                 and _dict(told[3]).get("done") is False
             ):
-                # whatever its own error was: it was the answer of the reconcile tool that let it be tried again
-                return machine.resume(Unknown(error), now)
+                # whatever its own error was: it was the answer of the reconcile tool that let it be
+                # tried again
+                return machine.resume(Unknown(error), self._time(told[6]))
         return machine.resume(Failed(error, attempt.usage), now)
 
     def _next_reconcile(self, path: str) -> Record | None:
@@ -220,6 +232,8 @@ class Recorded:
     def _model(self, machine: Machine, op: ModelOp, path: str, record: Record, now: int) -> Op:
         _, _, status, output, error, _, _, _, attempts, usage, extra = record
         extra = _dict(extra)
+        if "outcome" in extra:
+            return machine.resume(_kept(machine, op, path, extra), now)
         if status is StepStatus.CANCELLED:
             return machine.resume(Cancelled(), now)
         if attempts:
@@ -233,130 +247,48 @@ class Recorded:
             return machine.resume(Answer(_text(path, text), usage, told), now)
         if error.kind in ("invalid_answer", *ONLY_NAMED) and "answer" in extra:
             return _answered(machine, _text(path, extra["answer"]), error, usage, now, told)
-        if error.type in _SPOILED:
-            _fill(machine, error)
-            known = {key: extra[key] for key in (*told, "answer") if key in extra}
-            return machine.resume(
-                BadResult(replace(error, retryable=False), usage=usage, extra=known), now
-            )
-        pattern = op.retry.on[0] if op.retry.on else "ModelError"
-        if error.kind == "budget" and error.message == _NO_MODEL_CALL:
-            # what the attempt itself ended with is not kept: anything that would have been tried again
-            if op.allowed is not None or op.schema is not None:
-                return machine.resume(
-                    BadResult(StepError("invalid_answer", pattern, ""), "", usage), now
-                )
-            return machine.resume(Failed(StepError("rate_limit", pattern, ""), usage), now)
         return machine.resume(Failed(replace(error, retryable=False), usage), now)
 
     # --- tools ---
 
     def _tool(self, machine: Machine, op: ToolOp, path: str, record: Record, now: int) -> Op:
-        _, _, status, output, error, request, _, _, _, _, _ = record
-        if status is StepStatus.SUSPENDED:
+        _, _, status, output, error, request, _, _, _, _, extra = record
+        asked = self._next_reconcile(path) if op.reconcile is not None else None
+        if "outcome" in _dict(extra):
+            # it came before its reconcile was asked, and the record is of the end
+            when = now if asked is None else self._time(asked[6])
+            return machine.resume(_kept(machine, op, path, extra), when)
+        if asked is not None or status is StepStatus.IN_DOUBT:
+            raise Unfit(
+                path, "it does not say what came of the call, as records of this version do"
+            )
+        if status is StepStatus.SUSPENDED and machine.side_call != "reconcile":
             return machine.resume(Suspended(), now)
+        if status is StepStatus.CANCELLED:
+            return machine.resume(Cancelled(called=False), now)
         if error is None:
             if status is not StepStatus.SUCCESS:
                 raise Unfit(path, f"it is {status.value} without an error")
-            if (
-                machine.side_call is None
-                and op.reconcile is not None
-                and self._next_reconcile(path) is not None
-            ):
-                return self._told(machine, op, path, StepError("timeout", "TimeoutError", ""), now)
             return machine.resume(Value(output), now)
         known = replace(error, retryable=False)
         if machine.side_call is not None:
-            if error == CANCELLED:
-                return machine.resume(Cancelled(), now)
-            if op.step_id.endswith("/undo") and not request and op.names:
-                return machine.resume(NotCalled(known), now)
-            return machine.resume(Failed(known), now)
-        asked = op.reconcile is not None and self._next_reconcile(path) is not None
-        if status is StepStatus.IN_DOUBT:
-            return self._in_doubt(machine, op, path, error, now, asked)
-        if status is StepStatus.CANCELLED:
-            return machine.resume(Cancelled(called=asked), now)
-        if asked:
-            return self._told(machine, op, path, known, now)
+            refused = machine.side_call == "undo" and not request and op.names
+            return machine.resume(NotCalled(known) if refused else Failed(known), now)
         if request is None:
             return machine.resume(NotCalled(known), now)
-        if error.type in _SPOILED and self._was_spoiled(machine, op, path):
-            _fill(machine, error)
-            return machine.resume(BadResult(known), now)
         if op.unsafe and error.kind in UNKNOWN_OUTCOME:  # after a call it would be in doubt
             return machine.resume(TimedOut(called=False), now)
         return machine.resume(Failed(known), now)
-
-    def _told(self, machine: Machine, op: ToolOp, path: str, error: StepError, now: int) -> Op:
-        """The call was in doubt, and its reconcile tool told what it did."""
-        if path in self.stopped:
-            return machine.resume(Cancelled(called=machine._doubt is None), now)
-        return machine.resume(Unknown(error), now)
-
-    def _in_doubt(
-        self, machine: Machine, op: ToolOp, path: str, error: StepError, now: int, asked: bool
-    ) -> Op:
-        """The outcome after which nobody knew whether the call took effect."""
-        cause, more = _parted(error.message, f"; whether {op.tool!r} took effect is not known")
-        if error.type == CANCELLED.type and cause == CANCELLED.message:
-            return machine.resume(Cancelled(called=True), now)
-        unknown = StepError("in_doubt", error.type, cause, False, bases=error.bases)
-        if (
-            path in self.stopped
-            and str(machine._doubt) == str(unknown)
-            and not self._stopped_asking(path)
-        ):
-            return machine.resume(Cancelled(called=False), now)
-        _, then, last = more.partition("; then: ")
-        if asked or not then:
-            ask = not more.startswith(NOT_ASKED)
-            return machine.resume(Unknown(unknown, crashed=path not in self.stopped, ask=ask), now)
-        kind, _, text = (
-            last.rpartition(_UNASKED)[0].partition(": ")
-            if _UNASKED in last
-            else last.partition(": ")
-        )
-        if (
-            kind == "BudgetExceeded"
-            and text == _NO_TOOL_CALL
-            and str(machine._doubt) != str(unknown)
-        ):
-            return machine.resume(
-                Failed(StepError("timeout", error.type, cause, bases=error.bases)), now
-            )
-        own = StepError("tool", kind, text, False)
-        return (
-            machine.resume(NotCalled(own), now)
-            if self.by_path[path][5] is None
-            else machine.resume(Failed(own), now)
-        )
-
-    def _stopped_asking(self, path: str) -> bool:
-        """Whether it was the reconcile call that was cancelled, which its own record tells."""
-        record = self._next_reconcile(path)
-        return record is not None and record[4] == CANCELLED
-
-    def _was_spoiled(self, machine: Machine, op: ToolOp, path: str) -> bool:
-        """Whether a value was refused, and not raised by the tool as an error of its own: what a
-        call did is then undone.
-
-        Where an undo may still come it will: an effect that is undone for nothing is better than
-        one that stays.
-        """
-        return (
-            op.undo is None
-            or machine._doubt is not None
-            or not self.ended
-            or f"{path}/undo" in self.by_path
-        )
 
     # --- pauses ---
 
     @staticmethod
     def _pause(machine: Machine, op: PauseOp, path: str, record: Record, now: int) -> Op:
         _, _, status, output, error, _, _, _, _, _, extra = record
-        by = _dict(extra).get("by")
+        extra = _dict(extra)
+        by = extra.get("by")
+        if "outcome" in extra:
+            return machine.resume(_kept(machine, op, path, extra), now)
         if status is StepStatus.SUSPENDED:
             return machine.resume(Suspended(), now)
         if status is StepStatus.CANCELLED:
@@ -369,12 +301,23 @@ class Recorded:
             return machine.resume(Decided(output["approved"], output.get("reason"), by), now)
         if error.kind in ("timeout", "budget") and by is None:
             return machine.resume(TimedOut(), now)
-        reason = error.message.removeprefix("rejected: ")
-        if op.asks and error.type == "Rejected" and reason != error.message:
-            return machine.resume(
-                Decided(False, None if reason == "no reason given" else reason, by), now
-            )
         return machine.resume(Failed(error, by=by), now)
+
+
+def _kept(machine: Machine, op: Op, path: str, extra: Mapping[str, Any]) -> Outcome:
+    """The outcome that is kept beside a record.
+
+    Raises:
+        Unfit: If such a request cannot have it.
+    """
+    return _legal(machine, op, path, outcome_of(extra["outcome"]))
+
+
+def _legal(machine: Machine, op: Op, path: str, outcome: Outcome) -> Outcome:
+    kind = machine.kind_of(op)
+    if type(outcome) not in LEGAL[kind]:
+        raise Unfit(path, f"{kind} cannot have the outcome {outcome!r}")
+    return outcome
 
 
 def _answered(
@@ -401,27 +344,6 @@ def _dict(extra: Any) -> dict[str, Any]:
     return extra if type(extra) is dict else {}
 
 
-def _fill(machine: Machine, error: StepError) -> None:
-    """After a value for which there was no room, there is none for any other: how large it was is
-    not recorded.
-    """
-    if error.message == _STATE_FULL:
-        machine.ledger.state = min(machine.ledger.state, -1)
-
-
-def _parted(message: str, mark: str) -> tuple[str, str]:
-    """What stands before and after *mark*, at the first place where what the machine writes can
-    follow.
-    """
-    at = message.find(mark)
-    while at >= 0:
-        before, after = message[:at], message[at + len(mark) :]
-        if not after or after.startswith(("; then: ", "; its reconcile")):
-            return before, after
-        at = message.find(mark, at + 1)
-    return message, ""
-
-
 def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage | None:
     """What the last call consumed, where that was known: a record holds the sum of all attempts."""
     if total is None:
@@ -437,21 +359,6 @@ def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage 
 
 
 # --- frames ---------------------------------------------------------------------------------------
-
-
-def stops(records: list[Record], cancelled: bool) -> list[str]:
-    """Paths of the steps at which frames were cancelled; *cancelled* is whether that of *records*
-    was. Children are in their forks.
-    """
-    found = []
-    if cancelled:
-        found += [record[1] for record in records if not record[0].step_id.endswith("/undo")][-1:]
-    for record in records:
-        extra = record[10]
-        if extra is not None and type(extra) is dict and "children" in extra:
-            for child in extra["children"]:
-                found += stops(child, record[2] is StepStatus.CANCELLED)
-    return found
 
 
 def forks_of(records: list[Record]) -> dict[str, Record]:
@@ -488,6 +395,8 @@ def play(
         Missing: At the first call that is not recorded, without *hold*.
         Unfit: At the first record that no such call can have.
     """
+    if recorded.reword:
+        machine.worded = recorded.worded
     base, by_path, success = recorded.base_ns, recorded.by_path, StepStatus.SUCCESS
     op: Any = machine.start(now)
     while True:
@@ -538,12 +447,18 @@ def _forked(
             child,
             recorded,
             forks,
-            told[0][6] - recorded.base_ns if told else machine.now,
+            _began(told) - recorded.base_ns if told else machine.now,
             hold=hold,
         )
         latest = max(latest, child.now)
     finished = record[7] - recorded.base_ns if record is not None else latest
     return machine.resume(Cancelled(), finished) if stopped else machine.resume(Joined(), finished)
+
+
+def _began(records: Sequence[Record]) -> int:
+    """When a frame with these records began: its first may be a reconcile, which came later."""
+    own = (record[6] for record in records if not record[0].step_id.endswith("/reconcile"))
+    return next(own, records[0][6])
 
 
 # --- hosts ----------------------------------------------------------------------------------------

@@ -836,7 +836,10 @@ def called(record: Record) -> bool:
 
 
 _NOT_CALLED = frozenset({"budget", "refused"})
-_PRICED = frozenset({"children", "cost_source", "by", "lost", "settled", "unmetered"})
+_BESIDE = frozenset("children cost_source by lost settled unmetered outcome reconcile ends".split())
+"""What stands beside a record and is no part of what happened: prices, people, calls that a crash
+lost, and what tells how it came about.
+"""
 
 
 def _chain(head: bytes, records: list[Any]) -> bytes:
@@ -860,7 +863,7 @@ def _chain(head: bytes, records: list[Any]) -> bytes:
         if usage is not None:
             body["usage"] = _counts(usage)
         if extra is not None:
-            told = {k: v for k, v in extra_json(op, extra).items() if k not in _PRICED}
+            told = {k: v for k, v in extra_json(op, extra).items() if k not in _BESIDE}
             if told:
                 body["extra"] = told
             if type(extra) is dict and "children" in extra:

@@ -167,6 +167,7 @@ def _advance(
     recorded.
     """
     machines.append(machine)
+    machine.worded = recorded.worded
     op = machine.start(now)
     while op.code != END:
         if op.code == FORK:

@@ -12,6 +12,7 @@ from ..errors import ExprError, VMError, summary
 from ..language.flow import Flow
 from ..language.program import Program
 from ..machine.compile import compile_flow
+from ..machine.faults import CANCELLED_UNBEGUN, WORDING
 from ..machine.ledger import Ledger
 from ..machine.machine import FOREVER, Facts, Machine, loaded
 from ..machine.plan import Plan
@@ -23,7 +24,6 @@ from ..machine.recorded import (
     contracts_of,
     forks_of,
     play,
-    stops,
 )
 from ..records.trace import Trace, TraceStatus, flattened
 from ..run.stored import trace_of
@@ -242,10 +242,10 @@ class Replayer:
         if trace.program_digest != self.digest:
             differs = Difference("program", recorded=trace.program_digest, computed=self.digest)
             return replace(begun, difference=differs)
-        if not records and trace.status in (TraceStatus.FAILED, TraceStatus.CANCELLED):
-            unbegun = self._unbegun(trace)
-            if unbegun is not None:
-                return replace(begun, difference=unbegun if unbegun.why else None)
+        reworded = trace.about.get("wording", 1) != WORDING
+        if not records and _unbegun(trace):
+            unsaid = None if reworded else _unsaid(trace)
+            return replace(begun, difference=unsaid)
         try:
             machine, plan = self.machine(trace)
         except ValueError as error:
@@ -258,8 +258,7 @@ class Replayer:
         if not ended:
             return self._unended(begun, trace, machine, plan, stored)
         forks = forks_of(records)
-        stopped = stops(records, trace.status is TraceStatus.CANCELLED)
-        recorded = Recorded(flattened(records) if forks else records, stopped=stopped, ended=True)
+        recorded = Recorded(flattened(records) if forks else records, reword=reworded)
         stop: Missing | Unfit | None = None
         try:
             play(machine, recorded, forks, trace.started_ns)
@@ -274,7 +273,7 @@ class Replayer:
             difference = Difference("missing", stop.path, index=done)
         computed = _trace_of(trace, machine, plan)
         if difference is None:
-            difference = compare_ends(trace, computed, done)
+            difference = compare_ends(trace, computed, done, reworded=reworded)
         return replace(begun, difference=difference, steps=done, trace=computed)
 
     def _unended(
@@ -291,7 +290,9 @@ class Replayer:
         )
         done, difference = 0, None
         try:
-            play(machine, Recorded(records), forks_of(frames), trace.started_ns, hold=True)
+            # what is recorded so far is held against what it would be in its own words
+            recorded = Recorded(records, reword=trace.about.get("wording", 1) != WORDING)
+            play(machine, recorded, forks_of(frames), trace.started_ns, hold=True)
         except Unfit as at:
             difference = Difference("unfit", at.path, why=str(at))
         computed = _trace_of(trace, machine, plan)
@@ -307,24 +308,24 @@ class Replayer:
             done += 1
         return replace(begun, difference=difference, steps=done, trace=computed)
 
-    def _unbegun(self, trace: Trace) -> Difference | None:
-        """For a run that has no step: an empty difference where it was refused or cancelled before
-        its first, and says so.
-        """
-        if trace.output is not None or trace.waiting:
-            return None
-        if trace.status is TraceStatus.CANCELLED:
-            said = (
-                trace.error == "the run was cancelled before it began"
-                and trace.error_kind == "cancelled"
-            )
-            return Difference("end") if said else None
-        if trace.error_kind != "refused" or not trace.diagnostics:
-            return None
+
+def _unbegun(trace: Trace) -> bool:
+    """Whether a run that has no step was refused or cancelled before its first."""
+    if trace.output is not None or trace.waiting:
+        return False
+    if trace.status is TraceStatus.CANCELLED:
+        return trace.error_kind == "cancelled"
+    refused = trace.status is TraceStatus.FAILED and trace.error_kind == "refused"
+    return refused and bool(trace.diagnostics)
+
+
+def _unsaid(trace: Trace) -> Difference | None:
+    """The difference where a run that never began does not say why."""
+    if trace.status is TraceStatus.CANCELLED:
+        text = CANCELLED_UNBEGUN
+    else:
         text = summary(trace.diagnostics)
-        return Difference(
-            "end", why="" if text == trace.error else "the error is not what the diagnostics say"
-        )
+    return None if trace.error == text else Difference("end", "", "error", trace.error, text)
 
 
 def _tools_of(flow: Flow) -> list[str]:

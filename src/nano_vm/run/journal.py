@@ -60,7 +60,7 @@ from ..verify.examine import collector_paused
 from .driver import Abandoned
 from .lease import LATE, Debt, Lease, outcomes_of
 from .outbox import Outbox, patiently
-from .stored import Begun, begun_calls, extra_json, paused_rows, reconciles, stopped_in, timeless
+from .stored import Begun, begun_calls, extra_json, paused_rows, reconciles, timeless
 
 logger = logging.getLogger("nano_vm")
 
@@ -140,13 +140,11 @@ class Journal:
         # whether calls with an effect are left to a person's word
         self.holds = run.about.get("effects") is False
         steps = [row for row in run.rows if row.kind == STEP]
-        self.recorded = Recorded(
-            (row.record() for row in steps), base_ns, stopped=stopped_in(steps)
-        )
+        self.recorded = Recorded((row.record() for row in steps), base_ns)
         self.first: dict[str, int] = {}  # when each frame began, as far as its rows tell
         self.kept: dict[str, int] = {}  # rows of each frame that are stored
         for row in run.rows:
-            self.first.setdefault(row.frame, row.started_ns)
+            self.first[row.frame] = min(self.first.get(row.frame, FOREVER), row.started_ns)
         for row in steps:
             self.kept[row.frame] = self.kept.get(row.frame, 0) + 1
         self.stored = dict(self.kept)  # the same, before anything was appended here
@@ -566,7 +564,8 @@ class Journal:
     def child(self, machine: Machine, number: int) -> Machine:
         """A child of the requested fork, with the name of its frame."""
         child = machine.child(number)
-        frame = child.frame_name = f"{machine.path}:{number}"
+        child.worded = self.recorded.worded
+        frame = child.frame_name
         if frame in self.first:  # its deadlines count from when it really began
             child.begun_ns = self.first[frame] - self.base_ns
         return child

@@ -14,6 +14,7 @@ from typing import Any
 from .. import forking
 from ..errors import VMError
 from ..language.program import Program
+from ..machine.faults import CANCELLED_UNBEGUN
 from ..machine.machine import Machine
 from ..records.trace import Trace, TraceStatus
 from ..values import canonical
@@ -74,7 +75,7 @@ class Run:
                     self.trace.started_ns,
                 )
                 self.trace.error, self.trace.error_kind = (
-                    "the run was cancelled before it began",
+                    CANCELLED_UNBEGUN,
                     "cancelled",
                 )
         elif task is not None:

@@ -15,6 +15,7 @@ from ..language.messages import has_pictures
 from ..language.policy import Budget, Policy, tightest
 from ..language.program import MODEL_OPTIONS, LLMStep, Program
 from ..machine.compile import compile_flow
+from ..machine.faults import WORDING
 from ..machine.ledger import DEFAULT_LIMITS, Ledger, Limits
 from ..machine.plan import Plan
 from ..store.records import StoredRun
@@ -71,7 +72,7 @@ class Prepared:
         }
 
     def _told(self) -> dict[str, Any]:
-        told: dict[str, Any] = {}
+        told: dict[str, Any] = {"wording": WORDING} if WORDING != 1 else {}
         if self.plan is None or self.examined is None:
             return told
         contracts = {name: self.examined.contracts[name] for name in sorted(self.plan.tools)}

@@ -166,6 +166,7 @@ class Durable(forking.Begins):
         except BaseException:
             lease.let_go([trace.run_id])
             raise
+        machine.worded = journal.recorded.worded
         self.journals.add(journal)
         try:
             with journal.driven():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import StoreError
-from ..records.trace import StepStatus, Trace, TraceStatus
+from ..records.trace import Trace, TraceStatus
 from ..store.records import PAUSED, STEP, SUSPENDED, Row, StoredRun
 from .inbox import presented
 
@@ -98,16 +98,3 @@ def _children(frames: dict[str, list[Any]], path: str, size: int) -> list[list[A
 def reconciles(row: Row) -> bool:
     """Whether *row* is what a reconcile tool said."""
     return row.path.rpartition("/")[2].partition("#")[0] == "reconcile" and "/" in row.path
-
-
-def stopped_in(steps: Sequence[Row]) -> list[str]:
-    """Where the run was cancelled in a call that its reconcile told to be done: the last step
-    before its undo calls, if it did not fail.
-    """
-    last: Row | None = None
-    for row in steps:
-        if row.frame == "":
-            if row.path.endswith("/undo"):
-                return [last.path] if last is not None and last.status is StepStatus.SUCCESS else []
-            last = row
-    return []
