@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import AlreadyDecided, Changed, Expired, NotPermitted, VMError
 from ..language.correlation import MATCHABLE_FIELDS, fits
@@ -28,6 +28,9 @@ from ..store.waits import fault_of, same_event, takes
 from ..values import MAX_VALUE_BYTES, UNSET, admit, canonical, short
 from ..visible import HIDDEN
 from .lease import Process, Seen, seen
+
+if TYPE_CHECKING:
+    from .aio import AsyncInbox
 
 PREFIX_HEX = 12
 """Digits of a request's digest that name it, where they are unique in its run: 48 bits, as many as
@@ -105,7 +108,7 @@ class Inbox:
 
     With *trusted* public keys, what none of them has signed counts as not said: no run uses it, and
     nobody is second to it. Needs neither tools nor an event loop. Every method blocks for a
-    transaction.
+    transaction; those of ``aio`` are awaited.
     """
 
     def __init__(
@@ -122,6 +125,13 @@ class Inbox:
         self.roles = roles
         self.clock = clock
         self.value_bytes = value_bytes
+
+    @property
+    def aio(self) -> AsyncInbox:
+        """The same methods for code in an event loop, which awaits them."""
+        from .aio import AsyncInbox  # late: who has no event loop needs none
+
+        return AsyncInbox(self)
 
     def waiting(self, run_id: str) -> list[dict[str, Any]]:
         """What a stored run waits for; ``shown`` identifies each request as it stands."""

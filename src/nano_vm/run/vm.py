@@ -31,6 +31,7 @@ from ..tools.contract import ToolContract, contract
 from ..values import UNSET, Unset
 from ..verify.examine import placed_for
 from ..verify.report import Report
+from .aio import AsyncReads
 from .batch import BatchResult, run_many
 from .driver import Journal as DriverJournal
 from .host import TOOL_THREADS, SystemClock, Threads, adapters_of, budget_of, prices_of
@@ -662,6 +663,13 @@ class ExecutionVM:
     def load(self, run_id: str) -> Trace:
         """The trace of a stored run, as far as it has come."""
         return trace_of(self.require_store().load(run_id))
+
+    @property
+    def aio(self) -> AsyncReads:
+        """`load` and `runs` for code in an event loop, which awaits them; for people's words see
+        ``inbox.aio``.
+        """
+        return AsyncReads(self)
 
     def close(self) -> None:
         """Give the lease back and close the store; runs under way are left to others."""
