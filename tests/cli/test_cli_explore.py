@@ -74,7 +74,8 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "kind": "answer",
         "value": "yes",
     }
-    assert run["branches"] == [{"path": "guard", "branch": "then", "references": {"$said": "yes"}}]
+    branch = {"path": "guard", "branch": "then", "references": {"$said": "yes"}, "after": 1}
+    assert run["branches"] == [branch]
 
 
 def test_a_bound_says_that_it_is_one(capsys: pytest.CaptureFixture[str]) -> None:

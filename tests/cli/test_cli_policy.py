@@ -480,7 +480,11 @@ def test_an_approval_guards_what_its_role_approves(folder: Path, capsys: Capture
     assert re.search(
         r'"ask<br/>approval<br/>by boss<br/>guards pay"/\]:::guard$', out, re.MULTILINE
     )
-    assert re.search(r'"pay<br/>.*proved: flow<br/>untrusted: to"\]:::guarded$', out, re.MULTILINE)
+    assert re.search(
+        r'"pay<br/>.*proved: flow<br/>untrusted: to \(approved by boss at step ask\)"\]:::guarded$',
+        out,
+        re.MULTILINE,
+    )
 
 
 def test_faults_of_the_policy_are_told_beside_the_graph(folder: Path, capsys: Captured) -> None:
@@ -601,3 +605,20 @@ def test_a_programs_own_policy_stands_in_the_program(mail: Path) -> None:
     )
     (fault,) = vm.check(one)
     assert str(fault).startswith("mail.yaml:6:18: policy.tools.send_mony: V051")
+
+
+def test_a_guards_edge_stays_one_and_a_checked_value_says_so(
+    folder: Path, capsys: Captured
+) -> None:
+    """Where the way that breaks a rule crosses a guard, the guard's edge is still drawn as one."""
+    (folder / "policy.yaml").write_text(
+        "inputs: {who: untrusted}\n"
+        "tools:\n"
+        "  pay: {guarded_by: [gate.then], args: {to: {check: \"$value != 'x'\"}}, after: [mail]}\n"
+    )
+    out = drawn(capsys, "p.yaml", "--policy", "policy.yaml", "--tools", "t.py")
+    links = [line.strip() for line in out.splitlines() if "-->" in line]
+    colour = dict(re.findall(r"linkStyle (\d+) stroke:(#\w+)", out))
+    (then,) = [number for number, link in enumerate(links) if '|"then"|' in link]
+    assert colour[str(then)] == "#1f6feb"
+    assert "untrusted: to (checked before the call" in out

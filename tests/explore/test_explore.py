@@ -889,3 +889,20 @@ def test_edges_are_those_of_the_flow() -> None:
     runner = Runner(Choices(plan, flow, contracts))
     for run in explored(EVERY_TYPE, 300):
         follow(runner.run(run._taken))
+
+
+def test_a_run_is_told_in_the_order_in_which_it_happened() -> None:
+    """Outcomes and branches stand as their records do; children of a fork have no order."""
+    told = 0
+
+    def in_order(run: ExploredRun) -> bool:
+        nonlocal told
+        events = [line.partition(":")[0].partition(" ->")[0] for line in run.lines()]
+        last = {path: number for number, path in enumerate(events)}
+        recorded = [record[1] for record in run.records if record[1] in last]
+        places = [last[path] for path in recorded if not path.startswith(("both/", "all["))]
+        told += len(places)
+        return places == sorted(places)
+
+    explore(EVERY_TYPE, properties={"in order": in_order}, max_runs=400).check()
+    assert told > 1_000

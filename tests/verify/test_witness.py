@@ -510,7 +510,7 @@ def test_the_text_of_a_witness() -> None:
     assert witness.text() == (
         "input q = 'text'\n"
         "m: the model answers 'yes'\n"
-        "c/pay: pay(to='text') returns 'text'\n"
         "c -> then ($said = 'yes')\n"
+        "c/pay: pay(to='text') returns 'text'\n"
         "run: success"
     )

@@ -45,9 +45,11 @@ def marks_of(flow: Flow, report: Report, policy: Policy | None) -> Marks:
     for status in worst:  # an edge that is on both ways is on the one that was found
         for proof in report.proofs:
             if proof.status == status:
-                marks.edges.update(
-                    {(move.node, move.label): status for move in proof.path if move.label}
-                )
+                for move in proof.path:
+                    at = move.node, move.label
+                    # a guard's own edge stays one: the way breaks the rule elsewhere
+                    if move.label and marks.edges.get(at) != "guard":
+                        marks.edges[at] = status
     _untrusted(marks, nodes, report)
     return marks
 
@@ -109,12 +111,12 @@ def _untrusted(marks: Marks, nodes: Sequence[Node], report: Report) -> None:
             before = node.kind == "when"
             here = node.step.id == flow.step_id and flow.loc[: len(node.loc)] == node.loc
             if here and before == (flow.loc[-1] == "when"):
-                said = (
+                what = (
                     f"untrusted: {flow.loc[-1]}"
                     if flow.kind == "argument"
                     else "decided by untrusted values"
                 )
-                _note(marks, node, said)
+                _note(marks, node, what + (f" ({flow.allowed})" if flow.allowed else ""))
             elif before or node.step.id not in carrying or node.index in marks.nodes:
                 continue
             marks.nodes.setdefault(node.index, "untrusted")

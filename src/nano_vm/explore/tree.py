@@ -922,15 +922,27 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A branch that was taken: ``references`` are the values it was decided by."""
+    """A branch that was taken: ``references`` are the values it was decided by, ``after`` is how
+    many outcomes the run had before.
+    """
 
     path: str
     branch: str
     references: dict[str, Any]
+    after: int = 0
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name} = {short(value)}" for name, value in self.references.items())
+        return f"{self.path} -> {self.branch}" + (f" ({values})" if values else "")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
-        return {"path": self.path, "branch": self.branch, "references": self.references}
+        return {
+            "path": self.path,
+            "branch": self.branch,
+            "references": self.references,
+            "after": self.after,
+        }
 
 
 class ExploredRun:
@@ -1029,15 +1041,16 @@ class ExploredRun:
         found = []
         for record in self.records:
             op, path, extra = record[0], record[1], record[10]
+            began, ended = record[6] % GRAIN_NS, record[7] % GRAIN_NS
             if type(extra) is dict and "when" in extra:
-                found.append(Branch(path, "when", extra["when"]))
+                found.append(Branch(path, "when", extra["when"], began))
             if type(extra) is tuple:
-                found.append(Branch(path, extra[0], op.shown(extra[1])))
+                found.append(Branch(path, extra[0], op.shown(extra[1]), ended))
             elif extra and "branch" in extra:
-                found.append(Branch(path, extra["branch"], extra.get("references", {})))
+                found.append(Branch(path, extra["branch"], extra.get("references", {}), ended))
             elif extra and "exhausted" in extra:
                 label = "exhausted" if extra["exhausted"] else "until"
-                found.append(Branch(path, label, {"iterations": extra["iterations"]}))
+                found.append(Branch(path, label, {"iterations": extra["iterations"]}, ended))
         return found
 
     def replay(self, plan: Plan | None = None) -> Machine:
@@ -1047,16 +1060,14 @@ class ExploredRun:
         return replay(plan or self._runner.plan, self.inputs, self.given, self._runner.budget)
 
     def lines(self) -> Iterator[str]:
-        """The run for people, a line each: inputs, outcomes and branches in order, its end."""
+        """The run for people, a line each: inputs, what happened in its order, its end."""
         for name, value in self.inputs.items():
             yield f"input {name} = {short(value)}"
-        for entry in self.given:
-            yield str(entry)
-        for branch in self.branches:
-            values = ", ".join(
-                f"{name} = {short(value)}" for name, value in branch.references.items()
-            )
-            yield f"{branch.path} -> {branch.branch}" + (f" ({values})" if values else "")
+        outcomes = [(number, str(entry)) for number, entry in enumerate(self.given, 1)]
+        branches = [(branch.after, str(branch)) for branch in self.branches]
+        # a branch stands behind the outcome that it is decided after; the sort keeps what is equal
+        for _, line in sorted([*outcomes, *branches], key=lambda event: event[0]):
+            yield line
         error = self.machine.error_summary()
         yield f"run: {self.status}" + (f": {error}" if error else "")
 

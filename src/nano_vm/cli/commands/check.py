@@ -14,6 +14,7 @@ from ..parameters import takes_host, takes_json, takes_policy, takes_price, take
 from ..text import diagnostic_lines, safe
 
 if TYPE_CHECKING:
+    from ...language.policy import Policy
     from ...verify.report import Proof, Report
     from ..sources import Loaded
 
@@ -66,7 +67,7 @@ def check(options: Options) -> int:
         report = host.examined(loaded, policy, options)
         found = loaded.placed([*loaded.warnings(), *report.diagnostics])
         skipped = _skipped(loaded, options)
-    return _told(options, _strictly(found, options), skipped, report, loaded)
+    return _told(options, _strictly(found, options), skipped, report, loaded, policy)
 
 
 def _skipped(loaded: Loaded, options: Options) -> list[str]:
@@ -96,6 +97,7 @@ def _told(
     skipped: list[str],
     report: Report | None,
     loaded: Loaded | None,
+    policy: Policy | None,
 ) -> int:
     """Print what was found; the exit code."""
     proofs = report.proofs if report is not None else ()
@@ -121,7 +123,7 @@ def _told(
             options.policy is not None or options.untrusted or proofs or loaded.program.untrusted
         )
         for line in [
-            *_proof_lines(report, loaded),
+            *_proof_lines(report, loaded, policy),
             *(_flow_lines(report) if asked else ()),
             *_worst_case(report),
         ]:
@@ -159,8 +161,11 @@ def _statuses(proofs: Sequence[Proof]) -> list[str]:
     return [f"{count} {name}" for count, name in counts if count]
 
 
-def _proof_lines(report: Report, loaded: Loaded) -> Iterator[str]:
+def _proof_lines(report: Report, loaded: Loaded, policy: Policy | None) -> Iterator[str]:
     """What is proved, a line each; of what is not, the place, the path, the run that was found."""
+    from ...language.flow import Flow
+    from ..cures import cures
+
     proved = [proof for proof in report.proofs if proof.status == "proved"]
     # what proves little is not among those that are only counted
     proved.sort(key=lambda proof: proof.note is None)
@@ -174,6 +179,7 @@ def _proof_lines(report: Report, loaded: Loaded) -> Iterator[str]:
         for d in report.diagnostics
         if d.code == "V051" and len(d.loc) > 3 and d.severity == "error"
     }
+    flow = Flow(loaded.program, loaded.programs)
     for proof in others[:SHOWN_COUNTEREXAMPLES]:
         fault = proof.fault()
         assert fault is not None
@@ -192,6 +198,8 @@ def _proof_lines(report: Report, loaded: Loaded) -> Iterator[str]:
             yield from (f"    {line}" for line in proof.run.text().splitlines())
         if proof.reason:
             yield f"  {proof.reason}"
+        for number, cure in enumerate(cures(proof, flow, policy)):
+            yield f"  {'or' if number else 'to mend it'}: {cure}"
     if len(others) > SHOWN_COUNTEREXAMPLES:
         yield f"and {len(others) - SHOWN_COUNTEREXAMPLES} more are not proved (--json shows all)"
 
