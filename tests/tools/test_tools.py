@@ -33,7 +33,7 @@ from nano_vm import (
     VMError,
     tool,
 )
-from nano_vm.tools.contract import ArgumentError, Parameter, checked, contract, converter
+from nano_vm.tools.contract import ArgumentError, Parameter, checked, contract, converter, name_of
 
 
 def run(
@@ -1154,3 +1154,14 @@ def test_a_union_takes_the_member_that_keeps_most(hint: Any, value: Any, best: t
     convert = converter(hint)
     assert convert is not None
     assert type(convert(value)) is best
+
+
+def test_the_name_of_a_tool_in_a_list_is_declared_or_its_own() -> None:
+    @tool(name="other")
+    def declared() -> None: ...
+
+    def plain() -> None: ...
+
+    assert (name_of(declared), name_of(plain)) == ("other", "plain")
+    with pytest.raises(VMError, match="partial in a list has no name; give a dict"):
+        name_of(functools.partial(plain))

@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 from ..errors import VMError
 from ..language.policy import Policy
 from ..language.program import Program, ToolStep
-from ..tools.contract import ToolOptions, contract, options_of
-from ..values import kind_name
+from ..tools.contract import ToolOptions, contract, name_of, options_of
 from .faults import UsageFault
 
 Result = TypeVar("Result")
@@ -64,25 +63,21 @@ def _tools_in(found: Any) -> dict[str, Any]:
     if isinstance(found, Mapping):
         return dict(found)
     if isinstance(found, (list, tuple)):
-        return {_tool_name(function): function for function in found}
+        return {_name(function): function for function in found}
     tools = {}
     for name in dir(found) if not callable(found) or isinstance(found, type) else ():
         if not name.startswith("_") and isinstance(
             options_of(member := getattr(found, name, None)), ToolOptions
         ):
-            tools[_tool_name(member)] = member
+            tools[_name(member)] = member
     return tools
 
 
-def _tool_name(function: Any) -> str:
-    options = options_of(function)
-    declared = options.name if isinstance(options, ToolOptions) else None
-    name = declared or getattr(function, "__name__", None)
-    if not isinstance(name, str):
-        raise UsageFault(
-            f"--tools: a {kind_name(function)} in a list has no name; give a dict of callables"
-        )
-    return name
+def _name(function: Any) -> str:
+    try:
+        return name_of(function)
+    except VMError as error:
+        raise UsageFault(f"--tools: {error}") from None
 
 
 def _file_module(path: str) -> ModuleType:

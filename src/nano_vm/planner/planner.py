@@ -29,7 +29,7 @@ from ..language.policy import Budget, Policy, Rules, policy_of, rules_of, tighte
 from ..language.program import Program
 from ..run.host import Adapter, adapters_of, budget_of, completed
 from ..run.vm import ExecutionVM
-from ..tools.contract import ToolContract, contract, options_of
+from ..tools.contract import ToolContract, contract, name_of
 from ..values import admit, kind_name, parse_json, short, text_size
 
 MAX_REPLY_BYTES = 1_000_000
@@ -313,7 +313,7 @@ def _contracts(tools: Any) -> dict[str, ToolContract]:
     named = (
         tools.items()
         if isinstance(tools, Mapping)
-        else [(_tool_name(tool), tool) for tool in tools]
+        else [(_listed_name(tool), tool) for tool in tools]
     )
     result: dict[str, ToolContract] = {}
     for name, given in named:
@@ -325,16 +325,10 @@ def _contracts(tools: Any) -> dict[str, ToolContract]:
     return result
 
 
-def _tool_name(tool: Any) -> Any:
+def _listed_name(tool: Any) -> Any:
     if isinstance(tool, str):
         return tool
-    if isinstance(tool, ToolContract):
-        return tool.name
-    options = options_of(tool)
-    name = getattr(options, "name", None) or getattr(tool, "__name__", None)
-    if not isinstance(name, str):
-        raise VMError(f"a {kind_name(tool)} in a list has no name; give a dict of callables")
-    return name
+    return tool.name if isinstance(tool, ToolContract) else name_of(tool)
 
 
 async def _unknown_tool(**_: Any) -> None:

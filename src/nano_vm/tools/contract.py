@@ -179,6 +179,19 @@ def options_of(function: Any) -> ToolOptions | None:
     return getattr(function, _OPTIONS, None)
 
 
+def name_of(function: Any) -> str:
+    """The name of a tool that stands in a list: as `tool` declares it, else the function's own.
+
+    Raises:
+        VMError: If it has none.
+    """
+    declared = getattr(options_of(function), "name", None)
+    name = declared or getattr(function, "__name__", None)
+    if not isinstance(name, str):
+        raise VMError(f"a {kind_name(function)} in a list has no name; give a dict of callables")
+    return name
+
+
 def contract(name: Any, function: Any) -> ToolContract:
     """The contract of *function* under *name*.
 
