@@ -40,6 +40,7 @@ from nano_vm.adapters import LiteLLMAdapter
 from nano_vm.models import Program as ProgramOfModels
 from nano_vm.run.options import RunOptions
 from nano_vm.run.vm import ExecutionVM as VMOfModule
+from nano_vm.store.protocol import RunFilter, RunPage
 from nano_vm.testing import RecordedLLM, ScriptedLLM
 
 
@@ -176,6 +177,9 @@ async def runs(vm: ExecutionVM, program: Program) -> None:
     await vm.inbox.aio.approve("r", "ask", shown="3073ee8b0c41", by="ann", reason="so")
     assert_type(await vm.inbox.aio.send_event("paid", 5, run_id="r"), bool)
     assert_type(await vm.aio.load("r"), Trace)
+    page = vm.runs(RunFilter(status=["pending", "running"], program="p"), size=20)
+    assert_type(page, RunPage)
+    assert_type(await vm.aio.runs(after=page.after), RunPage)
     assert_type(vm.send_event("r", "paid", {"sum": 5}, id="evt_1"), bool)
     assert_type(vm.send_event("paid", {"order": 7}), bool)
     assert_type(await vm.cancel("r", by="ann"), Trace)

@@ -46,3 +46,4 @@ class AsyncReads:
 
     def __init__(self, vm: ExecutionVM) -> None:
         self.load = awaited(vm.load)
+        self.runs = awaited(vm.runs)

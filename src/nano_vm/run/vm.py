@@ -24,7 +24,7 @@ from ..machine.ledger import Ledger, Limits
 from ..machine.machine import FOREVER, Facts, Machine, loaded
 from ..machine.plan import Plan
 from ..records.trace import Trace, TraceStatus
-from ..store.protocol import Store, open_store
+from ..store.protocol import ALL_RUNS, RunFilter, RunPage, Store, open_store
 from ..store.seals import signed
 from ..store.signing import SigningKey, public_keys
 from ..tools.contract import ToolContract, contract
@@ -50,6 +50,10 @@ from .worker import Worker
 T = TypeVar("T")
 
 logger = logging.getLogger("nano_vm")
+
+
+RUNS_SHOWN = 50
+"""Runs of a page, unless another number is asked for: what a screen shows and a person reads."""
 
 
 class ExecutionVM:
@@ -659,6 +663,23 @@ class ExecutionVM:
                 raise
             return await local.cancel()
         return await durable.stopped(run_id)
+
+    def runs(
+        self, filter: RunFilter = ALL_RUNS, *, size: int = RUNS_SHOWN, after: str | None = None
+    ) -> RunPage:
+        """Stored runs that fit *filter*, newest first: up to *size* of them, which follow *after*,
+        the ``after`` of the page before. Their headers only; `load` gives the trace of one.
+
+        Raises:
+            VMError: If there is no such page, or this VM has no store.
+        """
+        store = self.require_store()
+        if type(size) is not int or size < 1:
+            raise VMError(f"size is a whole number of at least 1, not {size!r}")
+        try:
+            return store.page(filter, size=size, after=after)
+        except ValueError as error:
+            raise VMError(str(error)) from None
 
     def load(self, run_id: str) -> Trace:
         """The trace of a stored run, as far as it has come."""
