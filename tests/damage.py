@@ -117,13 +117,16 @@ RUNS = {
 }
 
 
+SAID: Any = {"labels": {"team": "billing"}, "submitter": "ann", "project": "eu"}
+
+
 def make(url: str, key: SigningKey | None = None) -> None:
     """A store with all of `RUNS`, which hold equal values."""
     llm = ScriptedLLM(["maybe", "yes"] * 9)
     vm = ExecutionVM(llm, tools(), store=url, signing_key=key, prices={"scripted": (1, 2)})
     order, waiting = Program.from_dict(PROGRAM), Program.from_dict(WAITING)
     for name in ("ended", "erased", "running"):
-        vm.run_sync(order, {"n": 3}, run_id=name)
+        vm.run_sync(order, {"n": 3}, run_id=name, **SAID)
         if name != "running":
             (request,) = vm.waiting(name)
             if name == "ended":  # nothing is in doubt there, and nothing will be
@@ -132,7 +135,7 @@ def make(url: str, key: SigningKey | None = None) -> None:
             trace = asyncio.run(vm.resume(name))
             assert trace.status.value == "success", trace.error
     vm.run_sync(Program.from_dict(FAILING), run_id="failed")
-    vm.run_sync(order, {"n": 3}, run_id="suspended")
+    vm.run_sync(order, {"n": 3}, run_id="suspended", **SAID)
     vm.run_sync(waiting, run_id="sent")
     vm.send_event("sent", "paid", {"amount": 30})
     vm.run_sync(Program.from_dict(DOUBT), run_id="doubt")

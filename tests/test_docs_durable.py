@@ -103,13 +103,14 @@ def sessions() -> Iterator[tuple[str, list[str]]]:
 
 
 def plain(line: str) -> str:
-    """A line without what differs from run to run: digests, times, widths."""
+    """A line without what differs from run to run: digests, times, widths, accounts."""
     line = re.sub(
         r"\b[0-9a-f]{4,64}(?:…|\b)", lambda m: "H" if "…" in m[0] or len(m[0]) >= 32 else m[0], line
     )
     line = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "WHEN", line)
     line = re.sub(r"\b[\d.]+ (?:µs|ms|s|min)\b|\b\d+[smhd]\b", "TIME", line)
     line = re.sub(r"[\d,.]+/s", "RATE", line)
+    line = re.sub(r"^submitted by .+", "submitted by ACCOUNT", line)
     return " ".join(line.split())
 
 

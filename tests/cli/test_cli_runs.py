@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 from nano_vm.cli import main, times
 from nano_vm.cli.times import age_seconds, time_ns
 from nano_vm.run.host import SystemClock
+from nano_vm.run.inbox import account
 from nano_vm.store.protocol import open_store
 from nano_vm.store.records import StoredRun
 
@@ -955,3 +957,108 @@ def test_times() -> None:
         with pytest.raises(ValueError, match="is no time"):
             time_ns(text)
     assert times.age(time.time_ns() - 3 * 86_400 * 10**9) == "3d"
+
+
+# --- what is said of runs -------------------------------------------------------------------------
+
+
+ASKING = """
+name: asking
+steps:
+  - {id: who, type: llm, prompt: "who is $x?"}
+"""
+
+
+@pytest.fixture
+def said(sh: Shell, folder: Path) -> Shell:
+    (folder / "ask.yaml").write_text(ASKING)
+    asked = ("run", "ask.yaml", "-i", "x=1", "--answer", "who=ann", "--price", "scripted=1,2")
+    for n, team in enumerate(("billing", "billing", "ops")):
+        labels = ("--label", f"team={team}", "--label", f"n={n}")
+        assert sh(*asked, "--run-id", f"r{n}", *labels, "--submitter", "bob") == 0
+    assert sh(*asked, "--run-id", "other", "--project", "eu") == 0
+    return sh
+
+
+def test_runs_are_listed_by_labels_project_and_submitter(said: Shell) -> None:
+    def ids(*options: str) -> list[str]:
+        return [run["run_id"] for run in said.json("runs", *options)]
+
+    assert ids("--label", "team=billing") == ["r1", "r0"]
+    assert ids("--label", "team=billing", "--label", "n=0", "--status", "success") == ["r0"]
+    assert ids("--project", "eu") == ["other"]
+    assert ids("--submitter", "bob", "--limit", "2") == ["r2", "r1"]
+    assert ids("--label", "team=nobody") == []
+    (run,) = said.json("runs", "--label", "n=2")
+    assert run["labels"] == {"team": "ops", "n": "2"}
+    assert (run["project"], run["submitter"]) == ("default", "bob")
+    assert said("runs", "--project", "eu") == 0
+    assert said.out[0].endswith("project eu")
+
+
+def test_show_says_whose_a_run_is(said: Shell) -> None:
+    assert said("show", "r2") == 0
+    assert said.out[2:4] == ["submitted by bob", "team=ops, n=2"]
+    assert said("show", "other") == 0
+    assert said.out[2:4] == [f"submitted by {account()}", "project eu"]
+    assert said.json("show", "r2")["trace"]["records"][0]["host"]["labels"]["team"] == "ops"
+
+
+def test_costs_are_summed(said: Shell) -> None:
+    found = said.json("costs", "--by", "program", "--by", "model", "--label", "team=billing")
+    assert [(cost["program"], cost["model"], cost["calls"]) for cost in found] == [
+        ("asking", "scripted", 2)
+    ]
+    whole = said.json("costs")
+    assert [cost["calls"] for cost in whole] == [4]
+    assert Decimal(whole[0]["cost_usd"]) == 2 * Decimal(found[0]["cost_usd"]) > 0
+    assert said("costs", "--by", "day") == 0
+    assert re.match(r"\d{4}-\d\d-\d\d +4 calls +\d+ tokens +\$0\.\d+$", said.out[0])
+    assert said("costs", "--project", "nobody's") == 0
+    assert said.out == ["no model was called"]
+    assert "is not one of 'project', 'program'" in said.refused("costs", "--by", "hour", code=2)
+
+
+def test_a_batch_says_the_same_of_all_its_runs(sh: Shell, folder: Path) -> None:
+    (folder / "ask.yaml").write_text(ASKING)
+    (folder / "in.jsonl").write_text('{"x": 1}\n{"x": 2}\n')
+    batch = ("batch", "ask.yaml", "in.jsonl", "-o", "out.jsonl", "--answer", "who=ann")
+    assert sh(*batch, "--label", "batch=7", "--project", "eu") == 0
+    assert {run["project"] for run in sh.json("runs", "--label", "batch=7")} == {"eu"}
+    assert len(sh.json("runs", "--label", "batch=7")) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--label", "team"), "--label takes NAME=VALUE, not 'team'"),
+        (("--label", "a=1", "--label", "a=2"), "--label gives 'a' twice"),
+        (("--label", "a b=1"), "the name of a label is 1 to 63 letters"),
+        (("--label", "a="), "label 'a' is a string of 1 to 200 printable characters, not ''"),
+        (("--project", "a b"), "a project is 1 to 63 letters"),
+        (("--submitter", "a\nb"), "a submitter is a string of 1 to 200 printable characters"),
+    ],
+)
+def test_what_cannot_be_said_of_a_run(sh: Shell, folder: Path, given: Any, told: str) -> None:
+    (folder / "ask.yaml").write_text(ASKING)
+    assert told in sh.refused("run", "ask.yaml", "-i", "x=1", "--answer", "who=a", *given, code=2)
+    assert not (folder / "runs.db").exists() or sh.json("runs") == []
+
+
+def test_a_store_of_an_older_version_is_upgraded_by_a_command(
+    said: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nano_vm.store.sql import database, schema, store
+
+    assert said("store", "upgrade") == 0
+    assert said.out == [f"the tables are of version {schema.SCHEMA_VERSION}"]
+    later = schema.SCHEMA_VERSION + 1
+    for module in (database, schema, store):
+        monkeypatch.setattr(module, "SCHEMA_VERSION", later)
+    assert "; use another file or database; nothing was changed" in said.refused(
+        "store", "upgrade", code=2
+    )
+    monkeypatch.setitem(schema.UPGRADES, later - 1, ("CREATE TABLE nano_late (a {bytes})",))
+    assert "; nano-vm store upgrade; nothing was changed" in said.refused("runs", code=2)
+    assert said.json("store", "upgrade") == {"version": later}
+    assert len(said.json("runs")) == 4

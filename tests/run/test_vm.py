@@ -31,6 +31,7 @@ from nano_vm import (
     VMError,
     tool,
 )
+from nano_vm.run.live import run_ids
 from nano_vm.testing import ScriptedLLM
 
 
@@ -1267,3 +1268,11 @@ async def test_a_failed_attempt_does_not_change_the_arguments_of_the_next() -> N
     assert trace.ok, trace.error
     assert seen == [([1, 2], {"a": 1})] * 3
     assert trace.steps[0].request == {"items": [1, 2], "more": {"a": 1}}
+
+
+def test_ids_of_one_process_differ_in_their_first_digits() -> None:
+    """By these a table shows a run, and people name it."""
+    ids = [run_ids.drawn() for _ in range(10_000)]
+    assert {len(run_id) for run_id in ids} == {32}
+    assert len({run_id[:12] for run_id in ids}) == len(ids)
+    assert len({run_id[:4] for run_id in ids[:100]}) > 90

@@ -103,6 +103,11 @@ def statements(*texts: str) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
     return edits
 
 
+def both(*ways: Callable[[sqlite3.Connection], Iterator[Edit]]) -> Any:
+    """The edits of several."""
+    return lambda connection: (edit for way in ways for edit in way(connection))
+
+
 def messages(used: bool) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
     """Messages of runs, each said by somebody else, sent at another time, or with another body."""
 
@@ -194,8 +199,9 @@ def deleted(runs: tuple[str, ...]) -> Callable[[sqlite3.Connection], Iterator[Ed
 
 
 def _delete(connection: sqlite3.Connection, key: int) -> None:
-    for table, name in (("nano_rows", "run"), ("nano_inbox", "run"), ("nano_runs", "key")):
-        connection.execute(f"DELETE FROM {table} WHERE {name} = ?", (key,))
+    for table in ("nano_rows", "nano_inbox", "nano_labels"):
+        connection.execute(f"DELETE FROM {table} WHERE run = ?", (key,))
+    connection.execute("DELETE FROM nano_runs WHERE key = ?", (key,))
 
 
 def _copied(connection: sqlite3.Connection, run_id: str) -> None:
@@ -220,6 +226,11 @@ def _copied(connection: sqlite3.Connection, run_id: str) -> None:
     connection.execute(
         f"INSERT INTO nano_inbox (run, {inbox}) SELECT ?, {inbox} FROM nano_inbox WHERE run = "
         f"(SELECT key FROM nano_runs WHERE run_id = ?)",
+        (key, run_id),
+    )
+    connection.execute(
+        "INSERT INTO nano_labels (name, value, created_ns, run) SELECT name, value, created_ns, ? "
+        "FROM nano_labels WHERE run = (SELECT key FROM nano_runs WHERE run_id = ?)",
         (key, run_id),
     )
     damage.mend(connection)
@@ -323,8 +334,8 @@ def _one(edit: Edit) -> Callable[[sqlite3.Connection], Iterator[Edit]]:
 APPROVAL = canonical(["approve", "ask", {"reason": None}, "mallory", 5]).hex()
 WAYS = [
     Way(
-        "header of a run: id, program, document, inputs, host, seed, salt, parent, when it was "
-        "made",
+        "header of a run: id, program, document, inputs, host, seed, salt, parent, project, "
+        "submitter, labels, when it was made",
         columns("nano_runs", HEADER),
     ),
     Way(
@@ -335,6 +346,17 @@ WAYS = [
     Way(
         "seal, signature, or what an erased run's seal still needs",
         columns("nano_runs", ["seal", "signature", "hidden"]),
+    ),
+    Way(
+        "labels by which a run is found: any column, taken away, or put in",
+        both(
+            columns("nano_labels", ["name", "value", "created_ns", "run"]),
+            statements(
+                "DELETE FROM nano_labels WHERE run = 1",
+                "INSERT INTO nano_labels VALUES ('team', 'other', 1, 1)",
+                "INSERT INTO nano_labels VALUES ('team', 'billing', 1, 77)",
+            ),
+        ),
     ),
     Way("any column of a row of a run that has ended", columns("nano_rows", ROW, ENDED)),
     Way("any column of a row of an unfinished run", columns("nano_rows", ROW, UNFINISHED)),

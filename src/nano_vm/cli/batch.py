@@ -22,6 +22,7 @@ from .host import program_of, vm_of
 from .lines import Input, Inputs, Results, digest_of, ended_lines, read_line
 from .output import complain, note, on_terminal, say
 from .rules import read_budget
+from .said import said_of
 from .signals import stopped_by_signals
 from .stores import store_if_named
 from .text import diagnostic_lines, dollars, safe, seconds, shorten
@@ -186,6 +187,7 @@ class Batch:
             resume=True,
             budget=self.budget,
             untrusted=self.options.untrusted,
+            **said_of(self.options, kept=self.store is not None),
         )
         try:
             async with aclosing(runs) as results:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from . import completion
 from .grammar import Decorator, argument, flag, option, read, together, values
 
@@ -202,6 +204,41 @@ takes_store = together(
     takes_json(),
 )
 """The store that a command is about."""
+
+takes_said = together(
+    values(
+        "--label",
+        metavar="NAME=VALUE",
+        help="what runs are found by; repeat for more",
+        section=STORE,
+    ),
+    option("--project", metavar="NAME", help="what runs belong to", section=STORE),
+    option(
+        "--submitter",
+        metavar="NAME",
+        help="who asks for them; with --store, default: your account",
+        section=STORE,
+    ),
+)
+"""What is said of runs that begin, beside their inputs."""
+
+STATUSES = ("pending", "running", "suspended", "success", "failed", "cancelled")
+
+takes_filter = together(
+    values(
+        "--status",
+        type=click.Choice(STATUSES),
+        metavar="STATUS",
+        help=f"only these: {', '.join(STATUSES)}; repeat for more",
+    ),
+    option("--program", "program_name", metavar="NAME", help="only runs of this program"),
+    values("--label", metavar="NAME=VALUE", help="only with this label; repeat for more"),
+    option("--project", metavar="NAME", help="only of this project"),
+    option("--submitter", metavar="NAME", help="only those that this person asked for"),
+    option("--since", type=TIME, metavar="TIME", help="begun since: 2h (ago), 2027-01-31, ..."),
+    option("--until", type=TIME, metavar="TIME", help="begun before"),
+)
+"""Which runs of a store."""
 
 takes_signing_key = option(
     "--signing-key",

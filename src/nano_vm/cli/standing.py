@@ -65,6 +65,9 @@ def header(run: StoredRun, owners: Any) -> dict[str, Any]:
         "cost_usd": run.cost_usd,
         "error": run.error if type(run.error) is str else None,
         "parent": run.parent,
+        "project": run.project,
+        "submitter": run.submitter,
+        "labels": run.labels if type(run.labels) is dict else {},
         "erased": run.salt is None,
     }
 

@@ -35,9 +35,17 @@ def named(url: str | None) -> str:
     return url
 
 
-def opened(url: str, *, there: bool = False, read: bool = False, accept: bool = False) -> Archive:
+def opened(
+    url: str,
+    *,
+    there: bool = False,
+    read: bool = False,
+    accept: bool = False,
+    upgrade: bool = False,
+) -> Archive:
     """The store at a URL; with *there* a file is not made, with *read* nothing is changed, with
-    *accept* a missing log is no fault.
+    *accept* a missing log is no fault, with *upgrade* tables of an older version are made those of
+    this one.
 
     Raises:
         UsageFault: If it can not be opened.
@@ -48,7 +56,7 @@ def opened(url: str, *, there: bool = False, read: bool = False, accept: bool = 
         path = _path(url)
         if there and path is not None and not Path(path).exists():
             raise UsageFault(f"--store: there is no database {path}")
-        return open_store(url, read_only=read, accept=accept)
+        return open_store(url, read_only=read, accept=accept, upgrade=upgrade)
     except StoreError as error:
         raise UsageFault(f"--store: {error}") from None
 
@@ -74,13 +82,18 @@ def _path(url: str) -> str | None:
 
 @contextmanager
 def store_of(
-    options: Options, *, there: bool = True, read: bool = False, accept: bool = False
+    options: Options,
+    *,
+    there: bool = True,
+    read: bool = False,
+    accept: bool = False,
+    upgrade: bool = False,
 ) -> Iterator[Archive]:
     """The store that a command is about, closed afterwards; as `opened`."""
     from .keys import signing_key
 
     key = signing_key(options)
-    store = opened(named(options.store), there=there, read=read, accept=accept)
+    store = opened(named(options.store), there=there, read=read, accept=accept, upgrade=upgrade)
     store.signer = key
     try:
         yield store

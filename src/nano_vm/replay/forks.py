@@ -17,6 +17,8 @@ from ..machine.outcome import NotCalled, Suspended
 from ..machine.plan import END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded
 from ..records.trace import Record, StepStatus, Trace, flattened, request_json
+from ..run.options import Said
+from ..run.stored import parted
 from ..run.vm import ExecutionVM
 from ..spelling import meant
 from ..store.records import StoredRun
@@ -330,12 +332,16 @@ async def fork(
         tools=tools or (),
         clock=host.clock.monotonic_ns,
     )
-    begun = host.begin(edits.program, edits.inputs, run_id=run_id, seed=trace.seed)
+    # what the run belongs to and is found by holds for the fork; who asked for it is another matter
+    said: Said = {"project": trace.about.get("project"), "labels": trace.about.get("labels")}
+    begun = host.begin(edits.program, edits.inputs, run_id=run_id, seed=trace.seed, **said)
     made = begun.trace
+    about, own = parted(made.about)
     made._about = {
-        **made.about,
+        **about,
         "parent": {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})},
         "effects": effects,
+        **own,
     }
     if begun.machine is not None and kept:
         await host.execution(begun, origin=forked)

@@ -9,7 +9,21 @@ from ..language.policy import Budget
 from ..spelling import meant
 
 
-class SharedOptions(TypedDict, total=False):
+class Said(TypedDict, total=False):
+    """What the caller says of a run, for whoever looks for it later."""
+
+    project: str | None
+    """What the run belongs to; `default` unless it is said."""
+
+    submitter: str | None
+    """Who asked for the run."""
+
+    labels: Mapping[str, str] | None
+    """What the run is found by, and its costs are told apart by: at most 32 names with short
+    strings. They are no inputs: a program does not see them."""
+
+
+class SharedOptions(Said, total=False):
     """Options that many runs can share."""
 
     budget: Budget | Mapping[str, Any] | None

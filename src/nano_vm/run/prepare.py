@@ -59,16 +59,17 @@ class Prepared:
             self._document = {"program": self.program.to_dict(), "programs": called}
         return self._document
 
-    def about(self, budget: Any = None) -> dict[str, Any]:
-        """As `Trace.about`; *budget* is the run's own."""
+    def about(self, budget: Any = None, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """As `Trace.about`; *budget* is the run's own, and *said* what its caller says of it."""
         if self._known is None:
             self._known = self._told()
         if budget is None:
-            return self._known
+            return {**self._known, **said} if said else self._known
         bound = tightest([b for b in (self.budget, budget_of(budget)) if b is not None])
         return {
             **self._known,
             "budget": bound.model_dump(exclude_none=True) if bound is not None else {},
+            **(said or {}),
         }
 
     def _told(self) -> dict[str, Any]:

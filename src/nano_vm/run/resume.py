@@ -33,7 +33,7 @@ from .live import become, call_in, execute
 from .observers import Notifier, Observer
 from .outbox import patiently
 from .prepare import Preparer
-from .stored import trace_of
+from .stored import about_of, parted, trace_of
 
 T = TypeVar("T")
 
@@ -123,6 +123,7 @@ class Durable(forking.Begins):
 
     def as_stored(self, program: Program, trace: Trace) -> StoredRun:
         """A new run as it is stored."""
+        about, said = parted(trace.about)
         return StoredRun(
             trace.run_id,
             program.name,
@@ -130,10 +131,11 @@ class Durable(forking.Begins):
             self.preparer.clock.time_ns(),
             self.preparer.prepare(program).document(),
             trace.inputs,
-            trace.about,
+            about,
             trace._seed,
             bytes.fromhex(trace.salt),
-            parent=trace.about.get("parent", {}).get("run_id"),
+            parent=about.get("parent", {}).get("run_id"),
+            **said,
         )
 
     async def _drive(
@@ -315,7 +317,7 @@ class Durable(forking.Begins):
             base,
         )
         trace._salt, trace._sign = (stored.salt or b"").hex(), self.sign
-        trace.inputs, trace._about, trace._host = stored.inputs, stored.about, prepared.host
+        trace.inputs, trace._about, trace._host = stored.inputs, about_of(stored), prepared.host
         bound = budget_of(stored.about.get("budget"))
         facts = Facts(
             run_id, stored.seed, self.preparer.limits, self.preparer.prices, prepared.default_model

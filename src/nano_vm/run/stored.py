@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import StoreError
 from ..records.trace import Trace, TraceStatus
-from ..store.records import PAUSED, STEP, SUSPENDED, Row, StoredRun
+from ..store.records import (
+    DEFAULT_PROJECT,
+    PAUSED,
+    STEP,
+    SUSPENDED,
+    Row,
+    StoredRun,
+    checked_labels,
+    checked_name,
+    checked_text,
+)
 from .inbox import presented
 
 
@@ -45,6 +55,42 @@ def extra_json(op: Any, extra: Any) -> dict[str, Any]:
     return {key: value for key, value in extra.items() if key != "children"}
 
 
+def said_of(
+    project: str | None = None,
+    submitter: str | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What a caller says of a run, of what is said, as `Trace.about` has it.
+
+    Raises:
+        VMError: If it is none that a run has.
+    """
+    said: dict[str, Any] = {}
+    if project is not None and checked_name("a project", project) != DEFAULT_PROJECT:
+        said["project"] = project
+    if submitter is not None:
+        said["submitter"] = checked_text("a submitter", submitter)
+    if labels:
+        said["labels"] = checked_labels(labels)
+    return said
+
+
+SAID = ("project", "submitter", "labels")
+
+
+def parted(about: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`Trace.about` without what the caller said of the run, and that: so runs that differ in their
+    labels only have the rest of it once in a store.
+    """
+    said = {name: about[name] for name in SAID if name in about}
+    return {name: value for name, value in about.items() if name not in said}, said
+
+
+def about_of(run: StoredRun) -> dict[str, Any]:
+    """`Trace.about` of a stored run: the inverse of `parted`."""
+    return {**run.about, **said_of(run.project, run.submitter, run.labels)}
+
+
 def trace_of(run: StoredRun) -> Trace:
     """A stored run as a trace; *run* has its rows."""
     frames: dict[str, list[Any]] = {"": []}
@@ -68,7 +114,7 @@ def trace_of(run: StoredRun) -> Trace:
     )
     trace._salt = (run.salt or b"").hex()
     if run.salt is not None:
-        trace.inputs, trace._about = run.inputs, run.about
+        trace.inputs, trace._about = run.inputs, about_of(run)
     trace._erased = run.salt is None
     trace.status = (
         TraceStatus.RUNNING if run.status in ("pending", "running") else TraceStatus(run.status)

@@ -44,7 +44,7 @@ from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
 from .prepare import Preparer
 from .resume import Durable
-from .stored import trace_of
+from .stored import said_of, trace_of
 from .worker import Worker
 
 T = TypeVar("T")
@@ -310,11 +310,13 @@ class ExecutionVM:
         """A new run before its first step; `execution` drives it."""
         run_id = seed = budget = None
         untrusted: Iterable[str] = ()
+        said: dict[str, Any] = {}
         if options:
             if not options.keys() <= RUN_OPTIONS:
                 raise unknown_options(options, RUN_OPTIONS)
             run_id, seed, budget = (options.get(name) for name in ("run_id", "seed", "budget"))
             untrusted = options.get("untrusted", ())
+            said = said_of(options.get("project"), options.get("submitter"), options.get("labels"))
         prepared = self.preparer.prepare(program, names_of(untrusted) if untrusted else ())
         if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
             raise VMError(
@@ -334,7 +336,8 @@ class ExecutionVM:
             clock.time_ns() - now,
         )
         trace._salt, trace._sign = _salt, self._sign
-        trace._about = prepared.about if budget is None else partial(prepared.about, budget)
+        plain = budget is None and not said
+        trace._about = prepared.about if plain else partial(prepared.about, budget, said)
         plan = prepared.plan
         root = plan.frames[0] if plan is not None else None
         given = plan.given if plan is not None else ()

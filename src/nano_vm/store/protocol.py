@@ -324,6 +324,11 @@ class Store(Protocol):
 class Archive(Store, Protocol):
     """A store that also looks after what it keeps."""
 
+    @property
+    def version(self) -> int:
+        """The version of the form in which runs are kept."""
+        ...
+
     def erase(self, run_id: str) -> bool:
         """Drop all values of a run that has ended, its labels and its salt, for good; False where
         that was done before. What happened when stays, and the seal still verifies; other runs with

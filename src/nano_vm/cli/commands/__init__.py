@@ -21,6 +21,7 @@ TABLE = {
     },
     "durable runs": {
         "runs": "list the runs of a store",
+        "costs": "sum what the model calls of runs have cost",
         "show": "show a run, and what it waits for",
         "work": "run what is pending, due, answered or abandoned in a store",
         "resume": "resume a run",
@@ -39,7 +40,7 @@ TABLE = {
         "fork": "run a recorded run again, with a change",
     },
     "look after a store": {
-        "store": "prune, export, import, check, erase, head, accept",
+        "store": "prune, export, import, check, erase, head, accept, upgrade",
         "keys": "make and show the keys that sign what runs record",
     },
     "get help": {

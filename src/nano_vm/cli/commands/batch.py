@@ -17,6 +17,7 @@ from ..parameters import (
     takes_policy,
     takes_price,
     takes_program,
+    takes_said,
 )
 
 EXAMPLES = """\
@@ -55,6 +56,7 @@ jq -c 'select(.status != "success")' results.jsonl
 @takes_budget("a limit for each run: max_steps, ...")
 @takes_price("for max_cost_usd")
 @keeps_in_store("the runs")
+@takes_said
 @takes_keys
 def batch(options: Options) -> int:
     """

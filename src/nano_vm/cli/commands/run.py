@@ -20,6 +20,7 @@ from ..parameters import (
     takes_policy,
     takes_price,
     takes_program,
+    takes_said,
 )
 from ..text import diagnostic_lines, safe, safe_json, shown
 
@@ -59,6 +60,7 @@ nano-vm run refund.yaml --tools refund.py:tools --model local --json | jq .diges
     help="the run's id; with --store, one that is there is joined",
     section=STORE,
 )
+@takes_said
 @takes_keys
 def run(options: Options) -> int:
     """
@@ -103,6 +105,7 @@ def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
     import asyncio
 
     from .. import host, inputs, rules, stores
+    from ..said import said_of
     from ..summary import exit_code
 
     budget = rules.read_budget(options.budget)
@@ -110,6 +113,7 @@ def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
     given = inputs.read_inputs(options.input, options.input_file, loaded.program)
     options.untrusted = inputs.untrusted_inputs(options.untrusted, loaded.program, loaded.programs)
     store = stores.store_if_named(options)
+    options.said = said_of(options, kept=store is not None)
     vm = host.vm_of(options, programs=loaded.programs, policy=policy, store=store)
     stack.callback(vm.close)
     file = _trace_file(options, stack)
@@ -174,7 +178,7 @@ async def _followed(
 
     program = loaded.program
     run_id = options.run_id or os.urandom(16).hex()
-    named = {"run_id": run_id, "untrusted": options.untrusted}
+    named = {"run_id": run_id, "untrusted": options.untrusted, **options.said}
     stopping: list[asyncio.Task[Trace]] = []
     begun = False
     shows = True

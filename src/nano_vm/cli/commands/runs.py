@@ -6,13 +6,11 @@ import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ...errors import StoreError
 from ..faults import FAILED, OK
-from ..grammar import Options, command, flag, option, values
+from ..grammar import Options, command, flag, option
 from ..output import complain, emit_json, say
-from ..parameters import COUNT, DOLLARS, STORED, TIME, takes_store
+from ..parameters import COUNT, DOLLARS, STORED, takes_filter, takes_store
 from ..text import dollars, safe
 from ..times import age
 
@@ -22,9 +20,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 nano-vm runs --store sqlite:///runs.db --status suspended
 nano-vm runs --program refund --since 2d --json | jq -r '.[].run_id'
+nano-vm runs --label team=billing --status failed
 """
-
-STATUSES = ("pending", "running", "suspended", "success", "failed", "cancelled")
 
 SHORT_ID = 12
 """Of an id that was made up, what a table shows: enough to name a run among millions."""
@@ -32,16 +29,9 @@ SHORT_ID = 12
 
 @command(examples=EXAMPLES, footer=STORED)
 @takes_store
-@values(
-    "--status",
-    type=click.Choice(STATUSES),
-    metavar="STATUS",
-    help=f"only these: {', '.join(STATUSES)}; repeat for more",
-)
 @flag("--waiting", help="only those that wait, with all that they wait for")
-@option("--program", "program_name", metavar="NAME", help="only runs of this program")
-@option("--since", type=TIME, metavar="TIME", help="begun since: 2h (ago), 2027-01-31, ...")
-@option("--until", type=TIME, metavar="TIME", help="begun before")
+@takes_filter
+@option("--parent", metavar="RUN", help="only forks of this run")
 @option("--min-cost", type=DOLLARS, metavar="USD", help="that cost so much or more")
 @option(
     "--limit",
@@ -54,21 +44,16 @@ def runs(options: Options) -> int:
     """List the runs of a store."""
     from ...run.inbox import presented
     from ...run.lease import living
-    from ...store.protocol import RunFilter
+    from ..said import filter_of
     from ..standing import header, standing_lines
     from ..stores import store_of
 
-    wanted = RunFilter(
-        status="suspended" if options.waiting else options.status or None,
-        program=options.program_name,
-        since_ns=options.since,
-        until_ns=options.until,
-        min_cost_usd=options.min_cost,
-    )
+    if options.waiting:
+        options.status = ("suspended",)
     with store_of(options, read=True) as store:
         owners = living(store)
         damaged: list[str] = []
-        found = store.runs(wanted, limit=options.limit, damaged=damaged)
+        found = store.runs(filter_of(options), limit=options.limit, damaged=damaged)
         if options.json and options.waiting:
             emit_json([header(run, owners) | {"waiting": presented(run.waiting)} for run in found])
         elif options.json:
@@ -94,13 +79,14 @@ def runs(options: Options) -> int:
 
 
 def _cells(run: StoredRun, owners: Any) -> tuple[str, ...]:
+    from ..said import said_words
     from ..standing import standing
 
     cost = dollars(Decimal(run.cost_usd)) if run.cost_usd is not None else "-"
     count = f"{run.steps} step{'s' * (run.steps != 1)}"
     error = f"{safe(run.error)}" if run.status == "failed" and type(run.error) is str else ""
-    if run.parent is not None:
-        error = f"from {run.parent}{'; ' * bool(error)}{error}"
+    parent = f"from {run.parent}" if run.parent is not None else ""
+    words = "; ".join(filter(None, (parent, safe(said_words(run)), error)))
     return (
         f"{run.run_id:<32}",
         f"{safe(run.program_name or '-'):<20}",
@@ -108,7 +94,7 @@ def _cells(run: StoredRun, owners: Any) -> tuple[str, ...]:
         f"{age(run.created_ns):>5}",
         f"{count:>9}",
         f"{cost:>8}",
-        error[:200],
+        words[:200],
     )
 
 

@@ -25,6 +25,7 @@ def show(options: Options) -> int:
     from ...run.lease import living
     from ...run.stored import trace_of
     from ...store.records import ENDED
+    from ..said import said_words
     from ..standing import header, message_json, standing_lines
     from ..stores import run_id_of, store_of
     from ..summary import DETAIL_CHARS, print_steps, summary_lines
@@ -46,6 +47,10 @@ def show(options: Options) -> int:
         return OK
     say(safe(f"{run.program_name}, run {run.run_id}, {moment(run.created_ns)}"))
     say(safe(f"program {run.program_digest}"))
+    if run.submitter is not None:
+        say(safe(f"submitted by {run.submitter}"))
+    if words := said_words(run):
+        say(safe(words))
     if run.parent is not None:
         say(safe(f"made from run {run.parent}"))
     for name, value in run.inputs.items():

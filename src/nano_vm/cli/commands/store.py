@@ -312,5 +312,25 @@ def _written(path: str | None) -> Iterator[IO[str]]:
 _HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}\Z")
 
 
-for made in (prune, export, import_, check, accept, head, erase):
+@command(footer=STORED)
+@takes_store
+def upgrade(options: Options) -> int:
+    """
+    Bring the tables of an older version up to those of this one.
+
+    All steps are made, or none. A process of an older version that has the store open fails from
+    then on: stop workers first, and keep a copy.
+    """
+    from ..stores import store_of
+
+    with store_of(options, upgrade=True) as store:
+        version = store.version
+    if options.json:
+        emit_json({"version": version})
+    else:
+        say(f"the tables are of version {version}")
+    return OK
+
+
+for made in (prune, export, import_, check, accept, head, erase, upgrade):
     store.add_command(made)

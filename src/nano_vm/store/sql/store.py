@@ -39,6 +39,7 @@ from ..waits import Entry as WaitEntry
 from .cells import Bodies, run_cells
 from .database import Connection, Database, marks, parts
 from .read import INBOX, headers, loaded, rows_after, unknown
+from .schema import SCHEMA_VERSION
 from .writer import Job, Writer
 
 LAST_CHARACTER = "\x7f"
@@ -453,6 +454,11 @@ class SqlStore(Archive):
             return listing.costs(connection, list(dict.fromkeys(by)), filter)
 
     # --- keeping house ---
+
+    @property
+    def version(self) -> int:
+        """See `Archive.version`."""
+        return SCHEMA_VERSION
 
     def erase(self, run_id: str) -> bool:
         """Drop all values of a run that has ended, and its salt, for good; False where that was
