@@ -990,12 +990,147 @@ def test_faults_fit_one_screen(folder: Path, capsys: pytest.CaptureFixture[str])
 def test_explain_prints_the_plan_also_without_the_tools(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["explain", "demo.yaml"]) == 0
+    assert main(["explain", "demo.yaml", "--plan"]) == 0
     out, err = capsys.readouterr()
     assert "tool greet echo(text)" in out
     assert "--tools" in err
-    assert main(["explain", "demo.yaml", "--tools", "demo_tools.py"]) == 0
+    assert main(["explain", "demo.yaml", "--plan", "--tools", "demo_tools.py"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_explain_says_in_words_what_a_program_does(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "demo.yaml", "--tools", "demo_tools.py"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert (
+        out
+        == """\
+demo
+  ask: calls echo(text=$who), which writes
+  known: decides $ask.output == 'ann'
+      then -> greet
+      otherwise -> refuse
+  greet: calls echo(text="hello $who"), which writes
+      then the run ends
+  refuse: calls fail(), which writes
+      then the run ends
+  a step that fails ends it, unless it says otherwise; what has an undo is undone then
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("$who", "text=$who"),
+        ("${who}", "text=${who}"),
+        ("$who,fee=1", 'text="$who,fee=1"'),
+        ("$who) then", 'text="$who) then"'),
+        ({"a, b": ["$who"]}, 'text={"a, b": [$who]}'),
+    ],
+)
+def test_no_value_is_taken_for_another_argument(
+    folder: Path, value: Any, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = [{"id": "a", "type": "tool", "tool": "echo", "args": {"text": value}}]
+    write(folder, "v.json", json.dumps({"steps": steps}))
+    assert main(["explain", "v.json"]) == 0
+    assert f"  a: calls echo({told})\n" in capsys.readouterr().out
+
+
+EVERY_STEP = """\
+name: everything
+description: a step of each kind
+timeout_seconds: 60
+inputs:
+  type: object
+  properties: {who: {type: string}, tags: {type: array, default: []}, more: {}}
+  required: [who]
+steps:
+  - {id: book, type: tool, tool: book, args: {to: [$who]}, undo: {tool: unbook}, max_retries: 2,
+     on_error: retry, catch: [{errors: [Full, timeout], next: sorry}], timeout_seconds: 5}
+  - {id: kind, type: llm, model: fast, prompt: "what is $who?", allowed_outputs: [a, b],
+     on_invalid: b, output_key: kind, when: "$who != ''", default: b}
+  - {id: by, type: switch, on: $kind, cases: {a: [{id: tell, type: set, values: {x: 1}}]},
+     default: $next}
+  - id: again
+    type: loop
+    max_iterations: 3
+    until: "$more"
+    steps: [{id: pause, type: wait, seconds: 1}]
+  - {id: both, type: parallel, parallel_steps: [{id: l, type: tool, tool: look, on_error: skip},
+     {id: paid, type: wait, event: paid}]}
+  - {id: each, type: map, over: $tags, as: tag, steps: [{id: t, type: tool, tool: look}]}
+  - {id: called, type: call, program: other, with: {n: {expr: "1 + 1"}}}
+  - {id: ask, type: approval, role: boss, show: {who: $who}, then: $next, otherwise: sorry}
+  - {id: last, type: set, values: {y: $kind}, next: $end}
+  - {id: sorry, type: tool, tool: look, reconcile: {tool: look}}
+output: {kind: $kind}
+"""
+
+
+def test_explain_has_words_for_every_step(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "every.yaml", EVERY_STEP)
+    write(folder, "other.yaml", "name: other\nsteps: [{id: o, type: set, values: {z: $n}}]")
+    assert main(["explain", "every.yaml", "--program", "other=other.yaml"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert (
+        out
+        == """\
+everything: a step of each kind
+  input who (string)
+  input tags (array, [] unless it is given)
+  input more (may be left out)
+  it ends within 60 s
+  book: calls book(to=[$who])
+      tried again where it fails, at most 2 times
+      within 5 s
+      undone by unbook()
+      on Full, timeout -> sorry
+  kind: asks model 'fast' "what is $who?", for one of a, b
+      only when $who != ''
+      its output is $kind
+      any other answer is asked again with what is wrong with it, then "b" is taken
+  by: decides by $kind
+      'a' -> tell
+      default -> again
+    tell: sets $x = 1
+  again: repeats the steps below at most 3 times, until $more, and fails where that does not come
+      until -> both
+    pause: waits 1 s
+        then the end of an iteration of again
+  both: runs 2 branches side by side
+      then -> each
+    l: calls look()
+        skipped where it fails
+        then the branch ends
+    paid: waits for the event 'paid'
+        then the branch ends
+  each: runs the steps below for each $tag of $tags, at most 1,000
+      then -> called
+    t: calls look()
+        then the item ends
+  called: runs the program other(n=1 + 1)
+  ask: waits until 'boss' approves or rejects {who: $who}
+      then -> last
+      otherwise -> sorry
+  last: sets $y = $kind
+      then the run ends
+  sorry: calls look()
+      look is asked where it is not known whether it took place
+      then the run ends
+  output: {kind: $kind}
+  a step that fails ends it, unless it says otherwise; what has an undo is undone then
+
+other
+  o: sets $z = $n
+      then the program ends
+  a step that fails ends it, unless it says otherwise; what has an undo is undone then
+"""
+    )
 
 
 def test_explain_of_a_faulty_program_tells_the_faults(

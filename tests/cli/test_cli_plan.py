@@ -89,7 +89,7 @@ def test_a_plan_is_written_and_passes_the_check(
     assert told.err == ""
     assert "refund_order: 4 steps" in told.out
     assert '  s1: llm "Is it broken? ${note}" -> yes | no' in told.out
-    assert '    pay: tool refund(order_id="$order_id", amount="$s2.output.amount")' in told.out
+    assert "    pay: tool refund(order_id=$order_id, amount=$s2.output.amount)" in told.out
     plan = Program.from_file("plan.yaml")
     assert f"plan.yaml: written, digest {plan.digest}" in told.out
     assert plan.inputs is not None

@@ -7,7 +7,7 @@ A command's module has its name and is imported when it is called, so this table
 TABLE = {
     "write programs": {
         "check": "list every fault of a program, and prove what a policy demands of it",
-        "explain": "print the plan: what is executed, operation by operation",
+        "explain": "say in words what a program does",
         "graph": "draw a program",
         "explore": "run a program under every outcome worth trying, and look for runs that break a "
         "property",
