@@ -18,10 +18,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from build import parallel, program, statuses, step
+from build import mapped, parallel, program, statuses, step
 
 from nano_vm import Completion, ExecutionVM, Trace, TraceStatus, tool
 from nano_vm.errors import ModelError
+from nano_vm.machine.plan import MAP_CONCURRENCY
 from nano_vm.run.host import Threads, completed
 from nano_vm.run.watchdog import watchdog
 
@@ -1058,3 +1059,77 @@ async def test_a_call_that_takes_its_time_to_stop_is_a_timeout_of_its_own() -> N
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+# --- workers of a fork ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("waits", [None, 0, 3, 39])
+async def test_children_that_need_no_wait_share_a_task(waits: int | None) -> None:
+    """Others begin when one has to wait: no more at a time than a map may have, in order."""
+    begun: list[int] = []
+    tasks: set[Any] = set()
+    open_, most = 0, 0
+
+    async def look(n: int) -> int:
+        nonlocal open_, most
+        begun.append(n)
+        tasks.add(asyncio.current_task())
+        open_ += 1
+        most = max(most, open_)
+        if waits is not None and n >= waits:
+            await asyncio.sleep(0)
+        open_ -= 1
+        return n
+
+    one = program(mapped(step(tool="look", args={"n": "$n"}), over=list(range(40)), **{"as": "n"}))
+    trace = await ExecutionVM(tools={"look": look}).run(one)
+    assert trace.final_output == list(range(40))
+    assert begun == list(range(40))
+    count = 40 - (waits or 0)
+    assert len(tasks) == (1 if waits is None else min(count, MAP_CONCURRENCY) if count > 1 else 1)
+    assert most == (1 if waits is None else min(count, MAP_CONCURRENCY))
+    assert asyncio.current_task() not in tasks
+
+
+async def test_a_worker_that_begins_alone_is_a_task_of_its_own() -> None:
+    """Timeouts and context variables of a tool are those of its branch, also of the first one."""
+    chosen: contextvars.ContextVar[str] = contextvars.ContextVar("chosen", default="outside")
+
+    async def look(name: str) -> list[Any]:
+        before = chosen.get()
+        chosen.set(name)
+        try:
+            async with asyncio.timeout(0.001):
+                await asyncio.sleep(60)
+        except TimeoutError:
+            return [before, chosen.get()]
+        return []
+
+    branches = [step(f"s{i}", tool="look", args={"name": f"n{i}"}) for i in range(3)]
+    trace = await ExecutionVM(tools={"look": look}).run(program(parallel(*branches)))
+    assert trace.final_output == {f"s{i}": ["outside", f"n{i}"] for i in range(3)}
+    assert chosen.get() == "outside"
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_fork_that_is_cancelled_while_its_workers_begin(turns: int) -> None:
+    begun, ended = [], []
+
+    async def look(n: int) -> int:
+        begun.append(n)
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)
+        finally:
+            ended.append(n)
+        return n
+
+    one = program(mapped(step(tool="look", args={"n": "$n"}), over=[1, 2, 3], **{"as": "n"}))
+    handle = ExecutionVM(tools={"look": look}).start(one)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    trace = await handle.cancel()
+    assert trace.status is TraceStatus.CANCELLED
+    assert sorted(begun) == sorted(ended)
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -147,34 +147,32 @@ class Shares:
     the call is made: where they are limited they are scarce, among those who call models.
     """
 
-    __slots__ = ("_callers", "_cost", "_own", "_scarce", "lanes")
+    __slots__ = ("_amounts", "_callers", "_cost", "_ledger", "_scarce", "lanes")
 
     def __init__(
         self, ledger: Ledger, ceilings: Sequence[tuple[int, int, int]], at_once: int
     ) -> None:
         count = len(ceilings)
-        own = self._own = [ledger.copy() for _ in ceilings]
         scarce = []
+        amounts: dict[str, list[int]] = {}
         for i, name in enumerate(("steps", "llm_calls", "tool_calls")):
             have = getattr(ledger, name)
             if have >= UNLIMITED:
                 continue
-            amounts = [ceiling[i] for ceiling in ceilings]
-            spare = have - sum(amounts)
+            own = amounts[name] = [ceiling[i] for ceiling in ceilings]
+            spare = have - sum(own)
             if spare < 0:
                 scarce.append(name)
-                amounts = _equal(have, count)
+                amounts[name] = _equal(have, count)
             elif name != "steps":
-                more = iter(_equal(spare, sum(amount > 0 for amount in amounts)))
-                amounts = [amount + next(more) if amount else 0 for amount in amounts]
-            for share, amount in zip(own, amounts, strict=True):
-                setattr(share, name, amount)
+                more = iter(_equal(spare, sum(amount > 0 for amount in own)))
+                amounts[name] = [amount + next(more) if amount else 0 for amount in own]
         callers = self._callers = [bool(ceiling[1]) for ceiling in ceilings]
         if ledger.tokens < UNLIMITED:
             scarce.append("tokens")
             equal = iter(_equal(ledger.tokens, sum(callers)))
-            for share, calls in zip(own, callers, strict=True):
-                share.tokens = next(equal) if calls else 0
+            amounts["tokens"] = [next(equal) if calls else 0 for calls in callers]
+        self._ledger, self._amounts = ledger.copy(), amounts
         self._scarce, self._cost = scarce, ledger.cost
         common = at_once < count and bool(scarce or ledger.cost is not None)
         self.lanes = at_once if common else count
@@ -184,10 +182,12 @@ class Shares:
         """What child *number* may use; *left* is what the one before it in its lane did not use,
         None for the first one.
         """
-        share = self._own[number].copy()
+        share = self._ledger.copy()
+        for name, amounts in self._amounts.items():
+            setattr(share, name, amounts[number])
         for name in self._scarce:
-            lane = self._own[number :: self.lanes] if left is None else [left]
-            setattr(share, name, sum(getattr(one, name) for one in lane))
+            lane = self._amounts[name][number :: self.lanes]
+            setattr(share, name, sum(lane) if left is None else getattr(left, name))
         if self._cost is not None and left is not None:
             share.cost = left.cost
         elif self._cost is not None:

@@ -375,10 +375,10 @@ class Machine:
         ended.
         """
         before = number - self._shares.lanes
-        child = self._children[before] if before >= 0 else None
-        return before < 0 or (
-            child is not None and child.status in (TraceStatus.SUCCESS, TraceStatus.FAILED)
-        )
+        if before < 0:
+            return True
+        child = self._children[before]
+        return child is not None and child.status in (TraceStatus.SUCCESS, TraceStatus.FAILED)
 
     def child(self, number: int) -> Machine:
         """The machine of one branch or item of the requested fork, which is `ready`."""
@@ -393,49 +393,58 @@ class Machine:
         self._granted[number] = granted
         if op.kind == "call":
             frame = loaded(frame_plan, self._fork)
-            prefix = f"{self.path}/"
         else:
             frame = self.frame.copy()
-            prefix = f"{self.path}/"
-            if op.kind == "map":
-                frame[op.item] = self._fork[number]
-                prefix = f"{self.path}[{number}]/"
+        child = Machine(frame_plan, frame, self.facts, granted.copy())
+        child._root = False
+        if op.kind == "map":
+            frame[op.item] = self._fork[number]
+            child._prefix = f"{self.path}[{number}]/"
+        else:
+            child._prefix = f"{self.path}/"
+        if self.deadline < FOREVER or op.timeout_ns or op.kind == "call":
+            self._bound(child, op)
+        self._children[number] = child
+        return child
+
+    def _bound(self, child: Machine, op: ForkOp) -> None:
+        """Deadlines of a *child* of the requested fork: those around the fork, and its own."""
+        frame_plan, started = child.frame_plan, self._started
         fixed, fixed_error = self._fixed(op)
-        if op.timeout_ns and self._started + op.timeout_ns < fixed:
-            fixed = self._started + op.timeout_ns
+        if op.timeout_ns and started + op.timeout_ns < fixed:
+            fixed = started + op.timeout_ns
             fixed_error = _timeout(f"{op.step_id!r} did not end within {op.timeout_ns / 1e9:g} s")
         deadline, error = self.base_deadline, self._deadline_error
         seconds = frame_plan.budget.max_seconds if frame_plan.budget is not None else None
-        if seconds is not None and self._started + int(seconds * 1e9) < deadline:
-            deadline = self._started + int(seconds * 1e9)
+        if seconds is not None and started + int(seconds * 1e9) < deadline:
+            deadline = started + int(seconds * 1e9)
             error = _budget(f"the max_seconds of program {frame_plan.name!r} are used up")
-        child = Machine(frame_plan, frame, self.facts, granted.copy())
-        child._prefix, child._root = prefix, False
         child.base_deadline = child.deadline = deadline
         child._deadline_error = error
         child.fixed_deadline, child._fixed_error = fixed, fixed_error
         child.frame_name = f"{self.path}:{number}"
         if frame_plan.timeout_ns:  # from when it was called, whichever process it goes on in
-            child._end_by(self._started + frame_plan.timeout_ns)
-        self._children[number] = child
-        return child
+            child._end_by(started + frame_plan.timeout_ns)
 
     def _joined(self) -> Op | None:
         op: ForkOp = self._op
         children = self._adopt(op)
         extra = self._join_extra(op)
-        waiting = [entry for child in children for entry in child.waiting]
-        unbegun = any(
+        waiting = [entry for child in children if child.waiting for entry in child.waiting]
+        unbegun = len(children) < len(self._children) and any(
             child is None and self.ready(number) for number, child in enumerate(self._children)
         )
-        if unbegun or any(child.status is TraceStatus.CANCELLED for child in children):
+        ways = {child.status for child in children}
+        if unbegun or TraceStatus.CANCELLED in ways:
             return self._cancellation(called=True)
         if waiting:
             self._record(op, StepStatus.SUSPENDED, None, None, extra=extra)
             return self._suspend(waiting)
-        lost = [
-            number for number, child in enumerate(children) if child.status is TraceStatus.FAILED
-        ]
+        lost = (
+            [n for n, child in enumerate(children) if child.status is TraceStatus.FAILED]
+            if TraceStatus.FAILED in ways
+            else []
+        )
         for number in lost:
             cause = cast(StepError, children[number].error)
             if not op.goes_on or cause.kind in UNSKIPPABLE:
@@ -459,9 +468,9 @@ class Machine:
             if op.kind == "call"
             else gathered(op, [child.gave for child in children])
         )
-        skipped = [child_name(op, number) for number, child in enumerate(children) if child.skipped]
+        skipped = [number for number, child in enumerate(children) if child.skipped]
         if op.kind != "call" and skipped:
-            extra["skipped"] = skipped
+            extra["skipped"] = [child_name(op, number) for number in skipped]
         if lost:
             extra["failed"] = [child_name(op, number) for number in lost]
         try:
@@ -1688,7 +1697,8 @@ class Machine:
         machine's.
         """
         children = [child for child in self._children if child is not None]
-        self._leave_out(max((child.waited_ns for child in children if child.frame), default=0))
+        waited = [child.waited_ns for child in children if child.waited_ns and child.frame]
+        self._leave_out(max(waited, default=0))
         for granted, child in zip(self._granted, self._children, strict=True):
             if child is not None and granted is not None and child.frame:
                 self.ledger.settle(granted, child.ledger)

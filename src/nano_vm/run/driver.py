@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, Protocol
 
 from ..adapters.protocol import Completion
@@ -461,10 +461,13 @@ class Driver:
     async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> None:
         """Run the children to their ends; if the run is cancelled meanwhile, each of them is, and
         no further one begins.
+
+        One worker begins, and the others when it has to wait for the first time, or has ended and
+        left some: children that need no wait cost no task.
         """
         count, lanes = machine.fork_size, machine.lanes
         limit = op.at_once(count)
-        if limit == 1:
+        if limit <= 1:
             for number in range(count):
                 if not machine.ready(number):
                     return
@@ -487,20 +490,65 @@ class Driver:
                 self.dog.lanes.discard(own)
 
         work = [range(lane, count, lanes) if lanes < count else numbers for lane in range(limit)]
-        tasks = [asyncio.create_task(worker(part)) for part in work]
-        pending = set(tasks)
-        while pending:
+        tasks: list[asyncio.Task[None]] = []
+        context = contextvars.copy_context()  # what the first of them sets is not the others'
+
+        def begin_others() -> None:
+            if len(tasks) == 1 and not lane.stopped:
+                tasks.extend(
+                    asyncio.create_task(worker(part), context=context.copy()) for part in work[1:]
+                )
+
+        tasks.append(asyncio.create_task(_Until(worker(work[0]), begin_others).run()))
+        while pending := [task for task in tasks if not task.done()]:
             try:
-                _, pending = await asyncio.wait(pending)
+                await asyncio.wait(pending)
+                if lanes < count:
+                    begin_others()
             except asyncio.CancelledError:
                 lane.cancelled()
-                for task in pending:
+                for task in tasks:  # more of them may have begun meanwhile
                     task.cancel()
         # one that was cancelled before its first step has none: its child never began
         errors = [task.exception() for task in tasks if not task.cancelled()]
         for error in errors:
             if error is not None:
                 raise error
+
+
+class _Until:
+    """Runs a coroutine as if it were awaited, and calls *waits* when it first has to wait."""
+
+    __slots__ = ("coroutine", "waits")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits: Callable[[], None]) -> None:
+        self.coroutine = coroutine
+        self.waits = waits
+
+    async def run(self) -> None:
+        """To the end of the coroutine."""
+        await self
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        coroutine = self.coroutine
+        try:
+            wanted = coroutine.send(None)
+        except StopIteration:
+            return
+        self.waits()
+        while True:
+            try:
+                try:
+                    sent = yield wanted
+                except GeneratorExit:
+                    coroutine.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - the coroutine's, whatever it is
+                    wanted = coroutine.throw(error)
+                else:
+                    wanted = coroutine.send(sent)
+            except StopIteration:
+                return
 
 
 def _current_task() -> asyncio.Task[Any] | None:
