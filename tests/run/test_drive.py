@@ -22,6 +22,7 @@ from build import mapped, parallel, program, statuses, step
 
 from nano_vm import Completion, ExecutionVM, Trace, TraceStatus, tool
 from nano_vm.errors import ModelError
+from nano_vm.machine.ledger import Limits
 from nano_vm.machine.plan import MAP_CONCURRENCY
 from nano_vm.run.host import Threads, completed
 from nano_vm.run.watchdog import watchdog
@@ -1133,3 +1134,139 @@ async def test_a_fork_that_is_cancelled_while_its_workers_begin(turns: int) -> N
     assert trace.status is TraceStatus.CANCELLED
     assert sorted(begun) == sorted(ended)
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+class Opaque:
+    """What has no JSON form, or one that is asked for once."""
+
+    asked = 0
+
+    def model_dump(self) -> dict[str, Any]:
+        Opaque.asked += 1
+        return {"fields": [1, 2]}
+
+
+class Gone(BaseException):
+    """No `Exception`: a tool's outcome all the same."""
+
+
+OUTCOMES: dict[str, Callable[[], Any]] = {
+    "text": lambda: "fine",
+    "accents": lambda: "é" * 3_000,
+    "long": lambda: "x" * 50_000,
+    "surrogate": lambda: "\ud800",
+    "number": lambda: 7,
+    "large number": lambda: 1 << 90,
+    "no number": lambda: float("nan"),
+    "object": lambda: {"a": [1, {"b": None}]},
+    "model": lambda: {"inner": Opaque()},
+    "opaque": Opaque,
+    "object of nothing": lambda: {"a": object()},
+    "nothing": lambda: None,
+    "error": lambda: raised(ValueError("no")),
+    "base error": lambda: raised(Gone("gone")),
+    "own cancellation": lambda: raised(asyncio.CancelledError()),
+    "generator's end": lambda: raised(StopIteration("end")),
+}
+
+
+def raised(error: BaseException) -> Any:
+    raise error
+
+
+def in_one_call(**fields: Any) -> list[Any]:
+    call = step(tool="t", args={"n": "$n"}, **fields)
+    return [
+        program(mapped(call, over=[0, 1, 2], **{"as": "n"}, on_item_error=how))
+        for how in ("fail", "continue")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["async", "inline"])
+@pytest.mark.parametrize("name", OUTCOMES)
+async def test_a_child_that_is_one_call_ends_as_one_that_is_watched(name: str, kind: str) -> None:
+    """`stream` looks at every step, so that each child has a machine; `run` does not."""
+    limits = Limits(state_bytes=120_000)
+    for one in [*in_one_call(), *in_one_call(max_retries=1, retry={"delay_seconds": 0})]:
+        seen = []
+        for watched in (False, True):
+            calls = []
+
+            def sync(n: int, calls: list[int] = calls) -> Any:
+                calls.append(n)
+                return OUTCOMES[name]() if n == 1 or name == "long" else n
+
+            async def tool_(n: int, sync: Any = sync) -> Any:
+                return sync(n)
+
+            function = tool(effect="read", inline=kind == "inline")(
+                sync if kind == "inline" else tool_
+            )
+            vm = ExecutionVM(tools={"t": function}, limits=limits)
+            if watched:
+                trace = [event async for event in vm.stream(one, run_id="r")][-1].trace
+            else:
+                trace = await vm.run(one, run_id="r")
+            seen.append((trace.digest, trace.status, trace.error, calls, statuses(trace)))
+        assert seen[0] == seen[1]
+
+
+async def test_light_children_count_on_what_the_run_may_use() -> None:
+    """Steps and values of items are counted as if each had a machine."""
+    look = step("look", tool="t", args={"n": "$n"})
+    for steps in range(1, 8):
+        for state in (10_000, 31_000, 41_000, 60_000):
+            limits = Limits(steps=steps, state_bytes=state)
+            one = program(
+                mapped(look, over=[0, 1, 2], **{"as": "n"}),
+                step("b", args={"n": 1}),
+                step("c", args={"n": 2}),
+            )
+            found = []
+            for watched in (False, True):
+                vm = ExecutionVM(tools={"t": lambda n: "x" * 10_000}, limits=limits)
+                trace = (
+                    [event async for event in vm.stream(one, run_id="r")][-1].trace
+                    if watched
+                    else await vm.run(one, run_id="r")
+                )
+                found.append((trace.digest, trace.error, statuses(trace)))
+            assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_a_light_child_is_cancelled_like_any_other(turns: int, swallows: bool) -> None:
+    begun = []
+
+    async def work(n: int) -> int:
+        begun.append(n)
+        try:
+            for _ in range(2):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if not swallows:
+                raise
+        return n
+
+    one = program(mapped(step(tool="t", args={"n": "$n"}), over=[1, 2, 3], **{"as": "n"}))
+    handle = ExecutionVM(tools={"t": tool(effect="read")(work)}).start(one)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    trace = await handle.cancel()
+    expected = {"success"} if trace.ok else {"success", "cancelled"}
+    assert trace.ok or trace.status is TraceStatus.CANCELLED
+    assert set(statuses(trace).values()) <= expected
+    assert len([path for path in statuses(trace) if "/" in path]) >= len(begun)
+
+
+async def test_a_light_child_that_is_late_is_stopped_by_its_own_deadline() -> None:
+    @tool(effect="read", timeout_seconds=0.01)
+    async def slow(n: int) -> int:
+        await asyncio.sleep(60 if n == 1 else 0)
+        return n
+
+    one = program(mapped(step(tool="t", args={"n": "$n"}), over=[0, 1, 2], **{"as": "n"}))
+    trace = await ExecutionVM(tools={"t": slow}).run(one)
+    assert trace.error_kind == "timeout"
+    assert "no outcome within 0.01 s" in (trace.error or "")

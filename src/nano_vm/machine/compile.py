@@ -127,6 +127,8 @@ class _Compiler:
                 op.plain = op.plain and op.brief and _is_free(op)
         for graph, frame in zip(flow.frames, frames, strict=True):
             frame.entry = self.ops[graph.entry]
+            if frame.keeps_last:
+                frame.light = _one_call(frame.entry)
         _ceilings(flow, frames)
         models = list(dict.fromkeys(op.model for op in self.ops if isinstance(op, ModelOp)))
         return Plan(
@@ -567,6 +569,12 @@ def condition(step: ConditionStep, names: Names) -> BranchOp:
             otherwise if isinstance(otherwise, str) else "otherwise",
         ),
     )
+
+
+def _one_call(op: Op) -> ToolOp | None:
+    """*op*, if it is a tool step that needs no thread and no look back, and nothing follows."""
+    alone = isinstance(op, ToolOp) and op.plain and op.next.code == END and op.path is not None
+    return op if isinstance(op, ToolOp) and alone and op.straight else None
 
 
 def _is_free(op: Op) -> bool:

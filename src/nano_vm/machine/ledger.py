@@ -178,6 +178,11 @@ class Shares:
         self.lanes = at_once if common else count
         """Child n begins when child n - *lanes* has ended."""
 
+    @property
+    def ample(self) -> bool:
+        """Whether nothing is scarce, so that each child may have its ceiling."""
+        return not self._scarce and self._cost is None
+
     def granted(self, number: int, left: Ledger | None) -> Ledger:
         """What child *number* may use; *left* is what the one before it in its lane did not use,
         None for the first one.

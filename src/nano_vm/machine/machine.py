@@ -51,7 +51,17 @@ from ..records.trace import (
     error_text,
     seed_of,
 )
-from ..values import NODE_BYTES, SMALL_INT, SMALL_TEXT, UNSET, admit, canonical, is_small, short
+from ..values import (
+    CONTAINERS,
+    NODE_BYTES,
+    SMALL_INT,
+    SMALL_TEXT,
+    UNSET,
+    admit,
+    canonical,
+    is_small,
+    short,
+)
 from .faults import (
     CANCELLED,
     NOTHING_USED,
@@ -139,6 +149,33 @@ class Facts:
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Light:
+    """A child of a fork that is one tool call and ended well: what the join reads of a machine."""
+
+    __slots__ = ("given", "now", "op", "output", "records", "request", "size")
+    op: ToolOp
+    given: tuple[Any, ...]
+    now: int
+    output: Any
+    records: list[Any]
+    request: tuple[Any, ...]
+    size: int
+
+    deadline = FOREVER
+    status = TraceStatus.SUCCESS
+    error: StepError | None = None
+    raised: BaseException | None = None
+    waiting: Sequence[dict[str, Any]] = ()
+    waited_ns = 0
+    skipped = False
+    failed_step = ""
+
+    @property
+    def gave(self) -> Any:
+        """What it gives at the join."""
+        return self.output
+
+
 class Machine:
     """The execution of one frame of a plan."""
 
@@ -197,8 +234,11 @@ class Machine:
     _loops: dict[int, list[Any]]
     _whens: dict[int, dict[str, Any]]  # by WhenOp.index: what the condition read when it held
     _fork: Any  # of a map its items, of a call its inputs
-    _children: list[Machine | None]
+    _children: list[Machine | Light | None]
+    _inside: list[Any]  # the frame of light children
     _shares: Shares
+    _lightly = False  # whether a child that is one call may be light
+    _inside_state = 0
     _granted: list[Ledger | None]
     # what a reconcile is about: op, error, path, request, what is given, what else is known; when
     _call: tuple[ToolOp, StepError, str, Any, tuple[Any, ...], str, int]
@@ -213,7 +253,7 @@ class Machine:
     _reserved_cost: Decimal | None = None
     # attempts at the requested call that were lost in a crash
     _lost_attempts: tuple[list[int], bool] | None = None
-    _failed_step = ""
+    failed_step = ""
 
     def __init__(
         self, frame_plan: FramePlan, frame: list[Any], facts: Facts, ledger: Ledger
@@ -407,6 +447,49 @@ class Machine:
         self._children[number] = child
         return child
 
+    def light(self, number: int) -> Light | None:
+        """Child *number* of the requested fork as one call, with what its tool receives; None where
+        it takes a machine, or its arguments are at fault.
+        """
+        if not self._lightly:
+            return None
+        op: ForkOp = self._op
+        entry = op.frames[0 if op.kind == "map" else number].light
+        if entry is None:
+            return None
+        frame = self._inside
+        if op.kind == "map":
+            frame[op.item] = self._fork[number]
+        try:
+            request, given = entry.take(frame)
+        except StepFault:
+            return None
+        child = Light()
+        child.op, child.request, child.given = entry, request, given
+        return child
+
+    def lit(self, number: int, child: Light, started: int, value: Any) -> bool:
+        """Take what the tool of a light child returned, at its ``now``; whether that is all."""
+        size = 0
+        if not (type(value) is str and len(value) < SMALL_TEXT and value.isascii()) and not (
+            is_small(value)
+        ):
+            if type(value) not in CONTAINERS:
+                return False
+            try:
+                value, size = admit(value, self.facts.limits.value_bytes)
+            except VMError:
+                return False
+            if size > self._inside_state:
+                return False
+        op = child.op
+        at = f"[{number}]" if self._op.kind == "map" else ""
+        path = f"{self.path}{at}/{op.path}"
+        child.output, child.size = value, size
+        child.records = [(op.index, value, child.request, started, child.now, path)]
+        self._children[number] = child
+        return True
+
     def _bound(self, child: Machine, op: ForkOp) -> None:
         """Deadlines of a *child* of the requested fork: those around the fork, and its own."""
         frame_plan, started = child.frame_plan, self._started
@@ -454,7 +537,7 @@ class Machine:
                     if op.kind == "map"
                     else f"{_CHILD[op.kind]} {op.frames[number].name!r}"
                 )
-                message = f"{name}: {error_text(children[number]._failed_step, cause)}"
+                message = f"{name}: {error_text(children[number].failed_step, cause)}"
                 inner = replace(cause, message=message, retryable=False)
                 return self._failed(op, inner, extra=extra)
         if op.timeout_ns and self.now >= self._started + op.timeout_ns:
@@ -497,7 +580,7 @@ class Machine:
         """What the children of a failed fork gave, with null for those that failed, and which these
         are; where they did not end, or their values are too large together, null for each.
         """
-        children = [cast(Machine, child) for child in self._children] if joined else []
+        children = [cast("Machine | Light", child) for child in self._children] if joined else []
         lost = [
             child_name(op, n)
             for n, child in enumerate(children)
@@ -1207,7 +1290,7 @@ class Machine:
     def _cancelled(self, op: Op) -> Op | None:
         self.status = TraceStatus.CANCELLED
         self.error = CANCELLED
-        self._failed_step = op.step_id
+        self.failed_step = op.step_id
         return self._wind_up()
 
     # --- calls ---
@@ -1441,7 +1524,7 @@ class Machine:
             self.waiting = [entry]
             return self._cancelled(op)
         self.error = doubt
-        self._failed_step = op.step_id
+        self.failed_step = op.step_id
         return self._suspend([entry])
 
     def _value_aside(self, value: Any) -> Op | None:
@@ -1691,17 +1774,35 @@ class Machine:
         self._children = [None] * count
         self._granted = [None] * count
         self.deadline = self._nearest(op)
+        ledger, limits = self.ledger, self.facts.limits
+        self._lightly = (
+            not self.watched
+            and op.kind != "call"
+            and self.deadline >= FOREVER
+            and not op.timeout_ns
+            and self._shares.ample
+            and ledger.tool_calls >= UNLIMITED
+            and limits.value_bytes >= SMALL_TEXT
+        )
+        if self._lightly:
+            self._inside, self._inside_state = self.frame.copy(), ledger.state
 
-    def _adopt(self, op: ForkOp) -> list[Machine]:
+    def _adopt(self, op: ForkOp) -> list[Machine | Light]:
         """The children that were started; what they used and what they would undo becomes this
         machine's.
         """
         children = [child for child in self._children if child is not None]
-        waited = [child.waited_ns for child in children if child.waited_ns and child.frame]
-        self._leave_out(max(waited, default=0))
+        full = [child for child in children if type(child) is Machine and child.frame]
+        self._leave_out(max((child.waited_ns for child in full), default=0))
+        ledger = self.ledger
         for granted, child in zip(self._granted, self._children, strict=True):
-            if child is not None and granted is not None and child.frame:
-                self.ledger.settle(granted, child.ledger)
+            if type(child) is Light:
+                if child.size >= 0:
+                    ledger.steps -= 1
+                    ledger.state -= child.size
+                    child.size = -1  # adopted once
+            elif type(child) is Machine and granted is not None and child.frame:
+                ledger.settle(granted, child.ledger)
                 if child._undo:
                     self._undo = (self._undo or []) + child._undo
                 child.frame = []  # adopted once; its values live on in its records
@@ -1747,7 +1848,7 @@ class Machine:
     def _frame_failed(self, step_id: str, error: StepError) -> Op | None:
         self.status = TraceStatus.FAILED
         self.error = error
-        self._failed_step = step_id
+        self.failed_step = step_id
         return self._wind_up()
 
     def _suspend(self, waiting: list[dict[str, Any]]) -> Op | None:
@@ -1797,7 +1898,7 @@ class Machine:
         """What `Trace.error` says: the step that failed the frame, and undo calls that failed."""
         if self.error is None:
             return None
-        parts = [error_text(self._failed_step, self.error)]
+        parts = [error_text(self.failed_step, self.error)]
         return "; ".join(parts + (self._undo_errors or []))
 
 

@@ -365,6 +365,7 @@ class FramePlan:
     # the inputs against the declared schema; the fault, or None
     check: Callable[[Any], str | None] | None = None
     output: Eval | None = None
+    light: ToolOp | None = None  # of a branch or item, the one call that it is made of
     timeout_ns: int = 0  # of the whole run, or of the whole of a called program
     budget: Budget | None = None  # of a called program, within what its caller has left
     keeps_last: bool = False  # a branch or item gives null where its last step was skipped

@@ -18,7 +18,7 @@ from ..errors import LeaseLost, ModelError, StoreError
 from ..language.answers import Spoken, ending
 from ..machine.faults import consumed, effect_key, model_error, tool_error
 from ..machine.ledger import DEFAULT_MAX_TOKENS, token_bound
-from ..machine.machine import FOREVER, Machine
+from ..machine.machine import FOREVER, Light, Machine
 from ..machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from ..machine.plan import AWAITED, END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
 from ..records.trace import LLMUsage
@@ -113,8 +113,10 @@ class Driver:
             dog.arm(machine.base_deadline)
         return lane
 
-    async def drive(self, machine: Machine, lane: Lane, now: int) -> bool:
-        """Drive *machine* to its end; whether it was cancelled from outside on the way."""
+    async def drive(self, machine: Machine, lane: Lane, now: int, begun: Op | None = None) -> bool:
+        """Drive *machine* to its end, from its request *begun* where it has begun; whether it was
+        cancelled from outside on the way.
+        """
         read, notifier, journal = self.now, self.notifier, self.journal
         straight = notifier is None and journal is None
         called = False
@@ -122,7 +124,7 @@ class Driver:
         lane.machine = machine
         cancelling = lane.task.cancelling
         machine.watched = not straight
-        op: Any = machine.start(now)
+        op: Any = machine.start(now) if begun is None else begun
         while True:
             if notifier is not None:
                 seen = self.tell(notifier, machine, op, seen)
@@ -187,49 +189,58 @@ class Driver:
                 else:
                     assert code == END
                     return lane.stopped
-            except asyncio.CancelledError as error:
-                if isinstance(error, _NotCalled):
-                    called = False
-                machine.delay_seconds = 0.0
-                expired = lane.forgive()
-                if journal is not None and journal.leaving:
-                    raise Abandoned(LeaseLost("the run is left to others")) from None
-                if lane.cancelled():
-                    op = machine.resume(Cancelled(called=called), read())
-                elif expired:
-                    op = machine.resume(TimedOut(called=called), read())
-                else:  # not ours: the tool itself was cancelled somewhere inside
-                    inner = TimeoutError("the tool's own call was cancelled")
-                    op = machine.resume(
-                        Failed(tool_error(op, inner) if op.code == TOOL else model_error(error)),
-                        read(),
-                    )
-            except Abandoned:
-                raise
-            except KeyboardInterrupt:  # the interpreter goes down: nothing more can be awaited
-                if not machine.broken:
-                    machine.resume(Cancelled(called=called), read())
-                raise
-            except BaseException as error:  # whatever a tool raises, SystemExit too, is its outcome
-                closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
-                if (
-                    machine.broken
-                    or closing
-                    or op.code not in (TOOL, MODEL)
-                    or (journal is not None and not called)
-                ):
-                    raise  # a fault of ours, or this coroutine is being closed
-                machine.now, machine.raised = read(), error
-                logger.debug("step %r raised", op.step_id, exc_info=error)
-                if lane.expired:
-                    op = self.stopped(machine, lane, None)
-                elif lane.cancelled():  # it answered its cancellation with an error
-                    op = machine.resume(Cancelled(called=True), machine.now)
-                elif op.code == MODEL:
-                    usage, _ = self.priced(consumed(error), op, self.adapter(op))
-                    op = machine.resume(Failed(model_error(error), usage), machine.now)
-                else:
-                    op = machine.resume(Failed(tool_error(op, error)), machine.now)
+            except BaseException as error:  # noqa: BLE001 - whatever a tool raises is its outcome
+                op = self.raised(machine, lane, op, error, called)
+
+    def raised(
+        self, machine: Machine, lane: Lane, op: Any, error: BaseException, called: bool
+    ) -> Op:
+        """The request after one whose call raised *error*, which is raised again where it is no
+        outcome: a fault of ours, a run that is left to others, or the end of the process.
+        """
+        journal, now = self.journal, self.now()
+        if isinstance(error, StopIteration):  # as Python says it of a coroutine function
+            ended, error = error, RuntimeError("coroutine raised StopIteration")
+            error.__cause__ = ended
+        if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, _NotCalled):
+                called = False
+            machine.delay_seconds = 0.0
+            expired = lane.forgive()
+            if journal is not None and journal.leaving:
+                raise Abandoned(LeaseLost("the run is left to others")) from None
+            if lane.cancelled():
+                return machine.resume(Cancelled(called=called), now)
+            if expired:
+                return machine.resume(TimedOut(called=called), now)
+            # not ours: the tool itself was cancelled somewhere inside
+            inner = TimeoutError("the tool's own call was cancelled")
+            fault = tool_error(op, inner) if op.code == TOOL else model_error(error)
+            return machine.resume(Failed(fault), now)
+        if isinstance(error, Abandoned):
+            raise error
+        if isinstance(error, KeyboardInterrupt):  # nothing more can be awaited
+            if not machine.broken:
+                machine.resume(Cancelled(called=called), now)
+            raise error
+        closing = isinstance(error, GeneratorExit) and _current_task() is not lane.task
+        if (
+            machine.broken
+            or closing
+            or op.code not in (TOOL, MODEL)
+            or (journal is not None and not called)
+        ):
+            raise error  # a fault of ours, or this coroutine is being closed
+        machine.now, machine.raised = now, error
+        logger.debug("step %r raised", op.step_id, exc_info=error)
+        if lane.expired:
+            return self.stopped(machine, lane, None)
+        if lane.cancelled():  # it answered its cancellation with an error
+            return machine.resume(Cancelled(called=True), now)
+        if op.code == MODEL:
+            usage, _ = self.priced(consumed(error), op, self.adapter(op))
+            return machine.resume(Failed(model_error(error), usage), now)
+        return machine.resume(Failed(tool_error(op, error)), now)
 
     async def wait(self, machine: Machine, lane: Lane) -> None:
         """The wait before another attempt."""
@@ -458,6 +469,36 @@ class Driver:
         """When *child* begins: now, unless it began in another process."""
         return self.now() if child.begun_ns is None else child.begun_ns
 
+    async def call_lightly(self, machine: Machine, number: int, child: Light, lane: Lane) -> bool:
+        """Run a child that is one call; where it does not end well at once, it has a machine that
+        is told what came of the call, and goes on from there. As `drive`.
+        """
+        op = child.op
+        started = child.now = self.now()
+        lane.machine, lane.op = child, op
+        value: Any = None
+        raised: BaseException | None = None
+        try:
+            value = op.function(*child.given)
+            if op.straight == AWAITED or (type(value) not in PLAIN and inspect.isawaitable(value)):
+                value = await value
+            child.now = self.now()
+            good = not lane.expired and lane.task.cancelling() <= lane.before
+            if good and machine.lit(number, child, started, value):
+                return False
+        except BaseException as error:  # noqa: BLE001 - as in `drive`
+            raised = error
+        full = self.child(machine, number)
+        lane.machine, full.watched = full, False
+        request = full.start(started)
+        full.now = child.now
+        if raised is None:
+            following = self.stopped(full, lane, value)
+        else:
+            following = self.raised(full, lane, request, raised, called=True)
+            raised = None  # it holds this frame
+        return await self.drive(full, lane, started, following)
+
     async def fork(self, machine: Machine, op: ForkOp, lane: Lane) -> None:
         """Run the children to their ends; if the run is cancelled meanwhile, each of them is, and
         no further one begins.
@@ -483,8 +524,13 @@ class Driver:
                 for number in numbers:
                     if not machine.ready(number):
                         return
-                    child = self.child(machine, number)
-                    if await self.drive(child, own, self.begun(child)) or lane.stopped:
+                    light = machine.light(number)
+                    if light is not None:
+                        stopped = await self.call_lightly(machine, number, light, own)
+                    else:
+                        child = self.child(machine, number)
+                        stopped = await self.drive(child, own, self.begun(child))
+                    if stopped or lane.stopped:
                         return
             finally:
                 self.dog.lanes.discard(own)

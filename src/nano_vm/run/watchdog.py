@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..machine.machine import FOREVER, Machine
+from ..machine.machine import FOREVER, Light, Machine
 
 WATCHDOG_GRAIN_NS = 20_000_000
 """How late a deadline may be noticed when thousands of calls run: 50 looks a second at the most."""
@@ -28,7 +28,9 @@ class Lane:
 
     __slots__ = ("before", "expired", "machine", "op", "shortest", "stopped", "task", "until")
 
-    def __init__(self, task: asyncio.Task[Any], machine: Machine | None, shortest: int) -> None:
+    def __init__(
+        self, task: asyncio.Task[Any], machine: Machine | Light | None, shortest: int
+    ) -> None:
         self.task = task
         self.machine = machine
         self.shortest = shortest
