@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -1276,3 +1277,16 @@ def test_ids_of_one_process_differ_in_their_first_digits() -> None:
     assert {len(run_id) for run_id in ids} == {32}
     assert len({run_id[:12] for run_id in ids}) == len(ids)
     assert len({run_id[:4] for run_id in ids[:100]}) > 90
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_that_is_forked_draws_other_ids() -> None:
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writes, run_ids.drawn().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs, mine = os.read(reads, 100).decode(), run_ids.drawn()
+    assert theirs != mine
+    assert theirs[12:] != mine[12:]

@@ -169,6 +169,8 @@ class Light:
     waited_ns = 0
     skipped = False
     failed_step = ""
+    frame_name = ""
+    _end_failed = False
 
     @property
     def gave(self) -> Any:
@@ -436,7 +438,7 @@ class Machine:
         else:
             frame = self.frame.copy()
         child = Machine(frame_plan, frame, self.facts, granted.copy())
-        child._root = False
+        child._root, child.frame_name = False, f"{self.path}:{number}"
         if op.kind == "map":
             frame[op.item] = self._fork[number]
             child._prefix = f"{self.path}[{number}]/"
@@ -505,7 +507,6 @@ class Machine:
         child.base_deadline = child.deadline = deadline
         child._deadline_error = error
         child.fixed_deadline, child._fixed_error = fixed, fixed_error
-        child.frame_name = f"{self.path}:{number}"
         if frame_plan.timeout_ns:  # from when it was called, whichever process it goes on in
             child._end_by(started + frame_plan.timeout_ns)
 
