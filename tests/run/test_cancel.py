@@ -17,8 +17,7 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Trace, TraceStatus, tool
 from nano_vm.errors import AlreadyDecided, StoreError, UnknownRun
-from nano_vm.run import journal as durable
-from nano_vm.run import listener
+from nano_vm.run import interruption, listener
 from nano_vm.run.inbox import Inbox
 from nano_vm.run.listener import Listener
 from nano_vm.store.protocol import open_store
@@ -159,7 +158,7 @@ async def test_a_call_with_an_effect_ends_by_itself_and_the_run_stops_there(host
 async def test_one_that_does_not_end_is_in_doubt(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "EFFECT_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(interruption, "EFFECT_GRACE_SECONDS", 0.05)
     vm, other = host.vm(), host.vm()
     driving = asyncio.create_task(
         vm.run(program(step("a", "write"), step("b", "quick")), run_id="r")

@@ -710,7 +710,7 @@ async def test_a_live_run_is_cancelled_only_by_who_is_trusted(url: str, till: Ti
         with open_store(url, signing_key=key) as store:  # type: ignore[attr-defined]
             store.send(status, Message("cancel", "", {}, "ann", 5))
         async with asyncio.timeout(20):
-            while not journal.messages:  # noqa: ASYNC110 - it is told by nothing else
+            while not journal.heard.messages:  # noqa: ASYNC110 - it is told by nothing else
                 await asyncio.sleep(0.02)
         go_on.set()
         assert (await run.result()).status.value == status

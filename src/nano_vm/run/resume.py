@@ -171,12 +171,13 @@ class Durable(forking.Begins):
         machine.worded = journal.recorded.worded
         self.journals.add(journal)
         try:
-            with journal.driven():
+            with journal.interruption.driven():
                 self.listener.add(
-                    stored.key, partial(call_in, asyncio.get_running_loop(), journal.stop)
+                    stored.key,
+                    partial(call_in, asyncio.get_running_loop(), journal.interruption.stop),
                 )
                 cancelled = await execute(trace, machine, self.preparer.clock, notifier, journal)
-            waiting = journal.entries(machine.waiting)
+            waiting = journal.rows.entries(machine.waiting)
             trace.waiting = presented(waiting)
             await journal.end(machine, trace, waiting)
             left = True
@@ -375,8 +376,8 @@ class Durable(forking.Begins):
         """The trace of a run whose cancellation is recorded, once it has ended."""
         store = self.store
         for journal in self.journals:
-            if journal.run.run_id == run_id and journal.task is not None:
-                call_in(journal.task.get_loop(), journal.stop)
+            if journal.run.run_id == run_id and journal.interruption.task is not None:
+                call_in(journal.interruption.task.get_loop(), journal.interruption.stop)
         while True:
             known = await asyncio.to_thread(store.load, run_id, rows=False)
             if known.status != "running" or known.owner not in await asyncio.to_thread(

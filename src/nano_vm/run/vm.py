@@ -8,14 +8,13 @@ run; what a run does is decided in `machine`, and `drive` makes its calls.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Unpack, overload
 
 from ..errors import Diagnostic, ProgramError, UnknownRun, VMError, summary
 from ..language.policy import Budget, Policy, policy_of, tightest
@@ -46,11 +45,6 @@ from .prepare import Preparer
 from .resume import Durable
 from .stored import said_of, trace_of
 from .worker import Worker
-
-T = TypeVar("T")
-
-logger = logging.getLogger("nano_vm")
-
 
 RUNS_SHOWN = 50
 """Runs of a page, unless another number is asked for: what a screen shows and a person reads."""
@@ -651,7 +645,7 @@ class ExecutionVM:
         One that waits is undone here. One that is under way stops before its next step: at once
         where this VM drives it, else within half a second (`listener.NOTICED_SECONDS`). What can be
         cut off without harm is; a call with an effect has five seconds more
-        (`durable.EFFECT_GRACE_SECONDS`), and is in doubt then.
+        (`interruption.EFFECT_GRACE_SECONDS`), and is in doubt then.
 
         Raises:
             AlreadyDecided: If it is to be cancelled already.

@@ -1,0 +1,190 @@
+"""What the machines of a run record, as the rows that its store keeps.
+
+Each frame has its rows in the order of its records; only what is not stored yet is made a row of.
+Nothing is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..language.semantics import CALLS, OUTSIDE
+from ..machine.machine import FOREVER, Machine
+from ..machine.plan import Op
+from ..records.trace import Record, StepStatus, called, full
+from ..store.records import INTENT, PAUSED, STEP, Row, StoredRun
+from ..values import UNSET
+from .stored import Begun, begun_calls, extra_json, paused_rows, reconciles, timeless
+
+
+class Rows:
+    """The rows of one run while *owner* drives it: those that it has, and those that follow."""
+
+    def __init__(self, run: StoredRun, ops: Sequence[Op], base_ns: int, owner: str) -> None:
+        self.run, self.ops, self.base_ns, self.owner = run, ops, base_ns, owner
+        steps = [row for row in run.rows if row.kind == STEP]
+        self.first: dict[str, int] = {}  # when each frame began, as far as its rows tell
+        self.kept: dict[str, int] = {}  # rows of each frame that are stored
+        for row in run.rows:
+            self.first[row.frame] = min(self.first.get(row.frame, FOREVER), row.started_ns)
+        for row in steps:
+            self.kept[row.frame] = self.kept.get(row.frame, 0) + 1
+        self.stored = dict(self.kept)  # the same, before anything was appended here
+        done = {row.path for row in steps}
+        self.begun: dict[str, list[int]] = {}  # calls without outcome: when each was begun
+        for row in run.rows:
+            if row.kind == INTENT and row.path not in done:
+                self.begun.setdefault(row.path, []).append(row.started_ns)
+        self.calls = begun_calls(run.rows)
+        self.named = False  # whether a row says which process drives the run now
+        self.arguments: dict[str, tuple[Sequence[str], Any]] = {}
+        self.taken: set[str] = set()  # steps whose outcome a fork takes from its origin
+        self.resolved: dict[str, str] = {}  # by path: who said what became of a call in doubt
+        self.deadlines: dict[str, int] = {}  # of what is waited for, since the epoch
+        self.repeatable = True  # whether what was recorded last had no effect and no cost
+        self.count = len(steps)
+
+    def new(self, machine: Machine, *, ended: bool = False) -> list[Row]:
+        """What the machine recorded since; that it waits is not kept unless the run has *ended*
+        so.
+        """
+        frame = machine.frame_name
+        kept = self.kept.get(frame, 0)
+        rows = []
+        self.repeatable = True
+        for record in machine.records[kept:]:
+            whole = full(record, self.ops)
+            if whole[2] in _WAITING and not ended:
+                break
+            op = whole[0]
+            if op.type in OUTSIDE and not (
+                op.type == "tool" and getattr(op, "effect", None) == "read"
+            ):
+                self.repeatable = False
+            rows.append(self.row(frame, whole))
+        while (
+            rows and not ended and reconciles(rows[-1])
+        ):  # it counts with its step: what was said before a crash may be untrue
+            rows.pop()
+        self.kept[frame] = kept + len(rows)
+        self.count += len(rows)
+        return rows
+
+    def row(self, frame: str, record: Record) -> Row:
+        """A record as it is stored."""
+        op, path, status, output, error, request, started, finished, attempts, usage, extra = record
+        self.calls.pop(path, None)
+        self.arguments.pop(path, None)
+        base = self.base_ns
+        rest: dict[str, Any] = {}
+        if error is not None:
+            rest["error"] = error.to_dict()
+        if attempts:
+            rest["attempts"] = [
+                {
+                    **attempt.outcome(),
+                    "error": attempt.error.to_dict(),
+                    "started_ns": attempt.started_ns + base,
+                    "finished_ns": attempt.finished_ns + base,
+                    **({"usage": attempt.usage.to_dict()} if attempt.usage is not None else {}),
+                }
+                for attempt in attempts
+            ]
+        lost = self.begun.get(path)
+        if lost and op.type in CALLS:
+            rest["lost"] = lost
+        if extra is not None:
+            told = extra_json(op, extra)
+            rest |= {name: told.pop(name) for name in ("lost", "settled") if name in told}
+            if told:
+                rest["extra"] = told
+        if path in self.resolved:
+            rest["extra"] = {**rest.get("extra", {}), "by": self.resolved[path]}
+        if type(extra) is dict and "children" in extra:
+            rest["size"] = len(extra["children"])
+        if type(request) is tuple:
+            request = dict(zip(op.names, request, strict=False))
+        return Row(
+            STEP,
+            frame,
+            path,
+            op.type,
+            status,
+            started + base,
+            finished + base,
+            UNSET if request is None else request,
+            UNSET if output is None else output,
+            rest or None,
+            self.model_of(record),
+            usage,
+        )
+
+    def model_of(self, record: Record) -> str | None:
+        """The model that a step called in this run, as it named itself or as it was asked for;
+        empty where it has no name, None where none was called.
+        """
+        op, path, extra = record[0], record[1], record[10]
+        if op.type != "llm" or path in self.taken or not called(record):
+            return None
+        answered = extra.get("model") if type(extra) is dict else None
+        return str(answered or op.model or self.run.about.get("default_model") or "")
+
+    def intent(self, machine: Machine, op: Op, path: str, began_ns: int) -> Row:
+        """That a call or a pause begins; the first also says in which process, for those after
+        it.
+        """
+        row = Row(INTENT, machine.frame_name, path, op.type, None, began_ns)
+        if not self.named:
+            self.named, row.rest = True, {"owner": self.owner}
+        self.calls[path] = Begun(op.type, began_ns, self.owner)
+        return row
+
+    def paused(self, machine: Machine) -> list[Row]:
+        """What the trace shows of the steps at which the run waits, children before their fork;
+        nothing where that stands there already.
+        """
+        rows = list(self.standing(machine.records, machine.frame_name))
+        if not rows:
+            return []
+        rows[-1].rest = {**(rows[-1].rest or {}), "paused": len(rows)}
+        return (
+            rows
+            if [timeless(row) for row in rows] != [timeless(row) for row in paused_rows(self.run)]
+            else []
+        )
+
+    def standing(self, records: Sequence[Any], frame: str) -> Iterator[Row]:
+        """A row for each of *records* that is not stored."""
+        for record in records[self.kept.get(frame, 0) :]:
+            whole = full(record, self.ops)
+            extra = whole[10]
+            if type(extra) is dict:
+                for number, child in enumerate(extra.get("children", ())):
+                    yield from self.standing(child, f"{whole[1]}:{number}")
+            row = self.row(frame, whole)
+            row.kind, row.model = PAUSED, None
+            yield row
+
+    def entries(self, waiting: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What the run waits for, with what a person needs to decide it and the machine does not
+        know: deadlines, and of a call in doubt when it was begun, and by which process.
+        """
+        return [{**entry, **self.beside(entry)} for entry in waiting]
+
+    def beside(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        path = entry["path"]
+        if path in self.deadlines:
+            return {"deadline_ns": self.deadlines[path]}
+        if entry["kind"] != "in_doubt" or path not in self.calls:
+            return {}
+        call, (names, values) = self.calls[path], self.arguments.get(path, ((), ()))
+        arguments = dict(zip(names, values, strict=False))
+        return {
+            "arguments": arguments,
+            "began_ns": call.began_ns,
+            **({"owner": call.owner} if call.owner else {}),
+        }
+
+
+_WAITING = frozenset({StepStatus.SUSPENDED, StepStatus.IN_DOUBT})

@@ -1,0 +1,38 @@
+"""When the timer of a `wait` is due."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ..language.operators import described, number_in
+
+MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
+"""A century; what is longer is a mistake, and its nanoseconds would not fit."""
+
+
+def due_at(request: Mapping[str, Any], since: int, base_ns: int) -> int | None:
+    """When the timer that *request* asks for is due, monotonic; None for an event. *base_ns* added
+    to that gives nanoseconds since the epoch.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if "seconds" in request:
+        seconds = request["seconds"]
+        number = number_in(seconds) if type(seconds) is str else seconds
+        if number is None or type(number) is bool or not 0 <= number <= MAX_WAIT_SECONDS:
+            raise ValueError(f"'seconds' is {described(seconds)}; it is a number of at least 0")
+        return since + int(number * 1e9)
+    if "until" in request:
+        try:
+            moment = datetime.fromisoformat(request["until"])
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"'until' is {described(request['until'])}; it is a time like 2027-01-31T12:00:00Z"
+            ) from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return int(moment.timestamp() * 1e9) - base_ns
+    return None
