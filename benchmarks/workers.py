@@ -33,6 +33,7 @@ sys.path[:0] = [str(HERE.parent / "tests")]
 from postgres import PostgresServer  # noqa: E402
 
 from nano_vm import ExecutionVM, Program, Trace, tool  # noqa: E402
+from nano_vm.store.sql.database import Connection  # noqa: E402
 
 PAGE = HERE.parent / "docs" / "reliability.md"
 BEGIN, END = (
@@ -62,6 +63,23 @@ async def note(n: int) -> int:
     return n
 
 
+class Statements:
+    """Counts what this process sends to its database, in all of its threads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        for name in ("begin", "commit", "one", "all", "run", "many"):
+            setattr(Connection, name, self.counting(getattr(Connection, name)))
+
+    def counting(self, function: Any) -> Any:
+        def counted(connection: Connection, *given: Any, **options: Any) -> Any:
+            if given[1:] != ([],):  # of `many` without values, which sends nothing
+                self.count += 1
+            return function(connection, *given, **options)
+
+        return counted
+
+
 def opened(url: str) -> ExecutionVM:
     return ExecutionVM(tools={"note": note}, store=url)
 
@@ -78,7 +96,8 @@ async def submitted(url: str, runs: int) -> None:
 
 
 def work(url: str, ready: Any, results: Any) -> None:
-    """A worker process: how many runs it drove, and when it was done."""
+    """A worker process: how many runs it drove, when it was done, and what that took."""
+    statements = Statements()
     vm = opened(url)
     driven: list[str] = []
 
@@ -92,9 +111,10 @@ def work(url: str, ready: Any, results: Any) -> None:
     vm.waiting("r0")
     asyncio.run(ExecutionVM(tools={"note": note}, store="sqlite://").run(FIVE, {"n": 0}))
     ready.wait()
-    began, used = time.monotonic(), time.process_time()
+    began, used, sent = time.monotonic(), time.process_time(), statements.count
     asyncio.run(main())
-    results.put((driven, began, time.monotonic(), time.process_time() - used))
+    used = time.process_time() - used
+    results.put((driven, began, time.monotonic(), used, statements.count - sent))
     vm.close()
 
 
@@ -104,6 +124,7 @@ class Shared:
 
     seconds: float
     cpu_seconds: float  # of the workers
+    statements: int
     share: list[int]  # of the runs, by process
     twice: int
 
@@ -120,11 +141,11 @@ def together(url: str, processes: int) -> Shared:
         worker.join()
     times = Counter(run_id for driven, *_ in found for run_id in driven)
     began = min(began for _, began, *_ in found)
-    last = max(ended for driven, _, ended, _ in found if driven)
-    used = sum(used for *_, used in found)
+    last = max(ended for driven, _, ended, *_ in found if driven)
     return Shared(
         last - began,
-        used,
+        sum(used for *_, used, _ in found),
+        sum(sent for *_, sent in found),
         sorted(len(driven) for driven, *_ in found),
         sum(n > 1 for n in times.values()),
     )
@@ -164,6 +185,7 @@ def measured(kind: str, runs: int, rounds: int) -> list[dict[str, Any]]:
                     "processes": processes,
                     "programs_per_second": round(runs / shared.seconds, 1),
                     "cpu_ms_a_program": round(shared.cpu_seconds / runs * 1e3, 2),
+                    "statements_a_program": round(shared.statements / runs, 1),
                     "shares": shared.share,
                     "driven_twice": shared.twice,
                 }
@@ -185,9 +207,9 @@ def page(rows: list[dict[str, Any]], runs: int) -> str:
         f"{runs:,} runs of {STEPS} writes, the best of some rounds on {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.1f} meanwhile.",
         "",
-        "| database | processes | programs/s | ms CPU of the workers a program | deadlocks | "
-        "waits for a lock | runs driven twice |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| database | processes | programs/s | ms CPU of the workers a program | "
+        "statements a program | deadlocks | waits for a lock | runs driven twice |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
         told = [
@@ -195,6 +217,7 @@ def page(rows: list[dict[str, Any]], runs: int) -> str:
             row["processes"],
             row["programs_per_second"],
             row["cpu_ms_a_program"],
+            row["statements_a_program"],
         ]
         told += [row.get("deadlocks", "-"), row.get("lock_waits", "-"), row["driven_twice"]]
         lines.append(f"| {' | '.join(str(cell) for cell in told)} |")

@@ -20,9 +20,11 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 from nano_vm import ExecutionVM, Trace, tool
 from nano_vm.errors import LeaseLost, StoreError
 from nano_vm.records.trace import StepStatus
+from nano_vm.run.worker import Worker as WorkerOfRuns
 from nano_vm.store.protocol import Append
 from nano_vm.store.records import STEP, Message, Row, StoredRun
 from nano_vm.store.seals import RunSeal
+from nano_vm.store.sql.database import Connection, Database
 from nano_vm.store.sql.store import SqlStore
 
 LONG = "a text that is longer than what stands in a cell " * 3
@@ -246,3 +248,92 @@ async def test_a_run_that_another_transaction_holds_keeps_no_other_waiting(
         other.rollback()
         await again
         assert [len(store.load(run.run_id).rows) for run in runs] == [1, 1, 1]
+
+
+# --- what a worker asks of the database ---
+
+
+async def test_runs_are_claimed_and_loaded_together(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a program costs a worker does not grow with the number of runs that it takes at once."""
+    asked: Counter[str] = Counter()
+    begin, connect = Connection.begin, Database.connect
+
+    def counted(self: Connection, *, write: bool = True) -> Any:
+        asked["writes" if write else "reads"] += 1
+        return begin(self, write=write)
+
+    def connected(self: Database) -> Connection:
+        asked["connections"] += 1
+        return connect(self)
+
+    @tool(effect="write")
+    async def note(text: str) -> str:
+        return text
+
+    vm = ExecutionVM(tools={"note": note}, store=url)
+    for number in range(RUNS):
+        await vm.submit(WRITES, {"name": f"run {number}"}, run_id=f"run-{number}")
+    monkeypatch.setattr(Connection, "begin", counted)
+    monkeypatch.setattr(Database, "connect", connected)
+    assert len(await vm.work(until_idle=True)) == RUNS
+    vm.close()
+    assert asked["reads"] < RUNS / 2, "each run was loaded by itself, and asked three times: 1.5"
+    assert asked["writes"] < RUNS
+    assert asked["connections"] < 6
+
+
+async def test_a_run_that_can_not_be_loaded_keeps_no_other_waiting(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @tool(effect="write")
+    async def note(text: str) -> str:
+        return text
+
+    vm = ExecutionVM(tools={"note": note}, store=url)
+    for number in range(3):
+        await vm.submit(WRITES, {"name": f"run {number}"}, run_id=f"run-{number}")
+    store: Any = vm.store
+    with store.database.writing() as connection:
+        connection.run("UPDATE nano_runs SET crc = crc + 1 WHERE run_id = 'run-1'")
+    found = store.load_each(["run-0", "run-1", "unknown", "run-2"])
+    assert {run_id: type(run).__name__ for run_id, run in found.items()} == {
+        "run-0": "StoredRun",
+        "run-1": "StoreError",
+        "unknown": "UnknownRun",
+        "run-2": "StoredRun",
+    }
+    assert sorted(trace.run_id for trace in await vm.work(until_idle=True)) == ["run-0", "run-2"]
+    assert "run run-1 can not go on here: run 'run-1': its header is not what was written" in (
+        caplog.text
+    )
+    vm.close()
+
+
+def test_a_connection_that_was_lost_while_nobody_used_it_is_replaced(
+    postgres: PostgresServer,
+) -> None:
+    with SqlStore(postgres.database()) as store:
+        store.create(StoredRun("r", "p", "d", 1, salt=b"s"))
+        assert store.load("r").run_id == "r"
+        with store.database.writing():
+            pass
+        postgres.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'llm-nano-vm'"
+        )
+        assert store.load("r").run_id == "r"
+        with store.database.writing() as connection:
+            assert connection.one("SELECT count(*) FROM nano_runs")[0] == 1
+
+
+def test_a_worker_looks_later_each_time_that_others_are_quicker(tmp_path: Path) -> None:
+    vm = ExecutionVM(store=f"sqlite:///{tmp_path}/runs.db")
+    durable: Any = vm._durable
+    worker = WorkerOfRuns(durable, concurrency=4, poll_seconds=0.5, only=None)
+    for times, longest in ((0, 0.5), (1, 0.04), (2, 0.08), (3, 0.16), (9, 0.5)):
+        worker.passed_over = times
+        pauses = [worker._pause() for _ in range(50)]
+        assert longest / 2 <= min(pauses) < max(pauses) <= longest
+    vm.close()

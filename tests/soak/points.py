@@ -110,11 +110,12 @@ class Points:
             for name in names:
                 at(f"{name}:after")
 
-        def begin_at(self: Connection, *, write: bool = True) -> None:
-            begin(self, write=write)
+        def begin_at(self: Connection, *, write: bool = True) -> Any:
+            identity = begin(self, write=write)
             self.writes = write  # type: ignore[attr-defined]
             if write:
                 at("transaction:begun")
+            return identity
 
         def commit_at(self: Connection) -> None:
             if self.writes:  # type: ignore[attr-defined]

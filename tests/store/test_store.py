@@ -1631,7 +1631,7 @@ def test_what_is_asked_for_often_is_found_by_an_index(tmp_path: Path) -> None:
         list(store.runs(RunFilter(status="suspended"), limit=50))
         store.database.reading = monitored  # type: ignore[method-assign]
     assert any("nano_runs_wake (status=? AND wake_ns>? AND wake_ns<?)" in line for line in seen)
-    assert [line for line in seen if line.startswith("SCAN")] == [
+    assert [line for line in seen if line.startswith("SCAN nano_")] == [
         "SCAN nano_inbox USING INDEX nano_inbox_telling",
         "SCAN r USING COVERING INDEX nano_runs_created",
     ]

@@ -232,6 +232,11 @@ class Lease(forking.Begins):
                 )
                 self._thread.start()
 
+    @property
+    def begun(self) -> bool:
+        """Whether it was taken, and is renewed."""
+        return self._thread is not None
+
     def renew(self) -> None:
         """Tell the store that this process lives."""
         before = self.clock()

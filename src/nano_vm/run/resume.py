@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -36,6 +37,18 @@ from .prepare import Preparer
 from .stored import about_of, parted, trace_of
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A run that is this process's now, as it was loaded, or why it could not be; *lapses* is how
+    often the lease had run out before.
+    """
+
+    run_id: str
+    claim: Claim
+    lapses: int
+    stored: StoredRun | StoreError
 
 
 class Durable(forking.Begins):
@@ -253,25 +266,26 @@ class Durable(forking.Begins):
         lease = await self.leased()
         await self.stored_call(lease.spared)  # which gives free what processes that are gone had
         claimed = await self.claim([run_id])
-        return await self.drive_claimed(run_id, *claimed[run_id]) if claimed else None
+        return await self.drive_claimed(claimed[run_id]) if claimed else None
 
     async def leased(self) -> Lease:
         """The lease of this VM, so far ahead that calls may be begun."""
         lease = self.lease
-        await self.stored_call(lease.begin)
+        if not lease.begun:
+            await self.stored_call(lease.begin)
         if not lease.holds():
             await self.stored_call(lease.renew)
         return lease
 
-    async def drive_claimed(self, run_id: str, claim: Claim, lapses: int) -> Trace | None:
-        """Drive a run that was claimed when the lease had run out *lapses* times; None where it is
-        lost already.
-        """
+    async def drive_claimed(self, claimed: Claimed) -> Trace | None:
+        """Drive a run that was claimed; None where it is lost already."""
         store, lease = self.store, self.lease
+        run_id, claim, stored = claimed.run_id, claimed.claim, claimed.stored
         begun = None
         try:
-            stored = await self.stored_call(collector_paused()(store.load), run_id)
-            # this process stood still between the two, and another has it now
+            if isinstance(stored, StoreError):
+                raise stored
+            # this process stood still since it was claimed, and another has it now
             if stored.fence != claim.fence:
                 return None
             try:
@@ -294,7 +308,7 @@ class Durable(forking.Begins):
         notifier = Notifier(trace, self.observers) if self.observers else None
         if notifier is not None:
             notifier.run_started(resumed=claim.status != PENDING)
-        await self._drive(trace, machine, stored, seal, lapses, notifier)
+        await self._drive(trace, machine, stored, seal, claimed.lapses, notifier)
         return trace
 
     def _restored(self, stored: StoredRun) -> tuple[Trace, Machine]:
@@ -331,14 +345,28 @@ class Durable(forking.Begins):
         trace._records, trace._ops = machine.records, plan.ops
         return trace, machine
 
-    async def claim(self, run_ids: Sequence[str], most: int = 1) -> dict[str, tuple[Claim, int]]:
-        """Claim up to *most* runs that are not driven here; each with how often the lease had run
-        out before.
-        """
+    async def claim(self, run_ids: Sequence[str], most: int = 1) -> dict[str, Claimed]:
+        """Claim up to *most* runs that are not driven here, and load them."""
+        lapses = self.lease.lapses
+        claims = await self._claim(run_ids, most)
+        if not claims:
+            return {}
+        try:
+            found = await self.stored_call(collector_paused()(self.store.load_each), list(claims))
+        except BaseException:
+            self.lease.let_go(claims)
+            self.lease.doubt()
+            raise
+        return {
+            run_id: Claimed(run_id, claim, lapses, found[run_id])
+            for run_id, claim in claims.items()
+        }
+
+    async def _claim(self, run_ids: Sequence[str], most: int) -> dict[str, Claim]:
+        """Claim up to *most* runs, which are held here then."""
         store, lease = self.store, self.lease
         held = lease.hold(run_ids)
         claimed: dict[str, Claim] = {}
-        lapses = lease.lapses
         try:
             if held:
                 now = self.preparer.clock.time_ns()
@@ -350,7 +378,7 @@ class Durable(forking.Begins):
             raise
         finally:
             lease.let_go(run_id for run_id in held if run_id not in claimed)
-        return {run_id: (claim, lapses) for run_id, claim in claimed.items()}
+        return claimed
 
     async def resume(self, run_id: str) -> Trace:
         """As `ExecutionVM.resume`, of a run that is not driven by a call of `run` here."""

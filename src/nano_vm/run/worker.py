@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ProgramError, StoreError, VMError
 from ..records.trace import Trace
-from ..store.protocol import Claim
 from .outbox import Patience
-from .resume import Durable
+from .resume import Claimed, Durable
 
 logger = logging.getLogger("nano_vm")
 
@@ -29,7 +29,11 @@ what it holds.
 """
 
 PASSED_OVER_SECONDS = 0.02
-"""How soon a worker looks again after others were quicker."""
+"""How soon a worker looks again after others were quicker; each time twice as late, until it polls.
+"""
+
+SPREAD = 0.5
+"""The part of a wait that is drawn, so that workers which began together do not ask together."""
 
 GRACE_SECONDS = 10.0
 """How long a worker that stops waits for calls that are under way; what then has no outcome is in
@@ -67,6 +71,10 @@ class Worker:
         self.tasks: dict[str, asyncio.Task[Trace | None]] = {}
         self.shelf = Shelf()
         self.looked, self.idle = -poll_seconds, False
+        self.surveyed = -poll_seconds  # when it looked at the other owners, and at events
+        self.spare: Sequence[str] = ()  # owners whose runs it does not try for
+        self.plenty = False  # whether more runs were there than it claimed
+        self.passed_over = 0  # how often in a row others were quicker
         self.outage: Patience | None = None  # since the store does not answer
 
     async def work(self, ended: Callable[[Trace], None], *, until_idle: bool) -> None:
@@ -103,16 +111,16 @@ class Worker:
         except StoreError as error:
             self._meet_outage(error, raises=until_idle and not self.tasks)
             claimed, self.idle = {}, False
-        for run_id, (claim, lapses) in claimed.items():
-            self.tasks[run_id] = asyncio.create_task(
-                self.durable.drive_claimed(run_id, claim, lapses)
-            )
+        self.passed_over = 0 if claimed or self.idle else self.passed_over + 1
+        for run_id, run in claimed.items():
+            self.tasks[run_id] = asyncio.create_task(self.durable.drive_claimed(run))
 
     def _pause(self) -> float:
         """Seconds until the store is asked again."""
-        if self.idle or self.outage or len(self.tasks) >= self.concurrency:
-            return self.poll_seconds
-        return min(self.poll_seconds, PASSED_OVER_SECONDS)
+        longest = self.poll_seconds
+        if self.passed_over and not self.outage:
+            longest = min(longest, PASSED_OVER_SECONDS * 2 ** min(self.passed_over, 10))
+        return longest * (1 - SPREAD * random.random())  # noqa: S311 - nothing is to be guessed
 
     def _collect(self, now: float, ended: Callable[[Trace], None]) -> None:
         """Hand over the traces of runs that have ended or wait."""
@@ -132,22 +140,42 @@ class Worker:
             logger.warning("no run is taken up, and it is tried again: %s", error)
         self.outage = since or Patience(self.clock)
 
-    async def _claim_some(
-        self, most: int, only: str | None
-    ) -> tuple[dict[str, tuple[Claim, int]], bool]:
+    async def _claim_some(self, most: int, only: str | None) -> tuple[dict[str, Claimed], bool]:
         """Claim up to *most* runs that this host can go on with; whether there was none to claim,
         here or elsewhere.
+
+        As long as there are more than it can drive, it looks for what others left behind no more
+        often than an idle one.
         """
-        store = self.durable.store
-        lease = await self.durable.leased()
-        spare = await asyncio.to_thread(lease.spared)
-        # what a process left that died while it delivered
-        await asyncio.to_thread(store.deliver, self.durable.trusted)
+        await self.durable.leased()
+        fit: list[str] = []
+        if self.plenty and self.shelf.now < self.surveyed + self.poll_seconds:
+            fit = await self._claimable(most, only)
+        if not fit:
+            await self._survey()
+            fit = await self._claimable(most, only)
+        claimed = await self.durable.claim(fit, most)
+        self.plenty = len(fit) > len(claimed)
+        return claimed, not fit
+
+    async def _survey(self) -> None:
+        """See to what processes that are gone have left: their runs, and events that were on their
+        way.
+        """
+        self.surveyed = self.shelf.now
+        self.spare = await asyncio.to_thread(self.durable.lease.spared)
+        await asyncio.to_thread(self.durable.store.deliver, self.durable.trusted)
+
+    async def _claimable(self, most: int, only: str | None) -> list[str]:
+        """Some of the runs that somebody should take up, and this host can go on with."""
         found = await asyncio.to_thread(
-            store.claimable, self.clock.time_ns(), most * LOOK_AHEAD, only, spare=spare
+            self.durable.store.claimable,
+            self.clock.time_ns(),
+            most * LOOK_AHEAD,
+            only,
+            spare=self.spare,
         )
-        fit = [run_id for run_id, digest in found.items() if await self._may_try(run_id, digest)]
-        return await self.durable.claim(fit, most), not fit
+        return [run_id for run_id, digest in found.items() if await self._may_try(run_id, digest)]
 
     async def _may_try(self, run_id: str, digest: str) -> bool:
         """Whether this host may try to go on with a run now; the first of a program tells it of

@@ -164,6 +164,10 @@ class Store(Protocol):
         """A run, with its rows in order and its unused messages."""
         ...
 
+    def load_each(self, run_ids: Sequence[str]) -> Mapping[str, StoredRun | StoreError]:
+        """As `load`, of several runs at once; in the place of a run what `load` would raise."""
+        ...
+
     @property
     def one_machine(self) -> bool:
         """Whether only processes of one machine can have it open."""

@@ -36,6 +36,14 @@ def marks(values: Collection[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
+def padded(values: Sequence[Any]) -> list[Any]:
+    """*values*, of which the last comes as often again as there is room in the next larger of a few
+    sizes.
+    """
+    size = next((size for size in _LIST_SIZES if size >= len(values)), len(values))
+    return [*values, *[values[-1]] * (size - len(values))] if values else []
+
+
 def parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """*values* in parts that one statement takes."""
     return (values[at : at + _LIST_SIZES[-1]] for at in range(0, len(values), _LIST_SIZES[-1]))
@@ -72,21 +80,17 @@ class Connection:
 
     def among(self, statement: str, keys: Sequence[Any]) -> Iterator[Any]:
         """Rows of a statement with ``IN (*)``, for all of *keys*."""
-        at = 0
-        while at < len(keys):
-            left = len(keys) - at
-            size = next((n for n in _LIST_SIZES if n >= left), _LIST_SIZES[-1])
-            part = list(keys[at : at + size])
-            part += part[-1:] * (size - len(part))
-            yield from self.all(statement.replace("IN (*)", f"IN ({','.join('?' * size)})"), *part)
-            at += size
+        for part in map(padded, parts(keys)):
+            yield from self.all(statement.replace("IN (*)", f"IN ({marks(part)})"), *part)
 
-    def begin(self, *, write: bool = True) -> None:
+    def begin(self, *, write: bool = True) -> Any:
         """Begin a transaction: one that writes holds the lock at once, one that reads sees one
-        state throughout.
+        state throughout. Of one that writes, what `Dialect.committed` is asked about it.
         """
         dialect = self.database.dialect
-        self.cursor.execute(dialect.begin_write if write else dialect.begin_read)
+        if write:
+            return dialect.begin(self)
+        self.cursor.execute(dialect.begin_read)
 
     def commit(self) -> None:
         """End the transaction; what it wrote is durable."""
@@ -99,10 +103,6 @@ class Connection:
     def release(self) -> None:
         """Give it back, to be used again."""
         self.database.take_back(self)
-
-    def answers(self) -> bool:
-        """Whether the other side is still there."""
-        return self.database.dialect.answers(self)
 
     def discard(self) -> None:
         """Close it: who knows what state it is in. That of a database in memory is the database,
@@ -208,6 +208,7 @@ class Database:
         self._lock = threading.Lock()
         self._closed = False
         self.read_only = read_only
+        self.identity: str | None = None  # of the store, once it was read
         forking.join(self)
         with self.turns:
             if not read_only:
@@ -236,20 +237,33 @@ class Database:
         self.dialect.forked(rested=rested)
 
     def connect(self) -> Connection:
-        """A connection of the caller's own."""
+        """A new connection, the caller's own."""
         self.dialect.usable()
-        while True:
-            with self._lock:
-                kept = self._idle.pop() if self._idle else None
-            if kept is None:
-                break
-            if kept.answers():
-                return kept
-            kept.discard()
         try:
             return Connection(self, *self.dialect.connected(read_only=self.read_only))
         except self.errors as error:
             raise self.failure(error, "open") from error
+
+    def _begun(self, *, write: bool) -> Connection:
+        """A connection in a transaction: one that was kept, if there is any. Nothing hangs on one
+        that was lost since, so that is found as the transaction begins, and another taken.
+        """
+        while True:
+            self.dialect.usable()
+            with self._lock:
+                kept = self._idle.pop() if self._idle else None
+            connection = kept if kept is not None else self.connect()
+            try:
+                connection.begin(write=write)
+            except BaseException as error:
+                lost = kept is not None and self.dialect.is_lost(connection.driver)
+                connection.discard()
+                if not isinstance(error, self.errors):
+                    raise
+                if not lost:
+                    raise self.failure(error, "write to" if write else "read") from error
+            else:
+                return connection
 
     def take_back(self, connection: Connection) -> None:
         """Keep a connection for the next who needs one."""
@@ -269,9 +283,8 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """A connection on which everything read belongs to one state of the database."""
         with self.turns:
-            connection = self.connect()
+            connection = self._begun(write=False)
             try:
-                connection.begin(write=False)
                 yield connection
                 connection.commit()
                 if not self.dialect.unchanged(connection.state):
@@ -288,9 +301,8 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """A connection in a transaction that is committed at the end."""
         with self.turns:
-            connection = self.connect()
+            connection = self._begun(write=True)
             try:
-                connection.begin()
                 yield connection
                 connection.commit()
             except self.errors as error:

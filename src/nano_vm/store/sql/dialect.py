@@ -78,13 +78,9 @@ class Dialect(ABC):
         """Whether what was read since `connected` gave *state* was of one moment."""
         return True
 
-    def answers(self, connection: Connection) -> bool:
-        """Whether the other side of an idle connection is still there."""
-        try:
-            connection.cursor.execute("SELECT 1")
-        except self.api.Error:
-            return False
-        return True
+    def is_lost(self, driver: Any) -> bool:
+        """Whether a connection on which a statement failed has no other side any more."""
+        return False
 
     def undo(self, driver: Any) -> None:
         """Roll back before a connection is closed, where closing does not."""
@@ -154,11 +150,11 @@ class Dialect(ABC):
         """
         return
 
-    def identity(self, connection: Connection) -> Any:
-        """What `committed` is asked about the transaction that *connection* is in; None where a
-        commit cannot get lost on its way.
+    def begin(self, connection: Connection) -> Any:
+        """Begin a transaction that writes; what `committed` is asked about it, None where a commit
+        cannot get lost on its way.
         """
-        return None
+        connection.cursor.execute(self.begin_write)
 
     def committed(self, connection: Connection, identity: Any) -> bool | None:
         """Whether a transaction was committed; None while it is under way."""

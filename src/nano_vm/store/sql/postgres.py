@@ -72,6 +72,9 @@ class PostgreSQL(Dialect):
             raise
         return driver, None
 
+    def is_lost(self, driver: Any) -> bool:
+        return bool(driver.closed)
+
     def cursor(self, driver: Any) -> Any:
         return driver.cursor(binary=True)
 
@@ -102,8 +105,11 @@ class PostgreSQL(Dialect):
     def patience(self, connection: Connection, seconds: float) -> None:
         connection.run(f"SET idle_in_transaction_session_timeout = {int(seconds * 1000)}")
 
-    def identity(self, connection: Connection) -> Any:
-        return connection.one("SELECT txid_current()")[0]
+    def begin(self, connection: Connection) -> Any:
+        # one message to the server and back for both, which only texts without parameters have
+        cursor = connection.driver.execute(f"{self.begin_write}; SELECT txid_current()")
+        cursor.nextset()
+        return cursor.fetchone()[0]
 
     def committed(self, connection: Connection, identity: Any) -> bool | None:
         status = connection.one("SELECT txid_status(?)", identity)[0]

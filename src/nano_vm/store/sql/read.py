@@ -4,7 +4,8 @@ error and never another run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -15,9 +16,13 @@ from .database import Connection
 from .schema import ROW_CELLS, ROW_VALUES, RUN_FIELDS
 
 HEADER = f"SELECT {', '.join(RUN_FIELDS)}, row_count, crc FROM nano_runs"
-_ROW = f"SELECT {', '.join(ROW_CELLS)}, seq, crc FROM nano_rows WHERE run = ?"
+_CELLS = ", ".join(ROW_CELLS)
+_ROW = f"SELECT {_CELLS}, seq, crc FROM nano_rows WHERE run = ?"
 ROWS = f"{_ROW} ORDER BY seq"
-INBOX = "SELECT id, kind, message, signature, used FROM nano_inbox WHERE run = ? ORDER BY id"
+_ROWS_OF_RUNS = f"SELECT {_CELLS}, seq, crc, run FROM nano_rows WHERE run IN (*) ORDER BY run, seq"
+_SENT = "id, kind, message, signature, used"
+INBOX = f"SELECT {_SENT} FROM nano_inbox WHERE run = ? ORDER BY id"
+_INBOXES_OF_RUNS = f"SELECT {_SENT}, run FROM nano_inbox WHERE run IN (*) ORDER BY run, id"
 RUN_ID = RUN_FIELDS.index("run_id")
 
 SEEN = 2
@@ -46,17 +51,67 @@ def loaded(
         UnknownRun: If there is none.
         StoreError: If it was damaged where it lies.
     """
-    fields = connection.one(f"{HEADER} WHERE run_id = ?", run_id)
-    if fields is None:
-        raise unknown(run_id)
-    stored = connection.all(ROWS, fields[0]) if rows else None
-    messages = connection.all(INBOX, fields[0])
-    values = values_of(connection, [fields], stored or (), f"run {run_id!r}", documents)
-    if documents is not None:
-        documents[fields[_DOCUMENT]] = values[fields[_DOCUMENT]]
-        if len(documents) > DOCUMENTS:
-            documents.pop(next(iter(documents)), None)
-    return assembled(fields, stored, messages, values)
+    found = loaded_each(connection, [run_id], rows=rows, documents=documents)[run_id]
+    if isinstance(found, StoreError):
+        raise found
+    return found
+
+
+def loaded_each(
+    connection: Connection,
+    run_ids: Sequence[str],
+    *,
+    rows: bool = True,
+    documents: dict[bytes, Any] | None = None,
+) -> dict[str, StoredRun | StoreError]:
+    """As `loaded`, of several runs by as many statements as of one; in the place of a run what
+    `loaded` would raise.
+    """
+    page = {
+        fields[RUN_ID]: fields
+        for fields in connection.among(f"{HEADER} WHERE run_id IN (*)", run_ids)
+    }
+    keys = [fields[0] for fields in page.values()]
+    stored = _by_run(connection.among(_ROWS_OF_RUNS, keys)) if rows else {}
+    messages = _by_run(connection.among(_INBOXES_OF_RUNS, keys))
+    found: dict[str, StoredRun | StoreError] = {}
+    cells: dict[str, list[bytes | None]] = {}
+    hashes: dict[bytes, None] = {}
+    for run_id in run_ids:
+        if run_id not in page:
+            found[run_id] = unknown(run_id)
+            continue
+        try:
+            with _readable(f"run {run_id!r}"):
+                cells[run_id] = cells_of([page[run_id]], stored.get(page[run_id][0], ()))
+                hashes |= dict.fromkeys(hashes_in(cells[run_id]))
+        except StoreError as error:
+            found[run_id] = error
+    bodies = bodies_of(connection, list(hashes))
+    known = documents if documents is not None else {}
+    for run_id in [run_id for run_id in cells if run_id not in found]:
+        fields = page[run_id]
+        key, where = fields[0], f"run {run_id!r}"
+        try:
+            with _readable(where):
+                values = decoded(cells[run_id], bodies, where, known)
+            of_run = stored.get(key, []) if rows else None
+            found[run_id] = assembled(fields, of_run, messages.get(key, ()), values)
+        except StoreError as error:
+            found[run_id] = error
+            continue
+        known[fields[_DOCUMENT]] = values[fields[_DOCUMENT]]
+        if len(known) > DOCUMENTS:
+            known.pop(next(iter(known)), None)
+    return found
+
+
+def _by_run(cells: Iterable[Sequence[Any]]) -> dict[int, list[Sequence[Any]]]:
+    """Rows by the run in their last column, without that."""
+    found: dict[int, list[Sequence[Any]]] = {}
+    for *row, key in cells:
+        found.setdefault(key, []).append(row)
+    return found
 
 
 def rows_after(connection: Connection, run_id: str, seq: int, limit: int | None) -> list[Row]:
@@ -125,9 +180,16 @@ def values_of(
     documents: Mapping[bytes, Any] | None = None,
 ) -> dict[bytes | None, Any]:
     """The values of all cells of *headers* and *rows*."""
-    try:
+    with _readable(where):
         cells = cells_of(headers, rows)
         return decoded(cells, bodies_of(connection, hashes_in(cells)), where, documents or {})
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Tells of cells that are none."""
+    try:
+        yield
     except UNREADABLE as error:
         raise StoreError(
             f"{where}: a cell holds what was never written; the database is damaged: restore a copy"
@@ -145,7 +207,11 @@ def cells_of(headers: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) ->
 def bodies_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
     """The texts of values; one that does not fit its hash is left out, as if it were not there."""
     found = connection.among("SELECT hash, body FROM nano_contents WHERE hash IN (*)", hashes)
-    return {digest: body for digest, body in found if sha256(body).digest() == digest}
+    return {
+        digest: body
+        for digest, body in found
+        if type(body) is bytes and sha256(body).digest() == digest
+    }
 
 
 def assembled(

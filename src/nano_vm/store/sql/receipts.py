@@ -43,7 +43,8 @@ def add(
     """
     if not entries:
         return own
-    store = identity(connection)
+    database = connection.database
+    store = database.identity = database.identity or identity(connection)
     taken = _tips(connection)
     before = set(taken) | ({own} if own is not None else set())
     if not before:  # others have all of them right now, or there is none yet

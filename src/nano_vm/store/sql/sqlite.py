@@ -120,9 +120,6 @@ class SQLite(Dialect):
     def unchanged(self, state: Any) -> bool:
         return unchanged(self.place, state)
 
-    def answers(self, connection: Connection) -> bool:
-        return True  # a file always does
-
     def undo(self, driver: Any) -> None:
         driver.rollback()
 

@@ -37,8 +37,8 @@ from ..sql import events, intake, listing, receipts, upkeep
 from ..transfer import export
 from ..waits import Entry as WaitEntry
 from .cells import Bodies, run_cells
-from .database import Connection, Database, marks, parts
-from .read import INBOX, headers, loaded, rows_after, unknown
+from .database import Connection, Database, marks, padded, parts
+from .read import INBOX, headers, loaded, loaded_each, rows_after, unknown
 from .schema import SCHEMA_VERSION
 from .writer import Job, Writer
 
@@ -162,7 +162,7 @@ class SqlStore(Archive):
                 self.database.dialect.skip_locked
             )  # nobody waits for another who claims or appends
             found: dict[int, str] = {}
-            for ids in parts(run_ids):
+            for ids in map(padded, parts(run_ids)):
                 text = (
                     f"SELECT key, status, {_LISTED} FROM nano_runs "
                     f"WHERE run_id IN ({marks(ids)}) AND {claimable} ORDER BY key LIMIT ?"
@@ -176,13 +176,14 @@ class SqlStore(Archive):
             if not found:
                 return {}
             # a second look, now that nobody changes them: the first may have been from before another's claim
+            keys = padded(list(found))
             taken = connection.all(
                 f"UPDATE nano_runs SET owner = ?, fence = fence + 1, status = '{RUNNING}', "
                 "started_ns = CASE WHEN started_ns = 0 THEN ? ELSE started_ns END "
-                f"WHERE key IN ({marks(found)}) AND {claimable} RETURNING key, run_id, fence",
+                f"WHERE key IN ({marks(keys)}) AND {claimable} RETURNING key, run_id, fence",
                 owner,
                 now_ns,
-                *found,
+                *keys,
                 *given,
             )
             return {str(run_id): Claim(int(fence), found[key]) for key, run_id, fence in taken}
@@ -229,23 +230,20 @@ class SqlStore(Archive):
         self, now_ns: int, limit: int, only: str | None = None, *, spare: Collection[str] = ()
     ) -> dict[str, str]:
         """See `Store.claimable`."""
-        found: dict[int, tuple[str, str]] = {}
-        free, given = self._free((), spare)
+        free, spared = self._free((), spare)
+        texts: list[str] = []
+        given: list[Any] = []
+        for name, (clause, order) in _CLAIMABLE.items():
+            if only is not None and only != (SUSPENDED if name == "sent" else name):
+                continue
+            texts.append(
+                f"SELECT * FROM (SELECT key, run_id, program_digest FROM nano_runs WHERE {clause} "
+                f"AND {free} ORDER BY {order} LIMIT ?) AS {name}_runs"
+            )
+            given += [*[now_ns] * clause.count("?"), *spared, limit]
         with self.database.reading() as connection:
-            for name, (clause, order) in _CLAIMABLE.items():
-                if only is not None and only != (SUSPENDED if name == "sent" else name):
-                    continue
-                due = [now_ns] * clause.count("?")
-                text = (
-                    f"SELECT key, run_id, program_digest FROM nano_runs WHERE {clause} AND {free} "
-                    f"ORDER BY {order} LIMIT ?"
-                )
-                found.update(
-                    {
-                        key: (run_id, digest)
-                        for key, run_id, digest in connection.all(text, *due, *given, limit)
-                    }
-                )
+            rows = connection.all(" UNION ALL ".join(texts), *given)
+        found = {key: (run_id, digest) for key, run_id, digest in rows}
         return dict([found[key] for key in sorted(found)][:limit])
 
     def _now(self) -> str:
@@ -401,6 +399,11 @@ class SqlStore(Archive):
         """See `Store.load`. Equal values of a run are one object: change none."""
         with self.database.reading() as connection:
             return loaded(connection, run_id, rows=rows, documents=self._documents)
+
+    def load_each(self, run_ids: Sequence[str]) -> Mapping[str, StoredRun | StoreError]:
+        """See `Store.load_each`."""
+        with self.database.reading() as connection:
+            return loaded_each(connection, run_ids, documents=self._documents)
 
     def page(
         self, filter: RunFilter = ALL_RUNS, *, size: int = PAGE_RUNS, after: str | None = None

@@ -292,12 +292,10 @@ class Writer:
         """One transaction with all of *batch*; raises if nothing was written, `StoreError` if that
         is no single item's fault.
         """
-        connection = self._begun()
-        identity = None
+        connection, identity = self._begun()
         receipt = self._receipt
         committing = False
         try:
-            identity = self.database.dialect.identity(connection)
             receipt = self._write(connection, batch)
             committing = True
             connection.commit()
@@ -316,9 +314,9 @@ class Writer:
         self.transactions += 1
         self._receipt = receipt
 
-    def _begun(self) -> Connection:
-        """A connection in a transaction. One that was lost since it was used last is replaced:
-        nothing hung on it.
+    def _begun(self) -> tuple[Connection, Any]:
+        """A connection in a transaction, and what tells that one from others. A connection that was
+        lost since it was used last is replaced: nothing hung on it.
         """
         while True:
             kept = self._connection
@@ -332,7 +330,7 @@ class Writer:
                     )
                     self.database.dialect.patience(connection, seconds)
                     self.database.dialect.writes(connection.driver)
-                connection.begin()
+                identity = connection.begin()
             except self.database.errors as error:
                 self._connection = None
                 connection.discard()
@@ -340,7 +338,7 @@ class Writer:
                     raise self.database.failure(error, "write to") from error
                 continue
             self._connection = connection
-            return connection
+            return connection, identity
 
     def _was_committed(self, identity: int) -> bool:
         """Whether the server committed a transaction whose answer was lost."""
