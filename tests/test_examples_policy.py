@@ -13,10 +13,11 @@ from test_examples import ANGRY, EXAMPLES, tools
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus
 from nano_vm.cli import main
-from nano_vm.machine.ledger import Ledger, Limits
-from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.machine import Machine
+from nano_vm.machine.outcome import Answer, Decided, Value
 from nano_vm.machine.plan import MODEL, PAUSE, Op
 from nano_vm.machine.simulate import simulate
+from nano_vm.machine.terms import machine_of
 from nano_vm.testing import ScriptedLLM, explore, only_after
 
 LANDLORD = "DE89 3704 0044 0532 0130 00"
@@ -191,19 +192,16 @@ def test_a_person_is_shown_recipient_and_amount() -> None:
 def test_only_what_was_approved_is_sent(approved: bool) -> None:
     program = Program.from_file(EXAMPLES / "transfer-approved.yaml")
     host = vm(ScriptedLLM([]), "transfer", "transfer")
-    root = host.plan(program).frames[0]
-    machine = Machine.of_run(
-        root, loaded(root, {"mail": "x"}), Facts("r"), Ledger.of(Limits(), None)
-    )
+    machine = machine_of(host.plan(program), {"mail": "x"}, run_id="r")
     sent = []
 
     def feed(asked: Machine, op: Op) -> Op:
         if op.code == MODEL:
-            return asked.answer(INVOICE, None, asked.now)
+            return asked.resume(Answer(INVOICE), asked.now)
         if op.code == PAUSE:
-            return asked.decide(approved, None, "ann", asked.now)
+            return asked.resume(Decided(approved, by="ann"), asked.now)
         sent.append(asked.keywords)
-        return asked.resume("sent", asked.now)
+        return asked.resume(Value("sent"), asked.now)
 
     simulate(machine, feed)
     assert machine.status is TraceStatus.SUCCESS

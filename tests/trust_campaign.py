@@ -20,11 +20,11 @@ from nano_vm.errors import Loc, ProgramError
 from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Policy, rules_of
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
-from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.machine import Machine
 from nano_vm.machine.outcome import Answer, Arrived, Decided, Failed, Value
 from nano_vm.machine.plan import MODEL, PAUSE, Op
 from nano_vm.machine.simulate import simulate
+from nano_vm.machine.terms import machine_of
 from nano_vm.records.trace import StepError
 from nano_vm.tools.contract import ToolContract, contract, tool
 from nano_vm.verify.examine import check
@@ -558,11 +558,8 @@ def _one(analyse: Analyse, seed: int, runs: int, marked: bool, figures: Figures)
     for number in range(runs):
         random = Random(seed * 1000 + number)
         feed = Feed(random, random.choice([0.0, 0.0, 0.05, 0.2]))
-        root = plan.frames[0]
         inputs = {"boss": "BOSS", "people": ["P", "Q"], "mail": "M" if marked else feed.outside()}
-        machine = Machine.of_run(
-            root, loaded(root, inputs), Facts("r", 1), Ledger.of(DEFAULT_LIMITS, None)
-        )
+        machine = machine_of(plan, inputs, run_id="r", seed=1)
         simulate(
             machine,
             feed,

@@ -106,14 +106,12 @@ def test_what_would_take_too_long_to_spell_is_refused() -> None:
 def test_a_payload_of_an_event_is_stored_so_too() -> None:
     from nano_vm.language.flow import Flow
     from nano_vm.machine.compile import compile_flow
-    from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
-    from nano_vm.machine.machine import Facts, Machine, loaded
+    from nano_vm.machine.terms import machine_of
 
     plan = compile_flow(
         Flow(program({"id": "w", "type": "wait", "event": "e", "output_schema": {"enum": [1]}})), {}
     )
-    root = plan.frames[0]
-    machine = Machine.of_run(root, loaded(root, {}), Facts("r"), Ledger.of(DEFAULT_LIMITS, None))
+    machine = machine_of(plan, {}, run_id="r")
     machine.start(0)
     machine.resume(Arrived(1.0), 1)
     assert canonical(machine.output) == b"1"

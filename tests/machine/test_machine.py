@@ -18,10 +18,11 @@ from nano_vm.language.policy import Budget
 from nano_vm.language.program import Retry
 from nano_vm.machine.faults import backoff, effect_key, matches, model_error, tool_error
 from nano_vm.machine.ledger import Ledger, Limits, Shares, token_bound
-from nano_vm.machine.machine import FOREVER, Facts, Machine, loaded
+from nano_vm.machine.machine import FOREVER, Machine
 from nano_vm.machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from nano_vm.machine.plan import END, FORK, MODEL, PAUSE, TOOL, ToolOp
 from nano_vm.machine.simulate import in_lanes
+from nano_vm.machine.terms import RunTerms, machine_of
 from nano_vm.records.trace import BRIEF, StepError
 from nano_vm.testing import ScriptedLLM
 
@@ -85,8 +86,8 @@ class ByHand:
 
     def run(self, one: Program, inputs: dict[str, Any], vm: ExecutionVM) -> Trace:
         root = vm.plan(one).frames[0]
-        facts = Facts("by hand", 3, default_model="scripted")
-        machine = Machine.of_run(root, loaded(root, inputs), facts, Ledger.of(Limits(), one.budget))
+        terms = RunTerms(budget=one.budget, default_model="scripted")
+        machine = machine_of(vm.plan(one), inputs, terms, run_id="by hand", seed=3)
         trace = Trace(
             one.name,
             one.digest,
@@ -360,11 +361,9 @@ async def test_the_programs_end_in_every_way() -> None:
     assert {"value", "tool", "budget", "in_doubt", "limit"} <= {kind for _, kind in ends if kind}
 
 
-def begun(one: Program, tools: dict[str, Any], **facts: Any) -> tuple[Machine, Any]:
-    root = ExecutionVM(ScriptedLLM({"": "x"}), tools).plan(one).frames[0]
-    machine = Machine.of_run(
-        root, loaded(root, {}), Facts("r", **facts), Ledger.of(Limits(), one.budget)
-    )
+def begun(one: Program, tools: dict[str, Any], **terms: Any) -> tuple[Machine, Any]:
+    plan = ExecutionVM(ScriptedLLM({"": "x"}), tools).plan(one)
+    machine = machine_of(plan, {}, RunTerms(budget=one.budget, **terms), run_id="r")
     return machine, machine.start(0)
 
 
@@ -426,11 +425,8 @@ def test_a_machine_tells_deadlines_and_never_reads_a_clock() -> None:
 def test_one_plan_serves_many_machines() -> None:
     vm = ExecutionVM(tools={"t": echo()})
     one = program(step("a", args={"x": "$x"}), step("b", args={"x": "$a.output"}))
-    root = vm.plan(one).frames[0]
-    machines = [
-        Machine.of_run(root, loaded(root, {"x": i}), Facts(str(i)), Ledger.of(Limits(), None))
-        for i in range(50)
-    ]
+    plan = vm.plan(one)
+    machines = [machine_of(plan, {"x": i}, run_id=str(i)) for i in range(50)]
     for machine in machines:
         machine.start(0)
     for machine in reversed(machines):

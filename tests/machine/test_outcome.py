@@ -15,8 +15,7 @@ from nano_vm import LLMUsage, Program, tool
 from nano_vm.errors import IllegalOutcome
 from nano_vm.language.flow import Flow
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.ledger import Ledger, Limits
-from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.machine import Machine
 from nano_vm.machine.outcome import (
     KINDS,
     LEGAL,
@@ -37,6 +36,7 @@ from nano_vm.machine.outcome import (
     outcome_of,
 )
 from nano_vm.machine.plan import END
+from nano_vm.machine.terms import machine_of
 from nano_vm.records.trace import StepError
 from nano_vm.tools.contract import contract
 
@@ -122,8 +122,7 @@ FORK = {"id": "f", "type": "parallel", "parallel_steps": [[step("b", "fetch")]]}
 
 def begun(made: Program) -> Machine:
     plan = compile_flow(Flow(made), CONTRACTS)
-    root = plan.frames[0]
-    machine = Machine.of_run(root, loaded(root, {}), Facts("r"), Ledger.of(Limits(), None))
+    machine = machine_of(plan, {}, run_id="r")
     machine.start(0)
     return machine
 

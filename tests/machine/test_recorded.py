@@ -24,8 +24,8 @@ from nano_vm import LLMUsage, Program, Trace, TraceStatus, tool
 from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Budget, tightest
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.ledger import Ledger, Limits, token_bound
-from nano_vm.machine.machine import FOREVER, Facts, Machine, loaded
+from nano_vm.machine.ledger import Limits, token_bound
+from nano_vm.machine.machine import Machine
 from nano_vm.machine.outcome import (
     Answer,
     Arrived,
@@ -40,6 +40,7 @@ from nano_vm.machine.outcome import (
 from nano_vm.machine.plan import MODEL, PAUSE, TOOL
 from nano_vm.machine.recorded import Recorded, last_usage
 from nano_vm.machine.simulate import simulate
+from nano_vm.machine.terms import RunTerms, machine_of
 from nano_vm.records.trace import Attempt, StepError, flattened
 from nano_vm.replay import Replay, Replayer
 from nano_vm.tools.contract import contract
@@ -388,9 +389,7 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
     inputs = draw_inputs(rng, document)
     plan = compile_flow(flow, CONTRACTS)
     bound = tightest([b for b in (drawn.budget, budget) if b is not None])
-    facts = Facts("run", seed, limits, prices, "m")
-    seconds = bound.max_seconds if bound is not None else None
-    deadline = 5 + int(seconds * 1e9) if seconds is not None else FOREVER
+    terms = RunTerms(limits, bound, prices, "m")
     root = plan.frames[0]
     trace = Trace("drawn", drawn.digest, "run", seed, 5, 1_000_000)
     trace.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
@@ -405,9 +404,7 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
     if prices is not None:
         about |= {"prices": {"m": ["1", "2"]}, "default_model": "m"}
     trace._about = about
-    machine = Machine.of_run(
-        root, loaded(root, trace.inputs), facts, Ledger.of(limits, bound), deadline
-    )
+    machine = machine_of(plan, trace.inputs, terms, 5, run_id="run", seed=seed)
     machine.now = 5
     feed = Chaos(seed)
     simulate(machine, feed, feed.order)
@@ -463,11 +460,8 @@ def scripted(made: Program, *outcomes: Any, limits: Limits | None = None) -> Tra
     before.
     """
     plan = compile_flow(Flow(made), CONTRACTS)
-    root = plan.frames[0]
     limits = limits or Limits()
-    machine = Machine.of_run(
-        root, loaded(root, {}), Facts("run", 1, limits), Ledger.of(limits, None)
-    )
+    machine = machine_of(plan, {}, RunTerms(limits), run_id="run", seed=1)
     machine.now = 5
     left = list(outcomes)
 
@@ -573,9 +567,7 @@ def test_what_a_reconcile_tool_said_before_a_crash_is_not_taken() -> None:
     )
     before, last = trace._full()
     plan = compile_flow(Flow(made), CONTRACTS)
-    machine = Machine.of_run(
-        plan.frames[0], loaded(plan.frames[0], {}), Facts("run"), Ledger.of(Limits(), None)
-    )
+    machine = machine_of(plan, {}, run_id="run")
     op = machine.start(5)
     recorded = Recorded([before])
     assert recorded.feed(machine, op) is None
@@ -611,10 +603,7 @@ def test_a_reservation_that_was_spent_is_not_given_back() -> None:
     """
     made = program(llm("m", "x", allowed_outputs=["yes"], max_tokens=100))
     plan = compile_flow(Flow(made), CONTRACTS)
-    root = plan.frames[0]
-    machine = Machine.of_run(
-        root, loaded(root, {}), Facts("run"), Ledger.of(Limits(), Budget(max_tokens=150))
-    )
+    machine = machine_of(plan, {}, RunTerms(budget=Budget(max_tokens=150)), run_id="run")
     machine.start(5)
     assert machine.reserve(20) is None
     machine.resume(Answer("perhaps"), 6)

@@ -20,10 +20,11 @@ from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Budget, Policy, rules_of
 from nano_vm.language.program import Program
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
-from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.ledger import DEFAULT_LIMITS
+from nano_vm.machine.machine import Machine
 from nano_vm.machine.plan import WHEN, Plan
 from nano_vm.machine.simulate import simulate
+from nano_vm.machine.terms import RunTerms, machine_of
 from nano_vm.records.trace import Trace, full
 from nano_vm.tools.contract import ToolContract, contract
 from nano_vm.verify.examine import check
@@ -178,16 +179,15 @@ def run(
             elif schema.get("type") == "array":
                 inputs[name] = [f"~{rng.randrange(1 << 30)}~", "yes"]
     feed = feed_class(seed, marks=marks, pure=pure)
-    ledger = Ledger.of(DEFAULT_LIMITS, budget)
     plan = plan or case.plan
     root = plan.frames[0]
     for name in root.needed:  # without one the VM refuses the run before its first step
         if name not in inputs:
             inputs[name] = rng.choice((True, False, 1, "yes", "a", None))
-    machine = Machine.of_run(root, loaded(root, inputs), Facts("run"), ledger)
+    machine = machine_of(plan, inputs, RunTerms(budget=budget), run_id="run")
     machine.now = 0
     simulate(machine, feed, feed.order)
-    return Seen(case, plan, inputs, feed, machine, DEFAULT_LIMITS.steps - ledger.steps)
+    return Seen(case, plan, inputs, feed, machine, DEFAULT_LIMITS.steps - machine.ledger.steps)
 
 
 # --- attacks --------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ import pytest
 from nano_vm.language.flow import Flow
 from nano_vm.language.program import Program
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
-from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.machine import Machine
 from nano_vm.machine.outcome import Answer, Cancelled, Failed, TimedOut, Value
 from nano_vm.machine.plan import MODEL
 from nano_vm.machine.simulate import simulate
+from nano_vm.machine.terms import machine_of
 from nano_vm.records.trace import StepError, Trace
 
 from .campaign import ATTACKS, CONTRACTS, Attack, Case, Claims, Seen, campaign
@@ -65,12 +65,7 @@ def told(steps: list[Step], outcomes: dict[str, Any] | None = None, cancel: str 
     outcomes = outcomes or {}
     document = {"name": "p", "steps": steps}
     plan = compile_flow(Flow(Program.from_dict(document)), CONTRACTS)
-    machine = Machine.of_run(
-        plan.frames[0],
-        loaded(plan.frames[0], {"who": "me", "items": [1, 2]}),
-        Facts("r"),
-        Ledger.of(DEFAULT_LIMITS, None),
-    )
+    machine = machine_of(plan, {"who": "me", "items": [1, 2]}, run_id="r")
     machine.now = 0
 
     def feed(machine: Machine, op: Any) -> Any:

@@ -21,9 +21,8 @@ from test_inbox import Time
 from nano_vm import ExecutionVM, Trace, TraceStatus, VMError
 from nano_vm.errors import AlreadyDecided, Expired
 from nano_vm.language.correlation import MATCHABLE_FIELDS
-from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
-from nano_vm.machine.machine import Facts, Machine, loaded
 from nano_vm.machine.outcome import Arrived
+from nano_vm.machine.terms import machine_of
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.inbox import Inbox
 from nano_vm.store.protocol import open_store
@@ -442,10 +441,7 @@ def test_a_made_up_event_has_the_values() -> None:
 )
 def test_the_machine_takes_no_other(payload: Any, status: TraceStatus) -> None:
     """So a record that was changed does not replay."""
-    root = ExecutionVM().plan(ONE).frames[0]
-    machine = Machine.of_run(
-        root, loaded(root, {"order": 1}), Facts(), Ledger.of(DEFAULT_LIMITS, None)
-    )
+    machine = machine_of(ExecutionVM().plan(ONE), {"order": 1})
     machine.start(0)
     machine.resume(Arrived(payload), 1)
     assert machine.status is status

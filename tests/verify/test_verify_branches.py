@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from nano_vm import Program
 from nano_vm.language.flow import Flow
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.ledger import Ledger, Limits
-from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.ledger import Limits
+from nano_vm.machine.machine import Machine
 from nano_vm.machine.outcome import Answer, Arrived, Decided, Failed, TimedOut, Value
 from nano_vm.machine.plan import (
     MODEL,
@@ -35,6 +35,7 @@ from nano_vm.machine.plan import (
     TestOp,
 )
 from nano_vm.machine.simulate import simulate
+from nano_vm.machine.terms import RunTerms, machine_of
 from nano_vm.records.trace import BRIEF, StepError
 from nano_vm.tools.contract import contract
 from nano_vm.values import UNSET
@@ -915,10 +916,8 @@ class Subject:
 
     def run(self, seed: int) -> Machine:
         drawn = random.Random(seed)
-        root = self.plan.frames[0]
-        machine = Machine.of_run(
-            root, loaded(root, self.given(drawn)), Facts("r"), Ledger.of(Limits(steps=400), None)
-        )
+        terms = RunTerms(Limits(steps=400))
+        machine = machine_of(self.plan, self.given(drawn), terms, run_id="r")
 
         def feed(asked: Machine, op: Op) -> Op:
             if op.code == PAUSE:

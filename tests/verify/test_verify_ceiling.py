@@ -35,10 +35,11 @@ from nano_vm.machine.ledger import (
     Limits,
     token_bound,
 )
-from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.machine import Machine, loaded
 from nano_vm.machine.outcome import Answer, Cancelled, Failed, TimedOut, Value
 from nano_vm.machine.plan import BranchOp, ForkOp, ModelOp, Op, SwitchOp, TestOp, ToolOp
 from nano_vm.machine.simulate import simulate
+from nano_vm.machine.terms import RunTerms, machine_of
 from nano_vm.records.trace import LLMUsage, StepError
 from nano_vm.tools.contract import ToolContract, contract
 from nano_vm.values import canonical
@@ -922,10 +923,9 @@ class Used:
         values = ("x" * 10, "\0", 1, True, [1, 2], {"k": "v"}, "☃☃☃")
         assert all(len(canonical(value)) <= INPUT_BYTES for value in values)
         given = {name: self.dice.choice(values) for name in "qabc"}
-        facts = Facts("r", 1, self.limits, PRICES, "m")
-        ledger = Ledger(10**15, 10**15, 10**15, state=1 << 60)
-        root = self.plan.frames[0]
-        machine = Machine.of_run(root, loaded(root, given), facts, ledger)
+        terms = RunTerms(self.limits, None, PRICES, "m")
+        machine = machine_of(self.plan, given, terms, run_id="r", seed=1)
+        ledger = machine.ledger = Ledger(10**15, 10**15, 10**15, state=1 << 60)
         simulate(machine, self.feed)
         self.steps = 10**15 - ledger.steps
         self.charged = 10**15 - ledger.llm_calls, 10**15 - ledger.tool_calls

@@ -16,11 +16,11 @@ from nano_vm import Program
 from nano_vm.language.flow import Flow, Node
 from nano_vm.language.policy import Policy, Rules, rules_of
 from nano_vm.machine.compile import compile_flow
-from nano_vm.machine.ledger import DEFAULT_LIMITS, Ledger
-from nano_vm.machine.machine import Facts, Machine, loaded
+from nano_vm.machine.machine import Machine
 from nano_vm.machine.outcome import Cancelled, Decided, Failed, Value
 from nano_vm.machine.plan import MODEL, PAUSE
 from nano_vm.machine.simulate import simulate
+from nano_vm.machine.terms import machine_of
 from nano_vm.records.trace import StepError
 from nano_vm.tools.contract import ToolContract, contract, tool
 from nano_vm.verify.order import paths
@@ -1296,11 +1296,8 @@ class Outcomes:
 
 
 def run(plan: Any, rng: Random, inputs: dict[str, Any]) -> Machine:
-    root = plan.frames[0]
     feed = Outcomes(rng)
-    machine = Machine.of_run(
-        root, loaded(root, inputs), Facts("run"), Ledger.of(DEFAULT_LIMITS, None)
-    )
+    machine = machine_of(plan, inputs, run_id="run")
     machine.now = 0
     simulate(machine, feed, feed.order)
     return machine

@@ -21,8 +21,8 @@ from ..language.policy import Budget
 from ..language.program import ERROR_KINDS
 from ..language.semantics import External, output
 from ..machine.faults import NOTHING_USED, UNSKIPPABLE, lost, matches
-from ..machine.ledger import DEFAULT_LIMITS, Ledger, token_bound
-from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.ledger import token_bound
+from ..machine.machine import FOREVER, Machine, loaded
 from ..machine.outcome import Answer, Arrived, Cancelled, Decided, Failed, TimedOut, Value
 from ..machine.plan import (
     CLOSE,
@@ -43,6 +43,7 @@ from ..machine.plan import (
     WhenOp,
 )
 from ..machine.simulate import simulate
+from ..machine.terms import RunTerms, machine_of
 from ..records.trace import BRIEF, StepError, StepStatus, Trace, bases_of, flattened, full
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, contract
 from ..values import UNSET, canonical, short
@@ -67,8 +68,6 @@ GRAIN_NS = 1_000_000
 
 INVALID_ANSWER = "\N{REPLACEMENT CHARACTER} none of these"
 """An answer that is no allowed output and no JSON."""
-
-_FACTS = Facts(RUN_ID, 0, DEFAULT_LIMITS)
 
 Kind = Literal[
     "value",
@@ -514,8 +513,7 @@ class Runner:
         self.blank = loaded(self.frame_plan, self.fixed)
         self.slots = dict(self.frame_plan.inputs)
         self.budget = budget if budget is not None else choices.flow.program.budget
-        self.ledger = Ledger.of(DEFAULT_LIMITS, self.budget)
-        self.ledger.cost = None  # without prices nothing is known of it
+        self.terms = terms_of(self.budget)
         self.root: Machine = None  # type: ignore[assignment]
         self.taken: list[int] = []
         self.sites: list[Site] = []
@@ -589,10 +587,11 @@ class Runner:
         return root
 
     def machine(self, frame: list[Any]) -> Machine:
-        """A new machine for the root frame."""
-        return begun(
-            self.plan, frame, self.used if self.plan.given else None, self.ledger, self.budget
-        )
+        """A new machine for the root frame, at time 0."""
+        inputs = self.used if self.plan.given else {}
+        machine = machine_of(self.plan, inputs, self.terms, run_id=RUN_ID, seed=0, frame=frame)
+        machine.now = 0
+        return machine
 
     @property
     def used(self) -> dict[str, Any]:
@@ -618,25 +617,11 @@ class Runner:
             self.root, self.taken, self.sites, self.fresh, self.cancelled = kept
 
 
-def begun(
-    plan: Plan,
-    frame: list[Any],
-    inputs: Mapping[str, Any] | None,
-    ledger: Ledger,
-    budget: Budget | None,
-) -> Machine:
-    """A new machine for the root *frame* of *plan*, at time 0; *inputs* are needed where value
-    checks read some.
-    """
-    facts = _FACTS
-    if plan.given and inputs is not None:
-        given = {name: inputs[name] for name in plan.given if name in inputs}
-        facts = Facts(RUN_ID, 0, DEFAULT_LIMITS, given=given)
-    seconds = budget.max_seconds if budget is not None else None
-    deadline = int(seconds * 1e9) if seconds is not None else FOREVER
-    machine = Machine.of_run(plan.frames[0], frame, facts, ledger.copy(), deadline)
-    machine.now = 0
-    return machine
+def terms_of(budget: Budget | None) -> RunTerms:
+    """The terms of explored runs: without prices nothing is known of their cost."""
+    if budget is not None and budget.max_cost_usd is not None:
+        budget = budget.model_copy(update={"max_cost_usd": None})
+    return RunTerms(budget=budget)
 
 
 def beside(machine: Machine, op: ForkOp, order: Iterable[int]) -> Iterator[int]:
@@ -694,9 +679,8 @@ def replay(
             return beside(machine, op, rest.pop().outcome.value)
         return beside(machine, op, range(machine.fork_size))
 
-    ledger = Ledger.of(DEFAULT_LIMITS, budget)
-    ledger.cost = None
-    root = begun(plan, loaded(plan.frames[0], inputs), inputs, ledger, budget)
+    root = machine_of(plan, inputs, terms_of(budget), run_id=RUN_ID, seed=0)
+    root.now = 0
     simulate(root, feed, order)
     return root
 

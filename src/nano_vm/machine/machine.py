@@ -266,21 +266,10 @@ class Machine:
         self.ledger = ledger
         self.records: list[Any] = []
 
-    @classmethod
-    def of_run(
-        cls,
-        frame_plan: FramePlan,
-        frame: list[Any],
-        facts: Facts,
-        ledger: Ledger,
-        deadline: int = FOREVER,
-    ) -> Machine:
-        """The machine of a run; *frame* is `loaded` with its inputs."""
-        machine = cls(frame_plan, frame, facts, ledger)
-        if deadline < FOREVER:
-            machine.base_deadline = machine.deadline = deadline
-            machine._deadline_error = _budget("the budget's max_seconds is used up")
-        return machine
+    def end_by_budget(self, deadline: int) -> None:
+        """Before the start: the budget's max_seconds end then, waits left out."""
+        self.base_deadline = self.deadline = deadline
+        self._deadline_error = _budget("the budget's max_seconds is used up")
 
     # --- what a driver calls ---
 

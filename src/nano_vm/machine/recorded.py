@@ -14,17 +14,17 @@ the machine itself are taken as they were recorded (`worded`), however they are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, cast
 
 from ..errors import VMError
-from ..language.policy import EFFECTS, Budget, tightest
+from ..language.policy import EFFECTS
 from ..language.semantics import OUTSIDE
 from ..records.trace import Attempt, LLMUsage, Record, StepError, StepStatus
 from ..tools.contract import ToolContract
 from .faults import ONLY_NAMED, UNKNOWN_OUTCOME
-from .ledger import Limits, token_bound
+from .ledger import token_bound
 from .machine import KEPT_ANSWER_CHARS, Machine
 from .outcome import (
     LEGAL,
@@ -492,34 +492,3 @@ def contracts_of(about: Mapping[str, Any]) -> dict[str, ToolContract]:
 
 def _never(**arguments: Any) -> Any:
     raise VMError("a recorded run makes no calls")
-
-
-@dataclass(slots=True)
-class Bounds:
-    """What bounded a run."""
-
-    limits: Limits = field(default_factory=Limits)
-    budget: Budget | None = None
-    prices: dict[str, tuple[Decimal, Decimal]] | None = None
-    default_model: str | None = None
-
-
-def bounds_of(about: Mapping[str, Any], program: Budget | None) -> Bounds:
-    """Limits, budget and prices of a run; the *program*'s own budget bounds it whatever *about*
-    says.
-
-    Raises:
-        ValueError: If *about* is not as `Trace.about` gives it.
-    """
-    try:
-        told = Budget.model_validate(about["budget"]) if "budget" in about else None
-        known = [budget for budget in (told, program) if budget is not None]
-        prices = {
-            name: (Decimal(pair[0]), Decimal(pair[1]))
-            for name, pair in about.get("prices", {}).items()
-        }
-        limits = Limits(**{name: int(value) for name, value in about.get("limits", {}).items()})
-    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"not the bounds of a run: {error}") from None
-    model = about.get("default_model")
-    return Bounds(limits, tightest(known), prices or None, model if type(model) is str else None)

@@ -14,11 +14,11 @@ from typing import Any
 from ..errors import VMError
 from ..language.program import CallStep, Program, ToolStep
 from ..language.semantics import CALLS
-from ..machine.ledger import Ledger
-from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.machine import Machine
 from ..machine.outcome import Joined
-from ..machine.plan import END, FORK, Op, Plan, ToolOp
-from ..machine.recorded import Recorded, bounds_of
+from ..machine.plan import END, FORK, Op, ToolOp
+from ..machine.recorded import Recorded
+from ..machine.terms import RunTerms, machine_of
 from ..records.trace import Record, full
 from ..run.vm import ExecutionVM
 from ..store.protocol import RunFilter
@@ -81,29 +81,14 @@ def _why_not(vm: ExecutionVM, program: Program, run: StoredRun) -> str | None:
     except VMError as error:
         return f"this host can not go on with it: {error}"
     assert plan is not None
+    # under the terms that the run was begun with, as a resume has them
+    terms = RunTerms.of_record(run.about, program.budget)
     return unlike(
         run,
-        _machine(program, run, plan),
+        machine_of(plan, run.inputs, terms, run.started_ns, run_id=run.run_id, seed=run.seed),
         plan.ops,
         _tools(Program.from_dict(run.document["program"])),
     )
-
-
-def _machine(program: Program, run: StoredRun, plan: Plan) -> Machine:
-    """A machine of *program* at the beginning of *run*, under the terms that the run was begun
-    with, as `resume` has them.
-
-    What its records say follows from these: limits and budgets, the inputs that a policy's checks
-    read.
-    """
-    bounds = bounds_of(run.about, program.budget)
-    facts = Facts(run.run_id, run.seed, bounds.limits, bounds.prices, bounds.default_model)
-    facts.given = {name: run.inputs[name] for name in plan.given}
-    ledger = Ledger.of(bounds.limits, bounds.budget)
-    seconds = bounds.budget.max_seconds if bounds.budget is not None else None
-    deadline = run.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
-    root = plan.frames[0]
-    return Machine.of_run(root, loaded(root, run.inputs), facts, ledger, deadline)
 
 
 def _tools(program: Program) -> dict[str, str]:

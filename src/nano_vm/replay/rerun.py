@@ -13,18 +13,17 @@ from ..language.flow import Flow
 from ..language.program import Program
 from ..machine.compile import compile_flow
 from ..machine.faults import CANCELLED_UNBEGUN, WORDING
-from ..machine.ledger import Ledger
-from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.machine import Machine
 from ..machine.plan import Plan
 from ..machine.recorded import (
     Missing,
     Recorded,
     Unfit,
-    bounds_of,
     contracts_of,
     forks_of,
     play,
 )
+from ..machine.terms import RunTerms, machine_of
 from ..records.trace import Trace, TraceStatus, flattened
 from ..run.stored import trace_of
 from ..store.protocol import Store
@@ -222,15 +221,11 @@ class Replayer:
         for name in plan.tools:
             if "tools" in about and name not in contracts:
                 raise ValueError(f"tool {name!r} is none of those that the run had")
-        root = plan.frames[0]
-        bounds = bounds_of(about, self.program.budget)
-        facts = Facts(trace.run_id, trace._seed, bounds.limits, bounds.prices, bounds.default_model)
-        seconds = bounds.budget.max_seconds if bounds.budget is not None else None
-        deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
-        frame = loaded(root, trace.inputs)
-        return Machine.of_run(
-            root, frame, facts, Ledger.of(bounds.limits, bounds.budget), deadline
-        ), plan
+        terms = RunTerms.of_record(about, self.program.budget)
+        machine = machine_of(
+            plan, trace.inputs, terms, trace.started_ns, run_id=trace.run_id, seed=trace._seed
+        )
+        return machine, plan
 
     def replay(self, trace: Trace, stored: StoredRun | None = None) -> Replay:
         """As the function `replay`; *stored* where the trace is that of a stored run."""

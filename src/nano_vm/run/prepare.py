@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -16,8 +16,9 @@ from ..language.policy import Budget, Policy, tightest
 from ..language.program import MODEL_OPTIONS, LLMStep, Program
 from ..machine.compile import compile_flow
 from ..machine.faults import WORDING
-from ..machine.ledger import DEFAULT_LIMITS, Ledger, Limits
+from ..machine.ledger import Limits
 from ..machine.plan import Plan
+from ..machine.terms import DEFAULT_TERMS, RunTerms
 from ..store.records import StoredRun
 from ..tools.contract import ToolContract
 from ..values import canonical, kind_name
@@ -39,15 +40,10 @@ class Prepared:
     flow: Flow
     plan: Plan | None = None
     host: Host | None = None
-    default_model: str | None = None
-    budget: Budget | None = None
-    # what a run of it may use, to be copied
-    ledger: Ledger = field(default_factory=lambda: Ledger(0))
+    terms: RunTerms = DEFAULT_TERMS
     examined: Examined | None = None
     # of program and called programs, or the program, which is asked for it when somebody looks
     digest: Any = None
-    limits: Limits = DEFAULT_LIMITS
-    prices: dict[str, tuple[Decimal, Decimal]] | None = None
     untrusted: tuple[str, ...] = ()
     _known: dict[str, Any] | None = None
     _document: dict[str, Any] | None = None
@@ -65,12 +61,8 @@ class Prepared:
             self._known = self._told()
         if budget is None:
             return {**self._known, **said} if said else self._known
-        bound = tightest([b for b in (self.budget, budget_of(budget)) if b is not None])
-        return {
-            **self._known,
-            "budget": bound.model_dump(exclude_none=True) if bound is not None else {},
-            **(said or {}),
-        }
+        terms = self.terms.within(budget_of(budget))
+        return {**self._known, **terms.to_dict(), **(said or {})}
 
     def _told(self) -> dict[str, Any]:
         told: dict[str, Any] = {"wording": WORDING} if WORDING != 1 else {}
@@ -83,16 +75,7 @@ class Prepared:
                 for name, c in contracts.items()
             }
             told["contracts"] = digest_of({name: c.to_dict() for name, c in contracts.items()})
-        if self.budget is not None:
-            told["budget"] = self.budget.model_dump(exclude_none=True)
-        if self.limits != DEFAULT_LIMITS:
-            told["limits"] = asdict(self.limits)
-        if self.default_model is not None:
-            told["default_model"] = self.default_model
-        if self.prices:
-            told["prices"] = {
-                name: [str(a), str(b)] for name, (a, b) in sorted(self.prices.items())
-            }
+        told |= self.terms.to_dict()
         if any(policy.source for policy in self.examined.policies):
             told["policy"] = digest_of([policy.to_dict() for policy in self.examined.policies])
             told["proofs"] = self.examined.report.proofs_digest
@@ -197,7 +180,7 @@ class Preparer:
         prepared = Prepared(
             program, found, errors, flow, digest=flow.digest or program, examined=examined
         )
-        prepared.limits, prepared.prices, prepared.untrusted = self.limits, self.prices, untrusted
+        prepared.untrusted = untrusted
         if not errors:
             prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
         if prepared.plan is not None:
@@ -215,10 +198,13 @@ class Preparer:
                 self.budget,
                 *(policy.budget for policy in examined.policies),
             ]
-            prepared.budget = tightest([b for b in budgets if b is not None])
-            prepared.ledger = Ledger.of(self.limits, prepared.budget)
             default = self.adapters.get(None)
-            prepared.default_model = default.model if default is not None else None
+            prepared.terms = RunTerms(
+                self.limits,
+                tightest([b for b in budgets if b is not None]),
+                self.prices,
+                default.model if default is not None else None,
+            )
         return prepared
 
     def _check_models(self, flow: Flow) -> list[Diagnostic]:

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from .. import forking
 from ..errors import LeaseLost, StoreError, VMError
 from ..language.program import Program
-from ..machine.ledger import Ledger
-from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.machine import Machine
+from ..machine.terms import RunTerms, machine_of
 from ..records.trace import Trace, TraceStatus
 from ..store.protocol import Append, Claim, Store
 from ..store.records import ENDED, PENDING, SUSPENDED, StoredRun
@@ -25,7 +25,6 @@ from ..store.seals import RunSeal
 from ..store.waits import matched
 from ..verify.examine import collector_paused
 from .driver import Abandoned
-from .host import budget_of
 from .inbox import presented, usable
 from .journal import Journal, Origin
 from .lease import Lease, living
@@ -322,7 +321,6 @@ class Durable(forking.Begins):
         # a run's own time does not go back where the clock was set back since
         told = max([stored.started_ns, *(row.finished_ns or row.started_ns for row in stored.rows)])
         base = max(clock.time_ns(), told) - now
-        root = plan.frames[0]
         trace = Trace(
             stored.program_name,
             stored.program_digest,
@@ -333,15 +331,14 @@ class Durable(forking.Begins):
         )
         trace._salt, trace._sign = (stored.salt or b"").hex(), self.sign
         trace.inputs, trace._about, trace._host = stored.inputs, about_of(stored), prepared.host
-        bound = budget_of(stored.about.get("budget"))
-        facts = Facts(
-            run_id, stored.seed, self.preparer.limits, self.preparer.prices, prepared.default_model
+        # those that it was begun with: under others its records would be those of another run
+        try:
+            terms = RunTerms.of_record(stored.about, prepared.program.budget)
+        except ValueError as error:
+            raise VMError(f"run {run_id!r}: {error}") from None
+        machine = machine_of(
+            plan, stored.inputs, terms, trace.started_ns, run_id=run_id, seed=stored.seed
         )
-        facts.given = {name: stored.inputs[name] for name in plan.given}
-        seconds = bound.max_seconds if bound is not None else None
-        deadline = trace.started_ns + int(seconds * 1e9) if seconds is not None else FOREVER
-        ledger = Ledger.of(self.preparer.limits, bound)
-        machine = Machine.of_run(root, loaded(root, stored.inputs), facts, ledger, deadline)
         trace._records, trace._ops = machine.records, plan.ops
         return trace, machine
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Unpack, overload
 
 from ..errors import Diagnostic, ProgramError, UnknownRun, VMError, summary
-from ..language.policy import Budget, Policy, policy_of, tightest
+from ..language.policy import Budget, Policy, policy_of
 from ..language.program import Program
-from ..machine.ledger import Ledger, Limits
-from ..machine.machine import FOREVER, Facts, Machine, loaded
+from ..machine.ledger import Limits
 from ..machine.plan import Plan
+from ..machine.terms import machine_of
 from ..records.trace import Trace, TraceStatus
 from ..store.protocol import ALL_RUNS, RunFilter, RunPage, Store, open_store
 from ..store.seals import signed
@@ -348,26 +348,20 @@ class ExecutionVM:
             if plan is not None and prepared.examined is not None:
                 faults += prepared.examined.not_covered(inputs)
         errors = prepared.errors
-        bound = prepared.budget
+        terms = prepared.terms
         if budget is not None:
-            bound = tightest([b for b in (bound, budget_of(budget)) if b is not None])
+            terms = terms.within(budget_of(budget))
+        bound = terms.budget
         if plan is not None and bound is not None and bound.max_cost_usd is not None:
             faults += self.preparer.unpriced(plan)
         if errors or faults or plan is None or root is None or prepared.host is None:
             self._refuse(trace, program, [*errors, *faults])
             return Begun(program, trace, None)
-        facts = Facts(identity, seed, self._limits, self.preparer.prices, prepared.default_model)
-        if given:
-            facts.given = {name: inputs[name] for name in given}
+        frame = None
         if texts is not None:
             trace.set_inputs(root.needed, texts)
             frame = [*texts, *root.blank[len(texts) :]]
-        else:
-            frame = loaded(root, inputs)
-        seconds = bound.max_seconds if bound is not None else None
-        deadline = now + int(seconds * 1e9) if seconds is not None else FOREVER
-        ledger = prepared.ledger.copy() if budget is None else Ledger.of(self._limits, bound)
-        machine = Machine.of_run(root, frame, facts, ledger, deadline)
+        machine = machine_of(plan, inputs, terms, now, run_id=identity, seed=seed, frame=frame)
         trace._records, trace._ops = machine.records, plan.ops
         trace._host = prepared.host
         return Begun(program, trace, machine)

@@ -165,7 +165,7 @@ class Search:
         for _ in range(budget_runs if self.effort >= 0 else 0):
             machine = runner.run(prefix)
             taken, sites = runner.taken, runner.sites
-            self.effort -= runner.ledger.steps - machine.ledger.steps + len(taken)
+            self.effort -= runner.terms.ledger.steps - machine.ledger.steps + len(taken)
             fits = not checked or runner.fits()
             if fits and breaks(machine):
                 witness = Witness(goal, ExploredRun(runner))

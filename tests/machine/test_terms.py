@@ -1,0 +1,95 @@
+"""The terms of a run: kept with its record and read from there, whatever the host has now."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build import llm, program, step
+
+from nano_vm import Budget, ExecutionVM, Limits, LLMUsage, TraceStatus
+from nano_vm.adapters.protocol import Completion
+from nano_vm.machine.machine import FOREVER
+from nano_vm.machine.terms import RunTerms, machine_of
+from nano_vm.replay import replay, verify
+from nano_vm.replay.rerun import subject_of
+from nano_vm.store.protocol import open_store
+
+PRICES = {"m": (Decimal("0.5"), Decimal(2)), "a": (Decimal(0), Decimal(1))}
+BUDGET = Budget(max_steps=5, max_seconds=1.5, max_cost_usd=0.25)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        RunTerms(),
+        RunTerms(Limits(steps=3, value_bytes=99), BUDGET, PRICES, "m"),
+        RunTerms(budget=Budget()),
+    ],
+)
+def test_a_record_gives_the_terms_that_it_keeps(terms: RunTerms) -> None:
+    told = json.loads(json.dumps(terms.to_dict()))
+    assert RunTerms.of_record(told, None) == terms
+    tighter = RunTerms.of_record(told, Budget(max_steps=2)).budget
+    assert tighter is not None
+    assert tighter.max_steps == 2
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"budget": 3},
+        {"budget": {"max_steps": "many"}},
+        {"limits": []},
+        {"limits": {"speed": 1}},
+        {"prices": {"m": ["1"]}},
+        {"prices": {"m": ["dear", "1"]}},
+    ],
+)
+def test_what_is_no_record_of_terms_is_refused(about: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"terms of a run|validation error"):
+        RunTerms.of_record(about, None)
+
+
+def test_a_machine_has_its_deadline_and_ledger_from_its_terms() -> None:
+    plan = ExecutionVM(tools={"t": lambda: 1}).plan(program(step("a", "t")))
+    machine = machine_of(plan, {}, RunTerms(budget=BUDGET), 10)
+    assert machine.base_deadline == 10 + 1_500_000_000
+    assert (machine.ledger.steps, machine.ledger.cost) == (5, Decimal("0.25"))
+    assert machine_of(plan, {}).base_deadline == FOREVER
+
+
+class Model:
+    """Each answer costs 1,000 tokens of each kind."""
+
+    model = "m"
+
+    async def complete(self, messages: Any, **_: Any) -> Completion:
+        return Completion("yes" * 200, LLMUsage(1_000, 1_000, 2_000))
+
+
+ASK = {"id": "ask", "type": "approval", "role": "boss", "then": "last", "otherwise": "$end"}
+
+
+async def test_a_run_goes_on_under_the_terms_that_it_was_begun_with(tmp_path: Path) -> None:
+    """Under others what is recorded would be what another run did, and it would not verify."""
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    made = program(llm("first", max_tokens=10), ASK, llm("last", max_tokens=10))
+    begun = ExecutionVM(Model(), store=url, prices=PRICES, budget={"max_cost_usd": 0.01})
+    trace = await begun.run(made, run_id="r")
+    assert trace.status is TraceStatus.SUSPENDED, trace.error
+    begun.approve("r", "ask", by="ann", shown=begun.waiting("r")[0]["shown"])
+    begun.close()
+    dearer = {"m": (Decimal(500), Decimal(500))}
+    small = Limits(value_bytes=500, state_bytes=500)
+    other = ExecutionVM(Model(), store=url, prices=dearer, limits=small, budget={"max_steps": 1})
+    trace = await other.resume("r")
+    assert trace.ok, trace.error
+    other.close()
+    store = open_store(url)
+    assert verify(subject_of("r", store=store))
+    assert replay("r", store=store)
+    store.close()
