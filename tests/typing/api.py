@@ -153,6 +153,8 @@ def host(mapping: Mapping[str, Program]) -> ExecutionVM:
         observers=[Watching()],
     )
     vm.register_tool("add", add)
+    assert_type(vm.with_(tools={"add": add}, programs=mapping, store=None), ExecutionVM)
+    assert_type(vm.with_(), ExecutionVM)
     assert_type(vm.check(programs()[0]), list[Diagnostic])
     assert_type(vm.plan(programs()[0]).explain(), str)
     return vm

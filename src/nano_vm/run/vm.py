@@ -410,6 +410,7 @@ class ExecutionVM:
             other._durable = None
         elif self._durable is not None:
             other._durable = self._durable.with_preparer(other.preparer)
+        other._runs = LiveRuns(stored=other._durable is not None)
         for name, function in (tools or {}).items():
             other.register_tool(name, function)
         return other
