@@ -15,7 +15,7 @@ import nano_vm.machine.arguments
 from nano_vm.errors import StepFault, VMError
 from nano_vm.language.expr import compile_value
 from nano_vm.language.flow import Flow, Names
-from nano_vm.machine.arguments import order, take_arguments
+from nano_vm.machine.arguments import MAX_SHAPES, Shapes, _in_loops, order
 from nano_vm.tools.contract import ToolContract, checked, contract, handed
 from nano_vm.values import canonical
 
@@ -102,14 +102,15 @@ def told(call: Callable[[], Any]) -> tuple[str, Any]:
 @settings(max_examples=1500, deadline=None)
 @given(ARGUMENTS)
 def test_the_shape_of_arguments_decides_nothing_about_their_values(args: dict[str, Any]) -> None:
-    take = take_arguments(DECLARED, args, NAMES)
-    assert told(lambda: take(VALUES)) == told(lambda: plainly(DECLARED, args, VALUES))
+    meant = told(lambda: plainly(DECLARED, args, VALUES))
+    for take in (Shapes().take(DECLARED, args, NAMES), _in_loops(DECLARED, args, NAMES)):
+        assert told(lambda take=take: take(VALUES)) == meant  # type: ignore[misc]
 
 
 @settings(max_examples=300, deadline=None)
 @given(ARGUMENTS)
 def test_what_a_tool_does_to_its_arguments_stays_with_it(args: dict[str, Any]) -> None:
-    take = take_arguments(DECLARED, args, NAMES)
+    take = Shapes().take(DECLARED, args, NAMES)
     try:
         request, received = take(VALUES)
     except StepFault:
@@ -150,7 +151,7 @@ def test_no_value_of_a_program_is_part_of_a_source(monkeypatch: pytest.MonkeyPat
         "z": "$object.name",
         "n": 1234567,
     }
-    take = take_arguments(ToolContract("t", print, {}, open=True), args, NAMES)
+    take = Shapes().take(ToolContract("t", print, {}, open=True), args, NAMES)
     request, _ = take(VALUES)
     assert (request[0], request[2][evil][0]) == (evil, evil)
     (source,) = sources
@@ -163,13 +164,28 @@ def test_no_value_of_a_program_is_part_of_a_source(monkeypatch: pytest.MonkeyPat
 def test_programs_of_one_shape_share_their_source() -> None:
     nano_vm.machine.arguments._maker.cache_clear()
     for name in ("text", "int", "flag"):
-        take_arguments(DECLARED, {"f": f"got ${name}"}, NAMES)
+        Shapes().take(DECLARED, {"f": f"got ${name}"}, NAMES)
     assert nano_vm.machine.arguments._maker.cache_info().currsize == 1
+
+
+def test_a_plan_compiles_a_bounded_number_of_sources() -> None:
+    shapes = Shapes()
+    for number in range(2 * MAX_SHAPES):
+        bits = f"{number:010b}"
+        args = {f"a{at}": "$text" if bit == "1" else 7 for at, bit in enumerate(bits)}
+        take = shapes.take(ToolContract("t", print, {}, open=True), args, NAMES)
+        text = VALUES[NAMES.keys["text"]]
+        assert take(VALUES)[1] == tuple(text if bit == "1" else 7 for bit in bits)
+    assert len(shapes.sources) == MAX_SHAPES
+    many = {f"a{number}": "$text" for number in range(5_000)}
+    request, received = shapes.take(ToolContract("t", print, {}, open=True), many, NAMES)(VALUES)
+    assert request == received == (VALUES[NAMES.keys["text"]],) * 5_000
+    assert max(map(len, shapes.sources)) < 10_000
 
 
 def test_a_large_literal_is_not_written_out() -> None:
     rows = [{"id": i, "name": "$text"} for i in range(2_000)]
-    take = take_arguments(DECLARED, {"f": rows}, NAMES)
+    take = Shapes().take(DECLARED, {"f": rows}, NAMES)
     (request,), (received,) = take(VALUES)
     assert request == received == [{"id": i, "name": "ok"} for i in range(2_000)]
     assert received is not request
@@ -180,12 +196,12 @@ def test_texts_that_are_too_large_together_are_refused() -> None:
     names, frame = names_of()
     frame[names.keys["long"]] = "x" * (9 * 1024 * 1024)
     for written in ({"x": "$long", "y": "$long"}, "$long$long"):
-        take = take_arguments(DECLARED, {"f": written}, names)
+        take = Shapes().take(DECLARED, {"f": written}, names)
         with pytest.raises(VMError, match=r"more than|larger than"):
             take(frame)
 
 
 def test_a_literal_that_can_not_be_converted_is_told_when_the_step_is_reached() -> None:
-    take = take_arguments(DECLARED, {"b": "seven"}, NAMES)
+    take = Shapes().take(DECLARED, {"b": "seven"}, NAMES)
     with pytest.raises(StepFault, match="argument 'b' of tool 'declared'"):
         take(VALUES)

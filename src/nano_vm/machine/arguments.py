@@ -49,6 +49,16 @@ MAX_PARTS = 64
 frame's source stays short.
 """
 
+MAX_ARGUMENTS = 64
+"""Arguments of one call that have a function of their own; more are taken in loops, since the time
+to compile a source grows faster than its length.
+"""
+
+MAX_SHAPES = 250
+"""Shapes of one plan that have a function of their own, at a third of a millisecond each; a program
+that a person wrote has a dozen.
+"""
+
 NUMBERS = SCALARS - {str}
 EXACT_INT = 1 << 53
 """Every int up to it is a float exactly."""
@@ -76,9 +86,41 @@ def by_position(contract: ToolContract, names: tuple[str, ...]) -> Callable[...,
     return call
 
 
-def take_arguments(contract: ToolContract, args: Mapping[str, Any], names: Names) -> Take:
-    """What takes the arguments *args* of a call from a frame."""
-    return _Shape(names).function(contract, args)
+class Shapes:
+    """What takes the arguments of the calls of one plan."""
+
+    def __init__(self) -> None:
+        self.sources: set[str] = set()
+
+    def take(self, contract: ToolContract, args: Mapping[str, Any], names: Names) -> Take:
+        """What takes the arguments *args* of a call from a frame."""
+        if len(args) > MAX_ARGUMENTS:
+            return _in_loops(contract, args, names)
+        shape = _Shape(names)
+        source = shape.source(contract, args)
+        if source not in self.sources and len(self.sources) >= MAX_SHAPES:
+            return _in_loops(contract, args, names)
+        self.sources.add(source)
+        take: Take = _maker(source)(*shape.cells)
+        return take
+
+
+def _in_loops(contract: ToolContract, args: Mapping[str, Any], names: Names) -> Take:
+    """As a function of a shape, argument by argument."""
+    values = [compile_value(written, names) for written in args.values()]
+    give = [
+        _converting(contract.name, contract.parameters.get(name, Parameter(name, False)), written)
+        for name, written in args.items()
+    ]
+    number = {name: at for at, name in enumerate(args)}
+    received = [number[name] for name in order(contract, list(args))]
+
+    def take(frame: Frame) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        recorded = tuple([value(frame) for value in values])
+        given = [convert(value) for convert, value in zip(give, recorded, strict=True)]
+        return recorded, tuple([given[at] for at in received])
+
+    return take
 
 
 class _Shape:
@@ -95,7 +137,8 @@ class _Shape:
         self.tests: list[str] = []  # of what may pass as it is, one for each line that converts
         self.count = 0
 
-    def function(self, contract: ToolContract, args: Mapping[str, Any]) -> Take:
+    def source(self, contract: ToolContract, args: Mapping[str, Any]) -> str:
+        """The source of the function for *args*, which takes `cells` by the order of its making."""
         values = {name: self.value(value) for name, value in args.items()}
         taken = len(self.lines)
         given = {}
@@ -119,14 +162,9 @@ class _Shape:
                 passing = f"if {' and '.join(self.tests)}: return r, r"
                 self.lines[taken:taken] = [f"r = {request}", passing]
             self.lines.append(f"return {request}, {received}")
-        return self.made()
-
-    def made(self) -> Take:
         cells = ", ".join(f"c{number}" for number in range(len(self.cells)))
         body = "".join(f"        {line}\n" for line in self.lines)
-        source = f"def make({cells}):\n    def take(f):\n{body}    return take\n"
-        take: Take = _maker(source)(*self.cells)
-        return take
+        return f"def make({cells}):\n    def take(f):\n{body}    return take\n"
 
     def cell(self, value: Any) -> str:
         self.cells.append(value)

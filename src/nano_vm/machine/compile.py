@@ -49,7 +49,7 @@ from ..language.program import (
 from ..language.schemas import schema_check
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract
 from ..values import UNSET
-from .arguments import by_position, order, take_arguments
+from .arguments import Shapes, by_position, order
 from .bounds import counted, longest
 from .demands import enforcer
 from .plan import (
@@ -104,6 +104,7 @@ class _Compiler:
         self.contracts = contracts
         self.checks = checks
         self.tools: list[str] = []
+        self.shapes = Shapes()
         self.numbers: dict[str, int] = {}
         self.ops: list[Op] = []
         self.twice = _entered_twice(flow)
@@ -320,7 +321,7 @@ class _Compiler:
             tool=tool,
             number=self.numbers[tool],
             names=tuple(args),
-            take=take_arguments(contract, args, names),
+            take=self.shapes.take(contract, args, names),
             receives=called,
             function=by_position(contract, called),
             effect=contract.effect,

@@ -115,7 +115,7 @@ def _test(domains: Domains, loc: Loc, nodes: list[Node], test: Test) -> Iterator
         inside = [[read[reads.places[place]] for place in part.places] for read in here]
         mask = 0
         for read in inside:
-            mask |= decide(part, read).mask
+            mask |= decide(part, read, domains.effort).mask
         known = all(domain.values is not None for read in inside for domain in read)
         if leaf is reads.node and known and mask != FAILS:
             continue  # told of the whole

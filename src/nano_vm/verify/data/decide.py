@@ -7,9 +7,10 @@ where the values are not all known. An error is an error, never false.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from ...errors import ExprError, StepFault
@@ -28,6 +29,7 @@ from ...language.expr import (
     Template,
     compile_condition,
     compile_expr,
+    children,
     compile_value,
     references,
 )
@@ -65,6 +67,35 @@ COMBINATIONS = 256
 names count by their kinds.
 """
 
+MAX_EFFORT = 2_000_000
+"""Nodes of expressions that are evaluated for the tests of one program, half a second's work: as
+many as 200 tests of 40 nodes have on all of their combinations. What comes after it is not looked
+at: it can come to anything.
+"""
+
+ABSTRACT_EFFORT = 20
+"""What a node counts for where it is evaluated by kinds."""
+
+
+class Effort:
+    """What may still be spent on the tests of one program."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int = MAX_EFFORT) -> None:
+        self.left = left
+
+    def allows(self, reads: Reads, lists: Sequence[Sequence[Any] | None]) -> bool:
+        """Whether *reads* can be evaluated on all combinations of *lists*, which is spent then."""
+        combinations = prod(len(values) for values in lists if values is not None)
+        weight = ABSTRACT_EFFORT if None in lists else 1
+        cost = combinations * weight * reads.size
+        if cost > self.left:
+            return False
+        self.left -= cost
+        return True
+
+
 Path = tuple[str | int, ...]
 
 
@@ -78,6 +109,7 @@ class Reads:
         self.places: dict[tuple[int, Path], int] = {}
         self.texts: list[str] = []
         self.node: Expression | None = None
+        self.size = 1  # nodes of the expression
         self.evaluate: Eval = lambda frame: None
 
     def load(self, ref: Ref) -> tuple[int, Path]:
@@ -104,6 +136,7 @@ class Reads:
         except ExprError:
             return None  # a name that means nothing: told elsewhere
         reads.node = node
+        reads.size = _size(node)
         return reads
 
     @classmethod
@@ -113,7 +146,12 @@ class Reads:
             reads.evaluate = compile_value(value, reads)
         except ExprError:
             return None
+        reads.size = 1 + len(reads.places)
         return reads
+
+
+def _size(node: Expression) -> int:
+    return 1 + sum(map(_size, children(node)))
 
 
 @dataclass(slots=True)
@@ -151,10 +189,16 @@ def pinned(domains: list[Domain]) -> list[list[tuple[Any, Any]] | None]:
     return lists
 
 
-def decide(reads: Reads, domains: list[Domain]) -> Decision:
-    """Evaluate a test on every combination of the values that it may read."""
+def decide(reads: Reads, domains: list[Domain], effort: Effort) -> Decision:
+    """Evaluate a test on every combination of the values that it may read; by their kinds alone, or
+    not at all, where *effort* does not allow for it.
+    """
     lists = pinned(domains)
     count = len(lists)
+    if not effort.allows(reads, lists):
+        lists = [None] * count
+        if not effort.allows(reads, lists):
+            return Decision(YES | NO | FAILS, [None] * count, [None] * count)
     yes: list[dict[Any, Any] | None] = [None if values is None else {} for values in lists]
     no: list[dict[Any, Any] | None] = [None if values is None else {} for values in lists]
     mask = 0
@@ -259,7 +303,8 @@ class _Abstract:
         """The values that *node* can have; ``absent`` where it may be an error instead."""
         if isinstance(node, Const):
             return of_values([node.value])
-        concrete = self.closure(node)
+        known = not isinstance(node, Ref) or not self.open[self.place(node)]
+        concrete = self.closure(node) if known else None
         if concrete is not None:
             try:
                 return of_values([concrete(self.frame)])
@@ -380,9 +425,11 @@ def _either(value: Domain, other: Domain) -> Domain:
     return lacking(join(there, lacking(other, False)), value.absent or other.absent)
 
 
-def result_of(reads: Reads, domains: list[Domain]) -> Domain:
-    """The values of an expression."""
+def result_of(reads: Reads, domains: list[Domain], effort: Effort) -> Domain:
+    """The values of an expression, as far as *effort* allows."""
     lists = pinned(domains)
+    if not effort.allows(reads, lists):
+        return ANYTHING
     if None not in lists:
         return lacking(results_of(reads, lists), False)
     assert reads.node is not None

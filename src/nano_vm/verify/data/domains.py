@@ -339,9 +339,9 @@ class _Schema:
         ):
             required = schema.get("required")
             needed = (
-                [name for name in required if isinstance(name, str)]
+                {name for name in required if isinstance(name, str)}
                 if isinstance(required, list)
-                else []
+                else set()
             )
             fields = {}
             for name, part in (properties or {}).items():

@@ -65,7 +65,7 @@ from ...language.semantics import (
 )
 from ...tools.contract import ToolContract
 from ...values import UNSET, canonical
-from .decide import Path, Reads, decide, pinned, result_of, results_of
+from .decide import Effort, Path, Reads, decide, pinned, result_of, results_of
 from .domains import (
     A_NUMBER,
     A_TEXT,
@@ -145,6 +145,7 @@ class Domains:
         self.flow = flow
         self.contracts = contracts or {}
         self.solved = solved if solved is not None else assigned(flow)
+        self.effort = Effort()
         self.facts: dict[int, _Facts] = {}
         for frame in flow.roots:
             self.facts[id(frame.names)] = _facts(frame)
@@ -254,7 +255,9 @@ class Domains:
         found = reads[key]
         if found is None:
             return ANYTHING
-        return result_of(found, [descend(lookup(slot), path) for slot, path in found.places])
+        return result_of(
+            found, [descend(lookup(slot), path) for slot, path in found.places], self.effort
+        )
 
     def _value(self, facts: _Facts, step: Step, value: Any, what: str) -> Domain:
         """The values of a literal with templates inside, as *step* reads them."""
@@ -591,14 +594,14 @@ class Domains:
         lists = pinned(domains)
         if None in lists:
             if reads.node is not None:
-                return lacking(result_of(reads, domains))
+                return lacking(result_of(reads, domains, self.effort))
             switch = node.control
             assert isinstance(switch, Chooses)
             template = parse_template(switch.on) if type(switch.on) is str else None
             if template is not None and template.typed:
                 return domains[0]
             return A_TEXT if template is not None else ANYTHING
-        return results_of(reads, lists)
+        return results_of(reads, lists) if self.effort.allows(reads, lists) else lacking(ANYTHING)
 
     def _ways(self, node: Node, state: State) -> dict[str, State | None]:
         """What is known behind each labelled way out of a condition, switch, loop or `when`; None
@@ -667,7 +670,7 @@ class Domains:
         no: State | None = rest
         if reads is not None:
             domains = self.read_at(node, reads, state)
-            decision = decide(reads, domains)
+            decision = decide(reads, domains, self.effort)
             self.masks[node.index] = decision.mask
             yes = (
                 self._refined(node, state, rest, reads, decision.yes, domains, own)

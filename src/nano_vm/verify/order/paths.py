@@ -23,7 +23,7 @@ than a path of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...language.flow import Flow, FrameGraph, Node
@@ -395,10 +395,11 @@ class _Search:
             )
         if self.checking:
             self.remembered_by_two(at, node, children)
+            beside = _beside(node, calling)
             for i, frame in enumerate(children):
                 inside = state & ~self.question.items.get(frame.index, 0)
                 yield frame.entry, inside, "fork"
-                sibling = _beside(node, calling, i)
+                sibling = beside(i)
                 # of the two calls neither comes before the other: no guard is for both
                 if sibling is not None:
                     yield frame.entry, inside & ~self.guards, _How(("fork",), (sibling,))
@@ -549,9 +550,14 @@ def _minimal(joins: list[_Join]) -> list[_Join]:
     return found
 
 
-def _beside(node: Node, calling: list[Reach | None], child: int) -> Reach | None:
-    """The nearest call of a child that may run at the same time as *child*."""
-    return _nearest(calling if _many(node) else calling[:child] + calling[child + 1 :])
+def _beside(node: Node, calling: list[Reach | None]) -> Callable[[int], Reach | None]:
+    """By child of a fork, the nearest call of another child that may run at the same time."""
+    nearest = _nearest(calling)
+    if _many(node) or nearest is None:
+        return lambda child: nearest
+    first = calling.index(nearest)
+    second = _nearest(calling[:first] + calling[first + 1 :])
+    return lambda child: second if child == first else nearest
 
 
 def _may_be_empty(node: Node) -> bool:
