@@ -4,6 +4,8 @@ look for a contradiction.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +29,7 @@ from nano_vm.verify.order import paths
 from nano_vm.verify.order import proof as guards
 from nano_vm.verify.order.of_run import happens_before
 from nano_vm.verify.order.proof import check_guards, check_names_of_rules
-from nano_vm.verify.order.statement import Places, form
+from nano_vm.verify.order.statement import Places, form, statements
 from nano_vm.verify.report import Finding
 
 Step = dict[str, Any]
@@ -896,6 +898,26 @@ def ground_without_writes(follows: Any, question: Any) -> Any:
     return ground
 
 
+def together_without(whole: Any, field: str) -> Any:
+    fewer = copy.copy(whole)
+    setattr(fewer, field, {})
+    return fewer
+
+
+def seen_outside_forks(whole: Any, question: Any) -> Any:
+    def outside(part: Any) -> dict[int, Any]:
+        return {at: value for at, value in part.items() if not whole.nodes[at].frame.index}
+
+    return dataclasses.replace(
+        question,
+        gains=outside(question.gains),
+        calls=outside(question.calls),
+        needs=outside(question.needs),
+    )
+
+
+TOGETHER = paths._Together.after
+TAKE = paths._Together.take
 GROUND = paths._Ground
 AFTER = paths._Search.after
 SEARCH = paths._Search
@@ -931,10 +953,40 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
         joins_as(lambda self, state: state | self.calm),
     ),
     "a failed fork did nothing": (SEARCH, "failed", lambda self, state, called, undone: state),
-    "siblings come one after the other": (paths, "_beside", lambda node, calling, child: None),
+    "siblings come one after the other": (
+        paths,
+        "_beside",
+        lambda node, calling: lambda child: None,
+    ),
     "items come one after the other": (paths, "_many", lambda node: False),
     "a map has an item": (paths, "_may_be_empty", lambda node: False),
     "two undos of siblings": (SEARCH, "remembered_by_two", lambda self, at, node, children: None),
+    "together: a call uses up no guard": (
+        paths._Together,
+        "after",
+        lambda self, index, state, label: TOGETHER(
+            together_without(self, "used"), index, state, label
+        ),
+    ),
+    "together: writes end no guard": (
+        paths._Together,
+        "after",
+        lambda self, index, state, label: TOGETHER(
+            together_without(self, "kills"), index, state, label
+        ),
+    ),
+    "together: guards hold from the start": (
+        paths._Together,
+        "after",
+        lambda self, index, state, label: (
+            TOGETHER(self, index, state, label) | (1 << self.size) - 1
+        ),
+    ),
+    "together: what happens in forks is not seen": (
+        paths._Together,
+        "take",
+        lambda self, question: TAKE(self, seen_outside_forks(self, question)),
+    ),
     "remembered undos are forgotten": (
         SEARCH,
         "after",
@@ -1301,6 +1353,32 @@ def run(plan: Any, rng: Random, inputs: dict[str, Any]) -> Machine:
     machine.now = 0
     simulate(machine, feed, feed.order)
     return machine
+
+
+def test_what_surely_holds_no_search_breaks() -> None:
+    """The look at all statements at once against a search for each, on drawn programs and on the
+    cases."""
+    cases = [(steps, policy) for steps, policy, _ in CASES.values()]
+    for seed in range(400):
+        draw = Draw(Random(f"program {seed}"))
+        cases.append((draw.program()["steps"], draw.policy()))
+    surely = searched = 0
+    for steps, policy in cases:
+        flow = Flow(Program.from_dict({"name": "p", "steps": steps}))
+        if any(d.severity == "error" for d in flow.diagnostics):
+            continue
+        index = guards._Index(flow, CONTRACTS)
+        asked = [one for rules in rules_for(policy).values() for one in statements(rules)]
+        questions = [q for q in map(index.question_of, asked) if q is not None]
+        for question, holds in zip(
+            questions, paths.surely_hold(index.follows, questions), strict=True
+        ):
+            breach = paths.find_breach(index.follows, question)
+            assert not (holds and breach is not None)
+            surely += holds
+            searched += not holds and breach is None
+    assert surely > 100
+    assert searched > 10  # what only a search proves
 
 
 def attacked(seeds: range, runs: int) -> Counter[str]:

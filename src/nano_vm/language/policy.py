@@ -142,6 +142,10 @@ class Policy:
     replaces: tuple[str, ...] = ()
     # as written, and its file
     text: tuple[str, str | None] | None = field(default=None, compare=False, repr=False)
+    # where in `tools` a rule stands, by what its pattern is found by
+    _places: dict[tuple[str, str], list[int]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     # --- loading ---
 
@@ -246,10 +250,30 @@ class Policy:
 
     def matching(self, tool: str) -> list[ToolRule]:
         """The rules that name *tool*, the closest last."""
-        found = [
-            rule for rule in self.tools if rule.pattern == tool or fnmatchcase(tool, rule.pattern)
-        ]
+        if not self._places and self.tools:
+            for number, rule in enumerate(self.tools):
+                self._places.setdefault(_key(rule.pattern), []).append(number)
+        keys = [(tool, ""), *((tool[:end], "*") for end in range(len(tool) + 1))]
+        keys += [("", tool[start:]) for start in range(len(tool))]
+        numbers = sorted({number for key in keys for number in self._places.get(key, ())})
+        rules = [self.tools[number] for number in numbers]
+        found = [r for r in rules if r.pattern == tool or fnmatchcase(tool, r.pattern)]
         return sorted(found, key=lambda rule: rule.rank)
+
+
+_SPECIAL = re.compile(r"[*?\[]")
+
+
+def _key(pattern: str) -> tuple[str, str]:
+    """By what a pattern is found: the whole name, or what stands before its first special
+    character, or else behind its last one.
+    """
+    parts = _SPECIAL.split(pattern)
+    if len(parts) == 1:
+        return pattern, ""
+    if parts[0] or "]" in pattern or not parts[-1]:
+        return parts[0], "*"
+    return "", parts[-1]
 
 
 _LOOSENED = "V057"

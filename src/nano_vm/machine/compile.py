@@ -51,7 +51,7 @@ from ..tools.contract import IDEMPOTENCY_KEY, ToolContract
 from ..values import UNSET
 from .arguments import Shapes, by_position, order
 from .bounds import counted, longest
-from .demands import enforcer
+from .demands import Enforce, enforcer
 from .plan import (
     AWAITED,
     END,
@@ -105,6 +105,7 @@ class _Compiler:
         self.checks = checks
         self.tools: list[str] = []
         self.shapes = Shapes()
+        self.enforcers: dict[tuple[str, str, int], Enforce] = {}
         self.numbers: dict[str, int] = {}
         self.ops: list[Op] = []
         self.twice = _entered_twice(flow)
@@ -327,13 +328,22 @@ class _Compiler:
             effect=contract.effect,
             takes_key=contract.takes_key,
             checks=tuple(
-                (position, name, rule.text, enforcer(tool, name, rule))
+                (position, name, rule.text, self.enforcer(tool, name, rule))
                 for position, name in enumerate(args)
                 for rule in self.checks.get((*loc, name), ())
             ),
             timeout_ns=_ns(seconds),
             straight=_STRAIGHT.get(contract.how, 0),
         )
+
+    def enforcer(self, tool: str, name: str, rule: CallRule) -> Enforce:
+        """What holds a value against *rule*: made once for all calls, since a check has a copy of
+        all that a policy lists.
+        """
+        key = tool, name, id(rule)
+        if key not in self.enforcers:
+            self.enforcers[key] = enforcer(tool, name, rule)
+        return self.enforcers[key]
 
     def model(self, step: LLMStep, names: Names, timeout: float | None) -> ModelOp:
         program = names.program

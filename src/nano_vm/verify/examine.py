@@ -323,19 +323,21 @@ def _forbidden(
 
 def _limited(flow: Flow, rules: Mapping[str, Rules], most: Ceiling | None) -> Iterator[Finding]:
     """`max_calls`, against the worst case of calls with all their attempts."""
+    first: dict[str, Loc] = {}
+    for name, loc in _calls(flow):
+        first.setdefault(name, loc)
     for tool, rule in rules.items():
         if rule.max_calls is None or most is None:
             continue
         calls, limit = most.tools.get(tool, 0), rule.max_calls
         times = "once" if limit == 1 else f"{limit} times"
         statement = f"{tool!r} is called at most {times}, attempts included"
-        loc = next(loc for name, loc in _calls(flow) if name == tool)
         yield Finding(
             "max_calls",
             tool,
             statement,
             calls <= limit,
-            loc,
+            first[tool],
             breaks=partial(called_more, flow, tool, limit),
         )
 
@@ -389,20 +391,26 @@ def _proofs(
     executed.
     """
     search: Search | None = None
-    # unknown tools can not be compiled, and then nothing can be run
-    with suppress(VMError, KeyError):
-        search = Search(
-            compile_flow(flow, contracts, checks), flow, contracts, checks=checks, effort=effort
-        )
+    effort -= PREPARED_EFFORT * len(flow.nodes)
+    missing = "the program can not be run, so no run was searched for"
+    if effort < 0:
+        missing = "no run was searched for: the program is too large to try runs while one waits"
+    else:
+        # unknown tools can not be compiled, and then nothing can be run
+        with suppress(VMError, KeyError):
+            plan = compile_flow(flow, contracts, checks)
+            search = Search(plan, flow, contracts, checks=checks, effort=effort)
     for f in findings:
         if f.holds:
             yield Proof(f.kind, f.tool, f.statement, "proved", f.loc)
             continue
         run, reason = None, None
-        if f.breaks is None:
+        if f.reason is not None:
+            reason = f.reason
+        elif f.breaks is None:
             reason = "trust follows from the program's text alone, so no run is searched for"
         elif search is None:
-            reason = "the program can not be run, so no run was searched for"
+            reason = missing
         elif search.effort < 0:
             reason = (
                 "no run was searched for: the searches for other statements took all the "
@@ -438,6 +446,10 @@ report gets ten times that.
 """
 
 
+PREPARED_EFFORT = 4
+"""What the plan and the choices of a search take, in steps of runs: for each node of the graph."""
+
+
 def _doubtful(rules: Mapping[str, Rules], untrusted: frozenset[str]) -> Iterator[Diagnostic]:
     """Value checks that read what somebody calls untrusted: a stranger would choose what the value
     is held against.
@@ -466,10 +478,8 @@ def _unknown_inputs(
     right one trusted.
     """
     checks = [one for policy in policies for rule in policy.tools for one in rule.args.values()]
-    known = list(
-        dict.fromkeys(
-            [*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())]
-        )
+    known = dict.fromkeys(
+        [*flow.frames[0].names.keys, *(name for one in checks for name in one.reads())]
     )
     hints = Hints()
     for policy in policies:
@@ -511,11 +521,8 @@ def _uncovered_inputs(
     uncovered = _not_covered(flow, policies, untrusted)
     root = flow.frames[0].names
     needed = {name: loc for name, loc in root.needed.items() if name in uncovered}
-    needed |= {
-        name: ("inputs", "properties", name)
-        for name in root.keys
-        if name in uncovered & root.declared
-    }
+    declared = uncovered & root.declared
+    needed |= {name: ("inputs", "properties", name) for name in root.keys if name in declared}
     for policy in policies:
         for rule in policy.tools:
             for argument, one in rule.args.items():

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .cost.ceiling import Ceiling
     from .witness import Witness
 
+SHOWN_MOVES = 100
+"""Moves that are shown of the begin of a path, and of its end; ``Proof.path`` has all of them."""
+
 ProofStatus = Literal["proved", "refuted", "unproved"]
 
 
@@ -66,9 +69,15 @@ class Proof:
                 f"{name} = {short(value)}" for name, value in branch.references.items()
             )
             values.setdefault((step_id, branch.branch), f" ({said})" if said else "")
-        return " -> ".join(
-            f"{move}{values.get((move.step_id, move.label), '')}" for move in self.path
-        )
+        moves = list(self.path)
+        left = len(moves) - 2 * SHOWN_MOVES
+        shown = [
+            f"{move}{values.get((move.step_id, move.label), '')}"
+            for move in (moves if left <= 1 else [*moves[:SHOWN_MOVES], *moves[-SHOWN_MOVES:]])
+        ]
+        if left > 1:
+            shown.insert(SHOWN_MOVES, f"... {left} more ...")
+        return " -> ".join(shown)
 
     def __str__(self) -> str:
         text = f"{self.status}: {self.statement}"
@@ -120,7 +129,8 @@ class Finding:
     that breaks it.
 
     ``moves`` are what a search for a run prefers to take, (node, label); ``breaks`` says of an
-    ended root machine whether its run breaks the statement.
+    ended root machine whether its run breaks the statement. ``reason`` says why there is neither a
+    proof nor a path.
     """
 
     kind: str
@@ -130,6 +140,7 @@ class Finding:
     loc: Loc = ()
     path: tuple[Move, ...] = ()
     breaks: Any = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +202,11 @@ class Report:
     @property
     def faults(self) -> tuple[Diagnostic, ...]:
         """All that a host tells: the diagnostics, and what is not proved."""
-        return (
-            *self.diagnostics,
-            *(f for proof in self.proofs if (f := proof.fault(self.flows)) is not None),
-        )
+        flows: dict[Loc, list[Influence]] = {}
+        for flow in self.flows:
+            flows.setdefault(flow.loc, []).append(flow)
+        found = (proof.fault(flows.get(proof.loc, ())) for proof in self.proofs)
+        return *self.diagnostics, *(fault for fault in found if fault is not None)
 
     @property
     def proofs_digest(self) -> str:

@@ -27,9 +27,9 @@ from ...language.expr import (
     Not,
     Ref,
     Template,
+    children,
     compile_condition,
     compile_expr,
-    children,
     compile_value,
     references,
 )

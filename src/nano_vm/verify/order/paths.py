@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from ...language.flow import Flow, FrameGraph, Node
 from ...language.semantics import Forks, Repeats
@@ -33,6 +34,12 @@ from ..report import Move
 MAX_STATES = 64
 """States of one node that are told apart: those of six decisions between two guards, one after the
 other.
+"""
+
+MAX_LOOKS = 300_000
+"""Looks at nodes that all statements of a flow may take together, a second's work: twenty
+statements about a program of 5,000 steps, or two hundred about one of 500. What is not looked at is
+not proved.
 """
 
 STEP, UNDO, RECONCILE = 1, 2, 4
@@ -135,6 +142,7 @@ class Follows:
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
+        self.looks = MAX_LOOKS  # that are left
         self.edges: list[list[tuple[str, int]]] = []
         for node in flow.nodes:
             fail = node.frame.fail
@@ -150,13 +158,132 @@ class Follows:
             )
 
 
+class TooManyLooks(Exception):
+    """The searches over a flow have taken all looks that there are."""
+
+
 def find_breach(follows: Follows, question: Question) -> Breach | None:
-    """The shortest path to a call that lacks what it needs."""
+    """The shortest path to a call that lacks what it needs.
+
+    Raises:
+        TooManyLooks: Where that cannot be found within `MAX_LOOKS`.
+    """
     ground = _Ground(follows, question)
     for index in sorted(ground.frames, reverse=True):  # a child's index is higher than its parent's
         if index:
             ground.summaries[index] = _Search(ground).summed_up(follows.flow.frames[index])
     return _Search(ground).breach()
+
+
+def surely_hold(follows: Follows, questions: Sequence[Question]) -> list[bool]:
+    """Of which *questions* it is plain that there is no breach: all of them in one look at the
+    run's own frame.
+
+    Forward data flow: what every path to a node has gained and not lost since, a bit set over all
+    questions at once. The paths that meet at a node keep what they have in common, so where a call
+    has what it needs here, it has it on every path; where it has not, a search tells. Questions
+    about what happens inside of forks, and about undo and reconcile, are left to it.
+    """
+    together = _Together(follows)
+    taken = [together.take(question) for question in questions]
+    failing = together.failing() if together.count else set()
+    return [number is not None and number not in failing for number in taken]
+
+
+class _Together:
+    """Several questions as one, each with bits of its own."""
+
+    def __init__(self, follows: Follows) -> None:
+        self.follows = follows
+        self.nodes = follows.flow.nodes
+        self.count = self.size = 0
+        self.gains: dict[int, dict[str, int]] = {}
+        self.kills: dict[int, int] = {}
+        self.leaving: dict[int, int] = {}
+        self.used: dict[int, int] = {}
+        self.needs: dict[int, list[tuple[int, int]]] = {}  # by node: question, bits
+
+    def take(self, question: Question) -> int | None:
+        """The number that *question* has from here on; None for one that is left to a search."""
+        nodes = self.nodes
+        if any(flags != STEP for flags in question.calls.values()) or any(
+            nodes[index].frame.index
+            for part in (question.gains, question.calls, question.needs)
+            for index in part
+        ):
+            return None
+        shift, number = self.size, self.count
+        self.size, self.count = shift + question.size, number + 1
+        for index, labels in question.gains.items():
+            known = self.gains.setdefault(index, {})
+            for label, bits in labels.items():
+                known[label] = known.get(label, 0) | bits << shift
+        for own, part in ((self.kills, question.kills), (self.leaving, question.leaving)):
+            for index, bits in part.items():
+                own[index] = own.get(index, 0) | bits << shift
+        for index in question.calls if question.uses else ():
+            self.used[index] = self.used.get(index, 0) | ((1 << question.size) - 1) << shift
+        for index, needed in question.needs.items():
+            self.needs.setdefault(index, []).append((number, needed[STEP] << shift))
+        return number
+
+    def failing(self) -> set[int]:
+        """The questions of which a call may lack what it needs, as far as this can tell."""
+        follows, root = self.follows.edges, self.follows.flow.frames[0]
+        place = _in_order(root.entry, follows)
+        states: dict[int, int] = {root.entry: 0}
+        heap = [(place[root.entry], root.entry)]
+        queued = {root.entry}
+        while heap:
+            index = heappop(heap)[1]
+            queued.discard(index)
+            for label, target in follows[index]:
+                after = self.after(index, states[index], label)
+                before = states.get(target)
+                if before is not None:
+                    after &= before
+                if after != before:
+                    states[target] = after
+                    if target not in queued:
+                        queued.add(target)
+                        heappush(heap, (place[target], target))
+        return {
+            number
+            for index, needed in self.needs.items()
+            if index in states
+            for number, bits in needed
+            if not states[index] & bits
+        }
+
+    def after(self, index: int, state: int, label: str) -> int:
+        """As `_Search.after`, behind the call of the node."""
+        state &= ~self.used.get(index, 0)
+        gained = self.gains.get(index)
+        if gained is not None:
+            state |= gained.get(label, 0)
+        if label in ("skip", "catch"):
+            state &= ~(self.kills.get(index, 0) | self.leaving.get(index, 0))
+        elif label not in ("again", "when"):
+            state &= ~self.kills.get(index, 0)
+        return state
+
+
+def _in_order(entry: int, follows: Sequence[Sequence[tuple[str, int]]]) -> dict[int, int]:
+    """The place of each node in reverse postorder from *entry*."""
+    place: dict[int, int] = {entry: 0}
+    done = 0
+    stack = [(entry, iter(follows[entry]))]
+    while stack:
+        index, edges = stack[-1]
+        target = next((target for _, target in edges if target not in place), None)
+        if target is None:
+            done -= 1
+            place[index] = done
+            stack.pop()
+        else:
+            place[target] = 0
+            stack.append((target, iter(follows[target])))
+    return place
 
 
 class _Ground:
@@ -250,6 +377,9 @@ class _Search:
             if self.found is not None and cost >= len(self.found.path):
                 break
             near: list[int] = []
+            self.ground.follows.looks -= len(waiting[cost])
+            if self.ground.follows.looks < 0:
+                raise TooManyLooks
             for at in waiting.pop(cost):
                 node, state, _, how = trail[at]
                 # from further away: seen when it is taken, not when it is found

@@ -25,7 +25,8 @@ guard all the time. Ways that a policy's author will think impossible (a tool re
 JSON value, after which the step fails and its undo is remembered) are ways. Conditions are not
 looked at: each branch may be taken.
 
-Each statement is one search (`paths.find_breach`), linear in nodes and edges.
+Most statements are proved together, in one look at the graph (`paths.surely_hold`); each other one
+is a search (`paths.find_breach`), linear in nodes and edges.
 """
 
 from __future__ import annotations
@@ -44,7 +45,17 @@ from ...spelling import Hints
 from ...tools.contract import ToolContract
 from ..report import Finding
 from .of_run import monitor
-from .paths import RECONCILE, STEP, UNDO, Breach, Follows, Question, find_breach
+from .paths import (
+    MAX_LOOKS,
+    RECONCILE,
+    STEP,
+    UNDO,
+    Follows,
+    Question,
+    TooManyLooks,
+    find_breach,
+    surely_hold,
+)
 from .statement import (
     Form,
     Places,
@@ -78,18 +89,30 @@ def check_guards(
     if not any(True for tool_rules in rules.values() for _ in statements(tool_rules)):
         return
     index = _Index(flow, contracts)
-    for tool_rules in rules.values():
-        for statement in statements(tool_rules):
-            breach = index.breach(statement)
-            yield Finding(
-                statement.kind,
-                statement.tool,
-                str(statement),
-                breach is None,
-                breach.node.loc if breach is not None else (),
-                breach.path if breach is not None else (),
-                monitor(flow, statement, contracts),
-            )
+    asked = [one for tool_rules in rules.values() for one in statements(tool_rules)]
+    questions = [index.question_of(statement) for statement in asked]
+    plain = surely_hold(index.follows, [one for one in questions if one is not None])
+    proved = iter(plain)
+    for statement, question in zip(asked, questions, strict=True):
+        breach, reason = None, None
+        if question is not None and not next(proved):
+            try:
+                breach = find_breach(index.follows, question)
+            except TooManyLooks:
+                reason = (
+                    f"not looked at: what could not be proved at once takes more than {MAX_LOOKS} "
+                    f"looks at the program's nodes"
+                )
+        yield Finding(
+            statement.kind,
+            statement.tool,
+            str(statement),
+            breach is None and reason is None,
+            breach.node.loc if breach is not None else (),
+            breach.path if breach is not None else (),
+            monitor(flow, statement, contracts),
+            reason,
+        )
 
 
 def check_names_of_rules(
@@ -201,8 +224,10 @@ class _Index:
 
     # --- from statements to questions ---
 
-    def breach(self, statement: Statement) -> Breach | None:
-        """The shortest path that breaks *statement*."""
+    def question_of(self, statement: Statement) -> Question | None:
+        """What *statement* asks of the flow; None where the program does nothing that it is
+        about.
+        """
         name = statement.names[0]
         sites = (
             self.runs(name) if statement.kind == "before" else self.calls.get(statement.tool, [])
@@ -211,14 +236,12 @@ class _Index:
             return None
         match statement.kind:
             case "guard":
-                question = self.guarded(sites, self.edges(statement.names))
+                return self.guarded(sites, self.edges(statement.names))
             case "approval":
-                question = self.approved(statement, sites)
+                return self.approved(statement, sites)
             case "after":
-                question = _order(sites, self.ends(name))
-            case _:
-                question = _order(sites, self.tool_ends(statement.tool))
-        return find_breach(self.follows, question)
+                return _order(sites, self.ends(name))
+        return _order(sites, self.tool_ends(statement.tool))
 
     def edges(self, names: Iterable[str]) -> list[_Guard]:
         """The guards that the edges *names* are."""
