@@ -21,7 +21,7 @@ from typing import Any
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.replay import Replayer
 from nano_vm.run.stored import trace_of
-from nano_vm.store.protocol import Store, open_store
+from nano_vm.store.protocol import RunFilter, Store, open_store
 from nano_vm.store.seals import seal_of
 from nano_vm.testing import ScriptedLLM
 
@@ -311,7 +311,7 @@ def waiting(folder: Path, count: int) -> Figures:
     figures = {
         "started_per_second": started,
         "runs_ms": wall(lambda: list(store.runs(limit=50))),
-        "suspended_ms": wall(lambda: list(store.runs(limit=50, status="suspended"))),
+        "suspended_ms": wall(lambda: list(store.runs(RunFilter(status="suspended"), limit=50))),
         "claimable_ms": wall(lambda: store.claimable(time.time_ns(), 64)),
     }
 

@@ -28,6 +28,7 @@ from typing import Any
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.run.lease import Lease, Process
+from nano_vm.store.protocol import RunFilter
 
 from .checks import examine
 from .life import Place, count_unfinished, database, live, settle_in_doubt
@@ -137,7 +138,7 @@ async def resolve(place: Shed) -> None:
     """
     vm = place.open(Points(Shared()))
     store: Any = vm.store
-    for stored in list(store.runs(status="suspended")):
+    for stored in list(store.runs(RunFilter(status="suspended"))):
         for entry in vm.waiting(stored.run_id):
             settle_in_doubt(place.world, vm, stored.run_id, entry)
     vm.close()

@@ -23,6 +23,7 @@ from postgres import PostgresServer
 from nano_vm import ExecutionVM, VMError
 from nano_vm.errors import StoreError
 from nano_vm.records.trace import StepStatus
+from nano_vm.store.protocol import RunFilter
 from nano_vm.store.records import ENDED, STEP, Row
 from nano_vm.store.sql.store import SqlStore
 
@@ -161,7 +162,7 @@ async def decide(place: Place, points: Points, name: str) -> None:
     vm = await answered(place.vm, points)
     store: Any = vm.store
     while place.more.exists() or await answered(count_unfinished, store):
-        for stored in await answered(lambda: list(store.runs(status="suspended"))):
+        for stored in await answered(lambda: list(store.runs(RunFilter(status="suspended")))):
             for entry in await answered(vm.waiting, stored.run_id):
                 try:
                     await settle(place.world, vm, stored.run_id, entry)

@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from nano_vm import ExecutionVM, Program
+from nano_vm.store.protocol import RunFilter
 
 from .life import database
 
@@ -90,9 +91,11 @@ async def measure(vm: ExecutionVM, runs: int, seconds: float) -> dict[str, Any]:
     asks = {
         "runs, the newest 50": milliseconds(lambda: list(store.runs(limit=50))),
         "runs, 50 suspended of one program": milliseconds(
-            lambda: list(store.runs(status="suspended", program="event", limit=50))
+            lambda: list(store.runs(RunFilter(status="suspended", program="event"), limit=50))
         ),
-        "runs, none of a status": milliseconds(lambda: list(store.runs(status="failed", limit=50))),
+        "runs, none of a status": milliseconds(
+            lambda: list(store.runs(RunFilter(status="failed"), limit=50))
+        ),
         "what a worker asks": milliseconds(lambda: store.claimable(time.time_ns(), 64)),
         "load one": milliseconds(lambda: store.load(f"w{runs // 3 * 3 // 2}")),
     }
