@@ -11,7 +11,6 @@ from ..language.flow import Edge, Flow, Node
 from ..language.program import (
     ApprovalStep,
     CallStep,
-    ConditionStep,
     LLMStep,
     LoopStep,
     MapStep,
@@ -20,10 +19,10 @@ from ..language.program import (
     Program,
     SetStep,
     Step,
-    SwitchStep,
     ToolStep,
     WaitStep,
 )
+from ..language.semantics import Chooses, Stops, control
 from .decide import WHOLE_CHARS, broken
 from .text import safe, shorten, shown
 
@@ -66,11 +65,15 @@ def _line(step: Step) -> str:
         case LLMStep():
             labels = f" -> {' | '.join(step.allowed_outputs)}" if step.allowed_outputs else ""
             return f"llm {_prompt(step)}{labels}"
-        case ConditionStep():
-            return f"condition {shorten(step.condition, VALUE_CHARS)}"
         case MapStep():
             return f"map over {shown(step.over, VALUE_CHARS)}"
-    return step.type.value
+    kind = step.type.value
+    match control(step):
+        case Chooses(condition=str(condition)):
+            return f"{kind} {shorten(condition, VALUE_CHARS)}"
+        case Stops(error):
+            return f"{kind} {shorten(error, VALUE_CHARS)}"
+    return kind
 
 
 def _called(name: str, arguments: Mapping[str, Any]) -> str:
@@ -220,10 +223,6 @@ def _doing(step: Step, effects: Mapping[str, str]) -> str:
             elif step.output_schema is not None:
                 answer = "JSON that fits the schema"
             return f"asks {model} {_prompt(step)}, for {answer}"
-        case ConditionStep():
-            return f"decides {shorten(step.condition, VALUE_CHARS)}"
-        case SwitchStep():
-            return f"decides by {_value(step.on)}"
         case ParallelStep():
             return f"runs {len(step.parallel_steps)} branches side by side"
         case MapStep():
@@ -248,6 +247,14 @@ def _doing(step: Step, effects: Mapping[str, str]) -> str:
             if step.event is not None:
                 return f"waits for the event {step.event!r}"
             return f"waits {f'until {step.until}' if step.until else f'{_value(step.seconds)} s'}"
+    match control(step):
+        case Chooses("condition", ways, condition):
+            verb = "decides" if len(ways) > 1 else "fails unless"
+            return f"{verb} {shorten(str(condition), VALUE_CHARS)}"
+        case Chooses(on=on):
+            return f"decides by {_value(on)}"
+        case Stops(error):
+            return f"fails with {shorten(error, VALUE_CHARS)}"
     return step.type.value
 
 

@@ -25,17 +25,16 @@ from ..language.flow import Flow, FrameGraph, Node
 from ..language.program import (
     ApprovalStep,
     CallStep,
-    ConditionStep,
     LLMStep,
     LoopStep,
     MapStep,
     ParallelStep,
     SetStep,
     Step,
-    SwitchStep,
     ToolStep,
     WaitStep,
 )
+from ..language.semantics import Chooses, External, Stops, control, output
 
 TITLE_CHARS = 40
 LINE_CHARS = 44
@@ -73,17 +72,27 @@ _COLOURS: dict[Mark, tuple[str, str]] = {  # fill (none: that of the kind) and s
 }
 
 
+Look = Literal["step", "model", "tool", "decision", "pause", "fork", "stop", "end", "fail"]
+"""What a dot looks like, by what its node does."""
+
+
 @dataclass(slots=True, eq=False)
 class Dot:
     """What is drawn for a node: its texts, and its frames if it forks."""
 
     number: int
     kind: str  # the step's type, or when, test, end, fail
+    look: Look
     title: str
     line: str = ""
     frames: list[Area] = field(default_factory=list)
     mark: Mark | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is an end of its frame."""
+        return self.look in ("end", "fail")
 
 
 @dataclass(slots=True)
@@ -164,24 +173,21 @@ class _Picture:
         targets = {target for _, target, _, _ in lines}
         area.end = dots[frame.end] if frame.end in targets else None
         area.lines = list(lines.values())
-        shown = [
-            index
-            for index, dot in dots.items()
-            if dot.kind not in ("end", "fail") or index in targets
-        ]
-        shown.sort(key=lambda index: (dots[index].kind in ("end", "fail"), index))
+        shown = [index for index, dot in dots.items() if not dot.ends or index in targets]
+        shown.sort(key=lambda index: (dots[index].ends, index))
         area.dots = [dots[index] for index in shown]
         return area
 
     def dot(self, node: Node) -> Dot:
         step = node.step
         if node.kind in ("end", "fail"):
-            return Dot(node.index, node.kind, node.kind)
+            return Dot(node.index, node.kind, look_of(node), node.kind)
         if node.kind == "test":
-            until = step.until if isinstance(step, LoopStep) else None
+            until = node.test.text if node.test is not None else None
             return Dot(
                 node.index,
                 "test",
+                look_of(node),
                 label(step.id, TITLE_CHARS),
                 label(f"until {until}" if until else "again?", LINE_CHARS),
             )
@@ -189,11 +195,14 @@ class _Picture:
         if (id(node.frame.names), step.id) in self.twice and node.mode == "jump":
             title += " (by jump)"
         if node.kind == "when":
-            return Dot(node.index, "when", title, label(f"when {step.when}", LINE_CHARS))
+            return Dot(
+                node.index, "when", look_of(node), title, label(f"when {step.when}", LINE_CHARS)
+            )
         kind = step.type.value
         return Dot(
             node.index,
             kind,
+            look_of(node),
             title,
             label(described(step), LINE_CHARS),
             [self.area(f) for f in node.frames],
@@ -214,8 +223,12 @@ class _Picture:
             handled = edge.label in ("catch", "skip")
             mark = self.marks.edges.get((node.index, edge.label))
             yield label(text, EDGE_CHARS), self.beyond(edge.target), handled, mark
-        if node.kind == "step" and isinstance(node.step, SwitchStep) and node.step.default is None:
-            yield "no match", node.frame.fail, True, None
+        if node.kind == "step" and isinstance(node.control, Chooses):
+            chooses = node.control
+            if chooses.by == "value" and chooses.way("default") is None:
+                yield "no match", node.frame.fail, True, None
+            elif chooses.by == "condition" and len(chooses.ways) == 1:
+                yield "not true", node.frame.fail, True, None
 
     def beyond(self, index: int) -> int:
         """The node that is drawn for the end of an edge."""
@@ -223,6 +236,29 @@ class _Picture:
         while node.kind == "close":
             node = self.flow.nodes[node.edges[0].target]
         return node.index
+
+
+def look_of(node: Node) -> Look:
+    """What the dot of *node* looks like."""
+    match node.kind:
+        case "end":
+            return "end"
+        case "fail":
+            return "fail"
+        case "when" | "test":
+            return "decision"
+    match node.control, output(node.step)[:1]:
+        case Chooses(approval=None), _:
+            return "decision"
+        case _, [External("person" | "event" | "time")]:
+            return "pause"
+        case _, [External("model")]:
+            return "model"
+        case _, [External()]:
+            return "tool"
+        case Stops(), _:
+            return "stop"
+    return "fork" if node.frames else "step"
 
 
 def described(step: Step) -> str:
@@ -234,10 +270,6 @@ def described(step: Step) -> str:
             return "by schema" if step.output_schema is not None else "text"
         case ToolStep():
             return f"{step.tool}({', '.join(step.args)})"
-        case ConditionStep():
-            return step.condition
-        case SwitchStep():
-            return f"on {_written(step.on)}"
         case MapStep():
             return f"each {step.item_name} of {_written(step.over)}{_going_on(step)}"
         case LoopStep():
@@ -252,6 +284,13 @@ def described(step: Step) -> str:
             return f"for {step.event or step.until or f'{_written(step.seconds)} s'}"
         case ParallelStep():
             return f"{len(step.parallel_steps)} branches{_going_on(step)}"
+    match control(step):
+        case Chooses(condition=str(condition)):
+            return condition
+        case Chooses(on=on):
+            return f"on {_written(on)}"
+        case Stops(error):
+            return error
     return ""
 
 
@@ -281,16 +320,13 @@ MERMAID_MAX_EDGES = 500
 drawn.
 """
 
-_MERMAID_SHAPES = {
-    "llm": ('(["', '"])'),
-    "condition": ('{{"', '"}}'),
-    "switch": ('{{"', '"}}'),
-    "test": ('{{"', '"}}'),
-    "when": ('{{"', '"}}'),
+_MERMAID_SHAPES: dict[Look, tuple[str, str]] = {
+    "model": ('(["', '"])'),
+    "decision": ('{{"', '"}}'),
+    "stop": ('(["', '"])'),
     "end": ('(("', '"))'),
     "fail": ('(("', '"))'),
-    "approval": ('[/"', '"/]'),
-    "wait": ('[/"', '"/]'),
+    "pause": ('[/"', '"/]'),
 }
 # What ends a quoted label or begins HTML, Markdown or KaTeX in it; an underscore inside a word is
 # none of these.
@@ -336,7 +372,7 @@ def _mermaid_area(
     for dot in area.dots:
         if dot is area.end and join is not None:
             continue
-        before, after = _MERMAID_SHAPES.get(dot.kind, ('["', '"]'))
+        before, after = _MERMAID_SHAPES.get(dot.look, ('["', '"]'))
         text = "<br/>".join(_mermaid_text(part) for part in _texts(dot))
         lines.append(
             f"{pad}n{dot.number}{before}{text}{after}{f':::{dot.mark}' if dot.mark else ''}"
@@ -392,7 +428,7 @@ def _mermaid_text(text: str) -> str:
 
 def _texts(dot: Dot) -> list[str]:
     """What stands in a dot, line by line."""
-    if dot.kind in ("end", "fail"):
+    if dot.ends:
         return [dot.title]
     if dot.kind == "test":
         return [dot.line, *dot.notes]
@@ -403,16 +439,13 @@ def _texts(dot: Dot) -> list[str]:
 
 # --- DOT ------------------------------------------------------------------------------------------
 
-_DOT_SHAPES = {
-    "llm": "box, style=rounded",
-    "condition": "hexagon",
-    "switch": "hexagon",
-    "test": "hexagon",
-    "when": "hexagon",
+_DOT_SHAPES: dict[Look, str] = {
+    "model": "box, style=rounded",
+    "decision": "hexagon",
+    "stop": "box, color=red",
     "end": "oval",
     "fail": "oval, color=red",
-    "approval": "parallelogram",
-    "wait": "parallelogram",
+    "pause": "parallelogram",
 }
 
 
@@ -454,7 +487,7 @@ def _dot_area(area: Area, lines: list[str], pad: str, join: str | None) -> None:
         if item is area.end and join is not None:
             continue
         text = _dot_text("\n".join(_texts(item)))
-        shape = _DOT_SHAPES.get(item.kind, "box")
+        shape = _DOT_SHAPES.get(item.look, "box")
         plain = shape.partition(",")[0] if item.mark is not None else shape
         lines.append(
             f"{pad}n{item.number} [label={text}, shape={plain}{_dot_mark(item.mark, shape)}];"
@@ -521,20 +554,16 @@ LEGEND_SIGN = 28.0
 # for a number of ports: lines side by side between the same boxes, whose labels stand beside them
 TWINS = 0
 
-_FILLS = {
-    "llm": ("#eef4ff", "#4a78c8"),
+_FILLS: dict[Look, tuple[str, str]] = {
+    "model": ("#eef4ff", "#4a78c8"),
     "tool": ("#eefaf0", "#3f8f55"),
-    "condition": ("#fff8e6", "#c08a1e"),
-    "switch": ("#fff8e6", "#c08a1e"),
-    "test": ("#fff8e6", "#c08a1e"),
-    "when": ("#fff8e6", "#c08a1e"),
+    "decision": ("#fff8e6", "#c08a1e"),
+    "stop": ("#fdeeee", "#c0392b"),
     "end": ("#f3f3f3", "#666666"),
     "fail": ("#fdeeee", "#c0392b"),
-    "approval": ("#f7effc", "#8e5bb0"),
-    "wait": ("#f7effc", "#8e5bb0"),
+    "pause": ("#f7effc", "#8e5bb0"),
 }
 _FORK = ("#fafafa", "#8a8a8a")
-_HEXAGONS = ("condition", "switch", "test", "when")
 
 
 @dataclass(slots=True, eq=False)
@@ -650,9 +679,9 @@ def _lay_out(area: Area, *, root: bool) -> _Drawing:
 
 
 def _measure(item: Dot, *, root: bool) -> _Box:
-    if item.kind == "end" and not root:
+    if item.look == "end" and not root:
         return _Box(item, 12, 12)
-    if item.kind in ("end", "fail"):
+    if item.ends:
         return _Box(item, 56, 26)
     texts = _texts(item)
     width = (
@@ -661,7 +690,7 @@ def _measure(item: Dot, *, root: bool) -> _Box:
         else len(texts[0]) * CHAR
     )
     box = _Box(item, width + 2 * PAD, len(texts) * TEXT_HEIGHT + PAD)
-    if item.kind in _HEXAGONS:
+    if item.look == "decision":
         box.width += 24
     if item.frames:
         top, x, height = box.height + 4, PAD, 0.0
@@ -933,12 +962,12 @@ def _draw_box(box: _Box, item: Dot, dx: float, dy: float, parts: list[str]) -> N
     x, y = dx + box.x - w / 2, dy + box.y
     h -= len(box.tags) * TEXT_HEIGHT
     paint = _paint(
-        item.mark, _FORK if item.frames else _FILLS.get(item.kind, ("#f7f7f7", "#777777"))
+        item.mark, _FORK if item.frames else _FILLS.get(item.look, ("#f7f7f7", "#777777"))
     )
-    if box.width == 12 and item.kind == "end":
+    if box.width == 12 and item.look == "end":
         parts.append(f'<circle cx="{x + 6:.1f}" cy="{y + 6:.1f}" r="5" fill="#666"/>')
         return
-    if item.kind in _HEXAGONS:
+    if item.look == "decision":
         m = y + h / 2
         corners = [
             (x, m),
@@ -951,19 +980,13 @@ def _draw_box(box: _Box, item: Dot, dx: float, dy: float, parts: list[str]) -> N
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
         parts.append(f'<polygon points="{points}" {paint}/>')
     else:
-        round_ = (
-            h / 2
-            if item.kind in ("end", "fail")
-            else 10
-            if item.kind == "llm" or item.frames
-            else 3
-        )
+        round_ = h / 2 if item.ends else 10 if item.look == "model" or item.frames else 3
         parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="{round_:.0f}" '
             f"{paint}/>"
         )
     texts = _texts(item)
-    top = y + PAD / 2 + 12 if item.kind not in ("end", "fail") else y + 17
+    top = y + PAD / 2 + 12 if not item.ends else y + 17
     for i, text in enumerate(texts):
         style = 'font-weight="bold"' if i == 0 and len(texts) > 1 else 'fill="#555"' if i else ""
         if item.notes and i >= len(texts) - len(item.notes):
