@@ -143,28 +143,27 @@ class Goes:
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """Nowhere: its frame has failed."""
+    """Nowhere: its frame has failed with an error of the name that the template ``error`` gives."""
+
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way out of a decision. ``word`` names its edge in a policy, where that says something of
-    the decision; ``absent`` is what happens where the program gives no target.
+    """A way out of a decision that leads to ``target``, which stands ``at`` a place in the step.
+
+    ``word`` names its edge in a policy, where that says something of the decision. ``output`` is
+    what a step gives that writes which way it took. ``absent`` is what happens where the program
+    gives no target.
     """
 
     label: str
     word: str | None
     target: str | Sequence[Step] | None
     at: Loc
+    output: Any = None
     absent: Literal["fail", "follow", "block"] = "fail"
     case: str | None = None  # of a switch; the way without one takes the other values
-
-    @property
-    def output(self) -> str:
-        """What a step gives that writes the way it took: the target of a jump, else the way's
-        name.
-        """
-        return self.target if isinstance(self.target, str) else str(self.at[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +189,7 @@ class Approval:
 @dataclass(frozen=True, slots=True)
 class Chooses:
     """One of ``ways``: by a ``condition`` the first where it is true, and the second where not; by
-    the text of the value ``on``; or as a person says.
+    the text of the value ``on``; or as a person says. Where no way is taken, it fails.
 
     ``skipped`` is the way of a step that is skipped, since no decision is ever made up: it fails
     where it has no such way. None: it goes on.
@@ -336,28 +335,34 @@ def _condition(step: ConditionStep) -> Control:
     # failure
     block = isinstance(step.then, list) or isinstance(step.otherwise, list)
     absent: Literal["block", "fail"] = "block" if block else "fail"
-    ways = (
-        Way("then", "then", step.then, ("then",), absent),
-        Way("otherwise", "otherwise", step.otherwise, ("otherwise",), absent),
+    ways = tuple(
+        Way(name, name, target, (name,), _label(name, target), absent)
+        for name, target in (("then", step.then), ("otherwise", step.otherwise))
     )
     return Chooses("condition", ways, step.condition, skipped="otherwise")
 
 
 def _switch(step: SwitchStep) -> Control:
     ways = [
-        Way(f"case:{case}", case, target, ("cases", case), case=case)
+        Way(f"case:{case}", case, target, ("cases", case), _label(case, target), case=case)
         for case, target in step.cases.items()
     ]
     if step.default is not None:
-        ways.append(Way("default", "default", step.default, ("default",)))
+        label = _label("default", step.default)
+        ways.append(Way("default", "default", step.default, ("default",), label))
     return Chooses("value", tuple(ways), on=step.on, skipped="default")
+
+
+def _label(name: str, target: str | Sequence[Step] | None) -> str:
+    """What a step gives that took this way: the target of a jump, else the way's name."""
+    return target if isinstance(target, str) else name
 
 
 def _approval(step: ApprovalStep) -> Control:
     # with a deadline `otherwise` is taken also where nobody has decided
     late = step.timeout_seconds is not None
     ways = (
-        Way("then", "then", step.then, ("then",), "follow"),
+        Way("then", "then", step.then, ("then",), absent="follow"),
         Way("otherwise", None if late else "otherwise", step.otherwise, ("otherwise",)),
     )
     return Chooses("person", ways, approval=Approval(step.role, step.show))

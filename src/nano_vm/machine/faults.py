@@ -26,7 +26,12 @@ WORDING = 1
 recorded before keep the words that they have (see `Recorded.worded`).
 """
 
-UNSKIPPABLE = frozenset({"refused", "budget", "cancelled", "in_doubt"})
+FATAL = frozenset({"refused", "budget", "cancelled", "in_doubt"})
+"""Kinds that fail a fork also where it goes on after a failed branch or item."""
+
+UNSKIPPABLE = FATAL | {"assertion"}
+"""Kinds that no ``on_error: skip`` takes, not even that of a loop or fork around them."""
+
 UNCATCHABLE = frozenset({"cancelled", "in_doubt"})
 ONLY_NAMED = frozenset({"truncated", "filtered"})
 """Kinds that are retried only where ``retry.on`` names them, by kind or class: the same request

@@ -64,6 +64,7 @@ from ..values import (
 )
 from .faults import (
     CANCELLED,
+    FATAL,
     NOTHING_USED,
     ONLY_NAMED,
     UNKNOWN_OUTCOME,
@@ -520,7 +521,7 @@ class Machine:
         )
         for number in lost:
             cause = cast(StepError, children[number].error)
-            if not op.goes_on or cause.kind in UNSKIPPABLE:
+            if not op.goes_on or cause.kind in FATAL:
                 self.raised = children[number].raised
                 name = (
                     f"item [{number}]"

@@ -130,6 +130,8 @@ def _test(domains: Domains, loc: Loc, nodes: list[Node], test: Test) -> Iterator
     if told or (whole & YES and whole & NO) or not whole & (YES | NO):
         return
     word = "true" if not whole & YES else "false"
+    if word == "false" and not test.false:
+        return  # what is demanded holds
     said = f"{field} of {step.id!r} is never {word}: {_facts_text(reads, wholes, reads)}"
     yield Diagnostic("V060", (*loc, field), said, _way(test, word), "warning")
 
@@ -140,6 +142,8 @@ def _way(test: Test, word: str) -> str:
             return "the step is never run" if word == "true" else "the step is never skipped"
         case "until":
             return "the loop runs until its bound" if word == "true" else "the loop runs once"
+    if not test.false:
+        return "the step always fails"
     return f"no run takes {(test.true if word == 'true' else test.false[0])!r}"
 
 
