@@ -185,7 +185,7 @@ def evil_flow(text: str) -> Flow:
         {
             "id": "a",
             "type": "condition",
-            "condition": f"$x == {text!r}" if "'" not in text else "true",
+            "condition": f"$x == {text.replace('$', '$$')!r}" if "'" not in text else "true",
             "then": "b",
         },
         {
