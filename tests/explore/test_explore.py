@@ -639,6 +639,25 @@ def test_approvals_and_waits_go_every_way() -> None:
     assert found.coverage.missed == ()
 
 
+def test_the_deadline_of_an_approval_is_none_of_its_blocks() -> None:
+    """What waits behind it has no deadline: no run is made in which one passes."""
+    wait = {"id": "w", "type": "wait", "event": "mail", "catch": [{"next": "$end"}]}
+    asked = program(
+        {
+            "id": "ask",
+            "type": "approval",
+            "role": "boss",
+            "timeout_seconds": 60,
+            "then": [wait],
+            "otherwise": "$end",
+        }
+    )
+    found = explore(asked)
+    assert found.complete
+    # approved, and mail came; rejected; nobody came in time
+    assert found.statuses == {"success": 3}
+
+
 def test_cancellation_between_and_during_calls_runs_what_undoes() -> None:
     booked = program(step("a", "book", undo={"tool": "unbook"}), step("b", "g"))
     found = explore(booked, cancels=True, properties=never("unbook"))

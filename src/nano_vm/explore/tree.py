@@ -19,7 +19,7 @@ from ..language.correlation import fitted
 from ..language.flow import Flow, Node
 from ..language.policy import Budget
 from ..language.program import ERROR_KINDS
-from ..language.semantics import External, output
+from ..language.semantics import Chooses, External, output
 from ..machine.faults import NOTHING_USED, UNSKIPPABLE, lost, matches
 from ..machine.ledger import token_bound
 from ..machine.machine import FOREVER, Machine, loaded
@@ -395,7 +395,9 @@ def _ends_by(node: Node) -> bool:
         if frame.kind in ("run", "call") and frame.names.program.timeout_seconds is not None:
             return True
         at = at.owner or frame.owner
-        if at is not None and at.step.timeout_seconds is not None:
+        # an approval's is that of its own decision, and not of the blocks behind it
+        timed = at is not None and at.step.timeout_seconds is not None
+        if timed and not isinstance(at.control, Chooses):  # type: ignore[union-attr]
             return True
     return False
 
