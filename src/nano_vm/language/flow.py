@@ -168,6 +168,15 @@ class Names:
         before = self.whens.get(step.id)
         return self.reads[step.id] if before is None else [*before, *self.reads[step.id]]
 
+    def deciding(self, step: Step, *, before: bool = False) -> list[tuple[Ref, Loc]]:
+        """What the decision of *step* reads; *before* it, its `when`."""
+        if before:
+            return self.whens[step.id]
+        decides = self.controls[step.id]
+        test = decides.test if isinstance(decides, Chooses) else None
+        read = self.reads[step.id]
+        return read if test is None else [one for one in read if one[1][0] == test.field]
+
     def early(self) -> dict[str, Loc]:
         """Those `needed` names that a step writes too: they are read before any step can have
         written them.

@@ -282,10 +282,10 @@ class _Asked:
 
     def read_by_guard(self, guard: _End) -> frozenset[int]:
         """The slots that what decides a guard reads."""
-        names, step_id, kind = guard.node.frame.names, guard.node.step.id, guard.node.kind
-        key = id(names), step_id, "when" if kind == "when" else "step"
+        names, step, before = guard.node.frame.names, guard.node.step, guard.node.kind == "when"
+        key = id(names), step.id, "when" if before else "step"
         if key not in self._reads:
-            reads = (names.whens if kind == "when" else names.reads)[step_id]
+            reads = names.deciding(step, before=before)
             self._reads[key] = _slots(names, (ref for ref, _ in reads))
         return self._reads[key]
 

@@ -252,7 +252,7 @@ class _Index:
                 key = id(program), step.id, before
                 guard = found.get(key)
                 if guard is None:
-                    reads = program.whens[step.id] if before else program.reads[step.id]
+                    reads = program.deciding(step, before=before)
                     guard = found[key] = _Guard(program, step, [], self.read_by(program, reads))
                 guard.crossed += self.crossed(program, step, label)
         return list(found.values())

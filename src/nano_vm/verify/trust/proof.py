@@ -682,7 +682,7 @@ def _judge(graph: _Graph, rules: Mapping[str, Rules]) -> Trust:
         if node.kind != "when" and not (node.kind == "step" and decides):
             continue
         loc: Loc = (*node.loc, "when") if node.kind == "when" else node.loc
-        reads = (names.whens if node.kind == "when" else names.reads)[node.step.id]
+        reads = names.deciding(node.step, before=node.kind == "when")
         reached = graph.reached(names, (ref for ref, _ in reads))
         if reached.level and loc not in branches:
             branches[loc] = writer.branch(node, reached, loc)
