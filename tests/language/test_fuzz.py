@@ -246,7 +246,7 @@ class Draw:
         return self.pick([*jumps, "$fail"])
 
     def step(self, step_id: str, depth: int, known: list[str], jumps: list[str]) -> dict[str, Any]:
-        flat = ["tool", "tool", "llm", "set", "condition", "switch"]
+        flat = ["tool", "tool", "llm", "set", "condition", "switch", "assert", "fail"]
         kind = self.pick(
             [*flat, "parallel", "map", "loop", "call", "approval", "wait"] if depth > 0 else flat
         )
@@ -280,6 +280,12 @@ class Draw:
                 "cases": {"a": self.target(depth, known, jumps), "3": "$end"},
             }
             step["default"] = self.target(depth, known, jumps)
+        elif kind == "assert":
+            step |= {"condition": self.test(known), "message": f"{step_id}: {self.value(known)}"}
+        elif kind == "fail":
+            step |= {"error": "Boom", "message": f"{step_id}: {self.value(known)}"}
+            if self.number(0, 3):
+                step["when"] = self.test(known)
         elif kind == "parallel":
             step["parallel_steps"] = [
                 self.block(depth - 1, known, [], 2) for _ in range(self.number(1, 3))
@@ -312,7 +318,9 @@ class Draw:
             }
         else:
             step["seconds"] = 5
-        if self.number(0, 2) == 0 and kind not in ("wait", "approval"):
+        if kind == "fail":
+            return step
+        if self.number(0, 2) == 0 and kind not in ("wait", "approval", "assert"):
             step["on_error"] = "skip"
             if kind != "switch":
                 step["default"] = self.value(["n"])
@@ -559,6 +567,8 @@ def test_programs_of_the_set_are_of_all_kinds() -> None:
         "call",
         "approval",
         "wait",
+        "assert",
+        "fail",
     ):
         assert f'"type": "{kind}"' in text
     statuses = [line.split(" ")[2] for line in found]

@@ -147,7 +147,10 @@ def _branches(records: list[Any], plan: Plan) -> Iterator[tuple[int, str]]:
             yield op.index, extra[0]
         elif "branch" in extra:
             label = extra["branch"]
-            yield op.index, label if label in ("default", "then", "otherwise") else f"case:{label}"
+            yield (
+                op.index,
+                label if label in ("default", "then", "otherwise", "holds") else f"case:{label}",
+            )
         elif "iterations" in extra:
             yield op.index, "exhausted" if extra["exhausted"] else "until"
 
@@ -474,7 +477,7 @@ def attack_branches(case: Case) -> Claims | None:
     proved = [f"{index} {label}" for index, label in sorted(barred)]
     other = []
     for node in case.flow.nodes:  # one statement of each that nothing is said of
-        decides = node.kind == "step" and node.step.type.value in ("condition", "switch")
+        decides = node.kind == "step" and node.step.type.value in ("condition", "switch", "assert")
         branching = node.kind in ("test", "when") or decides
         if branching and node.index not in barred_at:
             other.append(str(node.index))

@@ -122,6 +122,7 @@ def names_in(value: Any) -> frozenset[str]:
 
 _READ = {
     "condition": ("condition",),
+    "assert": ("condition",),
     "switch": ("on",),
     "loop": ("until",),
     "approval": ("show",),

@@ -111,7 +111,7 @@ class Labels:
             if event.line["status"] == "skipped":
                 gives = part or "default" in step
             else:
-                gives = step["type"] not in ("condition", "switch", "approval")
+                gives = step["type"] not in ("condition", "switch", "approval", "assert")
             if label is not None:
                 last = label if gives else last
                 for container in self.steps.around(scope, step_id):

@@ -41,6 +41,8 @@ def labels_of(step: Document) -> list[str]:
             found += ["then", "otherwise"]
         case "switch":
             found += [*step["cases"], *(["default"] if "default" in step else [])]
+        case "assert":
+            found += ["holds"]
         case "loop":
             found += ["until", "exhausted"] if "until" in step else ["exhausted"]
     return found

@@ -352,6 +352,8 @@ class Maker:
             self.llm: 2.0 * plain,
             self.tool: 2.5 * plain,
             self.set: 1.0,
+            self.demand: 0.5,
+            self.failing: 0.2,
             self.two_ways: 0.0 if deep else 4.0 if style.gates else 2.5,
             self.switch: 0.0 if deep else 0.8,
             self.loop: 0.0 if deep else again,
@@ -529,6 +531,31 @@ class Maker:
         if "output_key" in step:
             at.refs = [r for r in at.refs if r[0] != step["output_key"]]
         at.refs += written
+        return step
+
+    def demand(self, step_id: str, at: Place) -> dict[str, Any]:
+        """An assertion: mostly of what was decided already, so that programs get past it."""
+        text = (
+            self.rng.choice(at.decided) if at.decided and self.chance(0.5) else self.condition(at)
+        )
+        ref = self.ref(at)
+        said = f"not so: ${{{ref[0]}}}" if ref and self.chance(0.5) else "not so"
+        demanded = {"id": step_id, "type": "assert", "condition": text, "message": said}
+        step = self.common(demanded, at, "bool")
+        for name in ("on_error", "default"):
+            step.pop(name, None)
+        if "catch" in step and self.chance(0.5):
+            step["catch"][0]["errors"] = ["assertion"]
+        return step
+
+    def failing(self, step_id: str, at: Place) -> dict[str, Any]:
+        """The end of the frame, mostly where a condition says so."""
+        ref = self.ref(at)
+        said = f"it is ${{{ref[0]}}}" if ref and self.chance(0.5) else "it is over"
+        step = {"id": step_id, "type": "fail", "error": self.rng.choice(("Over", "Oops"))}
+        step |= {"message": said}
+        if self.chance(0.8):
+            step["when"] = self.condition(at)
         return step
 
     def two_ways(self, step_id: str, at: Place) -> dict[str, Any]:

@@ -78,6 +78,11 @@ def check(id: str = "g", **fields: Any) -> Step:
     }
 
 
+def demand(id: str = "g", **fields: Any) -> Step:
+    """An assertion: it fails the frame where `$ok` is not true."""
+    return {"id": id, "type": "assert", "condition": "$ok == true", "message": "no", **fields}
+
+
 def write(name: str, id: str = "w", **fields: Any) -> Step:
     return {"id": id, "type": "set", "values": {name: 1}, **fields}
 
@@ -139,6 +144,7 @@ def switch(id: str = "s", **fields: Any) -> Step:
 
 
 THEN = {"pay": {"guarded_by": ["g.then"]}}
+HELD = {"pay": {"guarded_by": ["g.holds"]}}
 BOSS = {"pay": {"approval": "boss"}}
 HOLDS = "holds"
 
@@ -146,6 +152,28 @@ HOLDS = "holds"
 CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
     # in order, jumps, blocks
     "behind": ([when(pay())], THEN, HOLDS),
+    "behind an assertion": ([demand(), pay()], HELD, HOLDS),
+    "before an assertion": ([pay(), demand()], HELD, "pay"),
+    "an assertion that may be left out": (
+        [demand(when="$to == 'x'"), pay()],
+        HELD,
+        "g.unless -> pay",
+    ),
+    "an assertion that is caught": (
+        [demand(catch=[{"errors": ["*"], "next": "why"}]), pay(next="$end"), {**pay("why")}],
+        HELD,
+        "g.catch -> why",
+    ),
+    "what an assertion read is written": (
+        [demand(), write("ok"), pay(args={"to": "$ok"})],
+        HELD,
+        "g.holds -> w.next -> pay",
+    ),
+    "what only its message read is written": (
+        [demand(message="not $to"), write("to"), pay(args={"to": "$to"})],
+        HELD,
+        HOLDS,
+    ),
     "round it": ([when(mail()), pay()], THEN, "g.otherwise -> g.next -> pay"),
     "before it": ([pay(), when(mail())], THEN, "pay"),
     "after a check": ([check(), mail(), pay()], THEN, HOLDS),

@@ -22,6 +22,8 @@ class StepType(str, Enum):
     SET = "set"
     APPROVAL = "approval"
     WAIT = "wait"
+    ASSERT = "assert"
+    FAIL = "fail"
 
 
 TYPES = tuple(kind.value for kind in StepType)

@@ -414,6 +414,31 @@ class WaitStep(Step):
     OUTSIDE: ClassVar[bool] = True
 
 
+class AssertStep(Step):
+    """A condition without which the run does not go on."""
+
+    type: Literal[StepType.ASSERT] = StepType.ASSERT
+    condition: str
+    message: str | None = None
+
+    HOLDS: ClassVar[Mapping[str, Holds]] = {
+        "condition": Holds.EXPRESSION,
+        "message": Holds.TEMPLATE,
+    }
+    TIMED: ClassVar[bool] = False
+
+
+class FailStep(Step):
+    """The end of its frame, with an error that the program names."""
+
+    type: Literal[StepType.FAIL] = StepType.FAIL
+    error: str
+    message: str
+
+    HOLDS: ClassVar[Mapping[str, Holds]] = {"error": Holds.TEMPLATE, "message": Holds.TEMPLATE}
+    TIMED: ClassVar[bool] = False
+
+
 AnyStep = Annotated[
     Union[
         LLMStep,
@@ -427,6 +452,8 @@ AnyStep = Annotated[
         SetStep,
         ApprovalStep,
         WaitStep,
+        AssertStep,
+        FailStep,
     ],
     Field(discriminator="type"),
 ]
@@ -443,6 +470,8 @@ _STEP_CLASSES: dict[StepType, type[Step]] = {
     StepType.SET: SetStep,
     StepType.APPROVAL: ApprovalStep,
     StepType.WAIT: WaitStep,
+    StepType.ASSERT: AssertStep,
+    StepType.FAIL: FailStep,
 }
 
 
@@ -750,6 +779,8 @@ _SCHEMA_TEXTS = {
     "reconcile": "Asked where the outcome is unknown; returns {done: true, output: ...} or {done: "
     "false}.",
     "condition": "True or false; $name is a value, '$name' is text.",
+    "message": "What is wrong where it fails; a template.",
+    "error": "The name of the error, which a caller's `catch` matches: PaymentRefused; a template.",
     "then": "A step's id (a jump: without `next` there the run ends after it) or a list of steps "
     "(a block).",
     "otherwise": "As `then`. Without it, beside a block nothing happens, beside a jump the step "
@@ -800,6 +831,14 @@ _LATER = {
 _BUDGET_AT_TOP = ("max_steps", "max_tokens")
 _ID = re.compile(r"[^/\[\]#$\x00-\x1f\x7f\u0085\u2028\u2029]+\Z")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
+ERROR_NAMES = "begin it with a capital, as PaymentRefused, and use letters, digits and '_'"
+
+
+def error_name(text: str) -> bool:
+    """Whether a program may give an error this name: a `catch` tells it from a kind."""
+    return len(text) <= MAX_ID_CHARS and text[:1].isupper() and _NAME.match(text) is not None
+
+
 _LITERALS = ("default", "on_invalid")
 _NULLABLE = ("default", "on_invalid", "show", "over", "on")
 _AS_HERE = (("on_timeout", "fail"), ("max_stalled_steps", None))
@@ -1420,6 +1459,24 @@ class _Shape:
         if isinstance(step.get("program"), dict):
             step["program"] = self.program(step["program"], (*loc, "program"))
 
+    def never_skipped(self, step: dict[str, Any], loc: Loc) -> None:
+        if step.get("on_error") == "skip":
+            kind = step["type"]
+            message = f"'on_error: skip' does not apply to a step of type {kind!r}"
+            hint = "what it demands would not be demanded; a 'when' says where it is not meant"
+            self.add("P015", (*loc, "on_error"), message, hint)
+
+    def fail(self, step: dict[str, Any], loc: Loc) -> None:
+        self.never_skipped(step, loc)
+        if step.get("catch"):
+            message = "'catch' does not apply to a step of type 'fail': it ends its frame"
+            hint = "the 'catch' of the call, branch or map around it takes the error by its name"
+            self.add("P015", (*loc, "catch"), message, hint)
+        name = step.get("error")
+        if isinstance(name, str) and "$" not in name and not error_name(name):
+            message = f"{short(name)} can not be the name of an error"
+            self.add("P021", (*loc, "error"), message, ERROR_NAMES)
+
     def set(self, step: dict[str, Any], loc: Loc) -> None:
         values = step.get("values")
         for name in values if isinstance(values, dict) else ():
@@ -1478,6 +1535,8 @@ _CHECKS = {
     "loop": _Shape.loop,
     "set": _Shape.set,
     "wait": _Shape.wait,
+    "assert": _Shape.never_skipped,
+    "fail": _Shape.fail,
 }
 
 

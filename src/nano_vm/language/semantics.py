@@ -19,9 +19,11 @@ from ..errors import Loc
 from .expr import Ref, is_literal, named_references, parse_expr, references, value_references
 from .program import (
     ApprovalStep,
+    AssertStep,
     Block,
     CallStep,
     ConditionStep,
+    FailStep,
     Holds,
     LLMStep,
     LoopStep,
@@ -353,6 +355,11 @@ def _switch(step: SwitchStep) -> Control:
     return Chooses("value", tuple(ways), on=step.on, skipped="default")
 
 
+def _assertion(step: AssertStep) -> Control:
+    way = Way("holds", "holds", None, ("condition",), True, absent="follow")
+    return Chooses("condition", (way,), step.condition)
+
+
 def _label(name: str, target: str | Sequence[Step] | None) -> str:
     """What a step gives that took this way: the target of a jump, else the way's name."""
     return target if isinstance(target, str) else name
@@ -465,6 +472,14 @@ TABLE: dict[type[Step], Semantics] = {
         output=lambda step: (
             External("time" if step.event is None else "event", step.output_schema),
         )
+    ),
+    AssertStep: Semantics(
+        output=lambda step: (Literals((True,)),), control=_assertion, last="before"
+    ),
+    FailStep: Semantics(
+        output=lambda step: (Literals(()),),
+        control=lambda step: Stops(step.error),
+        last="before",
     ),
 }
 

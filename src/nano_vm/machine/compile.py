@@ -33,8 +33,10 @@ from ..language.program import (
     DEFAULT_ANSWER_ATTEMPTS,
     MODEL_OPTIONS,
     ApprovalStep,
+    AssertStep,
     CallStep,
     ConditionStep,
+    FailStep,
     LLMStep,
     LoopStep,
     MapStep,
@@ -57,6 +59,7 @@ from .plan import (
     END,
     FAIL,
     INLINE,
+    AssertOp,
     BranchOp,
     CloseOp,
     ForkOp,
@@ -68,6 +71,7 @@ from .plan import (
     PauseOp,
     Plan,
     SetOp,
+    StopOp,
     SwitchOp,
     TestOp,
     ToolOp,
@@ -238,6 +242,17 @@ class _Compiler:
                     for name, value in step.values.items()
                 )
                 return SetOp(values=values)
+            case AssertStep():
+                test = Test(step.condition, names)
+                return AssertOp(
+                    test=test.holds,
+                    capture=test.capture,
+                    show=test.show,
+                    message=_text(step.message or _UNSAID, names),
+                    text=step.condition,
+                )
+            case FailStep():
+                return StopOp(named=_text(step.error, names), message=_text(step.message, names))
             case LoopStep():
                 return LoopOp(max_iterations=step.max_iterations, timeout_ns=_ns(timeout))
             case ParallelStep() | MapStep() | CallStep():
@@ -406,7 +421,7 @@ class _Compiler:
                 assert isinstance(op, WhenOp)
                 op.next = target
                 target.when = op
-            elif label == "until" or label == "next":
+            elif label in ("until", "next", "holds"):
                 op.next = target
                 if isinstance(op, PauseOp):
                     op.then = target
@@ -511,6 +526,9 @@ def _part(part: dict[str, Any], names: Names) -> Eval:
     image = part["image_url"]
     url = _text(image["url"], names)
     return lambda frame: {"type": "image_url", "image_url": {**image, "url": url(frame)}}
+
+
+_UNSAID = "what it demands does not hold"
 
 
 def _text(content: str, names: Names) -> Eval:

@@ -39,9 +39,12 @@ from ..language.answers import (
     without_reasoning,
 )
 from ..language.correlation import fits
+from ..language.expr import Eval
 from ..language.operators import described, equal
+from ..language.program import ERROR_NAMES, error_name
 from ..records.trace import (
     MAX_LISTED,
+    MAX_MESSAGE,
     Attempt,
     LLMUsage,
     StepError,
@@ -92,6 +95,7 @@ from .outcome import (
     outcome_json,
 )
 from .plan import (
+    ASSERT,
     BRANCH,
     CLOSE,
     END,
@@ -101,10 +105,12 @@ from .plan import (
     MODEL,
     PAUSE,
     SET,
+    STOP,
     SWITCH,
     TEST,
     TOOL,
     WHEN,
+    AssertOp,
     BranchOp,
     CallOp,
     ForkOp,
@@ -114,6 +120,7 @@ from .plan import (
     Op,
     PauseOp,
     SetOp,
+    StopOp,
     SwitchOp,
     TestOp,
     ToolOp,
@@ -871,6 +878,10 @@ class Machine:
                 self._begin_fork(op)
             elif code == LOOP:
                 return self._enter_loop(op)
+            elif code == ASSERT:
+                return self._assert(op)
+            elif code == STOP:
+                return self._stop(op)
             else:
                 assert code == PAUSE
                 self.request, _ = admit(op.request(self.frame), self.facts.limits.value_bytes)
@@ -1026,6 +1037,35 @@ class Machine:
             frame[op.key] = values
         self._done(op, path, values, None)
         return op.next
+
+    def _assert(self, op: AssertOp) -> Op | None:
+        """Go on where the condition is true; it leaves the last output of its block as it is."""
+        held, read = op.test(self.frame), op.capture(self.frame)
+        extra: Any = {"references": op.show(read)}
+        if not held:
+            error = StepError("assertion", "AssertionError", self._said(op.message), False)
+            return self._failed(op, error, extra=extra)
+        self.frame[op.out] = True
+        if op.key >= 0:
+            self.frame[op.key] = True
+        self._record(op, SUCCESS, True, None, extra={"branch": "holds", **extra})
+        return op.next
+
+    def _stop(self, op: StopOp) -> Op | None:
+        """End the frame with the error that the program names."""
+        name, message = op.named(self.frame), self._said(op.message)
+        if not error_name(name):
+            message = f"{short(name)} can not be the name of an error ({ERROR_NAMES}): {message}"
+            name = "Failed"
+        return self._failed(op, StepError("value", name, message, False))
+
+    def _said(self, template: Eval) -> str:
+        """The message of a failure, which is one also where its message can not be computed."""
+        try:
+            text: str = template(self.frame)
+        except StepFault as error:
+            return f"its message can not be computed: {error}"
+        return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
 
     def _enter_loop(self, op: LoopOp) -> Op | None:
         loops = self._own("_loops")

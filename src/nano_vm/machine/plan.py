@@ -21,7 +21,9 @@ from .demands import Enforce
 AWAITED, INLINE = 1, 2
 """`Op.straight`: a coroutine function, or one that is called in the event loop's thread."""
 
-TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL, WHEN = range(13)
+TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL, WHEN, ASSERT, STOP = (
+    range(15)
+)
 CODES = (
     "tool",
     "model",
@@ -36,6 +38,8 @@ CODES = (
     "end",
     "fail",
     "when",
+    "assert",
+    "stop",
 )
 
 
@@ -214,6 +218,32 @@ class BranchOp(Op):
 
     def describe(self) -> str:
         return " ".join(self.text.split())
+
+
+@dataclass(slots=True, eq=False)
+class AssertOp(Op):
+    """A condition without which the frame does not go on. ``capture`` takes the values it reads,
+    for the record; ``message`` says what is wrong.
+    """
+
+    test: Eval = None  # type: ignore[assignment]
+    capture: Callable[[Frame], tuple[Any, ...]] = None  # type: ignore[assignment]
+    show: Callable[[tuple[Any, ...]], dict[str, Any]] = None  # type: ignore[assignment]
+    message: Eval = None  # type: ignore[assignment]
+    text: str = ""
+    code: int = ASSERT
+
+    def describe(self) -> str:
+        return " ".join(self.text.split())
+
+
+@dataclass(slots=True, eq=False)
+class StopOp(Op):
+    """The end of a frame, as failed, with an error whose name and message are computed."""
+
+    named: Eval = None  # type: ignore[assignment]
+    message: Eval = None  # type: ignore[assignment]
+    code: int = STOP
 
 
 @dataclass(slots=True, eq=False)
