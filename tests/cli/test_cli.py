@@ -1144,6 +1144,42 @@ def test_explain_of_a_faulty_program_tells_the_faults(
         assert err.startswith("p.yaml:1:")
 
 
+def test_the_format_of_a_graph_follows_the_ending_of_its_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, begins in (("g.svg", "<svg"), ("g.dot", "digraph"), ("g.gv", "digraph")):
+        assert main(["graph", "demo.yaml", "-o", name]) == 0
+        assert (folder / name).read_text().lstrip().startswith(begins)
+    assert main(["graph", "demo.yaml", "-o", "g.mmd"]) == 0
+    assert (folder / "g.mmd").read_text().startswith("flowchart")
+    assert main(["graph", "demo.yaml", "-o", "odd.svg", "--format", "dot"]) == 0
+    assert (folder / "odd.svg").read_text().startswith("digraph")
+    assert main(["graph", "demo.yaml", "--format", "png"]) == 2
+    assert "PNG needs a file to write to: -o FILE.png" in capsys.readouterr().err
+
+
+def test_a_png_is_the_picture_in_pixels(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = main(["graph", "demo.yaml", "-o", "g.png"])
+    if code == 0:
+        data = (folder / "g.png").read_bytes()
+        assert data.startswith(b"\x89PNG\r\n\x1a\n")
+        assert main(["graph", "demo.yaml", "-o", "g.svg"]) == 0
+        width = re.search(r'<svg[^>]* width="(\d+)', (folder / "g.svg").read_text())
+        assert width is not None
+        assert int.from_bytes(data[16:20], "big") == 2 * int(width[1])
+    else:  # a machine without fonts says so, and draws no boxes without their texts
+        assert "no font that a PNG could be written with" in capsys.readouterr().err
+    monkeypatch.setattr("nano_vm.draw.png.FAMILIES", ("No Such Font",))
+    assert main(["graph", "demo.yaml", "-o", "none.png"]) == 1
+    assert "(apt-get install fonts-dejavu-core), or draw SVG" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    assert main(["graph", "demo.yaml", "-o", "none.png"]) == 2
+    assert "pip install 'llm-nano-vm[png]'" in capsys.readouterr().err
+    assert not (folder / "none.png").exists()
+
+
 def test_graph_writes_each_format(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for form, start in (("mermaid", "flowchart TD"), ("dot", "digraph"), ("svg", "<svg")):
         assert main(["graph", "demo.yaml", "--format", form]) == 0

@@ -31,7 +31,7 @@ nano-vm run refund.yaml --tools refund.py:tools --model local -i user_input="It 
 nano-vm run refund.yaml --tools refund.py:tools --model groq/llama-3.3-70b-versatile \\
     --input-file order.json --trace run.json
 nano-vm trace show run.json
-nano-vm graph refund.yaml --format svg -o refund.svg
+nano-vm graph refund.yaml -o refund.svg
 """
 
 EXIT_CODES = """\

@@ -175,15 +175,15 @@ class OutputFile:
             os.unlink(self._temporary)
 
 
-def write_file(path: str, text: str) -> None:
-    """Write *text* to *path*, whole or not at all.
+def write_file(path: str, content: str | bytes) -> None:
+    """Write *content* to *path*, whole or not at all.
 
     Raises:
         UsageFault: If it cannot be written.
     """
     with closing(OutputFile(path)) as file:
         try:
-            file.stream.write(text.encode())
+            file.stream.write(content.encode() if isinstance(content, str) else content)
             file.commit()
         except OSError as error:
             raise UsageFault(file.fault(error)) from None

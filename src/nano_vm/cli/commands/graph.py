@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ...errors import ProgramError
 from .. import completion
-from ..faults import OK
+from ..faults import OK, UsageFault
 from ..grammar import Options, command, flag, option
 from ..output import emit, note, write_file
 from ..parameters import takes_policy, takes_program, takes_tools
@@ -20,26 +21,32 @@ if TYPE_CHECKING:
     from ..sources import Loaded
 
 EXAMPLES = """\
-nano-vm graph refund.yaml --format svg -o refund.svg
-nano-vm graph refund.yaml --proofs --policy refund.policy.yaml --format svg -o refund.svg
+nano-vm graph refund.yaml -o refund.svg
+nano-vm graph refund.yaml --proofs --policy refund.policy.yaml -o refund.png
 nano-vm graph refund.yaml >> README.md   (Mermaid, which GitHub shows)
 """
+
+ENDINGS = {".svg": "svg", ".png": "png", ".dot": "dot", ".gv": "dot"}
 
 
 @command(examples=EXAMPLES)
 @takes_program
 @option(
     "--format",
-    type=click.Choice(("mermaid", "dot", "svg")),
-    default="mermaid",
-    help="default: mermaid",
+    type=click.Choice(("mermaid", "dot", "svg", "png")),
+    help="default: that of FILE's ending, else mermaid",
 )
 @option("-o", "--output", metavar="FILE", help="write to FILE", shell_complete=completion.files)
 @flag("--proofs", help="mark guards, the calls that they guard, and where outside text goes")
 @takes_tools("the tools, for what their contracts protect")
 @takes_policy
 def graph(options: Options) -> int:
-    """Draw the graph of a program: the one that is verified and executed."""
+    """
+    Draw the graph of a program: the one that is verified and executed.
+
+    With --proofs, guards, the calls that they guard, refuted ways and untrusted values are marked,
+    and a legend says by which colour. PNG needs pip install 'llm-nano-vm[png]'.
+    """
     from ...draw.graph import FORMATS, MERMAID_MAX_EDGES
     from ...language.flow import Flow
     from ..sources import load
@@ -50,11 +57,18 @@ def graph(options: Options) -> int:
     if errors:
         raise ProgramError(loaded.placed(loaded.program.place(errors)))
     proofs = options.proofs or options.policy is not None or options.untrusted
-    text = FORMATS[options.format](flow, _marks(flow, loaded, options) if proofs else None)
-    if (
-        options.format == "mermaid"
-        and sum("->" in line for line in text.splitlines()) > MERMAID_MAX_EDGES
-    ):
+    ending = Path(options.output or "").suffix
+    form = options.format or ENDINGS.get(ending, "mermaid")
+    if form == "png" and options.output is None:
+        raise UsageFault("PNG needs a file to write to: -o FILE.png")
+    drawn = "svg" if form == "png" else form
+    text = FORMATS[drawn](flow, _marks(flow, loaded, options) if proofs else None)
+    if form == "png":
+        from ...draw.png import png
+
+        write_file(options.output, png(text))
+        return OK
+    if form == "mermaid" and sum("->" in line for line in text.splitlines()) > MERMAID_MAX_EDGES:
         note(
             f"more than {MERMAID_MAX_EDGES} edges, which Mermaid does not draw by default; "
             f"--format svg does"
