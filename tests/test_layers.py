@@ -298,6 +298,44 @@ def test_what_is_allowed_is_no_breach(tmp_path: Path, file: str, text: str) -> N
 MAP = Path(__file__).parents[1] / "ARCHITECTURE.md"
 
 
+def sql(source: Path) -> Iterator[str]:
+    """What outside of ``store/sql`` knows that runs are kept in tables."""
+    for file in sorted(source.rglob("*.py")):
+        place = file.relative_to(source).as_posix()
+        if place.startswith("store/sql/"):
+            continue
+        text = file.read_text(encoding="utf-8")
+        for line, name in imported(ast.parse(text), file.relative_to(source.parent).parent.parts):
+            if name.startswith(f"{PACKAGE}.store.sql") and place != OPENS_STORES:
+                yield f"{place}:{line}: imports {name}"
+        for table in re.findall(
+            r"\bnano_(?:runs|rows|inbox|labels|events|receipts|owners)\b", text
+        ):
+            yield f"{place}: names the table {table}"
+
+
+OPENS_STORES = "store/protocol.py"
+
+
+def test_only_a_store_speaks_sql() -> None:
+    assert not list(sql(SOURCE))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("from ..store.sql.store import SqlStore", "imports nano_vm.store.sql.store.SqlStore"),
+        ("def f():\n    import nano_vm.store.sql.read", "x.py:2: imports nano_vm.store.sql.read"),
+        ("q = 'SELECT run_id FROM nano_runs'", "names the table nano_runs"),
+    ],
+)
+def test_sql_elsewhere_is_found(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / PACKAGE / "cli" / "x.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert fault in "\n".join(sql(tmp_path / PACKAGE))
+
+
 def mapped(text: str) -> set[str]:
     """The modules that the map names: rows of its first table, and of `verify/` those of the passes."""
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
