@@ -21,10 +21,10 @@ from nano_vm.records.trace import LLMUsage, StepStatus
 from nano_vm.store.protocol import RunFilter
 from nano_vm.store.records import ENDED, RUN_STATUSES, STEP, Row, StoredRun
 from nano_vm.store.seals import seal_of
-from nano_vm.store.sql.cells import Bodies, row_cells, row_crc, run_cells
+from nano_vm.store.sql.cells import Bodies, row_cells, run_cells
 from nano_vm.store.sql.listing import index_labels
 from nano_vm.store.sql.store import SqlStore
-from nano_vm.store.sql.writer import INSERT_ROWS, settle
+from nano_vm.store.sql.writer import insert_rows, settle
 
 FEW = 1_000
 SIZE = 50
@@ -104,14 +104,14 @@ def fill(store: SqlStore, count: int) -> None:
                 columns = run_cells(run, bodies) | {"key": run.key, "fence": 1, "row_count": 1}
                 runs.append(tuple(columns.values()))
                 cells = row_cells(row, bodies)
-                rows.append((run.key, 0, *cells, row_crc(run.key, 0, cells)))
+                rows.append((run.key, 0, cells))
                 index_labels(connection, run)
             connection.many(
                 f"INSERT INTO nano_runs ({', '.join(columns)}) VALUES "
                 f"({', '.join('?' * len(columns))})",
                 runs,
             )
-            connection.many(INSERT_ROWS, rows)
+            insert_rows(connection, rows)
             settle(connection, bodies)
         print(f"\r{first + AT_ONCE:,} runs", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

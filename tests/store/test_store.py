@@ -499,7 +499,7 @@ def test_nobody_claims_a_run_between_the_look_at_its_fence_and_the_commit(
         thread = threading.Thread(target=lambda: claims.append(claim(yours, run.run_id, "you")))
 
         def slowly(self: Any, statement: str, values: Any) -> None:
-            if statement == writing.INSERT_ROWS and not waited:
+            if statement.startswith("INSERT INTO nano_rows") and not waited:
                 thread.start()
                 thread.join(0.5)
                 waited.append(thread.is_alive())

@@ -43,6 +43,9 @@ MAX_LABELS, LABEL_CHARS = 32, 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")  # as Kubernetes has names of labels
 
 
+_NO_CALL = "null,null"
+
+
 @dataclass(slots=True)
 class Row:
     """A stored record of a run; times are nanoseconds since the epoch. An intent has only frame,
@@ -77,13 +80,16 @@ class Row:
             "null" if request is UNSET else _hidden(salt, request, known),
             "null" if output is UNSET else _hidden(salt, output, known),
             "null" if rest is None else _hidden(salt, rest, known),
-            "null" if self.model is None else _quoted(self.model),
-            "null" if self.usage is None else canonical(self.usage.to_dict()).decode(),
         )
+        call = _NO_CALL if self.model is None and self.usage is None else self._call()
         return (
             f"[{self.kind},{_quoted(self.frame)},{_quoted(self.path)},{_quoted(self.type)},"
-            f"{'null' if status is None else _quoted(status._value_)},{self.started_ns},{self.finished_ns},{','.join(hidden)}]"
+            f"{'null' if status is None else _quoted(status._value_)},{self.started_ns},{self.finished_ns},{','.join(hidden)},{call}]"
         ).encode()
+
+    def _call(self) -> str:
+        usage = None if self.usage is None else self.usage.to_dict()
+        return f"{canonical(self.model).decode()},{canonical(usage).decode()}"
 
     def record(self) -> Record:
         """As a trace's record; that of a fork has no children yet.

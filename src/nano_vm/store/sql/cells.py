@@ -28,7 +28,7 @@ from ..records import (
     step_of,
     used,
 )
-from .schema import RUN_FIELDS
+from .schema import CALL, ROW_CELLS, RUN_FIELDS
 
 INLINE_BYTES = 40
 """A value up to this long stands in its cell: a hash is hardly shorter."""
@@ -43,7 +43,9 @@ UPDATABLE = frozenset(
 
 _NUMBERS = Struct("<7q").pack  # half the time of a formatted text
 _FIXED = "run_id program_name program_digest created_ns seed parent project submitter".split()
-_NO_CALLS = [None] * 6
+NO_CALL = (None,) * (len(ROW_CELLS) - CALL)
+"""The last cells of a row that no model call has."""
+
 _TYPES = {name: number for number, name in enumerate(TYPES)}
 _STATUSES = {status: number for number, status in enumerate(STATUSES)}
 
@@ -107,15 +109,19 @@ def row_cells(row: Row, bodies: Bodies) -> tuple[Any, ...]:
         bodies.cell(row.request),
         bodies.cell(row.output),
         None if row.rest is None else bodies.cell(row.rest),
-        row.model,
-        None if row.model is None else step_of(row.path),
-        *counts_of(row.usage),
+        *(NO_CALL if row.model is None and row.usage is None else _call(row)),
     )
+
+
+def _call(row: Row) -> tuple[Any, ...]:
+    """The columns of a row that say what a model call consumed."""
+    step = None if row.model is None else step_of(row.path)
+    return row.model, step, *counts_of(row.usage)
 
 
 def row_crc(key: int, seq: int, cells: Sequence[Any]) -> int:
     """What shows a row that was damaged where it lies."""
-    kind, frame, path, type_, status, started, lasted, request, output, rest, *calls = cells
+    kind, frame, path, type_, status, started, lasted, request, output, rest = cells[:CALL]
     numbers = _NUMBERS(
         key,
         seq,
@@ -131,7 +137,8 @@ def row_crc(key: int, seq: int, cells: Sequence[Any]) -> int:
             (numbers, frame.encode(), path.encode(), request or b"", output or b"", rest or b"")
         )
     )
-    return crc if calls == _NO_CALLS else crc32(json.dumps(calls).encode(), crc)
+    call = tuple(cells[CALL:])
+    return crc if call == NO_CALL else crc32(json.dumps(call).encode(), crc)
 
 
 def run_crc(fields: Mapping[str, Any]) -> int:

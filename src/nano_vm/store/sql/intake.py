@@ -16,10 +16,10 @@ from ..signing import SigningKey
 from ..sql import events, listing, receipts
 from ..transfer import document_digest, read_export, run_lines
 from ..waits import matched
-from .cells import Bodies, row_cells, row_crc, run_cells
+from .cells import Bodies, row_cells, run_cells
 from .database import Connection, Database
 from .read import loaded
-from .writer import INSERT_ROWS, settle
+from .writer import insert_rows, settle
 
 
 def import_(
@@ -69,9 +69,7 @@ def _take(connection: Connection, run: StoredRun) -> bool:
     key = run.key = int(found[0])
     listing.index_labels(connection, run)
     cells = [row_cells(row, bodies) for row in run.rows]
-    connection.many(
-        INSERT_ROWS, [(key, seq, *row, row_crc(key, seq, row)) for seq, row in enumerate(cells)]
-    )
+    insert_rows(connection, [(key, seq, row) for seq, row in enumerate(cells)])
     messages = [(message, 0) for message in run.inbox] + [(message, 1) for message in run.decided]
     connection.many(
         "INSERT INTO nano_inbox (run, kind, message, signature, used) VALUES (?, ?, ?, ?, ?)",

@@ -172,6 +172,9 @@ ROW_CELLS = tuple(
 ROW_VALUES = slice(ROW_CELLS.index("request"), ROW_CELLS.index("rest") + 1)
 """Those of them that are cells of values."""
 
+CALL = ROW_CELLS.index("model")
+"""Where those begin that only a model call has."""
+
 
 def upgrade_from(found: int, words: Mapping[str, str]) -> list[str] | None:
     """What makes tables of version *found* those of `SCHEMA_VERSION`, in the *words* of a dialect;

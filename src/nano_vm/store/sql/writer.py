@@ -28,9 +28,9 @@ from ..records import ENDED
 from ..signing import SigningKey
 from ..sql import events, receipts
 from ..waits import Waits
-from .cells import Bodies, row_cells, row_crc, update_cells
+from .cells import NO_CALL, Bodies, row_cells, row_crc, update_cells
 from .database import Connection, Database
-from .schema import ROW_CELLS
+from .schema import CALL, ROW_CELLS
 
 BATCH_ITEMS = 1000
 """The most that goes into one transaction, so that none makes the others wait for long."""
@@ -63,10 +63,30 @@ _CHOSEN = ("40P01", "40001")  # deadlock detected, could not serialize
 
 Job = Callable[[Connection, Bodies], Any]
 
-INSERT_ROWS = (
-    f"INSERT INTO nano_rows (run, seq, {', '.join(ROW_CELLS)}, crc) "
-    f"VALUES ({', '.join('?' * (len(ROW_CELLS) + 3))})"
-)
+
+def _insertion(cells: Sequence[str]) -> str:
+    names = ("run", "seq", *cells, "crc")
+    return f"INSERT INTO nano_rows ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+
+
+_INSERT_CALLS, _INSERT_OTHERS = _insertion(ROW_CELLS), _insertion(ROW_CELLS[:CALL])
+
+
+def insert_rows(connection: Connection, rows: Iterable[tuple[int, int, tuple[Any, ...]]]) -> None:
+    """Insert rows, each by its run, its number and its cells.
+
+    Most are of no model call, and leave out the columns of one: to bind six parameters that are
+    NULL takes two thirds of the time of binding all others (1.5 of 4.2 µs a row, SQLite).
+    """
+    calls, others = [], []
+    for key, seq, cells in rows:
+        crc = row_crc(key, seq, cells)
+        if cells[CALL:] == NO_CALL:
+            others.append((key, seq, *cells[:CALL], crc))
+        else:
+            calls.append((key, seq, *cells, crc))
+    connection.many(_INSERT_OTHERS, others)
+    connection.many(_INSERT_CALLS, calls)
 
 
 class _Item:
@@ -393,7 +413,7 @@ class Writer:
         held += self.database.dialect.skip_locked  # nobody claims the run until the commit
         runs = {run[0]: run for run in connection.among(held, keys)}
         locked = self._locked(connection, [key for key in keys if key not in runs])
-        rows: list[tuple[Any, ...]] = []
+        rows: list[tuple[int, int, tuple[Any, ...]]] = []
         updates: dict[int, dict[str, Any]] = {}
         used: list[tuple[int, int]] = []
         seen: list[tuple[int, int]] = []
@@ -433,7 +453,7 @@ class Writer:
                 changes = updates.setdefault(append.key, {})
                 seq = count
                 for cells in item.rows:
-                    rows.append((append.key, seq, *cells, row_crc(append.key, seq, cells)))
+                    rows.append((append.key, seq, cells))
                     seq += 1
                 changes["row_count"] = seq
             if item.columns:
@@ -450,7 +470,7 @@ class Writer:
                 waits[append.key] = append.waits
             used.extend((message, append.key) for message in append.used)
             seen.extend((message, append.key) for message in append.seen)
-        connection.many(INSERT_ROWS, rows)
+        insert_rows(connection, rows)
         for names, values in _by_shape(updates).items():
             connection.many(
                 f"UPDATE nano_runs SET {', '.join(f'{name} = ?' for name in names)} WHERE key = ?",
