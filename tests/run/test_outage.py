@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from nano_vm.errors import StoreError
 from nano_vm.replay import subject_of, verify
 from nano_vm.run import outbox
 from nano_vm.run.lease import Debt, Lease, Process
-from nano_vm.store.records import STEP, Message
+from nano_vm.store.protocol import Append
+from nano_vm.store.records import STEP, Message, StoredRun
 from nano_vm.store.sql.database import Connection, Database
+from nano_vm.store.sql.postgres import PostgreSQL
 from nano_vm.store.sql.store import SqlStore
 
 SUCCESS = TraceStatus.SUCCESS
@@ -214,6 +217,68 @@ async def test_a_run_that_was_made_though_the_answer_was_lost_is_the_caller_s(ho
             assert await vm.submit(PAYS, run_id=f"s{number}") == f"s{number}"
     assert len(await vm.work(until_idle=True)) == 11
     assert host.calls["pay 1"] == 11
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["stored", "lost"])
+async def test_what_a_server_says_of_a_commit_that_it_did_not_answer_is_not_believed(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """It has crashed, and gave the number of a transaction that it lost to another, or knows
+    nothing of one that it has.
+    """
+    host, commit, commits = Host(postgres.database()), Connection.commit, count()
+    vm = host.vm()
+    await vm.run(program(step("warm", "look")))
+    monkeypatch.setattr(PostgreSQL, "committed", lambda *_: lost)
+    number = 0
+
+    def crashing(self: Connection) -> None:
+        writes = threading.current_thread().name == "nano-vm-store"
+        crashes = writes and next(commits) == number
+        if not (crashes and lost):
+            commit(self)
+        if crashes:
+            self.driver.close()
+            raise self.database.dialect.api.OperationalError("the server has crashed")
+
+    monkeypatch.setattr(Connection, "commit", crashing)
+    while next(commits) >= number:
+        number, commits = number + 1, count(1)
+        host.calls.clear()
+        trace = await vm.run(PAYS, run_id=f"r{number}")
+        assert (trace.status, host.calls) == (SUCCESS, CALLS), f"commit {number}"
+    assert number >= 5
+    for at in range(1, number + 1):
+        assert sound(vm, f"r{at}"), f"commit {at}"
+    host.close()
+
+
+def test_a_number_that_a_server_does_not_know_is_of_no_commit(postgres: PostgresServer) -> None:
+    with SqlStore(postgres.database()) as store:
+        with store.database.reading() as connection:
+            unknown = connection.one("SELECT txid_current()")[0] + 1000
+        began = time.monotonic()
+        assert store.writer._was_committed(unknown) is False
+        assert time.monotonic() - began < 5
+
+
+async def test_who_waits_for_what_another_holds_is_told_that_it_will_pass(
+    postgres: PostgresServer,
+) -> None:
+    import psycopg
+
+    url = postgres.database()
+    with SqlStore(url, busy_timeout_seconds=0.1) as store, psycopg.connect(url) as other:
+        run = StoredRun("r", "p", "d", 1, salt=b"s")
+        store.create(run)
+        other.execute("SELECT 1 FROM nano_runs WHERE run_id = 'r' FOR UPDATE")
+        message = Message("cancel", "", {}, "ann", 1)
+        with pytest.raises(StoreError, match="is held by another transaction") as decided:
+            await asyncio.to_thread(store.decide, "r", lambda *_: message)
+        with pytest.raises(StoreError, match="is held by another transaction") as told:
+            await store.told(run.key)
+        assert decided.value.passing
+        assert told.value.passing
 
 
 # --- for a while ---
@@ -482,6 +547,32 @@ async def test_what_can_never_be_stored_keeps_nothing_else_waiting(
     assert "run no such run: what it did last can not be stored: there is no run" in caplog.text
     assert [message.name for message in other.require_store().load("r").inbox] == ["z"]
     assert not lease.owes
+    host.close()
+
+
+async def test_a_fault_of_ours_in_what_is_owed_keeps_nothing_else_waiting(
+    file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = Host(file)
+    vm, other = host.vm(), host.vm(far=True)
+    await vm.submit(PAYS, run_id="r")
+    lease: Any = vm._durable.lease
+    lease.begin()
+    vm.store.claim(["r"], lease.owner, 1)  # type: ignore[union-attr]
+    broken = [ZeroDivisionError("a fault of ours")]
+    settled = lease._settled
+
+    def settled_once(*given: Any) -> Any:
+        if broken:
+            raise broken.pop()
+        return settled(*given)
+
+    lease._settled = settled_once
+    lease.hold(["r"])
+    lease.owe(Debt("r", Append(1, 2, after=0)))
+    trace = await taken_up(other)
+    assert (trace.status, host.calls) == (SUCCESS, CALLS)
+    assert "run r: what it did last can not be stored: a fault of ours" in caplog.text
     host.close()
 
 

@@ -365,10 +365,12 @@ class Lease(forking.Begins):
                 self.store.send(debt.run_id, debt.outcomes[0])
                 outcome = debt.outcomes.pop(0)
                 self._warn(debt.run_id, outcome)
-        except StoreError as error:
-            if error.passing:
+        except Exception as error:
+            if isinstance(error, StoreError) and error.passing:
                 raise
-            logger.warning("run %s: what it did last can not be stored: %s", debt.run_id, error)
+            ours = not isinstance(error, StoreError)
+            text = "run %s: what it did last can not be stored: %s"
+            logger.warning(text, debt.run_id, error, exc_info=ours)
             if debt.append is not None:
                 self._unsure = True  # so that it is given back without that
                 self.let_go([debt.run_id])

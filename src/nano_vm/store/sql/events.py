@@ -35,6 +35,9 @@ _EVENT = "id, message, signature"
 class Held(StoreError):
     """What a transaction needs is held by another right now; it can be asked for again."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, passing=True)
+
 
 # --- what is stored ---
 

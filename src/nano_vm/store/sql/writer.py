@@ -128,6 +128,23 @@ class _Item:
         self.value: Any = None
         self.error: BaseException | None = None
 
+    @property
+    def shares(self) -> bool:
+        """Whether it shares a transaction with others: an append, or what makes a run."""
+        return self.job is None or self.order is not None
+
+    @property
+    def comes_again(self) -> bool:
+        """Whether who gave it gives it again where the answer was lost, and what is stored already
+        is recognised then.
+
+        So nobody has to ask the server what became of it. One that crashed gives the numbers of
+        transactions that it lost to others, and would say of a lost one that it was committed.
+        """
+        if self.append is None:
+            return self.order is not None
+        return self.append.after is not None or not self.append.rows
+
     def encode(self, there: int = 0) -> None:
         """Make the cells, without those of the first rows that are *there* already; what is no
         value fails this item alone.
@@ -275,8 +292,8 @@ class Writer:
         """What shares a transaction: all of it, where a transaction that writes is alone anyway."""
         if self.database.dialect.alone:
             return [batch] if batch else []
-        together = [item for item in batch if item.job is None or item.order is not None]
-        alone = [[item] for item in batch if item.job is not None and item.order is None]
+        together = [item for item in batch if item.shares]
+        alone = [[item] for item in batch if not item.shares]
         return [*alone, together] if together else alone
 
     def _batch(self, batch: list[_Item]) -> None:
@@ -324,7 +341,8 @@ class Writer:
             connection.discard()
             if not isinstance(error, self.database.errors):
                 raise
-            if committing and identity is not None and self._was_committed(identity):
+            asks = identity is not None and not all(item.comes_again for item in batch)
+            if committing and asks and self._was_committed(identity):
                 self.transactions += 1
                 self._receipt = receipt
                 return
@@ -369,8 +387,9 @@ class Writer:
                     committed = self.database.dialect.committed(connection, identity)
                 if committed is not None:
                     return committed
-            except StoreError:
-                pass
+            except StoreError as error:
+                if not error.passing:  # a server that crashed does not know the number
+                    return False
             if time.monotonic() > until:
                 # To say that nothing was written could be wrong too; the run is looked at again by whoever takes it
                 # up.
@@ -463,7 +482,8 @@ class Writer:
                     if name in item.columns:
                         bodies.drop(old[name])
                 changes.update(item.columns)
-                if changes.get("status") in ENDED:
+                # with its seal it was stored before, and the answer lost
+                if changes.get("status") in ENDED and changes.get("seal") != run[7]:
                     seal, at = changes.get("seal", run[7]), changes.get("finished_ns", 0)
                     bodies.entries.append(Entry(HAS_ENDED, run[6], seal, at))
             if append.waits is not None:
