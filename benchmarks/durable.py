@@ -402,7 +402,7 @@ def waiting(effort: Effort) -> Table:
     )
     suspended = Bar("ms of runs by status", found["suspended_ms"], 100, "ms")
     table.add(
-        "`store.runs(limit=50, status='suspended')`, ms",
+        "`store.runs(RunFilter(status='suspended'), limit=50)`, ms",
         number(found["suspended_ms"]),
         bars=[suspended],
     )

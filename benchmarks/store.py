@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from nano_vm.records.trace import StepStatus
-from nano_vm.store.protocol import Append
+from nano_vm.store.protocol import Append, RunFilter
 from nano_vm.store.records import INTENT, STEP, Row, StoredRun
 from nano_vm.store.sql.store import SqlStore
 
@@ -170,7 +170,8 @@ def main() -> None:
             seconds = median(timed(lambda: list(store.runs(limit=50))) for _ in range(9))
             print(f"runs(limit=50) of 100,000  {seconds * 1e3:8.1f} ms")
             seconds = median(
-                timed(lambda: list(store.runs(limit=50, status="suspended"))) for _ in range(9)
+                timed(lambda: list(store.runs(RunFilter(status="suspended"), limit=50)))
+                for _ in range(9)
             )
             print(f"  of those suspended       {seconds * 1e3:8.1f} ms")
             seconds = median(timed(lambda: store.claimable(10**18 + 50, 100)) for _ in range(9))

@@ -35,8 +35,15 @@ RANDOM_MS = (20, 250)
 POINT_MS = 1_000
 """When it dies all the same, where it never came to its point so often."""
 
-END_SECONDS = 120
-"""How long the runs that are left may take to end."""
+STILL_SECONDS = 120
+"""How long nothing may be done while runs are left that have not ended. How long they take depends
+on what else the machine does; a run that hangs does nothing for ever.
+"""
+
+PROGRESS = ("call", "model", "outcome", "end", "send", "submit")
+"""Points that are passed by who does something, and not by who only looks."""
+
+NEVER = float("inf")
 
 MOST_FAULTS = 20
 """Faults that are told; more only hide the first."""
@@ -97,13 +104,15 @@ class Campaign:
             self.step()
         self.place.more.unlink()
         self.calm()
-        until = time.monotonic() + END_SECONDS
         # these end the runs undisturbed; who was to die at a point may still do so
         for process in list(self.lives):
             role, _, point = self.lives[process]
-            self.lives[process] = role, until, point
-        while self.lives:
-            if time.monotonic() > until or self.place.faults.exists():
+            self.lives[process] = role, NEVER, point
+        done, until = -1, 0.0
+        while self.lives and not self.place.faults.exists():
+            if self.progress() != done:
+                done, until = self.progress(), time.monotonic() + STILL_SECONDS
+            if time.monotonic() > until:
                 break
             self.step()
             if Counter(self.roles())["person"] == 0 or Counter(self.roles())["worker"] == 0:
@@ -115,6 +124,11 @@ class Campaign:
         self.killing.seconds = time.monotonic() - started
         self.killing.passed, self.killing.died = self.shared.passed(), self.shared.died()
         return self.killing
+
+    def progress(self) -> int:
+        """A number that grows with all that is done."""
+        passed = self.shared.passed()
+        return sum(count for name, count in passed.items() if name.startswith(PROGRESS))
 
     def roles(self) -> list[str]:
         return [role for role, _, _ in self.lives.values()]
@@ -167,7 +181,7 @@ class Campaign:
             main = work if role == "worker" else decide
             live(lambda: main(self.place, points, name), self.place)
         wait = self.point_ms if point is not None else self.draw.randint(*self.random_ms)
-        dies = time.monotonic() + (wait / 1000 if mortal else END_SECONDS)
+        dies = time.monotonic() + wait / 1000 if mortal else NEVER
         self.lives[process] = role, dies, point is not None
 
     def step(self) -> None:

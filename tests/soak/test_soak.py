@@ -13,6 +13,11 @@ from postgres import programs
 
 TESTS = Path(__file__).parents[1]
 
+HANGS_SECONDS = 1200
+"""After how long a campaign itself hangs; the longest takes 20 s on a machine that does nothing
+else, and ends by itself when its runs do nothing any more.
+"""
+
 
 def soak(module: str, *arguments: str) -> dict[str, Any]:
     """Run one of the campaigns in a process of its own, since it forks, and give what it
@@ -20,7 +25,7 @@ def soak(module: str, *arguments: str) -> dict[str, Any]:
     """
     command = [sys.executable, "-m", f"soak.{module}", *arguments]
     done = subprocess.run(
-        command, cwd=TESTS, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=TESTS, capture_output=True, text=True, timeout=HANGS_SECONDS, check=False
     )
     assert done.stdout, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
@@ -75,11 +80,6 @@ def test_a_storm() -> None:
     assert min(result["freezes"], result["clock set"], result["file locked"]) >= 1
 
 
-# Open: alone its runs end in time; beside other work on two cores some were still under way at the
-# end, once.
-@pytest.mark.xfail(
-    reason="runs of the storm may not have ended in time beside other work", strict=False
-)
 @pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_a_storm_on_postgresql() -> None:
