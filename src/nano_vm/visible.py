@@ -72,6 +72,18 @@ def escaped(char: str) -> str:
     )
 
 
+def safe_json(text: str) -> str:
+    """JSON text with the same characters as JSON escapes, so that it means the same and can be
+    shown.
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        # a raw line break is indentation
+        return match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1]
+
+    return HIDDEN.sub(escape, text)
+
+
 def written(value: Any) -> str:
     """*value* on one line, all of it, as JSON with the escapes of this module."""
     return "".join(_parts(value, _text))

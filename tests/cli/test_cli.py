@@ -30,12 +30,13 @@ from nano_vm.cli.canonical import formatted
 from nano_vm.cli.inputs import read_inputs
 from nano_vm.cli.models import load_models
 from nano_vm.cli.rules import read_budget, read_prices
-from nano_vm.cli.text import diagnostic_lines, dollars, safe, safe_json, shown
+from nano_vm.cli.text import diagnostic_lines, dollars, safe, shown
 from nano_vm.cli.tools import load_tools
 from nano_vm.cli.view import Lines, Table
 from nano_vm.errors import Diagnostic
 from nano_vm.records.trace import StepResult, StepStatus, TraceError
 from nano_vm.run.observers import Event
+from nano_vm.visible import safe_json
 
 SOURCE = Path(__file__).parents[2] / "src"
 EVIL = (

@@ -5,21 +5,18 @@ came to.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, aclosing, closing
-from pathlib import Path
+from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
-from ..errors import VMError
 from ..records.trace import Trace
+from ..run.batch_files import FileBatch
+from ..run.batch_inputs import Input, Inputs
+from ..run.batch_results import Results, ended_lines
 from .faults import FAILED, OK, SUSPENDED, USAGE, Failure, UsageFault
 from .grammar import Options
 from .host import program_of, vm_of
-from .lines import Input, Inputs, Results, digest_of, ended_lines, read_line
 from .output import complain, note, on_terminal, say
 from .rules import read_budget
 from .said import said_of
@@ -46,34 +43,32 @@ class Batch:
         self.vm = vm_of(options, programs=self.loaded.programs, policy=policy, store=self.store)
         stack.callback(self.vm.close)
         self.check()
-        digest = self.digest()
         if options.restart:
             self.demand_consent()
         self.results = stack.enter_context(
             closing(
                 Results(
                     options.output,
-                    digest,
+                    self.digest(),
                     self.inputs,
                     restart=options.restart,
                     ordered=options.ordered,
                 )
             )
         )
-        self.total = self.inputs.look_ahead(self.results)
-        self.before = self.results.counts.total
-        self.results.repeat(self.is_repeated)
-        self.prefix = (
-            _batch_id(options.output, fresh=options.restart) if self.store is not None else None
+        self.files = FileBatch(
+            self.vm,
+            self.loaded.program,
+            self.inputs,
+            self.results,
+            fresh=options.restart,
+            retry_failed=options.retry_failed,
         )
+        self.total, self.before = self.files.total, self.files.before
         self.view: View = _view(self)
-        self.taken: dict[int, Input] = {}  # inputs under way, by their number in the batch
-        self.count = 0
         self.failures: list[str] = []
         self.received: list[int] = []
-        self.fault: str | None = None
         self.began = time.monotonic()
-        self.exhausted = self.usage = False
 
     def check(self) -> None:
         """Print warnings; raises if no input can make the program run."""
@@ -119,14 +114,6 @@ class Batch:
         if answer.strip().lower() not in ("y", "yes"):
             raise UsageFault("nothing was run")
 
-    def is_repeated(self, result: dict[str, Any]) -> bool:
-        """Whether the run of a result is looked at again: it waited, and its store may know more by
-        now; or it did not succeed, and is to be tried again.
-        """
-        if result["status"] == "suspended":
-            return self.store is not None and self.store.has(result.get("run_id", ""))
-        return bool(self.options.retry_failed) and result["status"] in ("failed", "cancelled")
-
     def digest(self) -> str:
         """The digest of the program with those that it calls."""
         from ..language.flow import Flow
@@ -166,7 +153,7 @@ class Batch:
         if not self.inputs.stopped:
             self.inputs.stop()
             self.view.say(
-                f"stopping: {len(self.taken)} under way end first; Ctrl-C again cancels them"
+                f"stopping: {len(self.files.taken)} under way end first; Ctrl-C again cancels them"
             )
 
     def cancel(self, task: asyncio.Task[None]) -> None:
@@ -175,59 +162,17 @@ class Batch:
         task.cancel()
 
     async def work(self) -> None:
-        from ..run.batch import run_many
-
-        runs = run_many(
-            self.vm,
-            self.loaded.program,
-            self.given(),
+        """Run what has no result yet."""
+        await self.files.work(
+            self.show,
             concurrency=self.options.concurrency,
-            ordered=self.options.ordered,
-            run_id=self.run_id if self.prefix is not None else None,
-            resume=True,
             budget=self.budget,
             untrusted=self.options.untrusted,
             **said_of(self.options, kept=self.store is not None),
         )
-        try:
-            async with aclosing(runs) as results:
-                async for number, _, trace in results:
-                    self.note(self.taken.pop(number), trace)
-        except OSError as error:
-            self.fault = f"can not read {self.inputs.name}: {error.strerror}"
-        except VMError as error:
-            self.fault = str(error)
-        except UsageFault as error:  # a changed input that came by a pipe
-            self.fault, self.usage = str(error), True
 
-    async def given(self) -> AsyncIterator[Any]:
-        """The inputs that have no result yet; a line that is none goes on as it is, and is
-        refused.
-        """
-        async for line, raw in self.inputs:
-            if self.results.compare(line, digest_of(line, raw)) and line not in self.results.again:
-                continue
-            found = read_line(line, raw)
-            self.taken[self.count] = found
-            self.count += 1
-            yield found.value if found.fault is None else found
-        self.exhausted = not self.inputs.stopped
-
-    def run_id(self, number: int) -> str:
-        """The id of a run: the same when the batch is started again. One that waits has its own,
-        one that is tried again the next.
-        """
-        line = self.taken[number].line
-        before = self.results.again.get(line, {})
-        known = before.get("run_id") or f"{self.prefix}-{line}"
-        return _next_id(known) if before.get("status") in ("failed", "cancelled") else known
-
-    def note(self, given: Input, trace: Trace) -> None:
-        """Write the result of an input."""
-        result = result_of(given, self.results.program, trace)
-        self.results.write(result)
-        if self.results.fault is not None:
-            self.inputs.stop()
+    def show(self, given: Input, result: dict[str, Any], trace: Trace) -> None:
+        """Show that an input has its result."""
         if result["status"] != "success" and len(self.failures) < SHOWN_FAILURES:
             why = result.get("error") or f"waits for {', '.join(w['kind'] for w in trace.waiting)}"
             self.failures.append(
@@ -244,8 +189,8 @@ class Batch:
             note(f"{unsettled_text(counts)}: {self.options.output} has all")
         if counts.statuses["suspended"] and self.store is None:
             note("suspended runs were lost: only with --store can a run that waits go on")
-        faults = [fault for fault in (self.results.fault, self.fault) if fault is not None]
-        complete = self.exhausted and not self.taken and not faults
+        faults = [fault for fault in (self.results.fault, self.files.fault) if fault is not None]
+        complete = self.files.complete
         interrupted = bool(self.received) and not complete
         for fault in faults:
             complain(fault)
@@ -257,12 +202,11 @@ class Batch:
         if interrupted:
             code = 128 + self.received[0]
         if faults:
-            code = USAGE if self.usage else FAILED
-        if complete and self.prefix is not None:
-            _marker(self.options.output).unlink(missing_ok=True)
+            code = USAGE if self.files.misused else FAILED
+        self.files.finish()
         if not self.options.json:
             self.tell(took)
-        if interrupted or (faults and not self.usage):
+        if interrupted or (faults and not self.files.misused):
             note(
                 f"{self.options.output} has whole lines only; the same command goes on where it "
                 f"stopped"
@@ -299,31 +243,6 @@ class Batch:
         if done:
             parts.append(f"{seconds(took * 1000)}, {rate_text(done, took)}")
         say("; ".join(parts))
-
-
-def result_of(given: Input, program: str, trace: Trace) -> dict[str, Any]:
-    """A line of results."""
-    usage = trace.usage()
-    result: dict[str, Any] = {"line": given.line, "status": trace.status.value}
-    if given.fault is not None:
-        result |= {"error": given.fault, "error_kind": "refused"}
-    elif trace.error is not None:
-        result |= {"error": trace.error, "error_kind": trace.error_kind}
-    else:
-        result["output"] = trace.final_output
-    if trace.waiting:
-        result["waiting"] = trace.waiting
-    if given.fault is None:
-        result["run_id"] = trace.run_id
-        result["steps"] = len(trace.steps)
-        if usage.total_tokens or usage.cost_usd is None:
-            result |= {
-                "tokens": usage.total_tokens,
-                "cost_usd": None if usage.cost_usd is None else str(usage.cost_usd),
-            }
-        result["duration_ms"] = round(trace.duration_ms or 0.0, 3)
-        result["digest"] = trace.digest
-    return {**result, "input": given.digest, "program": program}
 
 
 def rate_text(count: int, took: float) -> str:
@@ -364,44 +283,6 @@ def unsettled_text(counts: Any) -> str:
     texts = [f"{count:,} {status}" for status, count in found]
     first = f"{found[0][1]:,} of {counts.total:,} {found[0][0]}"
     return ", ".join([first, *texts[1:]])
-
-
-def _next_id(run_id: str) -> str:
-    """The id of a run that is tried again."""
-    name, dot, number = run_id.rpartition(".")
-    return f"{name}.{int(number) + 1}" if dot and number.isdecimal() else f"{run_id}.2"
-
-
-_BATCH_ID = re.compile(rb"batch-[0-9a-f]{16}")
-
-
-def _marker(output: str) -> Path:
-    return Path(f"{output}.batch")
-
-
-def _batch_id(output: str, *, fresh: bool) -> str:
-    """What the ids of this batch's runs begin with. It stands beside the results until they are
-    complete, so that a start after a crash joins the runs that had begun.
-    """
-    marker = _marker(output)
-    try:
-        if not fresh and marker.exists():
-            known = marker.read_bytes().strip()
-            if not _BATCH_ID.fullmatch(known):
-                raise UsageFault(
-                    f"{marker} is no mark of a batch; remove it, or name another file of results"
-                )
-            return known.decode()
-        made = f"batch-{os.urandom(8).hex()}"
-        temporary = Path(f"{marker}.new")
-        with open(temporary, "w", encoding="ascii") as file:
-            file.write(made + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, marker)
-    except OSError as error:
-        raise UsageFault(f"can not write {marker}: {error.strerror}") from None
-    return made
 
 
 class View(Protocol):

@@ -16,9 +16,8 @@ import yaml
 from ..errors import ProgramError
 from ..language.expr import EXPR
 from ..language.program import Program
-from ..visible import HIDDEN
+from ..visible import HIDDEN, safe_json
 from .faults import Failure
-from .text import safe_json
 
 FLOW_WIDTH = 80  # a list of scalars up to here stands on one line
 

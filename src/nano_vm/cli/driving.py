@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..records.trace import Trace, TraceStatus
 from ..store.records import ENDED
+from ..visible import safe_json
 from . import rules
 from .decide import waiting_lines
 from .faults import OK, Failure
@@ -18,7 +19,7 @@ from .output import note, only_ours, say
 from .signals import stopped_by_signals
 from .stores import given_url, named, opened, run_id_of
 from .summary import exit_code, print_steps, summary_lines
-from .text import safe, safe_json
+from .text import safe
 
 if TYPE_CHECKING:
     from ..run.vm import ExecutionVM

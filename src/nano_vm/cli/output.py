@@ -14,8 +14,9 @@ from contextlib import ExitStack, closing, contextmanager, redirect_stdout, supp
 from pathlib import Path
 from typing import IO, Any
 
+from ..visible import safe_json
 from .faults import UsageFault
-from .text import safe, safe_json
+from .text import safe
 
 
 def say(text: str = "") -> None:

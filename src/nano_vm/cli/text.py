@@ -7,14 +7,13 @@ sequences, line breaks or characters that reorder what is around them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 from ..errors import Diagnostic
 from ..values import as_text
-from ..visible import HIDDEN, escaped
+from ..visible import HIDDEN, escaped, safe_json
 
 SHOWN_DIAGNOSTICS = 15
 """What fits one screen of 24 lines, with wrapped lines and the prompt."""
@@ -33,18 +32,6 @@ def safe(text: str) -> str:
 def safe_lines(text: str) -> str:
     """As `safe`, but line breaks stay."""
     return "\n".join(safe(line) for line in text.split("\n"))
-
-
-def safe_json(text: str) -> str:
-    """JSON text with the same characters as JSON escapes, so that it means the same and can be
-    shown.
-    """
-
-    def escape(match: re.Match[str]) -> str:
-        # a raw line break is indentation
-        return match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1]
-
-    return HIDDEN.sub(escape, text)
 
 
 def shown(value: Any, length: int | None = None) -> str:

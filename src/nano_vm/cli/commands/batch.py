@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from .. import completion
+from ..faults import UsageFault
 from ..grammar import Options, argument, command, flag, option
 from ..output import json_text, only_ours
 from ..parameters import (
@@ -70,10 +71,14 @@ def batch(options: Options) -> int:
     where it stopped, by what OUT has. With --store also what was under way when the process was
     killed goes on and is not repeated.
     """
+    from ...run.batch_inputs import BatchFault
     from ..batch import Batch
 
     with only_ours(options.json) as line, ExitStack() as stack:
-        code, told = Batch(options, stack).run()
+        try:
+            code, told = Batch(options, stack).run()
+        except BatchFault as error:
+            raise UsageFault(str(error)) from None
         if options.json:
             line(json_text(told))
     return code

@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ...values import parse_json, short
+from ...visible import safe_json
 from .. import completion
 from ..faults import UsageFault
 from ..grammar import Options, command, flag, option, values
 from ..output import emit, note, say, write_file
 from ..parameters import STORE, takes_host, takes_inputs, takes_recorded, takes_store
-from ..text import diagnostic_lines, safe, safe_json, shown
+from ..text import diagnostic_lines, safe, shown
 
 if TYPE_CHECKING:
     from ...language.program import Program

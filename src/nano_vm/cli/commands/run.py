@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, aclosing, closing, suppress
 from typing import TYPE_CHECKING, Any
 
+from ...visible import safe_json
 from .. import completion
 from ..faults import FAILED, UsageFault
 from ..grammar import Options, command, flag, option
@@ -22,7 +23,7 @@ from ..parameters import (
     takes_program,
     takes_said,
 )
-from ..text import diagnostic_lines, safe, safe_json, shown
+from ..text import diagnostic_lines, safe, shown
 
 if TYPE_CHECKING:
     from ...errors import Diagnostic

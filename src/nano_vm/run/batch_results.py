@@ -1,5 +1,4 @@
-"""The two files of a batch, in JSON Lines: inputs, read one by one, and results, of which there are
-only whole lines.
+"""The results of a batch, in JSON Lines, of which there are only whole lines.
 
 A result says which line of the inputs it is of, and the digests of program and input, so that
 another start knows what is done and notices what was changed. Nothing is run here.
@@ -7,183 +6,28 @@ another start knows what is done and notices what was changed. Nothing is run he
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import stat
-import threading
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-from ..values import canonical, parse_json
-from .faults import UsageFault
-from .text import safe_json, shown
-
-DIGEST_HEX = 16
-"""Hex digits of a digest in a result: 64 bits, against mistakes; nobody forges inputs of his own.
-"""
-
-MAX_LINE_BYTES = 256 * 1024 * 1024
-"""A longer line is none: as much as a run may hold."""
+from ..records.trace import Trace
+from ..values import canonical
+from ..visible import safe_json
+from .batch_inputs import DIGEST_HEX, BatchFault, Input, Inputs
 
 PART = 4096
 """Lines whose digests stand together: 8 bytes a line, so a million of results take 8 MB at another
 start.
 """
 
-READ_AHEAD = 64
-"""Lines that are read from a pipe before they are wanted."""
-
 STATUSES = ("success", "failed", "cancelled", "suspended")
-
-
-class Input(NamedTuple):
-    """A line of the inputs: its number from 1, the digest of its text, and its value or what is
-    wrong with it.
-    """
-
-    line: int
-    digest: str
-    value: dict[str, Any] | None
-    fault: str | None
-
-
-def text_of(line: int, raw: bytes) -> bytes:
-    """A line without what surrounds its JSON."""
-    return (raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw).strip()
-
-
-def digest_of(line: int, raw: bytes) -> str:
-    """What identifies the input of a line."""
-    return sha256(text_of(line, raw)).hexdigest()[:DIGEST_HEX]
-
-
-def read_line(line: int, raw: bytes) -> Input:
-    """What a line says."""
-    digest = digest_of(line, raw)
-    raw = text_of(line, raw)
-    if len(raw) > MAX_LINE_BYTES:
-        return Input(line, digest, None, f"longer than {MAX_LINE_BYTES} bytes")
-    try:
-        value = parse_json(raw.decode())
-    except UnicodeDecodeError as error:
-        return Input(line, digest, None, f"not UTF-8: byte {error.start}")
-    except (ValueError, RecursionError) as error:
-        return Input(line, digest, None, f"not JSON: {error}")
-    if type(value) is not dict:
-        return Input(line, digest, None, f"an object of inputs is needed, not {shown(value, 60)}")
-    return Input(line, digest, value, None)
-
-
-# --- inputs ---------------------------------------------------------------------------------------
-
-
-class Inputs:
-    """Where inputs come from: a file, or a pipe, which is read once and in a thread of its own."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.name = "standard input" if path == "-" else path
-        self.stopped = False
-        self._waiting: asyncio.Queue[tuple[int, bytes] | OSError | None] | None = None
-        try:
-            # a stream of its own: a thread that waits in the interpreter's stdin would hold its lock at the end
-            self.stream: IO[bytes] = open(0 if path == "-" else path, "rb", closefd=path != "-")  # noqa: SIM115
-        except OSError as error:
-            raise UsageFault(f"can not read {self.name}: {error.strerror}") from None
-        except ValueError as error:  # a NUL in the name
-            raise UsageFault(f"can not read {path!r}: {error}") from None
-        self.regular = (
-            stat.S_ISREG(os.fstat(self.stream.fileno()).st_mode) and self.stream.seekable()
-        )
-
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Each line that is not blank, with its number; of a line that is too long only the
-        beginning.
-        """
-        number = 0
-        while raw := self.stream.readline(MAX_LINE_BYTES + 2):
-            number += 1
-            line = raw
-            while len(raw) == MAX_LINE_BYTES + 2 and not raw.endswith(b"\n"):  # the rest of it
-                raw = self.stream.readline(MAX_LINE_BYTES + 2)
-            if line.strip():
-                yield number, line
-
-    def look_ahead(self, results: Results) -> int | None:
-        """The number of inputs, where it can be known; raises if one that has a result was
-        changed.
-        """
-        if not self.regular:
-            return None
-        start, count, last = self.stream.tell(), 0, 0
-        for last, raw in self.lines():
-            count += 1
-            if results.last:
-                results.compare(last, digest_of(last, raw))
-        if results.last > last:
-            raise UsageFault(
-                f"{results.path} has the result of line {results.last}, and {self.name} has only "
-                f"{last} lines; "
-                "give the inputs that it was begun with, or --restart to begin it anew"
-            )
-        self.stream.seek(start)
-        return count
-
-    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
-        if self.regular:
-            for numbered in self.lines():
-                if self.stopped:
-                    return
-                yield numbered
-            return
-        self._waiting = asyncio.Queue()
-        slots = threading.Semaphore(READ_AHEAD)
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._read, args=(loop, self._waiting, slots), daemon=True).start()
-        while (found := await self._waiting.get()) is not None and not self.stopped:
-            if isinstance(found, OSError):
-                raise found
-            slots.release()
-            yield found
-
-    def _read(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        waiting: asyncio.Queue[Any],
-        slots: threading.Semaphore,
-    ) -> None:
-        last: OSError | None = None
-        try:
-            try:
-                for numbered in self.lines():
-                    slots.acquire()
-                    loop.call_soon_threadsafe(waiting.put_nowait, numbered)
-            except OSError as error:
-                last = error
-            loop.call_soon_threadsafe(waiting.put_nowait, last)
-        except RuntimeError:  # the loop was closed: nobody waits
-            pass
-
-    def stop(self) -> None:
-        """Give no more."""
-        self.stopped = True
-        if self._waiting is not None:
-            self._waiting.put_nowait(None)
-
-    def close(self) -> None:
-        """Let go of a file; a pipe may still be waited for by its thread."""
-        if self.regular:
-            self.stream.close()
-
-
-# --- results --------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -219,7 +63,7 @@ class Results:
     next start.
 
     Raises:
-        UsageFault: If it can not be written, is something else, or was begun with another program.
+        BatchFault: If it can not be written, is something else, or was begun with another program.
     """
 
     def __init__(
@@ -251,15 +95,15 @@ class Results:
     def _open(self, inputs: Inputs) -> IO[bytes]:
         path = self.path
         if path == "-":
-            raise UsageFault(
+            raise BatchFault(
                 "-o takes a file: a batch that is interrupted goes on from what it has"
             )
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise UsageFault(f"can not write {path}: {error.strerror}") from None
+            raise BatchFault(f"can not write {path}: {error.strerror}") from None
         except ValueError as error:  # a NUL in the name
-            raise UsageFault(f"can not write {path!r}: {error}") from None
+            raise BatchFault(f"can not write {path!r}: {error}") from None
         found = os.fstat(descriptor)
         own = os.fstat(inputs.stream.fileno())
         if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) == (
@@ -268,7 +112,7 @@ class Results:
         ):
             os.close(descriptor)
             what = "no regular file" if not stat.S_ISREG(found.st_mode) else "the file of inputs"
-            raise UsageFault(f"can not write the results to {path}: it is {what}")
+            raise BatchFault(f"can not write the results to {path}: it is {what}")
         return open(descriptor, "r+b", buffering=0)
 
     def _lock(self) -> None:
@@ -279,7 +123,7 @@ class Results:
         try:
             fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageFault(
+            raise BatchFault(
                 f"{self.path} is being written by another batch; wait for it, or name another"
             ) from None
         except OSError:  # a file system without locks
@@ -346,8 +190,8 @@ class Results:
             old.close()
         beside.unlink()
 
-    def _no_result(self, number: int) -> UsageFault:
-        return UsageFault(
+    def _no_result(self, number: int) -> BatchFault:
+        return BatchFault(
             f"{self.path}:{number}: is no result of a batch; nothing was changed: name another "
             f"file, or remove this one"
         )
@@ -355,13 +199,13 @@ class Results:
     def _note(self, result: dict[str, Any], number: int) -> None:
         line = result["line"]
         if result["program"] != self.program:
-            raise UsageFault(
+            raise BatchFault(
                 f"{self.path}:{number}: was made by another program ({result['program']}, and "
                 f"this is {self.program}); "
                 "name another file, or give --restart to begin it anew"
             )
         if self.has(line):
-            raise UsageFault(
+            raise BatchFault(
                 f"{self.path}:{number}: has a second result of line {line}; remove one of the two"
             )
         if self.ordered and line < self.last:
@@ -373,8 +217,8 @@ class Results:
         self.last = max(self.last, line)
         self.counts.add(result)
 
-    def _unordered(self, line: int) -> UsageFault:
-        return UsageFault(
+    def _unordered(self, line: int) -> BatchFault:
+        return BatchFault(
             f"{self.path} was begun without --ordered, and line {line} comes late in it; leave "
             f"--ordered out, "
             "or give --restart to begin it anew"
@@ -392,14 +236,14 @@ class Results:
         """Whether an input line has a result.
 
         Raises:
-            UsageFault: If it is of another input, or can not be had in order any more.
+            BatchFault: If it is of another input, or can not be had in order any more.
         """
         if not self.has(line):
             if self.ordered and line < self.last:
                 raise self._unordered(line)
             return False
         if self._digest(line) != _number(digest):
-            raise UsageFault(
+            raise BatchFault(
                 f"line {line} of the inputs is not what it was when {self.path} was begun; give "
                 f"those inputs, name another "
                 "file, or give --restart to begin it anew"
@@ -503,3 +347,28 @@ def _result(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return None
     return found if fine else None
+
+
+def result_of(given: Input, program: str, trace: Trace) -> dict[str, Any]:
+    """A line of results."""
+    usage = trace.usage()
+    result: dict[str, Any] = {"line": given.line, "status": trace.status.value}
+    if given.fault is not None:
+        result |= {"error": given.fault, "error_kind": "refused"}
+    elif trace.error is not None:
+        result |= {"error": trace.error, "error_kind": trace.error_kind}
+    else:
+        result["output"] = trace.final_output
+    if trace.waiting:
+        result["waiting"] = trace.waiting
+    if given.fault is None:
+        result["run_id"] = trace.run_id
+        result["steps"] = len(trace.steps)
+        if usage.total_tokens or usage.cost_usd is None:
+            result |= {
+                "tokens": usage.total_tokens,
+                "cost_usd": None if usage.cost_usd is None else str(usage.cost_usd),
+            }
+        result["duration_ms"] = round(trace.duration_ms or 0.0, 3)
+        result["digest"] = trace.digest
+    return {**result, "input": given.digest, "program": program}
