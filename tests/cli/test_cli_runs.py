@@ -248,7 +248,7 @@ def test_a_run_that_is_there_is_joined(sh: Shell, refund: str) -> None:
 
 
 def test_a_bad_id(sh: Shell) -> None:
-    assert "a run id is a text of 1 to 200" in sh.refused("run", "timer.yaml", "--run-id", "a b")
+    assert "a run id is a string of 1 to 200" in sh.refused("run", "timer.yaml", "--run-id", "a b")
 
 
 # --- looking --------------------------------------------------------------------------------------
@@ -682,7 +682,7 @@ def test_a_worker_that_lacks_tools_leaves_the_run_and_says_so(sh: Shell, refund:
     assert sh("reject", refund, "ask", "--by", "ann") == 0
     before = tables()
     assert sh("work", "--until-idle") == 1
-    assert "run refund-1 can not go on here: " in sh.err[0]
+    assert "run refund-1 cannot be resumed here: " in sh.err[0]
     assert "tool 'look' is not registered" in sh.err[0]
     assert sh.err[-1] == "1 could not go on here"
     assert sh("resume", refund) == 1

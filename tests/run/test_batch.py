@@ -219,7 +219,7 @@ async def test_a_fault_of_the_host_ends_the_batch_where_results_are_held_back(
 
 @pytest.mark.parametrize("concurrency", [0, -1, True, 1.5, "4"])
 async def test_a_concurrency_that_is_none(concurrency: Any) -> None:
-    with pytest.raises(VMError, match="concurrency is a whole number of at least 1"):
+    with pytest.raises(VMError, match="concurrency must be a positive integer"):
         await outputs(vm_of(Host()), PROGRAM, numbers(1), concurrency=concurrency)
 
 

@@ -150,7 +150,7 @@ async def test_calls_run_at_the_same_time_in_their_threads() -> None:
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "4", True, None])
 def test_a_pool_has_a_whole_size(threads: Any) -> None:
-    with pytest.raises(Exception, match="threads is a whole number of at least 1"):
+    with pytest.raises(Exception, match="threads must be a positive integer"):
         ExecutionVM(threads=threads)
 
 

@@ -65,7 +65,7 @@ async def test_a_fork_is_found_by_the_run_that_it_was_made_from(vm: ExecutionVM)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "size is a whole number"),
+        ({"size": 0}, "size must be a positive integer"),
         ({"size": True}, "size"),
         ({"after": "?"}, "where a page of runs ended"),
     ],

@@ -5,16 +5,21 @@ they do reaches a run.
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from build import NOW, llm, mapped, parallel, program, step
+from soundness.campaign import drawn
+from soundness.programs import KINDS, TOOLS, WORDS, draw_inputs
 
-from nano_vm import Completion, Event, ExecutionVM, Program, Trace, VMError, tool
+from nano_vm import Completion, Event, ExecutionVM, Program, ToolError, Trace, VMError, tool
 from nano_vm.replay import fork
 from nano_vm.run.observers import Notifier
 from nano_vm.testing import ScriptedLLM
@@ -398,3 +403,55 @@ class Async:
 def test_what_is_no_observer_is_refused(observer: Any, message: str) -> None:
     with pytest.raises(VMError, match=message):
         ExecutionVM(observers=[observer])
+
+
+class Outcomes:
+    """Tools and a model whose outcomes follow from a seed, the call and how often it was made."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.count = Counter[str]()
+
+    def of(self, name: str, given: Any) -> Any:
+        call = json.dumps([name, given], sort_keys=True, default=repr)
+        self.count[call] += 1
+        rng = Random(f"{self.seed} {call} {self.count[call]}")
+        if rng.random() < 0.25:
+            raise rng.choice((ValueError("no"), TimeoutError("slow"), ToolError("never")))
+        return rng.choice({"look": [True, False], "sort": KINDS}.get(name) or [*WORDS, 7, [1, 2]])
+
+    def tools(self) -> dict[str, Callable[..., Any]]:
+        def made(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(function)
+            def call(**given: Any) -> Any:
+                return self.of(name, {k: v for k, v in given.items() if k != "idempotency_key"})
+
+            return call
+
+        return {name: made(name, function) for name, function in TOOLS.items()}
+
+    async def complete(self, messages: list[dict[str, str]], **kwargs: Any) -> str:
+        return str(self.of("llm", messages))
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_of_any_program_each_step_is_told_once(seed: int) -> None:
+    case = drawn(seed)
+    if case is None:
+        return
+    inputs = draw_inputs(Random(seed), case.document)
+    seen = Seen()
+    plain, watched = Outcomes(seed), Outcomes(seed)
+    expected = await ExecutionVM(plain, plain.tools()).run(case.program, inputs, seed=1)
+    vm = ExecutionVM(watched, watched.tools(), observers=[seen])
+    trace = await vm.run(case.program, inputs, seed=1)
+    assert trace.digest == expected.digest
+    told = Counter((e.path, e.result.status) for e in seen.events if e.result is not None)
+    assert told == Counter((s.path, s.status) for s in trace.steps)
+    last = "run_suspended" if trace.status.value == "suspended" else "run_finished"
+    refused = trace.error_kind == "refused"
+    assert [e.kind for e in seen.events if not e.path] == ([] if refused else ["run_started"]) + [
+        last
+    ]
+    attempts = sum(len(s.attempts) for s in trace.steps)
+    assert len(seen.of("attempt_failed")) == attempts

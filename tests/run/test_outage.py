@@ -544,7 +544,7 @@ async def test_what_can_never_be_stored_keeps_nothing_else_waiting(
     lease.owe(Debt("no such run", outcomes=[Message("outcome", "a", {"output": 1}, None, 1)]))
     lease.owe(Debt("r", outcomes=[Message("outcome", "z", {"output": 1}, None, 1)]))
     await asyncio.to_thread(lease.pay)
-    assert "run no such run: what it did last can not be stored: there is no run" in caplog.text
+    assert "run no such run: what it did last cannot be stored: there is no run" in caplog.text
     assert [message.name for message in other.require_store().load("r").inbox] == ["z"]
     assert not lease.owes
     host.close()

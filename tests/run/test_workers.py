@@ -305,7 +305,7 @@ async def test_a_run_that_can_not_be_loaded_keeps_no_other_waiting(
         "run-2": "StoredRun",
     }
     assert sorted(trace.run_id for trace in await vm.work(until_idle=True)) == ["run-0", "run-2"]
-    assert "run run-1 can not go on here: run 'run-1': its header is not what was written" in (
+    assert "run run-1 cannot be resumed here: run 'run-1': its header is not what was written" in (
         caplog.text
     )
     vm.close()

@@ -72,10 +72,10 @@ async def run_many(
     each run.
 
     Raises:
-        VMError: If *concurrency* is none, *inputs* can not be iterated, or the store fails.
+        VMError: If *concurrency* is none, *inputs* cannot be iterated, or the store fails.
     """
     if type(concurrency) is not int or concurrency < 1:
-        raise VMError(f"concurrency is a whole number of at least 1, not {concurrency!r}")
+        raise VMError(f"concurrency must be a positive integer, not {concurrency!r}")
     source = _Source(inputs)
     if not isinstance(untrusted := options.get("untrusted", ()), str):
         options["untrusted"] = tuple(untrusted)  # it is read once for each run
@@ -194,7 +194,7 @@ async def _run(
 
 async def _resumed(vm: ExecutionVM, trace: Trace) -> Trace:
     """What became of a run of before that waits: it is resumed, unless another process has it or it
-    can not be resumed here.
+    cannot be resumed here.
     """
     try:
         return await vm.resume(trace.run_id)

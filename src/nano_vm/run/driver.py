@@ -326,7 +326,7 @@ class Driver:
                 if self.journal is not None:  # it may have waited long for this thread
                     self.journal.check()
                 return context.run(function, *given)
-            except (StopIteration, GeneratorExit) as error:  # a future can not carry them
+            except (StopIteration, GeneratorExit) as error:  # a future cannot carry them
                 raise RuntimeError(f"the tool raised {type(error).__name__}: {error}") from error
 
         future = self.host.threads.submit(work)

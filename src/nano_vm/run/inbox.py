@@ -1,11 +1,11 @@
 """What people and the outside say to stored runs: decisions, events, resolutions of what is in
 doubt, cancellations.
 
-A word is only recorded here; who has the tools goes on with the run. It counts by the time at which
+A word is only recorded here; who has the tools resumes the run. It counts by the time at which
 it is recorded, under the lock of its run, so of several who decide at the same time exactly one
 does and the others learn who did.
 
-Rule 1: a decision has a principal, a text in which something can be seen. Rule 2: nothing is
+Rule 1: a decision has a principal, a string with something visible in it. Rule 2: nothing is
 recorded that could no longer count: after a deadline, an end, a cancellation or another decision.
 """
 
@@ -365,7 +365,7 @@ def principal(by: Any) -> str:
     """*by*, if it names somebody.
 
     Raises:
-        NotPermitted: If it is no text, or one in which nothing can be seen.
+        NotPermitted: If it is not a string, or nothing in it is visible.
     """
     if not isinstance(by, str) or not HIDDEN.sub("", by).strip() or len(by) > PRINCIPAL_CHARS:
         told = (
@@ -378,7 +378,7 @@ def principal(by: Any) -> str:
             by=by,
         )
     if not by.isascii() and any("\ud800" <= char <= "\udfff" for char in by):
-        raise NotPermitted(f"by holds a lone surrogate, and is no text: {by!r}", by=by)
+        raise NotPermitted(f"by holds a lone surrogate, which no text has: {by!r}", by=by)
     return by
 
 

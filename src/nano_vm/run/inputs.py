@@ -31,7 +31,7 @@ def admitted_inputs(
     """Of *context* what the program can read and what the policy's checks read (*also*), as plain
     data, and what is wrong with it.
 
-    What no step reads stays outside: it can not change the run, and does not belong into its
+    What no step reads stays outside: it cannot change the run, and does not belong into its
     record. Against a declared schema the whole context is held.
     """
     if context is not None and not isinstance(context, Mapping):
@@ -79,7 +79,7 @@ def admitted_inputs(
         fault = (
             frame.check(inputs)
             if all(type(name) is str for name in inputs)
-            else "a name is not a text"
+            else "a name is not a string"
         )
         if fault is not None:
             faults.append(

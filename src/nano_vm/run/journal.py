@@ -2,7 +2,7 @@
 records.
 
 Before a call is made, what finished since and the *intent* of the call are committed together; a
-call that only reads does not wait for the records of others that do. A run that is taken up again
+call that only reads does not wait for the records of others that do. A run that is resumed
 computes its control flow anew; each call that is recorded is answered from its record, and the
 first that is not is live again. A call with an effect that was begun and has no outcome is in
 doubt: it is never repeated here.
@@ -226,7 +226,7 @@ class Journal:
             raise Abandoned(LeaseLost(message))
 
     async def leave_run(self) -> None:
-        """Let the run go as it is, if it is still ours, for others to take up at once; a call that
+        """Let the run go as it is, if it is still ours, for others to claim at once; a call that
         was cut off has no outcome.
         """
         with suppress(Abandoned):
@@ -353,7 +353,7 @@ class Journal:
         self, rows: list[Row], update: dict[str, Any] | None = None, seen: Sequence[int] = ()
     ) -> None:
         """Make *rows*, and all that was handed over before, durable; `Abandoned` where that is not
-        ours to do, or can not be done.
+        ours to do, or cannot be done.
         """
         rows, self.pile = [*self.pile, *rows], []
         if not rows and not self.heard.used and update is None and not self.pushing:

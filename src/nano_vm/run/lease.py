@@ -369,7 +369,7 @@ class Lease(forking.Begins):
             if isinstance(error, StoreError) and error.passing:
                 raise
             ours = not isinstance(error, StoreError)
-            text = "run %s: what it did last can not be stored: %s"
+            text = "run %s: what it did last cannot be stored: %s"
             logger.warning(text, debt.run_id, error, exc_info=ours)
             if debt.append is not None:
                 self._unsure = True  # so that it is given back without that

@@ -1,7 +1,7 @@
 """What hears that runs under way here are to be cancelled: one thread of a process, which asks the
 store twice a second.
 
-A run that waits hears what was said to it when it is taken up; only a cancellation cannot wait for
+A run that waits hears what was said to it when it is claimed; only a cancellation cannot wait for
 that. One question is for all runs of the process, and none is asked where there are none.
 """
 

@@ -291,13 +291,13 @@ class Preparer:
         return found
 
     def fitting(self, stored: StoredRun) -> Prepared:
-        """The plan of a stored run, where this host can go on with it."""
+        """The plan of a stored run, where this host can resume it."""
         prepared = self.of_stored(stored)
         self.fits(prepared, stored)
         return prepared
 
     def fits(self, prepared: Prepared, stored: StoredRun) -> None:
-        """Whether this host can go on with a stored run by this plan.
+        """Whether this host can resume a stored run by this plan.
 
         Raises:
             VMError: If not; the message says why.

@@ -237,8 +237,8 @@ class Durable(forking.Begins):
 
     async def follow(self, run_id: str, fence: int = 0) -> Trace:
         """The trace of a stored run once it rests: driven here if nobody has it, else looked at
-        until then. With the *fence* that it had, it is gone on with at least once after that, here
-        or elsewhere.
+        until then. With the *fence* that it had, it is resumed at least once after that, here or
+        elsewhere.
         """
         store = self.store
         pause = 0.02
@@ -293,7 +293,7 @@ class Durable(forking.Begins):
                 if fault is not None:
                     raise VMError(f"run {run_id!r} is not resumed: {fault}")
                 begun = self._restored(stored)
-            except VMError:  # another host may be able to go on with it
+            except VMError:  # another host may be able to resume it
                 was: dict[str, Any] = {"owner": None, "status": claim.status}
                 if claim.status == PENDING:
                     was["started_ns"] = 0
@@ -412,7 +412,7 @@ class Durable(forking.Begins):
             await self.preparer.clock.sleep(NOTICED_SECONDS / 10)
 
     async def submit(self, program: Program, trace: Trace) -> None:
-        """Store a run that nobody drives yet; the same id joins a run that is there."""
+        """Store a run that has no owner yet; the same id joins a run that is there."""
         store = self.store
         stored = self.as_stored(program, trace)
         if not await patiently(self.preparer.clock, lambda again: store.begin(stored, again=again)):

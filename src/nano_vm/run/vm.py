@@ -65,13 +65,13 @@ class ExecutionVM:
     approval. A process that gives no sign of life for ``lease_seconds`` loses its runs to others.
     ``signing_key`` (the path of a key's file, see ``nano-vm keys``) signs traces and what is stored
     of runs; stored runs that were begun and not signed by it, or by one of the public keys
-    ``trusted_keys``, are not gone on with. ``threads`` bounds the sync tools that run at the same
-    time; one that never returns keeps its thread, and those that wait for a thread have no deadline
-    but that of the run. ``observers`` are told of every run that this VM drives, see `Observer`. One
-    VM serves any number of runs at a time.
+    ``trusted_keys``, are not resumed. ``threads`` bounds the sync tools that run at the same time;
+    one that never returns keeps its thread, and those that wait for a thread have no deadline but
+    that of the run. ``observers`` see every run that this VM drives, see `Observer`. One VM serves
+    any number of runs at a time.
 
     Raises:
-        VMError: If an adapter, tool or price can not be one.
+        VMError: If an adapter, tool or price cannot be one.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class ExecutionVM:
         observers: Iterable[Observer] = (),
     ) -> None:
         if type(threads) is not int or threads < 1:
-            raise VMError(f"threads is a whole number of at least 1, not {threads!r}")
+            raise VMError(f"threads must be a positive integer, not {threads!r}")
         adapters = adapters_of(llm)
         self._limits = limits or Limits()
         self.preparer = Preparer(
@@ -137,7 +137,7 @@ class ExecutionVM:
         """Make *function* callable as the tool *name*, in place of any that had it.
 
         Raises:
-            VMError: If it can not be called with keywords.
+            VMError: If it cannot be called with keywords.
         """
         self.preparer.contracts[name] = contract(name, function)
         self.preparer.forget()
@@ -196,8 +196,9 @@ class ExecutionVM:
         not reach.
 
         Raises:
-            VMError: If ``run_id`` belongs to another program or other inputs. asyncio.CancelledError:
-            If the caller's task is cancelled; what was done is undone first.
+            VMError: If ``run_id`` belongs to another program or other inputs.
+            asyncio.CancelledError: If the caller's task is cancelled; what was done is undone
+                first.
         """
         if options.get("run_id") is not None or self._durable is not None:
             return await self.start(program, context, **options).joined()
@@ -314,10 +315,10 @@ class ExecutionVM:
         prepared = self.preparer.prepare(program, names_of(untrusted) if untrusted else ())
         if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
             raise VMError(
-                f"a run id is a text of 1 to 200 visible ASCII characters, not {run_id!r}"
+                f"a run id is a string of 1 to 200 visible ASCII characters, not {run_id!r}"
             )
         if seed is not None and type(seed) is not int:
-            raise VMError(f"a seed is a whole number, not {seed!r}")
+            raise VMError(f"a seed is an integer, not {seed!r}")
         clock = self.clock
         now = clock.monotonic_ns()
         identity = run_ids.drawn() if run_id is None else run_id
@@ -449,12 +450,12 @@ class ExecutionVM:
     # --- durable runs ---
 
     async def resume(self, run_id: str) -> Trace:
-        """Go on with a stored run, from where its records end, until it has ended or waits again;
+        """Resume a stored run from where its records end, until it has ended or waits again;
         an ended one is left as it is.
 
         Raises:
             UnknownRun: If there is none.
-            VMError: If it is under way in another process, or this host can not run its program.
+            VMError: If it is under way in another process, or this host cannot run its program.
         """
         durable = self._require_durable()
         local = self._runs.get(run_id)
@@ -510,7 +511,7 @@ class ExecutionVM:
         return begun.trace.run_id
 
     async def recover(self) -> list[Trace]:
-        """Go on with every run whose process is gone, and give their traces."""
+        """Resume every run whose process is gone, and give their traces."""
         return await self.work(until_idle=True, only="running")
 
     async def work(
@@ -522,10 +523,10 @@ class ExecutionVM:
         only: str | None = None,
         ended: Callable[[Trace], None] | None = None,
     ) -> list[Trace]:
-        """Take up runs that nobody drives: submitted, left behind, due, or answered; for ever, or
-        until there are none.
+        """Claim and drive runs that have no owner: submitted, left behind, due, or answered; for
+        ever, or until there are none.
 
-        Runs that this host can not go on with are left, and tried again after a minute. *only* is a
+        Runs that this host cannot resume are left, and tried again after a minute. *only* is a
         status: ``pending``, ``running`` (left behind) or ``suspended``. The traces are given where
         it ends; *ended* is called with each at once, and none is kept then.
         """
@@ -667,7 +668,7 @@ class ExecutionVM:
         """
         store = self.require_store()
         if type(size) is not int or size < 1:
-            raise VMError(f"size is a whole number of at least 1, not {size!r}")
+            raise VMError(f"size must be a positive integer, not {size!r}")
         try:
             return store.page(filter, size=size, after=after)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""A worker claims stored runs that nobody drives, and drives them."""
+"""A worker claims stored runs that have no owner, and drives them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .resume import Claimed, Durable
 logger = logging.getLogger("nano_vm")
 
 RESTING_SECONDS = 60.0
-"""How long a worker leaves a run that it could not go on with."""
+"""How long a worker leaves a run that it could not resume."""
 
 REFILLED_PART = 0.25
 """The part of a worker's places that are free before it claims runs for them, or it would ask the
@@ -58,9 +58,9 @@ class Shelf:
 
 
 class Worker:
-    """Claims runs that nobody drives and drives up to *concurrency* of them; *only* is a status.
+    """Claims runs that have no owner and drives up to *concurrency* of them; *only* is a status.
 
-    Runs that this host cannot go on with are left, and tried again after a minute.
+    Runs that this host cannot resume are left, and tried again after a minute.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Worker:
     def _collect(self, now: float, ended: Callable[[Trace], None]) -> None:
         """Hand over the traces of runs that have ended or wait."""
         for run_id in [run_id for run_id, task in self.tasks.items() if task.done()]:
-            trace, fit = self._taken(run_id, self.tasks.pop(run_id))
+            trace, fit = self._result_of(run_id, self.tasks.pop(run_id))
             if trace is not None:
                 ended(trace)
             if not fit:
@@ -137,11 +137,11 @@ class Worker:
         if not error.passing or (raises and since is not None and since.over):
             raise error
         if since is None:
-            logger.warning("no run is taken up, and it is tried again: %s", error)
+            logger.warning("no run is claimed; the store is asked again: %s", error)
         self.outage = since or Patience(self.clock)
 
     async def _claim_some(self, most: int, only: str | None) -> tuple[dict[str, Claimed], bool]:
-        """Claim up to *most* runs that this host can go on with; whether there was none to claim,
+        """Claim up to *most* runs that this host can resume; whether there was none to claim,
         here or elsewhere.
 
         As long as there are more than it can drive, it looks for what others left behind no more
@@ -167,7 +167,7 @@ class Worker:
         await asyncio.to_thread(self.durable.store.deliver, self.durable.trusted)
 
     async def _claimable(self, most: int, only: str | None) -> list[str]:
-        """Some of the runs that somebody should take up, and this host can go on with."""
+        """Some of the runs that a worker should claim, and this host can resume."""
         found = await asyncio.to_thread(
             self.durable.store.claimable,
             self.clock.time_ns(),
@@ -178,7 +178,7 @@ class Worker:
         return [run_id for run_id, digest in found.items() if await self._may_try(run_id, digest)]
 
     async def _may_try(self, run_id: str, digest: str) -> bool:
-        """Whether this host may try to go on with a run now; the first of a program tells it of
+        """Whether this host may try to resume a run now; the first run of a program answers for
         all.
         """
         if self.shelf.rests(run_id, digest):
@@ -191,7 +191,7 @@ class Worker:
             except VMError as error:
                 if isinstance(error, StoreError) and error.passing:
                     raise
-                logger.warning("run %s can not go on here: %s", run_id, error)
+                logger.warning("run %s cannot be resumed here: %s", run_id, error)
                 resting = (
                     self.shelf.programs if isinstance(error, ProgramError) else self.shelf.runs
                 )
@@ -214,12 +214,12 @@ class Worker:
         if pending:
             await asyncio.wait(pending)
         for run_id, task in self.tasks.items():
-            self._taken(run_id, task)
+            self._result_of(run_id, task)
 
-    def _taken(self, run_id: str, task: asyncio.Task[Trace | None]) -> tuple[Trace | None, bool]:
-        """What a worker's task came to, and whether this host can go on with the run; that it can
-        not is told.
-        """
+    def _result_of(
+        self, run_id: str, task: asyncio.Task[Trace | None]
+    ) -> tuple[Trace | None, bool]:
+        """A task's result, and whether this host can resume the run; that it cannot is logged."""
         try:
             return task.result(), True
         except asyncio.CancelledError:
@@ -230,7 +230,7 @@ class Worker:
                     "run %s is given back as soon as the store answers: %s", run_id, error
                 )
                 return None, True
-            logger.warning("run %s can not go on here: %s", run_id, error)
+            logger.warning("run %s cannot be resumed here: %s", run_id, error)
         except Exception:  # a fault of ours stops one run, and not the worker
-            logger.exception("run %s can not go on here", run_id)
+            logger.exception("run %s cannot be resumed here", run_id)
         return None, False
