@@ -18,7 +18,7 @@ from nano_vm.language.functions import FUNCTIONS
 from nano_vm.language.operators import present
 from nano_vm.language.program import Program
 from nano_vm.values import UNSET, canonical
-from nano_vm.verify.data.decide import Reads, decide, result_of
+from nano_vm.verify.data.decide import Effort, Reads, decide, result_of
 from nano_vm.verify.data.domains import (
     ANYTHING,
     FAILS,
@@ -157,14 +157,17 @@ def assert_holds(text: str, values: dict[int, Any], domains: dict[int, Domain]) 
     except StepFault:
         result = UNSET  # an error: nothing is given
     if result is not UNSET:
-        assert holds(result_of(reads, here), result), (result, str(result_of(reads, here)))
+        assert holds(result_of(reads, here, Effort()), result), (
+            result,
+            str(result_of(reads, here, Effort())),
+        )
     if frame_of(reads, values) is None:
         return  # an error in the run may be an absence here, and that is the way that goes on
     try:
         came = YES if compile_condition(node, NAMES)(whole) else NO
     except StepFault:
         came = FAILS
-    assert decide(test, here).mask & came, (came, decide(test, here).mask)
+    assert decide(test, here, Effort()).mask & came, (came, decide(test, here, Effort()).mask)
 
 
 def test_the_names_are_those_of_the_texts() -> None:

@@ -21,14 +21,14 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import Diagnostic, ExprError, Loc
 from ..spelling import Hints
 from ..values import canonical
 from .expr import Ref, parse_expr, references, value_references
-from .program import END, FAIL, NEXT, Block, OnError, Program, SetStep, Step, block_at
+from .program import END, FAIL, MAX_STEPS, NEXT, Block, OnError, Program, SetStep, Step, block_at
 from .semantics import (
     WHEN,
     Approval,
@@ -109,6 +109,7 @@ class Names:
         """The names that *program* declares, writes and reads."""
         names = cls(program, loc)
         steps = names.steps = list(program.walk())
+        written: list[list[str]] = []  # by step
         for step, at in steps:
             names.ids[step.id] = at
             names.by_id[step.id] = step
@@ -121,7 +122,8 @@ class Names:
                     (ref, ("when",)) for ref in references(parse_expr(step.when))
                 ]
             names.outputs[step.id] = -1
-            names.written.update(name for name, _ in writes(step))
+            written.append([name for name, _ in writes(step)])
+            names.written.update(written[-1])
         # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
         schema = program.inputs or {}
         for name in schema.get("properties", {}):
@@ -132,10 +134,10 @@ class Names:
                 names.note(ref, (*at, *where))
         for ref in value_references(program.output):
             names.note(ref, ("output",))
-        for step, _ in steps:
+        for (step, _), keys in zip(steps, written, strict=True):
             names.outputs[step.id] = names.size
             names.size += 1
-            for name, _ in writes(step):
+            for name in keys:
                 names.key(name)
         names._errors()
         for step, _ in steps:
@@ -222,8 +224,10 @@ class Names:
         found = [self.outputs[step.id]]
         if step.output_key is not None:
             found.append(self.keys[step.output_key])
-        if self.errors:
-            found += [slot for (step_id, _), slot in self.errors.items() if step_id == step.id]
+        for word in ("error", "errors") if self.errors else ():
+            slot = self.errors.get((step.id, word))
+            if slot is not None:
+                found.append(slot)
         return found
 
     def is_error(self, ref: Ref) -> bool:
@@ -403,6 +407,8 @@ class Flow:
         self.diagnostics: list[Diagnostic] = []
         self.hints = Hints()
         self.called: dict[str, Program] = {}  # those of *programs* that are called, by name
+        self.steps = 0  # those of called programs once for each call
+        self._named: dict[int, Names] = {}  # by program
         self._seen: set[tuple[str, Loc]] = set()
         self._work: deque[tuple[Node, _Block, int]] = deque()
         self.handlers = 0  # edges of them
@@ -417,6 +423,13 @@ class Flow:
                     f"or steps entered in many ways"
                 )
                 self.fault("V008", (), message, "call fewer programs from one place")
+                break
+            if self.steps > MAX_STEPS:
+                message = (
+                    f"with the programs that it calls, the program has more than {MAX_STEPS} steps: "
+                    f"each call counts as the steps of its program"
+                )
+                self.fault("V008", (), message, "call fewer programs, or call one in a 'map'")
                 break
             if self.handlers > MAX_HANDLERS:
                 message = (
@@ -691,8 +704,14 @@ class Flow:
             message = f"step {step.id!r} calls program {program.name!r}, in which it runs itself"
             self.fault("V007", loc, message, "repetition is 'loop' and 'map' only")
             return
+        known = self._named.get(id(program))
+        if known is None:
+            known = self._named[id(program)] = Names.of(program, loc)
+        # each call has names of its own, and of one program they are alike
+        names = replace(known, loc=loc)
+        self.steps += len(names.steps)
         steps = block_at(program.steps, (*loc, "steps"))
-        self._fork(node, program.name, "call", Names.of(program, loc), steps)
+        self._fork(node, program.name, "call", names, steps)
 
 
 def _programs_around(node: Node) -> Iterator[Program]:

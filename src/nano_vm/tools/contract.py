@@ -11,6 +11,7 @@ import collections.abc
 import dataclasses
 import functools
 import inspect
+import itertools
 import json
 import sys
 import types
@@ -479,26 +480,28 @@ def _modelled(hint: Any) -> Converter | None:
     """Through pydantic, built at first use: models, dataclasses, dates, enums, literals, typed
     containers.
     """
-    adapter: Any = None
+    validate: Any = None
+    many = typing.get_origin(hint) is dict
 
     def convert(value: Any) -> Any:
-        nonlocal adapter
-        from pydantic import (
-            PydanticSchemaGenerationError,
-            PydanticUserError,
-            TypeAdapter,
-            ValidationError,
-        )
+        nonlocal validate
+        from pydantic import PydanticSchemaGenerationError, PydanticUserError, ValidationError
 
-        if adapter is None:
+        if validate is None:
             try:
-                adapter = TypeAdapter(hint)
+                validate = _validator(hint)
             except (PydanticSchemaGenerationError, PydanticUserError):
-                adapter = False  # a class that pydantic does not know: nothing to check by
-        if adapter is False:
+                validate = False  # a class that pydantic does not know: nothing to check by
+        if validate is False:
             return value
         try:
-            result = adapter.validate_python(value)
+            if many and type(value) is dict and len(value) > ENTRIES_AT_ONCE:
+                result: Any = {}
+                entries = iter(value.items())
+                while part := dict(itertools.islice(entries, ENTRIES_AT_ONCE)):
+                    result |= validate(part)
+            else:
+                result = validate(value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = "".join(f"[{part!r}]" for part in first["loc"])
@@ -511,6 +514,72 @@ def _modelled(hint: Any) -> Converter | None:
         return result
 
     return convert
+
+
+ENTRIES_AT_ONCE = 1_000
+"""Entries of an object that are checked together: pydantic collects the faults of all of them, and
+only the first is told."""
+
+
+def _validator(hint: Any) -> Callable[[Any], Any]:
+    """What checks a value by *hint*; a list ends at its first fault, since pydantic would collect
+    those of a million items.
+    """
+    from pydantic import TypeAdapter
+    from pydantic_core import SchemaError, SchemaValidator
+
+    adapter = TypeAdapter(_understood(hint))
+    try:
+        return SchemaValidator(_failing_fast(adapter.core_schema)).validate_python
+    except SchemaError:  # a pydantic that knows no other way
+        return adapter.validate_python
+
+
+_SEQUENCES = frozenset({"list", "set", "frozenset", "tuple"})
+_NO_SCHEMAS = frozenset({"default", "metadata", "serialization", "expected", "config"})
+
+
+def _failing_fast(schema: Any) -> Any:
+    """A core schema in which sequences end at their first fault."""
+    if type(schema) is list:
+        return [_failing_fast(item) for item in schema]
+    if type(schema) is tuple:
+        return tuple(_failing_fast(item) for item in schema)
+    if type(schema) is not dict:
+        return schema
+    found = {
+        key: part if key in _NO_SCHEMAS else _failing_fast(part) for key, part in schema.items()
+    }
+    kind = schema.get("type")
+    if isinstance(kind, str) and kind in _SEQUENCES:  # else it is a field of that name
+        found["fail_fast"] = True
+    return found
+
+
+def _understood(hint: Any) -> Any:
+    """*hint* with the `TypedDict` of Python 3.11, which pydantic does not take, as that of
+    `typing_extensions`.
+    """
+    if sys.version_info >= (3, 12):
+        return hint
+    if typing.is_typeddict(hint) and type(hint).__module__ == "typing":
+        import typing_extensions
+
+        fields = {
+            name: typing_extensions.Required[_understood(kind)]
+            if name in hint.__required_keys__
+            else typing_extensions.NotRequired[_understood(kind)]
+            for name, kind in typing.get_type_hints(hint).items()
+        }
+        return typing_extensions.TypedDict(hint.__name__, fields)  # type: ignore[operator]
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return typing.Annotated[(_understood(members[0]), *members[1:])]
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(_understood, members))]
+    if origin in (list, dict, set, frozenset, tuple):
+        return origin[tuple(map(_understood, members))]
+    return hint
 
 
 def _rounded(value: Any, result: Any) -> Any:

@@ -582,13 +582,9 @@ def _remedy(ref: Ref, names: Names) -> str:
 def _written_always(ref: Ref, names: Names) -> str:
     if ref.path[:1] in (("error",), ("errors",)) and ref.name in names.outputs:
         return _error_told(ref, names)
-    of_step = names.load(ref)[0] == names.outputs.get(ref.name)
+    slot = names.load(ref)[0]
     places = {at: step for step, at in names.steps}
-    writers = [
-        (step, at)
-        for step, at in names.steps
-        if (step.id == ref.name if of_step else ref.name in dict(writes(step)))
-    ]
+    writers = [(step, names.ids[step.id]) for step, _ in names.writers.get(slot, ())]
     for step, _ in writers:
         if (step.when is not None or step.on_error is OnError.SKIP) and not step.has_default:
             return (
