@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import nano_vm.machine.arguments
 from nano_vm.errors import StepFault, VMError
-from nano_vm.language.expr import compile_value
+from nano_vm.language.expr import Template, compile_expr, compile_value, parse_template
 from nano_vm.language.flow import Flow, Names
 from nano_vm.machine.arguments import MAX_SHAPES, Shapes, _in_loops, order
 from nano_vm.tools.contract import ToolContract, checked, contract, handed
-from nano_vm.values import canonical
+from nano_vm.values import as_text, canonical
 
 FRAME = {
     "text": "ok",
@@ -205,3 +205,35 @@ def test_a_literal_that_can_not_be_converted_is_told_when_the_step_is_reached() 
     take = Shapes().take(DECLARED, {"b": "seven"}, NAMES)
     with pytest.raises(StepFault, match="argument 'b' of tool 'declared'"):
         take(VALUES)
+
+
+MESSAGES = st.lists(st.tuples(st.sampled_from(["user", "system"]), TEXTS | REFERENCES), max_size=4)
+
+
+@settings(max_examples=600, deadline=None)
+@given(MESSAGES)
+def test_messages_are_texts_and_the_adapters_are_its_own(texts: list[tuple[str, str]]) -> None:
+    take = Shapes().messages(texts, NAMES)
+    assert take is not None
+    contents = [compile_expr(Template(parse_template(text).parts), NAMES) for _, text in texts]
+
+    def plainly_taken() -> Any:
+        return [as_text(content(VALUES)) for content in contents], []
+
+    def taken() -> Any:
+        shown, handed_over, _ = take(VALUES)
+        assert canonical(shown) == canonical(handed_over)
+        assert [message["role"] for message in shown] == [role for role, _ in texts]
+        spoil(handed_over)
+        return [message["content"] for message in shown], []
+
+    assert told(taken) == told(plainly_taken)
+
+
+def test_long_messages_are_looked_at() -> None:
+    assert Shapes().messages([("user", "$text")] * 17, NAMES) is None
+    assert Shapes().messages([("user", "x" * (1 << 19))], NAMES) is None
+    for text, few in (("$text", True), ("$long", False), ("is $long so?", False)):
+        take = Shapes().messages([("user", text)], NAMES)
+        assert take is not None
+        assert take(VALUES)[2] is few

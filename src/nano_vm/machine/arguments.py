@@ -1,4 +1,4 @@
-"""Arguments of a tool call: a function for their shape.
+"""Arguments of a tool call and messages of a model call: a function for their shape.
 
 What a program writes as arguments and what the tool declares come in; a function of the frame goes
 out that gives the values as they are recorded and as the tool receives them. Its source is made of
@@ -18,9 +18,11 @@ from typing import Any, TypeAlias, Union, get_args, get_origin
 
 from ..language.expr import (
     FEW_REFERENCES,
+    Eval,
     Frame,
     Ref,
     Template,
+    compile_expr,
     compile_value,
     computed,
     entries,
@@ -86,8 +88,21 @@ def by_position(contract: ToolContract, names: tuple[str, ...]) -> Callable[...,
     return call
 
 
+TakeMessages: TypeAlias = Callable[[Frame], tuple[list[Any], list[Any], bool]]
+"""The messages as they are recorded, once more as the adapter receives them, and whether each text
+in them from outside is short. It raises `StepFault`.
+"""
+
+MAX_QUICK_MESSAGES = 16
+MAX_QUICK_LITERALS = 1 << 18
+"""More, or with more text of the program's own, and their size is counted before each call."""
+
+ROOM = 1 << 20
+"""Bytes: so many short texts and literals are never more."""
+
+
 class Shapes:
-    """What takes the arguments of the calls of one plan."""
+    """What takes the arguments and messages of the calls of one plan."""
 
     def __init__(self) -> None:
         self.sources: set[str] = set()
@@ -97,12 +112,26 @@ class Shapes:
         if len(args) > MAX_ARGUMENTS:
             return _in_loops(contract, args, names)
         shape = _Shape(names)
-        source = shape.source(contract, args)
-        if source not in self.sources and len(self.sources) >= MAX_SHAPES:
-            return _in_loops(contract, args, names)
-        self.sources.add(source)
-        take: Take = _maker(source)(*shape.cells)
+        take: Take | None = self.made(shape, shape.source(contract, args))
+        return _in_loops(contract, args, names) if take is None else take
+
+    def messages(self, texts: Sequence[tuple[str, str]], names: Names) -> TakeMessages | None:
+        """What takes messages from a frame, given by role and the text of their content; None where
+        they are too many or too long to go unlooked at.
+        """
+        literal = sum(len(content) for _, content in texts)
+        if len(texts) > MAX_QUICK_MESSAGES or literal > MAX_QUICK_LITERALS:
+            return None
+        shape = _Shape(names)
+        take: TakeMessages | None = self.made(shape, shape.messages(texts))
         return take
+
+    def made(self, shape: _Shape, source: str) -> Any:
+        """The function of *shape*; None where the plan has as many sources as it may."""
+        if source not in self.sources and len(self.sources) >= MAX_SHAPES:
+            return None
+        self.sources.add(source)
+        return _maker(source)(*shape.cells)
 
 
 def _in_loops(contract: ToolContract, args: Mapping[str, Any], names: Names) -> Take:
@@ -162,6 +191,31 @@ class _Shape:
                 passing = f"if {' and '.join(self.tests)}: return r, r"
                 self.lines[taken:taken] = [f"r = {request}", passing]
             self.lines.append(f"return {request}, {received}")
+        return self.made()
+
+    def messages(self, texts: Sequence[tuple[str, str]]) -> str:
+        """A message is written out with a text as its content, whatever that refers to."""
+        shown, short = [], []
+        for role, content in texts:
+            template = parse_template(content)
+            references = len(_references(template))
+            if not references:
+                text = self.cell("".join(part for part in template.parts if isinstance(part, str)))
+            else:
+                get = compile_expr(Template(template.parts), self.names)
+                if template.typed or references > FEW_REFERENCES:
+                    as_string = self.cell(as_text)
+                    text = self.set(f"{as_string}({self.cell(get)}(f))")
+                else:
+                    text = self.text(template, get)
+                short.append(f"len({text}) < {self.cell(SMALL_TEXT)}")
+            keys = self.cell("role"), self.cell("content")
+            shown.append(f"{{{keys[0]}: {self.cell(role)}, {keys[1]}: {text}}}")
+        whole = f"[{', '.join(shown)}]"
+        self.lines.append(f"return {whole}, {whole}, {' and '.join(short) or True}")
+        return self.made()
+
+    def made(self) -> str:
         cells = ", ".join(f"c{number}" for number in range(len(self.cells)))
         body = "".join(f"        {line}\n" for line in self.lines)
         return f"def make({cells}):\n    def take(f):\n{body}    return take\n"
@@ -192,7 +246,8 @@ class _Shape:
         if template is not None and template.typed:
             return self.reference(template.parts[0]), _Written(written)  # type: ignore[arg-type]
         if template is not None and 0 < len(_references(template)) <= FEW_REFERENCES:
-            return self.text(template, written), _Written(written, kind=str)
+            whole = compile_value(written, self.names)
+            return self.text(template, whole), _Written(written, kind=str)
         get = self.cell(compile_value(written, self.names))
         return self.set(f"{get}(f)"), _Written(written)
 
@@ -213,8 +268,8 @@ class _Shape:
             self.lines.append(f"if {name} is {self.cell(UNSET)}: {get}(f)")
         return name
 
-    def text(self, template: Template, written: str) -> str:
-        """A text with references in it."""
+    def text(self, template: Template, get: Eval) -> str:
+        """A text with references in it; *get* tells that it is too long."""
         parts = []
         for part in template.parts:
             if isinstance(part, Ref):
@@ -226,8 +281,8 @@ class _Shape:
             elif part:
                 parts.append(self.cell(part))
         whole = self.set("f'" + "".join(f"{{{part}}}" for part in parts) + "'")
-        get, limit = self.cell(compile_value(written, self.names)), self.cell(MAX_VALUE_BYTES)
-        self.lines.append(f"if len({whole}) > {limit}: {get}(f)")
+        limit = self.cell(MAX_VALUE_BYTES)
+        self.lines.append(f"if len({whole}) > {limit}: {self.cell(get)}(f)")
         return whole
 
     def display(self, written: Any) -> tuple[str, _Written]:

@@ -51,10 +51,11 @@ from ..language.program import (
 from ..language.schemas import schema_check
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract
 from ..values import UNSET
-from .arguments import Shapes, by_position, order
+from .arguments import Shapes, TakeMessages, by_position, order
 from .bounds import counted, longest
 from .demands import Enforce, enforcer
 from .plan import (
+    ASKED,
     AWAITED,
     END,
     FAIL,
@@ -129,7 +130,7 @@ class _Compiler:
             self.place(node, op)
         for op in self.ops:
             op.brief = op.error < 0 and op.when is None
-            if isinstance(op, ToolOp):
+            if isinstance(op, ToolOp | ModelOp):
                 op.plain = op.plain and op.brief and _is_free(op)
         for graph, frame in zip(flow.frames, frames, strict=True):
             frame.entry = self.ops[graph.entry]
@@ -373,8 +374,14 @@ class _Compiler:
             if value is not None:
                 options[name] = [value] if name == "stop" and isinstance(value, str) else value
         constrained = step.constrained
+        messages, take = _messages(step, names, self.shapes)
+        plain = take is not None and not constrained
         return ModelOp(
-            messages=_messages(step, names),
+            messages=messages,
+            take=take,
+            plain=plain,
+            straight=ASKED if plain else 0,
+            asked={**({"model": model} if model is not None else {}), **options},
             options=options,
             model=model,
             max_tokens=options.get("max_tokens"),
@@ -473,9 +480,9 @@ def _ns(seconds: float | None) -> int:
     return int(seconds * 1e9) if seconds is not None else 0
 
 
-def _messages(step: LLMStep, names: Names) -> Eval:
-    """What gives the messages of a step. A content is text, also where it is one reference to
-    something else.
+def _messages(step: LLMStep, names: Names, shapes: Shapes) -> tuple[Eval, TakeMessages | None]:
+    """What gives the messages of a step, and what takes them where all that they hold is text. A
+    content is text, also where it is one reference to something else.
     """
     written: Any = step.messages
     if written is None:
@@ -484,8 +491,9 @@ def _messages(step: LLMStep, names: Names) -> Eval:
     if isinstance(written, list) and all(
         isinstance(m, dict) and isinstance(m["content"], str) for m in written
     ):
-        texts = [(m["role"], _text(m["content"], names)) for m in written]
-        return lambda frame: [{"role": role, "content": content(frame)} for role, content in texts]
+        take = shapes.messages([(m["role"], m["content"]) for m in written], names)
+        if take is not None:
+            return (lambda frame: take(frame)[0]), take
     items = [_message(item, names) for item in ([written] if isinstance(written, str) else written)]
 
     def messages(frame: Frame) -> list[Any]:
@@ -494,7 +502,7 @@ def _messages(step: LLMStep, names: Names) -> Eval:
             raise ExprError(f"messages{fault if fault.startswith('[') else f': {fault}'}")
         return found
 
-    return messages
+    return messages, None
 
 
 def _message(item: Any, names: Names) -> Eval:

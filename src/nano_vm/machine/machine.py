@@ -65,6 +65,7 @@ from ..values import (
     is_small,
     short,
 )
+from .arguments import ROOM
 from .faults import (
     CANCELLED,
     FATAL,
@@ -204,6 +205,9 @@ class Machine:
     request: Any = None
     given: tuple[Any, ...] = ()  # what a tool receives, in the order of `ToolOp.receives`
     messages: list[dict[str, Any]]
+    # copies of `messages` for an adapter, where its answer may be sent as it is: a text, or text,
+    # usage and what is recorded beside it
+    handed: list[Any] | None = None
     # whether somebody looks at the machine before a call; a driver that does not says so
     watched = True
     delay_seconds = 0.0
@@ -619,6 +623,12 @@ class Machine:
             around = self.fixed_deadline
         self.deadline = around
         calm = around >= FOREVER and ledger.tool_calls >= UNLIMITED
+        unmetered = (
+            around >= FOREVER
+            and ledger.llm_calls >= UNLIMITED
+            and ledger.tokens >= UNLIMITED
+            and ledger.cost is None
+        )
         op: Any = self.frame_plan.entry
         follow: Any
         while True:
@@ -693,6 +703,52 @@ class Machine:
                 else:
                     ledger.steps = fuel
                     follow = self._begin(op)
+            elif code == MODEL and unmetered and op.plain and fuel > 0:
+                fuel -= 1
+                started = self.now
+                where = op.path
+                if where is None:
+                    where = self._path_of(op)
+                elif prefix:
+                    where = prefix + where
+                try:
+                    messages, self.handed, few = op.take(frame)
+                    if not few or limit < ROOM:
+                        admit(messages, limit)
+                except StepFault as error:
+                    self.handed = None
+                    self._reach(op, where, None, started, fuel)
+                    follow = self._failed(op, StepError.of(error))
+                else:
+                    self.messages = self._original = messages
+                    request = {"messages": messages, **op.asked}
+                    if watched:
+                        self._reach(op, where, request, started, fuel)
+                    value = yield op
+                    self.handed = None
+                    if value is OTHER or (watched and self._lost_attempts is not None):
+                        self._reach(op, where, request, started, fuel)
+                        follow = self._taken(value)
+                    else:
+                        text, usage, extra = (value, None, None) if type(value) is str else value
+                        size = len(text)
+                        if (
+                            size <= limit
+                            and size <= ledger.state
+                            and text.isascii()
+                            and "think>" not in text
+                            and (extra is None or _is_whole(extra))
+                        ):
+                            ledger.state -= size
+                            frame[op.out] = self._last = self._block_last = text
+                            if op.key >= 0:
+                                frame[op.key] = text
+                            append((op, where, SUCCESS, text, None, request, started, self.now,
+                                    None, usage, extra))  # fmt: skip
+                            last, op = op, op.next
+                            continue
+                        self._reach(op, where, request, started, fuel)
+                        follow = self._answer(text, usage, extra)
             elif code == WHEN:
                 ledger.steps = fuel - 1
                 follow = self._when(op)
@@ -749,7 +805,7 @@ class Machine:
         """What follows a tool's *value*, or the other outcome that waits in `_outcome`."""
         if value is OTHER:
             return self._take(self._outcome)
-        if self._op.code != TOOL:
+        if self._op.code != TOOL:  # what a model answered is sent only where `handed` is
             raise IllegalOutcome(_ILLEGAL.format(self.kind_of(self._op), self.path, Value(value)))
         return self._value(value)
 
@@ -1330,10 +1386,7 @@ class Machine:
         messages = op.messages(self.frame)
         admit(messages, self.facts.limits.value_bytes)
         self.messages = messages
-        request: dict[str, Any] = {"messages": messages}
-        if op.model is not None:
-            request["model"] = op.model
-        self.request = {**request, **op.options}
+        self.request = {"messages": messages, **op.asked}
         self._original = messages
         self.deadline = self._nearest(op)
 
@@ -1996,6 +2049,11 @@ def _case_of(op: SwitchOp, value: Any) -> str:
 def _no_branch(op: BranchOp) -> StepError:
     word = "true and has no 'then'" if op.missing[0] else "false and has no 'otherwise'"
     return StepError("value", "NoBranch", f"condition is {word}", False)
+
+
+def _is_whole(extra: dict[str, Any]) -> bool:
+    """Whether an answer beside which *extra* was told came to its end and is nothing but text."""
+    return extra.get("finish_reason") in WHOLE and "reasoning" not in extra
 
 
 class _Skipped:

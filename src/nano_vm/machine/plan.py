@@ -15,11 +15,11 @@ from ..language.expr import Eval, Frame
 from ..language.policy import Budget, Effect
 from ..language.program import Retry
 from ..tools.contract import UNSAFE
-from .arguments import Take
+from .arguments import Take, TakeMessages
 from .demands import Enforce
 
-AWAITED, INLINE = 1, 2
-"""`Op.straight`: a coroutine function, or one that is called in the event loop's thread."""
+AWAITED, INLINE, ASKED = 1, 2, 3
+"""`Op.straight`: a coroutine function, one that is called in the event loop's thread, or a model."""
 
 TOOL, MODEL, BRANCH, SWITCH, SET, FORK, LOOP, TEST, CLOSE, PAUSE, END, FAIL, WHEN, ASSERT, STOP = (
     range(15)
@@ -145,6 +145,10 @@ class ModelOp(CallOp):
     """
 
     messages: Eval = None  # type: ignore[assignment]
+    # the same where each content is a text, and nothing is asked of the answer but to be one
+    take: TakeMessages | None = None
+    asked: dict[str, Any] = field(default_factory=dict)  # what a request says beside its messages
+    plain: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     model: str | None = None
     max_tokens: int | None = None

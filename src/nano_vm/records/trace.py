@@ -79,11 +79,11 @@ class LLMUsage:
             ValueError: If a count is not a whole number of at least 0, or the cost is not a finite
             amount.
         """
-        counts = [data.get(key) for key in ("prompt_tokens", "completion_tokens", "total_tokens")]
-        for count in counts:
-            if count is not None and (type(count) is not int or count < 0):
+        prompt, completion, total = map(data.get, _COUNTS)
+        for count in (prompt, completion, total):
+            if (type(count) is not int or count < 0) and count is not None:
                 raise ValueError(f"a token count is a whole number of at least 0, not {count!r}")
-        prompt, completion = counts[0] or 0, counts[1] or 0
+        prompt, completion = prompt or 0, completion or 0
         cost = data.get("cost_usd")
         if cost is not None:
             try:
@@ -93,9 +93,7 @@ class LLMUsage:
             if not amount.is_finite() or amount < 0:
                 raise ValueError(f"cost_usd is an amount of at least 0, not {cost!r}")
             cost = amount
-        return cls(
-            prompt, completion, counts[2] if counts[2] is not None else prompt + completion, cost
-        )
+        return cls(prompt, completion, total if total is not None else prompt + completion, cost)
 
     def __add__(self, other: LLMUsage) -> LLMUsage:
         known = self.cost_usd is not None and other.cost_usd is not None
@@ -106,6 +104,8 @@ class LLMUsage:
             self.cost_usd + other.cost_usd if known else None,  # type: ignore[operator]
         )
 
+
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 MAX_BASES = 32
 """Base classes of an exception that are recorded; those in use have at most a dozen."""

@@ -20,10 +20,22 @@ from ..machine.faults import consumed, effect_key, model_error, tool_error
 from ..machine.ledger import DEFAULT_MAX_TOKENS, token_bound
 from ..machine.machine import FOREVER, Light, Machine
 from ..machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
-from ..machine.plan import AWAITED, END, FORK, MODEL, PAUSE, TOOL, ForkOp, ModelOp, Op, ToolOp
+from ..machine.plan import (
+    ASKED,
+    AWAITED,
+    END,
+    FORK,
+    MODEL,
+    PAUSE,
+    TOOL,
+    ForkOp,
+    ModelOp,
+    Op,
+    ToolOp,
+)
 from ..records.trace import LLMUsage
 from ..values import CONTAINERS, SCALARS, copied, kind_name
-from .host import Adapter, Host, completed
+from .host import Adapter, Host, completed, plain_answer
 from .observers import Notifier
 from .watchdog import Lane, watchdog
 
@@ -122,8 +134,9 @@ class Driver:
         called = False
         seen = 0
         lane.machine = machine
-        cancelling = lane.task.cancelling
-        machine.watched = not straight
+        cancelling, asking = lane.task.cancelling, self.host.asking
+        # an adapter that is told of a call's key has to have its path
+        machine.watched = not straight or self.host.keyed
         op: Any = machine.start(now) if begun is None else begun
         while True:
             if notifier is not None:
@@ -143,7 +156,7 @@ class Driver:
                     if journal is not None:
                         journal.check()
                 way = op.straight
-                if way and straight:
+                if way and straight and (way != ASKED or machine.handed is not None):
                     called = True
                     send = machine.send
                     before = lane.before
@@ -152,6 +165,20 @@ class Driver:
                         lane.op = op
                         if way == AWAITED:
                             value = await op.function(*machine.given)
+                        elif way == ASKED:
+                            complete, keywords = asking.get(op.index) or self.asking(machine, op)
+                            value = complete(machine.handed, **keywords)
+                            if type(value) is not str and inspect.isawaitable(value):
+                                value = await value
+                            machine.now = read()
+                            if type(value) is str and not lane.expired and cancelling() <= before:
+                                op = send(value)
+                            else:
+                                op = self.answered(machine, op, lane, value)
+                            way = op.straight
+                            if not way or (way == ASKED and machine.handed is None):
+                                break
+                            continue
                         else:
                             value = op.function(*machine.given)
                             if type(value) not in PLAIN and inspect.isawaitable(value):
@@ -162,7 +189,7 @@ class Driver:
                             break
                         op = send(value)
                         way = op.straight
-                        if not way:
+                        if not way or (way == ASKED and machine.handed is None):
                             break
                     continue
                 lane.op = None
@@ -358,19 +385,31 @@ class Driver:
             answer = adapter.complete(messages, **keywords)
             if inspect.isawaitable(answer):
                 answer = await answer
-        completion = completed(answer)
-        now = machine.now = self.now()
-        usage, source = self.priced(completion.usage, op, adapter)
+        machine.now = self.now()
+        return self.answered(machine, op, lane, answer)
+
+    def asking(self, machine: Machine, op: ModelOp) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """What is called for *op*, and with what beside the messages, where no budget counts."""
+        adapter = self.adapter(op)
+        found = adapter.complete, self.options(adapter, machine, op)
+        if not self.host.keyed:
+            self.host.asking[op.index] = found
+        return found
+
+    def answered(self, machine: Machine, op: ModelOp, lane: Lane, answer: Any) -> Op:
+        """The request after a model call that gave *answer*, as its adapter returns it."""
+        adapter, now = self.adapter(op), machine.now
+        text, usage, told = plain_answer(answer) or _parts(completed(answer))
+        if usage is not None:
+            usage, source = self.priced(usage, op, adapter)
+            if source is not None:
+                told = {**(told or {}), "cost_source": source}
         if lane.expired:
             return self.stopped(machine, lane, None, usage)
-        told = {
-            "model": completion.model,
-            "finish_reason": completion.finish_reason,
-            "reasoning": completion.reasoning,
-            "cost_source": source,
-        }
-        extra = {key: value for key, value in told.items() if value is not None}
-        following = machine.resume(Answer(completion.text, usage, extra), now)
+        if machine.handed is not None:
+            following = machine.send((text, usage, told))
+        else:
+            following = machine.resume(Answer(text, usage, told), now)
         return machine.resume(Cancelled(called=False), now) if lane.cancelled() else following
 
     def adapter(self, op: ModelOp) -> Adapter:
@@ -560,6 +599,17 @@ class Driver:
         for error in errors:
             if error is not None:
                 raise error
+
+
+def _parts(answer: Completion) -> tuple[str, LLMUsage | None, dict[str, Any] | None]:
+    """The text, the usage, and what is recorded beside them."""
+    told = {
+        "model": answer.model,
+        "finish_reason": answer.finish_reason,
+        "reasoning": answer.reasoning,
+    }
+    known = {name: value for name, value in told.items() if value is not None}
+    return answer.text, answer.usage, known or None
 
 
 class _Until:

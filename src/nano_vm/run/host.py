@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +152,30 @@ class Host:
     shortest: int  # nanoseconds: the shortest deadline in the plan
     prices: dict[str, tuple[Decimal, Decimal]] | None
     driver: Driver | None = None  # of the event loop that was used last
+    # by `ModelOp.index`: what is called, and with what beside the messages, where no budget counts
+    asking: dict[int, tuple[Callable[..., Any], dict[str, Any]]] = field(default_factory=dict)
+    keyed: bool = field(init=False)  # whether an adapter is told of each call's effect key
+
+    def __post_init__(self) -> None:
+        adapters = self.adapters.values()
+        self.keyed = any("idempotency_key" in adapter.named for adapter in adapters)
+
+
+def plain_answer(answer: Any) -> tuple[str, LLMUsage | None, None] | None:
+    """A text, or a text with a dict of what it consumed; None for all else, which `completed`
+    looks at.
+    """
+    if type(answer) is str:
+        return answer, None, None
+    if type(answer) is not tuple or len(answer) != 2:
+        return None
+    text, usage = answer
+    if type(text) is not str or type(usage) is not dict or not usage:
+        return None
+    try:
+        return text, LLMUsage.from_dict(usage), None
+    except ValueError:
+        return None
 
 
 def completed(answer: Any) -> Completion:
