@@ -305,7 +305,7 @@ class Machine:
                 return END_OP
             raise IllegalOutcome(f"the run has ended, and is given {outcome!r}")
         self.now = now
-        if type(outcome) is Value:
+        if type(outcome) is Value and self.handed is None:
             return self.send(outcome.value)
         self._outcome = outcome
         return self.send(OTHER)
