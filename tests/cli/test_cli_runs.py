@@ -992,6 +992,8 @@ def test_runs_are_listed_by_labels_project_and_submitter(said: Shell) -> None:
     (run,) = said.json("runs", "--label", "n=2")
     assert run["labels"] == {"team": "ops", "n": "2"}
     assert (run["project"], run["submitter"]) == ("default", "bob")
+    assert "the name of a label is 1 to 63" in said.refused("runs", "--label", "a b=1", code=2)
+    assert "--label takes NAME=VALUE" in said.refused("costs", "--label", "a", code=2)
     assert said("runs", "--project", "eu") == 0
     assert said.out[0].endswith("project eu")
 

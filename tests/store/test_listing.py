@@ -109,6 +109,28 @@ def test_a_page_goes_on_where_the_last_one_ended(store: SqlStore) -> None:
             store.page(after=wrong)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"status": "done"}, "no run has status 'done'; choose of pending, running, suspended"),
+        ({"status": ("failed", "done")}, "no run has status 'done'"),
+        ({"labels": {"a b": "c"}}, "the name of a label is 1 to 63 letters"),
+        ({"labels": {"a": 5}}, "label 'a' is a string of 1 to 200 printable characters, not 5"),
+        ({"min_cost_usd": "much"}, "min_cost_usd is an amount of dollars, not 'much'"),
+        ({"min_cost_usd": float("nan")}, "min_cost_usd is an amount of dollars, not nan"),
+    ],
+)
+def test_what_no_run_can_be_asked_for(wanted: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        RunFilter(**wanted)
+
+
+def test_a_page_has_a_run_at_least(store: SqlStore) -> None:
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"a page has at least one run, not {size}"):
+            store.page(size=size)
+
+
 def test_ids_by_their_beginning(store: SqlStore) -> None:
     for run_id in ("order-1", "order-10", "order-2", "Order-1", "order_1", "order-1~", "p%"):
         kept(store, run_id)
@@ -232,8 +254,14 @@ def test_no_list_is_sorted_or_read_whole(tmp_path: Path, index: str, after: str 
 
 def test_costs_are_read_from_an_index_alone(tmp_path: Path) -> None:
     with SqlStore(f"sqlite:///{tmp_path}/runs.db") as store:
-        plans = explained(store, lambda: store.costs(("program", "model")))
-    assert any("c USING COVERING INDEX nano_rows_calls" in line for line in plans), plans
+        whole = explained(store, lambda: store.costs(("day", "model")))
+        some = explained(store, lambda: store.costs((), RunFilter(labels={"a": "b"})))
+    assert whole[0] == "SCAN c USING COVERING INDEX nano_rows_calls"
+    assert [line.partition(" (")[0] for line in some] == [
+        "SEARCH l USING PRIMARY KEY",
+        "SEARCH r USING INTEGER PRIMARY KEY",
+        "SEARCH c USING COVERING INDEX nano_rows_calls",
+    ]
 
 
 def explained(store: SqlStore, ask: Any) -> list[str]:

@@ -164,7 +164,13 @@ async def runs(vm: ExecutionVM, program: Program) -> None:
     trace = await vm.run(program, context={"x": 1}, run_id="r", seed=7, budget={"max_tokens": 100})
     assert_type(trace, Trace)
     assert_type(vm.run_sync(program, {"x": 1}), Trace)
-    options: RunOptions = {"untrusted": ["x"], "budget": Budget(max_steps=9)}
+    options: RunOptions = {
+        "untrusted": ["x"],
+        "budget": Budget(max_steps=9),
+        "labels": {"team": "billing"},
+        "project": "eu",
+        "submitter": "ann",
+    }
     assert_type(await vm.run(program, **options), Trace)
     handle = vm.start(program, budget=Budget(max_seconds=3))
     assert_type(handle, Run)

@@ -53,20 +53,28 @@ def labels_of(given: Iterable[str]) -> dict[str, str]:
 
 
 def filter_of(options: Options) -> RunFilter:
-    """The runs that a command is about, by the options of `takes_filter`."""
-    from ..store.protocol import RunFilter
+    """The runs that a command is about, by the options of `takes_filter`.
 
-    return RunFilter(
-        status=options.status or None,
-        program=options.program_name,
-        project=options.project,
-        submitter=options.submitter,
-        parent=options.get("parent"),
-        labels=labels_of(options.label),
-        since_ns=options.since,
-        until_ns=options.until,
-        min_cost_usd=options.get("min_cost"),
-    )
+    Raises:
+        UsageFault: If no run can have what is asked for.
+    """
+    from ..store.protocol import RunFilter
+    from ..store.records import Unfit
+
+    try:
+        return RunFilter(
+            status=options.status or None,
+            program=options.program_name,
+            project=options.project,
+            submitter=options.submitter,
+            parent=options.get("parent"),
+            labels=labels_of(options.label),
+            since_ns=options.since,
+            until_ns=options.until,
+            min_cost_usd=options.get("min_cost"),
+        )
+    except Unfit as error:
+        raise UsageFault(str(error)) from None
 
 
 def said_words(run: StoredRun) -> str:

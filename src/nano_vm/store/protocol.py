@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from ..errors import StoreError
 from .receipts import Receipt
-from .records import ENDED, RUN_STATUSES, Message, Row, StoredRun
+from .records import ENDED, RUN_STATUSES, Message, Row, StoredRun, checked_labels
 from .signing import SigningKey
 
 
@@ -58,7 +58,7 @@ class RunFilter:
     each of ``labels``, ``since_ns`` and ``until_ns`` (which is no more in it) are when it was made.
 
     Raises:
-        ValueError: If ``status`` is none that a run has.
+        ValueError: If no run has such a status or label, or ``min_cost_usd`` is no amount.
     """
 
     status: str | Sequence[str] | None = None
@@ -72,6 +72,15 @@ class RunFilter:
     min_cost_usd: Decimal | float | str | None = None
 
     def __post_init__(self) -> None:
+        checked_labels(self.labels)
+        if self.min_cost_usd is not None:
+            try:
+                amount = Decimal(str(self.min_cost_usd))
+            except ArithmeticError:
+                amount = Decimal("NaN")
+            if not amount.is_finite():
+                raise ValueError(f"min_cost_usd is an amount of dollars, not {self.min_cost_usd!r}")
+            object.__setattr__(self, "min_cost_usd", amount)
         if self.status is None:
             return
         statuses = (self.status,) if isinstance(self.status, str) else tuple(self.status)
@@ -282,7 +291,7 @@ class Store(Protocol):
         """Up to *size* runs, newest first, that follow *after*, the ``after`` of the page before.
 
         Raises:
-            ValueError: If *after* is none.
+            ValueError: If *after* is none, or *size* is less than 1.
         """
         ...
 

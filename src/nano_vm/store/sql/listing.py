@@ -177,21 +177,23 @@ assert tuple(_GROUPS) == COST_GROUPS
 
 def costs(connection: Connection, by: Sequence[str], filter: RunFilter) -> list[Cost]:
     """What the calls of runs have cost, summed for each value of *by*, in its order."""
-    clauses, given = clauses_of(filter)
-    for pair in list(filter.labels.items())[:1]:
-        clauses.append(_LABELLED)
-        given += pair
+    source, made, _, clauses, given = _source(filter)
+    more, also = clauses_of(filter, made)
+    clauses += more
+    given += also
     if filter.status is not None:
         clauses.append(_among(filter.status))
         given += filter.status
     groups = ", ".join(_GROUPS[name] for name in by)
+    # the index of calls has all that is asked, unless something is asked of runs
+    of_runs = bool(clauses) or any(_GROUPS[name].startswith("r.") for name in by)
+    calls_of = f"{source} JOIN nano_rows c ON c.run = r.key" if of_runs else "nano_rows c"
     where = " AND ".join(["c.model IS NOT NULL", *clauses])
     text = (
         f"SELECT {groups}{', ' * bool(by)}count(*), coalesce(sum(c.prompt_tokens), 0), "
         "coalesce(sum(c.completion_tokens), 0), coalesce(sum(c.total_tokens), 0), "
         f"{connection.database.dialect.sum('c.cost_usd')}, count(c.cost_usd) "
-        "FROM nano_rows c JOIN nano_runs r ON r.key = c.run "
-        f"WHERE {where}{' GROUP BY ' * bool(by)}{groups}"
+        f"FROM {calls_of} WHERE {where}{' GROUP BY ' * bool(by)}{groups}"
     )
     found = []
     # in the order of Python: databases order text each in their own way

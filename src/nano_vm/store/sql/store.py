@@ -409,6 +409,8 @@ class SqlStore(Archive):
         self, filter: RunFilter = ALL_RUNS, *, size: int = PAGE_RUNS, after: str | None = None
     ) -> RunPage:
         """See `Store.page`. Each run has its document too."""
+        if size < 1:
+            raise ValueError(f"a page has at least one run, not {size}")
         place = _place(after) if after is not None else None
         damaged: list[str] = []
         with self.database.reading() as connection:
