@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -525,3 +526,99 @@ async def test_who_stood_still_after_the_last_look_begins_no_call(
     else:
         assert (trace.status, in_time) == (TraceStatus.SUSPENDED, [])
     vm.close()
+
+
+# --- calls that outlive the driving of their run ---
+
+
+class Bank:
+    """A tool that blocks a thread, and a reconcile that would say that nothing was paid yet."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end, self.ended = (threading.Event() for _ in range(3))
+        self.asked: list[bool] = []
+
+    def tools(self) -> dict[str, Callable[..., Any]]:
+        @tool(effect="irreversible")
+        def pay(n: int) -> str:
+            self.begun.set()
+            assert self.may_end.wait(10)
+            self.ended.set()
+            return f"paid {n}"
+
+        @tool(effect="read")
+        async def find(n: int) -> Any:
+            self.asked.append(self.ended.is_set())
+            return {"done": self.ended.is_set(), "output": f"found {n}"}
+
+        return {"pay": pay, "find": find}
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["same VM", "after it was closed"])
+async def test_a_call_that_a_worker_leaves_in_a_thread_is_not_taken_for_gone(
+    url: str, closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is free, and nobody asks its reconcile before the call has ended."""
+    monkeypatch.setattr("nano_vm.run.worker.GRACE_SECONDS", 0.05)
+    bank, clock = Bank(), Skewed()
+    vm = ExecutionVM(tools=bank.tools(), store=url, clock=clock)
+    await vm.submit(PAY, {"n": 1}, run_id="r")
+    working = asyncio.create_task(vm.work())
+    assert await asyncio.to_thread(bank.begun.wait, 10)
+    working.cancel()
+    await asyncio.wait([working])
+    assert vm.require_store().load("r").owner is None
+    if closed:
+        vm.close()
+        vm = ExecutionVM(tools=bank.tools(), store=url, clock=clock)
+    trace = await vm.resume("r")
+    assert (trace.status, bank.asked) == (TraceStatus.SUSPENDED, [])
+    (entry,) = vm.waiting("r")
+    assert (entry["path"], entry["process"]["alive"]) == ("pay", True)
+    bank.may_end.set()
+    assert await asyncio.to_thread(bank.ended.wait, 10)
+    clock.offset_ns = HOUR_NS
+    async with asyncio.timeout(10):
+        while not (ended := await vm.work(until_idle=True)) or not bank.asked:
+            clock.offset_ns += HOUR_NS
+    assert (ended[0].output, bank.asked) == ("found 1", [True])
+    vm.close()
+
+
+async def test_a_vm_that_is_closed_while_it_calls_is_not_taken_for_gone(url: str) -> None:
+    payments = Payments()
+    first = ExecutionVM(tools=payments.tools(1), store=url)
+    second = ExecutionVM(tools=payments.tools(1), store=url)
+    run = asyncio.create_task(first.run(PAY, {"n": 1}, run_id="r"))
+    await payments.all_begun.wait()
+    await asyncio.to_thread(first.close)
+    trace = await second.resume("r")
+    assert (trace.status, payments.asked) == (TraceStatus.SUSPENDED, 0)
+    second.resolve("r", "pay", done="paid 1", by="ann")
+    assert (await second.resume("r")).output == "paid 1"
+    payments.may_end.set()
+    await asyncio.wait([run])
+    second.close()
+
+
+async def test_a_vm_that_is_closed_between_calls_leaves_its_runs_to_others(url: str) -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    @tool(effect="read")
+    async def find(n: int) -> Any:
+        begun.set()
+        await may_end.wait()
+        return {"done": False}
+
+    first = ExecutionVM(tools={"find": find}, store=url)
+    second = ExecutionVM(tools=Payments().tools(1), store=url)
+    looks = program(step("a", "find", args={"n": 1}))
+    run = asyncio.create_task(first.run(looks, run_id="r"))
+    await begun.wait()
+    await asyncio.to_thread(first.close)
+    assert second.require_store().owners() == {}
+    (trace,) = await second.work(until_idle=True)
+    assert trace.status is TraceStatus.SUCCESS
+    may_end.set()
+    await asyncio.wait([run])
+    second.close()

@@ -286,6 +286,9 @@ class ForkJournal:
     def check(self) -> None:
         """Nobody else has this run."""
 
+    def outlived(self, machine: Machine, op: Op, call: Any) -> None:
+        """Nobody asks later what became of it."""
+
 
 async def fork(
     vm: ExecutionVM,

@@ -11,6 +11,7 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator, Iterable
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from ..adapters.protocol import Completion
@@ -69,6 +70,10 @@ class Journal(Protocol):
         """Asked immediately before a call that had to wait: raises `Abandoned` where it may not be
         made.
         """
+        ...
+
+    def outlived(self, machine: Machine, op: ToolOp, call: Future[Any]) -> None:
+        """Told of a *call* that nobody waits for any more, and that a thread is still making."""
         ...
 
     def child(self, machine: Machine, number: int) -> Machine:
@@ -362,6 +367,8 @@ class Driver:
         except asyncio.CancelledError:
             if future.cancelled() and not started:
                 raise _NotCalled from None
+            if self.journal is not None and not future.done():
+                self.journal.outlived(machine, op, future)
             raise
 
     # --- models ---

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
@@ -36,7 +37,7 @@ from ..machine.outcome import (
     Unknown,
     Value,
 )
-from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, Op
+from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, Op, ToolOp
 from ..machine.recorded import HELD, Recorded
 from ..records.trace import LLMUsage, StepError, Trace, TraceStatus
 from ..store.protocol import Store
@@ -287,11 +288,16 @@ class Journal:
         call = self.rows.calls.get(path)
         owner = call.owner if call is not None else None
         if owner is None or owner == self.lease.owner:
-            return True
+            return not self.lease.makes(self.run.run_id, path)
         try:
             return await patiently(self.clock, lambda _: asyncio.to_thread(self.lease.gone, owner))
         except StoreError as error:
             raise Abandoned(error) from None
+
+    def outlived(self, machine: Machine, op: ToolOp, call: Future[Any]) -> None:
+        """See that nobody takes a *call* for gone that a thread is still making."""
+        if op.unsafe:
+            self.lease.note_call(self.run.run_id, machine.path, call)
 
     async def pause(self, machine: Machine, op: Op, path: str) -> Op:
         """The outcome of an approval or a wait, or that there is none yet."""

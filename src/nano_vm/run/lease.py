@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Container, Iterable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -210,6 +211,9 @@ class Lease(forking.Begins):
         # runs that are driven here, or being claimed, or owed something
         self._held: set[str] = set()
         self._debts: list[Debt] = []
+        # calls that threads are making and nobody waits for, by run and path
+        self._calls: list[tuple[str, str]] = []
+        self._calling = self._ended = False
         # whether the store may have given a run to this process without its knowledge
         self._unsure = False
         self._lock = threading.Lock()
@@ -249,21 +253,54 @@ class Lease(forking.Begins):
         """Whether a call may be begun now."""
         return self.clock() < self.until
 
-    def end(self) -> None:
-        """Give the lease back, and all runs with it."""
+    def end(self, *, calling: bool = False) -> None:
+        """Give the lease back, and all runs with it. Where calls with effects are still being made,
+        as *calling* says or threads do, the owner is not forgotten: nobody may take such a call for
+        gone before the process ends.
+        """
+        self._calling = calling
         self._stopped.set()
         self._wake.set()
         self.until = 0.0
         if self._thread is not None:
             self._thread.join()
-        _leases_here.discard(self.owner)
+        with self._lock:
+            self._ended = True
+            if not self._makes_calls():
+                _leases_here.discard(self.owner)
+
+    def note_call(self, run_id: str, path: str, call: Future[Any]) -> None:
+        """Note that a thread is making a *call* which nobody waits for, until it ends."""
+        with self._lock:
+            self._calls.append((run_id, path))
+        call.add_done_callback(lambda _: self._forget_call(run_id, path))
+
+    def _forget_call(self, run_id: str, path: str) -> None:
+        with self._lock:
+            self._calls.remove((run_id, path))
+            if self._ended and not self._makes_calls():
+                _leases_here.discard(self.owner)
+
+    def makes(self, run_id: str, path: str) -> bool:
+        """Whether a thread is still making a call that was noted."""
+        with self._lock:
+            return (run_id, path) in self._calls
+
+    def _makes_calls(self) -> bool:
+        return self._calling or bool(self._calls)
 
     def _leave(self) -> None:
         until = self.clock() + CLOSING_SECONDS
         while True:
             try:
                 self.pay()
-                self.store.forget_owner(self.owner)
+                with self._lock:
+                    makes_calls = self._makes_calls()
+                    self._held.clear()
+                if makes_calls:
+                    self._free_strays()
+                else:
+                    self.store.forget_owner(self.owner)
                 return
             except StoreError as error:
                 if not error.passing or self.clock() >= until:

@@ -421,6 +421,8 @@ class Durable(forking.Begins):
                 raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
 
     def close(self) -> None:
-        """Give the lease back and close the store; runs under way are left to others."""
-        self.lease.end()
+        """Give the lease back and close the store; runs under way are left to others, who take a call
+        with an effect for under way until this process ends.
+        """
+        self.lease.end(calling=any(j.interruption.affecting() for j in self.journals))
         self.store.close()
