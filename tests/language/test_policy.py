@@ -746,7 +746,7 @@ def test_a_called_programs_policy_counts_too(shop: Shop) -> None:
 
 
 def test_program_and_policy_meet_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    import nano_vm.run.vm as room
+    import nano_vm.run.prepare as room
 
     met = []
     examine = room.examine

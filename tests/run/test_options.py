@@ -68,6 +68,17 @@ async def test_a_ready_made_budget_counts_and_is_not_validated_again(
     assert trace.about["budget"] == {"max_tool_calls": 1}
 
 
+async def test_each_run_has_the_budget_that_it_was_given() -> None:
+    vm, two = host(), program(step("a"), step("b"))
+    small, large = Budget(max_tool_calls=1), Budget(max_tool_calls=2)
+    for budget, kind in [(small, "budget"), (large, None), (small, "budget"), (None, None)] * 2:
+        assert (await vm.run(two, budget=budget)).error_kind == kind
+    limits = {"max_tool_calls": 1}
+    assert (await vm.run(two, budget=limits)).error_kind == "budget"
+    limits["max_tool_calls"] = 2  # a dict may change between runs
+    assert (await vm.run(two, budget=limits)).error_kind is None
+
+
 async def test_options_can_be_passed_on() -> None:
     options: RunOptions = {"run_id": "r", "seed": 7, "untrusted": ["x"]}
     vm, one = ExecutionVM(tools={"t": lambda x: x}), program(step(args={"x": "$x"}))

@@ -67,7 +67,7 @@ class Run:
         if task is not None and not task.done():
             if task.get_loop() is not asyncio.get_running_loop():
                 raise VMError(f"run {self.run_id!r} is under way in another event loop")
-            await asyncio.wait([task])
+            await _ended(task)
         if task is not None and task.cancelled():
             if self.trace.status is TraceStatus.RUNNING:  # before its first step
                 self.trace.status, self.trace.finished_ns = (
@@ -134,6 +134,23 @@ class RunIds(forking.Begins):
 
 
 run_ids = RunIds()
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait for the end of *task*, however it ends; whoever stops waiting leaves it alone. A third
+    of what `asyncio.wait` costs for one.
+    """
+    waiter = task.get_loop().create_future()
+
+    def wake(_: asyncio.Task[Any]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    task.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        task.remove_done_callback(wake)
 
 
 class LiveRuns(forking.Begins):

@@ -47,6 +47,20 @@ class Prepared:
     untrusted: tuple[str, ...] = ()
     _known: dict[str, Any] | None = None
     _document: dict[str, Any] | None = None
+    _bounded: tuple[Budget, RunTerms] | None = None
+
+    def within(self, budget: Budget | Mapping[str, Any] | None) -> RunTerms:
+        """The terms of a run with a *budget* of its own; those of the one that was given last are
+        kept, since most give the same again.
+        """
+        kept = self._bounded
+        if kept is not None and kept[0] is budget:  # a budget never changes
+            return kept[1]
+        own = budget_of(budget)
+        terms = self.terms.within(own)
+        if own is not None and own is budget:
+            self._bounded = own, terms
+        return terms
 
     def document(self) -> dict[str, Any]:
         """The program and those that it calls, as they are stored; nobody changes it."""
@@ -58,29 +72,28 @@ class Prepared:
     def about(self, budget: Any = None, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """As `Trace.about`; *budget* is the run's own, and *said* what its caller says of it."""
         if self._known is None:
-            self._known = self._told()
+            self._known = self._host_facts()
         if budget is None:
             return {**self._known, **said} if said else self._known
-        terms = self.terms.within(budget_of(budget))
-        return {**self._known, **terms.to_dict(), **(said or {})}
+        return {**self._known, **self.within(budget).to_dict(), **(said or {})}
 
-    def _told(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"wording": WORDING} if WORDING != 1 else {}
+    def _host_facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"wording": WORDING} if WORDING != 1 else {}
         if self.plan is None or self.examined is None:
-            return told
+            return facts
         contracts = {name: self.examined.contracts[name] for name in sorted(self.plan.tools)}
         if contracts:
-            told["tools"] = {
+            facts["tools"] = {
                 name: {"effect": c.effect, **({"key": True} if c.takes_key else {})}
                 for name, c in contracts.items()
             }
-            told["contracts"] = digest_of({name: c.to_dict() for name, c in contracts.items()})
-        told |= self.terms.to_dict()
+            facts["contracts"] = digest_of({name: c.to_dict() for name, c in contracts.items()})
+        facts |= self.terms.to_dict()
         if any(policy.source for policy in self.examined.policies):
-            told["policy"] = digest_of([policy.to_dict() for policy in self.examined.policies])
-            told["proofs"] = self.examined.report.proofs_digest
+            facts["policy"] = digest_of([policy.to_dict() for policy in self.examined.policies])
+            facts["proofs"] = self.examined.report.proofs_digest
         if self.examined.policies[0].source:
-            told["host_policy"] = self.examined.policies[0].digest
+            facts["host_policy"] = self.examined.policies[0].digest
         untrusted = sorted(
             {
                 *self.untrusted,
@@ -88,10 +101,10 @@ class Prepared:
             }
         )
         if untrusted:
-            told["untrusted"] = untrusted
+            facts["untrusted"] = untrusted
         if self.untrusted:
-            told["untrusted_here"] = list(self.untrusted)  # those that the run itself named
-        return told
+            facts["untrusted_here"] = list(self.untrusted)  # those that the run itself named
+        return facts
 
 
 @dataclass(slots=True)

@@ -303,14 +303,16 @@ class ExecutionVM:
         **options: Unpack[RunOptions],
     ) -> Begun:
         """A new run before its first step; `execution` drives it."""
-        run_id = seed = budget = None
+        run_id: str | None = None
+        seed: int | None = None
+        budget: Budget | Mapping[str, Any] | None = None
         untrusted: Iterable[str] = ()
         said: dict[str, Any] = {}
         if options:
             if not options.keys() <= RUN_OPTIONS:
                 raise unknown_options(options, RUN_OPTIONS)
-            run_id, seed, budget = (options.get(name) for name in ("run_id", "seed", "budget"))
-            untrusted = options.get("untrusted", ())
+            run_id, seed = options.get("run_id"), options.get("seed")
+            budget, untrusted = options.get("budget"), options.get("untrusted", ())
             said = said_of(options.get("project"), options.get("submitter"), options.get("labels"))
         prepared = self.preparer.prepare(program, names_of(untrusted) if untrusted else ())
         if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
@@ -349,9 +351,7 @@ class ExecutionVM:
             if plan is not None and prepared.examined is not None:
                 faults += prepared.examined.not_covered(inputs)
         errors = prepared.errors
-        terms = prepared.terms
-        if budget is not None:
-            terms = terms.within(budget_of(budget))
+        terms = prepared.terms if budget is None else prepared.within(budget)
         bound = terms.budget
         if plan is not None and bound is not None and bound.max_cost_usd is not None:
             faults += self.preparer.unpriced(plan)
