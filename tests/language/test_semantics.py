@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +40,23 @@ SET = {"type": "set", "values": {"x": "$y"}}
 def test_every_type_has_its_row() -> None:
     rows = {model.model_fields["type"].default for model in semantics.TABLE}
     assert rows == set(StepType)
+
+
+def test_only_the_table_and_the_compiler_name_types_of_steps() -> None:
+    """What proves, tries, runs, stores and replays programs interprets terms. What is sent to a
+    model is a matter of its own fields, so some modules know that type.
+    """
+    classes = {model.__name__ for model in semantics.TABLE}
+    root = Path(semantics.__file__).parents[1]
+    found = {}
+    for package in ("explore", "verify", "records", "store", "run", "replay"):
+        for path in sorted((root / package).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            if named := classes & names:
+                found[path.relative_to(root).with_suffix("").as_posix()] = named
+    model_calls = ("verify/advice", "verify/cost/ceiling", "verify/cost/sizes", "run/prepare")
+    assert found == {place: {"LLMStep"} for place in model_calls}
 
 
 def test_what_a_model_holds_is_a_field_of_it() -> None:

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from ..errors import VMError
 from ..language.policy import Policy
-from ..language.program import Program, ToolStep
+from ..language.program import Program
+from ..language.semantics import tool_calls
 from ..tools.contract import ToolOptions, contract, name_of, options_of
 from .faults import UsageFault
 
@@ -152,10 +153,8 @@ def tool_names(program: Program, programs: Mapping[str, Program]) -> Iterator[st
             continue
         seen.add(id(at))
         for step, _ in at.walk():
-            if isinstance(step, ToolStep):
-                yield step.tool
-                yield from (call.tool for call in (step.undo, step.reconcile) if call is not None)
-            elif isinstance(inner := getattr(step, "program", None), Program):
+            yield from (call.tool for call in tool_calls(step))
+            if isinstance(inner := getattr(step, "program", None), Program):
                 work.append(inner)
 
 

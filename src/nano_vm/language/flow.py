@@ -30,6 +30,7 @@ from ..values import canonical
 from .expr import Ref, parse_expr, references, value_references
 from .program import END, FAIL, MAX_STEPS, NEXT, Block, OnError, Program, SetStep, Step, block_at
 from .semantics import (
+    ERROR_WORDS,
     WHEN,
     Approval,
     Calls,
@@ -95,6 +96,8 @@ class Names:
     controls: dict[str, Control] = field(default_factory=dict)  # by step id: where it goes
     # by id of a step that calls tools: its calls
     calls: dict[str, tuple[ToolCall, ...]] = field(default_factory=dict)
+    # by step id: the names that it writes beside its output, and what
+    named: dict[str, tuple[tuple[str, Write], ...]] = field(default_factory=dict)
     # by slot: each step that writes it, and what
     writers: dict[int, list[tuple[Step, Write]]] = field(default_factory=dict)
     # by step id: what `reads` gives
@@ -109,7 +112,6 @@ class Names:
         """The names that *program* declares, writes and reads."""
         names = cls(program, loc)
         steps = names.steps = list(program.walk())
-        written: list[list[str]] = []  # by step
         for step, at in steps:
             names.ids[step.id] = at
             names.by_id[step.id] = step
@@ -122,8 +124,8 @@ class Names:
                     (ref, ("when",)) for ref in references(parse_expr(step.when))
                 ]
             names.outputs[step.id] = -1
-            written.append([name for name, _ in writes(step)])
-            names.written.update(written[-1])
+            named = names.named[step.id] = tuple(writes(step))
+            names.written.update(name for name, _ in named)
         # Inputs have the first slots: a run's frame is the values that it is given, and then what it writes.
         schema = program.inputs or {}
         for name in schema.get("properties", {}):
@@ -134,10 +136,10 @@ class Names:
                 names.note(ref, (*at, *where))
         for ref in value_references(program.output):
             names.note(ref, ("output",))
-        for (step, _), keys in zip(steps, written, strict=True):
+        for step, _ in steps:
             names.outputs[step.id] = names.size
             names.size += 1
-            for name in keys:
+            for name, _ in names.named[step.id]:
                 names.key(name)
         names._errors()
         for step, _ in steps:
@@ -147,7 +149,11 @@ class Names:
 
     def _errors(self) -> None:
         """A slot for each `$step.error` and `$step.errors` that is read."""
-        told = {(step.id, word) for step, _ in self.steps for word in error_words(step)}
+        told = {
+            (step.id, word)
+            for step, _ in self.steps
+            for word in error_words(step, self.controls[step.id])
+        }
         if not told:
             return
         read = [ref for step, _ in self.steps for ref, _ in self.all_reads(step)]
@@ -212,9 +218,9 @@ class Names:
     def writes(self, step: Step) -> Iterator[tuple[int, Write]]:
         """The slots that *step* writes, and what: its output, names, what went wrong."""
         yield self.outputs[step.id], Output()
-        for name, write in writes(step):
+        for name, write in self.named[step.id]:
             yield self.keys[name], write
-        for word in error_words(step):
+        for word in ERROR_WORDS if self.errors else ():
             slot = self.errors.get((step.id, word))
             if slot is not None:
                 yield slot, Told(word)
@@ -224,7 +230,7 @@ class Names:
         found = [self.outputs[step.id]]
         if step.output_key is not None:
             found.append(self.keys[step.output_key])
-        for word in ("error", "errors") if self.errors else ():
+        for word in ERROR_WORDS if self.errors else ():
             slot = self.errors.get((step.id, word))
             if slot is not None:
                 found.append(slot)

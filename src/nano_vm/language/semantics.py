@@ -126,11 +126,16 @@ class Item:
     over: Any
 
 
+ErrorWord = Literal["error", "errors"]
+ERROR_WORDS: tuple[ErrorWord, ...] = ("error", "errors")
+"""The fields of ``$step`` that tell what went wrong in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """What went wrong: in the step (``error``), or in each of its branches or items (``errors``)."""
 
-    word: Literal["error", "errors"]
+    word: ErrorWord
 
 
 Write: TypeAlias = Output | Value | Item | Told
@@ -521,14 +526,11 @@ def writes(step: Step) -> Iterator[tuple[str, Write]]:
     yield from TABLE[type(step)].writes(step)
 
 
-def error_words(step: Step) -> Iterator[Literal["error", "errors"]]:
-    """The fields of ``$step`` that tell what went wrong in *step*: only where the program goes on
-    after that.
-    """
+def error_words(step: Step, goes: Control) -> Iterator[ErrorWord]:
+    """Those that *step* has, which goes so: only where the program goes on after a failure."""
     if step.catch or step.on_error is OnError.SKIP:
         yield "error"
-    forks = control(step)
-    if isinstance(forks, Forks) and forks.goes_on:
+    if isinstance(goes, Forks) and goes.goes_on:
         yield "errors"
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import VMError
-from ..language.program import CallStep, Program, ToolStep
-from ..language.semantics import CALLS
+from ..language.program import Program
+from ..language.semantics import CALLS, Calls, control, tool_calls
 from ..machine.machine import Machine
 from ..machine.outcome import Joined
 from ..machine.plan import END, FORK, Op, ToolOp
@@ -95,10 +95,11 @@ def _tools(program: Program) -> dict[str, str]:
     """The tool of each step, those of programs that are called inline among them."""
     found = {}
     for step, _ in program.walk():
-        if isinstance(step, ToolStep):
-            found[step.id] = step.tool
-        elif isinstance(step, CallStep) and isinstance(step.program, Program):
-            found |= _tools(step.program)
+        for call in tool_calls(step)[:1]:
+            found[step.id] = call.tool
+        match control(step):
+            case Calls(Program() as inner):
+                found |= _tools(inner)
     return found
 
 
