@@ -201,6 +201,12 @@ def test_a_shell_completes_commands_options_and_values(tmp_path: Path) -> None:
     assert completed("nano-vm show re", tmp_path, NANO_VM_STORE=store) == ["plain,refund-A7"]
     assert completed("nano-vm show re", tmp_path, NANO_VM_STORE="sqlite:///none.db") == []
     assert not (tmp_path / "none.db").exists()
+    (tmp_path / "ask.yaml").write_text("steps: [{id: treasurer, type: approval, role: boss}]")
+    assert main(["run", str(tmp_path / "ask.yaml"), "--store", store, "--run-id", "paying"]) == 3
+    for command in ("approve", "reject", "resolve"):
+        line = f"nano-vm {command} pay "
+        assert completed(line, tmp_path, NANO_VM_STORE=store) == ["plain,treasurer"]
+    assert completed("nano-vm approve refund ", tmp_path, NANO_VM_STORE=store) == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from nano_vm.cli import main
-from nano_vm.cli.commands.init import NEXT, TEMPLATES
+from nano_vm.cli.commands.init import NEXT
 
 SOURCE = Path(__file__).parents[2] / "src"
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", NEXT)
 def test_what_is_made_runs_as_it_says(
     template: str,
     tmp_path: Path,
@@ -46,7 +46,7 @@ def test_what_is_made_runs_as_it_says(
     assert ended[template] in last
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", NEXT)
 def test_what_is_made_passes_its_own_tests(template: str, tmp_path: Path) -> None:
     assert main(["init", str(tmp_path / "made"), "--template", template]) == 0
     done = subprocess.run(
@@ -60,6 +60,14 @@ def test_what_is_made_passes_its_own_tests(template: str, tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
+
+
+def test_the_help_names_every_template(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--help"]) == 0
+    page = capsys.readouterr().out
+    folders = {path.name for path in (SOURCE / "nano_vm/cli/templates").iterdir()}
+    assert set(NEXT) == folders - {"__pycache__"}
+    assert all(f"\n  {name} " in page for name in NEXT)
 
 
 def test_nothing_is_overwritten(

@@ -575,7 +575,7 @@ def test_a_ceiling_prints_and_has_a_json_form() -> None:
         step("a", output_key="k", undo="u"), llm("b", "$k", model="m", max_tokens=5), prices=PRICES
     )
     assert str(found) == (
-        "ceiling: 2 steps, 1 model call, 1 tool call\n"
+        "at most: 2 steps, 1 model call, 1 tool call\n"
         "  tools: t 1, u 1\n"
         "  models: m 1\n"
         "  tokens: no bound known (prompt without bound, completion 5)\n"

@@ -19,7 +19,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from .stores import VARIABLE, opened
+from .stores import VARIABLE, opened, run_id_of
 
 PROGRAM_ENDINGS = (".yaml", ".yml", ".json")
 SHOWN_RUNS = 50
@@ -74,6 +74,23 @@ def run_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> 
             ]
         finally:
             store.close()
+    return []
+
+
+def asked_paths(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Where the run that is named so far waits for a person."""
+    url = ctx.params.get("store") or os.environ.get(VARIABLE)
+    run = ctx.params.get("run")
+    if not url or not run:
+        return []
+    with suppress(Exception):  # as above
+        store = opened(url, there=True, read=True)
+        try:
+            waiting = store.load(run_id_of(store, run), rows=False).waiting
+        finally:
+            store.close()
+        paths = [str(entry["path"]) for entry in waiting]
+        return [CompletionItem(path) for path in paths if path.startswith(incomplete)]
     return []
 
 

@@ -294,6 +294,7 @@ takes_decision = together(
         required=False,
         metavar="[PATH]",
         help="where it asks; needed where it asks several things",
+        shell_complete=completion.asked_paths,
     ),
     option("--by", metavar="NAME", help="who decides; on a terminal, default: your account"),
     option("--reason", metavar="TEXT", help="why"),

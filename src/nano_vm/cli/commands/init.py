@@ -12,13 +12,6 @@ from ..grammar import Options, argument, command, option
 from ..output import say
 from ..text import safe
 
-TEMPLATES = {
-    "guard": "a refund that no answer of a model can bypass, proved by a policy",
-    "review": "a writer and a reviewer, until the reviewer approves",
-    "approval": "a payment that waits in a store until a person approves it",
-    "map": "a model's label for each line of a file, some at a time",
-}
-
 CHECK = "nano-vm check program.yaml --tools tools.py --strict"
 RUN = "nano-vm run program.yaml --tools tools.py"
 
@@ -53,16 +46,23 @@ nano-vm init letters --template review
 @argument("folder", help="the folder to make")
 @option(
     "--template",
-    type=click.Choice(tuple(TEMPLATES)),
+    type=click.Choice(tuple(NEXT)),
     default="guard",
     metavar="NAME",
-    help="; ".join(f"{name}: {what}" for name, what in TEMPLATES.items()) + "; default: guard",
+    help="which of these; default: guard",
 )
 def init(options: Options) -> int:
     """
     Make a folder with a program, its tools, a policy where it has one, and tests.
 
-    All of it runs as it is, without a model and without a key. Nothing that is there is overwritten.
+    All of it runs as it is, without a model and without a key. Nothing that is there is
+    overwritten.
+
+    templates:
+      guard      a refund that no answer of a model can bypass, proved by a policy
+      review     a writer and a reviewer, until the reviewer approves
+      approval   a payment that waits in a store until a person approves it
+      map        a model's label for each line of a file, some at a time
     """
     folder = Path(options.folder)
     source = Path(__file__).parents[1] / "templates" / options.template

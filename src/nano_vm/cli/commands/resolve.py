@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import completion
 from ..grammar import Options, argument, command, flag, only_one, option
 from ..parameters import STORED, takes_run, takes_signing_key, takes_store
 
@@ -13,7 +14,7 @@ nano-vm resolve 3f2a pay --retry --by ann                   it did not: make it
 
 @command(examples=EXAMPLES, footer=STORED)
 @takes_run
-@argument("path", help="of the call, as 'show' prints it")
+@argument("path", help="of the call, as 'show' prints it", shell_complete=completion.asked_paths)
 @option("--done", metavar="JSON", help="it took place, and this is its output (or @FILE)")
 @flag("--retry", help="it did not take place: make it again")
 @option("--fail", metavar="REASON", help="it failed")

@@ -179,7 +179,7 @@ class Ceiling:
         }
 
     def __str__(self) -> str:
-        lines = [f"ceiling: {_count(self.steps, 'step')}, {_count(self.llm_calls, 'model call')}, "]
+        lines = [f"at most: {_count(self.steps, 'step')}, {_count(self.llm_calls, 'model call')}, "]
         lines[0] += _count(self.tool_calls, "tool call")
         for title, calls in (("tools", self.tools), ("models", self.models)):
             if calls:
