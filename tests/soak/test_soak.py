@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from postgres import programs
 
+from .__main__ import smaller
+
 TESTS = Path(__file__).parents[1]
 
 HANGS_SECONDS = 1200
@@ -35,6 +37,12 @@ def soak(module: str, *arguments: str) -> dict[str, Any]:
 def as_it_must_be(result: dict[str, Any]) -> dict[str, Any]:
     assert result["faults"] == []
     return result
+
+
+def test_a_small_soak_is_a_tenth_as_long() -> None:
+    given = ["frozen", "--runs", "10000", "--url", "postgres", "--every", "2"]
+    assert smaller(given) == ["frozen", "--runs", "1000", "--url", "postgres", "--every", "2"]
+    assert smaller(["kill", "--kills", "3"]) == ["kill", "--kills", "1"]
 
 
 @pytest.fixture
