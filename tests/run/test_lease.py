@@ -87,6 +87,29 @@ def test_where_a_process_can_not_be_seen(
     assert seen(f"{replace(here, **fields)}/ff", here, one_machine=one_machine) is what
 
 
+@pytest.mark.parametrize("error", [PermissionError(1, "hidden"), OSError(24, "too many files")])
+def test_a_process_of_which_nothing_can_be_read_is_not_taken_for_gone(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Process.own()
+    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    born = Path(f"/proc/{sleeping.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    other = f"{replace(here, pid=sleeping.pid, born=born)}/ff"
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("builtins.open", refused)
+    found = seen(other, here)
+    monkeypatch.setattr("os.kill", lambda *_: refused())
+    of_another_user = seen(other, here)
+    monkeypatch.undo()
+    sleeping.kill()
+    sleeping.wait()
+    assert (found, of_another_user) == (Seen.UNKNOWN, Seen.UNKNOWN), "its lease decides"
+    assert seen(other, here) is Seen.GONE
+
+
 def test_names_that_no_owner_has() -> None:
     for owner in ("nonsense", "a/b/c/d/e/f", "", "1/2/3/4/5", "a/b/c/1/d/e/f"):
         assert seen(owner, Process.own(), one_machine=True) is Seen.UNKNOWN

@@ -82,7 +82,7 @@ class Process:
     def own(cls) -> Process:
         """This one."""
         pid = os.getpid()
-        return cls(socket.gethostname(), boot_id(), _space(), pid, _born(pid))
+        return cls(socket.gethostname(), boot_id(), _space(), pid, _born(pid) or _NO_PROCESS)
 
     @classmethod
     def of(cls, owner: str) -> Process | None:
@@ -106,16 +106,29 @@ def _space() -> str:
         return _NO_PROCESS
 
 
-def _born(pid: int) -> str:
+def _born(pid: int) -> str | None:
     """When process *pid* began, as its system counts: a number that another process with the same
-    id does not have.
+    id does not have. None where it cannot be read.
     """
     try:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
         return fields[19] if fields[0] not in "ZX" else _NO_PROCESS  # a zombie makes no calls
     except (OSError, IndexError):
-        return _NO_PROCESS
+        return None
+
+
+def _is_there(pid: int) -> bool:
+    """Whether there is a process *pid*, though nothing can be read of it: it is another user's on a
+    system that hides those, or this process has no file left to open.
+    """
+    try:
+        os.kill(pid, 0)  # which signals nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return pid > 0  # 0 is no process
 
 
 # The leases of this process that were not given back: of others it is enough that their process is
@@ -136,7 +149,10 @@ def seen(owner: str, here: Process, *, one_machine: bool = False) -> Seen:
         return Seen.UNKNOWN
     if process == here:
         return Seen.ALIVE if owner in _leases_here else Seen.GONE
-    return Seen.ALIVE if _born(process.pid) == process.born else Seen.GONE
+    born = _born(process.pid)
+    if born is None:
+        return Seen.UNKNOWN if _is_there(process.pid) else Seen.GONE
+    return Seen.ALIVE if born == process.born else Seen.GONE
 
 
 @dataclass(slots=True)
