@@ -121,8 +121,9 @@ class Driver:
     def lane(self, machine: Machine | None, now: int) -> Lane:
         """A lane of the current task; it is watched until it is taken out of ``dog.lanes``."""
         shortest = self.host.shortest
-        lane = Lane(asyncio.current_task(), machine, shortest)  # type: ignore[arg-type]
         dog = self.dog
+        # told its loop, `current_task` does not ask the system for the process's id
+        lane = Lane(asyncio.current_task(dog.loop()), machine, shortest)  # type: ignore[arg-type]
         dog.lanes.add(lane)
         if now + shortest < dog.wake_at:
             dog.arm(now + shortest)
