@@ -41,7 +41,6 @@ class Run:
 
     def __init__(self, trace: Trace, execution: Any) -> None:
         self.trace = trace
-        self.identity: bytes | None = None
         self.waiters = 0
         self.task = (
             asyncio.get_running_loop().create_task(execution) if execution is not None else None

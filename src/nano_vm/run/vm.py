@@ -243,7 +243,7 @@ class ExecutionVM:
         begun = self.begin(program, context, **options)
         known = self._runs.get(begun.trace.run_id) if options.get("run_id") is not None else None
         if known is not None:
-            if known.identity != identity_of(begun.trace):
+            if identity_of(known.trace) != identity_of(begun.trace):
                 raise VMError(f"run {known.run_id!r} exists, with another program or other inputs")
             return known
         return self._live(begun, named=options.get("run_id") is not None)
@@ -259,7 +259,6 @@ class ExecutionVM:
             self._tell_refused(begun.trace)
         run = Run(begun.trace, execution)
         if named:
-            run.identity = identity_of(begun.trace)
             self._runs.remember(run)
         return run
 
