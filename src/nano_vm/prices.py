@@ -24,6 +24,12 @@ from .errors import MissingExtra, VMError
 Price = tuple[Decimal, Decimal]
 """Dollars per million tokens of prompt and of answer."""
 
+
+def cost_of(price: Price, prompt_tokens: int, completion_tokens: int) -> Decimal:
+    """Dollars for so many tokens."""
+    return (price[0] * prompt_tokens + price[1] * completion_tokens) / 1_000_000
+
+
 _OUTPUT = ("output_mtok", "output_reasoning_mtok", "output_citation_mtok")
 _BY_CALL = ("requests_kcount", "input_text_messages_kcount")  # what a call costs beside its tokens
 

@@ -61,12 +61,6 @@ class ByHand:
                 else:
                     op = machine.resume(Value(value), self.tick())
             elif op.code == MODEL:
-                refusal = (
-                    machine.reserve(token_bound(machine.messages)) if machine.reserves else None
-                )
-                if refusal is not None:
-                    op = machine.resume(Failed(refusal), self.tick())
-                    continue
                 try:
                     text = self.answer(machine.messages)
                 except Exception as error:  # noqa: BLE001 - its outcome, whatever it is

@@ -37,7 +37,7 @@ from nano_vm.machine.outcome import (
     Unknown,
     Value,
 )
-from nano_vm.machine.plan import MODEL, PAUSE, TOOL
+from nano_vm.machine.plan import END, MODEL, PAUSE, TOOL
 from nano_vm.machine.recorded import Recorded, last_usage
 from nano_vm.machine.simulate import simulate
 from nano_vm.machine.terms import RunTerms, machine_of
@@ -265,11 +265,6 @@ class Chaos(Outcomes):
         if not aside and machine.now >= machine.deadline:
             self.asked += 1
             return machine.resume(TimedOut(called=rng.random() < 0.5), machine.now)
-        if op.code == MODEL and machine.reserves:
-            refusal = machine.reserve(rng.randint(1, token_bound(machine.messages)))
-            if refusal is not None:
-                self.asked += 1
-                return machine.resume(Failed(refusal), machine.now)
         if rng.random() < 0.4 * self.errors and not self.cancelled:
             found = self.rare(machine, op, aside, rng)
             if found is not None:
@@ -387,9 +382,15 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
     if prices is not None:
         budget = Budget(max_cost_usd=0.004)
     inputs = draw_inputs(rng, document)
+
+    def counted(model: str | None, messages: list[dict[str, Any]]) -> int:
+        """As tokenizers do: otherwise in each process, and never more than the bytes say."""
+        return rng.randint(1, token_bound(messages))
+
+    count = counted if rng.random() < 0.7 else None
     plan = compile_flow(flow, CONTRACTS)
     bound = tightest([b for b in (drawn.budget, budget) if b is not None])
-    terms = RunTerms(limits, bound, prices, "m")
+    terms = RunTerms(limits, bound, prices, "m", count)
     root = plan.frames[0]
     trace = Trace("drawn", drawn.digest, "run", seed, 5, 1_000_000)
     trace.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
@@ -437,12 +438,13 @@ def test_every_outcome_of_a_machine_is_the_same_again() -> None:
             statuses["reconcile"] += record[0].step_id.endswith("/reconcile")
             statuses["undo"] += record[0].step_id.endswith("/undo")
             statuses["attempts"] += bool(record[8])
+            statuses["counted"] += "counted" in (record[10] or ())
             if record[4] is not None:
                 errors_seen[record[4].type] += 1
     for kind in (
         "run success", "run failed", "run cancelled", "run suspended", "tool in_doubt", "tool cancelled", "tool skipped",
         "llm failed", "llm cancelled", "parallel cancelled", "map failed", "loop failed", "approval failed", "wait suspended",
-        "reconcile", "undo", "attempts",
+        "reconcile", "undo", "attempts", "counted",
     ):  # fmt: skip
         assert statuses[kind] > 0, (kind, statuses)
     for kind in (
@@ -603,11 +605,11 @@ def test_a_reservation_that_was_spent_is_not_given_back() -> None:
     """
     made = program(llm("m", "x", allowed_outputs=["yes"], max_tokens=100))
     plan = compile_flow(Flow(made), CONTRACTS)
-    machine = machine_of(plan, {}, RunTerms(budget=Budget(max_tokens=150)), run_id="run")
+    terms = RunTerms(budget=Budget(max_tokens=150), count_tokens=lambda *_: 20)
+    machine = machine_of(plan, {}, terms, run_id="run")
     machine.start(5)
-    assert machine.reserve(20) is None
-    machine.resume(Answer("perhaps"), 6)
-    refusal = machine.reserve(20)
-    assert refusal is not None
-    machine.resume(Failed(refusal), 7)
+    assert machine.ledger.tokens == 30
+    assert machine.resume(Answer("perhaps"), 6).code == END
+    assert machine.error is not None
+    assert "the call may use 120 tokens, 30 are left" in machine.error.message
     assert machine.ledger.tokens == 30

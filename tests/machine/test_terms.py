@@ -93,3 +93,45 @@ async def test_a_run_goes_on_under_the_terms_that_it_was_begun_with(tmp_path: Pa
     assert verify(subject_of("r", store=store))
     assert replay("r", store=store)
     store.close()
+
+
+class Counting(Model):
+    """Counts tokens in a way of its own, and does not say what a call used."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def count_tokens(self, messages: Any) -> int:
+        if self.tokens < 0:
+            raise RuntimeError("no tokenizer here")
+        return self.tokens
+
+    async def complete(self, messages: Any, **_: Any) -> Completion:
+        return Completion("yes")
+
+
+@pytest.mark.parametrize("tokens", [1, 40, -1])
+async def test_what_was_counted_is_kept_for_those_who_count_otherwise(
+    tmp_path: Path, tokens: int
+) -> None:
+    """A reservation that is spent counts as it was made, also where a run is computed again."""
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    made = program(llm("first", max_tokens=10), ASK, llm("last", max_tokens=10))
+    begun = ExecutionVM(Counting(30), store=url, budget={"max_tokens": 80})
+    trace = await begun.run(made, run_id="r")
+    assert trace.steps[0].extra["counted"] == [30]
+    begun.approve("r", "ask", by="ann", shown=begun.waiting("r")[0]["shown"])
+    begun.close()
+    other = ExecutionVM(Counting(tokens), store=url)
+    trace = await other.resume("r")
+    # 40 are left: enough for a token and the answer's ten
+    assert trace.status is (TraceStatus.SUCCESS if tokens != 40 else TraceStatus.FAILED)
+    if tokens == 40:
+        assert "the call may use 50 tokens, 40 are left" in str(trace.error)
+    other.close()
+    store = open_store(url)
+    assert replay("r", store=store)
+    assert verify(subject_of("r", store=store))
+    store.close()
+    plain = await ExecutionVM(Counting(3)).run(made)
+    assert "counted" not in plain.steps[0].extra  # nothing is counted without a budget

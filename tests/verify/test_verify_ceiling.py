@@ -957,10 +957,6 @@ class Used:
     def model(self, machine: Machine, op: ModelOp) -> Op:
         dice = self.dice
         prompt = token_bound(machine.messages)
-        if machine.reserves:
-            refusal = machine.reserve(prompt)
-            if refusal is not None:
-                return machine.resume(Failed(refusal), 0)
         self.models[op.model or "default"] += 1
         most = op.max_tokens or (DEFAULT_MAX_TOKENS if machine.reserves else 50)
         completion = most if dice.random() < 0.6 else dice.randint(0, most)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, Literal
 
 from ..errors import VMError
@@ -21,14 +22,12 @@ from ..language.policy import Budget
 from ..language.program import ERROR_KINDS
 from ..language.semantics import Chooses, External, output
 from ..machine.faults import NOTHING_USED, UNSKIPPABLE, lost, matches
-from ..machine.ledger import token_bound
 from ..machine.machine import FOREVER, Machine, loaded
 from ..machine.outcome import Answer, Arrived, Cancelled, Decided, Failed, TimedOut, Value
 from ..machine.plan import (
     CLOSE,
     END,
     LOOP,
-    MODEL,
     TEST,
     TOOL,
     WHEN,
@@ -44,6 +43,7 @@ from ..machine.plan import (
 )
 from ..machine.simulate import simulate
 from ..machine.terms import RunTerms, machine_of
+from ..prices import Price
 from ..records.trace import BRIEF, StepError, StepStatus, Trace, bases_of, flattened, full
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, contract
 from ..values import UNSET, canonical, short
@@ -619,11 +619,16 @@ class Runner:
             self.root, self.taken, self.sites, self.fresh, self.cancelled = kept
 
 
+class _Free(dict[str, Price]):
+    """Prices of explored runs: of no model's cost anything is known, so none costs anything."""
+
+    def get(self, *_: Any) -> Price:
+        return Decimal(0), Decimal(0)
+
+
 def terms_of(budget: Budget | None) -> RunTerms:
-    """The terms of explored runs: without prices nothing is known of their cost."""
-    if budget is not None and budget.max_cost_usd is not None:
-        budget = budget.model_copy(update={"max_cost_usd": None})
-    return RunTerms(budget=budget)
+    """The terms of explored runs."""
+    return RunTerms(budget=budget, prices=_Free(), default_model="explored")
 
 
 def beside(machine: Machine, op: ForkOp, order: Iterable[int]) -> Iterator[int]:
@@ -691,11 +696,6 @@ def applied(machine: Machine, op: Op, outcome: Outcome) -> Op:
     """The request after *outcome*; one that holds for every attempt is given to each."""
     while True:
         now = machine.now
-        if op.code == MODEL and machine.reserves and outcome.value is not False:
-            machine.ledger.cost = None
-            refusal = machine.reserve(token_bound(machine.messages))
-            if refusal is not None:
-                return machine.resume(Failed(refusal), now)
         match outcome.kind:
             case "value":
                 return machine.resume(Value(outcome.value), now)

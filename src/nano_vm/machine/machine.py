@@ -42,6 +42,7 @@ from ..language.correlation import fits
 from ..language.expr import Eval
 from ..language.operators import described, equal
 from ..language.program import ERROR_NAMES, error_name
+from ..prices import cost_of
 from ..records.trace import (
     MAX_LISTED,
     MAX_MESSAGE,
@@ -77,7 +78,15 @@ from .faults import (
     effect_key,
     matches,
 )
-from .ledger import DEFAULT_LIMITS, DEFAULT_MAX_TOKENS, UNLIMITED, Ledger, Limits, Shares
+from .ledger import (
+    DEFAULT_LIMITS,
+    DEFAULT_MAX_TOKENS,
+    UNLIMITED,
+    Ledger,
+    Limits,
+    Shares,
+    token_bound,
+)
 from .outcome import (
     LEGAL,
     Answer,
@@ -156,6 +165,8 @@ class Facts:
     default_model: str | None = None
     # inputs that the policy's value checks read
     given: Mapping[str, Any] = field(default_factory=dict)
+    # the most tokens that messages to a model can have, where the host can count them
+    count_tokens: Callable[[str | None, list[dict[str, Any]]], int] | None = None
 
 
 class Light:
@@ -234,6 +245,9 @@ class Machine:
     # An error as it is recorded, where the run is computed again: so no change of a message changes
     # what a run that was recorded did. Given its path, how many attempts came before, and itself.
     worded: Callable[[str, int, StepError], StepError] | None = None
+    # Likewise how many tokens a prompt was counted to have, where that is recorded.
+    counted: Callable[[str, int], int | None] | None = None
+    _counts_kept: list[int] | None = None  # of the requested call, by attempt
     _last: Any = None
     _block_last: Any = None
     frame_name = ""  # the frame's identity in the run; the run's own has none
@@ -310,44 +324,7 @@ class Machine:
         self._outcome = outcome
         return self.send(OTHER)
 
-    def reserve(self, prompt_tokens: int) -> StepError | None:
-        """Reserve the most that the requested model call can use; the error, where the budget does
-        not cover it.
-        """
-        op: ModelOp = self._op
-        ledger = self.ledger
-        most = prompt_tokens + (op.max_tokens or DEFAULT_MAX_TOKENS)
-        if most > ledger.tokens:
-            share = "" if self._root else "this branch's share of "
-            return _budget(
-                f"the call may use {most} tokens, {max(ledger.tokens, 0)} are left of "
-                f"{share}max_tokens"
-            )
-        cost = None
-        if ledger.cost is not None:
-            price = self._price(op)
-            if price is None:
-                return _budget(
-                    f"no price is known for model {op.model or self.facts.default_model!r}, and "
-                    f"the budget limits cost"
-                )
-            cost = (
-                price[0] * prompt_tokens + price[1] * (op.max_tokens or DEFAULT_MAX_TOKENS)
-            ) / 1_000_000
-            if cost > ledger.cost:
-                return _budget(
-                    f"the call may cost ${cost:.6f}, ${max(ledger.cost, Decimal(0)):.6f} are left "
-                    f"of max_cost_usd"
-                )
-            ledger.cost -= cost
-        if ledger.tokens < UNLIMITED:
-            ledger.tokens -= most
-        self._reserved, self._reserved_cost = most, cost
-        return None
-
-    def lose(
-        self, op: Op, begun: Sequence[int], prompt_tokens: int = 0, *, settled: bool = False
-    ) -> StepError | None:
+    def lose(self, op: Op, begun: Sequence[int], *, settled: bool = False) -> StepError | None:
         """Take that attempts at the requested call *op* were lost with their process: each counts
         on the budgets, but the last where it is *settled* what became of it, since its outcome is
         that of the call. The error, where nothing is left for another attempt.
@@ -367,11 +344,12 @@ class Machine:
             return None if enough else _budget(_LOST_CALLS.format("tool calls", "max_tool_calls"))
         if not ledger.take_llm_calls(count):
             return _budget(_LOST_CALLS.format("model calls", "max_llm_calls"))
-        for _ in range(count if self.reserves else 0):
-            refusal = self.reserve(prompt_tokens)
+        own = self._reserved, self._reserved_cost
+        for _ in range(count):
+            refusal = self._reserve(cast(ModelOp, op))  # what is reserved for it is spent
+            self._reserved, self._reserved_cost = own
             if refusal is not None:
                 return refusal
-            self._reserved, self._reserved_cost = 0, None  # what was reserved for it is spent
         return None
 
     def kind_of(self, op: Op) -> str:
@@ -946,6 +924,9 @@ class Machine:
         self.deadline = self._nearest(op)
         if now >= self.deadline:
             return self._failed(op, cast(StepError, self._expired()), _uncalled(op))
+        refusal = self._reserve(op) if code == MODEL else None
+        if refusal is not None:
+            return self._failed(op, refusal)
         if code == PAUSE:
             self.deadline = self._fixed(op)[0]
         self._ask = op
@@ -1317,6 +1298,7 @@ class Machine:
                 retryable=True,
             )
         if not called and self.side_call is None:
+            self._settle(NOTHING_USED)
             return self._failed(self._op, error, _uncalled(self._op))
         return self._failure(error, lost=True, usage=usage)
 
@@ -1365,7 +1347,7 @@ class Machine:
             self.waiting = [entry for child in self._adopt(op) for entry in child.waiting]
             extra = self._join_extra(op)
         elif isinstance(op, ModelOp):
-            self._settle(None)
+            self._settle(None if called else NOTHING_USED)
         elif isinstance(op, ToolOp):
             if called and op.unsafe:
                 self._doubt = CANCELLED
@@ -1381,6 +1363,55 @@ class Machine:
         return self._wind_up()
 
     # --- calls ---
+
+    def _reserve(self, op: ModelOp) -> StepError | None:
+        """Reserve the most that the requested call can use; the error, where the budget does not
+        cover it.
+        """
+        if not self.reserves:
+            return None
+        ledger = self.ledger
+        prompt, answer = self._prompt_tokens(op), op.max_tokens or DEFAULT_MAX_TOKENS
+        most = prompt + answer
+        if most > ledger.tokens:
+            share = "" if self._root else "this branch's share of "
+            return _budget(
+                f"the call may use {most} tokens, {max(ledger.tokens, 0)} are left of "
+                f"{share}max_tokens"
+            )
+        cost = None
+        if ledger.cost is not None:
+            price = self._price(op)
+            if price is None:
+                return _budget(
+                    f"no price is known for model {op.model or self.facts.default_model!r}, and "
+                    f"the budget limits cost"
+                )
+            cost = cost_of(price, prompt, answer)
+            if cost > ledger.cost:
+                return _budget(
+                    f"the call may cost ${cost:.6f}, ${max(ledger.cost, Decimal(0)):.6f} are left "
+                    f"of max_cost_usd"
+                )
+            ledger.cost -= cost
+        if ledger.tokens < UNLIMITED:
+            ledger.tokens -= most
+        self._reserved, self._reserved_cost = most, cost
+        return None
+
+    def _prompt_tokens(self, op: ModelOp) -> int:
+        """The most tokens that the prompt can have: as recorded, as the host counts, or by its
+        bytes. What was counted is kept, since who computes the run again may count otherwise.
+        """
+        attempt = len(self._attempts) if self._attempts else 0
+        tokens = self.counted(self.path, attempt) if self.counted is not None else None
+        if tokens is None and self.facts.count_tokens is not None:
+            tokens = self.facts.count_tokens(op.model, self.messages)
+        if tokens is None:
+            return token_bound(self.messages)
+        if self._counts_kept is None or len(self._counts_kept) <= attempt:
+            self._counts_kept = [*(self._counts_kept or ()), tokens]
+        return tokens
 
     def _begin_model(self, op: ModelOp) -> None:
         messages = op.messages(self.frame)
@@ -1477,6 +1508,11 @@ class Machine:
             if answer is not None
             else backoff(op, len(self._attempts), self._seed(), self.path, error)
         )
+        if op.code == MODEL:
+            refusal = self._reserve(cast(ModelOp, op))
+            if refusal is not None:
+                self.delay_seconds = 0.0
+                return self._failed(op, refusal)
         self._ask = op
         return None
 
@@ -1524,7 +1560,8 @@ class Machine:
 
     def _price(self, op: ModelOp) -> tuple[Decimal, Decimal] | None:
         name = op.model or self.facts.default_model
-        return self.facts.prices.get(name) if self.facts.prices and name is not None else None
+        prices = self.facts.prices
+        return prices.get(name) if prices is not None and name is not None else None
 
     def _settle(self, usage: LLMUsage | None) -> None:
         """Replace a call's reservation by what it used; without usage the reservation is the
@@ -1539,9 +1576,7 @@ class Machine:
         if ledger.cost is not None and self._reserved_cost is not None:
             price = self._price(self._op)
             if price is not None:
-                used = (
-                    price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens
-                ) / 1_000_000
+                used = cost_of(price, usage.prompt_tokens, usage.completion_tokens)
                 ledger.cost += self._reserved_cost - used
         self._reserved, self._reserved_cost = 0, None
 
@@ -1813,6 +1848,9 @@ class Machine:
         if self._kept is not None:
             extra = {**(extra or {}), **self._kept}
             self._kept = None
+        if self._counts_kept is not None:
+            extra = {**(extra or {}), "counted": self._counts_kept}
+            self._counts_kept = None
         if op.when is not None:
             extra = {**(extra or {}), "when": self._whens[op.when.index]}
         if status is SUCCESS and op.error >= 0:

@@ -24,7 +24,6 @@ from ..language.semantics import OUTSIDE
 from ..records.trace import Attempt, LLMUsage, Record, StepError, StepStatus
 from ..tools.contract import ToolContract
 from .faults import ONLY_NAMED, UNKNOWN_OUTCOME
-from .ledger import token_bound
 from .machine import KEPT_ANSWER_CHARS, Machine
 from .outcome import (
     LEGAL,
@@ -104,6 +103,21 @@ class Recorded:
                 frame: StepError.from_dict(error) for frame, error in extra["ends"].items()
             }
 
+    def attach(self, machine: Machine) -> None:
+        """Have *machine*, which was not started yet, count as was counted and, with *reword*, word
+        its errors as they are recorded.
+        """
+        machine.counted = self.counted
+        if self.reword:
+            machine.worded = self.worded
+
+    def counted(self, path: str, attempt: int) -> int | None:
+        """How many tokens the host counted in the prompt of an attempt, where that is recorded."""
+        record = self.by_path.get(path)
+        counts = _dict(record[10]).get("counted") if record is not None else None
+        count = counts[attempt] if type(counts) is list and attempt < len(counts) else None
+        return count if type(count) is int and count >= 0 else None
+
     def worded(self, path: str, attempts: int, error: StepError) -> StepError:
         """*error* of the step at *path* after so many *attempts*, or of the frame of that name: in
         the words that are recorded, if an error of this kind and class is.
@@ -162,8 +176,6 @@ class Recorded:
         if refusal is not None:
             self._ended.add(path)
             return machine.resume(Failed(refusal), now)
-        if op.code == MODEL and machine.reserves:
-            machine.reserve(token_bound(machine.messages))
         attempts = record[8]
         if attempts:
             number = self._attempt.get(path, 0)
@@ -182,8 +194,7 @@ class Recorded:
         extra = _dict(record[10])
         if "lost" not in extra or path in self._attempt or path in self._ended:
             return None
-        bound = token_bound(machine.messages) if op.code == MODEL else 0
-        return machine.lose(op, extra["lost"], bound, settled=extra.get("settled") is True)
+        return machine.lose(op, extra["lost"], settled=extra.get("settled") is True)
 
     def _unasked(self, machine: Machine, op: Op, path: str) -> Op | None:
         """A reconcile tool that was not called has no record: the step's own tells it."""
@@ -395,8 +406,7 @@ def play(
         Missing: At the first call that is not recorded, without *hold*.
         Unfit: At the first record that no such call can have.
     """
-    if recorded.reword:
-        machine.worded = recorded.worded
+    recorded.attach(machine)
     base, by_path, success = recorded.base_ns, recorded.by_path, StepStatus.SUCCESS
     op: Any = machine.start(now)
     while True:

@@ -6,8 +6,8 @@ so a run that is driven, resumed, replayed, explored or moved to another program
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -30,6 +30,10 @@ class RunTerms:
     budget: Budget | None = None
     prices: Mapping[str, Price] | None = None
     default_model: str | None = None
+    # the most tokens that messages to a model can have; no record keeps it, but what it gave
+    count_tokens: Callable[[str | None, list[dict[str, Any]]], int] | None = field(
+        default=None, compare=False
+    )
     # what a run may use, to be copied
     ledger: Ledger = field(init=False, repr=False, compare=False)
 
@@ -39,7 +43,7 @@ class RunTerms:
     def within(self, budget: Budget | None) -> RunTerms:
         """The same terms under *budget* too."""
         known = [one for one in (self.budget, budget) if one is not None]
-        return RunTerms(self.limits, tightest(known), self.prices, self.default_model)
+        return replace(self, budget=tightest(known))
 
     def to_dict(self) -> dict[str, Any]:
         """As a record of a run keeps them, with what differs from the defaults."""
@@ -100,6 +104,7 @@ def machine_of(
     facts = Facts(run_id, seed, terms.limits, terms.prices, terms.default_model)
     if plan.given:
         facts.given = {name: inputs[name] for name in plan.given if name in inputs}
+    facts.count_tokens = terms.count_tokens
     if frame is None:
         frame = loaded(root, inputs)
     machine = Machine(root, frame, facts, terms.ledger.copy())

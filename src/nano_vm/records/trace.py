@@ -836,7 +836,9 @@ def called(record: Record) -> bool:
 
 
 _NOT_CALLED = frozenset({"budget", "refused"})
-_BESIDE = frozenset("children cost_source by lost settled unmetered outcome reconcile ends".split())
+_BESIDE = frozenset(
+    "children cost_source by lost settled unmetered outcome reconcile ends counted".split()
+)
 """What stands beside a record and is no part of what happened: prices, people, calls that a crash
 lost, and what tells how it came about.
 """

@@ -113,7 +113,13 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
     done = {row.path for row in steps}
     machines: list[Machine] = []
     asked: dict[str, Op] = {}
-    _advance(machine, Recorded((row.record() for row in steps), 0), machines, asked, run.started_ns)
+    _advance(
+        machine,
+        Recorded((row.record() for row in steps), 0, reword=True),
+        machines,
+        asked,
+        run.started_ns,
+    )
     made = {record[1]: record for one in machines for record in (full(r, ops) for r in one.records)}
     for row in steps:
         record = made.get(row.path)
@@ -153,7 +159,7 @@ def _advance(
     recorded.
     """
     machines.append(machine)
-    machine.worded = recorded.worded
+    recorded.attach(machine)
     op = machine.start(now)
     while op.code != END:
         if op.code == FORK:

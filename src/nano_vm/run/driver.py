@@ -18,7 +18,7 @@ from ..adapters.protocol import Completion
 from ..errors import LeaseLost, ModelError, StoreError
 from ..language.answers import Spoken, ending
 from ..machine.faults import consumed, effect_key, model_error, tool_error
-from ..machine.ledger import DEFAULT_MAX_TOKENS, token_bound
+from ..machine.ledger import DEFAULT_MAX_TOKENS
 from ..machine.machine import FOREVER, Light, Machine
 from ..machine.outcome import Answer, Cancelled, Failed, Joined, Suspended, TimedOut, Value
 from ..machine.plan import (
@@ -34,8 +34,9 @@ from ..machine.plan import (
     Op,
     ToolOp,
 )
+from ..prices import cost_of
 from ..records.trace import LLMUsage
-from ..values import CONTAINERS, SCALARS, copied, kind_name
+from ..values import CONTAINERS, SCALARS, kind_name
 from .host import Adapter, Host, completed, plain_answer
 from .observers import Notifier
 from .watchdog import Lane, watchdog
@@ -377,10 +378,6 @@ class Driver:
     async def ask(self, machine: Machine, op: ModelOp, lane: Lane) -> Op:
         """One model call, and the machine's request after it."""
         adapter = self.adapter(op)
-        if machine.reserves:
-            refusal = machine.reserve(self.bound(adapter, machine.messages))
-            if refusal is not None:
-                return machine.resume(Failed(refusal), self.now())
         lane.op = op
         keywords = self.options(adapter, machine, op)
         messages = adapter.fitting(machine.messages)
@@ -462,14 +459,6 @@ class Driver:
             notifier.said(machine, op, text)
         return last if last is not None else "".join(pieces)
 
-    def bound(self, adapter: Adapter, messages: list[dict[str, Any]]) -> int:
-        """The most tokens that *messages* can have."""
-        if adapter.count is not None:
-            count = adapter.count(copied(messages))
-            if type(count) is int and count >= 0:
-                return count
-        return token_bound(messages)
-
     def options(self, adapter: Adapter, machine: Machine, op: ModelOp) -> dict[str, Any]:
         """The keywords of ``complete``: what the step declares, and what only an adapter that names
         it gets.
@@ -498,7 +487,7 @@ class Driver:
             return None, None
         price = (self.host.prices or {}).get(op.model or adapter.model or "")
         if price is not None and usage.total_tokens:
-            cost = (price[0] * usage.prompt_tokens + price[1] * usage.completion_tokens) / 1_000_000
+            cost = cost_of(price, usage.prompt_tokens, usage.completion_tokens)
             return LLMUsage(
                 usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cost
             ), "prices"

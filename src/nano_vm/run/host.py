@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import queue
 import threading
 import time
@@ -23,11 +24,14 @@ from ..errors import ModelError, VMError
 from ..language.fields import free, remedy
 from ..language.messages import has_pictures, joined
 from ..language.policy import Budget
+from ..machine.ledger import token_bound
 from ..records.trace import LLMUsage
 from ..values import copied, kind_name
 
 if TYPE_CHECKING:
     from .driver import Driver
+
+logger = logging.getLogger("nano_vm")
 
 
 class SystemClock:
@@ -118,6 +122,19 @@ class Adapter:
         self.open = parameters is None or any(
             p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
         )
+
+    def tokens(self, messages: list[dict[str, Any]]) -> int:
+        """The most tokens that *messages* can have: as the adapter counts them, if it can."""
+        if self.count is not None:
+            try:
+                count = self.count(copied(messages))
+            except Exception:
+                # its bytes bound them too
+                logger.warning("%s cannot count tokens", kind_name(self.adapter), exc_info=True)
+            else:
+                if type(count) is int and count >= 0:
+                    return count
+        return token_bound(messages)
 
     def fitting(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Copies of *messages* in the form that the adapter knows: without parts, unless it says

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from ..adapters.protocol import Clock
 from ..errors import LeaseLost, StoreError
-from ..machine.ledger import UNLIMITED, token_bound
+from ..machine.ledger import UNLIMITED
 from ..machine.machine import FOREVER, Machine
 from ..machine.outcome import (
     Arrived,
@@ -37,7 +37,7 @@ from ..machine.outcome import (
     Unknown,
     Value,
 )
-from ..machine.plan import END, FORK, MODEL, PAUSE, TOOL, Op, ToolOp
+from ..machine.plan import END, FORK, PAUSE, TOOL, Op, ToolOp
 from ..machine.recorded import HELD, Recorded
 from ..records.trace import LLMUsage, StepError, Trace, TraceStatus
 from ..store.protocol import Store
@@ -119,7 +119,8 @@ class Journal:
         self.origin = origin
         # whether calls with an effect are left to a person's word
         self.holds = run.about.get("effects") is False
-        self.recorded = Recorded((row.record() for row in run.rows if row.kind == STEP), base_ns)
+        steps = (row.record() for row in run.rows if row.kind == STEP)
+        self.recorded = Recorded(steps, base_ns, reword=True)
         self.unsafe: set[str] = set()  # of calls that another owner does not make again
         self.seal = seal
         self.wakes: list[int] = []
@@ -249,9 +250,8 @@ class Journal:
         unsafe = op.code == TOOL and op.unsafe  # type: ignore[attr-defined]
         message = self.heard.take(("outcome", "resolve"), path) if unsafe else None
         again = not unsafe or (message is not None and bool(message.body.get("retry")))
-        bound = token_bound(machine.messages) if op.code == MODEL else 0
         gone = again or message is not None or await self.maker_gone(path)
-        refusal = machine.lose(op, begun, bound, settled=not again)
+        refusal = machine.lose(op, begun, settled=not again)
         if message is not None and message.by is not None:
             self.rows.resolved[path] = message.by
         if refusal is not None:
@@ -349,7 +349,7 @@ class Journal:
     def child(self, machine: Machine, number: int) -> Machine:
         """A child of the requested fork, with the name of its frame."""
         child = machine.child(number)
-        child.worded = self.recorded.worded
+        self.recorded.attach(child)
         frame = child.frame_name
         if frame in self.rows.first:  # its deadlines count from when it really began
             child.begun_ns = self.rows.first[frame] - self.base_ns

@@ -217,8 +217,13 @@ class Preparer:
                 tightest([b for b in budgets if b is not None]),
                 self.prices,
                 default.model if default is not None else None,
+                self._count_tokens if any(a.count for a in self.adapters.values()) else None,
             )
         return prepared
+
+    def _count_tokens(self, model: str | None, messages: list[dict[str, Any]]) -> int:
+        """The most tokens that *messages* can have for the adapter of *model*."""
+        return (self.adapters.get(model) or self.adapters[None]).tokens(messages)
 
     def _check_models(self, flow: Flow) -> list[Diagnostic]:
         """Model steps against the adapters: one is there, it has the model, it takes the

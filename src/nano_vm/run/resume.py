@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -180,7 +180,7 @@ class Durable(forking.Begins):
         except BaseException:
             lease.let_go([trace.run_id])
             raise
-        machine.worded = journal.recorded.worded
+        journal.recorded.attach(machine)
         self.journals.add(journal)
         try:
             with journal.interruption.driven():
@@ -336,6 +336,7 @@ class Durable(forking.Begins):
             terms = RunTerms.of_record(stored.about, prepared.program.budget)
         except ValueError as error:
             raise VMError(f"run {run_id!r}: {error}") from None
+        terms = replace(terms, count_tokens=prepared.terms.count_tokens)
         machine = machine_of(
             plan, stored.inputs, terms, trace.started_ns, run_id=run_id, seed=stored.seed
         )
