@@ -217,8 +217,10 @@ def mutated(records: list[dict[str, Any]], rng: Random) -> tuple[str, str]:
             ]
         )
     elif kind == "branch":
-        if "branch" not in line.get("extra", {}):
+        branched = [i for i in steps if "branch" in records[i].get("extra", {})]
+        if not branched:
             return "", ""
+        line = records[rng.choice(branched)]
         line["extra"]["branch"] = "then" if line["extra"]["branch"] != "then" else "otherwise"
     elif kind == "request":
         if type(line.get("request")) is not dict:
