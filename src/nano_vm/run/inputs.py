@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import Diagnostic, VMError
 from ..language.flow import Names
-from ..machine.plan import FramePlan
+from ..machine.plan import FramePlan, Plan
+from ..records.trace import Trace
 from ..spelling import Hints
 from ..values import SMALL_TEXT, admit, is_small, kind_name
 from ..verify.data.missing import missing_inputs
@@ -86,6 +87,18 @@ def admitted_inputs(
                 Diagnostic("V041", ("context",), f"inputs do not fit the program's schema: {fault}")
             )
     return inputs, faults
+
+
+def quick_frame(trace: Trace, context: Any, plan: Plan) -> list[Any] | None:
+    """The root frame of a run with the inputs *context*, where these are all small scalars and
+    nobody else reads them; *trace* gets them.
+    """
+    root = plan.frames[0]
+    values = scalar_inputs(context, root) if not plan.given else None
+    if values is None:
+        return None
+    trace.set_inputs(root.needed, values)
+    return [*values, *root.blank[len(values) :]]
 
 
 def scalar_inputs(context: Any, frame: FramePlan) -> tuple[Any, ...] | None:

@@ -14,7 +14,8 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack, overload
+from types import MappingProxyType
+from typing import Any, NamedTuple, Unpack, overload
 
 from ..errors import Diagnostic, ProgramError, UnknownRun, VMError, summary
 from ..language.policy import Budget, Policy, policy_of
@@ -35,13 +36,13 @@ from .batch import BatchResult, run_many
 from .driver import Journal as DriverJournal
 from .host import TOOL_THREADS, SystemClock, Threads, adapters_of, budget_of, prices_of
 from .inbox import Inbox, account
-from .inputs import RUN_ID, admitted_inputs, names_of, scalar_inputs
+from .inputs import RUN_ID, admitted_inputs, names_of, quick_frame
 from .journal import Origin
 from .lease import LEASE_SECONDS
 from .live import Begun, LiveRuns, Run, execute, identity_of, observed, run_ids
 from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
-from .prepare import Preparer
+from .prepare import Prepared, Preparer
 from .resume import Durable
 from .stored import said_of, trace_of
 from .worker import Worker
@@ -302,69 +303,63 @@ class ExecutionVM:
         **options: Unpack[RunOptions],
     ) -> Begun:
         """A new run before its first step; `execution` drives it."""
-        run_id: str | None = None
-        seed: int | None = None
-        budget: Budget | Mapping[str, Any] | None = None
-        untrusted: Iterable[str] = ()
-        said: dict[str, Any] = {}
-        if options:
-            if not options.keys() <= RUN_OPTIONS:
-                raise unknown_options(options, RUN_OPTIONS)
-            run_id, seed = options.get("run_id"), options.get("seed")
-            budget, untrusted = options.get("budget"), options.get("untrusted", ())
-            said = said_of(options.get("project"), options.get("submitter"), options.get("labels"))
-        prepared = self.preparer.prepare(program, names_of(untrusted) if untrusted else ())
-        if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
-            raise VMError(
-                f"a run id is a string of 1 to 200 visible ASCII characters, not {run_id!r}"
-            )
-        if seed is not None and type(seed) is not int:
-            raise VMError(f"a seed is an integer, not {seed!r}")
+        chosen = _chosen(options) if options else _NOTHING
+        prepared = self.preparer.prepare(program, chosen.untrusted)
+        trace = self._trace(prepared, chosen)
+        plan, budget = prepared.plan, chosen.budget
+        terms = prepared.terms if budget is None else prepared.within(budget)
+        frame = None if plan is None else quick_frame(trace, context, plan)
+        faults: list[Diagnostic] = []
+        if frame is None:
+            trace.inputs, faults = self._admitted(prepared, context)
+        if plan is not None and terms.budget is not None and terms.budget.max_cost_usd is not None:
+            faults += self.preparer.unpriced(plan)
+        if faults or plan is None:
+            self._refuse(trace, program, [*prepared.errors, *faults])
+            return Begun(program, trace, None)
+        machine = machine_of(
+            plan,
+            trace.inputs if plan.given or frame is None else {},
+            terms,
+            trace.started_ns,
+            run_id=trace.run_id,
+            seed=chosen.seed,
+            frame=frame,
+        )
+        trace._records, trace._ops = machine.records, plan.ops
+        trace._host = prepared.host
+        return Begun(program, trace, machine)
+
+    def _trace(self, prepared: Prepared, chosen: _Chosen) -> Trace:
+        """The trace of a new run, which has no inputs yet."""
         clock = self.clock
         now = clock.monotonic_ns()
-        identity = run_ids.drawn() if run_id is None else run_id
         trace = Trace(
-            program.name,
+            prepared.program.name,
             prepared.digest,
-            identity,
-            seed,
+            run_ids.drawn() if chosen.run_id is None else chosen.run_id,
+            chosen.seed,
             now,
             clock.time_ns() - now,
         )
         trace._salt, trace._sign = _salt, self._sign
-        plain = budget is None and not said
-        trace._about = prepared.about if plain else partial(prepared.about, budget, said)
-        plan = prepared.plan
-        root = plan.frames[0] if plan is not None else None
-        given = plan.given if plan is not None else ()
-        texts = (
-            scalar_inputs(context, root)
-            if root is not None and not given and not prepared.errors
-            else None
+        plain = chosen.budget is None and not chosen.said
+        trace._about = (
+            prepared.about if plain else partial(prepared.about, chosen.budget, chosen.said)
         )
-        faults: list[Diagnostic] = []
-        inputs: dict[str, Any] = {}
-        if texts is None:
-            inputs, faults = admitted_inputs(context, root, prepared.flow.frames[0].names, given)
-            trace.inputs = inputs
-            if plan is not None and prepared.examined is not None:
-                faults += prepared.examined.not_covered(inputs)
-        errors = prepared.errors
-        terms = prepared.terms if budget is None else prepared.within(budget)
-        bound = terms.budget
-        if plan is not None and bound is not None and bound.max_cost_usd is not None:
-            faults += self.preparer.unpriced(plan)
-        if errors or faults or plan is None or root is None or prepared.host is None:
-            self._refuse(trace, program, [*errors, *faults])
-            return Begun(program, trace, None)
-        frame = None
-        if texts is not None:
-            trace.set_inputs(root.needed, texts)
-            frame = [*texts, *root.blank[len(texts) :]]
-        machine = machine_of(plan, inputs, terms, now, run_id=identity, seed=seed, frame=frame)
-        trace._records, trace._ops = machine.records, plan.ops
-        trace._host = prepared.host
-        return Begun(program, trace, machine)
+        return trace
+
+    def _admitted(
+        self, prepared: Prepared, context: Any
+    ) -> tuple[dict[str, Any], list[Diagnostic]]:
+        """Inputs as plain data, and what is wrong with them."""
+        plan, names = prepared.plan, prepared.flow.frames[0].names
+        if plan is None:
+            return admitted_inputs(context, None, names)
+        inputs, faults = admitted_inputs(context, plan.frames[0], names, plan.given)
+        if prepared.examined is not None:
+            faults += prepared.examined.not_covered(inputs)
+        return inputs, faults
 
     def execution(
         self,
@@ -700,6 +695,34 @@ class _Stream:
         """Keep what tells of a step; the end of the run is told with its trace, by the stream."""
         if event.path:
             self.events.put_nowait(event)
+
+
+class _Chosen(NamedTuple):
+    """The options of a run, each of which is one that a run can have."""
+
+    run_id: str | None = None
+    seed: int | None = None
+    budget: Budget | Mapping[str, Any] | None = None
+    untrusted: tuple[str, ...] = ()
+    said: Mapping[str, Any] = MappingProxyType({})
+
+
+_NOTHING = _Chosen()
+
+
+def _chosen(options: RunOptions) -> _Chosen:
+    if not options.keys() <= RUN_OPTIONS:
+        raise unknown_options(options, RUN_OPTIONS)
+    run_id, seed = options.get("run_id"), options.get("seed")
+    if run_id is not None and (type(run_id) is not str or not RUN_ID.match(run_id)):
+        raise VMError(f"a run id is a string of 1 to 200 visible ASCII characters, not {run_id!r}")
+    if seed is not None and type(seed) is not int:
+        raise VMError(f"a seed is an integer, not {seed!r}")
+    untrusted = options.get("untrusted")
+    said = said_of(options.get("project"), options.get("submitter"), options.get("labels"))
+    return _Chosen(
+        run_id, seed, options.get("budget"), names_of(untrusted) if untrusted else (), said
+    )
 
 
 def _salt() -> str:
