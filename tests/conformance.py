@@ -143,6 +143,7 @@ class _Draws:
             "update": {},
             "stale": draw.random() < 0.1,
             "after": draw.choice(("right", "right", "none", "wrong")),
+            "use": draw.random() < 0.3,
         }
 
     def suspend(self) -> dict[str, Any]:
@@ -234,18 +235,33 @@ class Subject:
         return self.store.create(run)
 
     def append(
-        self, run_id: str, rows: list[Row], update: dict[str, Any], stale: bool, after: str
+        self,
+        run_id: str,
+        rows: list[Row],
+        update: dict[str, Any],
+        stale: bool,
+        after: str,
+        use: bool,
     ) -> Any:
         run = self.store.load(run_id)
         if run.status != RUNNING:  # only an owner appends, and it claims the run before
             return run.status
-        sealed = RunSeal(replace(run, rows=list(run.rows))).after(rows, update)
+        used = run.inbox[:1] if use else []
+        seen = [message.id for message in run.inbox[len(used) :: 2]]  # of no use yet
+        sealed = RunSeal(replace(run, rows=list(run.rows))).after(rows, update, used)
         place = {"right": len(run.rows), "none": None, "wrong": len(run.rows) + 1}[after]
         waits = None
         if "waiting" in update:
             waits = (_matched(run.waiting), _matched(update["waiting"]))
         item = Append(
-            run.key, run.fence - stale, rows, sealed, after=place, waits=waits, seen=_seen(run)
+            run.key,
+            run.fence - stale,
+            rows,
+            sealed,
+            [message.id for message in used],
+            seen,
+            place,
+            waits,
         )
         asyncio.run(_awaited(lambda: self.store.append(item)))
         self.last[run_id] = item
@@ -391,11 +407,6 @@ def _shown(run: StoredRun) -> dict[str, Any]:
 
 def _said(message: Message) -> Message:
     return replace(message, id=0)
-
-
-def _seen(run: StoredRun) -> list[int]:
-    """Half of what was sent to a run, to be noted as of no use yet."""
-    return [message.id for message in run.inbox[::2]]
 
 
 def _matched(waiting: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

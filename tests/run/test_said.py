@@ -159,3 +159,56 @@ def test_what_no_run_can_be_called(vm: ExecutionVM, said: dict[str, Any], told: 
 def test_an_option_that_is_none_is_told_with_what_is_meant(vm: ExecutionVM) -> None:
     with pytest.raises(TypeError, match="a run has no option 'label'; did you mean 'labels'"):
         vm.run_sync(PROGRAM, {"x": 1}, label={"a": "b"})  # type: ignore[call-arg]
+
+
+# --- what a model call consumed -------------------------------------------------------------------
+
+
+def judged(*answers: str, **step: Any) -> tuple[Program, ScriptedLLM]:
+    asked = {"id": "judge", "type": "llm", "prompt": "ok?", "allowed_outputs": ["yes"], **step}
+    return Program.from_dict({"name": "judge", "steps": [asked]}), ScriptedLLM(list(answers))
+
+
+def test_attempts_that_failed_are_in_the_sums(tmp_path: Path) -> None:
+    program, llm = judged("no", "no", "yes", on_invalid="retry", max_retries=2)
+    vm = ExecutionVM(llm, store=f"sqlite:///{tmp_path}/r.db", prices={"scripted": ("1", "2")})
+    trace = vm.run_sync(program)
+    assert trace.ok
+    assert trace.steps[0].attempts
+    assert vm.store is not None
+    (cost,) = vm.store.costs(("model", "step"))
+    usage = trace.usage()
+    assert (cost.of, cost.calls) == ({"model": "scripted", "step": "judge"}, 1)
+    assert (cost.total_tokens, cost.cost_usd) == (usage.total_tokens, usage.cost_usd)
+    assert cost.prompt_tokens == usage.prompt_tokens > 0
+    vm.close()
+
+
+def test_a_call_whose_cost_nobody_knows_is_counted(tmp_path: Path) -> None:
+    class Broken:
+        """A model that fails, and does not say what that has cost."""
+
+        model = "broken"
+
+        async def complete(self, messages: Any, **options: Any) -> str:
+            raise ConnectionError("gone")
+
+    program, _ = judged()
+    vm = ExecutionVM(Broken(), store=f"sqlite:///{tmp_path}/r.db")
+    trace = vm.run_sync(program)
+    assert trace.total_cost_usd() is None
+    assert vm.store is not None
+    (cost,) = vm.store.costs(("model",))
+    assert (cost.of["model"], cost.calls, cost.unpriced, cost.cost_usd) == ("broken", 1, 1, 0)
+    vm.close()
+
+
+def test_a_call_that_was_not_made_is_none(tmp_path: Path) -> None:
+    program, llm = judged("yes")
+    vm = ExecutionVM(llm, store=f"sqlite:///{tmp_path}/r.db")
+    trace = vm.run_sync(program, budget={"max_tokens": 1})
+    assert trace.error_kind == "budget"
+    assert vm.store is not None
+    assert vm.store.costs() == []
+    assert vm.load(trace.run_id).usage() == trace.usage()
+    vm.close()

@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -30,6 +32,8 @@ from nano_vm.store.records import INTENT, STEP, Erased, Message, Row, StoredRun
 from nano_vm.store.seals import RunSeal, seal_of
 from nano_vm.store.sql import database, schema
 from nano_vm.store.sql import writer as writing
+from nano_vm.store.sql.dialect import SCHEMES
+from nano_vm.store.sql.sqlite import SQLite
 from nano_vm.store.sql.store import SqlStore
 from nano_vm.store.transfer import export, read_export
 from nano_vm.values import UNSET
@@ -1683,3 +1687,33 @@ def test_a_password_is_not_told(url: str, name: str) -> None:
 def test_what_is_no_url_of_a_store(url: str) -> None:
     with pytest.raises(StoreError, match=r"write sqlite:///runs\.db|a file is sqlite:///runs\.db"):
         open_store(url)
+
+
+def test_a_third_database_is_a_class_and_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else knows which databases there are."""
+    asked: list[str] = []
+
+    class Third(SQLite):
+        """One that marks parameters in its own way."""
+
+        alone = False
+
+        def text(self, statement: str) -> str:
+            asked.append(statement)
+            numbers = count(1)
+            return re.sub(r"\?", lambda _: f"?{next(numbers)}", statement)
+
+    module = types.ModuleType("third")
+    module.Third = Third  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "nano_vm.store.sql.third", module)
+    with pytest.raises(StoreError, match="no store is kept in 'third'"):
+        open_store(f"third:///{tmp_path}/runs.db")
+    monkeypatch.setitem(SCHEMES, "third", "third:Third")
+    with SqlStore(f"third:///{tmp_path}/runs.db") as store:
+        run = ended(store, ROWS, labels={"team": "billing"})
+        assert store.load(run.run_id).rows == ROWS
+        assert [r.run_id for r in store.runs(RunFilter(labels={"team": "billing"}))] == [run.run_id]
+        assert damage(store) == []
+    assert any("nano_labels" in statement for statement in asked)

@@ -238,7 +238,7 @@ def erase(options: Options) -> int:
     """
     Erase the values of a run that has ended; its seal still verifies.
 
-    Its inputs, requests and outputs are erased. What happened when stays, and the seal still
+    Its inputs, requests, outputs and labels are erased. What happened when stays, and the seal still
     verifies; values that other runs have too stay with them.
     """
     from ..stores import run_id_of, store_of
