@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from build import program, step
+from build import parallel, program, step
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, TraceStatus, VMError, tool
@@ -645,3 +646,59 @@ async def test_a_vm_that_is_closed_between_calls_leaves_its_runs_to_others(url: 
     may_end.set()
     await asyncio.wait([run])
     second.close()
+
+
+# --- a worker that stops ---
+
+
+ANSWERS = {
+    "value": ("success", 1),
+    "error": ("suspended", 1),  # whether it took place, only a person knows
+    "cancellation": ("suspended", 1),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("forked", [False, True], ids=["alone", "in branches"])
+async def test_a_worker_that_stops_cancels_no_run_however_its_calls_answer(
+    file: str, answer: str, forked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nano_vm.run.worker.GRACE_SECONDS", 0.05)
+    begun, calls = asyncio.Event(), Counter[str]()
+
+    @tool(effect="write")
+    async def slow(n: int) -> str:
+        calls[f"slow {n}"] += 1
+        if calls.total() == (2 if forked else 1):
+            begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if answer == "value":
+                return "finished"
+            if answer == "error":
+                raise ValueError("it was interrupted") from None
+            raise
+        return ""
+
+    @tool(effect="read")
+    async def look() -> str:
+        return "looked"
+
+    steps = [step("a", "slow", args={"n": 1})]
+    if forked:
+        steps = [parallel(step("a", "slow", args={"n": 1}), step("b", "slow", args={"n": 2}))]
+    vm = ExecutionVM(tools={"slow": slow, "look": look}, store=file)
+    await vm.submit(program(*steps, step("c", "look")), run_id="r")
+    working = asyncio.create_task(vm.work())
+    await begun.wait()
+    working.cancel()
+    await asyncio.wait([working])
+    left = vm.require_store().load("r")
+    assert (left.status, left.owner) == ("running", None)
+    trace = await vm.resume("r")
+    status, times = ANSWERS[answer]
+    assert trace.status.value == status
+    assert set(calls.values()) == {times}
+    assert verify(subject_of(vm.require_store().load("r")))
+    vm.close()

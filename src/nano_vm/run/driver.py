@@ -241,8 +241,8 @@ class Driver:
                 called = False
             machine.delay_seconds = 0.0
             expired = lane.forgive()
-            if journal is not None and journal.leaving:
-                raise Abandoned(LeaseLost("the run is left to others")) from None
+            if self.leaving:
+                raise _left() from None
             if lane.cancelled():
                 return machine.resume(Cancelled(called=called), now)
             if expired:
@@ -269,6 +269,8 @@ class Driver:
         logger.debug("step %r raised", op.step_id, exc_info=error)
         if lane.expired:
             return self.stopped(machine, lane, None)
+        if self.leaving and lane.task.cancelling() > lane.before:
+            raise _left() from None
         if lane.cancelled():  # it answered its cancellation with an error
             return machine.resume(Cancelled(called=True), now)
         if op.code == MODEL:
@@ -294,10 +296,21 @@ class Driver:
             op = machine.resume(TimedOut(usage=usage), machine.now)
         else:
             op = machine.resume(Value(value), machine.now)
-        if lane.cancelled():
+        if self.cancelled(lane):
             machine.delay_seconds = 0.0
             op = machine.resume(Cancelled(called=False), machine.now)
         return op
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a cancellation means that this process stops, and not the run."""
+        return self.journal is not None and self.journal.leaving
+
+    def cancelled(self, lane: Lane) -> bool:
+        """Whether the run was cancelled since. Where this process stops, what a call answered is
+        taken, and the run goes on elsewhere.
+        """
+        return not self.leaving and lane.cancelled()
 
     def tell(self, notifier: Notifier, machine: Machine, op: Op, seen: int) -> int:
         """Tell what was recorded since *seen* records, and that an attempt failed; the number of
@@ -415,7 +428,7 @@ class Driver:
             following = machine.send((text, usage, told))
         else:
             following = machine.resume(Answer(text, usage, told), now)
-        return machine.resume(Cancelled(called=False), now) if lane.cancelled() else following
+        return machine.resume(Cancelled(called=False), now) if self.cancelled(lane) else following
 
     def adapter(self, op: ModelOp) -> Adapter:
         """The one that has the model of *op*."""
@@ -588,7 +601,7 @@ class Driver:
                 if lanes < count:
                     begin_others()
             except asyncio.CancelledError:
-                lane.cancelled()
+                self.cancelled(lane)
                 for task in tasks:  # more of them may have begun meanwhile
                     task.cancel()
         # one that was cancelled before its first step has none: its child never began
@@ -642,6 +655,10 @@ class _Until:
                     wanted = coroutine.send(sent)
             except StopIteration:
                 return
+
+
+def _left() -> Abandoned:
+    return Abandoned(LeaseLost("the run is left to others"))
 
 
 def _current_task() -> asyncio.Task[Any] | None:
