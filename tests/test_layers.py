@@ -28,6 +28,7 @@ PACKAGES = (
     "prices",
     "machine",
     "explore",
+    "collector",
     "verify",
     "forking",
     "store",
@@ -69,6 +70,8 @@ IMPURE_CALLS = frozenset("__import__ breakpoint compile eval exec input open pri
 CLOCK_METHODS = frozenset("now today utcnow".split())
 
 ALLOWED = {
+    ("collector.py", "os"): "a pause of the collector is begun anew in the child of a fork",
+    ("collector.py", "threading"): "a lock around the count of those who want it paused",
     ("language/policy.py", "pathlib"): "as Program.from_file: the one file that its caller names",
     (
         "language/program.py",

@@ -23,6 +23,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from ..adapters.protocol import Clock
+from ..collector import collector_paused
 from ..errors import LeaseLost, StoreError
 from ..machine.ledger import UNLIMITED
 from ..machine.machine import FOREVER, Machine
@@ -44,7 +45,6 @@ from ..store.protocol import Store
 from ..store.records import STEP, SUSPENDED, Message, Row, StoredRun, late_outcomes
 from ..store.seals import RunSeal
 from ..store.waits import Waits, matched
-from ..verify.examine import collector_paused
 from .driver import Abandoned
 from .heard import Heard
 from .interruption import Interruption

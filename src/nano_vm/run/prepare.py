@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from ..collector import collector_paused
 from ..errors import Diagnostic, ProgramError, VMError
 from ..language.flow import Flow, FrameGraph
 from ..language.messages import has_pictures
@@ -22,7 +23,7 @@ from ..machine.terms import DEFAULT_TERMS, RunTerms
 from ..store.records import StoredRun
 from ..tools.contract import ToolContract
 from ..values import canonical, kind_name
-from ..verify.examine import Examined, collector_paused, examine, untrusted_by
+from ..verify.examine import Examined, examine, untrusted_by
 from ..verify.trust.proof import by_untrusted
 from .host import NAMED_ONLY, Adapter, Host, Threads, budget_of
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .. import forking
+from ..collector import collector_paused
 from ..errors import LeaseLost, StoreError, VMError
 from ..language.program import Program
 from ..machine.machine import Machine
@@ -23,7 +24,6 @@ from ..store.protocol import Append, Claim, Store
 from ..store.records import ENDED, PENDING, SUSPENDED, StoredRun
 from ..store.seals import RunSeal
 from ..store.waits import matched
-from ..verify.examine import collector_paused
 from .driver import Abandoned
 from .inbox import presented, usable
 from .journal import Journal, Origin

@@ -8,15 +8,15 @@ Each pass is a function of its own module. `check` runs those that any run needs
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+from ..collector import collector_paused
 from ..errors import Diagnostic, Loc, Severity, VMError
 from ..language.flow import Flow, Names
 from ..language.policy import (
@@ -61,20 +61,6 @@ __all__ = [
     "examine",
     "verify",
 ]
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Without the cycle collector: the passes allocate much and leave no cycles, and its looks at a
-    large program's graph cost as much as the passes themselves.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @dataclass(slots=True)
