@@ -162,7 +162,7 @@ class Writer:
             + ["protected"] * 6
             + ["llm"] * 4
             + ["set"] * 2
-            + ["condition", "approval", "wait"]
+            + ["condition", "approval", "wait", "assert"]
         )
         if depth < 3:
             kinds += ["condition", "switch", "parallel", "map", "loop", "call"]
@@ -241,6 +241,11 @@ class Writer:
             {name: self.value(scope)} if self.chance(0.8) or step["tool"] == "join" else {}
         )
         self.beside(step, scope)
+
+    def _assert(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
+        step |= {"condition": self.test(scope), "message": f"not {self.random.choice(scope)}"}
+        if self.chance(0.5):
+            step["condition"] = "true"
 
     def _protected(self, step: dict[str, Any], scope: list[str], depth: int) -> None:
         step |= {"type": "tool", "tool": self.random.choice(PROTECTED)}

@@ -83,8 +83,8 @@ class OnError(str, Enum):
 
 
 class Retry(Part):
-    """Waits between attempts, in seconds: ``delay_seconds`` times ``factor`` to the power of the
-    attempt, with jitter.
+    """Waits between attempts, in seconds: ``delay_seconds`` after the first, ``factor`` times as
+    long after each that follows, with jitter.
     """
 
     delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.5
