@@ -1,8 +1,8 @@
 """Lists of runs: whether the first page among a million runs costs what it does among a thousand.
 
 ``python benchmarks/lists.py [--postgres] [--runs 1000000]``; the default is SQLite in a new folder.
-Each run has labels and one model call. A figure is the least of `ROUNDS` pages of `SIZE` runs; every
-list must cost at most `BOUND` times as much among the many.
+Each run has labels and one model call. A figure is the least of `ROUNDS` pages of `SIZE` runs;
+every list must cost at most `BOUND` times as much among the many.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ AT_ONCE = 10_000
 """Runs that one transaction of the generator has."""
 
 RARE = 100
-"""Runs that fail, that belong to the smaller project, that are forks: as many among the few as among
-the many, so that a list of them without an index would read nearly the whole table for a page.
+"""Runs that fail, that belong to the smaller project, that are forks: as many among the few as
+among the many, so that a list of them without an index would read nearly the whole table for a
+page.
 """
 
 DOCUMENT = {"program": {"name": "refund", "steps": ["x" * 2000]}, "programs": {}}

@@ -1,8 +1,8 @@
 """What holds any `Store` to the same histories: operations are generated, each is done to every
 store, and after each all of them must have said, and must hold, the same.
 
-A history is data: a list of `Operation`s, drawn from a seed, in which runs, owners and messages go by
-names. So it can be kept, and done to a store that is not written yet. What a store numbers for
+A history is data: a list of `Operation`s, drawn from a seed, in which runs, owners and messages go
+by names. So it can be kept, and done to a store that is not written yet. What a store numbers for
 itself (keys, numbers of messages, its identity and clock) is never compared.
 """
 

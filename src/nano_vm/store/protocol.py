@@ -136,8 +136,8 @@ class Ended(NamedTuple):
 
 
 PAGE_RUNS = 200
-"""Runs that `Store.runs` reads at once; between pages it holds nothing, so a slow reader keeps nobody
-waiting.
+"""Runs that `Store.runs` reads at once; between pages it holds nothing, so a slow reader keeps
+nobody waiting.
 """
 
 

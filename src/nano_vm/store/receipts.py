@@ -84,7 +84,7 @@ class Receipt:
 
 
 def signature_faults(receipt: Receipt, trusted: Collection[str] | None) -> Iterator[str]:
-    """What is wrong with the signature of *receipt*; *trusted* are keys that must have signed it."""
+    """What is wrong with the signature of *receipt*, which one of *trusted* must have made."""
     signature = receipt.signature
     if signature is None:
         if trusted is not None:

@@ -1,9 +1,9 @@
 """What is kept of a durable run: its header, rows in the order in which they were appended, and an
 inbox of what people and the outside sent to it.
 
-A row is either an *intent* (a call is about to be made) or a finished step as a trace shows it. Rows
-are never changed. Control flow is not stored: a run that is resumed computes it from what its calls
-gave. Nothing here reads or writes a database.
+A row is either an *intent* (a call is about to be made) or a finished step as a trace shows it.
+Rows are never changed. Control flow is not stored: a run that is resumed computes it from what its
+calls gave. Nothing here reads or writes a database.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DEFAULT_PROJECT = "default"
 """The project of runs whose caller names none."""
 
 MAX_LABELS, LABEL_CHARS = 32, 200
-"""Labels of a run, and characters of the value of one: they find a run and are no place for data."""
+"""Labels of a run, and characters of a value: they find a run and are no place for data."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")  # as Kubernetes has names of labels
 

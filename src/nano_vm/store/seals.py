@@ -1,5 +1,5 @@
-"""Seals: what covers all that is stored of a run, and what is signed. The seal of a run that grows is
-kept by the run's owner, who writes the next with each append.
+"""Seals: what covers all that is stored of a run, and what is signed. The seal of a run that grows
+is kept by the run's owner, who writes the next with each append.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A database by its URL: connections, transactions, and what its errors mean. What databases differ in
-is their `dialect`.
+"""A database by its URL: connections, transactions, and what its errors mean. What databases differ
+in is their `dialect`.
 
 Each is spoken to by its driver, `sqlite3` or `psycopg`, in statements of text: a durable step costs
 six of them, and a layer in between costs ten times as much as the statement.
@@ -19,8 +19,8 @@ from ...errors import StoreError
 from .dialect import Dialect, dialect_of
 from .schema import SCHEMA_VERSION, TABLES, statements, upgrade_from
 
-# Sizes that lists of parameters are filled up to, so that a handful of texts is prepared once and not
-# one for each length.
+# Sizes that lists of parameters are filled up to, so that a handful of texts is prepared once and
+# not one for each length.
 _LIST_SIZES = (1, 8, 64, 512, 4096)
 
 REST_SECONDS = 5.0

@@ -1,7 +1,7 @@
 """What databases differ in: a `Dialect` for each, found by the scheme of a store's URL.
 
-Everything else in this package is written once, in the SQL that all of them have. A database more is
-a class here beside, and its schemes in `SCHEMES`.
+Everything else in this package is written once, in the SQL that all of them have. A database more
+is a class here beside, and its schemes in `SCHEMES`.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ _SCHEMA_LOCK = 0x6E616E6F  # any number that others are not likely to lock
 _WAY = {
     "application_name": "llm-nano-vm",
     "connect_timeout": 10,
-    # a server that is cut off is noticed within half a minute, and not when the system gives up after
-    # hours
+    # a server that is cut off is noticed within half a minute, and not when the system gives up
+    # after hours
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -92,7 +92,8 @@ class PostgreSQL(Dialect):
         return f"sum(CAST({column} AS NUMERIC))"
 
     def tables(self, connection: Connection) -> list[str]:
-        # by the catalogue's rows: what a session remembers of names can be older than its transaction
+        # by the catalogue's rows: what a session remembers of names can be older than its
+        # transaction
         text = (
             "SELECT relname FROM pg_catalog.pg_class WHERE left(relname, 5) = 'nano_' AND "
             "pg_table_is_visible(oid)"

@@ -1,8 +1,8 @@
 """The table of receipts. A run gets one when it ends, in the transaction of its end or import, and
-another when it is erased or deleted by `prune`. A run that was taken away without one is missed, and
-who changes or takes away a receipt is found out by those that follow: with a key, each is signed.
-Nothing in a database tells that its newest receipts were taken away together with their runs: for
-that the newest is kept elsewhere (`Receipt.head`).
+another when it is erased or deleted by `prune`. A run that was taken away without one is missed,
+and who changes or takes away a receipt is found out by those that follow: with a key, each is
+signed. Nothing in a database tells that its newest receipts were taken away together with their
+runs: for that the newest is kept elsewhere (`Receipt.head`).
 
 Processes that end runs at the same time do not wait for each other: a receipt follows the *tips*,
 those that no other follows yet, of which each transaction takes the ones that no other has. So the

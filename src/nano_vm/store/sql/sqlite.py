@@ -1,5 +1,5 @@
-"""SQLite: a file on one machine, written by one transaction at a time; opened to be written, or to be
-read only; and the mark that ties it to its log.
+"""SQLite: a file on one machine, written by one transaction at a time; opened to be written, or to
+be read only; and the mark that ties it to its log.
 
 SQLite writes to a log beside the file (``runs.db-wal``) and moves it into the file later. A file
 whose log is missing is a sound database of an earlier moment, and nothing in it says so; whoever
@@ -69,8 +69,8 @@ class SQLite(Dialect):
     for_update = for_share = skip_locked = ""
     words: ClassVar = {
         "bytes": "BLOB",
-        # never given twice, also not after a run was deleted: an owner that slept through it must not
-        # find its key on another run
+        # never given twice, also not after a run was deleted: an owner that slept through it must
+        # not find its key on another run
         "number": "INTEGER PRIMARY KEY AUTOINCREMENT",
         "clustered": "WITHOUT ROWID",
         "key": "",  # which every index has
