@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from ..records.trace import StepResult, Trace, TraceStatus
 from .faults import FAILED, OK, SUSPENDED
 from .output import say
+from .rows import heading, plain_row, rich_row
 from .text import SHOWN_OUTPUT_CHARS, dollars, safe, seconds, shorten, shown
-from .view import heading, plain_row, rich_row
 
 DETAIL_CHARS = 300
 """Shown of an attempt's error, or of a value that a condition read."""

@@ -21,10 +21,8 @@ def _message(error: click.UsageError) -> str:
             return f"{_spelled(parameter, error.ctx)} is required"
         case click.BadParameter(param=click.Parameter() as parameter):
             return f"{_spelled(parameter, None)}: {_plain(error.message)}"
-        case click.BadOptionUsage() if "requires an argument" in error.message:
-            return f"{error.option_name} needs a value"
-        case click.BadOptionUsage() if "does not take a value" in error.message:
-            return f"{error.option_name} takes no value"
+        case click.BadOptionUsage():
+            return f"{error.option_name} {'takes no' if _is_flag(error) else 'needs a'} value"
     return _plain(error.message)
 
 
@@ -34,6 +32,16 @@ def _spelled(parameter: click.Parameter, ctx: click.Context | None) -> str:
         return (parameter.metavar or parameter.human_readable_name).strip("[].")
     name = max(parameter.opts, key=len)
     return name if ctx is None else f"{name} {parameter.make_metavar(ctx)}"
+
+
+def _is_flag(error: click.BadOptionUsage) -> bool:
+    assert error.ctx is not None
+    return any(
+        isinstance(parameter, click.Option)
+        and parameter.is_flag
+        and error.option_name in parameter.opts
+        for parameter in error.ctx.command.get_params(error.ctx)
+    )
 
 
 def _near_option(error: click.NoSuchOption) -> str | None:

@@ -295,8 +295,12 @@ def _written(path: str | None) -> Iterator[IO[str]]:
     """A stream for the export: stdout, or a file that is there when it is whole."""
     if path in (None, "-"):
         sys.stdout.flush()
-        with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="\n", closefd=False) as out:
+        # UTF-8 whatever the locale; a stdout that was put in its place may be text alone
+        out = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n")
+        try:
             yield out
+        finally:
+            out.detach()
         return
     assert path is not None
     with closing(OutputFile(path)) as file:
