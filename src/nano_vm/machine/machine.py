@@ -336,6 +336,7 @@ class Machine:
             # what a reconcile lost is not the step's that it is asked about
             return None
         self._lost_attempts = list(begun), settled
+        self.handed = None  # the answer is recorded with what was lost, not on the short way
         count, ledger = len(begun) - settled, self.ledger
         if self.side_call is not None:
             return None
