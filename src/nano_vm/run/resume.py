@@ -163,12 +163,34 @@ class Durable(forking.Begins):
         """Drive a run that is ours; where others take it over meanwhile, its trace is what they
         make of it.
         """
-        store, lease = self.store, self.lease
-        lost = left = False
+        journal = self._journal(trace, stored, seal, lapses, origin)
+        journal.recorded.attach(machine)
         try:
-            journal = Journal(
-                store,
-                lease,
+            cancelled = await self._drive_here(journal, trace, machine, notifier)
+        except Abandoned as gone:
+            if not isinstance(gone.cause, LeaseLost):
+                raise gone.cause from None
+            if journal.leaving:
+                raise asyncio.CancelledError from None
+            await self.stored_call(self.lease.pay)  # what its calls gave, before anybody looks
+            become(trace, await self.follow(trace.run_id))
+            return False
+        if trace.status is TraceStatus.SUSPENDED:
+            await self._look_again(trace)
+        return cancelled
+
+    def _journal(
+        self,
+        trace: Trace,
+        stored: StoredRun,
+        seal: RunSeal,
+        lapses: int,
+        origin: Origin | None,
+    ) -> Journal:
+        try:
+            return Journal(
+                self.store,
+                self.lease,
                 stored,
                 trace._base_ns,
                 trace._ops,
@@ -178,16 +200,21 @@ class Durable(forking.Begins):
                 origin,
             )
         except BaseException:
-            lease.let_go([trace.run_id])
+            self.lease.let_go([trace.run_id])
             raise
-        journal.recorded.attach(machine)
+
+    async def _drive_here(
+        self, journal: Journal, trace: Trace, machine: Machine, notifier: Notifier | None
+    ) -> bool:
+        """Drive a run until it has ended or waits, and store that; `Abandoned` where it is no
+        longer ours. However this ends, the run is let go, or the store is owed what it lacks.
+        """
+        left = False
         self.journals.add(journal)
         try:
             with journal.interruption.driven():
-                self.listener.add(
-                    stored.key,
-                    partial(call_in, asyncio.get_running_loop(), journal.interruption.stop),
-                )
+                stop = partial(call_in, asyncio.get_running_loop(), journal.interruption.stop)
+                self.listener.add(journal.run.key, stop)
                 cancelled = await execute(trace, machine, self.preparer.clock, notifier, journal)
             waiting = journal.rows.entries(machine.waiting)
             trace.waiting = presented(waiting)
@@ -196,33 +223,28 @@ class Durable(forking.Begins):
             if notifier is not None:
                 notifier.run_left()
         except Abandoned as gone:
-            if not isinstance(gone.cause, LeaseLost):
-                raise gone.cause from None
-            await journal.leave_run()
-            if journal.leaving:
-                raise asyncio.CancelledError from None
-            lost = True
+            if isinstance(gone.cause, LeaseLost):
+                await journal.leave_run()
+            raise
         finally:
             self.journals.discard(journal)
-            self.listener.discard(stored.key)
+            self.listener.discard(journal.run.key)
             if notifier is not None and not left:
                 notifier.run_released()
             debt = journal.debt()
             if debt is None:
-                lease.let_go([trace.run_id])
+                self.lease.let_go([trace.run_id])
             else:
-                lease.owe(debt)
-        if lost:
-            await self.stored_call(lease.pay)  # what its calls gave, before anybody looks
-            become(trace, await self.follow(trace.run_id))
-            return False
-        if trace.status is TraceStatus.SUSPENDED:
-            if matched(waiting):  # an event may have come before
-                await self.stored_call(store.deliver, self.trusted)
-            now = await self.stored_call(store.load, trace.run_id, rows=False)
-            if not self._rests(now):
-                become(trace, await self.follow(trace.run_id))
+                self.lease.owe(debt)
         return cancelled
+
+    async def _look_again(self, trace: Trace) -> None:
+        """Go on with a run that waits for what came before it waited."""
+        if matched(trace.waiting):
+            await self.stored_call(self.store.deliver, self.trusted)
+        now = await self.stored_call(self.store.load, trace.run_id, rows=False)
+        if not self._rests(now):
+            become(trace, await self.follow(trace.run_id))
 
     def _rests(self, run: StoredRun, fence: int = 0) -> bool:
         """Whether nothing becomes of a run before somebody says something, or a time comes: it has
