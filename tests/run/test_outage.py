@@ -253,6 +253,29 @@ async def test_what_a_server_says_of_a_commit_that_it_did_not_answer_is_not_beli
     host.close()
 
 
+def test_a_lease_and_a_claim_count_only_where_the_server_answered(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PostgreSQL, "committed", lambda *_: True)
+
+    def crashing(self: Connection) -> None:
+        self.driver.close()
+        raise self.database.dialect.api.OperationalError("the server has crashed")
+
+    with SqlStore(postgres.database()) as store:
+        store.create(StoredRun("r", "p", "d", 1, salt=b"s"))
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "commit", crashing)
+            with pytest.raises(StoreError, match="has crashed") as renewed:
+                store.heartbeat("me", 30)
+            with pytest.raises(StoreError, match="has crashed") as claimed:
+                store.claim(["r"], "me", 1)
+        assert renewed.value.passing
+        assert claimed.value.passing
+        assert store.owners() == {}
+        assert store.load("r").owner is None
+
+
 def test_a_number_that_a_server_does_not_know_is_of_no_commit(postgres: PostgresServer) -> None:
     with SqlStore(postgres.database()) as store:
         with store.database.reading() as connection:

@@ -189,7 +189,7 @@ class SqlStore(Archive):
             )
             return {str(run_id): Claim(int(fence), found[key]) for key, run_id, fence in taken}
 
-        claimed: dict[str, Claim] = self.written(job)
+        claimed: dict[str, Claim] = self.written(job, again=True)
         return claimed
 
     def heartbeat(self, owner: str, seconds: float) -> None:
@@ -201,7 +201,8 @@ class SqlStore(Archive):
                 "ON CONFLICT (owner) DO UPDATE SET until_ns = excluded.until_ns",
                 owner,
                 lasts,
-            )
+            ),
+            again=True,
         )
 
     def forget_owner(self, owner: str) -> None:
@@ -594,9 +595,9 @@ class SqlStore(Archive):
 
     # --- inside ---
 
-    def written(self, job: Job) -> Any:
-        """What *job* gave, when it is durable."""
-        return self.writer.submit(job).result()
+    def written(self, job: Job, *, again: bool = False) -> Any:
+        """What *job* gave, when it is durable; *again* as in `Writer.submit`."""
+        return self.writer.submit(job, again=again).result()
 
     def _creation(self, run: StoredRun, again: bool = False) -> Job:
         bodies = Bodies()

@@ -97,6 +97,7 @@ class _Item:
     """
 
     __slots__ = (
+        "again",
         "append",
         "bodies",
         "columns",
@@ -118,7 +119,9 @@ class _Item:
         future: Any,
         loop: Any,
         order: str | None = None,
+        again: bool = False,
     ) -> None:
+        self.again = again
         self.job, self.append, self.future, self.loop, self.order = job, append, future, loop, order
         self.since = time.monotonic()
         self.put_off = False
@@ -142,7 +145,7 @@ class _Item:
         transactions that it lost to others, and would say of a lost one that it was committed.
         """
         if self.append is None:
-            return self.order is not None
+            return self.again or self.order is not None
         return self.append.after is not None or not self.append.rows
 
     def encode(self, there: int = 0) -> None:
@@ -215,10 +218,12 @@ class Writer:
         """
         return self._awaited(job, None, run_id)
 
-    def submit(self, job: Job) -> Future[Any]:
-        """Run *job* in a transaction; it may run again if that one fails."""
+    def submit(self, job: Job, *, again: bool = False) -> Future[Any]:
+        """Run *job* in a transaction; it may run again if that one fails. *again* says that who
+        gave it gives it again where it is not known to be durable.
+        """
         future: Future[Any] = Future()
-        self._put(_Item(job, None, future, None))
+        self._put(_Item(job, None, future, None, again=again))
         return future
 
     def close(self) -> None:
