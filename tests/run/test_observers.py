@@ -134,7 +134,7 @@ async def test_a_run_is_told_from_its_start_to_its_end(hosts: Hosts) -> None:
         ("run_finished", ""),
     ]
     assert {(e.run_id, e.replayed) for e in seen.events} == {("r", False)}
-    assert seen.events[-1].trace is trace
+    assert seen.events[0].trace is seen.events[-1].trace is trace
     assert finished(seen) == trace.steps
     (attempt,) = [e.attempt for e in seen.of("attempt_failed")]
     assert (attempt,) == trace.steps[0].attempts

@@ -25,7 +25,8 @@ logger = logging.getLogger("nano_vm")
 class Event:
     """Something that happened in a run, as its ``kind`` says.
 
-    - ``run_started``, ``run_resumed``: this process drives the run from now on.
+    - ``run_started``, ``run_resumed``: this process drives the run from now on; its ``trace`` names
+      the program and fills while it runs.
     - ``step_started``: a call is made, or a step with others inside begins; the latter again where
       it is resumed before its end.
     - ``attempt_failed``: and another follows; ``attempt`` says when, why and what it consumed.
@@ -33,7 +34,7 @@ class Event:
       it; in a `stream` only.
     - ``step_finished``, with its ``result``; ``step_suspended``: the run waits at the step.
     - ``run_suspended``: the run waits, ``trace.waiting`` says for what; ``run_finished``;
-      ``run_released``: this process drives it no longer, and others may. With the run's ``trace``.
+      ``run_released``: this process drives it no longer, and others may.
 
     ``replayed`` marks what is computed again from records when a run is resumed or forked: it was
     told when it happened, and no call is made for it.
@@ -90,7 +91,8 @@ class Notifier:
 
     def run_started(self, *, resumed: bool = False) -> None:
         """This process drives the run from now on."""
-        self._tell(Event("run_resumed" if resumed else "run_started", run_id=self.trace.run_id))
+        kind = "run_resumed" if resumed else "run_started"
+        self._tell(Event(kind, trace=self.trace, run_id=self.trace.run_id))
 
     def run_left(self) -> None:
         """The run has ended, waits, or goes on elsewhere, as its trace says."""
