@@ -1105,3 +1105,27 @@ def test_one_of_several_edges_that_every_run_crosses(shop: Shop) -> None:
         "proved: every call of 'pay' is guarded by gate.then or other.then",
         "  but gate.then is the only way that its step goes on, so it decides nothing",
     ]
+
+
+def test_a_literal_that_a_check_of_values_refuses_is_told_before_the_run(shop: Shop) -> None:
+    def told(amount: Any, check: str) -> list[str]:
+        step = {"id": "p", "type": "tool", "tool": "pay", "args": {"to": "ann", "amount": amount}}
+        rules = {
+            "inputs": {"limit": "trusted"},
+            "tools": {"pay": {"args": {"amount": check}}},
+            "values": {"most": 100},
+        }
+        found = shop.vm(rules).check(Program.from_dict({"inputs": LIMIT, "steps": [step]}))
+        return [f"{d.severity} {d.code} {'.'.join(map(str, d.loc))}" for d in found]
+
+    refused = ["warning V053 steps.0.args.amount"]
+    assert told(500, "$value < 100") == refused
+    assert told("500", "$value <= $most") == refused
+    assert told(["$$", 1], "$value < 100") == refused
+    assert told(50, "$value < 100") == []
+    assert told("50", "$value <= $most") == []
+    assert told("$limit", "$value < 100") == []
+    assert told(500, "$value <= $limit") == []  # an input of the run
+
+
+LIMIT = {"type": "object", "properties": {"limit": {"type": "integer"}}, "required": ["limit"]}

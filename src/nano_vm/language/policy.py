@@ -472,6 +472,10 @@ def read_policy(data: Any, loc: Loc = ()) -> tuple[Policy | None, list[Diagnosti
     return (policy if not reader.faults else None), reader.faults
 
 
+MAX_FAULTS = 1_000
+"""Faults of one document that are listed: more than anybody mends before the next look."""
+
+
 class _Reader:
     def __init__(self, loc: Loc) -> None:
         self.loc = loc
@@ -479,7 +483,8 @@ class _Reader:
         self.hints = Hints()
 
     def add(self, code: str, loc: Loc, message: str, hint: str | None = None) -> None:
-        self.faults.append(Diagnostic(code, (*self.loc, *loc), message, hint))
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append(Diagnostic(code, (*self.loc, *loc), message, hint))
 
     def table(
         self, data: Any, loc: Loc, what: str, fields: tuple[str, ...] | None = None
@@ -490,7 +495,7 @@ class _Reader:
         if not isinstance(data, dict):
             self.add("P040", loc, f"{what} is an object, not {short(data)}")
             return {}
-        known = fields if fields is not None else tuple(data)
+        known = fields if fields is not None else data.keys()
         for key in data:
             if key not in known and not free(key) and key != "metadata":
                 self.add(

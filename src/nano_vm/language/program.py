@@ -23,7 +23,7 @@ from .expr import EXPR, EXPR_KEY, parse_expr, parse_template, value_references
 from .fields import EXTENSION, NO_OPTIONS, PURPOSES, Part, free, remedy, unknown
 from .kinds import TYPES, StepType
 from .messages import ROLES, message_fault
-from .policy import POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
+from .policy import MAX_FAULTS, POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .schemas import schema_fault
 
@@ -551,9 +551,13 @@ class Program(Part):
         document, faults = prepare(data)
         program = None
         try:
-            program = cls.model_validate(document)
+            if len(faults) < MAX_FAULTS:
+                program = cls.model_validate(document)
         except ValidationError as error:
-            faults = merge(faults, translate(error))
+            faults = merge(faults, translate(error))[:MAX_FAULTS]
+        if len(faults) >= MAX_FAULTS:
+            message = f"{MAX_FAULTS} faults are listed, and there may be more"
+            faults.append(Diagnostic("P005", (), message, "mend these first"))
         if program is None or any(d.severity == "error" for d in faults):
             raise ProgramError(faults)
         program._warnings = tuple(faults)
@@ -931,7 +935,8 @@ class _Shape:
     """One walk over a plain document: resolves aliases, collects faults."""
 
     def __init__(self) -> None:
-        self.faults: list[Diagnostic] = []
+        self.faults: list[Diagnostic] = []  # `MAX_FAULTS` of them
+        self.failed = False
         self.steps = 0
         self.remedies = 0
         self.hints = Hints()
@@ -944,7 +949,10 @@ class _Shape:
         hint: str | None = None,
         severity: Literal["error", "warning"] = "error",
     ) -> None:
-        self.faults.append(Diagnostic(code, loc, message, hint, severity))
+        error = severity == "error"
+        if len(self.faults) < MAX_FAULTS or (error and not self.failed):
+            self.faults.append(Diagnostic(code, loc, message, hint, severity))
+        self.failed |= error
 
     def program(self, data: dict[str, Any], loc: Loc) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -1563,7 +1571,7 @@ _MESSAGES = {
 def translate(error: ValidationError) -> list[Diagnostic]:
     """pydantic's errors as Diagnostics, in the words and places of the document."""
     result: list[Diagnostic] = []
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False)[:MAX_FAULTS]:
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, ProgramError):
             result.extend(cause.diagnostics)

@@ -43,7 +43,7 @@ from .order.of_run import called_more
 from .order.proof import check_guards, check_names_of_rules
 from .report import Finding, Influence, Move, Proof, Report
 from .shape import check_shape
-from .tools import check_tools
+from .tools import check_literals, check_tools
 from .trust.proof import Trust, analyse, shown_arguments
 from .witness import MAX_EFFORT, Search
 
@@ -165,6 +165,7 @@ def examine(
         checks = dict(trust.checks)
         for place, approval in (*trust.shown.items(), *shown_arguments(flow, rules)):
             checks[place] = tuple(dict.fromkeys((*checks.get(place, ()), approval)))
+        found += check_literals(flow, contracts, checks)
         found += check_names_of_rules(flow, contracts, rules)
         bounds = [p.budget for p in policies if p.budget is not None]
         if thorough or bounds or any(rule.max_calls is not None for rule in rules.values()):
@@ -578,6 +579,10 @@ def _by_policy(
         if own:
             found += loosened(policies[0], policy)
         at: Loc = ("policy",)
+        named: dict[str, list[ToolContract]] = {}  # by pattern
+        for name, known_tool in contracts.items():
+            for rule in policy.matching(name):
+                named.setdefault(rule.pattern, []).append(known_tool)
         for rule in policy.tools:
             loc: Loc = (*at, "tools", rule.pattern)
             for name in rule.before:
@@ -591,7 +596,7 @@ def _by_policy(
                     )
                     found.append(Diagnostic("V051", (*loc, "before"), message, meant))
             if "*" in rule.pattern:
-                found += _unmatched(rule, loc, contracts, hints)
+                found += _unmatched(rule, loc, named.get(rule.pattern, []), contracts, hints)
                 continue
             known = contracts.get(rule.pattern)
             if known is None:
@@ -644,12 +649,13 @@ def untrusted_by(policy: Policy, flow: Flow) -> Iterator[str]:
 
 
 def _unmatched(
-    rule: ToolRule, loc: Loc, contracts: Mapping[str, ToolContract], hints: Hints
+    rule: ToolRule,
+    loc: Loc,
+    matched: Sequence[ToolContract],
+    contracts: Mapping[str, ToolContract],
+    hints: Hints,
 ) -> Iterator[Diagnostic]:
-    """A pattern that names no tool of the host, and arguments that none of those that it names
-    takes.
-    """
-    matched = [known for name, known in contracts.items() if fnmatchcase(name, rule.pattern)]
+    """A pattern that names no tool of the host, and arguments that none of those *matched* takes."""
     if not matched and rule.pattern != "*":
         message = f"the policy's pattern {rule.pattern!r} matches none of the host's tools"
         yield Diagnostic(

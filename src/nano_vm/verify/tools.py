@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from ..errors import Diagnostic, Loc, StepFault
-from ..language.expr import is_literal
+from ..errors import Diagnostic, Loc, PolicyRefused, StepFault
+from ..language.expr import compile_value, is_literal
 from ..language.flow import Flow
+from ..language.policy import ArgRule, CallRule
 from ..language.semantics import ToolCall
+from ..machine.demands import enforcer
 from ..spelling import Hints
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, checked
 
@@ -22,6 +25,41 @@ def check_tools(flow: Flow, contracts: Mapping[str, ToolContract]) -> Iterator[D
             for call in calls:
                 loc = (*names.loc, *names.ids[step_id], *call.at)
                 yield from _call(step_id, call, loc, contracts, hints)
+
+
+def check_literals(
+    flow: Flow, contracts: Mapping[str, ToolContract], checks: Mapping[Loc, Sequence[CallRule]]
+) -> Iterator[Diagnostic]:
+    """Literal arguments that a policy's check of values refuses: each such call fails when it is reached. A check
+    that reads inputs is left to the run.
+    """
+    for names in [frame.names for frame in flow.roots] if checks else ():
+        for step_id, calls in names.calls.items():
+            for call in calls:
+                for name, value in call.args.items():
+                    at: Loc = (*names.loc, *names.ids[step_id], *call.at, "args", name)
+                    for rule in checks.get(at, ()) if is_literal(value) else ():
+                        if isinstance(rule, ArgRule) and not rule.reads():
+                            literal = compile_value(value, names)([])
+                            yield from _refused(call.tool, name, literal, rule, contracts, at)
+
+
+def _refused(
+    tool: str,
+    name: str,
+    literal: Any,
+    rule: ArgRule,
+    contracts: Mapping[str, ToolContract],
+    at: Loc,
+) -> Iterator[Diagnostic]:
+    known = contracts[tool].parameters.get(name) if tool in contracts else None
+    try:
+        received = checked(tool, known, literal) if known is not None else literal
+        enforcer(tool, name, rule)(literal, received, {})
+    except PolicyRefused as error:
+        yield Diagnostic("V053", at, str(error), "write a value that the policy allows", "warning")
+    except StepFault:
+        return  # of the wrong type: told as such
 
 
 def _call(

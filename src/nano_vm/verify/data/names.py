@@ -27,7 +27,6 @@ from ...language.semantics import (
     Told,
     Value,
     output,
-    partial_output,
     tool_calls,
     writes,
 )
@@ -427,7 +426,9 @@ class Assigned:
                 by = step if edge.by in (-1, node.index) else self.flow.nodes[edge.by].step
                 handled = written[by.id]
                 kept = 0 if label == "unless" else handled.error
-                if partial_output(by) if label == "catch" else by.has_default:
+                # what the branches or items gave that did not fail, see `partial_output`
+                partial = isinstance(names.controls[by.id], Forks)
+                if partial if label == "catch" else by.has_default:
                     kept |= handled.output
                 yield edge.target, Change(handled.results, kept, kept)
             else:
