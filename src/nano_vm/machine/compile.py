@@ -375,11 +375,12 @@ class _Compiler:
                 options[name] = [value] if name == "stop" and isinstance(value, str) else value
         constrained = step.constrained
         messages, take = _messages(step, names, self.shapes)
-        plain = take is not None and not constrained
+        plain = take is not None
         return ModelOp(
             messages=messages,
             take=take,
             plain=plain,
+            text=not constrained,
             straight=ASKED if plain else 0,
             asked={**({"model": model} if model is not None else {}), **options},
             options=options,

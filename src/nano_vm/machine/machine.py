@@ -712,7 +712,8 @@ class Machine:
                         text, usage, extra = (value, None, None) if type(value) is str else value
                         size = len(text)
                         if (
-                            size <= limit
+                            op.text
+                            and size <= limit
                             and size <= ledger.state
                             and text.isascii()
                             and "think>" not in text

@@ -145,10 +145,11 @@ class ModelOp(CallOp):
     """
 
     messages: Eval = None  # type: ignore[assignment]
-    # the same where each content is a text, and nothing is asked of the answer but to be one
+    # the same where each content is a text
     take: TakeMessages | None = None
     asked: dict[str, Any] = field(default_factory=dict)  # what a request says beside its messages
     plain: bool = False
+    text: bool = True  # whether nothing is asked of the answer but to be a text
     options: dict[str, Any] = field(default_factory=dict)
     model: str | None = None
     max_tokens: int | None = None

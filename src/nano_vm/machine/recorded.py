@@ -418,6 +418,13 @@ def play(
                 machine.now = record[7] - base
                 op = machine.send(record[3])
                 continue
+        elif code == MODEL and machine.handed is not None:
+            record = by_path.get(machine.path)
+            answer = _plain_answer(record) if record is not None else None
+            if record is not None and answer is not None:
+                machine.now = record[7] - base
+                op = machine.send(answer)
+                continue
         if code == END:
             return
         if code == FORK:
@@ -433,6 +440,25 @@ def play(
                 else machine.resume(NotCalled(HELD), machine.now)
             )
         op = following
+
+
+def _plain_answer(
+    record: Record,
+) -> tuple[str, LLMUsage | None, dict[str, Any] | None] | None:
+    """What a model answered that was asked once and succeeded; None where more is to be said."""
+    _, _, status, text, error, _, _, _, attempts, usage, extra = record
+    if status is not StepStatus.SUCCESS or error is not None or attempts is not None:
+        return None
+    told = None
+    if extra is not None:
+        if type(extra) is not dict or not extra.keys() <= _PLAIN_ANSWER:
+            return None
+        text = extra.get("answer", text)
+        told = {name: extra[name] for name in _BESIDE if name in extra} or None
+    return (text, usage, told) if type(text) is str else None
+
+
+_PLAIN_ANSWER = frozenset({*_BESIDE, "answer"})
 
 
 def _forked(
@@ -467,8 +493,10 @@ def _forked(
 
 def _began(records: Sequence[Record]) -> int:
     """When a frame with these records began: its first may be a reconcile, which came later."""
-    own = (record[6] for record in records if not record[0].step_id.endswith("/reconcile"))
-    return next(own, records[0][6])
+    for record in records:
+        if not record[0].step_id.endswith("/reconcile"):
+            return record[6]
+    return records[0][6]
 
 
 # --- hosts ----------------------------------------------------------------------------------------
