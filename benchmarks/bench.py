@@ -204,7 +204,7 @@ def measured(*arguments: str, module: str = "measure") -> dict[str, Any]:
 
 def kinds_of_steps(effort: Effort) -> Table:
     """A row for each kind of step, and what the start of a run costs; see ``kinds.py``."""
-    figures = measured(str(effort.rounds), str(effort.kind_ms), module="kinds")
+    figures = measured("rows", str(effort.rounds), str(effort.kind_ms), module="kinds")
     table = Table(
         "Every kind of step",
         "Runs of 20 equal steps, iterations or items, without a store; microseconds for one of "
@@ -225,7 +225,12 @@ def kinds_of_steps(effort: Effort) -> Table:
         us = figures["start"][name]
         table.add(f"the start of {name}" if name == "a run" else f"the start of a run {name}",
                   number(us), "", bars=[Bar(f"start of a run, {name}", us, most, "µs")])  # fmt: skip
-    table.raw = figures
+    many = measured("growth", str(max(1, effort.growth_rounds // 3)), module="kinds")
+    for (setting, found), most in zip(many.items(), (2, 1.3), strict=True):
+        name = f"a run, 10,000 at a time over 10; the collector {setting}"
+        bars = [Bar(name, found["over"], most, "× 10 at a time")]
+        table.add(name, number(found["us"]["10000"]), "", bars=bars)
+    table.raw = {**figures, "at_a_time": many}
     return table
 
 

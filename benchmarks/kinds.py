@@ -1,4 +1,5 @@
-"""What each kind of step costs: ``python -m kinds ROUNDS BLOCK_MS`` prints one JSON object.
+"""What each kind of step costs: ``python -m kinds rows ROUNDS BLOCK_MS`` prints one JSON
+object, ``python -m kinds growth ROUNDS`` what many runs at a time cost.
 
 Everything is measured in one process and in turns: a round times one block of each row, so that
 what slows the machine down slows every row down. Times are process CPU time in microseconds, the
@@ -10,6 +11,8 @@ within the rounds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import itertools
 import json
 import sys
@@ -20,6 +23,7 @@ from statistics import median
 from typing import Any
 
 from nano_vm import ExecutionVM, LLMUsage, Program, TraceStatus, tool
+from nano_vm.collector import collector_eased
 from nano_vm.language.policy import Budget
 
 UNITS = 20
@@ -347,10 +351,13 @@ def told(table: dict[str, Row]) -> dict[str, Any]:
         a - b for a, b in zip(loop, straight_line, strict=True)
     ]
     barred = {name: us[name] for name in BARS}
+    bars: dict[str, float] = dict(BARS)
     # an iteration beside its tool is a difference, and no row of its own
     quickest = min(
         (name for name in barred if "beside" not in name), key=lambda name: median(barred[name])
     )
+
+    bars["tool, a nested object in"] += NESTED_VALUES * VALUE_US / median(us[quickest])
 
     def start(one: list[float]) -> float:
         """Of a run with one step, what is not the step."""
@@ -365,7 +372,7 @@ def told(table: dict[str, Row]) -> dict[str, Any]:
         "quickest": quickest,
         "rows": {
             name: {"us": median(values), "over": ratio(values, us[quickest]),
-                   "bar": BARS.get(name)}
+                   "bar": bars.get(name)}
             for name, values in us.items() if name not in table or table[name].shown
         },
         "stress": {"over_plain": ratio(ours, hand), "over_recording": ratio(ours, kept)},
@@ -377,9 +384,45 @@ def told(table: dict[str, Row]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+async def at_a_time(run: Run, count: int, least_ms: float = 150) -> float:
+    """Microseconds of one run, *count* at a time."""
+    done, start = 0, time.process_time_ns()
+    while done < count or time.process_time_ns() - start < least_ms * 1e6:
+        await asyncio.gather(*[run() for _ in range(count)])
+        done += count
+    return (time.process_time_ns() - start) / 1000 / done
+
+
+async def growth(rounds: int) -> dict[str, Any]:
+    """What a run of five steps that go through the event loop costs, 10,000 of them at a time over
+    10 at a time: with the collector as Python sets it, and as a process's owner does.
+    """
+    run = of(call("turning", 5, x="$key"))
+    await run()
+    found: dict[tuple[str, int], list[float]] = {}
+    for _ in range(rounds):
+        for setting in ("as Python sets it", "as the owner of a process sets it"):
+            owned = setting.startswith("as the owner")
+            with collector_eased() if owned else contextlib.nullcontext():
+                for count in (10, 10_000):
+                    gc.collect()
+                    found.setdefault((setting, count), []).append(await at_a_time(run, count))
+    return {
+        setting: {
+            "us": {str(count): median(found[setting, count]) for count in (10, 10_000)},
+            "over": ratio(found[setting, 10_000], found[setting, 10]),
+        }
+        for setting, _ in found
+    }
+
+
 def main() -> None:
-    rounds, block_ms = int(sys.argv[1]), float(sys.argv[2])
-    print(json.dumps(asyncio.run(measure(rounds, block_ms)), ensure_ascii=False))
+    what, rounds = sys.argv[1], int(sys.argv[2])
+    if what == "growth":
+        figures = asyncio.run(growth(rounds))
+    else:
+        figures = asyncio.run(measure(rounds, float(sys.argv[3])))
+    print(json.dumps(figures, ensure_ascii=False))
 
 
 if __name__ == "__main__":

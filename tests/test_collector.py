@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from nano_vm.collector import collector_paused
+from nano_vm import ExecutionVM, Program
+from nano_vm.collector import PYTHONS_OWN, THRESHOLDS, collector_eased, collector_paused
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +82,43 @@ def test_a_child_does_not_wait_for_a_pause_of_its_parent() -> None:
     thread.join(10)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert gc.isenabled()
+
+
+@pytest.fixture
+def thresholds() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(*PYTHONS_OWN)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("thresholds")
+def test_it_looks_less_often_while_anybody_wants_that() -> None:
+    with collector_eased():
+        with collector_eased():
+            assert gc.get_threshold() == THRESHOLDS
+        assert gc.get_threshold() == THRESHOLDS
+    assert gc.get_threshold() == PYTHONS_OWN
+
+
+@pytest.mark.usefixtures("thresholds")
+def test_thresholds_that_somebody_chose_stay() -> None:
+    gc.set_threshold(5_000, 5, 5)
+    with collector_eased():
+        assert gc.get_threshold() == (5_000, 5, 5)
+    assert gc.get_threshold() == (5_000, 5, 5)
+    gc.set_threshold(*PYTHONS_OWN)
+    with collector_eased():
+        gc.set_threshold(5_000, 5, 5)
+    assert gc.get_threshold() == (5_000, 5, 5)
+
+
+@pytest.mark.usefixtures("thresholds")
+async def test_only_a_batch_sets_them_and_only_while_it_runs() -> None:
+    seen = []
+    vm = ExecutionVM(tools={"t": lambda: seen.append(gc.get_threshold())})
+    one = Program.from_dict({"steps": [{"id": "a", "type": "tool", "tool": "t"}]})
+    await vm.run(one)
+    assert [result.trace.ok async for result in vm.run_many(one, [{}, {}])] == [True, True]
+    assert seen == [PYTHONS_OWN, THRESHOLDS, THRESHOLDS]
+    assert gc.get_threshold() == PYTHONS_OWN

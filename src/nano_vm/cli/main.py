@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import click
 
+from ..collector import collector_eased
 from .commands import TABLE
 from .faults import FAILED, INTERNAL, INTERRUPTED, OK, PIPE_CLOSED, USAGE, Failure, UsageFault
 from .grammar import LazyGroup, flag
@@ -84,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with *arguments*, those of the process unless given; the exit code."""
     prepare_streams()
     try:
-        return _called(list(sys.argv[1:] if arguments is None else arguments))
+        with collector_eased():  # the process is ours
+            return _called(list(sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError:
         abandon_stdout()
         return PIPE_CLOSED

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..collector import collector_paused
 from ..errors import ExprError, VMError, summary
 from ..language.flow import Flow
 from ..language.program import Program
@@ -227,6 +228,7 @@ class Replayer:
         )
         return machine, plan
 
+    @collector_paused()
     def replay(self, trace: Trace, stored: StoredRun | None = None) -> Replay:
         """As the function `replay`; *stored* where the trace is that of a stored run."""
         records = trace._full()

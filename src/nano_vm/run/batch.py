@@ -21,6 +21,7 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
+from ..collector import collector_eased
 from ..errors import StoreError, VMError
 from ..records.trace import Trace, TraceStatus
 from ..values import kind_name
@@ -101,29 +102,30 @@ async def run_many(
             room.release()
             ended.put_nowait(None)
 
-    workers = [asyncio.create_task(work()) for _ in range(concurrency)]
-    held: dict[int, BatchResult] = {}
-    following = 0
-    working = concurrency
-    try:
-        while working:
-            result = await ended.get()
-            if result is None:
-                working -= 1
-                continue
-            if not ordered:
-                yield result
-                room.release()
-                continue
-            held[result.number] = result
-            while following in held:
-                yield held.pop(following)
-                following += 1
-                room.release()
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    with collector_eased():
+        workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+        held: dict[int, BatchResult] = {}
+        following = 0
+        working = concurrency
+        try:
+            while working:
+                result = await ended.get()
+                if result is None:
+                    working -= 1
+                    continue
+                if not ordered:
+                    yield result
+                    room.release()
+                    continue
+                held[result.number] = result
+                while following in held:
+                    yield held.pop(following)
+                    following += 1
+                    room.release()
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
     if faults:
         raise faults[0]
 
