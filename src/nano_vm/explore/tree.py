@@ -44,7 +44,16 @@ from ..machine.plan import (
 from ..machine.simulate import simulate
 from ..machine.terms import RunTerms, machine_of
 from ..prices import Price
-from ..records.trace import BRIEF, StepError, StepStatus, Trace, bases_of, flattened, full
+from ..records.trace import (
+    BRIEF,
+    StepError,
+    StepStatus,
+    Trace,
+    bases_of,
+    flattened,
+    full,
+    request_json,
+)
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, contract
 from ..values import UNSET, canonical, short
 from .samples import (
@@ -1078,7 +1087,7 @@ def _call(record: Any) -> ToolCall:
         path,
         op.step_id,
         op.tool,
-        dict(zip(op.names, request, strict=False)),
+        request_json(op, request),
         status.value,
         len(attempts or ()) + 1,
         output,

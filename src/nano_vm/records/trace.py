@@ -224,6 +224,28 @@ class Attempt:
             result["usage"] = _counts(self.usage)
         return result
 
+    def to_dict(self, base_ns: int = 0) -> dict[str, Any]:
+        """The JSON form, as exports and stores have it; *base_ns* is added to its times."""
+        usage = {} if self.usage is None else {"usage": self.usage.to_dict()}
+        return {
+            **self.outcome(),
+            "error": self.error.to_dict(),
+            "started_ns": self.started_ns + base_ns,
+            "finished_ns": self.finished_ns + base_ns,
+            **usage,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Attempt:
+        """The inverse of `to_dict`."""
+        return cls(
+            StepError.from_dict(data["error"]),
+            int(data["started_ns"]),
+            int(data["finished_ns"]),
+            LLMUsage.from_dict(data["usage"]) if "usage" in data else None,
+            data.get("answer"),
+        )
+
 
 class StepName(NamedTuple):
     """What a record says of its step; the machine's ops have the same attributes."""
@@ -619,17 +641,7 @@ class Trace:
         if error is not None:
             line["error"] = error.to_dict()
         if attempts:
-            attempts = self._dated(attempts)
-            line["attempts"] = [
-                {
-                    **attempt.outcome(),
-                    "error": attempt.error.to_dict(),
-                    "started_ns": attempt.started_ns,
-                    "finished_ns": attempt.finished_ns,
-                    **({"usage": attempt.usage.to_dict()} if attempt.usage is not None else {}),
-                }
-                for attempt in attempts
-            ]
+            line["attempts"] = [attempt.to_dict(self._base_ns) for attempt in attempts]
         if usage is not None:
             line["usage"] = usage.to_dict()
         if extra is not None:
@@ -957,16 +969,7 @@ def _read_step(line: dict[str, Any]) -> Record:
         request,
         int(line["started_ns"]),
         int(line["finished_ns"]),
-        tuple(
-            Attempt(
-                StepError.from_dict(a["error"]),
-                int(a["started_ns"]),
-                int(a["finished_ns"]),
-                LLMUsage.from_dict(a["usage"]) if "usage" in a else None,
-                a.get("answer"),
-            )
-            for a in line["attempts"]
-        )
+        tuple(Attempt.from_dict(attempt) for attempt in line["attempts"])
         if line.get("attempts")
         else None,
         LLMUsage.from_dict(line["usage"]) if "usage" in line else None,

@@ -19,7 +19,7 @@ from ..machine.outcome import Joined
 from ..machine.plan import END, FORK, Op, ToolOp
 from ..machine.recorded import Recorded
 from ..machine.terms import RunTerms, machine_of
-from ..records.trace import Record, full
+from ..records.trace import Record, full, request_json
 from ..run.vm import ExecutionVM
 from ..store.protocol import RunFilter
 from ..store.records import INTENT, STEP, Row, StoredRun
@@ -183,8 +183,7 @@ def _advance(
 def _difference(row: Row, record: Record) -> str | None:
     """What the new program would have recorded otherwise in the place of *row*."""
     op, _, status, output, _, request, _, _, _, _, extra = record
-    if type(request) is tuple:
-        request = dict(zip(op.names, request, strict=False))
+    request = request_json(op, request)
     pairs = (
         ("type", row.type, op.type),
         ("request", None if row.request is UNSET else row.request, request),

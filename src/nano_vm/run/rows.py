@@ -12,10 +12,10 @@ from typing import Any
 from ..language.semantics import CALLS, OUTSIDE
 from ..machine.machine import FOREVER, Machine
 from ..machine.plan import Op
-from ..records.trace import Record, StepStatus, called, full
+from ..records.trace import Record, StepStatus, called, extra_json, full, request_json
 from ..store.records import INTENT, PAUSED, STEP, Row, StoredRun
 from ..values import UNSET
-from .stored import Begun, begun_calls, extra_json, paused_rows, reconciles, timeless
+from .stored import Begun, begun_calls, paused_rows, reconciles, timeless
 
 
 class Rows:
@@ -81,16 +81,7 @@ class Rows:
         if error is not None:
             rest["error"] = error.to_dict()
         if attempts:
-            rest["attempts"] = [
-                {
-                    **attempt.outcome(),
-                    "error": attempt.error.to_dict(),
-                    "started_ns": attempt.started_ns + base,
-                    "finished_ns": attempt.finished_ns + base,
-                    **({"usage": attempt.usage.to_dict()} if attempt.usage is not None else {}),
-                }
-                for attempt in attempts
-            ]
+            rest["attempts"] = [attempt.to_dict(base) for attempt in attempts]
         lost = self.begun.get(path)
         if lost and op.type in CALLS:
             rest["lost"] = lost
@@ -103,8 +94,7 @@ class Rows:
             rest["extra"] = {**rest.get("extra", {}), "by": self.resolved[path]}
         if type(extra) is dict and "children" in extra:
             rest["size"] = len(extra["children"])
-        if type(request) is tuple:
-            request = dict(zip(op.names, request, strict=False))
+        request = request_json(op, request)
         return Row(
             STEP,
             frame,

@@ -47,14 +47,6 @@ def begun_calls(rows: Iterable[Row]) -> dict[str, Begun]:
     return found
 
 
-def extra_json(op: Any, extra: Any) -> dict[str, Any]:
-    """A record's extra as JSON, without the children of a fork."""
-    if type(extra) is tuple:
-        branch, values = extra
-        return {"branch": branch, "references": op.shown(values)}
-    return {key: value for key, value in extra.items() if key != "children"}
-
-
 def said_of(
     project: str | None = None,
     submitter: str | None = None,

@@ -148,16 +148,7 @@ def _beside(
         for n in (rest.get("size", 0), rest.get("paused", 0), *rest.get("lost", ()))
     ):
         raise ValueError("a number is none")
-    attempts = tuple(
-        Attempt(
-            StepError.from_dict(a["error"]),
-            a["started_ns"],
-            a["finished_ns"],
-            LLMUsage.from_dict(a["usage"]) if "usage" in a else None,
-            a.get("answer"),
-        )
-        for a in rest.get("attempts", ())
-    )
+    attempts = tuple(Attempt.from_dict(attempt) for attempt in rest.get("attempts", ()))
     error = StepError.from_dict(rest["error"]) if "error" in rest else None
     extra = {
         **rest.get("extra", {}),
