@@ -11,10 +11,9 @@ from typing import Any
 
 from ..collector import collector_paused
 from ..errors import Diagnostic, ProgramError, VMError
-from ..language.flow import Flow, FrameGraph
-from ..language.messages import has_pictures
+from ..language.flow import Flow
 from ..language.policy import Budget, Policy, tightest
-from ..language.program import MODEL_OPTIONS, LLMStep, Program
+from ..language.program import Program
 from ..machine.compile import compile_flow
 from ..machine.faults import WORDING
 from ..machine.ledger import Limits
@@ -24,8 +23,8 @@ from ..store.records import StoredRun
 from ..tools.contract import ToolContract
 from ..values import canonical, kind_name
 from ..verify.examine import Examined, examine, untrusted_by
-from ..verify.trust.proof import by_untrusted
-from .host import NAMED_ONLY, Adapter, Host, Threads, budget_of
+from .host import Adapter, Host, Threads, budget_of
+from .models import model_faults
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -168,7 +167,7 @@ class Preparer:
                 f"from_file"
             )
         flow = Flow(program, self.programs if programs is None else programs)
-        found = [*program.warnings, *self._check_models(flow)]
+        found = [*program.warnings, *model_faults(flow, self.adapters, self.approved)]
         default = self.adapters.get(None)
         examined = examine(
             flow,
@@ -225,70 +224,6 @@ class Preparer:
     def _count_tokens(self, model: str | None, messages: list[dict[str, Any]]) -> int:
         """The most tokens that *messages* can have for the adapter of *model*."""
         return (self.adapters.get(model) or self.adapters[None]).tokens(messages)
-
-    def _check_models(self, flow: Flow) -> list[Diagnostic]:
-        """Model steps against the adapters: one is there, it has the model, it takes the
-        options.
-        """
-        found = []
-        frames: dict[int, FrameGraph] = {}
-        for frame in flow.frames:
-            frames.setdefault(id(frame.names), frame)
-        for frame in frames.values():
-            names = frame.names
-            program = names.program
-            strange = by_untrusted(frame, self.approved)
-            for step, at in names.steps:
-                if not isinstance(step, LLMStep):
-                    continue
-                loc = (*names.loc, *at)
-                if not self.adapters:
-                    message = f"step {step.id!r} calls a model, and the VM has none"
-                    found.append(
-                        Diagnostic(
-                            "V030", loc, message, "give one by ExecutionVM(llm=...) or --model"
-                        )
-                    )
-                    continue
-                declared = step.model or program.defaults.model
-                model = program.models.get(declared, declared) if declared is not None else None
-                adapter = self.adapters.get(model)
-                if adapter is None:
-                    if len(self.adapters) > 1 or not self.adapters[None].takes("model"):
-                        known = [name for name in self.adapters if name is not None]
-                        hint = (
-                            f"the VM has {', '.join(map(repr, known))}"
-                            if known
-                            else "remove it: the adapter has one model"
-                        )
-                        message = f"step {step.id!r} wants model {model!r}, which no adapter has"
-                        found.append(Diagnostic("V031", (*loc, "model"), message, hint))
-                        continue
-                    adapter = self.adapters[None]
-                if strange and (step.options or program.defaults.options):
-                    message = (
-                        f"step {step.id!r} has options, and its program comes from an "
-                        f"untrusted source"
-                    )
-                    hint = "remove them, or approve the program's digest"
-                    found.append(Diagnostic("V034", (*loc, "options"), message, hint))
-                if not adapter.images and has_pictures(
-                    m for m in step.messages or () if isinstance(m, dict)
-                ):
-                    message = f"the adapter of step {step.id!r} takes no pictures"
-                    hint = "give it an attribute images = True if it does, or remove them"
-                    found.append(Diagnostic("V032", (*loc, "messages"), message, hint))
-                for option in MODEL_OPTIONS:
-                    given = (
-                        getattr(step, option) is not None
-                        or getattr(program.defaults, option) is not None
-                    )
-                    if given and not adapter.takes(option):
-                        message = f"the adapter of step {step.id!r} takes no {option!r}"
-                        either = "" if option in NAMED_ONLY else " or **kwargs"
-                        hint = f"let its complete() take {option}{either}, or remove the field"
-                        found.append(Diagnostic("V032", (*loc, option), message, hint))
-        return found
 
     def unpriced(self, plan: Plan) -> list[Diagnostic]:
         found = []
