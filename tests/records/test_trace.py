@@ -31,7 +31,7 @@ from nano_vm import (
     VMError,
     tool,
 )
-from nano_vm.records.trace import TraceError
+from nano_vm.records.trace import Chain, TraceError
 from nano_vm.testing import ScriptedLLM
 
 
@@ -611,3 +611,42 @@ def test_a_trace_is_read_from_its_summary(kind: str) -> None:
     for name in ("status", "output", "tokens", "digest"):
         with pytest.raises(TraceError, match="the summary was changed"):
             Trace.from_dict({**told, name: "another"})
+
+
+def test_a_digest_can_be_kept_as_the_run_goes() -> None:
+    """Record by record, of a fork with nothing but the heads of its frames."""
+    made = program(
+        step("a", "get"),
+        {
+            "id": "m",
+            "type": "map",
+            "over": "$items",
+            "as": "item",
+            "steps": [
+                step("b", "get"),
+                {"id": "w", "type": "wait", "event": "e", "when": "$item > 2"},
+            ],
+        },
+    )
+    trace = ExecutionVM(tools={"get": lambda: 1}).run_sync(made, {"items": [1, 2]})
+
+    def head_of(records: list[Any]) -> bytes:
+        chain = Chain()
+        for record in records:
+            add(chain, record)
+        return chain.head
+
+    def add(chain: Chain, record: Any) -> None:
+        extra = record[10]
+        if type(extra) is dict and "children" in extra:
+            heads = [head_of(child) for child in extra["children"]]
+            alone = {key: value for key, value in extra.items() if key != "children"}
+            chain.add((*record[:10], alone), heads)
+        else:
+            chain.add(record)
+
+    chain = Chain.of_run(trace.program_digest, trace.inputs)
+    for record in trace._full():
+        add(chain, record)
+    assert chain.ended(trace.status, trace.output, trace.error, trace.waiting) == trace.digest
+    assert chain.ended(trace.status, None, trace.error, trace.waiting) != trace.digest

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -537,18 +537,10 @@ class Trace:
                 f"computed"
             )
         if self._digest is None:
-            start = {"trace": TRACE_FORMAT, "program": self.program_digest, "inputs": self.inputs}
-            head = _chain(hashlib.sha256(canonical(start)).digest(), self._full())
-            waiting = [
-                {k: v for k, v in entry.items() if k not in UNDIGESTED} for entry in self.waiting
-            ]
-            last = {
-                "status": self.status.value,
-                "output": self.output,
-                "error": self.error,
-                "waiting": waiting,
-            }
-            self._digest = hashlib.sha256(head + canonical(last)).hexdigest()
+            chain = Chain.of_run(self.program_digest, self.inputs)
+            for record in self._full():
+                chain.add(record)
+            self._digest = chain.ended(self.status, self.output, self.error, self.waiting)
         return self._digest
 
     @property
@@ -856,11 +848,24 @@ lost, and what tells how it came about.
 """
 
 
-def _chain(head: bytes, records: list[Any]) -> bytes:
-    """The digest chain of one frame; a fork's record holds the heads of its children, in declared
-    order.
-    """
-    for record in records:
+class Chain:
+    """The digest of one frame as it grows: who adds each record as it is made need not keep them."""
+
+    __slots__ = ("head",)
+
+    def __init__(self, head: bytes = b"") -> None:
+        self.head = head
+
+    @classmethod
+    def of_run(cls, program_digest: str, inputs: dict[str, Any]) -> Chain:
+        """That of a run before its first step."""
+        start = {"trace": TRACE_FORMAT, "program": program_digest, "inputs": inputs}
+        return cls(hashlib.sha256(canonical(start)).digest())
+
+    def add(self, record: Record, children: Sequence[bytes] | None = None) -> None:
+        """Add a record in its eleven fields; *children* are the heads of a fork's frames in declared
+        order, where its record does not have their records.
+        """
         op, path, status, output, error, request, _, _, attempts, usage, extra = record
         body: dict[str, Any] = {
             "path": path,
@@ -880,10 +885,26 @@ def _chain(head: bytes, records: list[Any]) -> bytes:
             told = {k: v for k, v in extra_json(op, extra).items() if k not in _BESIDE}
             if told:
                 body["extra"] = told
-            if type(extra) is dict and "children" in extra:
-                body["children"] = [_chain(b"", child).hex() for child in extra["children"]]
-        head = hashlib.sha256(head + canonical(body)).digest()
-    return head
+            if children is None and type(extra) is dict and "children" in extra:
+                children = [_head_of(child) for child in extra["children"]]
+        if children is not None:
+            body["children"] = [head.hex() for head in children]
+        self.head = hashlib.sha256(self.head + canonical(body)).digest()
+
+    def ended(
+        self, status: TraceStatus, output: Any, error: str | None, waiting: Iterable[dict[str, Any]]
+    ) -> str:
+        """The digest of a run that ended, or waits, so."""
+        known = [{k: v for k, v in entry.items() if k not in UNDIGESTED} for entry in waiting]
+        last = {"status": status.value, "output": output, "error": error, "waiting": known}
+        return hashlib.sha256(self.head + canonical(last)).hexdigest()
+
+
+def _head_of(records: list[Any]) -> bytes:
+    chain = Chain()
+    for record in records:
+        chain.add(record)
+    return chain.head
 
 
 def _levels(records: list[Any], level: int) -> Iterator[tuple[Record, int]]:
