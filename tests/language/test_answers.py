@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nano_vm.errors import InvalidAnswer
@@ -150,6 +150,8 @@ def test_json_alone_and_fenced(value: Any, indent: int | None) -> None:
 @given(containers, words, words)
 def test_one_object_with_words_around_it(value: Any, before: str, after: str) -> None:
     text = json.dumps(value)
+    # in quotes the whole is one value, a text
+    assume(not (before.lstrip().startswith('"') and after.rstrip().endswith('"')))
     assert json_in(f"{before}{text}{after}") == value
     assert json_in(f"{before}\n```json\n{text}\n```\n{after}") == value
 
