@@ -2,7 +2,8 @@
 
 A package here is a folder or a module directly in ``nano_vm``. It imports itself and packages above
 it, and an import counts wherever it stands: under ``TYPE_CHECKING``, in a function, relative or
-absolute, or as text given to ``import_module``. Nobody imports another package's private names.
+absolute, or as text given to ``import_module``. No package imports or
+uses another's private names.
 """
 
 from __future__ import annotations
@@ -362,3 +363,87 @@ def test_the_map_shows_nothing_else() -> None:
         assert (SOURCE / f"{name}.py").is_file(), (
             f"ARCHITECTURE.md names {name}, which is not there"
         )
+
+
+# --- private attributes ---------------------------------------------------------------------------
+
+WORKSHOP = frozenset(
+    "_about _base_ns _dated _digest _erased _full _host _ops _program _program_digest _raised "
+    "_records _result _salt _seed _sign _steps".split()
+)
+"""Of a `Trace`, which is still filled where it is made: its readers take what is public."""
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def defined(tree: ast.AST) -> Iterator[str]:
+    """The private names that a module gives to something of its own: functions, classes, variables,
+    fields, slots, and attributes of ``self``.
+    """
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
+                yield name
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield name
+            case ast.Assign(targets=[ast.Name(id="__slots__")], value=value):
+                yield from (
+                    part.value
+                    for part in ast.walk(value)
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
+                )
+
+
+def reaching(source: Path) -> list[str]:
+    """Where a package uses ``x._y`` and only other packages have a ``_y``."""
+    trees = {
+        file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(source.rglob("*.py"))
+    }
+    owners: dict[str, set[str]] = {}
+    for file, tree in trees.items():
+        for name in filter(private, defined(tree)):
+            owners.setdefault(name, set()).add(package_of(file, source))
+    found = []
+    for file, tree in trees.items():
+        package = package_of(file, source)
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or not private(node.attr):
+                continue
+            others = owners.get(node.attr, set())
+            if others and package not in others and node.attr not in WORKSHOP:
+                place = f"{file.relative_to(source.parent)}:{node.lineno}"
+                found.append(f"{place}: {package} uses {node.attr} of {', '.join(sorted(others))}")
+    return found
+
+
+def test_no_package_reaches_into_another() -> None:
+    assert reaching(SOURCE) == []
+
+
+def test_a_reach_is_found(tmp_path: Path) -> None:
+    for place, text in {
+        "run/vm.py": "class VM:\n    __slots__ = ('_slot',)\n    _field: int\n"
+        "    def __init__(self):\n        self._own = 1\n    def _method(self): ...\n"
+        "def f(vm):\n    return vm._own",
+        "replay/fork.py": "def g(vm):\n    return vm._own, vm._method(), vm._slot, vm._field\n"
+        "def h(vm, pair):\n    vm._own = 2\n    return pair._replace(x=1), vm.__class__",
+    }.items():
+        path = tmp_path / PACKAGE / place
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    found = reaching(tmp_path / PACKAGE)
+    assert [line.partition(": ")[2] for line in sorted(found)] == [
+        "replay uses _field of run",
+        "replay uses _method of run",
+        "replay uses _own of run",
+        "replay uses _slot of run",
+        "replay uses _own of run",
+    ]
