@@ -340,12 +340,12 @@ def test_another_file_is_not_written_over(
         (arguments(out="."), "Is a directory"),
         (arguments(out="no/where.jsonl"), "No such file or directory"),
         (arguments(out="-"), "-o takes a file"),
-        (arguments(out="a\0b"), "can not write 'a\\x00b'"),
+        (arguments(out="a\0b"), "cannot write 'a\\x00b'"),
         (
             ["batch", "demo.yaml", "none.jsonl", "-o", "out.jsonl"],
-            "can not read none.jsonl: No such file",
+            "cannot read none.jsonl: No such file",
         ),
-        (["batch", "demo.yaml", ".", "-o", "out.jsonl"], "can not read .: Is a directory"),
+        (["batch", "demo.yaml", ".", "-o", "out.jsonl"], "cannot read .: Is a directory"),
         (arguments("--concurrency", "0"), "'0' is not a positive integer"),
         (arguments("--concurrency", "x"), "'x' is not a positive integer"),
         (arguments("--store", "mysql://a/b"), "--store: no store is kept in 'mysql'"),
@@ -395,7 +395,7 @@ def test_a_full_disk_leaves_whole_lines_and_says_what_was_done(folder: Path) -> 
     assert Path("out.jsonl").read_text().endswith("\n")
     done = results()
     assert 2 <= len(done) <= 4
-    assert "can not write out.jsonl: File too large" in err
+    assert "cannot write out.jsonl: File too large" in err
     assert "whose result could not be written: line" in err
     assert main(arguments(tools="large_")) == 0
     assert sorted(results()) == list(range(1, 21))

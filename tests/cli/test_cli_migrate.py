@@ -36,7 +36,7 @@ def test_each_run_with_the_reason_why_it_stays(
     assert main(["migrate", "later.yaml", "--dry-run", "--store", store]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "r1  suspended  may move",
-        "1 unfinished runs of 'offer': 1 may go on with later.yaml",
+        "1 unfinished run of 'offer': 1 may go on with later.yaml",
     ]
     (tmp_path / "dearer.yaml").write_text(FIRST.replace("sum: 5", "sum: 6"))
     assert main(["migrate", "dearer.yaml", "--dry-run", "--store", store, "--json"]) == 1

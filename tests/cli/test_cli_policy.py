@@ -192,7 +192,7 @@ def test_a_policy_that_can_not_be_read(folder: Path, capsys: Captured) -> None:
         more = ["--proofs"] if command == "graph" else []
         assert main([command, "p.yaml", "--policy", "nowhere.yaml", *more]) == 2
         assert (
-            "nano-vm: --policy: can not read nowhere.yaml: No such file" in capsys.readouterr().err
+            "nano-vm: --policy: cannot read nowhere.yaml: No such file" in capsys.readouterr().err
         )
     assert check("p.yaml", "--policy", ".") == 2
     assert "Is a directory" in capsys.readouterr().err

@@ -495,7 +495,7 @@ def test_an_event(sh: Shell) -> None:
     assert "does not fit what 'paid' waits for" in sh.refused("event", "p", "paid", '{"sum": 1}')
     assert "does not fit" in sh.refused("event", "p", "paid")
     assert "the payload is JSON, not 'yes'" in sh.refused("event", "p", "paid", "yes", code=2)
-    assert "can not read none.json" in sh.refused("event", "p", "paid", "@none.json", code=2)
+    assert "cannot read none.json" in sh.refused("event", "p", "paid", "@none.json", code=2)
     assert tables() == before
     Path("payload.json").write_text('{"amount": 5}')
     assert sh("event", "p", "paid", "@payload.json") == 0
@@ -849,7 +849,7 @@ def test_files_that_are_no_export(sh: Shell, ended: str, refund: str) -> None:
         assert message in line
         assert line.endswith("; nothing was taken in")
     assert sh.json("runs", *other) == []
-    assert "can not read none.jsonl" in sh.refused("store", "import", "none.jsonl", *other, code=2)
+    assert "cannot read none.jsonl" in sh.refused("store", "import", "none.jsonl", *other, code=2)
     assert sh("store", "import", "waiting.jsonl", "--unfinished", *other) == 0
     for path, message in (("no/where.jsonl", "No such file"), (".", "it is a folder")):
         assert message in sh.refused("store", "export", "-o", path, code=2)

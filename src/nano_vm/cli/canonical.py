@@ -39,9 +39,7 @@ def formatted(program: Program, *, json_form: bool = False) -> str:
             continue
         if again.digest == program.digest and json.dumps(again.to_dict()) == json.dumps(document):
             return text
-    raise Failure(
-        "this program can not be written as text that reads the same; nothing was changed"
-    )
+    raise Failure("this program cannot be written as text that reads the same; nothing was changed")
 
 
 def _as_json(document: Any) -> str:
@@ -103,7 +101,7 @@ def _dict(writer: yaml.SafeDumper, items: dict[str, Any]) -> yaml.Node:
 
 
 class _QuotedWriter(_Writer):
-    """Every text in double quotes: for what the readable form can not carry."""
+    """Every text in double quotes: for what the readable form cannot carry."""
 
 
 _Writer.add_representer(str, _text)

@@ -120,11 +120,11 @@ def text_of(path: str, what: str) -> str:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise UsageFault(f"{what}: can not read {path}: {error.strerror}") from None
+        raise UsageFault(f"{what}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UsageFault(f"{what}: {path} is not UTF-8: byte {error.start}") from None
     except ValueError as error:  # a NUL in the name
-        raise UsageFault(f"{what}: can not read {path!r}: {error}") from None
+        raise UsageFault(f"{what}: cannot read {path!r}: {error}") from None
 
 
 def untrusted_inputs(

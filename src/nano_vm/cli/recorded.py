@@ -36,7 +36,7 @@ def load_runs(name: str, options: Options) -> list[Trace | StoredRun]:
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
-        raise UsageFault(f"can not read {name}: {error.strerror}") from None
+        raise UsageFault(f"cannot read {name}: {error.strerror}") from None
     return _exported(name, data) if _is_export(data) else [_trace(name, data)]
 
 

@@ -20,7 +20,7 @@ def load_policy(path: str | None) -> Policy | None:
     """The policy in a file.
 
     Raises:
-        UsageFault: If it can not be read.
+        UsageFault: If it cannot be read.
         ProgramError: With every fault of it.
     """
     policy, faults = read_policy(path)
@@ -33,7 +33,7 @@ def read_policy(path: str | None) -> tuple[Policy | None, list[Diagnostic]]:
     """What can be read of the policy in a file, and what is wrong with it; see `Policy.readable`.
 
     Raises:
-        UsageFault: If the file can not be read.
+        UsageFault: If the file cannot be read.
     """
     if path is None:
         return None, []

@@ -83,7 +83,7 @@ def load(path: str, named: Sequence[str] = (), *, follow: bool = True) -> Loaded
     Without *follow* it is the one program alone.
 
     Raises:
-        UsageFault: If a file of the command line can not be read.
+        UsageFault: If a file of the command line cannot be read.
         ProgramError: With the faults of all files.
     """
     loader = _Loader()
@@ -183,7 +183,7 @@ class _Loader:
             if not real.is_file():
                 return ("which is no file" if real.exists() else "and there is no such file"), None
         except OSError as error:
-            return f"which can not be read: {error.strerror}", None
+            return f"which cannot be read: {error.strerror}", None
         self.programs[name] = self.read(_from_here(real), real, boundary)
         return None
 
@@ -217,14 +217,14 @@ def _within(real: Path, boundary: Path) -> str:
 
 
 def readable(path: str) -> None:
-    """Raises UsageFault if the file that the command line names can not be opened."""
+    """Raises UsageFault if the file that the command line names cannot be opened."""
     try:
         with open(path, "rb"):
             pass
     except OSError as error:
-        raise UsageFault(f"can not read {path}: {error.strerror}") from None
+        raise UsageFault(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # a NUL in the name
-        raise UsageFault(f"can not read {path!r}: {error}") from None
+        raise UsageFault(f"cannot read {path!r}: {error}") from None
 
 
 def _standard_input() -> str:

@@ -48,7 +48,7 @@ def opened(
     this one.
 
     Raises:
-        UsageFault: If it can not be opened.
+        UsageFault: If it cannot be opened.
     """
     from ..store.protocol import open_store
 

@@ -88,7 +88,7 @@ def _file_module(path: str) -> ModuleType:
     name = f"tools_file_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise UsageFault(f"--tools: can not load {path}")
+        raise UsageFault(f"--tools: cannot load {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses and type hints look for it
     _importable(str(file.parent.resolve()))
@@ -106,7 +106,7 @@ def _named_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         # what the module itself imports
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise UsageFault(f"--tools: can not load {name}: {error}") from None
+            raise UsageFault(f"--tools: cannot load {name}: {error}") from None
         hint = f"; for a file write {name}.py" if Path(f"{name}.py").is_file() else ""
         raise UsageFault(f"--tools: there is no module {name!r}{hint}") from None
 
@@ -140,7 +140,7 @@ def _guarded(source: str, load: Callable[[], Result]) -> Result:
             else ""
         )
         raise UsageFault(
-            f"--tools: can not load {source}: {type(error).__name__}: {error}{place}"
+            f"--tools: cannot load {source}: {type(error).__name__}: {error}{place}"
         ) from None
 
 

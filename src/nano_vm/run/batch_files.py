@@ -93,7 +93,7 @@ class FileBatch:
                         self.inputs.stop()
                     ended(given, result, trace)
         except OSError as error:
-            self.fault = f"can not read {self.inputs.name}: {error.strerror}"
+            self.fault = f"cannot read {self.inputs.name}: {error.strerror}"
         except BatchFault as error:  # a changed input that came by a pipe
             self.fault, self.misused = str(error), True
         except VMError as error:
@@ -169,5 +169,5 @@ def _batch_id(output: str, *, fresh: bool) -> str:
             os.fsync(file.fileno())
         os.replace(temporary, marker)
     except OSError as error:
-        raise BatchFault(f"can not write {marker}: {error.strerror}") from None
+        raise BatchFault(f"cannot write {marker}: {error.strerror}") from None
     return made

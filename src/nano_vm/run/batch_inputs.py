@@ -88,9 +88,9 @@ class Inputs:
             # a stream of its own: a thread that waits in the interpreter's stdin would hold its lock at the end
             self.stream: IO[bytes] = open(0 if path == "-" else path, "rb", closefd=path != "-")  # noqa: SIM115
         except OSError as error:
-            raise BatchFault(f"can not read {self.name}: {error.strerror}") from None
+            raise BatchFault(f"cannot read {self.name}: {error.strerror}") from None
         except ValueError as error:  # a NUL in the name
-            raise BatchFault(f"can not read {path!r}: {error}") from None
+            raise BatchFault(f"cannot read {path!r}: {error}") from None
         self.regular = (
             stat.S_ISREG(os.fstat(self.stream.fileno()).st_mode) and self.stream.seekable()
         )

@@ -63,7 +63,7 @@ class Results:
     next start.
 
     Raises:
-        BatchFault: If it can not be written, is something else, or was begun with another program.
+        BatchFault: If it cannot be written, is something else, or was begun with another program.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class Results:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise BatchFault(f"can not write {path}: {error.strerror}") from None
+            raise BatchFault(f"cannot write {path}: {error.strerror}") from None
         except ValueError as error:  # a NUL in the name
-            raise BatchFault(f"can not write {path!r}: {error}") from None
+            raise BatchFault(f"cannot write {path!r}: {error}") from None
         found = os.fstat(descriptor)
         own = os.fstat(inputs.stream.fileno())
         if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) == (
@@ -112,7 +112,7 @@ class Results:
         ):
             os.close(descriptor)
             what = "no regular file" if not stat.S_ISREG(found.st_mode) else "the file of inputs"
-            raise BatchFault(f"can not write the results to {path}: it is {what}")
+            raise BatchFault(f"cannot write the results to {path}: it is {what}")
         return open(descriptor, "r+b", buffering=0)
 
     def _lock(self) -> None:
@@ -236,7 +236,7 @@ class Results:
         """Whether an input line has a result.
 
         Raises:
-            BatchFault: If it is of another input, or can not be had in order any more.
+            BatchFault: If it is of another input, or cannot be had in order any more.
         """
         if not self.has(line):
             if self.ordered and line < self.last:
@@ -264,7 +264,7 @@ class Results:
                 while data:
                     data = data[self._file.write(data) or 0 :]
             except OSError as error:
-                self.fault = f"can not write {self.path}: {error.strerror}"
+                self.fault = f"cannot write {self.path}: {error.strerror}"
                 with suppress(OSError):
                     self._file.truncate(self._end)
             else:
@@ -281,7 +281,7 @@ class Results:
             self._beside.write(f"{safe_json(canonical(result).decode())}\n".encode())
             self._beside.flush()
         except OSError as error:
-            self.fault = f"can not write {self.path}.again: {error.strerror}"
+            self.fault = f"cannot write {self.path}.again: {error.strerror}"
             self.unwritten.append(result["line"])
             return
         self.counts.add(self.again.pop(result["line"]), -1)

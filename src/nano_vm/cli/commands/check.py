@@ -216,7 +216,7 @@ def _flow_lines(report: Report) -> Iterator[str]:
 
 
 def _worst_case(report: Report) -> Iterator[str]:
-    """The worst case in one line, and what costs can not be told."""
+    """The worst case in one line, and what costs cannot be told."""
     most = report.ceiling
     if most is None or any(
         d.severity == "error" and d.code[:3] != "V07" for d in report.diagnostics

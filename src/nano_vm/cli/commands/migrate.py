@@ -51,5 +51,6 @@ def migrate(options: Options) -> int:
         moves = "may move" if one.reason is None else f"stays: {one.reason}"
         say(safe(f"{one.run_id}  {one.status}  {moves}"))
     name = options.of or loaded.program.name
-    say(safe(f"{len(found)} unfinished runs of {name!r}: {may} may go on with {options.program}"))
+    count = f"{len(found)} unfinished run{'s' * (len(found) != 1)}"
+    say(safe(f"{count} of {name!r}: {may} may go on with {options.program}"))
     return OK if may == len(found) else FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 from .. import completion
 from ..faults import FAILED, OK, UsageFault
@@ -17,6 +18,10 @@ from ..parameters import (
     takes_tools,
 )
 from ..text import diagnostic_lines, safe, shown
+
+if TYPE_CHECKING:
+    from ...language.program import Program
+    from ...verify.report import Report
 
 SHOWN_REPLY_CHARS = 300
 
@@ -74,8 +79,6 @@ def plan(options: Options) -> int:
     from ...planner.planner import Planner
     from .. import host, inputs, models, rules, tools
     from ..canonical import formatted
-    from ..decide import WHOLE_CHARS
-    from ..outline import summary, whole_lines
     from ..sources import load, named_files
 
     if not options.model:
@@ -106,28 +109,34 @@ def plan(options: Options) -> int:
     if options.json:
         emit_json({"program": program.to_dict(), "report": report.to_dict()})
         return OK
-    tell = say if options.output is not None else note
-    # by its digest, on what is shown here
-    decided = options.output is not None and program.untrusted
+    _print(options, program, report, text)
+    return OK
+
+
+def _print(options: Options, program: Program, report: Report, text: str) -> None:
+    """What was written, and what is known of it; all of it, where its digest is to be approved."""
+    from ..decide import WHOLE_CHARS
+    from ..outline import summary, whole_lines
+
+    output = options.output
+    tell = say if output is not None else note
+    decided = output is not None and program.untrusted
     for line in whole_lines(text) if decided else summary(program):
         tell(line)
     for line in diagnostic_lines(report.diagnostics):
         tell(line)
+    told = set(map(str, report.diagnostics))
     for line in report.lines():
-        if line not in map(str, report.diagnostics) and not line.startswith(
-            ("warning: ", "hint: ")
-        ):
+        if line not in told and not line.startswith(("warning: ", "hint: ")):
             tell(safe(line))
-    if options.output is None:
+    if output is None:
         emit(text)
     elif decided and len(text) > WHOLE_CHARS:
         say(
             safe(
-                f"{options.output}: written; it is too long for a screen. Read it, and ask for "
-                f"its digest then:"
+                f"{output}: written; it is too long for a screen. Read it, and ask for its digest:"
             )
         )
-        say(safe(f"  nano-vm check {shlex.quote(options.output)} --json | jq .digest"))
+        say(safe(f"  nano-vm check {shlex.quote(output)} --json | jq .digest"))
     else:
-        say(safe(f"{options.output}: written, digest {program.digest}"))
-    return OK
+        say(safe(f"{output}: written, digest {program.digest}"))

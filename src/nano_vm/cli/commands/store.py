@@ -131,7 +131,7 @@ def import_(options: Options) -> int:
         source = sys.stdin.buffer if options.file == "-" else open(options.file, "rb")  # noqa: SIM115
     except (OSError, ValueError) as error:
         raise UsageFault(
-            f"can not read {options.file}: {getattr(error, 'strerror', None) or error}"
+            f"cannot read {options.file}: {getattr(error, 'strerror', None) or error}"
         ) from None
     try:
         with (
@@ -146,7 +146,7 @@ def import_(options: Options) -> int:
         raise Failure(f"{options.file}: {error}{hint}; nothing was taken in") from None
     except OSError as error:
         raise UsageFault(
-            f"can not read {options.file}: {error.strerror}; nothing was taken in"
+            f"cannot read {options.file}: {error.strerror}; nothing was taken in"
         ) from None
     if options.json:
         emit_json({"imported": taken})
@@ -247,7 +247,7 @@ def erase(options: Options) -> int:
         run_id = run_id_of(store, options.run)
         if run_id != options.run:
             raise UsageFault(
-                f"what is erased can not be had again, so the whole id is needed: {run_id}"
+                f"what is erased cannot be had again, so the whole id is needed: {run_id}"
             )
         done = store.erase(run_id)
     if options.json:
@@ -282,7 +282,7 @@ def _pruned_lines(found: list[Ended], *, all_: bool) -> Iterator[str]:
 
 def _agreed(count: int) -> bool:
     """Whether the person at the terminal wants them to be deleted."""
-    note("what is deleted can not be had again; nano-vm store export writes runs to a file first")
+    note("what is deleted cannot be had again; nano-vm store export writes runs to a file first")
     try:
         answer = input(f"delete {_runs(count)}? [y/N] ")
     except EOFError:

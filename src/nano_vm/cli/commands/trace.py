@@ -62,7 +62,7 @@ def _read(path: str) -> Trace:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         return Trace.from_json(data)
     except OSError as error:
-        raise UsageFault(f"can not read {path}: {error.strerror}") from None
+        raise UsageFault(f"cannot read {path}: {error.strerror}") from None
     except TraceError as error:
         raise Failure(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
