@@ -16,6 +16,7 @@ from functools import lru_cache
 from types import UnionType
 from typing import Any, TypeAlias, Union, get_args, get_origin
 
+from ..errors import StepFault
 from ..language.expr import (
     FEW_REFERENCES,
     Eval,
@@ -99,6 +100,21 @@ MAX_QUICK_LITERALS = 1 << 18
 
 ROOM = 1 << 20
 """Bytes: so many short texts and literals are never more."""
+
+
+def constant_of(
+    take: Take, args: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+    """What *take* gives whatever the frame is, where all arguments are scalars of the program: one
+    pair for all calls.
+    """
+    if not all(type(value) in SCALARS and is_literal(value) for value in args.values()):
+        return None
+    try:
+        pair = take([])
+    except StepFault:  # told when the step is reached
+        return None
+    return pair if take([]) is pair else None
 
 
 class Shapes:
@@ -330,8 +346,13 @@ class _Shape:
             return self.set(f"{self.cell(convert)}({variable})")
         kinds = self.cell(next(iter(passing)) if len(passing) == 1 else passing)
         test = f"type({variable}) {'is' if len(passing) == 1 else 'in'} {kinds}"
+        other = f"{self.cell(convert)}({variable})"
+        if parameter.convert is converter(float):  # of an int, as often as not
+            whole, exact = self.cell(int), self.cell(EXACT_INT)
+            number = f"type({variable}) is {whole} and -{exact} <= {variable} <= {exact}"
+            return self.set(f"{variable} if {test} else float({variable}) if {number} else {other}")
         self.tests.append(test)
-        return self.set(f"{variable} if {test} else {self.cell(convert)}({variable})")
+        return self.set(f"{variable} if {test} else {other}")
 
     def copy(
         self, variable: str, written: _Written, parameter: Parameter, convert: Callable[..., Any]
@@ -427,15 +448,4 @@ def _converting(tool: str, parameter: Parameter, written: Any) -> Callable[[Any]
     if parameter.convert is None:
         return handed
 
-    def convert(value: Any) -> Any:
-        return checked(tool, parameter, value, written)
-
-    if parameter.convert is not converter(float):
-        return convert
-
-    def number(value: Any) -> Any:
-        if type(value) is int and -EXACT_INT <= value <= EXACT_INT:
-            return float(value)
-        return convert(value)
-
-    return number
+    return lambda value: checked(tool, parameter, value, written)

@@ -51,7 +51,7 @@ from ..language.program import (
 from ..language.schemas import schema_check
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract
 from ..values import UNSET
-from .arguments import Shapes, TakeMessages, by_position, order
+from .arguments import Shapes, TakeMessages, by_position, constant_of, order
 from .bounds import counted, longest
 from .demands import Enforce, enforcer
 from .plan import (
@@ -334,11 +334,13 @@ class _Compiler:
         receives = order(contract, tuple(args))
         # the key is drawn for each call, and a tool may take it by name only
         called = (*receives, IDEMPOTENCY_KEY) if contract.takes_key else receives
+        take = self.shapes.take(contract, args, names)
         return ToolOp(
             tool=tool,
             number=self.numbers[tool],
             names=tuple(args),
-            take=self.shapes.take(contract, args, names),
+            take=take,
+            constant=constant_of(take, args),
             receives=called,
             function=by_position(contract, called),
             effect=contract.effect,

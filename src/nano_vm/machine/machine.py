@@ -624,7 +624,7 @@ class Machine:
                     else:
                         where = None  # the op's own
                     try:
-                        request, self.given = op.take(frame)
+                        request, self.given = op.constant or op.take(frame)
                     except StepFault as error:
                         self._reach(op, where, None, started, fuel)
                         follow = self._failed(op, StepError.of(error))

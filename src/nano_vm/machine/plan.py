@@ -112,6 +112,8 @@ class ToolOp(CallOp):
     tool: str = ""
     number: int = -1  # index into Plan.tools
     take: Take = None  # type: ignore[assignment]
+    # what `take` gives for ever, of arguments that are all scalars of the program
+    constant: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
     receives: tuple[str, ...] = ()
     function: Callable[..., Any] = None  # type: ignore[assignment]
     # whether nothing is to be done about a call but to take its arguments, call, and keep the value
