@@ -18,6 +18,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from nano_vm.store.sql.dialect import SCHEMES
 from nano_vm.store.sql.sqlite import SQLite
 from nano_vm.store.sql.store import SqlStore
 from nano_vm.store.transfer import export, read_export
-from nano_vm.values import UNSET
+from nano_vm.values import UNSET, canonical
 
 LONG = "a prompt that is longer than what stands in a cell " * 4
 NUMBERS = count(1)
@@ -126,14 +127,15 @@ def must(store: SqlStore, *items: Append) -> None:
             raise error
 
 
-def ended(store: SqlStore, rows: list[Row], **fields: Any) -> StoredRun:
+def ended(store: SqlStore, rows: list[Row], finished_ns: int = 2_000, **fields: Any) -> StoredRun:
     """A run that was driven to its end."""
     run = new_run(**fields)
     assert store.create(run)
     seal = RunSeal(store.load(run.run_id))
     first = seal.after(rows)
     last = seal.after(
-        (), {"status": "success", "owner": None, "output": {"said": LONG}, "finished_ns": 2_000}
+        (),
+        {"status": "success", "owner": None, "output": {"said": LONG}, "finished_ns": finished_ns},
     )
     must(store, Append(run.key, run.fence, rows, first), Append(run.key, run.fence, (), last))
     run.rows = rows
@@ -779,8 +781,7 @@ def test_what_is_erased_is_gone_from_the_file(tmp_path: Path) -> None:
 def test_pruning(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nano_vm.store.sql.upkeep.PRUNE_RUNS", 2)
     old = [ended(store, ROWS) for _ in range(5)]
-    kept = ended(store, ROWS)
-    must(store, Append(kept.key, 1, (), {"finished_ns": 3_000}))
+    kept = ended(store, ROWS, finished_ns=3_000)
     running = new_run()
     store.create(running)
     store.heartbeat("just gone", -1)
@@ -1635,7 +1636,7 @@ def test_what_is_asked_for_often_is_found_by_an_index(tmp_path: Path) -> None:
         list(store.runs(RunFilter(status="suspended"), limit=50))
         store.database.reading = monitored  # type: ignore[method-assign]
     assert any("nano_runs_wake (status=? AND wake_ns>? AND wake_ns<?)" in line for line in seen)
-    assert [line for line in seen if line.startswith("SCAN nano_")] == [
+    assert [line for line in seen if line.startswith(("SCAN nano_", "SCAN r "))] == [
         "SCAN nano_inbox USING INDEX nano_inbox_telling",
         "SCAN r USING COVERING INDEX nano_runs_created",
     ]
@@ -1717,3 +1718,30 @@ def test_a_third_database_is_a_class_and_an_entry(
         assert [r.run_id for r in store.runs(RunFilter(labels={"team": "billing"}))] == [run.run_id]
         assert damage(store) == []
     assert any("nano_labels" in statement for statement in asked)
+
+
+def test_a_run_that_has_ended_does_not_change_any_more(store: SqlStore) -> None:
+    """Nor does an append that is given again, as its answer was lost, undo what was erased since."""
+    run = new_run(started_ns=5)
+    assert store.create(run)
+    seal = RunSeal(store.load(run.run_id))
+    first = Append(run.key, 1, ROWS, seal.after(ROWS), after=0)
+    end = {"status": "success", "finished_ns": 9, "owner": None, "output": {"said": LONG}}
+    last = Append(run.key, 1, (), seal.after((), end), after=len(ROWS))
+    must(store, first, last)
+    kept = store.load(run.run_id)
+    must(store, last, first)
+    assert store.load(run.run_id) == kept
+    late = [Append(run.key, 1, [step(7)], after=len(ROWS)), Append(run.key, 1, (), {"steps": 7})]
+    for item in late:
+        (error,) = append(store, item)
+        assert isinstance(error, LeaseLost)
+        assert "has ended" in str(error)
+    assert store.load(run.run_id) == kept
+    assert store.erase(run.run_id)
+    erased = store.load(run.run_id)
+    must(store, last)
+    assert store.load(run.run_id) == erased
+    assert contents(store).keys() & {sha256(canonical({"said": LONG})).digest()} == set()
+    assert len(store.receipts(run.run_id)) == 2
+    assert store.check() == []

@@ -113,8 +113,10 @@ def _way(
         clauses.append(f"({made}, {key}) < (?, ?)")
         given += after
     where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-    text = f"SELECT {made}, {key} FROM {source}{where} ORDER BY {made} DESC, {key} DESC LIMIT ?"
-    return [(created, number) for created, number in connection.all(text, *given, size)]
+    text = f"SELECT {made}, {key} FROM {source}{where} ORDER BY {made} DESC, {key} DESC"
+    # the number stands in the text: of a parameter a planner of PostgreSQL supposes that it is large
+    found = connection.all(f"{text} LIMIT {size:d}", *given)
+    return [(created, number) for created, number in found]
 
 
 def _source(filter: RunFilter) -> tuple[str, str, str, list[str], list[Any]]:

@@ -431,8 +431,8 @@ class Writer:
     def _appends(self, connection: Connection, items: list[_Item], bodies: Bodies) -> None:
         keys = sorted({item.append.key for item in items if item.append is not None})
         held = (
-            "SELECT key, fence, row_count, output, error, waiting, run_id, seal FROM nano_runs "
-            "WHERE key IN (*) ORDER BY key"
+            "SELECT key, fence, row_count, output, error, waiting, run_id, seal, status "
+            "FROM nano_runs WHERE key IN (*) ORDER BY key"
         )
         held += self.database.dialect.skip_locked  # nobody claims the run until the commit
         runs = {run[0]: run for run in connection.among(held, keys)}
@@ -463,6 +463,12 @@ class Writer:
                         f"run number {append.key} has another owner now; what it did since is not "
                         f"kept here"
                     )
+                continue
+            if updates.get(append.key, {}).get("status", run[8]) in ENDED:
+                # nothing of it changes any more, though it may have been erased; what was stored
+                # before, and the answer lost, is there
+                if append.after is None or append.after + len(append.rows) > count:
+                    item.error = LeaseLost(f"run number {append.key} has ended")
                 continue
             if append.after is not None and append.after + there != count:
                 item.error = StoreError(
