@@ -19,7 +19,7 @@ from typing import Any
 
 from nano_vm.records.trace import LLMUsage, StepStatus
 from nano_vm.store.protocol import RunFilter
-from nano_vm.store.records import ENDED, RUN_STATUSES, STEP, Row, StoredRun
+from nano_vm.store.records import ENDED, STEP, Row, StoredRun
 from nano_vm.store.seals import seal_of
 from nano_vm.store.sql.cells import Bodies, row_cells, run_cells
 from nano_vm.store.sql.listing import index_labels
@@ -121,14 +121,17 @@ def fill(store: SqlStore, count: int) -> None:
             connection.run("ANALYZE")
 
 
-def milliseconds(call: Callable[[], Any]) -> float:
-    """The least of `ROUNDS` calls: what others do on the machine only adds."""
-    taken = []
+def milliseconds(*calls: Callable[[], Any]) -> list[float]:
+    """The least of `ROUNDS` of each call, which take turns: what others do on the machine only
+    adds, and adds to all of them.
+    """
+    least = [float("inf")] * len(calls)
     for _ in range(ROUNDS):
-        began = time.perf_counter()
-        call()
-        taken.append((time.perf_counter() - began) * 1000)
-    return min(taken)
+        for at, call in enumerate(calls):
+            began = time.perf_counter()
+            call()
+            least[at] = min(least[at], (time.perf_counter() - began) * 1000)
+    return least
 
 
 def calls(store: SqlStore, count: int) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -141,28 +144,34 @@ def calls(store: SqlStore, count: int) -> Iterator[tuple[str, Callable[[], Any]]
     yield "rows after the first", lambda: store.rows_after("run-7", 0)
 
 
-def figures(url: str, count: int) -> dict[str, float]:
-    """Milliseconds of each list among *count* runs."""
-    with SqlStore(url) as store:
-        if not store.has("run-0"):
-            fill(store, count)
-        found = {name: milliseconds(call) for name, call in calls(store, count)}
-        began = time.perf_counter()
-        (cost,) = store.costs(("model",))
-        found["costs of all, by model"] = (time.perf_counter() - began) * 1000
-        assert cost.calls == count, cost
-        assert set(RUN_STATUSES) >= {run.status for run in store.page().runs}
-        return found
+def figures(urls: list[str], count: int) -> Iterator[tuple[str, float, float]]:
+    """Milliseconds of each list among the few and among the many."""
+    with SqlStore(urls[0]) as few, SqlStore(urls[1]) as many:
+        fill(few, FEW)
+        fill(many, count)
+        for (name, one), (_, other) in zip(calls(few, FEW), calls(many, count), strict=True):
+            yield name, *milliseconds(one, other)
+        sums = []
+        for store, runs in ((few, FEW), (many, count)):
+            began = time.perf_counter()
+            (cost,) = store.costs(("model",))
+            sums.append((time.perf_counter() - began) * 1000)
+            assert cost.calls == runs, cost
+        yield SUMS, *sums
 
 
-def table(name: str, few: dict[str, float], many: dict[str, float], count: int) -> Iterator[str]:
+SUMS = "costs of all, by model"
+"""What is read whole, and has no bound."""
+
+
+def table(name: str, found: list[tuple[str, float, float]], count: int) -> Iterator[str]:
     """The figures as Markdown."""
     yield f"| {name}, ms | {FEW:,} runs | {count:,} runs | |"
     yield "|---|---:|---:|---|"
-    for what, value in many.items():
-        ratio = value / few[what]
+    for what, few, many in found:
+        ratio = many / few
         held = f"{'✓' if ratio <= BOUND else '✗'} {ratio:.2f} times, at most {BOUND:g}"
-        yield f"| {what} | {few[what]:.2f} | {value:.2f} | {held if 'costs' not in what else ''} |"
+        yield f"| {what} | {few:.2f} | {many:.2f} | {held if what != SUMS else ''} |"
 
 
 def main() -> int:
@@ -181,14 +190,13 @@ def main() -> int:
             server = PostgresServer(Path(folder))
             urls = [server.database(), server.database()]
         try:
-            few, many = figures(urls[0], FEW), figures(urls[1], options.runs)
+            found = list(figures(urls, options.runs))
         finally:
             if server is not None:
                 server.stop()
     name = "PostgreSQL" if options.postgres else "SQLite"
-    print("\n".join(table(name, few, many, options.runs)))
-    lists = [what for what in many if "costs" not in what]
-    return int(any(many[what] > BOUND * few[what] for what in lists))
+    print("\n".join(table(name, found, options.runs)))
+    return int(any(many > BOUND * few for what, few, many in found if what != SUMS))
 
 
 if __name__ == "__main__":
