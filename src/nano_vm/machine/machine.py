@@ -710,6 +710,8 @@ class Machine:
                         follow = self._taken(value)
                     else:
                         text, usage, extra = (value, None, None) if type(value) is str else value
+                        if usage is not None:
+                            usage, extra = self._priced(op, usage, extra)
                         size = len(text)
                         if (
                             op.text
@@ -796,13 +798,13 @@ class Machine:
             raise IllegalOutcome(_ILLEGAL.format(kind, self.path, outcome))
         match outcome:
             case Answer(text, usage, extra):
-                return self._answer(text, usage, extra)
+                return self._answer(text, *self._priced(self._op, usage, extra))
             case Failed(error, usage, by):
                 if self._op.code == PAUSE:
                     return self._decided(False, {"approved": False, "reason": None}, by, error)
-                return self._failure(error, usage=usage)
+                return self._failure(error, usage=self._priced(self._op, usage)[0])
             case TimedOut(called, usage):
-                return self._expiry(called, usage)
+                return self._expiry(called, self._priced(self._op, usage)[0])
             case Cancelled(called):
                 return self._cancellation(called)
             case Suspended():
@@ -817,7 +819,7 @@ class Machine:
                 self._keep(outcome)
                 return self._spoiled(error, usage, extra, size)
             case BadResult(error, str(answer), usage, extra):
-                return self._rejected(answer, error, usage, extra)
+                return self._rejected(answer, error, *self._priced(self._op, usage, extra))
             case NotCalled(error):
                 return self._not_called(error)
             case Joined():
@@ -1564,6 +1566,25 @@ class Machine:
         name = op.model or self.facts.default_model
         prices = self.facts.prices
         return prices.get(name) if prices is not None and name is not None else None
+
+    def _priced(
+        self, op: ModelOp, usage: LLMUsage | None, extra: dict[str, Any] | None = None
+    ) -> tuple[LLMUsage | None, dict[str, Any] | None]:
+        """*usage* with its cost by the run's prices, or as the adapter says; and *extra*, which says
+        whose cost it is. Where it says so already, the call was priced when it was made.
+        """
+        if usage is None or (extra is not None and "cost_source" in extra):
+            return usage, extra
+        price = self._price(op) if usage.total_tokens else None
+        if price is not None:
+            prompt, completion = usage.prompt_tokens, usage.completion_tokens
+            cost = cost_of(price, prompt, completion)
+            usage, source = LLMUsage(prompt, completion, usage.total_tokens, cost), "prices"
+        elif usage.cost_usd is not None:
+            source = "adapter"
+        else:
+            return usage, extra
+        return usage, {**(extra or {}), "cost_source": source}
 
     def _settle(self, usage: LLMUsage | None) -> None:
         """Replace a call's reservation by what it used; without usage the reservation is the

@@ -34,7 +34,6 @@ from ..machine.plan import (
     Op,
     ToolOp,
 )
-from ..prices import cost_of
 from ..records.trace import LLMUsage
 from ..values import CONTAINERS, SCALARS, kind_name
 from .host import Adapter, Host, completed, plain_answer
@@ -274,8 +273,7 @@ class Driver:
         if lane.cancelled():  # it answered its cancellation with an error
             return machine.resume(Cancelled(called=True), now)
         if op.code == MODEL:
-            usage, _ = self.priced(consumed(error), op, self.adapter(op))
-            return machine.resume(Failed(model_error(error), usage), now)
+            return machine.resume(Failed(model_error(error), consumed(error)), now)
         return machine.resume(Failed(tool_error(op, error)), now)
 
     async def wait(self, machine: Machine, lane: Lane) -> None:
@@ -416,12 +414,8 @@ class Driver:
 
     def answered(self, machine: Machine, op: ModelOp, lane: Lane, answer: Any) -> Op:
         """The request after a model call that gave *answer*, as its adapter returns it."""
-        adapter, now = self.adapter(op), machine.now
+        now = machine.now
         text, usage, told = plain_answer(answer) or _parts(completed(answer))
-        if usage is not None:
-            usage, source = self.priced(usage, op, adapter)
-            if source is not None:
-                told = {**(told or {}), "cost_source": source}
         if lane.expired:
             return self.stopped(machine, lane, None, usage)
         if machine.handed is not None:
@@ -491,20 +485,6 @@ class Driver:
         if "idempotency_key" in named:
             keywords["idempotency_key"] = effect_key(machine.facts.run_id, machine.path)
         return keywords
-
-    def priced(
-        self, usage: LLMUsage | None, op: ModelOp, adapter: Adapter
-    ) -> tuple[LLMUsage | None, str | None]:
-        """*usage* with its cost by the host's prices, or as the adapter says; and which of both."""
-        if usage is None:
-            return None, None
-        price = (self.host.prices or {}).get(op.model or adapter.model or "")
-        if price is not None and usage.total_tokens:
-            cost = cost_of(price, usage.prompt_tokens, usage.completion_tokens)
-            return LLMUsage(
-                usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cost
-            ), "prices"
-        return usage, "adapter" if usage.cost_usd is not None else None
 
     # --- forks ---
 

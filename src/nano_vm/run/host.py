@@ -167,7 +167,6 @@ class Host:
     threads: Threads
     clock: Any
     shortest: int  # nanoseconds: the shortest deadline in the plan
-    prices: dict[str, tuple[Decimal, Decimal]] | None
     driver: Driver | None = None  # of the event loop that was used last
     # by `ModelOp.index`: what is called, and with what beside the messages, where no budget counts
     asking: dict[int, tuple[Callable[..., Any], dict[str, Any]]] = field(default_factory=dict)

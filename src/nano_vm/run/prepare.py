@@ -204,7 +204,6 @@ class Preparer:
                 threads=self.threads,
                 clock=self.clock,
                 shortest=prepared.plan.shortest_ns(),
-                prices=self.prices,
             )
             budgets = [
                 program.budget,
