@@ -595,7 +595,7 @@ async def test_a_fault_of_ours_in_what_is_owed_keeps_nothing_else_waiting(
     lease.owe(Debt("r", Append(1, 2, after=0)))
     trace = await taken_up(other)
     assert (trace.status, host.calls) == (SUCCESS, CALLS)
-    assert "run r: what it did last can not be stored: a fault of ours" in caplog.text
+    assert "run r: what it did last cannot be stored: a fault of ours" in caplog.text
     host.close()
 
 
