@@ -262,7 +262,7 @@ def main() -> int:
     for name, arguments in SABOTAGED.items():
         first = next(iter(run(*arguments, "--sabotage", name)["faults"]), "not found")
         found[name] = (
-            first.partition(": ")[2].partition(":")[0].splitlines()[0]
+            (first.partition(": ")[2].partition(":")[0] or first).splitlines()[0]
             if first != "not found"
             else first
         )
