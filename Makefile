@@ -49,8 +49,9 @@ format: $(VENV)/.check ## Let ruff put the sources in form
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-docs: $(VENV)/.core ## Write docs/cli.md from the help of every command
+docs: $(VENV)/.core ## Write docs/cli.md from the help of every command, docs/diagnostics.md from the codes
 	@$(BIN)/python scripts/cli_page.py
+	@$(BIN)/python -m nano_vm.diagnostics > docs/diagnostics.md
 
 bench: $(VENV)/.core ## Print the benchmark table and write its plot
 	@$(BIN)/python benchmarks/bench.py $(ARGS)

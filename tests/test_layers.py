@@ -20,6 +20,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 
 PACKAGES = (
     "errors",
+    "diagnostics",
     "values",
     "visible",
     "spelling",

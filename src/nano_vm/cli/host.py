@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..diagnostics import NAMES, has
 from ..errors import Diagnostic, ProgramError
 from ..run.vm import ExecutionVM
 from . import models, rules, sources, tools
@@ -95,10 +96,6 @@ def examined(loaded: Loaded, policy: Policy | None, options: Options) -> Report:
     return vm.verify(loaded.program, untrusted=untrusted)
 
 
-NAMES = frozenset({"V051", "V059"})
-"""Codes of what a policy names that is not there, and of inputs that it does not name."""
-
-
 def misnamed(loaded: Loaded, policy: Policy | None, options: Options) -> list[Diagnostic]:
     """What a policy that has faults of its own names besides, and this host and program have not.
 
@@ -106,4 +103,4 @@ def misnamed(loaded: Loaded, policy: Policy | None, options: Options) -> list[Di
     """
     if policy is None:
         return []
-    return [d for d in examined(loaded, policy, options).diagnostics if d.code in NAMES]
+    return [d for d in examined(loaded, policy, options).diagnostics if has(d.code, NAMES)]

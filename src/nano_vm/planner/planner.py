@@ -21,6 +21,7 @@ from enum import Enum
 from typing import Any
 
 from ..adapters.protocol import Completion, Message
+from ..diagnostics import PLANNER, has
 from ..errors import Diagnostic, PlannerError, ProgramError, VMError
 from ..language.answers import ending, filtered, without_reasoning
 from ..language.expr import value_references
@@ -276,7 +277,7 @@ class Planner:
             approved=(program.digest,) if program.untrusted else (),
         )
         report = vm.verify(program)
-        faults = [d for d in report.diagnostics if d.severity == "error" or d.code in _REFUSED]
+        faults = [d for d in report.diagnostics if d.severity == "error" or has(d.code, PLANNER)]
         broken = []
         for proof in report.proofs:
             if proof.status != "proved":
@@ -289,14 +290,6 @@ class Planner:
         if not report.ok and not faults and not broken:
             broken.append(str(report))
         return faults, broken
-
-
-_REFUSED = ("V024", "V023", "V070", "V071", "V072")
-"""Names that inputs must give though the program writes them, and jumps back that repeat nothing: a
-model meant something else. More steps or calls than the budget allows: a remark on what a person
-wrote, a fault of what a model wrote. Of tokens and money the worst case is that of the largest
-values, 16 MB each, which would refuse nearly every program; the run holds these budgets.
-"""
 
 
 # --- what the planner is given --------------------------------------------------------------------

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from ..collector import collector_paused
+from ..diagnostics import DOUBT, GRAPH, HOST, has
 from ..errors import Diagnostic, Loc, Severity, VMError
 from ..language.flow import Flow, Names
 from ..language.policy import (
@@ -96,7 +97,7 @@ def check(
     """Every fault of *flow* for a host with these tools, in document order; *solved* is `assigned`
     of it, where that is there.
     """
-    if any(d.code == "V008" for d in flow.diagnostics):  # too large, and not all of it is there
+    if any(has(d.code, GRAPH) for d in flow.diagnostics):  # too large, and not all of it is there
         return list(flow.diagnostics)
     found = [*flow.diagnostics, *check_shape(flow), *check_tools(flow, contracts)]
     # data flow over a broken graph says nonsense
@@ -146,8 +147,8 @@ def examine(
     found += _unknown_inputs(flow, policies, untrusted)
     found += _uncovered_inputs(flow, policies, untrusted)
     if policy is not None or len(policies) > 1:
-        found = [replace(d, severity="error") if d.code in DOUBTS else d for d in found]
-    sound = not any(d.severity == "error" and d.code not in _OF_HOSTS for d in found)
+        found = [replace(d, severity="error") if has(d.code, DOUBT) else d for d in found]
+    sound = not any(d.severity == "error" and not has(d.code, HOST) for d in found)
     proofs: tuple[Proof, ...] = ()
     trust, most = Trust(), None
     checks: dict[Loc, tuple[CallRule, ...]] = {}
@@ -215,32 +216,6 @@ def examine(
         trust.flows if sound else (),
     )
     return Examined(report, contracts, policies, checks, _not_covered(flow, policies, untrusted))
-
-
-DOUBTS = frozenset({"V011", "V024", "V023"})
-"""What a program may do that nobody vouches for: reads that some path lacks, or that inputs must
-fill though a step writes the name; a jump back that repeats nothing. Warnings to an author, errors
-where a policy's demands, or a model's program, depend on it.
-"""
-
-_OF_HOSTS = frozenset(
-    {
-        "V010",
-        "V011",
-        "V024",
-        "V020",
-        "V023",
-        "V030",
-        "V031",
-        "V032",
-        "V033",
-        "V034",
-        "V051",
-        "V057",
-        "V059",
-    }
-)
-"""Faults that leave the graph whole: unknown tools and models, names that inputs may still give."""
 
 
 def _rules(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+from ...diagnostics import CODES, explained
 from ...errors import ProgramError
-from ..faults import OK
+from ...spelling import meant
+from ..faults import OK, UsageFault
 from ..grammar import Options, command, flag
 from ..output import note, say
 from ..parameters import takes_host, takes_program
@@ -12,7 +16,10 @@ from ..text import safe_lines
 EXAMPLES = """\
 nano-vm explain refund.yaml --tools refund.py:tools
 nano-vm explain refund.yaml --plan
+nano-vm explain V003
 """
+
+_CODE = re.compile(r"[PV][0-9]{3}\Z", re.IGNORECASE)
 
 
 @command(examples=EXAMPLES)
@@ -23,8 +30,11 @@ def explain(options: Options) -> int:
     """
     Say in words what a program does: each step, what follows it, and what happens where it fails.
 
-    With --tools also what kind of effect each call has.
+    With --tools also what kind of effect each call has. Given the code of a fault in place of a
+    program (V003), say what it means and how it is mended.
     """
+    if _CODE.match(options.program):
+        return _fault(options.program)
     from ...language.flow import Flow
     from .. import host, sources
     from ..outline import in_words
@@ -47,4 +57,15 @@ def explain(options: Options) -> int:
             "tools were not given: their effects are taken for 'write'; --tools shows what they "
             "declare"
         )
+    return OK
+
+
+def _fault(code: str) -> int:
+    """What the code of a fault means."""
+    text = explained(code)
+    if text is None:
+        known = f"docs/diagnostics.md lists all {len(CODES)}"
+        hint = meant(code.upper(), CODES, otherwise=known)
+        raise UsageFault(f"no fault has the code {code!r}; {hint}")
+    say(text)
     return OK
