@@ -15,7 +15,14 @@ import nano_vm.machine.arguments
 from nano_vm.errors import StepFault, VMError
 from nano_vm.language.expr import Template, compile_expr, compile_value, parse_template
 from nano_vm.language.flow import Flow, Names
-from nano_vm.machine.arguments import MAX_SHAPES, Shapes, _in_loops, order
+from nano_vm.machine.arguments import (
+    MAX_SHAPES,
+    Shapes,
+    _in_loops,
+    constant_of,
+    order,
+    single_of,
+)
 from nano_vm.tools.contract import ToolContract, checked, contract, handed
 from nano_vm.values import as_text, canonical
 
@@ -237,3 +244,15 @@ def test_long_messages_are_looked_at() -> None:
         take = Shapes().messages([("user", text)], NAMES)
         assert take is not None
         assert take(VALUES)[2] is few
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(sorted("abcdefghxy")), LEAVES)
+def test_what_the_machine_writes_out_is_what_would_be_taken(name: str, written: Any) -> None:
+    args = {name: written}
+    take = Shapes().take(DECLARED, args, NAMES)
+    constant, single = constant_of(take, args), single_of(DECLARED, args, NAMES)
+    if constant is not None:
+        assert take(VALUES) == constant
+    if single is not None and type(VALUES[single[0]]) in single[1]:
+        assert take(VALUES) == ((VALUES[single[0]],),) * 2

@@ -117,6 +117,23 @@ def constant_of(
     return pair if take([]) is pair else None
 
 
+def single_of(
+    contract: ToolContract, args: Mapping[str, Any], names: Names
+) -> tuple[int, frozenset[Any]] | None:
+    """The shape that most calls have, which the machine writes out: of one argument that is one
+    name, the slot, and the types that pass as they are.
+    """
+    if len(args) != 1:
+        return None
+    ((name, written),) = args.items()
+    template = parse_template(written) if type(written) is str else None
+    if template is None or not template.typed:
+        return None
+    slot, path = names.load(template.parts[0])  # type: ignore[arg-type]
+    passing = passes(contract.parameters.get(name, Parameter(name, False)))
+    return (slot, passing) if passing and not path else None
+
+
 class Shapes:
     """What takes the arguments and messages of the calls of one plan."""
 

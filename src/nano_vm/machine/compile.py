@@ -51,7 +51,7 @@ from ..language.program import (
 from ..language.schemas import schema_check
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract
 from ..values import UNSET
-from .arguments import Shapes, TakeMessages, by_position, constant_of, order
+from .arguments import Shapes, TakeMessages, by_position, constant_of, order, single_of
 from .bounds import counted, longest
 from .demands import Enforce, enforcer
 from .plan import (
@@ -341,6 +341,7 @@ class _Compiler:
             names=tuple(args),
             take=take,
             constant=constant_of(take, args),
+            single=single_of(contract, args, names),
             receives=called,
             function=by_position(contract, called),
             effect=contract.effect,

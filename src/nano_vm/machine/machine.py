@@ -596,6 +596,7 @@ class Machine:
         # a host may set a limit below that of what is not counted
         short, lenient = min(SMALL_TEXT, limit + 1), limit >= SMALL_TEXT
         last: Any = None  # the op before, where `_op` is not told of it
+        request: Any
         fuel = ledger.steps
         around = self.base_deadline
         if self.fixed_deadline < around:
@@ -624,7 +625,11 @@ class Machine:
                     else:
                         where = None  # the op's own
                     try:
-                        request, self.given = op.constant or op.take(frame)
+                        single = op.single
+                        if single is not None and type(frame[single[0]]) in single[1]:
+                            request = self.given = (frame[single[0]],)
+                        else:
+                            request, self.given = op.constant or op.take(frame)
                     except StepFault as error:
                         self._reach(op, where, None, started, fuel)
                         follow = self._failed(op, StepError.of(error))

@@ -114,6 +114,7 @@ class ToolOp(CallOp):
     take: Take = None  # type: ignore[assignment]
     # what `take` gives for ever, of arguments that are all scalars of the program
     constant: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+    single: tuple[int, frozenset[Any]] | None = None  # as `arguments.single_of` gives it
     receives: tuple[str, ...] = ()
     function: Callable[..., Any] = None  # type: ignore[assignment]
     # whether nothing is to be done about a call but to take its arguments, call, and keep the value
