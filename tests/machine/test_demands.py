@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import json
 import pathlib
 import uuid
 from collections.abc import Callable
@@ -396,12 +397,17 @@ operators = st.sampled_from(["<", "<=", ">", ">=", "==", "!=", "in", "not in"])
 
 
 def exact(value: Any) -> Fraction | None:
-    """A number as what its digits say: a judge of its own, beside the language's."""
+    """A number as what its digits say: a judge of its own, beside the language's. A text is one if
+    JSON can read it as one: "00" is none.
+    """
     if type(value) is str:
         try:
-            return Fraction(value.strip())
-        except (ValueError, ZeroDivisionError):
+            parsed = json.loads(
+                value.strip(" \t\n\r\f\v"), parse_int=Fraction, parse_float=Fraction
+            )
+        except ValueError:
             return None
+        return parsed if isinstance(parsed, Fraction) else None
     if type(value) is bool or value is None:
         return None
     return Fraction(repr(value)) if type(value) is float else Fraction(value)
