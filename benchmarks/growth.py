@@ -1435,7 +1435,8 @@ HEADS = ["family", "size", "outcome, faults", "load", "graph", "in all", "report
 INTRODUCTION = """# Growth
 
 <!-- written by `python benchmarks/growth.py --write`; do not edit -->
-Measured on {date}: {system}, CPython {python}, load average {load}. Milliseconds of process time.
+Measured on {date}: {system}, CPython {python}, load average {load}.
+Milliseconds of process time; a busy machine doubles them.
 
 What it costs to load, check, refuse and prepare programs of every shape, each at the size at which
 a limit of the language is met: 10,000 steps, 1 MB of text, depth, nodes of the graph. *Load* is
