@@ -3,6 +3,7 @@ pass's own tests notice.
 
     python benchmarks/mutants.py                  # all of them: half an hour on one core
     python benchmarks/mutants.py --only trust
+    python benchmarks/mutants.py --programs 300   # sooner, and the campaign sees less
     python benchmarks/mutants.py --apply          # only whether every change still fits the source
 
 A mutant is a copy of the package with one text replaced: an edge is forgotten, a join, a case, a
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -74,7 +75,10 @@ def passes() -> dict[str, Pass]:
 
 def unfit(mutant: Mutant, package: Path) -> str | None:
     """Why the mutant does not fit the source any more."""
-    count = (package / mutant.file).read_text().count(mutant.old)
+    file = package / mutant.file
+    if not file.exists():
+        return f"{mutant.file}: there is no such file"
+    count = file.read_text().count(mutant.old)
     return None if count == 1 else f"{mutant.file}: {mutant.old!r} stands there {count} times"
 
 
@@ -97,6 +101,11 @@ def killed(command: list[str], package: Path, seconds: float) -> bool:
     return done.returncode != 0
 
 
+def broken(mutant: Mutant, source: str) -> str:
+    """The *source* of the mutant's file with the one text replaced."""
+    return source.replace(mutant.old, mutant.new)
+
+
 def judge(one: Pass, mutant: Mutant | None, *, both: bool) -> tuple[bool, bool]:
     """Whether the campaign and the pass's own tests fail; without a mutant neither may."""
     with tempfile.TemporaryDirectory() as folder:
@@ -106,13 +115,12 @@ def judge(one: Pass, mutant: Mutant | None, *, both: bool) -> tuple[bool, bool]:
         )
         if mutant is not None:
             file = package / mutant.file
-            file.write_text(file.read_text().replace(mutant.old, mutant.new))
+            file.write_text(broken(mutant, file.read_text()))
         length = ["--programs", str(one.programs), "--runs", "8", "--first", "1000", "--stop", "1"]
         what = ["--counterexamples"] if one.counterexamples else ["--only", one.attacks]
         by_campaign = killed(["benchmarks/soundness.py", *length, *what], package, 600)
         if by_campaign and not both:
             return True, False
-        files = [file for file in one.tests if (ROOT / file).exists()]
         quick = [
             "-m",
             "pytest",
@@ -124,9 +132,9 @@ def judge(one: Pass, mutant: Mutant | None, *, both: bool) -> tuple[bool, bool]:
             "no:cacheprovider",
             "-m",
             "not slow",
-            *files,
+            *one.tests,
         ]
-        return by_campaign, bool(files) and killed(quick, package, 600)
+        return by_campaign, killed(quick, package, 600)
 
 
 def main() -> int:
@@ -141,10 +149,13 @@ def main() -> int:
     parser.add_argument(
         "--both", action="store_true", help="run the tests also of what the campaign has killed"
     )
+    parser.add_argument("--programs", type=int, help="seeds that a campaign draws, at the most")
     options = parser.parse_args()
     began, alive, lost = time.perf_counter(), 0, 0
     for name in options.only.split(","):
         one, dead = table[name], 0
+        if options.programs is not None:
+            one = replace(one, programs=min(one.programs, options.programs))
         if not options.apply and any(judge(one, None, both=True)):
             print(f"{name:<9} fails as it is: nothing can be said of its mutants", flush=True)
             lost += len(one.mutants)
