@@ -1573,12 +1573,14 @@ class Machine:
         return prices.get(name) if prices is not None and name is not None else None
 
     def _priced(
-        self, op: ModelOp, usage: LLMUsage | None, extra: dict[str, Any] | None = None
+        self, op: Op, usage: LLMUsage | None, extra: dict[str, Any] | None = None
     ) -> tuple[LLMUsage | None, dict[str, Any] | None]:
         """*usage* with its cost by the run's prices, or as the adapter says; and *extra*, which says
-        whose cost it is. Where it says so already, the call was priced when it was made.
+        whose cost it is. Where it says so already, the call was priced when it was made; what no
+        model consumed has no price.
         """
-        if usage is None or (extra is not None and "cost_source" in extra):
+        priced = extra is not None and "cost_source" in extra
+        if usage is None or priced or not isinstance(op, ModelOp):
             return usage, extra
         price = self._price(op) if usage.total_tokens else None
         if price is not None:
