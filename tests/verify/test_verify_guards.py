@@ -245,6 +245,19 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         {"pay": {"guarded_by": ["s.a", "s.default"]}},
         "s.skip -> pay",
     ),
+    "a decision that is skipped is none of its edges": (
+        [
+            {
+                **when(condition="$to < 2"),
+                "then": "$next",
+                "otherwise": "$next",
+                "on_error": "skip",
+            },
+            pay(),
+        ],
+        {"pay": {"guarded_by": ["g.then", "g.otherwise"]}},
+        "g.skip -> pay",
+    ),
     "caught is not then": (
         [check(catch=[{"errors": ["*"], "next": "pay"}]), mail(), pay()],
         THEN,
@@ -629,6 +642,24 @@ CASES: dict[str, tuple[list[Step], dict[str, Any], str]] = {
         [ask(pay(args={"to": 7}), id="r", show=[8]), ask(pay("n", args={"to": 8}), show=[7])],
         BOSS,
         "r.then -> pay",
+    ),
+    "two approvals, and each shows a part": (
+        [
+            ask(),
+            ask(id="r", show="$items"),
+            pay(args={"to": "$to", "what": "$items"}),
+        ],
+        BOSS,
+        "q.then -> q.next -> r.then -> r.next -> pay",
+    ),
+    "two approvals, and the second shows all": (
+        [
+            ask(),
+            ask(id="r", show=["$to", "$items"]),
+            pay(args={"to": "$to", "what": "$items"}),
+        ],
+        BOSS,
+        HOLDS,
     ),
     # after and before
     "after a step": ([mail(), pay()], {"pay": {"after": ["mail"]}}, HOLDS),
