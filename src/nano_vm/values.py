@@ -95,7 +95,7 @@ def admit(value: object, limit: int = MAX_VALUE_BYTES) -> tuple[Any, int]:
 
 
 class _Odd(Exception):
-    """Something that is not plain, or too large."""
+    """Something that is not plain."""
 
 
 def _plain_copy(value: Any, depth: int, size: list[int], limit: int) -> Any:
@@ -141,8 +141,8 @@ def _plain_copy(value: Any, depth: int, size: list[int], limit: int) -> Any:
                     raise _Odd
             append(item)
     size[0] += total + NODE_BYTES * len(result)
-    if size[0] > limit:
-        raise _Odd
+    if size[0] > limit:  # the long way, which counts in the same order, would say the same
+        raise LimitExceeded(f"value is larger than {limit} bytes")
     return result
 
 
