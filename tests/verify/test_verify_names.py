@@ -94,6 +94,9 @@ SOMETIMES = ["V011 '$x' is not written on every path that leads here"]
         ([loop(noted(x=1), READ)], []),
         ([loop(choice("$q == 2", [noted(x=1)]), until="$x == 1")], SOMETIMES),
         ([loop(choice("$q == 1", "r", "$next"), noted(x=1)), READ], SOMETIMES),
+        # a loop writes when it ends, which its body never sees
+        ([loop(READ, output_key="x")], EARLY),
+        ([loop(noted("i", y="$l.output"))], [NEVER[0].replace("$x", "$l.output")]),
         # skipped: written nothing, unless by default
         ([step("a", output_key="x", on_error="skip"), READ], SOMETIMES),
         ([step("a", output_key="x", on_error="skip", default=1), READ], []),
@@ -108,6 +111,15 @@ SOMETIMES = ["V011 '$x' is not written on every path that leads here"]
         ([step("a", output_key="x", catch=[{"next": "r"}]), READ], SOMETIMES),
         ([noted(x=1), step("a", catch=[{"next": "r"}]), READ], []),
         ([noted(x=1), step("a", output_key="x", catch=[{"next": "r"}]), READ], SOMETIMES),
+        # the default is for where it is skipped
+        (
+            [
+                step("a", output_key="x", when="$q == 1", default=1, catch=[{"next": "r"}]),
+                READ,
+            ],
+            SOMETIMES,
+        ),
+        ([step("a", output_key="x", when="$q == 1", default=1), READ], []),
         (
             [loop(step("a"), noted(x=1), step("b"), catch=[{"next": "r"}]), noted("e"), READ],
             SOMETIMES,

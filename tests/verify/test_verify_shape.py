@@ -83,6 +83,7 @@ def test_a_block_that_is_itself_entered_twice_says_it_once() -> None:
             ["V005 steps run in a circle: a -> b -> i -> a"],
         ),
         ([noted("a", next="$end"), noted("b", next="b")], ["V009 no path reaches step 'b'"]),
+        ([noted("a", next="$end", catch=[{"next": "b"}]), noted("b")], []),
         (
             [choice("a", "$end", "$end"), choice("b", [noted("i")])],
             ["V009 no path reaches step 'b'"],
