@@ -453,6 +453,8 @@ def test_outputs_of_other_steps() -> None:
 def test_an_item_is_another_in_each_map() -> None:
     inner = mapped(choice("$item == 'b'", id="inner"), over=["a", "b"], id="again")
     assert barred(mapped(choice("$item == 'a'", [inner]), over=["a", "x"])) == set()
+    given = {"type": "object", "properties": {"item": {"enum": ["a", "b"]}}, "required": ["item"]}
+    assert barred(choice("$item == 'a'", [inner]), inputs=given) == set()
 
 
 def test_what_a_step_copies_when_entered_in_two_ways() -> None:
