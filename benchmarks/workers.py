@@ -1,9 +1,9 @@
 """Several worker processes over one database: programs a second, deadlocks, and how often one
 waited for a lock of another.
 
-    python benchmarks/workers.py                        # PostgreSQL and SQLite, 1, 2, 4 and 8
-    processes python benchmarks/workers.py --runs 200 --only sqlite python benchmarks/workers.py
-    --rounds 5 --write       # the figures go to docs/reliability.md
+    python benchmarks/workers.py    # PostgreSQL and SQLite, 1, 2, 4 and 8 processes
+    python benchmarks/workers.py --runs 200 --only sqlite
+    python benchmarks/workers.py --rounds 5 --write    # the figures go to docs/reliability.md
 
 Each process takes runs of five writes until there are none, all at the same time. A wait for a lock
 counts from `LOCK_WAIT_MS`, as the server logs it; SQLite has one lock for all, and tells nothing.

@@ -17,7 +17,7 @@ from ..records.trace import LLMUsage
 
 Message = dict[str, Any]
 """``{"role": "system" | "developer" | "user" | "assistant", "content": text}``; to an adapter whose
-attribute ``images`` is true also with a list of parts as content, see `nano_vm.messages`.
+attribute ``images`` is true also with a list of parts as content, see `nano_vm.language.messages`.
 """
 
 
@@ -29,7 +29,7 @@ class Completion:
     ``finish_reason`` is the provider's word: ``stop``, ``length``, ``content_filter``, ...; an
     adapter says ``refusal`` where the model refused, with its words as the text. The VM judges by
     it: an answer that was cut off or filtered is an error of the step, of kind ``truncated`` or
-    ``filtered`` (see `nano_vm.answers`). ``reasoning`` is what the model thought, where the
+    ``filtered`` (see `nano_vm.language.answers`). ``reasoning`` is what the model thought, where the
     provider hands it over apart: it is recorded beside the answer and is no part of it.
     """
 

@@ -124,7 +124,7 @@ MAX_WORD = 200
 
 _ROOTS = frozenset({"Exception", "BaseException", "object"})
 """Bases that nearly every exception has, so that nothing is recorded of them; see
-`outcomes.matches`.
+`faults.matches`.
 """
 
 

@@ -2,7 +2,7 @@
 
 Program and host meet once: flow, checks and plan of a program are made at its first run and kept. A
 program that the host's tools or models refuse gives a FAILED trace with the Diagnostics and no step
-run; what a run does is decided in `machine`, and `drive` makes its calls.
+run; what a run does is decided in `machine`, and `driver` makes its calls.
 """
 
 from __future__ import annotations
@@ -429,7 +429,7 @@ class ExecutionVM:
         **options: Unpack[SharedOptions],
     ) -> AsyncGenerator[BatchResult, None]:
         """Run *program* on each of *inputs* and give the results as they come; see
-        `nano_vm.batch.run_many`.
+        `nano_vm.run.batch.run_many`.
         """
         return run_many(
             self,

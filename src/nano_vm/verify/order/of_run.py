@@ -1,4 +1,4 @@
-"""Whether one run broke a statement: the definitions of `guards`, applied to the records of an
+"""Whether one run broke a statement: the definitions of `proof`, applied to the records of an
 ended machine.
 
 It looks at what happened and at nothing that could happen, and shares no step of its reasoning with

@@ -1,7 +1,7 @@
 """Whether untrusted text reached a protected argument in one run: labels carried along the records
 of an ended machine.
 
-What `trust` says of all runs at once and of all writes to a name together, this says of one run,
+What `proof` says of all runs at once and of all writes to a name together, this says of one run,
 write by write. It answers yes only where the records show it: what a run does without a record (the
 output that a block gives to its container) counts as clean.
 """
