@@ -113,17 +113,7 @@ class Asked:
     @property
     def anything(self) -> bool:
         """Whether anything is asked at all."""
-        return bool(
-            self.equal
-            or self.near
-            or self.inside
-            or self.starts
-            or self.ends
-            or self.lengths
-            or self.kinds
-            or self.fields
-            or self.item is not None
-        )
+        return bool(self.equal) or self.errs or self.item is not None
 
     @property
     def errs(self) -> bool:
