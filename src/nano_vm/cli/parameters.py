@@ -88,15 +88,13 @@ def takes_inputs(
     )
 
 
-def takes_tools(
-    help: str = "the tools: module:object or file.py:object", section: str = HOST
-) -> Decorator[Any]:
+def takes_tools(help: str = "the tools: module:object or file.py:object") -> Decorator[Any]:
     """``--tools``."""
     return option(
         "--tools",
         metavar="MODULE:OBJECT",
         help=help,
-        section=section,
+        section=HOST,
         shell_complete=completion.tools,
     )
 

@@ -70,16 +70,14 @@ def dollars(cost: Decimal | None) -> str:
     return f"${cost:.{places}f}"
 
 
-def diagnostic_lines(
-    diagnostics: Sequence[Diagnostic], limit: int = SHOWN_DIAGNOSTICS
-) -> Iterable[str]:
+def diagnostic_lines(diagnostics: Sequence[Diagnostic]) -> Iterable[str]:
     """One line each, errors first where not all are shown, and how many more there are."""
     chosen = list(diagnostics)
-    if len(chosen) > limit:
+    if len(chosen) > SHOWN_DIAGNOSTICS:
         chosen.sort(key=lambda d: d.severity != "error")
-    for d in chosen[:limit]:
+    for d in chosen[:SHOWN_DIAGNOSTICS]:
         severity = "" if d.severity == "error" else f"{d.severity}: "
         hint = f"; {d.hint}" if d.hint else ""
         yield safe(f"{d.place}: {severity}{d.code}: {d.message}{hint}")
-    if len(chosen) > limit:
-        yield f"and {len(chosen) - limit} more"
+    if len(chosen) > SHOWN_DIAGNOSTICS:
+        yield f"and {len(chosen) - SHOWN_DIAGNOSTICS} more"

@@ -443,7 +443,7 @@ class _Parser:
             return Const(_number(token))
         if kind == "text":
             self.advance()
-            return self.quoted(token, depth)
+            return self.quoted(token)
         if kind == "ref":
             self.advance()
             return self.reference(token, depth)
@@ -518,7 +518,7 @@ class _Parser:
             return self.method(Ref(ref.name, ref.path[:-1]), str(last), depth)
         return ref
 
-    def quoted(self, token: str, depth: int) -> Node:
+    def quoted(self, token: str) -> Node:
         text = _ESCAPE.sub(_unescape, token[1:-1])
         while self.kind == "text":  # 'a' 'b' is one text, as in Python
             text += _ESCAPE.sub(_unescape, self.token[1:-1])

@@ -466,18 +466,11 @@ class Flow:
             canonical({"program": self.program.digest, "programs": called})
         ).hexdigest()
 
-    def fault(
-        self,
-        code: str,
-        loc: Loc,
-        message: str,
-        hint: str | None = None,
-        severity: Literal["error", "warning"] = "error",
-    ) -> None:
+    def fault(self, code: str, loc: Loc, message: str, hint: str | None = None) -> None:
         """Add a Diagnostic, once for each place."""
         if (code, loc) not in self._seen:
             self._seen.add((code, loc))
-            self.diagnostics.append(Diagnostic(code, loc, message, hint, severity))
+            self.diagnostics.append(Diagnostic(code, loc, message, hint))
 
     # --- building ---
 

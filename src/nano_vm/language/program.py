@@ -1095,7 +1095,7 @@ class _Shape:
                     self.twice(found, key, written, loc)
                     found[key] = value
             elif key in _ALL_STEP_FIELDS:
-                self.misplaced(key, value, kind, fields, loc)
+                self.misplaced(key, value, kind, loc)
             elif self.known(key, fields, value, (*loc, key), "step"):
                 found[key] = value
         result = _Prepared(_ordered(found, fields))
@@ -1114,9 +1114,7 @@ class _Shape:
                 result[field] = self.held(holds, result[field], (*loc, field), ids)
         return result
 
-    def misplaced(
-        self, key: str, value: Any, kind: Any, fields: Mapping[str, None], loc: Loc
-    ) -> None:
+    def misplaced(self, key: str, value: Any, kind: Any, loc: Loc) -> None:
         """A field of steps of other types: a model of 0.1 had all of them, most of them empty."""
         if value is None or value in ({}, []):
             return

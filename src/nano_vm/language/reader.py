@@ -194,7 +194,7 @@ class _Reader:
         stack: list[list[Any]] = []
         documents = 0
 
-        def put(value: Any, event: Any) -> None:
+        def put(value: Any) -> None:
             if not stack:
                 root.append(value)
                 return
@@ -252,7 +252,7 @@ class _Reader:
                     value = self.scalar(event)
                     if event.anchor:
                         self.anchors[event.anchor] = (value, 1)
-                    put(value, event)
+                    put(value)
                 elif kind is yaml.AliasEvent:
                     if event.anchor not in self.anchors:
                         self.add_fault(
@@ -267,7 +267,7 @@ class _Reader:
                             "P003", f"aliases add more than {MAX_ALIAS_NODES} values", event, loc
                         )
                         raise ProgramError(self.faults)
-                    put(value, event)
+                    put(value)
                 else:
                     if len(stack) >= MAX_DEPTH:
                         self.add_fault(
@@ -284,7 +284,7 @@ class _Reader:
                 container, _, _, anchor, start = stack.pop()
                 if anchor:
                     self.anchors[anchor] = (container, self.nodes - start + 1)
-                put(container, event)
+                put(container)
             elif kind is yaml.DocumentStartEvent:
                 documents += 1
                 if documents > 1:

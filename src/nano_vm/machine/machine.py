@@ -492,8 +492,8 @@ class Machine:
 
     def _joined(self) -> Op | None:
         op: ForkOp = self._op
-        children = self._adopt(op)
-        extra = self._join_extra(op)
+        children = self._adopt()
+        extra = self._join_extra()
         waiting = [entry for child in children if child.waiting for entry in child.waiting]
         unbegun = len(children) < len(self._children) and any(
             child is None and self.ready(number) for number, child in enumerate(self._children)
@@ -1353,8 +1353,8 @@ class Machine:
         op = self._op
         extra = None
         if isinstance(op, ForkOp):
-            self.waiting = [entry for child in self._adopt(op) for entry in child.waiting]
-            extra = self._join_extra(op)
+            self.waiting = [entry for child in self._adopt() for entry in child.waiting]
+            extra = self._join_extra()
         elif isinstance(op, ModelOp):
             self._settle(None if called else NOTHING_USED)
         elif isinstance(op, ToolOp):
@@ -1939,7 +1939,7 @@ class Machine:
         if self._lightly:
             self._inside, self._inside_state = self.frame.copy(), ledger.state
 
-    def _adopt(self, op: ForkOp) -> list[Machine | Light]:
+    def _adopt(self) -> list[Machine | Light]:
         """The children that were started; what they used and what they would undo becomes this
         machine's.
         """
@@ -1960,7 +1960,7 @@ class Machine:
                 child.frame = []  # adopted once; its values live on in its records
         return children
 
-    def _join_extra(self, op: ForkOp) -> dict[str, Any]:
+    def _join_extra(self) -> dict[str, Any]:
         children = [child.records if child is not None else [] for child in self._children]
         extra: dict[str, Any] = {"forked": True, "children": children}
         ends = {

@@ -428,7 +428,7 @@ def play(
         if code == END:
             return
         if code == FORK:
-            op = _forked(machine, op, recorded, forks, hold)
+            op = _forked(machine, recorded, forks, hold)
             continue
         following = recorded.feed(machine, op)
         if following is None:
@@ -461,9 +461,7 @@ def _plain_answer(
 _PLAIN_ANSWER = frozenset({*_BESIDE, "answer"})
 
 
-def _forked(
-    machine: Machine, op: Op, recorded: Recorded, forks: Mapping[str, Record], hold: bool
-) -> Op:
+def _forked(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], hold: bool) -> Op:
     """The children of a fork, those that began, one after the other; then its join, or that it was
     cancelled.
     """

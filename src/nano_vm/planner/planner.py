@@ -594,7 +594,7 @@ class _Shapes:
         outputs = [f"s{i}.output" for i in range(1, number)]
         free = [offer for offer in self.offers if not offer.guards and not offer.rules.approvals]
         choices = [
-            *self.calls(number, f"s{number}", free, outputs),
+            *self.calls(f"s{number}", free, outputs),
             *self.conditions(number, outputs),
             *self.approvals(number, outputs),
             *self.maps(number, free, outputs),
@@ -603,7 +603,6 @@ class _Shapes:
 
     def calls(
         self,
-        number: int,
         id: str,
         offers: Sequence[Offer],
         outputs: list[str],
@@ -656,7 +655,7 @@ class _Shapes:
                     *free,
                     *(o for o in self.offers if (name, edge) in o.guards and not o.rules.approvals),
                 ]
-                branches[edge] = _block(self.calls(number, f"s{number}_{edge}", inside, outputs))
+                branches[edge] = _block(self.calls(f"s{number}_{edge}", inside, outputs))
             yield _object(
                 {
                     "id": _const(name),
@@ -698,7 +697,7 @@ class _Shapes:
         """The same step for each item of a list."""
         lists = [*(name for name in self.kinds if self.kinds[name] in ("list", "any")), *outputs]
         if lists:
-            steps = _block(self.calls(number, f"s{number}_item", offers, outputs, item=True))
+            steps = _block(self.calls(f"s{number}_item", offers, outputs, item=True))
             over = {"enum": [f"${name}" for name in lists]}
             yield _object(
                 {"id": _const(f"s{number}"), "type": _const("map"), "over": over, "steps": steps}

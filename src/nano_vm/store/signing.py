@@ -15,8 +15,8 @@ from typing import Any
 
 from ..errors import MissingExtra, VMError
 
-PUBLIC_HEX, SIGNATURE_HEX = 64, 128
-"""Digits of a public key and of a signature (RFC 8032)."""
+PUBLIC_HEX = 64
+"""Digits of a public key (RFC 8032)."""
 
 KEY_FILE_BYTES = 10_000
 """A larger file is no key: one in PEM has 119 bytes."""

@@ -159,7 +159,7 @@ def examine(
     )
     if sound and (demanding or thorough):
         rules = _rules(flow, contracts, policies)
-        found += _forbidden(flow, rules, policies)
+        found += _forbidden(flow, rules)
         labels = frozenset(untrusted).union(*(untrusted_by(p, flow) for p in policies))
         found += _doubtful(rules, labels)
         trust = analyse(flow, contracts, rules, untrusted=labels, approved=approved)
@@ -266,9 +266,7 @@ def _calls(flow: Flow) -> Iterator[tuple[str, Loc]]:
                 yield call.tool, (*names.loc, *at, *call.at, "tool")
 
 
-def _forbidden(
-    flow: Flow, rules: Mapping[str, Rules], policies: Sequence[Policy]
-) -> Iterator[Diagnostic]:
+def _forbidden(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[Diagnostic]:
     """Calls of tools that a policy does not allow."""
     for tool, loc in _calls(flow):
         if not rules[tool].allow:

@@ -177,12 +177,11 @@ def values_of(
     headers: Sequence[Sequence[Any]],
     rows: Sequence[Sequence[Any]],
     where: str,
-    documents: Mapping[bytes, Any] | None = None,
 ) -> dict[bytes | None, Any]:
     """The values of all cells of *headers* and *rows*."""
     with _readable(where):
         cells = cells_of(headers, rows)
-        return decoded(cells, bodies_of(connection, hashes_in(cells)), where, documents or {})
+        return decoded(cells, bodies_of(connection, hashes_in(cells)), where, {})
 
 
 @contextmanager

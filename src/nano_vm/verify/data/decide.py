@@ -82,8 +82,8 @@ class Effort:
 
     __slots__ = ("left",)
 
-    def __init__(self, left: int = MAX_EFFORT) -> None:
-        self.left = left
+    def __init__(self) -> None:
+        self.left = MAX_EFFORT
 
     def allows(self, reads: Reads, lists: Sequence[Sequence[Any] | None]) -> bool:
         """Whether *reads* can be evaluated on all combinations of *lists*, which is spent then."""

@@ -43,7 +43,7 @@ def known_names(
     return frozenset().union(*declared, *ruled)
 
 
-def roles(rule: ArgRule, rules: Rules) -> Iterator[str]:
+def roles(rule: ArgRule) -> Iterator[str]:
     """Whose approval is enough: that which the rule names, and where trust is enough, that which
     the same policy demands for the tool.
     """

@@ -316,12 +316,12 @@ class _Run:
         return any(
             rule.check is None
             and (untrusted or not rule.trusted)
-            and not self.approved(rule, rules, value, env, names)
+            and not self.approved(rule, value, env, names)
             for rule in rules.argument(asked.name)
         )
 
-    def approved(self, rule: ArgRule, rules: Rules, value: Any, env: Env, names: Names) -> bool:
-        accepted = set(roles(rule, rules))
+    def approved(self, rule: ArgRule, value: Any, env: Env, names: Names) -> bool:
+        accepted = set(roles(rule))
         key = form(value, names)
         slots = [names.load(ref)[0] for ref in value_references(value)]
         return any(

@@ -723,7 +723,7 @@ def _arguments(
             reached = _Reached(STRONG)
         facts = []
         for rule in demands:
-            for role in dict.fromkeys(roles(rule, rules[tool])):
+            for role in dict.fromkeys(roles(rule)):
                 fact = approvals.ask(names, value, role)
                 if fact is not None:
                     facts.append((rule, fact))
