@@ -102,24 +102,8 @@ class Row:
         request = None if self.request is UNSET or type(self.request) is Erased else self.request
         name = StepName(step_of(self.path), self.type)
         begun, ended = self.started_ns, self.finished_ns
-        if self.rest is None:
-            return (
-                name,
-                self.path,
-                self.status,
-                output,
-                None,
-                request,
-                begun,
-                ended,
-                None,
-                self.usage,
-                None,
-            )
-        # what was erased is told as if it had never been
-        rest = self.rest if type(self.rest) is dict else {}
         try:
-            error, attempts, extra = _beside(rest)
+            error, attempts, extra = _beside(self.rest)
         except (TypeError, ValueError, LookupError, AttributeError) as fault:
             raise StoreError(
                 f"row {self.path!r} says what no step says; it was damaged: restore a copy"
@@ -139,10 +123,10 @@ class Row:
         )
 
 
-def _beside(
-    rest: dict[str, Any],
-) -> tuple[StepError | None, tuple[Attempt, ...] | None, Any]:
+def _beside(rest: Any) -> tuple[StepError | None, tuple[Attempt, ...] | None, Any]:
     """What a row says beside output and request: error, attempts, extra."""
+    if type(rest) is not dict:  # what was erased is told as if it had never been
+        return None, None, None
     if any(
         type(n) is not int
         for n in (rest.get("size", 0), rest.get("paused", 0), *rest.get("lost", ()))
