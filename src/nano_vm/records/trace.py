@@ -279,24 +279,37 @@ Record = tuple[
 BRIEF = 6
 
 
+def success(
+    op: Any,
+    path: str,
+    output: Any,
+    request: Any,
+    started_ns: int,
+    finished_ns: int,
+    extra: dict[str, Any] | None = None,
+) -> Record:
+    """The record of a step that succeeded at its first attempt and consumed nothing."""
+    return (
+        op,
+        path,
+        StepStatus.SUCCESS,
+        output,
+        None,
+        request,
+        started_ns,
+        finished_ns,
+        None,
+        None,
+        extra,
+    )
+
+
 def full(record: Any, ops: Sequence[Any]) -> Record:
     """A record in its eleven fields, and so those of its children; *ops* are those of the plan."""
     if len(record) == BRIEF:
         index, output, request, started, finished, path = record
         op = ops[index]
-        return (
-            op,
-            op.path if path is None else path,
-            StepStatus.SUCCESS,
-            output,
-            None,
-            request,
-            started,
-            finished,
-            None,
-            None,
-            None,
-        )
+        return success(op, op.path if path is None else path, output, request, started, finished)
     extra = record[10]
     if type(extra) is dict and "children" in extra:
         children = [[full(inner, ops) for inner in child] for child in extra["children"]]
@@ -920,19 +933,7 @@ def _levels(records: list[Any], level: int) -> Iterator[tuple[Record, int]]:
         yield record, level
 
 
-_BOUNDARY: Record = (
-    StepName("", "frame"),
-    "",
-    StepStatus.SUCCESS,
-    None,
-    None,
-    None,
-    0,
-    0,
-    None,
-    None,
-    None,
-)
+_BOUNDARY = success(StepName("", "frame"), "", None, None, 0, 0)
 
 
 def flattened(records: list[Any]) -> Iterator[Record]:

@@ -16,7 +16,7 @@ from ..machine.machine import Machine
 from ..machine.outcome import NotCalled, Suspended
 from ..machine.plan import END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded
-from ..records.trace import Record, StepStatus, Trace, flattened, request_json
+from ..records.trace import Record, StepStatus, Trace, flattened, request_json, success
 from ..run.options import Said
 from ..run.stored import parted
 from ..run.vm import ExecutionVM
@@ -224,19 +224,7 @@ class Forked:
         elif op.type == "approval":
             decided = value if isinstance(value, dict) else {"approved": value}
             value = {"approved": decided.get("approved"), "reason": decided.get("reason")}
-        return (
-            op,
-            path,
-            StepStatus.SUCCESS,
-            value,
-            None,
-            request,
-            started,
-            finished,
-            None,
-            None,
-            extra,
-        )
+        return success(op, path, value, request, started, finished, extra)
 
 
 _NO_OUTCOME = frozenset({StepStatus.CANCELLED, StepStatus.SUSPENDED, StepStatus.IN_DOUBT})
