@@ -3,7 +3,7 @@ SECTION ...]``.
 
 A full run prints its tables and writes ``docs/benchmarks.md``, ``docs/benchmarks.svg`` and
 ``benchmarks/benchmarks.json``; a partial or quick one only prints. The bars are shown, never
-enforced: a figure hangs on the machine, and a test that hangs on the machine is no test.
+enforced: a figure depends on the machine, and a test that depends on the machine is no test.
 """
 
 from __future__ import annotations

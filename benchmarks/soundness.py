@@ -1,5 +1,5 @@
 """The soundness campaign at length: drawn programs and policies, and runs that look for one that a
-proof says can not be.
+proof says cannot be.
 
     python benchmarks/soundness.py --programs 20000 --runs 20
     python benchmarks/soundness.py --programs 2000 --counterexamples

@@ -5,10 +5,10 @@ is fetched, and the same version gives the same table. A model that it does not 
 price by tokens alone, is not in the table: the cost of a program that uses it is then not known,
 which is never told as zero.
 
-Where a price hangs on something that is not known beforehand, the highest counts: the length of the
-prompt (tiers), the hour of the day, reasoning beside other output. Left out are prices that only a
-request for something else has: batches, service tiers, caches that are written on demand, searches,
-images and sound.
+Where a price depends on something that is not known beforehand, the highest counts: the length of
+the prompt (tiers), the hour of the day, reasoning beside other output. Left out are prices that
+only a request for something else has: batches, service tiers, caches that are written on demand,
+searches, images and sound.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class RecordedLLM:
         RecordedLLM("tests/refund.jsonl")                                    # from then on
 
     Raises:
-        VMError: If the file can not be read or is no recording.
+        VMError: If the file cannot be read or is no recording.
     """
 
     def __init__(self, path: str | Path, record: Any = None) -> None:

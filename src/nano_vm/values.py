@@ -171,7 +171,7 @@ def is_small(value: Any) -> bool:
 
 
 class _Walk:
-    """One pass over one value; ``size`` grows as it goes, so that sharing can not make it
+    """One pass over one value; ``size`` grows as it goes, so that sharing cannot make it
     endless.
     """
 
@@ -348,7 +348,7 @@ def exact_number(value: Decimal, at: tuple[Any, ...] = ()) -> int | float:
 
 
 def refused(at: tuple[Any, ...], what: str, hint: str) -> ValueRefused:
-    """The error for what can not come in, with its place inside the value."""
+    """The error for what cannot come in, with its place inside the value."""
     place = "value" + "".join(f"[{part!r}]" for part in at)
     return ValueRefused(f"{place} is {what}; {hint}")
 

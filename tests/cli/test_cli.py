@@ -617,7 +617,7 @@ def test_a_budget_bounds_the_run(folder: Path, capsys: pytest.CaptureFixture[str
         ("demo_tools:tools.x", "has no 'tools.x'"),
         ("demo_tools.py:five", "'five' of demo_tools.py holds no tools"),
         ("demo_tools.py:echo", "holds no tools"),
-        ("demo_tools.py:not_callable", "tool 'echo' is int, which can not be called"),
+        ("demo_tools.py:not_callable", "tool 'echo' is int, which cannot be called"),
         ("raises.py", "cannot load raises.py: ZeroDivisionError: division by zero ("),
         ("raises:tools", "raises.py:2)"),
         ("leaves.py:tools", "cannot load leaves.py: SystemExit: 3"),

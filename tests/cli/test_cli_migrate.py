@@ -70,7 +70,7 @@ async def test_a_run_that_was_begun_under_a_policy(
     assert capsys.readouterr().out.splitlines()[0] == "r2  suspended  may move"
     assert main(command) == 1
     assert (
-        "r2  suspended  stays: this host can not go on with it: run 'r2' was begun under a policy"
+        "r2  suspended  stays: this host cannot go on with it: run 'r2' was begun under a policy"
         in (capsys.readouterr().out)
     )
 

@@ -196,5 +196,5 @@ def test_an_empty_intent_and_a_bad_policy(
     assert main(["plan", " ", *COMMON]) == 1
     assert "the intent is empty" in capsys.readouterr().err
     assert main(["plan", "x", *COMMON, "--policy", "nowhere.yaml"]) == 1
-    assert "can not read the policy" in capsys.readouterr().err
+    assert "cannot read the policy" in capsys.readouterr().err
     assert scripted.calls == []

@@ -104,7 +104,7 @@ def test_a_host_gives_a_policy_a_dict_or_a_file(tmp_path: Path) -> None:
         assert found.digest == policy.digest
     with pytest.raises(VMError, match="a policy is a Policy, a dict or the path of a file, not"):
         policy_of(5)
-    with pytest.raises(ProgramError, match="can not read the policy: No such file"):
+    with pytest.raises(ProgramError, match="cannot read the policy: No such file"):
         policy_of(tmp_path / "nowhere.yaml")
 
 
@@ -124,7 +124,7 @@ def test_a_policy_that_is_no_yaml(tmp_path: Path) -> None:
         with pytest.raises(ProgramError):
             Policy.from_yaml(text)
     (tmp_path / "p").write_bytes(b"\xff\xfe\xfd")
-    with pytest.raises(ProgramError, match="can not read the policy"):
+    with pytest.raises(ProgramError, match="cannot read the policy"):
         Policy.from_file(tmp_path / "p")
 
 

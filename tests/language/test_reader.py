@@ -374,7 +374,7 @@ def test_files_that_are_not_utf_8(tmp_path: Path, content: bytes) -> None:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.yaml", tmp_path):
-        with pytest.raises(ProgramError, match="can not read it"):
+        with pytest.raises(ProgramError, match="cannot read it"):
             Program.from_file(path)
 
 

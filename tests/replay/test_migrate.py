@@ -212,7 +212,7 @@ async def test_a_host_that_could_not_go_on_with_the_run(tmp_path: Path) -> None:
     found = await moved(tmp_path, {"policy": CHECKED}, {}, PAY, WAIT)
     assert (
         found
-        == "this host can not go on with it: run 'r' was begun under a policy, and this VM has "
+        == "this host cannot go on with it: run 'r' was begun under a policy, and this VM has "
         "none; give it one"
     )
 

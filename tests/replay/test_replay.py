@@ -129,7 +129,7 @@ def test_a_guarded_step_that_was_slipped_in_is_told() -> None:
     ).difference
     assert difference is not None
     assert (difference.kind, difference.path) == ("extra", "refund")
-    assert str(difference) == "step 'refund' is recorded, and the run does not come to it"
+    assert str(difference) == "step 'refund' is recorded, and the run does not reach it"
 
 
 def test_missing_steps_and_another_order_are_told() -> None:
@@ -619,7 +619,7 @@ def test_a_trace_that_does_not_replay_is_not_forked() -> None:
     host = Host(["no"])
     trace = host.run(REFUND, INPUTS)
     forged = changed(trace, lambda records: records[2].update(output="yes"))
-    with pytest.raises(VMError, match=r"can not be forked: .* differs after"):
+    with pytest.raises(VMError, match=r"cannot be forked: .* differs after"):
         host.fork(forged, program=REFUND)
 
 

@@ -159,8 +159,8 @@ class _GeneratorCall:
 @pytest.mark.parametrize(
     ("name", "function", "says"),
     [
-        ("t", 5, "tool 't' is int, which can not be called"),
-        ("t", None, "NoneType, which can not be called"),
+        ("t", 5, "tool 't' is int, which cannot be called"),
+        ("t", None, "NoneType, which cannot be called"),
         ("", print, "a tool's name is a text"),
         (5, print, "a tool's name is a text, not 5"),
         ("t", _generates, "is a generator; return a list instead"),

@@ -1,1 +1,1 @@
-"""The graph of a program, drawn: Mermaid, DOT, SVG."""
+"""The graph of a program, drawn: Mermaid, DOT, SVG, PNG."""

@@ -316,7 +316,7 @@ def label(text: str, length: int) -> str:
 # --- Mermaid --------------------------------------------------------------------------------------
 
 MERMAID_MAX_EDGES = 500
-"""Mermaid's own default for ``maxEdges``, which a diagram can not change: what has more is not
+"""Mermaid's own default for ``maxEdges``, which a diagram cannot change: what has more is not
 drawn.
 """
 

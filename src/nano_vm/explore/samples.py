@@ -204,7 +204,7 @@ class Questions:
         return self.asked.get(self._source(names, kind, name), NOTHING)
 
     def sources(self, names: Names, step: Step) -> dict[Source, None]:
-        """The sources that the branch of *step* hangs on."""
+        """The sources that the branch of *step* depends on."""
         found: dict[Source, None] = {}
         for ref, _ in names.all_reads(step):
             for source, _ in self.origins(names, ref):

@@ -2,7 +2,7 @@
 
 A plan, its flow and the contracts of its tools come in; an `Exploration` goes out: what was
 reached, how runs ended, and runs that break a stated property. Runs are made depth first over the
-tree of choices, each from the start, since a machine can not be copied; those that take a choice
+tree of choices, each from the start, since a machine cannot be copied; those that take a choice
 for the first time at its place go before all others, so that a search that is cut short has seen
 the breadth. No tool is called and no model asked.
 """

@@ -2,7 +2,7 @@
 
 `parse_expr` and `parse_template` see the program's text alone, before any value exists; `Scope`
 resolves each name to a slot; a compiled closure loads slots and never sees program text again. So a
-value can be compared, searched and shown, and can not become code, a reference or a second
+value can be compared, searched and shown, and cannot become code, a reference or a second
 template.
 
 What is not listed here is not in the language: the tokens in ``_TOKEN``, the node classes, the

@@ -197,7 +197,7 @@ NO_OPTIONS: Mapping[str, str] = {
         _OF_THE_HOST,
     ),
 }
-"""What can not be an option of a model step, and what to do instead: budgets and proofs know the
+"""What cannot be an option of a model step, and what to do instead: budgets and proofs know the
 fields of the language only, and a program does not choose to whom its prompts, and the host's keys,
 are sent.
 """

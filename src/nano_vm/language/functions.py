@@ -50,7 +50,7 @@ class Function:
     most: int | None
 
     def arity_fault(self, count: int) -> str | None:
-        """Why it can not be called with *count* arguments."""
+        """Why it cannot be called with *count* arguments."""
         if self.least <= count and (self.most is None or count <= self.most):
             return None
         takes = (

@@ -192,7 +192,7 @@ class Policy:
         """A policy from a YAML or JSON file.
 
         Raises:
-            ProgramError: If it can not be read or holds a faulty policy.
+            ProgramError: If it cannot be read or holds a faulty policy.
         """
         try:
             with Path(path).open("rb") as file:
@@ -200,7 +200,7 @@ class Policy:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ProgramError(
-                [Diagnostic("P040", (), f"can not read the policy: {reason}", file=str(path))]
+                [Diagnostic("P040", (), f"cannot read the policy: {reason}", file=str(path))]
             ) from None
         return cls.from_yaml(text, file=str(path))
 
@@ -444,7 +444,7 @@ def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
     for name, value in own.values.items():
         if name in known.values and known.values[name] != value:
             yield fault(
-                ("values", name), f"the host's value {name!r} can not be changed by the program"
+                ("values", name), f"the host's value {name!r} cannot be changed by the program"
             )
 
 

@@ -578,7 +578,7 @@ class Program(Part):
         """A program from a ``.json`` file, or a YAML file of any other name.
 
         Raises:
-            ProgramError: If the file can not be read, is not UTF-8, or holds a faulty program.
+            ProgramError: If the file cannot be read, is not UTF-8, or holds a faulty program.
         """
         path = Path(path)
         try:
@@ -590,7 +590,7 @@ class Program(Part):
             text = data.decode("utf-8-sig")
         except OSError as error:
             raise ProgramError(
-                [Diagnostic("P001", (), f"can not read it: {error.strerror}", file=str(path))]
+                [Diagnostic("P001", (), f"cannot read it: {error.strerror}", file=str(path))]
             ) from None
         except UnicodeDecodeError as error:
             message = f"not UTF-8: byte {error.start}"
@@ -1143,7 +1143,7 @@ class _Shape:
                     f"use letters, digits, '_' and '-', at most {MAX_ID_CHARS}; not / [ ] # $ "
                     f"or control characters"
                 )
-                self.add("P021", (*loc, "id"), f"{short(step_id)} can not be a step id", hint)
+                self.add("P021", (*loc, "id"), f"{short(step_id)} cannot be a step id", hint)
             elif step_id in ids:
                 from ..errors import format_loc
 
@@ -1159,7 +1159,7 @@ class _Shape:
                 self.add(
                     "P021",
                     (*loc, field),
-                    f"{short(name)} can not be a name",
+                    f"{short(name)} cannot be a name",
                     "use letters, digits and '_'",
                 )
 
@@ -1336,7 +1336,7 @@ class _Shape:
                 )
             if any(not f for f in folded):
                 self.add(
-                    "P013", (*loc, "allowed_outputs"), "an empty text can not be an allowed output"
+                    "P013", (*loc, "allowed_outputs"), "an empty text cannot be an allowed output"
                 )
             for i, a in enumerate(allowed):
                 if isinstance(a, (bool, int, float)):
@@ -1379,7 +1379,7 @@ class _Shape:
         """
         for name, value in options.items() if isinstance(options, dict) else ():
             if name in NO_OPTIONS:
-                self.add("P013", (*loc, name), f"{name!r} can not be an option", NO_OPTIONS[name])
+                self.add("P013", (*loc, name), f"{name!r} cannot be an option", NO_OPTIONS[name])
             elif _refers(value):
                 self.add(
                     "P013",
@@ -1480,7 +1480,7 @@ class _Shape:
             self.add("P015", (*loc, "catch"), message, hint)
         name = step.get("error")
         if isinstance(name, str) and "$" not in name and not error_name(name):
-            message = f"{short(name)} can not be the name of an error"
+            message = f"{short(name)} cannot be the name of an error"
             self.add("P021", (*loc, "error"), message, ERROR_NAMES)
 
     def set(self, step: dict[str, Any], loc: Loc) -> None:
@@ -1489,7 +1489,7 @@ class _Shape:
             at = (*loc, "values", name)
             if not _NAME.match(name):
                 self.add(
-                    "P021", at, f"{short(name)} can not be a name", "use letters, digits and '_'"
+                    "P021", at, f"{short(name)} cannot be a name", "use letters, digits and '_'"
                 )
 
     def wait(self, step: dict[str, Any], loc: Loc) -> None:

@@ -152,7 +152,7 @@ def _check_drafts(node: Any, *, top: bool = False, names: bool = False) -> None:
     elif isinstance(node, dict):
         if not top and not names and "$schema" in node:
             raise ValueError(
-                "a subschema can not have a '$schema' of its own; all is read as draft 2020-12"
+                "a subschema cannot have a '$schema' of its own; all is read as draft 2020-12"
             )
         for key, value in node.items():
             if names or key not in DATA_WORDS:

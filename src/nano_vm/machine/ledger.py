@@ -2,7 +2,7 @@
 a frame.
 
 Amounts are reserved before a call and settled after it; at a fork what a child may use is known
-before it begins, so that what is refused does not hang on who finished first (`Shares`). Nothing
+before it begins, so that what is refused does not depend on who finished first (`Shares`). Nothing
 here decides what a refusal leads to.
 """
 
@@ -140,7 +140,7 @@ class Shares:
     children have equal shares of it, in declared order. Where fewer may run at a time than there
     are, child n comes after child n - *at_once*, as in lanes, and the children of a lane have their
     shares in common: each may use what those before it in its lane left. So one that runs alone has
-    all there is, and nothing hangs on the order in which lanes go forward.
+    all there is, and nothing depends on the order in which lanes go forward.
 
     What remains of calls beside the ceilings is shared too, by those who call: a call that is lost
     in a crash and made again is one more than the ceiling. Tokens and money have no ceiling before

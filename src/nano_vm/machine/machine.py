@@ -864,7 +864,7 @@ class Machine:
         extra: dict[str, Any] | None = None,
         size: int = 0,
     ) -> Op | None:
-        """The call was made and its value can not be taken: another call would repeat its
+        """The call was made and its value cannot be taken: another call would repeat its
         effect.
         """
         op: Any = self._op
@@ -1106,7 +1106,7 @@ class Machine:
         return self._failed(op, StepError("value", name, message, False))
 
     def _said(self, template: Eval) -> str:
-        """The message of a failure, which is one also where its message can not be computed."""
+        """The message of a failure, which is one also where its message cannot be computed."""
         try:
             text: str = template(self.frame)
         except StepFault as error:

@@ -48,7 +48,7 @@ _BESIDE = ("model", "finish_reason", "cost_source", "reasoning")
 
 
 class Unfit(Exception):
-    """The record at ``path`` can not be of the call that the machine asks for."""
+    """The record at ``path`` cannot be of the call that the machine asks for."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(why)
@@ -150,7 +150,7 @@ class Recorded:
             if machine.broken:
                 raise
             raise Unfit(
-                path, f"its record can not be read: {type(error).__name__}: {error}"
+                path, f"its record cannot be read: {type(error).__name__}: {error}"
             ) from error
         machine.delay_seconds = 0.0
         return following
@@ -501,7 +501,7 @@ def _began(records: Sequence[Record]) -> int:
 
 
 def contracts_of(about: Mapping[str, Any]) -> dict[str, ToolContract]:
-    """The tools of a run, as far as they decide what it did; they take any arguments and can not be
+    """The tools of a run, as far as they decide what it did; they take any arguments and cannot be
     called.
 
     Raises:

@@ -70,7 +70,7 @@ class Planner:
         the latest AI news and summarize", context={"topic": "AI"})
 
     Raises:
-        VMError: If one of them can not be what it is given for.
+        VMError: If one of them cannot be what it is given for.
     """
 
     def __init__(
@@ -895,7 +895,7 @@ def read_reply(text: str, *, cut: bool = False) -> dict[str, Any]:
     try:
         value, _ = admit(parse_json(text[start:end]))
     except (ValueError, VMError) as error:
-        raise ValueError(f"the reply can not be used: {error}") from None
+        raise ValueError(f"the reply cannot be used: {error}") from None
     assert isinstance(value, dict)
     return value
 

@@ -52,11 +52,11 @@ class Difference:
             case "inputs":
                 return f"the recorded inputs are none that the program takes: {self.why}"
             case "missing":
-                return f"{where} is not recorded, and the run comes to it here"
+                return f"{where} is not recorded, and the run reaches it here"
             case "extra":
-                return f"{where} is recorded, and the run does not come to it"
+                return f"{where} is recorded, and the run does not reach it"
             case "order":
-                return f"{where} is recorded here, and the run comes to {self.computed!r} first"
+                return f"{where} is recorded here, and the run reaches {self.computed!r} first"
             case "unfit":
                 return f"{where}: {self.why}"
             case "end":

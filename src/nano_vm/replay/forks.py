@@ -73,7 +73,7 @@ def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> 
             )
         if step is not None and not step.OUTSIDE:
             raise VMError(
-                f"edit: the output of step {name!r} is computed, so it can not be given; change "
+                f"edit: the output of step {name!r} is computed, so it cannot be given; change "
                 f"what it reads"
             )
     for name in fields:
@@ -130,7 +130,7 @@ class Forked:
         clock: Callable[[], int] | None = None,
     ) -> None:
         if replayed.trace is None or replayed.difference is not None:
-            raise VMError(f"run {replayed.run_id!r} can not be forked: {replayed}")
+            raise VMError(f"run {replayed.run_id!r} cannot be forked: {replayed}")
         # those of the machine: each has its op, and so its tool
         records = list(flattened(replayed.trace._full()))
         self.outputs = dict(outputs or {})

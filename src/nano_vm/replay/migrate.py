@@ -52,7 +52,7 @@ def migrations(
     given): may it move to *program*?
 
     Raises:
-        ProgramError: If the VM can not run *program*.
+        ProgramError: If the VM cannot run *program*.
     """
     store = vm.require_store()
     vm.plan(program)
@@ -79,7 +79,7 @@ def _why_not(vm: ExecutionVM, program: Program, run: StoredRun) -> str | None:
     try:
         vm.preparer.fits(prepared, run)
     except VMError as error:
-        return f"this host can not go on with it: {error}"
+        return f"this host cannot go on with it: {error}"
     assert plan is not None
     # under the terms that the run was begun with, as a resume has them
     terms = RunTerms.of_record(run.about, program.budget)

@@ -204,9 +204,7 @@ class Replayer:
             try:
                 found = compile_flow(self.flow, {**known, **contracts})
             except ExprError as error:
-                raise VMError(
-                    f"the program {self.program.name!r} can not be run: {error}"
-                ) from None
+                raise VMError(f"the program {self.program.name!r} cannot be run: {error}") from None
             self._plans[key] = found
         return found
 
@@ -214,7 +212,7 @@ class Replayer:
         """A machine at the beginning of the run.
 
         Raises:
-            ValueError: If what the trace tells of its host can not be read.
+            ValueError: If what the trace tells of its host cannot be read.
         """
         about = trace.about
         contracts = contracts_of(about)
@@ -247,7 +245,8 @@ class Replayer:
             machine, plan = self.machine(trace)
         except ValueError as error:
             return replace(
-                begun, difference=Difference("unfit", why=f"what is told of its host: {error}")
+                begun,
+                difference=Difference("unfit", why=f"what the trace says of its host: {error}"),
             )
         fault = _inputs_fault(trace.inputs, plan)
         if fault is not None:
@@ -375,7 +374,7 @@ def _trace_of(trace: Trace, machine: Machine, plan: Plan) -> Trace:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: ``ok`` is None where it can not be said."""
+    """One thing that was looked at: ``ok`` is None where it cannot be said."""
 
     name: str
     ok: bool | None
@@ -469,7 +468,7 @@ def _signature_check(subject: Subject, trusted: frozenset[str] | None) -> Iterat
     elif not signature_holds(run):
         yield Check("signature", False, f"it is none of {signer} of this seal")
     else:
-        told = "" if trusted is not None else "; whether that is the right one, --key tells"
+        told = "" if trusted is not None else "; --key says whether that is the right one"
         yield Check("signature", True, f"signed by {signer}{told}")
 
 

@@ -422,7 +422,7 @@ def open_store(url: str, **options: Any) -> Archive:
 
     Raises:
         MissingExtra: If it is in PostgreSQL, whose driver is not installed.
-        StoreError: If it can not be opened.
+        StoreError: If it cannot be opened.
     """
     from .sql.store import SqlStore
 

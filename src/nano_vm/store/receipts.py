@@ -1,5 +1,5 @@
 """Receipts: a store's list of what became of its runs, in which each holds the hashes of those
-before it. `sql.receipts` keeps it.
+before it. `store.sql.receipts` keeps it.
 """
 
 from __future__ import annotations

@@ -197,12 +197,12 @@ def contract(name: Any, function: Any) -> ToolContract:
     """The contract of *function* under *name*.
 
     Raises:
-        VMError: If it can not be called with keywords.
+        VMError: If it cannot be called with keywords.
     """
     if not isinstance(name, str) or not name:
         raise VMError(f"a tool's name is a text, not {name!r}")
     if not callable(function):
-        raise VMError(f"tool {name!r} is {kind_name(function)}, which can not be called")
+        raise VMError(f"tool {name!r} is {kind_name(function)}, which cannot be called")
     inner = function
     while isinstance(inner, functools.partial):
         inner = inner.func

@@ -312,7 +312,7 @@ def _over(
     budget: Budget | None,
     loc: Loc,
 ) -> list[Diagnostic]:
-    """Where the worst case exceeds a policy's budget. What hangs on the size of inputs is only
+    """Where the worst case exceeds a policy's budget. What depends on the size of inputs is only
     warned of: the run's own reservations hold it, and most inputs are far smaller than the largest.
     """
     faults = over_budget(most, bound, loc)
@@ -333,7 +333,7 @@ def _over(
                 d,
                 code="V075",
                 severity="warning",
-                hint="it hangs on the size of inputs, and is enforced while the program runs",
+                hint="it depends on the size of inputs, and is enforced while the program runs",
             )
             for d in faults
         ]
@@ -352,11 +352,11 @@ def _proofs(
     """
     search: Search | None = None
     effort -= PREPARED_EFFORT * len(flow.nodes)
-    missing = "the program can not be run, so no run was searched for"
+    missing = "the program cannot be run, so no run was searched for"
     if effort < 0:
         missing = "no run was searched for: the program is too large to try runs while one waits"
     else:
-        # unknown tools can not be compiled, and then nothing can be run
+        # unknown tools cannot be compiled, and then nothing can be run
         with suppress(VMError, KeyError):
             plan = compile_flow(flow, contracts, checks)
             search = Search(plan, flow, contracts, checks=checks, effort=effort)

@@ -190,8 +190,8 @@ class Search:
     def _left(
         self, path: Sequence[tuple[int, str]], machine: Machine, choices: Choices
     ) -> tuple[int, Callable[[Site], tuple[bool, bool]]]:
-        """How much of *path* the run did not take, and which sites the place where it left the path
-        hangs on.
+        """How much of *path* the run did not take, and which sites decide at the place where it
+        left the path.
         """
         if not path:
             return 0, _nothing

@@ -245,7 +245,7 @@ class Database:
             raise self.failure(error, "open") from error
 
     def _begun(self, *, write: bool) -> Connection:
-        """A connection in a transaction: one that was kept, if there is any. Nothing hangs on one
+        """A connection in a transaction: one that was kept, if there is any. Nothing depends on one
         that was lost since, so that is found as the transaction begins, and another taken.
         """
         while True:

@@ -281,7 +281,7 @@ def check_fields(
     """Reads of fields that are surely not there (errors), or not among those that are declared
     (warnings).
 
-    What hangs on a tool's return annotation, or stands in a test that may never look at it, is a
+    What depends on a tool's return annotation, or stands in a test that may never look at it, is a
     warning; so is what looks like a field in the middle of text, behind a name of which nobody
     knows that it holds an object.
     """

@@ -925,7 +925,7 @@ def _equals_itself_only(literal: Any) -> bool:
 
 
 def _with_part(domain: Domain, path: Path, part: Domain) -> Domain | None:
-    """*domain* where what lies at *path* is in *part*; None where that can not be said."""
+    """*domain* where what lies at *path* is in *part*; None where that cannot be said."""
     if domain.values is not None:
         kept = [
             value

@@ -1,4 +1,4 @@
-"""Trust: which protected arguments can untrusted text reach, and by what right?
+"""Trust: which protected arguments can untrusted text reach, and what declassifies it?
 
 A `Flow`, contracts and the joined rules of the policies come in; findings, flows and the value
 checks that a run must make go out. Nothing is run, and no value is seen: names are never computed,
@@ -74,7 +74,7 @@ class Trust:
     """What the analysis says.
 
     ``findings``: one for each protected argument of each call. ``flows``: what untrusted text
-    reaches, and by what right. ``checks``: the rules whose value check must hold before the call,
+    reaches, and what declassifies it. ``checks``: the rules whose value check must hold before the call,
     by the argument's place: the call's own ``loc``, then ``undo`` or ``reconcile`` where it is one,
     then ``args`` and the name (also where a reconcile takes the step's own arguments). ``shown``:
     by the same place, whose approval makes the value good: the tool must receive what was shown.
@@ -733,7 +733,7 @@ def _arguments(
     if "*" in named and contract is not None:
         named += contract.parameters
     for name in dict.fromkeys(named):
-        # Left to the tool's own default, which nobody sees: the rule that a value must pass can not be kept.
+        # Left to the tool's own default, which nobody sees: the rule for the value cannot hold.
         if (
             name not in args
             and name != "*"
