@@ -20,6 +20,7 @@ from ..language.policy import Budget
 from ..language.semantics import Calls
 from ..machine.machine import Machine
 from ..machine.plan import WHEN, Plan, ToolOp
+from ..records.trace import edge_of
 from ..tools.contract import ToolContract
 from .samples import Checks
 from .tree import (
@@ -230,11 +231,8 @@ def only_after(tool: str, branch: str) -> dict[str, Property]:
                 if not open_:
                     return None
                 open_ = False
-            taken = extra[0] if type(extra) is tuple else extra.get("branch") if extra else None
-            if taken is None and extra and "exhausted" in extra:
-                taken = "exhausted" if extra["exhausted"] else "until"
             decided = status.value == "success" or op.code == WHEN
-            if op.step_id == step_id and taken == label and decided:
+            if op.step_id == step_id and edge_of(extra) == label and decided:
                 open_ = True
         return open_
 

@@ -50,6 +50,8 @@ from ..records.trace import (
     StepStatus,
     Trace,
     bases_of,
+    edge_of,
+    extra_json,
     flattened,
     full,
     request_json,
@@ -1039,13 +1041,15 @@ class ExploredRun:
             began, ended = record[6] % GRAIN_NS, record[7] % GRAIN_NS
             if type(extra) is dict and "when" in extra:
                 found.append(Branch(path, "when", extra["when"], began))
-            if type(extra) is tuple:
-                found.append(Branch(path, extra[0], op.shown(extra[1]), ended))
-            elif extra and "branch" in extra:
-                found.append(Branch(path, extra["branch"], extra.get("references", {}), ended))
-            elif extra and "exhausted" in extra:
-                label = "exhausted" if extra["exhausted"] else "until"
-                found.append(Branch(path, label, {"iterations": extra["iterations"]}, ended))
+            label = edge_of(extra)
+            if label is None:
+                continue
+            said = extra_json(op, extra)
+            if "exhausted" in said:
+                values = {"iterations": said["iterations"]}
+            else:
+                values = said.get("references", {})
+            found.append(Branch(path, label, values, ended))
         return found
 
     def replay(self, plan: Plan | None = None) -> Machine:

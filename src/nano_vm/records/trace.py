@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..errors import Diagnostic, RunFailed, VMError
 from ..values import as_text, canonical, copied, kind_name, parse_json
@@ -842,6 +842,22 @@ def extra_json(op: Any, extra: Any) -> dict[str, Any]:
         branch, values = extra
         return {"branch": branch, "references": op.shown(values)}
     return {key: value for key, value in extra.items() if key != "children"}
+
+
+def branch_of(extra: Any) -> str | None:
+    """The branch that a record says its step took, in either form of ``extra``; None where it took
+    none.
+    """
+    if type(extra) is tuple:
+        return cast(str, extra[0])
+    return extra.get("branch") if type(extra) is dict else None
+
+
+def edge_of(extra: Any) -> str | None:
+    """The same, and of a loop how it ended: the label of the edge that the step took."""
+    if type(extra) is dict and "exhausted" in extra:
+        return "exhausted" if extra["exhausted"] else "until"
+    return branch_of(extra)
 
 
 def called(record: Record) -> bool:

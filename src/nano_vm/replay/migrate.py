@@ -19,7 +19,7 @@ from ..machine.outcome import Joined
 from ..machine.plan import END, FORK, Op, ToolOp
 from ..machine.recorded import Recorded
 from ..machine.terms import RunTerms, machine_of
-from ..records.trace import Record, full, request_json
+from ..records.trace import Record, branch_of, full, request_json
 from ..run.vm import ExecutionVM
 from ..store.protocol import RunFilter
 from ..store.records import INTENT, STEP, Row, StoredRun
@@ -189,15 +189,9 @@ def _difference(row: Row, record: Record) -> str | None:
         ("request", None if row.request is UNSET else row.request, request),
         ("status", row.status, status),
         ("output", None if row.output is UNSET else row.output, output),
-        ("branch", ((row.rest or {}).get("extra") or {}).get("branch"), _branch(extra)),
+        ("branch", ((row.rest or {}).get("extra") or {}).get("branch"), branch_of(extra)),
     )
     for name, old, new in pairs:
         if old != new:
             return f"its {name} was {short(old)}, and with the new program it is {short(new)}"
     return None
-
-
-def _branch(extra: Any) -> Any:
-    return (
-        extra[0] if type(extra) is tuple else extra.get("branch") if type(extra) is dict else None
-    )

@@ -21,7 +21,7 @@ from ...language.flow import Flow, Names, Node
 from ...language.semantics import Repeats, Use, Value
 from ...machine.machine import Machine
 from ...machine.plan import ToolOp
-from ...records.trace import BRIEF, StepStatus
+from ...records.trace import BRIEF, StepStatus, edge_of
 from ...tools.contract import ToolContract
 from .statement import Form, Places, Statement, form, has_references, shown
 
@@ -241,13 +241,7 @@ def _made(op: Any, status: StepStatus, error: Any, request: Any, attempts: Any) 
 
 def _edge(node: Node, extra: Any) -> str:
     """The edge that a step took, by its label in the flow."""
-    if type(extra) is tuple:
-        return str(extra[0])
-    if type(extra) is not dict:
-        return ""
-    if isinstance(node.control, Repeats) and node.kind != "when":
-        return "exhausted" if extra.get("exhausted") else "until"
-    branch = str(extra.get("branch", ""))
+    branch = edge_of(extra) or ""
     return f"case:{branch}" if node.follow(f"case:{branch}") is not None else branch
 
 
