@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import resource
@@ -41,7 +40,7 @@ from nano_vm.store.sql.store import SqlStore
 
 from .checks import examine
 from .frozen import SHORT
-from .life import Place, settle_in_doubt
+from .life import Place, concluded, settle_in_doubt
 from .points import Points, Shared
 from .programs import tools
 
@@ -517,13 +516,8 @@ def main() -> int:
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nano-vm-faults-"))
     result = campaign(folder, given.url, flips=given.flips)
-    if result["faults"]:
-        result["folder"] = str(folder)
-    else:
-        shutil.rmtree(folder)
     result["faults"] = result["faults"][:20]
-    print(json.dumps(result, indent=1))
-    return 1 if result["faults"] else 0
+    return concluded(result, folder)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -31,7 +29,7 @@ from nano_vm.run.lease import Lease, Process
 from nano_vm.store.protocol import RunFilter
 
 from .checks import examine
-from .life import Place, count_unfinished, database, live, settle_in_doubt
+from .life import Place, concluded, count_unfinished, database, live, settle_in_doubt
 from .points import NAMES, Points, Shared
 from .programs import NOW, beside, call, tools
 from .sabotage import SABOTAGE
@@ -290,12 +288,7 @@ def main() -> int:
             seconds=given.every,
             broken=given.sabotage,
         )
-    if given.keep or result["faults"]:
-        result["folder"] = str(folder)
-    else:
-        shutil.rmtree(folder)
-    print(json.dumps(result, indent=1))
-    return 1 if result["faults"] else 0
+    return concluded(result, folder, keep=given.keep)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ must be.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -25,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import examine
-from .life import Place, database, decide, live, warm, work
+from .life import Place, concluded, database, decide, live, warm, work
 from .points import NAMES, Points, Shared
 from .sabotage import SABOTAGE
 
@@ -255,12 +253,7 @@ def main() -> int:
         result = campaign(
             folder, url, given.kills, seed=given.seed, workers=given.workers, broken=given.sabotage
         )
-    if given.keep or result["faults"]:
-        result["folder"] = str(folder)
-    else:
-        shutil.rmtree(folder)
-    print(json.dumps(result, indent=1))
-    return 1 if result["faults"] else 0
+    return concluded(result, folder, keep=given.keep)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import faulthandler
+import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -97,6 +99,18 @@ def database(folder: Path, url: str) -> Iterator[str]:
             server.stop()
     else:
         yield url
+
+
+def concluded(result: dict[str, Any], folder: Path, *, keep: bool = False) -> int:
+    """Print what a campaign found; the exit code of its process. Its folder stays where there are
+    faults, or with *keep*.
+    """
+    if keep or result["faults"]:
+        result["folder"] = str(folder)
+    else:
+        shutil.rmtree(folder)
+    print(json.dumps(result, indent=1))
+    return 1 if result["faults"] else 0
 
 
 async def work(place: Place, points: Points, name: str) -> None:

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import mmap
 import os
-import shutil
 import signal
 import sqlite3
 import sys
@@ -34,7 +32,7 @@ from nano_vm.store.sql.store import SqlStore
 
 from .checks import examine
 from .kill import MOST_FAULTS, Campaign
-from .life import Place, warm
+from .life import Place, concluded, warm
 from .points import Points
 from .sabotage import SABOTAGE
 
@@ -221,12 +219,7 @@ def main() -> int:
         workers=given.workers,
         broken=given.sabotage,
     )
-    if given.keep or result["faults"]:
-        result["folder"] = str(folder)
-    else:
-        shutil.rmtree(folder)
-    print(json.dumps(result, indent=1))
-    return 1 if result["faults"] else 0
+    return concluded(result, folder, keep=given.keep)
 
 
 if __name__ == "__main__":
