@@ -142,11 +142,6 @@ class Preparer:
         key = (id(program), untrusted)
         prepared = self._kept.get(key)
         if prepared is None or prepared.program is not program:
-            if not isinstance(program, Program):
-                raise VMError(
-                    f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
-                    f"from_file"
-                )
             prepared = self._kept[key] = self._made(program, untrusted, programs)
             if len(self._kept) > PREPARED_PROGRAMS:
                 self._kept.popitem(last=False)
