@@ -100,7 +100,7 @@ Every fault that is told of a program or policy has a code. `nano-vm explain COD
 stands here. Codes that begin with P are found in the document alone; those with V need the whole
 program, and mostly the host: its tools, models and policy. An *error* keeps the program from
 running; a *warning* does not, unless `--strict` or a policy makes it an error; a *hint* is shown by
-`check` and `verify`."""
+`check` and `ExecutionVM.verify`."""
 
 PAY = """\
 steps:

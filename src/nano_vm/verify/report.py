@@ -148,8 +148,7 @@ class Influence:
     """Untrusted text that reaches an argument or decides a branch: ``source`` says whose it is,
     ``way`` the steps between.
 
-    ``allowed`` says by what right it may: a declassifier, or that it is only a branch (``kind`` is
-    ``branch``).
+    ``allowed`` says what declassified it, or that it is only a branch (``kind`` is ``branch``).
     """
 
     kind: Literal["argument", "branch"]
