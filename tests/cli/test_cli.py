@@ -53,6 +53,8 @@ steps:
   - {id: refuse, type: tool, tool: fail, args: {}}
 """
 
+RUN_DEMO = ("run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann")
+
 TOOLS = '''\
 """Tools of the tests."""
 import asyncio, pathlib, sys, time
@@ -152,9 +154,7 @@ def step(**fields: Any) -> StepResult:
 
 
 def test_a_run_shows_each_step_and_how_it_ended(folder: Path) -> None:
-    done = process(
-        "run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann", cwd=folder
-    )
+    done = process(*RUN_DEMO, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     rows = [line.split()[:3] for line in done.stdout.splitlines()]
@@ -301,17 +301,7 @@ def test_a_row_is_one_line_of_the_terminal_however_wide_its_characters_are() -> 
 
 
 def test_a_terminal_gets_the_live_table(folder: Path) -> None:
-    arguments = [
-        sys.executable,
-        "-m",
-        "nano_vm",
-        "run",
-        "demo.yaml",
-        "--tools",
-        "demo_tools.py:tools",
-        "-i",
-        "who=ann",
-    ]
+    arguments = [sys.executable, "-m", "nano_vm", *RUN_DEMO]
     parent, child = pty.openpty()
     env = environment({"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""})
     env.pop("NO_COLOR")
@@ -407,16 +397,7 @@ def test_json_is_utf8_also_where_the_locale_is_not(folder: Path) -> None:
 def test_the_trace_file_is_whole_and_readable(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        "run",
-        "demo.yaml",
-        "--tools",
-        "demo_tools.py:tools",
-        "-i",
-        "who=ann",
-        "--trace",
-        "t.json",
-    ]
+    arguments = [*RUN_DEMO, "--trace", "t.json"]
     assert main(arguments) == 0
     digest = capsys.readouterr().out.split()[-1]
     assert Trace.from_json((folder / "t.json").read_bytes()).digest == digest
@@ -433,21 +414,7 @@ def test_the_trace_file_is_whole_and_readable(
 def test_a_trace_file_behind_a_link_is_written_where_the_link_leads(folder: Path) -> None:
     (folder / "real.json").write_text("old")
     (folder / "link.json").symlink_to("real.json")
-    assert (
-        main(
-            [
-                "run",
-                "demo.yaml",
-                "--tools",
-                "demo_tools.py:tools",
-                "-i",
-                "who=ann",
-                "--trace",
-                "link.json",
-            ]
-        )
-        == 0
-    )
+    assert main([*RUN_DEMO, "--trace", "link.json"]) == 0
     assert (folder / "link.json").is_symlink()
     assert Trace.from_json((folder / "real.json").read_text()).ok
 
@@ -470,35 +437,12 @@ def test_a_trace_file_that_can_not_be_written_is_found_before_anything_runs(
 
 
 def test_a_trace_goes_to_a_device_too(folder: Path) -> None:
-    assert (
-        main(
-            [
-                "run",
-                "demo.yaml",
-                "--tools",
-                "demo_tools.py:tools",
-                "-i",
-                "who=ann",
-                "--trace",
-                "/dev/null",
-            ]
-        )
-        == 0
-    )
+    assert main([*RUN_DEMO, "--trace", "/dev/null"]) == 0
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
 def test_a_trace_that_can_not_be_written_in_the_end_is_told_after_the_result(folder: Path) -> None:
-    arguments = (
-        "run",
-        "demo.yaml",
-        "--tools",
-        "demo_tools.py:tools",
-        "-i",
-        "who=ann",
-        "--trace",
-        "/dev/full",
-    )
+    arguments = (*RUN_DEMO, "--trace", "/dev/full")
     done = process(*arguments, cwd=folder)
     assert done.returncode == 1
     assert "success, 3 steps" in done.stdout
@@ -591,16 +535,7 @@ def test_a_price_makes_a_cost_budget_possible() -> None:
 
 
 def test_a_budget_bounds_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        "run",
-        "demo.yaml",
-        "--tools",
-        "demo_tools.py:tools",
-        "-i",
-        "who=ann",
-        "--budget",
-        "max_steps=1",
-    ]
+    arguments = [*RUN_DEMO, "--budget", "max_steps=1"]
     assert main(arguments) == 1
     assert "max_steps" in capsys.readouterr().err
 
@@ -1364,21 +1299,7 @@ def test_fmt_says_the_same_whatever_the_values(value: Any, prompt: str) -> None:
 
 @pytest.fixture
 def recorded(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    assert (
-        main(
-            [
-                "run",
-                "demo.yaml",
-                "--tools",
-                "demo_tools.py:tools",
-                "-i",
-                "who=ann",
-                "--trace",
-                "t.json",
-            ]
-        )
-        == 0
-    )
+    assert main([*RUN_DEMO, "--trace", "t.json"]) == 0
     capsys.readouterr()
     return folder / "t.json"
 
@@ -1819,9 +1740,8 @@ def test_a_text_that_is_not_what_was_meant_is_told_with_the_way_to_write_it(
 def test_a_trace_in_place_of_a_program_is_called_one(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=ann"]
-    assert main([*arguments, "--trace", "t.json"]) == 0
-    assert main([*arguments, "--json"]) == 0
+    assert main([*RUN_DEMO, "--trace", "t.json"]) == 0
+    assert main([*RUN_DEMO, "--json"]) == 0
     printed = capsys.readouterr().out
     write(folder, "summary.json", printed[printed.index("{") :])
     for file in ("t.json", "summary.json"):
