@@ -2,7 +2,7 @@
 not use the others.
 
 Servers that load an application before they fork their workers (gunicorn's ``preload``, Celery,
-multiprocessing on Linux) hand a used VM to each child. Who holds something that a fork spoils joins
+multiprocessing on Linux) hand a used VM to each child. What cannot be used after a fork registers
 here: it comes to rest before, goes on in the parent, and begins anew in the child, which is another
 process and shares nothing with its parent but files and servers.
 """
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 
 class Forked(Protocol):
-    """Something that a fork spoils. None of these may raise."""
+    """Something that cannot be used after a fork. None of these may raise."""
 
     def before_fork(self) -> None:
         """Come to rest, soon: what another thread is in the middle of, the child never ends."""

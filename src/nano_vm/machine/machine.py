@@ -822,7 +822,7 @@ class Machine:
                 return self._lost(error, crashed, ask)
             case BadResult(error, None, usage, extra, size):
                 self._keep(outcome)
-                return self._spoiled(error, usage, extra, size)
+                return self._bad_result(error, usage, extra, size)
             case BadResult(error, str(answer), usage, extra):
                 return self._rejected(answer, error, *self._priced(self._op, usage, extra))
             case NotCalled(error):
@@ -855,9 +855,9 @@ class Machine:
         """A tool's value is refused; *size* was charged for it."""
         fault = StepError.of(error)
         self._keep(BadResult(fault, size=size))
-        return self._spoiled(fault)
+        return self._bad_result(fault)
 
-    def _spoiled(
+    def _bad_result(
         self,
         fault: StepError,
         usage: LLMUsage | None = None,
@@ -1154,7 +1154,7 @@ class Machine:
 
     def _pause(self) -> Op | None:
         """Nothing came yet, or the call is not to be made now: the run is left as it is, to be
-        taken up later.
+        resumed later.
         """
         op = self._op
         self._record(op, StepStatus.SUSPENDED, None, None)

@@ -222,7 +222,7 @@ class Store(Protocol):
     def claimable(
         self, now_ns: int, limit: int, only: str | None = None, *, spare: Collection[str] = ()
     ) -> dict[str, str]:
-        """Runs that somebody should take up, oldest first, each with the digest of its program:
+        """Runs that a worker should claim, oldest first, each with the digest of its program:
         pending, left by their owner (none of *spare*), due (`wake_ns` against *now_ns*), or with a
         message that they have not seen. *only* is one status.
         """

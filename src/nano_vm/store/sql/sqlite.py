@@ -42,7 +42,7 @@ LOCKED_SECONDS = 0.01
 
 _MARK = "open:"
 
-_spoilt_files: set[str] = set()  # of which this process has what its parent knew
+_forked_files: set[str] = set()  # of which this process has what its parent knew
 
 
 class _Sum:
@@ -105,7 +105,7 @@ class SQLite(Dialect):
         self.file = None if self.in_memory else self.place
         self._memory: Any = None
         self._mark: Mark | None = None
-        self._spoilt = False
+        self._forked = False
 
     def connected(self, *, read_only: bool) -> tuple[Any, Any]:
         if read_only:
@@ -163,11 +163,11 @@ class SQLite(Dialect):
         if self._mark is not None:
             self._new_mark()
         if not rested:
-            self._spoilt = True
-            _spoilt_files.add(os.path.realpath(self.place))
+            self._forked = True
+            _forked_files.add(os.path.realpath(self.place))
 
     def usable(self) -> None:
-        if self._spoilt or (_spoilt_files and os.path.realpath(self.place) in _spoilt_files):
+        if self._forked or (_forked_files and os.path.realpath(self.place) in _forked_files):
             raise StoreError(
                 f"{self.name} was in use when this process was forked; make the store after the "
                 f"fork, "

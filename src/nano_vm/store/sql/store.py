@@ -59,7 +59,7 @@ HELD_SECONDS = 0.005
 _LISTED = "(SELECT owner FROM nano_owners WHERE nano_owners.owner = nano_runs.owner)"
 _CLAIMED_STATUSES = f"('{PENDING}', '{RUNNING}', '{SUSPENDED}')"
 _APPROVAL = TYPES.index("approval")
-# runs that somebody should take up if nobody has them, and the order that their index has them in
+# runs that a worker should claim if they have no owner, and the order that their index has them in
 _CLAIMABLE = {
     PENDING: (f"status = '{PENDING}'", "created_ns"),
     RUNNING: (f"status = '{RUNNING}'", "created_ns"),
