@@ -119,11 +119,15 @@ class Durable(forking.Begins):
             if notifier is not None:
                 notifier.run_started()
             return await self._drive(trace, machine, stored, seal, lapses, notifier, origin)
-        known = await self.stored_call(store.load, trace.run_id, rows=False)
-        if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
-            raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
+        await self._check_same(trace)
         become(trace, await self.follow(trace.run_id))
         return False
+
+    async def _check_same(self, trace: Trace) -> None:
+        """Raises unless the run that is stored under the id of *trace* can be joined in its place."""
+        known = await self.stored_call(self.store.load, trace.run_id, rows=False)
+        if (known.program_digest, known.inputs) != (trace.program_digest, trace.inputs):
+            raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
 
     async def stored_call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """What a function of the store gives, called in a thread; again where the store fails for
@@ -439,9 +443,7 @@ class Durable(forking.Begins):
         store = self.store
         stored = self.as_stored(program, trace)
         if not await patiently(self.preparer.clock, lambda again: store.begin(stored, again=again)):
-            known = await self.stored_call(store.load, trace.run_id, rows=False)
-            if known.program_digest != trace.program_digest or known.inputs != trace.inputs:
-                raise VMError(f"run {trace.run_id!r} exists, with another program or other inputs")
+            await self._check_same(trace)
 
     def close(self) -> None:
         """Give the lease back and close the store; runs under way are left to others, who take a call
