@@ -157,3 +157,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
         yield server
     finally:
         server.stop(signal.SIGQUIT)  # nobody needs its data again
+
+
+def url_of(request: pytest.FixtureRequest, folder: Path) -> str:
+    """An empty database of the kind that a fixture's parameter names: a ``file`` in *folder*,
+    ``memory``, or ``postgres``.
+    """
+    kind = request.param
+    if kind == "postgres":
+        return str(request.getfixturevalue("postgres").database())
+    return "sqlite://" if kind == "memory" else f"sqlite:///{folder}/runs.db"

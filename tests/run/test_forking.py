@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from postgres import postgres  # noqa: F401 - a fixture
+from postgres import postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.adapters import LocalAdapter
@@ -197,12 +197,7 @@ def in_file(tmp_path):
 
 @pytest.fixture(params=["file", "postgres"])
 def stored(request, tmp_path):
-    in_file = request.param == "file"
-    yield from opened(
-        f"sqlite:///{tmp_path}/runs.db"
-        if in_file
-        else request.getfixturevalue("postgres").database()
-    )
+    yield from opened(url_of(request, tmp_path))
 
 
 def test_parent_and_child_write_to_one_file(stored):

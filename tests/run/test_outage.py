@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from build import parallel, program, step
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, TraceStatus, tool
 from nano_vm.errors import StoreError
@@ -40,9 +40,7 @@ SUCCESS = TraceStatus.SUCCESS
 
 @pytest.fixture(params=["file", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        return str(request.getfixturevalue("postgres").database())
-    return f"sqlite:///{tmp_path}/runs.db"
+    return url_of(request, tmp_path)
 
 
 @pytest.fixture

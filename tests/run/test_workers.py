@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from build import program, step
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Trace, tool
 from nano_vm.errors import LeaseLost, StoreError
@@ -36,9 +36,7 @@ STRESS_TURNS = 15
 
 @pytest.fixture(params=["file", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        return str(request.getfixturevalue("postgres").database())
-    return f"sqlite:///{tmp_path}/runs.db"
+    return url_of(request, tmp_path)
 
 
 def deadlocks(server: PostgresServer) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres import postgres  # noqa: F401 - a fixture
+from postgres import postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm.errors import StoreError, UnknownRun
 from nano_vm.records.trace import LLMUsage, StepStatus
@@ -25,10 +25,7 @@ DAY = 86_400 * 10**9
 
 @pytest.fixture(params=("file", "postgres"))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
-    url = f"sqlite:///{tmp_path}/runs.db"
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres").database()
-    with SqlStore(url) as opened:
+    with SqlStore(url_of(request, tmp_path)) as opened:
         yield opened
         assert opened.check() == []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres import postgres  # noqa: F401 - a fixture
+from postgres import postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Program, VMError, tool
 from nano_vm.replay import subject_of, verify
@@ -67,11 +67,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=("file", "postgres"))
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return (
-        f"sqlite:///{tmp_path}/runs.db"
-        if request.param == "file"
-        else request.getfixturevalue("postgres").database()
-    )
+    return url_of(request, tmp_path)
 
 
 def vm_at(url: str, till: Till, key: SigningKey | None = None, **options: Any) -> ExecutionVM:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
 from nano_vm.records.trace import StepStatus
@@ -46,19 +46,13 @@ DATABASES = ("file", "memory", "postgres")
 
 @pytest.fixture(params=DATABASES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return url_of(request.param, request, tmp_path)
+    return url_of(request, tmp_path)
 
 
 @pytest.fixture(params=("file", "postgres"))
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database that several may open."""
-    return url_of(request.param, request, tmp_path)
-
-
-def url_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
-    if kind == "postgres":
-        return str(request.getfixturevalue("postgres").database())
-    return "sqlite://" if kind == "memory" else f"sqlite:///{folder}/runs.db"
+    return url_of(request, tmp_path)
 
 
 @pytest.fixture
