@@ -179,16 +179,27 @@ class ModelOp(CallOp):
 
 
 @dataclass(slots=True, eq=False)
-class WhenOp(Op):
+class ConditionalOp(Op):
+    """A condition, what all of its kinds have: ``capture`` takes the values it reads, for the
+    record, and ``show`` gives each reference with the value it had.
+    """
+
+    test: Eval = None  # type: ignore[assignment]
+    capture: Callable[[Frame], tuple[Any, ...]] = None  # type: ignore[assignment]
+    show: Callable[[tuple[Any, ...]], dict[str, Any]] = None  # type: ignore[assignment]
+    text: str = ""
+
+    def describe(self) -> str:
+        return " ".join(self.text.split())
+
+
+@dataclass(slots=True, eq=False)
+class WhenOp(ConditionalOp):
     """What decides before a step whether it runs: ``next`` is the step, ``unless`` what follows
     where it is skipped.
     """
 
-    test: Eval = None  # type: ignore[assignment]
     unless: Op = None  # type: ignore[assignment]
-    capture: Callable[[Frame], tuple[Any, ...]] = None  # type: ignore[assignment]
-    show: Callable[[tuple[Any, ...]], dict[str, Any]] = None  # type: ignore[assignment]
-    text: str = ""
     code: int = WHEN
 
     def targets(self) -> Iterator[tuple[str, Op]]:
@@ -196,23 +207,16 @@ class WhenOp(Op):
         yield "unless", self.unless
         yield from list(Op.targets(self))[1:]
 
-    def describe(self) -> str:
-        return " ".join(self.text.split())
-
 
 @dataclass(slots=True, eq=False)
-class BranchOp(Op):
-    """A condition. ``capture`` takes the values it reads, for the record."""
+class BranchOp(ConditionalOp):
+    """A condition that leads to one of two."""
 
-    test: Eval = None  # type: ignore[assignment]
     then: Op = None  # type: ignore[assignment]
     otherwise: Op = None  # type: ignore[assignment]
     # the step's output: a jump's target, or the branch's name
     labels: tuple[str, str] = ("then", "otherwise")
     missing: tuple[bool, bool] = (False, False)  # the branch is not there, and that fails
-    capture: Callable[[Frame], tuple[Any, ...]] = None  # type: ignore[assignment]
-    show: Callable[[tuple[Any, ...]], dict[str, Any]] = None  # type: ignore[assignment]
-    text: str = ""
     code: int = BRANCH
 
     def targets(self) -> Iterator[tuple[str, Op]]:
@@ -220,29 +224,13 @@ class BranchOp(Op):
         yield "otherwise", self.otherwise
         yield from Op.targets(self)
 
-    def shown(self, values: tuple[Any, ...]) -> dict[str, Any]:
-        """Each reference of the condition with the value it had."""
-        return self.show(values)
-
-    def describe(self) -> str:
-        return " ".join(self.text.split())
-
 
 @dataclass(slots=True, eq=False)
-class AssertOp(Op):
-    """A condition without which the frame does not go on. ``capture`` takes the values it reads,
-    for the record; ``message`` says what is wrong.
-    """
+class AssertOp(ConditionalOp):
+    """A condition without which the frame does not go on; ``message`` says what is wrong."""
 
-    test: Eval = None  # type: ignore[assignment]
-    capture: Callable[[Frame], tuple[Any, ...]] = None  # type: ignore[assignment]
-    show: Callable[[tuple[Any, ...]], dict[str, Any]] = None  # type: ignore[assignment]
     message: Eval = None  # type: ignore[assignment]
-    text: str = ""
     code: int = ASSERT
-
-    def describe(self) -> str:
-        return " ".join(self.text.split())
 
 
 @dataclass(slots=True, eq=False)

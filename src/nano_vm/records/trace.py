@@ -840,7 +840,7 @@ def extra_json(op: Any, extra: Any) -> dict[str, Any]:
     """
     if type(extra) is tuple:
         branch, values = extra
-        return {"branch": branch, "references": op.shown(values)}
+        return {"branch": branch, "references": op.show(values)}
     return {key: value for key, value in extra.items() if key != "children"}
 
 

@@ -224,7 +224,7 @@ def _same_extra(old: Record, new: Record) -> bool:
         return (
             tuple(known) == ("branch", "references")
             and known["branch"] == branch
-            and same(known["references"], new[0].shown(values))
+            and same(known["references"], new[0].show(values))
         )
     return type(found) is dict and "children" not in found and same(known, found)
 
