@@ -323,6 +323,11 @@ def _duration(value: timedelta) -> str:
     return f"{sign}P{days}" + (f"T{parts}" if parts else "")
 
 
+def writable(text: str) -> str:
+    """*text* with its lone surrogates escaped, which have no form in UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def text_size(text: str, at: tuple[Any, ...]) -> int:
     """The UTF-8 length of *text*, which must not hold a lone surrogate."""
     if text.isascii():

@@ -15,10 +15,11 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from build import mapped, parallel, program, statuses, step
+from build import llm, mapped, parallel, program, statuses, step
 
 from nano_vm import Completion, ExecutionVM, Trace, TraceStatus, tool
 from nano_vm.errors import ModelError
@@ -26,6 +27,7 @@ from nano_vm.machine.ledger import Limits
 from nano_vm.machine.plan import MAP_CONCURRENCY
 from nano_vm.run.host import Threads, completed
 from nano_vm.run.watchdog import watchdog
+from nano_vm.testing import ScriptedLLM
 
 SHORT = 0.02  # seconds: a deadline that passes
 SOON = 0.5  # seconds after it, by which the run has to be over on a busy machine
@@ -1270,3 +1272,60 @@ async def test_a_light_child_that_is_late_is_stopped_by_its_own_deadline() -> No
     trace = await ExecutionVM(tools={"t": slow}).run(one)
     assert trace.error_kind == "timeout"
     assert "no outcome within 0.01 s" in (trace.error or "")
+
+
+LONE = "a\ud800"
+UNWRITABLE = {
+    "text": (LONE, {}),
+    "label": (LONE, {"allowed_outputs": ["a", "b"], "max_retries": 2}),
+    "label that is left": (LONE, {"allowed_outputs": ["a", "b"], "on_invalid": "b"}),
+    "JSON": ('{"a": "\ud800"}', {"output_schema": {"type": "object"}}),
+    "JSON with an escape": ('{"a": "\\ud800"}', {"output_schema": {"type": "object"}}),
+    "words around JSON": ('{"a": 1} \ud800', {"output_schema": {"type": "object"}}),
+    "thoughts": (f"<think>{LONE}</think>a", {"allowed_outputs": ["a"]}),
+    "beside": (Completion("a", None, LONE, LONE, LONE), {}),
+    "beside a label": (Completion("a", None, LONE, LONE, LONE), {"allowed_outputs": ["a"]}),
+    "filtered": (Completion(LONE, None, "m", "refusal"), {}),
+    "cut off": (Completion(LONE, None, "m", "length"), {}),
+    "cut off and taken": (Completion(LONE, None, "m", "length"), {"on_truncated": "accept"}),
+}
+
+
+@pytest.mark.parametrize("name", UNWRITABLE)
+async def test_an_answer_that_cannot_be_written_is_an_outcome_like_any_other(
+    name: str, tmp_path: Path
+) -> None:
+    """Half of a character, as a provider's JSON may hold where an answer was cut off."""
+    answer, fields = UNWRITABLE[name]
+    vm = ExecutionVM(ScriptedLLM([answer] * 4), store=f"sqlite:///{tmp_path / 'runs.db'}")
+    trace = await vm.run(program(llm(**fields)), run_id="r")
+    kept = Trace.from_json(vm.load("r").to_json())
+    vm.close()
+    assert (kept.digest, kept.status, kept.error) == (trace.digest, trace.status, trace.error)
+    assert (trace.steps[0].output, trace.error_kind) == {
+        "text": (None, "value"),
+        "label": (None, "invalid_answer"),
+        "label that is left": ("b", None),
+        "JSON": (None, "invalid_answer"),
+        "JSON with an escape": (None, "invalid_answer"),
+        "words around JSON": ({"a": 1}, None),
+        "thoughts": ("a", None),
+        "beside": ("a", None),
+        "beside a label": ("a", None),
+        "filtered": (None, "filtered"),
+        "cut off": (None, "truncated"),
+        "cut off and taken": (None, "value"),
+    }[name]
+
+
+async def test_what_is_shown_where_such_an_answer_is_asked_again_can_be_sent() -> None:
+    asked: list[Any] = []
+
+    class Model:
+        async def complete(self, messages: list[Any], **_: Any) -> str:
+            asked.append(messages)
+            return LONE if len(asked) == 1 else "a"
+
+    trace = await ExecutionVM(Model()).run(program(llm(allowed_outputs=["a"])))
+    assert trace.final_output == "a"
+    assert [message["content"].encode().decode() for message in asked[1]][1] == "a\\ud800"

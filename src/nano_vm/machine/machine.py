@@ -65,6 +65,7 @@ from ..values import (
     canonical,
     is_small,
     short,
+    writable,
 )
 from .arguments import ROOM
 from .faults import (
@@ -1256,11 +1257,11 @@ class Machine:
         except VMError as error:
             fault = StepError.of(error)
             if fault.kind in _UNUSABLE:
-                return self._invalid(op, text, fault, usage, extra)
+                return self._invalid(op, writable(text), fault, usage, extra)
             self._keep(BadResult(fault, usage=usage, extra=extra or None))
             return self._failed(op, fault, usage, extra)
         if constrained:
-            extra["answer"] = text
+            extra["answer"] = writable(text)
         return self._answered(op, value, size, usage, extra)
 
     @staticmethod

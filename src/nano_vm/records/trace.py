@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any, NamedTuple, cast
 
 from ..errors import Diagnostic, RunFailed, VMError
-from ..values import as_text, canonical, copied, kind_name, parse_json
+from ..values import as_text, canonical, copied, kind_name, parse_json, writable
 
 TRACE_FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -201,8 +201,7 @@ def bases_of(kind: type) -> tuple[str, ...]:
 
 
 def _class_name(kind: type) -> str:
-    """A lone surrogate in it could not be written."""
-    return kind.__name__.encode("utf-8", "backslashreplace").decode()
+    return writable(kind.__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from ..language.messages import has_pictures, joined
 from ..language.policy import Budget
 from ..machine.ledger import token_bound
 from ..records.trace import LLMUsage
-from ..values import copied, kind_name
+from ..values import copied, kind_name, writable
 
 if TYPE_CHECKING:
     from .driver import Driver
@@ -237,11 +237,12 @@ def completed(answer: Any) -> Completion:
 
 def _is_plain(answer: Completion) -> bool:
     """Whether there is nothing to convert in *answer*."""
-    words = type(answer.model) in _WORDS and type(answer.finish_reason) in _WORDS
+    words = _is_word(answer.model) and _is_word(answer.finish_reason)
     return words and type(answer.text) is str and type(answer.usage) in _USAGES
 
 
-_WORDS = frozenset({str, type(None)})
+def _is_word(given: Any) -> bool:
+    return given is None or (type(given) is str and given.isascii())
 
 
 _USAGES = frozenset({LLMUsage, type(None)})
@@ -249,9 +250,10 @@ _USAGES = frozenset({LLMUsage, type(None)})
 
 def _word(given: Any) -> str | None:
     """A name as plain text; of a member of an enum, as SDKs have them, its value or name."""
-    if given is None or type(given) is str:
-        return given
-    return str.__str__(given) if isinstance(given, str) else str(getattr(given, "name", given))
+    if given is None:
+        return None
+    word = str.__str__(given) if isinstance(given, str) else str(getattr(given, "name", given))
+    return writable(word)
 
 
 def _malformed(message: str, usage: LLMUsage | None = None) -> ModelError:
