@@ -340,6 +340,11 @@ def test_parse_json_refuses(text: str) -> None:
         parse_json(text)
 
 
+def test_parse_json_says_of_an_integer_of_any_length_what_a_value_may_be() -> None:
+    with pytest.raises(ValueError, match=r"more than 4,096 bits; write it as a string$"):
+        parse_json(f'{{"a": {"1" * 5_000}}}')
+
+
 def test_parse_json_refuses_numbers_that_are_not_finite() -> None:
     with pytest.raises(ValueError, match=r"finite|number"):
         parse_json("1e999")

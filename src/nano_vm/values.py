@@ -484,6 +484,9 @@ CONTAINERS = frozenset({list, dict})
 SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
+LONG_INTEGER = "an integer of more than 4,096 bits; write it as a string"
+
+
 def parse_json(text: str) -> Any:
     """The one JSON value in *text*; duplicate keys and non-finite numbers are errors.
 
@@ -512,3 +515,7 @@ def parse_json(text: str) -> Any:
         )
     except RecursionError:
         raise ValueError("nested too deep") from None
+    except ValueError as error:
+        if "int_max_str_digits" in str(error):  # Python's remedy would be none: see `admit`
+            raise ValueError(LONG_INTEGER) from None
+        raise

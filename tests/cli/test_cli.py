@@ -1737,6 +1737,21 @@ def test_a_text_that_is_not_what_was_meant_is_told_with_the_way_to_write_it(
     assert (" a string" in err) is any(" a string" in text for text in told)
 
 
+@pytest.mark.parametrize("schema", [{"enum": ["a", 1]}, {"const": {"a": 1}}, {"type": "integer"}])
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"\\udfff": 1}', "9" * 1_300, "9" * 5_000])
+def test_json_that_is_no_value_is_told_whatever_the_input_is_declared_as(
+    folder: Path, schema: dict[str, Any], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = [{"id": "a", "type": "set", "values": {"x": "$given"}}]
+    document = {"inputs": {"type": "object", "properties": {"given": schema}}, "steps": steps}
+    write(folder, "typed.json", json.dumps(document))
+    for entry in (f"given={text}", f"given:={text}"):
+        assert main(["run", "typed.json", "-i", entry]) in (1, 2)
+        err = capsys.readouterr().err
+        assert "V041" in err or "takes JSON" in err, err
+        assert "sys.set_int_max_str_digits" not in err
+
+
 def test_a_trace_in_place_of_a_program_is_called_one(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

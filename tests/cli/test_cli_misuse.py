@@ -15,7 +15,7 @@ from test_grammar import LEAVES, words
 from nano_vm.cli import main
 from nano_vm.cli.faults import INTERNAL
 
-ODD = ("a\0b", "none.such:=[", "")
+ODD = ("a\0b", "none.such:=[", "", "a=\udcff")
 
 GIVEN = {
     "program": "p.yaml",

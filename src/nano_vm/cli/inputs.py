@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ProgramError
+from ..errors import ProgramError, VMError
 from ..language.flow import Flow
 from ..language.program import Program
 from ..language.schemas import schema_check
 from ..spelling import meant
-from ..values import parse_json, short
+from ..values import admit, parse_json, short
 from .faults import UsageFault
 
 JSON_WORDS = ("true", "false", "null")
@@ -71,7 +71,17 @@ def _as_declared(program: Program | None, key: str, text: str) -> Any:
     except ValueError:
         return text
     # of two that do not fit, the fault to be told is that of the type that was meant
-    return value if check({key: value}) is None or not _takes_strings(declared) else text
+    fits = _is_value(value) and check({key: value}) is None
+    return value if fits or not _takes_strings(declared) else text
+
+
+def _is_value(given: Any) -> bool:
+    """Whether a run can have it: JSON can say half a character, and a number of any length."""
+    try:
+        admit(given)
+    except VMError:
+        return False
+    return True
 
 
 def _takes_strings(declared: Any) -> bool:

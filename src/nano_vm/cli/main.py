@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from ..collector import collector_eased
+from ..values import short
 from .commands import TABLE
 from .faults import FAILED, INTERNAL, INTERRUPTED, OK, PIPE_CLOSED, USAGE, Failure, UsageFault
 from .grammar import LazyGroup, flag
@@ -114,6 +115,22 @@ def _internal(error: Exception) -> int:
     return INTERNAL
 
 
+def _require_text(arguments: list[str]) -> None:
+    """Bytes that are no UTF-8 have no place in what is recorded, asked of a store or told.
+
+    Raises:
+        UsageFault: If an argument holds some.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UsageFault(
+                f"{short(argument)} is not UTF-8; write it in UTF-8, and rename a file that is "
+                f"called so"
+            ) from None
+
+
 def _called(arguments: list[str]) -> int:
     if instruction := os.environ.get(COMPLETE):
         from click.shell_completion import shell_complete
@@ -124,6 +141,7 @@ def _called(arguments: list[str]) -> int:
     from ..errors import MissingExtra, ProgramError, VMError
 
     try:
+        _require_text(arguments)
         # not click's own main, which makes an error of Ctrl-C and leaves the process
         with nano_vm.make_context(NAME, arguments) as ctx:
             code: int = nano_vm.invoke(ctx)

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ..errors import Diagnostic, Loc, ProgramError
-from ..values import MAX_DEPTH
+from ..values import LONG_INTEGER, MAX_DEPTH
 
 MAX_PROGRAM_BYTES = 1024 * 1024
 """Size of a program's text. Step Functions takes 1 MB, GitHub workflows 512 KB."""
@@ -131,8 +131,8 @@ def _read_json(text: str, file: str | None) -> Any:
         raise _fault("P005", f"nested deeper than {MAX_DEPTH} levels", file) from None
     except ProgramError:
         raise
-    except ValueError as error:  # an integer beyond Python's digit limit
-        raise _fault("P004", f"not a usable number: {error}", file) from None
+    except ValueError:  # an integer beyond Python's digit limit
+        raise _fault("P004", f"not a usable number: {LONG_INTEGER}", file) from None
     if doubles:
         raise ProgramError(
             [Diagnostic("P002", (), f"duplicate key {key!r}", file=file) for key in doubles]
