@@ -52,7 +52,7 @@ from nano_vm import (
     errors,
     tool,
 )
-from nano_vm.errors import format_loc
+from nano_vm.diagnostics import format_loc
 
 CORPUS = Path(__file__).with_name("corpus")
 

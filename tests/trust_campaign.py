@@ -16,7 +16,8 @@ from random import Random
 from typing import Any
 
 from nano_vm import Program
-from nano_vm.errors import Loc, ProgramError
+from nano_vm.diagnostics import Loc
+from nano_vm.errors import ProgramError
 from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Policy, rules_of
 from nano_vm.machine.compile import compile_flow

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adapters import LiteLLMAdapter, LocalAdapter, OpenAIAdapter
     from .adapters.protocol import Completion, LLMAdapter
+    from .diagnostics import Diagnostic
     from .errors import (
-        Diagnostic,
         FilteredAnswer,
         ModelError,
         OutcomeUnknown,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Budget": "language.policy",
     "Completion": "adapters.protocol",
-    "Diagnostic": "errors",
+    "Diagnostic": "diagnostics",
     "Event": "run.observers",
     "ExecutionVM": "run.vm",
     "FilteredAnswer": "errors",

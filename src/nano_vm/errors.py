@@ -1,4 +1,4 @@
-"""The exception tree, and Diagnostic: a fault in a program with the place where it stands.
+"""The exception tree.
 
 Nothing in the package raises an exception of ours that is not declared here. A failed step is not
 an exception but data (`StepError` in a trace); `RunFailed` is for those who ask for one.
@@ -7,75 +7,9 @@ an exception but data (`StepError` in a trace); `RunFailed` is for those who ask
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-if TYPE_CHECKING:
-    from typing import Self
-
-Loc = tuple[str | int, ...]
-"""Path into a program's document: ``("steps", 1, "then")``."""
-
-Severity = Literal["error", "warning", "hint"]
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
-    """A fault in a program: its code, place, message and, where one is known, its remedy.
-
-    ``loc`` is the path into the document; ``file``, ``line`` and ``column`` (both from 1) are set
-    where the program was read from text.
-    """
-
-    code: str
-    loc: Loc
-    message: str
-    hint: str | None = None
-    severity: Severity = "error"
-    file: str | None = None
-    line: int | None = None
-    column: int | None = None
-
-    @property
-    def place(self) -> str:
-        """The place in one text: ``program.yaml:4:7: steps[1].then``."""
-        mark = format_loc(self.loc)
-        if self.line is None:
-            return f"{self.file}: {mark}" if self.file else mark
-        return f"{self.file or '<text>'}:{self.line}:{self.column}: {mark}"
-
-    def __str__(self) -> str:
-        hint = f"; {self.hint}" if self.hint else ""
-        return f"{self.place}: {self.code}: {self.message}{hint}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form; absent fields are left out."""
-        fields = {
-            "code": self.code,
-            "severity": self.severity,
-            "loc": list(self.loc),
-            "place": self.place,
-            "message": self.message,
-            "hint": self.hint,
-            "file": self.file,
-            "line": self.line,
-            "column": self.column,
-        }
-        return {key: value for key, value in fields.items() if value is not None}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        fields = {key: value for key, value in data.items() if key != "place"}
-        return cls(**{**fields, "loc": tuple(fields["loc"])})
-
-
-def format_loc(loc: Loc) -> str:
-    """``("steps", 1, "then")`` as ``steps[1].then``."""
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "program"
+from .diagnostics import Diagnostic, summary
 
 
 class VMError(Exception):
@@ -91,11 +25,6 @@ class ProgramError(VMError, ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.diagnostics,))
-
-
-def summary(diagnostics: Iterable[Diagnostic]) -> str:
-    """The errors among *diagnostics*, one a line."""
-    return "\n".join(str(d) for d in diagnostics if d.severity == "error")
 
 
 class StepFault(VMError):

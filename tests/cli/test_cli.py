@@ -33,7 +33,7 @@ from nano_vm.cli.rules import read_budget, read_prices
 from nano_vm.cli.text import diagnostic_lines, dollars, safe, shown
 from nano_vm.cli.tools import load_tools
 from nano_vm.cli.view import Lines, Table
-from nano_vm.errors import Diagnostic
+from nano_vm.diagnostics import Diagnostic
 from nano_vm.records.trace import StepResult, StepStatus, TraceError
 from nano_vm.run.observers import Event
 from nano_vm.visible import safe_json
@@ -914,8 +914,8 @@ def test_faults_fit_one_screen(folder: Path, capsys: pytest.CaptureFixture[str])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 16
     assert lines[-1].startswith("and ")
-    many = [Diagnostic("W", (), "w", severity="warning")] * 20 + [Diagnostic("E", (), "bad")]
-    assert next(iter(diagnostic_lines(many))) == "program: E: bad", (
+    many = [Diagnostic("V009", (), "w", severity="warning")] * 20 + [Diagnostic("V003", (), "bad")]
+    assert next(iter(diagnostic_lines(many))) == "program: V003: bad", (
         "errors come first where not all are shown"
     )
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from nano_vm import Budget, OnError, Program, ProgramError, Step, StepType
-from nano_vm.errors import Diagnostic
+from nano_vm.diagnostics import Diagnostic
 from nano_vm.language.policy import MAX_FAULTS
 from nano_vm.language.program import (
     CallStep,

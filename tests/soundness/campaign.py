@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from nano_vm.errors import Diagnostic
+from nano_vm.diagnostics import Diagnostic
 from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Budget, Policy, rules_of
 from nano_vm.language.program import Program

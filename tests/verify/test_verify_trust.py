@@ -15,7 +15,7 @@ from build import llm, mapped, parallel, program, step
 from trust_campaign import CONTRACTS, POLICY, Analyse, campaign
 
 from nano_vm import Program
-from nano_vm.errors import format_loc
+from nano_vm.diagnostics import format_loc
 from nano_vm.language.flow import Flow
 from nano_vm.language.policy import Policy, rules_of
 from nano_vm.verify.trust import labels as labels_module

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..diagnostics import NAMES, has
-from ..errors import Diagnostic, ProgramError
+from ..diagnostics import Diagnostic
+from ..diagnostics.code import NAMES
+from ..diagnostics.register import has
+from ..errors import ProgramError
 from ..run.vm import ExecutionVM
 from . import models, rules, sources, tools
 from .grammar import Options

@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import Diagnostic, ProgramError
+from ..diagnostics import Diagnostic
+from ..errors import ProgramError
 from ..language.policy import Policy
 from ..language.reader import MAX_PROGRAM_BYTES
 from ..values import parse_json

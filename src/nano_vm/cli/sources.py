@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import Diagnostic, Loc, ProgramError
+from ..diagnostics import Diagnostic, Loc
+from ..errors import ProgramError
 from ..language.program import CallStep, Program
 from .faults import UsageFault
 

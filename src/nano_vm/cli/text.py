@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from ..errors import Diagnostic
+from ..diagnostics import Diagnostic
 from ..values import as_text
 from ..visible import HIDDEN, escaped, safe_json
 

@@ -21,7 +21,7 @@ from itertools import islice
 from math import gcd
 from typing import Any
 
-from ..errors import Loc
+from ..diagnostics import Loc
 from ..language.expr import (
     Arith,
     Bool,

@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..errors import Diagnostic, ExprError, Loc
+from ..diagnostics import Diagnostic, Loc
+from ..errors import ExprError
 from ..spelling import Hints
 from ..values import canonical
 from .expr import Ref, parse_expr, references, value_references

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from ..errors import Diagnostic, ExprError, Loc, ProgramError, VMError
+from ..diagnostics import Diagnostic, Loc
+from ..errors import ExprError, ProgramError, VMError
 from ..spelling import Hints
 from ..values import admit, canonical, copied, kind_name, short
 from .expr import Compare, Const, Items, Node, Ref, Template, children, parse_expr, references

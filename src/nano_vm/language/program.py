@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
-from ..errors import Diagnostic, ExprError, Loc, ProgramError, VMError
+from ..diagnostics import Diagnostic, Loc
+from ..errors import ExprError, ProgramError, VMError
 from ..spelling import Hints
 from ..values import admit, canonical, short
 from .expr import EXPR, EXPR_KEY, parse_expr, parse_template, value_references
@@ -1145,7 +1146,7 @@ class _Shape:
                 )
                 self.add("P021", (*loc, "id"), f"{short(step_id)} cannot be a step id", hint)
             elif step_id in ids:
-                from ..errors import format_loc
+                from ..diagnostics import format_loc
 
                 message = f"step id {step_id!r} stands twice, first at {format_loc(ids[step_id])}"
                 self.add(

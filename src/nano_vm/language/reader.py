@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import Diagnostic, Loc, ProgramError
+from ..diagnostics import Diagnostic, Loc
+from ..errors import ProgramError
 from ..values import LONG_INTEGER, MAX_DEPTH
 
 MAX_PROGRAM_BYTES = 1024 * 1024

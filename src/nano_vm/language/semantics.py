@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from ..errors import Loc
+from ..diagnostics import Loc
 from .expr import Ref, is_literal, named_references, parse_expr, references, value_references
 from .program import (
     ApprovalStep,

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from ..errors import ExprError, Loc
+from ..diagnostics import Loc
+from ..errors import ExprError
 from ..language.expr import (
     Eval,
     Frame,

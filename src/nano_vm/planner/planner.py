@@ -21,8 +21,10 @@ from enum import Enum
 from typing import Any
 
 from ..adapters.protocol import Completion, Message
-from ..diagnostics import PLANNER, has
-from ..errors import Diagnostic, PlannerError, ProgramError, VMError
+from ..diagnostics import Diagnostic
+from ..diagnostics.code import PLANNER
+from ..diagnostics.register import has
+from ..errors import PlannerError, ProgramError, VMError
 from ..language.answers import ending, filtered, without_reasoning
 from ..language.expr import value_references
 from ..language.flow import Flow

@@ -16,7 +16,8 @@ from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any, NamedTuple, cast
 
-from ..errors import Diagnostic, RunFailed, VMError
+from ..diagnostics import Diagnostic
+from ..errors import RunFailed, VMError
 from ..values import as_text, canonical, copied, kind_name, parse_json, writable
 
 TRACE_FORMAT = 1

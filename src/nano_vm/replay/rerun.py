@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..collector import collector_paused
-from ..errors import ExprError, VMError, summary
+from ..diagnostics import summary
+from ..errors import ExprError, VMError
 from ..language.flow import Flow
 from ..language.program import Program
 from ..machine.compile import compile_flow

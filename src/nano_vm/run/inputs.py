@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import Diagnostic, VMError
+from ..diagnostics import Diagnostic
+from ..errors import VMError
 from ..language.flow import Names
 from ..machine.plan import FramePlan, Plan
 from ..records.trace import Trace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..errors import Diagnostic
+from ..diagnostics import Diagnostic
 from ..language.flow import Flow, FrameGraph
 from ..language.messages import has_pictures
 from ..language.program import MODEL_OPTIONS, LLMStep, Program

@@ -10,7 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from ..collector import collector_paused
-from ..errors import Diagnostic, ProgramError, VMError
+from ..diagnostics import Diagnostic
+from ..errors import ProgramError, VMError
 from ..language.flow import Flow
 from ..language.policy import Budget, Policy, tightest
 from ..language.program import Program

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Unpack, overload
 
-from ..errors import Diagnostic, ProgramError, UnknownRun, VMError, summary
+from ..diagnostics import Diagnostic, summary
+from ..errors import ProgramError, UnknownRun, VMError
 from ..language.policy import Budget, Policy, policy_of
 from ..language.program import Program
 from ..machine.ledger import Limits

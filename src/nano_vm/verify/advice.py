@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..errors import Diagnostic
+from ..diagnostics import Diagnostic
 from ..language.flow import Flow, Node
 from ..language.policy import Rules
 from ..language.program import LLMStep, Step

@@ -17,8 +17,10 @@ from functools import partial
 from typing import Any
 
 from ..collector import collector_paused
-from ..diagnostics import DOUBT, GRAPH, HOST, has
-from ..errors import Diagnostic, Loc, Severity, VMError
+from ..diagnostics import Diagnostic, Loc, Severity
+from ..diagnostics.code import DOUBT, GRAPH, HOST
+from ..diagnostics.register import has
+from ..errors import VMError
 from ..language.flow import Flow, Names
 from ..language.policy import (
     EFFECTS,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import Diagnostic, Loc, format_loc
+from ..diagnostics import Diagnostic, Loc, format_loc
 from ..values import canonical, short
 
 if TYPE_CHECKING:

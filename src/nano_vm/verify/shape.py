@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..errors import Diagnostic, Loc
+from ..diagnostics import Diagnostic, Loc
 from ..language.flow import Flow, Node
 from ..language.semantics import Chooses
 

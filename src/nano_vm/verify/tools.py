@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import Diagnostic, Loc, PolicyRefused, StepFault
+from ..diagnostics import Diagnostic, Loc
+from ..errors import PolicyRefused, StepFault
 from ..language.expr import compile_value, is_literal
 from ..language.flow import Flow
 from ..language.policy import ArgRule, CallRule

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...errors import Diagnostic, ProgramError
+from ...diagnostics import Diagnostic
+from ...errors import ProgramError
 from ..faults import FAILED, OK
 from ..grammar import Options, command, flag
 from ..output import emit_json, say

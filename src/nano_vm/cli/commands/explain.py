@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ...diagnostics import CODES, explained
+from ...diagnostics.register import CODES, explained
 from ...errors import ProgramError
 from ...spelling import meant
 from ..faults import OK, UsageFault

@@ -26,7 +26,7 @@ from ..parameters import (
 from ..text import diagnostic_lines, safe, shown
 
 if TYPE_CHECKING:
-    from ...errors import Diagnostic
+    from ...diagnostics import Diagnostic
     from ...records.trace import Trace
     from ...run.vm import ExecutionVM
     from ...store.protocol import Store

@@ -37,7 +37,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from ...errors import Diagnostic, InvalidAnswer, Loc
+from ...diagnostics import Diagnostic, Loc
+from ...errors import InvalidAnswer
 from ...language.answers import allowed_answer, correction
 from ...language.expr import Ref, parse_template
 from ...language.flow import Flow, FrameGraph, Names, Node

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ...errors import Diagnostic, ExprError, Loc, Severity
+from ...diagnostics import Diagnostic, Loc, Severity
+from ...errors import ExprError
 from ...language.expr import (
     Arith,
     Bool,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from ...errors import Diagnostic, format_loc
+from ...diagnostics import Diagnostic, format_loc
 from ...language.expr import EXPR
 from ...language.flow import Names
 from ...language.program import Holds

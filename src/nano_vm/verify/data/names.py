@@ -13,7 +13,8 @@ import heapq
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ...errors import Diagnostic, ExprError, Loc
+from ...diagnostics import Diagnostic, Loc
+from ...errors import ExprError
 from ...language.expr import Ref, value_references
 from ...language.flow import Flow, FrameGraph, Names, Node
 from ...language.program import OnError, Step, walk

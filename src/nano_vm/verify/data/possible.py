@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ...errors import ExprError, Loc
+from ...diagnostics import Loc
+from ...errors import ExprError
 from ...language.expr import (
     EXPR,
     Bool,

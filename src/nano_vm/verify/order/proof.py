@@ -35,7 +35,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import Diagnostic, ExprError, Loc, Severity
+from ...diagnostics import Diagnostic, Loc, Severity
+from ...errors import ExprError
 from ...language.expr import Ref, named_references
 from ...language.flow import Flow, Names, Node
 from ...language.policy import Rules

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import ExprError, Loc
+from ...diagnostics import Loc
+from ...errors import ExprError
 from ...language.expr import Ref, value_references
 from ...language.flow import Flow, Names, Node
 from ...language.policy import ArgRule, Rules

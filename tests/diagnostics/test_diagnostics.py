@@ -10,14 +10,16 @@ import pytest
 from nano_vm import ExecutionVM, Program, ProgramError
 from nano_vm.adapters.scripted import ScriptedLLM
 from nano_vm.cli import main
-from nano_vm.diagnostics import CODES, PAY, Code, document, explained, has
-from nano_vm.errors import Diagnostic
+from nano_vm.diagnostics import Diagnostic
+from nano_vm.diagnostics.code import PAY, Code
+from nano_vm.diagnostics.page import document
+from nano_vm.diagnostics.register import CODES, explained, has, register
 from nano_vm.language.policy import Policy
 from nano_vm.tools.contract import tool
 from nano_vm.verify import verify
 
-ROOT = Path(__file__).parents[1]
-SOURCES = [p for p in (ROOT / "src").rglob("*.py") if p.name != "diagnostics.py"]
+ROOT = Path(__file__).parents[2]
+SOURCES = [p for p in (ROOT / "src").rglob("*.py") if "diagnostics" not in p.parts]
 _CODE = re.compile(r'"([PV]\d{3})"')
 
 
@@ -67,6 +69,26 @@ def test_what_has_no_example_needs_more_than_a_program_and_is_tested_all_the_sam
 
 def test_the_page_is_what_the_register_says() -> None:
     assert (ROOT / "docs" / "diagnostics.md").read_text() == document()
+
+
+def test_a_code_that_nobody_registered_is_caught_where_the_diagnostic_is_made() -> None:
+    with pytest.raises(ValueError, match=r"no code 'V999' is registered; describe it in"):
+        Diagnostic("V999", (), "of no kind")
+    with pytest.raises(ValueError, match="no code 'v003' is registered"):
+        Diagnostic("v003", (), "in another case")
+
+
+def test_a_code_of_another_version_is_read_all_the_same() -> None:
+    written = {**Diagnostic("V003", ("steps", 1), "m", "h").to_dict(), "code": "V999", "new": 1}
+    read = Diagnostic.from_dict(written)
+    assert read.to_dict() == {key: value for key, value in written.items() if key != "new"}
+    assert str(read) == "steps[1]: V999: m; h"
+
+
+def test_no_two_codes_have_one_name() -> None:
+    one, other = Code("V001", "a", "", ""), Code("V001", "b", "", "")
+    with pytest.raises(ValueError, match="'V001' stands twice: 'a' and 'b'"):
+        register([one], [Code("V002", "c", "", ""), other])
 
 
 def test_traits_are_those_of_the_register() -> None:

@@ -1,0 +1,1 @@
+"""The codes themselves, by what they are about."""

@@ -1,0 +1,71 @@
+"""Codes of what a policy demands of a program."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..code import HOST, NAMES, Code
+
+CODES: Final = (
+    Code(
+        "V050",
+        "A forbidden tool",
+        "The policy does not allow the program to call this tool.",
+        "Name it in the policy, or do without.",
+        policy='tools: {"*": {allow: false}}\n',
+    ),
+    Code(
+        "V051",
+        "A policy names what is not there",
+        "A tool, argument, step, edge or input of that name does not exist here: a misspelled demand "
+        "protects nothing.",
+        "Correct the name.",
+        policy="tools: {pya: {max_calls: 1}}\n",
+        traits=(HOST, NAMES),
+    ),
+    Code(
+        "V052",
+        "A demand of the policy is not proved",
+        "*Refuted*: a run was found and executed that breaks it. *Unproved*: the graph has a path that "
+        "breaks it, or the demand was not looked at.",
+        "Close the path that the message shows.",
+        policy="tools: {pay: {guarded_by: [gate.otherwise]}}\n",
+    ),
+    Code(
+        "V053",
+        "A literal that the policy refuses",
+        "The policy's check of values does not hold for the value that the program writes: the step "
+        "fails when it is reached.",
+        "Write a value that the policy allows.",
+        "warning",
+        policy='tools: {pay: {args: {amount: "$value < 5"}}}\n',
+    ),
+    Code(
+        "V057",
+        "A policy that allows more than it may",
+        "A program's own policy can only add demands to the host's, and a policy can only make a tool's "
+        "declared effect graver.",
+        "Remove the entry.",
+        example="""\
+policy: {inputs: {mail: trusted}}
+steps: [{id: a, type: tool, tool: fetch, args: {q: $mail}}]
+""",
+        policy="inputs: {mail: untrusted}\n",
+        traits=(HOST,),
+    ),
+    Code(
+        "V058",
+        "A check that reads an untrusted input",
+        "Whoever gives the input would choose what the value is held against.",
+        "Write what is allowed into the policy's `values`, or take the input from a trusted place.",
+    ),
+    Code(
+        "V059",
+        "A policy that does not say whether an input is trusted",
+        "With `inputs` in a host's policy every input is covered: a missing name is as likely "
+        "misspelled as meant.",
+        "Name it as trusted or untrusted, or write `*`.",
+        policy="inputs: {mail: untrusted}\n",
+        traits=(HOST, NAMES),
+    ),
+)
