@@ -20,7 +20,7 @@ from typing import Any
 
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.replay import Replayer
-from nano_vm.run.stored import trace_of
+from nano_vm.run.durable.stored import trace_of
 from nano_vm.store.protocol import RunFilter, Store, open_store
 from nano_vm.store.seals import seal_of
 from nano_vm.testing import ScriptedLLM

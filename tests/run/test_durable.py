@@ -22,7 +22,7 @@ from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMEr
 from nano_vm.errors import LeaseLost, UnknownRun
 from nano_vm.records.trace import StepStatus
 from nano_vm.replay import replay, subject_of, verify
-from nano_vm.run.stored import Begun, begun_calls, trace_of
+from nano_vm.run.durable.stored import Begun, begun_calls, trace_of
 from nano_vm.store.records import INTENT, STEP, Row
 from nano_vm.store.seals import seal_of
 from nano_vm.store.sql.store import SqlStore

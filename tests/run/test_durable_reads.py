@@ -15,8 +15,8 @@ from nano_vm import ExecutionVM, Program, TraceStatus, tool
 from nano_vm.errors import StoreError
 from nano_vm.records.trace import StepStatus
 from nano_vm.replay import replay
-from nano_vm.run.journal import PILE_ROWS
-from nano_vm.run.stored import trace_of
+from nano_vm.run.durable.journal import PILE_ROWS
+from nano_vm.run.durable.stored import trace_of
 from nano_vm.store.protocol import Append
 from nano_vm.store.records import INTENT, STEP, Row, StoredRun
 from nano_vm.store.seals import seal_of

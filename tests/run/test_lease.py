@@ -24,8 +24,8 @@ from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 from nano_vm import ExecutionVM, TraceStatus, VMError, tool
 from nano_vm.cli import main
 from nano_vm.replay import replay, subject_of, verify
-from nano_vm.run.journal import Journal
-from nano_vm.run.lease import Lease, Process, Seen, living, seen
+from nano_vm.run.durable.journal import Journal
+from nano_vm.run.durable.lease import Lease, Process, Seen, living, seen
 from nano_vm.store.records import STEP
 from nano_vm.store.sql.store import SqlStore
 
@@ -581,7 +581,7 @@ async def test_a_call_that_a_worker_leaves_in_a_thread_is_not_taken_for_gone(
     url: str, closed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its run is free, and nobody asks its reconcile before the call has ended."""
-    monkeypatch.setattr("nano_vm.run.worker.GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("nano_vm.run.durable.worker.GRACE_SECONDS", 0.05)
     bank, clock = Bank(), Skewed()
     vm = ExecutionVM(tools=bank.tools(), store=url, clock=clock)
     await vm.submit(PAY, {"n": 1}, run_id="r")
@@ -661,7 +661,7 @@ ANSWERS = {
 async def test_a_worker_that_stops_cancels_no_run_however_its_calls_answer(
     file: str, answer: str, forked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nano_vm.run.worker.GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("nano_vm.run.durable.worker.GRACE_SECONDS", 0.05)
     begun, calls = asyncio.Event(), Counter[str]()
 
     @tool(effect="write")

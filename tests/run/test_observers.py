@@ -213,7 +213,7 @@ async def test_a_run_that_waits_is_told_once_over_all_that_drive_it(hosts: Hosts
 async def test_what_a_worker_leaves_is_released_and_replayed_by_the_next(
     hosts: Hosts, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nano_vm.run.worker.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("nano_vm.run.durable.worker.GRACE_SECONDS", 0.0)
     first, before = hosts.vm()
     steps = step("a", "flaky", max_retries=2, retry=NOW), step("b", at), step("c", "flaky")
     await first.submit(program(*steps), run_id="r")

@@ -27,8 +27,8 @@ from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 from nano_vm import ExecutionVM, TraceStatus, tool
 from nano_vm.errors import StoreError
 from nano_vm.replay import subject_of, verify
-from nano_vm.run import outbox
-from nano_vm.run.lease import Debt, Lease, Process
+from nano_vm.run.durable import outbox
+from nano_vm.run.durable.lease import Debt, Lease, Process
 from nano_vm.store.protocol import Append
 from nano_vm.store.records import STEP, Message, StoredRun
 from nano_vm.store.sql.database import Connection, Database
@@ -601,7 +601,7 @@ async def test_a_fault_of_ours_leaves_the_run_to_others(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever ends the driving of a run: its process does not keep it."""
-    from nano_vm.run.journal import Journal
+    from nano_vm.run.durable.journal import Journal
 
     end = Journal.end
 

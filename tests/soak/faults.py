@@ -32,8 +32,8 @@ from postgres import PostgresServer
 
 from nano_vm import ExecutionVM
 from nano_vm.errors import StoreError
-from nano_vm.run import outbox
-from nano_vm.run.journal import Journal
+from nano_vm.run.durable import outbox
+from nano_vm.run.durable.journal import Journal
 from nano_vm.store.records import StoredRun
 from nano_vm.store.sql.database import Connection
 from nano_vm.store.sql.store import SqlStore

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from nano_vm.run.journal import Journal
+from nano_vm.run.durable.journal import Journal
 from nano_vm.store.protocol import Claim
 from nano_vm.store.records import INTENT, STEP, Message
 from nano_vm.store.sql.database import Connection

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from nano_vm.machine.machine import Machine
-from nano_vm.run import outbox
-from nano_vm.run.journal import Journal
-from nano_vm.run.lease import Lease
+from nano_vm.run.durable import outbox
+from nano_vm.run.durable.journal import Journal
+from nano_vm.run.durable.lease import Lease
 from nano_vm.store.protocol import Append
 from nano_vm.store.sql.store import SqlStore
 

@@ -12,7 +12,7 @@ import pytest
 
 from nano_vm import ExecutionVM, Program, tool
 from nano_vm.errors import VMError
-from nano_vm.run.journal import Journal
+from nano_vm.run.durable.journal import Journal
 from nano_vm.store.protocol import Append, Claim
 from nano_vm.store.records import INTENT
 from nano_vm.store.sql.store import SqlStore

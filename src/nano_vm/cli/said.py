@@ -23,8 +23,8 @@ def said_of(options: Options, *, kept: bool) -> Said:
     Raises:
         UsageFault: If a run cannot have it.
     """
+    from ..run.durable.stored import said_of as checked
     from ..run.inbox import account
-    from ..run.stored import said_of as checked
     from ..store.records import Unfit
 
     said: Said = {

@@ -125,8 +125,8 @@ def standing_lines(run: StoredRun, owners: Any, options: Options) -> Iterator[st
 def _under_way(run: StoredRun) -> Iterator[str]:
     """Calls that were begun and have no outcome yet."""
     from ..language.semantics import CALLS
+    from ..run.durable.stored import begun_calls
     from ..run.inbox import process_of
-    from ..run.stored import begun_calls
 
     for path, call in begun_calls(run.rows).items():
         if call.type in CALLS:

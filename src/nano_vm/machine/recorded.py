@@ -1,7 +1,7 @@
 """Outcomes as they were recorded, handed to a machine again. No call is made, nothing is written.
 
 Records come in; the requests of a machine are answered from them, so that it computes the same run
-once more: to check it (`replay`), to resume it where it stopped (`run/journal`), or to do without
+once more: to check it (`replay`), to resume it where it stopped (`run/durable/journal`), or to do without
 calls what did not change (fork). Control flow is never taken from a record: only what came back
 from outside is.
 

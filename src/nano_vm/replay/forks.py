@@ -17,8 +17,8 @@ from ..machine.outcome import NotCalled, Suspended
 from ..machine.plan import END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded
 from ..records.trace import Record, StepStatus, Trace, flattened, request_json, success
+from ..run.durable.stored import parted
 from ..run.options import Said
-from ..run.stored import parted
 from ..run.vm import ExecutionVM
 from ..spelling import meant
 from ..store.records import StoredRun

@@ -27,7 +27,7 @@ from ..machine.recorded import (
 )
 from ..machine.terms import RunTerms, machine_of
 from ..records.trace import Trace, TraceStatus, flattened
-from ..run.stored import trace_of
+from ..run.durable.stored import trace_of
 from ..store.protocol import Store
 from ..store.records import ENDED, STEP, StoredRun
 from ..store.seals import seal_of, sealed_as, signature_holds

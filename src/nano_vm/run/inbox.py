@@ -27,7 +27,7 @@ from ..store.seals import message_holds
 from ..store.waits import fault_of, same_event, takes
 from ..values import MAX_VALUE_BYTES, UNSET, admit, canonical, short
 from ..visible import HIDDEN
-from .lease import Process, Seen, seen
+from .durable.lease import Process, Seen, seen
 
 if TYPE_CHECKING:
     from .aio import AsyncInbox

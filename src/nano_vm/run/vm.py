@@ -35,18 +35,18 @@ from ..verify.report import Report
 from .aio import AsyncReads
 from .batch import BatchResult, run_many
 from .driver import Journal as DriverJournal
+from .durable.journal import Origin
+from .durable.lease import LEASE_SECONDS
+from .durable.resume import Durable
+from .durable.stored import said_of, trace_of
+from .durable.worker import Worker
 from .host import TOOL_THREADS, SystemClock, Threads, adapters_of, budget_of, prices_of
 from .inbox import Inbox, account
 from .inputs import RUN_ID, admitted_inputs, names_of, quick_frame
-from .journal import Origin
-from .lease import LEASE_SECONDS
 from .live import Begun, LiveRuns, Run, execute, identity_of, observed, run_ids
 from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
 from .prepare import Prepared, Preparer
-from .resume import Durable
-from .stored import said_of, trace_of
-from .worker import Worker
 
 RUNS_SHOWN = 50
 """Runs of a page, unless another number is asked for: what a screen shows and a person reads."""

@@ -13,8 +13,8 @@ from ..parameters import STORED, takes_run, takes_store, takes_worker
 @takes_worker
 def cancel(options: Options) -> int:
     """Cancel a run, and undo what it did."""
+    from ...run.durable.lease import living
     from ...run.inbox import account
-    from ...run.lease import living
     from ..driving import driven
     from ..inbox import recorded, speaking
     from ..standing import is_driven

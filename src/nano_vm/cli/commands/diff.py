@@ -42,7 +42,7 @@ def diff(options: Options) -> int:
     from ...language.program import Program
     from ...records.trace import Trace
     from ...replay import diff as between
-    from ...run.stored import trace_of
+    from ...run.durable.stored import trace_of
 
     sides = [_side(name, options) for name in (options.a, options.b)]
     a, b = (side if isinstance(side, Trace | Program) else trace_of(side) for side in sides)

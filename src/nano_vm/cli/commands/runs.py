@@ -42,8 +42,8 @@ SHORT_ID = 12
 )
 def runs(options: Options) -> int:
     """List the runs of a store."""
+    from ...run.durable.lease import living
     from ...run.inbox import presented
-    from ...run.lease import living
     from ..said import filter_of
     from ..standing import header, standing_lines
     from ..stores import store_of

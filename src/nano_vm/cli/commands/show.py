@@ -21,9 +21,9 @@ def show(options: Options) -> int:
     An approval is given for what was shown: its digest stands with the request, and 'approve' is
     refused where the run asks something else by then.
     """
+    from ...run.durable.lease import living
+    from ...run.durable.stored import trace_of
     from ...run.inbox import presented
-    from ...run.lease import living
-    from ...run.stored import trace_of
     from ...store.records import ENDED
     from ..said import said_words
     from ..standing import header, message_json, standing_lines

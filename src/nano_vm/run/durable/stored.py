@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import StoreError
-from ..records.trace import Trace, TraceStatus
-from ..store.records import (
+from ...errors import StoreError
+from ...records.trace import Trace, TraceStatus
+from ...store.records import (
     DEFAULT_PROJECT,
     PAUSED,
     STEP,
@@ -19,7 +19,7 @@ from ..store.records import (
     checked_name,
     checked_text,
 )
-from .inbox import presented
+from ..inbox import presented
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ..language.operators import described, number_in
+from ...language.operators import described, number_in
 
 MAX_WAIT_SECONDS = 100 * 366 * 24 * 3600
 """A century; what is longer is a mistake, and its nanoseconds would not fit."""

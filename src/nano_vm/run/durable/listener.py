@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from .. import forking
-from ..errors import StoreError
-from ..store.protocol import Store
+from ... import forking
+from ...errors import StoreError
+from ...store.protocol import Store
 
 NOTICED_SECONDS = 0.5
 """How long a cancellation that another process recorded may go unnoticed: no longer than a person

@@ -22,12 +22,12 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 
-from ..adapters.protocol import Clock
-from ..collector import collector_paused
-from ..errors import LeaseLost, StoreError
-from ..machine.ledger import UNLIMITED
-from ..machine.machine import FOREVER, Machine
-from ..machine.outcome import (
+from ...adapters.protocol import Clock
+from ...collector import collector_paused
+from ...errors import LeaseLost, StoreError
+from ...machine.ledger import UNLIMITED
+from ...machine.machine import FOREVER, Machine
+from ...machine.outcome import (
     Arrived,
     Cancelled,
     Decided,
@@ -38,14 +38,14 @@ from ..machine.outcome import (
     Unknown,
     Value,
 )
-from ..machine.plan import END, FORK, PAUSE, TOOL, Op, ToolOp
-from ..machine.recorded import HELD, Recorded
-from ..records.trace import LLMUsage, StepError, Trace, TraceStatus
-from ..store.protocol import Store
-from ..store.records import STEP, SUSPENDED, Message, Row, StoredRun, late_outcomes
-from ..store.seals import RunSeal
-from ..store.waits import Waits, matched
-from .driver import Abandoned
+from ...machine.plan import END, FORK, PAUSE, TOOL, Op, ToolOp
+from ...machine.recorded import HELD, Recorded
+from ...records.trace import LLMUsage, StepError, Trace, TraceStatus
+from ...store.protocol import Store
+from ...store.records import STEP, SUSPENDED, Message, Row, StoredRun, late_outcomes
+from ...store.seals import RunSeal
+from ...store.waits import Waits, matched
+from ..driver import Abandoned
 from .heard import Heard
 from .interruption import Interruption
 from .lease import LATE, Debt, Lease, outcomes_of

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..adapters.protocol import Clock
-from ..errors import StoreError
-from ..store.protocol import Append, Store
-from ..store.records import Row, StoredRun
-from ..store.waits import Waits
+from ...adapters.protocol import Clock
+from ...errors import StoreError
+from ...store.protocol import Append, Store
+from ...store.records import Row, StoredRun
+from ...store.waits import Waits
 
 PATIENCE_SECONDS = 15.0
 """How long to try again before a run is given up: longer than a server takes to start, shorter than

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..language.semantics import CALLS, OUTSIDE
-from ..machine.machine import FOREVER, Machine
-from ..machine.plan import Op
-from ..records.trace import Record, StepStatus, called, extra_json, full, request_json
-from ..store.records import INTENT, PAUSED, STEP, Row, StoredRun
-from ..values import UNSET
+from ...language.semantics import CALLS, OUTSIDE
+from ...machine.machine import FOREVER, Machine
+from ...machine.plan import Op
+from ...records.trace import Record, StepStatus, called, extra_json, full, request_json
+from ...store.records import INTENT, PAUSED, STEP, Row, StoredRun
+from ...values import UNSET
 from .stored import Begun, begun_calls, paused_rows, reconciles, timeless
 
 

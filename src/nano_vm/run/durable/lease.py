@@ -25,15 +25,15 @@ from functools import cache
 from itertools import takewhile
 from typing import Any
 
-from .. import forking
-from ..errors import LeaseLost, StoreError
-from ..language.semantics import CALLS
-from ..records.trace import StepStatus
-from ..store.clock import UNKNOWN_BOOT, boot_id, boot_ns
-from ..store.protocol import Append, Store
-from ..store.records import ENDED, INTENT, STEP, Message, Row, late_outcomes
-from ..store.seals import RunSeal
-from ..values import UNSET
+from ... import forking
+from ...errors import LeaseLost, StoreError
+from ...language.semantics import CALLS
+from ...records.trace import StepStatus
+from ...store.clock import UNKNOWN_BOOT, boot_id, boot_ns
+from ...store.protocol import Append, Store
+from ...store.records import ENDED, INTENT, STEP, Message, Row, late_outcomes
+from ...store.seals import RunSeal
+from ...values import UNSET
 
 LEASE_SECONDS = 30.0
 """How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy

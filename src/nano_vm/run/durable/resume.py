@@ -13,26 +13,26 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from .. import forking
-from ..collector import collector_paused
-from ..errors import LeaseLost, StoreError, VMError
-from ..language.program import Program
-from ..machine.machine import Machine
-from ..machine.terms import RunTerms, machine_of
-from ..records.trace import Trace, TraceStatus
-from ..store.protocol import Append, Claim, Store
-from ..store.records import ENDED, PENDING, SUSPENDED, StoredRun
-from ..store.seals import RunSeal
-from ..store.waits import matched
-from .driver import Abandoned
-from .inbox import presented, usable
+from ... import forking
+from ...collector import collector_paused
+from ...errors import LeaseLost, StoreError, VMError
+from ...language.program import Program
+from ...machine.machine import Machine
+from ...machine.terms import RunTerms, machine_of
+from ...records.trace import Trace, TraceStatus
+from ...store.protocol import Append, Claim, Store
+from ...store.records import ENDED, PENDING, SUSPENDED, StoredRun
+from ...store.seals import RunSeal
+from ...store.waits import matched
+from ..driver import Abandoned
+from ..inbox import presented, usable
+from ..live import become, call_in, execute
+from ..observers import Notifier, Observer
+from ..prepare import Preparer
 from .journal import Journal, Origin
 from .lease import Lease, living
 from .listener import NOTICED_SECONDS, Listener
-from .live import become, call_in, execute
-from .observers import Notifier, Observer
 from .outbox import patiently
-from .prepare import Preparer
 from .stored import about_of, parted, trace_of
 
 T = TypeVar("T")

@@ -8,14 +8,14 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from ..adapters.protocol import Clock
-from ..errors import StoreError
-from ..machine.plan import Op
-from ..store.protocol import Store
-from ..store.records import Message, StoredRun
-from ..store.seals import RunSeal
-from ..store.waits import takes
-from .driver import Abandoned
+from ...adapters.protocol import Clock
+from ...errors import StoreError
+from ...machine.plan import Op
+from ...store.protocol import Store
+from ...store.records import Message, StoredRun
+from ...store.seals import RunSeal
+from ...store.waits import takes
+from ..driver import Abandoned
 from .outbox import patiently
 
 logger = logging.getLogger("nano_vm")

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import ProgramError, StoreError, VMError
-from ..records.trace import Trace
+from ...errors import ProgramError, StoreError, VMError
+from ...records.trace import Trace
 from .outbox import Patience
 from .resume import Claimed, Durable
 

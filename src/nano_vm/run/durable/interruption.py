@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..machine.machine import Machine
-from ..machine.plan import TOOL, Op
-from .driver import Abandoned
+from ...machine.machine import Machine
+from ...machine.plan import TOOL, Op
+from ..driver import Abandoned
 from .heard import Heard
 
 EFFECT_GRACE_SECONDS = 5.0

@@ -1,0 +1,1 @@
+"""Runs that a store keeps: begun, claimed, journalled, resumed and worked off."""
