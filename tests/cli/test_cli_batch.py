@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from nano_vm.cli import main
-from nano_vm.run.batch_inputs import Inputs, read_line
+from nano_vm.run.batch.inputs import Inputs, read_line
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -587,7 +587,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(folder: Path) -> None:
 def test_a_line_that_is_too_long_is_skipped_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nano_vm.run.batch_inputs.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("nano_vm.run.batch.inputs.MAX_LINE_BYTES", 100)
     (folder / "in.jsonl").write_text(f'{{"n": 1}}\n{{"n": "{"x" * 500}"}}\n{{"n": 3}}\n{"y" * 102}')
     assert main(arguments()) == 1
     found = results()

@@ -11,9 +11,9 @@ from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
 from ..records.trace import Trace
-from ..run.batch_files import FileBatch
-from ..run.batch_inputs import Input, Inputs
-from ..run.batch_results import Results, ended_lines
+from ..run.batch.files import FileBatch
+from ..run.batch.inputs import Input, Inputs
+from ..run.batch.results import Results, ended_lines
 from .faults import FAILED, OK, SUSPENDED, USAGE, Failure, UsageFault
 from .grammar import Options
 from .host import program_of, vm_of

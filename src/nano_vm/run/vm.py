@@ -33,7 +33,7 @@ from ..values import UNSET, Unset
 from ..verify.examine import placed_for
 from ..verify.report import Report
 from .aio import AsyncReads
-from .batch import BatchResult, run_many
+from .batch.runs import BatchResult, run_many
 from .driver import Journal as DriverJournal
 from .durable.journal import Origin
 from .durable.lease import LEASE_SECONDS
@@ -430,7 +430,7 @@ class ExecutionVM:
         **options: Unpack[SharedOptions],
     ) -> AsyncGenerator[BatchResult, None]:
         """Run *program* on each of *inputs* and give the results as they come; see
-        `nano_vm.run.batch.run_many`.
+        `nano_vm.run.batch.runs.run_many`.
         """
         return run_many(
             self,

@@ -71,7 +71,7 @@ def batch(options: Options) -> int:
     where it stopped, by what OUT has. With --store also what was under way when the process was
     killed goes on and is not repeated.
     """
-    from ...run.batch_inputs import BatchFault
+    from ...run.batch.inputs import BatchFault
     from ..batch import Batch
 
     with only_ours(options.json) as line, ExitStack() as stack:

@@ -14,16 +14,16 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ..errors import VMError
-from ..language.program import Program
-from ..records.trace import Trace
-from .batch import run_many
-from .batch_inputs import BatchFault, Input, Inputs, digest_of, read_line
-from .batch_results import Results, result_of
-from .options import SharedOptions
+from ...errors import VMError
+from ...language.program import Program
+from ...records.trace import Trace
+from ..options import SharedOptions
+from .inputs import BatchFault, Input, Inputs, digest_of, read_line
+from .results import Results, result_of
+from .runs import run_many
 
 if TYPE_CHECKING:
-    from .vm import ExecutionVM
+    from ..vm import ExecutionVM
 
 
 class FileBatch:

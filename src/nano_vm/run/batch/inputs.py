@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import VMError
-from ..values import canonical, parse_json
+from ...errors import VMError
+from ...values import canonical, parse_json
 
 if TYPE_CHECKING:
-    from .batch_results import Results
+    from .results import Results
 
 
 class BatchFault(VMError):

@@ -12,9 +12,9 @@ import pytest
 from build import program, step
 
 from nano_vm import ExecutionVM, Trace
-from nano_vm.run.batch_files import FileBatch
-from nano_vm.run.batch_inputs import BatchFault, Input, Inputs
-from nano_vm.run.batch_results import Results
+from nano_vm.run.batch.files import FileBatch
+from nano_vm.run.batch.inputs import BatchFault, Input, Inputs
+from nano_vm.run.batch.results import Results
 
 DOUBLE = program(step("d", "double", args={"n": "$n"}))
 

@@ -21,15 +21,15 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
-from ..collector import collector_eased
-from ..errors import StoreError, VMError
-from ..records.trace import Trace, TraceStatus
-from ..values import kind_name
-from .options import SharedOptions
+from ...collector import collector_eased
+from ...errors import StoreError, VMError
+from ...records.trace import Trace, TraceStatus
+from ...values import kind_name
+from ..options import SharedOptions
 
 if TYPE_CHECKING:
-    from ..language.program import Program
-    from .vm import ExecutionVM
+    from ...language.program import Program
+    from ..vm import ExecutionVM
 
 logger = logging.getLogger("nano_vm")
 

@@ -17,10 +17,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
-from ..records.trace import Trace
-from ..values import canonical
-from ..visible import safe_json
-from .batch_inputs import DIGEST_HEX, BatchFault, Input, Inputs
+from ...records.trace import Trace
+from ...values import canonical
+from ...visible import safe_json
+from .inputs import DIGEST_HEX, BatchFault, Input, Inputs
 
 PART = 4096
 """Lines whose digests stand together: 8 bytes a line, so a million of results take 8 MB at another
