@@ -396,13 +396,129 @@ class Async:
         """Nobody awaits it."""
 
 
+class Generating:
+    def observe(self, event: Event) -> Iterator[None]:
+        yield
+
+
+class Deaf:
+    def observe(self) -> None:
+        """Takes no event."""
+
+
+class Greedy(Seen):
+    def observe(self, event: Event, more: int) -> None:  # type: ignore[override]
+        """Takes more than an event."""
+
+
+class Misspelt(Seen):
+    event_kinds = frozenset({"step_ended"})
+
+
+class AsyncCall:
+    class Call:
+        async def __call__(self, event: Event) -> None:
+            """Nobody awaits it."""
+
+    observe = Call()
+
+
 @pytest.mark.parametrize(
-    ("observer", "message"),
-    [(object(), "object is not an observer: it has no method observe"), (Async(), "coroutine")],
+    ("given", "message"),
+    [
+        (
+            [object()],
+            r"^<object object at .*> is not an observer: it has no method observe\(event\)$",
+        ),
+        ([None], r"^None is not an observer"),
+        ([Async()], r"^Async.observe\(\) is a coroutine function"),
+        ([AsyncCall()], r"^AsyncCall.observe\(\) is a coroutine function"),
+        ([Generating()], r"^Generating.observe\(\) is a generator"),
+        ([Deaf()], r"^Deaf.observe\(\) cannot be called as observe\(event\)"),
+        ([Greedy()], r"^Greedy.observe\(\) cannot be called as observe\(event\): missing.*more"),
+        ([Misspelt()], r"^Misspelt.event_kinds is .*'step_ended'.*step_finished"),
+        ([Seen], r"^observer Seen is a class; give an instance of it"),
+        (Seen(), r"^observers is a list of observers, not <.*Seen object"),
+        (Seen, r"^observers is a list of observers, not <class"),
+        (7, r"^observers is a list of observers, not 7; write"),
+        (None, r"^observers is a list of observers, not None"),
+        ("log", r"^'l' is not an observer"),
+    ],
 )
-def test_what_is_no_observer_is_refused(observer: Any, message: str) -> None:
+def test_what_is_no_observer_is_refused(given: Any, message: str) -> None:
     with pytest.raises(VMError, match=message):
-        ExecutionVM(observers=[observer])
+        ExecutionVM(observers=given)
+
+
+class Throwing(Seen):
+    """Raises what it is given, once it is told that a step began."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def observe(self, event: Event) -> None:
+        super().observe(event)
+        if event.kind == "step_started":
+            raise self.error
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not to be compared")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError("a future's"), GeneratorExit(), BaseException("odd")]
+)
+@pytest.mark.parametrize("stored", [False, True])
+async def test_whatever_an_observer_raises_is_no_cancellation_of_the_run(
+    hosts: Hosts, error: BaseException, stored: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    throwing, seen = Throwing(error), Seen()
+    vm, _ = hosts.vm(stored=stored, observers=[throwing, seen])
+    with caplog.at_level(logging.ERROR, "nano_vm"):
+        trace = await vm.run(program(step("a", "read"), step("b", "read")), run_id="r")
+    assert trace.ok
+    assert len(throwing.events) == 2
+    assert len(seen.events) == 6
+    assert "Throwing raised at step_started of run r" in caplog.text
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_the_end_of_the_process_is_the_observers_to_say(
+    hosts: Hosts, error: type[BaseException]
+) -> None:
+    vm, _ = hosts.vm(stored=False, observers=[Throwing(error())])
+    with pytest.raises(error):
+        vm.run_sync(program(step("a", "read")))
+
+
+async def test_an_observer_is_told_of_the_kinds_that_it_names(hosts: Hosts) -> None:
+    class Some(Seen):
+        event_kinds = frozenset({"step_finished", "run_finished"})
+
+    some = Some()
+    vm, _ = hosts.vm(stored=False, observers=[some])
+    await vm.run(program(step("a", "flaky", max_retries=2, retry=NOW), llm("m")))
+    assert some.kinds() == [("step_finished", "a"), ("step_finished", "m"), ("run_finished", "")]
+
+
+async def test_an_event_names_what_is_called(hosts: Hosts) -> None:
+    vm, seen = hosts.vm(stored=False)
+    steps = step("a", "read"), llm("m"), parallel(step("x", "write"), id="both")
+    await vm.run(program(*steps))
+    assert {(e.path, e.target) for e in seen.events if e.path} == {
+        ("a", "read"),
+        ("m", "scripted"),
+        ("both", ""),
+        ("both/x", "write"),
+    }
+    named = ScriptedLLM({"": "yes"})
+    seen.events.clear()
+    by_name = ExecutionVM({"fast": named, "good": named}, observers=[seen])
+    await by_name.run(program(llm("m"), llm("n", model="good")))
+    assert {(e.path, e.target) for e in seen.events if e.path} == {("m", "fast"), ("n", "good")}
 
 
 class Outcomes:

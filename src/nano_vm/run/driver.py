@@ -34,7 +34,7 @@ from ..machine.plan import (
     Op,
     ToolOp,
 )
-from ..records.trace import LLMUsage
+from ..records.trace import LLMUsage, full
 from ..values import CONTAINERS, SCALARS, kind_name
 from .host import Adapter, Host, completed, plain_answer
 from .observers import Notifier
@@ -155,7 +155,7 @@ class Driver:
                     if following is not None:
                         op = following
                         continue
-                if notifier is not None and self.begins(machine, op):
+                if notifier is not None and notifier.begins and self.begins(machine, op):
                     notifier.step_started(machine, op)
                 if machine.delay_seconds:
                     await self.wait(machine, lane)
@@ -252,7 +252,8 @@ class Driver:
             return machine.resume(Failed(fault), now)
         if isinstance(error, Abandoned):
             raise error
-        if isinstance(error, KeyboardInterrupt):  # nothing more can be awaited
+        # nothing more can be awaited; and an exit that no call raised is that of an observer
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and not called):
             if not machine.broken:
                 machine.resume(Cancelled(called=called), now)
             raise error
@@ -316,9 +317,9 @@ class Driver:
         """
         journal, count = self.journal, len(machine.records)
         for number in range(seen, count):
-            result = notifier.result(machine.records[number])
-            replayed = journal is not None and journal.replayed(machine, number, result.path)
-            notifier.step_recorded(result, replayed=replayed)
+            record = full(machine.records[number], notifier.trace._ops)
+            replayed = journal is not None and journal.replayed(machine, number, record[1])
+            notifier.step_recorded(record, replayed=replayed)
         attempt = machine.failed_attempt if op.code in (TOOL, MODEL) else None
         if attempt is not None:
             replayed = journal is not None and journal.replayed(machine, count, machine.path)

@@ -9,21 +9,27 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import VMError
 from ..machine.machine import Machine
 from ..machine.plan import Op
 from ..records.trace import Attempt, Record, StepResult, StepStatus, Trace, TraceStatus
-from ..values import kind_name
+from ..values import kind_name, short
 
 logger = logging.getLogger("nano_vm")
 
 
-@dataclass(frozen=True, slots=True)
+KINDS = frozenset(
+    "run_started run_resumed run_suspended run_finished run_released step_started step_suspended "
+    "step_finished attempt_failed text".split()
+)
+"""Of events."""
+
+
 class Event:
-    """Something that happened in a run, as its ``kind`` says.
+    """Something that happened in a run, as its ``kind`` says. All observers are given the same one,
+    so none may change it.
 
     - ``run_started``, ``run_resumed``: this process drives the run from now on; its ``trace`` names
       the program and fills while it runs.
@@ -37,23 +43,86 @@ class Event:
       ``run_released``: this process drives it no longer, and others may.
 
     ``replayed`` marks what is computed again from records when a run is resumed or forked: it was
-    told when it happened, and no call is made for it.
+    told when it happened, and no call is made for it. ``record`` is what ``result`` is made of, at
+    its first reading: that takes longer than a step.
     """
 
-    kind: str
-    path: str = ""
-    step_id: str = ""
-    type: str = ""
-    text: str | None = None
-    result: Any = None
-    trace: Any = None
-    run_id: str = ""
-    attempt: Attempt | None = None
-    replayed: bool = False
+    # Not a frozen dataclass: the two events of a step would cost 2 us more.
+    __slots__ = (
+        "_notifier",
+        "_op",
+        "_result",
+        "attempt",
+        "kind",
+        "path",
+        "record",
+        "replayed",
+        "run_id",
+        "step_id",
+        "text",
+        "trace",
+        "type",
+    )
+
+    def __init__(
+        self,
+        kind: str,
+        path: str = "",
+        step_id: str = "",
+        type: str = "",
+        text: str | None = None,
+        result: StepResult | None = None,
+        trace: Any = None,
+        run_id: str = "",
+        attempt: Attempt | None = None,
+        replayed: bool = False,
+        record: Record | None = None,
+        op: Any = None,
+        notifier: Notifier | None = None,
+    ) -> None:
+        self.kind = kind
+        self.path = path
+        self.step_id = step_id
+        self.type = type
+        self.text = text
+        self.trace = trace
+        self.run_id = run_id
+        self.attempt = attempt
+        self.replayed = replayed
+        self.record = record
+        self._result = result
+        self._op = op
+        self._notifier = notifier
+
+    @property
+    def result(self) -> Any:
+        """What came of the step, of a ``step_finished`` or ``step_suspended``: a `StepResult`."""
+        if self._result is None and self.record is not None:
+            assert self._notifier is not None
+            self._result = self._notifier.trace._result(self.record)
+        return self._result
+
+    @property
+    def target(self) -> str:
+        """The name of the tool or model that the step calls; empty for other steps, and for the
+        default model of a host that does not name it.
+        """
+        if self.type != "llm":
+            return getattr(self._op, "tool", "")
+        model: str | None = getattr(self._op, "model", None)
+        if model is None and self._notifier is not None:
+            model = self._notifier.default_model
+        return model or ""
+
+    def __repr__(self) -> str:
+        return f"Event({self.kind!r}, {self.path!r}, run_id={self.run_id!r})"
 
 
 class Observer(Protocol):
-    """Sees every run of a VM: give it by ``ExecutionVM(observers=[...])``."""
+    """Sees every run of a VM: give it by ``ExecutionVM(observers=[...])``.
+
+    One that has an attribute ``event_kinds``, a set, is told of those kinds only.
+    """
 
     def observe(self, event: Event) -> None:
         """Take an event, quickly: the run waits until this returns. One that raises is logged and
@@ -64,30 +133,65 @@ class Observer(Protocol):
 
 def observers_of(given: Iterable[Observer]) -> tuple[Observer, ...]:
     """What a host gave, if they can be observers."""
+    if not isinstance(given, Iterable):
+        raise VMError(
+            f"observers is a list of observers, not {short(given)}; write observers=[...]"
+        )
     observers = tuple(given)
     for observer in observers:
-        observe = getattr(observer, "observe", None)
-        if not callable(observe):
-            raise VMError(
-                f"{kind_name(observer)} is not an observer: it has no method observe(event)"
-            )
-        if inspect.iscoroutinefunction(observe):
-            raise VMError(
-                f"{kind_name(observer)}.observe() is a coroutine function, which nobody would "
-                f"await; make it a plain one, for example one that puts the event into a queue"
-            )
+        fault = _fault(observer)
+        if fault is not None:
+            raise VMError(fault)
     return observers
+
+
+def _fault(observer: Any) -> str | None:
+    """Why *observer* cannot be one."""
+    if isinstance(observer, type):
+        name = observer.__name__
+        return f"observer {name} is a class; give an instance of it: observers=[{name}(...)]"
+    name, observe = type(observer).__name__, getattr(observer, "observe", None)
+    if not callable(observe):
+        return f"{short(observer)} is not an observer: it has no method observe(event)"
+    function = observe if inspect.isroutine(observe) else type(observe).__call__
+    if inspect.iscoroutinefunction(observe) or inspect.iscoroutinefunction(function):
+        return (
+            f"{name}.observe() is a coroutine function, which nobody would await; make it a plain "
+            f"one, for example one that puts the event into a queue"
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return f"{name}.observe() is a generator, which nobody would iterate; remove its yield"
+    kinds = getattr(observer, "event_kinds", KINDS)
+    if not isinstance(kinds, (set, frozenset)) or not kinds <= KINDS:
+        return f"{name}.event_kinds is {kinds!r}; it is a set of some of {sorted(KINDS)}"
+    try:
+        inspect.signature(observe).bind(None)
+    except TypeError as error:
+        return f"{name}.observe() cannot be called as observe(event): {error}"
+    except ValueError:  # some builtins have no signature
+        return None
+    return None
+
+
+def kinds_of(observer: Any) -> frozenset[str]:
+    """The kinds of events that *observer* is told of."""
+    return getattr(observer, "event_kinds", KINDS)
 
 
 class Notifier:
     """Tells *observers* of one run; with *text*, also the answers of models while they come."""
 
-    __slots__ = ("observers", "text", "trace")
+    __slots__ = ("begins", "default_model", "observers", "text", "trace")
 
     def __init__(self, trace: Trace, observers: Iterable[Observer], *, text: bool = False) -> None:
         self.trace = trace
-        self.observers = list(observers)
+        self.observers = tuple((observer, kinds_of(observer)) for observer in observers)
         self.text = text
+        host = trace._host
+        default = host.adapters.get(None) if host is not None else None
+        self.default_model: str | None = default.model if default is not None else None
+        # whether anybody wants to know that a step begins
+        self.begins = any("step_started" in kinds for _, kinds in self.observers)
 
     def run_started(self, *, resumed: bool = False) -> None:
         """This process drives the run from now on."""
@@ -105,56 +209,54 @@ class Notifier:
 
     def step_started(self, machine: Machine, op: Op) -> None:
         """A call is made, or children begin."""
-        self._tell(
-            Event("step_started", machine.path, op.step_id, op.type, run_id=self.trace.run_id)
-        )
+        self._tell(self._event("step_started", op, machine.path))
 
-    def result(self, record: Record) -> StepResult:
-        """A record of this run as it is told."""
-        return self.trace._result(record)
-
-    def step_recorded(self, result: StepResult, *, replayed: bool) -> None:
+    def step_recorded(self, record: Record, *, replayed: bool) -> None:
         """A step has ended, or the run waits at it."""
-        self._tell(
-            Event(
-                "step_suspended" if result.status in _WAITING else "step_finished",
-                result.path,
-                result.step_id,
-                result.type,
-                result=result,
-                run_id=self.trace.run_id,
-                replayed=replayed,
-            )
-        )
+        kind = "step_suspended" if record[2] in _WAITING else "step_finished"
+        self._tell(self._event(kind, record[0], record[1], replayed, record))
 
     def attempt_failed(self, machine: Machine, op: Op, attempt: Attempt, *, replayed: bool) -> None:
         """An attempt at the requested call failed, and another follows."""
-        self._tell(
-            Event(
-                "attempt_failed",
-                machine.path,
-                op.step_id,
-                op.type,
-                run_id=self.trace.run_id,
-                attempt=self.trace._dated((attempt,))[0],
-                replayed=replayed,
-            )
-        )
+        dated = self.trace._dated((attempt,))[0]
+        self._tell(self._event("attempt_failed", op, machine.path, replayed, None, dated))
+
+    def _event(
+        self,
+        kind: str,
+        op: Any,
+        path: str,
+        replayed: bool = False,
+        record: Record | None = None,
+        attempt: Attempt | None = None,
+    ) -> Event:
+        """What happened at the step of *op*. Arguments by position: by keyword they cost a third
+        of a microsecond more.
+        """
+        return Event(
+            kind, path, op.step_id, op.type, None, None, None, self.trace.run_id, attempt, replayed, record, op,
+            self,
+        )  # fmt: skip
 
     def said(self, machine: Machine, op: Op, text: str) -> None:
         """A model said a piece of its answer."""
         self._tell(Event("text", machine.path, op.step_id, "llm", text, run_id=self.trace.run_id))
 
     def _tell(self, event: Event) -> None:
-        for observer in tuple(self.observers):
+        kind = event.kind
+        for observer, kinds in self.observers:
+            if kind not in kinds:
+                continue
             try:
                 observer.observe(event)
-            except Exception:  # a fault of the observer, and not of the run
-                self.observers.remove(observer)
+            except (KeyboardInterrupt, SystemExit):  # of the process, whoever noticed it
+                raise
+            except BaseException:  # a fault of the observer, and not of the run
+                self.observers = tuple(pair for pair in self.observers if pair[0] is not observer)
                 logger.exception(
                     "observer %s raised at %s of run %s, and is told nothing more of it",
                     kind_name(observer),
-                    event.kind,
+                    kind,
                     event.run_id,
                 )
 
