@@ -379,7 +379,7 @@ def reading(effort: Effort) -> Table:
         "resume",
         number(speed(found["resume_ms"])),
         number(found["resume_ms"]),
-        bars=[Bar("ms to resume", found["resume_ms"], 100, "ms")],
+        bars=[Bar("ms to resume", found["resume_ms"], 80, "ms")],
     )
     table.add("resume, wall time", "", number(found["resume_wall_ms"]))
     table.raw["reading"] = found

@@ -10,7 +10,10 @@ import gc
 import itertools
 import json
 import logging
+import os
+import shutil
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +25,7 @@ from nano_vm import ExecutionVM, Program, tool
 from nano_vm.replay import Replayer
 from nano_vm.run.durable.stored import trace_of
 from nano_vm.store.protocol import RunFilter, Store, open_store
+from nano_vm.store.records import STEP
 from nano_vm.store.seals import seal_of
 from nano_vm.testing import ScriptedLLM
 
@@ -224,35 +228,54 @@ def reading(folder: Path) -> Figures:
     }
     store.close()
 
-    # As if the process had been killed before the last step's outcome: the run as it stood then, with no
-    # owner.
-    connection = sqlite3.connect(folder / "long.db")
-    cut = "kind = 1 AND seq = (SELECT max(seq) FROM nano_rows)"
-    connection.execute(f"CREATE TABLE last AS SELECT * FROM nano_rows WHERE {cut}")
+    subprocess.run([sys.executable, "-m", "measure_durable", "killed", str(folder)], check=False)
     cpu, wall = [], []
-    for _ in range(ROUNDS + 1):
-        connection.execute("DELETE FROM nano_rows WHERE seq >= (SELECT seq FROM last)")
-        connection.execute(
-            "UPDATE nano_runs SET status = 'running', owner = NULL, seal = NULL, output = NULL, "
-            "finished_ns = 0, "
-            "row_count = (SELECT seq FROM last)"
-        )
-        connection.commit()
-        vm = fresh()
+    for number in range(ROUNDS + 1):
+        home = folder / f"resume-{number}"
+        home.mkdir()
+        for file in folder.glob("killed.db*"):
+            shutil.copy(file, home)
+        vm = ExecutionVM(tools={"look": look(done=True)}, store=f"sqlite:///{home / 'killed.db'}")
 
         async def resume(vm: ExecutionVM = vm) -> None:
+            work = straight(LONG, "look")
             vm.plan(work)  # a worker has the plan of a program that it knows
-            vm.preparer.of_stored(vm.store.load(run_id))  # type: ignore[union-attr]
+            stored = vm.store.load("killed")  # type: ignore[union-attr]
+            assert sum(row.kind == STEP for row in stored.rows) == LONG - 1
+            vm.preparer.of_stored(stored)
             gc.collect()  # as it has looked at that plan long ago
             began, spent = time.perf_counter(), time.process_time()
-            (await vm.resume(run_id)).raise_for_status()
+            (await vm.resume("killed")).raise_for_status()
             cpu.append((time.process_time() - spent) * 1e3)
             wall.append((time.perf_counter() - began) * 1e3)
 
         asyncio.run(resume())
         vm.close()
-    connection.close()
+        shutil.rmtree(home)
     return figures | {"resume_ms": median(cpu[1:]), "resume_wall_ms": median(wall[1:])}
+
+
+def look(*, done: bool) -> Callable[..., Any]:
+    """A tool that reads; unless *done*, the process dies in the last call of the long run, once
+    those before it are stored.
+    """
+    calls = itertools.count(1)
+
+    @tool(effect="read")
+    async def look(x: str) -> str:
+        if not done and next(calls) == LONG:
+            await asyncio.sleep(1)
+            os._exit(1)
+        return x
+
+    return look
+
+
+def killed(folder: Path) -> Figures:
+    """A process that dies in the last step of the long run; it never returns."""
+    vm = ExecutionVM(tools={"look": look(done=False)}, store=f"sqlite:///{folder / 'killed.db'}")
+    asyncio.run(vm.run(straight(LONG, "look"), {"x": "some text"}, run_id="killed"))
+    raise SystemExit("the process was to die in the last step")
 
 
 # --- many that wait -------------------------------------------------------------------------------
@@ -352,6 +375,7 @@ if __name__ == "__main__":
         "alone": alone,
         "storage": storage,
         "reading": reading,
+        "killed": killed,
         "waiting": waiting,
     }
     print(json.dumps(measures[name](Path(home), *map(int, arguments))))

@@ -25,6 +25,9 @@ from nano_vm.store.sql.store import SqlStore
 WAITING = 100_000
 PROMPT = "Answer with one word: is the customer entitled to a refund under the rules below? " * 40
 
+APPROVAL = {"path": "ask", "step_id": "ask", "kind": "approval", "role": "manager", "show": {}}
+"""What a waiting run waits for."""
+
 
 def run(number: int, **fields: Any) -> StoredRun:
     given: dict[str, Any] = {
@@ -161,9 +164,7 @@ def main() -> None:
             seconds = median(timed(lambda: store.load(one.run_id)) for _ in range(9))
             print(f"load 10,000 rows           {seconds * 1e3:8.1f} ms")
             many = [
-                run(
-                    n, status="suspended", owner=None, wake_ns=10**18 + n, waiting=[{"path": "ask"}]
-                )
+                run(n, status="suspended", owner=None, wake_ns=10**18 + n, waiting=[APPROVAL])
                 for n in range(WAITING)
             ]
             asyncio.run(begin(store, many))
