@@ -46,7 +46,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
         if task is not asyncio.current_task() and not task.done()
     ]
     assert left == []
-    assert watchdog(asyncio.get_running_loop(), time.monotonic_ns).lanes == set()
+    assert watchdog(asyncio.get_running_loop(), time.monotonic_ns).lanes == {}
 
 
 class Hang:

@@ -32,7 +32,7 @@ from nano_vm import (
     VMError,
     tool,
 )
-from nano_vm.run.live import run_ids
+from nano_vm.run.ids import run_ids
 from nano_vm.testing import ScriptedLLM
 
 

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from nano_vm import ExecutionVM, Program
-from nano_vm.run.durable.lease import Lease, Process
+from nano_vm.run.durable.lease import Lease
+from nano_vm.run.system import Process
 from nano_vm.store.protocol import RunFilter
 
 from .checks import examine

@@ -124,7 +124,7 @@ class Driver:
         dog = self.dog
         # told its loop, `current_task` does not ask the system for the process's id
         lane = Lane(asyncio.current_task(dog.loop()), machine, shortest)  # type: ignore[arg-type]
-        dog.lanes.add(lane)
+        dog.lanes[lane] = None
         if now + shortest < dog.wake_at:
             dog.arm(now + shortest)
         if machine is not None and machine.base_deadline < dog.wake_at:
@@ -563,7 +563,7 @@ class Driver:
                     if stopped or lane.stopped:
                         return
             finally:
-                self.dog.lanes.discard(own)
+                self.dog.lanes.pop(own, None)
 
         work = [range(lane, count, lanes) if lanes < count else numbers for lane in range(limit)]
         tasks: list[asyncio.Task[None]] = []

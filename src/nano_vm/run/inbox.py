@@ -27,7 +27,7 @@ from ..store.seals import message_holds
 from ..store.waits import fault_of, same_event, takes
 from ..values import MAX_VALUE_BYTES, UNSET, admit, canonical, short
 from ..visible import HIDDEN
-from .durable.lease import Process, Seen, seen
+from .system import SYSTEM, Process, Seen
 
 if TYPE_CHECKING:
     from .aio import AsyncInbox
@@ -85,7 +85,9 @@ def process_of(owner: str) -> dict[str, Any]:
     cannot be seen from here.
     """
     process = Process.of(owner)
-    alive = {Seen.ALIVE: True, Seen.GONE: False, Seen.UNKNOWN: None}[seen(owner, Process.own())]
+    alive = {Seen.ALIVE: True, Seen.GONE: False, Seen.UNKNOWN: None}[
+        SYSTEM.sees(owner, SYSTEM.process())
+    ]
     return {
         "host": process.host if process is not None else owner,
         "pid": process.pid if process is not None else None,

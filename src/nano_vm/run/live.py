@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -105,36 +103,6 @@ class Run:
         return self.result().__await__()
 
 
-_NUMBERS = 2**48 - 1
-_SPREAD = 0x9E3779B97F4B
-"""The golden ratio of `_NUMBERS`, odd: each number has another place, far from that before it."""
-
-
-class RunIds(forking.Begins):
-    """Ids for runs that are given none: a number, and a random part of the process's own. To draw
-    all of each would take a call of the system a run.
-
-    The number comes first and is spread, so that runs of one process differ in their first digits,
-    by which people name them.
-    """
-
-    def __init__(self) -> None:
-        self.after_fork_in_child()
-        forking.join(self)
-
-    def after_fork_in_child(self) -> None:
-        """Begin with a random part of its own."""
-        self._process = os.urandom(10).hex()
-        self._numbers = itertools.count(int.from_bytes(os.urandom(6), "big"))
-
-    def drawn(self) -> str:
-        """A new id, 32 hexadecimal digits."""
-        return f"{next(self._numbers) * _SPREAD & _NUMBERS:012x}{self._process}"
-
-
-run_ids = RunIds()
-
-
 async def _ended(task: asyncio.Task[Any]) -> None:
     """Wait for the end of *task*, however it ends; whoever stops waiting leaves it alone. A third
     of what `asyncio.wait` costs for one.
@@ -213,7 +181,7 @@ async def execute(
     try:
         return await driver.drive(machine, lane, trace.started_ns)
     finally:
-        driver.dog.lanes.discard(lane)
+        driver.dog.lanes.pop(lane, None)
         trace._host = None
         trace.status = machine.status
         trace.output = machine.output

@@ -8,7 +8,6 @@ run; what a run does is decided in `machine`, and `driver` makes its calls.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from copy import copy
 from dataclasses import replace
@@ -40,13 +39,14 @@ from .durable.lease import LEASE_SECONDS
 from .durable.resume import Durable
 from .durable.stored import said_of, trace_of
 from .durable.worker import Worker
-from .host import TOOL_THREADS, SystemClock, Threads, adapters_of, budget_of, prices_of
+from .host import TOOL_THREADS, SystemClock, adapters_of, budget_of, prices_of
 from .inbox import Inbox, account
 from .inputs import RUN_ID, admitted_inputs, names_of, quick_frame
-from .live import Begun, LiveRuns, Run, execute, identity_of, observed, run_ids
+from .live import Begun, LiveRuns, Run, execute, identity_of, observed
 from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
 from .prepare import Prepared, Preparer
+from .system import SYSTEM, System
 
 RUNS_SHOWN = 50
 """Runs of a page, unless another number is asked for: what a screen shows and a person reads."""
@@ -69,8 +69,9 @@ class ExecutionVM:
     of runs; stored runs that were begun and not signed by it, or by one of the public keys
     ``trusted_keys``, are not resumed. ``threads`` bounds the sync tools that run at the same time;
     one that never returns keeps its thread, and those that wait for a thread have no deadline but
-    that of the run. ``observers`` see every run that this VM drives, see `Observer`. One VM serves
-    any number of runs at a time.
+    that of the run. ``clock`` and ``system`` are what time, threads and random numbers are taken
+    from: a simulation has its own. ``observers`` see every run that this VM drives, see `Observer`.
+    One VM serves any number of runs at a time.
 
     Raises:
         VMError: If an adapter, tool or price cannot be one.
@@ -94,12 +95,15 @@ class ExecutionVM:
         limits: Limits | None = None,
         threads: int = TOOL_THREADS,
         clock: Any = None,
+        system: System = SYSTEM,
         observers: Iterable[Observer] = (),
     ) -> None:
         if type(threads) is not int or threads < 1:
             raise VMError(f"threads must be a positive integer, not {threads!r}")
         adapters = adapters_of(llm)
         self._limits = limits or Limits()
+        self.system = system
+        self._salt = lambda: system.random_bytes(16).hex()
         self.preparer = Preparer(
             adapters,
             {},
@@ -109,7 +113,7 @@ class ExecutionVM:
             policy_of(policy),
             frozenset(names_of(approved, "approved", "digests of programs")),
             self._limits,
-            Threads(threads),
+            system.tool_threads(threads),
             clock or SystemClock,
         )
         signer = SigningKey.load(signing_key) if signing_key is not None else None
@@ -130,6 +134,7 @@ class ExecutionVM:
                 trusted=self._trusted,
                 sign=self._sign,
                 observers=self.observers,
+                system=system,
             )
         self._runs = LiveRuns(stored=self._durable is not None)
         for name, function in (tools or {}).items():
@@ -338,12 +343,12 @@ class ExecutionVM:
         trace = Trace(
             prepared.program.name,
             prepared.digest,
-            run_ids.drawn() if chosen.run_id is None else chosen.run_id,
+            self.system.run_id() if chosen.run_id is None else chosen.run_id,
             chosen.seed,
             now,
             clock.time_ns() - now,
         )
-        trace._salt, trace._sign = _salt, self._sign
+        trace._salt, trace._sign = self._salt, self._sign
         plain = chosen.budget is None and not chosen.said
         trace._about = (
             prepared.about if plain else partial(prepared.about, chosen.budget, chosen.said)
@@ -724,7 +729,3 @@ def _chosen(options: RunOptions) -> _Chosen:
     return _Chosen(
         run_id, seed, options.get("budget"), names_of(untrusted) if untrusted else (), said
     )
-
-
-def _salt() -> str:
-    return os.urandom(16).hex()

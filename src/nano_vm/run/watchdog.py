@@ -77,7 +77,7 @@ class Watchdog:
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], int]) -> None:
         self.loop = weakref.ref(loop)  # the table of watchdogs must not keep loops alive
         self.now = now
-        self.lanes: set[Lane] = set()
+        self.lanes: dict[Lane, None] = {}  # in the order in which they began
         self.wake_at = FOREVER
         # weakly: a timer holds its loop
         self.timer: Callable[[], asyncio.TimerHandle | None] = lambda: None

@@ -25,7 +25,8 @@ from nano_vm import ExecutionVM, TraceStatus, VMError, tool
 from nano_vm.cli import main
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.durable.journal import Journal
-from nano_vm.run.durable.lease import Lease, Process, Seen, living, seen
+from nano_vm.run.durable.lease import Lease, living
+from nano_vm.run.system import SYSTEM, Process, Seen
 from nano_vm.store.records import STEP
 from nano_vm.store.sql.store import SqlStore
 
@@ -50,19 +51,19 @@ def test_a_process_is_seen_while_it_is_there() -> None:
     sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     born = Path(f"/proc/{sleeping.pid}/stat").read_text().rpartition(")")[2].split()[19]
     other = f"{replace(here, pid=sleeping.pid, born=born)}/ff"
-    assert seen(other, here) is Seen.ALIVE
-    assert seen(f"{replace(here, pid=sleeping.pid, born='1')}/ff", here) is Seen.GONE, (
+    assert SYSTEM.sees(other, here) is Seen.ALIVE
+    assert SYSTEM.sees(f"{replace(here, pid=sleeping.pid, born='1')}/ff", here) is Seen.GONE, (
         "another has its id now"
     )
     sleeping.send_signal(signal.SIGSTOP)
-    assert seen(other, here) is Seen.ALIVE
+    assert SYSTEM.sees(other, here) is Seen.ALIVE
     sleeping.kill()
     until = time.monotonic() + 10
-    while seen(other, here) is Seen.ALIVE and time.monotonic() < until:
+    while SYSTEM.sees(other, here) is Seen.ALIVE and time.monotonic() < until:
         time.sleep(0.01)
-    assert seen(other, here) is Seen.GONE, "it has ended, and nobody has waited for it yet"
+    assert SYSTEM.sees(other, here) is Seen.GONE, "it has ended, and nobody has waited for it yet"
     sleeping.wait()
-    assert seen(other, here) is Seen.GONE
+    assert SYSTEM.sees(other, here) is Seen.GONE
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_where_a_process_can_not_be_seen(
     fields: dict[str, Any], one_machine: bool, what: Seen
 ) -> None:
     here = Process.own()
-    assert seen(f"{replace(here, **fields)}/ff", here, one_machine=one_machine) is what
+    assert SYSTEM.sees(f"{replace(here, **fields)}/ff", here, one_machine=one_machine) is what
 
 
 @pytest.mark.parametrize("error", [PermissionError(1, "hidden"), OSError(24, "too many files")])
@@ -99,19 +100,19 @@ def test_a_process_of_which_nothing_can_be_read_is_not_taken_for_gone(
         raise error
 
     monkeypatch.setattr("builtins.open", refused)
-    found = seen(other, here)
+    found = SYSTEM.sees(other, here)
     monkeypatch.setattr("os.kill", lambda *_: refused())
-    of_another_user = seen(other, here)
+    of_another_user = SYSTEM.sees(other, here)
     monkeypatch.undo()
     sleeping.kill()
     sleeping.wait()
     assert (found, of_another_user) == (Seen.UNKNOWN, Seen.UNKNOWN), "its lease decides"
-    assert seen(other, here) is Seen.GONE
+    assert SYSTEM.sees(other, here) is Seen.GONE
 
 
 def test_names_that_no_owner_has() -> None:
     for owner in ("nonsense", "a/b/c/d/e/f", "", "1/2/3/4/5", "a/b/c/1/d/e/f"):
-        assert seen(owner, Process.own(), one_machine=True) is Seen.UNKNOWN
+        assert SYSTEM.sees(owner, Process.own(), one_machine=True) is Seen.UNKNOWN
 
 
 def test_a_lease_of_this_process_is_gone_when_it_was_given_back(file: str) -> None:

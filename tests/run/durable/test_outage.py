@@ -28,7 +28,8 @@ from nano_vm import ExecutionVM, TraceStatus, tool
 from nano_vm.errors import StoreError
 from nano_vm.replay import subject_of, verify
 from nano_vm.run.durable import outbox
-from nano_vm.run.durable.lease import Debt, Lease, Process
+from nano_vm.run.durable.lease import Debt, Lease
+from nano_vm.run.system import Process
 from nano_vm.store.protocol import Append
 from nano_vm.store.records import STEP, Message, StoredRun
 from nano_vm.store.sql.database import Connection, Database

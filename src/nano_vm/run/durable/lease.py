@@ -10,18 +10,11 @@ Rule 2: a run is not taken from a process that is seen alive, whatever a clock s
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import socket
-import threading
-import time
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from functools import cache
 from itertools import takewhile
 from typing import Any
 
@@ -29,11 +22,11 @@ from ... import forking
 from ...errors import LeaseLost, StoreError
 from ...language.semantics import CALLS
 from ...records.trace import StepStatus
-from ...store.clock import UNKNOWN_BOOT, boot_id, boot_ns
 from ...store.protocol import Append, Store
 from ...store.records import ENDED, INTENT, STEP, Message, Row, late_outcomes
 from ...store.seals import RunSeal
 from ...values import UNSET
+from ..system import SYSTEM, Process, Seen, System, Thread
 
 LEASE_SECONDS = 30.0
 """How long an owner that gives no sign of life keeps its runs: longer than any pause of a healthy
@@ -51,108 +44,9 @@ SOON_SECONDS = 0.5
 CLOSING_SECONDS = 5.0
 """How long a process that closes its store waits for it, so that its runs are free at once."""
 
-_NO_PROCESS = "-"
-
 LATE = "run %s has ended (%s), and %r came to something else since: see nano-vm show %s"
 
 logger = logging.getLogger("nano_vm")
-
-
-class Seen(Enum):
-    """What can be seen of an owner's process from here."""
-
-    ALIVE = "alive"
-    GONE = "gone"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A process, as another can find it: *boot* and *space* (of process ids; each container has its
-    own) say where its *pid* means something, *born* tells it from a later one with the same pid.
-    """
-
-    host: str
-    boot: str
-    space: str
-    pid: int
-    born: str
-
-    @classmethod
-    def own(cls) -> Process:
-        """This one."""
-        pid = os.getpid()
-        return cls(socket.gethostname(), boot_id(), _space(), pid, _born(pid) or _NO_PROCESS)
-
-    @classmethod
-    def of(cls, owner: str) -> Process | None:
-        """The process of an owner, by its name."""
-        match owner.split("/"):
-            case [host, boot, space, pid, born, _] if pid.isdigit():
-                return cls(host, boot, space, int(pid), born)
-            case _:
-                return None
-
-    def __str__(self) -> str:
-        return f"{self.host}/{self.boot}/{self.space}/{self.pid}/{self.born}"
-
-
-@cache
-def _space() -> str:
-    """The namespace of process ids."""
-    try:
-        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
-    except OSError:
-        return _NO_PROCESS
-
-
-def _born(pid: int) -> str | None:
-    """When process *pid* began, as its system counts: a number that another process with the same
-    id does not have. None where it cannot be read.
-    """
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return fields[19] if fields[0] not in "ZX" else _NO_PROCESS  # a zombie makes no calls
-    except (OSError, IndexError):
-        return None
-
-
-def _is_there(pid: int) -> bool:
-    """Whether there is a process *pid*, though nothing can be read of it: it is another user's on a
-    system that hides those, or this process has no file left to open.
-    """
-    try:
-        os.kill(pid, 0)  # which signals nothing
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return pid > 0  # 0 is no process
-
-
-# The leases of this process that were not given back: of others it is enough that their process is
-# there.
-_leases_here: set[str] = set()
-
-
-def seen(owner: str, here: Process, *, one_machine: bool = False) -> Seen:
-    """What can be seen of *owner* from *here*; with *one_machine*, an owner of another boot is gone
-    with it.
-    """
-    process = Process.of(owner)
-    if process is None or UNKNOWN_BOOT in (process.boot, here.boot) or process.born == _NO_PROCESS:
-        return Seen.UNKNOWN
-    if process.boot != here.boot:
-        return Seen.GONE if one_machine else Seen.UNKNOWN
-    if process.space != here.space or here.space == _NO_PROCESS:
-        return Seen.UNKNOWN
-    if process == here:
-        return Seen.ALIVE if owner in _leases_here else Seen.GONE
-    born = _born(process.pid)
-    if born is None:
-        return Seen.UNKNOWN if _is_there(process.pid) else Seen.GONE
-    return Seen.ALIVE if born == process.born else Seen.GONE
 
 
 @dataclass(slots=True)
@@ -192,8 +86,8 @@ class Lease(forking.Begins):
     """A process as an owner of runs: its name, until when it may begin calls, and what it owes to
     runs that it left.
 
-    *clock* is seconds that nobody sets and that go on while the machine sleeps. The time is taken
-    before the store is told, so that this side always gives up first. What the store does not take
+    *clock* is seconds that nobody sets and that go on while the machine sleeps, by default the
+    *system*'s. The time is taken before the store is told, so that this side always gives up first. What the store does not take
     is given to it again by the thread that renews the lease, and a run that the store says is this
     process's and that nobody here drives is given back: nothing waits for the end of this process.
     """
@@ -204,10 +98,12 @@ class Lease(forking.Begins):
         seconds: float = LEASE_SECONDS,
         *,
         process: Process | None = None,
-        clock: Callable[[], float] = lambda: boot_ns() / 1e9,
+        clock: Callable[[], float] | None = None,
+        system: System = SYSTEM,
     ) -> None:
-        self.store, self.seconds, self.clock = store, seconds, clock
-        self._begin_as(process or Process.own())
+        self.store, self.seconds, self.system = store, seconds, system
+        self.clock = clock or (lambda: system.boot_ns() / 1e9)
+        self._begin_as(process or system.process())
         forking.join(self)
 
     def after_fork_in_child(self) -> None:
@@ -215,12 +111,12 @@ class Lease(forking.Begins):
         owed.
         """
         forking.leave(self._debts)
-        _leases_here.discard(self.owner)
-        self._begin_as(Process.own())
+        self.system.leases.discard(self.owner)
+        self._begin_as(self.system.process())
 
     def _begin_as(self, process: Process) -> None:
         self.process = process
-        self.owner = f"{self.process}/{os.urandom(4).hex()}"
+        self.owner = f"{self.process}/{self.system.random_bytes(4).hex()}"
         self.until = 0.0
         # how often it ran out before it was renewed: then others may have taken any run
         self.lapses = 0
@@ -232,12 +128,10 @@ class Lease(forking.Begins):
         self._calling = self._ended = False
         # whether the store may have given a run to this process without its knowledge
         self._unsure = False
-        self._lock = threading.Lock()
-        self._paying = threading.Lock()
-        self._beginning = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
-        self._stopped = threading.Event()
+        system = self.system
+        self._lock, self._paying, self._beginning = system.lock(), system.lock(), system.lock()
+        self._thread: Thread | None = None
+        self._wake, self._stopped = system.event(), system.event()
 
     # --- the lease ---
 
@@ -245,12 +139,9 @@ class Lease(forking.Begins):
         """Take the lease, and renew it from now on."""
         with self._beginning:
             if self._thread is None:
-                _leases_here.add(self.owner)
+                self.system.leases.add(self.owner)
                 self.renew()
-                self._thread = threading.Thread(
-                    target=self._work, name="nano-vm-lease", daemon=True
-                )
-                self._thread.start()
+                self._thread = self.system.thread(self._work, "nano-vm-lease")
 
     @property
     def begun(self) -> bool:
@@ -283,7 +174,7 @@ class Lease(forking.Begins):
         with self._lock:
             self._ended = True
             if not self._makes_calls():
-                _leases_here.discard(self.owner)
+                self.system.leases.discard(self.owner)
 
     def note_call(self, run_id: str, path: str, call: Future[Any]) -> None:
         """Note that a thread is making a *call* which nobody waits for, until it ends."""
@@ -295,7 +186,7 @@ class Lease(forking.Begins):
         with self._lock:
             self._calls.remove((run_id, path))
             if self._ended and not self._makes_calls():
-                _leases_here.discard(self.owner)
+                self.system.leases.discard(self.owner)
 
     def makes(self, run_id: str, path: str) -> bool:
         """Whether a thread is still making a call that was noted."""
@@ -324,7 +215,7 @@ class Lease(forking.Begins):
                         "its runs stay with process %s until it ends: %s", self.owner, error
                     )
                     return
-            time.sleep(SOON_SECONDS)
+            self.system.sleep(SOON_SECONDS)
 
     def _work(self) -> None:
         due = self.clock() + self.seconds / 4
@@ -475,13 +366,13 @@ class Lease(forking.Begins):
         async def stored() -> None:
             await self.store.append(item)
 
-        asyncio.run(stored())
+        self.system.run(stored())
 
     # --- others ---
 
     def sees(self, owner: str) -> Seen:
         """What can be seen of *owner* from this process."""
-        return seen(owner, self.process, one_machine=self.store.one_machine)
+        return self.system.sees(owner, self.process, one_machine=self.store.one_machine)
 
     def alive(self, owner: str) -> bool:
         """Whether the process of *owner* is seen alive, whatever became of its lease."""
@@ -509,11 +400,11 @@ class Lease(forking.Begins):
         return spared
 
 
-def living(store: Store) -> frozenset[str]:
+def living(store: Store, system: System = SYSTEM) -> frozenset[str]:
     """The owners in *store* that may be alive."""
-    here, one_machine = Process.own(), store.one_machine
+    here, one_machine = system.process(), store.one_machine
     found = {
-        owner: (left, seen(owner, here, one_machine=one_machine))
+        owner: (left, system.sees(owner, here, one_machine=one_machine))
         for owner, left in store.owners().items()
     }
     return frozenset(

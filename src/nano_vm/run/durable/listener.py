@@ -7,13 +7,13 @@ that. One question is for all runs of the process, and none is asked where there
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 from ... import forking
 from ...errors import StoreError
 from ...store.protocol import Store
+from ..system import SYSTEM, System, Thread
 
 NOTICED_SECONDS = 0.5
 """How long a cancellation that another process recorded may go unnoticed: no longer than a person
@@ -26,38 +26,37 @@ class Listener(forking.Begins):
     run is discarded: what was recorded first may be nobody's who is trusted.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, system: System = SYSTEM) -> None:
+        self.store, self.system = store, system
         self.after_fork_in_child()
         forking.join(self)
 
     def after_fork_in_child(self) -> None:
         """Begin without runs: those that are under way are the parent's."""
         self._runs: dict[int, Callable[[], None]] = {}  # by the store's number of the run
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._lock = self.system.lock()
+        self._none = self.system.event()  # set while there are no runs
+        self._thread: Thread | None = None
 
     def add(self, key: int, hear: Callable[[], None]) -> None:
         """Listen for the run *key* from now on."""
-        with self._changed:
+        with self._lock:
             self._runs[key] = hear
+            self._none.clear()
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._listen, name="nano-vm-listener", daemon=True
-                )
-                self._thread.start()
+                self._thread = self.system.thread(self._listen, "nano-vm-listener")
 
     def discard(self, key: int) -> None:
         """Listen for the run no more."""
-        with self._changed:
+        with self._lock:
             self._runs.pop(key, None)
             if not self._runs:
-                self._changed.notify()
+                self._none.set()
 
     def _listen(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._runs, NOTICED_SECONDS)
+            self._none.wait(NOTICED_SECONDS)
+            with self._lock:
                 if not self._runs:
                     self._thread = None
                     return
@@ -66,7 +65,7 @@ class Listener(forking.Begins):
             with suppress(StoreError):  # the store may answer next time
                 found = self.store.cancelled(keys)
             for key in found:
-                with self._changed:
+                with self._lock:
                     hear = self._runs.get(key)
                 if hear is not None:
                     hear()

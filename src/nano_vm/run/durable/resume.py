@@ -29,6 +29,7 @@ from ..inbox import presented, usable
 from ..live import become, call_in, execute
 from ..observers import Notifier, Observer
 from ..prepare import Preparer
+from ..system import SYSTEM, System
 from .journal import Journal, Origin
 from .lease import Lease, living
 from .listener import NOTICED_SECONDS, Listener
@@ -64,11 +65,12 @@ class Durable(forking.Begins):
         trusted: frozenset[str] | None,
         sign: Callable[[str], str] | None,
         observers: tuple[Observer, ...] = (),
+        system: System = SYSTEM,
     ) -> None:
-        self.store, self.preparer = store, preparer
+        self.store, self.preparer, self.system = store, preparer, system
         self.trusted, self.sign, self.observers = trusted, sign, observers
-        self.lease = Lease(store, lease_seconds)
-        self.listener = Listener(store)
+        self.lease = Lease(store, lease_seconds, system=system)
+        self.listener = Listener(store, system)
         self.journals: set[Journal] = set()  # of runs under way here
         forking.join(self)
 
@@ -433,7 +435,7 @@ class Durable(forking.Begins):
         while True:
             known = await asyncio.to_thread(store.load, run_id, rows=False)
             if known.status != "running" or known.owner not in await asyncio.to_thread(
-                living, store
+                living, store, self.system
             ):
                 return await self.follow(run_id)
             await self.preparer.clock.sleep(NOTICED_SECONDS / 10)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -120,7 +119,7 @@ class Worker:
         longest = self.poll_seconds
         if self.passed_over and not self.outage:
             longest = min(longest, PASSED_OVER_SECONDS * 2 ** min(self.passed_over, 10))
-        return longest * (1 - SPREAD * random.random())  # noqa: S311 - nothing is to be guessed
+        return longest * (1 - SPREAD * self.durable.system.random())
 
     def _collect(self, now: float, ended: Callable[[Trace], None]) -> None:
         """Hand over the traces of runs that have ended or wait."""
@@ -208,7 +207,9 @@ class Worker:
         """
         for journal in self.durable.journals:
             journal.leaving = journal.leaving or journal.run.run_id in self.tasks
-        _, pending = await asyncio.wait(self.tasks.values(), timeout=GRACE_SECONDS)
+        await asyncio.wait(self.tasks.values(), timeout=GRACE_SECONDS)
+        # in their order, which the set that `wait` gives does not have
+        pending = [task for task in self.tasks.values() if not task.done()]
         for task in pending:
             task.cancel()
         if pending:
