@@ -17,7 +17,7 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Trace, TraceStatus, tool
 from nano_vm.errors import AlreadyDecided, StoreError, UnknownRun
-from nano_vm.run import interruption, listener
+from nano_vm.run.durable import interruption, listener
 from nano_vm.run.durable.listener import Listener
 from nano_vm.run.inbox import Inbox
 from nano_vm.store.protocol import open_store
