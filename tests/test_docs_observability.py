@@ -1,0 +1,44 @@
+"""docs/observability.md tells the truth: its examples run and print what they say, and its tables
+name what is there.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nano_vm.telemetry import names
+
+TEXT = (Path(__file__).parents[1] / "docs" / "observability.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_its_examples_run(text: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", text],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = [line for line in re.findall(r"^# (.*)$", text, re.M) if not line.startswith("...")]
+    if shown:
+        assert done.stdout == "".join(f"{line}\n" for line in shown)
+
+
+def test_every_attribute_is_named() -> None:
+    attributes = {
+        value
+        for name, value in vars(names).items()
+        if name.isupper() and isinstance(value, str) and "." in value
+    } | set(names.REQUEST_OPTIONS.values())
+    events = {names.EXCEPTION_TYPE, names.EXCEPTION_MESSAGE, names.TOKEN_TYPE}
+    assert {name for name in attributes - events if f"`{name}`" not in TEXT} == set()
+    assert f"`{names.CAPTURE_CONTENT}=true`" in TEXT
