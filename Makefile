@@ -37,7 +37,7 @@ demo: $(VENV)/.demo ## Run the refund program on a small real model, on this mac
 test: $(VENV)/.test ## Run every test, those on the real model too (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-soak: $(VENV)/.test ## Kill, freeze and starve durable runs for half an hour; figures go to docs/reliability.md
+soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: 40 minutes; writes docs/reliability.md
 	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
 
 check: $(VENV)/.check ## What must hold without running: ruff and mypy --strict

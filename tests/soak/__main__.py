@@ -1,9 +1,10 @@
-"""All campaigns at length, and their figures into docs/reliability.md: `make soak`, about half an
-hour.
+"""All campaigns at length, and their figures into docs/reliability.md: `make soak`, about forty
+minutes.
 
 python -m soak                     # all
 python -m soak --only kill-sqlite  # one, printed as JSON
-python -m soak --small             # all, a tenth as long; the page stays as it is
+python -m soak --only drawn        # the tests marked `campaign`, with all of their drawn cases
+python -m soak --small             # all, much shorter; the page stays as it is
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from campaigns import VARIABLE, WHOLE
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "reliability.md"
@@ -37,6 +40,11 @@ CAMPAIGNS = {
     "waiting-sqlite": ["waiting", "--runs", "100000", "--url", "sqlite"],
     "waiting-postgres": ["waiting", "--runs", "10000", "--url", "postgres"],
 }
+
+DRAWN = "drawn"
+"""The name, here, of the tests that draw their cases: they prove nothing about processes, and are
+run by pytest.
+"""
 
 SABOTAGED = {
     "repeat": ["kill", "--kills", "60"],
@@ -74,6 +82,13 @@ def run(*arguments: str) -> dict[str, Any]:
         return {"faults": [done.stderr[-2_000:]]}
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def run_drawn(*, whole: bool) -> int:
+    """Run the tests marked `campaign`, and give pytest's exit code."""
+    command = [sys.executable, "-m", "pytest", "-m", "campaign", "-n", "2", "--dist", "worksteal"]
+    environment = {**os.environ, VARIABLE: WHOLE if whole else ""}
+    return subprocess.run(command, cwd=TESTS.parent, env=environment, check=False).returncode
 
 
 # --- the page ---
@@ -237,21 +252,23 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--only", choices=list(CAMPAIGNS), help="one campaign; the page stays as it is"
+        "--only", choices=[*CAMPAIGNS, DRAWN], help="one campaign; the page stays as it is"
     )
     parser.add_argument(
-        "--small", action="store_true", help="a tenth as long; the page stays as it is"
+        "--small", action="store_true", help="much shorter; the page stays as it is"
     )
     given = parser.parse_args()
     campaigns = {
         name: smaller(arguments) if given.small else arguments
         for name, arguments in CAMPAIGNS.items()
     }
+    if given.only == DRAWN:
+        return run_drawn(whole=not given.small)
     if given.only:
         result = run(*campaigns[given.only])
         print(json.dumps(result, indent=1))
         return 1 if result["faults"] else 0
-    results, faults = {}, 0
+    results, faults = {}, run_drawn(whole=not given.small)
     for name, arguments in campaigns.items():
         results[name] = run(*arguments)
         faults += len(results[name]["faults"])

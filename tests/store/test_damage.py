@@ -20,6 +20,7 @@ from typing import Any
 
 import damage
 import pytest
+from campaigns import cases
 
 from nano_vm import ExecutionVM, Program, TraceStatus, VMError
 from nano_vm.cli import main
@@ -118,11 +119,11 @@ def restore(place: Path, data: bytes) -> None:
 
 # --- fuzz -----------------------------------------------------------------------------------------
 
-TRIED = int(os.environ.get("NANO_VM_DAMAGE", "60"))
-"""Damages of each kind; a campaign sets more."""
+TRIED = cases(360)
+"""Damages of each kind."""
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("mended", [False, True])
 def test_every_damage_of_a_column_has_a_message(
     place: Path, whole: bytes, sh: Commands, mended: bool
@@ -153,7 +154,7 @@ def test_every_damage_of_a_column_has_a_message(
             sh(line.replace("RUN", run), 0, 1, 2, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_every_damage_of_a_page_has_a_message(place: Path, whole: bytes, sh: Commands) -> None:
     rng = random.Random("pages")
     for _ in range(TRIED):
@@ -217,7 +218,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(item, (*path, key))
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_every_damage_of_an_export_has_a_message(
     place: Path, sh: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:

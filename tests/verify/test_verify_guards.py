@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
 import pytest
+from campaigns import cases
 
 from nano_vm import Program
 from nano_vm.language.flow import Flow, Node
@@ -1480,6 +1480,6 @@ def test_what_holds_is_broken_by_no_run() -> None:
     assert figures["broken"] >= 0.2 * statements, figures
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_what_holds_is_broken_by_no_run_of_many() -> None:
-    attacked(range(1_000, 1_000 + int(os.environ.get("NANO_VM_GUARD_PROGRAMS", "1500"))), 16)
+    attacked(range(1_000, 1_000 + cases(1_500)), 16)
