@@ -17,7 +17,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from nano_vm.records.trace import LLMUsage, StepStatus
+from nano_vm.records.status import StepStatus
+from nano_vm.records.usage import LLMUsage
 from nano_vm.store.protocol import RunFilter
 from nano_vm.store.records import ENDED, STEP, Row, StoredRun
 from nano_vm.store.seals import seal_of

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from nano_vm.records.trace import StepStatus
+from nano_vm.records.status import StepStatus
 from nano_vm.store.protocol import Append, RunFilter
 from nano_vm.store.records import INTENT, STEP, Row, StoredRun
 from nano_vm.store.sql.store import SqlStore

@@ -17,7 +17,8 @@ from random import Random
 from typing import Any
 
 from nano_vm.errors import StoreError, VMError
-from nano_vm.records.trace import LLMUsage, StepStatus
+from nano_vm.records.status import StepStatus
+from nano_vm.records.usage import LLMUsage
 from nano_vm.store.protocol import COST_GROUPS, Append, Archive, RunFilter
 from nano_vm.store.records import (
     ENDED,

@@ -368,12 +368,6 @@ def test_the_map_shows_nothing_else() -> None:
 
 # --- private attributes ---------------------------------------------------------------------------
 
-WORKSHOP = frozenset(
-    "_about _base_ns _dated _digest _erased _full _host _ops _program _program_digest _raised "
-    "_records _result _salt _seed _sign _steps".split()
-)
-"""Of a `Trace`, which is still filled where it is made: its readers take what is public."""
-
 
 def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
@@ -419,7 +413,7 @@ def reaching(source: Path) -> list[str]:
             if not isinstance(node, ast.Attribute) or not private(node.attr):
                 continue
             others = owners.get(node.attr, set())
-            if others and package not in others and node.attr not in WORKSHOP:
+            if others and package not in others:
                 place = f"{file.relative_to(source.parent)}:{node.lineno}"
                 found.append(f"{place}: {package} uses {node.attr} of {', '.join(sorted(others))}")
     return found

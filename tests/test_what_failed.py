@@ -16,7 +16,7 @@ from nano_vm import ExecutionVM, Limits, Program, Trace, TraceStatus, tool
 from nano_vm.errors import ProgramError
 from nano_vm.language.expr import parse_template
 from nano_vm.language.flow import Flow
-from nano_vm.records.trace import MAX_LISTED, MAX_MESSAGE, MAX_WORD, StepError
+from nano_vm.records.record import MAX_LISTED, MAX_MESSAGE, MAX_WORD, StepError
 from nano_vm.replay import fork, replay, subject_of, verify
 from nano_vm.testing import explore
 from nano_vm.values import canonical

@@ -26,7 +26,7 @@ from nano_vm.machine.outcome import Answer, Arrived, Decided, Failed, Value
 from nano_vm.machine.plan import MODEL, PAUSE, Op
 from nano_vm.machine.simulate import simulate
 from nano_vm.machine.terms import machine_of
-from nano_vm.records.trace import StepError
+from nano_vm.records.record import StepError
 from nano_vm.tools.contract import ToolContract, contract, tool
 from nano_vm.verify.examine import check
 from nano_vm.verify.trust.of_run import Arrivals

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from .language.program import OnError, Program, Step
     from .machine.ledger import Limits
     from .planner.planner import Planner
-    from .records.trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
+    from .records.result import StepResult
+    from .records.status import StepStatus, TraceStatus
+    from .records.trace import Trace
+    from .records.usage import LLMUsage
     from .run.live import Run
     from .run.observers import Event
     from .run.vm import ExecutionVM
@@ -48,7 +51,7 @@ _HOMES = {
     "ExecutionVM": "run.vm",
     "FilteredAnswer": "errors",
     "LLMAdapter": "adapters.protocol",
-    "LLMUsage": "records.trace",
+    "LLMUsage": "records.usage",
     "Limits": "machine.ledger",
     "LiteLLMAdapter": "adapters",
     "LocalAdapter": "adapters",
@@ -65,12 +68,12 @@ _HOMES = {
     "Run": "run.vm",
     "RunFailed": "errors",
     "Step": "language.program",
-    "StepResult": "records.trace",
-    "StepStatus": "records.trace",
+    "StepResult": "records.result",
+    "StepStatus": "records.status",
     "StepType": "language.kinds",
     "ToolError": "errors",
     "Trace": "records.trace",
-    "TraceStatus": "records.trace",
+    "TraceStatus": "records.status",
     "TruncatedAnswer": "errors",
     "VMError": "errors",
     "tool": "tools.contract",

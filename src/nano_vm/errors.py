@@ -242,6 +242,10 @@ class IllegalOutcome(VMError):
     """A driver gave the machine an outcome that its request cannot have: a fault of the driver."""
 
 
+class TraceError(VMError, ValueError):
+    """A text that is not a trace, or one that was changed."""
+
+
 class RunFailed(VMError):
     """Raised by `Trace.raise_for_status`; ``trace`` is the trace of the run."""
 

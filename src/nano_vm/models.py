@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from .language.kinds import StepType
 from .language.program import OnError, Program, Step
-from .records.trace import LLMUsage, StepResult, StepStatus, Trace, TraceStatus
+from .records.result import StepResult
+from .records.status import StepStatus, TraceStatus
+from .records.trace import Trace
+from .records.usage import LLMUsage
 
 __all__ = [
     "LLMUsage",

@@ -28,7 +28,7 @@ from .language.flow import Flow
 from .language.policy import policy_of, tightest
 from .language.program import Program
 from .machine.compile import compile_flow
-from .records.trace import LLMUsage
+from .records.usage import LLMUsage
 from .run.host import Adapter, completed
 from .tools.contract import contract
 from .values import admit, canonical, kind_name, short

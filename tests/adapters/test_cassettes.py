@@ -15,7 +15,7 @@ import pytest
 from nano_vm.adapters import OpenAIAdapter
 from nano_vm.adapters.protocol import Completion
 from nano_vm.errors import ModelError
-from nano_vm.records.trace import LLMUsage
+from nano_vm.records.usage import LLMUsage
 
 pytestmark = [pytest.mark.vcr, pytest.mark.block_network]
 

@@ -20,7 +20,7 @@ from nano_vm.adapters.openai import PROVIDERS
 from nano_vm.adapters.protocol import Completion
 from nano_vm.errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
 from nano_vm.machine.faults import NOTHING_USED, consumed
-from nano_vm.records.trace import LLMUsage
+from nano_vm.records.usage import LLMUsage
 
 MESSAGES = [{"role": "user", "content": "What is 2+2?"}]
 SSE = {"content-type": "text/event-stream"}

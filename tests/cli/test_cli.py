@@ -34,7 +34,9 @@ from nano_vm.cli.text import diagnostic_lines, dollars, safe, shown
 from nano_vm.cli.tools import load_tools
 from nano_vm.cli.view import Lines, Table
 from nano_vm.diagnostics import Diagnostic
-from nano_vm.records.trace import StepResult, StepStatus, TraceError
+from nano_vm.errors import TraceError
+from nano_vm.records.result import StepResult
+from nano_vm.records.status import StepStatus
 from nano_vm.run.observers import Event
 from nano_vm.visible import safe_json
 

@@ -376,10 +376,10 @@ def test_a_run_is_replayed_and_verified(answer: str) -> None:
 
 
 def _unchecked(data: dict[str, Any], made: Program) -> Any:
-    from nano_vm.records.trace import _read
+    from nano_vm.records.trace import recording_of
     from nano_vm.replay import subject_of
 
-    return subject_of(_read(data), made)
+    return subject_of(Trace(recording_of(data)), made)
 
 
 def test_a_stored_run_goes_on_behind_a_skip(tmp_path: Path) -> None:

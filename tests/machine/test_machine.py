@@ -23,7 +23,8 @@ from nano_vm.machine.outcome import Answer, Cancelled, Failed, Joined, Suspended
 from nano_vm.machine.plan import END, FORK, MODEL, PAUSE, TOOL, ToolOp
 from nano_vm.machine.simulate import in_lanes
 from nano_vm.machine.terms import RunTerms, machine_of
-from nano_vm.records.trace import BRIEF, StepError
+from nano_vm.records.record import BRIEF, StepError
+from nano_vm.records.recording import Recording
 from nano_vm.testing import ScriptedLLM
 
 
@@ -82,7 +83,7 @@ class ByHand:
         root = vm.plan(one).frames[0]
         terms = RunTerms(budget=one.budget, default_model="scripted")
         machine = machine_of(vm.plan(one), inputs, terms, run_id="by hand", seed=3)
-        trace = Trace(
+        recording = Recording(
             one.name,
             one.digest,
             "by hand",
@@ -91,12 +92,10 @@ class ByHand:
             records=machine.records,
             ops=vm.plan(one).ops,
         )
-        trace.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
+        recording.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
         self.drive(machine)
-        trace.status, trace.output, trace.waiting = machine.status, machine.output, machine.waiting
-        if machine.error is not None:
-            trace.error, trace.error_kind = machine.error_summary(), machine.error.kind
-        return trace
+        machine.fill(recording)
+        return Trace(recording)
 
 
 def flaky(*outcomes: Any) -> Callable[[], Callable[..., Any]]:

@@ -37,7 +37,7 @@ from nano_vm.machine.outcome import (
 )
 from nano_vm.machine.plan import END
 from nano_vm.machine.terms import machine_of
-from nano_vm.records.trace import StepError
+from nano_vm.records.record import StepError
 from nano_vm.tools.contract import contract
 
 ERROR = StepError("tool", "Oops", "no\n", False, 3.5, ("ValueError",))

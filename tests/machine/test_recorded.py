@@ -41,7 +41,8 @@ from nano_vm.machine.plan import END, MODEL, PAUSE, TOOL
 from nano_vm.machine.recorded import Recorded, last_usage
 from nano_vm.machine.simulate import simulate
 from nano_vm.machine.terms import RunTerms, machine_of
-from nano_vm.records.trace import Attempt, StepError, flattened
+from nano_vm.records.record import Attempt, StepError, flattened
+from nano_vm.records.recording import Recording
 from nano_vm.replay import Replay, Replayer
 from nano_vm.tools.contract import contract
 from nano_vm.verify.examine import check
@@ -62,7 +63,9 @@ def assert_same_again(trace: Trace, replayer: Replayer) -> Replay:
                 (s.path, s.status, s.usage) for s in trace.steps
             ]
     if found.trace is not None:
-        times = [[record[6:8] for record in flattened(t._full())] for t in (trace, found.trace)]
+        times = [
+            [record[6:8] for record in flattened(t.recording.full())] for t in (trace, found.trace)
+        ]
         assert times[0] == times[1]
     return found
 
@@ -392,8 +395,8 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
     bound = tightest([b for b in (drawn.budget, budget) if b is not None])
     terms = RunTerms(limits, bound, prices, "m", count)
     root = plan.frames[0]
-    trace = Trace("drawn", drawn.digest, "run", seed, 5, 1_000_000)
-    trace.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
+    recording = Recording("drawn", drawn.digest, "run", seed, 5, 1_000_000, salt="00")
+    recording.inputs = {name: inputs[name] for name, _ in root.inputs if name in inputs}
     about: dict[str, Any] = {"tools": {name: TOOL_FACTS[name] for name in sorted(plan.tools)}}
     about["limits"] = {
         "steps": limits.steps,
@@ -404,17 +407,15 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
         about["budget"] = bound.model_dump(exclude_none=True)
     if prices is not None:
         about |= {"prices": {"m": ["1", "2"]}, "default_model": "m"}
-    trace._about = about
-    machine = machine_of(plan, trace.inputs, terms, 5, run_id="run", seed=seed)
+    recording.about = about
+    machine = machine_of(plan, recording.inputs, terms, 5, run_id="run", seed=seed)
     machine.now = 5
     feed = Chaos(seed)
     simulate(machine, feed, feed.order)
-    trace._records, trace._ops, trace._salt = machine.records, plan.ops, "00"
-    trace.status, trace.output, trace.waiting = machine.status, machine.output, machine.waiting
-    if machine.error is not None:
-        trace.error, trace.error_kind = machine.error_summary(), machine.error.kind
-    trace.finished_ns = feed.clock + 1
-    return trace, drawn
+    recording.records, recording.ops = machine.records, plan.ops
+    machine.fill(recording)
+    recording.finished_ns = feed.clock + 1
+    return Trace(recording), drawn
 
 
 RUNS = 900
@@ -433,7 +434,7 @@ def test_every_outcome_of_a_machine_is_the_same_again() -> None:
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
         statuses[f"run {trace.status.value}"] += 1
-        for record in flattened(trace._full()):
+        for record in flattened(trace.recording.full()):
             statuses[f"{record[0].type} {record[2].value}"] += 1
             statuses["reconcile"] += record[0].step_id.endswith("/reconcile")
             statuses["undo"] += record[0].step_id.endswith("/undo")
@@ -474,13 +475,13 @@ def scripted(made: Program, *outcomes: Any, limits: Limits | None = None) -> Tra
 
     simulate(machine, feed)
     assert not left
-    trace = Trace("p", made.digest, "run", 1, 5, 0, machine.records, plan.ops)
-    trace._about = {"tools": TOOL_FACTS, "limits": {"state_bytes": limits.state_bytes}}
-    trace.inputs, trace._salt, trace.finished_ns = {}, "00", 10**12
-    trace.status, trace.output, trace.waiting = machine.status, machine.output, machine.waiting
-    if machine.error is not None:
-        trace.error, trace.error_kind = machine.error_summary(), machine.error.kind
-    return trace
+    recording = Recording(
+        "p", made.digest, "run", 1, 5, 0, "00", records=machine.records, ops=plan.ops
+    )
+    recording.about = {"tools": TOOL_FACTS, "limits": {"state_bytes": limits.state_bytes}}
+    recording.finished_ns = 10**12
+    machine.fill(recording)
+    return Trace(recording)
 
 
 def gives(value: Any) -> Any:
@@ -567,7 +568,7 @@ def test_what_a_reconcile_tool_said_before_a_crash_is_not_taken() -> None:
     trace = scripted(
         made, lambda m: m.resume(Unknown(lost), m.now), gives({"done": False}), gives("at last")
     )
-    before, last = trace._full()
+    before, last = trace.recording.full()
     plan = compile_flow(Flow(made), CONTRACTS)
     machine = machine_of(plan, {}, run_id="run")
     op = machine.start(5)

@@ -17,7 +17,7 @@ from test_recorded import chaotic
 import nano_vm.machine.machine as machine
 import nano_vm.replay.rerun as rerun
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus, tool
-from nano_vm.records.trace import StepError
+from nano_vm.records.record import StepError
 from nano_vm.replay import Replayer
 
 

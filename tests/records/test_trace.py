@@ -31,7 +31,9 @@ from nano_vm import (
     VMError,
     tool,
 )
-from nano_vm.records.trace import Chain, TraceError
+from nano_vm.errors import TraceError
+from nano_vm.records.digest import Chain
+from nano_vm.records.record import Record
 from nano_vm.testing import ScriptedLLM
 
 
@@ -200,7 +202,7 @@ def test_what_is_handed_out_is_not_the_record() -> None:
     trace.inputs["x"]["k"].append("changed")
     trace.steps[0].output["k"].append("changed")
     trace.steps[0].request["x"]["k"].append("changed")
-    trace._digest = None
+    trace.recording.changed()
     assert trace.digest == digest == again.digest
     assert Trace.from_json(trace.to_json()).steps[1].request == {"x": {"k": [1]}}
 
@@ -210,7 +212,7 @@ def test_what_was_given_is_not_the_record() -> None:
     trace = vm().run_sync(program(step(args={"x": "$x"})), inputs)
     digest = trace.digest
     inputs["x"]["k"].append("changed")
-    trace._digest = None
+    trace.recording.changed()
     assert (trace.digest, trace.final_output) == (digest, {"k": [1]})
 
 
@@ -630,23 +632,22 @@ def test_a_digest_can_be_kept_as_the_run_goes() -> None:
     )
     trace = ExecutionVM(tools={"get": lambda: 1}).run_sync(made, {"items": [1, 2]})
 
-    def head_of(records: list[Any]) -> bytes:
+    def head_of(records: list[Record]) -> bytes:
         chain = Chain()
         for record in records:
             add(chain, record)
         return chain.head
 
-    def add(chain: Chain, record: Any) -> None:
-        extra = record[10]
-        if type(extra) is dict and "children" in extra:
-            heads = [head_of(child) for child in extra["children"]]
-            alone = {key: value for key, value in extra.items() if key != "children"}
-            chain.add((*record[:10], alone), heads)
+    def add(chain: Chain, record: Record) -> None:
+        if record.children is not None:
+            heads = [head_of(child) for child in record.children]
+            alone = {key: value for key, value in record.extra.items() if key != "children"}
+            chain.add(record._replace(extra=alone), heads)
         else:
             chain.add(record)
 
     chain = Chain.of_run(trace.program_digest, trace.inputs)
-    for record in trace._full():
+    for record in trace.recording.full():
         add(chain, record)
     assert chain.ended(trace.status, trace.output, trace.error, trace.waiting) == trace.digest
     assert chain.ended(trace.status, None, trace.error, trace.waiting) != trace.digest

@@ -20,8 +20,8 @@ from test_recorded import chaotic
 
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus, VMError, tool
 from nano_vm.cli import main
-from nano_vm.errors import UnknownRun
-from nano_vm.records.trace import TraceError, _read
+from nano_vm.errors import TraceError, UnknownRun
+from nano_vm.records.trace import recording_of
 from nano_vm.replay import Replayer, diff, fork, replay, same, subject_of, verify
 from nano_vm.store.protocol import open_store
 from nano_vm.testing import ScriptedLLM
@@ -101,7 +101,7 @@ def changed(trace: Trace, change: Any) -> Trace:
     """The trace as one who can compute digest and seal would change it."""
     data = copy.deepcopy(trace.to_dict())
     change(data["records"])
-    return _read(data)
+    return Trace(recording_of(data))
 
 
 def test_a_changed_branch_is_told_side_by_side() -> None:
@@ -269,7 +269,7 @@ def test_whatever_is_changed_is_found() -> None:
             kind, step_type = mutated(records, rng)
             if not kind:
                 continue
-            found = replayer.replay(_read({**data, "records": records}))
+            found = replayer.replay(Trace(recording_of({**data, "records": records})))
             seen[kind] += 1
             if found.identical:
                 stopped = any(line.get("status") == "cancelled" for line in data["records"])

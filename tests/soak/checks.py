@@ -8,7 +8,7 @@ from typing import Any
 
 from nano_vm import Program, Trace
 from nano_vm.machine.faults import effect_key
-from nano_vm.records.trace import StepStatus
+from nano_vm.records.status import StepStatus
 from nano_vm.run.durable.stored import trace_of
 from nano_vm.store.protocol import open_store
 from nano_vm.store.records import ENDED, StoredRun

@@ -24,7 +24,7 @@ from postgres import PostgresServer
 
 from nano_vm import ExecutionVM, VMError
 from nano_vm.errors import StoreError
-from nano_vm.records.trace import StepStatus
+from nano_vm.records.status import StepStatus
 from nano_vm.store.protocol import RunFilter
 from nano_vm.store.records import ENDED, STEP, Row
 from nano_vm.store.sql.store import SqlStore

@@ -10,7 +10,7 @@ from typing import Any
 
 from nano_vm import Completion, ExecutionVM, Program, Trace, tool
 from nano_vm.errors import StepFault
-from nano_vm.records.trace import StepStatus
+from nano_vm.records.status import StepStatus
 
 from .programs import CALLED, EFFECTS, Broken, Flaky, key_of
 

@@ -25,7 +25,9 @@ from nano_vm.machine.machine import Machine
 from nano_vm.machine.plan import WHEN, Plan
 from nano_vm.machine.simulate import simulate
 from nano_vm.machine.terms import RunTerms, machine_of
-from nano_vm.records.trace import Trace, full
+from nano_vm.records.record import full
+from nano_vm.records.recording import Recording
+from nano_vm.records.trace import Trace
 from nano_vm.tools.contract import ToolContract, contract
 from nano_vm.verify.examine import check
 
@@ -772,13 +774,11 @@ def _returns(demands: Demands) -> dict[str, str]:
 
 
 def _trace(machine: Machine, plan: Plan) -> Trace:
-    trace = Trace("drawn", "0" * 64, "run", 1, 0, 0, machine.records, plan.ops)
-    trace.status, trace.output, trace._salt = machine.status, machine.output, "00"
-    if machine.error is not None:
-        trace.error, trace.error_kind = machine.error_summary(), machine.error.kind
-    if machine.waiting:
-        trace.waiting = machine.waiting
-    return trace
+    recording = Recording(
+        "drawn", "0" * 64, "run", 1, 0, 0, "00", records=machine.records, ops=plan.ops
+    )
+    machine.fill(recording)
+    return Trace(recording)
 
 
 @dataclass

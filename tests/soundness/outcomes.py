@@ -29,7 +29,8 @@ from nano_vm.machine.outcome import (
     Value,
 )
 from nano_vm.machine.plan import MODEL, PAUSE, TOOL
-from nano_vm.records.trace import LLMUsage, StepError
+from nano_vm.records.record import StepError
+from nano_vm.records.usage import LLMUsage
 
 from .programs import KINDS, WORDS, YES_NO
 

@@ -16,7 +16,9 @@ from nano_vm.machine.outcome import Answer, Cancelled, Failed, TimedOut, Value
 from nano_vm.machine.plan import MODEL
 from nano_vm.machine.simulate import simulate
 from nano_vm.machine.terms import machine_of
-from nano_vm.records.trace import StepError, Trace
+from nano_vm.records.record import StepError
+from nano_vm.records.recording import Recording
+from nano_vm.records.trace import Trace
 
 from .campaign import ATTACKS, CONTRACTS, Attack, Case, Claims, Seen, campaign
 from .history import History, Steps, before, names_in
@@ -86,9 +88,9 @@ def told(steps: list[Step], outcomes: dict[str, Any] | None = None, cancel: str 
         )
 
     simulate(machine, feed)
-    trace = Trace("p", "d", "r", 1, 0, 0, machine.records, plan.ops)
-    trace.status = machine.status
-    return History(Steps(document), list(trace.lines()))
+    recording = Recording("p", "d", "r", 1, 0, 0, records=machine.records, ops=plan.ops)
+    machine.fill(recording)
+    return History(Steps(document), list(Trace(recording).lines()))
 
 
 THEN = Statement("guard", "pay", ("g.then",))

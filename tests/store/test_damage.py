@@ -24,8 +24,7 @@ from campaigns import cases
 
 from nano_vm import ExecutionVM, Program, TraceStatus, VMError
 from nano_vm.cli import main
-from nano_vm.errors import StoreError
-from nano_vm.records.trace import TraceError
+from nano_vm.errors import StoreError, TraceError
 from nano_vm.replay import fork, replay
 from nano_vm.store.protocol import open_store
 from nano_vm.values import canonical

@@ -14,7 +14,8 @@ import pytest
 from postgres import postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm.errors import StoreError, UnknownRun
-from nano_vm.records.trace import LLMUsage, StepStatus
+from nano_vm.records.status import StepStatus
+from nano_vm.records.usage import LLMUsage
 from nano_vm.store.protocol import Append, Cost, RunFilter, open_store
 from nano_vm.store.records import PAUSED, STEP, Erased, Row, StoredRun
 from nano_vm.store.seals import RunSeal

@@ -666,9 +666,9 @@ def test_a_trace_that_was_remade_is_found_by_its_signature(till: Till) -> None:
 
 
 def _seal_of_lines(data: dict[str, Any]) -> str:
-    from nano_vm.records.trace import _read
+    from nano_vm.records.trace import Trace, recording_of
 
-    return _read(data).seal
+    return Trace(recording_of(data)).seal
 
 
 @pytest.mark.parametrize("command", [("verify", "r"), ("store", "check")])

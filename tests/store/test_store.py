@@ -27,7 +27,7 @@ import pytest
 from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
-from nano_vm.records.trace import StepStatus
+from nano_vm.records.status import StepStatus
 from nano_vm.store.protocol import Append, RunFilter, open_store
 from nano_vm.store.records import INTENT, STEP, Erased, Message, Row, StoredRun
 from nano_vm.store.seals import RunSeal, seal_of

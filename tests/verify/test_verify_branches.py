@@ -37,7 +37,7 @@ from nano_vm.machine.plan import (
 )
 from nano_vm.machine.simulate import simulate
 from nano_vm.machine.terms import RunTerms, machine_of
-from nano_vm.records.trace import BRIEF, StepError
+from nano_vm.records.record import BRIEF, StepError
 from nano_vm.tools.contract import contract
 from nano_vm.values import UNSET
 from nano_vm.verify.data.branches import check_branches

@@ -41,7 +41,8 @@ from nano_vm.machine.outcome import Answer, Cancelled, Failed, TimedOut, Value
 from nano_vm.machine.plan import BranchOp, ForkOp, ModelOp, Op, SwitchOp, TestOp, ToolOp
 from nano_vm.machine.simulate import simulate
 from nano_vm.machine.terms import RunTerms, machine_of
-from nano_vm.records.trace import LLMUsage, StepError
+from nano_vm.records.record import StepError
+from nano_vm.records.usage import LLMUsage
 from nano_vm.tools.contract import ToolContract, contract
 from nano_vm.values import canonical
 from nano_vm.verify.cost import sizes

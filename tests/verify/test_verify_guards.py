@@ -23,7 +23,7 @@ from nano_vm.machine.outcome import Cancelled, Decided, Failed, Value
 from nano_vm.machine.plan import MODEL, PAUSE
 from nano_vm.machine.simulate import simulate
 from nano_vm.machine.terms import machine_of
-from nano_vm.records.trace import StepError
+from nano_vm.records.record import StepError
 from nano_vm.tools.contract import ToolContract, contract, tool
 from nano_vm.verify.order import paths
 from nano_vm.verify.order import proof as guards

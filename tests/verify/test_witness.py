@@ -17,7 +17,7 @@ from nano_vm.language.flow import Flow
 from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.machine import Machine
 from nano_vm.machine.plan import Plan
-from nano_vm.records.trace import flattened, full
+from nano_vm.records.record import flattened, full
 from nano_vm.verify.witness import Search, Witness, find_run
 
 

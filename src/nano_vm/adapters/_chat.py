@@ -20,7 +20,7 @@ from ..errors import FilteredAnswer, ModelError, ModelTimeout, RateLimited
 from ..language.answers import ending
 from ..language.messages import fault_of, text_of
 from ..machine.faults import names_of
-from ..records.trace import LLMUsage
+from ..records.usage import LLMUsage
 from .protocol import Completion, Message
 
 MAX_ERROR_CHARS = 500

@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import MissingExtra, ModelError, VMError
 from ..language.answers import ending
 from ..machine.faults import consumed
-from ..records.trace import LLMUsage
+from ..records.usage import LLMUsage
 from ._chat import Answer, checked_messages, read, schema_format, unstreamed
 from ._loops import PerLoop
 from .protocol import Completion, Message

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from ..records.trace import LLMUsage
+from ..records.usage import LLMUsage
 
 Message = dict[str, Any]
 """``{"role": "system" | "developer" | "user" | "assistant", "content": text}``; to an adapter whose

@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..language.messages import text_of
 from ..language.reader import MAX_PROGRAM_BYTES, read_text
-from ..records.trace import LLMUsage
+from ..records.usage import LLMUsage
 from ..values import canonical, short
 from .protocol import Completion, Message
 

@@ -7,7 +7,8 @@ from collections.abc import Coroutine, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..records.trace import Trace, TraceStatus
+from ..records.status import TraceStatus
+from ..records.trace import Trace
 from ..store.records import ENDED
 from ..visible import safe_json
 from . import rules

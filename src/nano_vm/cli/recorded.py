@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import StoreError
-from ..records.trace import Trace, TraceError
+from ..errors import StoreError, TraceError
+from ..records.trace import Trace
 from ..replay import subject_of
 from ..store.transfer import read_export
 from .faults import Failure, UsageFault

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..records.trace import StepResult, StepStatus
+from ..records.result import StepResult
+from ..records.status import StepStatus
 from .text import safe, seconds, shorten, shown
 
 MARKS = {

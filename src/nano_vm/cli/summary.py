@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from ..records.trace import StepResult, Trace, TraceStatus
+from ..records.result import StepResult
+from ..records.status import TraceStatus
+from ..records.trace import Trace
 from .faults import FAILED, OK, SUSPENDED
 from .output import say
 from .rows import heading, plain_row, rich_row

@@ -20,7 +20,7 @@ from ..language.policy import Budget
 from ..language.semantics import Calls
 from ..machine.machine import Machine
 from ..machine.plan import WHEN, Plan, ToolOp
-from ..records.trace import edge_of
+from ..records.record import edge_of
 from ..tools.contract import ToolContract
 from .samples import Checks
 from .tree import (
@@ -213,13 +213,7 @@ def only_after(tool: str, branch: str) -> dict[str, Property]:
         """Whether the branch is open after these *records*; None where a call came without it."""
         seen: set[str] = set()
         for record in records:
-            op, path, status, request, extra = (
-                record[0],
-                record[1],
-                record[2],
-                record[5],
-                record[10],
-            )
+            op, path, status, _, _, request, _, _, _, _, extra = record
             held = [when.step_id for when in held_before(op, path, extra, seen)]
             open_ = open_ or (label == "when" and step_id in held)
             if type(extra) is dict and "children" in extra:

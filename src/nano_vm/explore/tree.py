@@ -44,18 +44,18 @@ from ..machine.plan import (
 from ..machine.simulate import simulate
 from ..machine.terms import RunTerms, machine_of
 from ..prices import Price
-from ..records.trace import (
+from ..records.record import (
     BRIEF,
+    Record,
     StepError,
-    StepStatus,
-    Trace,
     bases_of,
     edge_of,
-    extra_json,
     flattened,
     full,
-    request_json,
 )
+from ..records.recording import Recording
+from ..records.status import StepStatus
+from ..records.trace import Trace
 from ..tools.contract import IDEMPOTENCY_KEY, ToolContract, contract
 from ..values import UNSET, canonical, short
 from .samples import (
@@ -809,7 +809,7 @@ class Edges:
         start = max(fresh - 1, 0)
         at: Op | None = machine.frame_plan.entry
         if start:
-            before = full(records[start], self.ops)[0]
+            before = full(records[start], self.ops).step
             at = before if before.index >= 0 and before.code != LOOP else None
             if at is None:
                 start, at = 0, machine.frame_plan.entry
@@ -982,7 +982,7 @@ class ExploredRun:
         """The trace, as `ExecutionVM.run` gives it for these outcomes; its times mean nothing."""
         machine, flow = self.machine, self._runner.choices.flow
         plan = self._runner.plan
-        trace = Trace(
+        recording = Recording(
             plan.name,
             flow.digest or flow.program,
             RUN_ID,
@@ -990,17 +990,17 @@ class ExploredRun:
             0,
             records=machine.records,
             ops=plan.ops,
+            salt="00" * 16,
         )
         read = {**dict(self._runner.frame_plan.inputs), **dict.fromkeys(plan.given)}
         declared = self._runner.frame_plan.check is not None
         given = self.inputs
-        trace.inputs = given if declared else {name: given[name] for name in read if name in given}
-        trace._salt = "00" * 16
-        trace.status, trace.output, trace.finished_ns = machine.status, machine.output, machine.now
-        trace.waiting = machine.waiting
-        if machine.error is not None:
-            trace.error, trace.error_kind = machine.error_summary(), machine.error.kind
-        return trace
+        recording.inputs = (
+            given if declared else {name: given[name] for name in read if name in given}
+        )
+        machine.fill(recording)
+        recording.finished_ns = machine.now
+        return Trace(recording)
 
     @property
     def calls(self) -> list[ToolCall]:
@@ -1008,23 +1008,23 @@ class ExploredRun:
         ended.
         """
         found = [
-            (record[7] % GRAIN_NS, record)
+            (record.finished_ns % GRAIN_NS, record)
             for record in self.records
-            if record[0].code == TOOL and record[5] is not None
+            if record.step.code == TOOL and record.request is not None
         ]
         found.sort(key=lambda entry: entry[0])
         return [_call(record) for _, record in found]
 
     @property
-    def tree(self) -> list[Any]:
-        """The records in eleven fields; those of a fork's children stand in its
+    def tree(self) -> list[Record]:
+        """The records; those of a fork's children stand in its
         ``extra["children"]``.
         """
         return [full(record, self._runner.plan.ops) for record in self.machine.records]
 
     @property
-    def records(self) -> Iterator[Any]:
-        """The records in eleven fields, those of a fork's children before it."""
+    def records(self) -> Iterator[Record]:
+        """The records, those of a fork's children before it."""
         return flattened(self.tree)
 
     @property
@@ -1037,14 +1037,14 @@ class ExploredRun:
         """Every branch that was taken, with the values that decided it."""
         found = []
         for record in self.records:
-            op, path, extra = record[0], record[1], record[10]
-            began, ended = record[6] % GRAIN_NS, record[7] % GRAIN_NS
+            path, extra = record.path, record.extra
+            began, ended = record.started_ns % GRAIN_NS, record.finished_ns % GRAIN_NS
             if type(extra) is dict and "when" in extra:
                 found.append(Branch(path, "when", extra["when"], began))
             label = edge_of(extra)
             if label is None:
                 continue
-            said = extra_json(op, extra)
+            said = record.beside
             if "exhausted" in said:
                 values = {"iterations": said["iterations"]}
             else:
@@ -1085,15 +1085,15 @@ class ExploredRun:
         }
 
 
-def _call(record: Any) -> ToolCall:
-    op, path, status, output, error, request, _, _, attempts, _, _ = record
+def _call(record: Record) -> ToolCall:
+    error = record.error
     return ToolCall(
-        path,
-        op.step_id,
-        op.tool,
-        request_json(op, request),
-        status.value,
-        len(attempts or ()) + 1,
-        output,
+        record.path,
+        record.step.step_id,
+        record.step.tool,
+        record.asked(),
+        record.status.value,
+        len(record.attempts or ()) + 1,
+        record.output,
         error.kind if error is not None else None,
     )

@@ -14,7 +14,8 @@ from decimal import Decimal
 from typing import Any
 
 from ..errors import ModelError, RateLimited, VMError
-from ..records.trace import LLMUsage, StepError
+from ..records.record import StepError
+from ..records.usage import LLMUsage
 from .plan import CallOp, ToolOp
 
 MAX_RETRY_AFTER_SECONDS = 600.0

@@ -43,18 +43,10 @@ from ..language.expr import Eval
 from ..language.operators import described, equal
 from ..language.program import ERROR_NAMES, error_name
 from ..prices import cost_of
-from ..records.trace import (
-    MAX_LISTED,
-    MAX_MESSAGE,
-    Attempt,
-    LLMUsage,
-    StepError,
-    StepStatus,
-    TraceStatus,
-    bases_of,
-    error_text,
-    seed_of,
-)
+from ..records.record import MAX_LISTED, MAX_MESSAGE, Attempt, StepError, bases_of, error_text
+from ..records.recording import Recording, seed_of
+from ..records.status import StepStatus, TraceStatus
+from ..records.usage import LLMUsage
 from ..values import (
     CONTAINERS,
     NODE_BYTES,
@@ -2046,6 +2038,18 @@ class Machine:
             )
         self.side_call = None
         return END_OP
+
+    def fill(self, recording: Recording) -> None:
+        """Say in *recording*, which has the records, how the run stands."""
+        recording.status, recording.output = self.status, self.output
+        if self.waiting:
+            recording.waiting = self.waiting
+        error, raised = self.error, self.raised
+        if error is not None:
+            recording.error, recording.error_kind = self.error_summary(), error.kind
+            if raised is not None and type(raised).__name__ == error.type:
+                recording.raised = raised
+        recording.changed()
 
     def error_summary(self) -> str | None:
         """What `Trace.error` says: the step that failed the frame, and undo calls that failed."""

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from ..records.trace import LLMUsage, StepError
+from ..records.record import StepError
+from ..records.usage import LLMUsage
 
 
 @dataclass(frozen=True, slots=True)

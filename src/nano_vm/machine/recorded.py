@@ -21,7 +21,9 @@ from typing import Any, cast
 from ..errors import VMError
 from ..language.policy import EFFECTS
 from ..language.semantics import OUTSIDE
-from ..records.trace import Attempt, LLMUsage, Record, StepError, StepStatus
+from ..records.record import Attempt, Record, StepError
+from ..records.status import StepStatus
+from ..records.usage import LLMUsage
 from ..tools.contract import ToolContract
 from .faults import ONLY_NAMED, UNKNOWN_OUTCOME
 from .machine import KEPT_ANSWER_CHARS, Machine
@@ -85,9 +87,9 @@ class Recorded:
         self._errors: dict[str, Record] = {}
         self._ends: dict[str, StepError] = {}
         for record in records:
-            if record[0].type in OUTSIDE:
-                self.by_path[record[1]] = record
-            if record[4] is not None or record[8] is not None or record[10] is not None:
+            if record.step.type in OUTSIDE:
+                self.by_path[record.path] = record
+            if record.error is not None or record.attempts is not None or record.extra is not None:
                 self._note(record)
         self.base_ns = base_ns
         self.clock = clock
@@ -96,8 +98,8 @@ class Recorded:
         self._asked: dict[str, int] = {}  # how often the reconcile of a step was answered
 
     def _note(self, record: Record) -> None:
-        extra = record[10]
-        self._errors[record[1]] = record
+        extra = record.extra
+        self._errors[record.path] = record
         if type(extra) is dict and "ends" in extra:
             self._ends |= {
                 frame: StepError.from_dict(error) for frame, error in extra["ends"].items()
@@ -114,7 +116,7 @@ class Recorded:
     def counted(self, path: str, attempt: int) -> int | None:
         """How many tokens the host counted in the prompt of an attempt, where that is recorded."""
         record = self.by_path.get(path)
-        counts = _dict(record[10]).get("counted") if record is not None else None
+        counts = _dict(record.extra).get("counted") if record is not None else None
         count = counts[attempt] if type(counts) is list and attempt < len(counts) else None
         return count if type(count) is int and count >= 0 else None
 
@@ -123,11 +125,11 @@ class Recorded:
         the words that are recorded, if an error of this kind and class is.
         """
         record = self._errors.get(path)
-        known = self._ends.get(path) if record is None else record[4]
-        if record is not None and attempts < len(record[8] or ()):
-            known = record[8][attempts].error  # type: ignore[index]
-        elif record is not None and known is None and "on_invalid" in _dict(record[10]):
-            known = replace(error, message=str(record[10].get("reason", "")))
+        known = self._ends.get(path) if record is None else record.error
+        if record is not None and attempts < len(record.attempts or ()):
+            known = record.attempts[attempts].error  # type: ignore[index]
+        elif record is not None and known is None and "on_invalid" in _dict(record.extra):
+            known = replace(error, message=str(record.extra.get("reason", "")))
         if known is None or (known.kind, known.type) != (error.kind, error.type):
             return error
         return replace(error, message=known.message)
@@ -160,10 +162,10 @@ class Recorded:
         begun.
         """
         record = self.by_path[path]
-        return self._attempt.get(path, 0) < len(record[8] or ()) or path not in self._ended
+        return self._attempt.get(path, 0) < len(record.attempts or ()) or path not in self._ended
 
     def _fed(self, machine: Machine, op: Op, path: str, record: Record) -> Op | None:
-        now = self._time(record[7])
+        now = self._time(record.finished_ns)
         if op.code == PAUSE:
             return self._pause(machine, cast(PauseOp, op), path, record, now)
         if machine.side_call == "reconcile":
@@ -176,7 +178,7 @@ class Recorded:
         if refusal is not None:
             self._ended.add(path)
             return machine.resume(Failed(refusal), now)
-        attempts = record[8]
+        attempts = record.attempts
         if attempts:
             number = self._attempt.get(path, 0)
             if number < len(attempts):
@@ -191,7 +193,7 @@ class Recorded:
         """Count what a crash lost of the call, at its first attempt; the error, where nothing was
         left then.
         """
-        extra = _dict(record[10])
+        extra = _dict(record.extra)
         if "lost" not in extra or path in self._attempt or path in self._ended:
             return None
         return machine.lose(op, extra["lost"], settled=extra.get("settled") is True)
@@ -200,10 +202,12 @@ class Recorded:
         """A reconcile tool that was not called has no record: the step's own tells it."""
         owner, _, _ = path.rpartition("/")
         record = self.by_path.get(owner) if machine.side_call == "reconcile" else None
-        told = _dict(record[10]).get("reconcile") if record is not None else None
+        told = _dict(record.extra).get("reconcile") if record is not None else None
         if record is None or told is None:
             return None
-        return machine.resume(_legal(machine, op, path, outcome_of(told)), self._time(record[7]))
+        return machine.resume(
+            _legal(machine, op, path, outcome_of(told)), self._time(record.finished_ns)
+        )
 
     def _time(self, recorded_ns: int) -> int:
         return recorded_ns - self.base_ns if self.clock is None else self.clock()
@@ -224,12 +228,12 @@ class Recorded:
             told = self._next_reconcile(path)
             if (
                 told is not None
-                and told[7] == attempt.finished_ns
-                and _dict(told[3]).get("done") is False
+                and told.finished_ns == attempt.finished_ns
+                and _dict(told.output).get("done") is False
             ):
                 # whatever its own error was: it was the answer of the reconcile tool that let it be
                 # tried again
-                return machine.resume(Unknown(error), self._time(told[6]))
+                return machine.resume(Unknown(error), self._time(told.started_ns))
         return machine.resume(Failed(error, attempt.usage), now)
 
     def _next_reconcile(self, path: str) -> Record | None:
@@ -267,7 +271,7 @@ class Recorded:
         asked = self._next_reconcile(path) if op.reconcile is not None else None
         if "outcome" in _dict(extra):
             # it came before its reconcile was asked, and the record is of the end
-            when = now if asked is None else self._time(asked[6])
+            when = now if asked is None else self._time(asked.started_ns)
             return machine.resume(_kept(machine, op, path, extra), when)
         if asked is not None or status is StepStatus.IN_DOUBT:
             raise Unfit(
@@ -376,9 +380,9 @@ def forks_of(records: list[Record]) -> dict[str, Record]:
     """The records of forks by path, those in children too."""
     found: dict[str, Record] = {}
     for record in records:
-        extra = record[10]
+        extra = record.extra
         if extra is not None and type(extra) is dict and "children" in extra:
-            found[record[1]] = record
+            found[record.path] = record
             for child in extra["children"]:
                 found.update(forks_of(child))
     return found
@@ -414,15 +418,15 @@ def play(
         # by far the most, written out
         if code == TOOL and op.reconcile is None and machine.side_call is None:
             record = by_path.get(machine.path)
-            if record is not None and record[2] is success and record[8] is None:
-                machine.now = record[7] - base
-                op = machine.send(record[3])
+            if record is not None and record.status is success and record.attempts is None:
+                machine.now = record.finished_ns - base
+                op = machine.send(record.output)
                 continue
         elif code == MODEL and machine.handed is not None:
             record = by_path.get(machine.path)
             answer = _plain_answer(record) if record is not None else None
             if record is not None and answer is not None:
-                machine.now = record[7] - base
+                machine.now = record.finished_ns - base
                 op = machine.send(answer)
                 continue
         if code == END:
@@ -466,8 +470,8 @@ def _forked(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], h
     cancelled.
     """
     record = forks.get(machine.path)
-    children = record[10]["children"] if record is not None else ()
-    stopped = record is not None and record[2] is StepStatus.CANCELLED
+    children = (record.children or ()) if record is not None else ()
+    stopped = record is not None and record.status is StepStatus.CANCELLED
     latest = machine.now
     for number in range(machine.fork_size):
         told = children[number] if number < len(children) else ()
@@ -485,16 +489,16 @@ def _forked(machine: Machine, recorded: Recorded, forks: Mapping[str, Record], h
             hold=hold,
         )
         latest = max(latest, child.now)
-    finished = record[7] - recorded.base_ns if record is not None else latest
+    finished = record.finished_ns - recorded.base_ns if record is not None else latest
     return machine.resume(Cancelled(), finished) if stopped else machine.resume(Joined(), finished)
 
 
 def _began(records: Sequence[Record]) -> int:
     """When a frame with these records began: its first may be a reconcile, which came later."""
     for record in records:
-        if not record[0].step_id.endswith("/reconcile"):
-            return record[6]
-    return records[0][6]
+        if not record.step.step_id.endswith("/reconcile"):
+            return record.started_ns
+    return records[0].started_ns
 
 
 # --- hosts ----------------------------------------------------------------------------------------

@@ -9,16 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..records.trace import (
-    BRIEF,
-    UNDIGESTED,
-    Record,
-    StepStatus,
-    Trace,
-    extra_json,
-    full,
-    request_json,
-)
+from ..records.digest import UNDIGESTED
+from ..records.record import BRIEF, Record, beside_json, full, request_json
+from ..records.status import StepStatus
+from ..records.trace import Trace
 from ..values import as_text
 
 SHOWN_CHARS = 300
@@ -183,29 +177,30 @@ def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
     """The first field in which two records of a step differ, with both sides; times are no part of
     what happened.
     """
-    a, b = old[0], new[0]
+    a, _, stood, gave, failed, request, _, _, tries, used, extra = old
+    b, _, stands, gives, fails, requests, _, _, retries, uses, extras = new
     if a.type != b.type:
         return "type", a.type, b.type
     if a.step_id != b.step_id:
         return "step", a.step_id, b.step_id
-    if old[2] is not new[2]:
-        return "status", old[2].value, new[2].value
-    if old[3] is not new[3] and not same(old[3], new[3]):
-        return "output", old[3], new[3]
-    if old[4] is not new[4] and old[4] != new[4]:
-        return "error", _told(old[4]), _told(new[4])
-    if old[5] is not new[5]:
-        was, asks = request_json(a, old[5]), request_json(b, new[5])
+    if stood is not stands:
+        return "status", stood.value, stands.value
+    if gave is not gives and not same(gave, gives):
+        return "output", gave, gives
+    if failed is not fails and failed != fails:
+        return "error", _told(failed), _told(fails)
+    if request is not requests:
+        was, asks = request_json(a, request), request_json(b, requests)
         if not same(was, asks):
             return "request", was, asks
-    if old[8] is not new[8] and old[8] != new[8]:
-        tried = [[attempt.outcome() for attempt in record[8] or ()] for record in (old, new)]
+    if tries is not retries and tries != retries:
+        tried = [[attempt.outcome() for attempt in each or ()] for each in (tries, retries)]
         if not same(*tried):
             return "attempts", tried[0], tried[1]
-    if old[9] is not new[9] and old[9] != new[9]:
-        return "usage", _told(old[9]), _told(new[9])
-    if old[10] is not new[10] and not _same_extra(old, new):
-        known, found = (_shown_extra(record) for record in (old, new))
+    if used is not uses and used != uses:
+        return "usage", _told(used), _told(uses)
+    if extra is not extras and not _same_extra(b, extra, extras):
+        known, found = _shown_extra(a, extra), _shown_extra(b, extras)
         if not same(known, found):
             key = next(
                 (k for k in [*known, *found] if not same(known.get(k), found.get(k))), "extra"
@@ -214,9 +209,10 @@ def _field(old: Record, new: Record) -> tuple[str, Any, Any] | None:
     return None
 
 
-def _same_extra(old: Record, new: Record) -> bool:
-    """Whether two records certainly say the same beside; False where it takes a closer look."""
-    known, found = old[10], new[10]
+def _same_extra(step: Any, known: Any, found: Any) -> bool:
+    """Whether two records certainly say the same beside; False where it takes a closer look. *found*
+    is of *step*.
+    """
     if type(known) is not dict:
         return False
     if type(found) is tuple:  # of a condition
@@ -224,23 +220,17 @@ def _same_extra(old: Record, new: Record) -> bool:
         return (
             tuple(known) == ("branch", "references")
             and known["branch"] == branch
-            and same(known["references"], new[0].show(values))
+            and same(known["references"], step.show(values))
         )
     return type(found) is dict and "children" not in found and same(known, found)
 
 
-def _shown_extra(record: Record) -> dict[str, Any]:
+def _shown_extra(step: Any, extra: Any) -> dict[str, Any]:
     """What a record says beside, but for attempts that were lost in a crash and who decided, which
     are no part of what happened.
     """
-    extra = record[10]
-    if type(extra) is dict:
-        return {
-            key: value
-            for key, value in extra.items()
-            if key not in ("children", "lost", "settled", "by")
-        }
-    return extra_json(record[0], extra) if extra is not None else {}
+    shown = beside_json(step, extra)
+    return {key: value for key, value in shown.items() if key not in ("lost", "settled", "by")}
 
 
 def _told(part: Any) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import VMError
 from ..language.program import Program
-from ..records.trace import StepResult, Trace
+from ..records.result import StepResult
+from ..records.trace import Trace
 from ..values import kind_name
 from .compare import same, shown
 
@@ -121,7 +122,7 @@ def diff(a: Trace | Program, b: Trace | Program) -> Diff:
         VMError: If one is a run and the other a program, or the values of a run were erased.
     """
     for side in (a, b):
-        if isinstance(side, Trace) and side._erased:
+        if isinstance(side, Trace) and side.recording.erased:
             raise VMError(
                 f"the values of run {side.run_id!r} were erased, so what it did cannot be compared"
             )

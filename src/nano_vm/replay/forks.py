@@ -16,7 +16,9 @@ from ..machine.machine import Machine
 from ..machine.outcome import NotCalled, Suspended
 from ..machine.plan import END, FORK, MODEL, TOOL, Op
 from ..machine.recorded import HELD, Recorded
-from ..records.trace import Record, StepStatus, Trace, flattened, request_json, success
+from ..records.record import Record, flattened, request_json
+from ..records.status import StepStatus
+from ..records.trace import Trace
 from ..run.durable.stored import parted
 from ..run.options import Said
 from ..run.vm import ExecutionVM
@@ -132,18 +134,18 @@ class Forked:
         if replayed.trace is None or replayed.difference is not None:
             raise VMError(f"run {replayed.run_id!r} cannot be forked: {replayed}")
         # those of the machine: each has its op, and so its tool
-        records = list(flattened(replayed.trace._full()))
+        records = list(flattened(replayed.trace.recording.full()))
         self.outputs = dict(outputs or {})
         self.effects = effects
         self.tools = frozenset(tools)
         self.default_model = replayed.trace.about.get("default_model")
-        self.ops: dict[str, Any] = {record[1]: record[0] for record in records}
+        self.ops: dict[str, Any] = {record.path: record.step for record in records}
         taken = [
             self._edited(record)
             for record in records
-            if record[2] not in _NO_OUTCOME or self._output(record) is not UNSET
+            if record.status not in _NO_OUTCOME or self._output(record) is not UNSET
         ]
-        self.recorded = Recorded(taken, replayed.trace._base_ns, clock=clock)
+        self.recorded = Recorded(taken, replayed.trace.recording.base_ns, clock=clock)
         self.stale = _from(records, at, replayed.run_id) if at is not None else frozenset()
         self.reused: dict[str, bool] = {}  # by path: whether the step's outcome is taken
         self.effected = False
@@ -205,17 +207,17 @@ class Forked:
                 old.schema, op.schema
             ):
                 return False
-        return same(request_json(old, record[5]), request_json(op, machine.request))
+        return same(record.asked(), request_json(op, machine.request))
 
     def _output(self, record: Record) -> Any:
-        return self.outputs.get(record[1], self.outputs.get(record[0].step_id, UNSET))
+        return self.outputs.get(record.path, self.outputs.get(record.step.step_id, UNSET))
 
     def _edited(self, record: Record) -> Record:
         """The record, or one of a success with the output that was put in its place."""
         value = self._output(record)
         if value is UNSET:
             return record
-        op, path, _, _, _, request, started, finished, _, _, _ = record
+        op = record.step
         extra: dict[str, Any] | None = None
         if op.type == "llm" and type(value) is not str:
             value = canonical(value).decode()
@@ -224,7 +226,9 @@ class Forked:
         elif op.type == "approval":
             decided = value if isinstance(value, dict) else {"approved": value}
             value = {"approved": decided.get("approved"), "reason": decided.get("reason")}
-        return success(op, path, value, request, started, finished, extra)
+        good = StepStatus.SUCCESS
+        edited = record._replace(status=good, output=value, error=None, attempts=None, usage=None)
+        return edited._replace(extra=extra)
 
 
 _NO_OUTCOME = frozenset({StepStatus.CANCELLED, StepStatus.SUSPENDED, StepStatus.IN_DOUBT})
@@ -233,10 +237,10 @@ _NO_OUTCOME = frozenset({StepStatus.CANCELLED, StepStatus.SUSPENDED, StepStatus.
 def _from(records: list[Record], at: str, run_id: str) -> frozenset[str]:
     """Paths of the records from *at* on; a step that contains others begins with them."""
     for number, record in enumerate(records):
-        path, step_id = record[1], record[0].step_id
+        path, step_id = record.path, record.step.step_id
         if at in (path, step_id) or path.startswith((f"{at}/", f"{at}[", f"{at}#")):
-            return frozenset(later[1] for later in records[number:])
-    known = [record[1] for record in records]
+            return frozenset(later.path for later in records[number:])
+    known = [record.path for record in records]
     raise VMError(f"run {run_id!r} has no step {at!r}: it never ran{near_to(at, known)}")
 
 
@@ -328,7 +332,7 @@ async def fork(
     begun = host.begin(edits.program, edits.inputs, run_id=run_id, seed=trace.seed, **said)
     made = begun.trace
     about, own = parted(made.about)
-    made._about = {
+    made.recording.about = {
         **about,
         "parent": {"run_id": trace.run_id, "digest": trace.digest, **({"at": at} if at else {})},
         "effects": effects,

@@ -19,7 +19,7 @@ from ..machine.outcome import Joined
 from ..machine.plan import END, FORK, Op, ToolOp
 from ..machine.recorded import Recorded
 from ..machine.terms import RunTerms, machine_of
-from ..records.trace import Record, branch_of, full, request_json
+from ..records.record import Record, branch_of, full
 from ..run.vm import ExecutionVM
 from ..store.protocol import RunFilter
 from ..store.records import INTENT, STEP, Row, StoredRun
@@ -120,12 +120,14 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
         asked,
         run.started_ns,
     )
-    made = {record[1]: record for one in machines for record in (full(r, ops) for r in one.records)}
+    made = {
+        record.path: record for one in machines for record in (full(r, ops) for r in one.records)
+    }
     for row in steps:
         record = made.get(row.path)
         if record is None:
             return f"step {row.path!r} ran, and the new program does not run it there"
-        op = record[0]
+        op = record.step
         if isinstance(op, ToolOp) and tools.get(op.step_id, op.tool) != op.tool:
             return (
                 f"step {row.path!r}: it called tool {tools[op.step_id]!r}, and with the new "
@@ -147,7 +149,7 @@ def unlike(run: StoredRun, machine: Machine, ops: list[Op], tools: dict[str, str
                 )
     extra = set(made) - done
     for path in sorted(extra):
-        if made[path][0].type in CALLS:
+        if made[path].step.type in CALLS:
             return f"the new program has step {path!r} before what ran already"
     return None
 
@@ -182,14 +184,12 @@ def _advance(
 
 def _difference(row: Row, record: Record) -> str | None:
     """What the new program would have recorded otherwise in the place of *row*."""
-    op, _, status, output, _, request, _, _, _, _, extra = record
-    request = request_json(op, request)
     pairs = (
-        ("type", row.type, op.type),
-        ("request", None if row.request is UNSET else row.request, request),
-        ("status", row.status, status),
-        ("output", None if row.output is UNSET else row.output, output),
-        ("branch", ((row.rest or {}).get("extra") or {}).get("branch"), branch_of(extra)),
+        ("type", row.type, record.step.type),
+        ("request", None if row.request is UNSET else row.request, record.asked()),
+        ("status", row.status, record.status),
+        ("output", None if row.output is UNSET else row.output, record.output),
+        ("branch", ((row.rest or {}).get("extra") or {}).get("branch"), branch_of(record.extra)),
     )
     for name, old, new in pairs:
         if old != new:

@@ -26,7 +26,10 @@ from ..machine.recorded import (
     play,
 )
 from ..machine.terms import RunTerms, machine_of
-from ..records.trace import Trace, TraceStatus, flattened
+from ..records.record import flattened
+from ..records.recording import Recording
+from ..records.status import TraceStatus
+from ..records.trace import Trace
 from ..run.durable.stored import trace_of
 from ..store.protocol import Store
 from ..store.records import ENDED, STEP, StoredRun
@@ -119,7 +122,7 @@ class Subject:
         """Raises `VMError` where the values of the run were erased: nothing can be computed without
         them.
         """
-        if self.trace._erased:
+        if self.trace.recording.erased:
             raise VMError(
                 f"the values of run {self.trace.run_id!r} were erased, so what it did cannot be "
                 f"computed again"
@@ -164,7 +167,7 @@ def program_of(trace: Trace) -> Program:
     Raises:
         VMError: If it holds none.
     """
-    held = trace._program or trace._program_digest
+    held = trace.recording.program
     if isinstance(held, Program):
         return held
     raise VMError(
@@ -215,7 +218,8 @@ class Replayer:
         Raises:
             ValueError: If what the trace tells of its host cannot be read.
         """
-        about = trace.about
+        recording = trace.recording
+        about = recording.about
         contracts = contracts_of(about)
         plan = self.plan(contracts)
         for name in plan.tools:
@@ -223,14 +227,20 @@ class Replayer:
                 raise ValueError(f"tool {name!r} is none of those that the run had")
         terms = RunTerms.of_record(about, self.program.budget)
         machine = machine_of(
-            plan, trace.inputs, terms, trace.started_ns, run_id=trace.run_id, seed=trace._seed
+            plan,
+            recording.inputs,
+            terms,
+            recording.started_ns,
+            run_id=recording.run_id,
+            seed=recording.given_seed,
         )
         return machine, plan
 
     @collector_paused()
     def replay(self, trace: Trace, stored: StoredRun | None = None) -> Replay:
         """As the function `replay`; *stored* where the trace is that of a stored run."""
-        records = trace._full()
+        recording = trace.recording
+        records = recording.full()
         ended = trace.status is not TraceStatus.RUNNING and (
             stored is None or stored.status in ENDED
         )
@@ -238,7 +248,7 @@ class Replayer:
         if trace.program_digest != self.digest:
             differs = Difference("program", recorded=trace.program_digest, computed=self.digest)
             return replace(begun, difference=differs)
-        reworded = trace.about.get("wording", 1) != WORDING
+        reworded = recording.about.get("wording", 1) != WORDING
         if not records and _unbegun(trace):
             unsaid = None if reworded else _unsaid(trace)
             return replace(begun, difference=unsaid)
@@ -249,7 +259,7 @@ class Replayer:
                 begun,
                 difference=Difference("unfit", why=f"what the trace says of its host: {error}"),
             )
-        fault = _inputs_fault(trace.inputs, plan)
+        fault = _inputs_fault(recording.inputs, plan)
         if fault is not None:
             return replace(begun, difference=Difference("inputs", why=fault))
         if not ended:
@@ -279,7 +289,7 @@ class Replayer:
         """A run that goes on: each record that there is must be one that the machine makes; what is
         not recorded is held.
         """
-        frames = trace._full()
+        frames = trace.recording.full()
         records = (
             list(flattened(frames))
             if stored is None
@@ -293,11 +303,11 @@ class Replayer:
         except Unfit as at:
             difference = Difference("unfit", at.path, why=str(at))
         computed = _trace_of(trace, machine, plan)
-        made = {record[1]: record for record in flattened(computed._full())}
+        made = {record.path: record for record in flattened(computed.recording.full())}
         for record in records:
-            new = made.get(record[1])
+            new = made.get(record.path)
             found = (
-                difference_of(record, new) if new is not None else Difference("extra", record[1])
+                difference_of(record, new) if new is not None else Difference("extra", record.path)
             )
             if found is not None:
                 difference = replace(found, index=done)
@@ -348,26 +358,23 @@ def _inputs_fault(inputs: Mapping[str, Any], plan: Plan) -> str | None:
 
 def _trace_of(trace: Trace, machine: Machine, plan: Plan) -> Trace:
     """What *machine* recorded, as a trace of the same run."""
-    computed = Trace(
-        trace.program_name,
-        trace.program_digest,
-        trace.run_id,
-        trace._seed,
-        trace.started_ns,
-        trace._base_ns,
-        machine.records,
-        plan.ops,
+    recorded = trace.recording
+    computed = Recording(
+        recorded.program_name,
+        recorded.program,
+        recorded.run_id,
+        recorded.given_seed,
+        recorded.started_ns,
+        recorded.base_ns,
+        recorded.salt,
+        recorded.about,
+        records=machine.records,
+        ops=plan.ops,
     )
-    computed._salt, computed._about, computed.inputs = trace._salt, trace._about, trace.inputs
-    computed.status, computed.output, computed.waiting = (
-        machine.status,
-        machine.output,
-        machine.waiting,
-    )
-    if machine.error is not None:
-        computed.error, computed.error_kind = machine.error_summary(), machine.error.kind
-    computed.finished_ns = trace.finished_ns
-    return computed
+    computed.inputs = recorded.inputs
+    machine.fill(computed)
+    computed.finished_ns = recorded.finished_ns
+    return Trace(computed)
 
 
 # --- verify ---------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ from ..machine.plan import (
     Op,
     ToolOp,
 )
-from ..records.trace import LLMUsage, full
+from ..records.record import full
+from ..records.usage import LLMUsage
 from ..values import CONTAINERS, SCALARS, kind_name
 from .host import Adapter, Host, completed, plain_answer
 from .observers import Notifier
@@ -317,7 +318,7 @@ class Driver:
         """
         journal, count = self.journal, len(machine.records)
         for number in range(seen, count):
-            record = full(machine.records[number], notifier.trace._ops)
+            record = full(machine.records[number], notifier.trace.recording.ops)
             replayed = journal is not None and journal.replayed(machine, number, record[1])
             notifier.step_recorded(record, replayed=replayed)
         attempt = machine.failed_attempt if op.code in (TOOL, MODEL) else None

@@ -25,7 +25,7 @@ from ..language.fields import free, remedy
 from ..language.messages import has_pictures, joined
 from ..language.policy import Budget
 from ..machine.ledger import token_bound
-from ..records.trace import LLMUsage
+from ..records.usage import LLMUsage
 from ..values import copied, kind_name, writable
 
 if TYPE_CHECKING:

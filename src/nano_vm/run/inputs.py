@@ -10,7 +10,7 @@ from ..diagnostics import Diagnostic
 from ..errors import VMError
 from ..language.flow import Names
 from ..machine.plan import FramePlan, Plan
-from ..records.trace import Trace
+from ..records.recording import Recording
 from ..spelling import Hints
 from ..values import SMALL_TEXT, admit, is_small, kind_name
 from ..verify.data.missing import missing_inputs
@@ -90,15 +90,15 @@ def admitted_inputs(
     return inputs, faults
 
 
-def quick_frame(trace: Trace, context: Any, plan: Plan) -> list[Any] | None:
+def quick_frame(recording: Recording, context: Any, plan: Plan) -> list[Any] | None:
     """The root frame of a run with the inputs *context*, where these are all small scalars and
-    nobody else reads them; *trace* gets them.
+    nobody else reads them; *recording* gets them.
     """
     root = plan.frames[0]
     values = scalar_inputs(context, root) if not plan.given else None
     if values is None:
         return None
-    trace.set_inputs(root.needed, values)
+    recording.inputs = root.needed, values
     return [*values, *root.blank[len(values) :]]
 
 

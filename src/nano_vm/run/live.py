@@ -14,9 +14,12 @@ from ..errors import VMError
 from ..language.program import Program
 from ..machine.faults import CANCELLED_UNBEGUN
 from ..machine.machine import Machine
-from ..records.trace import Trace, TraceStatus
+from ..records.recording import Recording
+from ..records.status import TraceStatus
+from ..records.trace import Trace
 from ..values import canonical
 from .driver import Driver, Journal
+from .host import Host
 from .observers import Notifier
 
 REMEMBERED_RUNS = 10_000
@@ -27,11 +30,14 @@ repeat.
 
 @dataclass(slots=True)
 class Begun:
-    """A run before its first step; one that was refused has no machine."""
+    """A run before its first step, and where its calls go; one that was refused has neither machine
+    nor host.
+    """
 
     program: Program
     trace: Trace
-    machine: Machine | None
+    machine: Machine | None = None
+    host: Host | None = None
 
 
 class Run:
@@ -66,15 +72,12 @@ class Run:
                 raise VMError(f"run {self.run_id!r} is under way in another event loop")
             await _ended(task)
         if task is not None and task.cancelled():
-            if self.trace.status is TraceStatus.RUNNING:  # before its first step
-                self.trace.status, self.trace.finished_ns = (
-                    TraceStatus.CANCELLED,
-                    self.trace.started_ns,
-                )
-                self.trace.error, self.trace.error_kind = (
-                    CANCELLED_UNBEGUN,
-                    "cancelled",
-                )
+            recording = self.trace.recording
+            if recording.status is TraceStatus.RUNNING:  # before its first step
+                recording.status = TraceStatus.CANCELLED
+                recording.finished_ns = recording.started_ns
+                recording.error, recording.error_kind = CANCELLED_UNBEGUN, "cancelled"
+                recording.changed()
         elif task is not None:
             task.result()
         return self.trace
@@ -166,43 +169,38 @@ class LiveRuns(forking.Begins):
 
 
 async def execute(
-    trace: Trace,
+    host: Host,
+    recording: Recording,
     machine: Machine,
-    clock: Any,
     notifier: Notifier | None = None,
     journal: Journal | None = None,
 ) -> bool:
-    """Drive *machine* to its end and complete *trace*; whether it was cancelled from
+    """Drive *machine* to its end and complete its *recording*; whether it was cancelled from
     outside.
     """
     plain = notifier is None and journal is None
-    driver = Driver.of(trace._host) if plain else Driver(trace._host, notifier, journal)
-    lane = driver.lane(machine, trace.started_ns if journal is None else clock.monotonic_ns())
+    driver = Driver.of(host) if plain else Driver(host, notifier, journal)
+    started = recording.started_ns
+    lane = driver.lane(machine, started if journal is None else driver.now())
     try:
-        return await driver.drive(machine, lane, trace.started_ns)
+        return await driver.drive(machine, lane, started)
     finally:
         driver.dog.lanes.pop(lane, None)
-        trace._host = None
-        trace.status = machine.status
-        trace.output = machine.output
-        if machine.waiting:
-            trace.waiting = machine.waiting
-        if machine.error is not None:
-            trace.error = machine.error_summary()
-            trace.error_kind = machine.error.kind
-            if machine.raised is not None and type(machine.raised).__name__ == machine.error.type:
-                trace._raised = machine.raised
-        trace._steps = trace._digest = None  # of one that was looked at while it ran
-        trace.finished_ns = clock.monotonic_ns()
+        machine.fill(recording)
+        recording.finished_ns = driver.now()
 
 
 async def observed(
-    trace: Trace, machine: Machine, clock: Any, notifier: Notifier, journal: Journal | None
+    host: Host,
+    recording: Recording,
+    machine: Machine,
+    notifier: Notifier,
+    journal: Journal | None,
 ) -> bool:
     """`execute` for a run that is not stored, with its beginning and its end told."""
     notifier.run_started()
     try:
-        return await execute(trace, machine, clock, notifier, journal)
+        return await execute(host, recording, machine, notifier, journal)
     finally:
         notifier.run_left()
 
@@ -211,11 +209,6 @@ def call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     """Make *call* in *loop*, from any thread; a loop that was closed has nothing to do any more."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
-
-
-def become(trace: Trace, other: Trace) -> None:
-    """Make *trace* say what *other* does: somebody else drove the run."""
-    trace.__dict__.update(other.__dict__)
 
 
 def identity_of(trace: Trace) -> bytes:

@@ -14,8 +14,12 @@ from typing import Any, Protocol
 from ..errors import VMError
 from ..machine.machine import Machine
 from ..machine.plan import Op
-from ..records.trace import Attempt, Record, StepResult, StepStatus, Trace, TraceStatus
+from ..records.record import Attempt, Record
+from ..records.result import StepResult
+from ..records.status import StepStatus, TraceStatus
+from ..records.trace import Trace
 from ..values import kind_name, short
+from .host import Host
 
 logger = logging.getLogger("nano_vm")
 
@@ -99,7 +103,7 @@ class Event:
         """What came of the step, of a ``step_finished`` or ``step_suspended``: a `StepResult`."""
         if self._result is None and self.record is not None:
             assert self._notifier is not None
-            self._result = self._notifier.trace._result(self.record)
+            self._result = self._notifier.trace.recording.result(self.record)
         return self._result
 
     @property
@@ -197,11 +201,17 @@ class Notifier:
 
     __slots__ = ("begins", "default_model", "observers", "text", "trace")
 
-    def __init__(self, trace: Trace, observers: Iterable[Observer], *, text: bool = False) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        observers: Iterable[Observer],
+        host: Host | None = None,
+        *,
+        text: bool = False,
+    ) -> None:
         self.trace = trace
         self.observers = tuple((observer, kinds_of(observer)) for observer in observers)
         self.text = text
-        host = trace._host
         default = host.adapters.get(None) if host is not None else None
         self.default_model: str | None = default.model if default is not None else None
         # whether anybody wants to know that a step begins
@@ -227,12 +237,12 @@ class Notifier:
 
     def step_recorded(self, record: Record, *, replayed: bool) -> None:
         """A step has ended, or the run waits at it."""
-        kind = "step_suspended" if record[2] in _WAITING else "step_finished"
-        self._tell(self._event(kind, record[0], record[1], replayed, record))
+        kind = "step_suspended" if record.status in _WAITING else "step_finished"
+        self._tell(self._event(kind, record.step, record.path, replayed, record))
 
     def attempt_failed(self, machine: Machine, op: Op, attempt: Attempt, *, replayed: bool) -> None:
         """An attempt at the requested call failed, and another follows."""
-        dated = self.trace._dated((attempt,))[0]
+        dated = attempt.dated(self.trace.recording.base_ns)
         self._tell(self._event("attempt_failed", op, machine.path, replayed, None, dated))
 
     def _event(

@@ -23,7 +23,9 @@ from ..language.program import Program
 from ..machine.ledger import Limits
 from ..machine.plan import Plan
 from ..machine.terms import machine_of
-from ..records.trace import Trace, TraceStatus
+from ..records.recording import Recording
+from ..records.status import TraceStatus
+from ..records.trace import Trace
 from ..store.protocol import ALL_RUNS, RunFilter, RunPage, Store, open_store
 from ..store.seals import signed
 from ..store.signing import SigningKey, public_keys
@@ -216,7 +218,8 @@ class ExecutionVM:
         if self.observers:
             cancelled = await self.execution(begun)
         else:
-            cancelled = await execute(begun.trace, begun.machine, self.clock)
+            assert begun.host is not None
+            cancelled = await execute(begun.host, begun.trace.recording, begun.machine)
         if cancelled and begun.trace.status is TraceStatus.CANCELLED:
             raise asyncio.CancelledError
         return begun.trace
@@ -311,49 +314,48 @@ class ExecutionVM:
         """A new run before its first step; `execution` drives it."""
         chosen = _chosen(options) if options else _NOTHING
         prepared = self.preparer.prepare(program, chosen.untrusted)
-        trace = self._trace(prepared, chosen)
+        recording = self._recording(prepared, chosen)
+        trace = Trace(recording)
         plan, budget = prepared.plan, chosen.budget
         terms = prepared.terms if budget is None else prepared.within(budget)
-        frame = None if plan is None else quick_frame(trace, context, plan)
+        frame = None if plan is None else quick_frame(recording, context, plan)
         faults: list[Diagnostic] = []
         if frame is None:
-            trace.inputs, faults = self._admitted(prepared, context)
+            recording.inputs, faults = self._admitted(prepared, context)
         if plan is not None and terms.budget is not None and terms.budget.max_cost_usd is not None:
             faults += self.preparer.unpriced(plan)
         if faults or plan is None:
-            self._refuse(trace, program, [*prepared.errors, *faults])
-            return Begun(program, trace, None)
+            self._refuse(recording, program, [*prepared.errors, *faults])
+            return Begun(program, trace)
         machine = machine_of(
             plan,
-            trace.inputs if plan.given or frame is None else {},
+            recording.inputs if plan.given or frame is None else {},
             terms,
-            trace.started_ns,
-            run_id=trace.run_id,
+            recording.started_ns,
+            run_id=recording.run_id,
             seed=chosen.seed,
             frame=frame,
         )
-        trace._records, trace._ops = machine.records, plan.ops
-        trace._host = prepared.host
-        return Begun(program, trace, machine)
+        recording.records, recording.ops = machine.records, plan.ops
+        return Begun(program, trace, machine, prepared.host)
 
-    def _trace(self, prepared: Prepared, chosen: _Chosen) -> Trace:
-        """The trace of a new run, which has no inputs yet."""
+    def _recording(self, prepared: Prepared, chosen: _Chosen) -> Recording:
+        """That of a new run, which has no inputs yet."""
         clock = self.clock
         now = clock.monotonic_ns()
-        trace = Trace(
+        plain = chosen.budget is None and not chosen.said
+        about = prepared.about if plain else partial(prepared.about, chosen.budget, chosen.said)
+        return Recording(
             prepared.program.name,
             prepared.digest,
             self.system.run_id() if chosen.run_id is None else chosen.run_id,
             chosen.seed,
             now,
             clock.time_ns() - now,
+            self._salt,
+            about,
+            self._sign,
         )
-        trace._salt, trace._sign = self._salt, self._sign
-        plain = chosen.budget is None and not chosen.said
-        trace._about = (
-            prepared.about if plain else partial(prepared.about, chosen.budget, chosen.said)
-        )
-        return trace
 
     def _admitted(
         self, prepared: Prepared, context: Any
@@ -378,15 +380,16 @@ class ExecutionVM:
         """What drives a run that was not refused to its end; *stream* sees it beside the observers
         of the VM. *origin* is for one that is stored, and *journal* for one that is not.
         """
-        trace, machine = begun.trace, begun.machine
+        trace, machine, host = begun.trace, begun.machine, begun.host
         assert machine is not None
+        assert host is not None
         observers = self.observers if stream is None else (*self.observers, stream)
-        notifier = Notifier(trace, observers, text=stream is not None) if observers else None
+        notifier = Notifier(trace, observers, host, text=stream is not None) if observers else None
         if self._durable is not None:
-            return self._durable.run(begun.program, trace, machine, notifier, origin)
+            return self._durable.run(begun, notifier, origin)
         if notifier is not None:
-            return observed(trace, machine, self.clock, notifier, journal)
-        return execute(trace, machine, self.clock, None, journal)
+            return observed(host, trace.recording, machine, notifier, journal)
+        return execute(host, trace.recording, machine, None, journal)
 
     def _tell_refused(self, trace: Trace) -> None:
         if self.observers:
@@ -416,13 +419,12 @@ class ExecutionVM:
             other.register_tool(name, function)
         return other
 
-    def _refuse(self, trace: Trace, program: Program, faults: list[Diagnostic]) -> None:
+    def _refuse(self, recording: Recording, program: Program, faults: list[Diagnostic]) -> None:
         placed = tuple(placed_for(program, self.preparer.policy, faults))
-        trace.diagnostics = placed
-        trace.status = TraceStatus.FAILED
-        trace.error = summary(placed)
-        trace.error_kind = "refused"
-        trace.finished_ns = trace.started_ns
+        recording.diagnostics = placed
+        recording.status = TraceStatus.FAILED
+        recording.error, recording.error_kind = summary(placed), "refused"
+        recording.finished_ns = recording.started_ns
 
     def run_many(
         self,

@@ -18,7 +18,9 @@ from struct import error as WrongNumber
 from typing import Any
 
 from ..errors import StoreError, VMError
-from ..records.trace import Attempt, LLMUsage, Record, StepError, StepName, StepStatus
+from ..records.record import Attempt, Record, StepError, StepName, failures_of
+from ..records.status import StepStatus
+from ..records.usage import LLMUsage
 from ..values import UNSET, canonical, parse_json, short
 
 INTENT, STEP, PAUSED = 0, 1, 2
@@ -108,7 +110,7 @@ class Row:
             raise StoreError(
                 f"row {self.path!r} says what no step says; it was damaged: restore a copy"
             ) from fault
-        return (
+        return Record(
             name,
             self.path,
             self.status,
@@ -132,13 +134,12 @@ def _beside(rest: Any) -> tuple[StepError | None, tuple[Attempt, ...] | None, An
         for n in (rest.get("size", 0), rest.get("paused", 0), *rest.get("lost", ()))
     ):
         raise ValueError("a number is none")
-    attempts = tuple(Attempt.from_dict(attempt) for attempt in rest.get("attempts", ()))
-    error = StepError.from_dict(rest["error"]) if "error" in rest else None
+    error, attempts = failures_of(rest)
     extra = {
         **rest.get("extra", {}),
         **{name: rest[name] for name in ("lost", "settled") if name in rest},
     }
-    return error, attempts or None, extra or None
+    return error, attempts, extra or None
 
 
 def step_of(path: str) -> str:

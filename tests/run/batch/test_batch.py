@@ -13,7 +13,7 @@ import pytest
 
 from nano_vm import ExecutionVM, Program, VMError
 from nano_vm.errors import StoreError
-from nano_vm.records.trace import TraceStatus
+from nano_vm.records.status import TraceStatus
 from nano_vm.run.batch.runs import ORDERED_WINDOW, WINDOW, run_many
 
 PROGRAM = Program.from_dict(

@@ -20,7 +20,7 @@ from build import NOW, llm, mapped, parallel, program, statuses, step
 
 from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMError, tool
 from nano_vm.errors import LeaseLost, UnknownRun
-from nano_vm.records.trace import StepStatus
+from nano_vm.records.status import StepStatus
 from nano_vm.replay import replay, subject_of, verify
 from nano_vm.run.durable.stored import Begun, begun_calls, trace_of
 from nano_vm.store.records import INTENT, STEP, Row

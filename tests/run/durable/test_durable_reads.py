@@ -13,7 +13,7 @@ from build import program, step
 
 from nano_vm import ExecutionVM, Program, TraceStatus, tool
 from nano_vm.errors import StoreError
-from nano_vm.records.trace import StepStatus
+from nano_vm.records.status import StepStatus
 from nano_vm.replay import replay
 from nano_vm.run.durable.journal import PILE_ROWS
 from nano_vm.run.durable.stored import trace_of

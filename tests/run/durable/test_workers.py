@@ -19,7 +19,7 @@ from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Trace, tool
 from nano_vm.errors import LeaseLost, StoreError
-from nano_vm.records.trace import StepStatus
+from nano_vm.records.status import StepStatus
 from nano_vm.run.durable.worker import Worker as WorkerOfRuns
 from nano_vm.store.protocol import Append
 from nano_vm.store.records import STEP, Message, Row, StoredRun

@@ -56,7 +56,8 @@ def show(options: Options) -> int:
 
 
 def _read(path: str) -> Trace:
-    from ...records.trace import Trace, TraceError
+    from ...errors import TraceError
+    from ...records.trace import Trace
 
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()

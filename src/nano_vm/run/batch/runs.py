@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from ...collector import collector_eased
 from ...errors import StoreError, VMError
-from ...records.trace import Trace, TraceStatus
+from ...records.status import TraceStatus
+from ...records.trace import Trace
 from ...values import kind_name
 from ..options import SharedOptions
 
@@ -182,14 +183,11 @@ async def _run(
     while True:
         known = name if attempt == 1 else f"{name}.{attempt}"
         trace = await vm.run(program, given, run_id=known, **options)
-        if trace.status is TraceStatus.CANCELLED and trace.finished_ns + trace._base_ns < asked:
+        base = trace.recording.base_ns
+        if trace.status is TraceStatus.CANCELLED and trace.finished_ns + base < asked:
             attempt += 1  # an earlier start was interrupted and has undone it
             continue
-        if (
-            resume
-            and trace.status is TraceStatus.SUSPENDED
-            and trace.started_ns + trace._base_ns < asked
-        ):
+        if resume and trace.status is TraceStatus.SUSPENDED and trace.started_ns + base < asked:
             return await _resumed(vm, trace)
         return trace
 

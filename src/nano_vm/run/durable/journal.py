@@ -40,7 +40,10 @@ from ...machine.outcome import (
 )
 from ...machine.plan import END, FORK, PAUSE, TOOL, Op, ToolOp
 from ...machine.recorded import HELD, Recorded
-from ...records.trace import LLMUsage, StepError, Trace, TraceStatus
+from ...records.record import StepError
+from ...records.status import TraceStatus
+from ...records.trace import Trace
+from ...records.usage import LLMUsage
 from ...store.protocol import Store
 from ...store.records import STEP, SUSPENDED, Message, Row, StoredRun, late_outcomes
 from ...store.seals import RunSeal

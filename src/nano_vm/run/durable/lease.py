@@ -21,7 +21,7 @@ from typing import Any
 from ... import forking
 from ...errors import LeaseLost, StoreError
 from ...language.semantics import CALLS
-from ...records.trace import StepStatus
+from ...records.status import StepStatus
 from ...store.protocol import Append, Store
 from ...store.records import ENDED, INTENT, STEP, Message, Row, late_outcomes
 from ...store.seals import RunSeal

@@ -17,16 +17,17 @@ from ... import forking
 from ...collector import collector_paused
 from ...errors import LeaseLost, StoreError, VMError
 from ...language.program import Program
-from ...machine.machine import Machine
 from ...machine.terms import RunTerms, machine_of
-from ...records.trace import Trace, TraceStatus
+from ...records.recording import Recording
+from ...records.status import TraceStatus
+from ...records.trace import Trace
 from ...store.protocol import Append, Claim, Store
 from ...store.records import ENDED, PENDING, SUSPENDED, StoredRun
 from ...store.seals import RunSeal
 from ...store.waits import matched
 from ..driver import Abandoned
 from ..inbox import presented, usable
-from ..live import become, call_in, execute
+from ..live import Begun, call_in, execute
 from ..observers import Notifier, Observer
 from ..prepare import Preparer
 from ..system import SYSTEM, System
@@ -87,43 +88,39 @@ class Durable(forking.Begins):
         self.journals.clear()
 
     async def run(
-        self,
-        program: Program,
-        trace: Trace,
-        machine: Machine,
-        notifier: Notifier | None = None,
-        origin: Origin | None = None,
+        self, begun: Begun, notifier: Notifier | None = None, origin: Origin | None = None
     ) -> bool:
-        """Run *machine* durably; where its run id is stored already, join that run."""
-        store = self.store
+        """Run durably what was *begun*; where its run id is stored already, join that run."""
+        trace, store = begun.trace, self.store
         lease = await self.leased()
         lapses = lease.lapses
-        stored = self.as_stored(program, trace)
-        stored.status, stored.started_ns, stored.owner = (
-            "running",
-            trace.started_ns + trace._base_ns,
-            lease.owner,
-        )
+        stored = self.as_stored(begun.program, trace)
+        stored.started_ns = trace.started_ns + trace.recording.base_ns
+        stored.status, stored.owner = "running", lease.owner
         held = lease.hold([trace.run_id])
-        begun = False
+        written = False
         try:
-            begun = bool(held) and await patiently(
+            written = bool(held) and await patiently(
                 self.preparer.clock, lambda again: store.begin(stored, again=again)
             )
         except StoreError:
             lease.doubt()
             raise
         finally:
-            if held and not begun:
+            if held and not written:
                 lease.let_go(held)
-        if begun:
+        if written:
             seal = RunSeal(stored, store.signer, self.trusted)
             if notifier is not None:
                 notifier.run_started()
-            return await self._drive(trace, machine, stored, seal, lapses, notifier, origin)
+            return await self._drive(begun, stored, seal, lapses, notifier, origin)
         await self._check_same(trace)
-        become(trace, await self.follow(trace.run_id))
+        await self._follow_for(trace)
         return False
+
+    async def _follow_for(self, trace: Trace) -> None:
+        """Have *trace* say what `follow` does: another owner drives its run, or has driven it."""
+        trace.recording.become((await self.follow(trace.run_id)).recording)
 
     async def _check_same(self, trace: Trace) -> None:
         """Raises unless the run that is stored under the id of *trace* can be joined in its place."""
@@ -150,7 +147,7 @@ class Durable(forking.Begins):
             self.preparer.prepare(program).document(),
             trace.inputs,
             about,
-            trace._seed,
+            trace.recording.given_seed,
             bytes.fromhex(trace.salt),
             parent=about.get("parent", {}).get("run_id"),
             **said,
@@ -158,8 +155,7 @@ class Durable(forking.Begins):
 
     async def _drive(
         self,
-        trace: Trace,
-        machine: Machine,
+        begun: Begun,
         stored: StoredRun,
         seal: RunSeal,
         lapses: int,
@@ -169,17 +165,17 @@ class Durable(forking.Begins):
         """Drive a run that is ours; where others take it over meanwhile, its trace is what they
         make of it.
         """
-        journal = self._journal(trace, stored, seal, lapses, origin)
-        journal.recorded.attach(machine)
+        trace = begun.trace
+        journal = self._journal(trace.recording, stored, seal, lapses, origin)
         try:
-            cancelled = await self._drive_here(journal, trace, machine, notifier)
+            cancelled = await self._drive_here(journal, begun, notifier)
         except Abandoned as gone:
             if not isinstance(gone.cause, LeaseLost):
                 raise gone.cause from None
             if journal.leaving:
                 raise asyncio.CancelledError from None
             await self.stored_call(self.lease.pay)  # what its calls gave, before anybody looks
-            become(trace, await self.follow(trace.run_id))
+            await self._follow_for(trace)
             return False
         if trace.status is TraceStatus.SUSPENDED:
             await self._look_again(trace)
@@ -187,7 +183,7 @@ class Durable(forking.Begins):
 
     def _journal(
         self,
-        trace: Trace,
+        recording: Recording,
         stored: StoredRun,
         seal: RunSeal,
         lapses: int,
@@ -198,32 +194,34 @@ class Durable(forking.Begins):
                 self.store,
                 self.lease,
                 stored,
-                trace._base_ns,
-                trace._ops,
+                recording.base_ns,
+                recording.ops,
                 seal,
                 self.preparer.clock,
                 lapses,
                 origin,
             )
         except BaseException:
-            self.lease.let_go([trace.run_id])
+            self.lease.let_go([recording.run_id])
             raise
 
-    async def _drive_here(
-        self, journal: Journal, trace: Trace, machine: Machine, notifier: Notifier | None
-    ) -> bool:
+    async def _drive_here(self, journal: Journal, begun: Begun, notifier: Notifier | None) -> bool:
         """Drive a run until it has ended or waits, and store that; `Abandoned` where it is no
         longer ours. However this ends, the run is let go, or the store is owed what it lacks.
         """
+        trace, machine, host = begun.trace, begun.machine, begun.host
+        assert machine is not None
+        assert host is not None
+        journal.recorded.attach(machine)
         left = False
         self.journals.add(journal)
         try:
             with journal.interruption.driven():
                 stop = partial(call_in, asyncio.get_running_loop(), journal.interruption.stop)
                 self.listener.add(journal.run.key, stop)
-                cancelled = await execute(trace, machine, self.preparer.clock, notifier, journal)
+                cancelled = await execute(host, trace.recording, machine, notifier, journal)
             waiting = journal.rows.entries(machine.waiting)
-            trace.waiting = presented(waiting)
+            trace.recording.waiting = presented(waiting)
             await journal.end(machine, trace, waiting)
             left = True
             if notifier is not None:
@@ -250,7 +248,7 @@ class Durable(forking.Begins):
             await self.stored_call(self.store.deliver, self.trusted)
         now = await self.stored_call(self.store.load, trace.run_id, rows=False)
         if not self._rests(now):
-            become(trace, await self.follow(trace.run_id))
+            await self._follow_for(trace)
 
     def _rests(self, run: StoredRun, fence: int = 0) -> bool:
         """Whether nothing becomes of a run before somebody says something, or a time comes: it has
@@ -331,15 +329,15 @@ class Durable(forking.Begins):
             if begun is None:
                 lease.let_go([run_id])
                 lease.doubt()
-        trace, machine = begun
-        notifier = Notifier(trace, self.observers) if self.observers else None
+        watched = self.observers
+        notifier = Notifier(begun.trace, watched, begun.host) if watched else None
         if notifier is not None:
             notifier.run_started(resumed=claim.status != PENDING)
-        await self._drive(trace, machine, stored, seal, claimed.lapses, notifier)
-        return trace
+        await self._drive(begun, stored, seal, claimed.lapses, notifier)
+        return begun.trace
 
-    def _restored(self, stored: StoredRun) -> tuple[Trace, Machine]:
-        """The trace of a stored run, and its machine at its beginning."""
+    def _restored(self, stored: StoredRun) -> Begun:
+        """A stored run, its machine at its beginning."""
         prepared = self.preparer.fitting(stored)
         plan = prepared.plan
         assert plan is not None
@@ -349,16 +347,18 @@ class Durable(forking.Begins):
         # a run's own time does not go back where the clock was set back since
         told = max([stored.started_ns, *(row.finished_ns or row.started_ns for row in stored.rows)])
         base = max(clock.time_ns(), told) - now
-        trace = Trace(
+        recording = Recording(
             stored.program_name,
             stored.program_digest,
             run_id,
             stored.seed,
             stored.started_ns - base,
             base,
+            (stored.salt or b"").hex(),
+            about_of(stored),
+            self.sign,
         )
-        trace._salt, trace._sign = (stored.salt or b"").hex(), self.sign
-        trace.inputs, trace._about, trace._host = stored.inputs, about_of(stored), prepared.host
+        recording.inputs = stored.inputs
         # those that it was begun with: under others its records would be those of another run
         try:
             terms = RunTerms.of_record(stored.about, prepared.program.budget)
@@ -366,10 +366,10 @@ class Durable(forking.Begins):
             raise VMError(f"run {run_id!r}: {error}") from None
         terms = replace(terms, count_tokens=prepared.terms.count_tokens)
         machine = machine_of(
-            plan, stored.inputs, terms, trace.started_ns, run_id=run_id, seed=stored.seed
+            plan, stored.inputs, terms, recording.started_ns, run_id=run_id, seed=stored.seed
         )
-        trace._records, trace._ops = machine.records, plan.ops
-        return trace, machine
+        recording.records, recording.ops = machine.records, plan.ops
+        return Begun(prepared.program, Trace(recording), machine, prepared.host)
 
     async def claim(self, run_ids: Sequence[str], most: int = 1) -> dict[str, Claimed]:
         """Claim up to *most* runs that are not driven here, and load them."""

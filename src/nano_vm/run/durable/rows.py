@@ -12,7 +12,8 @@ from typing import Any
 from ...language.semantics import CALLS, OUTSIDE
 from ...machine.machine import FOREVER, Machine
 from ...machine.plan import Op
-from ...records.trace import Record, StepStatus, called, extra_json, full, request_json
+from ...records.record import Record, full
+from ...records.status import StepStatus
 from ...store.records import INTENT, PAUSED, STEP, Row, StoredRun
 from ...values import UNSET
 from .stored import Begun, begun_calls, paused_rows, reconciles, timeless
@@ -55,9 +56,9 @@ class Rows:
         self.repeatable = True
         for record in machine.records[kept:]:
             whole = full(record, self.ops)
-            if whole[2] in _WAITING and not ended:
+            if whole.status in _WAITING and not ended:
                 break
-            op = whole[0]
+            op = whole.step
             if op.type in OUTSIDE and not (
                 op.type == "tool" and getattr(op, "effect", None) == "read"
             ):
@@ -73,28 +74,24 @@ class Rows:
 
     def row(self, frame: str, record: Record) -> Row:
         """A record as it is stored."""
-        op, path, status, output, error, request, started, finished, attempts, usage, extra = record
+        op, path, status, output, _, _, started, finished, _, usage, extra = record
         self.calls.pop(path, None)
         self.arguments.pop(path, None)
         base = self.base_ns
-        rest: dict[str, Any] = {}
-        if error is not None:
-            rest["error"] = error.to_dict()
-        if attempts:
-            rest["attempts"] = [attempt.to_dict(base) for attempt in attempts]
+        rest = record.failures(base)
         lost = self.begun.get(path)
         if lost and op.type in CALLS:
             rest["lost"] = lost
         if extra is not None:
-            told = extra_json(op, extra)
+            told = record.beside
             rest |= {name: told.pop(name) for name in ("lost", "settled") if name in told}
             if told:
                 rest["extra"] = told
         if path in self.resolved:
             rest["extra"] = {**rest.get("extra", {}), "by": self.resolved[path]}
-        if type(extra) is dict and "children" in extra:
-            rest["size"] = len(extra["children"])
-        request = request_json(op, request)
+        if record.children is not None:
+            rest["size"] = len(record.children)
+        request = record.asked()
         return Row(
             STEP,
             frame,
@@ -114,8 +111,8 @@ class Rows:
         """The model that a step called in this run, as it named itself or as it was asked for;
         empty where it has no name, None where none was called.
         """
-        op, path, extra = record[0], record[1], record[10]
-        if op.type != "llm" or path in self.taken or not called(record):
+        op, extra = record.step, record.extra
+        if op.type != "llm" or record.path in self.taken or not record.called:
             return None
         answered = extra.get("model") if type(extra) is dict else None
         return str(answered or op.model or self.run.about.get("default_model") or "")
@@ -148,10 +145,8 @@ class Rows:
         """A row for each of *records* that is not stored."""
         for record in records[self.kept.get(frame, 0) :]:
             whole = full(record, self.ops)
-            extra = whole[10]
-            if type(extra) is dict:
-                for number, child in enumerate(extra.get("children", ())):
-                    yield from self.standing(child, f"{whole[1]}:{number}")
+            for number, child in enumerate(whole.children or ()):
+                yield from self.standing(child, f"{whole.path}:{number}")
             row = self.row(frame, whole)
             row.kind, row.model = PAUSED, None
             yield row

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import StoreError
-from ...records.trace import Trace, TraceStatus
+from ...records.recording import Recording
+from ...records.status import TraceStatus
+from ...records.trace import Trace
 from ...store.records import (
     DEFAULT_PROJECT,
     PAUSED,
@@ -92,29 +94,29 @@ def trace_of(run: StoredRun) -> Trace:
             record = row.record()
         except StoreError as error:
             raise StoreError(f"run {run.run_id!r}: {error}") from error
-        extra = dict(record[10]) if record[10] is not None else {}
-        if extra.get("forked"):
-            extra["children"] = _children(frames, row.path, (row.rest or {}).get("size", 0))
-        frames.setdefault(row.frame, []).append((*record[:10], extra or None))
-    trace = Trace(
+        if record.extra is not None and record.extra.get("forked"):
+            children = _children(frames, row.path, (row.rest or {}).get("size", 0))
+            record = record._replace(extra={**record.extra, "children": children})
+        frames.setdefault(row.frame, []).append(record)
+    recording = Recording(
         run.program_name,
         run.program_digest,
         run.run_id,
         run.seed,
         run.started_ns,
         records=frames[""],
+        salt=(run.salt or b"").hex(),
     )
-    trace._salt = (run.salt or b"").hex()
     if run.salt is not None:
-        trace.inputs, trace._about = run.inputs, about_of(run)
-    trace._erased = run.salt is None
-    trace.status = (
+        recording.inputs, recording.about = run.inputs, about_of(run)
+    recording.erased = run.salt is None
+    recording.status = (
         TraceStatus.RUNNING if run.status in ("pending", "running") else TraceStatus(run.status)
     )
-    trace.output, trace.error, trace.error_kind = run.output, run.error, run.error_kind
-    trace.finished_ns = run.finished_ns
-    trace.waiting = presented(run.waiting)
-    return trace
+    recording.output, recording.error, recording.error_kind = run.output, run.error, run.error_kind
+    recording.finished_ns = run.finished_ns
+    recording.waiting = presented(run.waiting)
+    return Trace(recording)
 
 
 def paused_rows(run: StoredRun) -> list[Row]:

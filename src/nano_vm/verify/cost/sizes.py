@@ -53,7 +53,7 @@ from ...language.semantics import (
     control,
     output,
 )
-from ...records.trace import MAX_LISTED, MAX_MESSAGE, MAX_WORD
+from ...records.record import MAX_LISTED, MAX_MESSAGE, MAX_WORD
 from ...values import canonical
 
 DEFAULT_INPUT_BYTES = 64 * 1024

@@ -21,7 +21,8 @@ from ...language.flow import Flow, Names, Node
 from ...language.semantics import Repeats, Use, Value
 from ...machine.machine import Machine
 from ...machine.plan import ToolOp
-from ...records.trace import BRIEF, StepStatus, edge_of
+from ...records.record import BRIEF, edge_of
+from ...records.status import StepStatus
 from ...tools.contract import ToolContract
 from .statement import Form, Places, Statement, form, has_references, shown
 

@@ -35,7 +35,8 @@ from ...language.semantics import (
 )
 from ...language.semantics import last as left_by
 from ...machine.machine import Machine
-from ...records.trace import BRIEF, StepStatus
+from ...records.record import BRIEF
+from ...records.status import StepStatus
 from ...tools.contract import ToolContract
 from ..order.statement import Form, form, shown
 from .labels import known_names, restricted, returns_of, roles, shape, spells
