@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from receiver import Receiver, attributes
 
 from nano_vm import Completion, ExecutionVM, Program, VMError, tool
-from nano_vm.records.trace import LLMUsage
+from nano_vm.records.usage import LLMUsage
 from nano_vm.telemetry import names
 from nano_vm.telemetry.otel import OpenTelemetry
 from nano_vm.telemetry.otlp import Otlp, traces_url

@@ -123,14 +123,14 @@ class Event:
         """When the step of ``record`` was reached, in nanoseconds since the epoch."""
         assert self.record is not None
         assert self._notifier is not None
-        return self.record[6] + self._notifier.trace._base_ns
+        return self.record.started_ns + self._notifier.trace.recording.base_ns
 
     @property
     def finished_ns(self) -> int:
         """When it ended."""
         assert self.record is not None
         assert self._notifier is not None
-        return self.record[7] + self._notifier.trace._base_ns
+        return self.record.finished_ns + self._notifier.trace.recording.base_ns
 
     def __repr__(self) -> str:
         return f"Event({self.kind!r}, {self.path!r}, run_id={self.run_id!r})"

@@ -14,7 +14,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtra, VMError
-from ..records.trace import Attempt, LLMUsage, StepError, StepStatus, TraceStatus, branch_of
+from ..records.record import Attempt, StepError, branch_of
+from ..records.status import StepStatus, TraceStatus
+from ..records.usage import LLMUsage
 from ..run.observers import Event
 from ..values import short
 from . import names
