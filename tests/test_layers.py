@@ -42,6 +42,7 @@ PACKAGES = (
     "telemetry",
     "mcp",
     "temporal",
+    "simulation",
     "testing",
     "vm",
     "models",

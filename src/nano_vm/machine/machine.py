@@ -1278,9 +1278,11 @@ class Machine:
         self, error: StepError, lost: bool = False, usage: LLMUsage | None = None
     ) -> Op | None:
         """The call failed; *lost* where it was stopped and nobody knows what it did."""
-        if self.side_call is not None:
-            return self._failed_aside(error)
         op = self._op
+        if self.side_call is not None:
+            if self.side_call == "undo" and op.unsafe and (lost or error.kind in UNKNOWN_OUTCOME):
+                return self._unknown_outcome(op, error)  # as of the step that it undoes
+            return self._failed_aside(error)
         if op.code == MODEL:
             # what was not reserved was not asked for
             self._settle(LLMUsage() if error.kind == "budget" else usage)

@@ -1,0 +1,1 @@
+"""A simulated world for durable runs: see docs/simulation.md."""

@@ -1,0 +1,78 @@
+"""Many worlds, one after the other, and what they came to."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from nano_vm.simulation.world import SECOND
+
+from .life import Life
+
+COLLECTED_WORLDS = 20
+"""After how many worlds what they left is collected: their objects all know each other."""
+
+
+@dataclass
+class Found:
+    """What some worlds came to."""
+
+    worlds: int = 0
+    simulated_ns: int = 0
+    events: int = 0
+    calls: int = 0
+    runs: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    broken: dict[int, list[str]] = field(default_factory=dict)  # by seed
+
+    def add(self, life: Life) -> None:
+        """Count a world."""
+        world = life.world
+        self.worlds += 1
+        self.simulated_ns += world.now
+        self.events += world.events
+        self.calls += life.ledger.count
+        self.runs.update(kept.run.status for kept in life.database.model._runs.values())
+        self.faults.update(fault.kind for fault in world.faults)
+        if life.broken:
+            self.broken[life.seed] = life.broken
+
+    def told(self, seconds: float) -> str:
+        """A few lines for a person; those that are broken first, each with its seed."""
+        lines = [
+            f"seed {seed}: {told}" for seed, faults in self.broken.items() for told in faults[:3]
+        ]
+        counted = ", ".join(f"{kind} {count:,}" for kind, count in sorted(self.faults.items()))
+        ended = ", ".join(f"{status} {count:,}" for status, count in sorted(self.runs.items()))
+        return "\n".join(
+            [
+                *lines,
+                f"{self.worlds:,} worlds in {seconds:.1f} s ({self.worlds / seconds:.1f}/s), "
+                f"{self.simulated_ns / SECOND / 3600:.1f} simulated hours, {self.events:,} events, "
+                f"{self.calls:,} calls",
+                f"runs: {ended}",
+                f"faults: {counted}",
+                f"broken: {len(self.broken)}",
+            ]
+        )
+
+
+def campaign(seeds: Iterable[int], *, stop_at: int | None = None) -> Found:
+    """Let the worlds of *seeds* live; no more once *stop_at* of them are broken."""
+    found = Found()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for seed in seeds:
+            found.add(Life(seed).live())
+            if found.worlds % COLLECTED_WORLDS == 0:
+                gc.collect()
+            if stop_at is not None and len(found.broken) >= stop_at:
+                break
+    finally:
+        gc.collect()
+        if enabled:
+            gc.enable()
+    return found
