@@ -66,7 +66,7 @@ IMPURE_MODULES = frozenset(
     "os pathlib random "
     "sched secrets select selectors shutil signal smtplib socket socketserver sqlite3 ssl "
     "subprocess tempfile "
-    "threading time urllib uuid aiohttp anyio httpx litellm openai requests rich sqlalchemy "
+    "threading time urllib uuid aiohttp anthropic anyio httpx litellm openai requests rich sqlalchemy "
     "trio".split()
 )
 IMPURE_CALLS = frozenset("__import__ breakpoint compile eval exec input open print".split())

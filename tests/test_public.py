@@ -13,7 +13,8 @@ import pytest
 import nano_vm
 
 DOCUMENTED = """
-Budget Completion Diagnostic Event ExecutionVM FilteredAnswer LLMAdapter LLMUsage Limits LiteLLMAdapter LocalAdapter ModelError
+AnthropicAdapter Budget Completion Diagnostic Event ExecutionVM FilteredAnswer LLMAdapter LLMUsage Limits
+LiteLLMAdapter LocalAdapter ModelError
 OnError OpenAIAdapter OutcomeUnknown Planner PlannerError Policy Program ProgramError RateLimited Run RunFailed Step StepResult
 StepStatus StepType ToolError Trace TraceStatus TruncatedAnswer VMError __version__ tool
 """.split()

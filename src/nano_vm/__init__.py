@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapters import LiteLLMAdapter, LocalAdapter, OpenAIAdapter
+    from .adapters import AnthropicAdapter, LiteLLMAdapter, LocalAdapter, OpenAIAdapter
     from .adapters.protocol import Completion, LLMAdapter
     from .diagnostics import Diagnostic
     from .errors import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 # Loaded at first use, as pydantic does it: `import nano_vm` alone builds no model.
 _HOMES = {
+    "AnthropicAdapter": "adapters",
     "Budget": "language.policy",
     "Completion": "adapters.protocol",
     "Diagnostic": "diagnostics",
@@ -80,6 +81,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AnthropicAdapter",
     "Budget",
     "Completion",
     "Diagnostic",

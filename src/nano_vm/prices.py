@@ -13,6 +13,7 @@ searches, images and sound.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
@@ -20,14 +21,87 @@ from importlib import import_module
 from typing import Any
 
 from .errors import MissingExtra, VMError
+from .records.usage import LLMUsage
 
-Price = tuple[Decimal, Decimal]
-"""Dollars per million tokens of prompt and of answer."""
+Price = tuple[Decimal, Decimal] | tuple[Decimal, Decimal, Decimal, Decimal]
+"""Dollars per million tokens of prompt and of answer; and, where they have prices of their own, of
+prompt that is read from the provider's cache, and of prompt that is written to it.
+"""
+
+_DATED = re.compile(r"(.+?)(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{3,4}|latest))\Z")
+"""A model's name with what providers add to say which edition answered: ``-2025-04-14``,
+``-20250219``, ``@20250219``, ``-0613``, ``-001``, ``-latest``.
+"""
 
 
-def cost_of(price: Price, prompt_tokens: int, completion_tokens: int) -> Decimal:
-    """Dollars for so many tokens."""
-    return (price[0] * prompt_tokens + price[1] * completion_tokens) / 1_000_000
+def cost_of(price: Price, usage: LLMUsage) -> Decimal:
+    """Dollars for the tokens of *usage*."""
+    prompt = usage.prompt_tokens
+    cost = price[1] * usage.completion_tokens
+    if len(price) == 4:
+        _, _, cached, written = price
+        prompt -= usage.cached_tokens + usage.cache_write_tokens
+        cost += cached * usage.cached_tokens + written * usage.cache_write_tokens
+    return (price[0] * prompt + cost) / 1_000_000
+
+
+def bound_of(price: Price, prompt_tokens: int, completion_tokens: int) -> Decimal:
+    """The most dollars that so many tokens can cost, whatever a cache does with them."""
+    first, answer = highest_of(price)
+    return (first * prompt_tokens + answer * completion_tokens) / 1_000_000
+
+
+def highest_of(price: Price) -> tuple[Decimal, Decimal]:
+    """The most of one token of prompt and of answer, as dollars per million."""
+    return (max(price[0], *price[2:]) if len(price) == 4 else price[0]), price[1]
+
+
+def priced_name(answered: str | None, asked: Iterable[str | None], known: Any) -> str | None:
+    """The name in *known*, a table of prices, by which a call is priced: that of the model that
+    *answered*, without its provider or edition if need be; else the first of those by which it was
+    *asked* for. None where there is none.
+    """
+    names = [name for name in asked if name]
+    if answered:
+        bare = answered.rpartition("/")[2]
+        for name in dict.fromkeys((answered, bare)):
+            dated = _DATED.match(name)
+            for form in (name, dated[1]) if dated else (name,):
+                for full in (form, *(f"{own.rpartition('/')[0]}/{form}" for own in names)):
+                    if full in known:
+                        return full
+    return next((name for name in names if name in known), None)
+
+
+def checked_price(model: str, given: Any) -> Price:
+    """A price as users write it: ``(input, output)``, ``(input, output, cached, cache_write)``, or
+    a mapping of these names, of which the last two are the input's unless given.
+
+    Raises:
+        VMError: If it is none.
+    """
+    amounts: Any = given
+    if isinstance(given, Mapping):
+        known = ("input", "output", "cached", "cache_write")
+        if not {"input", "output"} <= given.keys() <= set(known):
+            raise _no_price(model, given)
+        amounts = [given["input"], given["output"]]
+        if len(given) > 2:
+            amounts += [given.get(name, given["input"]) for name in known[2:]]
+    try:
+        price = tuple(Decimal(str(amount)) for amount in amounts)
+        if len(price) in (2, 4) and all(a.is_finite() and a >= 0 for a in price):
+            return price  # type: ignore[return-value]
+    except (ArithmeticError, TypeError, ValueError):
+        pass
+    raise _no_price(model, given)
+
+
+def _no_price(model: str, given: Any) -> VMError:
+    return VMError(
+        f"the price of {model!r} is {given!r}; it is a pair of amounts: dollars per million tokens, "
+        f"(input, output), or {{input: ..., output: ..., cached: ..., cache_write: ...}}"
+    )
 
 
 _OUTPUT = ("output_mtok", "output_reasoning_mtok", "output_citation_mtok")
@@ -53,21 +127,10 @@ def price_table(
     given = overrides or {}
     table: dict[str, Price] = {}
     for model in dict.fromkeys(models):
-        price = _given(model, given[model]) if model in given else _known(model, on)
+        price = checked_price(model, given[model]) if model in given else _known(model, on)
         if price is not None:
             table[model] = price
     return table
-
-
-def _given(model: str, pair: tuple[Any, Any]) -> Price:
-    try:
-        first, second = (Decimal(str(amount)) for amount in pair)
-        if first.is_finite() and second.is_finite() and first >= 0 and second >= 0:
-            return first, second
-    except (ArithmeticError, TypeError, ValueError):
-        pass
-    hint = "dollars per million tokens, (input, output)"
-    raise VMError(f"the price of {model!r} is {pair!r}; it is a pair of amounts: {hint}")
 
 
 def _known(model: str, on: date | None) -> Price | None:
@@ -104,7 +167,7 @@ def _holding(prices: Any, on: date | None) -> Iterable[dict[str, Any]]:
             return  # those before it are superseded; a time of day is not
 
 
-def _highest(prices: list[dict[str, Any]]) -> Price | None:
+def _highest(prices: list[dict[str, Any]]) -> tuple[Decimal, Decimal] | None:
     inputs: list[Decimal] = []
     outputs: list[Decimal] = []
     for price in prices:

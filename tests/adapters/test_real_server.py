@@ -61,7 +61,8 @@ async def test_stream_gives_the_same(adapter: Any) -> None:
     *pieces, last = [part async for part in adapter.stream(STORY, max_tokens=20)]
     assert len(pieces) > 10
     assert "".join(pieces) == last.text == completion.text
-    assert last.usage == completion.usage
+    # how much of the prompt the server had kept differs
+    assert last.usage.whole() == completion.usage.whole()
     assert last.finish_reason == completion.finish_reason == "length"
 
 

@@ -195,3 +195,59 @@ def test_a_recording_of_pictures(tmp_path: Any) -> None:
     assert trace.final_output == "a tree"
     trace = ExecutionVM(RecordedLLM(path)).run_sync(program, {"history": TURNS})
     assert "not recorded: 'so'" in (trace.error or "")
+
+
+PDF = "data:application/pdf;base64,JVBERg=="
+
+
+@pytest.mark.parametrize(
+    ("file", "fault"),
+    [
+        ({"file_data": PDF}, None),
+        ({"file_data": PDF, "filename": "a.pdf"}, None),
+        ({"file_data": "data:text/plain;base64,YQ=="}, None),
+        ({"file_data": "https://a.test/b.pdf"}, ".file.file_data: data:application/pdf;base64"),
+        ({"file_data": "data:application/zip;base64,YQ=="}, ".file.file_data: data:application"),
+        ({"file_data": PDF, "filename": 3}, ".file.filename: a text, not 3"),
+        ({"filename": "a.pdf"}, ".file: a file is {file_data: ..., filename: ...}"),
+        ({"file_data": PDF, "file_id": "x"}, ".file: a file is {file_data: ..., filename: ...}"),
+        ("a.pdf", ".file: a file is {file_data: ..., filename: ...}"),
+    ],
+)
+def test_files(file: Any, fault: str | None) -> None:
+    found = fault_of([{"role": "user", "content": [{"type": "file", "file": file}]}])
+    assert found is None if fault is None else str(found).startswith(f"[0].content[0]{fault}")
+
+
+def test_a_file_reaches_an_adapter_that_takes_files_and_no_other() -> None:
+    seen: list[Any] = []
+
+    class Reader:
+        files = True
+
+        async def complete(self, messages: Any, **kwargs: Any) -> str:
+            seen.extend(messages)
+            return "yes"
+
+    class Blind:
+        images = True
+
+        async def complete(self, messages: Any, **kwargs: Any) -> str:
+            raise AssertionError("never called")
+
+    part = {"type": "file", "file": {"file_data": "$pdf", "filename": "${name}.pdf"}}
+    program = Program.from_dict(
+        {"steps": [{"id": "s", "type": "llm", "messages": [{"role": "user", "content": [part]}]}]}
+    )
+    inputs = {"pdf": PDF, "name": "bill"}
+    assert ExecutionVM(Reader()).run_sync(program, inputs).ok
+    assert seen[0]["content"] == [
+        {"type": "file", "file": {"file_data": PDF, "filename": "bill.pdf"}}
+    ]
+    assert [d.code for d in ExecutionVM(Blind()).check(program)] == ["V032"]
+    history = Program.from_dict({"steps": [{"id": "s", "type": "llm", "messages": "$h"}]})
+    told = {"h": [{"role": "user", "content": [{"type": "file", "file": {"file_data": PDF}}]}]}
+    trace = ExecutionVM(Blind()).run_sync(history, told)
+    assert "takes no files" in str(trace.error)
+    trace = ExecutionVM(Reader()).run_sync(program, {**inputs, "pdf": "file:///etc/passwd"})
+    assert "file_data" in str(trace.error)

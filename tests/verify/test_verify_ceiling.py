@@ -30,6 +30,7 @@ from nano_vm.machine.compile import compile_flow
 from nano_vm.machine.ledger import (
     DEFAULT_LIMITS,
     DEFAULT_MAX_TOKENS,
+    FILE_TOKENS,
     IMAGE_TOKENS,
     MESSAGE_TOKENS,
     Ledger,
@@ -360,8 +361,8 @@ def test_messages_may_be_as_long_as_this(written: Any, given: Any) -> None:
     assert most.prompt_tokens >= token_bound(asked)
 
 
-def test_a_conversation_of_texts_has_no_pictures_to_pay_for() -> None:
-    """Without a schema each 50 bytes of it may be a picture; so it is declared, and its schema
+def test_a_conversation_of_texts_has_no_files_to_pay_for() -> None:
+    """Without a schema each 67 bytes of it may be a file; so it is declared, and its schema
     holds before the run.
     """
     step = {"id": "z", "type": "llm", "messages": "$q", "max_tokens": 1}
@@ -372,7 +373,7 @@ def test_a_conversation_of_texts_has_no_pictures_to_pay_for() -> None:
     }
     assert ceiling(
         Flow(Program.from_dict({"steps": [step]})), {}, input_bytes=1000
-    ).prompt_tokens == (1000 + MESSAGE_TOKENS * 41 + IMAGE_TOKENS * 19)
+    ).prompt_tokens == (1000 + MESSAGE_TOKENS * 41 + FILE_TOKENS * 14)
     assert (
         ceiling(Flow(Program.from_dict(steps)), {}, input_bytes=1000).prompt_tokens
         == 1000 + MESSAGE_TOKENS * 41

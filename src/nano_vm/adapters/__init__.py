@@ -11,14 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .anthropic import AnthropicAdapter
     from .litellm import LiteLLMAdapter
     from .local import LocalAdapter
     from .openai import OpenAIAdapter
     from .protocol import LLMAdapter
 
-__all__ = ["LLMAdapter", "LiteLLMAdapter", "LocalAdapter", "OpenAIAdapter"]
+__all__ = ["AnthropicAdapter", "LLMAdapter", "LiteLLMAdapter", "LocalAdapter", "OpenAIAdapter"]
 
 _HOMES = {
+    "AnthropicAdapter": "nano_vm.adapters.anthropic",
     "LLMAdapter": "nano_vm.adapters.protocol",
     "LiteLLMAdapter": "nano_vm.adapters.litellm",
     "LocalAdapter": "nano_vm.adapters.local",

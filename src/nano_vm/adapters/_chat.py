@@ -122,6 +122,12 @@ class Answer:
     some servers repeat the key that they refuse.
     """
 
+    invents_statuses = True
+    """Whether the library gives errors a status that no server has said."""
+
+    silence_answers = True
+    """Whether a stream that ends well and holds no text says ``""``, which it need not send."""
+
     def __init__(self, model: str, *, where: str, secrets: Iterable[str | None] = ()) -> None:
         self.model = model
         self._where = where
@@ -228,8 +234,8 @@ class Answer:
             raise self._error(f"the provider failed after {len(text)} characters")
         if self._refusal:
             return Completion(self._refusal, self.usage, self.model, "refusal", thoughts or None)
-        # a stream need not send "" to mean it
-        empty = self._texts or (self._streamed and self.finish_reason == "stop")
+        silent = self.silence_answers and self._streamed and self.finish_reason == "stop"
+        empty = self._texts or silent
         if text or ending(self.finish_reason) is not None or (empty and not self._tool_calls):
             return Completion(text, self.usage, self.model, self.finish_reason, thoughts or None)
         if self._tool_calls:
@@ -245,7 +251,8 @@ class Answer:
         """The `ModelError` for an exception of the provider's library."""
         names = {kind.__name__ for kind in type(error).__mro__}
         status = status_of(getattr(error, "status_code", None))
-        if (status or 0) in (408, *range(500, 600)) and STATUS_ERROR not in names_of(error):
+        own = self.invents_statuses and STATUS_ERROR not in names_of(error)
+        if own and (status or 0) in (408, *range(500, 600)):
             status = None  # LiteLLM's own, of a lost connection or an answer that it cannot read
         body = getattr(error, "body", None)
         message = self._message(f"HTTP {status}: " * bool(status) + error_text(error, body))
@@ -314,9 +321,46 @@ def usage_of(usage: Any) -> LLMUsage | None:
         return None
     # more than the sum where a provider counts its thinking apart
     total = read(usage, "total_tokens")
-    return LLMUsage(
-        prompt, completion, max(total if isinstance(total, int) else 0, prompt + completion)
+    return counted(
+        prompt,
+        completion,
+        total if isinstance(total, int) else 0,
+        cached=_first(
+            read(read(usage, "prompt_tokens_details"), "cached_tokens"),
+            read(usage, "prompt_cache_hit_tokens"),  # DeepSeek's
+        ),
+        reasoning=read(read(usage, "completion_tokens_details"), "reasoning_tokens"),
     )
+
+
+def counted(
+    prompt: int,
+    completion: int,
+    total: int = 0,
+    *,
+    cached: Any = None,
+    written: Any = None,
+    reasoning: Any = None,
+) -> LLMUsage:
+    """The usage of a call; a part that is no count, or more than there can be, is left out."""
+    read_ = _part(cached, prompt)
+    return LLMUsage(
+        prompt,
+        completion,
+        max(total, prompt + completion),
+        None,
+        read_,
+        _part(written, prompt - read_),
+        _part(reasoning, completion),
+    )
+
+
+def _part(count: Any, most: int) -> int:
+    return count if type(count) is int and 0 <= count <= most else 0
+
+
+def _first(*found: Any) -> Any:
+    return next((one for one in found if one is not None), None)
 
 
 def failed(message: str, status: int | None, retry_after: float | None = None) -> ModelError:

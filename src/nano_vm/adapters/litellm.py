@@ -66,6 +66,9 @@ class LiteLLMAdapter:
     images = True
     """Whether messages may have parts, and pictures among them."""
 
+    files = True
+    """Whether files may be among them: which kinds is the provider's matter."""
+
     def __init__(
         self,
         model: str,

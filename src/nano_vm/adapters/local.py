@@ -22,7 +22,7 @@ from typing import Any
 
 from .. import forking
 from ..errors import MissingExtra, ModelError, VMError
-from ..language.messages import has_pictures, joined
+from ..language.messages import has_files, has_pictures, joined
 from ._chat import Answer, checked_messages, schema_format
 from ._grammar import choice_grammar
 from .protocol import Completion, Message
@@ -191,8 +191,8 @@ class LocalAdapter:
                 f"{self!r} has only the model {self.model!r}, not {model!r}", retryable=False
             )
         messages = checked_messages(messages, developer=False)
-        if has_pictures(messages):
-            raise ModelError(f"{self!r} takes no pictures", retryable=False)
+        if has_pictures(messages) or has_files(messages):
+            raise ModelError(f"{self!r} takes no pictures and no files", retryable=False)
         request = {
             # a prompt of which a part is read from the cache can be answered differently
             "cache_prompt": False,

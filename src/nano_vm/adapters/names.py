@@ -42,7 +42,11 @@ def adapter_named(name: str, base_url: str | None = None) -> Any:
         from ..adapters import OpenAIAdapter
 
         return OpenAIAdapter(name)
-    known = ", ".join(f"{provider}/NAME" for provider in PROVIDERS)
+    if provider == "anthropic" and model:
+        from ..adapters import AnthropicAdapter
+
+        return AnthropicAdapter(model)
+    known = ", ".join(f"{provider}/NAME" for provider in (*PROVIDERS, "anthropic"))
     raise VMError(
         f"unknown model {name!r}; write local, local:FILE.gguf, {known}, litellm:NAME, "
         f"scripted:FILE"

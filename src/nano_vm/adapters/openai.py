@@ -90,6 +90,9 @@ class OpenAIAdapter:
     images = True
     """Whether messages may have parts, and pictures among them."""
 
+    files = True
+    """Whether files may be among them: which kinds is the provider's matter."""
+
     def __init__(
         self,
         model: str,

@@ -633,6 +633,12 @@ class Runner:
 class _Free(dict[str, Price]):
     """Prices of explored runs: of no model's cost anything is known, so none costs anything."""
 
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __getitem__(self, _: str) -> Price:
+        return Decimal(0), Decimal(0)
+
     def get(self, *_: Any) -> Price:
         return Decimal(0), Decimal(0)
 

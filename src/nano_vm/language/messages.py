@@ -1,9 +1,11 @@
 """Messages of a model call: their form, what is wrong with one, what they say.
 
 A message is ``{"role": ..., "content": ...}``; a content is text, or a list of parts: ``{"type":
-"text", "text": ...}`` and ``{"type": "image_url", "image_url": {"url": ..., "detail": "auto" |
-"low" | "high"}}``, as OpenAI has them. The url is of ``http`` or ``https``, or the picture itself:
-``data:image/png;base64,...``. Nothing here fetches or decodes one.
+"text", "text": ...}``, ``{"type": "image_url", "image_url": {"url": ..., "detail": "auto" | "low" |
+"high"}}`` and ``{"type": "file", "file": {"file_data": ..., "filename": ...}}``, as OpenAI has them.
+The url is of ``http`` or ``https``, or the picture itself: ``data:image/png;base64,...``; the data
+of a file are ``data:application/pdf;base64,...`` or ``data:text/plain;base64,...``. Nothing here
+fetches or decodes one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from ..values import short
 
 ROLES = ("system", "developer", "user", "assistant")
 DETAILS = ("auto", "low", "high")
-PART_FORM = "{type: text, text: ...} or {type: image_url, image_url: {url: ...}}"
+PART_FORM = (
+    "{type: text, text: ...} or {type: image_url, image_url: {url: ...}} or "
+    "{type: file, file: {file_data: ...}}"
+)
 
 SCHEMA: dict[str, Any] = {
     "type": "array",
@@ -31,6 +36,7 @@ SCHEMA: dict[str, Any] = {
 """Of a conversation of texts, as a program may declare it of an input."""
 
 _WEB = re.compile(r"https?://[^\s]+\Z")
+_FILE = re.compile(r"data:(?:application/pdf|text/plain);base64,[A-Za-z0-9+/]+={0,2}\Z")
 _DATA = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/]+={0,2}\Z")
 
 
@@ -63,12 +69,16 @@ def message_fault(message: Any) -> str | None:
     for i, part in enumerate(content):
         if fault := part_fault(part):
             return f".content[{i}]{fault}"
-        if part["type"] == "image_url" and message["role"] != "user":
-            return (
-                f".content[{i}]: a picture stands in a message of the user, not of the "
-                f"{message['role']}"
-            )
+        if part["type"] != "text" and message["role"] != "user":
+            what = misplaced(part, message["role"])
+            return f".content[{i}]: {what}"
     return None
+
+
+def misplaced(part: dict[str, Any], role: Any) -> str:
+    """That *part*, which is no text, stands in a message of another role than the user's."""
+    what = "a picture" if part["type"] == "image_url" else "a file"
+    return f"{what} stands in a message of the user, not of the {role}"
 
 
 def part_fault(part: Any) -> str | None:
@@ -76,6 +86,8 @@ def part_fault(part: Any) -> str | None:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and part.keys() == {"type", "text"} and isinstance(part["text"], str):
         return None
+    if kind == "file" and part.keys() == {"type", "file"}:
+        return _file_fault(part["file"])
     image = (
         part.get("image_url")
         if kind == "image_url" and part.keys() == {"type", "image_url"}
@@ -86,6 +98,20 @@ def part_fault(part: Any) -> str | None:
     if image.get("detail", "auto") not in DETAILS:
         return f".image_url.detail: one of {', '.join(DETAILS)}, not {short(image['detail'])}"
     return f".image_url.url: {fault}" if (fault := url_fault(image["url"])) else None
+
+
+def _file_fault(file: Any) -> str | None:
+    if not isinstance(file, dict) or not {"file_data"} <= file.keys() <= {"file_data", "filename"}:
+        return f".file: a file is {{file_data: ..., filename: ...}}, not {short(file)}"
+    if not isinstance(file.get("filename", ""), str):
+        return f".file.filename: a text, not {short(file['filename'])}"
+    data = file["file_data"]
+    if isinstance(data, str) and _FILE.match(data):
+        return None
+    return (
+        f".file.file_data: data:application/pdf;base64,... or data:text/plain;base64,... is "
+        f"needed, not {short(data)}"
+    )
 
 
 def url_fault(url: Any) -> str | None:
@@ -105,6 +131,11 @@ def parts_of(messages: Iterable[Any]) -> Iterator[dict[str, Any]]:
 def has_pictures(messages: Iterable[Any]) -> bool:
     """Whether any of *messages* shows a picture."""
     return any(part["type"] == "image_url" for part in parts_of(messages))
+
+
+def has_files(messages: Iterable[Any]) -> bool:
+    """Whether any of *messages* shows a file."""
+    return any(part["type"] == "file" for part in parts_of(messages))
 
 
 def joined(messages: Iterable[Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from ..values import admit, canonical, short
 from .expr import EXPR, EXPR_KEY, parse_expr, parse_template, value_references
 from .fields import EXTENSION, NO_OPTIONS, PURPOSES, Part, free, remedy, unknown
 from .kinds import TYPES, StepType
-from .messages import ROLES, message_fault
+from .messages import ROLES, message_fault, misplaced
 from .policy import MAX_FAULTS, POLICY_SCHEMA, Budget, Count, Policy, Seconds, read_policy
 from .reader import MAX_PROGRAM_BYTES, placed, read_text
 from .schemas import schema_fault
@@ -1442,11 +1442,16 @@ class _Shape:
         url = image.get("url") if isinstance(image, dict) else None
         if isinstance(url, str) and _refers(url):
             part = {**part, "image_url": {**image, "url": "http://later"}}  # type: ignore[dict-item]
+        file = part.get("file") if isinstance(part, dict) else None
+        data = file.get("file_data") if isinstance(file, dict) else None
+        if isinstance(data, str) and _refers(data):
+            later = {**file, "file_data": "data:text/plain;base64,YQ=="}  # type: ignore[dict-item]
+            part = {**part, "file": later}
         if fault := message_fault({"role": "user", "content": [part]}):
             place, _, message = fault.removeprefix(".content[0]").partition(": ")
             self.add("P013", (*loc, *place.split(".")[1:]), message)
-        elif part["type"] == "image_url" and role != "user" and role in ROLES:
-            self.add("P013", loc, f"a picture stands in a message of the user, not of the {role}")
+        elif part["type"] != "text" and role != "user" and role in ROLES:
+            self.add("P013", loc, misplaced(part, role))
 
     def condition(self, step: dict[str, Any], loc: Loc) -> None:
         if not step.get("then") and not step.get("otherwise"):

@@ -536,6 +536,12 @@ def _part(part: dict[str, Any], names: Names) -> Eval:
     if part["type"] == "text":
         text = _text(part["text"], names)
         return lambda frame: {"type": "text", "text": text(frame)}
+    if part["type"] == "file":
+        file = {name: _text(value, names) for name, value in part["file"].items()}
+        return lambda frame: {
+            "type": "file",
+            "file": {name: value(frame) for name, value in file.items()},
+        }
     image = part["image_url"]
     url = _text(image["url"], names)
     return lambda frame: {"type": "image_url", "image_url": {**image, "url": url(frame)}}

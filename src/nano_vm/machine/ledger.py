@@ -35,6 +35,10 @@ IMAGE_TOKENS = 50_000
 """
 
 
+FILE_TOKENS = 1_000_000
+"""Of one file: what it holds may be packed, and the longest context that models have is this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the host bounds, whatever a program says."""
@@ -219,6 +223,13 @@ def _content_bound(content: Any) -> int:
     if isinstance(content, str):
         return len(content.encode())
     return sum(
-        len(part["text"].encode()) + MESSAGE_TOKENS if part["type"] == "text" else IMAGE_TOKENS
+        len(part["text"].encode()) + MESSAGE_TOKENS
+        if part["type"] == "text"
+        else tokens_beside(part)
         for part in content
     )
+
+
+def tokens_beside(part: dict[str, Any]) -> int:
+    """The most tokens of a part that is no text."""
+    return IMAGE_TOKENS if part["type"] == "image_url" else FILE_TOKENS

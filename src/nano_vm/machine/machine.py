@@ -42,7 +42,7 @@ from ..language.correlation import fits
 from ..language.expr import Eval
 from ..language.operators import described, equal
 from ..language.program import ERROR_NAMES, error_name
-from ..prices import cost_of
+from ..prices import Price
 from ..records.record import MAX_LISTED, MAX_MESSAGE, Attempt, StepError, bases_of, error_text
 from ..records.recording import Recording, seed_of
 from ..records.status import StepStatus, TraceStatus
@@ -60,6 +60,7 @@ from ..values import (
     writable,
 )
 from .arguments import ROOM
+from .billing import Served, most_of, priced, unpriced
 from .faults import (
     CANCELLED,
     FATAL,
@@ -154,8 +155,10 @@ class Facts:
     run_id: str = ""
     seed: int | None = None
     limits: Limits = DEFAULT_LIMITS
-    prices: Mapping[str, tuple[Decimal, Decimal]] | None = None
+    prices: Mapping[str, Price] | None = None
     default_model: str | None = None
+    # who may answer for a name, where that is more than one model
+    served: Mapping[str | None, Served] | None = None
     # inputs that the policy's value checks read
     given: Mapping[str, Any] = field(default_factory=dict)
     # the most tokens that messages to a model can have, where the host can count them
@@ -1285,7 +1288,7 @@ class Machine:
             return self._failed_aside(error)
         if op.code == MODEL:
             # what was not reserved was not asked for
-            self._settle(LLMUsage() if error.kind == "budget" else usage)
+            self._settle(NOTHING_USED if error.kind == "budget" else usage)
         elif op.unsafe and (lost or error.kind in UNKNOWN_OUTCOME):
             return self._unknown_outcome(op, error)
         if self._may_retry(op, error, op.attempts):
@@ -1374,9 +1377,9 @@ class Machine:
         """
         if not self.reserves:
             return None
-        ledger = self.ledger
+        ledger, served = self.ledger, self._served(op)
         prompt, answer = self._prompt_tokens(op), op.max_tokens or DEFAULT_MAX_TOKENS
-        most = prompt + answer
+        most = (prompt + answer) * (1 if served is None else served.attempts)
         if most > ledger.tokens:
             share = "" if self._root else "this branch's share of "
             return _budget(
@@ -1385,13 +1388,11 @@ class Machine:
             )
         cost = None
         if ledger.cost is not None:
-            price = self._price(op)
-            if price is None:
-                return _budget(
-                    f"no price is known for model {op.model or self.facts.default_model!r}, and "
-                    f"the budget limits cost"
-                )
-            cost = cost_of(price, prompt, answer)
+            name = op.model or self.facts.default_model
+            cost = most_of(name, served, self.facts.prices, prompt, answer)
+            if cost is None:
+                who = unpriced(name, served, self.facts.prices)
+                return _budget(f"no price is known for {who}, and the budget limits cost")
             if cost > ledger.cost:
                 return _budget(
                     f"the call may cost ${cost:.6f}, ${max(ledger.cost, Decimal(0)):.6f} are left "
@@ -1562,10 +1563,13 @@ class Machine:
         if self.ledger.state < 0:
             raise LimitExceeded(_state_full().message)
 
-    def _price(self, op: ModelOp) -> tuple[Decimal, Decimal] | None:
-        name = op.model or self.facts.default_model
-        prices = self.facts.prices
-        return prices.get(name) if prices is not None and name is not None else None
+    def _served(self, op: ModelOp) -> Served | None:
+        """The pool that serves the model of *op*, if one does."""
+        served = self.facts.served
+        if served is None:
+            return None
+        pool = served.get(op.model) or served.get(None)
+        return pool if pool is not None and pool.members else None
 
     def _priced(
         self, op: Op, usage: LLMUsage | None, extra: dict[str, Any] | None = None
@@ -1574,19 +1578,11 @@ class Machine:
         whose cost it is. Where it says so already, the call was priced when it was made; what no
         model consumed has no price.
         """
-        priced = extra is not None and "cost_source" in extra
-        if usage is None or priced or not isinstance(op, ModelOp):
+        made = extra is not None and "cost_source" in extra
+        if usage is None or made or not isinstance(op, ModelOp):
             return usage, extra
-        price = self._price(op) if usage.total_tokens else None
-        if price is not None:
-            prompt, completion = usage.prompt_tokens, usage.completion_tokens
-            cost = cost_of(price, prompt, completion)
-            usage, source = LLMUsage(prompt, completion, usage.total_tokens, cost), "prices"
-        elif usage.cost_usd is not None:
-            source = "adapter"
-        else:
-            return usage, extra
-        return usage, {**(extra or {}), "cost_source": source}
+        facts = self.facts
+        return priced(usage, extra, (op.model or facts.default_model,), facts.prices)
 
     def _settle(self, usage: LLMUsage | None) -> None:
         """Replace a call's reservation by what it used; without usage the reservation is the
@@ -1599,10 +1595,9 @@ class Machine:
         if ledger.tokens < UNLIMITED:
             ledger.tokens += self._reserved - usage.total_tokens
         if ledger.cost is not None and self._reserved_cost is not None:
-            price = self._price(self._op)
-            if price is not None:
-                used = cost_of(price, usage.prompt_tokens, usage.completion_tokens)
-                ledger.cost += self._reserved_cost - used
+            # where the cost is not known, the reservation is the charge
+            if usage.cost_usd is not None:
+                ledger.cost += self._reserved_cost - usage.cost_usd
         self._reserved, self._reserved_cost = 0, None
 
     # --- unknown outcomes ---

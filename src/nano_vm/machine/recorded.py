@@ -46,7 +46,7 @@ from .outcome import (
 )
 from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 
-_BESIDE = ("model", "finish_reason", "cost_source", "reasoning")
+_BESIDE = ("model", "finish_reason", "cost_source", "priced_as", "route", "reasoning")
 
 
 class Unfit(Exception):
@@ -365,12 +365,7 @@ def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage 
         return None
     known = [attempt.usage for attempt in attempts]
     before = sum((usage for usage in known if usage is not None), LLMUsage(cost_usd=Decimal(0)))
-    prompt = total.prompt_tokens - before.prompt_tokens
-    completion = total.completion_tokens - before.completion_tokens
-    tokens = total.total_tokens - before.total_tokens
-    if total.cost_usd is None or before.cost_usd is None:
-        return LLMUsage(prompt, completion, tokens)
-    return LLMUsage(prompt, completion, tokens, total.cost_usd - before.cost_usd)
+    return total - before
 
 
 # --- frames ---------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from decimal import Decimal
 from typing import Any
 
+from ..errors import VMError
 from ..language.policy import Budget, tightest
-from ..prices import Price
+from ..prices import Price, checked_price
+from .billing import Served
 from .ledger import DEFAULT_LIMITS, Ledger, Limits
 from .machine import Facts, Machine, loaded
 from .plan import Plan
@@ -34,6 +35,8 @@ class RunTerms:
     count_tokens: Callable[[str | None, list[dict[str, Any]]], int] | None = field(
         default=None, compare=False
     )
+    # who may answer for a name of models, where that is a pool; None is the default one's
+    served: Mapping[str | None, Served] | None = None
     # what a run may use, to be copied
     ledger: Ledger = field(init=False, repr=False, compare=False)
 
@@ -56,8 +59,11 @@ class RunTerms:
             told["default_model"] = self.default_model
         if self.prices:
             told["prices"] = {
-                name: [str(a), str(b)] for name, (a, b) in sorted(self.prices.items())
+                name: [str(amount) for amount in price]
+                for name, price in sorted(self.prices.items())
             }
+        if self.served:
+            told["pools"] = [{"name": name, **pool.to_dict()} for name, pool in self.served.items()]
         return told
 
     @classmethod
@@ -72,14 +78,15 @@ class RunTerms:
             told = Budget.model_validate(about["budget"]) if "budget" in about else None
             known = [budget for budget in (told, program) if budget is not None]
             prices = {
-                name: (Decimal(pair[0]), Decimal(pair[1]))
-                for name, pair in about.get("prices", {}).items()
+                name: checked_price(name, price) for name, price in about.get("prices", {}).items()
             }
+            served = {pool["name"]: Served.from_dict(pool) for pool in about.get("pools", ())}
             limits = Limits(**{name: int(value) for name, value in about.get("limits", {}).items()})
-        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError) as error:
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, VMError) as error:
             raise ValueError(f"not the terms of a run: {error}") from None
         model = about.get("default_model")
-        return cls(limits, tightest(known), prices or None, model if type(model) is str else None)
+        default = model if type(model) is str else None
+        return cls(limits, tightest(known), prices or None, default, served=served or None)
 
 
 DEFAULT_TERMS = RunTerms()
@@ -101,7 +108,7 @@ def machine_of(
     hurry has loaded it already; the inputs are then only asked for what value checks read.
     """
     root = plan.frames[0]
-    facts = Facts(run_id, seed, terms.limits, terms.prices, terms.default_model)
+    facts = Facts(run_id, seed, terms.limits, terms.prices, terms.default_model, terms.served)
     if plan.given:
         facts.given = {name: inputs[name] for name in plan.given if name in inputs}
     facts.count_tokens = terms.count_tokens

@@ -9,12 +9,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class LLMUsage:
-    """What model calls consumed. ``cost_usd`` is None where it is not known, never 0 for that."""
+    """What model calls consumed. ``cost_usd`` is None where it is not known, never 0 for that.
+
+    Of the prompt's tokens, ``cached_tokens`` were read from the provider's cache and
+    ``cache_write_tokens`` were written to it; of the completion's, ``reasoning_tokens`` were thought
+    and not said. They decide what a call costs and are no part of a digest: the same answer may be
+    cached today and not tomorrow.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     cost_usd: Decimal | None = None
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
 
     def __str__(self) -> str:
         cost = f", cost=${self.cost_usd:.6f}" if self.cost_usd is not None else ""
@@ -26,8 +35,23 @@ class LLMUsage:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; cost is a decimal string."""
-        counts = dict(zip(_COUNTS, self.counts(), strict=True))
+        counts = {**dict(zip(_COUNTS, self.counts(), strict=True)), **self.parts()}
         return counts if self.cost_usd is None else {**counts, "cost_usd": str(self.cost_usd)}
+
+    def parts(self) -> dict[str, int]:
+        """Those of the tokens that are told apart, by name; what is none is left out."""
+        counts = self.cached_tokens, self.cache_write_tokens, self.reasoning_tokens
+        if counts == _NO_PARTS:
+            return {}
+        return {name: count for name, count in zip(_PARTS, counts, strict=True) if count}
+
+    def whole(self) -> LLMUsage:
+        """The same without `parts`."""
+        if not self.parts():
+            return self
+        return LLMUsage(
+            self.prompt_tokens, self.completion_tokens, self.total_tokens, self.cost_usd
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LLMUsage:
@@ -35,14 +59,22 @@ class LLMUsage:
         given.
 
         Raises:
-            ValueError: If a count is not a whole number of at least 0, or the cost is not a finite
-            amount.
+            ValueError: If a count is not a whole number of at least 0, a part is more than the whole,
+            or the cost is not a finite amount.
         """
         prompt, completion, total = map(data.get, _COUNTS)
-        for count in (prompt, completion, total):
+        parts = [data.get(name) or 0 for name in _PARTS]
+        for count in (prompt, completion, total, *parts):
             if (type(count) is not int or count < 0) and count is not None:
                 raise ValueError(f"a token count is a whole number of at least 0, not {count!r}")
         prompt, completion = prompt or 0, completion or 0
+        cached, written, thought = parts
+        if cached + written > prompt:
+            raise ValueError(
+                f"{cached + written} cached tokens are more than the prompt's {prompt}"
+            )
+        if thought > completion:
+            raise ValueError(f"{thought} reasoning tokens are more than the answer's {completion}")
         cost = data.get("cost_usd")
         if cost is not None:
             try:
@@ -52,7 +84,8 @@ class LLMUsage:
             if not amount.is_finite() or amount < 0:
                 raise ValueError(f"cost_usd is an amount of at least 0, not {cost!r}")
             cost = amount
-        return cls(prompt, completion, total if total is not None else prompt + completion, cost)
+        total = total if total is not None else prompt + completion
+        return cls(prompt, completion, total, cost, *parts)
 
     def __add__(self, other: LLMUsage) -> LLMUsage:
         known = self.cost_usd is not None and other.cost_usd is not None
@@ -61,7 +94,25 @@ class LLMUsage:
             self.completion_tokens + other.completion_tokens,
             self.total_tokens + other.total_tokens,
             self.cost_usd + other.cost_usd if known else None,  # type: ignore[operator]
+            self.cached_tokens + other.cached_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+    def __sub__(self, other: LLMUsage) -> LLMUsage:
+        """What is left of a sum of usages without one of them."""
+        known = self.cost_usd is not None and other.cost_usd is not None
+        return LLMUsage(
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.total_tokens - other.total_tokens,
+            self.cost_usd - other.cost_usd if known else None,  # type: ignore[operator]
+            self.cached_tokens - other.cached_tokens,
+            self.cache_write_tokens - other.cache_write_tokens,
+            self.reasoning_tokens - other.reasoning_tokens,
         )
 
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_PARTS = ("cached_tokens", "cache_write_tokens", "reasoning_tokens")
+_NO_PARTS = (0, 0, 0)

@@ -15,16 +15,17 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from .. import forking
 from ..adapters.protocol import Completion
 from ..errors import ModelError, VMError
 from ..language.fields import free, remedy
-from ..language.messages import has_pictures, joined
+from ..language.messages import has_files, has_pictures, joined
 from ..language.policy import Budget
+from ..machine.billing import ONE_MODEL, Served
 from ..machine.ledger import token_bound
+from ..prices import Price, checked_price
 from ..records.usage import LLMUsage
 from ..values import copied, kind_name, writable
 
@@ -107,10 +108,16 @@ class Adapter:
         self.stream = getattr(adapter, "stream", None)
         self.count = getattr(adapter, "count_tokens", None)
         self.images = getattr(adapter, "images", False) is True
+        self.files = getattr(adapter, "files", False) is True
         model = getattr(adapter, "model", None)
         self.model = name or (model if isinstance(model, str) else None)
         # where it is the adapter's own, as of a model on this machine
         self.price = getattr(adapter, "price", None)
+        # of a pool: who may answer
+        served = getattr(adapter, "served", None)
+        self.served: Served | None = served if isinstance(served, Served) else None
+        options = getattr(adapter, "option_names", None)
+        self.option_names = None if options is None else frozenset(options)
         try:
             parameters = inspect.signature(adapter.complete).parameters
         except (TypeError, ValueError):
@@ -138,17 +145,23 @@ class Adapter:
 
     def fitting(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Copies of *messages* in the form that the adapter knows: without parts, unless it says
-        that it takes pictures.
+        that it takes pictures or files.
 
         Raises:
-            ModelError: If there is a picture that it does not take.
+            ModelError: If there is a picture or a file that it does not take.
         """
-        if self.images or not any(type(message["content"]) is list for message in messages):
+        if not any(type(message["content"]) is list for message in messages):
             return copied(messages)  # type: ignore[no-any-return]
-        if has_pictures(messages):
-            raise ModelError(
-                f"the adapter {kind_name(self.adapter)} takes no pictures", retryable=False
-            )
+        for taken, shown, what in (
+            (self.images, has_pictures, "pictures"),
+            (self.files, has_files, "files"),
+        ):
+            if not taken and shown(messages):
+                raise ModelError(
+                    f"the adapter {kind_name(self.adapter)} takes no {what}", retryable=False
+                )
+        if self.images or self.files:
+            return copied(messages)  # type: ignore[no-any-return]
         return joined(messages)
 
     def takes(self, name: str) -> bool:
@@ -284,6 +297,13 @@ def adapters_of(llm: Any) -> dict[str | None, Adapter]:
     return result
 
 
+def served_of(adapters: Mapping[str | None, Adapter]) -> dict[str | None, Served] | None:
+    """Who may answer for each name of a model, where any of them is a pool."""
+    if not any(adapter.served for adapter in adapters.values()):
+        return None
+    return {name: adapter.served or ONE_MODEL for name, adapter in adapters.items()}
+
+
 def _by_name(name: str) -> Any:
     from ..adapters.names import adapter_named  # late: most hosts bring their own adapter
 
@@ -294,27 +314,15 @@ def _by_name(name: str) -> Any:
 
 
 def prices_of(
-    prices: Mapping[str, tuple[Any, Any]] | None, adapters: Mapping[str | None, Adapter]
-) -> dict[str, tuple[Decimal, Decimal]] | None:
+    prices: Mapping[str, Any] | None, adapters: Mapping[str | None, Adapter]
+) -> dict[str, Price] | None:
     """The host's prices, and over those that adapters say themselves."""
     own = {
         a.model: a.price for a in adapters.values() if a.model is not None and a.price is not None
     }
     if prices is None and not own:
         return None
-    result = {}
-    for model, pair in {**own, **(prices or {})}.items():
-        try:
-            first, second = (Decimal(str(amount)) for amount in pair)
-            if not (first.is_finite() and second.is_finite() and first >= 0 and second >= 0):
-                raise ValueError
-        except (ValueError, TypeError, InvalidOperation):
-            hint = "dollars per million tokens, (input, output)"
-            raise VMError(
-                f"the price of {model!r} is {pair!r}; it is a pair of amounts: {hint}"
-            ) from None
-        result[model] = (first, second)
-    return result
+    return {name: checked_price(name, price) for name, price in {**own, **(prices or {})}.items()}
 
 
 def budget_of(budget: Any) -> Budget | None:

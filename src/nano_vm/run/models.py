@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ..diagnostics import Diagnostic
 from ..language.flow import Flow, FrameGraph
-from ..language.messages import has_pictures
+from ..language.messages import has_files, has_pictures
 from ..language.program import MODEL_OPTIONS, LLMStep, Program
 from ..verify.trust.proof import by_untrusted
 from .host import NAMED_ONLY, Adapter
@@ -73,10 +73,21 @@ def _without_adapter(step: LLMStep, program: Program, adapters: Adapters, loc: L
 
 def _not_taken(step: LLMStep, program: Program, adapter: Adapter, loc: Loc) -> Iterator[Diagnostic]:
     """What *step* asks for and *adapter* does not take."""
-    if not adapter.images and has_pictures(m for m in step.messages or () if isinstance(m, dict)):
-        message = f"the adapter of step {step.id!r} takes no pictures"
-        hint = "give it an attribute images = True if it does, or remove them"
-        yield Diagnostic("V032", (*loc, "messages"), message, hint)
+    written = [message for message in step.messages or () if isinstance(message, dict)]
+    for taken, shown, what, attribute in (
+        (adapter.images, has_pictures, "pictures", "images"),
+        (adapter.files, has_files, "files", "files"),
+    ):
+        if not taken and shown(written):
+            message = f"the adapter of step {step.id!r} takes no {what}"
+            hint = f"give it an attribute {attribute} = True if it does, or remove them"
+            yield Diagnostic("V032", (*loc, "messages"), message, hint)
+    if adapter.option_names is not None:
+        for name in {**(program.defaults.options or {}), **(step.options or {})}:
+            if name not in adapter.option_names:
+                message = f"the adapter of step {step.id!r} takes no option {name!r}"
+                known = ", ".join(sorted(adapter.option_names))
+                yield Diagnostic("V032", (*loc, "options", name), message, f"it takes {known}")
     for option in MODEL_OPTIONS:
         given = getattr(step, option), getattr(program.defaults, option)
         if given != (None, None) and not adapter.takes(option):

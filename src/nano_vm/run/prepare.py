@@ -6,7 +6,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from ..collector import collector_paused
@@ -15,16 +14,18 @@ from ..errors import ProgramError, VMError
 from ..language.flow import Flow
 from ..language.policy import Budget, Policy, tightest
 from ..language.program import Program
+from ..machine.billing import unpriced
 from ..machine.compile import compile_flow
 from ..machine.faults import WORDING
 from ..machine.ledger import Limits
 from ..machine.plan import Plan
 from ..machine.terms import DEFAULT_TERMS, RunTerms
+from ..prices import Price
 from ..store.records import StoredRun
 from ..tools.contract import ToolContract
 from ..values import canonical, kind_name
 from ..verify.examine import Examined, examine, untrusted_by
-from .host import Adapter, Host, Threads, budget_of
+from .host import Adapter, Host, Threads, budget_of, served_of
 from .models import model_faults
 
 PREPARED_PROGRAMS = 1024
@@ -115,7 +116,7 @@ class Preparer:
     adapters: dict[str | None, Adapter]
     contracts: dict[str, ToolContract]
     programs: dict[str, Program]
-    prices: dict[str, tuple[Decimal, Decimal]] | None
+    prices: dict[str, Price] | None
     budget: Budget | None
     policy: Policy | None
     approved: frozenset[str]
@@ -213,6 +214,7 @@ class Preparer:
                 self.prices,
                 default.model if default is not None else None,
                 self._count_tokens if any(a.count for a in self.adapters.values()) else None,
+                served_of(self.adapters),
             )
         return prepared
 
@@ -221,22 +223,30 @@ class Preparer:
         return (self.adapters.get(model) or self.adapters[None]).tokens(messages)
 
     def unpriced(self, plan: Plan) -> list[Diagnostic]:
+        """What may answer in a run of *plan* and has no price, for a budget that limits cost."""
         found = []
+        prices, served = self.prices or {}, served_of(self.adapters) or {}
         for model in plan.models:
             adapter = self.adapters.get(model) or self.adapters[None]
             name = model or adapter.model
-            if name is None or name not in (self.prices or {}):
-                message = f"the budget limits cost, and no price is known for model {name!r}"
-                found.append(
-                    Diagnostic(
-                        "V033",
-                        ("budget", "max_cost_usd"),
-                        message,
-                        "give ExecutionVM(prices={model: (input, output)})"
-                        if name
-                        else "give the adapter an attribute 'model', and its price",
-                    )
+            pool = served.get(model, served.get(None))
+            if pool is not None and pool.members:
+                if not pool.unpriced(prices):
+                    continue
+                who = unpriced(name, pool, prices)
+                hint = "give ExecutionVM(prices={member: (input, output)})"
+            elif name is None:
+                who, hint = (
+                    f"model {name!r}",
+                    "give the adapter an attribute 'model', and its price",
                 )
+            elif name in prices:
+                continue
+            else:
+                who = f"model {name!r}"
+                hint = "give ExecutionVM(prices={model: (input, output)})"
+            message = f"the budget limits cost, and no price is known for {who}"
+            found.append(Diagnostic("V033", ("budget", "max_cost_usd"), message, hint))
         return found
 
     def fitting(self, stored: StoredRun) -> Prepared:

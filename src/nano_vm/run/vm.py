@@ -85,7 +85,7 @@ class ExecutionVM:
         tools: Mapping[str, Callable[..., Any]] | None = None,
         *,
         programs: Mapping[str, Program] | None = None,
-        prices: Mapping[str, tuple[Any, Any]] | None = None,
+        prices: Mapping[str, Any] | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
         policy: Policy | Mapping[str, Any] | str | Path | None = None,
         approved: Iterable[str] = (),

@@ -106,6 +106,7 @@ class Row:
         begun, ended = self.started_ns, self.finished_ns
         try:
             error, attempts, extra = _beside(self.rest)
+            usage = _in_parts(self.usage, self.rest)
         except (TypeError, ValueError, LookupError, AttributeError) as fault:
             raise StoreError(
                 f"row {self.path!r} says what no step says; it was damaged: restore a copy"
@@ -120,9 +121,16 @@ class Row:
             begun,
             ended,
             attempts,
-            self.usage,
+            usage,
             extra,
         )
+
+
+def _in_parts(usage: LLMUsage | None, rest: Any) -> LLMUsage | None:
+    """*usage* with those of its tokens that are told apart, which have no columns of their own."""
+    if usage is None or type(rest) is not dict or "tokens" not in rest:
+        return usage
+    return LLMUsage.from_dict({**usage.to_dict(), **rest["tokens"]})
 
 
 def _beside(rest: Any) -> tuple[StepError | None, tuple[Attempt, ...] | None, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -36,6 +35,7 @@ from ..language.policy import (
 )
 from ..language.program import Program
 from ..machine.compile import compile_flow
+from ..prices import Price, checked_price
 from ..spelling import Hints
 from ..tools.contract import ToolContract, ToolOptions, contract
 from .advice import advise, empty_guards
@@ -126,7 +126,7 @@ def examine(
     *,
     policy: Policy | None = None,
     budget: Budget | None = None,
-    prices: Mapping[str, tuple[Decimal, Decimal]] | None = None,
+    prices: Mapping[str, Price] | None = None,
     default_model: str | None = None,
     untrusted: Iterable[str] = (),
     approved: frozenset[str] = frozenset(),
@@ -652,7 +652,7 @@ def verify(
     *,
     tools: Mapping[str, Any] | None = None,
     policy: Policy | Mapping[str, Any] | str | None = None,
-    prices: Mapping[str, tuple[Any, Any]] | None = None,
+    prices: Mapping[str, Any] | None = None,
     programs: Mapping[str, Program] | None = None,
     untrusted: Iterable[str] = (),
     approved: Iterable[str] = (),
@@ -674,9 +674,9 @@ def verify(
         contracts,
         policy=rules,
         budget=program.budget,
-        prices={m: (Decimal(str(a)), Decimal(str(b))) for m, (a, b) in prices.items()}
-        if prices is not None
-        else None,
+        prices=None
+        if prices is None
+        else {name: checked_price(name, price) for name, price in prices.items()},
         untrusted=untrusted,
         approved=frozenset(approved),
         more=program.warnings,

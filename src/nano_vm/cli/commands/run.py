@@ -86,6 +86,8 @@ def run(options: Options) -> int:
       openai/NAME, groq/NAME, ollama/NAME, openrouter/NAME, together/NAME, vllm/NAME,
       llamacpp/NAME                       key from OPENAI_API_KEY, GROQ_API_KEY, ...
                                                                  pip install 'llm-nano-vm[openai]'
+      anthropic/NAME                      key from ANTHROPIC_API_KEY
+                                                                 pip install 'llm-nano-vm[anthropic]'
       NAME with --base-url URL            any OpenAI-compatible server
       litellm:NAME                        what LiteLLM knows     pip install 'llm-nano-vm[litellm]'
       Several models: --model fast=groq/NAME --model good=openai/NAME, for steps with 'model: fast'.

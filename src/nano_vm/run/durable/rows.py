@@ -91,6 +91,8 @@ class Rows:
             rest["extra"] = {**rest.get("extra", {}), "by": self.resolved[path]}
         if record.children is not None:
             rest["size"] = len(record.children)
+        if usage is not None and (parts := usage.parts()):
+            rest["tokens"], usage = parts, usage.whole()
         request = record.asked()
         return Row(
             STEP,

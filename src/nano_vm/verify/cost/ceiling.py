@@ -56,14 +56,21 @@ from ...machine.bounds import (
     longest,
     step_of,
 )
-from ...machine.ledger import DEFAULT_MAX_TOKENS, IMAGE_TOKENS, MESSAGE_TOKENS, Limits
+from ...machine.ledger import (
+    DEFAULT_MAX_TOKENS,
+    FILE_TOKENS,
+    MESSAGE_TOKENS,
+    Limits,
+    tokens_beside,
+)
+from ...prices import Price, highest_of
 from ...tools.contract import ToolContract
 from ...values import canonical
 from .sizes import DEFAULT_INPUT_BYTES, TOKEN_BYTES, Sizes
 
 __all__ = ["DEFAULT_INPUT_BYTES", "Ceiling", "Interval", "ceiling", "over_budget"]
 
-Prices = Mapping[str, tuple[Decimal, Decimal]]
+Prices = Mapping[str, Price]
 
 DEFAULT_MODEL = "default"
 """How a step that names no model is told in `Ceiling.models`."""
@@ -92,7 +99,10 @@ QUOTED_CHARS = 60
 MESSAGE_BYTES = len(b'{"type":"text","text":""}')
 """The least of a message, or of a part of one, as JSON."""
 
-PICTURE_BYTES = len(b'{"type":"image_url","image_url":{"url":"http://a"}}')
+FILE_BYTES = len(b'{"type":"file","file":{"file_data":"data:application/pdf;base64,A"}}')
+"""The least of a file as JSON. A picture, the other part that is no text, has fewer tokens for its
+bytes.
+"""
 
 PATH_SHOWN = 12
 """Steps of a path that a message names: one line of text."""
@@ -244,8 +254,8 @@ class _Counting:
         self.contracts = contracts
         self.exponent = _exponent(prices)
         self.units = {
-            name: tuple(_units(part, self.exponent + 6) for part in pair)
-            for name, pair in prices.items()
+            name: tuple(_units(part, self.exponent + 6) for part in highest_of(price))
+            for name, price in prices.items()
         }
         self.default_model = default_model
         self.value_bytes = limits.value_bytes if limits is not None else None
@@ -394,9 +404,9 @@ class _Counting:
         if isinstance(content, str):
             return self.sizes.text(content, names), MESSAGE_TOKENS
         sizes = [self.sizes.text(part["text"], names) for part in content if part["type"] == "text"]
-        pictures = len(content) - len(sizes)
+        beside = sum(tokens_beside(part) for part in content if part["type"] != "text")
         total = sum(size or 0 for size in sizes) if None not in sizes else None
-        return total, MESSAGE_TOKENS * (1 + len(sizes)) + IMAGE_TOKENS * pictures
+        return total, MESSAGE_TOKENS * (1 + len(sizes)) + beside
 
     def referred(self, reference: str, names: Names) -> int | None:
         """The most bytes of messages that are referred to; as JSON they have at least as many as
@@ -409,8 +419,8 @@ class _Counting:
         """The most tokens that are no text, of messages of *size* bytes that are referred to."""
         if size is None:
             return 0
-        pictures = 0 if texts_only(reference, names) else size // PICTURE_BYTES
-        return MESSAGE_TOKENS * (size // MESSAGE_BYTES + 1) + IMAGE_TOKENS * pictures
+        files = 0 if texts_only(reference, names) else size // FILE_BYTES
+        return MESSAGE_TOKENS * (size // MESSAGE_BYTES + 1) + FILE_TOKENS * files
 
     def completion(self, step: LLMStep, names: Names) -> int | None:
         """The most tokens of one answer."""
