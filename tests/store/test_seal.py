@@ -119,7 +119,7 @@ def edit(url: str, statement: str, *values: Any) -> int:
         for run, seq, *cells, _ in connection.execute(
             f"SELECT run, seq, {', '.join(ROW_CELLS)}, crc FROM nano_rows"
         ).fetchall():
-            crc = row_crc(run, seq, cells)
+            crc = row_crc(run, seq, tuple(cells))
             connection.execute(
                 "UPDATE nano_rows SET crc = ? WHERE run = ? AND seq = ?", (crc, run, seq)
             )

@@ -7,7 +7,7 @@ holds it, and ``!`` and the salted hash of a value that was erased. JSON begins 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from struct import Struct
 from typing import Any
@@ -15,6 +15,7 @@ from zlib import crc32
 
 from ...errors import StoreError
 from ...language.kinds import TYPES
+from ...records.usage import LLMUsage
 from ...values import UNSET, canonical
 from ..receipts import Entry
 from ..records import (
@@ -119,7 +120,7 @@ def _call(row: Row) -> tuple[Any, ...]:
     return row.model, step, *counts_of(row.usage)
 
 
-def row_crc(key: int, seq: int, cells: Sequence[Any]) -> int:
+def row_crc(key: int, seq: int, cells: tuple[Any, ...]) -> int:
     """What shows a row that was damaged where it lies."""
     kind, frame, path, type_, status, started, lasted, request, output, rest = cells[:CALL]
     numbers = _NUMBERS(
@@ -137,7 +138,7 @@ def row_crc(key: int, seq: int, cells: Sequence[Any]) -> int:
             (numbers, frame.encode(), path.encode(), request or b"", output or b"", rest or b"")
         )
     )
-    call = tuple(cells[CALL:])
+    call = cells[CALL:]
     return crc if call == NO_CALL else crc32(json.dumps(call).encode(), crc)
 
 
@@ -215,15 +216,22 @@ def _parsed_together(texts: list[bytes], where: str) -> list[Any]:
     raise StoreError(f"{where}: a value is not JSON; the database is damaged")
 
 
-def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
+def row_of(cells: tuple[Any, ...], values: Mapping[bytes | None, Any]) -> Row:
     """A row as it was appended.
 
     Raises:
         ValueError: If a column holds what no row has; LookupError, TypeError or AttributeError
         likewise.
     """
-    kind, frame, path, type_, status, started, lasted, request, output, rest, *calls = cells
-    model, step, *counts = calls
+    kind, frame, path, type_, status, started, lasted, request, output, rest = cells[:CALL]
+    call = cells[CALL:]
+    model, usage = (None, None) if call == NO_CALL else _call_of(call, path)
+    if lasted is None:
+        finished = 0
+    elif lasted < 0:
+        raise ValueError("it ended before it began")
+    else:
+        finished = started + lasted
     row = Row(
         kind,
         frame,
@@ -231,18 +239,23 @@ def row_of(cells: Sequence[Any], values: Mapping[bytes | None, Any]) -> Row:
         TYPES[type_] if type_ >= 0 else "",
         None if status is None else STATUSES[status],
         started,
-        0 if lasted is None else started + lasted,
+        finished,
         values[request],
         values[output],
         None if rest is None else values[rest],
         model,
-        used(counts),
+        usage,
     )
+    return checked_row(row)
+
+
+def _call_of(call: tuple[Any, ...], path: str) -> tuple[Any, LLMUsage | None]:
+    """The model that a row names and what it consumed, of the columns that `_call` gives."""
+    model, step, *counts = call
+    usage = used(counts)
     if step != (None if model is None else step_of(path)):
         raise ValueError("its step is another")
-    if lasted is not None and lasted < 0:
-        raise ValueError("it ended before it began")
-    return checked_row(row)
+    return model, usage
 
 
 def run_of(fields: Mapping[str, Any], values: Mapping[bytes | None, Any]) -> StoredRun:
@@ -253,4 +266,8 @@ def run_of(fields: Mapping[str, Any], values: Mapping[bytes | None, Any]) -> Sto
     """
     changed = {name: values[fields[name]] for name in CELLS}
     changed["seed"] = None if fields["seed"] is None else int(fields["seed"])
-    return checked_run(StoredRun(**{**{name: fields[name] for name in RUN_FIELDS}, **changed}))
+    run = checked_run(StoredRun(**{**{name: fields[name] for name in RUN_FIELDS}, **changed}))
+    cell = fields["document"]
+    if cell[:1] == HELD:
+        run.read = run.document, cell[1:].hex()
+    return run

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from ...errors import StoreError, UnknownRun
@@ -24,6 +26,10 @@ _SENT = "id, kind, message, signature, used"
 INBOX = f"SELECT {_SENT} FROM nano_inbox WHERE run = ? ORDER BY id"
 _INBOXES_OF_RUNS = f"SELECT {_SENT}, run FROM nano_inbox WHERE run IN (*) ORDER BY run, id"
 RUN_ID = RUN_FIELDS.index("run_id")
+_SEQ, _CRC = len(ROW_CELLS), len(ROW_CELLS) + 1
+"""Where number and checksum of a row stand, after its cells."""
+
+Columns = tuple[Any, ...]
 
 SEEN = 2
 """``used`` of a message that a run has no use for yet."""
@@ -73,7 +79,10 @@ def loaded_each(
     }
     keys = [fields[0] for fields in page.values()]
     stored = _by_run(connection.among(_ROWS_OF_RUNS, keys)) if rows else {}
-    messages = _by_run(connection.among(_INBOXES_OF_RUNS, keys))
+    messages = {
+        key: [message[:-1] for message in of_run]
+        for key, of_run in _by_run(connection.among(_INBOXES_OF_RUNS, keys)).items()
+    }
     found: dict[str, StoredRun | StoreError] = {}
     cells: dict[str, list[bytes | None]] = {}
     hashes: dict[bytes, None] = {}
@@ -106,12 +115,9 @@ def loaded_each(
     return found
 
 
-def _by_run(cells: Iterable[Sequence[Any]]) -> dict[int, list[Sequence[Any]]]:
-    """Rows by the run in their last column, without that."""
-    found: dict[int, list[Sequence[Any]]] = {}
-    for *row, key in cells:
-        found.setdefault(key, []).append(row)
-    return found
+def _by_run(rows: Iterable[Columns]) -> dict[int, list[Columns]]:
+    """Rows that stand in the order of their runs, by the run in their last column."""
+    return {key: list(of_run) for key, of_run in groupby(rows, itemgetter(-1))}
 
 
 def rows_after(connection: Connection, run_id: str, seq: int, limit: int | None) -> list[Row]:
@@ -132,19 +138,24 @@ def rows_after(connection: Connection, run_id: str, seq: int, limit: int | None)
         raise damaged(run_id, f"{len(stored)} rows of {last - first}")
     values = values_of(connection, (), stored, f"run {run_id!r}")
     try:
-        return [row_at(run_id, key, first + at, row, values) for at, row in enumerate(stored)]
+        return list(rows_of(run_id, key, first, stored, values))
     except UNREADABLE as error:
         raise damaged(run_id, "a row") from error
 
 
-def row_at(
-    run_id: str, key: int, at: int, row: Sequence[Any], values: Mapping[bytes | None, Any]
-) -> Row:
-    """Row number *at* of a run, of the columns that `ROWS` selects."""
-    *cells, seq, crc = row
-    if seq != at or row_crc(key, at, cells) != crc:
-        raise damaged(run_id, f"row {at}")
-    return row_of(cells, values)
+def rows_of(
+    run_id: str,
+    key: int,
+    first: int,
+    stored: Iterable[Columns],
+    values: Mapping[bytes | None, Any],
+) -> Iterator[Row]:
+    """Rows of a run from number *first* on, of columns that begin with those that `ROWS` selects."""
+    for at, row in enumerate(stored, first):
+        cells = row[:_SEQ]
+        if row[_SEQ] != at or row_crc(key, at, cells) != row[_CRC]:
+            raise damaged(run_id, f"row {at}")
+        yield row_of(cells, values)
 
 
 def headers(
@@ -215,7 +226,7 @@ def bodies_of(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, by
 
 def assembled(
     fields: Sequence[Any],
-    rows: Sequence[Sequence[Any]] | None,
+    rows: Sequence[Columns] | None,
     messages: Sequence[Sequence[Any]],
     values: Mapping[bytes | None, Any],
 ) -> StoredRun:
@@ -233,8 +244,7 @@ def assembled(
             raise damaged(named["run_id"], f"{len(rows)} rows of {fields[-2]}")
         run = run_of(named, values)
         where = "a row"
-        for at, row in enumerate(rows or ()):
-            run.rows.append(row_at(named["run_id"], fields[0], at, row, values))
+        run.rows.extend(rows_of(named["run_id"], fields[0], 0, rows or (), values))
         where = "its inbox"
         for *fields_of, used in messages:
             message = message_of(*fields_of)
