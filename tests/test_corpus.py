@@ -29,7 +29,6 @@ import decimal
 import enum
 import inspect
 import re
-import selectors
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from typing import Any
 import pydantic
 import pytest
 import yaml
+from virtual_time import VirtualClock, VirtualLoop
 
 from nano_vm import (
     Completion,
@@ -192,42 +192,6 @@ Loader.add_multi_constructor("!", _outcome)  # type: ignore[no-untyped-call]
 
 
 # --- a host made of scripts -----------------------------------------------------------------------
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which time passes only when nothing else can happen, and then at once."""
-
-    def __init__(self) -> None:
-        self.virtual = 1_000_000.0
-        loop = self
-
-        class Selector(selectors.DefaultSelector):
-            def select(self, timeout: float | None = None) -> Any:
-                events = super().select(0)
-                if not events:
-                    if timeout is None:
-                        raise RuntimeError("the run waits for something that never comes")
-                    loop.virtual += max(timeout, 0)
-                return events
-
-        super().__init__(Selector())
-
-    def time(self) -> float:
-        return self.virtual
-
-
-class VirtualClock:
-    """The loop's time."""
-
-    @staticmethod
-    def monotonic_ns() -> int:
-        return round(asyncio.get_running_loop().time() * 1e9)
-
-    @staticmethod
-    def time_ns() -> int:
-        return 1_700_000_000_000_000_000 + round(asyncio.get_running_loop().time() * 1e9)
-
-    sleep = staticmethod(asyncio.sleep)
 
 
 class Script:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 from build import llm, mapped, parallel, program, step
-from test_corpus import CORPUS, Loader, VirtualClock, VirtualLoop
+from test_corpus import CORPUS, Loader
+from virtual_time import VirtualClock, VirtualLoop
 
 from nano_vm import Completion, ExecutionVM, Program, ProgramError, Trace, VMError, errors, tool
 from nano_vm.explore.samples import Asked, returned, samples

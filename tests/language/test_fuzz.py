@@ -20,12 +20,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from virtual_time import VirtualClock, VirtualLoop
 
 from nano_vm import ExecutionVM, Limits, ModelError, Program, ProgramError, Trace, tool
 from nano_vm.errors import ExprError
 from nano_vm.language.expr import parse_expr, parse_template
-
-from test_corpus import VirtualClock, VirtualLoop  # isort: skip - a module beside this one
 
 # In CI the examples are the same every time; elsewhere each run looks at others.
 fuzz = settings(
