@@ -1073,7 +1073,7 @@ async def test_memory_of_ended_runs_is_freed() -> None:
     vm = ExecutionVM(tools={"t": quick})
     one = program(step(), parallel(step("b"), step("c")))
     trace = await vm.run(one)
-    seen = weakref.ref(trace)
+    seen = weakref.ref(trace.recording)
     gc.disable()
     try:
         del trace
