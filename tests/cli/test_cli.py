@@ -795,8 +795,8 @@ def test_a_program_that_can_not_be_read(
         ("nowhere.yaml", 2, "cannot read nowhere.yaml: No such file or directory"),
         (".", 2, "cannot read .: Is a directory"),
         ("a\0b", 2, "null"),
-        ("binary.yaml", 1, "binary.yaml: program: P001: not UTF-8"),
-        ("empty.yaml", 1, "P013: a program is an object with 'steps', not nothing"),
+        ("binary.yaml", 1, "binary.yaml: program: P008: not UTF-8"),
+        ("empty.yaml", 1, "P006: a program is an object with 'steps', not nothing"),
         ("nul.yaml", 1, "P001: not YAML"),
     ):
         assert main([command, path]) == code, path

@@ -119,17 +119,17 @@ def test_a_stub_may_return_anything(folder: Path, capsys: Captured) -> None:
         ("tools: {pya: {max_calls: 1}}", "policy.yaml:1:9: tools.pya: V051", "did you mean 'pay'?"),
         (
             "tools: {pay: {args: {too: trusted}}}",
-            "policy.yaml:1:22: tools.pay.args.too: V051",
+            "policy.yaml:1:22: tools.pay.args.too: V055",
             "did you mean 'to'?",
         ),
         (
             "tools: {pay: {guarded_by: [gte.then]}}",
-            "policy.yaml:1:15: tools.pay.guarded_by: V051",
+            "policy.yaml:1:15: tools.pay.guarded_by: V054",
             "'gate.then'?",
         ),
         (
             "tools: {pay: {guarded_by: gate}}",
-            "policy.yaml:1:15: tools.pay.guarded_by: P040",
+            "policy.yaml:1:15: tools.pay.guarded_by: P046",
             "step.then",
         ),
         (
@@ -492,7 +492,7 @@ def test_faults_of_the_policy_are_told_beside_the_graph(folder: Path, capsys: Ca
     assert main(["graph", "p.yaml", "--policy", "policy.yaml"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("flowchart TD")
-    assert "policy.yaml:1:15: tools.pay.guarded_by: V051" in err
+    assert "policy.yaml:1:15: tools.pay.guarded_by: V054" in err
 
 
 def test_a_guard_that_guards_nothing_says_so_beside_its_proof(
@@ -528,8 +528,8 @@ tools:
 FOUND = [
     ("bad.yaml:6:5: tools.send_money.guardedby: P041", "did you mean 'guarded_by'?"),
     ("bad.yaml:4:3: tools.send_mony: V051", "did you mean 'send_money'?"),
-    ("bad.yaml:7:12: tools.send_money.args.recpient: V051", "did you mean 'recipient'?"),
-    ("bad.yaml:8:5: tools.send_money.guarded_by: V051", "did you mean 'gate.then'?"),
+    ("bad.yaml:7:12: tools.send_money.args.recpient: V055", "did you mean 'recipient'?"),
+    ("bad.yaml:8:5: tools.send_money.guarded_by: V054", "did you mean 'gate.then'?"),
 ]
 
 

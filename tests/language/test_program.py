@@ -54,13 +54,13 @@ def of_step(**fields: Any) -> list[Diagnostic]:
 @pytest.mark.parametrize(
     ("data", "code", "place", "part"),
     [
-        (None, "P013", "program", "not nothing"),
-        ([], "P013", "program", "an object with 'steps'"),
-        ("x", "P013", "program", "'x'"),
+        (None, "P006", "program", "not nothing"),
+        ([], "P006", "program", "an object with 'steps'"),
+        ("x", "P006", "program", "'x'"),
         ({"steps": [SET], "name": float("nan")}, "P004", "program", "nan"),
         ({"steps": [{**SET, 5: 1}]}, "P004", "program", "keys must be texts"),
         ({"steps": [{"type": "set", "values": {"x": 1}}]}, "P010", "steps[0]", "'id' is required"),
-        ({"steps": [{"id": "a"}]}, "P010", "steps[0]", "a step needs a 'type'"),
+        ({"steps": [{"id": "a"}]}, "P014", "steps[0].type", "a step needs a 'type'"),
         ({"steps": [{"id": "a", "type": "loop", "steps": [SET | {"id": "b"}], "until": "1"}]}, "P010", "steps[0]", ""),
         ({"steps": [SET], "nmae": "x"}, "P012", "nmae", "did you mean 'name'"),
         ({"steps": [SET], "name": 5}, "P013", "name", "valid string"),
@@ -272,7 +272,9 @@ def test_a_step_built_in_python_takes_what_a_loaded_one_does() -> None:
 def test_refusing_ten_thousand_unknown_fields_takes_no_time() -> None:
     steps = [{**SET, "id": f"s{i}", f"unknown_field_{i}": 1} for i in range(9_000)]
     started = process_time()
-    assert len(faults({"steps": steps})) == MAX_FAULTS + 1
+    found = faults({"steps": steps})
+    assert len(found) == MAX_FAULTS + 1
+    assert (found[-1].code, found[-1].hint) == ("P009", "mend these first")
     assert process_time() - started < 1.5
 
 

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nano_vm import Program, ProgramError
+from nano_vm import Policy, Program, ProgramError
 from nano_vm.language.reader import MAX_ALIAS_NODES, marks, read_text
 
 STEP = "{id: a, type: set, values: {x: 1}}"
@@ -362,13 +362,32 @@ def test_a_byte_order_mark_in_a_text() -> None:
     assert Program.from_yaml(f"\ufeffsteps: [{STEP}]").steps[0].id == "a"
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"steps: \xe9", b"\x00\x01", b"a: \xed\xa0\x80"])
+def test_a_file_of_nul_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_bytes(b"\x00\x01")
+    with pytest.raises(ProgramError, match="P001: not YAML"):
+        Program.from_file(path)
+
+
+@pytest.mark.parametrize("path", [".", "absent.yaml"])
+def test_files_that_cannot_be_opened(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for read in (Program.from_file, Policy.from_file):
+        with pytest.raises(ProgramError) as caught:
+            read(path)
+        (fault,) = caught.value.diagnostics
+        assert (fault.code, fault.file) == ("P008", path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"steps: \xe9", b"a: \xed\xa0\x80"])
 def test_files_that_are_not_utf_8(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "p.yaml"
     path.write_bytes(content)
     with pytest.raises(ProgramError) as caught:
         Program.from_file(path)
-    assert caught.value.diagnostics[0].code == "P001"
+    assert caught.value.diagnostics[0].code == "P008"
     assert caught.value.diagnostics[0].file == str(path)
 
 

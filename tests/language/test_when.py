@@ -130,7 +130,7 @@ def test_guards(status: str, steps: list[dict[str, Any]], edges: str | tuple[str
     named = [edges] if isinstance(edges, str) else list(edges)
     found = report(program(*steps), {"guarded_by": named})
     assert [proof.status for proof in found.proofs] == [status], str(found)
-    assert not any(d.code == "V051" for d in found.diagnostics)
+    assert not any(d.code == "V054" for d in found.diagnostics)
 
 
 def test_a_skip_is_no_run_of_the_step() -> None:
@@ -171,7 +171,7 @@ def test_a_name_with_two_readings_names_no_edge() -> None:
         program(ASK, {**switch, "when": "$ok == 'yes'"}, step("send", "pay")),
         {"guarded_by": ["s.when"]},
     )
-    assert [d.code for d in found.diagnostics if d.severity == "error"] == ["V051"]
+    assert [d.code for d in found.diagnostics if d.severity == "error"] == ["V054"]
     assert "s has" not in str(found)
 
 

@@ -662,7 +662,7 @@ BAD_PROGRAMS = {
     "eval": ({"steps": [step("a", "eval", args={"source": "1"})]}, "V020"),
     "__import__": ({"steps": [step("a", "__import__", args={"name": "os"})]}, "V020"),
     "missing argument": ({"steps": [step("a", "search")]}, "V021"),
-    "further argument": ({"steps": [step("a", "search", args={"query": "x", "y": 1})]}, "V021"),
+    "further argument": ({"steps": [step("a", "search", args={"query": "x", "y": 1})]}, "V026"),
     "ill-typed": ({"steps": [step("a", "pay", args={"to": "x", "amount": "much"})]}, "V022"),
     "code": (
         {

@@ -1114,24 +1114,24 @@ def told(steps: list[Step], policy: Mapping[str, Any]) -> list[str]:
 
 def test_names_that_the_program_lacks() -> None:
     assert told([when(pay())], {"pay": {"guarded_by": ["gg.then"]}}) == [
-        "error V051 a guard of tool 'pay' is the edge 'gg.then', and this program has none of "
+        "error V054 a guard of tool 'pay' is the edge 'gg.then', and this program has none of "
         "that name; did you mean 'g.then'?"
     ]
     assert told([switch("s", cases={"a": [pay()]})], {"pay": {"guarded_by": ["s.another"]}}) == [
-        "error V051 a guard of tool 'pay' is the edge 's.another', and this program has none of "
+        "error V054 a guard of tool 'pay' is the edge 's.another', and this program has none of "
         "that name; step 's' has a"
     ]
     assert told([pay()], {"pay": {"guarded_by": ["x.then"]}}) == [
-        "error V051 a guard of tool 'pay' is the edge 'x.then', and this program has none of that "
+        "error V054 a guard of tool 'pay' is the edge 'x.then', and this program has none of that "
         "name; "
         "name an edge of a condition, switch, loop, approval or `when`: step.then"
     ]
     assert told(
         [when(pay())], {"pay": {"after": ["lok"], "before": ["mial", "g", "g.then", "mail"]}}
     ) == [
-        "error V051 'after' of tool 'pay' names 'lok', which is no step, edge or tool; did you "
+        "error V054 'after' of tool 'pay' names 'lok', which is no step, edge or tool; did you "
         "mean 'look'?",
-        "error V051 'before' of tool 'pay' names 'mial', which is no step, edge or tool; did you "
+        "error V054 'before' of tool 'pay' names 'mial', which is no step, edge or tool; did you "
         "mean 'mail'?",
     ]
 
@@ -1143,9 +1143,9 @@ def test_the_otherwise_of_an_approval_with_a_deadline_is_no_edge() -> None:
         "rejection"
     )
     assert told(late, {"pay": {"guarded_by": ["q.otherwise"], "after": ["q.otherwise"]}}) == [
-        f"error V051 a guard of tool 'pay' is the edge 'q.otherwise', and this program has none "
+        f"error V054 a guard of tool 'pay' is the edge 'q.otherwise', and this program has none "
         f"of that name; {why}",
-        f"error V051 'after' of tool 'pay' names 'q.otherwise', which is no step, edge or tool; "
+        f"error V054 'after' of tool 'pay' names 'q.otherwise', which is no step, edge or tool; "
         f"{why}",
     ]
     inner = told([sub(*late)], {"pay": {"guarded_by": ["c/q.otherwise"]}})

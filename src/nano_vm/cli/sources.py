@@ -232,5 +232,7 @@ def _standard_input() -> str:
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        fault = Diagnostic("P001", (), f"not UTF-8: byte {error.start}", file="<stdin>")
+        fault = Diagnostic(
+            "P008", (), f"not UTF-8: byte {error.start}", "save it as UTF-8", file="<stdin>"
+        )
         raise ProgramError([fault]) from None

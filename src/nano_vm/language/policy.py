@@ -201,7 +201,7 @@ class Policy:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ProgramError(
-                [Diagnostic("P040", (), f"cannot read the policy: {reason}", file=str(path))]
+                [Diagnostic("P008", (), f"cannot read the policy: {reason}", file=str(path))]
             ) from None
         return cls.from_yaml(text, file=str(path))
 
@@ -508,7 +508,7 @@ class _Reader:
         for key in known if fields is not None else ():
             if key in data and data[key] is None:
                 self.add(
-                    "P040",
+                    "P044",
                     (*loc, key),
                     f"{key!r} of {what} says nothing",
                     "fill it in, or remove it",
@@ -523,7 +523,7 @@ class _Reader:
         try:
             data, _ = admit(data)
         except VMError as error:
-            self.add("P040", (), str(error))
+            self.add("P004", (), str(error))
             return None
         if not isinstance(data, dict):
             self.add(
@@ -538,7 +538,7 @@ class _Reader:
         for name, trust in inputs.items():
             if "*" in name and name != "*":
                 self.add(
-                    "P040",
+                    "P045",
                     ("inputs", name),
                     f"{name!r} names no input",
                     "write its name, or * for all others",
@@ -591,7 +591,7 @@ class _Reader:
         at: Loc = ("tools", pattern)
         if data is None:
             self.add(
-                "P040",
+                "P044",
                 at,
                 f"the rule of {pattern!r} says nothing",
                 "write {} to allow it without demands, or fill it in",
@@ -599,7 +599,7 @@ class _Reader:
         body = self.table(data, at, f"the rule of {pattern!r}", _TOOL_FIELDS)
         if not pattern or any(c in pattern for c in "?["):
             self.add(
-                "P040",
+                "P045",
                 at,
                 f"{pattern!r} names no tool",
                 "write a tool's name; * stands for any characters",
@@ -622,7 +622,7 @@ class _Reader:
         for name in args:
             if "*" in name and name != "*":
                 self.add(
-                    "P040",
+                    "P045",
                     (*at, "args", name),
                     f"{name!r} names no argument",
                     "write its name, or * for all",
@@ -646,7 +646,7 @@ class _Reader:
         for guard in guards:
             if "." not in guard or guard.startswith(".") or guard.endswith("."):
                 hint = "write step.then, step.otherwise, step.default or step.<case>"
-                self.add("P040", (*at, "guarded_by"), f"{guard!r} is no edge of a step", hint)
+                self.add("P046", (*at, "guarded_by"), f"{guard!r} is no edge of a step", hint)
         return ToolRule(
             pattern,
             allow is True,

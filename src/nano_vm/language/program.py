@@ -558,7 +558,7 @@ class Program(Part):
             faults = merge(faults, translate(error))[:MAX_FAULTS]
         if len(faults) >= MAX_FAULTS:
             message = f"{MAX_FAULTS} faults are listed, and there may be more"
-            faults.append(Diagnostic("P005", (), message, "mend these first"))
+            faults.append(Diagnostic("P009", (), message, "mend these first"))
         if program is None or any(d.severity == "error" for d in faults):
             raise ProgramError(faults)
         program._warnings = tuple(faults)
@@ -591,12 +591,12 @@ class Program(Part):
             text = data.decode("utf-8-sig")
         except OSError as error:
             raise ProgramError(
-                [Diagnostic("P001", (), f"cannot read it: {error.strerror}", file=str(path))]
+                [Diagnostic("P008", (), f"cannot read it: {error.strerror}", file=str(path))]
             ) from None
         except UnicodeDecodeError as error:
             message = f"not UTF-8: byte {error.start}"
             raise ProgramError(
-                [Diagnostic("P001", (), message, "save it as UTF-8", file=str(path))]
+                [Diagnostic("P008", (), message, "save it as UTF-8", file=str(path))]
             ) from None
         return cls._from_text(text, str(path), "json" if path.suffix == ".json" else "yaml")
 
@@ -888,13 +888,13 @@ def prepare(data: Any) -> tuple[_Prepared, list[Diagnostic]]:
     if not isinstance(data, dict):
         kind = "nothing" if data is None else f"{short(data)}"
         raise ProgramError(
-            [Diagnostic("P013", (), f"a program is an object with 'steps', not {kind}")]
+            [Diagnostic("P006", (), f"a program is an object with 'steps', not {kind}")]
         )
     traced = {"records", "seal"} <= data.keys() or isinstance(data.get("trace"), dict)
     if traced and not isinstance(data.get("steps"), list):
         hint = "nano-vm trace show prints it"
         raise ProgramError(
-            [Diagnostic("P013", (), "this is the trace of a run, and no program", hint)]
+            [Diagnostic("P006", (), "this is the trace of a run, and no program", hint)]
         )
     shape = _Shape()
     document = shape.program(_plain(data), ())
@@ -979,7 +979,7 @@ class _Shape:
                 result["dsl"] = 1
             else:
                 self.add(
-                    "P013",
+                    "P007",
                     (*loc, "dsl"),
                     f"language version {short(version)} is not known",
                     "this is version 1",
@@ -1014,7 +1014,7 @@ class _Shape:
                 "required: [user_input]}"
             )
             self.add(
-                "P013",
+                "P032",
                 (*loc, "inputs"),
                 "inputs is a JSON Schema of an object with 'properties'",
                 hint,
@@ -1091,7 +1091,7 @@ class _Shape:
             elif key in fields:
                 if key == "when" and value is None:
                     message = "'when' says nothing, and the step would always run"
-                    self.add("P010", (*loc, key), message, "write a condition, or remove the field")
+                    self.add("P019", (*loc, key), message, "write a condition, or remove the field")
                 if value is not None or key in _NULLABLE:
                     self.twice(found, key, written, loc)
                     found[key] = value
@@ -1130,7 +1130,7 @@ class _Shape:
     def twice(self, found: dict[str, Any], key: str, written: str, loc: Loc) -> None:
         if key in found:
             self.add(
-                "P015",
+                "P017",
                 (*loc, key),
                 f"{written!r} says what {key!r} says already",
                 "keep one of them",
@@ -1208,7 +1208,7 @@ class _Shape:
                     kind, ERROR_KINDS, otherwise=f"kinds are {', '.join(ERROR_KINDS)}"
                 )
                 self.add(
-                    "P013", (*loc, i), f"{kind!r} is neither a kind of error nor a class name", hint
+                    "P023", (*loc, i), f"{kind!r} is neither a kind of error nor a class name", hint
                 )
 
     def expression(self, text: Any, loc: Loc) -> None:
@@ -1245,7 +1245,7 @@ class _Shape:
             self.expression(value[EXPR], (*loc, EXPR))
         else:
             hint = f"write the key as '{EXPR_KEY}' where the object has a key of that name"
-            self.add("P013", loc, f"an expression is {{{EXPR}: text}} and nothing else", hint)
+            self.add("P035", loc, f"an expression is {{{EXPR}: text}} and nothing else", hint)
 
     def literal(self, value: Any, loc: Loc) -> None:
         """A literal, in which nothing is computed."""
@@ -1294,7 +1294,7 @@ class _Shape:
 
     def branches(self, branches: list[Any], loc: Loc, ids: dict[str, Loc]) -> list[Any]:
         if [] in branches:
-            self.add("P013", loc, "a branch has no steps")
+            self.add("P013", loc, "a branch has no steps", "give it one, or remove it")
         return [
             self.block(branch, (*loc, i), ids)
             if isinstance(branch, list) and branch
@@ -1306,12 +1306,15 @@ class _Shape:
 
     def llm(self, step: dict[str, Any], loc: Loc) -> None:
         given = [field for field in ("prompt", "messages") if step.get(field)]
-        if len(given) != 1:
-            what = "has both 'prompt' and 'messages'" if given else "needs a 'prompt' or 'messages'"
-            self.add("P010", loc, f"llm step {short(step.get('id'))} {what}")
+        name = short(step.get("id"))
+        if not given:
+            self.add("P010", loc, f"llm step {name} needs a 'prompt' or 'messages'")
+        elif len(given) > 1:
+            message = f"llm step {name} has both 'prompt' and 'messages'"
+            self.add("P017", loc, message, "keep one of them")
         if "messages" in given and "system" in step:
             self.add(
-                "P015",
+                "P017",
                 (*loc, "system"),
                 "'system' stands beside 'messages'",
                 "make it the first message",
@@ -1320,9 +1323,10 @@ class _Shape:
         allowed = step.get("allowed_outputs")
         if allowed is not None and "output_schema" in step:
             self.add(
-                "P015",
+                "P017",
                 (*loc, "output_schema"),
                 "'allowed_outputs' and 'output_schema' exclude each other",
+                "keep one of them",
             )
         if isinstance(step.get("output_schema"), dict):
             self.schema(step["output_schema"], (*loc, "output_schema"))
@@ -1331,9 +1335,10 @@ class _Shape:
             folded = [a.strip().casefold() for a in texts]
             if len(set(folded)) < len(folded):
                 self.add(
-                    "P013",
+                    "P036",
                     (*loc, "allowed_outputs"),
                     "two allowed outputs differ only in case or spaces",
+                    "remove one, or choose labels that differ in more",
                 )
             if any(not f for f in folded):
                 self.add(
@@ -1353,7 +1358,7 @@ class _Shape:
             message = (
                 "'on_invalid' without 'allowed_outputs' or 'output_schema': every answer is valid"
             )
-            self.add("P015", (*loc, "on_invalid"), message)
+            self.add("P018", (*loc, "on_invalid"), message, "add one of them, or remove it")
         if (
             isinstance(allowed, list)
             and step.get("on_invalid") is not None
@@ -1380,12 +1385,13 @@ class _Shape:
         """
         for name, value in options.items() if isinstance(options, dict) else ():
             if name in NO_OPTIONS:
-                self.add("P013", (*loc, name), f"{name!r} cannot be an option", NO_OPTIONS[name])
+                self.add("P015", (*loc, name), f"{name!r} cannot be an option", NO_OPTIONS[name])
             elif _refers(value):
                 self.add(
-                    "P013",
+                    "P037",
                     (*loc, name),
                     "options are sent as they stand: no reference is replaced in them",
+                    "write the value itself",
                 )
 
     def messages(self, messages: Any, loc: Loc) -> None:
@@ -1451,7 +1457,7 @@ class _Shape:
             place, _, message = fault.removeprefix(".content[0]").partition(": ")
             self.add("P013", (*loc, *place.split(".")[1:]), message)
         elif part["type"] != "text" and role != "user" and role in ROLES:
-            self.add("P013", loc, misplaced(part, role))
+            self.add("P015", loc, misplaced(part, role), "move it into a message of the user")
 
     def condition(self, step: dict[str, Any], loc: Loc) -> None:
         if not step.get("then") and not step.get("otherwise"):
@@ -1487,7 +1493,7 @@ class _Shape:
         name = step.get("error")
         if isinstance(name, str) and "$" not in name and not error_name(name):
             message = f"{short(name)} cannot be the name of an error"
-            self.add("P021", (*loc, "error"), message, ERROR_NAMES)
+            self.add("P023", (*loc, "error"), message, ERROR_NAMES)
 
     def set(self, step: dict[str, Any], loc: Loc) -> None:
         values = step.get("values")
@@ -1500,21 +1506,19 @@ class _Shape:
 
     def wait(self, step: dict[str, Any], loc: Loc) -> None:
         given = [field for field in ("seconds", "until", "event") if field in step]
-        if len(given) != 1:
-            what = " and ".join(given) if given else "nothing"
-            self.add(
-                "P010",
-                loc,
-                f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has "
-                f"{what}",
-            )
+        needs = f"wait {short(step.get('id'))} needs one of 'seconds', 'until', 'event', and has"
+        if not given:
+            self.add("P010", loc, f"{needs} none of them")
+        elif len(given) > 1:
+            self.add("P017", loc, f"{needs} {' and '.join(given)}", "keep one of them")
         if "match" in step:
             self.matched(step["match"], (*loc, "match"), of_event="event" in step)
         if "output_schema" in step and "event" not in step:
             self.add(
-                "P015",
+                "P018",
                 (*loc, "output_schema"),
                 "'output_schema' is of an event's payload, and this waits for a time",
+                "add 'event', or remove it",
             )
         if isinstance(step.get("output_schema"), dict):
             self.schema(step["output_schema"], (*loc, "output_schema"))
@@ -1522,10 +1526,11 @@ class _Shape:
     def matched(self, match: Any, loc: Loc, *, of_event: bool) -> None:
         """The values that an event's payload must have."""
         if not of_event:
-            self.add("P015", loc, "'match' is of an event's payload, and this waits for a time")
+            message = "'match' is of an event's payload, and this waits for a time"
+            self.add("P018", loc, message, "add 'event', or remove it")
         elif match == {}:
             self.add(
-                "P013",
+                "P019",
                 loc,
                 "'match' names no value, and so any event would do",
                 "name one, or leave it out",
@@ -1557,7 +1562,7 @@ def _unknown_type_parts(
 ) -> tuple[str, Loc, str, str | None]:
     hint = hints.meant(kind, TYPES, otherwise=f"types are {', '.join(TYPES)}")
     if not given:
-        return "P010", loc, "a step needs a 'type'", hint
+        return "P014", (*loc, "type"), "a step needs a 'type'", hint
     return "P014", (*loc, "type"), f"unknown step type {short(kind)}", hint
 
 
@@ -1567,7 +1572,7 @@ def _unknown_type(loc: Loc, kind: Any) -> Diagnostic:
 
 _MESSAGES = {
     "missing": ("P010", "field required"),
-    "union_tag_not_found": ("P010", "a step needs a 'type'"),
+    "union_tag_not_found": ("P014", "a step needs a 'type'"),
     "union_tag_invalid": ("P014", "unknown step type"),
 }
 
@@ -1632,14 +1637,10 @@ def merge(faults: list[Diagnostic], more: list[Diagnostic]) -> list[Diagnostic]:
     at one place.
     """
     errors = {f.loc for f in faults if f.severity == "error"}
-    typeless = {
-        f.loc[:-1] if f.code == "P014" else f.loc
-        for f in faults
-        if f.code == "P014" or "'type'" in f.message
-    }
+    typeless = {f.loc[:-1] for f in faults if f.code == "P014"}
     result = list(faults)
     for d in more:
-        lacking = d.code == "P010" and "is required" in d.message
+        lacking = d.code == "P010"
         if d.code in ("P010", "P014") and (d.loc in typeless or d.loc[:-1] in typeless):
             continue
         if d.loc not in errors or lacking:

@@ -454,7 +454,7 @@ def _unknown_inputs(
                 trusted = "*" in policy.trusted and near not in policy.trusted + policy.untrusted
                 severity: Severity = "error" if trusted else "warning"
                 yield Diagnostic(
-                    "V051",
+                    "V056",
                     ("policy", "inputs", name),
                     message,
                     f"did you mean {near!r}? name it too",
@@ -464,7 +464,7 @@ def _unknown_inputs(
         if name not in known:
             hint = hints.meant(name, known, otherwise=f"it reads {', '.join(known) or 'no inputs'}")
             yield Diagnostic(
-                "V051",
+                "V056",
                 ("context",),
                 f"input {name!r} is called untrusted, and the program reads none",
                 hint,
@@ -569,7 +569,7 @@ def _by_policy(
                         f"{rule.pattern!r} must come before {name!r}, which is no tool, and "
                         f"no step of this program"
                     )
-                    found.append(Diagnostic("V051", (*loc, "before"), message, meant))
+                    found.append(Diagnostic("V054", (*loc, "before"), message, meant))
             if "*" in rule.pattern:
                 found += _unmatched(rule, loc, named.get(rule.pattern, []), contracts, hints)
                 continue
@@ -589,7 +589,7 @@ def _by_policy(
                         f"the policy names argument {name!r}, which tool {rule.pattern!r} "
                         f"does not take"
                     )
-                    found.append(Diagnostic("V051", (*loc, "args", name), message, hint))
+                    found.append(Diagnostic("V055", (*loc, "args", name), message, hint))
         for name in contracts:
             for rule in policy.matching(name):
                 effect = rule.effect
@@ -643,7 +643,7 @@ def _unmatched(
                 f"the policy names argument {name!r}, which no tool that {rule.pattern!r} "
                 f"matches takes"
             )
-            yield Diagnostic("V051", (*loc, "args", name), message, hint)
+            yield Diagnostic("V055", (*loc, "args", name), message, hint)
 
 
 @collector_paused()

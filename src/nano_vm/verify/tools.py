@@ -89,12 +89,12 @@ def _call(
     for name, value in args.items():
         at = (*loc, "args", name)
         if name == IDEMPOTENCY_KEY and contract.takes_key:
-            yield Diagnostic("V021", at, f"{name!r} is given by the VM", "remove it from args")
+            yield Diagnostic("V026", at, f"{name!r} is given by the VM", "remove it from args")
         elif name not in parameters:
             if not contract.open:
                 otherwise = f"it takes {', '.join(parameters) or 'no arguments'}"
                 hint = hints.meant(name, parameters, otherwise=otherwise)
-                yield Diagnostic("V021", at, f"tool {tool!r} takes no argument {name!r}", hint)
+                yield Diagnostic("V026", at, f"tool {tool!r} takes no argument {name!r}", hint)
         elif is_literal(value):
             try:
                 checked(tool, parameters[name], value)

@@ -176,9 +176,7 @@ def _proof_lines(report: Report, loaded: Loaded, policy: Policy | None) -> Itera
     if len(proved) > SHOWN_PROOFS:
         yield f"and {len(proved) - SHOWN_PROOFS} more are proved"
     misnamed = {
-        d.loc[2]
-        for d in report.diagnostics
-        if d.code == "V051" and len(d.loc) > 3 and d.severity == "error"
+        d.loc[2] for d in report.diagnostics if d.code in ("V054", "V055") and d.severity == "error"
     }
     flow = Flow(loaded.program, loaded.programs)
     for proof in others[:SHOWN_COUNTEREXAMPLES]:

@@ -16,10 +16,10 @@ CODES: Final = (
     ),
     Code(
         "V051",
-        "A policy names what is not there",
-        "A tool, argument, step, edge or input of that name does not exist here: a misspelled demand "
-        "protects nothing.",
-        "Correct the name.",
+        "A policy names a tool that is not there",
+        "The host has no tool of that name: a misspelled demand protects nothing. A pattern that "
+        "matches none is a warning.",
+        "Correct the name, or remove the entry.",
         policy="tools: {pya: {max_calls: 1}}\n",
         traits=(HOST, NAMES),
     ),
@@ -39,6 +39,31 @@ CODES: Final = (
         "Write a value that the policy allows.",
         "warning",
         policy='tools: {pay: {args: {amount: "$value < 5"}}}\n',
+    ),
+    Code(
+        "V054",
+        "A policy names a step or edge that is not there",
+        "The program has no such step, edge or tool, and nothing could come before or after it. A "
+        "guard is a warning where others of its list are there.",
+        "Name a step, an edge like `step.then`, or a tool of this program.",
+        policy="tools: {pay: {before: [fecth]}}\n",
+        traits=(HOST, NAMES),
+    ),
+    Code(
+        "V055",
+        "A policy names an argument that is not there",
+        "The tool takes no argument of that name: a misspelled demand protects nothing.",
+        "Correct the name.",
+        policy="tools: {pay: {args: {acount: trusted}}}\n",
+        traits=(HOST, NAMES),
+    ),
+    Code(
+        "V056",
+        "An input called untrusted that is not there",
+        "The program reads no input of that name, and one that is nearly called so stays trusted.",
+        "Correct the name.",
+        policy='inputs: {mial: untrusted, "*": trusted}\n',
+        traits=(HOST, NAMES),
     ),
     Code(
         "V057",

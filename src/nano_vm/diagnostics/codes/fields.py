@@ -31,16 +31,16 @@ CODES: Final = (
     ),
     Code(
         "P014",
-        "Unknown type of step",
-        "The `type` of a step is none of the language's.",
+        "A step without a known type",
+        "The `type` of a step is missing, or none of the language's.",
         "Use one of the types that the message names.",
         example="steps: [{id: a, type: tol, tool: fetch}]\n",
     ),
     Code(
         "P015",
         "A field does not belong here",
-        "The field is one of other types of steps, says what another field says already, or stands "
-        "beside one that excludes it.",
+        "The field or value means something only elsewhere: in steps of other types, beside `options` "
+        "and not in them, or in the messages of a user.",
         "Remove it, or move it to where it means something.",
         example="steps: [{id: a, type: set, values: {x: 1}, timeout_seconds: 5}]\n",
     ),
@@ -54,6 +54,28 @@ CODES: Final = (
         example='steps: [{id: a, type: llm, prompt: "?", allowed_outputs: [x, y], on_invalid: z}]\n',
     ),
     Code(
+        "P017",
+        "Two fields where one is meant",
+        "The fields exclude each other, or say the same thing.",
+        "Keep one of them.",
+        example='steps: [{id: a, type: llm, prompt: "?", messages: $history}]\n',
+    ),
+    Code(
+        "P018",
+        "A field without the one that it is about",
+        "The field says something of another field, which is not there.",
+        "Add the field that it is about, or remove it.",
+        example='steps: [{id: a, type: llm, prompt: "?", on_invalid: x}]\n',
+    ),
+    Code(
+        "P019",
+        "A field that says nothing",
+        "The field is there and empty, and would be read as if it were not: a step that should be "
+        "guarded would always run.",
+        "Fill it in, or remove it.",
+        example="steps: [{id: a, type: tool, tool: fetch, when: }]\n",
+    ),
+    Code(
         "P020",
         "A name is taken",
         "Two steps have one id, in whatever blocks they stand, or an input has the id of a step.",
@@ -63,7 +85,7 @@ CODES: Final = (
     Code(
         "P021",
         "Not a usable name",
-        "An id, a key or the name of an error has characters that it cannot have, or too many.",
+        "An id or a key has characters that it cannot have, or too many.",
         "Use letters, digits and `_`.",
         example="steps: [{id: a/b, type: set, values: {x: 1}}]\n",
     ),
@@ -73,6 +95,13 @@ CODES: Final = (
         "The field is planned and does nothing yet; nothing is ignored in silence.",
         "Remove the field.",
         example="steps: [{id: a, type: tool, tool: fetch, cache: true}]\n",
+    ),
+    Code(
+        "P023",
+        "Not the name of an error",
+        "`errors`, `on` and `fail` name errors: by a kind, or by a class, which begins with a capital.",
+        "Use one of the kinds that the message names, or the name of an exception's class.",
+        example="steps: [{id: a, type: tool, tool: fetch, retry: {on: [timeuot]}, max_retries: 2}]\n",
     ),
     Code(
         "P030",
@@ -110,5 +139,26 @@ CODES: Final = (
         "Add `max_retries`, or remove `retry`.",
         "warning",
         example="steps: [{id: a, type: tool, tool: fetch, retry: {delay_seconds: 1}}]\n",
+    ),
+    Code(
+        "P035",
+        "`expr` beside other keys",
+        "`{expr: ...}` is computed, and holds a text under `expr` and nothing else.",
+        "Remove the other keys, or write `$$expr` for a key of that name.",
+        example='steps: [{id: a, type: set, values: {x: {expr: "1 + 1", y: 2}}}]\n',
+    ),
+    Code(
+        "P036",
+        "Labels that cannot be told apart",
+        "Two of `allowed_outputs` differ only in case or spaces, and answers are compared without.",
+        "Remove one, or choose labels that differ in more.",
+        example='steps: [{id: a, type: llm, prompt: "?", allowed_outputs: [yes, Yes]}]\n',
+    ),
+    Code(
+        "P037",
+        "A reference where nothing is replaced",
+        "`options` are sent to the provider as they stand.",
+        "Write the value itself.",
+        example='steps: [{id: a, type: llm, prompt: "?", options: {user: $name}}]\n',
     ),
 )

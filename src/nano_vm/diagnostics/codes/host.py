@@ -17,9 +17,9 @@ CODES: Final = (
     ),
     Code(
         "V021",
-        "Wrong arguments of a tool",
-        "The tool needs an argument that is not given, or takes none of that name.",
-        "Correct the arguments.",
+        "An argument is missing",
+        "The tool needs an argument that the step does not give.",
+        "Add the argument.",
         example="steps: [{id: a, type: tool, tool: pay, args: {to: ann}}]\n",
     ),
     Code(
@@ -28,6 +28,13 @@ CODES: Final = (
         "The tool's parameter does not take this value.",
         "Write a value of the parameter's type.",
         example="steps: [{id: a, type: tool, tool: pay, args: {to: ann, amount: many}}]\n",
+    ),
+    Code(
+        "V026",
+        "An argument that the tool does not take",
+        "The tool has no parameter of that name, or has one that only the VM gives.",
+        "Correct the name, or remove the argument.",
+        example="steps: [{id: a, type: tool, tool: fetch, args: {query: x}}]\n",
     ),
     Code(
         "V030",

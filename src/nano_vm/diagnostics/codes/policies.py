@@ -9,9 +9,9 @@ from ..code import Code
 CODES: Final = (
     Code(
         "P040",
-        "A policy cannot be read",
-        "The file cannot be read, or an entry has the wrong kind of value.",
-        "Write what the message names.",
+        "An entry of a policy has the wrong kind of value",
+        "What is written is of another type than the entry takes, or none of its words.",
+        "Write a value of the kind that the message names.",
         policy="tools: {pay: {effect: raed}}\n",
     ),
     Code(
@@ -35,5 +35,27 @@ CODES: Final = (
         "Two entries exclude each other, or demand what no run can keep.",
         "Remove one of them.",
         policy="tools: {pay: {before: [pay]}}\n",
+    ),
+    Code(
+        "P044",
+        "An entry of a policy that says nothing",
+        "The entry is there and empty: a demand that was meant and not written protects nothing.",
+        "Fill it in, or remove it; `{}` allows a tool without demands.",
+        policy="tools: {pay: {guarded_by: }}\n",
+    ),
+    Code(
+        "P045",
+        "A name that names nothing",
+        "An entry of a policy stands under a name that no input, tool or argument can have, or mixes "
+        "a name and `*` where only one of them is possible.",
+        "Write the name, or `*` alone.",
+        policy='tools: {pay: {args: {"acc*": trusted}}}\n',
+    ),
+    Code(
+        "P046",
+        "Not the name of an edge",
+        "A guard is an edge of a step: the step's id, a full stop, and the way that is taken.",
+        "Write `step.then`, `step.otherwise`, `step.default` or `step.<case>`.",
+        policy="tools: {pay: {guarded_by: [gate]}}\n",
     ),
 )

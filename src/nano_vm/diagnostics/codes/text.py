@@ -10,8 +10,7 @@ CODES: Final = (
     Code(
         "P001",
         "The text cannot be read",
-        "The file cannot be opened, is not UTF-8, or is neither YAML 1.2 nor JSON. Tags and merge keys "
-        "of YAML are not part of programs.",
+        "It is neither YAML 1.2 nor JSON. Tags and merge keys of YAML are not part of programs.",
         "Mend the text at the place that is named; quote a text that begins with a special character "
         "or holds `: ` or ` #`.",
         example="steps: [\n",
@@ -40,7 +39,33 @@ CODES: Final = (
     Code(
         "P005",
         "The document is over a limit",
-        "The text is too long, nested too deep, has too many steps, or more faults than are listed.",
-        "Split the program with `call`, or mend the faults that are listed first.",
+        "The text is too long, nested too deep, or has too many steps.",
+        "Split the program with `call`.",
+    ),
+    Code(
+        "P006",
+        "Not a program",
+        "A program is an object with `steps`; this is something else, the trace of a run for one.",
+        "Give the program's own document.",
+        example="- {id: a, type: set, values: {x: 1}}\n",
+    ),
+    Code(
+        "P007",
+        "Another version of the language",
+        "`dsl` names a version that this release does not know.",
+        "Write `dsl: 1`, or use a release that knows the version.",
+        example="dsl: 2\nsteps: [{id: a, type: set, values: {x: 1}}]\n",
+    ),
+    Code(
+        "P008",
+        "The file cannot be read",
+        "The file of a program or policy cannot be opened, or is not UTF-8.",
+        "Correct the path or its permissions, or save the file as UTF-8.",
+    ),
+    Code(
+        "P009",
+        "More faults than are listed",
+        "The document has so many faults that not all are listed.",
+        "Mend those that are listed first.",
     ),
 )

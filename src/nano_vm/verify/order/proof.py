@@ -145,7 +145,7 @@ def check_names_of_rules(
                         f"step, edge or tool"
                     )
                     yield Diagnostic(
-                        "V051", ("policy", "tools", tool_rules.tool, word), message, hint
+                        "V054", ("policy", "tools", tool_rules.tool, word), message, hint
                     )
 
 
@@ -161,7 +161,7 @@ def _lost_edge(
         hint = f"step {step.id!r} has {', '.join(edge_words(step))}"
     elif hint is None:
         hint = "name an edge of a condition, switch, loop, approval or `when`: step.then"
-    return Diagnostic("V051", ("policy", "tools", tool, "guarded_by"), message, hint, severity)
+    return Diagnostic("V054", ("policy", "tools", tool, "guarded_by"), message, hint, severity)
 
 
 @dataclass(slots=True, eq=False)
