@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from nano_vm.telemetry import names
+from nano_vm.telemetry.prometheus import Prometheus
 
 TEXT = (Path(__file__).parents[1] / "docs" / "observability.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
@@ -42,3 +44,14 @@ def test_every_attribute_is_named() -> None:
     events = {names.EXCEPTION_TYPE, names.EXCEPTION_MESSAGE, names.TOKEN_TYPE}
     assert {name for name in attributes - events if f"`{name}`" not in TEXT} == set()
     assert f"`{names.CAPTURE_CONTENT}=true`" in TEXT
+
+
+def test_every_metric_is_named() -> None:
+    registry = CollectorRegistry()
+    Prometheus(registry)
+    names_told = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in registry.collect()
+    }
+    assert len(names_told) > 9
+    assert {name for name in names_told if f"| `{name}` |" not in TEXT} == set()

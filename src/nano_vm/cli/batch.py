@@ -22,6 +22,7 @@ from .rules import read_budget
 from .said import said_of
 from .signals import stopped_by_signals
 from .stores import store_if_named
+from .telemetry import observers_of
 from .text import diagnostic_lines, dollars, safe, seconds, shorten
 
 SHOWN_TOOLS = 5
@@ -40,7 +41,14 @@ class Batch:
         self.loaded, policy = program_of(options)
         self.inputs = stack.enter_context(closing(Inputs(options.inputs)))
         self.store = store_if_named(options)
-        self.vm = vm_of(options, programs=self.loaded.programs, policy=policy, store=self.store)
+        observers = observers_of(options, self.store, stack)
+        self.vm = vm_of(
+            options,
+            programs=self.loaded.programs,
+            policy=policy,
+            store=self.store,
+            observers=observers,
+        )
         stack.callback(self.vm.close)
         self.check()
         if options.restart:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..records.status import TraceStatus
@@ -20,6 +20,7 @@ from .output import note, only_ours, say
 from .signals import stopped_by_signals
 from .stores import given_url, named, opened, run_id_of
 from .summary import exit_code, print_steps, summary_lines
+from .telemetry import observers_of
 from .text import safe
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def stored_host(options: Options) -> Iterator[tuple[ExecutionVM, Archive]]:
     url = named(options.store)
     policy = rules.load_policy(options.policy)
     store = opened(url, there=True)
-    with closing(store):
-        vm = vm_of(options, policy=policy, store=store)
+    with closing(store), ExitStack() as stack:
+        observers = observers_of(options, store, stack)
+        vm = vm_of(options, policy=policy, store=store, observers=observers)
         with closing(vm):
             yield vm, store

@@ -6,7 +6,7 @@ declares; what it does not declare is not given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import Diagnostic
@@ -22,6 +22,7 @@ from .keys import public_keys, signing_key
 if TYPE_CHECKING:
     from ..language.policy import Policy
     from ..language.program import Program
+    from ..run.observers import Observer
     from ..store.protocol import Store
     from ..verify.report import Report
     from .sources import Loaded
@@ -35,6 +36,7 @@ def vm_of(
     budget: Mapping[str, Any] | None = None,
     store: Store | None = None,
     stubs_for: Loaded | None = None,
+    observers: Iterable[Observer] = (),
 ) -> ExecutionVM:
     """The VM that *options* describe.
 
@@ -67,6 +69,7 @@ def vm_of(
         store=store,
         signing_key=signing_key(options) if "signing_key" in options else None,
         trusted_keys=public_keys(given("trust", ()), "--trust"),
+        observers=observers,
     )
 
 

@@ -11,6 +11,7 @@ from .grammar import Decorator, argument, flag, option, read, together, values
 
 HOST = "tools and models"
 RULES = "what programs may do"
+TELEMETRY = "what is told of runs"
 STORE = "the store, and keys that sign what runs record"
 
 STORED = """\
@@ -50,10 +51,17 @@ def _dollars(text: str) -> str:
     return number
 
 
+def _place(text: str) -> tuple[str, int]:
+    from .telemetry import place_of
+
+    return place_of(text)
+
+
 COUNT = read(_count)
 TIME = read(_time)
 AGE = read(_age)
 DOLLARS = read(_dollars)
+PLACE = read(_place)
 
 
 def takes_json(help: str = "print JSON") -> Decorator[Any]:
@@ -266,6 +274,23 @@ takes_public_keys = values(
 
 takes_worker = together(takes_host, takes_keys, takes_rules, takes_price("for max_cost_usd"))
 """What a host needs to drive runs that are stored: they bring their programs, inputs and budgets."""
+
+takes_telemetry = together(
+    option(
+        "--metrics-port",
+        type=PLACE,
+        metavar="[HOST:]PORT",
+        help="serve metrics for Prometheus there; needs the extra 'prometheus'",
+        section=TELEMETRY,
+    ),
+    option(
+        "--otlp",
+        metavar="URL",
+        help="send traces to an OpenTelemetry receiver; needs the extra 'otel'",
+        section=TELEMETRY,
+    ),
+)
+"""Where metrics and spans of runs go."""
 
 takes_run = argument(
     "run", help="the run's id, or its beginning", shell_complete=completion.run_ids

@@ -119,6 +119,12 @@ class Event:
         return model or ""
 
     @property
+    def program(self) -> str:
+        """The name of the run's program."""
+        trace = self.trace if self._notifier is None else self._notifier.trace
+        return trace.program_name if trace is not None else ""
+
+    @property
     def started_ns(self) -> int:
         """When the step of ``record`` was reached, in nanoseconds since the epoch."""
         assert self.record is not None
@@ -237,7 +243,9 @@ class Notifier:
 
     def step_recorded(self, record: Record, *, replayed: bool) -> None:
         """A step has ended, or the run waits at it."""
-        kind = "step_suspended" if record.status in _WAITING else "step_finished"
+        # hashing a member of an enum takes longer than the comparison
+        waits = record.status is not StepStatus.SUCCESS and record.status in _WAITING
+        kind = "step_suspended" if waits else "step_finished"
         self._tell(self._event(kind, record.step, record.path, replayed, record))
 
     def attempt_failed(self, machine: Machine, op: Op, attempt: Attempt, *, replayed: bool) -> None:

@@ -15,7 +15,15 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from ..errors import StoreError
 from .receipts import Receipt
-from .records import ENDED, RUN_STATUSES, Message, Row, StoredRun, checked_labels
+from .records import (
+    ENDED,
+    RUN_STATUSES,
+    UNENDED,
+    Message,
+    Row,
+    StoredRun,
+    checked_labels,
+)
 from .signing import SigningKey
 
 
@@ -277,6 +285,10 @@ class Store(Protocol):
 
     def ids_starting_with(self, beginning: str, limit: int) -> list[str]:
         """Ids of runs that begin with a string, in their order."""
+        ...
+
+    def counts(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
+        """How many runs have each of *statuses*; those that none has are left out."""
         ...
 
     def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:

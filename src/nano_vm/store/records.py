@@ -33,7 +33,9 @@ PENDING, RUNNING, SUSPENDED = "pending", "running", "suspended"
 
 ENDED = ("success", "failed", "cancelled")
 
-RUN_STATUSES = (PENDING, RUNNING, SUSPENDED, *ENDED)
+UNENDED = (PENDING, RUNNING, SUSPENDED)
+
+RUN_STATUSES = (*UNENDED, *ENDED)
 
 
 DEFAULT_PROJECT = "default"

@@ -19,6 +19,7 @@ from ..parameters import (
     takes_price,
     takes_program,
     takes_said,
+    takes_telemetry,
 )
 
 EXAMPLES = """\
@@ -59,6 +60,7 @@ jq -c 'select(.status != "success")' results.jsonl
 @keeps_in_store("the runs")
 @takes_said
 @takes_keys
+@takes_telemetry
 def batch(options: Options) -> int:
     """
     Run a program on each line of a file, and write a line of results for each.

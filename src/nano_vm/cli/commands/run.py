@@ -22,6 +22,7 @@ from ..parameters import (
     takes_price,
     takes_program,
     takes_said,
+    takes_telemetry,
 )
 from ..text import diagnostic_lines, safe, shown
 
@@ -63,6 +64,7 @@ nano-vm run refund.yaml --tools refund.py:tools --model local --json | jq .diges
 )
 @takes_said
 @takes_keys
+@takes_telemetry
 def run(options: Options) -> int:
     """
     Run a program and show its steps as they happen.
@@ -107,7 +109,7 @@ def run(options: Options) -> int:
 def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
     import asyncio
 
-    from .. import host, inputs, rules, stores
+    from .. import host, inputs, rules, stores, telemetry
     from ..said import said_of
     from ..summary import exit_code
 
@@ -117,7 +119,10 @@ def _run(options: Options, stack: ExitStack) -> tuple[int, Trace]:
     options.untrusted = inputs.untrusted_inputs(options.untrusted, loaded.program, loaded.programs)
     store = stores.store_if_named(options)
     options.said = said_of(options, kept=store is not None)
-    vm = host.vm_of(options, programs=loaded.programs, policy=policy, store=store)
+    observers = telemetry.observers_of(options, store, stack)
+    vm = host.vm_of(
+        options, programs=loaded.programs, policy=policy, store=store, observers=observers
+    )
     stack.callback(vm.close)
     file = _trace_file(options, stack)
     for line in diagnostic_lines([*loaded.warnings(), *_warnings(vm, loaded)]):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..faults import FAILED, OK
 from ..grammar import Options, command, flag
 from ..output import json_line, note, only_ours
-from ..parameters import STORED, takes_concurrency, takes_store, takes_worker
+from ..parameters import STORED, takes_concurrency, takes_store, takes_telemetry, takes_worker
 from ..text import safe, safe_lines, shown
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ nano-vm work --tools refund.py:tools --until-idle   (from cron)
 @takes_concurrency()
 @takes_store
 @takes_worker
+@takes_telemetry
 def work(options: Options) -> int:
     """
     Run what nobody runs in a store: runs that were submitted, abandoned by a process that is gone,

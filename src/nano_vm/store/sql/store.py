@@ -30,7 +30,7 @@ from ..protocol import (
     RunPage,
 )
 from ..receipts import HAS_ENDED, Entry, Receipt
-from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, Message, Row, StoredRun
+from ..records import ENDED, PENDING, RUNNING, STEP, SUSPENDED, UNENDED, Message, Row, StoredRun
 from ..seals import seal_of, signed, signed_message
 from ..signing import PUBLIC_HEX, SigningKey, public_keys
 from ..sql import events, intake, listing, receipts, upkeep
@@ -444,6 +444,19 @@ class SqlStore(Archive):
                 limit,
             )
         return [run_id for (run_id,) in found]
+
+    def counts(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
+        """See `Store.counts`."""
+        if not statuses:
+            return {}
+        marks = ", ".join("?" * len(statuses))
+        with self.database.reading() as connection:
+            found = connection.all(
+                f"SELECT status, count(*) FROM nano_runs WHERE status IN ({marks}) "
+                f"GROUP BY status ORDER BY status",
+                *statuses,
+            )
+        return dict(found)
 
     def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
         """See `Store.rows_after`."""
