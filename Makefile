@@ -15,7 +15,7 @@ INSTALL_ARGS := -m pip --disable-pip-version-check --no-input -qq install --no-b
 INSTALL := $(BIN)/python $(INSTALL_ARGS)
 ARGS ?=
 
-.PHONY: help demo test simulate check format docs bench durable clean
+.PHONY: help demo test simulate check format wording docs bench durable clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ check: $(VENV)/.check ## What must hold without running: ruff and mypy --strict
 format: $(VENV)/.check ## Let ruff put the sources in form
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+wording: $(VENV)/.core ## Write what the machine says in the corpus, after faults.WORDING was raised
+	@PYTHONPATH=tests $(BIN)/python tests/machine/wording.py
 
 docs: $(VENV)/.core ## Write docs/cli.md from the help of every command, docs/diagnostics.md from the codes
 	@$(BIN)/python scripts/cli_page.py

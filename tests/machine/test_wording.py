@@ -13,10 +13,12 @@ import test_corpus
 from build import program, step
 from test_fuzz import drawn_programs, ran
 from test_recorded import chaotic
+from wording import REMEDY, committed, current, reworded
 
 import nano_vm.machine.machine as machine
 import nano_vm.replay.rerun as rerun
 from nano_vm import ExecutionVM, Program, Trace, TraceStatus, tool
+from nano_vm.machine.faults import WORDING
 from nano_vm.records.record import StepError
 from nano_vm.replay import Replayer
 
@@ -87,6 +89,25 @@ def test_replay_reads_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.identical, (name, str(found))
         if found.trace is not None:
             assert [s.error for s in found.trace.steps] == [s.error for s in trace.steps], name
+
+
+def test_a_message_is_changed_only_with_the_edition() -> None:
+    (edition, before), now = committed(), current()
+    changed = reworded(before, now)
+    assert edition >= WORDING or not changed, "write the messages of the new edition: make wording"
+    assert not changed, "\n".join([*changed, REMEDY])
+    assert (edition, before) == (WORDING, now), "cases are new or others: make wording"
+
+
+def test_a_change_is_seen_where_the_case_is_the_same() -> None:
+    before = {name: {"case": "1", "messages": ["a"]} for name in ("said", "other", "gone")}
+    now = {
+        "said": {"case": "1", "messages": ["b"]},
+        "other": {"case": "2", "messages": ["b"]},
+        "new": {"case": "1", "messages": ["a"]},
+    }
+    assert reworded(before, now) == ["said: ['a'] -> ['b']"]
+    assert reworded(before, before) == []
 
 
 def test_the_edition_is_told_where_it_is_not_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ MAX_RETRY_AFTER_SECONDS = 600.0
 
 WORDING = 1
 """The edition of the machine's messages: raise it with every change of one, so that runs that were
-recorded before keep the words that they have (see `Recorded.worded`).
+recorded before keep the words that they have (see `Recorded.worded`). `tests/machine/wording.json`
+has what is said in the runs of the corpus, and its test fails where that changes under one edition.
 """
 
 FATAL = frozenset({"refused", "budget", "cancelled", "in_doubt"})
