@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from random import Random
@@ -42,6 +42,9 @@ LASTS_SECONDS = 10_000.0
 LATE = "came to something else since"
 """What `check` says of an outcome that was sent to a run which has ended: that is no damage."""
 
+LENGTH = 60
+"""Operations of a history."""
+
 WIDTH = 200
 """Characters of an operation in a report: who wants all of it draws its history again."""
 
@@ -60,12 +63,13 @@ class Operation:
         return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.given.items())})"
 
 
-def history(seed: int, length: int) -> Iterator[Operation]:
-    """Operations that make sense more often than not."""
+def history(seed: int, length: int, without: Collection[str] = frozenset()) -> Iterator[Operation]:
+    """Operations that make sense more often than not, but those *without*."""
     draw = Random(seed)
     drawn = _Draws(draw)
+    weights = {name: weight for name, weight in _WEIGHTS.items() if name not in without}
     for _ in range(length):
-        (name,) = draw.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        (name,) = draw.choices(list(weights), list(weights.values()))
         yield Operation(name, getattr(drawn, name)())
 
 
@@ -331,6 +335,19 @@ class Subject:
     def view(self) -> dict[str, Any]:
         """All that can be asked of it, without its own numbers."""
         store = self.store
+        return {
+            **self.kept_runs(),
+            "unused": sorted(store.unused()),
+            "receipts": {
+                f"run-{n}": [receipt.entry.kind for receipt in store.receipts(f"run-{n}")]
+                for n in range(20)
+            },
+            "check": [line for line in store.check() if LATE not in line],
+        }
+
+    def kept_runs(self) -> dict[str, Any]:
+        """What any `Store` can be asked; `view` has what an `Archive` can be asked beside."""
+        store = self.store
         headers = list(store.runs())
         names = {run.key: run.run_id for run in headers}
         return {
@@ -358,12 +375,6 @@ class Subject:
                 list(map(_said, asyncio.run(_awaited(lambda key=key: store.told(key)))))  # type: ignore[misc]
                 for key in names
             ],
-            "unused": sorted(store.unused()),
-            "receipts": {
-                f"run-{n}": [receipt.entry.kind for receipt in store.receipts(f"run-{n}")]
-                for n in range(20)
-            },
-            "check": [line for line in store.check() if LATE not in line],
         }
 
     def exported(self) -> str:
@@ -430,21 +441,37 @@ def differences(views: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def hold(subjects: Mapping[str, Subject], operations: Sequence[Operation], *, each: int) -> None:
+ARCHIVE = frozenset({"erase", "prune", "reopen"})
+"""Operations of an `Archive`, which not every `Store` is."""
+
+
+def hold(
+    subjects: Mapping[str, Subject],
+    operations: Sequence[Operation],
+    *,
+    each: int,
+    archives: bool = True,
+) -> None:
     """Do *operations* to all of *subjects*; after each they must have said the same, and after
-    *each* and at the end hold the same.
+    *each* and at the end hold the same. Those that are no *archives* are asked what they hold of
+    runs only.
     """
+    view = Subject.view if archives else Subject.kept_runs
     for number, operation in enumerate(operations, 1):
         said = {name: {"answer": subject.do(operation)} for name, subject in subjects.items()}
         faults = differences(said)
         if number % each == 0 or number == len(operations):
-            views = {name: subject.view() for name, subject in subjects.items()}
+            views = {name: view(subject) for name, subject in subjects.items()}
             faults += differences(views)
             faults += [
-                f"check of {name}: {view['check']}" for name, view in views.items() if view["check"]
+                f"check of {name}: {shown['check']}"
+                for name, shown in views.items()
+                if shown.get("check")
             ]
         if faults:
             told = "\n".join(str(done)[:WIDTH] for done in operations[:number])
             raise AssertionError(f"{faults[0][: 10 * WIDTH]}\nafter\n{told}")
+    if not archives:
+        return
     exports = {name: {"export": subject.exported()} for name, subject in subjects.items()}
     assert differences(exports) == []

@@ -64,6 +64,7 @@ def campaign(seeds: Iterable[int], *, stop_at: int | None = None) -> Found:
     found = Found()
     enabled = gc.isenabled()
     gc.disable()
+    gc.freeze()  # what is there already is not looked at again and again
     try:
         for seed in seeds:
             found.add(Life(seed).live())
@@ -72,6 +73,7 @@ def campaign(seeds: Iterable[int], *, stop_at: int | None = None) -> Found:
             if stop_at is not None and len(found.broken) >= stop_at:
                 break
     finally:
+        gc.unfreeze()
         gc.collect()
         if enabled:
             gc.enable()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from soak.programs import CALLED, PROGRAMS, drawn, key_of
+from soak.programs import drawn, key_of
 
 from nano_vm import ExecutionVM
 from nano_vm.errors import StoreError, VMError
@@ -21,9 +22,10 @@ from nano_vm.store.protocol import RunFilter
 from nano_vm.store.records import ENDED
 
 from .outside import Model, Outside
+from .programs import CALLED, PROGRAMS
 
-LEASE_SECONDS = 3.0
-CHAOS_NS = 12 * SECOND
+LEASE_SECONDS = 2.0
+CHAOS_NS = 8 * SECOND
 """How long things go wrong in a world."""
 
 PATIENCE_NS = 900 * SECOND
@@ -100,6 +102,7 @@ class Life:
         self.programs = [PROGRAMS[draw.randrange(len(PROGRAMS))] for _ in range(self.runs)]
         self.ids = [f"r{n}" for n in range(self.runs)]
         self.lease_seconds = LEASE_SECONDS
+        self.poll_seconds = draw.choice((0.3, 1.0, 2.0))
 
     # --- processes ---
 
@@ -122,31 +125,31 @@ class Life:
         """A worker, for ever."""
         vm = self.vm(process)
         try:
-            await vm.work(concurrency=6, poll_seconds=1.0)
+            await vm.work(concurrency=6, poll_seconds=self.poll_seconds)
         except Exception as error:  # noqa: BLE001 - a worker never ends by itself
             self.fault(f"{process.name} ended: {type(error).__name__}: {error}")
 
     async def begin(self, process: Process) -> None:
-        """The client: submits some runs, and begins others itself."""
+        """The client: submits some runs, and begins others itself; after its death once more."""
         vm = self.vm(process)
         world = self.world
         started = []
         for run_id, program in zip(self.ids, self.programs, strict=True):
             await asyncio.sleep(world.delay(SECOND // 1000, SECOND // 2) / 1e9)
             inputs = {"name": run_id}
-            try:
-                if drawn(run_id + str(self.seed), 2):
-                    await vm.submit(program, inputs, run_id=run_id)
-                else:
-                    started.append(vm.start(program, inputs, run_id=run_id))
-            except StoreError as error:
-                if not error.passing:
-                    raise
-        for run in started:
-            try:
-                await run
-            except VMError:
+            if not drawn(f"{run_id}:{self.seed}", 2):
+                started.append(vm.start(program, inputs, run_id=run_id))
                 continue
+            while True:
+                try:
+                    await vm.submit(program, inputs, run_id=run_id)
+                    break
+                except StoreError as error:
+                    if not error.passing:
+                        raise
+        for run in started:
+            with suppress(VMError):  # that the store did not answer; workers go on with it
+                await run
         await asyncio.sleep(3600)
 
     async def decide(self, process: Process) -> None:
@@ -154,7 +157,7 @@ class Life:
         vm = self.vm(process)
         store: Any = vm.store
         while True:
-            await asyncio.sleep(self.world.delay(SECOND // 10, 2 * SECOND) / 1e9)
+            await asyncio.sleep(self.world.delay(SECOND // 4, 3 * SECOND) / 1e9)
             try:
                 waiting = await asyncio.to_thread(
                     lambda: list(store.runs(RunFilter(status="suspended")))
@@ -243,7 +246,6 @@ class Life:
             return False
         model = self.database.model
         begun = all(model.has(run_id) for run_id in self.ids)
-        begun = begun or self.world.now > CHAOS_NS  # a client may have died with some
         return begun and not self.unfinished()
 
     def live(self) -> Life:
@@ -270,7 +272,7 @@ class Life:
             self.keep_up(f"worker{n}", computers[n % len(computers)], self.work)
         for n in range(2):
             self.keep_up(f"person{n}", computers[-1], self.decide)
-        self.world.start("client", computers[-1], self.begin)
+        self.keep_up("client", computers[-1], self.begin)
 
 
 EXPECTED = ("already", "has ended", "asks", "nothing in doubt", "under way", "is over", "could be")

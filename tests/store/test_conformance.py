@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance import Operation, Subject, differences, history, hold
+from conformance import LENGTH, Operation, Subject, differences, history, hold
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm.store.protocol import open_store
 from nano_vm.store.sql.store import SqlStore
 
 SEEDS = 8
-LENGTH = 60
 
 
 @pytest.fixture

@@ -39,8 +39,10 @@ SHORTEST_NS = 1_000
 """How long a wait takes at least, a microsecond: who waits for less, again and again, gets on."""
 
 
-class Stuck(AssertionError):
-    """A world in which something is still to be done and nothing happens any more."""
+CLOCK_SECONDS = 60
+"""How far a clock is set at most: many times a lease, and a run that waits for a time of day is not
+late by more.
+"""
 
 
 @dataclass(eq=False)
@@ -349,8 +351,9 @@ class World:
         self.tell(process.name, f"stands still for {seconds:.3f} s")
 
     def _clock(self, process: Process, size: float) -> None:
-        process.computer.offset_ns += int((size - 0.5) * 7200 * SECOND)
-        self.tell(process.computer.name, f"its clock is set by {(size - 0.5) * 7200:+.0f} s")
+        seconds = (2 * size - 1) * CLOCK_SECONDS
+        process.computer.offset_ns += int(seconds * SECOND)
+        self.tell(process.computer.name, f"its clock is set by {seconds:+.1f} s")
 
     def _partition(self, process: Process, size: float) -> None:
         seconds = 0.05 * 200**size

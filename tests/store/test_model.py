@@ -1,0 +1,87 @@
+"""The model of a store that simulations use keeps what SQLite and PostgreSQL keep, under the same
+histories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance import ARCHIVE, LENGTH, Subject, history, hold
+from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
+
+from nano_vm.simulation.model import Model
+from nano_vm.store.protocol import Append, open_store
+from nano_vm.store.records import Message, StoredRun
+
+SEEDS = 40
+
+
+class Direct(Model):
+    """The model, awaited where a store is."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 10**18)
+
+    async def begin(self, run: StoredRun, *, again: bool = False) -> bool:
+        return self.create(run, again=again)
+
+    async def append(self, item: Append) -> None:  # type: ignore[override]
+        super().append(item)
+
+    async def told(self, key: int) -> list[Message]:  # type: ignore[override]
+        return super().told(key)
+
+    def runs(self) -> Iterator[StoredRun]:
+        yield from self.page(size=10**6).runs
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def subjects(*urls: str) -> dict[str, Subject]:
+    made: dict[str, Subject] = {
+        url: Subject(lambda url=url: open_store(url), kept=True)  # type: ignore[misc]
+        for url in urls
+    }
+    made["the model"] = Subject(Direct, kept=False)  # type: ignore[arg-type]
+    return made
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_the_model_holds_what_sqlite_holds(tmp_path: Path, seed: int) -> None:
+    both = subjects(f"sqlite:///{tmp_path}/runs.db")
+    hold(both, list(history(seed, LENGTH, ARCHIVE)), each=10, archives=False)
+    for subject in both.values():
+        subject.store.close()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS, SEEDS + 4))
+def test_the_model_holds_what_postgres_holds(seed: int, request: pytest.FixtureRequest) -> None:
+    server: PostgresServer = request.getfixturevalue("postgres")
+    both = subjects(server.database())
+    hold(both, list(history(seed, LENGTH, ARCHIVE)), each=20, archives=False)
+    for subject in both.values():
+        subject.store.close()
+
+
+class Lenient(Direct):
+    """A model with a fault: it lets an owner append that has lost the run."""
+
+    async def append(self, item: Append) -> None:  # type: ignore[override]
+        kept = self._by_key.get(item.key)
+        if kept is not None:
+            item.fence = kept.run.fence
+        await super().append(item)
+
+
+def test_a_model_that_differs_is_found() -> None:
+    both: Any = {
+        "right": Subject(Direct, kept=False),  # type: ignore[arg-type]
+        "wrong": Subject(Lenient, kept=False),  # type: ignore[arg-type]
+    }
+    with pytest.raises(AssertionError, match="answer of wrong"):
+        for seed in range(10):
+            hold(both, list(history(seed, LENGTH, ARCHIVE)), each=10, archives=False)
