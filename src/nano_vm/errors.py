@@ -206,8 +206,8 @@ class NotPermitted(VMError):
 
 
 class AlreadyDecided(VMError):
-    """Somebody was first: ``decision`` (``approve``, ``reject``, ``resolve`` or ``cancel``), ``by``
-    whom, and when.
+    """Somebody was first: ``decision`` (``approve``, ``reject``, ``resolve`` or ``cancel``; or the
+    ``outcome`` of the call itself), ``by`` whom, and when.
     """
 
     def __init__(

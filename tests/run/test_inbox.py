@@ -528,3 +528,47 @@ def test_refusals_keep_their_facts_in_a_pickle() -> None:
         assert (type(again), str(again), vars(again)) == (type(error), "a", vars(error))
         assert isinstance(error, VMError)
         assert not isinstance(error, StoreError)
+
+
+# --- what a call gave, told by the process that made it ---
+
+
+async def in_doubt(made: list[Any]) -> ExecutionVM:
+    """A VM with a run `r` whose write is in doubt; *made* are its calls."""
+
+    async def pay() -> str:
+        made.append("pay")
+        raise ConnectionError("lost")
+
+    vm = ExecutionVM(tools={"pay": pay}, store="sqlite://")
+    trace = await vm.run(program(step("t", "pay")), run_id="r")
+    assert [entry["kind"] for entry in trace.waiting] == ["in_doubt"]
+    return vm
+
+
+def came(vm: ExecutionVM) -> None:
+    """The process that made the call says what it gave."""
+    vm.require_store().send("r", Message("outcome", "t", {"output": "paid"}, None, time.time_ns()))
+
+
+async def test_nobody_resolves_a_call_whose_outcome_has_come() -> None:
+    made: list[Any] = []
+    vm = await in_doubt(made)
+    came(vm)
+    with pytest.raises(AlreadyDecided, match="has said what it gave") as refused:
+        vm.resolve("r", "t", retry=True, by="ann")
+    assert (refused.value.decision, refused.value.by) == ("outcome", None)
+    trace = await vm.resume("r")
+    assert (trace.status, trace.output, made) == (TraceStatus.SUCCESS, "paid", ["pay"])
+    vm.close()
+
+
+async def test_an_outcome_that_comes_counts_for_more_than_a_word_that_came_before() -> None:
+    """Else a call that a person took for lost would be made twice though it is known to be done."""
+    made: list[Any] = []
+    vm = await in_doubt(made)
+    vm.resolve("r", "t", retry=True, by="ann")
+    came(vm)
+    trace = await vm.resume("r")
+    assert (trace.status, trace.output, made) == (TraceStatus.SUCCESS, "paid", ["pay"])
+    vm.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from nano_vm.simulation.world import SECOND
@@ -41,33 +41,39 @@ class Found:
 
     def told(self, seconds: float) -> str:
         """A few lines for a person; those that are broken first, each with its seed."""
-        lines = [
-            f"seed {seed}: {told}" for seed, faults in self.broken.items() for told in faults[:3]
-        ]
         counted = ", ".join(f"{kind} {count:,}" for kind, count in sorted(self.faults.items()))
         ended = ", ".join(f"{status} {count:,}" for status, count in sorted(self.runs.items()))
         return "\n".join(
             [
-                *lines,
                 f"{self.worlds:,} worlds in {seconds:.1f} s ({self.worlds / seconds:.1f}/s), "
                 f"{self.simulated_ns / SECOND / 3600:.1f} simulated hours, {self.events:,} events, "
                 f"{self.calls:,} calls",
                 f"runs: {ended}",
                 f"faults: {counted}",
-                f"broken: {len(self.broken)}",
+                f"broken: {len(self.broken)} {list(self.broken)}",
             ]
         )
 
 
-def campaign(seeds: Iterable[int], *, stop_at: int | None = None) -> Found:
-    """Let the worlds of *seeds* live; no more once *stop_at* of them are broken."""
+def campaign(
+    seeds: Iterable[int],
+    *,
+    stop_at: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Found:
+    """Let the worlds of *seeds* live; no more once *stop_at* of them are broken. *tell* is told of
+    each that is.
+    """
     found = Found()
     enabled = gc.isenabled()
     gc.disable()
     gc.freeze()  # what is there already is not looked at again and again
     try:
         for seed in seeds:
-            found.add(Life(seed).live())
+            life = Life(seed).live()
+            found.add(life)
+            for fault in life.broken[:3]:
+                tell(f"seed {seed}: {fault}")
             if found.worlds % COLLECTED_WORLDS == 0:
                 gc.collect()
             if stop_at is not None and len(found.broken) >= stop_at:

@@ -105,7 +105,8 @@ def _effects(life: Life, stored: StoredRun, trace: Any) -> Any:
         if success and done is not None and step.output != done.output:
             yield f"{key}: recorded {step.output!r}, and it gave {done.output!r}"
         tool = next((c.tool for c in life.ledger.calls.get(key, ())), None)
-        if tool is not None and EFFECTS[tool] in UNSAFE and done is not None and not success:
+        unknown = success or step.status is StepStatus.IN_DOUBT
+        if tool is not None and EFFECTS[tool] in UNSAFE and done is not None and not unknown:
             yield f"{key}: recorded as {step.status.value} ({step.error}), and it was done"
     for key, calls in life.ledger.calls.items():
         if key.partition(":")[0] != stored.run_id:
@@ -142,7 +143,12 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
     approvals = [m.name for m in stored.decided if m.kind in ("approve", "reject")]
     if len(approvals) != len(set(approvals)):
         yield f"an approval was used twice: {approvals}"
+    if stored.run_id in life.cancelled_at_rest and stored.status == "success":
+        yield "cancelled while it waited, and went on"
+    if stored.status == "cancelled" and not any(m.kind == "cancel" for m in stored.decided):
+        yield "cancelled, and by nobody"
     cancelled = any(m.kind == "cancel" for m in (*stored.decided, *stored.inbox))
+    outcomes = {m.name for m in (*stored.decided, *stored.inbox) if m.kind == "outcome"}
     for said in life.said:
         if said.run_id != stored.run_id:
             continue
@@ -150,6 +156,8 @@ def _messages(life: Life, stored: StoredRun, trace: Any) -> Any:
         if said.kind == "cancel":
             if stored.status == "success" and _called_after(life, stored, said.at_ns + 60 * SECOND):
                 yield "cancelled, and went on"
+        elif said.kind == "resolve" and said.name in outcomes:
+            continue  # what the call really gave came at the same time, and counts for more
         elif (said.kind, said.name, by) not in used and not cancelled:
             yield f"{said.kind} of {said.name} by {said.by} was acknowledged and is not used"
 

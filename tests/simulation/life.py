@@ -102,6 +102,13 @@ class Life:
         self.programs = [PROGRAMS[draw.randrange(len(PROGRAMS))] for _ in range(self.runs)]
         self.ids = [f"r{n}" for n in range(self.runs)]
         self.lease_seconds = LEASE_SECONDS
+        self.working: dict[str, asyncio.Task[Any]] = {}
+        self.paid: set[str] = set()
+        self.cancelled_at_rest: set[str] = set()
+        # when all workers are replaced, and when the store does not answer
+        self.deploys = [draw.randrange(CHAOS_NS)] if draw.random() < 0.4 else []
+        self.outages = [draw.randrange(CHAOS_NS)] if draw.random() < 0.4 else []
+        self.outage_ns = int(SECOND * 0.1 * 200 ** draw.random())
         self.poll_seconds = draw.choice((0.3, 1.0, 2.0))
 
     # --- processes ---
@@ -122,10 +129,17 @@ class Life:
         return vm
 
     async def work(self, process: Process) -> None:
-        """A worker, for ever."""
+        """A worker, until it is replaced."""
         vm = self.vm(process)
+        working = asyncio.create_task(
+            vm.work(concurrency=6, poll_seconds=self.poll_seconds, ended=_forget)
+        )
+        self.working[process.name] = working
         try:
-            await vm.work(concurrency=6, poll_seconds=self.poll_seconds)
+            await working
+        except asyncio.CancelledError:
+            await asyncio.to_thread(vm.close)
+            self.world.end(process)
         except Exception as error:  # noqa: BLE001 - a worker never ends by itself
             self.fault(f"{process.name} ended: {type(error).__name__}: {error}")
 
@@ -156,12 +170,18 @@ class Life:
         """A person, who looks again and again at what waits for somebody."""
         vm = self.vm(process)
         store: Any = vm.store
+        world = self.world
         while True:
-            await asyncio.sleep(self.world.delay(SECOND // 4, 3 * SECOND) / 1e9)
+            await asyncio.sleep(world.delay(SECOND // 4, 3 * SECOND) / 1e9)
             try:
                 waiting = await asyncio.to_thread(
                     lambda: list(store.runs(RunFilter(status="suspended")))
                 )
+                if world.draw.random() < 0.1:
+                    run_id = world.draw.choice(self.ids)
+                    await asyncio.to_thread(self.cancel, vm, run_id, process.name)
+                if world.draw.random() < 0.4:
+                    await asyncio.to_thread(self.pay, vm, process.name)
                 for stored in waiting:
                     for entry in await asyncio.to_thread(vm.waiting, stored.run_id):
                         await asyncio.to_thread(self.settle, vm, process, stored.run_id, entry)
@@ -177,20 +197,43 @@ class Life:
         if kind == "approval":
             choice = draw.random()
             if choice < 0.1:
-                vm.inbox.cancel(run_id, by=by)
-                self.note(run_id, "cancel", "", by)
+                self.cancel(vm, run_id, by)
             elif choice < 0.25:
                 vm.reject(run_id, path, by=by, shown=entry["shown"], reason="no")
                 self.note(run_id, "reject", path, by)
             else:
                 vm.approve(run_id, path, by=by, shown=entry["shown"], reason="fine")
                 self.note(run_id, "approve", path, by)
-        elif kind == "wait" and "event" in entry:
+        elif kind == "wait" and "event" in entry and "match" not in entry:
             payload = {"way": "ab"[drawn(key, 2)]}
             if vm.send_event(run_id, entry["event"], payload, id=run_id):
                 self.note(run_id, "event", entry["event"], by)
         elif kind == "in_doubt":
             self.settle_in_doubt(vm, run_id, entry, by)
+
+    def cancel(self, vm: ExecutionVM, run_id: str, by: str) -> None:
+        """Cancel a run, however it stands."""
+        run = self.database.model._runs.get(run_id)
+        rests = run is not None and run.run.status == "suspended"
+        fence = run.run.fence if run is not None else 0
+        vm.inbox.cancel(run_id, by=by)
+        self.note(run_id, "cancel", "", by)
+        now = self.database.model._runs[run_id].run
+        if rests and now.status == "suspended" and now.fence == fence:
+            self.cancelled_at_rest.add(run_id)
+
+    def pay(self, vm: ExecutionVM, by: str) -> None:
+        """Send an event that is addressed to no run, for a run whose event was not sent yet."""
+        orders = [
+            run_id
+            for run_id, program in zip(self.ids, self.programs, strict=True)
+            if program.name == "parcel" and run_id not in self.paid
+        ]
+        if orders:
+            order = self.world.draw.choice(orders)
+            if vm.send_event("paid", {"order": order, "by": by}, id=order):
+                self.world.tell(by, f"says that {order} is paid")
+            self.paid.add(order)
 
     def settle_in_doubt(self, vm: ExecutionVM, run_id: str, entry: Any, by: str) -> None:
         """Say of a call in doubt what really happened, if it can be known."""
@@ -236,6 +279,18 @@ class Life:
 
         begin(world.delay(1, SECOND))
 
+    def deploy(self) -> None:
+        """Have all workers replaced: each is told to stop, and another begins when it has ended."""
+        self.world.tell("operator", "replaces all workers")
+        for process in self.world.processes:
+            if process.alive and process.name in self.working:
+                process.at(self.world.now, self.working[process.name].cancel)
+
+    def fail_store(self) -> None:
+        """Let the store be away for a while: its server is started again, or its disk is full."""
+        self.database.out_until = self.world.now + self.outage_ns
+        self.world.tell("store", f"does not answer for {self.outage_ns / SECOND:.3f} s")
+
     def unfinished(self) -> list[Any]:
         runs = [self.database.model._runs[r].run for r in self.ids if self.database.model.has(r)]
         return [run for run in runs if run.status not in ENDED]
@@ -272,10 +327,28 @@ class Life:
             self.keep_up(f"worker{n}", computers[n % len(computers)], self.work)
         for n in range(2):
             self.keep_up(f"person{n}", computers[-1], self.decide)
+        for at in self.deploys:
+            self.world.at(at, self.deploy)
+        for at in self.outages:
+            self.world.at(at, self.fail_store)
         self.keep_up("client", computers[-1], self.begin)
 
 
-EXPECTED = ("already", "has ended", "asks", "nothing in doubt", "under way", "is over", "could be")
+def _forget(_: Any) -> None:
+    """A trace that nobody waits for."""
+
+
+EXPECTED = (
+    "already",
+    "has ended",
+    "asks",
+    "nothing in doubt",
+    "under way",
+    "is over",
+    "could be",
+    "no run",
+    "no longer",
+)
 
 
 def expected(error: VMError) -> None:

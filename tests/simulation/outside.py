@@ -189,11 +189,15 @@ class Outside:
         return value
 
     async def asked(self, key: str) -> dict[str, Any]:
-        """What a reconcile tool says of a call: the truth, late, and nothing where nobody can tell."""
+        """What a reconcile tool says of a call: the truth, late, and nothing where it cannot tell."""
         world, ledger = here().world, self.ledger
         await asyncio.sleep(world.delay(*WAY_NS) / 1e9)
         done = ledger.truth(key)
-        if done is None and ledger.open(key):
+        # only the process that made a call knows that it is under way; the receiver does not, and
+        # says so of a process that lives: nobody is to ask it then
+        asker = here()
+        may_come = [call for call in ledger.calls.get(key, ()) if call.open]
+        if done is None and any(c.process is asker or not c.process.alive for c in may_come):
             raise Broken("it was begun, and may be under way")
         if done is None:
             ledger.clear(key)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from soak.programs import CALLER, FAILS, FAN, FRUGAL, ORDER, SUB
+from soak.programs import CALLER, FAILS, FAN, FRUGAL, ORDER, SUB, beside, call
 
 from nano_vm import Program
 
@@ -22,5 +22,48 @@ def program(document: dict[str, Any]) -> Program:
     )
 
 
+PARCEL = {
+    "name": "parcel",
+    "steps": [
+        call("look", "look"),
+        {"id": "paid", "type": "wait", "event": "paid", "match": {"order": "$name"}},
+        call("charge", "charge", reconcile=beside("find", "charge")),
+        {"id": "pause", "type": "wait", "seconds": 0.5},
+        call("put", "put"),
+        call("mail", "mail"),
+    ],
+}
+"""Which takes an event that is addressed to no run."""
+
+HURRY = {
+    "name": "hurry",
+    "steps": [
+        call(
+            "charge",
+            "charge",
+            undo=beside("refund", "charge/undo"),
+            reconcile=beside("find", "charge"),
+        ),
+        {
+            "id": "ask",
+            "type": "approval",
+            "role": "boss",
+            "show": {"order": "$name"},
+            "timeout_seconds": 2,
+            "then": [call("book", "book", "ask/book", reconcile=beside("find", "ask/book"))],
+            "otherwise": [call("drop", "put", "ask/drop")],
+        },
+        {
+            "id": "more",
+            "type": "wait",
+            "event": "more-$name",
+            "timeout_seconds": 3,
+            "on_error": "skip",
+        },
+        call("last", "broken", max_retries=2, retry={"delay_seconds": 0.2}),
+    ],
+}
+"""Whose decisions have deadlines, and which fails at its end."""
+
 CALLED = {"sub": program(SUB)}
-PROGRAMS = [program(document) for document in (ORDER, FAN, FAILS, CALLER, FRUGAL)]
+PROGRAMS = [program(document) for document in (ORDER, FAN, FAILS, CALLER, FRUGAL, PARCEL, HURRY)]

@@ -83,5 +83,4 @@ def test_a_model_that_differs_is_found() -> None:
         "wrong": Subject(Lenient, kept=False),  # type: ignore[arg-type]
     }
     with pytest.raises(AssertionError, match="answer of wrong"):
-        for seed in range(10):
-            hold(both, list(history(seed, LENGTH, ARCHIVE)), each=10, archives=False)
+        hold(both, list(history(1, 200, ARCHIVE)), each=10, archives=False)

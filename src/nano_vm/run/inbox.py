@@ -41,7 +41,7 @@ PRINCIPAL_CHARS = 200
 """A name, an address or a URI of somebody; what is longer is a mistake."""
 
 _HEX = re.compile(r"[0-9a-f]+\Z")
-_DECISIONS = {"approval": ("approve", "reject"), "in_doubt": ("resolve",)}
+_DECISIONS = {"approval": ("approve", "reject"), "in_doubt": ("resolve", "outcome")}
 _KINDS = {"approval": ("approval",), "in_doubt": ("in_doubt", "effect")}
 _ASKS = {"approval": "asks no approval", "in_doubt": "has nothing in doubt"}
 _NOT_SHOWN = frozenset({"shown", "process"})
@@ -459,6 +459,14 @@ def _pending(
 
 
 def _was_decided(run: StoredRun, path: str, first: Message) -> AlreadyDecided:
+    if first.kind == "outcome":
+        return AlreadyDecided(
+            f"{path!r} of run {run.run_id!r} is in doubt no longer: the process that made the call "
+            f"has said what it gave, {_moment(first.created_ns)}",
+            decision=first.kind,
+            by=None,
+            decided_ns=first.created_ns,
+        )
     word = "resolved" if first.kind == "resolve" else "decided"
     ended = f"run {run.run_id!r} has ended ({run.status}); " if run.status in ENDED else ""
     told = f"{first.kind} by {first.by!r}, {_moment(first.created_ns)}"

@@ -384,8 +384,16 @@ class World:
 
     def kill(self, process: Process) -> None:
         """End a process where it stands; nothing of it runs any more."""
-        process.alive = False
         self.tell(process.name, "dies")
+        self._end(process)
+
+    def end(self, process: Process) -> None:
+        """End a process whose work is done; called by itself, as the last thing."""
+        self.tell(process.name, "ends")
+        self._end(process)
+
+    def _end(self, process: Process) -> None:
+        process.alive = False
         if process.ended is not None:
             process.ended()
 

@@ -251,7 +251,10 @@ class Journal:
         """
         now, begun = machine.now, self.rows.begun[path]
         unsafe = op.code == TOOL and op.unsafe  # type: ignore[attr-defined]
-        message = self.heard.take(("outcome", "resolve"), path) if unsafe else None
+        # what the call gave counts for more than what a person thought became of it
+        message = self.heard.take(("outcome",), path) if unsafe else None
+        if unsafe and message is None:
+            message = self.heard.take(("resolve",), path)
         again = not unsafe or (message is not None and bool(message.body.get("retry")))
         gone = again or message is not None or await self.maker_gone(path)
         refusal = machine.lose(op, begun, settled=not again)
