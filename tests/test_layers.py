@@ -48,6 +48,7 @@ PACKAGES = (
     "models",
     "__init__",
     "client",
+    "ui",
     "server",
     "cli",
     "__main__",

@@ -94,7 +94,7 @@ def _trace(name: str, data: bytes) -> Trace:
 
 def subject_named(run: Trace | StoredRun, options: Options) -> Subject:
     """A run with its program: that of ``--program``, or the one that is stored with it."""
-    loaded = _program(options)
+    loaded = program_named(options)
     if loaded is None and isinstance(run, Trace):
         raise UsageFault("a trace does not hold its program; give it: --program FILE")
     if loaded is None:
@@ -105,7 +105,7 @@ def subject_named(run: Trace | StoredRun, options: Options) -> Subject:
 _NAMED = re.compile(r"[A-Za-z_][\w.-]*=")
 
 
-def _program(options: Options) -> Loaded | None:
+def program_named(options: Options) -> Loaded | None:
     """What ``--program FILE`` and ``--program NAME=FILE`` give."""
     plain = [
         entry for entry in options.program_file if not _NAMED.match(entry) or Path(entry).exists()

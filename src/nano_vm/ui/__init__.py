@@ -1,0 +1,1 @@
+"""The pages that show runs: one file that opens from disk, and a local server."""

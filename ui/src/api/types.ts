@@ -1,0 +1,135 @@
+// The shapes that `nano_vm.draw.view` and `nano_vm.draw.chart` write, field by field.
+
+/** A string of canonical JSON: what a browser's numbers and objects would change stays as it is. */
+export type Json = string;
+
+export interface Reading {
+  text: string;
+  name: string;
+  field: string;
+}
+
+export type Look =
+  | "step"
+  | "model"
+  | "tool"
+  | "decision"
+  | "pause"
+  | "fork"
+  | "stop"
+  | "end"
+  | "fail";
+
+export interface Box {
+  id: string;
+  step: string;
+  type: string;
+  look: Look;
+  line: string;
+  parent: string;
+  lane: string;
+  scope: string;
+  when: string | null;
+  test: string | null;
+  lanes: string[];
+  bound: number | null;
+  reads: Reading[];
+  writes: string[];
+  written: Json;
+}
+
+export type Way = "next" | "branch" | "unless" | "catch" | "skip";
+
+export interface Arrow {
+  id: string;
+  source: string;
+  target: string;
+  label: string;
+  way: Way;
+}
+
+export interface ChartData {
+  name: string;
+  digest: string;
+  inputs: string[];
+  entry: string;
+  boxes: Box[];
+  arrows: Arrow[];
+}
+
+export interface ErrorView {
+  kind: string;
+  type: string;
+  message: string;
+}
+
+export interface AttemptView {
+  error: ErrorView;
+  answer?: string;
+  tokens?: number;
+  cost?: string | null;
+  start: number;
+  end: number;
+}
+
+export interface Usage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  cost_usd?: string;
+}
+
+export interface StepView {
+  path: string;
+  box: string;
+  frame: string;
+  step: string;
+  type: string;
+  status: string;
+  start: number;
+  end: number | null;
+  output?: Json;
+  request?: Json;
+  error?: ErrorView;
+  attempts?: AttemptView[];
+  usage?: Usage;
+  references?: Record<string, Json>;
+  branch?: string;
+  beside?: string;
+  effect?: string;
+  effect_key?: string;
+  extra?: Json;
+}
+
+export interface RunView {
+  format: number;
+  id: string;
+  program: string;
+  program_digest: string;
+  status: string;
+  started: string;
+  duration: number | null;
+  inputs: Record<string, Json>;
+  output?: Json;
+  error: string | null;
+  error_kind: string | null;
+  tokens: number;
+  cost: string | null;
+  digest: string | null;
+  seal: string | null;
+  signed: boolean;
+  erased: boolean;
+  content: boolean;
+  parent: string | null;
+  project: string | null;
+  submitter: string | null;
+  labels: Record<string, string>;
+  host: Json;
+  chart: ChartData | null;
+  chart_fault: string | null;
+  taken: Record<string, number>;
+  lost: string[];
+  steps: StepView[];
+  waiting: Json[];
+  messages: Json[];
+}
