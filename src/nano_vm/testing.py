@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .adapters.contract import Adapter, completed
 from .adapters.protocol import Completion, Message
 from .adapters.scripted import Answer, Rule, ScriptedLLM
 from .errors import ModelError, ProgramError, VMError
@@ -29,7 +30,6 @@ from .language.policy import policy_of, tightest
 from .language.program import Program
 from .machine.compile import compile_flow
 from .records.usage import LLMUsage
-from .run.host import Adapter, completed
 from .tools.contract import contract
 from .values import admit, canonical, kind_name, short
 from .verify.examine import examine, placed_for

@@ -26,10 +26,11 @@ from build import llm, mapped, parallel, program, statuses, step
 from virtual_time import VirtualClock, hold, in_virtual_time
 
 from nano_vm import Completion, ExecutionVM, Trace, TraceStatus, tool
+from nano_vm.adapters.contract import completed
 from nano_vm.errors import ModelError
 from nano_vm.machine.ledger import Limits
 from nano_vm.machine.plan import MAP_CONCURRENCY
-from nano_vm.run.host import Threads, completed
+from nano_vm.run.host import Threads
 from nano_vm.run.watchdog import WATCHDOG_GRAIN_NS, watchdog
 from nano_vm.testing import ScriptedLLM
 

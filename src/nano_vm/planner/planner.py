@@ -20,6 +20,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
+from ..adapters.contract import Adapter, completed
 from ..adapters.protocol import Completion, Message
 from ..diagnostics import Diagnostic
 from ..diagnostics.code import PLANNER
@@ -30,7 +31,7 @@ from ..language.expr import value_references
 from ..language.flow import Flow
 from ..language.policy import Budget, Policy, Rules, policy_of, rules_of, tightest
 from ..language.program import Program
-from ..run.host import Adapter, adapters_of, budget_of, completed
+from ..run.host import adapters_of, budget_of
 from ..run.vm import ExecutionVM
 from ..tools.contract import ToolContract, contract, name_of
 from ..values import admit, kind_name, parse_json, short, text_size

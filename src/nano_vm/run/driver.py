@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from ..adapters.contract import Adapter, completed, plain_answer
 from ..adapters.protocol import Completion
 from ..errors import LeaseLost, ModelError, StoreError
 from ..language.answers import Spoken, ending
@@ -37,7 +38,7 @@ from ..machine.plan import (
 from ..records.record import full
 from ..records.usage import LLMUsage
 from ..values import CONTAINERS, SCALARS, kind_name
-from .host import Adapter, Host, completed, plain_answer
+from .host import Host
 from .observers import Notifier
 from .watchdog import Lane, watchdog
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ..adapters.contract import NAMED_ONLY, Adapter
 from ..diagnostics import Diagnostic
 from ..language.flow import Flow, FrameGraph
 from ..language.messages import has_files, has_pictures
 from ..language.program import MODEL_OPTIONS, LLMStep, Program
 from ..verify.trust.proof import by_untrusted
-from .host import NAMED_ONLY, Adapter
 
 Adapters = Mapping[str | None, Adapter]
 Loc = tuple[str | int, ...]

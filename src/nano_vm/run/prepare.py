@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..adapters.contract import Adapter
 from ..collector import collector_paused
 from ..diagnostics import Diagnostic
 from ..errors import ProgramError, VMError
@@ -25,7 +26,7 @@ from ..store.records import StoredRun
 from ..tools.contract import ToolContract
 from ..values import canonical, kind_name
 from ..verify.examine import Examined, examine, untrusted_by
-from .host import Adapter, Host, Threads, budget_of, served_of
+from .host import Host, Threads, budget_of, served_of
 from .models import model_faults
 
 PREPARED_PROGRAMS = 1024

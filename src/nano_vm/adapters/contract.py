@@ -1,0 +1,177 @@
+"""What an adapter takes and what it returns: any object with ``complete`` comes in, and what its
+signature and attributes say of it is looked at once; its answers become a `Completion`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+from ..errors import ModelError
+from ..language.messages import has_files, has_pictures, joined
+from ..machine.billing import Served
+from ..machine.ledger import token_bound
+from ..records.usage import LLMUsage
+from ..values import copied, kind_name, writable
+from .protocol import Completion
+
+logger = logging.getLogger("nano_vm")
+
+NAMED_ONLY = frozenset({"options"})
+"""Options that an adapter must name: those of a program may be called as anything, and must not get
+among its own arguments.
+"""
+
+
+class Adapter:
+    """An LLM adapter and what its ``complete`` takes."""
+
+    def __init__(self, adapter: Any, name: str | None = None) -> None:
+        self.adapter = adapter
+        self.complete = adapter.complete
+        self.stream = getattr(adapter, "stream", None)
+        self.count = getattr(adapter, "count_tokens", None)
+        self.images = getattr(adapter, "images", False) is True
+        self.files = getattr(adapter, "files", False) is True
+        model = getattr(adapter, "model", None)
+        self.model = name or (model if isinstance(model, str) else None)
+        # where it is the adapter's own, as of a model on this machine
+        self.price = getattr(adapter, "price", None)
+        # of a pool: who may answer
+        served = getattr(adapter, "served", None)
+        self.served: Served | None = served if isinstance(served, Served) else None
+        options = getattr(adapter, "option_names", None)
+        self.option_names = None if options is None else frozenset(options)
+        try:
+            parameters = inspect.signature(adapter.complete).parameters
+        except (TypeError, ValueError):
+            parameters = None
+        several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        self.named = frozenset(
+            name for name, p in (parameters or {}).items() if p.kind not in several
+        )
+        self.open = parameters is None or any(
+            p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+        )
+
+    def tokens(self, messages: list[dict[str, Any]]) -> int:
+        """The most tokens that *messages* can have: as the adapter counts them, if it can."""
+        if self.count is not None:
+            try:
+                count = self.count(copied(messages))
+            except Exception:
+                # its bytes bound them too
+                logger.warning("%s cannot count tokens", kind_name(self.adapter), exc_info=True)
+            else:
+                if type(count) is int and count >= 0:
+                    return count
+        return token_bound(messages)
+
+    def fitting(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Copies of *messages* in the form that the adapter knows: without parts, unless it says
+        that it takes pictures or files.
+
+        Raises:
+            ModelError: If there is a picture or a file that it does not take.
+        """
+        if not any(type(message["content"]) is list for message in messages):
+            return copied(messages)  # type: ignore[no-any-return]
+        for taken, shown, what in (
+            (self.images, has_pictures, "pictures"),
+            (self.files, has_files, "files"),
+        ):
+            if not taken and shown(messages):
+                raise ModelError(
+                    f"the adapter {kind_name(self.adapter)} takes no {what}", retryable=False
+                )
+        if self.images or self.files:
+            return copied(messages)  # type: ignore[no-any-return]
+        return joined(messages)
+
+    def takes(self, name: str) -> bool:
+        """Whether the option *name* may be passed."""
+        return name in self.named or (self.open and name not in NAMED_ONLY)
+
+
+def plain_answer(answer: Any) -> tuple[str, LLMUsage | None, None] | None:
+    """A text, or a text with a dict of what it consumed; None for all else, which `completed`
+    looks at.
+    """
+    if type(answer) is str:
+        return answer, None, None
+    if type(answer) is not tuple or len(answer) != 2:
+        return None
+    text, usage = answer
+    if type(text) is not str or type(usage) is not dict or not usage:
+        return None
+    try:
+        return text, LLMUsage.from_dict(usage), None
+    except ValueError:
+        return None
+
+
+def completed(answer: Any) -> Completion:
+    """An adapter's return value as a `Completion`.
+
+    Raises:
+        ModelError: If it is of a kind that an adapter may not return, or its usage is none.
+    """
+    if isinstance(answer, str):
+        return Completion(str(answer))
+    if type(answer) is Completion and _is_plain(answer):  # as every adapter of ours gives it
+        return answer
+    usage: Any = None
+    if isinstance(answer, tuple) and len(answer) == 2:
+        text, usage = answer
+        completion = Completion(text)
+    elif isinstance(answer, Completion):
+        completion, text, usage = answer, answer.text, answer.usage
+    else:
+        raise _malformed(
+            f"the adapter returned {kind_name(answer)}; it returns a str, (str, usage dict) or a "
+            f"Completion"
+        )
+    if isinstance(usage, dict):
+        try:
+            usage = LLMUsage.from_dict(usage) if usage else None
+        except ValueError as error:
+            raise _malformed(f"the adapter's usage is malformed: {error}") from None
+    if usage is not None and not isinstance(usage, LLMUsage):
+        raise _malformed(f"the adapter's usage is {kind_name(usage)}; it is a dict or LLMUsage")
+    if not isinstance(text, str):
+        raise _malformed(
+            f"the adapter returned {kind_name(text)} for the text of its answer", usage
+        )
+    return Completion(
+        str(text),
+        usage,
+        _word(completion.model),
+        _word(completion.finish_reason),
+        completion.reasoning,
+    )
+
+
+def _is_plain(answer: Completion) -> bool:
+    """Whether there is nothing to convert in *answer*."""
+    words = _is_word(answer.model) and _is_word(answer.finish_reason)
+    return words and type(answer.text) is str and type(answer.usage) in _USAGES
+
+
+def _is_word(given: Any) -> bool:
+    return given is None or (type(given) is str and given.isascii())
+
+
+_USAGES = frozenset({LLMUsage, type(None)})
+
+
+def _word(given: Any) -> str | None:
+    """A name as plain text; of a member of an enum, as SDKs have them, its value or name."""
+    if given is None:
+        return None
+    word = str.__str__(given) if isinstance(given, str) else str(getattr(given, "name", given))
+    return writable(word)
+
+
+def _malformed(message: str, usage: LLMUsage | None = None) -> ModelError:
+    return ModelError(message, retryable=False, usage=usage, answered=True)
