@@ -14,8 +14,8 @@ import nano_vm
 
 DOCUMENTED = """
 AnthropicAdapter Budget Completion Diagnostic Event ExecutionVM FilteredAnswer LLMAdapter LLMUsage Limits
-LiteLLMAdapter LocalAdapter ModelError
-OnError OpenAIAdapter OutcomeUnknown Planner PlannerError Policy Program ProgramError RateLimited Run RunFailed Step StepResult
+LiteLLMAdapter LocalAdapter Member ModelError
+OnError OpenAIAdapter OutcomeUnknown Planner PlannerError Policy Pool Program ProgramError RateLimited Run RunFailed Step StepResult
 StepStatus StepType ToolError Trace TraceStatus TruncatedAnswer VMError __version__ tool
 """.split()
 

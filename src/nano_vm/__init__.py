@@ -13,7 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapters import AnthropicAdapter, LiteLLMAdapter, LocalAdapter, OpenAIAdapter
+    from .adapters import (
+        AnthropicAdapter,
+        LiteLLMAdapter,
+        LocalAdapter,
+        Member,
+        OpenAIAdapter,
+        Pool,
+    )
     from .adapters.protocol import Completion, LLMAdapter
     from .diagnostics import Diagnostic
     from .errors import (
@@ -56,12 +63,14 @@ _HOMES = {
     "Limits": "machine.ledger",
     "LiteLLMAdapter": "adapters",
     "LocalAdapter": "adapters",
+    "Member": "adapters",
     "ModelError": "errors",
     "OnError": "language.program",
     "OpenAIAdapter": "adapters",
     "OutcomeUnknown": "errors",
     "Planner": "planner.planner",
     "PlannerError": "errors",
+    "Pool": "adapters",
     "Policy": "language.policy",
     "Program": "language.program",
     "ProgramError": "errors",
@@ -93,6 +102,7 @@ __all__ = [
     "Limits",
     "LiteLLMAdapter",
     "LocalAdapter",
+    "Member",
     "ModelError",
     "OnError",
     "OpenAIAdapter",
@@ -100,6 +110,7 @@ __all__ = [
     "Planner",
     "PlannerError",
     "Policy",
+    "Pool",
     "Program",
     "ProgramError",
     "RateLimited",

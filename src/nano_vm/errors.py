@@ -121,6 +121,8 @@ class ModelError(StepFault):
         self.retry_after_seconds = retry_after_seconds
         self.usage = usage
         self.answered = answered
+        self.route: dict[str, Any] | None = None
+        """Of a pool: every attempt that it made, as a trace has them."""
 
 
 class RateLimited(ModelError):

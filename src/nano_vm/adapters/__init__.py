@@ -15,16 +15,27 @@ if TYPE_CHECKING:
     from .litellm import LiteLLMAdapter
     from .local import LocalAdapter
     from .openai import OpenAIAdapter
+    from .pool import Member, Pool
     from .protocol import LLMAdapter
 
-__all__ = ["AnthropicAdapter", "LLMAdapter", "LiteLLMAdapter", "LocalAdapter", "OpenAIAdapter"]
+__all__ = [
+    "AnthropicAdapter",
+    "LLMAdapter",
+    "LiteLLMAdapter",
+    "LocalAdapter",
+    "Member",
+    "OpenAIAdapter",
+    "Pool",
+]
 
 _HOMES = {
     "AnthropicAdapter": "nano_vm.adapters.anthropic",
     "LLMAdapter": "nano_vm.adapters.protocol",
     "LiteLLMAdapter": "nano_vm.adapters.litellm",
     "LocalAdapter": "nano_vm.adapters.local",
+    "Member": "nano_vm.adapters.pool",
     "OpenAIAdapter": "nano_vm.adapters.openai",
+    "Pool": "nano_vm.adapters.pool",
 }
 
 

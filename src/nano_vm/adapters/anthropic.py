@@ -310,7 +310,9 @@ class AnthropicAdapter:
         key = self._key()
         if key is None and not self._elsewhere:
             raise ModelError(
-                "no key for anthropic: set ANTHROPIC_API_KEY, or pass api_key", retryable=False
+                "no key for anthropic: set ANTHROPIC_API_KEY, or pass api_key",
+                status=401,
+                retryable=False,
             )
         return self._sdk.AsyncAnthropic(
             api_key=key or "none",  # given, so that the SDK looks for no other credentials

@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from ..errors import ModelError
-from ..language.messages import has_files, has_pictures, joined
+from ..language.messages import has_files, has_parts, has_pictures, joined
 from ..machine.billing import Served
 from ..machine.ledger import token_bound
 from ..records.usage import LLMUsage
@@ -41,6 +41,8 @@ class Adapter:
         # of a pool: who may answer
         served = getattr(adapter, "served", None)
         self.served: Served | None = served if isinstance(served, Served) else None
+        # of a pool, whose members differ
+        self._takes = getattr(adapter, "takes", None) if self.served is not None else None
         options = getattr(adapter, "option_names", None)
         self.option_names = None if options is None else frozenset(options)
         try:
@@ -75,8 +77,8 @@ class Adapter:
         Raises:
             ModelError: If there is a picture or a file that it does not take.
         """
-        if not any(type(message["content"]) is list for message in messages):
-            return copied(messages)  # type: ignore[no-any-return]
+        if not has_parts(messages):  # of texts, which nobody can change
+            return [message.copy() for message in messages]
         for taken, shown, what in (
             (self.images, has_pictures, "pictures"),
             (self.files, has_files, "files"),
@@ -91,6 +93,8 @@ class Adapter:
 
     def takes(self, name: str) -> bool:
         """Whether the option *name* may be passed."""
+        if self._takes is not None:
+            return bool(self._takes(name))
         return name in self.named or (self.open and name not in NAMED_ONLY)
 
 
@@ -149,6 +153,7 @@ def completed(answer: Any) -> Completion:
         _word(completion.model),
         _word(completion.finish_reason),
         completion.reasoning,
+        completion.route,
     )
 
 

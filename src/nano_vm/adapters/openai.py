@@ -294,7 +294,9 @@ class OpenAIAdapter:
         if key is None and self._traits.needs_key:
             name = f"{self.provider}_API_KEY".upper()
             raise ModelError(
-                f"no key for {self.provider}: set {name}, or pass api_key", retryable=False
+                f"no key for {self.provider}: set {name}, or pass api_key",
+                status=401,
+                retryable=False,
             )
         return self._sdk.AsyncOpenAI(
             api_key=key or "none",  # the SDK wants some text

@@ -30,7 +30,8 @@ class Completion:
     adapter says ``refusal`` where the model refused, with its words as the text. The VM judges by
     it: an answer that was cut off or filtered is an error of the step, of kind ``truncated`` or
     ``filtered`` (see `nano_vm.language.answers`). ``reasoning`` is what the model thought, where the
-    provider hands it over apart: it is recorded beside the answer and is no part of it.
+    provider hands it over apart: it is recorded beside the answer and is no part of it. ``route`` is
+    how a pool came to the answer: its attempts, each with its member, model and usage.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Completion:
     model: str | None = None
     finish_reason: str | None = None
     reasoning: str | None = None
+    route: dict[str, Any] | None = None
 
 
 @runtime_checkable

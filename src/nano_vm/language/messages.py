@@ -128,6 +128,14 @@ def parts_of(messages: Iterable[Any]) -> Iterator[dict[str, Any]]:
             yield from message["content"]
 
 
+def has_parts(messages: Iterable[Any]) -> bool:
+    """Whether the content of any of *messages* is a list."""
+    for message in messages:  # written out: every call of a model asks
+        if type(message["content"]) is list:
+            return True
+    return False
+
+
 def has_pictures(messages: Iterable[Any]) -> bool:
     """Whether any of *messages* shows a picture."""
     return any(part["type"] == "image_url" for part in parts_of(messages))

@@ -800,10 +800,11 @@ class Machine:
         match outcome:
             case Answer(text, usage, extra):
                 return self._answer(text, *self._priced(self._op, usage, extra))
-            case Failed(error, usage, by):
+            case Failed(error, usage, by, extra):
                 if self._op.code == PAUSE:
                     return self._decided(False, {"approved": False, "reason": None}, by, error)
-                return self._failure(error, usage=self._priced(self._op, usage)[0])
+                usage, beside = self._priced(self._op, usage, extra)
+                return self._failure(error, usage=usage, extra=beside if extra else None)
             case TimedOut(called, usage):
                 return self._expiry(called, self._priced(self._op, usage)[0])
             case Cancelled(called):
@@ -1226,7 +1227,7 @@ class Machine:
 
     def _answer(self, text: str, usage: LLMUsage | None, extra: dict[str, Any] | None) -> Op | None:
         op: ModelOp = self._op
-        self._settle(usage)
+        self._settle(usage, extra)
         extra = dict(extra) if extra else {}
         reason = extra.get("finish_reason")
         ended = ending(reason) if reason not in WHOLE else None
@@ -1274,11 +1275,15 @@ class Machine:
     def _rejected(
         self, text: str, error: StepError, usage: LLMUsage | None, extra: dict[str, Any] | None
     ) -> Op | None:
-        self._settle(usage)
+        self._settle(usage, extra)
         return self._invalid(self._op, text, error, usage, extra or {})
 
     def _failure(
-        self, error: StepError, lost: bool = False, usage: LLMUsage | None = None
+        self,
+        error: StepError,
+        lost: bool = False,
+        usage: LLMUsage | None = None,
+        extra: dict[str, Any] | None = None,
     ) -> Op | None:
         """The call failed; *lost* where it was stopped and nobody knows what it did."""
         op = self._op
@@ -1288,12 +1293,12 @@ class Machine:
             return self._failed_aside(error)
         if op.code == MODEL:
             # what was not reserved was not asked for
-            self._settle(NOTHING_USED if error.kind == "budget" else usage)
+            self._settle(NOTHING_USED if error.kind == "budget" else usage, extra)
         elif op.unsafe and (lost or error.kind in UNKNOWN_OUTCOME):
             return self._unknown_outcome(op, error)
         if self._may_retry(op, error, op.attempts):
-            return self._retry(op, error, usage)
-        return self._failed(op, error, usage)
+            return self._retry(op, error, usage, route=(extra or {}).get("route"))
+        return self._failed(op, error, usage, extra)
 
     def _expiry(self, called: bool, usage: LLMUsage | None = None) -> Op | None:
         if self._op.code == PAUSE:
@@ -1481,7 +1486,12 @@ class Machine:
         return (len(self._attempts) if self._attempts else 0) + 1 < attempts
 
     def _retry(
-        self, op: CallOp, error: StepError, usage: LLMUsage | None = None, answer: str | None = None
+        self,
+        op: CallOp,
+        error: StepError,
+        usage: LLMUsage | None = None,
+        answer: str | None = None,
+        route: dict[str, Any] | None = None,
     ) -> Op | None:
         """The same call once more, after `delay_seconds`; the attempt is kept for the record."""
         ledger = self.ledger
@@ -1489,13 +1499,16 @@ class Machine:
         if op.code == MODEL:
             if not ledger.take_llm_calls():
                 # no attempt and no record tells what this one ended with
+                beside: dict[str, Any] = {} if route is None else {"route": route}
                 self._keep(
-                    Failed(error, usage) if answer is None else BadResult(error, answer, usage)
+                    Failed(error, usage, extra=beside or None)
+                    if answer is None
+                    else BadResult(error, answer, usage, beside or None)
                 )
                 fault = _budget("no model call is left for another attempt (max_llm_calls)")
-                return self._failed(
-                    op, fault, usage, {"unmetered": True} if usage is None else None
-                )
+                if usage is None:
+                    beside["unmetered"] = True
+                return self._failed(op, fault, usage, beside or None)
         else:
             if not ledger.take_tool_calls():
                 return self._failed(
@@ -1505,7 +1518,7 @@ class Machine:
         if self._attempts is None:
             self._attempts = []
         started = self._attempts[-1].finished_ns if self._attempts else self._started
-        self._attempts.append(Attempt(error, started, self.now, usage, answer))
+        self._attempts.append(Attempt(error, started, self.now, usage, answer, route))
         self._kept = None  # the attempt tells it
         # an invalid answer is asked again at once: the provider did nothing wrong
         self.delay_seconds = (
@@ -1536,7 +1549,7 @@ class Machine:
         if self._may_retry(op, error, op.answer_attempts if invalid else op.attempts):
             if invalid:
                 self.messages = [*self._original, *correction(text, error.message)]
-            return self._retry(op, error, usage, shown)
+            return self._retry(op, error, usage, shown, extra.get("route"))
         if invalid and op.has_on_invalid:
             extra |= {"answer": shown, "on_invalid": True, "reason": error.message}
             value, size = admit(op.on_invalid)
@@ -1584,7 +1597,7 @@ class Machine:
         facts = self.facts
         return priced(usage, extra, (op.model or facts.default_model,), facts.prices)
 
-    def _settle(self, usage: LLMUsage | None) -> None:
+    def _settle(self, usage: LLMUsage | None, extra: Mapping[str, Any] | None = None) -> None:
         """Replace a call's reservation by what it used; without usage the reservation is the
         charge.
         """
@@ -1593,12 +1606,20 @@ class Machine:
             return
         ledger = self.ledger
         if ledger.tokens < UNLIMITED:
-            ledger.tokens += self._reserved - usage.total_tokens
+            ledger.tokens += self._reserved - usage.total_tokens - self._unmetered(extra)
         if ledger.cost is not None and self._reserved_cost is not None:
             # where the cost is not known, the reservation is the charge
             if usage.cost_usd is not None:
                 ledger.cost += self._reserved_cost - usage.cost_usd
         self._reserved, self._reserved_cost = 0, None
+
+    def _unmetered(self, extra: Mapping[str, Any] | None) -> int:
+        """The tokens reserved for those attempts of a pool of which nobody knows what they used."""
+        route, served = (extra or {}).get("route"), self._served(self._op)
+        if route is None or served is None:
+            return 0
+        lost = sum("usage" not in attempt for attempt in route["attempts"])
+        return min(lost, served.attempts) * (self._reserved // served.attempts)
 
     # --- unknown outcomes ---
 

@@ -38,12 +38,14 @@ class Failed:
     """The call or the pause failed.
 
     *usage* is what a model call consumed all the same; without it nobody knows, and its reservation
-    is spent. *by* is the person whose decision on an approval led to the error.
+    is spent. *by* is the person whose decision on an approval led to the error. *extra* is what is
+    recorded beside the error of a model call: of a pool, its attempts.
     """
 
     error: StepError
     usage: LLMUsage | None = None
     by: str | None = None
+    extra: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ from .outcome import (
 )
 from .plan import END, FORK, MODEL, PAUSE, TOOL, ModelOp, Op, PauseOp, ToolOp
 
-_BESIDE = ("model", "finish_reason", "cost_source", "priced_as", "route", "reasoning")
+# in the order in which a record has them
+_BESIDE = ("model", "finish_reason", "route", "cost_source", "priced_as", "reasoning")
 
 
 class Unfit(Exception):
@@ -217,12 +218,14 @@ class Recorded:
     def _tried(self, machine: Machine, op: Op, path: str, attempt: Attempt) -> Op:
         """The outcome of an attempt that was followed by another."""
         now = self._time(attempt.finished_ns)
-        error = attempt.error
+        error, beside = attempt.error, _billed(attempt)
         if attempt.answer is not None:
             if error.kind == "filtered":  # in the provider's words, which an attempt does not keep
-                return machine.resume(BadResult(error, attempt.answer, attempt.usage), now)
-            cut = {"finish_reason": "length"} if error.kind == "truncated" else None
-            return _answered(machine, attempt.answer, error, attempt.usage, now, cut)
+                bad = BadResult(error, attempt.answer, attempt.usage, beside)
+                return machine.resume(bad, now)
+            if error.kind == "truncated":
+                beside = {"finish_reason": "length", **(beside or {})}
+            return _answered(machine, attempt.answer, error, attempt.usage, now, beside)
         error = replace(error, retryable=True)  # it was tried again
         if op.code == TOOL and op.reconcile is not None:  # type: ignore[attr-defined]
             told = self._next_reconcile(path)
@@ -234,7 +237,7 @@ class Recorded:
                 # whatever its own error was: it was the answer of the reconcile tool that let it be
                 # tried again
                 return machine.resume(Unknown(error), self._time(told.started_ns))
-        return machine.resume(Failed(error, attempt.usage), now)
+        return machine.resume(Failed(error, attempt.usage, extra=beside), now)
 
     def _next_reconcile(self, path: str) -> Record | None:
         number = self._asked.get(path, 0) + 1
@@ -262,7 +265,8 @@ class Recorded:
             return machine.resume(Answer(_text(path, text), usage, told), now)
         if error.kind in ("invalid_answer", *ONLY_NAMED) and "answer" in extra:
             return _answered(machine, _text(path, extra["answer"]), error, usage, now, told)
-        return machine.resume(Failed(replace(error, retryable=False), usage), now)
+        failed = Failed(replace(error, retryable=False), usage, extra=told or None)
+        return machine.resume(failed, now)
 
     # --- tools ---
 
@@ -357,6 +361,14 @@ def _text(path: str, value: Any) -> str:
 
 def _dict(extra: Any) -> dict[str, Any]:
     return extra if type(extra) is dict else {}
+
+
+def _billed(attempt: Attempt) -> dict[str, Any] | None:
+    """What stood beside an attempt when it was priced, which is not done again."""
+    beside: dict[str, Any] = {} if attempt.route is None else {"route": attempt.route}
+    if attempt.usage is not None and attempt.usage.cost_usd is not None:
+        beside["cost_source"] = "recorded"
+    return beside or None
 
 
 def last_usage(total: LLMUsage | None, attempts: Iterable[Attempt]) -> LLMUsage | None:

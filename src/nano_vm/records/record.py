@@ -122,6 +122,8 @@ class Attempt:
     finished_ns: int
     usage: LLMUsage | None = None
     answer: str | None = None
+    route: dict[str, Any] | None = None
+    """Of a pool, the attempts that this one was made of."""
 
     def outcome(self) -> dict[str, Any]:
         """What belongs into the digest."""
@@ -135,12 +137,14 @@ class Attempt:
     def to_dict(self, base_ns: int = 0) -> dict[str, Any]:
         """The JSON form, as exports and stores have it; *base_ns* is added to its times."""
         usage = {} if self.usage is None else {"usage": self.usage.to_dict()}
+        route = {} if self.route is None else {"route": self.route}
         return {
             **self.outcome(),
             "error": self.error.to_dict(),
             "started_ns": self.started_ns + base_ns,
             "finished_ns": self.finished_ns + base_ns,
             **usage,
+            **route,
         }
 
     def dated(self, base_ns: int) -> Attempt:
@@ -157,6 +161,7 @@ class Attempt:
             int(data["finished_ns"]),
             LLMUsage.from_dict(data["usage"]) if "usage" in data else None,
             data.get("answer"),
+            data.get("route"),
         )
 
 

@@ -35,8 +35,16 @@ class LLMUsage:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; cost is a decimal string."""
-        counts = {**dict(zip(_COUNTS, self.counts(), strict=True)), **self.parts()}
-        return counts if self.cost_usd is None else {**counts, "cost_usd": str(self.cost_usd)}
+        told: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+        }
+        if self.cached_tokens or self.cache_write_tokens or self.reasoning_tokens:
+            told |= self.parts()
+        if self.cost_usd is not None:
+            told["cost_usd"] = str(self.cost_usd)
+        return told
 
     def parts(self) -> dict[str, int]:
         """Those of the tokens that are told apart, by name; what is none is left out."""

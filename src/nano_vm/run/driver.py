@@ -276,7 +276,9 @@ class Driver:
         if lane.cancelled():  # it answered its cancellation with an error
             return machine.resume(Cancelled(called=True), now)
         if op.code == MODEL:
-            return machine.resume(Failed(model_error(error), consumed(error)), now)
+            route = getattr(error, "route", None)
+            extra = {"route": route} if type(route) is dict else None
+            return machine.resume(Failed(model_error(error), consumed(error), extra=extra), now)
         return machine.resume(Failed(tool_error(op, error)), now)
 
     async def wait(self, machine: Machine, lane: Lane) -> None:
@@ -600,6 +602,7 @@ def _parts(answer: Completion) -> tuple[str, LLMUsage | None, dict[str, Any] | N
         "model": answer.model,
         "finish_reason": answer.finish_reason,
         "reasoning": answer.reasoning,
+        "route": answer.route,
     }
     known = {name: value for name, value in told.items() if value is not None}
     return answer.text, answer.usage, known or None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import forking
 from ..adapters.contract import Adapter
+from ..adapters.pool import Member, Pool
 from ..errors import VMError
 from ..language.fields import free, remedy
 from ..language.policy import Budget
@@ -124,6 +125,8 @@ def adapters_of(llm: Any) -> dict[str | None, Adapter]:
     result: dict[str | None, Adapter] = {}
     for name, given in named.items():
         adapter = _by_name(given) if isinstance(given, str) else given
+        if isinstance(adapter, Member):
+            adapter = Pool([adapter], name=name or adapter.name)
         if not callable(getattr(adapter, "complete", None)):
             raise VMError(
                 f"{kind_name(adapter)} is no adapter: it has no method complete(messages, **kwargs)"
@@ -153,12 +156,19 @@ def prices_of(
     prices: Mapping[str, Any] | None, adapters: Mapping[str | None, Adapter]
 ) -> dict[str, Price] | None:
     """The host's prices, and over those that adapters say themselves."""
-    own = {
-        a.model: a.price for a in adapters.values() if a.model is not None and a.price is not None
-    }
+    own: dict[str, Any] = {}
+    for adapter in adapters.values():
+        if adapter.served is not None:
+            own |= adapter.adapter.prices
+        elif adapter.model is not None and adapter.price is not None:
+            own[adapter.model] = adapter.price
     if prices is None and not own:
         return None
-    return {name: checked_price(name, price) for name, price in {**own, **(prices or {})}.items()}
+    table = {name: checked_price(name, price) for name, price in {**own, **(prices or {})}.items()}
+    for adapter in adapters.values():
+        if isinstance(adapter.adapter, Pool):
+            adapter.adapter.price(table)
+    return table
 
 
 def budget_of(budget: Any) -> Budget | None:

@@ -174,6 +174,7 @@ class Preparer:
             budget=tightest([b for b in (program.budget, self.budget) if b is not None]),
             prices=self.prices,
             default_model=default.model if default is not None else None,
+            served=served_of(self.adapters),
             untrusted=untrusted,
             approved=self.approved,
             more=found,

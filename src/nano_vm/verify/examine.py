@@ -34,6 +34,7 @@ from ..language.policy import (
     tightest,
 )
 from ..language.program import Program
+from ..machine.billing import Served
 from ..machine.compile import compile_flow
 from ..prices import Price, checked_price
 from ..spelling import Hints
@@ -128,6 +129,7 @@ def examine(
     budget: Budget | None = None,
     prices: Mapping[str, Price] | None = None,
     default_model: str | None = None,
+    served: Mapping[str | None, Served] | None = None,
     untrusted: Iterable[str] = (),
     approved: frozenset[str] = frozenset(),
     more: Iterable[Diagnostic] = (),
@@ -174,7 +176,12 @@ def examine(
         if thorough or bounds or any(rule.max_calls is not None for rule in rules.values()):
             budget = tightest([b for b in (budget, *bounds) if b is not None])
             most = ceiling(
-                flow, contracts, prices=prices, default_model=default_model, budget=budget
+                flow,
+                contracts,
+                prices=prices,
+                default_model=default_model,
+                budget=budget,
+                served=served,
             )
             for bound in bounds:
                 found += _over(
@@ -184,6 +191,7 @@ def examine(
                     bound,
                     prices,
                     default_model,
+                    served,
                     budget,
                     ("policy", "budget"),
                 )
@@ -311,6 +319,7 @@ def _over(
     bound: Budget,
     prices: Any,
     default_model: str | None,
+    served: Mapping[str | None, Served] | None,
     budget: Budget | None,
     loc: Loc,
 ) -> list[Diagnostic]:
@@ -324,6 +333,7 @@ def _over(
             contracts,
             prices=prices,
             default_model=default_model,
+            served=served,
             budget=budget,
             input_bytes=0,
         )

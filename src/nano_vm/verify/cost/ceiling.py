@@ -45,6 +45,7 @@ from ...language.flow import Flow, FrameGraph, Names, Node
 from ...language.policy import Budget
 from ...language.program import LLMStep, Step
 from ...language.semantics import tool_calls
+from ...machine.billing import Served, unpriced
 from ...machine.bounds import (
     LLM_CALLS,
     STEPS,
@@ -63,7 +64,7 @@ from ...machine.ledger import (
     Limits,
     tokens_beside,
 )
-from ...prices import Price, highest_of
+from ...prices import Price, highest_of, priced_name
 from ...tools.contract import ToolContract
 from ...values import canonical
 from .sizes import DEFAULT_INPUT_BYTES, TOKEN_BYTES, Sizes
@@ -222,6 +223,7 @@ def ceiling(
     input_bytes: int | Mapping[str, int] = DEFAULT_INPUT_BYTES,
     budget: Budget | None = None,
     limits: Limits | None = None,
+    served: Mapping[str | None, Served] | None = None,
 ) -> Ceiling:
     """The worst case of *flow*, which must have no faults.
 
@@ -229,13 +231,14 @@ def ceiling(
     without one is priced as. *input_bytes* is the most of each input, or of those that it names, as
     JSON. *budget* is what a run will be held to: it caps no amount, but where it limits tokens or
     cost, answers have at most `DEFAULT_MAX_TOKENS`. With *limits*, a value without any other bound
-    has that of one value.
+    has that of one value. *served* are the pools behind names of models: every attempt of a call
+    is counted, at the price of the dearest member.
 
     Raises:
         VMError: If steps run in a circle.
     """
     return _Counting(
-        flow, contracts, prices or {}, default_model, input_bytes, budget, limits
+        flow, contracts, prices or {}, default_model, input_bytes, budget, limits, served
     ).ceiling()
 
 
@@ -249,6 +252,7 @@ class _Counting:
         input_bytes: int | Mapping[str, int],
         budget: Budget | None,
         limits: Limits | None,
+        served: Mapping[str | None, Served] | None,
     ) -> None:
         self.flow = flow
         self.contracts = contracts
@@ -258,6 +262,8 @@ class _Counting:
             for name, price in prices.items()
         }
         self.default_model = default_model
+        self.served = served or {}
+        self.prices = prices
         self.value_bytes = limits.value_bytes if limits is not None else None
         self.sizes = Sizes(flow, input_bytes, self.completion)
         self.open: dict[str, None] = {}
@@ -342,18 +348,20 @@ class _Counting:
         """Calls, tokens and money of all attempts of a model step."""
         attempts = step.most_calls
         name = _model(step, names)
+        pool = self.served.get(name) or self.served.get(None)
+        tries = 1 if pool is None else pool.attempts
         if step.when is None:
             yield STEPS, 1
         yield LLM_CALLS, attempts
         yield self.amounts["model", name or DEFAULT_MODEL], attempts
         prompt = self.prompt(step, names)
         completion = self.completion(step, names)
-        price = self.units.get(name or self.default_model or "")
+        price = self.price(name or self.default_model or "", pool)
         if prompt is None:
             self.because(step, names, "its prompt has no bound")
             yield OPEN_PROMPT, 1
         else:
-            prompt = attempts * prompt + (attempts - 1) * self.corrected(step, names)
+            prompt = tries * (attempts * prompt + (attempts - 1) * self.corrected(step, names))
             yield PROMPT, prompt
         if completion is None:
             self.because(
@@ -361,14 +369,15 @@ class _Counting:
             )
             yield OPEN_COMPLETION, 1
         else:
-            completion = attempts * completion
+            completion = tries * attempts * completion
             yield COMPLETION, completion
         yield TOKENS, (prompt or 0) + (completion or 0)
         if price is None:
             self.because(
                 step,
                 names,
-                f"no price is known for model {name or self.default_model or DEFAULT_MODEL!r}",
+                "no price is known for "
+                + unpriced(name or self.default_model or DEFAULT_MODEL, pool, self.prices),
             )
             yield OPEN_COST, 1
             return
@@ -376,6 +385,16 @@ class _Counting:
         yield COST, of_prompt * (prompt or 0) + of_answer * (completion or 0)
         if (prompt is None and of_prompt) or (completion is None and of_answer):
             yield OPEN_COST, 1
+
+    def price(self, name: str, pool: Served | None) -> tuple[int, ...] | None:
+        """The most units of money for a token of prompt and of answer, of whoever may answer."""
+        if pool is None or not pool.members:
+            return self.units.get(name)
+        names = [priced_name(None, member, self.units) for member in pool.members]
+        if None in names:
+            return None
+        known = [self.units[str(one)] for one in names]
+        return tuple(max(amounts) for amounts in zip(*known, strict=True))
 
     def prompt(self, step: LLMStep, names: Names) -> int | None:
         """The most tokens of the messages of a first attempt."""

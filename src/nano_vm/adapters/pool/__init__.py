@@ -1,0 +1,6 @@
+"""Several models behind one name: `Pool` and its members."""
+
+from .member import Member
+from .pool import Pool
+
+__all__ = ["Member", "Pool"]
