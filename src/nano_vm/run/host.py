@@ -167,7 +167,7 @@ def prices_of(
     table = {name: checked_price(name, price) for name, price in {**own, **(prices or {})}.items()}
     for adapter in adapters.values():
         if isinstance(adapter.adapter, Pool):
-            adapter.adapter.price(table)
+            adapter.adapter.use_prices(table)
     return table
 
 

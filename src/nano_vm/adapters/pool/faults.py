@@ -55,7 +55,7 @@ def classified(error: BaseException) -> Fault:
         return Fault("unknown_model", elsewhere=True)
     if not error.retryable:
         # what no provider has refused: this member cannot take the request, another may
-        return Fault("bad_request", elsewhere=status is None and not error.answered)
+        return Fault("bad_request", elsewhere=status is None)
     wait = error.retry_after_seconds
     return Fault("transient", elsewhere=True, rest_seconds=None if wait is None else _rest(wait))
 

@@ -46,8 +46,8 @@ Strategy = Literal[
 ]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-PATIENCE_SECONDS = 60.0
-"""How long a call waits for a member that is at its limits: a provider's window."""
+PATIENCE_SECONDS = 65.0
+"""How long a call waits for a member that is at its limits: a provider's window, and some."""
 
 ERROR_CHARS = 300
 """Characters of an error's message that a route keeps."""
@@ -159,7 +159,7 @@ class Pool:
         }.get(strategy)
         self._able: dict[frozenset[str], tuple[bool, ...]] = {}
         self._schemas: dict[bytes, Callable[[Any], str | None]] = {}
-        self.price({})
+        self.use_prices({})
 
     # --- what a host asks ---
 
@@ -168,7 +168,7 @@ class Pool:
         """The prices that members have of their own."""
         return {member.name: member.price for member in self.members if member.price is not None}
 
-    def price(self, prices: Prices) -> None:
+    def use_prices(self, prices: Prices) -> None:
         """Know the host's *prices*, for ``cheapest``."""
         members = self.members
         match self.strategy:
