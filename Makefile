@@ -21,10 +21,10 @@ MODULES := $(if $(NPM),ui/node_modules/.installed)
 PAGES := $(if $(NPM),src/nano_vm/ui/dist/index.html)
 SOURCES := $(shell find ui/src ui/index.html ui/vite.config.ts -type f 2>/dev/null)
 
-.PHONY: help demo test simulate check format wording docs ui bench durable clean
+.PHONY: help demo test test-quick soak simulate check format wording docs ui bench durable clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 REFUND = $(BIN)/nano-vm run examples/refund.yaml --tools examples/refund.py:tools --model local
 
@@ -40,8 +40,14 @@ demo: $(VENV)/.demo ## Run the refund program on a small real model, on this mac
 	@echo "  make demo ARGS='-i order_id=A-1003'          a returned sofa of \$$899: which guard refuses it?"
 	@echo '  $(BIN)/nano-vm check examples/refund.yaml --tools examples/refund.py:tools --policy examples/refund.policy.yaml'
 
+# A process that has run its tests takes over some of the other's, so both end together.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(VENV)/.test $(PAGES) $(VENV)/.browser ## Run every test, those on the real model too (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-quick: $(VENV)/.test ## Most tests in a minute: no processes, server, campaign, model or browser
+	@$(PYTEST) -m 'not slow and not campaign and not real_llm' $(ARGS)
 
 soak: $(VENV)/.test ## All drawn cases; kill, freeze and starve durable runs: 40 minutes; writes docs/reliability.md
 	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)

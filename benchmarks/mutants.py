@@ -131,7 +131,9 @@ def judge(one: Pass, mutant: Mutant | None, *, both: bool) -> tuple[bool, bool]:
             "-p",
             "no:cacheprovider",
             "-m",
-            "not slow",
+            "not campaign",
+            "-k",
+            "not test_mutants",  # which mutate what stands in the source
             *one.tests,
         ]
         return by_campaign, killed(quick, package, 600)

@@ -1,4 +1,5 @@
-"""What holds for every test: in CI a skipped test is a failed one.
+"""What holds for every test: in CI a skipped test is a failed one, and one that needs a database
+server or a browser is slow.
 
 A test that skips tells nothing, and a suite in which half the tests skip is still green. So with
 ``CI`` or ``NANO_VM_NO_SKIPS`` set, a skip becomes a failure that gives the reason of the skip. A
@@ -17,6 +18,26 @@ _NO_SKIPS = any(
     os.environ.get(name, "").lower() not in ("", "0", "false")
     for name in ("CI", "NANO_VM_NO_SKIPS")
 )
+
+_HEAVY_FIXTURES = {"postgres", "browser"}
+_HEAVY_CASES = {"postgres", "postgresql"}
+"""Parameters of fixtures that start a server where one of these is asked for."""
+
+
+def _is_heavy(item: pytest.Item) -> bool:
+    """Whether the test, or this case of it, needs a program that takes seconds to start."""
+    case = getattr(item, "callspec", None)
+    values = case.params.values() if case is not None else ()
+    return not _HEAVY_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) or any(
+        isinstance(value, str) and value in _HEAVY_CASES for value in values
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _is_heavy(item):
+            item.add_marker(pytest.mark.slow)
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -87,6 +87,7 @@ def work(name: str, size: int) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SIZES))
 def test_work_grows_with_the_size(name: str) -> None:
     small, large = work(name, SIZES[name]), work(name, 4 * SIZES[name])

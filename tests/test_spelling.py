@@ -177,6 +177,7 @@ def tool_0(amount=0):
     return amount
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_refusal_compares_few_names(name, comparisons):
     tools = {f"tool_{i}": tool_0 for i in range(300)}
@@ -204,6 +205,7 @@ def test_inputs_that_nobody_takes_compare_few_names(comparisons):
     assert 0 < len(comparisons) <= MAX_COMPARISONS
 
 
+@pytest.mark.slow
 def test_names_are_compared_in_one_place_only():
     for path in SOURCE.rglob("*.py"):
         modules = [

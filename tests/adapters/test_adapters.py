@@ -19,6 +19,7 @@ PROVIDERS = {OpenAIAdapter: "openai", LiteLLMAdapter: "litellm", LocalAdapter: "
 MESSAGES = [{"role": "user", "content": "What is 2+2?"}]
 
 
+@pytest.mark.slow
 def test_import_loads_no_provider() -> None:
     code = """
 import sys, nano_vm.adapters

@@ -190,6 +190,7 @@ def test_installed_version_is_a_safe_one() -> None:
     assert importlib.metadata.version("litellm") not in ("1.82.7", "1.82.8")
 
 
+@pytest.mark.slow
 def test_several_loops_one_adapter(http_server: str) -> None:
     adapter = adapter_of(http_server)
 

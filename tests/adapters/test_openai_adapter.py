@@ -43,6 +43,7 @@ async def failure(adapter: OpenAIAdapter) -> ModelError:
     return caught.value
 
 
+@pytest.mark.slow
 async def test_answer() -> None:
     completion = await canned(reply()).complete(MESSAGES)
     assert completion == Completion("yes", LLMUsage(7, 2, 9), "tiny-2026", "stop")
@@ -613,6 +614,7 @@ def test_address_is_shown_without_credentials() -> None:
     assert repr(adapter) == "OpenAIAdapter('tiny') <llm.test:81>"
 
 
+@pytest.mark.slow
 def test_several_loops_one_adapter(http_server: str) -> None:
     """Each loop has connections of its own, and leaves none behind."""
     adapter = OpenAIAdapter("tiny", base_url=http_server)

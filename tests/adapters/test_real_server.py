@@ -45,6 +45,7 @@ def adapter(request: pytest.FixtureRequest, llm_url: str, model_name: str) -> An
         pytest.skip(str(missing))
 
 
+@pytest.mark.slow
 async def test_complete(adapter: Any, model_name: str) -> None:
     completion = await adapter.complete(SUM, max_tokens=16, seed=1)
     assert "4" in completion.text

@@ -113,6 +113,7 @@ def body(
     return {**chat(content, reason, **message), "usage": counts}
 
 
+@pytest.mark.slow
 def test_failed_calls_bind_a_budget(wire: Any, adapter_of: Any, run: Any) -> None:
     server = wire(body(None, "length", (50, 4000), reasoning_content="long thoughts"))
     steps = [{"max_tokens": 4000, "on_error": "skip"}] * 10

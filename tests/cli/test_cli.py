@@ -155,6 +155,7 @@ def step(**fields: Any) -> StepResult:
 # --- running --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_shows_each_step_and_how_it_ended(folder: Path) -> None:
     done = process(*RUN_DEMO, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -249,6 +250,7 @@ def harmless(text: str) -> bool:
     return all(c == "\n" or (c.isprintable() and c not in "\u202e\u2028") for c in text)
 
 
+@pytest.mark.slow
 def test_no_value_reaches_the_terminal_as_anything_but_text(
     evil_program: str, folder: Path
 ) -> None:
@@ -302,6 +304,7 @@ def test_a_row_is_one_line_of_the_terminal_however_wide_its_characters_are() -> 
         assert console.measure(line).maximum <= width
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_the_live_table(folder: Path) -> None:
     arguments = [sys.executable, "-m", "nano_vm", *RUN_DEMO]
     parent, child = pty.openpty()
@@ -336,6 +339,7 @@ def test_safe_text_is_one_harmless_line(text: str) -> None:
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e]", safe(text))
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.text() | st.integers() | st.none(),
@@ -369,6 +373,7 @@ def test_costs_are_shown_with_figures_that_count() -> None:
 # --- JSON and trace files -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_json_is_the_trace_and_nothing_else_whatever_tools_print(folder: Path) -> None:
     write(folder, "noisy.yaml", "steps: [{id: a, type: tool, tool: noisy, args: {}}]")
     done = process("run", "noisy.yaml", "--tools", "demo_tools.py:tools", "--json", cwd=folder)
@@ -387,6 +392,7 @@ def test_json_of_a_failed_run_is_its_trace(
     assert not Trace.from_json(capsys.readouterr().out).ok
 
 
+@pytest.mark.slow
 def test_json_is_utf8_also_where_the_locale_is_not(folder: Path) -> None:
     env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     arguments = ("run", "demo.yaml", "--tools", "demo_tools.py:tools", "-i", "who=Zoë", "--json")
@@ -443,6 +449,7 @@ def test_a_trace_goes_to_a_device_too(folder: Path) -> None:
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
+@pytest.mark.slow
 def test_a_trace_that_can_not_be_written_in_the_end_is_told_after_the_result(folder: Path) -> None:
     arguments = (*RUN_DEMO, "--trace", "/dev/full")
     done = process(*arguments, cwd=folder)
@@ -805,6 +812,7 @@ def test_a_program_that_can_not_be_read(
         assert "internal" not in err
 
 
+@pytest.mark.slow
 def test_a_program_comes_from_standard_input(folder: Path) -> None:
     done = process("check", "-", cwd=folder, input=PROGRAM)
     worst = "at most: 3 steps, 2 tool calls (echo 2, fail 1)\n"
@@ -1273,6 +1281,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(VALUES, TEXTS)
 def test_fmt_says_the_same_whatever_the_values(value: Any, prompt: str) -> None:
@@ -1436,6 +1445,7 @@ def until(condition: Any, seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_is_cancelled_undone_and_told(
     folder: Path, number: int, code: int
@@ -1460,6 +1470,7 @@ steps:
     assert Trace.from_json((folder / "t.json").read_text()).status.value == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_what_does_not_let_itself_be_cancelled(folder: Path) -> None:
     write(folder, "w.yaml", "steps: [{id: a, type: tool, tool: stubborn, args: {mark: m}}]")
     with start(
@@ -1475,6 +1486,7 @@ def test_a_second_interrupt_ends_what_does_not_let_itself_be_cancelled(folder: P
     assert not [p for p in folder.iterdir() if "t.json" in p.name], "nothing is left behind"
 
 
+@pytest.mark.slow
 def test_an_ignored_interrupt_stays_ignored(folder: Path) -> None:
     write(folder, "w.yaml", "steps: [{id: a, type: tool, tool: wait, args: {mark: m}}]")
     arguments = [sys.executable, "-m", "nano_vm", "run", "w.yaml", "--tools", "demo_tools.py:tools"]
@@ -1493,6 +1505,7 @@ def test_an_ignored_interrupt_stays_ignored(folder: Path) -> None:
         running.kill()
 
 
+@pytest.mark.slow
 def test_an_interrupt_before_the_run_is_one_line(folder: Path) -> None:
     write(folder, "slow.py", "import pathlib, time\npathlib.Path('m').touch()\ntime.sleep(60)\n")
     with start(folder, "run", "demo.yaml", "--tools", "slow.py:tools") as running:
@@ -1502,6 +1515,7 @@ def test_an_interrupt_before_the_run_is_one_line(folder: Path) -> None:
     assert (running.returncode, out, err) == (130, "", "nano-vm: interrupted\n")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
     command = f"{sys.executable} -m nano_vm schema | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
@@ -1515,6 +1529,7 @@ def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
     assert done.stdout.splitlines() in (["{", "141"], ["{", "0"])  # 0 where the pipe takes it all
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_its_reader_goes_away(folder: Path) -> None:
     steps = "\n".join(
         f"  - {{id: s{i}, type: tool, tool: echo, args: {{text: {'x' * 500}}}}}" for i in range(300)
@@ -1603,6 +1618,7 @@ def test_our_own_fault_is_one_line_unless_asked_for_more(
         main(["check", "demo.yaml"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "absent"),
     [
@@ -1634,6 +1650,7 @@ def test_nothing_is_imported_that_is_not_needed(
     assert done.stderr.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(
     ("redirect", "code"), [("> /dev/full", 1), (">&-", 0), ("| head -c 1 > /dev/null", 0)]

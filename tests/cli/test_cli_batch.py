@@ -191,6 +191,7 @@ def test_a_line_that_is_no_input_is_a_failed_one(
     assert errors[10].startswith("not UTF-8")
 
 
+@pytest.mark.slow
 def test_what_tools_print_does_not_go_into_json(folder: Path) -> None:
     done = process(*arguments("--json", tools="noisy_"), cwd=folder)
     out, err = done.communicate(timeout=60)
@@ -198,6 +199,7 @@ def test_what_tools_print_does_not_go_into_json(folder: Path) -> None:
     assert err.count("printed by a tool") == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordered", [False, True])
 def test_results_come_as_runs_end_or_in_order(folder: Path, ordered: bool) -> None:
     (folder / "go.py").write_text("")
@@ -382,6 +384,7 @@ def test_two_batches_do_not_write_one_file(
     assert "is being written by another batch" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_whole_lines_and_says_what_was_done(folder: Path) -> None:
     def small() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
@@ -404,6 +407,7 @@ def test_a_full_disk_leaves_whole_lines_and_says_what_was_done(folder: Path) -> 
 # --- interrupted ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_what_is_under_way_end(folder: Path) -> None:
     running = process(*arguments("--concurrency", "2", tools="stuck_"), cwd=folder)
     until(lambda: (folder / "began8").exists(), running)
@@ -421,6 +425,7 @@ def test_ctrl_c_lets_what_is_under_way_end(folder: Path) -> None:
     assert sorted(results()) == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_cancels_what_is_under_way(folder: Path) -> None:
     running = process(*arguments("--concurrency", "2", tools="stuck_"), cwd=folder)
     until(lambda: (folder / "began20").exists(), running)
@@ -436,6 +441,7 @@ def test_ctrl_c_twice_cancels_what_is_under_way(folder: Path) -> None:
     assert sorted(results()) == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_a_pipe_that_waits_does_not_hold_up_the_end(folder: Path) -> None:
     running = process(
         "batch",
@@ -462,6 +468,7 @@ def test_a_pipe_that_waits_does_not_hold_up_the_end(folder: Path) -> None:
         stream.close()
 
 
+@pytest.mark.slow
 def test_inputs_by_a_pipe_go_on_too(folder: Path) -> None:
     text = (folder / "in.jsonl").read_text()
     args = ["batch", "demo.yaml", "-", "-o", "out.jsonl", "--tools", "tools.py:slow_"]
@@ -476,6 +483,7 @@ def test_inputs_by_a_pipe_go_on_too(folder: Path) -> None:
     assert "goes on" not in err
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_without_a_store(folder: Path) -> None:
     running = process(*arguments("--concurrency", "3", tools="deadly_"), cwd=folder)
     running.communicate(timeout=60)
@@ -488,6 +496,7 @@ def test_killed_and_started_again_without_a_store(folder: Path) -> None:
 # --- with a store ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_with_a_store_what_was_under_way_is_in_doubt_and_not_repeated(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -564,6 +573,7 @@ def test_a_run_that_waits_without_a_store_is_told(
 # --- progress -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_bar_shows_how_far_it_is(folder: Path) -> None:
     ours, theirs = pty.openpty()
     running = process(*arguments("--concurrency", "1", tools="slow_"), cwd=folder, stderr=theirs)
@@ -734,6 +744,7 @@ dying_ = {"double": dying}
 """
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_killed_while_it_tries_again_loses_nothing(folder: Path) -> None:
     Path("tools.py").write_text(TOOLS + FLAKY)
     inputs(folder, 6)

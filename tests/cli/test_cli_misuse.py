@@ -66,6 +66,7 @@ def line(context: click.Context, odd: click.Parameter, value: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", LEAVES, ids=lambda c: c.command_path)
 def test_whatever_an_option_is_given_is_answered_in_words(
     context: click.Context, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -605,6 +605,7 @@ def in_doubt(sh: Shell, folder: Path, refund: str, shown: str) -> str:
     return refund
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "code", "output", "payments"),
     [
@@ -626,6 +627,7 @@ def test_what_is_in_doubt_is_resolved(
     assert paid() == payments
 
 
+@pytest.mark.slow
 def test_all_that_is_known_of_what_is_in_doubt(sh: Shell, in_doubt: str) -> None:
     """Which a person needs who decides whether it took place."""
     lines = {}
@@ -658,6 +660,7 @@ def test_only_what_waits_is_listed_where_that_is_asked_for(sh: Shell, refund: st
     assert any(line.startswith("  nano-vm approve refund-1 ask --shown ") for line in sh.out)
 
 
+@pytest.mark.slow
 def test_what_is_no_resolution(sh: Shell, in_doubt: str) -> None:
     before = tables()
     assert "has nothing in doubt at 'look'; it does at 'pay'" in sh.refused(
@@ -690,6 +693,7 @@ def test_a_worker_that_lacks_tools_leaves_the_run_and_says_so(sh: Shell, refund:
     assert tables() == before
 
 
+@pytest.mark.slow
 def test_a_worker_prints_json_and_nothing_else(
     sh: Shell, folder: Path, refund: str, shown: str
 ) -> None:
@@ -704,6 +708,7 @@ def test_a_worker_prints_json_and_nothing_else(
     assert sorted(err.splitlines()) == ["below", "printed"]
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_until_it_is_told_to_stop(sh: Shell, folder: Path, refund: str) -> None:
     running = process("work", *HOST, cwd=folder)
     assert sh("reject", refund, "ask", "--by", "ann") == 0
@@ -715,6 +720,7 @@ def test_a_worker_goes_on_until_it_is_told_to_stop(sh: Shell, folder: Path, refu
     assert err.startswith("stopping: ")
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_resume_cancels_and_undoes(sh: Shell, folder: Path) -> None:
     Path("slow.yaml").write_text(
         "name: slow\nsteps:\n  - {id: go, type: wait, event: go}\n"
@@ -771,6 +777,7 @@ tools["rest"] = rest
 """
 
 
+@pytest.mark.slow
 def test_a_run_under_way_in_another_process_is_cancelled(sh: Shell, folder: Path) -> None:
     Path("long.yaml").write_text(LONG)
     Path("tools.py").write_text(TOOLS + RESTING)
@@ -888,6 +895,7 @@ def test_damage_is_found(sh: Shell, ended: str) -> None:
 # --- a hundred thousand ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_many_runs_are_listed_and_found_by_short_ids(sh: Shell, refund: str) -> None:
     with open_store(STORE) as store:  # type: ignore[attr-defined]
 
@@ -910,6 +918,7 @@ def test_many_runs_are_listed_and_found_by_short_ids(sh: Shell, refund: str) -> 
 # --- PostgreSQL -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_in_postgresql(
     sh: Shell, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

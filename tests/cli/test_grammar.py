@@ -180,6 +180,7 @@ def completed(line: str, folder: Path, **env: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_shell_completes_commands_options_and_values(tmp_path: Path) -> None:
     (tmp_path / "refund.yaml").write_text(
         "steps: [{id: judge, type: llm, prompt: q}, {id: pay, type: set, values: {x: 1}}]"
@@ -261,6 +262,7 @@ def _command(folder: Path) -> Path:
     return script.parent
 
 
+@pytest.mark.slow
 def test_help_answers_at_once() -> None:
     """At most 150 ms of the processor: other processes run beside a test."""
     taken = []

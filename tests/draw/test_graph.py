@@ -395,6 +395,7 @@ def test_the_picture_depends_on_the_program_only() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_long_program_stays_narrow_and_is_drawn_in_time() -> None:
     kinds = ["tool", "jump", "end", "block", "switch"] * 400
     started = time.process_time()

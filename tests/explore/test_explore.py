@@ -210,6 +210,7 @@ def forks(program: Program) -> bool:
     return any(s.type.value in ("parallel", "map") for s, _ in program.walk())
 
 
+@pytest.mark.slow
 def test_every_run_is_what_the_vm_does_with_these_outcomes(loop: asyncio.Runner) -> None:
     seen = set()
     names = assumed(Flow(EVERY_TYPE), {})
@@ -268,6 +269,7 @@ def test_the_programs_of_the_corpus(loop: asyncio.Runner, file: str) -> None:
 # --- what is reached ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_branch_of_every_type_of_step_is_reached() -> None:
     found = explore(EVERY_TYPE, max_runs=2_000)
     assert found.coverage.missed == ()

@@ -208,6 +208,7 @@ def test_long_reasoning_streams_in_linear_time() -> None:
     assert time.process_time() - begin < 5  # 0.15 s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [

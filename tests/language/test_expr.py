@@ -539,6 +539,7 @@ hostile = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(hostile, hostile)
 def test_any_text_is_only_a_text(value: str, other: str) -> None:
     names = {"a": value, "other": other}

@@ -366,6 +366,7 @@ def test_calls_of_calls_are_bounded() -> None:
     assert "V008" in [d.code for d in found]
 
 
+@pytest.mark.slow
 def test_nested_doubles_are_bounded() -> None:
     """A block in a block in a block, each entered both ways, doubles its nodes at each level."""
     inner: list[dict[str, Any]] = [step("s")]

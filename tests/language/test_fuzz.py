@@ -106,6 +106,7 @@ def test_any_data(data: Any) -> None:
     loads_or_says_why(Program.from_dict, data)
 
 
+@pytest.mark.slow
 @fuzz
 @given(
     st.dictionaries(st.sampled_from([w for w in WORDS if w.isidentifier()]), anything, max_size=8),
@@ -417,6 +418,7 @@ def ran(program: Program, seed: int, order: int) -> Trace:
         return runner.run(run())
 
 
+@pytest.mark.slow
 @fuzz
 @given(programs(), st.integers(0, 1000))
 def test_a_program_that_passes_ends_and_its_digest_is_its_own(
@@ -447,6 +449,7 @@ def test_a_program_that_passes_ends_and_its_digest_is_its_own(
     assert ran(Program.from_json(json.dumps(program.to_dict())), seed, 0).digest == trace.digest
 
 
+@pytest.mark.slow
 @fuzz
 @given(programs(), st.integers(0, 1000))
 def test_a_guard_fails_closed(data: dict[str, Any], seed: int) -> None:
@@ -577,6 +580,7 @@ def test_programs_of_the_set_are_of_all_kinds() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["0", "4711"])
 def test_same_digests_under_any_hash_seed(hash_seed: str) -> None:
     assert digests_elsewhere(sys.executable, hash_seed) == digests(COUNT)
@@ -585,6 +589,7 @@ def test_same_digests_under_any_hash_seed(hash_seed: str) -> None:
 OTHERS = Path(__file__).parents[2] / ".venv" / "others"
 
 
+@pytest.mark.slow
 @pytest.mark.elsewhere("another Python, which `make test` prepares where the machine has one")
 @pytest.mark.parametrize(
     "version", [v for v in ("3.11", "3.12", "3.13") if v != "{}.{}".format(*sys.version_info)]

@@ -93,6 +93,7 @@ def test_many_members_take_no_longer_than_few(schema: dict[str, Any], value: Any
     assert settle(value)[0] in ([999], 999)
 
 
+@pytest.mark.slow
 def test_what_would_take_too_long_to_spell_is_refused() -> None:
     doubled: dict[str, Any] = {"d0": {"enum": [1]}}
     doubled |= {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i - 1}"}] * 2} for i in range(1, 10)}
@@ -164,6 +165,7 @@ def members(schema: Any) -> set[bytes]:
     return found
 
 
+@pytest.mark.slow
 @given(schemas, values)
 @settings(max_examples=500, deadline=None)
 def test_what_trust_takes_for_a_literal_is_one(schema: dict[str, Any], value: Any) -> None:

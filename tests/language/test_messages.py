@@ -64,6 +64,7 @@ junk = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(good, min_size=1, max_size=4))
 def test_what_can_be_sent(messages: list[Any]) -> None:
     assert fault_of(messages) is None

@@ -83,6 +83,7 @@ def test_codes(data: Any, code: str, place: str, part: str) -> None:
     assert part in str(found[0])
 
 
+@pytest.mark.slow
 def test_too_many_steps() -> None:
     steps = [{"id": f"s{i}", "type": "set", "values": {"x": 1}} for i in range(10_000)]
     assert len(Program.from_dict({"steps": steps}).steps) == 10_000

@@ -408,6 +408,7 @@ def test_not_a_text() -> None:
             Program.from_yaml(value)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_reading_is_linear() -> None:
     """Four times the text takes four times the time, not sixteen."""
 

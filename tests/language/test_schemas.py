@@ -55,6 +55,7 @@ def test_a_verdict_is_that_of_another_engine(seed):
         assert (check(value) is None) == other.is_valid(value), (schema, value)
 
 
+@pytest.mark.slow
 @untimed
 @given(SEEDS)
 def test_the_fault_of_what_is_not_valid_is_short_and_its_place_is_there(seed):
@@ -231,6 +232,7 @@ def evaluations(schema, value):
     return count
 
 
+@pytest.mark.slow
 @untimed
 @given(SEEDS)
 def test_the_bound_is_above_what_is_evaluated(seed):

@@ -42,6 +42,7 @@ def test_every_type_has_its_row() -> None:
     assert rows == set(StepType)
 
 
+@pytest.mark.slow
 def test_only_the_table_and_the_compiler_name_types_of_steps() -> None:
     """What proves, tries, runs, stores and replays programs interprets terms. What is sent to a
     model is a matter of its own fields, so some modules know that type.

@@ -106,6 +106,7 @@ def told(call: Callable[[], Any]) -> tuple[str, Any]:
     return "", (canonical(list(request)), canonical(list(received)))
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(ARGUMENTS)
 def test_the_shape_of_arguments_decides_nothing_about_their_values(args: dict[str, Any]) -> None:
@@ -114,6 +115,7 @@ def test_the_shape_of_arguments_decides_nothing_about_their_values(args: dict[st
         assert told(lambda take=take: take(VALUES)) == meant  # type: ignore[misc]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(ARGUMENTS)
 def test_what_a_tool_does_to_its_arguments_stays_with_it(args: dict[str, Any]) -> None:
@@ -217,6 +219,7 @@ def test_a_literal_that_can_not_be_converted_is_told_when_the_step_is_reached() 
 MESSAGES = st.lists(st.tuples(st.sampled_from(["user", "system"]), TEXTS | REFERENCES), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(MESSAGES)
 def test_messages_are_texts_and_the_adapters_are_its_own(texts: list[tuple[str, str]]) -> None:

@@ -426,6 +426,7 @@ def holds(value: Any, operator: str, limit: Any) -> bool:
     ]
 
 
+@pytest.mark.slow
 @given(hints, operators, limits, mails)
 @settings(max_examples=600, deadline=None)
 def test_whatever_is_received_passes_the_check(

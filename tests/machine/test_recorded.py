@@ -421,6 +421,7 @@ def chaotic(seed: int) -> tuple[Trace, Program] | None:
 RUNS = 900
 
 
+@pytest.mark.slow
 def test_every_outcome_of_a_machine_is_the_same_again() -> None:
     statuses: Counter[str] = Counter()
     errors_seen: Counter[str] = Counter()

@@ -72,6 +72,7 @@ def refused(used: list[int], at_once: int, budget: int) -> list[bool]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
 def test_what_is_refused_does_not_hang_on_who_ends_first(data: st.DataObject) -> None:

@@ -485,6 +485,7 @@ def regex_parser_in(kind: Any, what: Any, char: str) -> bool:
     return found != negated
 
 
+@pytest.mark.slow
 def test_whatever_the_schema_lets_a_model_write_is_a_program_that_passes() -> None:
     rng = Random(5)
     count = 0

@@ -309,6 +309,7 @@ def read_changed(document: Any) -> None:
     assert "trace" in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -244,6 +244,7 @@ def mutated(records: list[dict[str, Any]], rng: Random) -> tuple[str, str]:
     return kind, "reconcile" if line["step"].endswith("/reconcile") else line["type"]
 
 
+@pytest.mark.slow
 def test_whatever_is_changed_is_found() -> None:
     """One field of one record, in runs of all kinds; only what a call gave, and nobody read, may be
     changed unseen.

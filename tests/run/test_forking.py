@@ -149,6 +149,7 @@ def test_a_run_of_the_parent_is_not_joined_in_the_child(vm):
     assert asyncio.run(main()) == ("4", 7)
 
 
+@pytest.mark.slow
 def test_multiprocessing(vm):
     context = multiprocessing.get_context("fork")
     with warnings.catch_warnings():
@@ -200,6 +201,7 @@ def stored(request, tmp_path):
     yield from opened(url_of(request, tmp_path))
 
 
+@pytest.mark.slow
 def test_parent_and_child_write_to_one_file(stored):
     def child():
         result = output(stored, run_id="child")
@@ -323,6 +325,7 @@ def test_a_store_in_memory_is_copied():
     vm.close()
 
 
+@pytest.mark.slow
 def test_many_forks_beside_runs(in_file):
     stop = threading.Event()
     done = []

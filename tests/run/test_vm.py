@@ -1122,6 +1122,7 @@ async def test_steps_can_be_read_while_the_run_goes_on() -> None:
 # --- many at a time -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_two_thousand_runs_at_a_time_share_nothing() -> None:
     async def echo(x: Any) -> Any:
         await asyncio.sleep(0)

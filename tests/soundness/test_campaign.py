@@ -40,6 +40,7 @@ def balanced(figures: dict[str, Figures]) -> None:
         assert figure.other >= FEWEST_SHARE * figure.statements, figure.line(name)
 
 
+@pytest.mark.slow
 def test_no_run_contradicts_a_proof() -> None:
     figures = campaign(range(300), 8)
     sound(figures)
@@ -57,6 +58,7 @@ def test_no_run_of_many_contradicts_a_proof() -> None:
     assert runs > 10 * programs
 
 
+@pytest.mark.slow
 def test_counterexamples_are_runs_that_break_the_statement() -> None:
     shown = counterexamples(range(25))
     assert not shown.wrong, "\n\n".join(shown.wrong[:3])

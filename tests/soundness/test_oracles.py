@@ -232,6 +232,7 @@ def everything_proved(attack: Attack) -> Attack:
     return wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "branches"])
 def test_a_wrong_proof_is_contradicted(name: str) -> None:
     figures = campaign(range(400), 5, {name: everything_proved(ATTACKS[name])})

@@ -36,6 +36,7 @@ def subjects(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[st
         subject.store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_stores_that_are_told_the_same_hold_the_same(
     subjects: dict[str, Subject], seed: int

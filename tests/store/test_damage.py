@@ -358,6 +358,7 @@ def killed(path: Path, *, checkpoint: bool = False) -> None:
     assert Path(f"{path}-wal").stat().st_size
 
 
+@pytest.mark.slow
 def test_a_file_without_its_log_is_read_and_not_written_to(
     place: Path, sh: Commands, tmp_path: Path
 ) -> None:
@@ -386,6 +387,7 @@ def test_a_file_without_its_log_is_read_and_not_written_to(
     sh("cancel sent --by ann")
 
 
+@pytest.mark.slow
 def test_a_file_with_its_log_goes_on(place: Path, sh: Commands) -> None:
     killed(place)
     shutil.copy("runs.db", "copy.db")
@@ -400,6 +402,7 @@ def test_a_file_with_its_log_goes_on(place: Path, sh: Commands) -> None:
             assert store.check() == []
 
 
+@pytest.mark.slow
 def test_an_end_without_close_leaves_no_mark(place: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import damage; from nano_vm import "
@@ -432,6 +435,7 @@ def test_a_copy_of_a_store_in_use_with_its_log_is_a_store(place: Path) -> None:
     vm.close()
 
 
+@pytest.mark.slow
 def test_who_closes_last_takes_the_marks_of_the_dead_away(place: Path) -> None:
     vm = ExecutionVM(store=STORE)
     vm.run_sync(ONE)
@@ -497,6 +501,7 @@ assert code in (1, 2), code
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
 @pytest.mark.elsewhere(reason="needs to be root, to become another user")
 @pytest.mark.parametrize("log", ["", "whole", "without its index"])

@@ -318,6 +318,7 @@ async def test_a_run_that_dies_before_it_looks(host: Host, monkeypatch: pytest.M
     assert await gone_on(host.vm()) == {"a": {"order": 1}}
 
 
+@pytest.mark.slow
 async def test_many_at_the_same_time(host: Host) -> None:
     """Senders and runs that come at once, from several connections: each event is used once, each
     run gets one.

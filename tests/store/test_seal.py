@@ -542,6 +542,7 @@ def test_a_signature_is_of_one_purpose() -> None:
         assert not holds(broken, "seal", b"x")
 
 
+@pytest.mark.slow
 def test_without_the_library_seals_are_verified_and_keys_name_their_extra(
     url: str, till: Till
 ) -> None:

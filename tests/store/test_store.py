@@ -633,6 +633,7 @@ def claim_all(url: str, owner: str, ids: list[str], ready: Any, results: Any) ->
         results.put((owner, claimed))
 
 
+@pytest.mark.slow
 def test_processes_that_race_for_runs(shared: str) -> None:
     runs = [new_run(owner=None, status="pending") for _ in range(60)]
     with SqlStore(shared) as store:
@@ -833,6 +834,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 def test_what_a_column_never_held(tmp_path: Path) -> None:
     """SQLite lets any column hold anything."""
     path = tmp_path / "runs.db"
@@ -1274,6 +1276,7 @@ def test_a_lock_in_postgresql_that_is_not_given_back(postgres: PostgresServer) -
         must(store, Append(run.key, 1, [step(1)]))
 
 
+@pytest.mark.slow
 def test_a_corrupted_page_is_an_error_and_never_another_value(tmp_path: Path) -> None:
     run = new_run(inputs={"n": 1})
     rows = [step(n, {"n": n, "text": f"{n} " * 30}, request=n) for n in range(400)]
@@ -1349,6 +1352,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.05, 0.2, 0.35])
 def test_what_was_acknowledged_survives_a_killed_process(shared: str, seconds: float) -> None:
     reading, writing_end = os.pipe()
@@ -1504,6 +1508,7 @@ def test_a_connection_that_was_lost_while_nobody_used_it(
         assert store.load(run.run_id).rows == [step(1)]
 
 
+@pytest.mark.slow
 def test_a_server_that_crashes_and_comes_back(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path)
     try:

@@ -505,6 +505,7 @@ def is_found(path: Path, keys: list[str] | None) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signed", [False, True], ids=["plain", "signed"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name[:40])
 def test_what_is_edited_is_found_or_named(
@@ -582,6 +583,7 @@ def exported(path: Path) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 def test_an_export_that_was_edited_is_refused(tmp_path: Path, stores: dict[bool, bytes]) -> None:
     path = tmp_path / "runs.db"
     path.write_bytes(stores[True])

@@ -1044,6 +1044,7 @@ def describe(subject: Subject, edges: set[tuple[int, str]]) -> list[str]:
     return [f"{subject.flow.nodes[index].step.id} {label}" for index, label in sorted(edges)]
 
 
+@pytest.mark.slow
 def test_no_run_contradicts_what_is_said() -> None:
     count = campaign(400, 10)
     assert count["runs"] > 3000

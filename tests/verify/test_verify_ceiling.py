@@ -595,6 +595,7 @@ def test_a_ceiling_prints_and_has_a_json_form() -> None:
 # --- sizes ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_case_changes_lengthen_a_text_at_most_so_far() -> None:
     worst = 0.0
     for code in range(0x110000):
@@ -1062,6 +1063,7 @@ def small_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # the package's own name is the function
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tokens")
 def test_no_run_goes_over_its_ceiling() -> None:
     tally = campaign(range(250), 12)
@@ -1083,6 +1085,7 @@ def test_no_run_of_many_goes_over_its_ceiling() -> None:
 # --- how fast -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_ceiling_is_linear_in_the_program() -> None:
     """Of twice the steps not much more than twice the time; the figures are in the benchmarks."""
 

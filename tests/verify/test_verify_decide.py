@@ -113,6 +113,7 @@ ARGUMENTS: dict[str, list[tuple[st.SearchStrategy[Any], ...]]] = {
 """Arguments that are mostly no error."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_of_every_function(name: str) -> None:
     @settings(max_examples=120, deadline=None)
@@ -133,6 +134,7 @@ def test_of_every_function(name: str) -> None:
     no_value_is_outside()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(cases())
 def test_of_any_expression(case: tuple[str, dict[int, Any], dict[int, Domain]]) -> None:

@@ -869,6 +869,7 @@ NEVER = (
 )
 
 
+@pytest.mark.slow
 def test_runs_break_what_does_not_hold_and_nothing_else() -> None:
     never = []
     for name, (steps, policy, _) in CASES.items():
@@ -1088,6 +1089,7 @@ class AnyForm:
         return iter([form(value, names) for value in program.steps[0].args.values()])  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(MUTANTS))
 def test_mutants(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong engine says something else of one of the cases at least."""
@@ -1414,6 +1416,7 @@ def run(plan: Any, rng: Random, inputs: dict[str, Any]) -> Machine:
     return machine
 
 
+@pytest.mark.slow
 def test_what_surely_holds_no_search_breaks() -> None:
     """The look at all statements at once against a search for each, on drawn programs and on the
     cases."""
@@ -1472,6 +1475,7 @@ def attacked(seeds: range, runs: int) -> Counter[str]:
     return figures
 
 
+@pytest.mark.slow
 def test_what_holds_is_broken_by_no_run() -> None:
     figures = attacked(range(250), 16)
     statements = figures["holds"] + figures["broken"] + figures["not broken"]

@@ -253,6 +253,7 @@ def test_the_hint_names_what_works(steps: list[Any], hint: str, mended: list[Any
     assert told(*mended) == []
 
 
+@pytest.mark.slow
 def test_reads_of_many_steps_are_told_in_no_time() -> None:
     steps = [step(f"a{i}", on_error="skip") for i in range(2_000)]
     steps += [noted(f"r{i}", **{f"y{i}": f"$a{i}.output"}) for i in range(2_000)]

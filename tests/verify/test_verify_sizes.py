@@ -49,6 +49,7 @@ def holds(value: Any, a: Any, b: Any) -> None:
     assert len(canonical(result)) <= bound[1], (result, bound)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(expressions, plain_values, plain_values)
 @example("join([1, 2, 3, 4], '--------')", None, None)

@@ -915,6 +915,7 @@ def test_what_a_schema_restricts(
 # --- campaign and mutants -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("marked", [False, True])
 def test_no_run_breaks_what_holds(marked: bool) -> None:
     figures = campaign(analyse, range(240), 12, marked=marked)
@@ -1145,6 +1146,7 @@ def test_mutants(name: str) -> None:
     assert killed_by(mutant(name)) is not None
 
 
+@pytest.mark.slow
 def test_the_campaign_finds_what_is_wrong() -> None:
     """Without the tables: runs alone find most that makes the pass trust too much."""
     names = [

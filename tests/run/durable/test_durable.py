@@ -549,6 +549,7 @@ async def test_one_of_two_processes_has_the_run(host: Host) -> None:
     assert (await other.resume("r")).status is CANCELLED
 
 
+@pytest.mark.slow
 async def test_who_lost_the_lease_begins_no_call(host: Host) -> None:
     one = program(step("a", "read"), step("b", "pay"))
     vm = host.vm()

@@ -325,6 +325,7 @@ def stop() -> str:
     return "called here"
 
 
+@pytest.mark.slow
 async def test_a_process_that_is_there_keeps_its_runs_however_long_it_stands_still(
     url: str,
 ) -> None:
@@ -339,6 +340,7 @@ async def test_a_process_that_is_there_keeps_its_runs_however_long_it_stands_sti
     vm.close()
 
 
+@pytest.mark.slow
 async def test_when_it_is_gone_its_runs_are_free_at_once(url: str) -> None:
     worker = stopped_worker(url)
     worker.kill()
@@ -349,6 +351,7 @@ async def test_when_it_is_gone_its_runs_are_free_at_once(url: str) -> None:
     vm.close()
 
 
+@pytest.mark.slow
 async def test_from_elsewhere_its_time_counts(url: str) -> None:
     """A container beside it can not see the process; there the lease decides, by the store's
     clock.

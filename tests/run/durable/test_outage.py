@@ -174,6 +174,7 @@ def failing(number: int, moment: str) -> Iterator[None]:
         Faulty.number = 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("worked", [False, True], ids=["run", "work"])
@@ -414,6 +415,7 @@ async def test_a_disk_that_is_full_for_a_while(file: str) -> None:
     host.close()
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_started_again(tmp_path: Path) -> None:
     """As `pg_ctl restart -m immediate`: runs of a worker, of a caller, and one that is submitted
     meanwhile.
@@ -618,6 +620,7 @@ async def test_a_fault_of_ours_leaves_the_run_to_others(
     assert (trace.status, host.calls) == (SUCCESS, {"pay 1": 1, "look None": 2})
 
 
+@pytest.mark.slow
 async def test_a_store_that_fails_makes_no_noise(
     file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

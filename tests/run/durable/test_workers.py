@@ -90,6 +90,7 @@ def work(url: str, ledger: Path, ready: Any, results: Any) -> None:
     results.put(ended)
 
 
+@pytest.mark.slow
 def test_workers_share_the_runs_and_do_each_once(
     url: str,
     tmp_path: Path,
@@ -190,6 +191,7 @@ class Worker(threading.Thread):
         await asyncio.gather(*(store.append(item) for _, item in free), return_exceptions=True)
 
 
+@pytest.mark.slow
 def test_no_two_ever_wait_for_each_other(url: str, postgres: PostgresServer) -> None:
     before = deadlocks(postgres)
     ids = [f"r{number}" for number in range(24)]
