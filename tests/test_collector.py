@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from patience import HANGS_SECONDS
 
 from nano_vm import ExecutionVM, Program
 from nano_vm.collector import PYTHONS_OWN, THRESHOLDS, collector_eased, collector_paused
@@ -46,16 +47,16 @@ def test_pauses_that_overlap_do_not_leave_it_off() -> None:
     def second() -> None:
         with collector_paused():
             inside.set()
-            ended.wait(10)
+            ended.wait(HANGS_SECONDS)
             assert not gc.isenabled()
 
     thread = threading.Thread(target=second)
     with collector_paused():
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(HANGS_SECONDS)
     assert not gc.isenabled()
     ended.set()
-    thread.join(10)
+    thread.join(HANGS_SECONDS)
     assert gc.isenabled()
 
 
@@ -67,11 +68,11 @@ def test_a_child_does_not_wait_for_a_pause_of_its_parent() -> None:
     def pause() -> None:
         with collector_paused():
             inside.set()
-            ended.wait(10)
+            ended.wait(HANGS_SECONDS)
 
     thread = threading.Thread(target=pause)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(HANGS_SECONDS)
     child = os.fork()
     if child == 0:
         on = gc.isenabled()
@@ -79,7 +80,7 @@ def test_a_child_does_not_wait_for_a_pause_of_its_parent() -> None:
             off = not gc.isenabled()
         os._exit(0 if on and off and gc.isenabled() else 1)
     ended.set()
-    thread.join(10)
+    thread.join(HANGS_SECONDS)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert gc.isenabled()
 

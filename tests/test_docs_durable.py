@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import HANGS_SECONDS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "durable.md").read_text(encoding="utf-8")
@@ -78,7 +79,7 @@ def test_commands_print_what_is_shown(folder: Path) -> None:
             env=env,
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=HANGS_SECONDS,
             check=False,
         )
         if expected == ["Killed"]:

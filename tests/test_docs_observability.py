@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import HANGS_SECONDS
 from prometheus_client import CollectorRegistry
 
 from nano_vm.telemetry import names
@@ -26,7 +27,7 @@ def test_its_examples_run(text: str, tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from openai import DefaultAsyncHttpxClient
+from patience import HANGS_SECONDS
 
 from nano_vm.adapters import OpenAIAdapter
 
@@ -87,7 +88,7 @@ class FaultyServer:
                 model = request["model"]
                 status = int(model) if model.isdigit() else 200
                 if model == "slow":
-                    outer.released.wait(5)
+                    outer.released.wait(HANGS_SECONDS)
                 body = (
                     chat()
                     if status == 200

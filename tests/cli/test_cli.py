@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import HANGS_SECONDS
 from rich.console import Console
 
 from nano_vm import Program, Trace
@@ -130,7 +131,7 @@ def process(
         env=environment(env),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=HANGS_SECONDS,
         **kwargs,
     )
 
@@ -315,7 +316,7 @@ def test_a_terminal_gets_the_live_table(folder: Path) -> None:
     ) as running:
         os.close(child)
         text = read_all(parent)
-        assert running.wait(60) == 0
+        assert running.wait(HANGS_SECONDS) == 0
     assert "\x1b[" in text
     assert "status" in text
     assert "\x1b[?25h" in text, "the cursor is given back"
@@ -1461,7 +1462,7 @@ steps:
     ) as running:
         until((folder / "started").exists)
         running.send_signal(number)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == code
     assert re.search(r"^ok +book ", out, re.MULTILINE)
     assert out.splitlines()[-1].startswith("cancelled, ")
@@ -1480,7 +1481,7 @@ def test_a_second_interrupt_ends_what_does_not_let_itself_be_cancelled(folder: P
         running.send_signal(signal.SIGINT)
         until(lambda: (folder / "m").read_text() == "asked to stop")
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=30)
+        _, err = running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == 130
     assert err == "nano-vm: stopped at once; what was under way is unknown\n"
     assert not [p for p in folder.iterdir() if "t.json" in p.name], "nothing is left behind"
@@ -1511,7 +1512,7 @@ def test_an_interrupt_before_the_run_is_one_line(folder: Path) -> None:
     with start(folder, "run", "demo.yaml", "--tools", "slow.py:tools") as running:
         until((folder / "m").exists)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=HANGS_SECONDS)
     assert (running.returncode, out, err) == (130, "", "nano-vm: interrupted\n")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import HANGS_SECONDS
 
 from nano_vm.cli import main
 from nano_vm.run.batch.inputs import Inputs, read_line
@@ -194,7 +195,7 @@ def test_a_line_that_is_no_input_is_a_failed_one(
 @pytest.mark.slow
 def test_what_tools_print_does_not_go_into_json(folder: Path) -> None:
     done = process(*arguments("--json", tools="noisy_"), cwd=folder)
-    out, err = done.communicate(timeout=60)
+    out, err = done.communicate(timeout=HANGS_SECONDS)
     assert json.loads(out)["success"] == 20
     assert err.count("printed by a tool") == 20
 
@@ -206,7 +207,7 @@ def test_results_come_as_runs_end_or_in_order(folder: Path, ordered: bool) -> No
     running = process(*arguments(*(["--ordered"] if ordered else []), tools="stuck_"), cwd=folder)
     until(lambda: (folder / "began20").exists(), running)
     (folder / "go").write_text("")
-    running.communicate(timeout=60)
+    running.communicate(timeout=HANGS_SECONDS)
     order = list(results())
     assert (order == sorted(order)) is ordered
     assert sorted(order) == list(range(1, 21))
@@ -393,7 +394,7 @@ def test_a_full_disk_leaves_whole_lines_and_says_what_was_done(folder: Path) -> 
     running = process(
         *arguments("--concurrency", "4", tools="large_"), cwd=folder, preexec_fn=small
     )
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == 1
     assert Path("out.jsonl").read_text().endswith("\n")
     done = results()
@@ -415,7 +416,7 @@ def test_ctrl_c_lets_what_is_under_way_end(folder: Path) -> None:
     assert running.stderr is not None
     assert "stopping: " in running.stderr.readline()
     (folder / "go").write_text("")
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=HANGS_SECONDS)
     done = results()
     assert 2 in done
     # 0: all were taken before the signal came
@@ -433,7 +434,7 @@ def test_ctrl_c_twice_cancels_what_is_under_way(folder: Path) -> None:
     assert running.stderr is not None
     assert "stopping: " in running.stderr.readline()
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
+    running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == 130
     assert sorted(results()) == [1, *range(3, 21)]
     (folder / "go").write_text("")
@@ -462,7 +463,7 @@ def test_a_pipe_that_waits_does_not_hold_up_the_end(folder: Path) -> None:
         running,
     )
     running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=30) == 130
+    assert running.wait(timeout=HANGS_SECONDS) == 130
     for stream in (running.stdin, running.stdout, running.stderr):
         assert stream is not None
         stream.close()
@@ -472,12 +473,12 @@ def test_a_pipe_that_waits_does_not_hold_up_the_end(folder: Path) -> None:
 def test_inputs_by_a_pipe_go_on_too(folder: Path) -> None:
     text = (folder / "in.jsonl").read_text()
     args = ["batch", "demo.yaml", "-", "-o", "out.jsonl", "--tools", "tools.py:slow_"]
-    process(*args, cwd=folder, stdin=subprocess.PIPE).communicate(text[:36], timeout=60)
+    process(*args, cwd=folder, stdin=subprocess.PIPE).communicate(text[:36], timeout=HANGS_SECONDS)
     assert sorted(results()) == [1, 2, 3, 4]
-    process(*args, cwd=folder, stdin=subprocess.PIPE).communicate(text, timeout=60)
+    process(*args, cwd=folder, stdin=subprocess.PIPE).communicate(text, timeout=HANGS_SECONDS)
     assert sorted(int(n) for n in Path("calls").read_text().split()) == list(range(1, 21))
     changed = process(*args, cwd=folder, stdin=subprocess.PIPE)
-    _, err = changed.communicate(text.replace('"n": 7}', '"n": 8}'), timeout=60)
+    _, err = changed.communicate(text.replace('"n": 7}', '"n": 8}'), timeout=HANGS_SECONDS)
     assert changed.returncode == 2
     assert "line 7 of the inputs is not what it was" in err
     assert "goes on" not in err
@@ -486,7 +487,7 @@ def test_inputs_by_a_pipe_go_on_too(folder: Path) -> None:
 @pytest.mark.slow
 def test_killed_and_started_again_without_a_store(folder: Path) -> None:
     running = process(*arguments("--concurrency", "3", tools="deadly_"), cwd=folder)
-    running.communicate(timeout=60)
+    running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == -signal.SIGKILL
     assert 1 <= len(results()) <= 6
     assert main(arguments("--concurrency", "3", tools="deadly_")) == 0
@@ -502,7 +503,7 @@ def test_killed_with_a_store_what_was_under_way_is_in_doubt_and_not_repeated(
 ) -> None:
     args = arguments("--concurrency", "3", "--store", "sqlite:///runs.db", tools="deadly_")
     running = process(*args, cwd=folder)
-    running.communicate(timeout=60)
+    running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == -signal.SIGKILL
     assert Path("out.jsonl.batch").exists()
     assert main(args) == 3  # a call whose end nobody knows waits for a person
@@ -578,7 +579,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(folder: Path) -> None:
     ours, theirs = pty.openpty()
     running = process(*arguments("--concurrency", "1", tools="slow_"), cwd=folder, stderr=theirs)
     os.close(theirs)
-    out, _ = running.communicate(timeout=60)
+    out, _ = running.communicate(timeout=HANGS_SECONDS)
     shown = b""
     try:
         while chunk := os.read(ours, 65536):
@@ -751,7 +752,7 @@ def test_a_batch_that_is_killed_while_it_tries_again_loses_nothing(folder: Path)
     main(arguments(tools="flaky_"))
     Path("tools.py").write_text(TOOLS + DYING)
     ran = process(*arguments("--retry-failed", "--concurrency", "2", tools="dying_"), cwd=folder)
-    ran.communicate(timeout=60)
+    ran.communicate(timeout=HANGS_SECONDS)
     assert ran.returncode == -9
     assert results()[2]["status"] == "failed", "the file is as it was"
     assert json.loads(Path("out.jsonl.again").read_text())["line"] == 2

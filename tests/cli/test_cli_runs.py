@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import HANGS_SECONDS
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm.cli import main, times
@@ -591,7 +592,7 @@ def in_doubt(sh: Shell, folder: Path, refund: str, shown: str) -> str:
     """A run whose payment was begun, and whose process was killed."""
     assert sh("approve", refund, "ask", "--shown", shown, "--by", "ann") == 0
     running = process("resume", refund, "--tools", "tools.py:killing", cwd=folder)
-    running.communicate(timeout=60)
+    running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == -signal.SIGKILL
     assert sh("runs") == 0
     assert "left behind" in sh.out[0]
@@ -701,7 +702,7 @@ def test_a_worker_prints_json_and_nothing_else(
     Path("tools.py").write_text(TOOLS.replace('    return f"paid', printing))
     assert sh("approve", refund, "ask", "--shown", shown, "--by", "ann") == 0
     running = process("work", *HOST, "--until-idle", "--json", cwd=folder)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=HANGS_SECONDS)
     assert [(run["run_id"], run["output"]) for run in map(json.loads, out.splitlines())] == [
         (refund, "paid A7")
     ]
@@ -715,7 +716,7 @@ def test_a_worker_goes_on_until_it_is_told_to_stop(sh: Shell, folder: Path, refu
     assert running.stdout is not None
     assert running.stdout.readline().startswith("refund-1  refund  success  output ")
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == 0
     assert err.startswith("stopping: ")
 
@@ -735,7 +736,7 @@ def test_ctrl_c_in_resume_cancels_and_undoes(sh: Shell, folder: Path) -> None:
         assert running.poll() is None or Path("began").exists(), running.communicate()
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
+    running.communicate(timeout=HANGS_SECONDS)
     # 3: the call that was cut off is in doubt, and waits for a person
     assert running.returncode in (3, 130)
 
@@ -782,14 +783,14 @@ def test_a_run_under_way_in_another_process_is_cancelled(sh: Shell, folder: Path
     Path("long.yaml").write_text(LONG)
     Path("tools.py").write_text(TOOLS + RESTING)
     running = process("run", "long.yaml", *HOST, "--run-id", "long", cwd=folder)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANGS_SECONDS
     while not paid():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert sh("cancel", "long", "--by", "ann") == 0
     assert sh.out[0] == "recorded: cancel, for run long"
     assert re.fullmatch(r"it is under way in \S+, and stops before its next step", sh.out[1])
-    out, _ = running.communicate(timeout=60)
+    out, _ = running.communicate(timeout=HANGS_SECONDS)
     assert running.returncode == 1
     assert out.splitlines()[-1].startswith("cancelled, ")
     done = paid()
@@ -833,7 +834,7 @@ def test_from_one_store_to_another(sh: Shell, ended: str, folder: Path) -> None:
     here, there = sh.json("show", ended), sh.json("show", ended, *other)
     assert here == there
     piped = process("store", "export", cwd=folder)
-    out, _ = piped.communicate(timeout=60)
+    out, _ = piped.communicate(timeout=HANGS_SECONDS)
     assert out == Path("runs.jsonl").read_text()
 
 

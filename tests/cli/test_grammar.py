@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from patience import HANGS_SECONDS
 
 from nano_vm.cli import main
 from nano_vm.cli.commands import TABLE
@@ -174,7 +175,7 @@ def completed(line: str, folder: Path, **env: str) -> list[str]:
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS_SECONDS,
         check=True,
     )
     return done.stdout.split()
@@ -247,7 +248,7 @@ def test_bash_takes_the_script(line: str, replies: list[str], tmp_path: Path) ->
         env={**os.environ, "PATH": f"{_command(tmp_path)}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS_SECONDS,
         check=False,
     )
     assert bash.stdout.splitlines() == (replies or [""]), bash.stderr

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import HANGS_SECONDS
 
 from nano_vm.cli import main
 from nano_vm.cli.commands.init import NEXT
@@ -55,7 +56,7 @@ def test_what_is_made_passes_its_own_tests(template: str, tmp_path: Path) -> Non
         env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import HANGS_SECONDS
 from virtual_time import VirtualClock, VirtualLoop
 
 from nano_vm import ExecutionVM, Limits, ModelError, Program, ProgramError, Trace, tool
@@ -537,7 +538,7 @@ def digests_elsewhere(python: str | Path, hash_seed: str) -> list[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from build import NOW, llm, mapped, parallel, program, step
+from patience import HANGS_SECONDS
 from soundness.campaign import drawn
 from soundness.programs import KINDS, TOOLS, WORDS, draw_inputs
 
@@ -219,7 +220,7 @@ async def test_what_a_worker_leaves_is_released_and_replayed_by_the_next(
     await first.submit(program(*steps), run_id="r")
     hosts.hanging.add(at)
     working = asyncio.create_task(first.work())
-    await asyncio.wait_for(hosts.reached.wait(), 10)
+    await asyncio.wait_for(hosts.reached.wait(), HANGS_SECONDS)
     working.cancel()
     await asyncio.wait([working])
     assert before.kinds()[-2:] == [("step_started", "b"), ("run_released", "")]
@@ -271,7 +272,7 @@ async def test_a_cancelled_run_has_ended(hosts: Hosts) -> None:
     vm, seen = hosts.vm()
     hosts.hanging.add("read")
     run = vm.start(program(step("a", "read")), run_id="r")
-    await asyncio.wait_for(hosts.reached.wait(), 10)
+    await asyncio.wait_for(hosts.reached.wait(), HANGS_SECONDS)
     await run.cancel()
     assert seen.kinds() == [
         ("run_started", ""),

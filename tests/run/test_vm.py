@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from build import NOW, llm, mapped, parallel, program, statuses, step
+from patience import HANGS_SECONDS
 
 from nano_vm import (
     Budget,
@@ -1175,7 +1176,7 @@ def test_one_vm_serves_several_threads_and_event_loops() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(HANGS_SECONDS)
     assert found == [True] * 4
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import HANGS_SECONDS
 from postgres import postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Program, VMError, tool
@@ -688,7 +689,7 @@ async def test_a_live_run_is_cancelled_only_by_who_is_trusted(url: str, till: Ti
     @tool(effect="read")
     async def order(n: int) -> int:
         begun.set()
-        await asyncio.wait_for(go_on.wait(), 30)
+        await asyncio.wait_for(go_on.wait(), HANGS_SECONDS)
         return n
 
     one = Program.from_dict(
@@ -706,7 +707,7 @@ async def test_a_live_run_is_cancelled_only_by_who_is_trusted(url: str, till: Ti
         (journal,) = vm._durable.journals
         with open_store(url, signing_key=key) as store:  # type: ignore[attr-defined]
             store.send(status, Message("cancel", "", {}, "ann", 5))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANGS_SECONDS):
             while not journal.heard.messages:  # noqa: ASYNC110 - it is told by nothing else
                 await asyncio.sleep(0.02)
         go_on.set()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import HANGS_SECONDS
 from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm.errors import LeaseLost, MissingExtra, StoreError, UnknownRun
@@ -349,7 +350,7 @@ def test_a_loop_that_is_gone_does_not_hurt_the_others(store: SqlStore) -> None:
     run = new_run()
     store.create(run)
     gate = threading.Event()
-    store.writer.submit(lambda *_: gate.wait(10))
+    store.writer.submit(lambda *_: gate.wait(HANGS_SECONDS))
 
     async def main() -> None:
         store.append(Append(run.key, run.fence, [step(1)]))
@@ -507,7 +508,7 @@ def test_nobody_claims_a_run_between_the_look_at_its_fence_and_the_commit(
 
         monkeypatch.setattr(writing.Connection, "many", slowly)
         must(mine, Append(run.key, 1, [step(1)]))
-        thread.join(30)
+        thread.join(HANGS_SECONDS)
         assert waited == [mine.database.dialect.alone]
         assert claims == [2 if mine.database.dialect.alone else None]
         late = append(mine, Append(run.key, 1, [step(2)]))[0]
@@ -624,7 +625,7 @@ def test_a_message_of_another_run_is_not_used(store: SqlStore) -> None:
 def claim_all(url: str, owner: str, ids: list[str], ready: Any, results: Any) -> None:
     with SqlStore(url) as store:
         store.heartbeat(owner, 1_000)
-        ready.wait(30)
+        ready.wait(HANGS_SECONDS)
         claimed: list[str] = []
         while more := store.claim(
             [run_id for run_id in ids if run_id not in claimed], owner, 1, most=7
@@ -648,9 +649,9 @@ def test_processes_that_race_for_runs(shared: str) -> None:
     ]
     for worker in workers:
         worker.start()
-    won = dict(results.get(timeout=60) for _ in workers)
+    won = dict(results.get(timeout=HANGS_SECONDS) for _ in workers)
     for worker in workers:
-        worker.join(30)
+        worker.join(HANGS_SECONDS)
     assert sorted(run_id for claimed in won.values() for run_id in claimed) == sorted(ids), (
         "each by one, none by two"
     )
@@ -755,7 +756,7 @@ def test_two_that_erase_the_same_run_at_once(postgres: PostgresServer) -> None:
             thread.join(0.5)
         holding.commit()
         for thread in threads:
-            thread.join(30)
+            thread.join(HANGS_SECONDS)
         assert sorted(done) == [False, True]
         assert damage(one) == []
 
@@ -1232,7 +1233,10 @@ asyncio.run(main())
 """
     url = f"sqlite:///{tmp_path}/runs.db"
     ran = subprocess.run(
-        [sys.executable, "-c", script, url, *sys.path], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script, url, *sys.path],
+        capture_output=True,
+        text=True,
+        timeout=HANGS_SECONDS,
     )
     assert ran.returncode == 0, ran.stderr
     assert "what was acknowledged is there" in ran.stderr
@@ -1366,7 +1370,7 @@ def test_what_was_acknowledged_survives_a_killed_process(shared: str, seconds: f
         time.sleep(seconds)
         child.send_signal(signal.SIGKILL)
         acknowledged = [first, *lines]
-    child.wait(30)
+    child.wait(HANGS_SECONDS)
     last: dict[str, int] = {}
     for line in acknowledged:
         name, number = line.split()
@@ -1540,10 +1544,10 @@ def test_a_process_that_stops_in_the_middle_does_not_hold_up_the_others(
         def job(connection: Any, _: Any) -> None:
             connection.run("UPDATE nano_contents SET refs = refs")
             begun.set()
-            gate.wait(30)
+            gate.wait(HANGS_SECONDS)
 
         stopped = frozen.writer.submit(job)
-        begun.wait(30)
+        begun.wait(HANGS_SECONDS)
         must(awake, Append(run.key, 1, [step(1, {"a": LONG}), step(2, run.document)]))
         gate.set()
         with pytest.raises(StoreError, match="idle-in-transaction timeout"):

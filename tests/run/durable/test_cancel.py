@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from build import llm, mapped, parallel, program, step
+from patience import HANGS_SECONDS
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Trace, TraceStatus, tool
@@ -63,7 +64,7 @@ class Host:
         return vm
 
     async def called(self, name: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANGS_SECONDS):
             while name not in self.calls:  # noqa: ASYNC110 - calls are all there is
                 await asyncio.sleep(0.005)
 
@@ -98,7 +99,7 @@ async def test_a_call_that_only_reads_is_cut_off(host: Host, how: str) -> None:
             vm.resume("r") if how == "resume" else vm.work(until_idle=True)
         )  # type: ignore[arg-type]
     await host.called("read")
-    trace = await asyncio.wait_for(other.cancel("r", by="ann"), 20)
+    trace = await asyncio.wait_for(other.cancel("r", by="ann"), HANGS_SECONDS)
     assert (trace.status, host.calls) == (CANCELLED, ["quick", "read", "back"])
     found: Any = await driving
     assert (found if how != "work" else found[0]).status is CANCELLED
@@ -111,7 +112,7 @@ async def test_the_caller_of_resume_is_not_left_cancelled(host: Host) -> None:
 
     async def caller() -> tuple[Trace, int]:
         trace = await vm.resume("r")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS_SECONDS):
             await asyncio.sleep(0)
         task = asyncio.current_task()
         assert task is not None
@@ -120,7 +121,7 @@ async def test_the_caller_of_resume_is_not_left_cancelled(host: Host) -> None:
     driving = asyncio.create_task(caller())
     await host.called("read")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
-    trace, cancelling = await asyncio.wait_for(driving, 20)
+    trace, cancelling = await asyncio.wait_for(driving, HANGS_SECONDS)
     assert (trace.status, cancelling) == (CANCELLED, 0)
 
 
@@ -137,7 +138,7 @@ async def test_a_model_call_is_cut_off(host: Host) -> None:
     driving = asyncio.create_task(vm.run(program(llm("m")), run_id="r"))
     await host.called("model")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
-    assert (await asyncio.wait_for(driving, 20)).status is CANCELLED
+    assert (await asyncio.wait_for(driving, HANGS_SECONDS)).status is CANCELLED
 
 
 async def test_a_call_with_an_effect_ends_by_itself_and_the_run_stops_there(host: Host) -> None:
@@ -149,7 +150,7 @@ async def test_a_call_with_an_effect_ends_by_itself_and_the_run_stops_there(host
     await asyncio.sleep(0.1)  # it was noticed
     assert not driving.done()
     host.go.set()
-    trace = await asyncio.wait_for(driving, 20)
+    trace = await asyncio.wait_for(driving, HANGS_SECONDS)
     assert (trace.status, host.calls) == (CANCELLED, ["write", "write ended", "back"])
     assert trace.waiting == []
     assert host.used("r")
@@ -165,7 +166,7 @@ async def test_one_that_does_not_end_is_in_doubt(
     )
     await host.called("write")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
-    trace = await asyncio.wait_for(driving, 20)
+    trace = await asyncio.wait_for(driving, HANGS_SECONDS)
     assert [entry["kind"] for entry in trace.waiting] == ["in_doubt"]
     assert host.calls == ["write"]
 
@@ -203,7 +204,7 @@ async def test_items_that_have_not_begun_do_not(host: Host) -> None:
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
     await asyncio.sleep(0.1)
     host.go.set()
-    assert (await asyncio.wait_for(driving, 20)).status is CANCELLED
+    assert (await asyncio.wait_for(driving, HANGS_SECONDS)).status is CANCELLED
     assert host.calls.count("write") == 3
 
 
@@ -221,7 +222,7 @@ async def test_what_undoes_is_not_cut_off(host: Host) -> None:
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
     await asyncio.sleep(0.1)
     host.go.set()
-    trace = await asyncio.wait_for(driving, 20)
+    trace = await asyncio.wait_for(driving, HANGS_SECONDS)
     assert (trace.status, host.calls) == (TraceStatus.FAILED, ["quick", "write", "write ended"])
 
 
@@ -232,7 +233,7 @@ async def test_in_the_same_vm_it_acts_at_once(host: Host, monkeypatch: pytest.Mo
         vm.run(program(step("a", "quick", undo=BACK), step("b", "read")), run_id="r")
     )
     await host.called("read")
-    trace = await asyncio.wait_for(vm.cancel("r"), 20)
+    trace = await asyncio.wait_for(vm.cancel("r"), HANGS_SECONDS)
     assert (trace.status, host.calls) == (CANCELLED, ["quick", "read", "back"])
     assert (await driving).status is CANCELLED
     assert host.used("r")
@@ -259,7 +260,7 @@ async def test_other_runs_of_a_worker_go_on(host: Host) -> None:
     working = asyncio.create_task(vm.work(until_idle=True))
     await host.called("read")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_SECONDS):
         while (await asyncio.to_thread(other.load, "r")).status is not CANCELLED:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     host.go.set()
@@ -293,14 +294,14 @@ def test_the_listener_asks_once_for_all_until_they_are_discarded(
     ear = Listener(store)  # type: ignore[arg-type]
     ear.add(1, lambda: heard.append(1))
     ear.add(2, lambda: (heard.append(2), both.set()))  # type: ignore[func-returns-value]
-    assert both.wait(10)
+    assert both.wait(HANGS_SECONDS)
     assert heard == [1, 1, 2]
     assert store.asked[:2] in ([[1, 2], [1, 2]], [[1], [1, 2]])
     thread = ear._thread
     assert thread is not None
     for key in (1, 2):
         ear.discard(key)
-    thread.join(10)
+    thread.join(HANGS_SECONDS)
     assert not thread.is_alive()  # nobody is left to listen for
     ear.add(3, lambda: None)
     assert ear._thread is not None
@@ -322,5 +323,5 @@ async def test_one_that_nobody_trusted_recorded_does_not_hide_the_next(host: Hos
     await asyncio.to_thread(
         Inbox(store, None, time, trusted=frozenset({key.public})).cancel, "r", by="ann"
     )
-    assert (await asyncio.wait_for(driving, 20)).status is CANCELLED
+    assert (await asyncio.wait_for(driving, HANGS_SECONDS)).status is CANCELLED
     store.close()

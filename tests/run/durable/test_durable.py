@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from build import NOW, llm, mapped, parallel, program, statuses, step
+from patience import HANGS_SECONDS
 
 from nano_vm import ExecutionVM, Program, ProgramError, Trace, TraceStatus, VMError, tool
 from nano_vm.errors import LeaseLost, UnknownRun
@@ -107,7 +108,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 async def called(host: Host, what: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANGS_SECONDS):
         while what not in [call if isinstance(call, str) else call[0] for call in host.calls]:  # noqa: ASYNC110 - calls are all there is
             await asyncio.sleep(0.005)
 
@@ -899,13 +900,13 @@ class Race:
 
         def spared_slowly() -> list[str]:
             claims.set()
-            assert may_claim.wait(10)
+            assert may_claim.wait(HANGS_SECONDS)
             return spared()
 
         vm.store.begin = begin_slowly  # type: ignore[method-assign]
         vm._durable.lease.spared = spared_slowly  # type: ignore[method-assign]
         resumes = asyncio.create_task(vm.resume("r"))
-        assert await asyncio.to_thread(claims.wait, 10)
+        assert await asyncio.to_thread(claims.wait, HANGS_SECONDS)
         joins = asyncio.create_task(vm.run(one, run_id="r"))
         await begins.wait()
         may_claim.set()

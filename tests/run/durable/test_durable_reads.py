@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from build import program, step
+from patience import HANGS_SECONDS
 
 from nano_vm import ExecutionVM, Program, TraceStatus, tool
 from nano_vm.errors import StoreError
@@ -150,7 +151,7 @@ async def test_what_follows_a_lost_append_is_not_stored_without_it(
     assert "pay" not in host.calls
     # the lease pays what is owed: what was lost, and then what followed it; no look finds a hole
     store, stored = vm.require_store(), 3
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS_SECONDS):
         while stored < 8:
             run = store.load("r")
             stored = len(run.rows)

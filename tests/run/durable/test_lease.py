@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from build import parallel, program, step
+from patience import HANGS_SECONDS
 from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, TraceStatus, VMError, tool
@@ -58,7 +59,7 @@ def test_a_process_is_seen_while_it_is_there() -> None:
     sleeping.send_signal(signal.SIGSTOP)
     assert SYSTEM.sees(other, here) is Seen.ALIVE
     sleeping.kill()
-    until = time.monotonic() + 10
+    until = time.monotonic() + HANGS_SECONDS
     while SYSTEM.sees(other, here) is Seen.ALIVE and time.monotonic() < until:
         time.sleep(0.01)
     assert SYSTEM.sees(other, here) is Seen.GONE, "it has ended, and nobody has waited for it yet"
@@ -253,7 +254,7 @@ async def test_a_lease_that_ends_between_look_and_claim_takes_no_run_from_a_proc
 
         store.claimable = left_by_then
         working = asyncio.create_task(second.work(poll_seconds=0.01))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS_SECONDS):
             while "claim" not in looks:  # noqa: ASYNC110 - calls are all there is
                 await asyncio.sleep(0.005)
         working.cancel()
@@ -314,7 +315,7 @@ def stopped_worker(url: str) -> subprocess.Popen[str]:
     _, status = os.waitpid(worker.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
     with SqlStore(url) as store:
-        until = time.monotonic() + 10
+        until = time.monotonic() + HANGS_SECONDS
         while min(store.owners().values()) >= 0 and time.monotonic() < until:
             time.sleep(0.02)
         assert max(store.owners().values()) < 0
@@ -335,7 +336,7 @@ async def test_a_process_that_is_there_keeps_its_runs_however_long_it_stands_sti
     with pytest.raises(VMError, match="is under way in another process"):
         await vm.resume("r")
     worker.send_signal(signal.SIGCONT)
-    assert worker.communicate(timeout=60)[0] == "success\n"
+    assert worker.communicate(timeout=HANGS_SECONDS)[0] == "success\n"
     assert vm.load("r").steps[0].output == "woken"
     vm.close()
 
@@ -568,7 +569,7 @@ class Bank:
         @tool(effect="irreversible")
         def pay(n: int) -> str:
             self.begun.set()
-            assert self.may_end.wait(10)
+            assert self.may_end.wait(HANGS_SECONDS)
             self.ended.set()
             return f"paid {n}"
 
@@ -590,7 +591,7 @@ async def test_a_call_that_a_worker_leaves_in_a_thread_is_not_taken_for_gone(
     vm = ExecutionVM(tools=bank.tools(), store=url, clock=clock)
     await vm.submit(PAY, {"n": 1}, run_id="r")
     working = asyncio.create_task(vm.work())
-    assert await asyncio.to_thread(bank.begun.wait, 10)
+    assert await asyncio.to_thread(bank.begun.wait, HANGS_SECONDS)
     working.cancel()
     await asyncio.wait([working])
     assert vm.require_store().load("r").owner is None
@@ -602,9 +603,9 @@ async def test_a_call_that_a_worker_leaves_in_a_thread_is_not_taken_for_gone(
     (entry,) = vm.waiting("r")
     assert (entry["path"], entry["process"]["alive"]) == ("pay", True)
     bank.may_end.set()
-    assert await asyncio.to_thread(bank.ended.wait, 10)
+    assert await asyncio.to_thread(bank.ended.wait, HANGS_SECONDS)
     clock.offset_ns = HOUR_NS
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANGS_SECONDS):
         while not (ended := await vm.work(until_idle=True)) or not bank.asked:
             clock.offset_ns += HOUR_NS
     assert (ended[0].output, bank.asked) == ("found 1", [True])

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from build import parallel, program, step
+from patience import HANGS_SECONDS
 from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, TraceStatus, tool
@@ -94,7 +95,7 @@ def host(url: str) -> Iterator[Host]:
     made.close()
 
 
-async def until(holds: Callable[[], Any], seconds: float = 20) -> Any:
+async def until(holds: Callable[[], Any], seconds: float = HANGS_SECONDS) -> Any:
     """What *holds* gives, once that is true."""
     async with asyncio.timeout(seconds):
         while not (found := await asyncio.to_thread(holds)):  # noqa: ASYNC110 - it is in the store, or in another thread
@@ -104,7 +105,7 @@ async def until(holds: Callable[[], Any], seconds: float = 20) -> Any:
 
 async def taken_up(vm: ExecutionVM) -> Any:
     """The first run that *vm* can take up."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_SECONDS):
         while not (found := await vm.work(until_idle=True)):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         return found[0]

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from build import program, step
+from patience import HANGS_SECONDS
 from postgres import PostgresServer, postgres, url_of  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Trace, tool
@@ -72,7 +73,7 @@ def work(url: str, ledger: Path, ready: Any, results: Any) -> None:
     async def main() -> None:
         names = [f"run {number}" for number in range(RUNS)]
         random.Random(ledger.name).shuffle(names)
-        ready.wait(60)
+        ready.wait(HANGS_SECONDS)
         ids = await asyncio.gather(
             *(vm.submit(WRITES, {"name": name}, run_id=name.replace(" ", "-")) for name in names)
         )
@@ -104,9 +105,9 @@ def test_workers_share_the_runs_and_do_each_once(
     workers = [spawn.Process(target=work, args=(url, ledger, ready, results)) for ledger in ledgers]
     for worker in workers:
         worker.start()
-    shares = [results.get(timeout=120) for _ in workers]
+    shares = [results.get(timeout=HANGS_SECONDS) for _ in workers]
     for worker in workers:
-        worker.join(60)
+        worker.join(HANGS_SECONDS)
         assert worker.exitcode == 0
     assert sorted(run_id for share in shares for run_id in share) == sorted(
         f"run-{number}" for number in range(RUNS)
