@@ -73,11 +73,19 @@ class Host:
         return self.vms[0].require_store().load(run_id).inbox == []
 
 
+async def heard(vm: ExecutionVM) -> None:
+    """Wait until the run that *vm* drives is stopping."""
+    async with asyncio.timeout(HANGS_SECONDS):
+        while not any(journal.interruption.stopping for journal in vm._durable.journals):  # noqa: ASYNC110 - a thread says so
+            await asyncio.sleep(0.005)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def host(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Host]:
     monkeypatch.setattr(listener, "NOTICED_SECONDS", 0.02)
+    monkeypatch.setattr(interruption, "EFFECT_GRACE_SECONDS", 2 * HANGS_SECONDS)
     server: PostgresServer | None = (
         request.getfixturevalue("postgres") if request.param != "sqlite" else None
     )
@@ -147,7 +155,7 @@ async def test_a_call_with_an_effect_ends_by_itself_and_the_run_stops_there(host
     driving = asyncio.create_task(vm.run(one, run_id="r"))
     await host.called("write")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
-    await asyncio.sleep(0.1)  # it was noticed
+    await heard(vm)
     assert not driving.done()
     host.go.set()
     trace = await asyncio.wait_for(driving, HANGS_SECONDS)
@@ -189,10 +197,10 @@ async def test_beside_an_effect_nothing_else_is_waited_for(host: Host) -> None:
     await host.called("write")
     await host.called("forever")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
-    await asyncio.sleep(0.1)
+    await heard(vm)
     assert not driving.done()
     host.go.set()
-    trace = await asyncio.wait_for(driving, 3)  # and not after the grace of an effect
+    trace = await asyncio.wait_for(driving, HANGS_SECONDS)  # and not after the grace of an effect
     assert (trace.status, host.calls[2:]) == (CANCELLED, ["write ended", "back"])
 
 
@@ -202,7 +210,7 @@ async def test_items_that_have_not_begun_do_not(host: Host) -> None:
     driving = asyncio.create_task(vm.run(one, run_id="r"))
     await host.called("write")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
-    await asyncio.sleep(0.1)
+    await heard(vm)
     host.go.set()
     assert (await asyncio.wait_for(driving, HANGS_SECONDS)).status is CANCELLED
     assert host.calls.count("write") == 3
@@ -220,7 +228,7 @@ async def test_what_undoes_is_not_cut_off(host: Host) -> None:
     driving = asyncio.create_task(vm.run(one, run_id="r"))
     await host.called("write")
     await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
-    await asyncio.sleep(0.1)
+    await heard(vm)
     host.go.set()
     trace = await asyncio.wait_for(driving, HANGS_SECONDS)
     assert (trace.status, host.calls) == (TraceStatus.FAILED, ["quick", "write", "write ended"])
@@ -317,7 +325,11 @@ async def test_one_that_nobody_trusted_recorded_does_not_hide_the_next(host: Hos
     await host.called("read")
     store: Any = open_store(host.url)
     await asyncio.to_thread(Inbox(store, None, time).cancel, "r", by="eve")
-    await asyncio.sleep(0.2)
+    (journal,) = vm._durable.journals
+    async with asyncio.timeout(HANGS_SECONDS):
+        while journal.interruption.looking is None:  # noqa: ASYNC110 - a thread says so
+            await asyncio.sleep(0.005)
+        await asyncio.shield(journal.interruption.looking)
     assert not driving.done()
     store.signer = key
     await asyncio.to_thread(

@@ -113,6 +113,17 @@ async def called(host: Host, what: str) -> None:
             await asyncio.sleep(0.005)
 
 
+async def settled(vm: ExecutionVM) -> None:
+    """Wait until nothing goes on but calls that hang: what was given to the store is durable, and
+    who waited for that has gone on, several times over.
+    """
+    writer = vm.require_store().writer  # type: ignore[attr-defined]
+    for _ in range(5):
+        await asyncio.wrap_future(writer.submit(lambda *_: None))
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
 async def killed(
     host: Host, one: Program, at: str, inputs: dict[str, Any] | None = None
 ) -> ExecutionVM:
@@ -121,11 +132,21 @@ async def killed(
     host.hang.add(at)
     task = asyncio.create_task(vm.run(one, inputs, run_id="r"))
     await called(host, at)
-    await asyncio.sleep(0.1)  # what runs beside it ends
+    await settled(vm)
     await host.die(vm, task)
     host.hang.discard(at)
     host.calls.clear()
     return host.vm()
+
+
+class Ahead:
+    """A clock that is set ahead by so many seconds."""
+
+    seconds = 0
+    monotonic_ns, sleep = staticmethod(time.monotonic_ns), staticmethod(asyncio.sleep)
+
+    def time_ns(self) -> int:
+        return time.time_ns() + self.seconds * 10**9
 
 
 def sealed(vm: ExecutionVM, run_id: str) -> bool:
@@ -386,7 +407,7 @@ class Times:
         except UnknownRun:
             task = asyncio.create_task(vm.run(one, inputs, run_id="r"))
         await called(self.host, at)
-        await asyncio.sleep(0.05)  # what runs beside it ends
+        await settled(vm)
         await self.host.die(vm, task)
         self.host.hang = set()
 
@@ -580,9 +601,10 @@ async def test_a_worker_that_stops_leaves_its_runs(host: Host) -> None:
     worker = asyncio.create_task(vm.work())
     await called(host, "read")
     worker.cancel()
-    await asyncio.sleep(0.05)
-    for journal in vm._durable.journals:
-        assert journal.leaving
+    (journal,) = vm._durable.journals
+    async with asyncio.timeout(HANGS_SECONDS):
+        while not journal.leaving:  # noqa: ASYNC110 - nothing else tells of it
+            await asyncio.sleep(0)
     host.hang.discard("read")
     for task in asyncio.all_tasks() - {asyncio.current_task(), worker}:
         task.cancel()  # the grace is over
@@ -669,10 +691,11 @@ async def test_a_rejection(
 
 @pytest.mark.parametrize("otherwise", [None, [step("n", "read")]])
 async def test_an_approval_that_comes_too_late(host: Host, otherwise: Any) -> None:
-    vm = host.vm()
+    clock = Ahead()
+    vm = host.vm(clock=clock)
     more = {"otherwise": otherwise} if otherwise else {}
-    await vm.run(program({**ASK, "timeout_seconds": 0.3, **more}), {"x": 7}, run_id="r")
-    await asyncio.sleep(0.35)
+    await vm.run(program({**ASK, "timeout_seconds": 3600, **more}), {"x": 7}, run_id="r")
+    clock.seconds = 3601
     await vm.work(until_idle=True)
     trace = vm.load("r")
     assert trace.status is (SUCCESS if otherwise else FAILED)
@@ -682,17 +705,18 @@ async def test_an_approval_that_comes_too_late(host: Host, otherwise: Any) -> No
 async def test_a_timer_survives_its_process_and_starts_once(host: Host) -> None:
     one = program(
         parallel(
-            [{"id": "w", "type": "wait", "seconds": 0.8}, step("t", "write")], step("u", "read")
+            [{"id": "w", "type": "wait", "seconds": 3600}, step("t", "write")], step("u", "read")
         )
     )
-    vm = host.vm()
-    trace = await vm.run(one, run_id="r")
+    clock = Ahead()
+    trace = await host.vm(clock=clock).run(one, run_id="r")
     assert trace.status is SUSPENDED
-    assert await host.vm().work(until_idle=True) == []
-    # taken up early: it goes on waiting for the same moment
-    assert (await host.vm().resume("r")).status is SUSPENDED
-    await asyncio.sleep(0.85)
-    (trace,) = await host.vm().work(until_idle=True)
+    assert await host.vm(clock=clock).work(until_idle=True) == []
+    clock.seconds = 1800
+    # resumed early: it goes on waiting for the same moment
+    assert (await host.vm(clock=clock).resume("r")).status is SUSPENDED
+    clock.seconds = 3601
+    (trace,) = await host.vm(clock=clock).work(until_idle=True)
     assert (trace.status, host.calls) == (SUCCESS, ["read", "write"])
 
 
@@ -709,11 +733,14 @@ async def test_a_wait_for_nonsense(host: Host, fields: dict[str, Any], text: str
 
 async def test_max_seconds_leaves_waiting_out(host: Host) -> None:
     one = program(
-        {"id": "w", "type": "wait", "seconds": 1.2}, step("t", "read"), budget={"max_seconds": 1.0}
+        {"id": "w", "type": "wait", "seconds": 3600},
+        step("t", "read"),
+        budget={"max_seconds": HANGS_SECONDS},
     )
-    vm = host.vm()
+    clock = Ahead()
+    vm = host.vm(clock=clock)
     await vm.run(one, run_id="r")
-    await asyncio.sleep(1.25)
+    clock.seconds = 3601
     assert (await vm.resume("r")).status is SUCCESS
 
 
@@ -846,7 +873,7 @@ async def test_a_run_in_doubt_is_loaded_as_it_was_driven(host: Host) -> None:
     host.hang.add("pay")
     task = asyncio.create_task(first.run(one, run_id="r"))
     await called(host, "pay")
-    await asyncio.sleep(0.05)
+    await settled(first)
     await host.die(first, task)
     vm = host.vm()
     vm.register_tool("asked", asked)
@@ -935,16 +962,6 @@ async def test_a_run_that_is_due_is_gone_on_with_by_who_joins_it(host: Host) -> 
     assert (await vm.run(one, run_id="r")).status is SUSPENDED
     clock.seconds = 3600
     assert (await vm.run(one, run_id="r")).status is SUCCESS
-
-
-class Ahead:
-    """A clock that is set ahead by so many seconds."""
-
-    seconds = 0
-    monotonic_ns, sleep = staticmethod(time.monotonic_ns), staticmethod(asyncio.sleep)
-
-    def time_ns(self) -> int:
-        return time.time_ns() + self.seconds * 10**9
 
 
 async def in_doubt_with_a_late_answer(host: Host) -> tuple[Program, list[str]]:
