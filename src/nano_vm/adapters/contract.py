@@ -43,6 +43,10 @@ class Adapter:
         self.served: Served | None = served if isinstance(served, Served) else None
         # of a pool, whose members differ
         self._takes = getattr(adapter, "takes", None) if self.served is not None else None
+        # words that can be said of whoever answers
+        self.tags: frozenset[str] = (
+            frozenset() if self.served is None else getattr(adapter, "tags", frozenset())
+        )
         options = getattr(adapter, "option_names", None)
         self.option_names = None if options is None else frozenset(options)
         try:

@@ -141,6 +141,8 @@ class Policy:
     budget: Budget | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
+    models: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """By pattern of a model's name, the tags that whoever answers for it must have."""
     # as written, and its file
     text: tuple[str, str | None] | None = field(default=None, compare=False, repr=False)
     # where in `tools` a rule stands, by what its pattern is found by
@@ -451,7 +453,7 @@ def loosened(known: Policy, own: Policy) -> Iterator[Diagnostic]:
 
 # --- reading --------------------------------------------------------------------------------------
 
-_FIELDS = ("inputs", "tools", "values", "budget", "replaces", "version", "description")
+_FIELDS = ("inputs", "tools", "models", "values", "budget", "replaces", "version", "description")
 _TOOL_FIELDS = (
     "allow",
     "args",
@@ -570,7 +572,22 @@ class _Reader:
             self.budget(body.get("budget")),
             data,
             self.digests(body.get("replaces")),
+            self.models(body.get("models")),
         )
+
+    def models(self, data: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What is demanded of models, by pattern."""
+        demands = []
+        for pattern, rule in self.table(data, ("models",), "'models'").items():
+            at: Loc = ("models", pattern)
+            body = self.table(rule, at, f"the rule of model {pattern!r}", ("tags",))
+            tags = body.get("tags")
+            if not isinstance(tags, list) or not tags or not all(type(t) is str for t in tags):
+                hint = "write tags: [eu]"
+                self.add("P040", at, f"'tags' are words, not {short(tags)}", hint)
+                continue
+            demands.append((pattern, tuple(tags)))
+        return tuple(demands)
 
     def budget(self, data: Any) -> Budget | None:
         body = self.table(data, ("budget",), "a budget", tuple(Budget.model_fields))
@@ -856,6 +873,10 @@ POLICY_SCHEMA: dict[str, Any] = _object(
     version={"type": ["string", "number"]},
     inputs={"type": "object", "additionalProperties": {"enum": ["trusted", "untrusted"]}},
     tools={"type": "object", "additionalProperties": _RULE_SCHEMA},
+    models={
+        "type": "object",
+        "additionalProperties": _object(tags={"type": "array", "items": {"type": "string"}}),
+    },
     values={"type": "object"},
     budget=_object(**{name: {"type": "number"} for name in Budget.model_fields}),
 )

@@ -490,6 +490,30 @@ class Defaults(Part):
     timeout_seconds: Seconds | None = None
 
 
+Strategy = Literal[
+    "ordered",
+    "weighted",
+    "round_robin",
+    "least_busy",
+    "fastest",
+    "cheapest",
+    "hash",
+    "cascade",
+    "hedge",
+]
+"""How a pool chooses; what each means is `nano_vm.adapters.pool`'s."""
+
+
+class ModelPool(Part):
+    """Several of the host's models behind one name."""
+
+    pool: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=64)]
+    strategy: Strategy = "ordered"
+    require: list[str] = Field(default=[])
+    attempts: Annotated[int, Field(ge=1, strict=True)] | None = None
+    hedge_after_seconds: Annotated[float, Field(ge=0, le=600)] | None = None
+
+
 class Program(Part):
     """A program: declared steps, and what surrounds them. Immutable."""
 
@@ -503,7 +527,7 @@ class Program(Part):
     budget: Budget | None = None
     policy: dict[str, Any] | None = None
     untrusted: bool = False
-    models: dict[str, str] = Field(default={})
+    models: dict[str, str | ModelPool] = Field(default={})
     defaults: Defaults = Defaults.model_construct()
     metadata: dict[str, Any] = Field(default={})
     steps: Annotated[list[AnyStep], Field(min_length=1)]
@@ -530,6 +554,11 @@ class Program(Part):
         if errors:
             raise ProgramError(errors)
         return dict(document)
+
+    def model_named(self, declared: str | None) -> str | None:
+        """What a step's model stands for, by `models`; a pool stands for itself."""
+        known = self.models.get(declared, declared) if declared is not None else None
+        return declared if isinstance(known, ModelPool) else known
 
     def __repr__(self) -> str:
         count = len(self.steps)
@@ -996,6 +1025,8 @@ class _Shape:
         if "output" in result:
             self.templates(result["output"], (*loc, "output"))
         self.nested(result.get("budget"), (*loc, "budget"), Budget)
+        if isinstance(result.get("models"), dict):
+            self.pools(result["models"], (*loc, "models"))
         if isinstance(result.get("policy"), dict):
             self.faults += read_policy(result["policy"], (*loc, "policy"))[1]
         self.nested(result.get("defaults"), (*loc, "defaults"), Defaults)
@@ -1003,6 +1034,30 @@ class _Shape:
             self.options(result["defaults"].get("options"), (*loc, "defaults", "options"))
             self.stops(result["defaults"].get("stop"), (*loc, "defaults", "stop"))
         return _ordered(result, _PROGRAM_FIELDS)
+
+    def pools(self, models: dict[str, Any], loc: Loc) -> None:
+        """Those of *models* that are pools: what they hold are models, each once, and no pools."""
+        for name, given in models.items():
+            if not isinstance(given, dict):
+                continue
+            at = (*loc, name)
+            self.nested(given, at, ModelPool)
+            members = given.get("pool")
+            if not isinstance(members, list):
+                hint = f"write {name}: {{pool: [fast, good]}}"
+                self.add("P013", at, f"a pool names its models, not {short(members)}", hint)
+                continue
+            for i, member in enumerate(members):
+                if isinstance(member, str) and isinstance(models.get(member), dict):
+                    what = "itself" if member == name else f"the pool {member!r}"
+                    message = f"the pool {name!r} has {what} in it, and a pool has no pools"
+                    self.add("P013", (*at, "pool", i), message, "name the models themselves")
+                elif member in members[:i]:
+                    self.add("P013", (*at, "pool", i), f"{short(member)} is in the pool twice")
+            hedges = given.get("strategy") == "hedge"
+            if hedges != (given.get("hedge_after_seconds") is not None):
+                message = "strategy hedge and hedge_after_seconds belong together"
+                self.add("P013", at, message, "give both, or neither")
 
     def inputs(self, schema: Any, loc: Loc, ids: dict[str, Loc]) -> None:
         if not isinstance(schema, dict):

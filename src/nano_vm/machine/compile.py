@@ -369,7 +369,7 @@ class _Compiler:
         program = names.program
         defaults = program.defaults
         declared = step.model or defaults.model
-        model = program.models.get(declared, declared) if declared is not None else None
+        model = program.model_named(declared)
         options: dict[str, Any] = {}
         for name in MODEL_OPTIONS:
             value = (

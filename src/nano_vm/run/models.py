@@ -3,16 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..adapters.contract import NAMED_ONLY, Adapter
+from ..adapters.pool import Member, Pool
 from ..diagnostics import Diagnostic
+from ..errors import VMError
 from ..language.flow import Flow, FrameGraph
 from ..language.messages import has_files, has_pictures
-from ..language.program import MODEL_OPTIONS, LLMStep, Program
+from ..language.program import MODEL_OPTIONS, LLMStep, ModelPool, Program
+from ..machine.billing import Prices
+from ..values import canonical
 from ..verify.trust.proof import by_untrusted
 
 Adapters = Mapping[str | None, Adapter]
 Loc = tuple[str | int, ...]
+
+
+class Pools:
+    """The pools that programs make of a host's models. A model has its limits once, and a pool its
+    standing, whatever number of programs use them.
+    """
+
+    def __init__(self, adapters: Adapters, prices: Prices | None, clock: Any) -> None:
+        self._adapters = adapters
+        self._prices = prices
+        self._clock = clock
+        self._members: dict[str, Member] = {}
+        self._known: dict[bytes, Adapter] = {}
+
+    def of(self, flow: Flow) -> tuple[dict[str | None, Adapter], list[Diagnostic]]:
+        """The host's adapters with the pools of the programs of *flow*, and what is wrong with
+        these. A name that the host has is the host's.
+        """
+        adapters, faults = dict(self._adapters), list[Diagnostic]()
+        made: dict[str, bytes] = {}
+        for frame in flow.roots:
+            program, loc = frame.names.program, frame.names.loc
+            for name, given in program.models.items():
+                if not isinstance(given, ModelPool) or name in self._adapters:
+                    continue
+                at = (*loc, "models", name)
+                form = canonical([name, _resolved(program, given), given.model_dump(mode="json")])
+                if made.setdefault(name, form) != form:
+                    message = f"two programs of this run mean different pools by {name!r}"
+                    faults.append(Diagnostic("V035", at, message, "rename one of them"))
+                    continue
+                try:
+                    adapters[name] = self._known.get(form) or self._made(name, program, given)
+                except VMError as error:
+                    hint = f"the VM has {', '.join(repr(n) for n in self._adapters if n)}"
+                    faults.append(Diagnostic("V035", at, str(error), hint))
+                else:
+                    self._known[form] = adapters[name]
+        return adapters, faults
+
+    def _made(self, name: str, program: Program, given: ModelPool) -> Adapter:
+        members = [self._member(name, model) for model in _resolved(program, given)]
+        pool = Pool(
+            members,
+            given.strategy,
+            name=name,
+            require=given.require,
+            attempts=given.attempts,
+            hedge_after=given.hedge_after_seconds,
+            clock=self._clock,
+        )
+        if self._prices is not None:
+            pool.use_prices(self._prices)
+        return Adapter(pool, name)
+
+    def _member(self, pool: str, model: str) -> Member:
+        adapter = self._adapters.get(model)
+        if adapter is None:
+            raise VMError(f"pool {pool!r} has model {model!r}, which no adapter has")
+        if model not in self._members:
+            inner = adapter.adapter
+            if isinstance(inner, Pool) and len(inner.members) > 1:
+                raise VMError(f"pool {pool!r}: {model!r} is a pool, and a pool has no pools in it")
+            single = inner.members[0] if isinstance(inner, Pool) else None
+            self._members[model] = single or Member(inner, name=model)
+        return self._members[model]
+
+
+def _resolved(program: Program, given: ModelPool) -> list[str]:
+    """The names of the host's models in a pool."""
+    return [program.model_named(member) or member for member in given.pool]
 
 
 def model_faults(flow: Flow, adapters: Adapters, approved: frozenset[str]) -> Iterator[Diagnostic]:
@@ -56,7 +132,7 @@ def adapter_of(step: LLMStep, program: Program, adapters: Adapters) -> Adapter |
 
 def _model_of(step: LLMStep, program: Program) -> str | None:
     declared = step.model or program.defaults.model
-    return program.models.get(declared, declared) if declared is not None else None
+    return program.model_named(declared)
 
 
 def _without_adapter(step: LLMStep, program: Program, adapters: Adapters, loc: Loc) -> Diagnostic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from ..tools.contract import ToolContract
 from ..values import canonical, kind_name
 from ..verify.examine import Examined, examine, untrusted_by
 from .host import Host, Threads, budget_of, served_of
-from .models import model_faults
+from .models import Pools, model_faults
 
 PREPARED_PROGRAMS = 1024
 """Programs whose plan is kept; the oldest goes first."""
@@ -127,6 +127,7 @@ class Preparer:
     _kept: OrderedDict[tuple[int, tuple[str, ...]], Prepared] = field(
         default_factory=OrderedDict, init=False
     )
+    _made_pools: Pools | None = field(default=None, init=False)
     # of stored runs, by program digest
     _documents: dict[str, tuple[Program, dict[str, Program]]] = field(
         default_factory=dict, init=False
@@ -165,8 +166,9 @@ class Preparer:
                 f"from_file"
             )
         flow = Flow(program, self.programs if programs is None else programs)
-        found = [*program.warnings, *model_faults(flow, self.adapters, self.approved)]
-        default = self.adapters.get(None)
+        adapters, faults = self._pools().of(flow)
+        found = [*program.warnings, *faults, *model_faults(flow, adapters, self.approved)]
+        default = adapters.get(None)
         examined = examine(
             flow,
             self.contracts,
@@ -174,7 +176,8 @@ class Preparer:
             budget=tightest([b for b in (program.budget, self.budget) if b is not None]),
             prices=self.prices,
             default_model=default.model if default is not None else None,
-            served=served_of(self.adapters),
+            served=served_of(adapters),
+            tags={name: adapter.tags for name, adapter in adapters.items()},
             untrusted=untrusted,
             approved=self.approved,
             more=found,
@@ -196,10 +199,11 @@ class Preparer:
         if not errors:
             prepared.plan = compile_flow(flow, examined.contracts, examined.checks)
         if prepared.plan is not None:
+            adapters, _ = self._pools().of(flow)
             contracts = [self.contracts[name] for name in prepared.plan.tools]
             prepared.host = Host(
                 how=[c.how for c in contracts],
-                adapters=self.adapters,
+                adapters=adapters,
                 threads=self.threads,
                 clock=self.clock,
                 shortest=prepared.plan.shortest_ns(),
@@ -209,27 +213,32 @@ class Preparer:
                 self.budget,
                 *(policy.budget for policy in examined.policies),
             ]
-            default = self.adapters.get(None)
+            default = adapters.get(None)
             prepared.terms = RunTerms(
                 self.limits,
                 tightest([b for b in budgets if b is not None]),
                 self.prices,
                 default.model if default is not None else None,
-                self._count_tokens if any(a.count for a in self.adapters.values()) else None,
-                served_of(self.adapters),
+                counting(adapters) if any(a.count for a in adapters.values()) else None,
+                served_of(adapters),
             )
         return prepared
 
-    def _count_tokens(self, model: str | None, messages: list[dict[str, Any]]) -> int:
-        """The most tokens that *messages* can have for the adapter of *model*."""
-        return (self.adapters.get(model) or self.adapters[None]).tokens(messages)
+    def _pools(self) -> Pools:
+        if self._made_pools is None:
+            self._made_pools = Pools(self.adapters, self.prices, self.clock)
+        return self._made_pools
 
-    def unpriced(self, plan: Plan) -> list[Diagnostic]:
-        """What may answer in a run of *plan* and has no price, for a budget that limits cost."""
+    def unpriced(self, prepared: Prepared) -> list[Diagnostic]:
+        """What may answer in a run and has no price, for a budget that limits cost."""
         found = []
-        prices, served = self.prices or {}, served_of(self.adapters) or {}
+        plan, host = prepared.plan, prepared.host
+        assert plan is not None
+        assert host is not None
+        adapters = host.adapters
+        prices, served = self.prices or {}, served_of(adapters) or {}
         for model in plan.models:
-            adapter = self.adapters.get(model) or self.adapters[None]
+            adapter = adapters.get(model) or adapters[None]
             name = model or adapter.model
             pool = served.get(model, served.get(None))
             if pool is not None and pool.members:
@@ -307,6 +316,13 @@ class Preparer:
                 raise VMError(f"run {stored.run_id!r}: its stored program does not fit its digest")
             known = self._documents[stored.program_digest] = program, programs
         return self.prepare(known[0], tuple(stored.about.get("untrusted_here", ())), known[1])
+
+
+def counting(
+    adapters: Mapping[str | None, Adapter],
+) -> Callable[[str | None, list[dict[str, Any]]], int]:
+    """The most tokens that messages can have for the adapter of a model."""
+    return lambda model, messages: (adapters.get(model) or adapters[None]).tokens(messages)
 
 
 def digest_of(value: Any) -> str:

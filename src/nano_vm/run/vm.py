@@ -323,7 +323,7 @@ class ExecutionVM:
         if frame is None:
             recording.inputs, faults = self._admitted(prepared, context)
         if plan is not None and terms.budget is not None and terms.budget.max_cost_usd is not None:
-            faults += self.preparer.unpriced(plan)
+            faults += self.preparer.unpriced(prepared)
         if faults or plan is None:
             self._refuse(recording, program, [*prepared.errors, *faults])
             return Begun(program, trace)

@@ -33,7 +33,7 @@ from ..language.policy import (
     rules_of,
     tightest,
 )
-from ..language.program import Program
+from ..language.program import LLMStep, Program
 from ..machine.billing import Served
 from ..machine.compile import compile_flow
 from ..prices import Price, checked_price
@@ -130,6 +130,7 @@ def examine(
     prices: Mapping[str, Price] | None = None,
     default_model: str | None = None,
     served: Mapping[str | None, Served] | None = None,
+    tags: Mapping[str | None, frozenset[str]] | None = None,
     untrusted: Iterable[str] = (),
     approved: frozenset[str] = frozenset(),
     more: Iterable[Diagnostic] = (),
@@ -164,6 +165,8 @@ def examine(
     if sound and (demanding or thorough):
         rules = _rules(flow, contracts, policies)
         found += _forbidden(flow, rules)
+        answering = list(_answering(flow, policies, tags or {}))
+        found += [d for _, d in answering if d is not None]
         labels = frozenset(untrusted).union(*(untrusted_by(p, flow) for p in policies))
         found += _doubtful(rules, labels)
         trust = analyse(flow, contracts, rules, untrusted=labels, approved=approved)
@@ -202,6 +205,7 @@ def examine(
             *check_guards(flow, contracts, rules | _uncalled(rules, policies, contracts)),
             *trust.findings,
         ]
+        findings += [finding for finding, _ in answering if finding.holds]
         if all(finding.holds for finding in findings):
             proofs = tuple(Proof(f.kind, f.tool, f.statement, "proved", f.loc) for f in findings)
         else:
@@ -289,6 +293,41 @@ def _forbidden(flow: Flow, rules: Mapping[str, Rules]) -> Iterator[Diagnostic]:
                 else named
             )
             yield Diagnostic("V050", loc, f"the policy does not allow tool {tool!r}", hint)
+
+
+def _answering(
+    flow: Flow, policies: Sequence[Policy], tags: Mapping[str | None, frozenset[str]]
+) -> Iterator[tuple[Finding, Diagnostic | None]]:
+    """Whether everyone who may answer for a model has the tags that policies demand of it: of a
+    pool, every member.
+    """
+    seen: dict[str | None, Loc] = {}
+    for names in _all_names(flow):
+        for step, at in names.steps:
+            if isinstance(step, LLMStep):
+                declared = step.model or names.program.defaults.model
+                seen.setdefault(names.program.model_named(declared), (*names.loc, *at))
+    for model, loc in seen.items():
+        has = tags[model] if model in tags else tags.get(None, frozenset())
+        wanted = dict.fromkeys(
+            tag
+            for policy in policies
+            for pattern, demanded in policy.models
+            if fnmatchcase(model or "", pattern)
+            for tag in demanded
+        )
+        if not wanted:
+            continue
+        who = "the default model" if model is None else f"model {model!r}"
+        statement = f"all that answer for {who} are tagged {', '.join(wanted)}"
+        missing = [tag for tag in wanted if tag not in has]
+        finding = Finding("model", model or "", statement, not missing, loc)
+        if not missing:
+            yield finding, None
+            continue
+        message = f"the policy demands that {statement}, and not all have {', '.join(missing)}"
+        hint = "give the models their tags (Member(tags=...)), or the pool require: [...]"
+        yield finding, Diagnostic("V064", (*loc, "model"), message, hint)
 
 
 def _limited(flow: Flow, rules: Mapping[str, Rules], most: Ceiling | None) -> Iterator[Finding]:

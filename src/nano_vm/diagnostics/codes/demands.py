@@ -93,4 +93,12 @@ steps: [{id: a, type: tool, tool: fetch, args: {q: $mail}}]
         policy="inputs: {mail: untrusted}\n",
         traits=(HOST, NAMES),
     ),
+    Code(
+        "V064",
+        "A model without a tag that the policy demands",
+        "Some model that may answer here does not have the tag: of a pool, each member must.",
+        "Give the models their tags with `Member(tags=[...])`, or the pool `require: [...]`.",
+        policy='models: {"*": {tags: [eu]}}\n',
+        traits=(HOST,),
+    ),
 )

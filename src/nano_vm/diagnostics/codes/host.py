@@ -72,6 +72,15 @@ CODES: Final = (
         traits=(HOST,),
     ),
     Code(
+        "V035",
+        "A pool that the host cannot make",
+        "A pool of the program names a model that the host does not have, or that is a pool itself; "
+        "no model has the tags that it requires; or two programs of a run mean different pools by "
+        "one name.",
+        "Name models of `ExecutionVM(llm={...})`.",
+        traits=(HOST,),
+    ),
+    Code(
         "V040",
         "An input is missing",
         "The run, or a called program, needs an input that is not given.",

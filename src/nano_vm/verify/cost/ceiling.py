@@ -511,7 +511,7 @@ def _refusal_bytes(allowed: Sequence[str]) -> int:
 
 def _model(step: LLMStep, names: Names) -> str | None:
     declared = step.model or names.program.defaults.model
-    return names.program.models.get(declared, declared) if declared is not None else None
+    return names.program.model_named(declared)
 
 
 def _reserves(budget: Budget | None) -> bool:

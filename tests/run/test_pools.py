@@ -1,0 +1,223 @@
+"""Pools that a program makes of its host's models: run, stored, replayed, verified."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nano_vm import (
+    Completion,
+    ExecutionVM,
+    LLMUsage,
+    Member,
+    ModelError,
+    Pool,
+    Program,
+    ProgramError,
+    Trace,
+)
+from nano_vm.replay import replay
+from nano_vm.store.protocol import open_store
+
+PRICES = {"fast": (1, 2), "good": (10, 20)}
+
+
+class Model:
+    """Answers with *text*; counts its calls."""
+
+    def __init__(self, text: str | Exception) -> None:
+        self.text = text
+        self.calls = 0
+
+    async def complete(self, messages: list[dict[str, Any]], **kwargs: Any) -> Completion:
+        self.calls += 1
+        if isinstance(self.text, Exception):
+            raise self.text
+        return Completion(self.text, LLMUsage(10, 2, 12))
+
+
+def judge(**pool: Any) -> Program:
+    return Program.from_dict(
+        {
+            "models": {"judge": {"pool": ["fast", "good"], **pool}},
+            "defaults": {"model": "judge"},
+            "steps": [
+                {
+                    "id": "s",
+                    "type": "llm",
+                    "prompt": "x",
+                    "max_tokens": 10,
+                    "allowed_outputs": ["yes", "no"],
+                }
+            ],
+        }
+    )
+
+
+def hosted(fast: Any = "maybe", good: Any = "yes", **options: Any) -> ExecutionVM:
+    return ExecutionVM({"fast": Model(fast), "good": Model(good)}, prices=PRICES, **options)
+
+
+def test_from_the_program_to_the_trace_and_back() -> None:
+    program = judge(strategy="cascade")
+    trace = hosted().run_sync(program)
+    step = trace.steps[0]
+    assert (trace.ok, step.output) == (True, "yes")
+    route = step.extra["route"]
+    assert (route["pool"], route["strategy"]) == ("judge", "cascade")
+    assert [a["member"] for a in route["attempts"]] == ["fast", "good"]
+    assert str(trace.total_cost_usd()) == "0.000154"
+    assert replay(Trace.from_json(trace.to_json()), program)
+
+
+def test_the_worst_case_and_the_budget() -> None:
+    program = judge(strategy="cascade")
+    report = hosted().verify(program)
+    one = hosted().verify(Program.from_dict({**judge().to_dict(), "models": {"judge": "good"}}))
+    assert report.ceiling is not None
+    assert one.ceiling is not None
+    assert report.ceiling.cost_usd == 2 * one.ceiling.cost_usd  # type: ignore[operator]
+    limit = float(report.ceiling.cost_usd)  # type: ignore[arg-type]
+    assert hosted(budget={"max_cost_usd": limit}).run_sync(program).ok
+    trace = hosted(budget={"max_cost_usd": 0.0001}).run_sync(program)
+    assert trace.error_kind == "budget"
+
+
+def test_a_stored_run_knows_its_pool(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/runs.db"
+    program = Program.from_dict(
+        {
+            **judge(strategy="cascade").to_dict(),
+            "budget": {"max_cost_usd": 1},
+            "steps": [
+                *judge().to_dict()["steps"],
+                {"id": "gate", "type": "approval", "role": "boss"},
+                {"id": "again", "type": "llm", "prompt": "y", "max_tokens": 10},
+            ],
+        }
+    )
+    vm = hosted(store=url)
+    assert vm.run_sync(program, run_id="r").status.value == "suspended"
+    vm.close()
+    other = hosted(store=url, roles=lambda person: ["boss"])
+    (asked,) = other.waiting("r")
+    other.approve("r", "gate", shown=asked["shown"], by="ann")
+    trace = asyncio.run(other.resume("r"))
+    other.close()
+    assert trace.ok, trace.error
+    assert [s.extra["route"]["pool"] for s in trace.steps if s.type == "llm"] == ["judge"] * 2
+    store = open_store(url)
+    stored = store.load("r")
+    assert stored.about["pools"][-1]["name"] == "judge"
+    assert replay(stored)
+    store.close()
+
+
+def test_pools_share_a_models_standing() -> None:
+    down = ModelError("HTTP 503", status=503)
+    vm = hosted(fast=down)
+    for _ in range(2):
+        assert vm.run_sync(judge()).ok
+    assert vm.run_sync(judge(strategy="cascade")).ok
+    fast = vm.preparer.adapters["fast"].adapter
+    assert fast.calls == 2, "its breaker is open in the other pool, too"
+
+
+def test_the_host_overrides() -> None:
+    mine = Model("no")
+    vm = ExecutionVM({"fast": Model("yes"), "good": Model("yes"), "judge": mine})
+    assert vm.run_sync(judge()).steps[0].output == "no"
+    assert mine.calls == 1
+
+
+def test_aliases_may_be_members() -> None:
+    program = Program.from_dict(
+        {
+            **judge().to_dict(),
+            "models": {"small": "fast", "judge": {"pool": ["small", "good"]}},
+        }
+    )
+    trace = hosted(fast="no").run_sync(program)
+    assert trace.steps[0].extra["route"]["attempts"][0]["member"] == "fast"
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"judge": {"pool": ["fast", "best"]}}, "has model 'best', which no adapter has"),
+        ({"judge": {"pool": ["fast"], "require": ["eu"]}}, "no member has the tags"),
+    ],
+)
+def test_pools_that_the_host_cannot_make(models: Any, message: str) -> None:
+    program = Program.from_dict({**judge().to_dict(), "models": models})
+    trace = hosted().run_sync(program)
+    assert trace.diagnostics[0].code == "V035"
+    assert message in trace.diagnostics[0].message
+    assert trace.steps == []
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"a": {"pool": []}}, "models.a.pool"),
+        ({"a": {"strategy": "ordered"}}, "a pool names its models"),
+        ({"a": {"pool": ["x", "x"]}}, "'x' is in the pool twice"),
+        ({"a": {"pool": ["a"]}}, "has itself in it"),
+        ({"a": {"pool": ["b"]}, "b": {"pool": ["a"]}}, "has the pool 'b' in it"),
+        ({"a": {"pool": ["x"], "strategy": "random"}}, "models.a"),
+        ({"a": {"pool": ["x"], "strategy": "hedge"}}, "hedge_after_seconds belong together"),
+        ({"a": {"pool": ["x"], "members": 3}}, "unknown field 'members'"),
+        ({"a": 3}, "models.a"),
+    ],
+)
+def test_what_is_no_pool(models: Any, message: str) -> None:
+    with pytest.raises(ProgramError) as caught:
+        Program.from_dict({**judge().to_dict(), "models": models})
+    assert message in str(caught.value)
+
+
+POLICY = {"models": {"judge": {"tags": ["eu"]}}}
+
+
+def tagged(*tags: tuple[str, ...], **options: Any) -> ExecutionVM:
+    made = {
+        name: Member(Model("yes"), name=name, tags=own)
+        for name, own in zip(("fast", "good"), tags, strict=True)
+    }
+    return ExecutionVM(made, policy=POLICY, **options)
+
+
+def test_a_policy_demands_tags_of_everyone_who_may_answer() -> None:
+    report = tagged(("eu",), ("eu", "gold")).verify(judge())
+    assert report.ok
+    assert [(p.kind, p.status) for p in report.proofs] == [("model", "proved")]
+    assert "model 'judge' are tagged eu" in report.proofs[0].statement
+    assert tagged(("eu",), ("eu",)).run_sync(judge()).ok
+    vm = tagged(("eu",), ())
+    trace = vm.run_sync(judge())
+    assert [d.code for d in trace.diagnostics] == ["V064"]
+    assert not vm.verify(judge()).ok
+    assert vm.run_sync(judge(require=["eu"])).ok, "the other is left out"
+
+
+def test_a_policy_demands_tags_of_a_plain_model() -> None:
+    program = Program.from_dict({"steps": [{"id": "s", "type": "llm", "prompt": "x"}]})
+    policy = {"models": {"*": {"tags": ["eu"]}}}
+    plain = ExecutionVM(Model("yes"), policy=policy).run_sync(program)
+    assert [d.code for d in plain.diagnostics] == ["V064"]
+    member = Member(Model("yes"), name="m", tags=["eu"])
+    assert ExecutionVM(member, policy=policy).run_sync(program).ok
+    assert ExecutionVM(Pool([member]), policy=policy).run_sync(program).ok
+
+
+def test_called_programs_that_mean_another_pool() -> None:
+    inner = judge(strategy="cascade").to_dict()
+    outer = {
+        **judge().to_dict(),
+        "steps": [*judge().to_dict()["steps"], {"id": "c", "type": "call", "program": inner}],
+    }
+    found = hosted().check(Program.from_dict(outer))
+    assert [d.code for d in found] == ["V035"]
