@@ -24,6 +24,7 @@ PACKAGES = (
     "values",
     "visible",
     "spelling",
+    "given",
     "language",
     "tools",
     "records",
@@ -76,6 +77,7 @@ CLOCK_METHODS = frozenset("now today utcnow".split())
 ALLOWED = {
     ("collector.py", "os"): "a pause of the collector is begun anew in the child of a fork",
     ("collector.py", "threading"): "a lock around the count of those who want it paused",
+    ("given.py", "pathlib"): "a path, which is opened by others",
     ("language/policy.py", "pathlib"): "as Program.from_file: the one file that its caller names",
     (
         "language/program.py",

@@ -25,9 +25,12 @@ from .explore.search import (
     only_after,
 )
 from .explore.tree import ExploredRun, assumed
+from .given import by_name
+from .given import path as given_path
 from .language.flow import Flow
 from .language.policy import policy_of, tightest
 from .language.program import Program
+from .language.programs import program_given, programs_given
 from .machine.compile import compile_flow
 from .records.usage import LLMUsage
 from .tools.contract import contract
@@ -51,7 +54,7 @@ class RecordedLLM:
     """
 
     def __init__(self, path: str | Path, record: Any = None) -> None:
-        self.path = Path(path)
+        self.path = given_path(path, "a recording")
         self.adapter = record
         model = getattr(record, "model", None)
         self.model = model if isinstance(model, str) else None
@@ -172,12 +175,9 @@ def explore(
     Raises:
         ProgramError: If the program has faults.
     """
-    if not isinstance(program, Program):
-        raise VMError(
-            f"a program is a Program, not {kind_name(program)}; see Program.from_dict and from_file"
-        )
-    flow = Flow(program, programs)
-    known = {name: contract(name, function) for name, function in (tools or {}).items()}
+    flow = Flow(program_given(program), programs_given(programs))
+    named = by_name(tools, "tools", "write tools={'search': search}")
+    known = {name: contract(name, function) for name, function in named.items()}
     contracts = known if tools is not None else assumed(flow, known)
     rules = policy_of(policy)
     examined = examine(flow, contracts, policy=rules, thorough=False)
@@ -190,7 +190,9 @@ def explore(
         flow,
         examined.contracts,
         properties=properties,
-        inputs=admit(dict(inputs))[0] if inputs is not None else None,
+        inputs=admit(by_name(inputs, "inputs", "write inputs={'name': value}"))[0]
+        if inputs is not None
+        else None,
         checks=examined.checks,
         budget=tightest([b for b in budgets if b is not None]),
         max_runs=max_runs,

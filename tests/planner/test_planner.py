@@ -849,7 +849,7 @@ def test_names_that_a_program_can_read() -> None:
         ({"policy": {"tolls": {}}}, "tolls"),
         ({"policy": "/nowhere/policy.yaml"}, "cannot read the policy"),
         ({"budget": {"max_stepz": 1}}, "max_stepz"),
-        ({"max_tokens": 0}, "max_tokens is a whole number"),
+        ({"max_tokens": 0}, "max_tokens must be a positive integer"),
         ({"timeout_seconds": 0}, "timeout_seconds is a number of seconds"),
     ],
 )

@@ -162,7 +162,6 @@ class _GeneratorCall:
         ("t", 5, "tool 't' is int, which cannot be called"),
         ("t", None, "NoneType, which cannot be called"),
         ("", print, "a tool's name is a text"),
-        (5, print, "a tool's name is a text, not 5"),
         ("t", _generates, "is a generator; return a list instead"),
         ("t", _yields, "is a generator"),
         ("t", functools.partial(_yields), "is a generator"),
@@ -178,6 +177,14 @@ def test_what_can_not_be_a_tool_is_refused_when_it_is_registered(
     vm = ExecutionVM()
     with pytest.raises(VMError, match=re.escape(says)):
         vm.register_tool(name, function)
+
+
+def test_a_tool_has_a_name() -> None:
+    with pytest.raises(VMError, match="tools is a dict by name, and 5 is no string"):
+        ExecutionVM(tools={5: print})  # type: ignore[dict-item]
+    for name in (5, ""):
+        with pytest.raises(VMError, match="a tool's name is a string, not"):
+            ExecutionVM().register_tool(name, print)  # type: ignore[arg-type]
 
 
 def test_register_tool_replaces_and_programs_are_checked_anew() -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ..errors import MissingExtra, ModelError
+from ..given import string
 from ..language.messages import text_of
 from ..machine.ledger import DEFAULT_MAX_TOKENS
 from ..records.usage import LLMUsage
@@ -131,7 +132,9 @@ class AnthropicAdapter:
             raise ValueError(f"cache is '5m', '1h' or None, not {cache!r}")
         if thinking not in ("budget", "adaptive"):
             raise ValueError(f"thinking is 'budget' or 'adaptive', not {thinking!r}")
-        self.model = model.removeprefix("anthropic/")
+        if base_url is not None:
+            string(base_url, "base_url")
+        self.model = string(model, "model").removeprefix("anthropic/")
         """The model that a call uses which names none."""
         own = base_url or os.environ.get("ANTHROPIC_BASE_URL")
         self.base_url = own or BASE_URL

@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import MissingExtra, ModelError, VMError
+from ..given import string
 from ..language.answers import ending
 from ..machine.faults import consumed
 from ..records.usage import LLMUsage
@@ -93,7 +94,7 @@ class LiteLLMAdapter:
         # not only before our own import, since code that makes an adapter often imports litellm itself; a
         # setting of the user's stays.
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        self.model = model
+        self.model = string(model, "model")
         """The model that a call uses which names none."""
         self.fallbacks = fallbacks
         self.timeout = timeout

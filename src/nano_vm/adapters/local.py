@@ -22,6 +22,8 @@ from typing import Any
 
 from .. import forking
 from ..errors import MissingExtra, ModelError, VMError
+from ..given import path as given_path
+from ..given import positive_integer
 from ..language.messages import has_files, has_pictures, joined
 from ._chat import Answer, checked_messages, schema_format
 from ._grammar import choice_grammar
@@ -79,7 +81,15 @@ class LocalAdapter:
     ) -> None:
         if find_spec("xllamacpp") is None:
             raise MissingExtra("LocalAdapter", "local")
-        self.path = _model_file(Path(model) if model is not None else _packaged_model())
+        for value, name in (
+            (n_ctx, "n_ctx"),
+            (n_threads, "n_threads"),
+            (n_parallel, "n_parallel"),
+            (max_tokens, "max_tokens"),
+        ):
+            positive_integer(value, name)
+        file = _packaged_model() if model is None else given_path(model, "model")
+        self.path = _model_file(file)
         self.model = self.path.stem
         """The name of the model: its file's, without the ending."""
         self.price = NO_COST

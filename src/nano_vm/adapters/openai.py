@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import MissingExtra, ModelError
+from ..given import string
 from ._chat import Answer, checked_messages, schema_format, unstreamed
 from ._grammar import choice_grammar
 from ._loops import PerLoop
@@ -109,6 +110,10 @@ class OpenAIAdapter:
     ) -> None:
         if find_spec("openai") is None:
             raise MissingExtra("OpenAIAdapter", "openai")
+        string(model, "model")
+        for value, name in ((provider, "provider"), (base_url, "base_url")):
+            if value is not None:
+                string(value, name)
         self._prefix = ""
         if provider is None and base_url is None:
             provider, slash, rest = model.partition("/")

@@ -19,6 +19,7 @@ from ..errors import (
     TruncatedAnswer,
     VMError,
 )
+from ..given import by_name
 from ..language.messages import text_of
 from ..language.reader import MAX_PROGRAM_BYTES, read_text
 from ..records.usage import LLMUsage
@@ -61,11 +62,16 @@ class ScriptedLLM:
         self.calls: list[dict[str, Any]] = []
         self._steps = {
             step: list(found) if isinstance(found, list) else found
-            for step, found in (steps or {}).items()
+            for step, found in by_name(steps, "steps", "write steps={'judge': 'yes'}").items()
         }
         self._asked: dict[str, int] = {}
         self._rules = dict(answers) if isinstance(answers, Mapping) else None
         self._function = answers if callable(answers) else None
+        if not (callable(answers) or isinstance(answers, Iterable)):
+            raise VMError(
+                f"answers are a list, a dict or a function, not {short(answers)}; write "
+                f"ScriptedLLM(['yes'])"
+            )
         self._answers = list(answers) if self._rules is None and self._function is None else []  # type: ignore[arg-type]
         self._given = 0
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import VMError
+from ..given import by_name
 from ..language.flow import Flow, Node
 from ..language.policy import Budget
 from ..language.semantics import Calls
@@ -22,6 +23,7 @@ from ..machine.machine import Machine
 from ..machine.plan import WHEN, Plan, ToolOp
 from ..records.record import edge_of
 from ..tools.contract import ToolContract
+from ..values import short
 from .samples import Checks
 from .tree import (
     GRAIN_NS,
@@ -344,7 +346,7 @@ def explore_plan(
     )
     runner = Runner(choices, inputs, budget)
     tally = _Tally(plan, flow)
-    judge = _Judge(properties or {})
+    judge = _Judge(_properties(properties))
     statuses: dict[str, int] = {}
     novel: deque[tuple[list[int], int, int]] = deque()
     rest: list[tuple[list[int], int, int]] = []
@@ -395,6 +397,16 @@ def explore_plan(
         broken=judge.counts,
         notes=tuple(dict.fromkeys(choices.notes)),
     )
+
+
+def _properties(given: Mapping[str, Property] | None) -> dict[str, Property]:
+    """Properties by what they say, each a function of a run."""
+    remedy = "write properties=at_most('issue_refund', 1), or {'what it says': function}"
+    properties: dict[str, Property] = by_name(given, "properties", remedy)
+    for name, holds in properties.items():
+        if not callable(holds):
+            raise VMError(f"property {name!r} is a function of a run, not {short(holds)}; {remedy}")
+    return properties
 
 
 class _Judge:

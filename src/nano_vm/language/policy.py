@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 
 from ..diagnostics import Diagnostic, Loc
 from ..errors import ExprError, ProgramError, VMError
+from ..given import path as given_path
 from ..spelling import Hints
 from ..values import admit, canonical, copied, kind_name, short
 from .expr import Compare, Const, Items, Node, Ref, Template, children, parse_expr, references
@@ -198,7 +199,7 @@ class Policy:
             ProgramError: If it cannot be read or holds a faulty policy.
         """
         try:
-            with Path(path).open("rb") as file:
+            with given_path(path, "a policy's file").open("rb") as file:
                 text = file.read(MAX_PROGRAM_BYTES + 1).decode("utf-8-sig")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)

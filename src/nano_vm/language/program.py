@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_valid
 
 from ..diagnostics import Diagnostic, Loc
 from ..errors import ExprError, ProgramError, VMError
+from ..given import path as given_path
 from ..spelling import Hints
 from ..values import admit, canonical, short
 from .expr import EXPR, EXPR_KEY, parse_expr, parse_template, value_references
@@ -610,7 +611,7 @@ class Program(Part):
         Raises:
             ProgramError: If the file cannot be read, is not UTF-8, or holds a faulty program.
         """
-        path = Path(path)
+        path = given_path(path, "a program's file")
         try:
             with path.open("rb") as file:
                 data = file.read(MAX_PROGRAM_BYTES + 4)  # and no more: /dev/zero has no end

@@ -9,10 +9,11 @@ here decides what a refusal leads to.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
+from ..given import positive_integer
 from ..language.policy import Budget
 from ..language.program import MAX_STEPS
 from ..values import MAX_VALUE_BYTES
@@ -49,6 +50,10 @@ class Limits:
     """Size of one value."""
     state_bytes: int = 256 * 1024 * 1024
     """Size of all values of a run together: sixteen of the largest."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            positive_integer(getattr(self, field.name), f"Limits.{field.name}")
 
 
 DEFAULT_LIMITS = Limits()

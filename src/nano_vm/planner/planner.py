@@ -26,11 +26,13 @@ from ..diagnostics import Diagnostic
 from ..diagnostics.code import PLANNER
 from ..diagnostics.register import has
 from ..errors import PlannerError, ProgramError, VMError
+from ..given import positive_integer
 from ..language.answers import ending, filtered, without_reasoning
 from ..language.expr import value_references
 from ..language.flow import Flow
 from ..language.policy import Budget, Policy, Rules, policy_of, rules_of, tightest
 from ..language.program import Program
+from ..language.programs import programs_given
 from ..run.host import adapters_of, budget_of
 from ..run.vm import ExecutionVM
 from ..tools.contract import ToolContract, contract, name_of
@@ -90,8 +92,7 @@ class Planner:
         adapters = adapters_of(llm)
         if not adapters:
             raise VMError("a planner needs a model: Planner(llm=adapter)")
-        if type(max_tokens) is not int or max_tokens < 1:
-            raise VMError(f"max_tokens is a whole number of at least 1, not {max_tokens!r}")
+        positive_integer(max_tokens, "max_tokens")
         if type(timeout_seconds) not in (int, float) or not timeout_seconds > 0:
             raise VMError(
                 f"timeout_seconds is a number of seconds above 0, not {timeout_seconds!r}"
@@ -100,7 +101,7 @@ class Planner:
         self._adapter: Adapter = adapters[None]
         self._contracts = _contracts(tools)
         self._policy = policy_of(policy)
-        self._programs = dict(programs or {})
+        self._programs = programs_given(programs)
         self._budget = budget_of(budget)
         self._max_tokens = max_tokens
         self._timeout = timeout_seconds

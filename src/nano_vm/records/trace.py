@@ -337,6 +337,8 @@ class Trace:
         Raises:
             TraceError: If it is not a trace, or its digest or seal does not fit what it says.
         """
+        if not isinstance(text, (str, bytes)):
+            raise TraceError(f"a trace's text is a str or bytes, not {kind_name(text)}")
         try:
             data = parse_json(text if isinstance(text, str) else text.decode())
         except ValueError as error:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import VMError
+from ..given import by_name, instance
 from ..language.program import Program
+from ..language.programs import programs_given
 from ..machine.machine import Machine
 from ..machine.outcome import NotCalled, Suspended
 from ..machine.plan import END, FORK, MODEL, TOOL, Op
@@ -50,7 +52,7 @@ def edits_of(program: Program, trace: Trace, edit: Mapping[str, Any] | None) -> 
     inputs, outputs = trace.inputs, {}
     fields: dict[str, dict[str, Any]] = {}
     recorded = {step.path for step in trace.steps}
-    for name, change in (edit or {}).items():
+    for name, change in by_name(edit, "edit", "write edit={'inputs': {...}}").items():
         if name == "program":
             if not isinstance(change, Program):
                 raise VMError(f"edit: 'program' is a Program, not {kind_name(change)}")
@@ -312,7 +314,10 @@ async def fork(
     Raises:
         VMError: If the run does not replay, *at* never ran, or *edit* names what is not there.
     """
-    subject = subject_of(run, program, {**vm.preparer.programs, **(programs or {})}, vm.store)
+    instance(vm, ExecutionVM, "the host of a fork", "write fork(ExecutionVM(...), run)")
+    subject = subject_of(
+        run, program, {**vm.preparer.programs, **programs_given(programs)}, vm.store
+    )
     subject.demand_values()
     trace = subject.trace
     replayed = Replayer(subject.program, subject.programs).replay(trace)

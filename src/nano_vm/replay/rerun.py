@@ -11,8 +11,10 @@ from typing import Any
 from ..collector import collector_paused
 from ..diagnostics import summary
 from ..errors import ExprError, VMError
+from ..given import instance
 from ..language.flow import Flow
 from ..language.program import Program
+from ..language.programs import program_given, programs_given
 from ..machine.compile import compile_flow
 from ..machine.faults import CANCELLED_UNBEGUN, WORDING
 from ..machine.machine import Machine
@@ -36,7 +38,7 @@ from ..store.records import ENDED, STEP, StoredRun
 from ..store.seals import seal_of, sealed_as, signature_holds
 from ..store.signing import public_keys, signer_of
 from ..tools.contract import ToolContract
-from ..values import kind_name
+from ..values import short
 from .compare import Difference, compare, compare_ends, difference_of
 
 
@@ -140,10 +142,17 @@ def subject_of(
         if store is None:
             raise VMError(f"run {run!r} is looked up in a store; give store=")
         run = store.load(run)
+    if not isinstance(run, (Trace, StoredRun)):
+        raise VMError(
+            f"a run is a Trace, a stored run or its id, not {short(run)}; see Trace.from_json and "
+            f"ExecutionVM.load"
+        )
     if isinstance(run, StoredRun):
         own, called = programs_of(run)
-        return Subject(trace_of(run), program or own, {**called, **(programs or {})}, run)
-    return Subject(run, program if program is not None else program_of(run), programs or {})
+        return Subject(trace_of(run), program or own, {**called, **programs_given(programs)}, run)
+    return Subject(
+        run, program if program is not None else program_of(run), programs_given(programs)
+    )
 
 
 def programs_of(run: StoredRun) -> tuple[Program, dict[str, Program]]:
@@ -167,7 +176,9 @@ def program_of(trace: Trace) -> Program:
     Raises:
         VMError: If it holds none.
     """
-    held = trace.recording.program
+    held = instance(
+        trace, Trace, "a run", "see Trace.from_json and ExecutionVM.load"
+    ).recording.program
     if isinstance(held, Program):
         return held
     raise VMError(
@@ -183,13 +194,8 @@ class Replayer:
     """
 
     def __init__(self, program: Program, programs: Mapping[str, Program] | None = None) -> None:
-        if not isinstance(program, Program):
-            raise VMError(
-                f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
-                f"from_file"
-            )
-        self.program = program
-        self.flow = Flow(program, dict(programs or {}))
+        self.program = program_given(program)
+        self.flow = Flow(program, programs_given(programs))
         self.digest = self.flow.digest or program.digest
         self._plans: dict[tuple[tuple[str, str, bool], ...], Plan] = {}
 
@@ -428,6 +434,7 @@ def verify(subject: Subject, *, keys: Iterable[str] | None = None) -> Verified:
     Raises:
         KeyFault: If one of *keys* is no public key.
     """
+    instance(subject, Subject, "what is verified", "write verify(subject_of(run))")
     trace, stored = subject.trace, subject.stored
     replayer = Replayer(subject.program, subject.programs)
     checks = [

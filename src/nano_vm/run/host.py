@@ -15,10 +15,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from .. import forking
 from ..adapters.contract import Adapter
 from ..adapters.pool import Member, Pool
 from ..errors import VMError
+from ..given import by_name, invalid
 from ..language.fields import free, remedy
 from ..language.policy import Budget
 from ..machine.billing import ONE_MODEL, Served
@@ -164,7 +167,8 @@ def prices_of(
             own[adapter.model] = adapter.price
     if prices is None and not own:
         return None
-    table = {name: checked_price(name, price) for name, price in {**own, **(prices or {})}.items()}
+    given = by_name(prices, "prices", "write prices={'model': (input, output)}, in dollars")
+    table = {name: checked_price(name, price) for name, price in {**own, **given}.items()}
     for adapter in adapters.values():
         if isinstance(adapter.adapter, Pool):
             adapter.adapter.use_prices(table)
@@ -181,5 +185,5 @@ def budget_of(budget: Any) -> Budget | None:
             raise VMError(f"a budget has no field {key!r}; {remedy(str(key), Budget.model_fields)}")
     try:
         return Budget.model_validate(dict(budget))
-    except ValueError as error:
-        raise VMError(f"not a budget: {error}") from None
+    except ValidationError as error:
+        raise VMError(f"budget.{invalid(error)}") from None

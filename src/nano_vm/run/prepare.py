@@ -15,6 +15,7 @@ from ..errors import ProgramError, VMError
 from ..language.flow import Flow
 from ..language.policy import Budget, Policy, tightest
 from ..language.program import Program
+from ..language.programs import program_given
 from ..machine.billing import unpriced
 from ..machine.compile import compile_flow
 from ..machine.faults import WORDING
@@ -24,7 +25,7 @@ from ..machine.terms import DEFAULT_TERMS, RunTerms
 from ..prices import Price
 from ..store.records import StoredRun
 from ..tools.contract import ToolContract
-from ..values import canonical, kind_name
+from ..values import canonical
 from ..verify.examine import Examined, examine, untrusted_by
 from .host import Host, Threads, budget_of, served_of
 from .models import Pools, model_faults
@@ -160,12 +161,7 @@ class Preparer:
         programs: Mapping[str, Program] | None = None,
     ) -> tuple[Flow, Examined]:
         """What the static passes say of *program* for this host."""
-        if not isinstance(program, Program):
-            raise VMError(
-                f"a program is a Program, not {kind_name(program)}; see Program.from_dict and "
-                f"from_file"
-            )
-        flow = Flow(program, self.programs if programs is None else programs)
+        flow = Flow(program_given(program), self.programs if programs is None else programs)
         adapters, faults = self._pools().of(flow)
         found = [*program.warnings, *faults, *model_faults(flow, adapters, self.approved)]
         default = adapters.get(None)

@@ -18,8 +18,18 @@ from typing import Any, NamedTuple, Unpack, overload
 
 from ..diagnostics import Diagnostic, summary
 from ..errors import ProgramError, UnknownRun, VMError
+from ..given import (
+    by_name,
+    instance,
+    positive_integer,
+    seconds,
+    string,
+    strings,
+    with_methods,
+)
 from ..language.policy import Budget, Policy, policy_of
 from ..language.program import Program
+from ..language.programs import programs_given
 from ..machine.ledger import Limits
 from ..machine.plan import Plan
 from ..machine.terms import machine_of
@@ -30,14 +40,14 @@ from ..store.protocol import ALL_RUNS, RunFilter, RunPage, Store, open_store
 from ..store.seals import signed
 from ..store.signing import SigningKey, public_keys
 from ..tools.contract import ToolContract, contract
-from ..values import UNSET, Unset
+from ..values import UNSET, Unset, short
 from ..verify.examine import placed_for
 from ..verify.report import Report
 from .aio import AsyncReads
 from .batch.runs import BatchResult, run_many
 from .driver import Journal as DriverJournal
 from .durable.journal import Origin
-from .durable.lease import LEASE_SECONDS
+from .durable.lease import LEASE_SECONDS, MAX_LEASE_SECONDS
 from .durable.resume import Durable
 from .durable.stored import said_of, trace_of
 from .durable.worker import Worker
@@ -49,6 +59,9 @@ from .observers import Event, Notifier, Observer, observers_of
 from .options import RUN_OPTIONS, RunOptions, SharedOptions, unknown_options
 from .prepare import Prepared, Preparer
 from .system import SYSTEM, System
+
+_TOOLS = "write tools={'search': search}"
+_STORES = "write store='sqlite:///runs.db', or give what open_store() gives"
 
 RUNS_SHOWN = 50
 """Runs of a page, unless another number is asked for: what a screen shows and a person reads."""
@@ -100,16 +113,25 @@ class ExecutionVM:
         system: System = SYSTEM,
         observers: Iterable[Observer] = (),
     ) -> None:
-        if type(threads) is not int or threads < 1:
-            raise VMError(f"threads must be a positive integer, not {threads!r}")
+        positive_integer(threads, "threads")
         adapters = adapters_of(llm)
+        if limits is not None:
+            instance(limits, Limits, "limits", "write limits=Limits(steps=...)")
+        if roles is not None and not callable(roles):
+            raise VMError(
+                f"roles is a function that gives the roles of a name, not {short(roles)}; write "
+                f"roles=lambda name: [...]"
+            )
+        if clock is not None:
+            with_methods(clock, ("time_ns", "monotonic_ns", "sleep"), "clock", "see Clock")
+        with_methods(system, ("tool_threads", "run_id"), "system", "see nano_vm.run.system")
         self._limits = limits or Limits()
         self.system = system
         self._salt = lambda: system.random_bytes(16).hex()
         self.preparer = Preparer(
             adapters,
             {},
-            dict(programs or {}),
+            programs_given(programs),
             prices_of(prices, adapters),
             budget_of(budget),
             policy_of(policy),
@@ -119,14 +141,18 @@ class ExecutionVM:
             clock or SystemClock,
         )
         signer = SigningKey.load(signing_key) if signing_key is not None else None
-        trusted = public_keys(trusted_keys) | ({signer.public} if signer is not None else set())
+        trusted = public_keys(_trusted_keys(trusted_keys)) | (
+            {signer.public} if signer is not None else set()
+        )
         self._trusted = trusted or None
         self._sign = partial(signed, signer=signer) if signer is not None else None
         self._roles = roles
         self.observers = observers_of(observers)
         self._durable: Durable | None = None
+        seconds(lease_seconds, "lease_seconds", MAX_LEASE_SECONDS)
         if store is not None:
             opened = open_store(store) if isinstance(store, str) else store
+            with_methods(opened, ("append", "load", "page"), "a store", _STORES)
             if signer is not None:
                 opened.signer = signer
             self._durable = Durable(
@@ -139,7 +165,7 @@ class ExecutionVM:
                 system=system,
             )
         self._runs = LiveRuns(stored=self._durable is not None)
-        for name, function in (tools or {}).items():
+        for name, function in by_name(tools, "tools", _TOOLS).items():
             self.register_tool(name, function)
 
     def register_tool(self, name: str, function: Callable[..., Any]) -> None:
@@ -405,17 +431,24 @@ class ExecutionVM:
         """The same host with *tools* and *programs* beside its own, or in their place; with
         ``store=None`` its runs are not stored.
         """
+        if store is not None and store is not UNSET:
+            raise VMError(
+                f"with_(store=None) leaves the store out; {short(store)} is for another VM: "
+                f"ExecutionVM(store=...)"
+            )
         other = copy(self)
         own = self.preparer
         other.preparer = replace(
-            own, contracts=dict(own.contracts), programs={**own.programs, **(programs or {})}
+            own,
+            contracts=dict(own.contracts),
+            programs={**own.programs, **programs_given(programs)},
         )
         if store is None:
             other._durable = None
         elif self._durable is not None:
             other._durable = self._durable.with_preparer(other.preparer)
         other._runs = LiveRuns(stored=other._durable is not None)
-        for name, function in (tools or {}).items():
+        for name, function in by_name(tools, "tools", _TOOLS).items():
             other.register_tool(name, function)
         return other
 
@@ -460,7 +493,7 @@ class ExecutionVM:
             VMError: If it is under way in another process, or this host cannot run its program.
         """
         durable = self._require_durable()
-        local = self._runs.get(run_id)
+        local = self._runs.get(string(run_id, "a run id"))
         if local is not None and local.task is not None and not local.task.done():
             trace = await local.joined()
             if trace.status is not TraceStatus.SUSPENDED:  # it may have looked only
@@ -669,8 +702,10 @@ class ExecutionVM:
             VMError: If there is no such page, or this VM has no store.
         """
         store = self.require_store()
-        if type(size) is not int or size < 1:
-            raise VMError(f"size must be a positive integer, not {size!r}")
+        positive_integer(size, "size")
+        instance(filter, RunFilter, "filter", "write RunFilter(status=..., project=...)")
+        if after is not None:
+            string(after, "after")
         try:
             return store.page(filter, size=size, after=after)
         except ValueError as error:
@@ -691,6 +726,10 @@ class ExecutionVM:
         """Give the lease back and close the store; runs under way are left to others."""
         if self._durable is not None:
             self._durable.close()
+
+
+def _trusted_keys(given: Iterable[str]) -> tuple[str, ...]:
+    return strings(given, "trusted_keys", "write the hexadecimal digits or the file of each key")
 
 
 class _Stream:
@@ -729,5 +768,9 @@ def _chosen(options: RunOptions) -> _Chosen:
     untrusted = options.get("untrusted")
     said = said_of(options.get("project"), options.get("submitter"), options.get("labels"))
     return _Chosen(
-        run_id, seed, options.get("budget"), names_of(untrusted) if untrusted else (), said
+        run_id,
+        seed,
+        options.get("budget"),
+        names_of(untrusted) if untrusted is not None else (),
+        said,
     )

@@ -22,6 +22,7 @@ from decimal import Decimal
 from typing import Any, Literal, TypeVar, overload
 
 from ..errors import StepFault, VMError
+from ..given import string, strings
 from ..language.expr import EXPR, computed, parse_template
 from ..language.operators import described, exact_float, exactly
 from ..language.policy import EFFECTS, Effect, Returns
@@ -90,7 +91,13 @@ def tool(
     if effect is not None and effect not in EFFECTS:
         raise VMError(f"effect is one of {', '.join(EFFECTS)}, not {effect!r}")
 
-    protected = (trusted,) if isinstance(trusted, str) else tuple(trusted)
+    protected = strings(trusted, "trusted", "name the arguments, or '*'")
+    if function is not None and not callable(function):
+        raise VMError(f"a tool is a function, not {short(function)}; write tool(search)")
+    if name is not None:
+        string(name, "the name of a tool")
+    if type(inline) is not bool:
+        raise VMError(f"inline is True or False, not {short(inline)}")
     if returns not in (None, "trusted", "args"):
         raise VMError(f"returns is 'trusted' or 'args', not {returns!r}")
     seconds = timeout_seconds
@@ -199,8 +206,7 @@ def contract(name: Any, function: Any) -> ToolContract:
     Raises:
         VMError: If it cannot be called with keywords.
     """
-    if not isinstance(name, str) or not name:
-        raise VMError(f"a tool's name is a text, not {name!r}")
+    string(name, "a tool's name")
     if not callable(function):
         raise VMError(f"tool {name!r} is {kind_name(function)}, which cannot be called")
     inner = function

@@ -20,6 +20,7 @@ from ..diagnostics import Diagnostic, Loc, Severity
 from ..diagnostics.code import DOUBT, GRAPH, HOST
 from ..diagnostics.register import has
 from ..errors import VMError
+from ..given import by_name, strings
 from ..language.flow import Flow, Names
 from ..language.policy import (
     EFFECTS,
@@ -34,6 +35,7 @@ from ..language.policy import (
     tightest,
 )
 from ..language.program import LLMStep, Program
+from ..language.programs import program_given, programs_given
 from ..machine.billing import Served
 from ..machine.compile import compile_flow
 from ..prices import Price, checked_price
@@ -716,18 +718,22 @@ def verify(
     Raises:
         ProgramError: If the policy is malformed.
     """
-    contracts = {name: contract(name, function) for name, function in (tools or {}).items()}
+    named = by_name(tools, "tools", "write tools={'search': search}")
+    contracts = {name: contract(name, function) for name, function in named.items()}
     rules = policy_of(policy)
     examined = examine(
-        Flow(program, programs),
+        Flow(program_given(program), programs_given(programs)),
         contracts,
         policy=rules,
         budget=program.budget,
         prices=None
         if prices is None
-        else {name: checked_price(name, price) for name, price in prices.items()},
-        untrusted=untrusted,
-        approved=frozenset(approved),
+        else {
+            name: checked_price(name, price)
+            for name, price in by_name(prices, "prices", "write prices={'model': (1, 2)}").items()
+        },
+        untrusted=strings(untrusted, "untrusted", "name the inputs"),
+        approved=frozenset(strings(approved, "approved", "write the digests of programs")),
         more=program.warnings,
     )
     return replace(

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from ...collector import collector_eased
 from ...errors import StoreError, VMError
+from ...given import positive_integer
 from ...records.status import TraceStatus
 from ...records.trace import Trace
-from ...values import kind_name
+from ...values import kind_name, short
 from ..options import SharedOptions
 
 if TYPE_CHECKING:
@@ -76,8 +77,12 @@ async def run_many(
     Raises:
         VMError: If *concurrency* is none, *inputs* cannot be iterated, or the store fails.
     """
-    if type(concurrency) is not int or concurrency < 1:
-        raise VMError(f"concurrency must be a positive integer, not {concurrency!r}")
+    positive_integer(concurrency, "concurrency")
+    if run_id is not None and not callable(run_id):
+        raise VMError(
+            f"run_id is a function that gives the id of each number, not {short(run_id)}; write "
+            f"run_id=lambda number: f'batch-{{number}}'"
+        )
     source = _Source(inputs)
     if not isinstance(untrusted := options.get("untrusted", ()), str):
         options["untrusted"] = tuple(untrusted)  # it is read once for each run

@@ -33,6 +33,9 @@ LEASE_SECONDS = 30.0
 process, shorter than patience.
 """
 
+MAX_LEASE_SECONDS = 24 * 3600.0
+"""A day: what a process left would wait for its lease longer than anybody waits for a run."""
+
 LEASE_MARGIN = 0.2
 """The part of a lease, at its end, in which no call is begun: a renewal takes time to arrive, and a
 check is not yet the call.

@@ -64,8 +64,8 @@ def said_of(
         said["project"] = project
     if submitter is not None:
         said["submitter"] = checked_text("a submitter", submitter)
-    if labels:
-        said["labels"] = checked_labels(labels)
+    if labels is not None and (checked := checked_labels(labels)):
+        said["labels"] = checked
     return said
 
 
