@@ -57,8 +57,16 @@ NO_COUNTS = (0, -1, True, 1.0, "5", None, [], Odd)
 
 GIVEN: dict[str, tuple[Callable[[Any], Any], tuple[Any, ...], str]] = {
     "tools of a VM": (lambda given: ExecutionVM(tools=given), NO_NAMES, "tools"),
-    "functions of tools": (lambda given: ExecutionVM(tools={"a": given}), (5, None, "x", []), "'a'"),
-    "names of tools": (lambda given: ExecutionVM(tools={given: search}), (5, None, ("a",)), "tools"),
+    "functions of tools": (
+        lambda given: ExecutionVM(tools={"a": given}),
+        (5, None, "x", []),
+        "'a'",
+    ),
+    "names of tools": (
+        lambda given: ExecutionVM(tools={given: search}),
+        (5, None, ("a",)),
+        "tools",
+    ),
     "programs": (lambda given: ExecutionVM(programs=given), NO_NAMES, "programs"),
     "a program": (
         lambda given: ExecutionVM(programs={"a": given}),
@@ -210,7 +218,7 @@ def test_what_is_asked_of_stored_runs_is_named(given: Any, tmp_path: Path) -> No
         with pytest.raises(VMError, match="filter is a RunFilter"):
             host.runs(given)
         if given is not None:
-            with pytest.raises(VMError, match="after is a string|not where a page"):
+            with pytest.raises(VMError, match=r"after is a string|not where a page"):
                 host.runs(after=given)
     finally:
         host.close()

@@ -161,7 +161,6 @@ class _GeneratorCall:
     [
         ("t", 5, "tool 't' is int, which cannot be called"),
         ("t", None, "NoneType, which cannot be called"),
-        ("", print, "a tool's name is a text"),
         ("t", _generates, "is a generator; return a list instead"),
         ("t", _yields, "is a generator"),
         ("t", functools.partial(_yields), "is a generator"),
