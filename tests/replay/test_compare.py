@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nano_vm.replay.compare import same
+from nano_vm.machine.plan import ToolOp
+from nano_vm.records.record import Record, StepName
+from nano_vm.records.status import StepStatus
+from nano_vm.replay.compare import PAIRS, compare, same
 from nano_vm.values import canonical
 
 LEAVES = (
@@ -41,3 +45,45 @@ def test_two_values_are_the_same_where_their_canonical_bytes_are(a: Any, b: Any)
     assert same(a, copy.deepcopy(a))
     held = [a, a]
     assert same(held, [copy.deepcopy(a), copy.deepcopy(a)])
+
+
+OPS = [ToolOp(index=0, step_id="look", type="tool", path="look", names=("x", "y"))]
+STEP = StepName("look", "tool")
+
+
+def recorded(number: int, output: Any, x: Any = 1, extra: Any = None) -> Record:
+    """As it is read back from JSON."""
+    request = {"x": x, "y": [number]}
+    return Record(STEP, f"look#{number}", StepStatus.SUCCESS, output, None, request, 0, 0,
+                  None, None, extra)  # fmt: skip
+
+
+def computed(number: int, output: Any, x: Any = 1) -> tuple[Any, ...]:
+    """As a machine makes it, in its short form."""
+    return 0, output, (x, [number]), 0, 0, f"look#{number}"
+
+
+@pytest.mark.parametrize("at", [0, 1, PAIRS // 3, PAIRS, 2 * PAIRS, 3 * PAIRS - 1])
+@pytest.mark.parametrize("changed", [{"output": {"n": 1.0}}, {"x": True}, {"extra": {"by": "ann"}}])
+def test_one_difference_among_many_records_is_found_where_it_is(
+    at: int, changed: dict[str, Any]
+) -> None:
+    old = [recorded(n, {"n": 1}) for n in range(3 * PAIRS)]
+    new = [computed(n, {"n": 1}) for n in range(3 * PAIRS)]
+    assert compare(old, new, OPS) == (3 * PAIRS, None)
+    old[at] = recorded(at, **{"output": {"n": 1}, **changed})
+    done, found = compare(old, new, OPS)
+    assert found is None if "extra" in changed else found is not None, (
+        "who decided is no part of what happened"
+    )
+    assert (done, found and found.path) == (
+        (3 * PAIRS, None) if found is None else (at, f"look#{at}")
+    )
+
+
+def test_frames_of_other_lengths_differ_where_the_shorter_ends() -> None:
+    old, new = ([make(n, "x") for n in range(4)] for make in (recorded, computed))
+    for fewer, more, kind in ((old, new[:3], "extra"), (old[:3], new, "missing")):
+        done, found = compare(fewer, more, OPS)
+        assert found is not None
+        assert (done, found.kind, found.path) == (3, kind, "look#3")

@@ -471,10 +471,14 @@ class _Compiler:
         timed = []
         while at is not None:
             around = self.ops[at.index]
-            if isinstance(around, LoopOp) and around.timeout_ns:
-                timed.append(around)
+            if isinstance(around, LoopOp):
+                if around.timeout_ns:
+                    timed.append(around)
+                if not dynamic:
+                    op.loop_around, op.tail = around.index, "/".join(reversed(ids))
+                dynamic = True
             ids.append(at.step.id)
-            dynamic = dynamic or isinstance(at.step, LoopStep) or at.step.id in self.twice
+            dynamic = dynamic or at.step.id in self.twice
             at = at.owner
         op.timed = tuple(timed)
         if not dynamic:

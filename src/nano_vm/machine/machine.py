@@ -715,13 +715,15 @@ class Machine:
                             usage, extra = self._priced(op, usage, extra)
                         size = len(text)
                         if (
-                            op.text
+                            (op.text or (op.allowed is not None and text in op.allowed))
                             and size <= limit
                             and size <= ledger.state
                             and text.isascii()
                             and "think>" not in text
                             and (extra is None or _is_whole(extra))
                         ):
+                            if not op.text:  # a label: the record also says what the answer was
+                                extra = {**(extra or {}), "answer": text}
                             ledger.state -= size
                             frame[op.out] = self._last = self._block_last = text
                             if op.key >= 0:
@@ -1014,6 +1016,8 @@ class Machine:
         """The path of *op* as it is reached now; a second run in this frame is another path."""
         if op.path is not None:
             return self._prefix + op.path
+        if op.loop_around >= 0:
+            return cast(str, self._loops[op.loop_around][4]) + op.tail
         base = self._inner_path(op)
         if not op.twice:
             return base

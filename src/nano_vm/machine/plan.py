@@ -63,6 +63,10 @@ class Op:
     step_id: str = ""
     type: str = ""
     path: str | None = None
+    # in a loop, where nothing between the two can run twice: the index of the nearest loop, and how
+    # the path goes on after that of the iteration
+    loop_around: int = -1
+    tail: str = ""
     twice: bool = False
     owner: Op | None = None
     timed: tuple[LoopOp, ...] = ()  # the loops around it that have a deadline

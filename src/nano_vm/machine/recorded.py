@@ -87,10 +87,12 @@ class Recorded:
         # records of steps with an error or an attempt; errors of frames that no step tells
         self._errors: dict[str, Record] = {}
         self._ends: dict[str, StepError] = {}
+        by_path = self.by_path
         for record in records:
-            if record.step.type in OUTSIDE:
-                self.by_path[record.path] = record
-            if record.error is not None or record.attempts is not None or record.extra is not None:
+            step, path, _, _, error, _, _, _, attempts, _, extra = record
+            if step.type in OUTSIDE:
+                by_path[path] = record
+            if error is not None or attempts is not None or extra is not None:
                 self._note(record)
         self.base_ns = base_ns
         self.clock = clock
@@ -134,6 +136,36 @@ class Recorded:
         if known is None or (known.kind, known.type) != (error.kind, error.type):
             return error
         return replace(error, message=known.message)
+
+    def along(self, machine: Machine, op: Op) -> Op | None:
+        """The first request from *op* on that takes a closer look, or has no record; None where
+        that is *op*. Those before it are of tools and models that were called once and gave a
+        value, as nearly all are: they are answered here, at the times that are recorded.
+        """
+        base, by_path, success = self.base_ns, self.by_path, StepStatus.SUCCESS
+        following: Op | None = None
+        while True:
+            code = op.code
+            if code == TOOL and op.reconcile is None and machine.side_call is None:  # type: ignore[attr-defined]
+                record = by_path.get(machine.path)
+                if (
+                    record is None
+                    or record[2] is not success
+                    or record[8] is not None
+                    or not (record[10] is None or _plain_call(record[10]))
+                ):
+                    return following
+                machine.now = record[7] - base
+                op = following = machine.send(record[3])
+            elif code == MODEL and machine.handed is not None:
+                record = by_path.get(machine.path)
+                answer = _plain_answer(record) if record is not None else None
+                if record is None or answer is None:
+                    return following
+                machine.now = record.finished_ns - base
+                op = following = machine.send(answer)
+            else:
+                return following
 
     def feed(self, machine: Machine, op: Op) -> Op | None:
         """The request that follows what the record of the requested call says; None where there is
@@ -418,24 +450,10 @@ def play(
         Unfit: At the first record that no such call can have.
     """
     recorded.attach(machine)
-    base, by_path, success = recorded.base_ns, recorded.by_path, StepStatus.SUCCESS
     op: Any = machine.start(now)
     while True:
+        op = recorded.along(machine, op) or op
         code = op.code
-        # by far the most, written out
-        if code == TOOL and op.reconcile is None and machine.side_call is None:
-            record = by_path.get(machine.path)
-            if record is not None and record.status is success and record.attempts is None:
-                machine.now = record.finished_ns - base
-                op = machine.send(record.output)
-                continue
-        elif code == MODEL and machine.handed is not None:
-            record = by_path.get(machine.path)
-            answer = _plain_answer(record) if record is not None else None
-            if record is not None and answer is not None:
-                machine.now = record.finished_ns - base
-                op = machine.send(answer)
-                continue
         if code == END:
             return
         if code == FORK:
@@ -451,6 +469,11 @@ def play(
                 else machine.resume(NotCalled(HELD), machine.now)
             )
         op = following
+
+
+def _plain_call(extra: Mapping[str, Any]) -> bool:
+    """Whether what is recorded beside a tool's success says nothing of its call."""
+    return len(extra) == 1 and "when" in extra
 
 
 def _plain_answer(

@@ -91,66 +91,146 @@ def same(a: Any, b: Any) -> bool:
 
 
 def compare(
-    recorded: Sequence[Record], computed: Sequence[Any], ops: Sequence[Any], done: int = 0
+    recorded: Sequence[Record], computed: Sequence[Any], ops: Sequence[Any]
 ) -> tuple[int, Difference | None]:
     """How many records agree and the first difference of two frames, children before the record
     that joined them.
 
-    *computed* are a machine's own records, the short ones by the index of their op; *done* counts
-    those before.
+    *computed* are a machine's own records, the short ones by the index of their op.
     """
-    success = StepStatus.SUCCESS
+    alike = _Alike(ops)
+    if alike.frames(recorded, computed) and alike.values():
+        return alike.count, None
+    return _compare(recorded, [full(record, ops) for record in computed], 0)
+
+
+class _Alike:
+    """Whether frames certainly agree in all. Nearly always they do, and then it costs a third of
+    the search for a difference: values are held against each other many at once, in C.
+    """
+
+    __slots__ = ("computed", "count", "ops", "recorded")
+
+    def __init__(self, ops: Sequence[Any]) -> None:
+        self.ops = ops
+        self.count = 0  # of records that agree
+        # values in pairs that are to be the same, and are not the same object
+        self.recorded: list[Any] = []
+        self.computed: list[Any] = []
+
+    def values(self) -> bool:
+        """Whether the values of all pairs are the same; the pairs are done with."""
+        agree = same(self.recorded, self.computed)
+        self.recorded.clear()
+        self.computed.clear()
+        return agree
+
+    def frames(self, recorded: Sequence[Record], computed: Sequence[Any]) -> bool:
+        """Whether two frames agree, but for the values of the pairs that this leaves."""
+        if len(recorded) != len(computed):
+            return False
+        ops, success = self.ops, StepStatus.SUCCESS
+        mine, its = self.recorded, self.computed
+        for old, new in zip(recorded, computed, strict=True):
+            step, path, status, output, error, request, _, _, attempts, usage, extra = old
+            if len(new) == BRIEF:
+                index, value, values, _, _, where = new
+                op = ops[index]
+                if (
+                    path != (op.path if where is None else where)
+                    or status is not success
+                    or error is not None
+                    or attempts is not None
+                    or usage is not None
+                    or extra is not None
+                ):
+                    return False
+                if type(request) is dict and tuple(request) == op.names:
+                    mine += request.values()
+                    its += values
+                elif request is not values:
+                    mine.append(request_json(step, request))
+                    its.append(request_json(op, values))
+            else:
+                op, where, ended, value, fault, asked, _, _, tries, used, beside = new
+                if (
+                    path != where
+                    or status is not ended
+                    or error != fault
+                    or attempts != tries
+                    or usage != used
+                ):
+                    return False
+                if request is not asked:
+                    mine.append(request_json(step, request))
+                    its.append(request_json(op, asked))
+                if type(beside) is tuple:
+                    mine.append(extra if type(extra) is dict else beside_json(step, extra))
+                    its.append(beside_json(op, beside))
+                elif extra is not beside and not self.beside(extra, beside):
+                    return False
+            if step is not op and (step.step_id != op.step_id or step.type != op.type):
+                return False
+            if output is not value:
+                mine.append(output)
+                its.append(value)
+            if len(mine) > PAIRS and not self.values():
+                return False
+        self.count += len(recorded)
+        return True
+
+    def beside(self, recorded: Any, computed: Any) -> bool:
+        """Whether what two records say beside agrees, but for the pairs that this leaves."""
+        if type(recorded) is not dict or computed is None:
+            return False
+        if "children" in recorded and "children" in computed:
+            children, others = recorded["children"], computed["children"]
+            if len(children) != len(others) or not all(map(self.frames, children, others)):
+                return False
+            recorded = {name: told for name, told in recorded.items() if name != "children"}
+            computed = {name: told for name, told in computed.items() if name != "children"}
+        self.recorded.append(recorded)
+        self.computed.append(computed)
+        return True
+
+
+PAIRS = 250
+"""Values that are held against each other at once: a call of `marshal` is paid for by a few dozen,
+and their bytes are twice in memory meanwhile.
+"""
+
+
+def _compare(
+    recorded: Sequence[Record], computed: Sequence[Record], done: int
+) -> tuple[int, Difference | None]:
+    """As `compare`, record by record; *done* counts those before."""
     for number, (old, new) in enumerate(zip(recorded, computed, strict=False)):
-        if len(new) == BRIEF:  # by far the most, written out
-            index, output, values, _, _, where = new
-            op = ops[index]
-            step, path, status, told, error, request, _, _, attempts, usage, extra = old
-            if (
-                path == (op.path if where is None else where)
-                and status is success
-                and (told is output or same(told, output))
-                and error is None
-                and attempts is None
-                and usage is None
-                and extra is None
-                and type(request) is dict
-                and tuple(request) == op.names
-                and all(map(same, request.values(), values))
-                and step.step_id == op.step_id
-                and step.type == "tool"
-            ):
-                done += 1
-                continue
-            new = full(new, ops)
-        if old[1] != new[1]:
-            return done, _order(
-                recorded[number:], [full(record, ops) for record in computed[number:]], done
-            )
-        old_extra, new_extra = old[10], new[10]
-        if new_extra is not None and type(new_extra) is dict and "children" in new_extra:
-            before = old_extra.get("children", ()) if type(old_extra) is dict else ()
-            children = new_extra["children"]
+        if old.path != new.path:
+            return done, _order(recorded[number:], computed[number:], done)
+        children = new.children
+        if children is not None:
+            before = old.children or ()
             for a, b in zip(before, children, strict=False):
-                done, found = compare(a, b, ops, done)
+                done, found = _compare(a, b, done)
                 if found is not None:
                     return done, found
             rest = children[len(before) :]
             if (
                 len(before) > len(children)
                 or any(rest)
-                or (rest and old[2] is not StepStatus.CANCELLED)
+                or (rest and old.status is not StepStatus.CANCELLED)
             ):
                 return done, Difference(
-                    "changed", old[1], "children", len(before), len(children), done
+                    "changed", old.path, "children", len(before), len(children), done
                 )
         differs = difference_of(old, new)
         if differs is not None:
             return done, replace(differs, index=done)
         done += 1
     if len(recorded) > len(computed):
-        return done, Difference("extra", recorded[len(computed)][1], index=done)
+        return done, Difference("extra", recorded[len(computed)].path, index=done)
     if len(computed) > len(recorded):
-        return done, Difference("missing", full(computed[len(recorded)], ops)[1], index=done)
+        return done, Difference("missing", computed[len(recorded)].path, index=done)
     return done, None
 
 

@@ -104,52 +104,43 @@ class Row:
         assert self.status is not None
         output = None if self.output is UNSET or type(self.output) is Erased else self.output
         request = None if self.request is UNSET or type(self.request) is Erased else self.request
-        name = StepName(step_of(self.path), self.type)
+        name = _tuple(StepName, (step_of(self.path), self.type, ()))
         begun, ended = self.started_ns, self.finished_ns
+        told = (None, None, None, self.usage) if self.rest is None else self._beside()
+        error, attempts, extra, usage = told
+        fields = (name, self.path, self.status, output, error, request, begun, ended,
+                  attempts, usage, extra)  # fmt: skip
+        return _tuple(Record, fields)
+
+    def _beside(self) -> tuple[StepError | None, tuple[Attempt, ...] | None, Any, LLMUsage | None]:
+        """What it says beside output and request: error, attempts, extra, and the usage with those
+        of its tokens that are told apart, which have no columns of their own.
+        """
+        rest: Any = self.rest
+        if type(rest) is not dict:  # what was erased is told as if it had never been
+            return None, None, None, self.usage
         try:
-            error, attempts, extra = _beside(self.rest)
-            usage = _in_parts(self.usage, self.rest)
+            if any(
+                type(n) is not int
+                for n in (rest.get("size", 0), rest.get("paused", 0), *rest.get("lost", ()))
+            ):
+                raise ValueError("a number is none")
+            error, attempts = failures_of(rest)
+            extra = {
+                **rest.get("extra", {}),
+                **{name: rest[name] for name in ("lost", "settled") if name in rest},
+            }
+            usage = self.usage
+            if usage is not None and "tokens" in rest:
+                usage = LLMUsage.from_dict({**usage.to_dict(), **rest["tokens"]})
         except (TypeError, ValueError, LookupError, AttributeError) as fault:
             raise StoreError(
                 f"row {self.path!r} says what no step says; it was damaged: restore a copy"
             ) from fault
-        return Record(
-            name,
-            self.path,
-            self.status,
-            output,
-            error,
-            request,
-            begun,
-            ended,
-            attempts,
-            usage,
-            extra,
-        )
+        return error, attempts, extra or None, usage
 
 
-def _in_parts(usage: LLMUsage | None, rest: Any) -> LLMUsage | None:
-    """*usage* with those of its tokens that are told apart, which have no columns of their own."""
-    if usage is None or type(rest) is not dict or "tokens" not in rest:
-        return usage
-    return LLMUsage.from_dict({**usage.to_dict(), **rest["tokens"]})
-
-
-def _beside(rest: Any) -> tuple[StepError | None, tuple[Attempt, ...] | None, Any]:
-    """What a row says beside output and request: error, attempts, extra."""
-    if type(rest) is not dict:  # what was erased is told as if it had never been
-        return None, None, None
-    if any(
-        type(n) is not int
-        for n in (rest.get("size", 0), rest.get("paused", 0), *rest.get("lost", ()))
-    ):
-        raise ValueError("a number is none")
-    error, attempts = failures_of(rest)
-    extra = {
-        **rest.get("extra", {}),
-        **{name: rest[name] for name in ("lost", "settled") if name in rest},
-    }
-    return error, attempts, extra or None
+_tuple = tuple.__new__  # a named tuple of all its fields, at half the price of a call of its class
 
 
 def step_of(path: str) -> str:

@@ -148,7 +148,7 @@ class Journal:
             if machine.frame_name:  # the run's own last rows go with its end
                 await self.append(self.rows.new(machine))
             return None
-        following = self.recorded.feed(machine, op)
+        following = self.recorded.along(machine, op) or self.recorded.feed(machine, op)
         if following is None and self.origin is not None:
             following = self.known(self.origin, machine, op)
         if following is not None:
