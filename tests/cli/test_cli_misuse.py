@@ -19,6 +19,7 @@ ODD = ("a\0b", "none.such:=[", "", "a=\udcff")
 
 GIVEN = {
     "program": "p.yaml",
+    "programs": "p.yaml",
     "inputs": "in.jsonl",
     "run": "first",
     "a": "p.yaml",

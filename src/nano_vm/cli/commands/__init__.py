@@ -19,6 +19,7 @@ TABLE = {
     "run": {
         "run": "run a program",
         "batch": "run a program on each line of a file",
+        "mcp": "serve programs as tools of an MCP server",
     },
     "durable runs": {
         "runs": "list the runs of a store",

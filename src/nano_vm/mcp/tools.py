@@ -1,0 +1,357 @@
+"""The tools of an MCP server as tools of ours: what it lists goes in, callables with contracts come
+out.
+
+Arguments are held against the server's schema before anything is sent, results against its schema
+for them. What a server says of its tools' effects is a hint of somebody else's: it counts only
+where the host says so, and results are text from outside.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import keyword
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any
+
+from ..errors import ToolError, VMError
+from ..language.policy import EFFECTS, Effect
+from ..language.schemas import schema_check, schema_fault
+from ..spelling import meant
+from ..tools.contract import tool
+from ..values import canonical, short
+from .connection import CONNECT_SECONDS, Connection
+
+TIMEOUT_SECONDS = 60.0
+"""For one call, unless the step or the host says otherwise: the default of MCP's own clients."""
+
+MAX_RESULT_BYTES = 1_000_000
+"""Of a result, as JSON: many times what a model can read. The machine's own limit is 16 MB."""
+
+_PLAIN = {
+    "string": str,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+}
+_SAYS_NOTHING = frozenset({"type", "title", "description", "default", "examples", "deprecated"})
+
+
+async def mcp_tools(
+    source: str,
+    *,
+    allow: Iterable[str] | None = None,
+    prefix: str = "",
+    effects: Mapping[str, Effect] | None = None,
+    trust_hints: bool = False,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    max_result_bytes: int = MAX_RESULT_BYTES,
+    connect_seconds: float = CONNECT_SECONDS,
+    env: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> McpTools:
+    """The tools of the MCP server *source*: a command (``"uvx mcp-server-time"``) that is started,
+    or the URL of streamable HTTP.
+
+    ``allow`` names those that are wanted, all unless it is given; each is called *prefix* and its
+    name. ``effects`` says what calls do, by the server's names; any other counts as ``write``,
+    unless ``trust_hints`` takes the server's word. ``env`` is set for a command, which
+    has nothing else of this process's but ``PATH``, ``HOME`` and the like; ``headers`` are sent to
+    a URL.
+
+    Raises:
+        MissingExtra: If the official SDK is not installed.
+        VMError: If an argument is wrong, the server cannot be reached, or has no such tool.
+    """
+    options = _Options(prefix, dict(effects or {}), trust_hints, timeout_seconds, max_result_bytes)
+    options.check()
+    wanted = None if allow is None else _names(allow)
+    connection = Connection(source, env=env, headers=headers, connect_seconds=connect_seconds)
+    try:
+        listed = await connection.run(connection.tools())
+        return McpTools(connection, listed, wanted, options)
+    except BaseException:
+        connection.close()
+        raise
+
+
+class McpTools(Mapping[str, Callable[..., Any]]):
+    """Tools by name, as ``ExecutionVM(tools=...)`` takes them. `close` ends the connection; so does
+    leaving a ``with`` or ``async with``.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        listed: list[Any],
+        wanted: list[str] | None,
+        options: _Options,
+    ) -> None:
+        self._connection = connection
+        there = {one.name: one for one in listed}
+        for name in (*(wanted or ()), *options.effects):
+            if name not in there:
+                hint = meant(name, sorted(there)) or f"it has {', '.join(sorted(there)) or 'none'}"
+                raise VMError(f"{connection} has no tool {name!r}; {hint}")
+        self._known = {
+            name: McpTool(connection, there[name], options)
+            for name in (there if wanted is None else wanted)
+        }
+        self._tools = {
+            options.prefix + name: known.callable() for name, known in self._known.items()
+        }
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return self._tools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tools)
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def close(self) -> None:
+        """End the connection, and a server that was started for it."""
+        self._connection.close()
+
+    def __enter__(self) -> McpTools:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> McpTools:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+
+class McpTool:
+    """One tool of a server, and what was known of it when it was listed."""
+
+    def __init__(self, connection: Connection, listed: Any, options: _Options) -> None:
+        self.connection, self.options = connection, options
+        self.name: str = listed.name
+        self.contract = contract_of(listed)
+        self.schema: dict[str, Any] = listed.input_schema
+        self.doc: str = listed.description or ""
+        self.effect = options.effect(listed)
+        self._arguments = self._check(self.schema, "arguments")
+        output = listed.output_schema
+        self._result = None if output is None else self._check(output, "results")
+
+    def _check(self, schema: dict[str, Any], what: str) -> Callable[[Any], str | None]:
+        fault = schema_fault(schema)
+        if fault is not None:
+            raise VMError(
+                f"the schema that {self.connection} has for {what} of {self.name!r} cannot be "
+                f"used: {fault}; leave the tool out by allow=[...]"
+            )
+        return schema_check(schema)
+
+    async def __call__(self, **arguments: Any) -> Any:
+        """Call it.
+
+        Raises:
+            ToolError: If the arguments do not fit, the server refuses, its contract has changed, or
+                what it gives is too large or does not fit.
+            ConnectionError: If the connection was lost on the way.
+        """
+        given = {name: value for name, value in arguments.items() if value is not NOT_GIVEN}
+        fault = self._arguments(given)
+        if fault is not None:
+            raise ToolError(f"arguments of {self.name!r}: {fault}", retryable=False)
+        return self._value(await self.connection.run(self._call(given)))
+
+    async def _call(self, given: dict[str, Any]) -> Any:
+        now = await self.connection.alive()
+        if now is not None:
+            self._unchanged(now)
+        return await self.connection.call(self.name, given)
+
+    def _unchanged(self, listed: list[Any]) -> None:
+        """Make sure that the server's contract is that which programs were checked against."""
+        found = next((one for one in listed if one.name == self.name), None)
+        if found is not None and contract_of(found) == self.contract:
+            return
+        what = "has no longer" if found is None else "has another contract for"
+        raise ToolError(
+            f"{self.connection} {what} the tool {self.name!r} than when programs were checked; "
+            f"call mcp_tools() again, for a VM that checks them anew",
+            retryable=False,
+        )
+
+    def _value(self, result: Any) -> Any:
+        """What the step gives."""
+        value = result.structured_content
+        if value is None:
+            value = _content(result.content)
+        size = len(json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass"))
+        if size > self.options.max_result_bytes:
+            raise ToolError(
+                f"{self.name!r} gave {size:,} bytes, and at most "
+                f"{self.options.max_result_bytes:,} are taken (max_result_bytes)",
+                retryable=False,
+            )
+        if result.is_error:
+            raise ToolError(f"{self.name!r}: {_text(result.content) or 'it failed'}")
+        if self._result is not None:
+            fault = self._result(result.structured_content)
+            if fault is not None:
+                raise ToolError(
+                    f"the result of {self.name!r} is not what its schema says: {fault}",
+                    retryable=False,
+                )
+        return value
+
+    def callable(self) -> Callable[..., Any]:
+        """Itself as a function whose signature says what the server takes."""
+
+        async def call(**arguments: Any) -> Any:
+            return await self(**arguments)
+
+        call.__name__ = call.__qualname__ = self.name
+        call.__doc__ = self.doc
+        hints = _hints(self.schema)
+        if hints is not None:
+            required = set(self.schema.get("required", ()))
+            call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+                [
+                    inspect.Parameter(
+                        name,
+                        inspect.Parameter.KEYWORD_ONLY,
+                        default=inspect.Parameter.empty if name in required else NOT_GIVEN,
+                        annotation=hint,
+                    )
+                    for name, hint in hints.items()
+                ]
+            )
+            call.__annotations__ = hints
+        declare = tool(effect=self.effect, timeout_seconds=self.options.timeout_seconds)
+        return declare(call)
+
+
+class _NotGiven:
+    """Stands for an argument that a step leaves out."""
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN = _NotGiven()
+
+
+class Checked:
+    """Holds values of a parameter against its JSON Schema, for pydantic."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.schema = schema
+        self._check = schema_check(schema)
+
+    def _held(self, value: Any) -> Any:
+        fault = self._check(value)
+        if fault is not None:
+            from pydantic_core import PydanticCustomError
+
+            raise PydanticCustomError("json_schema", "{fault}", {"fault": fault})
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self._held, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return self.schema
+
+
+class _Options:
+    """What the host says of a server's tools."""
+
+    def __init__(
+        self,
+        prefix: str,
+        effects: dict[str, Effect],
+        trust_hints: bool,
+        timeout_seconds: float,
+        max_result_bytes: int,
+    ) -> None:
+        self.prefix = prefix
+        self.effects = effects
+        self.trust_hints = trust_hints
+        self.timeout_seconds = timeout_seconds
+        self.max_result_bytes = max_result_bytes
+
+    def check(self) -> None:
+        """Raises `VMError` at what cannot be."""
+        if not isinstance(self.prefix, str):
+            raise VMError(f"prefix is a string, not {short(self.prefix)}")
+        for name, effect in self.effects.items():
+            if effect not in EFFECTS:
+                raise VMError(f"effects[{name!r}] is one of {', '.join(EFFECTS)}, not {effect!r}")
+        if type(self.max_result_bytes) is not int or self.max_result_bytes < 1:
+            raise VMError(f"max_result_bytes is a positive integer, not {self.max_result_bytes!r}")
+        tool(timeout_seconds=self.timeout_seconds)  # which says what is wrong with it
+
+    def effect(self, listed: Any) -> Effect:
+        """What a call of a tool does."""
+        said = self.effects.get(listed.name)
+        hints = listed.annotations
+        if said is not None or not self.trust_hints or hints is None:
+            return said or "write"
+        if hints.read_only_hint:
+            return "read"
+        if hints.idempotent_hint:
+            return "idempotent"
+        return "irreversible" if hints.destructive_hint else "write"
+
+
+def contract_of(listed: Any) -> bytes:
+    """What programs rely on of a tool: another is another contract."""
+    return canonical([listed.name, listed.input_schema, listed.output_schema])
+
+
+def _hints(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The type of each parameter; None where a signature cannot say what *schema* does."""
+    properties = schema.get("properties", {})
+    usable = all(name.isidentifier() and not keyword.iskeyword(name) for name in properties)
+    if not usable or schema.get("additionalProperties") not in (None, False):
+        return None
+    definitions: dict[str, Any] = {
+        key: schema[key] for key in ("$defs", "definitions") if key in schema
+    }
+    return {name: _hint(inner, definitions) for name, inner in properties.items()}
+
+
+def _hint(schema: Any, definitions: dict[str, Any]) -> Any:
+    if schema is True or schema == {}:
+        return Any
+    if not isinstance(schema, dict):  # false: there is no value for it
+        return Annotated[Any, Checked({"not": {}})]
+    kind = schema.get("type")
+    base = _PLAIN.get(kind, Any) if isinstance(kind, str) else Any
+    if base is not Any and _SAYS_NOTHING.issuperset(schema):
+        return base
+    return Annotated[base, Checked({**definitions, **schema})]
+
+
+def _names(given: Any) -> list[str]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise VMError(f"allow is a list of names, not {short(given)}")
+    return list(dict.fromkeys(given))
+
+
+def _content(blocks: Iterable[Any]) -> Any:
+    """A text where it is one, else each block as MCP has it."""
+    shown = [block.model_dump(mode="json", by_alias=True, exclude_none=True) for block in blocks]
+    if all(block.get("type") == "text" for block in shown):
+        texts = [block["text"] for block in shown]
+        return texts[0] if len(texts) == 1 else texts
+    return shown
+
+
+def _text(blocks: Iterable[Any]) -> str:
+    return "\n".join(block.text for block in blocks if getattr(block, "type", "") == "text")
