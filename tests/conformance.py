@@ -412,9 +412,13 @@ def _pages(store: Archive, filter: RunFilter) -> Iterator[list[str]]:
         after = page.after
 
 
+OWN = ("key", "read")
+"""Fields of a run that are the store's own."""
+
+
 def _shown(run: StoredRun) -> dict[str, Any]:
     """A run without the store's own numbers."""
-    told = {field.name: getattr(run, field.name) for field in fields(run) if field.name != "key"}
+    told = {field.name: getattr(run, field.name) for field in fields(run) if field.name not in OWN}
     return {**told, **{name: list(map(_said, told[name])) for name in ("inbox", "decided")}}
 
 

@@ -105,8 +105,8 @@ GIVEN: dict[str, tuple[Callable[[Any], Any], tuple[Any, ...], str]] = {
     "programs beside a VM's": (lambda given: vm().with_(programs=given), NO_NAMES, "programs"),
     "another store": (
         lambda given: vm().with_(store=given),
-        (5, "sqlite:///x.db", Odd()),
-        "another VM",
+        (5, [], Odd()),
+        "store.*sqlite:///",
     ),
     "the program of a run": (lambda given: vm().run_sync(given), NO_PROGRAMS, "Program.from_dict"),
     "the program of a check": (lambda given: vm().check(given), NO_PROGRAMS, "Program.from_dict"),

@@ -1,5 +1,5 @@
-"""For tests, yours too: models that answer from a script or from a recording, and the all-paths
-test. No network, no randomness.
+"""For tests, yours too: models that answer from a script or from a recording, the all-paths test,
+and simulated worlds. No network, no randomness but that of a seed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapters.contract import Adapter, completed
 from .adapters.protocol import Completion, Message
@@ -36,6 +36,10 @@ from .records.usage import LLMUsage
 from .tools.contract import contract
 from .values import admit, canonical, kind_name, short
 from .verify.examine import examine, placed_for
+
+if TYPE_CHECKING:
+    from .simulation.simulate import Outside, Simulation, simulate
+    from .simulation.world import Faults, World
 
 
 class RecordedLLM:
@@ -202,17 +206,31 @@ def explore(
     )
 
 
+def __getattr__(name: str) -> Any:
+    """What a simulated world needs is imported when it is asked for: it is an extra."""
+    if name not in ("Faults", "Outside", "Simulation", "World", "simulate"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .simulation import simulate, world
+
+    return getattr(world if name in ("Faults", "World") else simulate, name)
+
+
 __all__ = [
     "Answer",
     "Broken",
     "Exploration",
     "ExploredRun",
+    "Faults",
+    "Outside",
     "Property",
     "RecordedLLM",
     "Rule",
     "ScriptedLLM",
+    "Simulation",
+    "World",
     "at_most",
     "explore",
     "never",
     "only_after",
+    "simulate",
 ]

@@ -9,7 +9,7 @@ import pytest
 from build import program, step
 
 from nano_vm import Event, ExecutionVM, Program, VMError
-from nano_vm.store.protocol import RunFilter
+from nano_vm.store.protocol import RunFilter, open_store
 
 ONE = program(step("a", "pay"))
 CALLS = program({"id": "c", "type": "call", "program": "inner"})
@@ -83,3 +83,16 @@ async def test_what_runs_in_memory_is_not_joined_by_another_host() -> None:
     other = vm.with_(tools={"pay": lambda: "played"})
     assert (await other.run(ONE, run_id="r")).final_output == "played"
     assert (await vm.run(ONE, run_id="r")).final_output == "paid"
+
+
+async def test_the_same_host_over_another_store(vm: ExecutionVM, tmp_path: Path) -> None:
+    plan = vm.plan(ONE)
+    other = vm.with_(store=open_store(f"sqlite:///{tmp_path / 'others.db'}"))
+    assert other.plan(ONE) is plan, "what is prepared is prepared once"
+    await other.run(ONE, run_id="r")
+    assert other.require_store().has("r")
+    assert not vm.require_store().has("r")
+    other.register_tool("pay", lambda: "paid otherwise")
+    assert (await other.run(ONE, run_id="s")).output == "paid otherwise"
+    assert (await vm.run(ONE, run_id="s")).output == "paid"
+    other.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -13,11 +12,17 @@ from soak.programs import drawn, key_of
 
 from nano_vm import ExecutionVM
 from nano_vm.errors import StoreError, VMError
-from nano_vm.run.durable.resume import Durable
-from nano_vm.run.live import LiveRuns
 from nano_vm.simulation.store import Database, SimulatedStore
 from nano_vm.simulation.system import CLOCK, SYSTEM
-from nano_vm.simulation.world import CALM, SECOND, Computer, Faults, Process, World, running
+from nano_vm.simulation.world import (
+    SECOND,
+    Computer,
+    Faults,
+    Process,
+    World,
+    drawn_faults,
+    running,
+)
 from nano_vm.store.protocol import RunFilter
 from nano_vm.store.records import ENDED
 
@@ -32,30 +37,17 @@ PATIENCE_NS = 900 * SECOND
 """How long after that every run must have ended."""
 
 OUTSIDE = Outside()
-HOST = ExecutionVM(Model(OUTSIDE), OUTSIDE.tools, programs=CALLED, clock=CLOCK, system=SYSTEM)
+HOST = ExecutionVM(
+    Model(OUTSIDE),
+    OUTSIDE.tools,
+    programs=CALLED,
+    clock=CLOCK,
+    system=SYSTEM,
+    lease_seconds=LEASE_SECONDS,
+)
 """One host for all worlds: its programs are prepared once."""
-
-
-def faults_of(draw: Random) -> Faults:
-    """Which faults a world has, and how often: most have some of them, some have none."""
-
-    def rate(most: int, least: int) -> int:
-        return 0 if draw.random() < 0.5 else int(most * (least / most) ** draw.random())
-
-    if draw.random() < 0.05:
-        return CALM
-    return Faults(
-        death=rate(60, 2000),
-        freeze=rate(60, 2000),
-        clock=rate(200, 2000),
-        partition=rate(200, 2000),
-        refused=rate(15, 300),
-        lost_answer=rate(15, 300),
-        slow=rate(30, 300),
-        failed=rate(10, 100),
-        hung=rate(20, 200),
-        lost=rate(10, 100),
-    )
+for _program in PROGRAMS:
+    HOST.plan(_program)
 
 
 @dataclass
@@ -83,7 +75,7 @@ class Life:
 
     def __post_init__(self) -> None:
         draw = Random(self.seed ^ 0xFA017)
-        self.world = World(self.seed, self.faults or faults_of(draw), self.without)
+        self.world = World(self.seed, self.faults or drawn_faults(draw), self.without)
         self.world.calm_from = CHAOS_NS
         one_machine = draw.random() < 0.4
         self.database = Database(self.world, one_machine=one_machine, up_ns=SECOND)
@@ -101,7 +93,6 @@ class Life:
         ]
         self.programs = [PROGRAMS[draw.randrange(len(PROGRAMS))] for _ in range(self.runs)]
         self.ids = [f"r{n}" for n in range(self.runs)]
-        self.lease_seconds = LEASE_SECONDS
         self.working: dict[str, asyncio.Task[Any]] = {}
         self.paid: set[str] = set()
         self.cancelled_at_rest: set[str] = set()
@@ -115,18 +106,7 @@ class Life:
 
     def vm(self, process: Process) -> ExecutionVM:
         """The host as one process has it."""
-        vm = copy(HOST)
-        store = SimulatedStore(process, self.database)
-        vm._durable = Durable(
-            store,
-            HOST.preparer,
-            lease_seconds=self.lease_seconds,
-            trusted=None,
-            sign=None,
-            system=SYSTEM,
-        )
-        vm._runs = LiveRuns(stored=True)
-        return vm
+        return HOST.with_(store=SimulatedStore(process, self.database))
 
     async def work(self, process: Process) -> None:
         """A worker, until it is replaced."""
@@ -269,16 +249,6 @@ class Life:
 
     # --- the whole ---
 
-    def keep_up(self, name: str, computer: Computer, main: Any) -> None:
-        """Start a process, and another whenever it dies."""
-        world = self.world
-
-        def begin(delay_ns: int) -> None:
-            process = world.start(name, computer, main, delay_ns)
-            process.ended = lambda: begin(world.delay(SECOND // 10, 5 * SECOND))
-
-        begin(world.delay(1, SECOND))
-
     def deploy(self) -> None:
         """Have all workers replaced: each is told to stop, and another begins when it has ended."""
         self.world.tell("operator", "replaces all workers")
@@ -324,14 +294,14 @@ class Life:
         """Start the processes."""
         computers = self.computers
         for n in range(self.workers):
-            self.keep_up(f"worker{n}", computers[n % len(computers)], self.work)
+            self.world.keep_up(f"worker{n}", computers[n % len(computers)], self.work)
         for n in range(2):
-            self.keep_up(f"person{n}", computers[-1], self.decide)
+            self.world.keep_up(f"person{n}", computers[-1], self.decide)
         for at in self.deploys:
             self.world.at(at, self.deploy)
         for at in self.outages:
             self.world.at(at, self.fail_store)
-        self.keep_up("client", computers[-1], self.begin)
+        self.world.keep_up("client", computers[-1], self.begin)
 
 
 def _forget(_: Any) -> None:

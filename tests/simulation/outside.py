@@ -15,11 +15,9 @@ from typing import Any
 from soak.programs import EFFECTS, Broken, Flaky, drawn
 
 from nano_vm import Completion, LLMUsage, tool
-from nano_vm.simulation.world import SECOND, Process, Waiter, World, here
+from nano_vm.simulation.world import SLOW_NS, WAY_NS, Process, Waiter, World, here
 
 UNSAFE = ("write", "irreversible")
-
-WAY_NS = SECOND // 2_000, SECOND // 20  # from half a millisecond to 50
 
 
 @dataclass(eq=False)
@@ -135,7 +133,7 @@ class Outside:
                 process.at(world.now + world.delay(*WAY_NS), lambda: answer(None, error))
                 return
             slow = world.strikes("slow", process.name)
-            way = (SECOND // 10, 20 * SECOND) if slow else WAY_NS
+            way = SLOW_NS if slow else WAY_NS
             world.at(world.now + world.delay(*way), arrive)
 
         # the microseconds between the last look at the lease and the call

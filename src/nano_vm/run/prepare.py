@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..adapters.contract import Adapter
@@ -133,6 +133,13 @@ class Preparer:
     _documents: dict[str, tuple[Program, dict[str, Program]]] = field(
         default_factory=dict, init=False
     )
+
+    def beside(self) -> Preparer:
+        """The same for another host, which may change: it knows what is prepared here already."""
+        other = replace(self, contracts=dict(self.contracts))
+        other._kept.update(self._kept)
+        other._documents.update(self._documents)
+        return other
 
     def forget(self) -> None:
         """Prepare each program anew: what the host has changed."""

@@ -148,25 +148,29 @@ class ExecutionVM:
         self._sign = partial(signed, signer=signer) if signer is not None else None
         self._roles = roles
         self.observers = observers_of(observers)
+        self._signer, self._lease_seconds = signer, lease_seconds
         self._durable: Durable | None = None
         seconds(lease_seconds, "lease_seconds", MAX_LEASE_SECONDS)
         if store is not None:
-            opened = open_store(store) if isinstance(store, str) else store
-            with_methods(opened, ("append", "load", "page"), "a store", _STORES)
-            if signer is not None:
-                opened.signer = signer
-            self._durable = Durable(
-                opened,
-                self.preparer,
-                lease_seconds=lease_seconds,
-                trusted=self._trusted,
-                sign=self._sign,
-                observers=self.observers,
-                system=system,
-            )
+            self._durable = self._durable_over(store)
         self._runs = LiveRuns(stored=self._durable is not None)
         for name, function in by_name(tools, "tools", _TOOLS).items():
             self.register_tool(name, function)
+
+    def _durable_over(self, store: Store | str) -> Durable:
+        opened = open_store(store) if isinstance(store, str) else store
+        with_methods(opened, ("append", "load", "page"), "a store", _STORES)
+        if self._signer is not None:
+            opened.signer = self._signer
+        return Durable(
+            opened,
+            self.preparer,
+            lease_seconds=self._lease_seconds,
+            trusted=self._trusted,
+            sign=self._sign,
+            observers=self.observers,
+            system=self.system,
+        )
 
     def register_tool(self, name: str, function: Callable[..., Any]) -> None:
         """Make *function* callable as the tool *name*, in place of any that had it.
@@ -426,25 +430,21 @@ class ExecutionVM:
         *,
         tools: Mapping[str, Callable[..., Any]] | None = None,
         programs: Mapping[str, Program] | None = None,
-        store: Unset | None = UNSET,
+        store: Store | str | Unset | None = UNSET,
     ) -> ExecutionVM:
         """The same host with *tools* and *programs* beside its own, or in their place; with
-        ``store=None`` its runs are not stored.
+        ``store=None`` its runs are not stored, with another *store* they are stored there.
         """
-        if store is not None and store is not UNSET:
-            raise VMError(
-                f"with_(store=None) leaves the store out; {short(store)} is for another VM: "
-                f"ExecutionVM(store=...)"
-            )
         other = copy(self)
-        own = self.preparer
-        other.preparer = replace(
-            own,
-            contracts=dict(own.contracts),
-            programs={**own.programs, **programs_given(programs)},
-        )
+        other.preparer = self.preparer.beside()
+        more = programs_given(programs)
+        if more:
+            other.preparer.programs = {**self.preparer.programs, **more}
+            other.preparer.forget()
         if store is None:
             other._durable = None
+        elif not isinstance(store, Unset):
+            other._durable = other._durable_over(store)
         elif self._durable is not None:
             other._durable = self._durable.with_preparer(other.preparer)
         other._runs = LiveRuns(stored=other._durable is not None)

@@ -7,11 +7,13 @@ histories as the databases. Time, delays and faults are in `store`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 from ..errors import LeaseLost, StoreError, UnknownRun
@@ -33,6 +35,7 @@ from ..store.records import (
     RUNNING,
     STEP,
     SUSPENDED,
+    UNENDED,
     Message,
     Row,
     StoredRun,
@@ -40,6 +43,7 @@ from ..store.records import (
 )
 from ..store.seals import message_holds, seal_of
 from ..store.waits import Entry, fault_of, same_event, takes, unanswered
+from ..values import canonical
 
 UNUSED, USED, SEEN = 0, 1, 2
 
@@ -75,6 +79,7 @@ class Model:
         self._runs: dict[str, _Kept] = {}
         self._by_key: dict[int, _Kept] = {}
         self._owners: dict[str, int] = {}
+        self._documents: dict[int, tuple[Any, str]] = {}  # with their hashes, by identity
         self._numbers = 0  # of messages
         # events that are addressed to no run, with the run that has each; and what is waited for
         self._events: dict[int, tuple[Message, str | None]] = {}
@@ -86,6 +91,7 @@ class Model:
 
     def create(self, run: StoredRun, *, again: bool = False) -> bool:
         """See `Store.begin`."""
+        run.read = self._hashed(run.document)
         run.seal, run.signature = seal_of(run), None
         kept = self._runs.get(run.run_id)
         if kept is not None:
@@ -98,6 +104,16 @@ class Model:
         own.rows = []
         self._runs[run.run_id] = self._by_key[run.key] = _Kept(own)
         return True
+
+    def _hashed(self, document: dict[str, Any]) -> tuple[Any, str]:
+        """A document and its hash, as who reads a run has them; of one that came before, the same
+        again.
+        """
+        known = self._documents.get(id(document))
+        if known is None:
+            known = document, sha256(canonical(document)).hexdigest()
+            self._documents[id(document)] = known
+        return known
 
     def append(self, item: Append) -> None:
         """See `Store.append`.
@@ -405,6 +421,11 @@ class Model:
     def ids_starting_with(self, beginning: str, limit: int) -> list[str]:
         """See `Store.ids_starting_with`."""
         return sorted(run_id for run_id in self._runs if run_id.startswith(beginning))[:limit]
+
+    def counts(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
+        """See `Store.counts`."""
+        found = Counter(kept.run.status for kept in self._by_key.values())
+        return {status: found[status] for status in statuses if found[status]}
 
     def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
         """See `Store.rows_after`."""

@@ -16,7 +16,7 @@ from greenlet import GreenletExit, getcurrent
 from ..errors import StoreError, VMError
 from ..store.protocol import ALL_RUNS, PAGE_RUNS, Append, Claim, Cost, Judge, RunFilter, RunPage
 from ..store.protocol import Store as StoreProtocol
-from ..store.records import Message, Row, StoredRun
+from ..store.records import UNENDED, Message, Row, StoredRun
 from ..store.signing import SigningKey
 from .model import Model
 from .world import SECOND, Process, Waiter, World
@@ -312,6 +312,10 @@ class SimulatedStore(StoreProtocol):
         return self._read(  # type: ignore[no-any-return]
             lambda: self.model.ids_starting_with(beginning, limit)
         )
+
+    def counts(self, statuses: Sequence[str] = UNENDED) -> dict[str, int]:
+        """See `Store.counts`."""
+        return self._read(lambda: self.model.counts(statuses))  # type: ignore[no-any-return]
 
     def rows_after(self, run_id: str, seq: int = -1, *, limit: int | None = None) -> list[Row]:
         """See `Store.rows_after`."""

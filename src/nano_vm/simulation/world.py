@@ -221,6 +221,30 @@ class Faults:
 CALM = Faults()
 
 
+def drawn_faults(draw: Random) -> Faults:
+    """Which faults a world has, and how often: of each kind about half of the worlds have none, so
+    that those that hide each other are apart in some; one in twenty has none at all.
+    """
+
+    def rate(most: int, least: int) -> int:
+        return 0 if draw.random() < 0.5 else int(most * (least / most) ** draw.random())
+
+    if draw.random() < 0.05:
+        return CALM
+    return Faults(
+        death=rate(60, 2000),
+        freeze=rate(60, 2000),
+        clock=rate(200, 2000),
+        partition=rate(200, 2000),
+        refused=rate(15, 300),
+        lost_answer=rate(15, 300),
+        slow=rate(30, 300),
+        failed=rate(10, 100),
+        hung=rate(20, 200),
+        lost=rate(10, 100),
+    )
+
+
 @dataclass
 class Fault:
     """One thing that went wrong; its number is that by which a history can be had without it."""
@@ -368,6 +392,23 @@ class World:
 
     # --- processes ---
 
+    def keep_up(
+        self,
+        name: str,
+        computer: Computer,
+        main: Callable[[Process], Any],
+        again_ns: tuple[int, int] = (SECOND // 10, 5 * SECOND),
+    ) -> None:
+        """Start a process, and another in its place whenever it ends, after a delay within
+        *again_ns*.
+        """
+
+        def begin(delay_ns: int) -> None:
+            process = self.start(name, computer, main, delay_ns)
+            process.ended = lambda: begin(self.delay(*again_ns))
+
+        begin(self.delay(1, SECOND))
+
     def start(
         self, name: str, computer: Computer, main: Callable[[Process], Any], delay_ns: int = 0
     ) -> Process:
@@ -409,8 +450,25 @@ class World:
             process.loop.take_apart()
             process.threads.clear()
 
+    async def travel(self) -> None:
+        """For tools: the way of a request, or of its answer. The process may die on it; and as the
+        faults of this world have it, what travels is late, is lost, or never comes.
+
+        Raises:
+            ConnectionError: If it was lost.
+        """
+        process = here()
+        if self.strikes("hung", process.name):
+            await process.loop.create_future()
+        slow = self.strikes("slow", process.name)
+        await asyncio.sleep(self.delay(*(SLOW_NS if slow else WAY_NS)) / SECOND)
+        if self.strikes("lost", process.name):
+            raise ConnectionError("the connection was lost")
+
     def tell(self, who: str, what: str) -> None:
         """Put a line into the history."""
+        if self.closed:  # what is taken apart may say anything
+            return
         self.history.append(Happening(self.now, who, what))
 
 
@@ -421,6 +479,12 @@ class _Current:
 
 
 CURRENT = _Current()
+
+WAY_NS = SECOND // 2_000, SECOND // 20
+"""How long a request or an answer is on its way: from half a millisecond to 50."""
+
+SLOW_NS = SECOND // 10, 20 * SECOND
+"""The same for one that is late."""
 
 
 class _Log(logging.Handler):

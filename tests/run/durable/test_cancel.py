@@ -18,6 +18,7 @@ from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
 from nano_vm import ExecutionVM, Trace, TraceStatus, tool
 from nano_vm.errors import AlreadyDecided, StoreError, UnknownRun
+from nano_vm.replay import replay
 from nano_vm.run.durable import interruption, listener
 from nano_vm.run.durable.listener import Listener
 from nano_vm.run.inbox import Inbox
@@ -177,6 +178,24 @@ async def test_one_that_does_not_end_is_in_doubt(
     trace = await asyncio.wait_for(driving, HANGS_SECONDS)
     assert [entry["kind"] for entry in trace.waiting] == ["in_doubt"]
     assert host.calls == ["write"]
+
+
+async def test_one_in_a_branch_that_does_not_end_is_recorded_in_doubt(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frame has ended with the run: what stood at its end is no longer computed again."""
+    monkeypatch.setattr(interruption, "EFFECT_GRACE_SECONDS", 0.05)
+    vm, other = host.vm(), host.vm()
+    branches = program(parallel(step("a", "write"), step("b", "quick"), id="p"))
+    driving = asyncio.create_task(vm.run(branches, run_id="r"))
+    await host.called("write")
+    await asyncio.to_thread(other.inbox.cancel, "r", by="ann")
+    trace = await asyncio.wait_for(driving, 20)
+    stored = vm.load("r")
+    assert trace.status is CANCELLED
+    assert [step.status.value for step in stored.steps if step.path == "p/a"] == ["in_doubt"]
+    assert stored.digest == trace.digest
+    assert replay(stored, branches).identical
 
 
 async def test_beside_an_effect_nothing_else_is_waited_for(host: Host) -> None:

@@ -50,15 +50,22 @@ class Rows:
         """What the machine recorded since; that it waits is not kept unless the run has *ended*
         so.
         """
-        frame = machine.frame_name
-        kept = self.kept.get(frame, 0)
-        rows = []
         self.repeatable = True
-        for record in machine.records[kept:]:
+        return self._after(machine.frame_name, machine.records, ended=ended)
+
+    def _after(self, frame: str, records: Sequence[Any], *, ended: bool) -> list[Row]:
+        """The rows of a frame that follow those that are kept. A fork that is over is preceded by
+        what its children lack: what was in doubt in one when it was cancelled waits no more.
+        """
+        kept = self.kept.get(frame, 0)
+        rows, below = [], []
+        for record in records[kept:]:
             whole = full(record, self.ops)
             if whole.status in _WAITING and not ended:
                 break
             op = whole.step
+            for number, child in enumerate(whole.children or ()):
+                below += self._after(f"{whole.path}:{number}", child, ended=True)
             if op.type in OUTSIDE and not (
                 op.type == "tool" and getattr(op, "effect", None) == "read"
             ):
@@ -70,7 +77,7 @@ class Rows:
             rows.pop()
         self.kept[frame] = kept + len(rows)
         self.count += len(rows)
-        return rows
+        return [*below, *rows]
 
     def row(self, frame: str, record: Record) -> Row:
         """A record as it is stored."""

@@ -1,0 +1,95 @@
+"""Breaks the runtime in many small ways, and sees after how many simulated worlds each is found.
+
+PYTHONPATH=tests python -m simulation.mutants                # all of them, up to 10,000 worlds
+PYTHONPATH=tests python -m simulation.mutants --only lease --seeds 300
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from mutants import Mutant, broken, unfit  # noqa: E402 - stands in the folder of benchmarks
+
+PACKAGE = ROOT / "src" / "nano_vm"
+
+
+def mutants() -> list[Mutant]:
+    """What `mutants.yaml` says."""
+    table = yaml.safe_load((Path(__file__).parent / "mutants.yaml").read_text(encoding="utf-8"))
+    return [Mutant(file=file, **change) for file, changes in table.items() for change in changes]
+
+
+def found_by(mutant: Mutant, seeds: int, seconds: float) -> str | None:
+    """How the campaign notices a mutant: the first world that is broken, or that none ended in
+    time; None where nothing is noticed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "nano_vm"
+        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+        file = package / mutant.file
+        file.write_text(broken(mutant, file.read_text()))
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([folder, str(ROOT / "tests")]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        command = [sys.executable, "-m", "simulation", "--seeds", f"0:{seeds}", "--stop", "1"]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            told = (late.stdout or b"").decode() if isinstance(late.stdout, bytes) else ""
+            return f"no end within {seconds:.0f} s {told}".strip()
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stdout.splitlines() if line.startswith("seed ")]
+    return lines[0] if lines else f"fails: {done.stderr.strip().splitlines()[-1]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="a part of the file or of what is broken")
+    parser.add_argument("--seeds", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=3600.0, help="for each")
+    parser.add_argument("--part", default="0/1", help="which of them: 0/2 is each second one")
+    options = parser.parse_args()
+    part, of = map(int, re.split("/", options.part))
+    chosen = [
+        mutant for mutant in mutants() if options.only in mutant.file or options.only in mutant.what
+    ][part::of]
+    alive = 0
+    for mutant in chosen:
+        why = unfit(mutant, PACKAGE)
+        began = time.perf_counter()
+        how = why or found_by(mutant, options.seeds, options.seconds)
+        alive += how is None and mutant.harmless is None
+        told = how or f"survived{f': {mutant.harmless}' if mutant.harmless else ''}"
+        place = f"{mutant.file}: {mutant.what}"
+        print(f"{place}: {told[:160]} ({time.perf_counter() - began:.0f} s)", flush=True)
+    print(f"{len(chosen)} broken, {alive} survived")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
