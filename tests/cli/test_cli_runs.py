@@ -23,6 +23,7 @@ import pytest
 from patience import HANGS_SECONDS
 from postgres import PostgresServer, postgres  # noqa: F401 - a fixture
 
+from nano_vm import Trace
 from nano_vm.cli import main, times
 from nano_vm.cli.times import age_seconds, time_ns
 from nano_vm.run.host import SystemClock
@@ -478,11 +479,35 @@ def test_what_is_not_approved(sh: Shell, refund: str, shown: str) -> None:
         ["resolve", refund, "pay", "--retry"],
         ["cancel", refund],
         ["cancel", refund, *HOST],
-        ["resume", refund, *HOST],
     ):
         assert "has ended (success)" in sh.refused(*command)
     assert tables() == before
     assert paid() == ["A7"]
+
+
+@pytest.mark.parametrize(("decision", "status"), [("approve", "success"), ("cancel", "cancelled")])
+def test_a_run_that_has_ended_is_told_again_where_it_is_resumed(
+    decision: str, status: str, sh: Shell, refund: str, shown: str
+) -> None:
+    if decision == "approve":
+        assert sh("approve", refund, "ask", "--shown", shown, "--by", "ann") == 0
+    else:
+        assert sh("cancel", refund, *HOST, "--by", "ann") == 0
+    code = 0 if status == "success" else 1
+    assert sh("resume", refund, *HOST) == code
+    if status == "success":
+        assert not sh.err
+        said = sh.out
+        assert said[-1].startswith("success, 3 steps")
+    before = tables()
+    for host in ([], HOST):  # nothing is called, so nothing is needed
+        assert sh("resume", refund, *host) == code
+        assert sh.err[0] == (f"run 'refund-1' has ended ({status}); there is nothing to resume")
+        assert sh.out[-1].startswith(f"{status}, ")
+    assert main(["resume", refund, "--json"]) == code
+    assert Trace.from_json(sh.capsys.readouterr().out).status.value == status
+    assert tables() == before
+    assert paid() == (["A7"] if status == "success" else [])
 
 
 # --- events and timers ----------------------------------------------------------------------------

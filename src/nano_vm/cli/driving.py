@@ -33,7 +33,10 @@ def driven(options: Options, drive: Any, what: str) -> int:
         run_id = run_id_of(store, options.run)
         before = store.load(run_id, rows=False)
         if before.status in ENDED:
-            raise Failure(f"run {run_id!r} has ended ({before.status}); there is nothing to {what}")
+            ended = f"run {run_id!r} has ended ({before.status}); there is nothing to {what}"
+            if what != "resume":
+                raise Failure(ended)
+            note(ended)  # what it came to is told as if it had just ended, to who asks twice
         trace, signalled = asyncio.run(_signalled(drive(vm, run_id)))
         code = exit_code(trace, signalled)
         if what == "cancel" and trace.status is TraceStatus.CANCELLED:

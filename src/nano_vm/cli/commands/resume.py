@@ -11,7 +11,11 @@ from ..parameters import STORED, takes_run, takes_store, takes_worker
 @takes_store
 @takes_worker
 def resume(options: Options) -> int:
-    """Resume a run."""
+    """
+    Resume a run.
+
+    One that has ended is left as it is: its outcome is told again, with the exit code that it had.
+    """
     from ..driving import driven
 
     return driven(options, lambda vm, run_id: vm.resume(run_id), "resume")
